@@ -1,0 +1,3 @@
+//! The `pontoon` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! RESP, the Redis serialization protocol: what the relay needs to know of it. No I/O.

@@ -1,0 +1,1 @@
+//! The TLS channel of one connection.
