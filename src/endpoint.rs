@@ -3,8 +3,9 @@
 //! Parsing only. Resolving names is `resolve`'s work, binding is `listener`'s.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Redis' own port, used where an upstream names none.
 pub const DEFAULT_PORT: u16 = 6379;
@@ -77,6 +78,246 @@ impl fmt::Display for ListenAddr {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
             Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An upstream as configured: an endpoint, and whether its notation asks for TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// It was a `rediss://` URL. `redis://` is notation only: whether TLS is spoken is the route's to say.
+    pub tls: bool,
+}
+
+/// Text that is no address, and what would be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// There is no host.
+    #[error("\"{0}\" has no host: expected HOST or HOST:PORT")]
+    NoHost(String),
+    /// The host is neither a name nor an address.
+    #[error("\"{0}\" is no host name and no IP address (IPv6 goes in brackets: [::1]:6379)")]
+    BadHost(String),
+    /// The port is no port.
+    #[error("\"{0}\" is no port: expected 1 to 65535")]
+    BadPort(String),
+    /// A URL's user or password. The text is not repeated: it may hold a secret.
+    #[error("credentials in an upstream URL are not taken: pontoon passes the clients' own AUTH through")]
+    Credentials,
+    /// A URL's database, which only a client can select.
+    #[error("\"{0}\" names a database other than 0: clients SELECT theirs")]
+    Database(String),
+    /// A URL of another kind, or with parts that mean nothing here.
+    #[error("\"{0}\" is no upstream: expected HOST:PORT, redis://HOST:PORT or rediss://HOST:PORT")]
+    BadUrl(String),
+    /// Nothing to listen on.
+    #[error(
+        "\"{0}\" is nothing to listen on: expected 127.0.0.1:6379, [::1]:6379 or unix:/run/pontoon/redis.sock"
+    )]
+    BadListen(String),
+    /// A Unix socket's path does not fit.
+    #[error("\"{0}\": the path of a Unix socket has 1 to 107 bytes")]
+    BadPath(String),
+    /// A Unix socket's options are wrong.
+    #[error("\"{0}\": expected permission bits in octal, as in unix:/run/pontoon/redis.sock?mode=0660")]
+    BadMode(String),
+}
+
+/// `sockaddr_un` holds 108 bytes with the terminating zero.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+impl FromStr for Endpoint {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        // A bare IPv6 address, whose colons are not a port's.
+        if let Ok(ip) = text.parse::<Ipv6Addr>() {
+            return Ok(Self { host: Host::Ip(ip.into()), port: DEFAULT_PORT });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
+            _ => (text, None),
+        };
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(port) => match port.parse() {
+                Ok(port @ 1..) => port,
+                _ => return Err(AddressError::BadPort(port.to_owned())),
+            },
+        };
+        if host.is_empty() {
+            return Err(AddressError::NoHost(text.to_owned()));
+        }
+        Ok(Self { host: host.parse()?, port })
+    }
+}
+
+impl FromStr for Host {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let bad = || AddressError::BadHost(text.to_owned());
+        if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return inner.parse::<Ipv6Addr>().map(|ip| Self::Ip(ip.into())).map_err(|_| bad());
+        }
+        if let Ok(ip) = text.parse::<Ipv4Addr>() {
+            return Ok(Self::Ip(ip.into()));
+        }
+        // Underscores are no host name's by the letter, but Docker and Kubernetes networks have them. Four numbers
+        // that are no IPv4 address are a mistake, not a name.
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+                && !label.starts_with('-')
+        };
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let numeric = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if name.len() <= 253 && !numeric && name.split('.').all(is_label) {
+            Ok(Self::Name(text.to_owned()))
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            if text.contains('@') {
+                return Err(AddressError::Credentials);
+            }
+            return Ok(Self { endpoint: text.parse()?, tls: false });
+        };
+        if rest.contains('@') {
+            return Err(AddressError::Credentials);
+        }
+        let tls = match scheme {
+            "redis" => false,
+            "rediss" => true,
+            _ => return Err(AddressError::BadUrl(text.to_owned())),
+        };
+        let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
+        if rest.contains(['?', '#']) {
+            return Err(AddressError::BadUrl(text.to_owned()));
+        }
+        if !matches!(database, "" | "0") {
+            return Err(AddressError::Database(text.to_owned()));
+        }
+        Ok(Self { endpoint: address.parse()?, tls })
+    }
+}
+
+impl FromStr for ListenAddr {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(rest) = text.strip_prefix("unix:") {
+            return unix(text, rest);
+        }
+        let address = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text.to_owned(),
+        };
+        address.parse().map(Self::Tcp).map_err(|_| AddressError::BadListen(text.to_owned()))
+    }
+}
+
+fn unix(text: &str, rest: &str) -> Result<ListenAddr, AddressError> {
+    let (path, mode) = match rest.split_once('?') {
+        None => (rest, DEFAULT_SOCKET_MODE),
+        Some((path, options)) => {
+            let mode = options.strip_prefix("mode=").and_then(|mode| u32::from_str_radix(mode, 8).ok());
+            let mode = mode.filter(|mode| *mode <= 0o777);
+            (path, mode.ok_or_else(|| AddressError::BadMode(text.to_owned()))?)
+        }
+    };
+    if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
+        return Err(AddressError::BadPath(text.to_owned()));
+    }
+    Ok(ListenAddr::Unix { path: path.into(), mode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn endpoint(text: &str) -> String {
+        text.parse::<Upstream>()
+            .map_or_else(|error| error.to_string(), |upstream| upstream.endpoint.to_string())
+    }
+
+    #[test]
+    fn upstreams_are_names_addresses_or_urls_and_the_port_is_redis_own_if_none_is_given() {
+        assert_eq!(endpoint("cache.example"), "cache.example:6379");
+        assert_eq!(endpoint("cache.example:6380"), "cache.example:6380");
+        assert_eq!(endpoint("10.0.0.1"), "10.0.0.1:6379");
+        assert_eq!(endpoint("::1"), "[::1]:6379");
+        assert_eq!(endpoint("[::1]"), "[::1]:6379");
+        assert_eq!(endpoint("[::1]:7000"), "[::1]:7000");
+        assert_eq!(endpoint("redis://cache_1:7000/0"), "cache_1:7000");
+        assert!("rediss://cache.example".parse::<Upstream>().unwrap().tls);
+    }
+
+    #[test]
+    fn what_is_no_upstream_is_refused_with_what_would_be_one() {
+        for (text, expected) in [
+            ("", "no host"),
+            (":6379", "no host"),
+            ("cache:0", "no port"),
+            ("cache:70000", "no port"),
+            ("cache:abc", "no port"),
+            ("::1:99999:", "no port"),
+            ("ca che:1", "no host name"),
+            ("10.0.0.256", "no host name"),
+            ("-x:1", "no host name"),
+            ("http://cache:1", "no upstream"),
+            ("redis://cache:1/3", "database"),
+            ("redis://cache:1?x=y", "no upstream"),
+        ] {
+            let error = text.parse::<Upstream>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        for text in ["rediss://user:hunter2@cache:6379", "redis://:hunter2@cache", "hunter2@cache"] {
+            let error = text.parse::<Upstream>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn listeners_are_addresses_or_unix_sockets_with_their_mode() {
+        let unix = "unix:/run/x.sock?mode=0600".parse::<ListenAddr>().unwrap();
+        assert_eq!(unix, ListenAddr::Unix { path: "/run/x.sock".into(), mode: 0o600 });
+        assert_eq!("localhost:1".parse::<ListenAddr>().unwrap().to_string(), "127.0.0.1:1");
+        let too_long = format!("unix:/{}", "x".repeat(107));
+        for text in ["6379", ":6379", "cache:1", "unix:", "unix:/x?mode=9", "unix:/x?mode=7777", &too_long] {
+            assert!(text.parse::<ListenAddr>().is_err(), "{text}");
+        }
+        assert!(!"0.0.0.0:1".parse::<ListenAddr>().unwrap().is_local());
+        assert!("[::ffff:127.0.0.1]:1".parse::<ListenAddr>().unwrap().is_local());
+    }
+
+    proptest! {
+        #[test]
+        fn an_endpoint_reads_back_as_printed(ip: IpAddr, name in "[a-z][a-z0-9_-]{0,20}(\\.[a-z0-9]{1,9}){0,3}", port in 1u16..) {
+            for host in [Host::Ip(ip), Host::Name(name)] {
+                let endpoint = Endpoint { host, port };
+                prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().unwrap(), endpoint);
+            }
+        }
+
+        #[test]
+        fn a_listener_reads_back_as_printed(ip: IpAddr, port: u16) {
+            let address = ListenAddr::Tcp(SocketAddr::new(ip, port));
+            prop_assert_eq!(address.to_string().parse::<ListenAddr>().unwrap(), address);
         }
     }
 }

@@ -1,12 +1,22 @@
-//! Logging: format, level, and the subscriber that obeys them.
+//! Logging: format, level, the subscriber that obeys them, and a throttle for what would repeat.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, stderr};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 /// How the log is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// Text for people or JSON for programs.
     pub format: Format,
-    /// Least severe level written; a `RUST_LOG`-style filter (`info,pontoon::session=debug`). `None`: `info`.
-    pub level: Option<String>,
+    /// What is written; `None`: `info` and what is worse.
+    pub level: Option<Level>,
 }
 
 /// The log's format.
@@ -17,4 +27,111 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// A level, or levels by module: `info,pontoon::session=debug`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Level(Targets);
+
+impl Eq for Level {}
+
+impl FromStr for Level {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        text.parse().map(Self)
+    }
+}
+
+/// Logging was set up before.
+#[derive(Debug, thiserror::Error)]
+#[error("logging is set up already")]
+pub struct AlreadySet;
+
+/// Sends all log records to standard error, as `settings` say.
+pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
+    let filter = match &settings.level {
+        Some(Level(targets)) => targets.clone(),
+        None => Targets::new().with_default(tracing::Level::INFO),
+    };
+    let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let layer = fmt::layer().with_writer(stderr);
+    let layer = match settings.format {
+        Format::Text => layer.with_target(false).with_ansi(colour).boxed(),
+        Format::Json => layer.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| AlreadySet)
+}
+
+/// A cause is written once in this time.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Causes remembered, at most; beyond, all are one.
+const CAUSES: usize = 64;
+
+/// Lets a cause into the log once in ten seconds, and counts how often it was kept out.
+#[derive(Debug, Default)]
+pub struct Throttle(Mutex<HashMap<String, Seen>>);
+
+#[derive(Debug)]
+struct Seen {
+    written: Instant,
+    suppressed: u64,
+}
+
+impl Throttle {
+    /// Whether `cause` is to be written now, and how many records of it were not since the last that was.
+    pub fn allow(&self, cause: &str) -> Option<u64> {
+        self.allow_at(cause, Instant::now())
+    }
+
+    fn allow_at(&self, cause: &str, now: Instant) -> Option<u64> {
+        let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = causes.contains_key(cause) || causes.len() < CAUSES;
+        let cause = if known { cause } else { "" };
+        match causes.get_mut(cause) {
+            Some(seen) if now.duration_since(seen.written) < WINDOW => {
+                seen.suppressed += 1;
+                None
+            }
+            Some(seen) => {
+                seen.written = now;
+                Some(std::mem::take(&mut seen.suppressed))
+            }
+            None => {
+                causes.insert(cause.to_owned(), Seen { written: now, suppressed: 0 });
+                Some(0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_written_once_in_a_window_and_the_rest_is_counted() {
+        let throttle = Throttle::default();
+        let start = Instant::now();
+        assert_eq!(throttle.allow_at("tls", start), Some(0));
+        assert_eq!(throttle.allow_at("tls", start), None);
+        assert_eq!(throttle.allow_at("tcp", start), Some(0));
+        assert_eq!(throttle.allow_at("tls", start + WINDOW), Some(1));
+        assert_eq!(throttle.allow_at("tls", start + 2 * WINDOW), Some(0));
+    }
+
+    #[test]
+    fn causes_without_number_do_not_fill_memory() {
+        let throttle = Throttle::default();
+        let start = Instant::now();
+        let written = (0..1000).filter(|n| throttle.allow_at(&n.to_string(), start).is_some()).count();
+        assert_eq!(written, CAUSES + 1);
+    }
+
+    #[test]
+    fn a_level_may_differ_by_module_and_nonsense_is_refused() {
+        assert!("info,pontoon::session=debug".parse::<Level>().is_ok());
+        assert!("pontoon=loud".parse::<Level>().is_err());
+    }
 }

@@ -1,9 +1,22 @@
 //! The validated configuration: what `run` and `check` obey. Immutable once built.
+//!
+//! A flag beats a variable, a variable beats the file, the file beats the default.
+
+mod args;
+mod file;
+pub mod keys;
+mod problems;
+mod validate;
+mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use clap::ArgMatches;
+
+pub use self::args::args;
+pub use self::problems::Problems;
 use crate::{listener, session, telemetry, upstream};
 
 /// Everything that `run` needs to know, checked.
@@ -24,7 +37,7 @@ pub struct Config {
 /// One route: listeners in front, an upstream behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Label of metrics and logs. Default: the first upstream's host.
+    /// Label of metrics and logs.
     pub name: String,
     /// The client side.
     pub listener: listener::Settings,
@@ -33,3 +46,37 @@ pub struct Route {
     /// The relay between them.
     pub session: session::Settings,
 }
+
+impl Config {
+    /// Puts together what the command line, the environment and the file give, or reports every problem.
+    pub fn load(matches: &ArgMatches) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let line = args::read(matches);
+        let mut file = line.file.as_deref().map(|path| file::read(path, &mut problems)).unwrap_or_default();
+        file.global.extend(line.global);
+        match &mut file.routes[..] {
+            [] => file.routes.push(("--upstream".into(), line.route)),
+            [(_, values)] => values.extend(line.route),
+            several => {
+                let count = several.len();
+                for given in line.route.values().flatten() {
+                    problems.add(
+                        &given.place,
+                        format!("is for one route, and the file has {count}: set it there"),
+                    );
+                }
+            }
+        }
+        validate::validate(file.global, file.routes, problems)
+    }
+
+    /// A configuration from a file's text; `name` is for messages.
+    pub fn from_toml(name: &str, text: &str) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let file = file::parse(name, text, &mut problems);
+        validate::validate(file.global, file.routes, problems)
+    }
+}
+
+#[cfg(test)]
+mod tests;

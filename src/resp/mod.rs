@@ -1,1 +1,9 @@
 //! RESP, the Redis serialization protocol: what the relay needs to know of it. No I/O.
+//!
+//! [`scanner`] finds where frames end as bytes pass, [`commands`] tells what a request means for its replies, and
+//! [`replies`] reads and writes the few frames that pontoon itself sends or receives.
+
+pub mod commands;
+mod header;
+pub mod replies;
+pub mod scanner;

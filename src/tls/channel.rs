@@ -1,1 +1,253 @@
-//! The TLS channel of one connection.
+//! One TLS connection without buffers of its own: ciphertext in, plaintext out, and back.
+//!
+//! Built on rustls' unbuffered interface, so that the relay decrypts from and encrypts into buffers that it
+//! shares among all sessions of a thread, and an idle connection holds none.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::{ClientConfig, CommonState};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The most that [`Channel::encrypt`] needs for `plain` bytes: per record of 16 KiB a header, an explicit nonce,
+/// a content type and a tag, and room for a post-handshake message that goes first.
+pub const fn sealed_len(plain: usize) -> usize {
+    plain + (plain / 16384 + 1) * 64 + POST_HANDSHAKE
+}
+
+/// Room for key updates and alerts that leave together with application data.
+const POST_HANDSHAKE: usize = 512;
+
+/// What one handshake flight may take in; a certificate chain beyond this is no honest server's.
+const MAX_FLIGHT: usize = 256 * 1024;
+
+/// An established TLS connection.
+pub struct Channel {
+    tls: UnbufferedClientConnection,
+    /// The start of a record whose end has not arrived.
+    incoming: Vec<u8>,
+}
+
+/// Why a handshake did not complete.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// rustls refused what the peer sent, or the peer sent an alert.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// The transport failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The peer closed the connection before the handshake was complete.
+    #[error("the peer closed the connection during the handshake")]
+    Closed,
+}
+
+/// What came of decrypting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decrypted {
+    /// The peer said that it sends no more.
+    pub closed: bool,
+}
+
+impl Channel {
+    /// Performs a handshake over `stream`, and returns the channel with what the peer has already said through it.
+    /// The caller sets the deadline.
+    pub async fn handshake(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        stream: &mut TcpStream,
+    ) -> Result<(Self, Vec<u8>), HandshakeError> {
+        let tls = UnbufferedClientConnection::new(config, name)?;
+        let mut channel = Self { tls, incoming: Vec::new() };
+        let mut outgoing = Vec::new();
+        let mut buffer = vec![0; 8192];
+        loop {
+            match channel.advance(&mut outgoing) {
+                Ok(Step::Send) => {
+                    stream.write_all(&outgoing).await?;
+                    outgoing.clear();
+                }
+                Ok(Step::Receive) => {
+                    let n = stream.read(&mut buffer).await?;
+                    if n == 0 || channel.incoming.len() > MAX_FLIGHT {
+                        return Err(HandshakeError::Closed);
+                    }
+                    channel.incoming.extend_from_slice(&buffer[..n]);
+                }
+                Ok(Step::Done) => {
+                    let mut received = std::mem::take(&mut channel.incoming);
+                    let mut early = Vec::new();
+                    channel.decrypt(&mut received, &mut early, &mut outgoing)?;
+                    stream.write_all(&outgoing).await?;
+                    return Ok((channel, early));
+                }
+                Err(error) => {
+                    channel.incoming = Vec::new();
+                    // rustls has an alert ready that tells the peer why; the error stands whether it arrives or not.
+                    if let Ok(Step::Send) = channel.advance(&mut outgoing) {
+                        let _ = stream.try_write(&outgoing);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// What was negotiated: version, cipher suite, certificates, whether a ticket was used.
+    pub fn state(&self) -> &CommonState {
+        &self.tls
+    }
+
+    /// Bytes kept of an incomplete record.
+    pub fn kept(&self) -> usize {
+        self.incoming.len()
+    }
+
+    /// Decrypts `buffer[kept..filled]`, newly received, after the [`kept`](Self::kept) bytes that the caller left
+    /// room for at the front. Appends plaintext to `plain` and what TLS itself must answer to `answer`.
+    pub fn decrypt(
+        &mut self,
+        buffer: &mut [u8],
+        plain: &mut Vec<u8>,
+        answer: &mut Vec<u8>,
+    ) -> Result<Decrypted, rustls::Error> {
+        buffer[..self.incoming.len()].copy_from_slice(&self.incoming);
+        let mut start = 0;
+        let mut closed = false;
+        let mut more = true;
+        while more {
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut buffer[start..]);
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        plain.extend_from_slice(record.payload);
+                        discard += record.discard;
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, answer),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => closed = true,
+                Ok(ConnectionState::Closed) => {
+                    closed = true;
+                    more = false;
+                }
+                Ok(_) => more = false,
+                Err(error) => {
+                    // Looked at again, the same bytes would be a second fatal error, which rustls rules out.
+                    self.incoming = Vec::new();
+                    return Err(error);
+                }
+            }
+            start += discard;
+        }
+        self.keep(&buffer[start..]);
+        Ok(Decrypted { closed })
+    }
+
+    /// Encrypts `plain` into `out`, which must hold [`sealed_len`] of it, and returns the length.
+    pub fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, rustls::Error> {
+        self.write(out, |traffic, out| traffic.encrypt(plain, out))
+    }
+
+    /// Encrypts the alert that says "no more from me" into `out`.
+    pub fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, rustls::Error> {
+        self.write(out, |traffic, out| traffic.queue_close_notify(out))
+    }
+
+    fn write(
+        &mut self,
+        out: &mut [u8],
+        seal: impl FnOnce(
+            &mut rustls::unbuffered::WriteTraffic<'_, ClientConnectionData>,
+            &mut [u8],
+        ) -> Result<usize, EncryptError>,
+    ) -> Result<usize, rustls::Error> {
+        let mut written = 0;
+        let mut start = 0;
+        let result = loop {
+            let UnbufferedStatus { discard, state } =
+                self.tls.process_tls_records(&mut self.incoming[start..]);
+            start += discard;
+            match state? {
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    break seal(&mut traffic, &mut out[written..]).map_err(|error| match error {
+                        EncryptError::EncryptExhausted => rustls::Error::EncryptError,
+                        EncryptError::InsufficientSize(_) => {
+                            rustls::Error::General("buffer smaller than sealed_len".into())
+                        }
+                    });
+                }
+                ConnectionState::EncodeTlsData(mut data) => match data.encode(&mut out[written..]) {
+                    Ok(n) => written += n,
+                    Err(_) => break Err(rustls::Error::General("post-handshake message too large".into())),
+                },
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::PeerClosed => {}
+                // Plaintext is taken out by `decrypt` before anything is written; a closed side takes no more.
+                _ => break Err(rustls::Error::General("the TLS connection takes no more data".into())),
+            }
+        };
+        self.incoming.drain(..start);
+        Ok(written + result?)
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            self.incoming = Vec::new();
+        } else {
+            self.incoming.clear();
+            self.incoming.extend_from_slice(rest);
+        }
+    }
+
+    /// Takes the handshake as far as it goes without I/O.
+    fn advance(&mut self, outgoing: &mut Vec<u8>) -> Result<Step, rustls::Error> {
+        let mut start = 0;
+        let step = loop {
+            let UnbufferedStatus { discard, state } =
+                self.tls.process_tls_records(&mut self.incoming[start..]);
+            let step = match state? {
+                ConnectionState::EncodeTlsData(mut data) => {
+                    encode(&mut data, outgoing);
+                    None
+                }
+                ConnectionState::TransmitTlsData(data) => {
+                    data.done();
+                    Some(Step::Send)
+                }
+                ConnectionState::BlockedHandshake => Some(Step::Receive),
+                ConnectionState::PeerClosed | ConnectionState::Closed => {
+                    return Err(rustls::Error::General("the peer closed the TLS connection".into()));
+                }
+                // Application data before ours, if any, stays with rustls until `decrypt`.
+                _ => Some(Step::Done),
+            };
+            start += discard;
+            if let Some(step) = step {
+                break step;
+            }
+        };
+        self.incoming.drain(..start);
+        Ok(step)
+    }
+}
+
+enum Step {
+    Send,
+    Receive,
+    Done,
+}
+
+/// Appends a message of TLS' own to `out`.
+fn encode(data: &mut EncodeTlsData<'_, ClientConnectionData>, out: &mut Vec<u8>) {
+    let filled = out.len();
+    // The first attempt tells the size.
+    let Err(EncodeError::InsufficientSize(needed)) = data.encode(&mut []) else { return };
+    out.resize(filled + needed.required_size, 0);
+    data.encode(&mut out[filled..]).expect("the room that rustls asked for");
+}

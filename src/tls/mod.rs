@@ -3,10 +3,24 @@
 //! Opening TCP connections and deadlines are `upstream`'s work.
 
 pub mod channel;
+mod explain;
+mod files;
+mod pin;
+mod verify;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+
+pub use self::explain::{describe_leaf, explain};
+use self::files::Files;
+pub use self::pin::{InvalidPin, Pin};
+use crate::endpoint::{Endpoint, Host};
 
 /// How a route's upstream connections are protected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +70,178 @@ pub struct ClientAuthFiles {
     pub key_file: PathBuf,
 }
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pin(pub [u8; 32]);
+/// Why a route's TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path}: {problem}")]
+    Content {
+        /// The file.
+        path: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// Certificate and key do not belong together, or are of a kind that is not supported.
+    #[error("client certificate: {0}")]
+    ClientAuth(rustls::Error),
+    /// rustls refused the settings.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(String),
+    /// The endpoint's host can be no name in a certificate.
+    #[error("\"{0}\" is no name that a certificate can be for: set tls.server_name (--tls-server-name)")]
+    ServerName(String),
+}
+
+/// What became of looking at the files again.
+#[derive(Debug)]
+pub enum Reload {
+    /// They are as they were.
+    Unchanged,
+    /// They changed, and new connections use them.
+    Reloaded,
+    /// They changed and cannot be used; new connections go on with the old.
+    Failed(TlsError),
+}
+
+/// A route's TLS: one client configuration, and with it one cache of sessions to resume, for all its connections.
+pub struct Tls {
+    settings: Settings,
+    current: ArcSwap<Current>,
+}
+
+struct Current {
+    config: Arc<ClientConfig>,
+    files: Files,
+    trust: String,
+}
+
+/// Endpoints whose sessions are remembered; a route has few.
+const REMEMBERED_NAMES: usize = 64;
+
+impl Tls {
+    /// Reads the files that `settings` name.
+    pub fn load(settings: &Settings) -> Result<Self, TlsError> {
+        let files = Files::read(settings)?;
+        let current = Current::build(settings, files)?;
+        Ok(Self { settings: settings.clone(), current: ArcSwap::from_pointee(current) })
+    }
+
+    /// What new connections use.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// The name to send and to verify for `endpoint`.
+    pub fn server_name(&self, endpoint: &Endpoint) -> Result<ServerName<'static>, TlsError> {
+        if let Some(name) = &self.settings.server_name {
+            return Ok(name.clone());
+        }
+        match &endpoint.host {
+            Host::Ip(ip) => Ok(ServerName::from(*ip)),
+            Host::Name(name) => {
+                // A rooted name, "host.", is for the resolver; certificates have none.
+                let plain = name.strip_suffix('.').unwrap_or(name);
+                ServerName::try_from(plain.to_owned()).map_err(|_| TlsError::ServerName(name.clone()))
+            }
+        }
+    }
+
+    /// Takes over files that have changed, if they can be used. A new configuration starts with an empty cache: what
+    /// was verified under other roots is not resumed.
+    pub fn reload_if_changed(&self) -> Reload {
+        let files = match Files::read(&self.settings) {
+            Ok(files) => files,
+            Err(error) => return Reload::Failed(error),
+        };
+        if files == self.current.load().files {
+            return Reload::Unchanged;
+        }
+        match Current::build(&self.settings, files) {
+            Ok(current) => {
+                self.current.store(Arc::new(current));
+                Reload::Reloaded
+            }
+            Err(error) => Reload::Failed(error),
+        }
+    }
+
+    /// In a few words, for the log.
+    pub fn describe(&self) -> String {
+        let version = match self.settings.min_version {
+            MinVersion::Tls12 => "TLS 1.2 or later",
+            MinVersion::Tls13 => "TLS 1.3",
+        };
+        let mut text = format!("required, {version}, trust: {}", self.current.load().trust);
+        if !self.settings.pins.is_empty() {
+            text += &format!(", {} pinned", self.settings.pins.len());
+        }
+        if self.settings.client_auth.is_some() {
+            text += ", client certificate";
+        }
+        if let Some(name) = &self.settings.server_name {
+            text += &format!(", server name {}", name.to_str());
+        }
+        text
+    }
+}
+
+impl Current {
+    fn build(settings: &Settings, files: Files) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: &[_] = match settings.min_version {
+            MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            MinVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let (verifier, trust) = verifier(settings, &files, &provider)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(|error| TlsError::Setup(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match files.client_auth(settings)? {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TlsError::ClientAuth)?,
+        };
+        config.resumption = Resumption::in_memory_sessions(REMEMBERED_NAMES);
+        Ok(Self { config: Arc::new(config), files, trust })
+    }
+}
+
+fn verifier(
+    settings: &Settings,
+    files: &Files,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(verify::Verifier, String), TlsError> {
+    let pins = settings.pins.clone();
+    if settings.insecure_skip_verify {
+        return Ok((verify::Verifier::anything(provider), "none (insecure)".into()));
+    }
+    if !pins.is_empty() && settings.ca_files.is_empty() {
+        return Ok((verify::Verifier::pinned(pins, provider), "pinned keys only".into()));
+    }
+    let (roots, trust) = files.roots(settings)?;
+    Ok((verify::Verifier::chain(roots, pins, provider)?, trust))
+}
+
+/// The system's roots, and if it has none, Mozilla's.
+fn default_roots() -> (RootCertStore, String) {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if added > 0 {
+        return (roots, format!("{added} system roots"));
+    }
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let count = roots.len();
+    (roots, format!("{count} built-in Mozilla roots"))
+}
+
+#[cfg(test)]
+mod tests;

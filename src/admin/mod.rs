@@ -1,0 +1,136 @@
+//! The admin server: liveness, readiness, metrics. Liveness never depends on the upstream: a Redis outage must not
+//! restart the pod.
+
+pub mod client;
+mod readiness;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::readiness::Readiness;
+use crate::metrics::PrometheusHandle;
+
+/// Requests in hand, at most: probes and scrapers are few.
+const CONNECTIONS: usize = 64;
+
+/// A request's header must arrive in this time, an idle connection's next one too.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The admin server's address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for the admin server: {source}: choose another with --admin, or \"off\"")]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A bound admin server.
+#[derive(Debug)]
+pub struct Admin {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+#[derive(Clone)]
+struct Shared {
+    readiness: Arc<Readiness>,
+    metrics: PrometheusHandle,
+}
+
+impl Admin {
+    /// Binds `address`.
+    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let bind = || {
+            let socket = TcpListener::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            Ok(Self { socket, address })
+        };
+        bind().map_err(|source| BindError { address, source })
+    }
+
+    /// The address, with the port that the system chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`.
+    pub async fn run(self, readiness: Arc<Readiness>, metrics: PrometheusHandle, stop: CancellationToken) {
+        let service = router(Shared { readiness, metrics });
+        let Ok(socket) = tokio::net::TcpListener::from_std(self.socket) else { return };
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&socket, &places) => accepted,
+                () = stop.cancelled() => return,
+            };
+            let Ok((stream, place)) = accepted else {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let service = TowerToHyperService::new(service.clone());
+            let stop = stop.clone();
+            connections.spawn(async move {
+                let _place = place;
+                let serve = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    _ = serve => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+    }
+}
+
+async fn accept(
+    socket: &tokio::net::TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = socket.accept().await?;
+    Ok((stream, place))
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found; there are /livez, /readyz, /metrics\n") })
+        .with_state(shared)
+}
+
+async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
+    let reasons = shared.readiness.reasons();
+    if reasons.is_empty() {
+        (StatusCode::OK, "ok\n".into())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse, Infallible> {
+    // Histograms collect samples until they are rendered or looked after.
+    shared.metrics.run_upkeep();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()))
+}

@@ -1,0 +1,306 @@
+//! The parts meet: everything is bound before anything runs, and everything ends in order.
+//!
+//! The end, step by step: readiness turns off; listeners close; sessions with nothing pending end at once, others
+//! at their next reply boundary; after `drain_timeout` the rest are cut; the admin server closes last.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Admin, Readiness};
+use crate::config::{Config, Route};
+use crate::drain::Drain;
+use crate::endpoint::ListenAddr;
+use crate::listener::{Admission, BindError, Clients, Listener};
+use crate::metrics::{PrometheusHandle, RouteMetrics};
+use crate::session;
+use crate::tls::{self, Reload, Tls, TlsError};
+use crate::upstream::Upstream;
+use crate::workers::Workers;
+
+/// How often each route's upstream is looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// What is still running this long after the cut is abandoned.
+const ABANDON: Duration = Duration::from_secs(2);
+
+/// Why pontoon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error("route \"{route}\": {source}")]
+    Bind {
+        /// Whose listener.
+        route: String,
+        /// Why.
+        source: BindError,
+    },
+    /// A route's TLS files could not be used.
+    #[error("route \"{route}\": {source}")]
+    Tls {
+        /// Whose.
+        route: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// The admin server's address could not be bound.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    /// The system gave no threads.
+    #[error("cannot start the event-loop threads: {0}")]
+    Workers(#[from] io::Error),
+}
+
+/// Everything bound, nothing running.
+pub struct App {
+    routes: Vec<BoundRoute>,
+    admin: Option<Admin>,
+    metrics: PrometheusHandle,
+    workers: Workers,
+    drain_timeout: Duration,
+}
+
+struct BoundRoute {
+    route: Route,
+    listeners: Vec<Listener>,
+    tls: Option<Arc<Tls>>,
+    metrics: Arc<RouteMetrics>,
+    upstream: Arc<Upstream>,
+}
+
+impl App {
+    /// Loads what must be loaded and binds what must be bound. On failure nothing stays bound, and every problem
+    /// is reported. Needs a tokio runtime around it.
+    pub fn bind(config: Config, metrics: PrometheusHandle) -> Result<Self, Vec<StartError>> {
+        let mut problems = Vec::new();
+        let mut routes = Vec::new();
+        for route in config.routes {
+            match BoundRoute::bind(route) {
+                Ok(bound) => routes.push(bound),
+                Err(more) => problems.extend(more),
+            }
+        }
+        let admin = match config.admin.map(Admin::bind).transpose() {
+            Ok(admin) => admin,
+            Err(error) => {
+                problems.push(error.into());
+                None
+            }
+        };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
+        Ok(Self { routes, admin, metrics, workers, drain_timeout: config.drain_timeout })
+    }
+
+    /// Every listener's route and real address.
+    pub fn listeners(&self) -> Vec<(String, ListenAddr)> {
+        self.routes
+            .iter()
+            .flat_map(|bound| {
+                bound.listeners.iter().map(|listener| (bound.route.name.clone(), listener.address().clone()))
+            })
+            .collect()
+    }
+
+    /// Runs until `drain` says otherwise and everything has ended.
+    pub async fn run(self, drain: &Drain) {
+        let readiness = Arc::new(Readiness::new(self.routes.iter().map(|bound| bound.route.name.clone())));
+        let tasks = TaskTracker::new();
+        let admin_stop = CancellationToken::new();
+        self.announce();
+        if let Some(admin) = self.admin {
+            info!(address = %admin.local_addr(), "admin listening");
+            tasks.spawn(admin.run(Arc::clone(&readiness), self.metrics, admin_stop.clone()));
+        }
+        let workers = Arc::new(self.workers);
+        let listening = TaskTracker::new();
+        for bound in self.routes {
+            tasks.spawn(look_after(
+                bound.route.name.clone(),
+                Arc::clone(&bound.upstream),
+                Arc::clone(&bound.metrics),
+                Arc::clone(&readiness),
+                drain.clone(),
+            ));
+            if let Some(tls) = bound.tls.clone() {
+                tasks.spawn(reload_tls(
+                    bound.route.name.clone(),
+                    tls,
+                    Arc::clone(&bound.metrics),
+                    drain.clone(),
+                ));
+            }
+            bound.listen(&listening, &workers, drain);
+        }
+        info!(version = env!("CARGO_PKG_VERSION"), "started");
+
+        drain.started().await;
+        readiness.drain();
+        info!(timeout = %humantime::format_duration(self.drain_timeout), "draining");
+        listening.close();
+        listening.wait().await;
+        tokio::select! {
+            () = workers.idle() => {}
+            () = drain.cut_off() => {}
+            () = sleep(self.drain_timeout) => {
+                warn!("sessions that did not end in time are cut: see runtime.drain_timeout");
+            }
+        }
+        drain.cut();
+        let _ = tokio::time::timeout(ABANDON, workers.idle()).await;
+        admin_stop.cancel();
+        tasks.close();
+        let _ = tokio::time::timeout(ABANDON, tasks.wait()).await;
+        if let Some(workers) = Arc::into_inner(workers) {
+            workers.join();
+        }
+        info!("stopped");
+    }
+
+    fn announce(&self) {
+        for bound in &self.routes {
+            let upstream: Vec<String> =
+                bound.route.upstream.endpoints.iter().map(ToString::to_string).collect();
+            let upstream = upstream.join(", ");
+            let tls = bound.tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.describe());
+            for listener in &bound.listeners {
+                info!(route = bound.route.name, address = %listener.address(), upstream, tls, "listening");
+            }
+            if bound.tls.is_none() {
+                warn!(route = bound.route.name, "tls.mode is \"disabled\": traffic leaves in plaintext");
+            }
+            if bound.route.upstream.tls.insecure_skip_verify {
+                bound.metrics.tls_verification_disabled.set(1);
+                warn!(
+                    route = bound.route.name,
+                    "tls.insecure_skip_verify: any certificate is accepted; whoever is on the way can read and \
+                     change everything"
+                );
+            }
+        }
+    }
+}
+
+impl BoundRoute {
+    fn bind(route: Route) -> Result<Self, Vec<StartError>> {
+        let mut problems = Vec::new();
+        let name = &route.name;
+        let tls = match route.upstream.tls.mode {
+            tls::Mode::Disabled => None,
+            tls::Mode::Required => match Tls::load(&route.upstream.tls) {
+                Ok(tls) => Some(Arc::new(tls)),
+                Err(source) => {
+                    problems.push(StartError::Tls { route: name.clone(), source });
+                    None
+                }
+            },
+        };
+        let mut listeners = Vec::new();
+        for address in &route.listener.listen {
+            match Listener::bind(address) {
+                Ok(listener) => listeners.push(listener),
+                Err(source) => problems.push(StartError::Bind { route: name.clone(), source }),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let metrics = Arc::new(RouteMetrics::new(name));
+        let upstream = Arc::new(Upstream::new(name, &route.upstream, tls.clone(), &metrics));
+        Ok(Self { route, listeners, tls, metrics, upstream })
+    }
+
+    fn listen(self, listening: &TaskTracker, workers: &Arc<Workers>, drain: &Drain) {
+        let clients = Clients::new(self.route.listener.max_clients);
+        let context = Arc::new(session::Context {
+            route: self.route.name,
+            upstream: self.upstream,
+            settings: self.route.session,
+            metrics: self.metrics,
+            drain: drain.clone(),
+        });
+        for listener in self.listeners {
+            let (clients, context, workers) = (clients.clone(), Arc::clone(&context), Arc::clone(workers));
+            listening.spawn(async move {
+                let hand_on = |client, admission| match admission {
+                    Admission::Welcome(place) => {
+                        let session = session::serve(client, Arc::clone(&context));
+                        workers.spawn(async move {
+                            let _place = place;
+                            session.await;
+                        });
+                    }
+                    Admission::Refused(refusal) => workers.spawn(async move {
+                        let _refusal = refusal;
+                        session::refuse_at_limit(client).await;
+                    }),
+                };
+                let (route, metrics) = (&context.route, &context.metrics);
+                if let Err(error) = listener.run(route, &clients, &context.drain, metrics, hand_on).await {
+                    error!(route, %error, "the listener failed and accepts no more clients");
+                }
+            });
+        }
+    }
+}
+
+/// Finds out whether a route's upstream can be reached, at start and where clients have not shown it lately.
+async fn look_after(
+    route: String,
+    upstream: Arc<Upstream>,
+    metrics: Arc<RouteMetrics>,
+    readiness: Arc<Readiness>,
+    drain: Drain,
+) {
+    let mut ticks = interval(LOOK_AFTER);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.started() => return,
+        }
+        let reached = tokio::select! {
+            reached = upstream.look_after() => reached,
+            () = drain.started() => return,
+        };
+        metrics.upstream_reachable.set(f64::from(u8::from(reached)));
+        if reached {
+            readiness.reached(&route);
+        }
+    }
+}
+
+/// Takes over renewed certificates; keeps what works where the new ones don't.
+async fn reload_tls(route: String, tls: Arc<Tls>, metrics: Arc<RouteMetrics>, drain: Drain) {
+    let mut ticks = interval(LOOK_AFTER);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.started() => return,
+        }
+        match tls.reload_if_changed() {
+            Reload::Unchanged => {}
+            Reload::Reloaded => {
+                failing = false;
+                metrics.tls_reload("ok");
+                info!(route, tls = tls.describe(), "certificates reloaded");
+            }
+            Reload::Failed(error) => {
+                metrics.tls_reload("failed");
+                if !failing {
+                    warn!(route, "certificates not reloaded, the previous ones stay in use: {error}");
+                }
+                failing = true;
+            }
+        }
+    }
+}

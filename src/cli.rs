@@ -1,0 +1,139 @@
+//! The command line: commands, flags, help.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::builder::styling::Styles;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+
+use crate::commands;
+use crate::config::{self, Config, Problems};
+
+const EXAMPLES: &str = "\
+Examples:
+  pontoon run --upstream master.sessions.abc123.apne1.cache.amazonaws.com:6379
+  pontoon run --config /etc/pontoon/pontoon.toml
+  pontoon run --upstream cache.example --listen unix:/run/pontoon/redis.sock --tls-ca-file ca.pem
+
+Each flag is also an environment variable and a key of the file: a flag beats a variable, a variable beats the
+file. config/pontoon.toml explains every key.";
+
+const EXIT: &str =
+    "Exit status: 0 done; 1 the answer is no, or it failed at run time; 2 usage or config error.";
+
+/// The `pontoon` command.
+pub fn command() -> Command {
+    Command::new("pontoon")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Carries plaintext Redis and Valkey clients over verified TLS")
+        .after_help(EXIT)
+        .styles(Styles::plain())
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("run").about("Run the sidecar").args(config::args()).after_help(EXAMPLES),
+        )
+        .subcommand(
+            Command::new("check")
+                .about("Validate the configuration, then dial each route as `run` would, and say how each step went")
+                .args(config::args())
+                .arg(switch("json", "Write JSON, one object a line"))
+                .arg(switch("offline", "Stop after validation"))
+                .after_help(EXIT),
+        )
+        .subcommand(
+            Command::new("health")
+                .about("Is the pontoon at --admin ready? For images without a shell, and for apps that must wait")
+                .arg(
+                    Arg::new("admin")
+                        .long("admin")
+                        .env("PONTOON_ADMIN")
+                        .value_name("ADDR")
+                        .default_value("127.0.0.1:9900")
+                        .help("Its admin address"),
+                )
+                .arg(
+                    Arg::new("wait")
+                        .long("wait")
+                        .value_name("DUR")
+                        .value_parser(|text: &str| humantime::parse_duration(text))
+                        .help("Wait this long for it to become ready"),
+                )
+                .after_help(EXIT),
+        )
+        .subcommand(
+            Command::new("demo")
+                .about("See it work, with nothing installed: a TLS endpoint, a bridge, a plaintext conversation")
+                .arg(switch("serve", "Keep both running, for redis-cli and your own clients")),
+        )
+        .subcommand(
+            Command::new("completions")
+                .about("Write shell completions to standard output")
+                .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell))),
+        )
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// How it ended, as an exit code and what to say on standard error.
+#[derive(Debug)]
+pub struct Failure {
+    /// 1: the answer is no, or it failed at run time; 2: usage or config error.
+    pub code: u8,
+    /// One line a problem.
+    pub message: String,
+}
+
+/// Parses `args` and does what they say.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    // clap prints usage errors and help itself, and exits with 2 or 0.
+    let matches = command().get_matches_from(args);
+    let failed = |error: anyhow::Error| {
+        let usage = error.is::<Problems>() || error.is::<commands::run::NotStarted>() || error.is::<Usage>();
+        Failure { code: if usage { 2 } else { 1 }, message: format!("{error:#}") }
+    };
+    dispatch(&matches).map_err(failed)
+}
+
+/// A mistake on the command line that clap does not see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
+    match matches.subcommand() {
+        Some(("run", matches)) => commands::run::run(Config::load(matches)?),
+        Some(("check", matches)) => {
+            let options = commands::check::Options {
+                json: matches.get_flag("json"),
+                offline: matches.get_flag("offline"),
+            };
+            commands::check::run(Config::load(matches)?, &options)
+        }
+        Some(("health", matches)) => {
+            let text = matches.get_one::<String>("admin").expect("it has a default");
+            let address = text
+                .parse()
+                .map_err(|_| Usage(format!("--admin: \"{text}\" is no address: expected 127.0.0.1:9900")))?;
+            commands::health::run(address, matches.get_one::<Duration>("wait").copied().unwrap_or_default())
+        }
+        Some(("demo", matches)) => commands::demo::run(matches.get_flag("serve")),
+        Some(("completions", matches)) => {
+            let shell = *matches.get_one::<Shell>("shell").expect("it is required");
+            commands::completions::run(shell, &mut command());
+            Ok(())
+        }
+        _ => unreachable!("clap requires one of the commands above"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

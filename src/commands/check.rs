@@ -1,0 +1,173 @@
+//! `pontoon check`: what `run` would do, step by step, once, and how each step went.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde_json::{Value, json};
+
+use crate::config::{Config, Route};
+use crate::metrics::RouteMetrics;
+use crate::resp::replies::Answer;
+use crate::tls::{self, Tls};
+use crate::upstream::{Connection, Stage, Upstream, ask};
+
+/// How to check.
+pub struct Options {
+    /// Write JSON.
+    pub json: bool,
+    /// Dial nothing.
+    pub offline: bool,
+}
+
+/// Checks every route; fails if one of them would not work.
+pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let routes = config.routes.len();
+    let mut failed = 0;
+    for route in config.routes {
+        let mut report = Report { route: route.name.clone(), json: options.json, ok: true };
+        runtime.block_on(check(route, options.offline, &mut report));
+        failed += usize::from(!report.ok);
+    }
+    if failed > 0 {
+        bail!("{failed} of {routes} routes would not work; the steps marked \"failed\" say why");
+    }
+    Ok(())
+}
+
+async fn check(route: Route, offline: bool, report: &mut Report) {
+    let listen: Vec<String> = route.listener.listen.iter().map(ToString::to_string).collect();
+    report.ok("config", None, format!("listen {}", listen.join(", ")));
+    let tls = match route.upstream.tls.mode {
+        tls::Mode::Disabled => None,
+        tls::Mode::Required => match Tls::load(&route.upstream.tls) {
+            Ok(tls) => {
+                report.ok("tls files", None, tls.describe());
+                Some(std::sync::Arc::new(tls))
+            }
+            Err(error) => return report.failed("tls files", error.to_string()),
+        },
+    };
+    if offline {
+        return;
+    }
+    let metrics = std::sync::Arc::new(RouteMetrics::new(&route.name));
+    let endpoints = route.upstream.endpoints.clone();
+    let mut reached = false;
+    // Each endpoint on its own: the second must be known to work before the first one fails.
+    for endpoint in endpoints {
+        let settings = crate::upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
+        let upstream = Upstream::new(&route.name, &settings, tls.clone(), &metrics);
+        match upstream.connect().await {
+            Ok(connection) => {
+                reached = true;
+                dialled(connection, settings.connect_timeout, report).await;
+            }
+            Err(error) => {
+                for attempt in error.attempts {
+                    report.failed(attempt.stage.label(), attempt.to_string());
+                }
+            }
+        }
+    }
+    if reached {
+        // One endpoint of a list may be gone: the names before and after TLS was turned on are never there together.
+        report.ok = report.ok || route.upstream.endpoints.len() > 1;
+    }
+}
+
+async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Report) {
+    let endpoint = connection.endpoint.to_string();
+    for (stage, took) in connection.timings.clone() {
+        let detail = match stage {
+            Stage::Resolve => endpoint.clone(),
+            Stage::Tcp => connection.peer.to_string(),
+            Stage::Tls => connection.tls_details().unwrap_or_default(),
+            Stage::Greeting | Stage::Queue => "CLIENT SETINFO, CLIENT SETNAME".into(),
+        };
+        report.ok(stage.label(), Some(took), detail);
+    }
+    let started = Instant::now();
+    let answers = tokio::time::timeout(deadline, async {
+        Ok::<_, crate::upstream::Cause>([
+            ask(&mut connection, &["PING"]).await?,
+            ask(&mut connection, &["INFO", "server"]).await?,
+        ])
+    });
+    match answers.await {
+        Err(_) => report.failed("ping", format!("no answer within {}", humantime::format_duration(deadline))),
+        Ok(Err(cause)) => report.failed("ping", cause.to_string()),
+        Ok(Ok([ping, info])) => {
+            let took = Some(started.elapsed());
+            match ping {
+                Answer::Text(text) => report.ok("ping", took, text),
+                // It answers, and wants credentials that the clients bring.
+                Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, text),
+                Answer::Error(text) => report.failed("ping", text),
+                Answer::Other => report.failed("ping", "an answer of another type".into()),
+            }
+            if let Answer::Text(info) = info {
+                report.ok("server", None, engine(&info));
+            }
+        }
+    }
+}
+
+/// Engine, version and mode, from `INFO server`.
+fn engine(info: &str) -> String {
+    let field =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    // Valkey tells its own version beside the Redis version that it is compatible with.
+    let name = match (field("valkey_version"), field("redis_version")) {
+        (Some(version), _) => format!("Valkey {version}"),
+        (None, Some(version)) => format!("Redis {version}"),
+        (None, None) => "engine not known".into(),
+    };
+    match field("redis_mode").or(field("server_mode")) {
+        Some(mode) => format!("{name}, {mode}"),
+        None => name,
+    }
+}
+
+struct Report {
+    route: String,
+    json: bool,
+    ok: bool,
+}
+
+impl Report {
+    fn ok(&mut self, step: &str, took: Option<Duration>, detail: String) {
+        self.line(step, "ok", took, &detail);
+    }
+
+    fn failed(&mut self, step: &str, detail: String) {
+        self.ok = false;
+        self.line(step, "failed", None, &detail);
+    }
+
+    #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
+    fn line(&self, step: &str, result: &str, took: Option<Duration>, detail: &str) {
+        let ms = took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3);
+        if self.json {
+            let mut line = json!({"route": self.route, "step": step, "result": result, "detail": detail});
+            line["ms"] = ms.map_or(Value::Null, Value::from);
+            println!("{line}");
+        } else {
+            let ms = ms.map_or_else(String::new, |ms| format!("{ms:.1} ms"));
+            println!("{}  {step:<10} {result:<7} {ms:>10}  {detail}", self.route);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_told_by_its_own_version() {
+        let valkey = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\nredis_mode:cluster\r\n";
+        assert_eq!(engine(valkey), "Valkey 8.0.1, cluster");
+        assert_eq!(engine("redis_version:7.0.15\r\nredis_mode:standalone\r\n"), "Redis 7.0.15, standalone");
+        assert_eq!(engine(""), "engine not known");
+    }
+}

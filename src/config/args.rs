@@ -1,0 +1,89 @@
+//! The command line and the environment to [`Values`], from the same table of keys as the file.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+
+use super::keys::{GLOBAL, Key, Kind, ROUTE};
+use super::values::{Given, Values};
+
+/// The arguments that `run` and `check` take.
+pub fn args() -> impl Iterator<Item = Arg> {
+    let file = Arg::new("config")
+        .long("config")
+        .short('c')
+        .env("PONTOON_CONFIG")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("TOML file; with several routes this is the only way");
+    let route = ROUTE.iter().map(|key| arg(key).help_heading(heading(key)));
+    let global = GLOBAL.iter().map(|key| arg(key).help_heading("Process"));
+    std::iter::once(file).chain(route).chain(global)
+}
+
+fn heading(key: &Key) -> &'static str {
+    match key.path.split_once('.') {
+        Some(("tls", _)) => "TLS",
+        Some(_) => "Limits",
+        None => "Route",
+    }
+}
+
+fn arg(key: &'static Key) -> Arg {
+    let default = if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
+    // Values are text here: they are checked with the file's, so that all problems are told at once.
+    let arg = Arg::new(key.flag)
+        .long(key.flag)
+        .env(key.variable())
+        .hide_env_values(true)
+        .value_name(key.value)
+        .value_parser(value_parser!(OsString))
+        .help(format!("{}{default}", key.help));
+    match key.kind {
+        Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
+        Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        Kind::Text | Kind::Integer => arg,
+    }
+}
+
+/// What the command line and the environment give.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    pub(super) file: Option<PathBuf>,
+    pub(super) global: Values,
+    pub(super) route: Values,
+}
+
+pub(super) fn read(matches: &ArgMatches) -> Line {
+    let mut given = Line {
+        file: matches.get_one::<PathBuf>("config").filter(|path| !path.as_os_str().is_empty()).cloned(),
+        global: values(matches, GLOBAL),
+        route: values(matches, ROUTE),
+    };
+    if !given.global.contains_key("log.level") {
+        if let Some(level) = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty()) {
+            given.global.insert("log.level", vec![Given { place: "RUST_LOG".into(), text: level }]);
+        }
+    }
+    given
+}
+
+fn values(matches: &ArgMatches, keys: &'static [Key]) -> Values {
+    let mut values = Values::new();
+    for key in keys {
+        let variable = matches.value_source(key.flag) == Some(ValueSource::EnvVariable);
+        let place = if variable { key.variable() } else { format!("--{}", key.flag) };
+        let given = matches.get_many::<OsString>(key.flag).into_iter().flatten();
+        let given: Vec<Given> = given
+            .map(|text| Given { place: place.clone(), text: text.to_string_lossy().into_owned() })
+            // An empty variable is how many deployments say "not set".
+            .filter(|given| !(variable && given.text.is_empty()))
+            .collect();
+        if !given.is_empty() {
+            values.insert(key.path, given);
+        }
+    }
+    values
+}

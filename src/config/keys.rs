@@ -1,0 +1,210 @@
+//! Every key, once: its place in the file, its flag, its variable, what it takes, and its help. The command line,
+//! the file and the messages are all made from this table.
+
+/// A setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Its place in the file: `tls.pins` is `pins` in `[route.tls]`.
+    pub path: &'static str,
+    /// Its flag, without the dashes; the variable is the same in capitals with `PONTOON_` before it.
+    pub flag: &'static str,
+    /// What a file holds for it.
+    pub kind: Kind,
+    /// How `--help` names the value.
+    pub value: &'static str,
+    /// What `--help` says.
+    pub help: &'static str,
+    /// What `--help` says applies without it.
+    pub default: &'static str,
+}
+
+/// What a file holds for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// A string, or an array of strings.
+    List,
+    /// An integer.
+    Integer,
+    /// `true` or `false`.
+    Switch,
+}
+
+impl Key {
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("PONTOON_{}", self.flag.to_uppercase().replace('-', "_"))
+    }
+}
+
+const fn key(
+    path: &'static str,
+    flag: &'static str,
+    kind: Kind,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Key {
+    Key { path, flag, kind, value, help, default }
+}
+
+use Kind::{Integer, List, Switch, Text};
+
+/// Keys of a `[[route]]` and its tables.
+pub const ROUTE: &[Key] = &[
+    key(
+        "upstream",
+        "upstream",
+        List,
+        "HOST[:PORT]",
+        "",
+        "Endpoint to connect to; repeatable, tried in order. Also redis:// and rediss:// URLs. Port 6379 if none is given",
+    ),
+    key(
+        "listen",
+        "listen",
+        List,
+        "ADDR",
+        "127.0.0.1:6379",
+        "Address to listen on: 127.0.0.1:6379, [::1]:6379, unix:/run/pontoon/redis.sock (?mode=0660); repeatable. \
+         Port 0: the system chooses, and the log says which",
+    ),
+    key(
+        "allow_remote_clients",
+        "allow-remote-clients",
+        Switch,
+        "BOOL",
+        "false",
+        "Allow listening on addresses that other machines can reach: the client side is plaintext",
+    ),
+    key("name", "name", Text, "NAME", "the upstream's host", "Name of the route in logs and metrics"),
+    key(
+        "client_name",
+        "client-name",
+        Text,
+        "NAME",
+        "none",
+        "CLIENT SETNAME for upstream connections; clients that ask for their name will see it",
+    ),
+    key("tls.mode", "tls-mode", Text, "MODE", "required", "required: TLS or nothing; disabled: plaintext"),
+    key(
+        "tls.ca_files",
+        "tls-ca-file",
+        List,
+        "FILE",
+        "system roots, else the built-in Mozilla set",
+        "PEM bundle that replaces the system roots; repeatable",
+    ),
+    key(
+        "tls.server_name",
+        "tls-server-name",
+        Text,
+        "NAME",
+        "the upstream's host",
+        "Name to send as SNI and to verify",
+    ),
+    key(
+        "tls.pins",
+        "tls-pin",
+        List,
+        "SHA256",
+        "none",
+        "Accept only a chain holding this key (SHA-256 of its SPKI, base64); repeatable. Without a CA file a pinned \
+         server key needs no known issuer",
+    ),
+    key(
+        "tls.cert_file",
+        "tls-cert-file",
+        Text,
+        "FILE",
+        "none",
+        "Client certificate chain in PEM, for servers that ask for one",
+    ),
+    key(
+        "tls.key_file",
+        "tls-key-file",
+        Text,
+        "FILE",
+        "none",
+        "Private key of the client certificate, in PEM",
+    ),
+    key(
+        "tls.min_version",
+        "tls-min-version",
+        Text,
+        "VERSION",
+        "1.2",
+        "Oldest TLS version accepted: 1.2 or 1.3",
+    ),
+    key(
+        "tls.insecure_skip_verify",
+        "tls-insecure-skip-verify",
+        Switch,
+        "BOOL",
+        "false",
+        "Accept any certificate: whoever is on the way can read and change everything",
+    ),
+    key(
+        "limits.max_clients",
+        "max-clients",
+        Integer,
+        "N",
+        "10000",
+        "Clients at once; beyond, Redis' own error",
+    ),
+    key(
+        "limits.connect_timeout",
+        "connect-timeout",
+        Text,
+        "DUR",
+        "5s",
+        "Deadline over resolving, connecting, the TLS handshake and the greeting",
+    ),
+    key(
+        "limits.handshakes",
+        "handshakes",
+        Integer,
+        "N",
+        "16",
+        "TLS handshakes in flight to one endpoint, at most",
+    ),
+    key(
+        "limits.idle_timeout",
+        "idle-timeout",
+        Text,
+        "DUR",
+        "never",
+        "End sessions that carried nothing for this long",
+    ),
+];
+
+/// Keys of `[admin]`, `[log]` and `[runtime]`.
+pub const GLOBAL: &[Key] = &[
+    key(
+        "admin.listen",
+        "admin",
+        Text,
+        "ADDR",
+        "127.0.0.1:9900",
+        "Address for health and metrics; \"off\" to disable",
+    ),
+    key("log.format", "log-format", Text, "FORMAT", "text", "text for people, json for programs"),
+    key(
+        "log.level",
+        "log-level",
+        Text,
+        "LEVEL",
+        "info",
+        "error, warn, info, debug, trace, or by module (info,pontoon::session=debug); RUST_LOG too",
+    ),
+    key("runtime.workers", "workers", Integer, "N", "number of cores, at most 4", "Event-loop threads"),
+    key(
+        "runtime.drain_timeout",
+        "drain-timeout",
+        Text,
+        "DUR",
+        "25s",
+        "How long sessions may take to end after SIGTERM",
+    ),
+];

@@ -1,0 +1,22 @@
+//! What is wrong with a configuration: everything, at once.
+
+use std::fmt;
+
+/// One or more problems, each with its place, the thing, and the remedy.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl Problems {
+    /// One more.
+    pub(super) fn add(&mut self, place: impl fmt::Display, problem: impl fmt::Display) {
+        self.0.push(format!("{place}: {problem}"));
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}

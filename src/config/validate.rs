@@ -1,0 +1,327 @@
+//! [`Values`] to a [`Config`]: what values mean, which go together, and what applies where none is given.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use super::problems::Problems;
+use super::values::{Given, Values};
+use super::{Config, Route};
+use crate::endpoint::{Endpoint, ListenAddr, Upstream};
+use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
+use crate::{listener, session, telemetry, tls, upstream};
+
+const LISTEN: &str = "127.0.0.1:6379";
+const ADMIN: &str = "127.0.0.1:9900";
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+const MOST_WORKERS: usize = 4;
+
+/// Checks everything, and adds to `problems`; none in the end means a [`Config`].
+pub(super) fn validate(
+    global: Values,
+    routes: Vec<(String, Values)>,
+    problems: Problems,
+) -> Result<Config, Problems> {
+    let mut check = Check { problems };
+    let several = routes.len() > 1;
+    let routes: Vec<Route> =
+        routes.into_iter().filter_map(|(place, values)| check.route(&place, &values, several)).collect();
+    if routes.is_empty() && check.problems.0.is_empty() {
+        check.problems.add("[[route]]", "there is none: at least one is needed");
+    }
+    check.no_duplicates(&routes);
+    let config = check.global(&global, routes);
+    if check.problems.0.is_empty() { Ok(config) } else { Err(check.problems) }
+}
+
+struct Check {
+    problems: Problems,
+}
+
+impl Check {
+    fn global(&mut self, values: &Values, routes: Vec<Route>) -> Config {
+        let admin = self.parse(values, "admin.listen", |text| match text {
+            "off" => Ok(None),
+            address => match address.parse::<ListenAddr>() {
+                Ok(ListenAddr::Tcp(address)) => Ok(Some(address)),
+                Ok(ListenAddr::Unix { .. }) => {
+                    Err("is a Unix socket; expected HOST:PORT or \"off\"".to_owned())
+                }
+                Err(error) => Err(format!("{error}; or \"off\"")),
+            },
+        });
+        let format = self.choice(
+            values,
+            "log.format",
+            &[("text", telemetry::Format::Text), ("json", telemetry::Format::Json)],
+        );
+        let level = self.parse(values, "log.level", |text| {
+            text.parse().map_err(|_| {
+                "is no level: expected error, warn, info, debug or trace, or MODULE=LEVEL, separated by commas"
+            })
+        });
+        let workers = self.count(values, "runtime.workers");
+        let drain_timeout = self.parse(values, "runtime.drain_timeout", duration);
+        let default_workers = available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_WORKERS);
+        Config {
+            routes,
+            admin: admin.unwrap_or_else(|| Some(ADMIN.parse().expect("an address"))),
+            log: telemetry::Settings { format: format.unwrap_or_default(), level },
+            workers: workers
+                .or(NonZeroUsize::new(default_workers))
+                .expect("the smaller of two numbers that are not zero"),
+            drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+        }
+    }
+
+    /// Routes must differ in name, and no two listeners may share an address.
+    fn no_duplicates(&mut self, routes: &[Route]) {
+        let mut names = HashSet::new();
+        let mut addresses: HashMap<String, &str> = HashMap::new();
+        for route in routes {
+            if !names.insert(&route.name) {
+                let problem = "two routes have this name: give each a name of its own";
+                self.problems.add(format!("route \"{}\"", route.name), problem);
+            }
+            for address in &route.listener.listen {
+                if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
+                    continue;
+                }
+                if let Some(other) = addresses.insert(address.to_string(), &route.name) {
+                    let problem = format!("{address} is listed twice (also in route \"{other}\")");
+                    self.problems.add(format!("route \"{}\": listen", route.name), problem);
+                }
+            }
+        }
+    }
+
+    /// `None` where there were problems.
+    fn route(&mut self, place: &str, values: &Values, several: bool) -> Option<Route> {
+        let before = self.problems.0.len();
+        let tls = self.tls(values);
+        let endpoints = self.endpoints(place, values, tls.mode);
+        let listen = self.listen(place, values, several);
+        let name =
+            self.parse(
+                values,
+                "name",
+                |text| {
+                    if text.is_empty() { Err("is empty") } else { Ok(text.to_owned()) }
+                },
+            );
+        let client_name = self.parse(values, "client_name", |text| {
+            // CLIENT SETNAME's own rule.
+            if !text.is_empty() && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte)) {
+                Ok(text.to_owned())
+            } else {
+                Err("Redis allows printable ASCII without spaces in a client name")
+            }
+        });
+        let max_clients = self.count(values, "limits.max_clients").map(NonZeroUsize::get);
+        let handshakes = self.count(values, "limits.handshakes").map(NonZeroUsize::get);
+        let connect_timeout = self.parse(values, "limits.connect_timeout", positive);
+        let idle_timeout = self.parse(values, "limits.idle_timeout", positive);
+        if self.problems.0.len() > before {
+            return None;
+        }
+        let name = name.unwrap_or_else(|| endpoints[0].host.to_string());
+        Some(Route {
+            name,
+            listener: listener::Settings {
+                listen,
+                max_clients: max_clients.unwrap_or(listener::Settings::MAX_CLIENTS),
+            },
+            upstream: upstream::Settings {
+                endpoints,
+                connect_timeout: connect_timeout.unwrap_or(upstream::Settings::CONNECT_TIMEOUT),
+                handshakes: handshakes.unwrap_or(upstream::Settings::HANDSHAKES),
+                client_name,
+                tls,
+            },
+            session: session::Settings { idle_timeout },
+        })
+    }
+
+    fn endpoints(&mut self, place: &str, values: &Values, mode: Mode) -> Vec<Endpoint> {
+        let given = values.get("upstream").map_or(&[][..], Vec::as_slice);
+        if given.is_empty() {
+            self.problems.add(
+                place,
+                "no upstream given: where to? For example --upstream master.sessions.abc123.apne1.cache.amazonaws.com:6379",
+            );
+        }
+        let mut endpoints = Vec::new();
+        for Given { place, text } in given {
+            match text.parse::<Upstream>() {
+                Ok(upstream) if upstream.tls && mode == Mode::Disabled => self.problems.add(
+                    place,
+                    format!("\"{text}\" asks for TLS, and tls.mode is \"disabled\": drop one of them"),
+                ),
+                Ok(upstream) => endpoints.push(upstream.endpoint),
+                Err(error) => self.problems.add(place, error),
+            }
+        }
+        endpoints
+    }
+
+    fn listen(&mut self, place: &str, values: &Values, several: bool) -> Vec<ListenAddr> {
+        let remote = self.switch(values, "allow_remote_clients");
+        let given = match values.get("listen") {
+            Some(given) => given.clone(),
+            None if several => {
+                self.problems.add(place, "listen: not given; with several routes each needs its own");
+                return Vec::new();
+            }
+            None => vec![Given { place: "listen".into(), text: LISTEN.into() }],
+        };
+        if given.is_empty() {
+            self.problems.add(place, "listen: the list is empty");
+        }
+        let mut addresses = Vec::new();
+        for Given { place, text } in given {
+            match text.parse::<ListenAddr>() {
+                Ok(address) if !address.is_local() && !remote => self.problems.add(
+                    place,
+                    format!(
+                        "{address} can be reached by other machines, in plaintext: listen on 127.0.0.1, or set \
+                         allow_remote_clients (--allow-remote-clients) if that is what you want"
+                    ),
+                ),
+                Ok(address) => addresses.push(address),
+                Err(error) => self.problems.add(place, error),
+            }
+        }
+        addresses
+    }
+
+    fn tls(&mut self, values: &Values) -> tls::Settings {
+        let mode =
+            self.choice(values, "tls.mode", &[("required", Mode::Required), ("disabled", Mode::Disabled)]);
+        let mode = mode.unwrap_or_default();
+        if mode == Mode::Disabled {
+            for (path, given) in
+                values.iter().filter(|(path, _)| path.starts_with("tls.") && **path != "tls.mode")
+            {
+                if let Some(given) = given.first() {
+                    self.problems.add(
+                        &given.place,
+                        format!("{path} means nothing where tls.mode is \"disabled\": drop it"),
+                    );
+                }
+            }
+        }
+        let min_version =
+            self.choice(values, "tls.min_version", &[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)]);
+        let server_name = self.parse(values, "tls.server_name", |text| {
+            ServerName::try_from(text.to_owned())
+                .map_err(|_| format!("\"{text}\" is no DNS name and no IP address"))
+        });
+        let cert_file = self.parse(values, "tls.cert_file", path);
+        let key_file = self.parse(values, "tls.key_file", path);
+        let client_auth = match (cert_file, key_file) {
+            (Some(cert_file), Some(key_file)) => Some(ClientAuthFiles { cert_file, key_file }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problems
+                    .add(place(values, "tls.cert_file"), "a certificate needs its key: tls.key_file");
+                None
+            }
+            (None, Some(_)) => {
+                self.problems
+                    .add(place(values, "tls.key_file"), "a key needs its certificate: tls.cert_file");
+                None
+            }
+        };
+        tls::Settings {
+            mode,
+            ca_files: self.list(values, "tls.ca_files", path),
+            server_name,
+            pins: self.list(values, "tls.pins", |text| {
+                text.parse::<Pin>().map_err(|error| format!("\"{text}\" {error}"))
+            }),
+            client_auth,
+            min_version: min_version.unwrap_or_default(),
+            insecure_skip_verify: self.switch(values, "tls.insecure_skip_verify"),
+        }
+    }
+
+    fn parse<T, E: Display>(
+        &mut self,
+        values: &Values,
+        path: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let Given { place, text } = values.get(path)?.last()?;
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problems.add(place, error);
+                None
+            }
+        }
+    }
+
+    fn list<T, E: Display>(
+        &mut self,
+        values: &Values,
+        path: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<T> {
+        let mut all = Vec::new();
+        for Given { place, text } in values.get(path).into_iter().flatten() {
+            match parse(text) {
+                Ok(value) => all.push(value),
+                Err(error) => self.problems.add(place, error),
+            }
+        }
+        all
+    }
+
+    fn choice<T: Copy>(&mut self, values: &Values, path: &str, choices: &[(&str, T)]) -> Option<T> {
+        self.parse(values, path, |text| {
+            choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+                let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+                format!("\"{text}\" is none of {}", names.join(", "))
+            })
+        })
+    }
+
+    fn count(&mut self, values: &Values, path: &str) -> Option<NonZeroUsize> {
+        self.parse(values, path, |text| {
+            // TOML allows underscores between digits.
+            NonZeroUsize::from_str(&text.replace('_', ""))
+                .map_err(|_| format!("\"{text}\": expected a number from 1"))
+        })
+    }
+
+    fn switch(&mut self, values: &Values, path: &str) -> bool {
+        self.choice(values, path, &[("true", true), ("false", false), ("1", true), ("0", false)])
+            .unwrap_or(false)
+    }
+}
+
+fn place<'a>(values: &'a Values, path: &'a str) -> &'a str {
+    values.get(path).and_then(|given| given.last()).map_or(path, |given| &given.place)
+}
+
+fn path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() { Err("is empty; expected a file") } else { Ok(text.into()) }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("\"{text}\" is no duration ({error}): write \"5s\", \"250ms\", \"1m 30s\""))
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!("\"{text}\" is no time at all: leave the key out for the default")),
+        duration => Ok(duration),
+    }
+}

@@ -1,0 +1,52 @@
+//! The end of a run, in two steps: *drain* (no new work, finish what is under way) and *cut* (stop now).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Shared by everything that must end. Cheap to clone and to ask.
+#[derive(Debug, Clone, Default)]
+pub struct Drain(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Mirrors `started`, for the relay to ask on each wake-up without a lock.
+    draining: AtomicBool,
+    started: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Drain {
+    /// Nothing ends yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks everything to end at its next boundary.
+    pub fn start(&self) {
+        self.0.draining.store(true, Ordering::Release);
+        self.0.started.cancel();
+    }
+
+    /// Ends everything at once.
+    pub fn cut(&self) {
+        self.start();
+        self.0.cut.cancel();
+    }
+
+    /// Whether [`start`](Self::start) was called.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Completes when draining starts.
+    pub fn started(&self) -> WaitForCancellationFutureOwned {
+        self.0.started.clone().cancelled_owned()
+    }
+
+    /// Completes at the cut.
+    pub fn cut_off(&self) -> WaitForCancellationFutureOwned {
+        self.0.cut.clone().cancelled_owned()
+    }
+}

@@ -1,0 +1,161 @@
+//! Listening sockets, TCP and Unix: bind, accept, clean up.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rustix::fs::Mode;
+use socket2::{Domain, Socket as RawSocket, Type};
+use tokio::net;
+
+use crate::endpoint::ListenAddr;
+use crate::session::Accepted;
+
+/// Clients that may wait to be accepted; the kernel lowers it to its own limit (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// Why an address could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has it.
+    #[error("cannot listen on {0}: the address is in use: stop what listens there, or choose another")]
+    InUse(ListenAddr),
+    /// A server answers on the Unix socket.
+    #[error("cannot listen on {0}: a running process listens there: stop it, or choose another path")]
+    Live(ListenAddr),
+    /// The path is taken by something that is not a socket; nothing is removed.
+    #[error("cannot listen on {0}: the file exists and is not a socket: remove it, or choose another path")]
+    NotASocket(ListenAddr),
+    /// Not allowed.
+    #[error(
+        "cannot listen on {0}: permission denied: ports below 1024 need a privilege; choose a higher one"
+    )]
+    Privileged(ListenAddr),
+    /// Anything else.
+    #[error("cannot listen on {address}: {source}")]
+    Other {
+        /// Where.
+        address: ListenAddr,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+impl Socket {
+    pub(super) fn bind(address: &ListenAddr) -> Result<(Self, ListenAddr), BindError> {
+        let explain = |source: io::Error| match (source.kind(), address) {
+            (io::ErrorKind::AddrInUse, _) => BindError::InUse(address.clone()),
+            (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(_)) => BindError::Privileged(address.clone()),
+            _ => BindError::Other { address: address.clone(), source },
+        };
+        match address {
+            ListenAddr::Tcp(wanted) => {
+                let (socket, bound) = bind_tcp(*wanted).map_err(explain)?;
+                Ok((Self::Tcp(socket), ListenAddr::Tcp(bound)))
+            }
+            ListenAddr::Unix { path, mode } => {
+                remove_stale(path, address)?;
+                let (socket, file) = bind_unix(path, *mode).map_err(explain)?;
+                Ok((Self::Unix(socket, file), address.clone()))
+            }
+        }
+    }
+
+    /// Ready to accept, on the event loop of this thread.
+    pub(super) fn listen(self) -> io::Result<Acceptor> {
+        Ok(match self {
+            Self::Tcp(socket) => Acceptor::Tcp(net::TcpListener::from_std(socket)?),
+            Self::Unix(socket, file) => Acceptor::Unix(net::UnixListener::from_std(socket)?, file),
+        })
+    }
+}
+
+/// A socket that accepts.
+pub(super) enum Acceptor {
+    Tcp(net::TcpListener),
+    /// With the file, which goes when the socket does.
+    Unix(net::UnixListener, #[expect(dead_code, reason = "held for its drop")] SocketFile),
+}
+
+impl Acceptor {
+    /// The next client, free of this thread's event loop: it will live on another's.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => socket.accept().await?.0.into_std().map(Accepted::Tcp),
+            Self::Unix(socket, _) => socket.accept().await?.0.into_std().map(Accepted::Unix),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart does not wait for the connections of the previous run to fade from the kernel's memory.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let socket = TcpListener::from(socket);
+    let bound = socket.local_addr()?;
+    Ok((socket, bound))
+}
+
+/// Removes the socket file of a process that did not get to do it.
+fn remove_stale(path: &Path, address: &ListenAddr) -> Result<(), BindError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError::NotASocket(address.clone()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| BindError::Other { address: address.clone(), source })
+        }
+        _ => Err(BindError::Live(address.clone())),
+    }
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    // The mask rather than a later chmod: there is no moment in which others could connect.
+    let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let socket = bound?;
+    let file = SocketFile::of(path)?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, file))
+}
+
+/// The file of a bound socket, removed on drop unless somebody has put another in its place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}

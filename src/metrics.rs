@@ -1,0 +1,229 @@
+//! Every metric, by name, in one place; and handles to them, so that the relay touches atomics and nothing else.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+
+pub use metrics_exporter_prometheus::PrometheusHandle;
+
+/// Name, unit where it has one, and what it counts.
+const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
+    ("pontoon_sessions_total", None, "Sessions that ended, by how"),
+    ("pontoon_clients_refused_total", None, "Clients that got no session"),
+    ("pontoon_accept_errors_total", None, "Failed attempts to accept a client"),
+    ("pontoon_requests_total", None, "Requests sent upstream"),
+    ("pontoon_relayed_bytes_total", Some(Unit::Bytes), "Bytes relayed, in plaintext"),
+    (
+        "pontoon_sessions_opaque_total",
+        None,
+        "Sessions whose replies could not be matched to requests any more",
+    ),
+    ("pontoon_upstream_connect_errors_total", None, "Failed attempts to reach the upstream, by stage"),
+    ("pontoon_tls_handshakes_total", None, "Completed TLS handshakes with the upstream"),
+    ("pontoon_tls_reloads_total", None, "Changes of certificate files that were taken over, or were not"),
+];
+
+const GAUGES: &[(&str, &str)] = &[
+    ("pontoon_build_info", "Always 1; the version is a label"),
+    ("pontoon_sessions_active", "Sessions now"),
+    ("pontoon_upstream_connections", "Upstream connections now"),
+    ("pontoon_upstream_reachable", "Whether the upstream could be reached when last asked"),
+    ("pontoon_tls_verification_disabled", "1 where tls.insecure_skip_verify is set"),
+];
+
+const CONNECT_SECONDS: &str = "pontoon_upstream_connect_seconds";
+
+/// Upper bounds of the histogram, in seconds: a resumed handshake in one zone to the default deadline.
+const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Makes Prometheus the destination of all metrics, for this process, and returns what renders them.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let matcher = Matcher::Suffix("_seconds".into());
+    let handle = PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS)?.install_recorder()?;
+    describe();
+    gauge!("pontoon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+    Ok(handle)
+}
+
+fn describe() {
+    for (name, unit, text) in COUNTERS {
+        match unit {
+            Some(unit) => metrics::describe_counter!(*name, *unit, *text),
+            None => metrics::describe_counter!(*name, *text),
+        }
+    }
+    for (name, text) in GAUGES {
+        metrics::describe_gauge!(*name, *text);
+    }
+    metrics::describe_histogram!(CONNECT_SECONDS, Unit::Seconds, "Time to reach the upstream, by stage");
+}
+
+/// A route's metrics. All exist, at zero, from the start.
+#[allow(missing_docs, reason = "the names above say it")]
+pub struct RouteMetrics {
+    route: String,
+    pub sessions_active: Gauge,
+    pub requests: Counter,
+    pub relayed_to_upstream: Counter,
+    pub relayed_to_client: Counter,
+    pub upstream_connecting: Gauge,
+    pub upstream_active: Gauge,
+    pub upstream_reachable: Gauge,
+    pub tls_verification_disabled: Gauge,
+    handshakes_full: Counter,
+    handshakes_resumed: Counter,
+}
+
+impl RouteMetrics {
+    /// Registers the metrics of `route`.
+    pub fn new(route: &str) -> Self {
+        let route = route.to_owned();
+        let bytes = |direction: &'static str| counter!("pontoon_relayed_bytes_total", "route" => route.clone(), "direction" => direction);
+        let connections = |state: &'static str| gauge!("pontoon_upstream_connections", "route" => route.clone(), "state" => state);
+        let handshakes = |resumed: &'static str| counter!("pontoon_tls_handshakes_total", "route" => route.clone(), "resumed" => resumed);
+        Self {
+            sessions_active: gauge!("pontoon_sessions_active", "route" => route.clone()),
+            requests: counter!("pontoon_requests_total", "route" => route.clone()),
+            relayed_to_upstream: bytes("to_upstream"),
+            relayed_to_client: bytes("to_client"),
+            upstream_connecting: connections("connecting"),
+            upstream_active: connections("active"),
+            upstream_reachable: gauge!("pontoon_upstream_reachable", "route" => route.clone()),
+            tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", "route" => route.clone()),
+            handshakes_full: handshakes("false"),
+            handshakes_resumed: handshakes("true"),
+            route,
+        }
+    }
+
+    /// A session ended so.
+    pub fn session_ended(&self, end: &'static str) {
+        self.labelled("pontoon_sessions_total", "end", end);
+    }
+
+    /// A session's replies are not counted any more.
+    pub fn opaque(&self, reason: &'static str) {
+        self.labelled("pontoon_sessions_opaque_total", "reason", reason);
+    }
+
+    /// A client got no session.
+    pub fn refused(&self, reason: &'static str) {
+        self.labelled("pontoon_clients_refused_total", "reason", reason);
+    }
+
+    /// A client could not be accepted.
+    pub fn accept_error(&self, reason: &'static str) {
+        self.labelled("pontoon_accept_errors_total", "reason", reason);
+    }
+
+    /// An attempt to reach the upstream failed in this stage.
+    pub fn connect_error(&self, stage: &'static str) {
+        self.labelled("pontoon_upstream_connect_errors_total", "stage", stage);
+    }
+
+    /// Certificate files changed.
+    pub fn tls_reload(&self, result: &'static str) {
+        self.labelled("pontoon_tls_reloads_total", "result", result);
+    }
+
+    /// A stage of connecting took this long.
+    pub fn connect_seconds(&self, stage: &'static str, took: Duration) {
+        let histogram: Histogram =
+            histogram!(CONNECT_SECONDS, "route" => self.route.clone(), "stage" => stage);
+        histogram.record(took);
+    }
+
+    /// A TLS handshake was completed.
+    pub fn handshake(&self, resumed: bool) {
+        if resumed { &self.handshakes_resumed } else { &self.handshakes_full }.increment(1);
+    }
+
+    fn labelled(&self, name: &'static str, label: &'static str, value: &'static str) {
+        counter!(name, "route" => self.route.clone(), label => value).increment(1);
+    }
+}
+
+/// Counts one in a gauge for as long as it lives.
+pub struct Held(Gauge);
+
+impl Held {
+    /// One more.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dashboards and alerts depend on these: a change here is a change for users, and belongs in the changelog.
+    const NAMES: &str = "\
+pontoon_accept_errors_total counter reason,route
+pontoon_clients_refused_total counter reason,route
+pontoon_relayed_bytes_total counter direction,route
+pontoon_requests_total counter route
+pontoon_sessions_active gauge route
+pontoon_sessions_opaque_total counter reason,route
+pontoon_sessions_total counter end,route
+pontoon_tls_handshakes_total counter resumed,route
+pontoon_tls_reloads_total counter result,route
+pontoon_tls_verification_disabled gauge route
+pontoon_upstream_connect_errors_total counter route,stage
+pontoon_upstream_connect_seconds histogram route,stage
+pontoon_upstream_connections gauge route,state
+pontoon_upstream_reachable gauge route";
+
+    #[test]
+    fn metric_names_and_labels_are_as_documented() {
+        let matcher = Matcher::Suffix("_seconds".into());
+        let recorder =
+            PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS).unwrap().build_recorder();
+        let text = metrics::with_local_recorder(&recorder, || {
+            describe();
+            let route = RouteMetrics::new("r");
+            route.session_ended("drained");
+            route.opaque("monitor");
+            route.refused("max_clients");
+            route.accept_error("exhausted");
+            route.connect_error("tls");
+            route.tls_reload("ok");
+            route.connect_seconds("tcp", Duration::from_millis(1));
+            recorder.handle().render()
+        });
+        let mut found: Vec<String> = Vec::new();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
+            let [name, kind] = line.split(' ').skip(2).collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let sample = text.lines().find(|sample| {
+                sample.starts_with(&format!("{name}{{")) || sample.starts_with(&format!("{name}_sum{{"))
+            });
+            let labels = sample.unwrap().split_once('{').unwrap().1.split_once('}').unwrap().0;
+            let mut labels: Vec<&str> =
+                labels.split(',').map(|pair| pair.split_once('=').unwrap().0).collect();
+            labels.sort_unstable();
+            found.push(format!("{name} {kind} {}", labels.join(",")));
+        }
+        found.sort();
+        assert_eq!(found.join("\n"), NAMES);
+    }
+
+    #[test]
+    fn every_metric_has_a_help_text() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let text = metrics::with_local_recorder(&recorder, || {
+            describe();
+            let _route = RouteMetrics::new("r");
+            recorder.handle().render()
+        });
+        let count = |prefix| text.lines().filter(|line: &&str| line.starts_with(prefix)).count();
+        assert_eq!(count("# HELP"), count("# TYPE"), "{text}");
+    }
+}

@@ -1,0 +1,74 @@
+//! The number after a type byte: `3\r\n`, `-1\r\n`, `?\r\n`. It may arrive in pieces.
+
+/// More digits than any length has; what is longer is no length.
+const MAX_DIGITS: u8 = 18;
+
+/// A header line of which the beginning has passed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Header {
+    value: u64,
+    digits: u8,
+    sign: Sign,
+    carriage_return: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Sign {
+    #[default]
+    Positive,
+    Negative,
+    Unknown,
+}
+
+/// What a complete header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// So many bytes or elements.
+    Known(u64),
+    /// `-1`.
+    Null,
+    /// `?`: the end is marked where it comes.
+    Streamed,
+}
+
+/// The line is no header.
+#[derive(Debug)]
+pub(super) struct NotANumber;
+
+impl Header {
+    /// Reads on at `input[*at]`. `None`: the line goes on in later input.
+    #[inline]
+    pub(super) fn read(&mut self, input: &[u8], at: &mut usize) -> Option<Result<Length, NotANumber>> {
+        while let Some(&byte) = input.get(*at) {
+            *at += 1;
+            match byte {
+                b'0'..=b'9'
+                    if !self.carriage_return && self.digits < MAX_DIGITS && self.sign != Sign::Unknown =>
+                {
+                    self.value = self.value * 10 + u64::from(byte - b'0');
+                    self.digits += 1;
+                }
+                b'\r' if !self.carriage_return => self.carriage_return = true,
+                b'\n' if self.carriage_return => return Some(self.finish()),
+                b'-' if self.is_empty() => self.sign = Sign::Negative,
+                b'?' if self.is_empty() => self.sign = Sign::Unknown,
+                _ => return Some(Err(NotANumber)),
+            }
+        }
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.digits == 0 && self.sign == Sign::Positive && !self.carriage_return
+    }
+
+    fn finish(&mut self) -> Result<Length, NotANumber> {
+        let header = std::mem::take(self);
+        match header.sign {
+            Sign::Positive if header.digits > 0 => Ok(Length::Known(header.value)),
+            Sign::Negative if header.digits == 1 && header.value == 1 => Ok(Length::Null),
+            Sign::Unknown => Ok(Length::Streamed),
+            _ => Err(NotANumber),
+        }
+    }
+}

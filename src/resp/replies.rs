@@ -1,0 +1,83 @@
+//! The few frames that pontoon itself sends and receives: greetings, checks, its own errors.
+
+use bytes::{Bytes, BytesMut};
+use redis_protocol::resp2::encode::extend_encode;
+use redis_protocol::resp2::types::BytesFrame as Resp2;
+use redis_protocol::resp3::decode::complete::decode;
+use redis_protocol::resp3::types::OwnedFrame as Resp3;
+
+/// What Redis says to a client beyond its limit (`networking.c`), to the byte.
+pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// A reply to a command of pontoon's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Text of any type.
+    Text(String),
+    /// An error's words.
+    Error(String),
+    /// Anything else.
+    Other,
+}
+
+/// An error reply of pontoon's own: `-ERR pontoon: …`, on one line whatever `text` holds.
+pub fn error_reply(text: &str) -> Vec<u8> {
+    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut reply = Vec::from("-ERR pontoon: ");
+    reply.extend(line.collect::<String>().as_bytes());
+    reply.extend(b"\r\n");
+    reply
+}
+
+/// A command as a client sends it.
+pub fn encode_command(words: &[&str]) -> Vec<u8> {
+    let words = words.iter().map(|word| Resp2::BulkString(Bytes::copy_from_slice(word.as_bytes()))).collect();
+    let mut bytes = BytesMut::new();
+    extend_encode(&mut bytes, &Resp2::Array(words), false)
+        .expect("a growing buffer holds any array of strings");
+    bytes.to_vec()
+}
+
+/// The reply at the front of `bytes` and its length; `None`: its end has not arrived. The error is for people.
+pub fn decode_answer(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
+    let text = |data: Vec<u8>| String::from_utf8_lossy(&data).into_owned();
+    match decode(bytes) {
+        Err(error) => Err(format!("the reply is no RESP: {error}")),
+        Ok(None) => Ok(None),
+        Ok(Some((frame, length))) => {
+            let answer = match frame {
+                Resp3::SimpleString { data, .. } | Resp3::BlobString { data, .. } => Answer::Text(text(data)),
+                Resp3::VerbatimString { data, .. } => Answer::Text(text(data)),
+                Resp3::SimpleError { data, .. } => Answer::Error(data),
+                Resp3::BlobError { data, .. } => Answer::Error(text(data)),
+                _ => Answer::Other,
+            };
+            Ok(Some((answer, length)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reply_is_one_line_whatever_it_quotes() {
+        let reply = error_reply("the server said \"-ERR no\r\n+OK\r\n\"");
+        assert_eq!(reply, b"-ERR pontoon: the server said \"-ERR no  +OK  \"\r\n");
+    }
+
+    #[test]
+    fn a_command_is_an_array_of_bulk_strings() {
+        assert_eq!(encode_command(&["GET", "k"]), b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+    }
+
+    #[test]
+    fn answers_are_read_one_by_one_and_only_when_whole() {
+        assert_eq!(decode_answer(b"+OK\r").unwrap(), None);
+        assert_eq!(decode_answer(b"+OK\r\n+next").unwrap(), Some((Answer::Text("OK".into()), 5)));
+        assert_eq!(decode_answer(b"-ERR no\r\n").unwrap(), Some((Answer::Error("ERR no".into()), 9)));
+        assert_eq!(decode_answer(b"*0\r\n").unwrap(), Some((Answer::Other, 4)));
+        assert!(decode_answer(b"HTTP/1.1 400 Bad Request\r\n").is_err());
+    }
+}

@@ -1,0 +1,323 @@
+//! Replies: every RESP2 and RESP3 type.
+
+use memchr::memchr;
+
+use super::super::commands::Subscription;
+use super::super::header::{Header, Length};
+use super::{Event, Word};
+
+/// Deeper than any server nests; bounds the memory that a hostile one can claim.
+const MAX_DEPTH: usize = 512;
+
+/// What a frame from upstream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// `>`: out of band; what it confirms, if it confirms anything.
+    Push(Option<Confirmed>),
+    /// `-` or `!`.
+    Error,
+    /// Any other reply.
+    Other,
+}
+
+/// What a push confirms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// A subscription.
+    Subscribe(Subscription),
+    /// The end of one.
+    Unsubscribe(Subscription),
+}
+
+impl Confirmed {
+    /// The kind of subscription that begins.
+    pub fn subscribes(self) -> Option<Subscription> {
+        if let Self::Subscribe(kind) = self { Some(kind) } else { None }
+    }
+
+    /// The kind of subscription that ends.
+    pub fn unsubscribes(self) -> Option<Subscription> {
+        if let Self::Unsubscribe(kind) = self { Some(kind) } else { None }
+    }
+}
+
+/// Follows what an upstream sends.
+#[derive(Debug, Default)]
+pub struct ReplyScanner {
+    state: State,
+    header: Header,
+    /// Innermost open aggregate; meaningful where `depth` is not 0.
+    top: Level,
+    /// The aggregates around it.
+    around: Vec<Level>,
+    depth: usize,
+    /// The type byte of the frame that is open or ended last.
+    frame: u8,
+    /// The first element of a push, while `naming`.
+    name: Word,
+    naming: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Level {
+    left: Left,
+    /// Says something of the frame that follows, and is no element itself.
+    attribute: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Elements(u64),
+    UntilEnd,
+}
+
+impl Default for Left {
+    fn default() -> Self {
+        Self::Elements(0)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
+    Type,
+    /// A line without a length; whether its last byte so far was CR.
+    Line {
+        carriage_return: bool,
+    },
+    BulkLength,
+    AggregateLength {
+        kind: u8,
+    },
+    /// So many bytes, the CRLF included; whether a chunk of a streamed string.
+    Payload {
+        left: u64,
+        chunk: bool,
+    },
+    ChunkMark,
+    ChunkLength,
+    Malformed,
+}
+
+impl ReplyScanner {
+    /// Consumes `input` up to the end of the first frame that ends in it. Returns how much it consumed.
+    pub fn next(&mut self, input: &[u8]) -> (usize, Event) {
+        let mut at = 0;
+        while at < input.len() {
+            match self.state {
+                State::Type => {
+                    let kind = input[at];
+                    at += 1;
+                    if !self.element_begins(kind) {
+                        return self.malformed(at);
+                    }
+                }
+                State::Line { carriage_return } => {
+                    let rest = &input[at..];
+                    let Some(end) = memchr(b'\n', rest) else {
+                        self.note(rest);
+                        self.state = State::Line { carriage_return: rest.last() == Some(&b'\r') };
+                        return (input.len(), Event::NeedMore);
+                    };
+                    at += end + 1;
+                    let complete = if end == 0 { carriage_return } else { rest[end - 1] == b'\r' };
+                    self.note(&rest[..end.saturating_sub(1)]);
+                    if !complete {
+                        self.state = State::Line { carriage_return: false };
+                    } else if self.element_ended() {
+                        return (at, Event::Frame);
+                    }
+                }
+                State::BulkLength => match self.header.read(input, &mut at) {
+                    None => break,
+                    Some(Ok(Length::Known(length))) => {
+                        self.state = State::Payload { left: length + 2, chunk: false };
+                    }
+                    Some(Ok(Length::Streamed)) => self.state = State::ChunkMark,
+                    Some(Ok(Length::Null)) => {
+                        if self.element_ended() {
+                            return (at, Event::Frame);
+                        }
+                    }
+                    Some(Err(_)) => return self.malformed(at),
+                },
+                State::AggregateLength { kind } => match self.header.read(input, &mut at) {
+                    None => break,
+                    Some(Ok(length)) => match self.aggregate_begins(kind, length) {
+                        Ok(true) => return (at, Event::Frame),
+                        Ok(false) => {}
+                        Err(()) => return self.malformed(at),
+                    },
+                    Some(Err(_)) => return self.malformed(at),
+                },
+                State::Payload { left, chunk } => {
+                    let n = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
+                    if self.naming {
+                        let text = usize::try_from(left.saturating_sub(2)).unwrap_or(usize::MAX);
+                        self.note(&input[at..at + n.min(text)]);
+                    }
+                    at += n;
+                    let left = left - n as u64;
+                    if left > 0 {
+                        self.state = State::Payload { left, chunk };
+                    } else if chunk {
+                        self.state = State::ChunkMark;
+                    } else if self.element_ended() {
+                        return (at, Event::Frame);
+                    }
+                }
+                State::ChunkMark => {
+                    if input[at] != b';' {
+                        return self.malformed(at);
+                    }
+                    at += 1;
+                    self.state = State::ChunkLength;
+                }
+                State::ChunkLength => match self.header.read(input, &mut at) {
+                    None => break,
+                    Some(Ok(Length::Known(0))) => {
+                        if self.element_ended() {
+                            return (at, Event::Frame);
+                        }
+                    }
+                    Some(Ok(Length::Known(length))) => {
+                        self.state = State::Payload { left: length + 2, chunk: true };
+                    }
+                    _ => return self.malformed(at),
+                },
+                State::Malformed => return (at, Event::Malformed),
+            }
+        }
+        (at, if self.state == State::Malformed { Event::Malformed } else { Event::NeedMore })
+    }
+
+    /// Whether the stream stands between two frames.
+    pub fn at_boundary(&self) -> bool {
+        self.state == State::Type && self.depth == 0 && self.frame_is_whole()
+    }
+
+    /// What the frame that ended last is.
+    #[inline]
+    pub fn reply(&self) -> Reply {
+        match self.frame {
+            b'>' => Reply::Push(self.confirmed()),
+            b'-' | b'!' => Reply::Error,
+            _ => Reply::Other,
+        }
+    }
+
+    /// An attribute alone is no frame: the one that it describes must follow.
+    fn frame_is_whole(&self) -> bool {
+        self.frame != b'|'
+    }
+
+    fn confirmed(&self) -> Option<Confirmed> {
+        Some(match self.name.get() {
+            b"subscribe" => Confirmed::Subscribe(Subscription::Channel),
+            b"psubscribe" => Confirmed::Subscribe(Subscription::Pattern),
+            b"ssubscribe" => Confirmed::Subscribe(Subscription::Shard),
+            b"unsubscribe" => Confirmed::Unsubscribe(Subscription::Channel),
+            b"punsubscribe" => Confirmed::Unsubscribe(Subscription::Pattern),
+            b"sunsubscribe" => Confirmed::Unsubscribe(Subscription::Shard),
+            _ => return None,
+        })
+    }
+
+    #[inline]
+    fn note(&mut self, bytes: &[u8]) {
+        if self.naming {
+            self.name.push(bytes);
+        }
+    }
+
+    /// Returns whether there is such a type here.
+    #[inline]
+    fn element_begins(&mut self, kind: u8) -> bool {
+        if self.depth == 0 {
+            self.frame = kind;
+        }
+        self.state = match kind {
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => State::Line { carriage_return: false },
+            b'$' | b'!' | b'=' => State::BulkLength,
+            b'*' | b'%' | b'~' | b'|' => State::AggregateLength { kind },
+            // A push is never part of another frame.
+            b'>' if self.depth == 0 => State::AggregateLength { kind },
+            b'.' if self.depth > 0 && self.top.left == Left::UntilEnd => {
+                // The end mark is a line of its own, and counts as the last of one element.
+                self.top.left = Left::Elements(1);
+                State::Line { carriage_return: false }
+            }
+            _ => return false,
+        };
+        true
+    }
+
+    /// Returns whether the frame ended with it.
+    fn aggregate_begins(&mut self, kind: u8, length: Length) -> Result<bool, ()> {
+        let left = match length {
+            Length::Null if kind == b'*' => return Ok(self.element_ended()),
+            Length::Null => return Err(()),
+            Length::Streamed => Left::UntilEnd,
+            Length::Known(count) => {
+                Left::Elements(if matches!(kind, b'%' | b'|') { count * 2 } else { count })
+            }
+        };
+        let attribute = kind == b'|';
+        if left == Left::Elements(0) {
+            if attribute {
+                self.state = State::Type;
+                return Ok(false);
+            }
+            return Ok(self.element_ended());
+        }
+        if self.depth > 0 {
+            if self.depth == MAX_DEPTH {
+                return Err(());
+            }
+            self.around.push(self.top);
+        }
+        self.depth += 1;
+        self.top = Level { left, attribute };
+        self.state = State::Type;
+        if kind == b'>' {
+            self.naming = true;
+            self.name = Word::default();
+        } else {
+            // The first element of this push is no name.
+            self.naming = false;
+        }
+        Ok(false)
+    }
+
+    /// Closes what an element completes. Returns whether that is the frame.
+    #[inline]
+    fn element_ended(&mut self) -> bool {
+        self.state = State::Type;
+        self.naming = false;
+        while self.depth > 0 {
+            match &mut self.top.left {
+                Left::UntilEnd => return false,
+                Left::Elements(left) => {
+                    *left -= 1;
+                    if *left > 0 {
+                        return false;
+                    }
+                }
+            }
+            let attribute = self.top.attribute;
+            self.depth -= 1;
+            if let Some(outer) = self.around.pop() {
+                self.top = outer;
+            }
+            if attribute {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn malformed(&mut self, at: usize) -> (usize, Event) {
+        self.state = State::Malformed;
+        (at, Event::Malformed)
+    }
+}

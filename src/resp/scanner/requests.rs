@@ -1,0 +1,213 @@
+//! Requests: arrays of bulk strings, and inline commands.
+
+use super::super::commands::{self, Request};
+use super::super::header::{Header, Length};
+use super::{Event, Word};
+
+/// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
+const MAX_INLINE: usize = 64 * 1024;
+
+/// Follows what a client sends.
+#[derive(Debug, Default)]
+pub struct RequestScanner {
+    state: State,
+    header: Header,
+    /// Arguments still to come, the current one included.
+    left: u64,
+    /// Arguments seen, the name included.
+    seen: u64,
+    /// The name, and where it matters two words after it.
+    words: [Word; 3],
+    /// The name is one whose arguments matter.
+    keep_arguments: bool,
+    /// Quotes or escapes make an inline command's words uncertain.
+    quoted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
+    Start,
+    Count,
+    BulkMark,
+    BulkLength,
+    /// So many bytes, and then CRLF.
+    Payload(u64),
+    /// So many bytes of CRLF.
+    PayloadEnd(u8),
+    Inline {
+        length: usize,
+        in_word: bool,
+    },
+    Malformed,
+}
+
+impl RequestScanner {
+    /// Consumes `input` up to the end of the first frame that ends in it. Returns how much it consumed.
+    pub fn next(&mut self, input: &[u8]) -> (usize, Event) {
+        let mut at = 0;
+        while at < input.len() {
+            match self.state {
+                State::Start => {
+                    self.begin();
+                    if input[at] == b'*' {
+                        at += 1;
+                        self.state = State::Count;
+                    } else {
+                        self.state = State::Inline { length: 0, in_word: false };
+                    }
+                }
+                State::Count => match self.header.read(input, &mut at) {
+                    None => break,
+                    Some(Ok(Length::Known(count @ 1..))) => {
+                        self.left = count;
+                        self.state = State::BulkMark;
+                    }
+                    // Redis skips an empty array without a reply.
+                    Some(Ok(Length::Known(0) | Length::Null)) => self.state = State::Start,
+                    _ => return self.malformed(at),
+                },
+                State::BulkMark => {
+                    if input[at] != b'$' {
+                        return self.malformed(at);
+                    }
+                    at += 1;
+                    self.state = State::BulkLength;
+                }
+                State::BulkLength => match self.header.read(input, &mut at) {
+                    None => break,
+                    Some(Ok(Length::Known(length))) => self.state = State::Payload(length),
+                    _ => return self.malformed(at),
+                },
+                State::Payload(left) => {
+                    let n = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
+                    self.note(&input[at..at + n]);
+                    at += n;
+                    let left = left - n as u64;
+                    self.state = if left > 0 { State::Payload(left) } else { State::PayloadEnd(2) };
+                }
+                State::PayloadEnd(left) => {
+                    // Redis does not look at these two bytes either.
+                    let n = usize::from(left).min(input.len() - at);
+                    at += n;
+                    let left = left - n as u8;
+                    if left > 0 {
+                        self.state = State::PayloadEnd(left);
+                        break;
+                    }
+                    if self.argument_ended() {
+                        return (at, Event::Frame);
+                    }
+                }
+                State::Inline { length, in_word } => {
+                    let (n, ended) = self.inline(&input[at..], length, in_word);
+                    at += n;
+                    if ended && self.seen > 0 {
+                        return (at, Event::Frame);
+                    }
+                }
+                State::Malformed => return (at, Event::Malformed),
+            }
+        }
+        // An empty payload at the end of the input is complete as it is.
+        if self.state == State::Payload(0) {
+            self.state = State::PayloadEnd(2);
+        }
+        (at, if self.state == State::Malformed { Event::Malformed } else { Event::NeedMore })
+    }
+
+    /// Whether the stream stands between two requests.
+    pub fn at_boundary(&self) -> bool {
+        self.state == State::Start
+    }
+
+    /// What the request that ended last means for its replies.
+    pub fn request(&self) -> Request {
+        let [name, first, second] = &self.words;
+        let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
+        match request {
+            Request::Plain | Request::Blocking => request,
+            _ if self.quoted => Request::Unknown,
+            other => other,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.seen = 0;
+        self.words[0] = Word::default();
+        self.keep_arguments = false;
+        self.quoted = false;
+    }
+
+    #[inline]
+    fn note(&mut self, bytes: &[u8]) {
+        if self.seen == 0 || (self.keep_arguments && self.seen < 3) {
+            self.words[self.seen as usize].push(bytes);
+        }
+    }
+
+    /// Returns whether it was the last.
+    #[inline]
+    fn argument_ended(&mut self) -> bool {
+        if self.seen == 0 {
+            self.name_ended();
+        }
+        self.seen += 1;
+        self.left -= 1;
+        self.state = if self.left == 0 { State::Start } else { State::BulkMark };
+        self.left == 0
+    }
+
+    fn name_ended(&mut self) {
+        self.keep_arguments = commands::arguments_matter(self.words[0].get());
+        if self.keep_arguments {
+            self.words[1] = Word::default();
+            self.words[2] = Word::default();
+        }
+    }
+
+    /// Returns how much it consumed, and whether the line ended.
+    fn inline(&mut self, input: &[u8], length: usize, mut in_word: bool) -> (usize, bool) {
+        for (i, &byte) in input.iter().enumerate() {
+            if byte == b'\n' {
+                if in_word {
+                    self.word_ended();
+                }
+                self.state = State::Start;
+                return (i + 1, true);
+            }
+            if length + i >= MAX_INLINE {
+                self.state = State::Malformed;
+                return (i, false);
+            }
+            if byte.is_ascii_whitespace() || byte == 0x0b || byte == 0 {
+                if in_word {
+                    self.word_ended();
+                }
+                in_word = false;
+            } else {
+                in_word = true;
+                self.quoted |= matches!(byte, b'"' | b'\'' | b'\\');
+                self.note(&[byte]);
+            }
+        }
+        self.state = State::Inline { length: length + input.len(), in_word };
+        (input.len(), false)
+    }
+
+    fn word_ended(&mut self) {
+        if self.seen == 0 {
+            // A name in quotes could be any.
+            if self.quoted {
+                self.words[0] = Word::default();
+            }
+            self.name_ended();
+        }
+        self.seen += 1;
+    }
+
+    fn malformed(&mut self, at: usize) -> (usize, Event) {
+        self.state = State::Malformed;
+        (at, Event::Malformed)
+    }
+}

@@ -1,0 +1,55 @@
+//! The last words to a client, and a close that lets them arrive.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::client::ClientStream;
+use crate::resp::replies;
+
+/// A client that does not take its last replies in this time does without.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a client may take to close its side once it was told that we closed ours.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Errors written at once: few enough to be held, many enough to be few system calls.
+const BATCH: u64 = 64;
+
+/// Answers `count` requests with an error each, then closes.
+pub(super) async fn refuse(mut client: ClientStream, count: u64, reason: &str) {
+    let reply = replies::error_reply(reason);
+    let batch = reply.repeat(count.min(BATCH) as usize);
+    let write = async {
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(BATCH);
+            client.write_all(&batch[..reply.len() * now as usize]).await?;
+            left -= now;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    if matches!(timeout(PATIENCE, write).await, Ok(Ok(()))) {
+        close(client).await;
+    }
+}
+
+/// Sends `words`, then closes.
+pub(super) async fn say(mut client: ClientStream, words: &[u8]) {
+    if matches!(timeout(PATIENCE, client.write_all(words)).await, Ok(Ok(()))) {
+        close(client).await;
+    }
+}
+
+/// Says that no more comes, and waits a moment for the client to do the same: closing a socket with unread bytes
+/// in it resets the connection, which can destroy replies that the client has not read yet.
+pub(super) async fn close(mut client: ClientStream) {
+    let drained = async {
+        client.shutdown().await?;
+        let mut sink = [0; 1024];
+        while client.read(&mut sink).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = timeout(LINGER, drained).await;
+}

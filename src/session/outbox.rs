@@ -1,0 +1,67 @@
+//! Bytes that a socket would not take yet. Never more than one read's worth, for the other side is not read
+//! before it is empty; and no memory while it is.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl From<Vec<u8>> for Outbox {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, sent: 0 }
+    }
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Gives up what could not be sent.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Sends `bytes` after what waits already, and keeps what the socket does not take.
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut (impl AsyncWrite + Unpin),
+        mut bytes: &[u8],
+    ) -> io::Result<()> {
+        if self.is_empty() {
+            while !bytes.is_empty() {
+                match Pin::new(&mut *socket).poll_write(cx, bytes)? {
+                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(n) => bytes = &bytes[n..],
+                    Poll::Pending => break,
+                }
+            }
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Sends what waits. `Ready`: nothing waits any more.
+    pub(super) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            match ready!(Pin::new(&mut *socket).poll_write(cx, &self.bytes[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.sent += n,
+            }
+        }
+        self.clear();
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,238 @@
+//! Which reply answers which request, as far as it can be told: how many replies are due, whether the next may
+//! take for ever, and when counting must be given up.
+//!
+//! Where it cannot be told the session becomes [`Opaque`]: bytes still flow, nothing is guessed.
+
+use std::collections::VecDeque;
+
+use crate::resp::commands::{ReplyMode, Request, Subscription};
+use crate::resp::scanner::Reply;
+
+/// More alternations than this in one pipeline are not worth their memory.
+const MAX_RUNS: usize = 4096;
+
+/// Why replies are not counted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opaque {
+    /// A RESP2 connection in subscribed mode: messages arrive among replies and look like them.
+    Subscribed,
+    /// MONITOR: a stream without requests.
+    Monitor,
+    /// CLIENT REPLY OFF or SKIP: requests without replies.
+    ReplyMode,
+    /// A reply that nothing asked for.
+    Unsolicited,
+    /// More kinds of requests in one pipeline than are kept account of.
+    Overflow,
+    /// SYNC, PSYNC, REPLCONF: not RESP from here on.
+    Replication,
+    /// A command whose name cannot be told: an inline one in quotes.
+    Unrecognized,
+    /// Bytes that are not RESP.
+    Malformed,
+}
+
+impl Opaque {
+    /// The reason as a metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Subscribed => "subscribed",
+            Self::Monitor => "monitor",
+            Self::ReplyMode => "reply_mode",
+            Self::Unsolicited => "unsolicited",
+            Self::Overflow => "overflow",
+            Self::Replication => "replication",
+            Self::Unrecognized => "unrecognized",
+            Self::Malformed => "malformed",
+        }
+    }
+
+    /// Whether frames still have boundaries, though replies do not match requests.
+    pub const fn is_framed(self) -> bool {
+        !matches!(self, Self::Replication | Self::Malformed)
+    }
+}
+
+/// The account of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    runs: VecDeque<Run>,
+    count: u64,
+    /// HELLO 3 was accepted: pushes are told from replies.
+    resp3: bool,
+    /// HELLO and RESET without a reply yet: until then the protocol version is not known.
+    switches: u32,
+    opaque: Option<Opaque>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// So many requests that get one reply each, soon.
+    Plain(u64),
+    /// One reply, once something happens elsewhere.
+    Blocking,
+    /// RESP3: so many pushes of this kind, or one reply that refuses.
+    Subscribe(Subscription, u32),
+    /// RESP3: as above; 0: without arguments, at least one.
+    Unsubscribe(Subscription, u32),
+    /// HELLO: changes to RESP3 (or back) if it succeeds; `None`: changes nothing.
+    Hello(Option<bool>),
+    /// RESET: changes to RESP2.
+    Reset,
+}
+
+impl Pending {
+    /// Replies due.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether the next reply may take for ever.
+    pub(super) fn is_blocked(&self) -> bool {
+        matches!(self.runs.front(), Some(Run::Blocking))
+    }
+
+    /// Why replies are not counted, if they aren't.
+    pub(super) fn opaque(&self) -> Option<Opaque> {
+        self.opaque
+    }
+
+    /// Gives up counting, for good.
+    pub(super) fn become_opaque(&mut self, reason: Opaque) {
+        // "Not RESP at all" overrides "RESP, but uncounted"; otherwise the first reason stands.
+        if self.opaque.is_none_or(|known| known.is_framed() && !reason.is_framed()) {
+            self.opaque = Some(reason);
+        }
+        self.runs = VecDeque::new();
+        self.count = 0;
+    }
+
+    /// A request was sent upstream.
+    #[inline]
+    pub(super) fn request(&mut self, request: Request) {
+        if self.opaque.is_some() {
+            if request == Request::Replication {
+                self.become_opaque(Opaque::Replication);
+            }
+            return;
+        }
+        match request {
+            Request::Plain => {
+                self.count += 1;
+                match self.runs.back_mut() {
+                    Some(Run::Plain(count)) => *count += 1,
+                    _ => self.push(Run::Plain(1)),
+                }
+            }
+            other => self.special(other),
+        }
+    }
+
+    #[cold]
+    fn special(&mut self, request: Request) {
+        let run = match request {
+            Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
+            Request::Blocking => Run::Blocking,
+            Request::Hello(version) => {
+                self.switches += 1;
+                Run::Hello(version.map(|version| version == 3))
+            }
+            Request::Reset => {
+                self.switches += 1;
+                Run::Reset
+            }
+            Request::Subscribe { kind, count } if self.resp3 && self.switches == 0 => {
+                Run::Subscribe(kind, count.max(1))
+            }
+            Request::Unsubscribe { kind, count } if self.resp3 && self.switches == 0 => {
+                Run::Unsubscribe(kind, count)
+            }
+            Request::Subscribe { .. } | Request::Unsubscribe { .. } => {
+                return self.become_opaque(Opaque::Subscribed);
+            }
+            Request::Monitor => return self.become_opaque(Opaque::Monitor),
+            Request::ReplyMode(_) => return self.become_opaque(Opaque::ReplyMode),
+            Request::Replication => return self.become_opaque(Opaque::Replication),
+            Request::Unknown => return self.become_opaque(Opaque::Unrecognized),
+        };
+        self.count += 1;
+        self.push(run);
+    }
+
+    fn push(&mut self, run: Run) {
+        if self.runs.len() == MAX_RUNS {
+            self.become_opaque(Opaque::Overflow);
+        } else {
+            self.runs.push_back(run);
+        }
+    }
+
+    /// A frame arrived from upstream.
+    #[inline]
+    pub(super) fn reply(&mut self, reply: Reply) {
+        if self.opaque.is_some() {
+            return;
+        }
+        let Some(head) = self.runs.front_mut() else {
+            if !matches!(reply, Reply::Push(_)) {
+                self.become_opaque(Opaque::Unsolicited);
+            }
+            return;
+        };
+        match (head, reply) {
+            (Run::Plain(left), Reply::Error | Reply::Other) => {
+                self.count -= 1;
+                *left -= 1;
+                if *left == 0 {
+                    self.pop();
+                }
+            }
+            (Run::Subscribe(kind, left), Reply::Push(Some(confirmed)))
+                if confirmed.subscribes() == Some(*kind) =>
+            {
+                *left -= 1;
+                if *left == 0 {
+                    self.answered();
+                }
+            }
+            (Run::Unsubscribe(kind, left), Reply::Push(Some(confirmed)))
+                if confirmed.unsubscribes() == Some(*kind) =>
+            {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    self.answered();
+                }
+            }
+            // Messages, invalidations: nobody asked, nobody waits.
+            (_, Reply::Push(_)) => {}
+            (Run::Hello(version), reply) => {
+                if let (Some(version), Reply::Other) = (*version, reply) {
+                    self.resp3 = version;
+                }
+                self.switches -= 1;
+                self.answered();
+            }
+            (Run::Reset, _) => {
+                self.resp3 = false;
+                self.switches -= 1;
+                self.answered();
+            }
+            (Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..), _) => self.answered(),
+        }
+    }
+
+    fn answered(&mut self) {
+        self.count -= 1;
+        self.pop();
+    }
+
+    fn pop(&mut self) {
+        self.runs.pop_front();
+        if self.runs.is_empty() {
+            // What a deep pipeline needed is not kept.
+            if self.runs.capacity() > 16 {
+                self.runs = VecDeque::new();
+            }
+        }
+    }
+}

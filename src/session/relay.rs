@@ -1,0 +1,410 @@
+//! Moves bytes both ways between a client and its upstream in one task, and follows frame boundaries as they pass.
+//!
+//! One wake-up: send what waits, read what is there, send it on. A side is not read while the other cannot be
+//! written, so a slow reader slows its own connection and fills no memory. How a session begins and how its
+//! client is told of the end is the parent's work.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::client::ClientStream;
+use super::outbox::Outbox;
+use super::pending::{Opaque, Pending};
+use super::scratch::{self, READ, Scratch};
+use crate::drain::Drain;
+use crate::metrics::RouteMetrics;
+use crate::resp::scanner::{Event, ReplyScanner, RequestScanner};
+use crate::tls::channel::Channel;
+use crate::upstream::Connection;
+
+/// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
+/// sent its last byte, or when pontoon is leaving.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Reads from either side in one wake-up, after which other sessions of the thread have their turn.
+const ROUNDS: usize = 16;
+
+/// How a relay ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The client is gone, or has all its replies and sends no more.
+    Client,
+    /// The upstream is gone. So many requests sent to it have no reply, and an error may stand for each; 0 where
+    /// none may: inside a reply, or where replies are not counted.
+    Upstream { unanswered: u64, why: Option<String> },
+    /// pontoon is leaving, and nothing was due.
+    Drained,
+    /// pontoon is leaving and the time is up.
+    Cut,
+    /// Nothing passed for `limits.idle_timeout`.
+    Idle,
+}
+
+/// The two sides and what is known of them.
+pub(super) struct Relay<'a> {
+    client: ClientStream,
+    upstream: TcpStream,
+    channel: Option<Channel>,
+    requests: RequestScanner,
+    replies: ReplyScanner,
+    pending: Pending,
+    to_upstream: Outbox,
+    to_client: Outbox,
+    /// The client has not said that it sends no more.
+    client_sends: bool,
+    /// The upstream takes bytes.
+    upstream_takes: bool,
+    /// `Some`: the upstream sends no more; the error that said so, if one did.
+    upstream_ended: Option<Option<String>>,
+    drain: &'a Drain,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    timers: Timers,
+    metrics: &'a RouteMetrics,
+}
+
+/// Rarely armed: none is touched while traffic flows, unless `limits.idle_timeout` is set.
+#[derive(Default)]
+struct Timers {
+    grace: Option<Pin<Box<Sleep>>>,
+    grace_over: bool,
+    idle: Option<Idle>,
+}
+
+struct Idle {
+    timeout: Duration,
+    last: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl<'a> Relay<'a> {
+    pub(super) fn new(
+        client: ClientStream,
+        upstream: Connection,
+        idle_timeout: Option<Duration>,
+        drain: &'a Drain,
+        metrics: &'a RouteMetrics,
+    ) -> Self {
+        let idle = idle_timeout.map(|timeout| Idle {
+            timeout,
+            last: Instant::now(),
+            sleep: Box::pin(sleep(timeout)),
+        });
+        let mut relay = Self {
+            client,
+            upstream: upstream.stream,
+            channel: upstream.channel,
+            requests: RequestScanner::default(),
+            replies: ReplyScanner::default(),
+            pending: Pending::default(),
+            to_upstream: Outbox::default(),
+            to_client: Outbox::default(),
+            client_sends: true,
+            upstream_takes: true,
+            upstream_ended: None,
+            drain,
+            draining: Box::pin(drain.started()),
+            cut: Box::pin(drain.cut_off()),
+            timers: Timers { idle, ..Timers::default() },
+            metrics,
+        };
+        relay.note_replies(&upstream.unread);
+        relay.to_client = Outbox::from(upstream.unread);
+        relay
+    }
+
+    /// Relays until one side ends, or pontoon does.
+    pub(super) async fn run(&mut self) -> Ended {
+        // Registered once: a task's waker stays the same, and later wake-ups ask an atomic flag instead.
+        poll_fn(|cx| {
+            let _ = self.draining.as_mut().poll(cx);
+            Poll::Ready(())
+        })
+        .await;
+        let ended = poll_fn(|cx| self.poll(cx)).await;
+        self.say_goodbye();
+        ended
+    }
+
+    /// Closes the upstream's side and returns the client's.
+    pub(super) fn into_client(self) -> ClientStream {
+        self.client
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        for _ in 0..ROUNDS {
+            let moved = scratch::with(|scratch| {
+                let requests = self.pump_requests(cx, scratch);
+                let replies = self.pump_replies(cx, scratch);
+                Ok::<bool, io::Error>(requests? | replies?)
+            });
+            let moved = match moved {
+                Ok(moved) => moved,
+                Err(_) => return Poll::Ready(Ended::Client),
+            };
+            if let Some(ended) = self.ended() {
+                return Poll::Ready(ended);
+            }
+            if !moved {
+                return self.poll_timers(cx);
+            }
+            if let Some(idle) = &mut self.timers.idle {
+                idle.last = Instant::now();
+            }
+            if self.timers.grace.is_some() && !self.drain.is_draining() {
+                self.timers.grace = None;
+                self.timers.grace_over = false;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sends what waits for the upstream, then reads the client once and sends that on. `true`: something moved.
+    /// Errors are the client's.
+    fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
+        if !self.to_upstream.is_empty() {
+            match self.to_upstream.poll_flush(cx, &mut self.upstream) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.upstream_takes_no_more(),
+            }
+        }
+        if !self.reads_client() {
+            return Ok(false);
+        }
+        let mut read = ReadBuf::new(&mut scratch.request);
+        match Pin::new(&mut self.client).poll_read(cx, &mut read) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(result) => result?,
+        }
+        let n = read.filled().len();
+        if n == 0 {
+            self.client_sends = false;
+            return Ok(true);
+        }
+        let n = self.note_requests(&scratch.request[..n]);
+        self.metrics.relayed_to_upstream.increment(n as u64);
+        let bytes = match &mut self.channel {
+            None => &scratch.request[..n],
+            Some(channel) => match channel.encrypt(&scratch.request[..n], &mut scratch.sealed) {
+                Ok(sealed) => &scratch.sealed[..sealed],
+                Err(error) => {
+                    self.upstream_ended = Some(Some(error.to_string()));
+                    return Ok(true);
+                }
+            },
+        };
+        if self.to_upstream.send(cx, &mut self.upstream, bytes).is_err() {
+            self.upstream_takes_no_more();
+        }
+        Ok(true)
+    }
+
+    /// Sends what waits for the client, then reads the upstream once and sends that on. `true`: something moved.
+    /// Errors are the client's.
+    fn pump_replies(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
+        if !self.to_client.is_empty() && self.to_client.poll_flush(cx, &mut self.client)?.is_pending() {
+            return Ok(false);
+        }
+        if self.upstream_ended.is_some() {
+            return Ok(false);
+        }
+        let kept = self.channel.as_ref().map_or(0, Channel::kept);
+        let received = match self.poll_upstream(cx, &mut scratch.received[kept..kept + READ]) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(received) => received,
+        };
+        let n = match received {
+            Ok(0) => {
+                self.upstream_ended = Some(None);
+                return Ok(true);
+            }
+            Ok(n) => n,
+            Err(error) => {
+                self.upstream_ended = Some(Some(error.to_string()));
+                return Ok(true);
+            }
+        };
+        let plain = match &mut self.channel {
+            None => &scratch.received[..n],
+            Some(channel) => {
+                scratch.reply.clear();
+                let mut answer = Vec::new();
+                match channel.decrypt(&mut scratch.received[..kept + n], &mut scratch.reply, &mut answer) {
+                    Ok(decrypted) if decrypted.closed => self.upstream_ended = Some(None),
+                    Ok(_) => {}
+                    Err(error) => self.upstream_ended = Some(Some(error.to_string())),
+                }
+                if !answer.is_empty() && self.to_upstream.send(cx, &mut self.upstream, &answer).is_err() {
+                    self.upstream_takes_no_more();
+                }
+                &scratch.reply[..]
+            }
+        };
+        self.metrics.relayed_to_client.increment(plain.len() as u64);
+        self.note_replies(plain);
+        self.to_client.send(cx, &mut self.client, plain)?;
+        Ok(true)
+    }
+
+    fn poll_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.upstream).poll_read(cx, &mut read))?;
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    fn reads_client(&self) -> bool {
+        self.client_sends && self.upstream_takes && self.upstream_ended.is_none() && !self.stops_at_boundary()
+    }
+
+    /// pontoon is leaving and the client stands between two requests.
+    fn stops_at_boundary(&self) -> bool {
+        self.drain.is_draining() && self.requests.at_boundary() && self.is_framed()
+    }
+
+    fn is_framed(&self) -> bool {
+        self.pending.opaque().is_none_or(Opaque::is_framed)
+    }
+
+    /// A failed write is no reason to miss what the upstream said before: it is read to its end.
+    fn upstream_takes_no_more(&mut self) {
+        self.upstream_takes = false;
+        self.to_upstream.clear();
+    }
+
+    /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
+    /// the end of the request that had begun.
+    fn note_requests(&mut self, bytes: &[u8]) -> usize {
+        if !self.is_framed() {
+            return bytes.len();
+        }
+        let draining = self.drain.is_draining();
+        let mut passed = 0;
+        let mut count = 0;
+        while passed < bytes.len() {
+            let (n, event) = self.requests.next(&bytes[passed..]);
+            passed += n;
+            match event {
+                Event::NeedMore => break,
+                Event::Frame => {
+                    count += 1;
+                    self.account(|pending, requests, _| pending.request(requests.request()));
+                    if draining {
+                        break;
+                    }
+                }
+                Event::Malformed => {
+                    self.account(|pending, _, _| pending.become_opaque(Opaque::Malformed));
+                }
+            }
+            if !self.is_framed() {
+                passed = bytes.len();
+            }
+        }
+        self.metrics.requests.increment(count);
+        passed
+    }
+
+    fn note_replies(&mut self, bytes: &[u8]) {
+        let mut passed = 0;
+        while passed < bytes.len() && self.is_framed() {
+            let (n, event) = self.replies.next(&bytes[passed..]);
+            passed += n;
+            match event {
+                Event::NeedMore => break,
+                Event::Frame => self.account(|pending, _, replies| pending.reply(replies.reply())),
+                Event::Malformed => {
+                    self.account(|pending, _, _| pending.become_opaque(Opaque::Malformed));
+                }
+            }
+        }
+    }
+
+    /// Books something, and counts the session when that makes it opaque.
+    #[inline]
+    fn account(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner, &ReplyScanner)) {
+        let before = self.pending.opaque();
+        book(&mut self.pending, &self.requests, &self.replies);
+        if before.is_none() {
+            if let Some(reason) = self.pending.opaque() {
+                self.metrics.opaque(reason.label());
+            }
+        }
+    }
+
+    /// Whether it is over, as far as bytes tell.
+    fn ended(&mut self) -> Option<Ended> {
+        if !self.to_client.is_empty() {
+            return None;
+        }
+        if let Some(why) = &self.upstream_ended {
+            let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();
+            let unanswered = if placeable { self.pending.count() } else { 0 };
+            return Some(Ended::Upstream { unanswered, why: why.clone() });
+        }
+        if !self.to_upstream.is_empty() {
+            return None;
+        }
+        let leaving = self.stops_at_boundary();
+        if self.client_sends && !leaving {
+            return None;
+        }
+        let nothing_due = self.pending.opaque().is_none() && self.pending.count() == 0;
+        let silent = self.timers.grace_over && (!self.is_framed() || self.replies.at_boundary());
+        if !nothing_due && !silent {
+            return None;
+        }
+        Some(if self.client_sends { Ended::Drained } else { Ended::Client })
+    }
+
+    /// Nothing moves: arms the timers that apply, and asks whether one has run out.
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.drain.is_draining() && self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ended::Cut);
+        }
+        if let Some(idle) = &mut self.timers.idle {
+            while idle.sleep.as_mut().poll(cx).is_ready() {
+                if idle.last.elapsed() >= idle.timeout {
+                    return Poll::Ready(Ended::Idle);
+                }
+                idle.sleep.as_mut().reset(idle.last + idle.timeout);
+            }
+        }
+        // While replies are counted, only one that may take for ever is not waited for, and then only once the
+        // client sends no more: it may be gone.
+        let uncounted = self.pending.opaque().is_some();
+        let abandoned = !self.client_sends && (uncounted || self.pending.is_blocked());
+        let leaving = self.stops_at_boundary() && uncounted;
+        if !abandoned && !leaving {
+            self.timers.grace = None;
+            return Poll::Pending;
+        }
+        let grace = self.timers.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
+        ready!(grace.as_mut().poll(cx));
+        self.timers.grace_over = true;
+        // Inside a reply its end is waited for; it wakes us.
+        self.ended().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Tells the upstream that this was no truncation, if it still listens.
+    fn say_goodbye(&mut self) {
+        if !self.upstream_takes || !self.to_upstream.is_empty() {
+            return;
+        }
+        if let Some(channel) = &mut self.channel {
+            let mut alert = [0; 1024];
+            if let Ok(n) = channel.close_notify(&mut alert) {
+                let _ = self.upstream.try_write(&alert[..n]);
+            }
+        }
+    }
+}

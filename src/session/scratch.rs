@@ -1,0 +1,39 @@
+//! Buffers that all sessions of a thread share. A session uses them within one wake-up only, so that an idle one
+//! holds none.
+
+use std::cell::RefCell;
+
+use crate::tls::channel::sealed_len;
+
+/// The most that one read takes in.
+pub(super) const READ: usize = 64 * 1024;
+
+/// An incomplete TLS record that waits for its end: a header, 2^14 bytes, and what a cipher adds
+/// ([RFC 8446, 5.2](https://www.rfc-editor.org/rfc/rfc8446#section-5.2)), after it the largest post-handshake
+/// message that rustls joins.
+const KEPT: usize = 5 + 16384 + 256 + 64 * 1024;
+
+pub(super) struct Scratch {
+    /// From the client.
+    pub(super) request: Box<[u8]>,
+    /// To the upstream.
+    pub(super) sealed: Box<[u8]>,
+    /// From the upstream.
+    pub(super) received: Box<[u8]>,
+    /// To the client.
+    pub(super) reply: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        request: vec![0; READ].into(),
+        sealed: vec![0; sealed_len(READ)].into(),
+        received: vec![0; KEPT + READ].into(),
+        reply: Vec::with_capacity(READ),
+    });
+}
+
+/// Lends the thread's buffers to `work`, which must not call back here.
+pub(super) fn with<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(work)
+}

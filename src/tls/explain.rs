@@ -1,0 +1,143 @@
+//! TLS errors in words a person acts on.
+
+use std::net::IpAddr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{AlertDescription, CertificateError, Error};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::Pin;
+
+/// Why a handshake failed, and what to do.
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(error)) => error.0.to_string(),
+        Error::InvalidMessage(_) => {
+            format!("peer does not speak TLS ({error}): is this a plaintext port, or transit encryption off?")
+        }
+        Error::PeerIncompatible(_) => format!(
+            "no TLS version or cipher suite in common ({error}): see tls.min_version and the server's settings"
+        ),
+        Error::AlertReceived(alert) => from_alert(*alert),
+        other => other.to_string(),
+    }
+}
+
+fn from_alert(alert: AlertDescription) -> String {
+    use AlertDescription as A;
+    let remedy = match alert {
+        A::CertificateRequired => {
+            "the server asks for a client certificate: set tls.cert_file and tls.key_file \
+             (--tls-cert-file, --tls-key-file)"
+        }
+        A::UnknownCA
+        | A::BadCertificate
+        | A::CertificateExpired
+        | A::CertificateRevoked
+        | A::CertificateUnknown => {
+            "the server does not accept our client certificate: check tls.cert_file against the server's CA"
+        }
+        A::ProtocolVersion => "the server speaks no TLS version that we accept: see tls.min_version",
+        A::HandshakeFailure => {
+            "no cipher suite in common, or the server asks for a client certificate (--tls-cert-file)"
+        }
+        A::UnrecognisedName => "the server does not know the name: set tls.server_name (--tls-server-name)",
+        _ => "see the server's log",
+    };
+    format!("the server refused with alert {alert:?}: {remedy}")
+}
+
+/// Why a certificate was refused, and what to do.
+pub(super) fn certificate(
+    error: &CertificateError,
+    leaf: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+) -> String {
+    match error {
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "certificate expired on {} (it is {} here): renew it on the server, or set this machine's clock",
+            date(*not_after),
+            date(*time)
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "certificate is not valid before {} (it is {} here): set this machine's clock, or the server's \
+             certificate is too new",
+            date(*not_before),
+            date(*time)
+        ),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
+            let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
+            format!(
+                "certificate is for {names}, not for \"{}\": dial the endpoint by a name that it holds, or set \
+                 tls.server_name (--tls-server-name)",
+                name.to_str()
+            )
+        }
+        CertificateError::UnknownIssuer => {
+            let issuer = X509Certificate::from_der(leaf)
+                .map(|(_, parsed)| format!(" \"{}\"", parsed.issuer()))
+                .unwrap_or_default();
+            format!(
+                "issuer{issuer} unknown: pass the CA that signed it as --tls-ca-file (tls.ca_files){}",
+                or_pin(leaf)
+            )
+        }
+        other if is_ca_as_leaf(other) => {
+            format!("certificate is self-signed, a CA's own{}", or_pin(leaf))
+        }
+        other => format!("certificate refused: {other}"),
+    }
+}
+
+/// Whose certificate, by whom, until when.
+pub fn describe_leaf(leaf: &CertificateDer<'_>) -> String {
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
+        return "a certificate that cannot be read".into();
+    };
+    let names = parsed.subject_alternative_name().ok().flatten().map(|extension| {
+        let names = extension.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => ip(bytes).map(|ip| ip.to_string()),
+            _ => None,
+        });
+        names.collect::<Vec<_>>().join(" ")
+    });
+    let until = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+    format!(
+        "certificate for {}, issued by {}, until {}",
+        names.unwrap_or_else(|| "no name".into()),
+        parsed.issuer(),
+        date(UnixTime::since_unix_epoch(Duration::from_secs(until)))
+    )
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+/// The other way, for a server with a certificate of its own making.
+fn or_pin(leaf: &CertificateDer<'_>) -> String {
+    Pin::of(leaf)
+        .map_or_else(String::new, |pin| format!("; for a server that you know by its key, --tls-pin {pin}"))
+}
+
+/// rustls passes this one on from webpki without a variant of its own.
+fn is_ca_as_leaf(error: &CertificateError) -> bool {
+    matches!(error, CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity"))
+}
+
+/// webpki names the kind, as in `DnsName("cache.example")`; the name is enough.
+fn plain_name(name: &str) -> &str {
+    name.split_once('(')
+        .and_then(|(_, rest)| rest.strip_suffix(')'))
+        .map_or(name, |inner| inner.trim_matches('"'))
+}
+
+fn date(time: UnixTime) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs())).to_string()
+}

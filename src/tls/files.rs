@@ -1,0 +1,86 @@
+//! The files that TLS settings name, as they were when read.
+
+use std::fs;
+use std::path::Path;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Settings, TlsError, default_roots};
+
+/// Contents, in the order of the settings; compared to tell whether they changed. Modification times would miss the
+/// symbolic links that Kubernetes swaps.
+#[derive(PartialEq, Eq)]
+pub(super) struct Files {
+    ca: Vec<Vec<u8>>,
+    client_auth: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Files {
+    pub(super) fn read(settings: &Settings) -> Result<Self, TlsError> {
+        let ca = settings.ca_files.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
+        let client_auth = match &settings.client_auth {
+            None => None,
+            Some(files) => Some((read(&files.cert_file)?, read(&files.key_file)?)),
+        };
+        Ok(Self { ca, client_auth })
+    }
+
+    /// What is trusted, and how to say so in the log.
+    pub(super) fn roots(&self, settings: &Settings) -> Result<(RootCertStore, String), TlsError> {
+        if self.ca.is_empty() {
+            return Ok(default_roots());
+        }
+        let mut roots = RootCertStore::empty();
+        for (path, pem) in settings.ca_files.iter().zip(&self.ca) {
+            for certificate in certificates(path, pem)? {
+                roots
+                    .add(certificate)
+                    .map_err(|error| content(path, format!("is no CA certificate: {error}")))?;
+            }
+        }
+        let trust = format!("{} certificates in {} CA files", roots.len(), self.ca.len());
+        Ok((roots, trust))
+    }
+
+    /// The client's chain and key.
+    pub(super) fn client_auth(
+        &self,
+        settings: &Settings,
+    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, TlsError> {
+        let (Some(files), Some((chain, key))) = (&settings.client_auth, &self.client_auth) else {
+            return Ok(None);
+        };
+        let chain = certificates(&files.cert_file, chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+            let encrypted = key.windows(9).any(|window| window == b"ENCRYPTED");
+            let problem = if encrypted {
+                "the private key is encrypted: decrypt it (openssl pkey -in … -out …) and protect the file instead"
+            } else {
+                "holds no private key in PEM: expected \"-----BEGIN PRIVATE KEY-----\""
+            };
+            content(&files.key_file, problem.into())
+        })?;
+        Ok(Some((chain, key)))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::Read { path: path.display().to_string(), source })
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| content(path, format!("is damaged: {error}")))?;
+    if found.is_empty() {
+        let problem = "holds no certificate in PEM: expected \"-----BEGIN CERTIFICATE-----\"";
+        return Err(content(path, problem.into()));
+    }
+    Ok(found)
+}
+
+fn content(path: &Path, problem: String) -> TlsError {
+    TlsError::Content { path: path.display().to_string(), problem }
+}

@@ -1,0 +1,59 @@
+//! Key pins: the SHA-256 of a certificate's SubjectPublicKeyInfo, in base64, as in
+//! [RFC 7469](https://www.rfc-editor.org/rfc/rfc7469#section-2.4).
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pin([u8; 32]);
+
+/// The text is no pin.
+#[derive(Debug, thiserror::Error)]
+#[error("is no pin: expected the base64 of 32 bytes, as in \"{example}\"", example = Pin([0; 32]))]
+pub struct InvalidPin;
+
+impl Pin {
+    /// The pin of a DER certificate's key; `None`: it is no certificate.
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let hash = digest(&SHA256, certificate.public_key().raw);
+        hash.as_ref().try_into().ok().map(Self)
+    }
+}
+
+impl FromStr for Pin {
+    type Err = InvalidPin;
+
+    /// Takes curl's `sha256//` and the `sha256/` of others, too.
+    fn from_str(text: &str) -> Result<Self, InvalidPin> {
+        let bare = ["sha256//", "sha256/", "sha256:"].iter().find_map(|prefix| text.strip_prefix(prefix));
+        let bytes = BASE64_STANDARD.decode(bare.unwrap_or(text)).map_err(|_| InvalidPin)?;
+        bytes.try_into().map(Self).map_err(|_| InvalidPin)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_STANDARD.encode(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_reads_back_as_printed_with_or_without_curls_prefix() {
+        let pin = Pin([7; 32]);
+        assert_eq!(pin.to_string().parse::<Pin>().unwrap(), pin);
+        assert_eq!(format!("sha256//{pin}").parse::<Pin>().unwrap(), pin);
+        assert!("bm90IDMyIGJ5dGVz".parse::<Pin>().is_err());
+        assert!("%".parse::<Pin>().is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! Is this server the one that is meant? By its chain and name, by pinned keys, or both.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::explain::certificate;
+use super::{Pin, TlsError};
+
+/// Why a certificate was refused, in words a person acts on.
+#[derive(Debug)]
+pub(super) struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+#[derive(Debug)]
+pub(super) struct Verifier {
+    rule: Rule,
+    provider: Arc<CryptoProvider>,
+}
+
+#[derive(Debug)]
+enum Rule {
+    /// A chain to a trusted root, the right name, and a pinned key in it if there are pins.
+    Chain(Arc<WebPkiServerVerifier>, Vec<Pin>),
+    /// A pinned server key; or a pinned CA key, which is then the root of a chain with the right name.
+    Pinned(Vec<Pin>),
+    /// Whatever comes.
+    Anything,
+}
+
+impl Verifier {
+    pub(super) fn chain(
+        roots: RootCertStore,
+        pins: Vec<Pin>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .build()
+            .map_err(|error| TlsError::Setup(error.to_string()))?;
+        Ok(Self { rule: Rule::Chain(verifier, pins), provider: Arc::clone(provider) })
+    }
+
+    pub(super) fn pinned(pins: Vec<Pin>, provider: &Arc<CryptoProvider>) -> Self {
+        Self { rule: Rule::Pinned(pins), provider: Arc::clone(provider) }
+    }
+
+    pub(super) fn anything(provider: &Arc<CryptoProvider>) -> Self {
+        Self { rule: Rule::Anything, provider: Arc::clone(provider) }
+    }
+
+    /// A pinned CA is the root of its chain, and of no other.
+    fn verify_under(
+        &self,
+        root: &CertificateDer<'_>,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?
+            .verify_server_cert(leaf, chain, name, &[], now)
+            .map(|_| ())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = match &self.rule {
+            Rule::Anything => Ok(()),
+            Rule::Chain(webpki, pins) => webpki
+                .verify_server_cert(leaf, chain, name, ocsp, now)
+                .and_then(|_| if pins.is_empty() { Ok(()) } else { any_pinned(pins, leaf, chain) }),
+            Rule::Pinned(pins) if is_pinned(pins, leaf) => valid_at(leaf, now),
+            Rule::Pinned(pins) => match chain.iter().find(|ca| is_pinned(pins, ca)) {
+                Some(ca) => self.verify_under(ca, leaf, chain, name, now),
+                None => any_pinned(pins, leaf, chain),
+            },
+        };
+        match verified {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(Error::InvalidCertificate(CertificateError::Other(error))) if error.0.is::<Refused>() => {
+                Err(Error::InvalidCertificate(CertificateError::Other(error)))
+            }
+            Err(Error::InvalidCertificate(error)) => Err(refuse(certificate(&error, leaf, name))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn is_pinned(pins: &[Pin], certificate: &CertificateDer<'_>) -> bool {
+    Pin::of(certificate).is_some_and(|pin| pins.contains(&pin))
+}
+
+fn any_pinned(pins: &[Pin], leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+    if std::iter::once(leaf).chain(chain).any(|certificate| is_pinned(pins, certificate)) {
+        return Ok(());
+    }
+    let found = Pin::of(leaf).map_or_else(|| "not readable".to_owned(), |pin| pin.to_string());
+    Err(refuse(format!(
+        "no key of the server's chain is pinned; its own key is {found}: if that is the server you mean, pass it as \
+         --tls-pin"
+    )))
+}
+
+fn valid_at(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
+        return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
+    };
+    let time = |seconds: i64| {
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    };
+    let not_before = time(parsed.validity().not_before.timestamp());
+    let not_after = time(parsed.validity().not_after.timestamp());
+    if now < not_before {
+        let error = CertificateError::NotValidYetContext { time: now, not_before };
+        return Err(Error::InvalidCertificate(error));
+    }
+    if now > not_after {
+        return Err(Error::InvalidCertificate(CertificateError::ExpiredContext { time: now, not_after }));
+    }
+    Ok(())
+}
+
+fn refuse(words: String) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refused(words)))))
+}

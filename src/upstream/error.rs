@@ -1,0 +1,135 @@
+//! Why there is no upstream connection: the step, the endpoint, the cause, in words a person acts on.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use crate::endpoint::Endpoint;
+use crate::resolve::ResolveError;
+
+/// The steps from an endpoint to a greeted connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Waiting for a turn: handshakes in flight are limited, and a failing endpoint is left in peace.
+    Queue,
+    /// Name to addresses.
+    Resolve,
+    /// The TCP connection.
+    Tcp,
+    /// The TLS handshake.
+    Tls,
+    /// What pontoon says first: library name, client name.
+    Greeting,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 5] = [Self::Queue, Self::Resolve, Self::Tcp, Self::Tls, Self::Greeting];
+
+    /// The stage as a metric label and in messages.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Resolve => "resolve",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Greeting => "greeting",
+        }
+    }
+}
+
+/// One endpoint, and why it could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub struct ConnectError {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// How far it went.
+    pub stage: Stage,
+    /// What went wrong there.
+    pub source: Cause,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, stage, source } = self;
+        match stage {
+            Stage::Queue => write!(f, "waiting for {endpoint} failed: {source}"),
+            Stage::Resolve => write!(f, "name lookup for {endpoint} failed: {source}"),
+            Stage::Tcp => write!(f, "TCP connection to {endpoint} failed: {source}"),
+            Stage::Tls => write!(f, "TLS handshake with {endpoint} failed: {source}"),
+            Stage::Greeting => write!(f, "greeting {endpoint} failed: {source}"),
+        }
+    }
+}
+
+/// What went wrong in a stage.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The name has no address.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The transport failed.
+    #[error("{}", describe(.0))]
+    Io(#[from] io::Error),
+    /// TLS failed; the text says what to do.
+    #[error("{0}")]
+    Tls(String),
+    /// The server's own words instead of a greeting's replies.
+    #[error("the server said \"{0}\" and closed the connection")]
+    Refused(String),
+    /// The peer speaks something else.
+    #[error("peer does not speak Redis' protocol: {0}")]
+    NotRedis(String),
+    /// The peer closed the connection without a word.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The stage's share of `limits.connect_timeout` is over.
+    #[error("timed out after {} in stage {}{}", humantime::format_duration(*.after), .stage.label(), hint(*.stage))]
+    TimedOut {
+        /// Since the attempt began.
+        after: Duration,
+        /// The stage in which time ran out.
+        stage: Stage,
+    },
+}
+
+/// The operating system's error in its usual words, without its number.
+fn describe(error: &io::Error) -> String {
+    let words = error.to_string();
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "connection refused: nothing listens there, or it refuses us".into()
+        }
+        io::ErrorKind::ConnectionReset => "connection reset by the peer".into(),
+        _ => words,
+    }
+}
+
+fn hint(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Queue => " (limits.handshakes or the pause after a failure; see the log)",
+        Stage::Tls => " (a plaintext Redis does not answer a TLS handshake: is transit encryption on?)",
+        _ => "",
+    }
+}
+
+/// None of a route's endpoints could be reached: an attempt or more, in the order in which they were made.
+#[derive(Debug, Clone)]
+pub struct Unreachable {
+    /// Why, for each endpoint that was tried; never empty.
+    pub attempts: Vec<Arc<ConnectError>>,
+}
+
+impl std::error::Error for Unreachable {}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, attempt) in self.attempts.iter().enumerate() {
+            if i > 0 {
+                f.write_str("; then ")?;
+            }
+            attempt.fmt(f)?;
+        }
+        Ok(())
+    }
+}
