@@ -104,7 +104,9 @@ async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Re
                 // It answers, and wants credentials that the clients bring.
                 Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, text),
                 Answer::Error(text) => report.failed("ping", text),
-                Answer::Other => report.failed("ping", "an answer of another type".into()),
+                Answer::Number(_) | Answer::Other => {
+                    report.failed("ping", "an answer of another type".into())
+                }
             }
             if let Answer::Text(info) = info {
                 report.ok("server", None, engine(&info));

@@ -13,7 +13,7 @@ use crate::{metrics, telemetry};
 /// Why `run` did not start: each is a usage or config error.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct NotStarted(Vec<StartError>);
+pub struct NotStarted(pub(super) Vec<StartError>);
 
 /// Runs until SIGTERM or SIGINT, and until everything has ended.
 pub fn run(config: Config) -> anyhow::Result<()> {

@@ -16,6 +16,8 @@ pub enum Answer {
     Text(String),
     /// An error's words.
     Error(String),
+    /// An integer.
+    Number(i64),
     /// Anything else.
     Other,
 }
@@ -50,6 +52,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
                 Resp3::VerbatimString { data, .. } => Answer::Text(text(data)),
                 Resp3::SimpleError { data, .. } => Answer::Error(data),
                 Resp3::BlobError { data, .. } => Answer::Error(text(data)),
+                Resp3::Number { data, .. } => Answer::Number(data),
                 _ => Answer::Other,
             };
             Ok(Some((answer, length)))

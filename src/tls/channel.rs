@@ -30,6 +30,8 @@ pub struct Channel {
     tls: UnbufferedClientConnection,
     /// The start of a record whose end has not arrived.
     incoming: Vec<u8>,
+    /// rustls gave an error. It must not be called again: what it keeps of a message refers to bytes that are gone.
+    failed: bool,
 }
 
 /// Why a handshake did not complete.
@@ -62,7 +64,7 @@ impl Channel {
         stream: &mut TcpStream,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
         let tls = UnbufferedClientConnection::new(config, name)?;
-        let mut channel = Self { tls, incoming: Vec::new() };
+        let mut channel = Self { tls, incoming: Vec::new(), failed: false };
         let mut outgoing = Vec::new();
         let mut buffer = vec![0; 8192];
         loop {
@@ -86,11 +88,10 @@ impl Channel {
                     return Ok((channel, early));
                 }
                 Err(error) => {
-                    channel.incoming = Vec::new();
-                    // rustls has an alert ready that tells the peer why; the error stands whether it arrives or not.
-                    if let Ok(Step::Send) = channel.advance(&mut outgoing) {
-                        let _ = stream.try_write(&outgoing);
-                    }
+                    channel.failed = true;
+                    channel.alert(&mut outgoing);
+                    // The error stands whether the alert that tells the peer why arrives or not.
+                    let _ = stream.try_write(&outgoing);
                     return Err(error.into());
                 }
             }
@@ -115,6 +116,7 @@ impl Channel {
         plain: &mut Vec<u8>,
         answer: &mut Vec<u8>,
     ) -> Result<Decrypted, rustls::Error> {
+        self.usable()?;
         buffer[..self.incoming.len()].copy_from_slice(&self.incoming);
         let mut start = 0;
         let mut closed = false;
@@ -138,8 +140,8 @@ impl Channel {
                 }
                 Ok(_) => more = false,
                 Err(error) => {
-                    // Looked at again, the same bytes would be a second fatal error, which rustls rules out.
-                    self.incoming = Vec::new();
+                    self.failed = true;
+                    self.alert(answer);
                     return Err(error);
                 }
             }
@@ -167,13 +169,21 @@ impl Channel {
             &mut [u8],
         ) -> Result<usize, EncryptError>,
     ) -> Result<usize, rustls::Error> {
+        self.usable()?;
         let mut written = 0;
         let mut start = 0;
         let result = loop {
             let UnbufferedStatus { discard, state } =
                 self.tls.process_tls_records(&mut self.incoming[start..]);
             start += discard;
-            match state? {
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.failed = true;
+                    return Err(error);
+                }
+            };
+            match state {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     break seal(&mut traffic, &mut out[written..]).map_err(|error| match error {
                         EncryptError::EncryptExhausted => rustls::Error::EncryptError,
@@ -194,6 +204,20 @@ impl Channel {
         };
         self.incoming.drain(..start);
         Ok(written + result?)
+    }
+
+    /// Appends the alert that an error left behind, if it did. Only then rustls looks at no input.
+    fn alert(&mut self, out: &mut Vec<u8>) {
+        if self.tls.wants_write() {
+            if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state
+            {
+                encode(&mut data, out);
+            }
+        }
+    }
+
+    fn usable(&self) -> Result<(), rustls::Error> {
+        if self.failed { Err(rustls::Error::General("the TLS connection has failed".into())) } else { Ok(()) }
     }
 
     fn keep(&mut self, rest: &[u8]) {

@@ -1,0 +1,130 @@
+//! Certificates, made when needed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::TempDir;
+
+/// A certificate authority, and a directory with its certificate.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    directory: TempDir,
+}
+
+/// A certificate with its key, in a directory of its own.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: KeyPair,
+    directory: TempDir,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, directory }
+    }
+
+    /// The certificate, for `--tls-ca-file`.
+    pub fn file(&self) -> String {
+        self.directory.path().join("ca.pem").to_str().unwrap().to_owned()
+    }
+
+    /// SPKI pin of the authority's key.
+    pub fn pin(&self) -> String {
+        pontoon::tls::Pin::of(self.issuer.der()).unwrap().to_string()
+    }
+
+    /// A certificate for these names.
+    pub fn issue(&self, names: &[&str]) -> Identity {
+        self.issue_with(names, |_| {})
+    }
+
+    /// A certificate that was good once.
+    pub fn issue_expired(&self, names: &[&str]) -> Identity {
+        self.issue_with(names, |params| {
+            let day = Duration::from_secs(24 * 3600);
+            params.not_before = (SystemTime::now() - 20 * day).into();
+            params.not_after = (SystemTime::now() - 10 * day).into();
+        })
+    }
+
+    /// A client's certificate.
+    pub fn issue_client(&self) -> Identity {
+        self.issue_with(&["client"], |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        })
+    }
+
+    fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = params(names);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        Identity::new(
+            vec![leaf.der().clone(), self.issuer.der().clone()],
+            &(leaf.pem() + &self.issuer.pem()),
+            key,
+        )
+    }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+impl Identity {
+    /// A certificate that nobody else signed.
+    pub fn self_signed(names: &[&str]) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let leaf = params(names).self_signed(&key).unwrap();
+        Self::new(vec![leaf.der().clone()], &leaf.pem(), key)
+    }
+
+    fn new(chain: Vec<CertificateDer<'static>>, pem: &str, key: KeyPair) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("cert.pem"), pem).unwrap();
+        std::fs::write(directory.path().join("key.pem"), key.serialize_pem()).unwrap();
+        Self { chain, key, directory }
+    }
+
+    pub fn cert_file(&self) -> PathBuf {
+        self.directory.path().join("cert.pem")
+    }
+
+    pub fn key_file(&self) -> PathBuf {
+        self.directory.path().join("key.pem")
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// SPKI pin of the key.
+    pub fn pin(&self) -> String {
+        pontoon::tls::Pin::of(&self.chain[0]).unwrap().to_string()
+    }
+
+    /// What a server needs to present it.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), key)
+            .unwrap();
+        Arc::new(config)
+    }
+}

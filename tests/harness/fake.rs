@@ -1,0 +1,95 @@
+//! Servers that misbehave as no real one can be made to.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use rustls::{ServerConnection, StreamOwned};
+
+use super::{Identity, PATIENCE};
+
+/// A TLS connection as the fake's script sees it.
+pub type Tls = StreamOwned<ServerConnection, TcpStream>;
+
+pub struct Fake {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<u8>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// Plays `script` with every connection after a TLS handshake and pontoon's greeting, which it answers as an
+    /// engine that does not know it.
+    pub fn tls(identity: &Identity, script: impl Fn(&mut Tls) + Send + Sync + 'static) -> Self {
+        let config = identity.server_config();
+        Self::start(move |stream, _| {
+            let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            let mut greeting = Vec::new();
+            while greeting.windows(7).filter(|window| window == b"SETINFO").count() < 2
+                || !greeting.ends_with(b"\r\n")
+            {
+                let mut buffer = [0; 512];
+                match tls.read(&mut buffer) {
+                    Ok(n @ 1..) => greeting.extend_from_slice(&buffer[..n]),
+                    _ => return,
+                }
+            }
+            if tls.write_all(b"+OK\r\n+OK\r\n").is_ok() {
+                script(&mut tls);
+            }
+        })
+    }
+
+    /// Plays `script` with every TCP connection. The second argument collects what [`seen`](Self::seen) returns.
+    pub fn start(script: impl Fn(TcpStream, &Mutex<Vec<u8>>) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let script = Arc::new(script);
+        let thread = {
+            let (accepted, seen, stop) = (Arc::clone(&accepted), Arc::clone(&seen), Arc::clone(&stop));
+            thread::spawn(move || {
+                while let Ok((stream, _)) = listener.accept() {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    accepted.fetch_add(1, Ordering::SeqCst);
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    let (script, seen) = (Arc::clone(&script), Arc::clone(&seen));
+                    thread::spawn(move || script(stream, &seen));
+                }
+            })
+        };
+        Self { address, accepted, seen, stop, thread: Some(thread) }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("localhost:{}", self.address.port())
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    pub fn seen(&self) -> Vec<u8> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the accepting thread.
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The cast: a `redis-server` with TLS, a certificate authority, pontoon, a wire to talk over, servers that misbehave.
+
+mod authority;
+mod fake;
+mod pontoon;
+mod redis;
+mod wire;
+
+use std::time::{Duration, Instant};
+
+pub use authority::{Authority, Identity};
+pub use fake::Fake;
+pub use pontoon::{Pontoon, pontoon};
+pub use redis::Redis;
+pub use wire::{Wire, command};
+
+/// What takes longer than this on loopback does not happen any more.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Both descriptors' worth of room for tests with thousands of clients.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}

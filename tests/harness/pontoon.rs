@@ -1,0 +1,246 @@
+//! The program under test, as a process. What it logs at WARN or ERROR must be expected, or the test fails.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{Authority, PATIENCE, Wire, eventually};
+
+/// Runs a command to its end.
+pub fn pontoon(args: &[&str]) -> Output {
+    clean(Command::new(env!("CARGO_BIN_EXE_pontoon"))).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Without what the environment of the tests would tell the program.
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("PONTOON_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+pub struct Pontoon {
+    process: Child,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+    expected: Mutex<Vec<String>>,
+}
+
+#[derive(Default)]
+struct Log {
+    records: Mutex<(Vec<Value>, bool)>,
+    more: Condvar,
+}
+
+impl Pontoon {
+    /// A bridge to `endpoint` that trusts `authority`, on a port of the system's choice.
+    pub fn to(endpoint: &str, authority: &Authority) -> Self {
+        Self::with(endpoint, authority, &[])
+    }
+
+    pub fn with(endpoint: &str, authority: &Authority, args: &[&str]) -> Self {
+        let ca = authority.file();
+        let mut all = vec!["--upstream", endpoint, "--tls-ca-file", &ca];
+        if !args.contains(&"--listen") {
+            all.extend(["--listen", "127.0.0.1:0"]);
+        }
+        all.extend(args);
+        Self::run(&all)
+    }
+
+    /// `pontoon run` with these arguments, once it has started.
+    pub fn run(args: &[&str]) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_pontoon")), args)
+    }
+
+    /// With so many descriptors at most.
+    pub fn with_descriptors(limit: u32, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_pontoon")]);
+        Self::spawn(shell, args)
+    }
+
+    fn spawn(command: Command, args: &[&str]) -> Self {
+        let mut command = clean(command);
+        command.arg("run").args(["--log-format", "json"]);
+        if !args.contains(&"--admin") && !args.contains(&"--config") {
+            command.args(["--admin", "127.0.0.1:0"]);
+        }
+        if !args.contains(&"--max-clients") && !args.contains(&"--config") {
+            command.args(["--max-clients", "1000"]);
+        }
+        let mut process = command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Log::default());
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let reader = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    let record = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                    log.records.lock().unwrap().0.push(record);
+                    log.more.notify_all();
+                }
+                log.records.lock().unwrap().1 = true;
+                log.more.notify_all();
+            })
+        };
+        let pontoon = Self { process, log, reader: Some(reader), expected: Mutex::default() };
+        pontoon.wait_for_log("started");
+        pontoon
+    }
+
+    /// The listener's address; of several, the first.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses()[0].parse().unwrap()
+    }
+
+    /// Every listener's address, as the start-up records say.
+    pub fn addresses(&self) -> Vec<String> {
+        self.field("listening", "address")
+    }
+
+    /// A client's connection to it.
+    pub fn client(&self) -> Wire {
+        Wire::tcp(self.address())
+    }
+
+    /// The admin server's address.
+    pub fn admin(&self) -> SocketAddr {
+        self.field("admin listening", "address")[0].parse().unwrap()
+    }
+
+    /// Declares that a WARN or ERROR record with this text is part of the test.
+    pub fn expects(&self, text: &str) {
+        self.expected.lock().unwrap().push(text.to_owned());
+    }
+
+    /// Waits for a record with this text, and returns it.
+    pub fn wait_for_log(&self, text: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut records = self.log.records.lock().unwrap();
+        loop {
+            if let Some(record) = records.0.iter().find(|record| message(record).contains(text)) {
+                return record.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !records.1, "the log never said {text:?}: {:#?}", records.0);
+            records = self.log.more.wait_timeout(records, left).unwrap().0;
+        }
+    }
+
+    /// How many records have this text.
+    pub fn log_count(&self, text: &str) -> usize {
+        self.log.records.lock().unwrap().0.iter().filter(|record| message(record).contains(text)).count()
+    }
+
+    /// `GET` from the admin server: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        use std::io::Write;
+        let mut stream = TcpStream::connect(self.admin()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// A metric's value, summed over all label sets that hold `labels`; 0 where there is none.
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (_, text) = self.get("/metrics");
+        text.lines()
+            .filter(|line| {
+                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                    && line.contains(labels)
+            })
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Waits until its upstream has been reached.
+    pub fn ready(self) -> Self {
+        eventually("pontoon is ready", || self.get("/readyz").0 == 200);
+        self
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("pontoon exits", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        status.unwrap()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// The most memory that it has had, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    fn field(&self, text: &str, field: &str) -> Vec<String> {
+        let records = self.log.records.lock().unwrap();
+        let with_field = records.0.iter().filter(|record| message(record) == text);
+        with_field.map(|record| record[field].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn message(record: &Value) -> &str {
+    record["message"].as_str().or(record.as_str()).unwrap_or("")
+}
+
+impl Drop for Pontoon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let records = &self.log.records.lock().unwrap().0;
+        if thread::panicking() {
+            for record in records {
+                eprintln!("pontoon: {record}");
+            }
+            return;
+        }
+        let expected = self.expected.lock().unwrap();
+        let surprises: Vec<&Value> = records
+            .iter()
+            .filter(|record| !matches!(record["level"].as_str(), Some("INFO" | "DEBUG" | "TRACE")))
+            .filter(|record| !expected.iter().any(|text| message(record).contains(text.as_str())))
+            .collect();
+        assert!(surprises.is_empty(), "the log has what the test did not expect: {surprises:#?}");
+        for text in expected.iter() {
+            let found = records.iter().any(|record| message(record).contains(text.as_str()));
+            assert!(found, "the test expected the log to say {text:?}: {records:#?}");
+        }
+    }
+}

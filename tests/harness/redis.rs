@@ -1,0 +1,131 @@
+//! A real `redis-server`, on TLS and on plaintext at once.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{Authority, Identity, Wire, eventually};
+
+pub struct Redis {
+    process: Child,
+    identity: Identity,
+    directory: TempDir,
+    options: Vec<String>,
+    pub plain_port: u16,
+    pub tls_port: u16,
+}
+
+impl Redis {
+    /// With a certificate for `localhost`, `127.0.0.1` and `::1`.
+    pub fn start(authority: &Authority) -> Self {
+        Self::with(authority.issue(&["localhost", "127.0.0.1", "::1"]), authority, &[])
+    }
+
+    pub fn with(identity: Identity, authority: &Authority, options: &[&str]) -> Self {
+        let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        options.extend(["--tls-ca-cert-file".to_owned(), authority.file()]);
+        let directory = tempfile::tempdir().unwrap();
+        let (plain_port, tls_port) = (free_port(), free_port());
+        let process = spawn(&identity, &directory, &options, plain_port, tls_port);
+        let mut redis = Self { process, identity, directory, options, plain_port, tls_port };
+        // Another process may take a free port before Redis does.
+        for _ in 0..20 {
+            if redis.is_up() {
+                return redis;
+            }
+            let _ = redis.process.kill();
+            let _ = redis.process.wait();
+            (redis.plain_port, redis.tls_port) = (free_port(), free_port());
+            redis.process =
+                spawn(&redis.identity, &redis.directory, &redis.options, redis.plain_port, redis.tls_port);
+        }
+        panic!("redis-server did not start");
+    }
+
+    /// `host:port` of the TLS side.
+    pub fn endpoint(&self) -> String {
+        format!("localhost:{}", self.tls_port)
+    }
+
+    /// A connection of our own, around the bridge.
+    pub fn direct(&self) -> Wire {
+        Wire::tcp(("127.0.0.1", self.plain_port))
+    }
+
+    /// Ends it, as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again, on the same ports.
+    pub fn restart(&mut self) {
+        self.process = spawn(&self.identity, &self.directory, &self.options, self.plain_port, self.tls_port);
+        assert!(self.is_up(), "redis-server did not start again");
+    }
+
+    /// Stops it from answering, without closing anything.
+    pub fn pause(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
+    }
+
+    pub fn resume(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
+    }
+
+    /// How many clients it has, ours that asks not counted.
+    pub fn clients(&self) -> usize {
+        let list = self.direct().ask(&["CLIENT", "LIST"]);
+        String::from_utf8_lossy(&list).matches("id=").count() - 1
+    }
+
+    fn is_up(&mut self) -> bool {
+        let port = self.plain_port;
+        let mut up = false;
+        eventually("redis-server answers or exits", || {
+            let exited = self.process.try_wait().unwrap().is_some();
+            up = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok_and(|stream| {
+                Wire::over(stream).try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
+            });
+            exited || up
+        });
+        up
+    }
+}
+
+fn spawn(
+    identity: &Identity,
+    directory: &TempDir,
+    options: &[String],
+    plain_port: u16,
+    tls_port: u16,
+) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &plain_port.to_string(), "--tls-port", &tls_port.to_string()])
+        .args(["--bind", "127.0.0.1", "-::1", "--save", "", "--appendonly", "no"])
+        .args(["--enable-debug-command", "yes", "--tls-auth-clients", "no", "--maxclients", "12000"])
+        .arg("--tls-cert-file")
+        .arg(identity.cert_file())
+        .arg("--tls-key-file")
+        .arg(identity.key_file())
+        .arg("--dir")
+        .arg(directory.path())
+        .args(options)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed; tests/run.sh does it")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,167 @@
+//! A connection as a client has it, with a deadline on every wait.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use redis_protocol::resp3::decode::complete::decode;
+
+use super::PATIENCE;
+
+/// A command as an array of bulk strings.
+pub fn command<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        let word = word.as_ref();
+        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend(word);
+        bytes.extend(b"\r\n");
+    }
+    bytes
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+pub struct Wire {
+    stream: Stream,
+    received: Vec<u8>,
+}
+
+impl Wire {
+    pub fn tcp(address: impl ToSocketAddrs) -> Self {
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: Stream::Tcp(stream), received: Vec::new() }
+    }
+
+    pub fn unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: Stream::Unix(stream), received: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes).unwrap();
+    }
+
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// Sends a command and returns its reply, to the byte.
+    pub fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Vec<u8> {
+        self.send(&command(words));
+        self.reply()
+    }
+
+    /// As [`ask`](Self::ask), for a server that may not be there yet.
+    pub fn try_ask(&mut self, words: &[&str]) -> Option<Vec<u8>> {
+        self.try_send(&command(words)).ok()?;
+        self.try_reply()
+    }
+
+    /// Asserts what a command is answered.
+    #[track_caller]
+    pub fn expect<W: AsRef<[u8]>>(&mut self, words: &[W], reply: &str) {
+        let got = self.ask(words);
+        assert_eq!(String::from_utf8_lossy(&got), reply);
+    }
+
+    /// Asserts what comes next.
+    #[track_caller]
+    pub fn expect_next(&mut self, reply: &str) {
+        let got = self.reply();
+        assert_eq!(String::from_utf8_lossy(&got), reply);
+    }
+
+    /// The next frame, to the byte.
+    #[track_caller]
+    pub fn reply(&mut self) -> Vec<u8> {
+        self.try_reply().expect("a reply before the end of the connection")
+    }
+
+    /// The next frame; `None`: the connection ended before it was whole.
+    pub fn try_reply(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some((_, length)) = decode(&self.received).unwrap() {
+                return Some(self.received.drain(..length).collect());
+            }
+            if self.fill() == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// So many bytes, whatever they are.
+    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length {
+            assert!(self.fill() > 0, "the connection ended after {} of {length} bytes", self.received.len());
+        }
+        self.received.drain(..length).collect()
+    }
+
+    /// Everything until the connection ends.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.fill() > 0 {}
+        std::mem::take(&mut self.received)
+    }
+
+    /// Asserts that nothing more comes but the end.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        let rest = self.rest();
+        assert!(rest.is_empty(), "before the end came {:?}", String::from_utf8_lossy(&rest));
+    }
+
+    /// Whether nothing arrives for a moment.
+    pub fn is_silent(&mut self, moment: Duration) -> bool {
+        let Stream::Tcp(stream) = &mut self.stream else { panic!("TCP only") };
+        stream.set_read_timeout(Some(moment)).unwrap();
+        let silent = matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        silent && self.received.is_empty()
+    }
+
+    /// Says that no more is sent.
+    pub fn finish(&mut self) {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+        }
+    }
+
+    /// A second handle, for a thread that writes while this one reads.
+    pub fn writer(&self) -> TcpStream {
+        let Stream::Tcp(stream) = &self.stream else { panic!("TCP only") };
+        stream.try_clone().unwrap()
+    }
+
+    /// Reads some; 0 at the end, and when the connection was reset.
+    fn fill(&mut self) -> usize {
+        let mut buffer = [0; 64 * 1024];
+        let read = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(&mut buffer),
+            Stream::Unix(stream) => stream.read(&mut buffer),
+        };
+        let n = match read {
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("reading failed: {error}"),
+        };
+        self.received.extend_from_slice(&buffer[..n]);
+        n
+    }
+}

@@ -1,0 +1,16 @@
+//! pontoon as its users meet it: the program as a process, between real clients and a real `redis-server`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stderr, reason = "a failing test shows the log of the program under test")]
+#![allow(clippy::needless_pass_by_value, reason = "fixtures are handed over")]
+
+mod harness;
+
+mod bad_input;
+mod clients;
+mod commands;
+mod failures;
+mod lifecycle;
+mod limits;
+mod sessions;
+mod tls;
+mod transparent;
