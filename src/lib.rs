@@ -1,4 +1,35 @@
-//! pontoon carries plaintext Redis and Valkey clients over verified TLS.
+//! pontoon carries plaintext Redis and Valkey clients over verified TLS, as a sidecar beside the client.
+//!
+//! # The story of one connection
+//!
+//! [`app`] has bound everything and runs. A [`listener`] accepts a client, if the route has a place for it, and hands it
+//! to the event-loop thread with the fewest ([`workers`]). There it becomes a [`session`], which asks the route's
+//! [`upstream`] for a connection: a name is looked up ([`resolve`]), its addresses are raced, TLS shakes hands
+//! ([`tls`]), and pontoon greets the server, all under one deadline. If that fails, the client is told the step and
+//! the cause in an error reply, and the connection is closed.
+//!
+//! Otherwise the relay moves bytes both ways in one task. As they pass, two scanners ([`resp`]) note where requests and
+//! replies end, so that the session knows how many replies are due. It needs to know when one side ends: an upstream
+//! that is lost between two replies is answered for with errors, one lost within a reply with silence; and a pontoon
+//! that leaves ([`drain`]) waits for the replies that are due. What the scanners cannot follow makes a session *opaque*:
+//! its bytes still flow, and nothing is guessed. The end has a name ([`session::End`]) and is counted ([`metrics`]).
+//!
+//! # Floors
+//!
+//! A module imports only from floors below its own; a test enforces it. Settings live with the module that obeys them,
+//! and [`config`] fills them in.
+//!
+//! | floor | modules |
+//! | --- | --- |
+//! | 8 | `main`, [`cli`], [`commands`] |
+//! | 7 | [`app`] |
+//! | 6 | [`config`], [`admin`] |
+//! | 5 | [`listener`] |
+//! | 4 | [`session`] |
+//! | 3 | (cluster topology) |
+//! | 2 | [`upstream`] |
+//! | 1 | [`tls`], [`resolve`], [`telemetry`] |
+//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`workers`] |
 
 pub mod admin;
 pub mod app;
@@ -16,3 +47,6 @@ pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod workers;
+
+#[cfg(test)]
+mod floors;

@@ -1,1 +1,217 @@
-//! todo
+//! Bad input is told, all of it at once, and nothing is half-started.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::harness::{Authority, pontoon};
+
+/// Runs with a config file, asserts that it is refused, and returns each problem after the file's name.
+#[track_caller]
+fn refused(config: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pontoon.toml");
+    std::fs::write(&path, config).unwrap();
+    let name = path.to_str().unwrap();
+    let output = pontoon(&["run", "--config", name]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    errors.lines().map(|line| line.strip_prefix("error: ").unwrap_or(line).replace(name, "FILE")).collect()
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_with_its_place_and_the_nearest_key() {
+    let problems = refused(
+        "[admin]\nlisten = \"nowhere\"\n\n[[route]]\nlisen = [\"127.0.0.1:0\"]\nupstream = \"cache:0\"\n\
+         [route.tls]\nmode = \"sometimes\"\npin = \"x\"\n[route.limits]\nconnect_timeout = \"5\"\nmax_clients = 0\n\
+         idle_timeout = 3\n[lgo]\n",
+    );
+    for expected in [
+        "FILE:5:1: lisen: unknown key; did you mean \"listen\"?",
+        "FILE:9:1: tls.pin: unknown key; did you mean \"tls.pins\"?",
+        "FILE:13:1: limits.idle_timeout: expected a string, found integer",
+        "FILE:14:2: lgo: unknown table; did you mean \"log\"?",
+        "FILE:8:1: tls.mode: \"sometimes\" is none of \"required\", \"disabled\"",
+        "FILE:6:1: upstream: \"0\" is no port: expected 1 to 65535",
+        "FILE:12:1: limits.max_clients: \"0\": expected a number from 1",
+    ] {
+        assert!(problems.iter().any(|problem| problem == expected), "{expected}\n{problems:#?}");
+    }
+    let starts =
+        ["FILE:11:1: limits.connect_timeout: \"5\" is no duration", "FILE:2:1: admin.listen: \"nowhere\""];
+    for start in starts {
+        assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}\n{problems:#?}");
+    }
+    assert_eq!(problems.len(), 9, "{problems:#?}");
+}
+
+#[test]
+fn a_syntax_error_is_told_with_its_place() {
+    let problems = refused("[[route]]\nupstream = \n");
+    assert!(problems[0].starts_with("FILE:2:"), "{problems:?}");
+}
+
+#[test]
+fn routes_need_an_upstream_each_and_differ_in_name_and_listener() {
+    let problems = refused("[[route]]\n");
+    assert!(problems[0].contains("no upstream given"), "{problems:?}");
+    let problems = refused(
+        "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:7\"\nupstream = \"x\"\n\
+         [[route]]\nname = \"a\"\nlisten = \"127.0.0.1:7\"\nupstream = \"y\"\n",
+    );
+    assert_eq!(
+        problems,
+        [
+            "route \"a\": two routes have this name: give each a name of its own",
+            "route \"a\": listen: 127.0.0.1:7 is listed twice (also in route \"a\")"
+        ]
+    );
+}
+
+#[test]
+fn flags_are_checked_like_keys_and_named_as_given() {
+    let output = Command::new(env!("CARGO_BIN_EXE_pontoon"))
+        .args(["run", "--listen", "0.0.0.0:1", "--tls-cert-file", "x"])
+        .env("PONTOON_UPSTREAM", "rediss://user:hunter2@cache")
+        .env("PONTOON_DRAIN_TIMEOUT", "soon")
+        .env("PONTOON_WORKERS", "")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for expected in [
+        "error: PONTOON_UPSTREAM: credentials in an upstream URL are not taken",
+        "error: PONTOON_DRAIN_TIMEOUT: \"soon\" is no duration",
+        "error: --listen: 0.0.0.0:1 can be reached by other machines, in plaintext",
+        "error: --tls-cert-file: a certificate needs its key",
+    ] {
+        assert!(errors.contains(expected), "{expected}\n{errors}");
+    }
+    assert!(!errors.contains("hunter2"));
+    assert_eq!(errors.lines().count(), 4, "{errors}");
+}
+
+#[test]
+fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pontoon.toml");
+    std::fs::write(&path, "[[route]]\nname = \"file\"\nupstream = \"x\"\nlisten = \"127.0.0.1:1\"\n")
+        .unwrap();
+    let check = |args: &[&str], variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command.args(["check", "--offline", "--json", "--config"]).arg(&path).args(args);
+        if let Some(name) = variable {
+            command.env("PONTOON_NAME", name);
+        }
+        let output = command.output().unwrap();
+        let line: serde_json::Value =
+            serde_json::from_slice(output.stdout.split(|b| *b == b'\n').next().unwrap()).unwrap();
+        line["route"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(check(&[], None), "file");
+    assert_eq!(check(&[], Some("variable")), "variable");
+    assert_eq!(check(&["--name", "flag"], Some("variable")), "flag");
+}
+
+#[test]
+fn flags_of_a_route_are_refused_beside_a_file_of_several() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pontoon.toml");
+    let route = |n| format!("[[route]]\nupstream = \"x{n}\"\nlisten = \"127.0.0.1:0\"\n");
+    std::fs::write(&path, route(1) + &route(2)).unwrap();
+    let output = pontoon(&["run", "--config", path.to_str().unwrap(), "--tls-min-version", "1.3"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error, "error: --tls-min-version: is for one route, and the file has 2: set it there\n");
+}
+
+#[test]
+fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
+    let authority = Authority::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy_address = busy.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("redis.sock");
+    let listen = format!("unix:{}", socket.display());
+    let output = pontoon(&[
+        "run",
+        "--upstream",
+        "x",
+        "--listen",
+        &listen,
+        "--listen",
+        &busy_address.to_string(),
+        "--tls-ca-file",
+        &authority.file(),
+        "--tls-ca-file",
+        "/no/such/ca.pem",
+        "--admin",
+        &busy_address.to_string(),
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("cannot read /no/such/ca.pem: No such file or directory"), "{errors}");
+    assert!(errors.contains(&format!("cannot listen on {busy_address}: the address is in use")), "{errors}");
+    assert!(errors.contains(&format!("cannot listen on {busy_address} for the admin server")), "{errors}");
+    assert_eq!(errors.lines().filter(|line| line.starts_with("error: ")).count(), 3, "{errors}");
+    assert!(!socket.exists());
+    drop((busy, taken));
+}
+
+#[test]
+fn a_privileged_port_is_told_as_such() {
+    // As root every port is ours: give the privilege up.
+    let unprivileged = |mut command: Command| {
+        command
+            .args(["run", "--upstream", "x", "--listen", "127.0.0.1:1", "--admin", "off"])
+            .output()
+            .unwrap()
+    };
+    let output = if rustix::process::geteuid().is_root() {
+        let copy = readable_copy();
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]);
+        command.arg(copy.path().join("pontoon"));
+        unprivileged(command)
+    } else {
+        unprivileged(Command::new(env!("CARGO_BIN_EXE_pontoon")))
+    };
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("cannot listen on 127.0.0.1:1: permission denied: ports below 1024 need a privilege"),
+        "{error}"
+    );
+}
+
+/// The program where anybody may run it.
+fn readable_copy() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_pontoon"), directory.path().join("pontoon")).unwrap();
+    directory
+}
+
+#[test]
+fn tls_files_that_hold_something_else_are_told_with_what_was_expected() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let (cert, key) = (identity.cert_file(), identity.key_file());
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let error = |args: &[&str]| {
+        let output = pontoon(
+            &[&["run", "--upstream", "x", "--listen", "127.0.0.1:0", "--admin", "off"], args].concat(),
+        );
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let no_certificate = error(&["--tls-ca-file", key]);
+    assert!(no_certificate.contains("holds no certificate in PEM"), "{no_certificate}");
+    let no_key = error(&["--tls-cert-file", cert, "--tls-key-file", cert]);
+    assert!(no_key.contains("holds no private key in PEM"), "{no_key}");
+    let other = authority.issue(&["other"]);
+    let mismatch = error(&["--tls-cert-file", cert, "--tls-key-file", other.key_file().to_str().unwrap()]);
+    assert!(mismatch.contains("client certificate: "), "{mismatch}");
+}

@@ -1,1 +1,85 @@
-//! todo
+//! The other commands: check, demo, completions, help.
+
+use serde_json::Value;
+
+use crate::harness::{Authority, Redis, pontoon};
+
+fn stdout(args: &[&str]) -> (Option<i32>, String) {
+    let output = pontoon(args);
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn check_tells_each_step_of_a_route_that_works() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let (code, report) = stdout(&["check", "--upstream", &endpoint, "--tls-ca-file", &ca]);
+    assert_eq!(code, Some(0), "{report}");
+    for step in ["config", "tls files", "resolve", "tcp", "tls ", "greeting", "ping", "server"] {
+        assert!(
+            report.lines().any(|line| line.contains(&format!("  {step}")) && line.contains(" ok ")),
+            "{step}: {report}"
+        );
+    }
+    assert!(report.contains("TLS 1.3"), "{report}");
+    assert!(report.contains("certificate for localhost 127.0.0.1"), "{report}");
+    assert!(report.contains("Redis 7."), "{report}");
+}
+
+#[test]
+fn check_says_in_which_step_a_route_would_fail_and_its_exit_code_says_so_too() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let redis = Redis::start(&other);
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let output = pontoon(&["check", "--upstream", &endpoint, "--tls-ca-file", &ca, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    let last = lines.last().unwrap();
+    assert_eq!((last["step"].as_str(), last["result"].as_str()), (Some("tls"), Some("failed")), "{lines:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error, "error: 1 of 1 routes would not work; the steps marked \"failed\" say why\n");
+}
+
+#[test]
+fn check_offline_dials_nothing() {
+    let (code, report) = stdout(&["check", "--upstream", "cache.invalid", "--offline"]);
+    assert_eq!(code, Some(0));
+    assert!(!report.contains("resolve"), "{report}");
+}
+
+#[test]
+fn the_demonstration_shows_the_main_job_and_proves_that_nothing_is_readable_on_the_wire() {
+    let (code, story) = stdout(&["demo"]);
+    assert_eq!(code, Some(0), "{story}");
+    assert!(story.contains("> GET greeting\n   < hello-from-a-client-without-TLS"), "{story}");
+    assert!(story.contains("\"hello-from-a-client-without-TLS\" is nowhere in it."), "{story}");
+    assert!(story.contains("< (error) ERR pontoon: TLS handshake with"), "{story}");
+}
+
+#[test]
+fn completions_are_there_for_the_usual_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script) = stdout(&["completions", shell]);
+        assert_eq!(code, Some(0));
+        assert!(script.contains("tls-ca-file"));
+    }
+}
+
+#[test]
+fn help_is_the_manual_and_a_wrong_word_is_told() {
+    let (code, help) = stdout(&["run", "--help"]);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(code, Some(0));
+    for word in ["--upstream", "PONTOON_UPSTREAM", "[default: 127.0.0.1:6379]", "Examples:"] {
+        assert!(help.contains(word), "{word}\n{help}");
+    }
+    let wrong = pontoon(&["run", "--upstreem", "x"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("'--upstream'"));
+    assert_eq!(stdout(&["--version"]).1, format!("pontoon {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,1 +1,225 @@
-//! todo
+//! When the upstream fails: what the client is told, and that nothing is sent twice or made up.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Authority, Fake, Pontoon, Redis, command, eventually};
+
+/// A port on which nothing listens.
+fn dead_endpoint() -> String {
+    format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+}
+
+fn localhost(authority: &Authority) -> crate::harness::Identity {
+    authority.issue(&["localhost"])
+}
+
+#[test]
+fn a_refused_connection_is_answered_at_once() {
+    let authority = Authority::new();
+    let endpoint = dead_endpoint();
+    let pontoon = Pontoon::to(&endpoint, &authority);
+    pontoon.expects("TCP connection to");
+    let mut client = pontoon.client();
+    client.expect_next(&format!(
+        "-ERR pontoon: TCP connection to {endpoint} failed: connection refused: nothing listens there, or it refuses \
+         us\r\n"
+    ));
+    client.expect_end();
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_told() {
+    let authority = Authority::new();
+    let pontoon = Pontoon::to("cache.invalid:6379", &authority);
+    pontoon.expects("name lookup for cache.invalid:6379 failed");
+    let reply = String::from_utf8(pontoon.client().reply()).unwrap();
+    assert!(reply.starts_with("-ERR pontoon: name lookup for cache.invalid:6379 failed: "), "{reply}");
+}
+
+#[test]
+fn a_server_that_stalls_in_the_handshake_costs_the_deadline_and_no_more() {
+    let authority = Authority::new();
+    let fake = Fake::start(|mut stream, _| {
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).is_ok_and(|n| n > 0) {}
+    });
+    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "300ms"]);
+    pontoon.expects("timed out after");
+    let started = Instant::now();
+    let reply = String::from_utf8(pontoon.client().reply()).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let start = format!("-ERR pontoon: TLS handshake with {} failed: timed out after 3", fake.endpoint());
+    assert!(reply.starts_with(&start), "{reply}");
+    assert!(reply.contains("ms in stage tls (a plaintext Redis does not answer a TLS handshake"), "{reply}");
+}
+
+#[test]
+fn every_waiting_client_is_answered_while_a_dead_endpoint_is_not_hammered() {
+    let authority = Authority::new();
+    let fake = Fake::start(|_, _| {});
+    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "2s"]);
+    pontoon.expects("TLS handshake with");
+    eventually("the first failure", || pontoon.metric("pontoon_upstream_connect_errors_total", "") >= 1.0);
+    let before = fake.accepted();
+    let mut clients: Vec<_> = (0..200).map(|_| pontoon.client()).collect();
+    for client in &mut clients {
+        assert!(client.reply().starts_with(b"-ERR pontoon: TLS handshake with"));
+        client.expect_end();
+    }
+    let dials = fake.accepted() - before;
+    assert!(dials < 100, "{dials} dials for 200 clients");
+}
+
+#[test]
+fn no_more_handshakes_are_in_flight_than_allowed() {
+    let authority = Authority::new();
+    let identity = localhost(&authority);
+    let config = identity.server_config();
+    let (now, most) =
+        (std::sync::Arc::new(std::sync::Mutex::new(0)), std::sync::Arc::new(std::sync::Mutex::new(0)));
+    let fake = {
+        let (now, most) = (now.clone(), most.clone());
+        Fake::start(move |stream, _| {
+            {
+                let mut now = now.lock().unwrap();
+                *now += 1;
+                let mut most = most.lock().unwrap();
+                *most = (*most).max(*now);
+            }
+            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut tls = rustls::StreamOwned::new(connection, stream);
+            let mut greeting = [0; 512];
+            // The handshake is done when the greeting can be read; it is over, for the bridge, when it is answered.
+            let _ = tls.read(&mut greeting);
+            *now.lock().unwrap() -= 1;
+            let _ = tls.write_all(b"+OK\r\n+OK\r\n");
+            let _ = tls.read(&mut greeting);
+        })
+    };
+    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--handshakes", "3"]);
+    let clients: Vec<_> = (0..50).map(|_| pontoon.client()).collect();
+    eventually("all are connected", || {
+        pontoon.metric("pontoon_upstream_connections", "state=\"active\"") >= clients.len() as f64
+    });
+    let most = *most.lock().unwrap();
+    assert!((1..=3).contains(&most), "{most} handshakes at once");
+}
+
+#[test]
+fn of_several_upstreams_the_first_that_works_is_used() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dead = dead_endpoint();
+    let pontoon = Pontoon::with(&dead, &authority, &["--upstream", &redis.endpoint()]);
+    pontoon.expects("TCP connection to");
+    let pontoon = pontoon.ready();
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn a_reply_that_was_cut_off_is_never_completed() {
+    let authority = Authority::new();
+    let fake = Fake::tls(&localhost(&authority), |tls| {
+        let _ = tls.read(&mut [0; 512]);
+        tls.write_all(b"+OK\r\n$100\r\nhalf a val").unwrap();
+        // Dropped without a word, as a server that is killed.
+    });
+    let pontoon = Pontoon::to(&fake.endpoint(), &authority);
+    let mut client = pontoon.client();
+    client.send(&[command(&["SET", "k", "v"]), command(&["GET", "k"]), command(&["PING"])].concat());
+    assert_eq!(client.rest(), b"+OK\r\n$100\r\nhalf a val");
+}
+
+#[test]
+fn commands_left_unanswered_at_a_boundary_are_said_to_be_uncertain() {
+    let authority = Authority::new();
+    let fake = Fake::tls(&localhost(&authority), |tls| {
+        let _ = tls.read(&mut [0; 512]);
+        tls.write_all(b"+OK\r\n").unwrap();
+        tls.conn.send_close_notify();
+        let _ = tls.flush();
+    });
+    let pontoon = Pontoon::to(&fake.endpoint(), &authority);
+    let mut client = pontoon.client();
+    client.send(&[command(&["SET", "k", "v"]), command(&["INCR", "n"]), command(&["INCR", "n"])].concat());
+    client.expect_next("+OK\r\n");
+    let uncertain = format!(
+        "-ERR pontoon: connection to {} lost; the command may or may not have been executed\r\n",
+        fake.endpoint()
+    );
+    client.expect_next(&uncertain);
+    client.expect_next(&uncertain);
+    client.expect_end();
+}
+
+#[test]
+fn a_killed_server_answers_nothing_and_a_new_connection_finds_it_again() {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let mut client = pontoon.client();
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+    redis.pause();
+    client.send(&command(&["INCR", "n"]));
+    redis.kill();
+    let reply = String::from_utf8(client.reply()).unwrap();
+    assert!(reply.contains("may or may not have been executed"), "{reply}");
+    client.expect_end();
+    redis.restart();
+    eventually("the bridge reaches it again", || {
+        pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
+    });
+}
+
+#[test]
+fn the_servers_last_words_arrive_though_the_client_is_still_writing() {
+    for _ in 0..20 {
+        let authority = Authority::new();
+        let fake = Fake::tls(&localhost(&authority), |tls| {
+            let _ = tls.read(&mut [0; 512]);
+            tls.write_all(b"-ERR max number of clients reached\r\n").unwrap();
+            // Closed with unread input: the kernel answers further writes with a reset.
+        });
+        let pontoon = Pontoon::to(&fake.endpoint(), &authority);
+        let mut client = pontoon.client();
+        let mut writer = client.writer();
+        let flood = thread::spawn(move || {
+            let part = command(&["SET", "k", &"v".repeat(10_000)]);
+            while writer.write_all(&part).is_ok() {}
+        });
+        client.expect_next("-ERR max number of clients reached\r\n");
+        client.rest();
+        drop(client);
+        flood.join().unwrap();
+    }
+}
+
+#[test]
+fn no_command_is_sent_twice_whatever_becomes_of_the_connection() {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let answered = {
+        let mut client = pontoon.client();
+        let mut answered = 0;
+        for _ in 0..50 {
+            answered += usize::from(client.ask(&["INCR", "n"]).starts_with(b":"));
+        }
+        redis.direct().expect(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"], ":1\r\n");
+        let last = client.try_ask(&["INCR", "n"]);
+        assert!(last.is_none_or(|reply| reply.starts_with(b"-")), "a killed connection answers no success");
+        answered
+    };
+    let executed: usize = String::from_utf8(redis.direct().ask(&["GET", "n"]))
+        .unwrap()
+        .lines()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(executed, answered);
+    redis.kill();
+}

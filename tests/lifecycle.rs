@@ -1,1 +1,220 @@
-//! todo
+//! Start, health, and an end in which no reply is lost.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually, pontoon};
+
+#[test]
+fn every_reply_that_the_server_sent_arrives_before_the_end() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let clients: Vec<_> = (0..8)
+        .map(|n| {
+            let mut client = pontoon.client();
+            let mut writer = client.writer();
+            let key = format!("n{n}");
+            let request = command(&["INCR", &key]);
+            thread::spawn(move || {
+                let load = thread::spawn(move || while writer.write_all(&request.repeat(20)).is_ok() {});
+                let mut last = 0;
+                while let Some(reply) = client.try_reply() {
+                    let text = String::from_utf8(reply).unwrap();
+                    let number: u64 = text.trim_start_matches(':').trim_end().parse().expect(&text);
+                    assert_eq!(number, last + 1, "no reply is missing");
+                    last = number;
+                }
+                drop(client);
+                load.join().unwrap();
+                (key, last)
+            })
+        })
+        .collect();
+    eventually("there is load", || pontoon.metric("pontoon_requests_total", "") > 2000.0);
+    pontoon.signal(Signal::TERM);
+    assert_eq!(pontoon.wait().code(), Some(0));
+    for client in clients {
+        let (key, last) = client.join().unwrap();
+        let executed = match last {
+            0 => "$-1\r\n".to_owned(),
+            _ => format!("${}\r\n{last}\r\n", last.to_string().len()),
+        };
+        redis.direct().expect(&["GET", &key], &executed);
+    }
+}
+
+#[test]
+fn idle_sessions_end_at_once_and_subscribers_too() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let mut idle = pontoon.client();
+    idle.expect(&["PING"], "+PONG\r\n");
+    let mut subscriber = pontoon.client();
+    subscriber.ask(&["SUBSCRIBE", "news"]);
+    let started = Instant::now();
+    pontoon.signal(Signal::TERM);
+    idle.expect_end();
+    subscriber.expect_end();
+    drop((idle, subscriber));
+    assert_eq!(pontoon.wait().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10), "well before the drain timeout of 25 s");
+}
+
+#[test]
+fn a_request_under_way_is_answered_before_the_end() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let mut client = pontoon.client();
+    client.send(&command(&["BLPOP", "queue", "0"]));
+    eventually("the client blocks", || {
+        String::from_utf8_lossy(&redis.direct().ask(&["INFO", "clients"])).contains("blocked_clients:1")
+    });
+    pontoon.signal(Signal::TERM);
+    pontoon.wait_for_log("draining");
+    redis.direct().expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    client.expect_end();
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_session_that_outlives_the_drain_timeout_is_cut() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--drain-timeout", "300ms"]);
+    pontoon.expects("sessions that did not end in time are cut");
+    let mut client = pontoon.client();
+    client.send(&command(&["BLPOP", "queue", "0"]));
+    eventually("the request is under way", || pontoon.metric("pontoon_requests_total", "") == 1.0);
+    pontoon.signal(Signal::INT);
+    client.expect_end();
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_skips_ahead() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let mut client = pontoon.client();
+    client.send(&command(&["BLPOP", "queue", "0"]));
+    eventually("the request is under way", || pontoon.metric("pontoon_requests_total", "") == 1.0);
+    let started = Instant::now();
+    pontoon.signal(Signal::TERM);
+    pontoon.wait_for_log("draining");
+    assert!(pontoon.is_running());
+    pontoon.signal(Signal::TERM);
+    client.expect_end();
+    assert_eq!(pontoon.wait().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn readiness_follows_the_upstream_and_the_drain_and_liveness_neither() {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    redis.kill();
+    let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    pontoon.expects("TCP connection to");
+    let (status, body) = pontoon.get("/readyz");
+    assert_eq!(
+        (status, body.as_str()),
+        (503, "route \"localhost\": upstream not reached yet; see the log\n")
+    );
+    assert_eq!(pontoon.get("/livez").0, 200);
+    redis.restart();
+    eventually("it is ready", || pontoon.get("/readyz").0 == 200);
+
+    let mut client = pontoon.client();
+    client.send(&command(&["BLPOP", "queue", "0"]));
+    eventually("the request is under way", || pontoon.metric("pontoon_requests_total", "") >= 1.0);
+    pontoon.signal(Signal::TERM);
+    pontoon.wait_for_log("draining");
+    assert_eq!(pontoon.get("/readyz"), (503, "draining\n".to_owned()));
+    assert_eq!(pontoon.get("/livez").0, 200);
+    assert_eq!(pontoon.get("/nothing").0, 404);
+    pontoon.signal(Signal::TERM);
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn health_waits_for_readiness_and_says_why_not() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let bridge = Pontoon::to(&redis.endpoint(), &authority);
+    let admin = bridge.admin().to_string();
+    let healthy = pontoon(&["health", "--admin", &admin, "--wait", "20s"]);
+    assert!(healthy.status.success());
+    drop(bridge);
+    let gone = pontoon(&["health", "--admin", &admin]);
+    assert_eq!(gone.status.code(), Some(1));
+    let error = String::from_utf8(gone.stderr).unwrap();
+    assert!(error.starts_with(&format!("error: no answer from {admin}: ")), "{error}");
+    assert!(error.ends_with("is pontoon running, and is that its --admin address?\n"), "{error}");
+}
+
+#[test]
+fn several_listeners_of_a_route_serve_and_the_log_tells_their_addresses() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let unix = format!("unix:{}?mode=0600", path.display());
+    let listen = ["--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--listen", &unix];
+    let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &listen);
+    let addresses = pontoon.addresses();
+    Wire::tcp(&addresses[0][..]).expect(&["PING"], "+PONG\r\n");
+    Wire::tcp(&addresses[1][..]).expect(&["PING"], "+PONG\r\n");
+    assert_eq!(addresses[2], format!("unix:{}", path.display()));
+    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    pontoon.signal(Signal::TERM);
+    pontoon.wait();
+    assert!(!path.exists(), "the socket's file goes with the process");
+}
+
+fn on_socket(redis: &Redis, authority: &Authority, path: &Path) -> Pontoon {
+    Pontoon::with(&redis.endpoint(), authority, &["--listen", &format!("unix:{}", path.display())])
+}
+
+#[test]
+fn a_socket_file_left_by_a_crash_is_taken_over_and_a_live_one_is_not() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let mut crashed = on_socket(&redis, &authority, &path);
+    crashed.signal(Signal::KILL);
+    crashed.wait();
+    assert!(path.exists());
+    let running = on_socket(&redis, &authority, &path);
+    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
+
+    let listen = format!("unix:{}", path.display());
+    let second = pontoon(&["run", "--upstream", "x", "--listen", &listen, "--admin", "off"]);
+    assert_eq!(second.status.code(), Some(2));
+    let error = String::from_utf8(second.stderr).unwrap();
+    assert!(error.contains("a running process listens there"), "{error}");
+    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
+    drop(running);
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notes");
+    std::fs::write(&path, "mine").unwrap();
+    let listen = format!("unix:{}", path.display());
+    let output = pontoon(&["run", "--upstream", "x", "--listen", &listen, "--admin", "off"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("the file exists and is not a socket"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}

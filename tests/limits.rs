@@ -1,1 +1,143 @@
-//! todo
+//! Memory, clients and descriptors are bounded, and their lack is survived.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Authority, Pontoon, Redis, command, eventually, raise_descriptor_limit};
+
+/// Thousands of clients at once are enough; two such tests together are too many for a small machine.
+static CROWD: Mutex<()> = Mutex::new(());
+
+#[test]
+fn five_thousand_idle_clients_and_one_that_works() {
+    let _alone = CROWD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    raise_descriptor_limit();
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(
+        &redis.endpoint(),
+        &authority,
+        &["--max-clients", "6000", "--connect-timeout", "60s", "--handshakes", "64"],
+    );
+    let idle: Vec<TcpStream> = (0..5000).map(|_| TcpStream::connect(pontoon.address()).unwrap()).collect();
+    eventually("all have an upstream connection", || {
+        pontoon.metric("pontoon_upstream_connections", "state=\"active\"") >= 5000.0
+    });
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+    drop(idle);
+    eventually("all are gone", || pontoon.metric("pontoon_sessions_active", "") == 0.0);
+}
+
+#[test]
+fn a_thousand_active_clients_are_all_served() {
+    let _alone = CROWD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    raise_descriptor_limit();
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon =
+        Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "2000", "--connect-timeout", "60s"]);
+    let mut clients: Vec<_> = (0..1000).map(|_| pontoon.client()).collect();
+    for round in 0..3 {
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(&command(&["ECHO", &format!("{round}-{n}")]));
+        }
+        for (n, client) in clients.iter_mut().enumerate() {
+            let text = format!("{round}-{n}");
+            client.expect_next(&format!("${}\r\n{text}\r\n", text.len()));
+        }
+    }
+}
+
+#[test]
+fn a_slow_reader_slows_itself_alone_and_fills_no_memory() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    // All on one thread, where it would show.
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--workers", "1"]);
+    let mut slow = pontoon.client();
+    slow.expect(&["SET", "big", &"x".repeat(1_000_000)], "+OK\r\n");
+    for _ in 0..200 {
+        slow.send(&command(&["GET", "big"]));
+    }
+    let mut fast = pontoon.client();
+    for n in 0..2000 {
+        fast.expect(&["ECHO", &n.to_string()], &format!("${}\r\n{n}\r\n", n.to_string().len()));
+    }
+    let peak = pontoon.peak_memory_kib();
+    assert!(peak < 48 * 1024, "the bridge took {peak} KiB");
+    for _ in 0..200 {
+        assert_eq!(slow.reply().len(), "$1000000\r\n".len() + 1_000_002);
+    }
+}
+
+#[test]
+fn beyond_the_limit_a_client_gets_redis_own_error_and_its_place_is_free_again() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "2"]);
+    pontoon.expects("client refused: limits.max_clients is reached");
+    let mut first = pontoon.client();
+    let mut second = pontoon.client();
+    first.expect(&["PING"], "+PONG\r\n");
+    second.expect(&["PING"], "+PONG\r\n");
+    for _ in 0..5 {
+        let mut third = pontoon.client();
+        let _ = third.try_send(&command(&["PING"]));
+        third.expect_next("-ERR max number of clients reached\r\n");
+        third.expect_end();
+    }
+    drop(first);
+    eventually("there is room again", || {
+        pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
+    });
+    second.expect(&["PING"], "+PONG\r\n");
+    assert_eq!(pontoon.log_count("limits.max_clients is reached"), 1, "one line, not one a client");
+}
+
+#[test]
+fn a_lack_of_descriptors_is_survived() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
+    let pontoon = Pontoon::with_descriptors(80, &args);
+    pontoon.expects("fewer open files are allowed");
+    let mut early = pontoon.client();
+    early.expect(&["PING"], "+PONG\r\n");
+    let crowd: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(pontoon.address()).unwrap()).collect();
+    pontoon.wait_for_log("oo many open files");
+    pontoon.expects("oo many open files");
+    early.expect(&["PING"], "+PONG\r\n");
+    for stream in &crowd {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    drop(crowd);
+    eventually("new clients are served again", || {
+        pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
+    });
+}
+
+#[test]
+fn a_writer_that_is_not_read_is_stalled_not_buffered() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let client = pontoon.client();
+    let mut writer = client.writer();
+    redis.pause();
+    writer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let part = command(&["SET", "k", &"v".repeat(1_000_000)]);
+    let started = Instant::now();
+    let mut sent = 0;
+    while writer.write_all(&part).is_ok() && started.elapsed() < Duration::from_secs(20) {
+        sent += 1;
+    }
+    redis.resume();
+    assert!(sent < 60, "{sent} MB were taken from the client");
+    let peak = pontoon.peak_memory_kib();
+    assert!(peak < 32 * 1024, "the bridge took {peak} KiB");
+    thread::yield_now();
+}

@@ -1,1 +1,229 @@
-//! todo
+//! TLS or nothing: what is trusted, what is refused, and what the client is told.
+
+use std::io::{Read, Write};
+
+use crate::harness::{Authority, Fake, Identity, Pontoon, Redis, command, eventually};
+
+/// What a client is answered by a bridge that finds no upstream, and that the connection then ends.
+#[track_caller]
+fn refusal(pontoon: &Pontoon) -> String {
+    let mut client = pontoon.client();
+    let reply = String::from_utf8(client.ask(&["GET", "secret"])).unwrap();
+    client.expect_end();
+    reply
+}
+
+fn redis_with(identity: Identity, authority: &Authority) -> Redis {
+    Redis::with(identity, authority, &[])
+}
+
+#[test]
+fn a_server_of_another_ca_is_refused_with_the_way_out() {
+    let (trusted, other) = (Authority::new(), Authority::new());
+    let identity = other.issue(&["localhost"]);
+    let pin = identity.pin();
+    let redis = redis_with(identity, &other);
+    let pontoon = Pontoon::to(&redis.endpoint(), &trusted);
+    pontoon.expects("TLS handshake with");
+    let expected = format!(
+        "-ERR pontoon: TLS handshake with {} failed: issuer \"CN={}\" unknown: pass the CA that signed it as \
+         --tls-ca-file (tls.ca_files); for a server that you know by its key, --tls-pin {pin}\r\n",
+        redis.endpoint(),
+        other.name
+    );
+    assert_eq!(refusal(&pontoon), expected);
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused_and_both_names_are_told() {
+    let authority = Authority::new();
+    let redis = redis_with(authority.issue(&["cache.example", "*.cache.example"]), &authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    pontoon.expects("certificate is for");
+    assert_eq!(
+        refusal(&pontoon),
+        format!(
+            "-ERR pontoon: TLS handshake with {} failed: certificate is for cache.example, *.cache.example, not for \
+             \"localhost\": dial the endpoint by a name that it holds, or set tls.server_name \
+             (--tls-server-name)\r\n",
+            redis.endpoint()
+        )
+    );
+    let named = Pontoon::with(&redis.endpoint(), &authority, &["--tls-server-name", "cache.example"]);
+    named.client().expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn an_address_is_verified_like_a_name() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let endpoint = format!("127.0.0.1:{}", redis.tls_port);
+    Pontoon::to(&endpoint, &authority).client().expect(&["PING"], "+PONG\r\n");
+    let other = redis_with(authority.issue(&["127.0.0.2"]), &authority);
+    let pontoon = Pontoon::to(&format!("127.0.0.1:{}", other.tls_port), &authority);
+    pontoon.expects("certificate is for 127.0.0.2, not for \"127.0.0.1\"");
+    assert!(refusal(&pontoon).contains("certificate is for 127.0.0.2, not for \"127.0.0.1\""));
+}
+
+#[test]
+fn an_expired_certificate_is_refused_with_its_date() {
+    let authority = Authority::new();
+    let redis = redis_with(authority.issue_expired(&["localhost"]), &authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    pontoon.expects("certificate expired on");
+    let reply = refusal(&pontoon);
+    let start =
+        format!("-ERR pontoon: TLS handshake with {} failed: certificate expired on 20", redis.endpoint());
+    assert!(reply.starts_with(&start), "{reply}");
+    assert!(reply.ends_with("renew it on the server, or set this machine's clock\r\n"), "{reply}");
+}
+
+#[test]
+fn a_self_signed_server_is_refused_without_its_pin_and_accepted_with_it() {
+    let (authority, identity) = (Authority::new(), Identity::self_signed(&["whatever"]));
+    let pin = identity.pin();
+    let redis = redis_with(identity, &authority);
+    let unpinned = Pontoon::to(&redis.endpoint(), &authority);
+    unpinned.expects("TLS handshake with");
+    let reply = refusal(&unpinned);
+    assert!(reply.contains(&format!("--tls-pin {pin}")), "the way out is in the error: {reply}");
+
+    let listen = ["--listen", "127.0.0.1:0"];
+    let pinned = Pontoon::run(&[&["--upstream", &redis.endpoint(), "--tls-pin", &pin][..], &listen].concat());
+    pinned.client().expect(&["PING"], "+PONG\r\n");
+
+    let other = Identity::self_signed(&["x"]).pin();
+    let wrong =
+        Pontoon::run(&[&["--upstream", &redis.endpoint(), "--tls-pin", &other][..], &listen].concat());
+    wrong.expects("no key of the server's chain is pinned");
+    assert!(refusal(&wrong).contains(&format!("its own key is {pin}")));
+}
+
+#[test]
+fn a_pinned_ca_vouches_for_its_servers_by_name() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let run = |endpoint: &str| {
+        Pontoon::run(&["--upstream", endpoint, "--tls-pin", &authority.pin(), "--listen", "127.0.0.1:0"])
+    };
+    run(&redis.endpoint()).client().expect(&["PING"], "+PONG\r\n");
+    let other = redis_with(authority.issue(&["cache.example"]), &authority);
+    let wrong_name = run(&other.endpoint());
+    wrong_name.expects("certificate is for cache.example");
+    assert!(refusal(&wrong_name).contains("not for \"localhost\""));
+}
+
+#[test]
+fn a_pin_beside_a_ca_file_asks_for_both() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pin = Identity::self_signed(&["x"]).pin();
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-pin", &pin]);
+    pontoon.expects("no key of the server's chain is pinned");
+    assert!(refusal(&pontoon).contains("no key of the server's chain is pinned"));
+}
+
+#[test]
+fn skipping_verification_is_possible_loud_and_counted() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let redis = redis_with(other.issue_expired(&["elsewhere"]), &other);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-insecure-skip-verify"]);
+    pontoon.expects("tls.insecure_skip_verify: any certificate is accepted");
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+    assert_eq!(pontoon.metric("pontoon_tls_verification_disabled", ""), 1.0);
+}
+
+#[test]
+fn a_server_that_asks_for_a_client_certificate_gets_it() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let redis = Redis::with(identity, &authority, &["--tls-auth-clients", "yes"]);
+    let client = authority.issue_client();
+    let (cert, key) = (client.cert_file(), client.key_file());
+    let files = ["--tls-cert-file", cert.to_str().unwrap(), "--tls-key-file", key.to_str().unwrap()];
+    Pontoon::with(&redis.endpoint(), &authority, &files).client().expect(&["PING"], "+PONG\r\n");
+
+    let without = Pontoon::to(&redis.endpoint(), &authority);
+    without.expects("certificate");
+    let reply = refusal(&without);
+    assert!(reply.contains("--tls-cert-file") || reply.contains("closed the connection"), "{reply}");
+}
+
+#[test]
+fn an_older_tls_version_than_allowed_is_refused() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let redis = Redis::with(identity, &authority, &["--tls-protocols", "TLSv1.2"]);
+    Pontoon::to(&redis.endpoint(), &authority).client().expect(&["PING"], "+PONG\r\n");
+    let strict = Pontoon::with(&redis.endpoint(), &authority, &["--tls-min-version", "1.3"]);
+    strict.expects("see tls.min_version");
+    assert!(refusal(&strict).contains("speaks no TLS version that we accept: see tls.min_version"));
+}
+
+#[test]
+fn nothing_but_a_client_hello_leaves_for_a_plaintext_server() {
+    let authority = Authority::new();
+    let fake = Fake::start(|mut stream, seen| {
+        let mut buffer = [0; 4096];
+        let n = stream.read(&mut buffer).unwrap();
+        seen.lock().unwrap().extend_from_slice(&buffer[..n]);
+        // As a Redis that found a line end in what it takes for an inline command.
+        stream.write_all(b"-ERR unknown command\r\n").unwrap();
+        if let Ok(n) = stream.read(&mut buffer) {
+            seen.lock().unwrap().extend_from_slice(&buffer[..n]);
+        }
+    });
+    let pontoon = Pontoon::to(&fake.endpoint(), &authority);
+    pontoon.expects("peer does not speak TLS");
+    let reply = refusal(&pontoon);
+    let start =
+        format!("-ERR pontoon: TLS handshake with {} failed: peer does not speak TLS", fake.endpoint());
+    assert!(reply.starts_with(&start), "{reply}");
+    let seen = fake.seen();
+    assert_eq!(seen[..3], [0x16, 3, 1], "a TLS handshake record");
+    assert!(!seen.windows(6).any(|window| window == b"secret"), "no application byte left");
+}
+
+#[test]
+fn sessions_are_resumed_and_a_route_shares_them() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority).ready();
+    for _ in 0..5 {
+        pontoon.client().expect(&["PING"], "+PONG\r\n");
+    }
+    assert!(pontoon.metric("pontoon_tls_handshakes_total", "resumed=\"true\"") >= 4.0);
+    assert!(pontoon.metric("pontoon_tls_handshakes_total", "resumed=\"false\"") <= 2.0);
+}
+
+#[test]
+fn renewed_ca_files_are_taken_over_and_broken_ones_are_not() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let redis = Redis::start(&new);
+    let pontoon = Pontoon::to(&redis.endpoint(), &old);
+    pontoon.expects("TLS handshake with");
+    pontoon.expects("certificates not reloaded, the previous ones stay in use");
+    refusal(&pontoon);
+    std::fs::write(old.file(), "no certificate").unwrap();
+    pontoon.wait_for_log("certificates not reloaded");
+    std::fs::copy(new.file(), old.file()).unwrap();
+    pontoon.wait_for_log("certificates reloaded");
+    eventually("new connections trust the new authority", || {
+        pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
+    });
+    assert!(pontoon.metric("pontoon_tls_reloads_total", "result=\"failed\"") >= 1.0);
+}
+
+#[test]
+fn plaintext_is_spoken_only_where_the_mode_says_so_and_the_log_says_that_too() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let endpoint = format!("localhost:{}", redis.plain_port);
+    let pontoon =
+        Pontoon::run(&["--upstream", &endpoint, "--listen", "127.0.0.1:0", "--tls-mode", "disabled"]);
+    pontoon.expects("traffic leaves in plaintext");
+    let mut client = pontoon.client();
+    client.send(&[command(&["SET", "k", "v"]), command(&["GET", "k"])].concat());
+    client.expect_next("+OK\r\n");
+    client.expect_next("$1\r\nv\r\n");
+}

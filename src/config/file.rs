@@ -19,7 +19,7 @@ pub(super) struct File {
 }
 
 /// How different a name may be from the one that was meant, of at most 1.
-const LIKENESS: f64 = 0.7;
+const LIKENESS: f64 = 0.6;
 
 /// Reads `path`. Problems go to `problems`; what is right is returned nevertheless.
 pub(super) fn read(path: &Path, problems: &mut Problems) -> File {
@@ -163,7 +163,7 @@ impl Walk<'_> {
         known: impl Iterator<Item = S>,
     ) {
         let nearest = known
-            .map(|known| (strsim::jaro_winkler(name, known.as_ref()), known))
+            .map(|known| (strsim::normalized_damerau_levenshtein(last(name), last(known.as_ref())), known))
             .filter(|(likeness, _)| *likeness >= LIKENESS)
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
         let hint = nearest.map_or_else(
@@ -180,6 +180,11 @@ impl Walk<'_> {
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
         format!("{}:{line}:{column}", self.name)
     }
+}
+
+/// A key's own name, without its table's.
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
 }
 
 fn is_section(keys: &[Key], name: &str) -> bool {

@@ -1,15 +1,14 @@
 //! The few frames that pontoon itself sends and receives: greetings, checks, its own errors.
 
 use bytes::{Bytes, BytesMut};
+use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::encode::extend_encode;
-use redis_protocol::resp2::types::BytesFrame as Resp2;
-use redis_protocol::resp3::decode::complete::decode;
-use redis_protocol::resp3::types::OwnedFrame as Resp3;
+use redis_protocol::resp2::types::{BytesFrame, OwnedFrame};
 
 /// What Redis says to a client beyond its limit (`networking.c`), to the byte.
 pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
-/// A reply to a command of pontoon's own.
+/// A reply to a command of pontoon's own, which are sent before any HELLO: in RESP2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Text of any type.
@@ -33,9 +32,10 @@ pub fn error_reply(text: &str) -> Vec<u8> {
 
 /// A command as a client sends it.
 pub fn encode_command(words: &[&str]) -> Vec<u8> {
-    let words = words.iter().map(|word| Resp2::BulkString(Bytes::copy_from_slice(word.as_bytes()))).collect();
+    let words =
+        words.iter().map(|word| BytesFrame::BulkString(Bytes::copy_from_slice(word.as_bytes()))).collect();
     let mut bytes = BytesMut::new();
-    extend_encode(&mut bytes, &Resp2::Array(words), false)
+    extend_encode(&mut bytes, &BytesFrame::Array(words), false)
         .expect("a growing buffer holds any array of strings");
     bytes.to_vec()
 }
@@ -48,12 +48,10 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
         Ok(None) => Ok(None),
         Ok(Some((frame, length))) => {
             let answer = match frame {
-                Resp3::SimpleString { data, .. } | Resp3::BlobString { data, .. } => Answer::Text(text(data)),
-                Resp3::VerbatimString { data, .. } => Answer::Text(text(data)),
-                Resp3::SimpleError { data, .. } => Answer::Error(data),
-                Resp3::BlobError { data, .. } => Answer::Error(text(data)),
-                Resp3::Number { data, .. } => Answer::Number(data),
-                _ => Answer::Other,
+                OwnedFrame::SimpleString(data) | OwnedFrame::BulkString(data) => Answer::Text(text(data)),
+                OwnedFrame::Error(text) => Answer::Error(text),
+                OwnedFrame::Integer(number) => Answer::Number(number),
+                OwnedFrame::Array(_) | OwnedFrame::Null => Answer::Other,
             };
             Ok(Some((answer, length)))
         }

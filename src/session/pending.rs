@@ -236,3 +236,135 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::scanner::Confirmed;
+
+    fn subscribe(count: u32) -> Request {
+        Request::Subscribe { kind: Subscription::Channel, count }
+    }
+
+    fn confirmed(kind: Subscription) -> Reply {
+        Reply::Push(Some(Confirmed::Subscribe(kind)))
+    }
+
+    fn resp3() -> Pending {
+        let mut pending = Pending::default();
+        pending.request(Request::Hello(Some(3)));
+        pending.reply(Reply::Other);
+        pending
+    }
+
+    #[test]
+    fn each_request_is_answered_by_one_reply() {
+        let mut pending = Pending::default();
+        for _ in 0..1000 {
+            pending.request(Request::Plain);
+        }
+        pending.request(Request::Blocking);
+        for left in (1..=1000).rev() {
+            assert!(!pending.is_blocked());
+            pending.reply(Reply::Other);
+            assert_eq!(pending.count(), left);
+        }
+        assert!(pending.is_blocked());
+        pending.reply(Reply::Error);
+        assert_eq!((pending.count(), pending.opaque()), (0, None));
+    }
+
+    #[test]
+    fn in_resp3_a_subscription_is_answered_by_as_many_pushes_and_messages_answer_nothing() {
+        let mut pending = resp3();
+        pending.request(subscribe(2));
+        pending.request(Request::Plain);
+        pending.reply(confirmed(Subscription::Channel));
+        pending.reply(Reply::Push(None));
+        assert_eq!(pending.count(), 2);
+        pending.reply(confirmed(Subscription::Channel));
+        assert_eq!(pending.count(), 1);
+        pending.reply(confirmed(Subscription::Pattern));
+        pending.reply(Reply::Other);
+        pending.reply(Reply::Push(None));
+        assert_eq!((pending.count(), pending.opaque()), (0, None));
+    }
+
+    #[test]
+    fn a_refused_subscription_is_answered_by_its_error() {
+        let mut pending = resp3();
+        pending.request(subscribe(3));
+        pending.reply(Reply::Error);
+        assert_eq!(pending.count(), 0);
+    }
+
+    #[test]
+    fn unsubscribing_from_all_is_answered_by_the_first_push() {
+        let mut pending = resp3();
+        pending.request(Request::Unsubscribe { kind: Subscription::Shard, count: 0 });
+        pending.reply(Reply::Push(Some(Confirmed::Unsubscribe(Subscription::Shard))));
+        assert_eq!((pending.count(), pending.opaque()), (0, None));
+    }
+
+    #[test]
+    fn a_subscription_in_resp2_or_before_the_version_is_known_makes_opaque() {
+        let mut pending = Pending::default();
+        pending.request(subscribe(1));
+        assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
+        let mut pending = Pending::default();
+        pending.request(Request::Hello(Some(3)));
+        pending.request(subscribe(1));
+        assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
+        let mut pending = resp3();
+        pending.request(Request::Reset);
+        pending.reply(Reply::Other);
+        pending.request(subscribe(1));
+        assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
+    }
+
+    #[test]
+    fn a_refused_hello_changes_nothing() {
+        let mut pending = Pending::default();
+        pending.request(Request::Hello(Some(3)));
+        pending.reply(Reply::Error);
+        pending.request(subscribe(1));
+        assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
+    }
+
+    #[test]
+    fn what_cannot_be_counted_makes_opaque_and_its_reason_stays() {
+        for (request, reason) in [
+            (Request::Monitor, Opaque::Monitor),
+            (Request::ReplyMode(ReplyMode::Off), Opaque::ReplyMode),
+            (Request::ReplyMode(ReplyMode::Skip), Opaque::ReplyMode),
+            (Request::Replication, Opaque::Replication),
+            (Request::Unknown, Opaque::Unrecognized),
+        ] {
+            let mut pending = Pending::default();
+            pending.request(Request::Plain);
+            pending.request(request);
+            pending.request(Request::Plain);
+            pending.reply(Reply::Other);
+            assert_eq!((pending.opaque(), pending.count()), (Some(reason), 0));
+        }
+    }
+
+    #[test]
+    fn a_reply_that_nothing_asked_for_makes_opaque_and_a_push_does_not() {
+        let mut pending = Pending::default();
+        pending.reply(Reply::Push(None));
+        assert_eq!(pending.opaque(), None);
+        pending.reply(Reply::Error);
+        assert_eq!(pending.opaque(), Some(Opaque::Unsolicited));
+    }
+
+    #[test]
+    fn a_pipeline_of_alternating_kinds_is_not_kept_account_of_without_end() {
+        let mut pending = Pending::default();
+        for _ in 0..100_000 {
+            pending.request(Request::Plain);
+            pending.request(Request::Blocking);
+        }
+        assert_eq!(pending.opaque(), Some(Opaque::Overflow));
+    }
+}

@@ -23,6 +23,7 @@ use crate::drain::Drain;
 use crate::metrics::RouteMetrics;
 use crate::resp::scanner::{Event, ReplyScanner, RequestScanner};
 use crate::tls::channel::Channel;
+use crate::tls::explain;
 use crate::upstream::Connection;
 
 /// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
@@ -242,7 +243,7 @@ impl<'a> Relay<'a> {
                 match channel.decrypt(&mut scratch.received[..kept + n], &mut scratch.reply, &mut answer) {
                     Ok(decrypted) if decrypted.closed => self.upstream_ended = Some(None),
                     Ok(_) => {}
-                    Err(error) => self.upstream_ended = Some(Some(error.to_string())),
+                    Err(error) => self.upstream_ended = Some(Some(explain(&error))),
                 }
                 if !answer.is_empty() && self.to_upstream.send(cx, &mut self.upstream, &answer).is_err() {
                     self.upstream_takes_no_more();

@@ -242,6 +242,3 @@ fn default_roots() -> (RootCertStore, String) {
     let count = roots.len();
     (roots, format!("{count} built-in Mozilla roots"))
 }
-
-#[cfg(test)]
-mod tests;

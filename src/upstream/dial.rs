@@ -87,8 +87,8 @@ impl Remote {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                turn.failed(&error);
                 self.report(&error);
+                turn.failed(&error);
                 Err(error)
             }
         }

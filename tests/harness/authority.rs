@@ -15,6 +15,7 @@ use tempfile::TempDir;
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
+    pub name: String,
 }
 
 /// A certificate with its key, in a directory of its own.
@@ -28,11 +29,12 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test CA");
+        let name = format!("test CA {:08x}", fastrand::u32(..));
+        params.distinguished_name.push(DnType::CommonName, &name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { issuer, directory }
+        Self { issuer, directory, name }
     }
 
     /// The certificate, for `--tls-ca-file`.

@@ -13,6 +13,7 @@ pub struct Redis {
     identity: Identity,
     directory: TempDir,
     options: Vec<String>,
+    authority: Option<Authority>,
     pub plain_port: u16,
     pub tls_port: u16,
 }
@@ -29,7 +30,7 @@ impl Redis {
         let directory = tempfile::tempdir().unwrap();
         let (plain_port, tls_port) = (free_port(), free_port());
         let process = spawn(&identity, &directory, &options, plain_port, tls_port);
-        let mut redis = Self { process, identity, directory, options, plain_port, tls_port };
+        let mut redis = Self { process, identity, directory, options, authority: None, plain_port, tls_port };
         // Another process may take a free port before Redis does.
         for _ in 0..20 {
             if redis.is_up() {
@@ -42,6 +43,11 @@ impl Redis {
                 spawn(&redis.identity, &redis.directory, &redis.options, redis.plain_port, redis.tls_port);
         }
         panic!("redis-server did not start");
+    }
+
+    /// Keeps the authority's files for as long as it runs.
+    pub fn keep(&mut self, authority: Authority) {
+        self.authority = Some(authority);
     }
 
     /// `host:port` of the TLS side.

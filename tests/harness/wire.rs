@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use redis_protocol::resp3::decode::complete::decode;
+use pontoon::resp::scanner::{Event, ReplyScanner};
 
 use super::PATIENCE;
 
@@ -96,8 +96,11 @@ impl Wire {
     /// The next frame; `None`: the connection ended before it was whole.
     pub fn try_reply(&mut self) -> Option<Vec<u8>> {
         loop {
-            if let Some((_, length)) = decode(&self.received).unwrap() {
-                return Some(self.received.drain(..length).collect());
+            let (length, event) = ReplyScanner::default().next(&self.received);
+            match event {
+                Event::Frame => return Some(self.received.drain(..length).collect()),
+                Event::NeedMore => {}
+                Event::Malformed => panic!("no RESP: {:?}", String::from_utf8_lossy(&self.received)),
             }
             if self.fill() == 0 {
                 return None;

@@ -1,0 +1,97 @@
+//! The house has floors: a module imports only from floors below its own, and from its own children.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Each module's floor, as `lib.rs` and CONTRIBUTING.md tell it.
+const FLOORS: &[(&str, u8)] = &[
+    ("main", 8),
+    ("cli", 8),
+    ("commands", 8),
+    ("app", 7),
+    ("config", 6),
+    ("admin", 6),
+    ("listener", 5),
+    ("session", 4),
+    ("upstream", 2),
+    ("tls", 1),
+    ("resolve", 1),
+    ("telemetry", 1),
+    ("resp", 0),
+    ("endpoint", 0),
+    ("drain", 0),
+    ("metrics", 0),
+    ("workers", 0),
+];
+
+fn floor(module: &str) -> Option<u8> {
+    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
+}
+
+fn sources(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Modules that a source names as `crate::module`, alone or in braces.
+fn imports(source: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in source.match_indices("crate::") {
+        let rest = &source[at + "crate::".len()..];
+        let names = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or("").split(',').collect(),
+            None => vec![rest],
+        };
+        for name in names {
+            let word: String =
+                name.trim_start().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            if !word.is_empty() {
+                found.insert(word);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_from_floors_below_their_own() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut breaches = Vec::new();
+    for file in files {
+        let relative = file.strip_prefix(&src).unwrap();
+        let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if matches!(module.as_str(), "lib" | "floors") {
+            continue;
+        }
+        let Some(own) = floor(&module) else {
+            breaches
+                .push(format!("{module} has no floor: give it one here, in lib.rs and in CONTRIBUTING.md"));
+            continue;
+        };
+        for import in imports(&fs::read_to_string(&file).unwrap()) {
+            // The top floor is one flat: the command line calls the commands.
+            let allowed = import == module || own == 8 || floor(&import).is_some_and(|other| other < own);
+            if !allowed {
+                breaches.push(format!("{}: imports {import}", relative.display()));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "{breaches:#?}");
+}
+
+#[test]
+fn imports_are_found_alone_and_in_braces() {
+    let source =
+        "use crate::tls::Tls;\nuse crate::{listener, session::End};\nlet x = crate::resp::replies::encode;";
+    let found: Vec<String> = imports(source).into_iter().collect();
+    assert_eq!(found, ["listener", "resp", "session", "tls"]);
+}

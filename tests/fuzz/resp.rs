@@ -1,0 +1,8 @@
+//! The modules under test, where they are.
+
+#[path = "../../src/resp/commands.rs"]
+pub mod commands;
+#[path = "../../src/resp/header.rs"]
+mod header;
+#[path = "../../src/resp/scanner.rs"]
+pub mod scanner;
