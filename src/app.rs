@@ -213,7 +213,7 @@ impl BoundRoute {
             return Err(problems);
         }
         let metrics = Arc::new(RouteMetrics::new(name));
-        let upstream = Arc::new(Upstream::new(name, &route.upstream, tls.clone(), &metrics));
+        let upstream = Arc::new(Upstream::new(name, &route.upstream, tls.as_ref(), &metrics));
         Ok(Self { route, listeners, tls, metrics, upstream })
     }
 

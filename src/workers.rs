@@ -15,7 +15,7 @@ const BLOCKING_THREADS: usize = 16;
 
 /// The threads. Dropping them without [`join`](Workers::join) ends them at once.
 pub struct Workers {
-    workers: Vec<Worker>,
+    threads: Vec<Worker>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -31,7 +31,7 @@ impl Workers {
     /// Starts `count` threads.
     pub fn start(count: NonZeroUsize) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let mut started = Self { workers: Vec::new(), tracker: TaskTracker::new(), stop: stop.clone() };
+        let mut started = Self { threads: Vec::new(), tracker: TaskTracker::new(), stop: stop.clone() };
         for number in 0..count.get() {
             let runtime = runtime::Builder::new_current_thread()
                 .enable_io()
@@ -45,7 +45,7 @@ impl Workers {
                 // A name lookup still under way must not hold up the end.
                 runtime.shutdown_background();
             })?;
-            started.workers.push(Worker {
+            started.threads.push(Worker {
                 runtime: handle,
                 load: Arc::new(AtomicUsize::new(0)),
                 thread: Some(thread),
@@ -57,7 +57,7 @@ impl Workers {
     /// Runs `task` on the thread that owns the fewest.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let worker = self
-            .workers
+            .threads
             .iter()
             .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
             .expect("there is at least one worker: the count is not zero");
@@ -78,7 +78,7 @@ impl Workers {
     /// Ends the threads and what they still run.
     pub fn join(mut self) {
         self.stop.cancel();
-        for worker in &mut self.workers {
+        for worker in &mut self.threads {
             if let Some(thread) = worker.thread.take() {
                 let _ = thread.join();
             }

@@ -62,7 +62,7 @@ fn every_waiting_client_is_answered_while_a_dead_endpoint_is_not_hammered() {
     let fake = Fake::start(|_, _| {});
     let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "2s"]);
     pontoon.expects("TLS handshake with");
-    eventually("the first failure", || pontoon.metric("pontoon_upstream_connect_errors_total", "") >= 1.0);
+    eventually("the first failure", || pontoon.metric("pontoon_upstream_connect_errors_total", "") >= 1);
     let before = fake.accepted();
     let mut clients: Vec<_> = (0..200).map(|_| pontoon.client()).collect();
     for client in &mut clients {
@@ -102,7 +102,7 @@ fn no_more_handshakes_are_in_flight_than_allowed() {
     let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--handshakes", "3"]);
     let clients: Vec<_> = (0..50).map(|_| pontoon.client()).collect();
     eventually("all are connected", || {
-        pontoon.metric("pontoon_upstream_connections", "state=\"active\"") >= clients.len() as f64
+        pontoon.metric("pontoon_upstream_connections", "state=\"active\"") >= clients.len() as u64
     });
     let most = *most.lock().unwrap();
     assert!((1..=3).contains(&most), "{most} handshakes at once");

@@ -37,15 +37,15 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
 
 async fn check(route: Route, offline: bool, report: &mut Report) {
     let listen: Vec<String> = route.listener.listen.iter().map(ToString::to_string).collect();
-    report.ok("config", None, format!("listen {}", listen.join(", ")));
+    report.ok("config", None, &format!("listen {}", listen.join(", ")));
     let tls = match route.upstream.tls.mode {
         tls::Mode::Disabled => None,
         tls::Mode::Required => match Tls::load(&route.upstream.tls) {
             Ok(tls) => {
-                report.ok("tls files", None, tls.describe());
+                report.ok("tls files", None, &tls.describe());
                 Some(std::sync::Arc::new(tls))
             }
-            Err(error) => return report.failed("tls files", error.to_string()),
+            Err(error) => return report.failed("tls files", &error.to_string()),
         },
     };
     if offline {
@@ -57,7 +57,7 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
     // Each endpoint on its own: the second must be known to work before the first one fails.
     for endpoint in endpoints {
         let settings = crate::upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
-        let upstream = Upstream::new(&route.name, &settings, tls.clone(), &metrics);
+        let upstream = Upstream::new(&route.name, &settings, tls.as_ref(), &metrics);
         match upstream.connect().await {
             Ok(connection) => {
                 reached = true;
@@ -65,7 +65,7 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
             }
             Err(error) => {
                 for attempt in error.attempts {
-                    report.failed(attempt.stage.label(), attempt.to_string());
+                    report.failed(attempt.stage.label(), &attempt.to_string());
                 }
             }
         }
@@ -85,7 +85,7 @@ async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Re
             Stage::Tls => connection.tls_details().unwrap_or_default(),
             Stage::Greeting | Stage::Queue => "CLIENT SETINFO, CLIENT SETNAME".into(),
         };
-        report.ok(stage.label(), Some(took), detail);
+        report.ok(stage.label(), Some(took), &detail);
     }
     let started = Instant::now();
     let answers = tokio::time::timeout(deadline, async {
@@ -95,21 +95,21 @@ async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Re
         ])
     });
     match answers.await {
-        Err(_) => report.failed("ping", format!("no answer within {}", humantime::format_duration(deadline))),
-        Ok(Err(cause)) => report.failed("ping", cause.to_string()),
+        Err(_) => {
+            report.failed("ping", &format!("no answer within {}", humantime::format_duration(deadline)))
+        }
+        Ok(Err(cause)) => report.failed("ping", &cause.to_string()),
         Ok(Ok([ping, info])) => {
             let took = Some(started.elapsed());
             match ping {
-                Answer::Text(text) => report.ok("ping", took, text),
+                Answer::Text(text) => report.ok("ping", took, &text),
                 // It answers, and wants credentials that the clients bring.
-                Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, text),
-                Answer::Error(text) => report.failed("ping", text),
-                Answer::Number(_) | Answer::Other => {
-                    report.failed("ping", "an answer of another type".into())
-                }
+                Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, &text),
+                Answer::Error(text) => report.failed("ping", &text),
+                Answer::Number(_) | Answer::Other => report.failed("ping", "an answer of another type"),
             }
             if let Answer::Text(info) = info {
-                report.ok("server", None, engine(&info));
+                report.ok("server", None, &engine(&info));
             }
         }
     }
@@ -138,13 +138,13 @@ struct Report {
 }
 
 impl Report {
-    fn ok(&mut self, step: &str, took: Option<Duration>, detail: String) {
-        self.line(step, "ok", took, &detail);
+    fn ok(&mut self, step: &str, took: Option<Duration>, detail: &str) {
+        self.line(step, "ok", took, detail);
     }
 
-    fn failed(&mut self, step: &str, detail: String) {
+    fn failed(&mut self, step: &str, detail: &str) {
         self.ok = false;
-        self.line(step, "failed", None, &detail);
+        self.line(step, "failed", None, detail);
     }
 
     #[expect(clippy::print_stdout, reason = "the report is what the command is for")]

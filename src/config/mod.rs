@@ -67,14 +67,14 @@ impl Config {
                 }
             }
         }
-        validate::validate(file.global, file.routes, problems)
+        validate::validate(&file.global, &file.routes, problems)
     }
 
     /// A configuration from a file's text; `name` is for messages.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let file = file::parse(name, text, &mut problems);
-        validate::validate(file.global, file.routes, problems)
+        validate::validate(&file.global, &file.routes, problems)
     }
 }
 

@@ -77,7 +77,7 @@ fn what_would_be_ignored_is_refused() {
     let text = "[[route]]\nupstream = \"rediss://x\"\ntls.mode = \"disabled\"\ntls.pins = [\"x\"]\n";
     let problems = Config::from_toml("f", text).unwrap_err().to_string();
     assert!(
-        problems.contains("f:4:1: tls.pins: tls.pins means nothing where tls.mode is \"disabled\""),
+        problems.contains("f:4:13: tls.pins: means nothing where tls.mode is \"disabled\""),
         "{problems}"
     );
     assert!(problems.contains("\"rediss://x\" asks for TLS, and tls.mode is \"disabled\""), "{problems}");

@@ -24,19 +24,19 @@ const MOST_WORKERS: usize = 4;
 
 /// Checks everything, and adds to `problems`; none in the end means a [`Config`].
 pub(super) fn validate(
-    global: Values,
-    routes: Vec<(String, Values)>,
+    global: &Values,
+    routes: &[(String, Values)],
     problems: Problems,
 ) -> Result<Config, Problems> {
     let mut check = Check { problems };
     let several = routes.len() > 1;
     let routes: Vec<Route> =
-        routes.into_iter().filter_map(|(place, values)| check.route(&place, &values, several)).collect();
+        routes.iter().filter_map(|(place, values)| check.route(place, values, several)).collect();
     if routes.is_empty() && check.problems.0.is_empty() {
         check.problems.add("[[route]]", "there is none: at least one is needed");
     }
     check.no_duplicates(&routes);
-    let config = check.global(&global, routes);
+    let config = check.global(global, routes);
     if check.problems.0.is_empty() { Ok(config) } else { Err(check.problems) }
 }
 
@@ -205,14 +205,11 @@ impl Check {
             self.choice(values, "tls.mode", &[("required", Mode::Required), ("disabled", Mode::Disabled)]);
         let mode = mode.unwrap_or_default();
         if mode == Mode::Disabled {
-            for (path, given) in
+            for (_, given) in
                 values.iter().filter(|(path, _)| path.starts_with("tls.") && **path != "tls.mode")
             {
                 if let Some(given) = given.first() {
-                    self.problems.add(
-                        &given.place,
-                        format!("{path} means nothing where tls.mode is \"disabled\": drop it"),
-                    );
+                    self.problems.add(&given.place, "means nothing where tls.mode is \"disabled\": drop it");
                 }
             }
         }

@@ -49,6 +49,15 @@ pub(super) enum Ended {
     Idle,
 }
 
+/// How the upstream ended: the error that said so, if one did.
+struct Loss(Option<String>);
+
+impl Loss {
+    fn of(error: &impl std::error::Error) -> Self {
+        Self(Some(error.to_string()))
+    }
+}
+
 /// The two sides and what is known of them.
 pub(super) struct Relay<'a> {
     client: ClientStream,
@@ -63,8 +72,8 @@ pub(super) struct Relay<'a> {
     client_sends: bool,
     /// The upstream takes bytes.
     upstream_takes: bool,
-    /// `Some`: the upstream sends no more; the error that said so, if one did.
-    upstream_ended: Option<Option<String>>,
+    /// `Some`: the upstream sends no more.
+    upstream_ended: Option<Loss>,
     drain: &'a Drain,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -147,10 +156,7 @@ impl<'a> Relay<'a> {
                 let replies = self.pump_replies(cx, scratch);
                 Ok::<bool, io::Error>(requests? | replies?)
             });
-            let moved = match moved {
-                Ok(moved) => moved,
-                Err(_) => return Poll::Ready(Ended::Client),
-            };
+            let Ok(moved) = moved else { return Poll::Ready(Ended::Client) };
             if let Some(ended) = self.ended() {
                 return Poll::Ready(ended);
             }
@@ -199,7 +205,7 @@ impl<'a> Relay<'a> {
             Some(channel) => match channel.encrypt(&scratch.request[..n], &mut scratch.sealed) {
                 Ok(sealed) => &scratch.sealed[..sealed],
                 Err(error) => {
-                    self.upstream_ended = Some(Some(error.to_string()));
+                    self.upstream_ended = Some(Loss::of(&error));
                     return Ok(true);
                 }
             },
@@ -226,12 +232,12 @@ impl<'a> Relay<'a> {
         };
         let n = match received {
             Ok(0) => {
-                self.upstream_ended = Some(None);
+                self.upstream_ended = Some(Loss(None));
                 return Ok(true);
             }
             Ok(n) => n,
             Err(error) => {
-                self.upstream_ended = Some(Some(error.to_string()));
+                self.upstream_ended = Some(Loss::of(&error));
                 return Ok(true);
             }
         };
@@ -241,9 +247,9 @@ impl<'a> Relay<'a> {
                 scratch.reply.clear();
                 let mut answer = Vec::new();
                 match channel.decrypt(&mut scratch.received[..kept + n], &mut scratch.reply, &mut answer) {
-                    Ok(decrypted) if decrypted.closed => self.upstream_ended = Some(None),
+                    Ok(decrypted) if decrypted.closed => self.upstream_ended = Some(Loss(None)),
                     Ok(_) => {}
-                    Err(error) => self.upstream_ended = Some(Some(explain(&error))),
+                    Err(error) => self.upstream_ended = Some(Loss(Some(explain(&error)))),
                 }
                 if !answer.is_empty() && self.to_upstream.send(cx, &mut self.upstream, &answer).is_err() {
                     self.upstream_takes_no_more();
@@ -347,7 +353,7 @@ impl<'a> Relay<'a> {
         if !self.to_client.is_empty() {
             return None;
         }
-        if let Some(why) = &self.upstream_ended {
+        if let Some(Loss(why)) = &self.upstream_ended {
             let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();
             let unanswered = if placeable { self.pending.count() } else { 0 };
             return Some(Ended::Upstream { unanswered, why: why.clone() });

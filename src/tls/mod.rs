@@ -8,6 +8,7 @@ mod files;
 mod pin;
 mod verify;
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -181,13 +182,13 @@ impl Tls {
         };
         let mut text = format!("required, {version}, trust: {}", self.current.load().trust);
         if !self.settings.pins.is_empty() {
-            text += &format!(", {} pinned", self.settings.pins.len());
+            let _ = write!(text, ", {} pinned", self.settings.pins.len());
         }
         if self.settings.client_auth.is_some() {
             text += ", client certificate";
         }
         if let Some(name) = &self.settings.server_name {
-            text += &format!(", server name {}", name.to_str());
+            let _ = write!(text, ", server name {}", name.to_str());
         }
         text
     }

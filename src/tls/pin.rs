@@ -1,4 +1,4 @@
-//! Key pins: the SHA-256 of a certificate's SubjectPublicKeyInfo, in base64, as in
+//! Key pins: the SHA-256 of a certificate's `SubjectPublicKeyInfo`, in base64, as in
 //! [RFC 7469](https://www.rfc-editor.org/rfc/rfc7469#section-2.4).
 
 use std::fmt;
@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo.
+/// SHA-256 of a certificate's `SubjectPublicKeyInfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin([u8; 32]);
 

@@ -51,7 +51,7 @@ impl Connection {
             None => self.stream.write_all(bytes).await,
             Some(channel) => {
                 let mut sealed = vec![0; sealed_len(bytes.len())];
-                let n = channel.encrypt(bytes, &mut sealed).map_err(tls_error)?;
+                let n = channel.encrypt(bytes, &mut sealed).map_err(|error| tls_error(&error))?;
                 self.stream.write_all(&sealed[..n]).await
             }
         }
@@ -71,8 +71,9 @@ impl Connection {
                 return Ok(false);
             }
             let mut answer = Vec::new();
-            let decrypted =
-                channel.decrypt(&mut buffer[..kept + n], &mut self.unread, &mut answer).map_err(tls_error)?;
+            let decrypted = channel
+                .decrypt(&mut buffer[..kept + n], &mut self.unread, &mut answer)
+                .map_err(|error| tls_error(&error))?;
             self.stream.write_all(&answer).await?;
             // A record of TLS' own, a ticket say, carries no bytes of the upstream's.
             if self.unread.len() > before || decrypted.closed {
@@ -82,6 +83,6 @@ impl Connection {
     }
 }
 
-fn tls_error(error: rustls::Error) -> io::Error {
-    io::Error::other(tls::explain(&error))
+fn tls_error(error: &rustls::Error) -> io::Error {
+    io::Error::other(tls::explain(error))
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::error::ConnectError;
 
 /// The first pause is chosen at random up to this, and the bound doubles with each failure
-/// (["full jitter"](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
+/// ([full jitter](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bound stops growing here, well inside the default deadline: a waiting client sees an attempt.

@@ -46,12 +46,9 @@ impl Greeting {
         let sent = connection.send(&hello).await;
         let mut last_words = None;
         for number in 0..expected {
-            let answer = match next_answer(connection).await? {
-                Some(answer) => answer,
-                None => {
-                    sent?;
-                    return Err(last_words.map_or(Cause::Closed, Cause::Refused));
-                }
+            let Some(answer) = next_answer(connection).await? else {
+                sent?;
+                return Err(last_words.map_or(Cause::Closed, Cause::Refused));
             };
             if let Answer::Error(words) = answer {
                 // "unknown subcommand", and from 6.0 on "Unknown subcommand or wrong number of arguments".
@@ -77,10 +74,9 @@ pub(super) async fn next_answer(connection: &mut Connection) -> Result<Option<An
         }
         match connection.receive().await {
             Ok(true) => {}
-            Ok(false) => return Ok(None),
-            // What arrived before a reset has been read; the reset itself is the end.
             Err(error) if connection.unread.is_empty() => return Err(error.into()),
-            Err(_) => return Ok(None),
+            // What arrived before a reset has been read; the reset itself is the end.
+            Ok(false) | Err(_) => return Ok(None),
         }
     }
 }

@@ -56,11 +56,16 @@ const RECENT: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// Prepares the way; nothing is dialled yet. `tls`: `None` for plaintext.
-    pub fn new(route: &str, settings: &Settings, tls: Option<Arc<Tls>>, metrics: &Arc<RouteMetrics>) -> Self {
+    pub fn new(
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
         let remotes = settings
             .endpoints
             .iter()
-            .map(|endpoint| Remote::new(route, endpoint.clone(), settings, tls.clone(), Arc::clone(metrics)))
+            .map(|endpoint| Remote::new(route, endpoint.clone(), settings, tls.cloned(), Arc::clone(metrics)))
             .collect();
         Self { remotes, connect_timeout: settings.connect_timeout, last_reached: Mutex::default() }
     }

@@ -1,6 +1,6 @@
 //! Certificates, made when needed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -106,10 +106,6 @@ impl Identity {
 
     pub fn key_file(&self) -> PathBuf {
         self.directory.path().join("key.pem")
-    }
-
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
     }
 
     /// SPKI pin of the key.

@@ -161,14 +161,14 @@ impl Pontoon {
     }
 
     /// A metric's value, summed over all label sets that hold `labels`; 0 where there is none.
-    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+    pub fn metric(&self, name: &str, labels: &str) -> u64 {
         let (_, text) = self.get("/metrics");
         text.lines()
             .filter(|line| {
                 line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
                     && line.contains(labels)
             })
-            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
             .sum()
     }
 

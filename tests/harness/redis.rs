@@ -81,12 +81,6 @@ impl Redis {
         kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
     }
 
-    /// How many clients it has, ours that asks not counted.
-    pub fn clients(&self) -> usize {
-        let list = self.direct().ask(&["CLIENT", "LIST"]);
-        String::from_utf8_lossy(&list).matches("id=").count() - 1
-    }
-
     fn is_up(&mut self) -> bool {
         let port = self.plain_port;
         let mut up = false;

@@ -154,7 +154,7 @@ impl Wire {
 
     /// Reads some; 0 at the end, and when the connection was reset.
     fn fill(&mut self) -> usize {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = vec![0; 64 * 1024];
         let read = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(&mut buffer),
             Stream::Unix(stream) => stream.read(&mut buffer),

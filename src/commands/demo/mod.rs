@@ -52,9 +52,11 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
     let config = format!(
         "[admin]\nlisten = \"off\"\n\
          [[route]]\nname = \"demo\"\nlisten = \"127.0.0.1:0\"\nupstream = \"localhost:{port}\"\n\
-         tls.ca_files = {ca_file:?}\nlimits.max_clients = 100\n\
+         tls.ca_files = \"{}\"\nlimits.max_clients = 100\n\
          [[route]]\nname = \"wrong-ca\"\nlisten = \"127.0.0.1:0\"\nupstream = \"localhost:{port}\"\n\
-         tls.ca_files = {other_file:?}\nlimits.max_clients = 100\n"
+         tls.ca_files = \"{}\"\nlimits.max_clients = 100\n",
+        ca_file.display(),
+        other_file.display()
     );
     let config = Config::from_toml("demo", &config)?;
     let app = App::bind(config, metrics::install()?).map_err(super::run::NotStarted)?;
