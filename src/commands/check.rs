@@ -96,7 +96,7 @@ async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Re
     });
     match answers.await {
         Err(_) => {
-            report.failed("ping", &format!("no answer within {}", humantime::format_duration(deadline)))
+            report.failed("ping", &format!("no answer within {}", humantime::format_duration(deadline)));
         }
         Ok(Err(cause)) => report.failed("ping", &cause.to_string()),
         Ok(Ok([ping, info])) => {

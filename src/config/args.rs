@@ -62,10 +62,10 @@ pub(super) fn read(matches: &ArgMatches) -> Line {
         global: values(matches, GLOBAL),
         route: values(matches, ROUTE),
     };
-    if !given.global.contains_key("log.level") {
-        if let Some(level) = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty()) {
-            given.global.insert("log.level", vec![Given { place: "RUST_LOG".into(), text: level }]);
-        }
+    if !given.global.contains_key("log.level")
+        && let Some(level) = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty())
+    {
+        given.global.insert("log.level", vec![Given { place: "RUST_LOG".into(), text: level }]);
     }
     given
 }

@@ -60,7 +60,7 @@ impl Walk<'_> {
             let place = self.place(key.span().start);
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("route", DeValue::Array(routes)) => {
-                    for route in routes.iter() {
+                    for route in routes {
                         let place = self.place(route.span().start);
                         match route.get_ref() {
                             DeValue::Table(route) => {
@@ -129,7 +129,7 @@ impl Walk<'_> {
             (Kind::Switch, DeValue::Boolean(switch)) => Some(vec![given(place, &switch.to_string())]),
             (Kind::List, DeValue::Array(items)) => {
                 let mut all = Vec::new();
-                for item in items.iter() {
+                for item in items {
                     let place = self.place(item.span().start);
                     match item.get_ref() {
                         DeValue::String(text) => all.push(given(&place, text)),

@@ -341,10 +341,10 @@ impl<'a> Relay<'a> {
     fn account(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner, &ReplyScanner)) {
         let before = self.pending.opaque();
         book(&mut self.pending, &self.requests, &self.replies);
-        if before.is_none() {
-            if let Some(reason) = self.pending.opaque() {
-                self.metrics.opaque(reason.label());
-            }
+        if before.is_none()
+            && let Some(reason) = self.pending.opaque()
+        {
+            self.metrics.opaque(reason.label());
         }
     }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+};
 use rustls::{ClientConfig, CommonState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -158,16 +160,17 @@ impl Channel {
 
     /// Encrypts the alert that says "no more from me" into `out`.
     pub fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, rustls::Error> {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method's lifetimes are not general enough"
+        )]
         self.write(out, |traffic, out| traffic.queue_close_notify(out))
     }
 
     fn write(
         &mut self,
         out: &mut [u8],
-        seal: impl FnOnce(
-            &mut rustls::unbuffered::WriteTraffic<'_, ClientConnectionData>,
-            &mut [u8],
-        ) -> Result<usize, EncryptError>,
+        seal: impl FnOnce(&mut WriteTraffic<'_, ClientConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<usize, rustls::Error> {
         self.usable()?;
         let mut written = 0;
@@ -208,11 +211,10 @@ impl Channel {
 
     /// Appends the alert that an error left behind, if it did. Only then rustls looks at no input.
     fn alert(&mut self, out: &mut Vec<u8>) {
-        if self.tls.wants_write() {
-            if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state
-            {
-                encode(&mut data, out);
-            }
+        if self.tls.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state
+        {
+            encode(&mut data, out);
         }
     }
 

@@ -85,10 +85,11 @@ impl Gate {
         loop {
             let wake_at = {
                 let mut state = self.state();
-                if state.generation != arrived && state.retry_at.is_some() {
-                    if let Some(error) = &state.last_error {
-                        return Err(NoTurn::Failed(Arc::clone(error)));
-                    }
+                if state.generation != arrived
+                    && state.retry_at.is_some()
+                    && let Some(error) = &state.last_error
+                {
+                    return Err(NoTurn::Failed(Arc::clone(error)));
                 }
                 match state.retry_at {
                     None => return Ok((state.generation, false)),

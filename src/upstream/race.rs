@@ -49,11 +49,11 @@ impl Race {
     /// The next connection that comes in or fails; `None` when no address is left.
     pub(super) async fn next(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         loop {
-            if self.running.is_empty() || Instant::now() >= self.next_start {
-                if let Some(address) = self.waiting.pop_front() {
-                    self.running.push(Box::pin(connect(address)));
-                    self.next_start = Instant::now() + HEAD_START;
-                }
+            if (self.running.is_empty() || Instant::now() >= self.next_start)
+                && let Some(address) = self.waiting.pop_front()
+            {
+                self.running.push(Box::pin(connect(address)));
+                self.next_start = Instant::now() + HEAD_START;
             }
             tokio::select! {
                 finished = self.running.next() => return finished,

@@ -4,5 +4,5 @@
 pub mod commands;
 #[path = "../../src/resp/header.rs"]
 mod header;
-#[path = "../../src/resp/scanner.rs"]
+#[path = "../../src/resp/scanner/mod.rs"]
 pub mod scanner;

@@ -1,6 +1,6 @@
 //! Any bytes, in any two pieces: the same frames end in the same places, and nothing panics.
 #![no_main]
-#![allow(dead_code, reason = "the target uses a part of the module that it takes in")]
+#![allow(dead_code, unused_imports, reason = "the target uses a part of the module that it takes in")]
 
 #[path = "../resp.rs"]
 mod resp;

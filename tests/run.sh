@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# All checks: format, lints, documentation, fuzz targets, tests. Installs what they need where it is missing.
+#
+#   bash tests/run.sh
+#
+# FUZZ_SECONDS (5): how long each fuzz target runs; 0 leaves them out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+step "What the tests need"
+packages=()
+command -v redis-server >/dev/null || packages+=(redis-server)
+command -v redis-cli >/dev/null && command -v redis-benchmark >/dev/null || packages+=(redis-tools)
+if [ ! -x target/venv/bin/python ]; then
+  python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+  as_root apt-get update -qq
+  # Without this the package would start a server of its own.
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+if ! target/venv/bin/python -c 'import redis' 2>/dev/null; then
+  mkdir -p target
+  python3 -m venv target/venv
+  target/venv/bin/pip install --quiet redis==8.1.0
+fi
+export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
+# Five thousand clients want descriptors.
+ulimit -n "$(ulimit -Hn)"
+redis-server --version
+
+step "Format"
+cargo fmt --check
+
+step "Lints"
+cargo clippy --locked --all-targets -- -D warnings
+
+step "Documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+cargo test --locked --quiet --doc
+
+if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
+  step "Fuzz targets, $FUZZ_SECONDS s each"
+  command -v cargo-fuzz >/dev/null || cargo install --quiet cargo-fuzz --version 0.13.2 --locked
+  for target in replies requests; do
+    mkdir -p "tests/fuzz/corpus/$target"
+    # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer.
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none "$target" \
+      "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time="$FUZZ_SECONDS" -verbosity=0
+  done
+fi
+
+step "Tests"
+cargo test --locked --lib --test integration
