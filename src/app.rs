@@ -117,8 +117,9 @@ impl App {
         self.announce();
         if let Some(admin) = self.admin {
             info!(address = %admin.local_addr(), "admin listening");
-            tasks.spawn(admin.run(Arc::clone(&readiness), self.metrics, admin_stop.clone()));
+            tasks.spawn(admin.run(Arc::clone(&readiness), self.metrics.clone(), admin_stop.clone()));
         }
+        tasks.spawn(upkeep(self.metrics, drain.clone()));
         let workers = Arc::new(self.workers);
         let listening = TaskTracker::new();
         for bound in self.routes {
@@ -273,6 +274,17 @@ async fn look_after(
         metrics.upstream_reachable.set(f64::from(u8::from(reached)));
         if reached {
             readiness.reached(&route);
+        }
+    }
+}
+
+/// Histograms keep every sample until somebody renders them, or this.
+async fn upkeep(metrics: PrometheusHandle, drain: Drain) {
+    let mut ticks = interval(LOOK_AFTER);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => metrics.run_upkeep(),
+            () = drain.started() => return,
         }
     }
 }

@@ -63,19 +63,23 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| AlreadySet)
 }
 
-/// A cause is written once in this time.
+/// A cause is written once in this time, in twice that if it goes on, and so forth.
 const WINDOW: Duration = Duration::from_secs(10);
+
+/// What goes on for ever is written this often.
+const LONGEST_WINDOW: Duration = Duration::from_secs(600);
 
 /// Causes remembered, at most; beyond, all are one.
 const CAUSES: usize = 64;
 
-/// Lets a cause into the log once in ten seconds, and counts how often it was kept out.
+/// Lets a cause into the log ever less often while it goes on, and counts how often it was kept out.
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<HashMap<String, Seen>>);
 
 #[derive(Debug)]
 struct Seen {
     written: Instant,
+    window: Duration,
     suppressed: u64,
 }
 
@@ -90,16 +94,18 @@ impl Throttle {
         let known = causes.contains_key(cause) || causes.len() < CAUSES;
         let cause = if known { cause } else { "" };
         match causes.get_mut(cause) {
-            Some(seen) if now.duration_since(seen.written) < WINDOW => {
+            Some(seen) if now.duration_since(seen.written) < seen.window => {
                 seen.suppressed += 1;
                 None
             }
             Some(seen) => {
+                let goes_on = now.duration_since(seen.written) < 2 * seen.window;
+                seen.window = if goes_on { (2 * seen.window).min(LONGEST_WINDOW) } else { WINDOW };
                 seen.written = now;
                 Some(std::mem::take(&mut seen.suppressed))
             }
             None => {
-                causes.insert(cause.to_owned(), Seen { written: now, suppressed: 0 });
+                causes.insert(cause.to_owned(), Seen { written: now, window: WINDOW, suppressed: 0 });
                 Some(0)
             }
         }
@@ -118,7 +124,10 @@ mod tests {
         assert_eq!(throttle.allow_at("tls", start), None);
         assert_eq!(throttle.allow_at("tcp", start), Some(0));
         assert_eq!(throttle.allow_at("tls", start + WINDOW), Some(1));
-        assert_eq!(throttle.allow_at("tls", start + 2 * WINDOW), Some(0));
+        assert_eq!(throttle.allow_at("tls", start + 2 * WINDOW), None, "it goes on: less often");
+        assert_eq!(throttle.allow_at("tls", start + 3 * WINDOW), Some(1));
+        assert_eq!(throttle.allow_at("tls", start + 90 * WINDOW), Some(0));
+        assert_eq!(throttle.allow_at("tls", start + 91 * WINDOW), Some(0), "it had stopped: as at first");
     }
 
     #[test]

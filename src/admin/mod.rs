@@ -130,7 +130,5 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse, Infallible> {
-    // Histograms collect samples until they are rendered or looked after.
-    shared.metrics.run_upkeep();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()))
 }

@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -22,6 +24,11 @@ impl Accepted {
         match self {
             Self::Tcp(stream) => {
                 stream.set_nodelay(true)?;
+                // A client on another machine may vanish without a word; Redis asks after the same time.
+                if !stream.peer_addr()?.ip().is_loopback() {
+                    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));
+                    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                }
                 Ok(ClientStream::Tcp(TcpStream::from_std(stream)?))
             }
             Self::Unix(stream) => Ok(ClientStream::Unix(UnixStream::from_std(stream)?)),

@@ -3,18 +3,18 @@
 use std::fs;
 use std::path::Path;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::{Settings, TlsError, default_roots};
 
-/// Contents, in the order of the settings; compared to tell whether they changed. Modification times would miss the
-/// symbolic links that Kubernetes swaps.
-#[derive(PartialEq, Eq)]
+/// Contents, in the order of the settings. Not kept: a private key is among them.
 pub(super) struct Files {
     ca: Vec<Vec<u8>>,
-    client_auth: Option<(Vec<u8>, Vec<u8>)>,
+    client_auth: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
 impl Files {
@@ -22,9 +22,21 @@ impl Files {
         let ca = settings.ca_files.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
         let client_auth = match &settings.client_auth {
             None => None,
-            Some(files) => Some((read(&files.cert_file)?, read(&files.key_file)?)),
+            Some(files) => Some((read(&files.cert_file)?, Zeroizing::new(read(&files.key_file)?))),
         };
         Ok(Self { ca, client_auth })
+    }
+
+    /// Tells whether they changed. Modification times would miss the symbolic links that Kubernetes swaps.
+    pub(super) fn digest(&self) -> Vec<u8> {
+        let mut digest = Context::new(&SHA256);
+        let client_auth = self.client_auth.iter().flat_map(|(chain, key)| [chain, &**key]);
+        for content in self.ca.iter().chain(client_auth) {
+            // The length first: what moves from one file to the next is a change.
+            digest.update(&content.len().to_be_bytes());
+            digest.update(content);
+        }
+        digest.finish().as_ref().to_vec()
     }
 
     /// What is trusted, and how to say so in the log.

@@ -120,7 +120,8 @@ pub struct Tls {
 
 struct Current {
     config: Arc<ClientConfig>,
-    files: Files,
+    /// Of the files that it was made from.
+    digest: Vec<u8>,
     trust: String,
 }
 
@@ -131,7 +132,7 @@ impl Tls {
     /// Reads the files that `settings` name.
     pub fn load(settings: &Settings) -> Result<Self, TlsError> {
         let files = Files::read(settings)?;
-        let current = Current::build(settings, files)?;
+        let current = Current::build(settings, &files)?;
         Ok(Self { settings: settings.clone(), current: ArcSwap::from_pointee(current) })
     }
 
@@ -162,10 +163,10 @@ impl Tls {
             Ok(files) => files,
             Err(error) => return Reload::Failed(error),
         };
-        if files == self.current.load().files {
+        if files.digest() == self.current.load().digest {
             return Reload::Unchanged;
         }
-        match Current::build(&self.settings, files) {
+        match Current::build(&self.settings, &files) {
             Ok(current) => {
                 self.current.store(Arc::new(current));
                 Reload::Reloaded
@@ -195,13 +196,13 @@ impl Tls {
 }
 
 impl Current {
-    fn build(settings: &Settings, files: Files) -> Result<Self, TlsError> {
+    fn build(settings: &Settings, files: &Files) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions: &[_] = match settings.min_version {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             MinVersion::Tls13 => &[&rustls::version::TLS13],
         };
-        let (verifier, trust) = verifier(settings, &files, &provider)?;
+        let (verifier, trust) = verifier(settings, files, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(|error| TlsError::Setup(error.to_string()))?
@@ -212,7 +213,7 @@ impl Current {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TlsError::ClientAuth)?,
         };
         config.resumption = Resumption::in_memory_sessions(REMEMBERED_NAMES);
-        Ok(Self { config: Arc::new(config), files, trust })
+        Ok(Self { config: Arc::new(config), digest: files.digest(), trust })
     }
 }
 
