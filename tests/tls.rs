@@ -197,6 +197,23 @@ fn sessions_are_resumed_and_a_route_shares_them() {
 }
 
 #[test]
+fn fifty_clients_that_connect_at_once_all_resume_sessions() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority).ready();
+    let crowd = || {
+        let mut clients: Vec<_> = (0..50).map(|_| pontoon.client()).collect();
+        for client in &mut clients {
+            client.expect(&["PING"], "+PONG\r\n");
+        }
+    };
+    crowd();
+    let full = pontoon.metric("pontoon_tls_handshakes_total", "resumed=\"false\"");
+    crowd();
+    assert_eq!(pontoon.metric("pontoon_tls_handshakes_total", "resumed=\"false\""), full);
+}
+
+#[test]
 fn renewed_ca_files_are_taken_over_and_broken_ones_are_not() {
     let (old, new) = (Authority::new(), Authority::new());
     let redis = Redis::start(&new);

@@ -6,6 +6,7 @@ pub mod channel;
 mod explain;
 mod files;
 mod pin;
+mod sessions;
 mod verify;
 
 use std::fmt::Write;
@@ -21,6 +22,7 @@ use rustls::{ClientConfig, RootCertStore};
 pub use self::explain::{describe_leaf, explain};
 use self::files::Files;
 pub use self::pin::{InvalidPin, Pin};
+use self::sessions::Sessions;
 use crate::endpoint::{Endpoint, Host};
 
 /// How a route's upstream connections are protected.
@@ -125,9 +127,6 @@ struct Current {
     trust: String,
 }
 
-/// Endpoints whose sessions are remembered; a route has few.
-const REMEMBERED_NAMES: usize = 64;
-
 impl Tls {
     /// Reads the files that `settings` name.
     pub fn load(settings: &Settings) -> Result<Self, TlsError> {
@@ -212,7 +211,7 @@ impl Current {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TlsError::ClientAuth)?,
         };
-        config.resumption = Resumption::in_memory_sessions(REMEMBERED_NAMES);
+        config.resumption = Resumption::store(Arc::new(Sessions::default()));
         Ok(Self { config: Arc::new(config), digest: files.digest(), trust })
     }
 }

@@ -69,7 +69,7 @@ def targets(d, plain, tls):
                             f"connect=127.0.0.1:{tls}\nsni=localhost\ncheckHost=localhost\nverifyChain=yes\nCAfile={d}/ca.crt\n")), [])
     if shutil.which("haproxy"):
         port = free_port()
-        found["HAProxy"] = (port, start("haproxy", "-f", conf("haproxy", f"global\n maxconn 12000\n nbthread 2\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
+        found["HAProxy"] = (port, start("haproxy", "-f", conf("haproxy", f"global\n maxconn 8000\n nbthread 2\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
                             f"listen r\n bind 127.0.0.1:{port}\n server s 127.0.0.1:{tls} ssl verify required ca-file {d}/ca.crt sni str(localhost) verifyhost localhost\n")), [])
     module = "/usr/lib/nginx/modules/ngx_stream_module.so"
     if shutil.which("nginx") and os.path.exists(module):
