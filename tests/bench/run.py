@@ -65,7 +65,7 @@ def targets(d, plain, tls):
         return f"{d}/{name}"
     if shutil.which("stunnel"):
         port = free_port()
-        found["stunnel"] = (port, start("stunnel", conf("stunnel", f"foreground=yes\npid=\nsocket=l:TCP_NODELAY=1\nsocket=r:TCP_NODELAY=1\n[r]\nclient=yes\naccept=127.0.0.1:{port}\n"
+        found["stunnel"] = (port, start("stunnel", conf("stunnel", f"foreground=yes\npid=\ndebug=err\nsocket=l:TCP_NODELAY=1\nsocket=r:TCP_NODELAY=1\n[r]\nclient=yes\naccept=127.0.0.1:{port}\n"
                             f"connect=127.0.0.1:{tls}\nsni=localhost\ncheckHost=localhost\nverifyChain=yes\nCAfile={d}/ca.crt\n")), [])
     if shutil.which("haproxy"):
         port = free_port()
@@ -75,7 +75,7 @@ def targets(d, plain, tls):
     if shutil.which("nginx") and os.path.exists(module):
         port = free_port()
         found["nginx"] = (port, start("nginx", "-p", d, "-c", conf("nginx", f"load_module {module};\nuser root;\ndaemon off;\npid {d}/nginx.pid;\nerror_log stderr error;\nworker_processes 2;\nevents {{ worker_connections 12000; }}\n"
-                          f"stream {{ server {{ listen 127.0.0.1:{port} reuseport; proxy_pass 127.0.0.1:{tls}; proxy_timeout 1h; proxy_ssl on; proxy_ssl_verify on;\n"
+                          f"stream {{ server {{ listen 127.0.0.1:{port} reuseport; proxy_pass 127.0.0.1:{tls}; proxy_timeout 1h; proxy_ssl on; proxy_ssl_verify on; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n"
                           f"proxy_ssl_trusted_certificate {d}/ca.crt; proxy_ssl_name localhost; proxy_ssl_server_name on; }} }}\n")), [])
     return {name: target for name, target in found.items() if comes_up(name, target[0])}
 
