@@ -123,8 +123,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("demo", matches)) => commands::demo::run(matches.get_flag("serve")),
         Some(("completions", matches)) => {
             let shell = *matches.get_one::<Shell>("shell").expect("it is required");
-            commands::completions::run(shell, &mut command());
-            Ok(())
+            commands::completions::run(shell, &mut command())
         }
         _ => unreachable!("clap requires one of the commands above"),
     }

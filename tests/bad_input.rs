@@ -161,6 +161,11 @@ fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
 
 #[test]
 fn a_privileged_port_is_told_as_such() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first_free.trim() == "0" {
+        eprintln!("not tested: this machine has no privileged ports");
+        return;
+    }
     // As root every port is ours: give the privilege up.
     let unprivileged = |mut command: Command| {
         command

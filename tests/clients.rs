@@ -2,15 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Authority, Pontoon, Redis};
-
-fn bridge() -> (Redis, Pontoon) {
-    let authority = Authority::new();
-    let mut redis = Redis::start(&authority);
-    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
-    redis.keep(authority);
-    (redis, pontoon)
-}
+use crate::harness::bridge;
 
 fn run(command: &mut Command) -> String {
     let output = command.output().expect("the client is installed; tests/run.sh does it");

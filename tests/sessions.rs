@@ -2,15 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
-
-fn bridge() -> (Redis, Pontoon) {
-    let authority = Authority::new();
-    let mut redis = Redis::start(&authority);
-    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
-    redis.keep(authority);
-    (redis, pontoon)
-}
+use crate::harness::{Authority, Pontoon, Redis, Wire, bridge, command, eventually};
 
 fn resp3(pontoon: &Pontoon) -> Wire {
     let mut client = pontoon.client();

@@ -147,16 +147,15 @@ impl Report {
         self.line(step, "failed", None, detail);
     }
 
-    #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
     fn line(&self, step: &str, result: &str, took: Option<Duration>, detail: &str) {
         let ms = took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3);
         if self.json {
             let mut line = json!({"route": self.route, "step": step, "result": result, "detail": detail});
             line["ms"] = ms.map_or(Value::Null, Value::from);
-            println!("{line}");
+            say!("{line}");
         } else {
             let ms = ms.map_or_else(String::new, |ms| format!("{ms:.1} ms"));
-            println!("{}  {step:<10} {result:<7} {ms:>10}  {detail}", self.route);
+            say!("{}  {step:<10} {result:<7} {ms:>10}  {detail}", self.route);
         }
     }
 }

@@ -26,6 +26,15 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A Redis and a bridge to it.
+pub fn bridge() -> (Redis, Pontoon) {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    redis.keep(authority);
+    (redis, pontoon)
+}
+
 /// Both descriptors' worth of room for tests with thousands of clients.
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::{Authority, PATIENCE, Wire, eventually};
 
-/// Runs a command to its end.
+/// Runs a command to its end, which must come: one that is still running after a minute fails with 124.
 pub fn pontoon(args: &[&str]) -> Output {
-    clean(Command::new(env!("CARGO_BIN_EXE_pontoon"))).args(args).stdin(Stdio::null()).output().unwrap()
+    let mut command = clean(Command::new("timeout"));
+    command.args(["60", env!("CARGO_BIN_EXE_pontoon")]).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Without what the environment of the tests would tell the program.

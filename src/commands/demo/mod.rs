@@ -2,7 +2,6 @@
 //! a plaintext conversation through both.
 //!
 //! Standard output is what the command is for; it has no log.
-#![expect(clippy::print_stdout, reason = "a demonstration speaks to the screen")]
 
 mod endpoint;
 mod tap;
@@ -65,7 +64,7 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
     let conversation = async {
         let result = converse(&endpoint, tcp(&listeners[0].1)?, tcp(&listeners[1].1)?).await;
         if serve && result.is_ok() {
-            println!(
+            say!(
                 "\nServing until Ctrl-C. In another terminal:\n\n  redis-cli -p {}",
                 tcp(&listeners[0].1)?.port()
             );
@@ -87,9 +86,9 @@ async fn interrupted() -> io::Result<()> {
 }
 
 async fn converse(endpoint: &Endpoint, bridge: SocketAddr, untrusting: SocketAddr) -> anyhow::Result<()> {
-    println!("1. A Redis endpoint that speaks TLS only   127.0.0.1:{}", endpoint.address().port());
-    println!("2. pontoon before it                       {bridge}");
-    println!("3. A client without TLS talks to pontoon:\n");
+    say!("1. A Redis endpoint that speaks TLS only   127.0.0.1:{}", endpoint.address().port());
+    say!("2. pontoon before it                       {bridge}");
+    say!("3. A client without TLS talks to pontoon:\n");
     let mut client = Client::connect(bridge).await?;
     for command in [&["PING"][..], &["SET", "greeting", SECRET], &["GET", "greeting"], &["INCR", "visits"]] {
         client.say(command).await?;
@@ -97,22 +96,19 @@ async fn converse(endpoint: &Endpoint, bridge: SocketAddr, untrusting: SocketAdd
 
     let wire = endpoint.tap();
     let seen = wire.bytes();
-    println!(
-        "\n4. The same conversation between pontoon and the endpoint, {} bytes on the wire:\n",
-        seen.len()
-    );
+    say!("\n4. The same conversation between pontoon and the endpoint, {} bytes on the wire:\n", seen.len());
     let record = application_data(&seen).context("no TLS application data was seen on the wire")?;
     let hex: Vec<String> = record.iter().take(24).map(|byte| format!("{byte:02x}")).collect();
-    println!("   {} …", hex.join(" "));
-    println!("   (17 03 03: a TLS record with application data)");
+    say!("   {} …", hex.join(" "));
+    say!("   (17 03 03: a TLS record with application data)");
     if seen.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()) {
         bail!("the value was found on the wire in plaintext");
     }
-    println!("   \"{SECRET}\" is nowhere in it.");
+    say!("   \"{SECRET}\" is nowhere in it.");
 
-    println!("\n5. A bridge that trusts another CA refuses, and its client learns why:\n");
+    say!("\n5. A bridge that trusts another CA refuses, and its client learns why:\n");
     Client::connect(untrusting).await?.say(&["GET", "greeting"]).await?;
-    println!("\nWhat next: pontoon check --upstream YOUR-ENDPOINT:6379");
+    say!("\nWhat next: pontoon check --upstream YOUR-ENDPOINT:6379");
     Ok(())
 }
 
@@ -133,13 +129,13 @@ impl Client {
     }
 
     async fn say(&mut self, command: &[&str]) -> anyhow::Result<()> {
-        println!("   > {}", command.join(" "));
+        say!("   > {}", command.join(" "));
         self.stream.write_all(&encode_command(command)).await?;
         let answer = timeout(PATIENCE, self.answer()).await.context("no answer from the bridge")??;
         match answer {
-            Answer::Text(text) => println!("   < {text}"),
-            Answer::Error(text) => println!("   < (error) {text}"),
-            Answer::Number(number) => println!("   < (integer) {number}"),
+            Answer::Text(text) => say!("   < {text}"),
+            Answer::Error(text) => say!("   < (error) {text}"),
+            Answer::Number(number) => say!("   < (integer) {number}"),
             Answer::Other => bail!("an answer of an unexpected type"),
         }
         Ok(())
