@@ -130,10 +130,13 @@ impl App {
                 Arc::clone(&readiness),
                 drain.clone(),
             ));
+            let (upstream, leaving) = (Arc::clone(&bound.upstream), drain.clone());
+            tasks.spawn(async move { upstream.tend(&leaving).await });
             if let Some(tls) = bound.tls.clone() {
                 tasks.spawn(reload_tls(
                     bound.route.name.clone(),
                     tls,
+                    Arc::clone(&bound.upstream),
                     Arc::clone(&bound.metrics),
                     drain.clone(),
                 ));
@@ -213,7 +216,7 @@ impl BoundRoute {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let metrics = Arc::new(RouteMetrics::new(name));
+        let metrics = Arc::new(RouteMetrics::new(name, &session::End::LABELS));
         let upstream = Arc::new(Upstream::new(name, &route.upstream, tls.as_ref(), &metrics));
         Ok(Self { route, listeners, tls, metrics, upstream })
     }
@@ -227,28 +230,36 @@ impl BoundRoute {
             metrics: self.metrics,
             drain: drain.clone(),
         });
-        for listener in self.listeners {
-            let (clients, context, workers) = (clients.clone(), Arc::clone(&context), Arc::clone(workers));
-            listening.spawn(async move {
-                let hand_on = |client, admission| match admission {
-                    Admission::Welcome(place) => {
-                        let session = session::serve(client, Arc::clone(&context));
-                        workers.spawn(async move {
-                            let _place = place;
-                            session.await;
-                        });
+        // Each thread accepts: what it keeps never crosses over.
+        for event_loop in workers.event_loops() {
+            for listener in &self.listeners {
+                let (clients, context, workers) =
+                    (clients.clone(), Arc::clone(&context), Arc::clone(workers));
+                let listener = match listener.try_clone() {
+                    Ok(listener) => listener,
+                    Err(error) => {
+                        error!(route = context.route, %error, "a thread has no listener: others accept for it");
+                        continue;
                     }
-                    Admission::Refused(refusal) => workers.spawn(async move {
-                        let _refusal = refusal;
-                        session::refuse_at_limit(client).await;
-                    }),
                 };
-                let (route, metrics) = (&context.route, &context.metrics);
-                if let Err(error) = listener.run(route, &clients, &context.drain, metrics, hand_on).await {
-                    error!(route, %error, "the listener failed and accepts no more clients");
-                }
-            });
+                listening.spawn_on(accept(listener, clients, context, workers), event_loop);
+            }
         }
+    }
+}
+
+/// Makes sessions of a listener's clients.
+async fn accept(listener: Listener, clients: Clients, context: Arc<session::Context>, workers: Arc<Workers>) {
+    let hand_on = |client, admission| match admission {
+        Admission::Welcome(place) => workers.spawn(session::serve(client, Arc::clone(&context), place)),
+        Admission::Refused(refusal) => workers.spawn(async move {
+            let _refusal = refusal;
+            session::refuse_at_limit(client).await;
+        }),
+    };
+    let (route, metrics) = (&context.route, &context.metrics);
+    if let Err(error) = listener.run(route, &clients, &context.drain, metrics, hand_on).await {
+        error!(route, %error, "the listener failed and accepts no more clients");
     }
 }
 
@@ -290,7 +301,13 @@ async fn upkeep(metrics: PrometheusHandle, drain: Drain) {
 }
 
 /// Takes over renewed certificates; keeps what works where the new ones don't.
-async fn reload_tls(route: String, tls: Arc<Tls>, metrics: Arc<RouteMetrics>, drain: Drain) {
+async fn reload_tls(
+    route: String,
+    tls: Arc<Tls>,
+    upstream: Arc<Upstream>,
+    metrics: Arc<RouteMetrics>,
+    drain: Drain,
+) {
     let mut ticks = interval(LOOK_AFTER);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -303,6 +320,7 @@ async fn reload_tls(route: String, tls: Arc<Tls>, metrics: Arc<RouteMetrics>, dr
             Reload::Unchanged => {}
             Reload::Reloaded => {
                 failing = false;
+                upstream.retire_all();
                 metrics.tls_reload("ok");
                 info!(route, tls = tls.describe(), "certificates reloaded");
             }

@@ -1,7 +1,7 @@
 //! The end of a run, in two steps: *drain* (no new work, finish what is under way) and *cut* (stop now).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -13,8 +13,18 @@ pub struct Drain(Arc<Inner>);
 struct Inner {
     /// Mirrors `started`, for the relay to ask on each wake-up without a lock.
     draining: AtomicBool,
-    started: CancellationToken,
+    started: [CancellationToken; SHARDS],
     cut: CancellationToken,
+}
+
+/// Every session waits for the start, and each wait takes a lock: threads have one of these each, up to so many.
+const SHARDS: usize = 4;
+
+thread_local! {
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
 }
 
 impl Drain {
@@ -26,7 +36,7 @@ impl Drain {
     /// Asks everything to end at its next boundary.
     pub fn start(&self) {
         self.0.draining.store(true, Ordering::Release);
-        self.0.started.cancel();
+        self.0.started.iter().for_each(CancellationToken::cancel);
     }
 
     /// Ends everything at once.
@@ -42,7 +52,7 @@ impl Drain {
 
     /// Completes when draining starts.
     pub fn started(&self) -> WaitForCancellationFutureOwned {
-        self.0.started.clone().cancelled_owned()
+        self.0.started[SHARD.with(|shard| *shard)].clone().cancelled_owned()
     }
 
     /// Completes at the cut.

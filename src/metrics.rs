@@ -21,6 +21,12 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
     ),
     ("pontoon_upstream_connect_errors_total", None, "Failed attempts to reach the upstream, by stage"),
     ("pontoon_tls_handshakes_total", None, "Completed TLS handshakes with the upstream"),
+    ("pontoon_upstream_leases_total", None, "Upstream connections given to clients, by where they came from"),
+    (
+        "pontoon_upstream_discards_total",
+        None,
+        "Upstream connections that were not kept ready any more, by reason",
+    ),
     ("pontoon_tls_reloads_total", None, "Changes of certificate files that were taken over, or were not"),
 ];
 
@@ -69,28 +75,44 @@ pub struct RouteMetrics {
     pub relayed_to_client: Counter,
     pub upstream_connecting: Gauge,
     pub upstream_active: Gauge,
+    pub upstream_idle: Gauge,
     pub upstream_reachable: Gauge,
     pub tls_verification_disabled: Gauge,
+    sessions: Vec<(&'static str, Counter)>,
+    leases_dialled: Counter,
+    leases_reused: Counter,
+    leases_warm: Counter,
     handshakes_full: Counter,
     handshakes_resumed: Counter,
 }
 
 impl RouteMetrics {
-    /// Registers the metrics of `route`.
-    pub fn new(route: &str) -> Self {
+    /// Registers the metrics of `route`, whose sessions end in one of these ways.
+    pub fn new(route: &str, ends: &[&'static str]) -> Self {
         let route = route.to_owned();
         let bytes = |direction: &'static str| counter!("pontoon_relayed_bytes_total", "route" => route.clone(), "direction" => direction);
         let connections = |state: &'static str| gauge!("pontoon_upstream_connections", "route" => route.clone(), "state" => state);
+        let leases = |origin: &'static str| counter!("pontoon_upstream_leases_total", "route" => route.clone(), "origin" => origin);
         let handshakes = |resumed: &'static str| counter!("pontoon_tls_handshakes_total", "route" => route.clone(), "resumed" => resumed);
         Self {
+            sessions: ends
+                .iter()
+                .map(|end| {
+                    (*end, counter!("pontoon_sessions_total", "route" => route.clone(), "end" => *end))
+                })
+                .collect(),
             sessions_active: gauge!("pontoon_sessions_active", "route" => route.clone()),
             requests: counter!("pontoon_requests_total", "route" => route.clone()),
             relayed_to_upstream: bytes("to_upstream"),
             relayed_to_client: bytes("to_client"),
             upstream_connecting: connections("connecting"),
             upstream_active: connections("active"),
+            upstream_idle: connections("idle"),
             upstream_reachable: gauge!("pontoon_upstream_reachable", "route" => route.clone()),
             tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", "route" => route.clone()),
+            leases_dialled: leases("dialled"),
+            leases_reused: leases("reused"),
+            leases_warm: leases("warm"),
             handshakes_full: handshakes("false"),
             handshakes_resumed: handshakes("true"),
             route,
@@ -99,7 +121,9 @@ impl RouteMetrics {
 
     /// A session ended so.
     pub fn session_ended(&self, end: &'static str) {
-        self.labelled("pontoon_sessions_total", "end", end);
+        if let Some((_, counter)) = self.sessions.iter().find(|(known, _)| *known == end) {
+            counter.increment(1);
+        }
     }
 
     /// A session's replies are not counted any more.
@@ -120,6 +144,20 @@ impl RouteMetrics {
     /// An attempt to reach the upstream failed in this stage.
     pub fn connect_error(&self, stage: &'static str) {
         self.labelled("pontoon_upstream_connect_errors_total", "stage", stage);
+    }
+
+    /// A client got an upstream connection from there.
+    pub fn leased(&self, origin: &'static str) {
+        match origin {
+            "reused" => self.leases_reused.increment(1),
+            "warm" => self.leases_warm.increment(1),
+            _ => self.leases_dialled.increment(1),
+        }
+    }
+
+    /// An upstream connection is not kept ready, or not any more.
+    pub fn pool_discarded(&self, reason: &'static str) {
+        self.labelled("pontoon_upstream_discards_total", "reason", reason);
     }
 
     /// Certificate files changed.
@@ -180,6 +218,8 @@ pontoon_tls_verification_disabled gauge route
 pontoon_upstream_connect_errors_total counter route,stage
 pontoon_upstream_connect_seconds histogram route,stage
 pontoon_upstream_connections gauge route,state
+pontoon_upstream_discards_total counter reason,route
+pontoon_upstream_leases_total counter origin,route
 pontoon_upstream_reachable gauge route";
 
     #[test]
@@ -189,13 +229,14 @@ pontoon_upstream_reachable gauge route";
             PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS).unwrap().build_recorder();
         let text = metrics::with_local_recorder(&recorder, || {
             describe();
-            let route = RouteMetrics::new("r");
+            let route = RouteMetrics::new("r", &["drained"]);
             route.session_ended("drained");
             route.opaque("monitor");
             route.refused("max_clients");
             route.accept_error("exhausted");
             route.connect_error("tls");
             route.tls_reload("ok");
+            route.pool_discarded("age");
             route.connect_seconds("tcp", Duration::from_millis(1));
             recorder.handle().render()
         });
@@ -220,7 +261,7 @@ pontoon_upstream_reachable gauge route";
         let recorder = PrometheusBuilder::new().build_recorder();
         let text = metrics::with_local_recorder(&recorder, || {
             describe();
-            let _route = RouteMetrics::new("r");
+            let _route = RouteMetrics::new("r", &["drained"]);
             recorder.handle().render()
         });
         let count = |prefix| text.lines().filter(|line: &&str| line.starts_with(prefix)).count();

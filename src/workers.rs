@@ -1,6 +1,7 @@
 //! Event-loop threads that each own their sessions: a session never leaves its thread, so its wake-ups cross no
 //! lock and its buffers stay in one core's cache.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +19,15 @@ pub struct Workers {
     threads: Vec<Worker>,
     tracker: TaskTracker,
     stop: CancellationToken,
+}
+
+thread_local! {
+    static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Which of the threads this is; `None`: none of them.
+pub fn current() -> Option<usize> {
+    NUMBER.get()
 }
 
 struct Worker {
@@ -41,6 +51,7 @@ impl Workers {
             let handle = runtime.handle().clone();
             let stop = stop.clone();
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                NUMBER.set(Some(number));
                 runtime.block_on(stop.cancelled());
                 // A name lookup still under way must not hold up the end.
                 runtime.shutdown_background();
@@ -54,19 +65,31 @@ impl Workers {
         Ok(started)
     }
 
-    /// Runs `task` on the thread that owns the fewest.
+    /// Runs `task` on the thread that owns the fewest; on the calling one, if it owns few more: crossing over costs a
+    /// wake-up.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let worker = self
+        let load = |worker: &Worker| worker.load.load(Ordering::Relaxed);
+        let mut chosen = self
             .threads
             .iter()
-            .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
+            .min_by_key(|worker| load(worker))
             .expect("there is at least one worker: the count is not zero");
-        let load = Load::take(&worker.load);
+        if let Some(own) = current().and_then(|number| self.threads.get(number))
+            && load(own) <= load(chosen) + load(chosen) / 8
+        {
+            chosen = own;
+        }
+        let load = Load::take(&chosen.load);
         let task = async move {
             let _load = load;
             task.await;
         };
-        worker.runtime.spawn(self.tracker.track_future(task));
+        chosen.runtime.spawn(self.tracker.track_future(task));
+    }
+
+    /// The threads' event loops, for tasks that are no load, one on each.
+    pub fn event_loops(&self) -> impl Iterator<Item = &runtime::Handle> {
+        self.threads.iter().map(|worker| &worker.runtime)
     }
 
     /// Waits until every task has ended; none may be spawned any more.

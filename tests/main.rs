@@ -11,6 +11,7 @@ mod commands;
 mod failures;
 mod lifecycle;
 mod limits;
+mod pool;
 mod readme;
 mod sessions;
 mod tls;

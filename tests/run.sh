@@ -53,5 +53,8 @@ if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
   done
 fi
 
-step "Tests"
-cargo test --locked --lib --test integration
+step "Tests, with connections kept ready"
+TEST_POOL=on cargo test --locked --lib --test integration
+
+step "Tests, with a connection of its own for each client"
+TEST_POOL=off cargo test --locked --test integration

@@ -51,7 +51,7 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
     if offline {
         return;
     }
-    let metrics = std::sync::Arc::new(RouteMetrics::new(&route.name));
+    let metrics = std::sync::Arc::new(RouteMetrics::new(&route.name, &[]));
     let endpoints = route.upstream.endpoints.clone();
     let mut reached = false;
     // Each endpoint on its own: the second must be known to work before the first one fails.

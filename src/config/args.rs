@@ -26,6 +26,7 @@ pub fn args() -> impl Iterator<Item = Arg> {
 fn heading(key: &Key) -> &'static str {
     match key.path.split_once('.') {
         Some(("tls", _)) => "TLS",
+        Some(("pool", _)) => "Pool",
         Some(_) => "Limits",
         None => "Route",
     }
@@ -43,7 +44,7 @@ fn arg(key: &'static Key) -> Arg {
         .help(format!("{}{default}", key.help));
     match key.kind {
         Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
-        Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        Kind::Switch => arg.num_args(0..=1).default_missing_value("true"),
         Kind::Text | Kind::Integer => arg,
     }
 }

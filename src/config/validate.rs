@@ -15,6 +15,7 @@ use super::values::{Given, Values};
 use super::{Config, Route};
 use crate::endpoint::{Endpoint, ListenAddr, Upstream};
 use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
+use crate::upstream::pool;
 use crate::{listener, session, telemetry, tls, upstream};
 
 const LISTEN: &str = "127.0.0.1:6379";
@@ -127,6 +128,7 @@ impl Check {
         let handshakes = self.count(values, "limits.handshakes").map(NonZeroUsize::get);
         let connect_timeout = self.parse(values, "limits.connect_timeout", positive);
         let idle_timeout = self.parse(values, "limits.idle_timeout", positive);
+        let pool = self.pool(values);
         if self.problems.0.len() > before {
             return None;
         }
@@ -142,6 +144,7 @@ impl Check {
                 connect_timeout: connect_timeout.unwrap_or(upstream::Settings::CONNECT_TIMEOUT),
                 handshakes: handshakes.unwrap_or(upstream::Settings::HANDSHAKES),
                 client_name,
+                pool,
                 tls,
             },
             session: session::Settings { idle_timeout },
@@ -171,7 +174,7 @@ impl Check {
     }
 
     fn listen(&mut self, place: &str, values: &Values, several: bool) -> Vec<ListenAddr> {
-        let remote = self.switch(values, "allow_remote_clients");
+        let remote = self.switch(values, "allow_remote_clients").unwrap_or(false);
         let given = match values.get("listen") {
             Some(given) => given.clone(),
             None if several => {
@@ -198,6 +201,25 @@ impl Check {
             }
         }
         addresses
+    }
+
+    fn pool(&mut self, values: &Values) -> pool::Settings {
+        let min = self.count(values, "pool.warm_min").map(NonZeroUsize::get);
+        let max = self.count(values, "pool.warm_max").map(NonZeroUsize::get);
+        let warm_min = min.unwrap_or(pool::Settings::WARM_MIN);
+        let warm_max = max.unwrap_or(pool::Settings::WARM_MAX);
+        if warm_min > warm_max {
+            let path = if min.is_some() { "pool.warm_min" } else { "pool.warm_max" };
+            let problem = format!("pool.warm_min is {warm_min}, more than pool.warm_max, {warm_max}");
+            self.problems.add(place(values, path), problem);
+        }
+        pool::Settings {
+            warm: self.switch(values, "pool.warm").unwrap_or(false),
+            warm_min,
+            warm_max,
+            reuse: self.switch(values, "pool.reuse").unwrap_or(true),
+            max_age: self.parse(values, "pool.max_age", positive).unwrap_or(pool::Settings::MAX_AGE),
+        }
     }
 
     fn tls(&mut self, values: &Values) -> tls::Settings {
@@ -244,7 +266,7 @@ impl Check {
             }),
             client_auth,
             min_version: min_version.unwrap_or_default(),
-            insecure_skip_verify: self.switch(values, "tls.insecure_skip_verify"),
+            insecure_skip_verify: self.switch(values, "tls.insecure_skip_verify").unwrap_or(false),
         }
     }
 
@@ -297,9 +319,8 @@ impl Check {
         })
     }
 
-    fn switch(&mut self, values: &Values, path: &str) -> bool {
+    fn switch(&mut self, values: &Values, path: &str) -> Option<bool> {
         self.choice(values, path, &[("true", true), ("false", false), ("1", true), ("0", false)])
-            .unwrap_or(false)
     }
 }
 

@@ -52,6 +52,7 @@ pub struct Listener {
 pub struct Clients {
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    throttle: Arc<Throttle>,
 }
 
 impl Clients {
@@ -60,6 +61,7 @@ impl Clients {
         Self {
             places: Arc::new(Semaphore::new(max_clients.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            throttle: Arc::default(),
         }
     }
 }
@@ -84,6 +86,11 @@ impl Listener {
         &self.address
     }
 
+    /// The same listener once more, for another thread.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, address: self.address.clone() })
+    }
+
     /// Accepts clients and hands them on until draining starts.
     pub async fn run(
         self,
@@ -94,7 +101,6 @@ impl Listener {
         mut hand_on: impl FnMut(Accepted, Admission),
     ) -> io::Result<()> {
         let socket = self.socket.listen()?;
-        let throttle = Throttle::default();
         let draining = drain.started();
         tokio::pin!(draining);
         loop {
@@ -108,7 +114,7 @@ impl Listener {
                         hand_on(client, Admission::Welcome(place));
                     } else {
                         metrics.refused("max_clients");
-                        if let Some(suppressed) = throttle.allow("max_clients") {
+                        if let Some(suppressed) = clients.throttle.allow("max_clients") {
                             warn!(route, suppressed, "client refused: limits.max_clients is reached");
                         }
                         if let Ok(refusal) = Arc::clone(&clients.refusals).try_acquire_owned() {
@@ -125,7 +131,7 @@ impl Listener {
             if error.kind() == io::ErrorKind::ConnectionAborted {
                 continue;
             }
-            if let Some(suppressed) = throttle.allow(reason) {
+            if let Some(suppressed) = clients.throttle.allow(reason) {
                 warn!(
                     route,
                     address = %self.address,

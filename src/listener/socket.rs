@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
 use rustix::fs::Mode;
@@ -46,7 +47,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, Arc<SocketFile>),
 }
 
 impl Socket {
@@ -64,9 +65,17 @@ impl Socket {
             ListenAddr::Unix { path, mode } => {
                 remove_stale(path, address)?;
                 let (socket, file) = bind_unix(path, *mode).map_err(explain)?;
-                Ok((Self::Unix(socket, file), address.clone()))
+                Ok((Self::Unix(socket, Arc::new(file)), address.clone()))
             }
         }
+    }
+
+    /// The same socket once more, for another thread.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Unix(socket, file) => Self::Unix(socket.try_clone()?, Arc::clone(file)),
+        })
     }
 
     /// Ready to accept, on the event loop of this thread.
@@ -81,17 +90,19 @@ impl Socket {
 /// A socket that accepts.
 pub(super) enum Acceptor {
     Tcp(net::TcpListener),
-    /// With the file, which goes when the socket does.
-    Unix(net::UnixListener, #[expect(dead_code, reason = "held for its drop")] SocketFile),
+    /// With the file, which goes when the last of its sockets does.
+    Unix(net::UnixListener, #[expect(dead_code, reason = "held for its drop")] Arc<SocketFile>),
 }
 
 impl Acceptor {
-    /// The next client, free of this thread's event loop: it will live on another's.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(socket) => socket.accept().await?.0.into_std().map(Accepted::Tcp),
-            Self::Unix(socket, _) => socket.accept().await?.0.into_std().map(Accepted::Unix),
-        }
+        Ok(match self {
+            Self::Tcp(socket) => {
+                let (stream, peer) = socket.accept().await?;
+                Accepted::tcp(stream, peer)
+            }
+            Self::Unix(socket, _) => Accepted::unix(socket.accept().await?.0),
+        })
     }
 }
 
@@ -102,6 +113,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // Clients' sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -8,6 +8,8 @@
 pub enum Request {
     /// One reply, soon.
     Plain,
+    /// One reply, soon; and something stays with the connection that RESET does not take away.
+    Lasting,
     /// One reply, once something happens elsewhere.
     Blocking,
     /// SUBSCRIBE and its kin: as many confirmations as channels.
@@ -64,7 +66,7 @@ pub enum ReplyMode {
 #[inline]
 pub(super) fn arguments_matter(name: &[u8]) -> bool {
     matches!(name.len(), 5 | 6)
-        && (name.eq_ignore_ascii_case(b"HELLO") || name.eq_ignore_ascii_case(b"CLIENT"))
+        && [&b"HELLO"[..], b"CLIENT", b"SCRIPT"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Tells what a command is by its name, its first two arguments, and how many words it has. An empty name is one
@@ -94,11 +96,38 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
             _ => None,
         }),
         b"CLIENT" if first.eq_ignore_ascii_case(b"REPLY") => reply_mode(second),
+        b"CLIENT" if !is_undone_by_reset(first) => Request::Lasting,
+        b"SCRIPT" if first.eq_ignore_ascii_case(b"DEBUG") => Request::Lasting,
+        b"DEBUG" => Request::Lasting,
         b"RESET" => Request::Reset,
         b"MONITOR" => Request::Monitor,
         b"SYNC" | b"PSYNC" | b"REPLCONF" => Request::Replication,
         _ => Request::Plain,
     }
+}
+
+/// Whether RESET, and the greeting after it, leave nothing of this CLIENT subcommand (`clearClientConnectionState` in
+/// `networking.c`). Not so: NO-EVICT before Redis 7.2, CAPA and IMPORT-SOURCE of Valkey, and whatever is added later.
+/// ID is none of them, but who asks for it wants others to act on this very connection: CLIENT UNBLOCK, CLIENT TRACKING
+/// REDIRECT.
+fn is_undone_by_reset(subcommand: &[u8]) -> bool {
+    const KNOWN: &[&[u8]] = &[
+        b"CACHING",
+        b"GETNAME",
+        b"GETREDIR",
+        b"HELP",
+        b"INFO",
+        b"KILL",
+        b"LIST",
+        b"PAUSE",
+        b"SETINFO",
+        b"SETNAME",
+        b"TRACKING",
+        b"TRACKINGINFO",
+        b"UNBLOCK",
+        b"UNPAUSE",
+    ];
+    KNOWN.iter().any(|known| subcommand.eq_ignore_ascii_case(known))
 }
 
 fn reply_mode(mode: &[u8]) -> Request {

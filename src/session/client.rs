@@ -1,6 +1,7 @@
 //! The client's side of a session: a TCP or a Unix stream.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,30 +10,46 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// An accepted client, not bound to an event loop; its socket does not block.
+use crate::workers;
+
+/// An accepted client, still bound to the event loop of the thread that accepted it.
 #[derive(Debug)]
-pub enum Accepted {
-    /// Over TCP.
-    Tcp(std::net::TcpStream),
-    /// Over a Unix socket.
-    Unix(std::os::unix::net::UnixStream),
+pub struct Accepted {
+    stream: ClientStream,
+    /// It is on another machine.
+    remote: bool,
+    worker: Option<usize>,
 }
 
 impl Accepted {
-    /// Binds the client to the event loop of this thread.
-    pub fn into_stream(self) -> io::Result<ClientStream> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_nodelay(true)?;
-                // A client on another machine may vanish without a word; Redis asks after the same time.
-                if !stream.peer_addr()?.ip().is_loopback() {
-                    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));
-                    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                }
-                Ok(ClientStream::Tcp(TcpStream::from_std(stream)?))
-            }
-            Self::Unix(stream) => Ok(ClientStream::Unix(UnixStream::from_std(stream)?)),
+    /// Over TCP, from that address, accepted by this thread.
+    pub fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
+        Self {
+            stream: ClientStream::Tcp(stream),
+            remote: !peer.ip().is_loopback(),
+            worker: workers::current(),
         }
+    }
+
+    /// Over a Unix socket, accepted by this thread.
+    pub fn unix(stream: UnixStream) -> Self {
+        Self { stream: ClientStream::Unix(stream), remote: false, worker: workers::current() }
+    }
+
+    /// Bound to the event loop of this thread.
+    pub(super) fn into_stream(self) -> io::Result<ClientStream> {
+        if let (true, ClientStream::Tcp(stream)) = (self.remote, &self.stream) {
+            // A client on another machine may vanish without a word; Redis asks after the same time.
+            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));
+            SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+        }
+        if self.worker == workers::current() {
+            return Ok(self.stream);
+        }
+        Ok(match self.stream {
+            ClientStream::Tcp(stream) => ClientStream::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            ClientStream::Unix(stream) => ClientStream::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
     }
 }
 

@@ -18,9 +18,10 @@ pub use self::client::{Accepted, ClientStream};
 pub use self::pending::Opaque;
 use self::relay::{Ended, Relay};
 use crate::drain::Drain;
+use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resp::replies;
-use crate::upstream::Upstream;
+use crate::upstream::{Connection, Upstream};
 
 /// How a route's sessions behave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,6 +60,15 @@ pub enum End {
 }
 
 impl End {
+    /// The labels of all ends.
+    pub const LABELS: [&str; 5] = [
+        Self::ClientClosed.label(),
+        Self::UpstreamClosed.label(),
+        Self::Drained.label(),
+        Self::Idle.label(),
+        Self::Failed.label(),
+    ];
+
     /// The end as a metric label.
     pub const fn label(self) -> &'static str {
         match self {
@@ -71,20 +81,24 @@ impl End {
     }
 }
 
-/// Serves one client to its end.
-pub async fn serve(client: Accepted, context: Arc<Context>) {
+/// Serves one client to its end, and gives up its `place` then.
+pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let session = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let _active = Held::new(&context.metrics.sessions_active);
-    let end = match client.into_stream() {
+    let active = Held::new(&context.metrics.sessions_active);
+    let (end, left) = match client.into_stream() {
         Ok(client) => run(client, &context, session).await,
         Err(error) => {
             debug!(route = context.route, session, %error, "client lost");
-            End::ClientClosed
+            (End::ClientClosed, None)
         }
     };
+    drop((active, place));
     context.metrics.session_ended(end.label());
     debug!(route = context.route, session, end = end.label(), "session ended");
+    if let Some(connection) = left {
+        context.upstream.give_back(connection).await;
+    }
 }
 
 /// Tells a client that there are as many as are allowed, in Redis' own words.
@@ -94,49 +108,60 @@ pub async fn refuse_at_limit(client: Accepted) {
     }
 }
 
-async fn run(client: ClientStream, context: &Context, session: u64) -> End {
-    let connected = tokio::select! {
-        connected = context.upstream.connect() => connected,
-        () = context.drain.cut_off() => return End::Drained,
-    };
-    let upstream = match connected {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            farewell::refuse(client, 1, &error.to_string()).await;
-            return End::Failed;
+/// The end, and the upstream connection if it is good for another client.
+async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Option<Connection>) {
+    // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
+    let connected = Box::pin(async {
+        tokio::select! {
+            connected = context.upstream.connect() => Some(connected),
+            () = context.drain.cut_off() => None,
         }
+    });
+    let upstream = match connected.await {
+        Some(Ok(upstream)) => upstream,
+        Some(Err(error)) => {
+            Box::pin(farewell::refuse(client, 1, &error.to_string())).await;
+            return (End::Failed, None);
+        }
+        None => return (End::Drained, None),
     };
     debug!(route = context.route, session, upstream = %upstream.endpoint, peer = %upstream.peer, "session started");
-    let _connected = Held::new(&context.metrics.upstream_active);
-    let endpoint = upstream.endpoint.clone();
-    let mut relay =
-        Relay::new(client, upstream, context.settings.idle_timeout, &context.drain, &context.metrics);
+    let active = Held::new(&context.metrics.upstream_active);
+    let endpoint = Arc::clone(&upstream.endpoint);
+    let mut relay = Box::new(Relay::new(client, upstream, context));
     let ended = relay.run().await;
-    let client = relay.into_client();
-    match ended {
+    let (client, left) = relay.into_parts();
+    drop(active);
+    let end = match ended {
         Ended::Client => End::ClientClosed,
+        Ended::Cut => End::Drained,
         Ended::Idle => {
-            farewell::close(client).await;
+            Box::pin(farewell::close(client)).await;
             End::Idle
         }
         Ended::Drained => {
-            farewell::close(client).await;
+            Box::pin(farewell::close(client)).await;
             End::Drained
         }
-        Ended::Cut => End::Drained,
         Ended::Upstream { unanswered, why } => {
             let end = if unanswered > 0 || why.is_some() { End::Failed } else { End::UpstreamClosed };
             debug!(route = context.route, session, unanswered, why, "upstream connection ended");
-            if unanswered == 0 {
-                farewell::close(client).await;
-            } else {
-                let reason = format!(
-                    "connection to {endpoint} lost{}; the command may or may not have been executed",
-                    why.map(|why| format!(" ({why})")).unwrap_or_default()
-                );
-                farewell::refuse(client, unanswered, &reason).await;
+            if end == End::Failed {
+                context.upstream.distrust(&endpoint);
             }
+            Box::pin(lost(client, &endpoint, unanswered, why)).await;
             end
         }
+    };
+    (end, left)
+}
+
+/// Tells a client that its upstream is gone, as far as that can be told.
+async fn lost(client: ClientStream, endpoint: &Endpoint, unanswered: u64, why: Option<String>) {
+    if unanswered == 0 {
+        return farewell::close(client).await;
     }
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let reason = format!("connection to {endpoint} lost{why}; the command may or may not have been executed");
+    farewell::refuse(client, unanswered, &reason).await;
 }

@@ -63,6 +63,8 @@ pub(super) struct Pending {
     /// HELLO and RESET without a reply yet: until then the protocol version is not known.
     switches: u32,
     opaque: Option<Opaque>,
+    /// Something was asked for that RESET does not take away.
+    lasting: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,11 @@ impl Pending {
     /// Whether the next reply may take for ever.
     pub(super) fn is_blocked(&self) -> bool {
         matches!(self.runs.front(), Some(Run::Blocking))
+    }
+
+    /// Whether no reply is due, and RESET would make the connection as good as new.
+    pub(super) fn is_clean(&self) -> bool {
+        self.opaque.is_none() && self.count == 0 && !self.lasting
     }
 
     /// Why replies are not counted, if they aren't.
@@ -131,6 +138,10 @@ impl Pending {
     #[cold]
     fn special(&mut self, request: Request) {
         let run = match request {
+            Request::Lasting => {
+                self.lasting = true;
+                Run::Plain(1)
+            }
             Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
             Request::Blocking => Run::Blocking,
             Request::Hello(version) => {
@@ -347,6 +358,20 @@ mod tests {
             pending.reply(Reply::Other);
             assert_eq!((pending.opaque(), pending.count()), (Some(reason), 0));
         }
+    }
+
+    #[test]
+    fn a_connection_is_clean_between_replies_unless_something_lasts() {
+        let mut pending = Pending::default();
+        assert!(pending.is_clean());
+        pending.request(Request::Plain);
+        assert!(!pending.is_clean());
+        pending.reply(Reply::Other);
+        assert!(pending.is_clean());
+        pending.request(Request::Lasting);
+        pending.reply(Reply::Other);
+        assert_eq!(pending.count(), 0);
+        assert!(!pending.is_clean());
     }
 
     #[test]

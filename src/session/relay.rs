@@ -11,17 +11,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::Context as Route;
 use super::client::ClientStream;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
 use super::scratch::{self, READ, Scratch};
-use crate::drain::Drain;
-use crate::metrics::RouteMetrics;
-use crate::resp::scanner::{Event, ReplyScanner, RequestScanner};
+use crate::resp::scanner::{Event, Reply, ReplyScanner, RequestScanner};
 use crate::tls::channel::Channel;
 use crate::tls::explain;
 use crate::upstream::Connection;
@@ -61,8 +59,7 @@ impl Loss {
 /// The two sides and what is known of them.
 pub(super) struct Relay<'a> {
     client: ClientStream,
-    upstream: TcpStream,
-    channel: Option<Channel>,
+    upstream: Connection,
     requests: RequestScanner,
     replies: ReplyScanner,
     pending: Pending,
@@ -74,11 +71,10 @@ pub(super) struct Relay<'a> {
     upstream_takes: bool,
     /// `Some`: the upstream sends no more.
     upstream_ended: Option<Loss>,
-    drain: &'a Drain,
+    route: &'a Route,
+    /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     timers: Timers,
-    metrics: &'a RouteMetrics,
 }
 
 /// Rarely armed: none is touched while traffic flows, unless `limits.idle_timeout` is set.
@@ -87,6 +83,8 @@ struct Timers {
     grace: Option<Pin<Box<Sleep>>>,
     grace_over: bool,
     idle: Option<Idle>,
+    /// While pontoon is leaving.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 struct Idle {
@@ -96,22 +94,16 @@ struct Idle {
 }
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(
-        client: ClientStream,
-        upstream: Connection,
-        idle_timeout: Option<Duration>,
-        drain: &'a Drain,
-        metrics: &'a RouteMetrics,
-    ) -> Self {
-        let idle = idle_timeout.map(|timeout| Idle {
+    pub(super) fn new(client: ClientStream, mut upstream: Connection, route: &'a Route) -> Self {
+        let idle = route.settings.idle_timeout.map(|timeout| Idle {
             timeout,
             last: Instant::now(),
             sleep: Box::pin(sleep(timeout)),
         });
+        let unread = std::mem::take(&mut upstream.unread);
         let mut relay = Self {
             client,
-            upstream: upstream.stream,
-            channel: upstream.channel,
+            upstream,
             requests: RequestScanner::default(),
             replies: ReplyScanner::default(),
             pending: Pending::default(),
@@ -120,14 +112,12 @@ impl<'a> Relay<'a> {
             client_sends: true,
             upstream_takes: true,
             upstream_ended: None,
-            drain,
-            draining: Box::pin(drain.started()),
-            cut: Box::pin(drain.cut_off()),
+            route,
+            draining: Box::pin(route.drain.started()),
             timers: Timers { idle, ..Timers::default() },
-            metrics,
         };
-        relay.note_replies(&upstream.unread);
-        relay.to_client = Outbox::from(upstream.unread);
+        relay.note_replies(&unread);
+        relay.to_client = Outbox::from(unread);
         relay
     }
 
@@ -139,14 +129,30 @@ impl<'a> Relay<'a> {
             Poll::Ready(())
         })
         .await;
-        let ended = poll_fn(|cx| self.poll(cx)).await;
-        self.say_goodbye();
-        ended
+        poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Closes the upstream's side and returns the client's.
-    pub(super) fn into_client(self) -> ClientStream {
-        self.client
+    /// The client's side, and the upstream's if it can serve another client.
+    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Connection>) {
+        if self.is_reusable() {
+            return (self.client, Some(self.upstream));
+        }
+        self.say_goodbye();
+        (self.client, None)
+    }
+
+    /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
+    fn is_reusable(&self) -> bool {
+        self.pending.is_clean()
+            && self.requests.at_boundary()
+            && self.replies.at_boundary()
+            && self.to_upstream.is_empty()
+            && self.to_client.is_empty()
+            && self.upstream_takes
+            && self.upstream_ended.is_none()
+            && self.upstream.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
+            && !self.route.drain.is_draining()
+            && self.route.upstream.takes_back(&self.upstream)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -166,7 +172,7 @@ impl<'a> Relay<'a> {
             if let Some(idle) = &mut self.timers.idle {
                 idle.last = Instant::now();
             }
-            if self.timers.grace.is_some() && !self.drain.is_draining() {
+            if self.timers.grace.is_some() && !self.route.drain.is_draining() {
                 self.timers.grace = None;
                 self.timers.grace_over = false;
             }
@@ -179,7 +185,7 @@ impl<'a> Relay<'a> {
     /// Errors are the client's.
     fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
         if !self.to_upstream.is_empty() {
-            match self.to_upstream.poll_flush(cx, &mut self.upstream) {
+            match self.to_upstream.poll_flush(cx, &mut self.upstream.stream) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.upstream_takes_no_more(),
@@ -199,8 +205,8 @@ impl<'a> Relay<'a> {
             return Ok(true);
         }
         let n = self.note_requests(&scratch.request[..n]);
-        self.metrics.relayed_to_upstream.increment(n as u64);
-        let bytes = match &mut self.channel {
+        self.route.metrics.relayed_to_upstream.increment(n as u64);
+        let bytes = match &mut self.upstream.channel {
             None => &scratch.request[..n],
             Some(channel) => match channel.encrypt(&scratch.request[..n], &mut scratch.sealed) {
                 Ok(sealed) => &scratch.sealed[..sealed],
@@ -210,7 +216,7 @@ impl<'a> Relay<'a> {
                 }
             },
         };
-        if self.to_upstream.send(cx, &mut self.upstream, bytes).is_err() {
+        if self.to_upstream.send(cx, &mut self.upstream.stream, bytes).is_err() {
             self.upstream_takes_no_more();
         }
         Ok(true)
@@ -225,7 +231,7 @@ impl<'a> Relay<'a> {
         if self.upstream_ended.is_some() {
             return Ok(false);
         }
-        let kept = self.channel.as_ref().map_or(0, Channel::kept);
+        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept);
         let received = match self.poll_upstream(cx, &mut scratch.received[kept..kept + READ]) {
             Poll::Pending => return Ok(false),
             Poll::Ready(received) => received,
@@ -241,7 +247,7 @@ impl<'a> Relay<'a> {
                 return Ok(true);
             }
         };
-        let plain = match &mut self.channel {
+        let plain = match &mut self.upstream.channel {
             None => &scratch.received[..n],
             Some(channel) => {
                 scratch.reply.clear();
@@ -251,13 +257,15 @@ impl<'a> Relay<'a> {
                     Ok(_) => {}
                     Err(error) => self.upstream_ended = Some(Loss(Some(explain(&error)))),
                 }
-                if !answer.is_empty() && self.to_upstream.send(cx, &mut self.upstream, &answer).is_err() {
+                if !answer.is_empty()
+                    && self.to_upstream.send(cx, &mut self.upstream.stream, &answer).is_err()
+                {
                     self.upstream_takes_no_more();
                 }
                 &scratch.reply[..]
             }
         };
-        self.metrics.relayed_to_client.increment(plain.len() as u64);
+        self.route.metrics.relayed_to_client.increment(plain.len() as u64);
         self.note_replies(plain);
         self.to_client.send(cx, &mut self.client, plain)?;
         Ok(true)
@@ -265,7 +273,7 @@ impl<'a> Relay<'a> {
 
     fn poll_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.upstream).poll_read(cx, &mut read))?;
+        ready!(Pin::new(&mut self.upstream.stream).poll_read(cx, &mut read))?;
         Poll::Ready(Ok(read.filled().len()))
     }
 
@@ -275,7 +283,7 @@ impl<'a> Relay<'a> {
 
     /// pontoon is leaving and the client stands between two requests.
     fn stops_at_boundary(&self) -> bool {
-        self.drain.is_draining() && self.requests.at_boundary() && self.is_framed()
+        self.route.drain.is_draining() && self.requests.at_boundary() && self.is_framed()
     }
 
     fn is_framed(&self) -> bool {
@@ -294,7 +302,7 @@ impl<'a> Relay<'a> {
         if !self.is_framed() {
             return bytes.len();
         }
-        let draining = self.drain.is_draining();
+        let draining = self.route.drain.is_draining();
         let mut passed = 0;
         let mut count = 0;
         while passed < bytes.len() {
@@ -304,20 +312,20 @@ impl<'a> Relay<'a> {
                 Event::NeedMore => break,
                 Event::Frame => {
                     count += 1;
-                    self.account(|pending, requests, _| pending.request(requests.request()));
+                    self.account(|pending, requests| pending.request(requests.request()));
                     if draining {
                         break;
                     }
                 }
                 Event::Malformed => {
-                    self.account(|pending, _, _| pending.become_opaque(Opaque::Malformed));
+                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
                 }
             }
             if !self.is_framed() {
                 passed = bytes.len();
             }
         }
-        self.metrics.requests.increment(count);
+        self.route.metrics.requests.increment(count);
         passed
     }
 
@@ -328,9 +336,15 @@ impl<'a> Relay<'a> {
             passed += n;
             match event {
                 Event::NeedMore => break,
-                Event::Frame => self.account(|pending, _, replies| pending.reply(replies.reply())),
+                Event::Frame => {
+                    let reply = self.replies.reply();
+                    if reply == Reply::Error && self.replies.is_error(b"READONLY") {
+                        self.route.upstream.distrust(&self.upstream.endpoint);
+                    }
+                    self.account(|pending, _| pending.reply(reply));
+                }
                 Event::Malformed => {
-                    self.account(|pending, _, _| pending.become_opaque(Opaque::Malformed));
+                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
                 }
             }
         }
@@ -338,13 +352,13 @@ impl<'a> Relay<'a> {
 
     /// Books something, and counts the session when that makes it opaque.
     #[inline]
-    fn account(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner, &ReplyScanner)) {
+    fn account(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner)) {
         let before = self.pending.opaque();
-        book(&mut self.pending, &self.requests, &self.replies);
+        book(&mut self.pending, &self.requests);
         if before.is_none()
             && let Some(reason) = self.pending.opaque()
         {
-            self.metrics.opaque(reason.label());
+            self.route.metrics.opaque(reason.label());
         }
     }
 
@@ -375,8 +389,11 @@ impl<'a> Relay<'a> {
 
     /// Nothing moves: arms the timers that apply, and asks whether one has run out.
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.drain.is_draining() && self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ended::Cut);
+        if self.route.drain.is_draining() {
+            let cut = self.timers.cut.get_or_insert_with(|| Box::pin(self.route.drain.cut_off()));
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ended::Cut);
+            }
         }
         if let Some(idle) = &mut self.timers.idle {
             while idle.sleep.as_mut().poll(cx).is_ready() {
@@ -407,10 +424,10 @@ impl<'a> Relay<'a> {
         if !self.upstream_takes || !self.to_upstream.is_empty() {
             return;
         }
-        if let Some(channel) = &mut self.channel {
+        if let Some(channel) = &mut self.upstream.channel {
             let mut alert = [0; 1024];
             if let Ok(n) = channel.close_notify(&mut alert) {
-                let _ = self.upstream.try_write(&alert[..n]);
+                let _ = self.upstream.stream.try_write(&alert[..n]);
             }
         }
     }

@@ -29,7 +29,8 @@ const MAX_FLIGHT: usize = 256 * 1024;
 
 /// An established TLS connection.
 pub struct Channel {
-    tls: UnbufferedClientConnection,
+    /// Boxed: a connection moves from dial to pool to relay, and this is most of it.
+    tls: Box<UnbufferedClientConnection>,
     /// The start of a record whose end has not arrived.
     incoming: Vec<u8>,
     /// rustls gave an error. It must not be called again: what it keeps of a message refers to bytes that are gone.
@@ -65,7 +66,7 @@ impl Channel {
         name: ServerName<'static>,
         stream: &mut TcpStream,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
-        let tls = UnbufferedClientConnection::new(config, name)?;
+        let tls = Box::new(UnbufferedClientConnection::new(config, name)?);
         let mut channel = Self { tls, incoming: Vec::new(), failed: false };
         let mut outgoing = Vec::new();
         let mut buffer = vec![0; 8192];

@@ -1,16 +1,21 @@
 //! A greeted connection, TLS or plaintext, with the simple way to talk over it. The relay has its own.
 
-use std::io;
+use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::error::Stage;
 use crate::endpoint::Endpoint;
 use crate::tls;
 use crate::tls::channel::{Channel, sealed_len};
+use crate::workers;
 
 /// A connection to an upstream.
 pub struct Connection {
@@ -21,15 +26,25 @@ pub struct Connection {
     /// What the upstream said that nobody has read, in plaintext.
     pub unread: Vec<u8>,
     /// The endpoint that was asked for.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// The address that answered.
     pub peer: SocketAddr,
     /// What each stage took.
     pub timings: Vec<(Stage, Duration)>,
+    /// It was dialled before a client came for it.
+    pub(super) warm: bool,
+    /// It has served a client before.
+    pub(super) used: bool,
+    /// It serves no further client from then on.
+    pub(super) expires: Instant,
+    /// Of the pool, when it was dialled.
+    pub(super) generation: u64,
+    /// The thread whose event loop it is bound to.
+    pub(super) worker: Option<usize>,
 }
 
-/// Large enough for what a greeting or a check is answered.
-const BUFFER: usize = 16 * 1024;
+/// Large enough for what a greeting is answered.
+const BUFFER: usize = 4 * 1024;
 
 impl Connection {
     /// Version, cipher suite, and whose certificate until when, in a line; `None` in plaintext.
@@ -43,6 +58,58 @@ impl Connection {
             state.peer_certificates().and_then(|chain| chain.first()).map(|leaf| tls::describe_leaf(leaf));
         let parts = [version, suite.map(str::to_owned), leaf];
         Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+
+    /// Where it comes from, as a metric label.
+    pub(super) fn origin(&self) -> &'static str {
+        match self {
+            Self { used: true, .. } => "reused",
+            Self { warm: true, .. } => "warm",
+            _ => "dialled",
+        }
+    }
+
+    /// Bound to the event loop of this thread.
+    pub(super) fn bound_here(self) -> io::Result<Self> {
+        let here = workers::current();
+        if self.worker == here {
+            return Ok(self);
+        }
+        let stream = TcpStream::from_std(self.stream.into_std()?)?;
+        Ok(Self { stream, worker: here, ..self })
+    }
+
+    /// Whether the upstream has neither closed it nor said anything. Records of TLS' own, tickets say, are nothing.
+    pub(super) fn is_silent(&mut self) -> bool {
+        let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        loop {
+            // The kernel knows what the event loop may not have seen yet.
+            match SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]) {
+                // Has the event loop forget what it has seen.
+                Err(error) if would_block(&error) => {
+                    return self.stream.try_read(&mut [0]).is_err_and(|error| would_block(&error));
+                }
+                Err(_) | Ok(0) => return false,
+                Ok(_) => {}
+            }
+            let Some(channel) = &mut self.channel else { return false };
+            let kept = channel.kept();
+            let mut buffer = vec![0; kept + BUFFER];
+            let Ok(n @ 1..) = (&*SockRef::from(&self.stream)).read(&mut buffer[kept..]) else { return false };
+            let mut answer = Vec::new();
+            let decrypted = channel.decrypt(&mut buffer[..kept + n], &mut self.unread, &mut answer);
+            if !matches!(decrypted, Ok(decrypted) if !decrypted.closed)
+                || !self.unread.is_empty()
+                || !answer.is_empty()
+            {
+                return false;
+            }
+        }
+    }
+
+    /// Whether nothing that the upstream sent waits to be read or to be completed.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        self.unread.is_empty() && self.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
     }
 
     /// Sends `bytes`.

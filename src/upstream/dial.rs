@@ -1,30 +1,41 @@
-//! One endpoint: resolve, TCP, TLS, greeting, under one deadline.
+//! One endpoint: a connection that is ready, or a new one: resolve, TCP, TLS, greeting, under one deadline.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::connection::Connection;
 use super::error::{Cause, ConnectError, Stage};
-use super::gate::{Gate, NoTurn};
-use super::greeting::Greeting;
+use super::gate::{Gate, NoTurn, Turn};
+use super::greeting::{Greeting, Unclean, next_answer};
+use super::pool::{Discard, Pool, Taken};
 use super::race::Race;
 use super::{Settings, share};
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resolve::resolve;
+use crate::resp::replies;
 use crate::telemetry::Throttle;
 use crate::tls::channel::{Channel, HandshakeError};
 use crate::tls::{Tls, explain};
+use crate::workers;
+
+/// A connection that was silent for a while and does not answer in this time is taken for dead, and with it all that
+/// were silent for as long.
+const PROOF: Duration = Duration::from_secs(1);
+
+/// A connection that is not made clean in this time is closed.
+const RENEWAL: Duration = Duration::from_secs(2);
 
 /// An endpoint as all sessions of a route see it.
 pub(super) struct Remote {
     route: String,
-    endpoint: Endpoint,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) pool: Pool,
     gate: Gate,
     tls: Option<Arc<Tls>>,
     greeting: Greeting,
@@ -38,14 +49,16 @@ impl Remote {
         endpoint: Endpoint,
         settings: &Settings,
         tls: Option<Arc<Tls>>,
+        pool: Pool,
         metrics: Arc<RouteMetrics>,
     ) -> Self {
         Self {
             route: route.to_owned(),
-            endpoint,
+            endpoint: Arc::new(endpoint),
+            pool,
             gate: Gate::new(settings.handshakes),
             tls,
-            greeting: Greeting::new(settings.client_name.clone()),
+            greeting: Greeting::new(settings.client_name.as_deref()),
             metrics,
             throttle: Throttle::default(),
         }
@@ -61,21 +74,103 @@ impl Remote {
         self.gate.retry_at()
     }
 
+    /// A connection that is ready, or a new one.
+    pub(super) async fn lease(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
+        while let Some(Taken { mut connection, fresh }) = self.pool.take() {
+            if fresh || proves(&mut connection, deadline).await {
+                return Ok(self.leased(connection));
+            }
+            self.pool.discard(connection, Discard::Unanswered);
+            // What was silent as long went the same way, most likely: no client need find out one by one.
+            self.pool.retire(Discard::Unanswered);
+        }
+        let _connecting = Held::new(&self.metrics.upstream_connecting);
+        let began = Instant::now();
+        let turn = tokio::select! {
+            biased;
+            turn = self.turn(began, deadline) => turn?,
+            connection = self.pool.returned() => return Ok(self.leased(connection)),
+        };
+        self.dial(turn, began, deadline).await.map(|connection| self.leased(connection))
+    }
+
+    fn leased(&self, connection: Connection) -> Connection {
+        self.metrics.leased(connection.origin());
+        connection
+    }
+
     /// Waits for a turn, then dials.
     pub(super) async fn connect(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
         let began = Instant::now();
+        let turn = self.turn(began, deadline).await?;
+        self.dial(turn, began, deadline).await
+    }
+
+    /// A turn to dial ahead of clients, if that keeps none of them waiting.
+    pub(super) fn spare_turn(&self) -> Option<Turn<'_>> {
+        self.gate.spare_turn()
+    }
+
+    /// Dials, for the pool.
+    pub(super) async fn fill(&self, turn: Turn<'_>, deadline: Instant) {
         let _connecting = Held::new(&self.metrics.upstream_connecting);
-        let turn = match self.gate.turn(deadline).await {
-            Ok(turn) => turn,
+        if let Ok(mut connection) = self.dial(turn, Instant::now(), deadline).await {
+            connection.warm = true;
+            self.pool.put(connection);
+        }
+    }
+
+    /// Makes clean what a client left, and keeps it for the next; closes it where that can't be.
+    pub(super) async fn recycle(&self, mut connection: Connection) {
+        if !self.pool.settings.reuse {
+            return;
+        }
+        if let Err(reason) = self.pool.keeps(&connection) {
+            return self.pool.discard(connection, reason);
+        }
+        let renewed = match timeout(RENEWAL, self.greeting.renew(&mut connection)).await {
+            Ok(Ok(())) => connection.is_at_boundary(),
+            Ok(Err(unclean)) => {
+                if matches!(unclean, Unclean::NoReset) {
+                    debug!(route = self.route, upstream = %self.endpoint, "{unclean}: connections are not reused");
+                }
+                false
+            }
+            Err(_) => false,
+        };
+        if !renewed {
+            return self.pool.discard(connection, Discard::Unclean);
+        }
+        connection.used = true;
+        self.pool.put(connection);
+    }
+
+    /// Whether [`recycle`](Self::recycle) is of any use.
+    pub(super) fn recycles(&self) -> bool {
+        self.pool.settings.reuse && self.greeting.knows_reset()
+    }
+
+    async fn turn(&self, began: Instant, deadline: Instant) -> Result<Turn<'_>, Arc<ConnectError>> {
+        match self.gate.turn(deadline).await {
+            Ok(turn) => Ok(turn),
             // A failure that others have counted and logged.
-            Err(NoTurn::Failed(error) | NoTurn::TimedOut(Some(error))) => return Err(error),
+            Err(NoTurn::Failed(error) | NoTurn::TimedOut(Some(error))) => Err(error),
             Err(NoTurn::TimedOut(None)) => {
                 let error = self.timed_out(began, Stage::Queue);
                 self.report(&error);
-                return Err(error);
+                Err(error)
             }
-        };
-        let mut dial = Dial { remote: self, began, deadline, timings: Vec::new() };
+        }
+    }
+
+    async fn dial(
+        &self,
+        turn: Turn<'_>,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<Connection, Arc<ConnectError>> {
+        let mut dial =
+            Dial { remote: self, began, deadline, generation: self.pool.generation(), timings: Vec::new() };
         match dial.run().await {
             Ok(connection) => {
                 let failures = turn.succeeded();
@@ -92,6 +187,11 @@ impl Remote {
                 Err(error)
             }
         }
+    }
+
+    /// Shortened at random by up to a quarter: connections that were dialled together do not all go together.
+    fn lifetime(&self) -> Duration {
+        self.pool.settings.max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
     }
 
     fn report(&self, error: &ConnectError) {
@@ -113,7 +213,7 @@ impl Remote {
     }
 
     fn error(&self, stage: Stage, source: Cause) -> ConnectError {
-        ConnectError { endpoint: self.endpoint.clone(), stage, source }
+        ConnectError { endpoint: Endpoint::clone(&self.endpoint), stage, source }
     }
 }
 
@@ -122,6 +222,7 @@ struct Dial<'a> {
     remote: &'a Remote,
     began: Instant,
     deadline: Instant,
+    generation: u64,
     timings: Vec<(Stage, Duration)>,
 }
 
@@ -185,9 +286,14 @@ impl Dial<'_> {
             stream,
             channel,
             unread,
-            endpoint: remote.endpoint.clone(),
+            endpoint: Arc::clone(&remote.endpoint),
             peer,
             timings: Vec::new(),
+            warm: false,
+            used: false,
+            expires: Instant::now() + remote.lifetime(),
+            generation: self.generation,
+            worker: workers::current(),
         };
         self.stage(Stage::Greeting, deadline, remote.greeting.exchange(&mut connection)).await?;
         connection.timings = std::mem::take(&mut self.timings);
@@ -216,6 +322,16 @@ impl Dial<'_> {
             }
         }
     }
+}
+
+/// Whether a connection still answers. Any answer will do: a server that wants AUTH first is there, too.
+async fn proves(connection: &mut Connection, deadline: Instant) -> bool {
+    let ping = async {
+        connection.send(&replies::encode_command(&["PING"])).await?;
+        next_answer(connection).await
+    };
+    let answered = timeout(PROOF.min(deadline - Instant::now()), ping).await;
+    matches!(answered, Ok(Ok(Some(_)))) && connection.is_at_boundary()
 }
 
 /// Nobody acts on microseconds.

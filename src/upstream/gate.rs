@@ -79,6 +79,19 @@ impl Gate {
         }
     }
 
+    /// A turn without waiting: `None` where the endpoint is failing, or as many are at it as may be.
+    pub(super) fn spare_turn(&self) -> Option<Turn<'_>> {
+        let generation = {
+            let state = self.state();
+            if state.retry_at.is_some() {
+                return None;
+            }
+            state.generation
+        };
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        Some(Turn { gate: self, generation, probe: false, _slot: slot })
+    }
+
     async fn admission(&self, deadline: Instant) -> Result<(u64, bool), NoTurn> {
         let mut changes = self.changes.subscribe();
         let arrived = self.state().generation;

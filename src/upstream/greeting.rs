@@ -1,5 +1,6 @@
-//! What pontoon says on a new connection before the client's first byte: who it is, so that an audit can tell
-//! bridged from direct clients, and the client name where one is configured.
+//! What pontoon says on a connection before the client's first byte: who it is, so that an audit can tell bridged from
+//! direct clients, and the client name where one is configured. On a connection that another client has left, RESET goes
+//! before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,42 +13,110 @@ const LONGEST: usize = 64 * 1024;
 
 /// What to say to one endpoint, and what is known of how it takes that.
 pub(super) struct Greeting {
-    client_name: Option<String>,
+    with_setinfo: Script,
+    without_setinfo: Script,
     /// The engine is older than `CLIENT SETINFO` (Redis 7.2): asking again would only fill its error statistics.
     knows_setinfo: AtomicBool,
+    /// The engine is older than RESET (Redis 6.2).
+    knows_reset: AtomicBool,
+}
+
+/// Commands, encoded: RESET, and then the greeting.
+struct Script {
+    bytes: Vec<u8>,
+    /// Where RESET ends.
+    greeting: usize,
+    /// Replies to the greeting.
+    replies: usize,
+}
+
+impl Script {
+    fn new(commands: &[&[&str]]) -> Self {
+        let mut bytes = replies::encode_command(&["RESET"]);
+        let greeting = bytes.len();
+        for command in commands {
+            bytes.extend(replies::encode_command(command));
+        }
+        Self { bytes, greeting, replies: commands.len() }
+    }
+}
+
+/// Why a connection that a client left is not as good as new.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unclean {
+    #[error("the engine does not know RESET")]
+    NoReset,
+    #[error("RESET was answered by something else")]
+    NotReset,
+    #[error(transparent)]
+    Greeting(#[from] Cause),
 }
 
 impl Greeting {
-    pub(super) fn new(client_name: Option<String>) -> Self {
-        Self { client_name, knows_setinfo: AtomicBool::new(true) }
+    pub(super) fn new(client_name: Option<&str>) -> Self {
+        let setinfo: [&[&str]; 2] = [
+            &["CLIENT", "SETINFO", "LIB-NAME", "pontoon"],
+            &["CLIENT", "SETINFO", "LIB-VER", env!("CARGO_PKG_VERSION")],
+        ];
+        let name = client_name.map(|name| ["CLIENT", "SETNAME", name]);
+        let name: Vec<&[&str]> = name.iter().map(|command| &command[..]).collect();
+        Self {
+            with_setinfo: Script::new(&[&setinfo[..], &name].concat()),
+            without_setinfo: Script::new(&name),
+            knows_setinfo: AtomicBool::new(true),
+            knows_reset: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether a used connection can be made clean, as far as is known.
+    pub(super) fn knows_reset(&self) -> bool {
+        self.knows_reset.load(Ordering::Relaxed)
     }
 
     /// Greets. A server that declines, because it is older or wants AUTH first, is greeted well enough; one that
     /// closes is not, and its words are the error.
     pub(super) async fn exchange(&self, connection: &mut Connection) -> Result<(), Cause> {
-        let setinfo = self.knows_setinfo.load(Ordering::Relaxed);
-        let mut hello = Vec::new();
-        let mut expected = 0;
-        let mut say = |words: &[&str]| {
-            hello.extend(replies::encode_command(words));
-            expected += 1;
-        };
-        if setinfo {
-            say(&["CLIENT", "SETINFO", "LIB-NAME", "pontoon"]);
-            say(&["CLIENT", "SETINFO", "LIB-VER", env!("CARGO_PKG_VERSION")]);
-        }
-        if let Some(name) = &self.client_name {
-            say(&["CLIENT", "SETNAME", name]);
-        }
-        if expected == 0 {
+        let (script, setinfo) = self.script();
+        if script.replies == 0 {
             return Ok(());
         }
         // A server that has closed already may still have said why.
-        let sent = connection.send(&hello).await;
+        let sent = connection.send(&script.bytes[script.greeting..]).await;
+        match self.answers(script.replies, setinfo, connection).await {
+            Ok(()) => Ok(()),
+            Err(Cause::Closed) => sent.map_err(Cause::from).and(Err(Cause::Closed)),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// Resets and greets, so that the next client finds what it would on a new connection.
+    pub(super) async fn renew(&self, connection: &mut Connection) -> Result<(), Unclean> {
+        if !self.knows_reset() {
+            return Err(Unclean::NoReset);
+        }
+        let (script, setinfo) = self.script();
+        connection.send(&script.bytes).await.map_err(Cause::from)?;
+        match next_answer(connection).await? {
+            Some(Answer::Text(text)) if text == "RESET" => {}
+            Some(Answer::Error(words)) if words.to_ascii_lowercase().contains("unknown command") => {
+                self.knows_reset.store(false, Ordering::Relaxed);
+                return Err(Unclean::NoReset);
+            }
+            _ => return Err(Unclean::NotReset),
+        }
+        Ok(self.answers(script.replies, setinfo, connection).await?)
+    }
+
+    /// What to say, and whether that begins with `CLIENT SETINFO`.
+    fn script(&self) -> (&Script, bool) {
+        let setinfo = self.knows_setinfo.load(Ordering::Relaxed);
+        (if setinfo { &self.with_setinfo } else { &self.without_setinfo }, setinfo)
+    }
+
+    async fn answers(&self, count: usize, setinfo: bool, connection: &mut Connection) -> Result<(), Cause> {
         let mut last_words = None;
-        for number in 0..expected {
+        for number in 0..count {
             let Some(answer) = next_answer(connection).await? else {
-                sent?;
                 return Err(last_words.map_or(Cause::Closed, Cause::Refused));
             };
             if let Answer::Error(words) = answer {

@@ -1,22 +1,29 @@
 //! Upstream connections: from an endpoint to a greeted connection, or an [`Unreachable`] that says why not.
 //!
-//! Carrying a client's bytes over one is `session`'s work.
+//! Some are ready before a client comes: see [`pool`]. Carrying a client's bytes over one is `session`'s work.
 
 mod connection;
+mod demand;
 mod dial;
 mod error;
 mod gate;
 mod greeting;
+pub mod pool;
 mod race;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use self::connection::Connection;
 use self::dial::Remote;
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
+use self::pool::{Discard, Pool};
+use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
 use crate::resp::replies::{self, Answer};
@@ -33,6 +40,8 @@ pub struct Settings {
     pub handshakes: usize,
     /// `CLIENT SETNAME` to send in the greeting.
     pub client_name: Option<String>,
+    /// Which connections are kept ready.
+    pub pool: pool::Settings,
     /// How the connection is protected.
     pub tls: tls::Settings,
 }
@@ -49,6 +58,22 @@ pub struct Upstream {
     remotes: Vec<Remote>,
     connect_timeout: Duration,
     last_reached: Mutex<Option<Instant>>,
+    heard: Arc<Heard>,
+    lacking: Arc<Notify>,
+}
+
+/// Something arrived on a connection that is kept ready.
+#[derive(Default)]
+struct Heard(Notify);
+
+impl Wake for Heard {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 /// An upstream that clients reached this recently needs no dial of our own.
@@ -62,21 +87,29 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        let remotes = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| Remote::new(route, endpoint.clone(), settings, tls.cloned(), Arc::clone(metrics)))
-            .collect();
-        Self { remotes, connect_timeout: settings.connect_timeout, last_reached: Mutex::default() }
+        let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
+        let remote = |endpoint: &Endpoint| {
+            let heard = Waker::from(Arc::clone(&heard));
+            let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&lacking), Arc::clone(metrics));
+            Remote::new(route, endpoint.clone(), settings, tls.cloned(), pool, Arc::clone(metrics))
+        };
+        Self {
+            remotes: settings.endpoints.iter().map(remote).collect(),
+            connect_timeout: settings.connect_timeout,
+            last_reached: Mutex::default(),
+            heard,
+            lacking,
+        }
     }
 
-    /// A greeted connection to the first endpoint that can be reached before the deadline.
+    /// A greeted connection to the first endpoint that can be reached before the deadline: one that is ready, or a new
+    /// one.
     pub async fn connect(&self) -> Result<Connection, Unreachable> {
         let deadline = Instant::now() + self.connect_timeout;
         let mut attempts = Vec::new();
         let order = self.order();
         for (i, remote) in order.iter().enumerate() {
-            match remote.connect(share(deadline, order.len() - i)).await {
+            match remote.lease(share(deadline, order.len() - i)).await {
                 Ok(connection) => {
                     self.note_reached();
                     return Ok(connection);
@@ -85,6 +118,65 @@ impl Upstream {
             }
         }
         Err(Unreachable { attempts })
+    }
+
+    /// Takes back a connection whose client has left with no reply due, at a frame's boundary, having done nothing that
+    /// RESET does not undo. It is made clean and kept, or closed.
+    pub async fn give_back(&self, connection: Connection) {
+        if let Some(remote) = self.origin(&connection) {
+            remote.recycle(connection).await;
+        }
+    }
+
+    /// Whether [`give_back`](Self::give_back) is of any use.
+    pub fn takes_back(&self, connection: &Connection) -> bool {
+        self.origin(connection).is_some_and(Remote::recycles)
+    }
+
+    /// A connection was lost, or the server turned out not to be the primary any more: its endpoint's ready connections
+    /// may lead to the wrong place, too, and the next are dialled after a new look at the name.
+    pub fn distrust(&self, endpoint: &Arc<Endpoint>) {
+        if let Some(remote) = self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint)) {
+            remote.pool.retire(Discard::Retired);
+        }
+    }
+
+    /// TLS files have changed: connections made with the old ones serve no further client.
+    pub fn retire_all(&self) {
+        for remote in &self.remotes {
+            remote.pool.retire(Discard::Retired);
+        }
+    }
+
+    /// Keeps connections ready until draining starts.
+    pub async fn tend(&self, drain: &Drain) {
+        let mut seconds = interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut dials = FuturesUnordered::new();
+        let draining = drain.started();
+        tokio::pin!(draining);
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => self.remotes.iter().for_each(|remote| remote.pool.second()),
+                () = self.lacking.notified() => {}
+                () = self.heard.0.notified() => self.remotes.iter().for_each(|remote| remote.pool.sweep()),
+                Some(()) = dials.next() => {}
+                () = &mut draining => break,
+            }
+            // Clients would use this one.
+            let Some(remote) = self.order().first().copied() else { break };
+            for _ in 0..remote.pool.lacks(dials.len()) {
+                let Some(turn) = remote.spare_turn() else { break };
+                dials.push(remote.fill(turn, Instant::now() + self.connect_timeout));
+            }
+        }
+        for remote in &self.remotes {
+            remote.pool.close();
+        }
+    }
+
+    fn origin(&self, connection: &Connection) -> Option<&Remote> {
+        self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, &connection.endpoint))
     }
 
     /// Finds out off the clients' path whether the upstream can be reached: dials the endpoints that failed last,

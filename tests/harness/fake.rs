@@ -73,6 +73,10 @@ impl Fake {
         format!("localhost:{}", self.address.port())
     }
 
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Connections so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)

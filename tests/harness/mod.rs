@@ -2,6 +2,7 @@
 
 mod authority;
 mod fake;
+mod forwarder;
 mod pontoon;
 mod redis;
 mod wire;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
 pub use fake::Fake;
+pub use forwarder::Forwarder;
 pub use pontoon::{Pontoon, pontoon};
 pub use redis::Redis;
 pub use wire::{Wire, command};

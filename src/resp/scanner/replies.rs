@@ -53,7 +53,7 @@ pub struct ReplyScanner {
     depth: usize,
     /// The type byte of the frame that is open or ended last.
     frame: u8,
-    /// The first element of a push, while `naming`.
+    /// The first element of a push or the beginning of an error, while `naming`.
     name: Word,
     naming: bool,
 }
@@ -206,6 +206,12 @@ impl ReplyScanner {
         }
     }
 
+    /// Whether the frame that ended last is an error with this code.
+    pub fn is_error(&self, code: &[u8]) -> bool {
+        self.frame == b'-'
+            && self.name.bytes.strip_prefix(code).is_some_and(|rest| matches!(rest.first(), Some(b' ' | 0)))
+    }
+
     /// An attribute alone is no frame: the one that it describes must follow.
     fn frame_is_whole(&self) -> bool {
         self.frame != b'|'
@@ -235,6 +241,10 @@ impl ReplyScanner {
     fn element_begins(&mut self, kind: u8) -> bool {
         if self.depth == 0 {
             self.frame = kind;
+            if kind == b'-' {
+                self.naming = true;
+                self.name = Word::default();
+            }
         }
         self.state = match kind {
             b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => State::Line { carriage_return: false },

@@ -126,7 +126,9 @@ impl RequestScanner {
         let [name, first, second] = &self.words;
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
         match request {
-            Request::Plain | Request::Blocking => request,
+            // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
+            Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
+            Request::Plain | Request::Lasting | Request::Blocking => request,
             _ if self.quoted => Request::Unknown,
             other => other,
         }

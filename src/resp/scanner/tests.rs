@@ -205,7 +205,15 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
         ("HELLO", Request::Hello(None)),
         ("client reply off", Request::ReplyMode(ReplyMode::Off)),
         ("CLIENT REPLY SKIP", Request::ReplyMode(ReplyMode::Skip)),
-        ("CLIENT ID", Request::Plain),
+        ("CLIENT SETNAME a", Request::Plain),
+        ("client tracking on", Request::Plain),
+        ("CLIENT ID", Request::Lasting),
+        ("client no-evict on", Request::Lasting),
+        ("CLIENT IMPORT-SOURCE ON", Request::Lasting),
+        ("CLIENT", Request::Lasting),
+        ("SCRIPT LOAD x", Request::Plain),
+        ("script debug yes", Request::Lasting),
+        ("DEBUG SLEEP 0", Request::Lasting),
         ("RESET", Request::Reset),
         ("MONITOR", Request::Monitor),
         ("PSYNC ? -1", Request::Replication),
@@ -218,14 +226,14 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
 
 #[test]
 fn the_name_of_one_request_does_not_colour_the_next() {
-    assert_eq!(request(&[words("CLIENT REPLY OFF"), words("CLIENT")].concat()), Request::Plain);
+    assert_eq!(request(&[words("CLIENT REPLY OFF"), words("CLIENT")].concat()), Request::Lasting);
     assert_eq!(request(&[words("SUBSCRIBE a"), words("SUB")].concat()), Request::Plain);
 }
 
 #[test]
-fn quotes_make_an_inline_name_uncertain_and_a_value_not() {
-    assert_eq!(request(b"\"SUBSCRIBE\" a\r\n"), Request::Plain);
-    assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Plain);
+fn quotes_make_it_uncertain_what_an_inline_command_leaves_behind() {
+    assert_eq!(request(b"\"SUBSCRIBE\" a\r\n"), Request::Lasting);
+    assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Lasting);
     assert_eq!(request(b"SUBSCRIBE \"a b\"\r\n"), Request::Unknown);
 }
 

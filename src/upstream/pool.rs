@@ -1,0 +1,317 @@
+//! Connections to one endpoint that are ready before a client comes: dialled ahead, or left clean by a client that went.
+//!
+//! All are alike for the next client, or they are not kept: of the present generation, young enough, silent. Dialling is
+//! `dial`'s work, cleaning `greeting`'s; how many to keep is `demand`'s.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::demand::Demand;
+use crate::metrics::{Held, RouteMetrics};
+use crate::workers;
+
+/// Which connections are kept ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Dial before clients come.
+    pub warm: bool,
+    /// So many are kept ready when no client comes.
+    pub warm_min: usize,
+    /// More are never kept, dialled ahead or left by clients.
+    pub warm_max: usize,
+    /// Make clean and keep what a client leaves.
+    pub reuse: bool,
+    /// An older connection serves no further client.
+    pub max_age: Duration,
+}
+
+impl Settings {
+    /// `pool.warm_min` where it is not configured.
+    pub const WARM_MIN: usize = 1;
+    /// `pool.warm_max` where it is not configured.
+    pub const WARM_MAX: usize = 64;
+    /// `pool.max_age` where it is not configured.
+    pub const MAX_AGE: Duration = Duration::from_secs(600);
+}
+
+/// A connection that was silent for longer must show that it lives before it is given away: a firewall may have
+/// forgotten it.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Why a connection is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Discard {
+    /// Older than `pool.max_age`.
+    Age,
+    /// The server closed it, or said something that nobody asked for.
+    Closed,
+    /// It did not answer in time.
+    Unanswered,
+    /// The endpoint's address or the TLS files have changed, or may have.
+    Retired,
+    /// There are enough.
+    Surplus,
+    /// It could not be made clean.
+    Unclean,
+}
+
+impl Discard {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Closed => "closed",
+            Self::Unanswered => "unanswered",
+            Self::Retired => "retired",
+            Self::Surplus => "surplus",
+            Self::Unclean => "unclean",
+        }
+    }
+}
+
+pub(super) struct Pool {
+    pub(super) settings: Settings,
+    metrics: Arc<RouteMetrics>,
+    /// Has [`sweep`](Self::sweep) called.
+    heard: Waker,
+    /// Has what is lacking dialled.
+    lacking: Arc<Notify>,
+    state: Mutex<State>,
+}
+
+struct State {
+    idle: VecDeque<Idle>,
+    /// Clients that wait for their turn to dial, and would rather have one that comes back.
+    waiting: VecDeque<oneshot::Sender<Connection>>,
+    /// Connections of an older one are not kept.
+    generation: u64,
+    closed: bool,
+    demand: Demand,
+}
+
+struct Idle {
+    connection: Connection,
+    /// When it was last known to work.
+    since: Instant,
+    _counted: Held,
+}
+
+/// A connection taken from the pool.
+pub(super) struct Taken {
+    pub(super) connection: Connection,
+    /// It was heard of lately.
+    pub(super) fresh: bool,
+}
+
+impl Pool {
+    pub(super) fn new(
+        settings: Settings,
+        heard: Waker,
+        lacking: Arc<Notify>,
+        metrics: Arc<RouteMetrics>,
+    ) -> Self {
+        let min = if settings.warm { settings.warm_min } else { 0 };
+        let demand = Demand::new(min, settings.warm_max);
+        let state =
+            State { idle: VecDeque::new(), waiting: VecDeque::new(), generation: 0, closed: false, demand };
+        Self { settings, metrics, heard, lacking, state: Mutex::new(state) }
+    }
+
+    /// What a connection that is dialled now belongs to.
+    pub(super) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// A connection that is ready, bound to this thread; of several, one that this thread has used last.
+    pub(super) fn take(&self) -> Option<Taken> {
+        self.state().demand.leased();
+        while let Some(Idle { mut connection, since, .. }) = self.pop() {
+            // System calls, without the lock.
+            let now = Instant::now();
+            if now >= connection.expires {
+                self.discard(connection, Discard::Age);
+            } else if !connection.is_silent() {
+                self.discard(connection, Discard::Closed);
+            } else if let Some(connection) = self.bound_here(connection) {
+                return Some(Taken { connection, fresh: now - since < FRESH });
+            }
+        }
+        None
+    }
+
+    fn pop(&self) -> Option<Idle> {
+        let here = workers::current();
+        let mut state = self.state();
+        let own = state.idle.iter().rposition(|idle| idle.connection.worker == here);
+        let idle = own.or(state.idle.len().checked_sub(1)).and_then(|at| state.idle.remove(at));
+        let left = state.idle.len();
+        state.demand.left(left);
+        if self.settings.warm && left < state.demand.wanted() {
+            self.lacking.notify_one();
+        }
+        idle
+    }
+
+    /// Whether [`put`](Self::put) would keep it now.
+    pub(super) fn keeps(&self, connection: &Connection) -> Result<(), Discard> {
+        let state = self.state();
+        Self::judge(&state, connection)?;
+        let room = state.idle.len() < self.settings.warm_max || !state.waiting.is_empty();
+        if room { Ok(()) } else { Err(Discard::Surplus) }
+    }
+
+    /// Keeps a clean connection, or gives it to the client that waits longest.
+    pub(super) fn put(&self, mut connection: Connection) {
+        let mut state = self.state();
+        if let Err(reason) = Self::judge(&state, &connection) {
+            return self.discard(connection, reason);
+        }
+        state.demand.returned();
+        while let Some(waiting) = state.waiting.pop_front() {
+            match waiting.send(connection) {
+                Ok(()) => return,
+                Err(returned) => connection = returned,
+            }
+        }
+        if state.idle.len() >= self.settings.warm_max {
+            return self.discard(connection, Discard::Surplus);
+        }
+        connection.timings = Vec::new();
+        self.watch(&connection);
+        let counted = Held::new(&self.metrics.upstream_idle);
+        state.idle.push_back(Idle { connection, since: Instant::now(), _counted: counted });
+    }
+
+    /// Counts and closes.
+    pub(super) fn discard(&self, connection: Connection, reason: Discard) {
+        self.metrics.pool_discarded(reason.label());
+        drop(connection);
+    }
+
+    /// Waits for a connection that somebody else gives back.
+    pub(super) async fn returned(&self) -> Connection {
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            self.state().waiting.push_back(sender);
+            let mut waiting = Waiting { pool: self, receiver };
+            let connection = (&mut waiting.receiver).await.expect("a sender is dropped only after it sent");
+            if let Some(connection) = self.bound_here(connection) {
+                return connection;
+            }
+        }
+    }
+
+    fn bound_here(&self, connection: Connection) -> Option<Connection> {
+        connection.bound_here().inspect_err(|_| self.metrics.pool_discarded(Discard::Closed.label())).ok()
+    }
+
+    /// Keeps nothing of what there is now, and nothing of it that comes back later.
+    pub(super) fn retire(&self, reason: Discard) {
+        let mut state = self.state();
+        state.generation += 1;
+        self.discard_all(&mut state, reason);
+    }
+
+    /// Closes all, and keeps none from now on.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.idle.clear();
+    }
+
+    /// How many must be dialled when so many are on the way.
+    pub(super) fn lacks(&self, on_the_way: usize) -> usize {
+        let state = self.state();
+        if state.closed || !self.settings.warm {
+            return 0;
+        }
+        state.demand.wanted().saturating_sub(state.idle.len() + on_the_way)
+    }
+
+    /// Looks at those of which something was heard.
+    pub(super) fn sweep(&self) {
+        let mut state = self.state();
+        let all = std::mem::take(&mut state.idle);
+        for mut idle in all {
+            let heard = self.watch(&idle.connection);
+            if heard && !idle.connection.is_silent() {
+                self.discard(idle.connection, Discard::Closed);
+                continue;
+            }
+            if heard {
+                self.watch(&idle.connection);
+            }
+            state.idle.push_back(idle);
+        }
+    }
+
+    /// A second is over: closes what is too old, and what nobody needs.
+    pub(super) fn second(&self) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let all = std::mem::take(&mut state.idle);
+        for idle in all {
+            if now >= idle.connection.expires {
+                self.discard(idle.connection, Discard::Age);
+            } else {
+                state.idle.push_back(idle);
+            }
+        }
+        let idle = state.idle.len();
+        for _ in 0..state.demand.second(idle) {
+            // The front was used least recently.
+            if let Some(idle) = state.idle.pop_front() {
+                self.discard(idle.connection, Discard::Surplus);
+            }
+        }
+    }
+
+    /// Has us woken when something arrives. Returns whether it has already.
+    fn watch(&self, connection: &Connection) -> bool {
+        let heard = connection.stream.poll_read_ready(&mut Context::from_waker(&self.heard)).is_ready();
+        if heard {
+            self.heard.wake_by_ref();
+        }
+        heard
+    }
+
+    fn judge(state: &State, connection: &Connection) -> Result<(), Discard> {
+        if state.closed || connection.generation != state.generation {
+            Err(Discard::Retired)
+        } else if Instant::now() >= connection.expires {
+            Err(Discard::Age)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn discard_all(&self, state: &mut State, reason: Discard) {
+        for idle in state.idle.drain(..) {
+            self.discard(idle.connection, reason);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives back what arrives for a client that does not wait any more.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    receiver: oneshot::Receiver<Connection>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(connection) = self.receiver.try_recv() {
+            self.pool.put(connection);
+        }
+    }
+}
