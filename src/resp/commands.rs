@@ -4,9 +4,10 @@
 //! [`Request::Plain`].
 
 /// A request, as far as its replies go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Request {
     /// One reply, soon.
+    #[default]
     Plain,
     /// One reply, soon; and something stays with the connection that RESET does not take away.
     Lasting,
@@ -73,6 +74,10 @@ pub(super) fn arguments_matter(name: &[u8]) -> bool {
 /// longer than those that matter, or none.
 #[inline]
 pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> Request {
+    // No name that matters is shorter than SYNC, nor longer than PUNSUBSCRIBE.
+    if name.len() < 4 {
+        return Request::Plain;
+    }
     let mut upper = [0; 12];
     let Some(upper) = upper.get_mut(..name.len()) else { return Request::Plain };
     upper.copy_from_slice(name);

@@ -35,6 +35,29 @@ pub(super) enum Length {
 #[derive(Debug)]
 pub(super) struct NotANumber;
 
+/// Reads a header that lies whole at `input[*at]`, its type byte included, and says something short, as nearly all do.
+/// `None`: read it with [`Header`].
+#[inline]
+pub(super) fn short(input: &[u8], at: &mut usize, kind: u8) -> Option<usize> {
+    const DIGITS: usize = 5;
+    let (first, rest) = input.get(*at..)?.split_first()?;
+    if *first != kind {
+        return None;
+    }
+    let mut value = 0;
+    for (digits, byte) in rest.iter().take(DIGITS + 1).enumerate() {
+        match byte {
+            b'0'..=b'9' => value = value * 10 + usize::from(byte - b'0'),
+            b'\r' if digits > 0 && rest.get(digits + 1) == Some(&b'\n') => {
+                *at += 1 + digits + 2;
+                return Some(value);
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
 impl Header {
     /// Reads on at `input[*at]`. `None`: the line goes on in later input.
     #[inline]

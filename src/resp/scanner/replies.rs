@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use super::super::commands::Subscription;
-use super::super::header::{Header, Length};
+use super::super::header::{self, Header, Length};
 use super::{Event, Word};
 
 /// Deeper than any server nests; bounds the memory that a hostile one can claim.
@@ -106,6 +106,12 @@ impl ReplyScanner {
         while at < input.len() {
             match self.state {
                 State::Type => {
+                    if self.depth == 0
+                        && let Some(end) = short_bulk(input, at)
+                    {
+                        self.frame = b'$';
+                        return (end, Event::Frame);
+                    }
                     let kind = input[at];
                     at += 1;
                     if !self.element_begins(kind) {
@@ -194,6 +200,11 @@ impl ReplyScanner {
     /// Whether the stream stands between two frames.
     pub fn at_boundary(&self) -> bool {
         self.state == State::Type && self.depth == 0 && self.frame_is_whole()
+    }
+
+    /// Bytes that the string which has begun still lacks.
+    pub fn due(&self) -> u64 {
+        if let State::Payload { left, .. } = self.state { left } else { 0 }
     }
 
     /// What the frame that ended last is.
@@ -330,4 +341,11 @@ impl ReplyScanner {
         self.state = State::Malformed;
         (at, Event::Malformed)
     }
+}
+
+/// The end of a bulk string that lies whole at `input[at]`, as most do.
+#[inline]
+fn short_bulk(input: &[u8], mut at: usize) -> Option<usize> {
+    let length = header::short(input, &mut at, b'$')?;
+    Some(at + length + 2).filter(|end| *end <= input.len())
 }

@@ -1,11 +1,14 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
 use super::super::commands::{self, Request};
-use super::super::header::{Header, Length};
+use super::super::header::{self, Header, Length};
 use super::{Event, Word};
 
 /// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
 const MAX_INLINE: usize = 64 * 1024;
+
+/// A longer command is not looked at twice to find out whether it is whole.
+const MAX_SHORT: usize = 16;
 
 /// Follows what a client sends.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub struct RequestScanner {
     keep_arguments: bool,
     /// Quotes or escapes make an inline command's words uncertain.
     quoted: bool,
+    /// What the request that ended last is.
+    request: Request,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +54,10 @@ impl RequestScanner {
         while at < input.len() {
             match self.state {
                 State::Start => {
+                    if let Some((length, request)) = short_command(&input[at..]) {
+                        self.request = request;
+                        return (at + length, Event::Frame);
+                    }
                     self.begin();
                     if input[at] == b'*' {
                         at += 1;
@@ -96,6 +105,7 @@ impl RequestScanner {
                         break;
                     }
                     if self.argument_ended() {
+                        self.ended();
                         return (at, Event::Frame);
                     }
                 }
@@ -103,6 +113,7 @@ impl RequestScanner {
                     let (n, ended) = self.inline(&input[at..], length, in_word);
                     at += n;
                     if ended && self.seen > 0 {
+                        self.ended();
                         return (at, Event::Frame);
                     }
                 }
@@ -121,17 +132,26 @@ impl RequestScanner {
         self.state == State::Start
     }
 
+    /// Bytes that the argument which has begun still lacks.
+    pub fn due(&self) -> u64 {
+        if let State::Payload(left) = self.state { left } else { 0 }
+    }
+
     /// What the request that ended last means for its replies.
     pub fn request(&self) -> Request {
+        self.request
+    }
+
+    fn ended(&mut self) {
         let [name, first, second] = &self.words;
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
-        match request {
+        self.request = match request {
             // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
             Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
             Request::Plain | Request::Lasting | Request::Blocking => request,
             _ if self.quoted => Request::Unknown,
             other => other,
-        }
+        };
     }
 
     fn begin(&mut self) {
@@ -212,4 +232,24 @@ impl RequestScanner {
         self.state = State::Malformed;
         (at, Event::Malformed)
     }
+}
+
+/// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, and what it is.
+#[inline]
+fn short_command(input: &[u8]) -> Option<(usize, Request)> {
+    let mut at = 0;
+    let words = header::short(input, &mut at, b'*').filter(|words| (1..=MAX_SHORT).contains(words))?;
+    let name = argument(input, &mut at).filter(|name| !commands::arguments_matter(name))?;
+    for _ in 1..words {
+        argument(input, &mut at)?;
+    }
+    Some((at, commands::classify(name, &[], &[], words as u64)))
+}
+
+#[inline]
+fn argument<'a>(input: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let length = header::short(input, at, b'$')?;
+    let start = *at;
+    *at += length + 2;
+    (*at <= input.len()).then(|| &input[start..start + length])
 }
