@@ -134,6 +134,21 @@ fn a_reply_that_was_cut_off_is_never_completed() {
 }
 
 #[test]
+fn what_came_of_a_large_value_arrives_though_the_rest_never_does() {
+    let authority = Authority::new();
+    let fake = Fake::tls(&localhost(&authority), |tls| {
+        let _ = tls.read(&mut [0; 512]);
+        tls.write_all(b"$1000000\r\n").unwrap();
+        // The bridge has been told how much is to come, and waits for more than ever does.
+        tls.write_all(&vec![b'x'; 100_000]).unwrap();
+    });
+    let pontoon = Pontoon::to(&fake.endpoint(), &authority);
+    let mut client = pontoon.client();
+    client.send(&command(&["GET", "k"]));
+    assert_eq!(client.rest().len(), b"$1000000\r\n".len() + 100_000);
+}
+
+#[test]
 fn commands_left_unanswered_at_a_boundary_are_said_to_be_uncertain() {
     let authority = Authority::new();
     let fake = Fake::tls(&localhost(&authority), |tls| {

@@ -10,7 +10,7 @@ use crate::harness::{Authority, PATIENCE, Pontoon, Redis, Wire, command};
 fn random_command(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     let key = |random: &mut fastrand::Rng| format!("k\r\n{}", random.u8(..8)).into_bytes();
     let value = |random: &mut fastrand::Rng| {
-        let length = [0, 1, 2, 17, 300, 20_000][random.usize(..6)];
+        let length = [0, 1, 2, 17, 300, 20_000, 150_000][random.usize(..7)];
         let mut bytes: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
         if random.bool() {
             bytes.extend(b"\r\n$-1\r\n*3\r\n");
@@ -99,10 +99,10 @@ fn any_chunking_of_the_stream_gives_the_same_replies() {
     for _ in 0..60 {
         requests.extend(command(&random_command(&mut random)));
     }
-    requests.truncate(100_000);
+    requests.truncate(400_000);
     let whole = converse(pontoon.client(), &requests, |_| usize::MAX);
     assert!(!whole.is_empty());
-    for size in [3, 1000, 16_384, 16_385, 65_536] {
+    for size in [3, 1000, 16_384, 16_385, 65_536, 131_073] {
         assert!(converse(pontoon.client(), &requests, |_| size) == whole, "pieces of {size}");
     }
     let bytewise = &requests[..3000];

@@ -62,6 +62,13 @@ pub enum ClientStream {
     Unix(UnixStream),
 }
 
+impl ClientStream {
+    /// The socket, if it is one of TCP.
+    pub(super) fn as_tcp(&self) -> Option<&TcpStream> {
+        if let Self::Tcp(stream) = self { Some(stream) } else { None }
+    }
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -3,6 +3,7 @@
 
 mod client;
 mod farewell;
+mod low_water;
 mod outbox;
 mod pending;
 mod relay;

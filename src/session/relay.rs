@@ -16,6 +16,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Context as Route;
 use super::client::ClientStream;
+use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
 use super::scratch::{self, READ, Scratch};
@@ -29,7 +30,7 @@ use crate::upstream::Connection;
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Reads from either side in one wake-up, after which other sessions of the thread have their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 8;
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub(super) struct Relay<'a> {
     pending: Pending,
     to_upstream: Outbox,
     to_client: Outbox,
+    client_mark: LowWater,
+    upstream_mark: LowWater,
     /// The client has not said that it sends no more.
     client_sends: bool,
     /// The upstream takes bytes.
@@ -109,6 +112,8 @@ impl<'a> Relay<'a> {
             pending: Pending::default(),
             to_upstream: Outbox::default(),
             to_client: Outbox::default(),
+            client_mark: LowWater::default(),
+            upstream_mark: LowWater::default(),
             client_sends: true,
             upstream_takes: true,
             upstream_ended: None,
@@ -205,6 +210,10 @@ impl<'a> Relay<'a> {
             return Ok(true);
         }
         let n = self.note_requests(&scratch.request[..n]);
+        if let Some(socket) = self.client.as_tcp() {
+            let certain = if self.is_framed() { self.requests.due() } else { 0 };
+            self.client_mark.expect(socket, certain, READ);
+        }
         self.route.metrics.relayed_to_upstream.increment(n as u64);
         let bytes = match &mut self.upstream.channel {
             None => &scratch.request[..n],
@@ -267,6 +276,10 @@ impl<'a> Relay<'a> {
         };
         self.route.metrics.relayed_to_client.increment(plain.len() as u64);
         self.note_replies(plain);
+        // Of what is still due, a part may have arrived in a record that is not whole yet.
+        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept) as u64;
+        let certain = if self.is_framed() { self.replies.due().saturating_sub(kept) } else { 0 };
+        self.upstream_mark.expect(&self.upstream.stream, certain, READ);
         self.to_client.send(cx, &mut self.client, plain)?;
         Ok(true)
     }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use crate::tls::channel::sealed_len;
 
 /// The most that one read takes in.
-pub(super) const READ: usize = 64 * 1024;
+pub(super) const READ: usize = 128 * 1024;
 
 /// An incomplete TLS record that waits for its end: a header, 2^14 bytes, and what a cipher adds
 /// ([RFC 8446, 5.2](https://www.rfc-editor.org/rfc/rfc8446#section-5.2)), after it the largest post-handshake
