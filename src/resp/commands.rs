@@ -111,6 +111,32 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
     }
 }
 
+/// Whether a connection is the same after this command as before it, whatever its arguments. Only the common ones are
+/// known; of any other it is not claimed.
+pub(super) fn leaves_nothing_behind(name: &[u8]) -> bool {
+    let mut upper = [0; 16];
+    let Some(upper) = upper.get_mut(..name.len()) else { return false };
+    upper.copy_from_slice(name);
+    upper.make_ascii_uppercase();
+    LEAVE_NOTHING.binary_search(&&*upper).is_ok()
+}
+
+/// Sorted. They read and write keys, and nothing of the connection's.
+#[rustfmt::skip]
+const LEAVE_NOTHING: &[&[u8]] = &[
+    b"APPEND", b"BITCOUNT", b"BITFIELD", b"BITPOS", b"DBSIZE", b"DECR", b"DECRBY", b"DEL", b"ECHO", b"EXISTS", b"EXPIRE",
+    b"EXPIREAT", b"GET", b"GETBIT", b"GETDEL", b"GETEX", b"GETRANGE", b"GETSET", b"HDEL", b"HEXISTS", b"HGET", b"HGETALL",
+    b"HINCRBY", b"HINCRBYFLOAT", b"HKEYS", b"HLEN", b"HMGET", b"HMSET", b"HSCAN", b"HSET", b"HSETNX", b"HVALS", b"INCR",
+    b"INCRBY", b"INCRBYFLOAT", b"KEYS", b"LINDEX", b"LINSERT", b"LLEN", b"LMOVE", b"LPOP", b"LPOS", b"LPUSH", b"LPUSHX",
+    b"LRANGE", b"LREM", b"LSET", b"LTRIM", b"MGET", b"MSET", b"MSETNX", b"PERSIST", b"PEXPIRE", b"PEXPIREAT", b"PFADD",
+    b"PFCOUNT", b"PING", b"PSETEX", b"PTTL", b"PUBLISH", b"RENAME", b"RPOP", b"RPOPLPUSH", b"RPUSH", b"RPUSHX", b"SADD",
+    b"SCAN", b"SCARD", b"SDIFF", b"SET", b"SETBIT", b"SETEX", b"SETNX", b"SETRANGE", b"SINTER", b"SISMEMBER", b"SMEMBERS",
+    b"SMISMEMBER", b"SMOVE", b"SPOP", b"SRANDMEMBER", b"SREM", b"SSCAN", b"STRLEN", b"SUNION", b"TIME", b"TOUCH", b"TTL",
+    b"TYPE", b"UNLINK", b"XACK", b"XADD", b"XDEL", b"XLEN", b"XRANGE", b"XREVRANGE", b"XTRIM", b"ZADD", b"ZCARD", b"ZCOUNT",
+    b"ZINCRBY", b"ZRANGE", b"ZRANGEBYSCORE", b"ZRANK", b"ZREM", b"ZREMRANGEBYRANK", b"ZREMRANGEBYSCORE", b"ZREVRANGE",
+    b"ZREVRANGEBYSCORE", b"ZREVRANK", b"ZSCAN", b"ZSCORE",
+];
+
 /// Whether RESET, and the greeting after it, leave nothing of this CLIENT subcommand (`clearClientConnectionState` in
 /// `networking.c`). Not so: NO-EVICT before Redis 7.2, CAPA and IMPORT-SOURCE of Valkey, and whatever is added later.
 /// ID is none of them, but who asks for it wants others to act on this very connection: CLIENT UNBLOCK, CLIENT TRACKING
@@ -145,5 +171,34 @@ fn reply_mode(mode: &[u8]) -> Request {
     } else {
         // A syntax error, answered as such.
         Request::Plain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_commands_that_are_known_to_are_said_to_leave_nothing_behind() {
+        assert!(LEAVE_NOTHING.is_sorted(), "the search needs it");
+        for name in LEAVE_NOTHING {
+            assert!(leaves_nothing_behind(&name.to_ascii_lowercase()));
+            assert_eq!(classify(name, b"", b"", 2), Request::Plain);
+        }
+        for name in [
+            "SELECT",
+            "MULTI",
+            "WATCH",
+            "CLIENT",
+            "AUTH",
+            "READONLY",
+            "ASKING",
+            "EVAL",
+            "G",
+            "",
+            "a long name of a module",
+        ] {
+            assert!(!leaves_nothing_behind(name.as_bytes()), "{name}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resp::replies;
-use crate::upstream::{Connection, Upstream};
+use crate::upstream::{Left, Upstream};
 
 /// How a route's sessions behave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -97,8 +97,8 @@ pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
     drop((active, place));
     context.metrics.session_ended(end.label());
     debug!(route = context.route, session, end = end.label(), "session ended");
-    if let Some(connection) = left {
-        context.upstream.give_back(connection).await;
+    if let Some(left) = left {
+        context.upstream.give_back(left).await;
     }
 }
 
@@ -110,7 +110,7 @@ pub async fn refuse_at_limit(client: Accepted) {
 }
 
 /// The end, and the upstream connection if it is good for another client.
-async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Option<Connection>) {
+async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Option<Left>) {
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     let connected = Box::pin(async {
         tokio::select! {

@@ -23,7 +23,7 @@ use super::scratch::{self, READ, Scratch};
 use crate::resp::scanner::{Event, Reply, ReplyScanner, RequestScanner};
 use crate::tls::channel::Channel;
 use crate::tls::explain;
-use crate::upstream::Connection;
+use crate::upstream::{Connection, Left};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
 /// sent its last byte, or when pontoon is leaving.
@@ -138,9 +138,10 @@ impl<'a> Relay<'a> {
     }
 
     /// The client's side, and the upstream's if it can serve another client.
-    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Connection>) {
+    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Left>) {
         if self.is_reusable() {
-            return (self.client, Some(self.upstream));
+            let touched = self.requests.touched();
+            return (self.client, Some(Left { connection: self.upstream, touched }));
         }
         self.say_goodbye();
         (self.client, None)

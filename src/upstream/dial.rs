@@ -14,7 +14,7 @@ use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::pool::{Discard, Pool, Taken};
 use super::race::Race;
-use super::{Settings, share};
+use super::{Left, Settings, share};
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resolve::resolve;
@@ -121,14 +121,19 @@ impl Remote {
     }
 
     /// Makes clean what a client left, and keeps it for the next; closes it where that can't be.
-    pub(super) async fn recycle(&self, mut connection: Connection) {
-        if !self.pool.settings.reuse {
-            return;
-        }
+    pub(super) async fn recycle(&self, Left { mut connection, touched }: Left) {
         if let Err(reason) = self.pool.keeps(&connection) {
             return self.pool.discard(connection, reason);
         }
-        let renewed = match timeout(RENEWAL, self.greeting.renew(&mut connection)).await {
+        if touched && !self.renew(&mut connection).await {
+            return self.pool.discard(connection, Discard::Unclean);
+        }
+        connection.used = true;
+        self.pool.put(connection);
+    }
+
+    async fn renew(&self, connection: &mut Connection) -> bool {
+        match timeout(RENEWAL, self.greeting.renew(connection)).await {
             Ok(Ok(())) => connection.is_at_boundary(),
             Ok(Err(unclean)) => {
                 if matches!(unclean, Unclean::NoReset) {
@@ -137,17 +142,12 @@ impl Remote {
                 false
             }
             Err(_) => false,
-        };
-        if !renewed {
-            return self.pool.discard(connection, Discard::Unclean);
         }
-        connection.used = true;
-        self.pool.put(connection);
     }
 
     /// Whether [`recycle`](Self::recycle) is of any use.
     pub(super) fn recycles(&self) -> bool {
-        self.pool.settings.reuse && self.greeting.knows_reset()
+        self.pool.settings.reuse
     }
 
     async fn turn(&self, began: Instant, deadline: Instant) -> Result<Turn<'_>, Arc<ConnectError>> {

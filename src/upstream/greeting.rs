@@ -68,11 +68,6 @@ impl Greeting {
         }
     }
 
-    /// Whether a used connection can be made clean, as far as is known.
-    pub(super) fn knows_reset(&self) -> bool {
-        self.knows_reset.load(Ordering::Relaxed)
-    }
-
     /// Greets. A server that declines, because it is older or wants AUTH first, is greeted well enough; one that
     /// closes is not, and its words are the error.
     pub(super) async fn exchange(&self, connection: &mut Connection) -> Result<(), Cause> {
@@ -91,7 +86,7 @@ impl Greeting {
 
     /// Resets and greets, so that the next client finds what it would on a new connection.
     pub(super) async fn renew(&self, connection: &mut Connection) -> Result<(), Unclean> {
-        if !self.knows_reset() {
+        if !self.knows_reset.load(Ordering::Relaxed) {
             return Err(Unclean::NoReset);
         }
         let (script, setinfo) = self.script();

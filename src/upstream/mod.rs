@@ -62,6 +62,15 @@ pub struct Upstream {
     lacking: Arc<Notify>,
 }
 
+/// What a client leaves: no reply is due, the stream is at a frame's boundary, and nothing was done that RESET does not
+/// undo.
+pub struct Left {
+    /// The connection.
+    pub connection: Connection,
+    /// It may differ from a new one.
+    pub touched: bool,
+}
+
 /// Something arrived on a connection that is kept ready.
 #[derive(Default)]
 struct Heard(Notify);
@@ -120,11 +129,10 @@ impl Upstream {
         Err(Unreachable { attempts })
     }
 
-    /// Takes back a connection whose client has left with no reply due, at a frame's boundary, having done nothing that
-    /// RESET does not undo. It is made clean and kept, or closed.
-    pub async fn give_back(&self, connection: Connection) {
-        if let Some(remote) = self.origin(&connection) {
-            remote.recycle(connection).await;
+    /// Takes back a connection whose client has left. It is made clean and kept, or closed.
+    pub async fn give_back(&self, left: Left) {
+        if let Some(remote) = self.origin(&left.connection) {
+            remote.recycle(left).await;
         }
     }
 

@@ -10,6 +10,9 @@ const MAX_INLINE: usize = 64 * 1024;
 /// A longer command is not looked at twice to find out whether it is whole.
 const MAX_SHORT: usize = 16;
 
+/// So many commands are looked up, to find out whether they leave something behind: an effort for clients that come and go.
+const LOOKED_UP: u8 = 32;
+
 /// Follows what a client sends.
 #[derive(Debug, Default)]
 pub struct RequestScanner {
@@ -27,6 +30,10 @@ pub struct RequestScanner {
     quoted: bool,
     /// What the request that ended last is.
     request: Request,
+    /// Requests that were looked up.
+    looked_up: u8,
+    /// One of them may have left something behind.
+    touched: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +61,8 @@ impl RequestScanner {
         while at < input.len() {
             match self.state {
                 State::Start => {
-                    if let Some((length, request)) = short_command(&input[at..]) {
+                    if let Some((length, name, request)) = short_command(&input[at..]) {
+                        self.look_up(name);
                         self.request = request;
                         return (at + length, Event::Frame);
                     }
@@ -132,6 +140,11 @@ impl RequestScanner {
         self.state == State::Start
     }
 
+    /// Whether the requests so far may have changed something about the connection: database, name, a transaction.
+    pub fn touched(&self) -> bool {
+        self.touched
+    }
+
     /// Bytes that the argument which has begun still lacks.
     pub fn due(&self) -> u64 {
         if let State::Payload(left) = self.state { left } else { 0 }
@@ -142,8 +155,17 @@ impl RequestScanner {
         self.request
     }
 
+    #[inline]
+    fn look_up(&mut self, name: &[u8]) {
+        if !self.touched {
+            self.looked_up += 1;
+            self.touched = self.looked_up > LOOKED_UP || !commands::leaves_nothing_behind(name);
+        }
+    }
+
     fn ended(&mut self) {
-        let [name, first, second] = &self.words;
+        let [name, first, second] = self.words;
+        self.look_up(name.get());
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
         self.request = match request {
             // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
@@ -234,16 +256,17 @@ impl RequestScanner {
     }
 }
 
-/// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, and what it is.
+/// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, its
+/// name, and what it is.
 #[inline]
-fn short_command(input: &[u8]) -> Option<(usize, Request)> {
+fn short_command(input: &[u8]) -> Option<(usize, &[u8], Request)> {
     let mut at = 0;
     let words = header::short(input, &mut at, b'*').filter(|words| (1..=MAX_SHORT).contains(words))?;
     let name = argument(input, &mut at).filter(|name| !commands::arguments_matter(name))?;
     for _ in 1..words {
         argument(input, &mut at)?;
     }
-    Some((at, commands::classify(name, &[], &[], words as u64)))
+    Some((at, name, commands::classify(name, &[], &[], words as u64)))
 }
 
 #[inline]
