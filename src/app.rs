@@ -4,6 +4,7 @@
 //! at their next reply boundary; after `drain_timeout` the rest are cut; the admin server closes last.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin, Readiness};
 use crate::config::{Config, Route};
 use crate::drain::Drain;
-use crate::endpoint::ListenAddr;
+use crate::endpoint::{Endpoint, ListenAddr};
 use crate::listener::{Admission, BindError, Clients, Listener};
 use crate::metrics::{PrometheusHandle, RouteMetrics};
 use crate::session;
+use crate::state::StateFile;
 use crate::tls::{self, Reload, Tls, TlsError};
-use crate::upstream::Upstream;
+use crate::upstream::{Mode, Upstream};
 use crate::workers::Workers;
 
 /// How often each route's upstream is looked after.
@@ -63,6 +65,7 @@ pub struct App {
     metrics: PrometheusHandle,
     workers: Workers,
     drain_timeout: Duration,
+    state: Option<Arc<StateFile>>,
 }
 
 struct BoundRoute {
@@ -96,7 +99,8 @@ impl App {
             return Err(problems);
         }
         let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
-        Ok(Self { routes, admin, metrics, workers, drain_timeout: config.drain_timeout })
+        let state = config.state_file.and_then(|path| remember(&path, &routes));
+        Ok(Self { routes, admin, metrics, workers, drain_timeout: config.drain_timeout, state })
     }
 
     /// Every listener's route and real address.
@@ -132,6 +136,12 @@ impl App {
             ));
             let (upstream, leaving) = (Arc::clone(&bound.upstream), drain.clone());
             tasks.spawn(async move { upstream.tend(&leaving).await });
+            tasks.spawn(find_tls(
+                bound.route.name.clone(),
+                Arc::clone(&bound.upstream),
+                self.state.clone(),
+                drain.clone(),
+            ));
             if let Some(tls) = bound.tls.clone() {
                 tasks.spawn(reload_tls(
                     bound.route.name.clone(),
@@ -177,6 +187,12 @@ impl App {
             for listener in &bound.listeners {
                 info!(route = bound.route.name, address = %listener.address(), upstream, tls, "listening");
             }
+            if bound.upstream.latch().is_some_and(|latch| !latch.is_set()) {
+                warn!(
+                    route = bound.route.name,
+                    "tls.mode is \"preferred\": traffic leaves in plaintext until an endpoint speaks TLS"
+                );
+            }
             if bound.tls.is_none() {
                 warn!(route = bound.route.name, "tls.mode is \"disabled\": traffic leaves in plaintext");
             }
@@ -198,7 +214,7 @@ impl BoundRoute {
         let name = &route.name;
         let tls = match route.upstream.tls.mode {
             tls::Mode::Disabled => None,
-            tls::Mode::Required => match Tls::load(&route.upstream.tls) {
+            tls::Mode::Required | tls::Mode::Preferred => match Tls::load(&route.upstream.tls) {
                 Ok(tls) => Some(Arc::new(tls)),
                 Err(source) => {
                     problems.push(StartError::Tls { route: name.clone(), source });
@@ -260,6 +276,40 @@ async fn accept(listener: Listener, clients: Clients, context: Arc<session::Cont
     let (route, metrics) = (&context.route, &context.metrics);
     if let Err(error) = listener.run(route, &clients, &context.drain, metrics, hand_on).await {
         error!(route, %error, "the listener failed and accepts no more clients");
+    }
+}
+
+/// Takes up what a state file says: what has spoken TLS is not spoken to in plaintext. Without a file that makes sense,
+/// that holds for everything.
+fn remember(path: &Path, routes: &[BoundRoute]) -> Option<Arc<StateFile>> {
+    let state = StateFile::open(path);
+    if let Err(error) = &state {
+        error!(
+            "{error}: where tls.mode is \"preferred\", TLS is required. Repair the file, or remove it to begin anew"
+        );
+    }
+    for bound in routes {
+        let spoken = |endpoint: &Endpoint| state.as_ref().map_or(true, |state| state.speaks_tls(endpoint));
+        if let Some(latch) = bound.upstream.latch()
+            && bound.route.upstream.endpoints.iter().any(spoken)
+        {
+            latch.set();
+        }
+    }
+    state.ok().map(Arc::new)
+}
+
+/// Looks for TLS where `tls.mode` is `preferred`, and remembers who speaks it.
+async fn find_tls(route: String, upstream: Arc<Upstream>, state: Option<Arc<StateFile>>, drain: Drain) {
+    upstream.find_tls(&drain).await;
+    let Some(state) = state else { return };
+    for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == Mode::Tls) {
+        if let Err(error) = state.note_tls(endpoint) {
+            warn!(
+                route,
+                "the state file cannot be written, a restart will not remember that {endpoint} speaks TLS: {error}"
+            );
+        }
     }
 }
 

@@ -4,15 +4,18 @@
 //!
 //! [`app`] has bound everything and runs. A [`listener`] accepts a client, if the route has a place for it, and hands it
 //! to the event-loop thread with the fewest ([`workers`]). There it becomes a [`session`], which asks the route's
-//! [`upstream`] for a connection: a name is looked up ([`resolve`]), its addresses are raced, TLS shakes hands
-//! ([`tls`]), and pontoon greets the server, all under one deadline. If that fails, the client is told the step and
-//! the cause in an error reply, and the connection is closed.
+//! [`upstream`] for a connection. One may be ready in its [pool](upstream::pool): dialled ahead, or left clean by a client
+//! that went. If not, a name is looked up ([`resolve`]), its addresses are raced, TLS shakes hands ([`tls`]), and pontoon
+//! greets the server, all under one deadline. Where `tls.mode` is `preferred`, what the endpoint was last seen to accept
+//! decides between TLS and plaintext, and once it was TLS, it is TLS. If that fails, the client is told the step and the cause in an error reply,
+//! and the connection is closed.
 //!
 //! Otherwise the relay moves bytes both ways in one task. As they pass, two scanners ([`resp`]) note where requests and
 //! replies end, so that the session knows how many replies are due. It needs to know when one side ends: an upstream
 //! that is lost between two replies is answered for with errors, one lost within a reply with silence; and a pontoon
 //! that leaves ([`drain`]) waits for the replies that are due. What the scanners cannot follow makes a session *opaque*:
-//! its bytes still flow, and nothing is guessed. The end has a name ([`session::End`]) and is counted ([`metrics`]).
+//! its bytes still flow, and nothing is guessed. The end has a name ([`session::End`]) and is counted ([`metrics`]). If
+//! nothing was due then, the upstream connection is made as good as new and waits for the next client.
 //!
 //! # Floors
 //!
@@ -28,7 +31,7 @@
 //! | 4 | [`session`] |
 //! | 3 | (cluster topology) |
 //! | 2 | [`upstream`] |
-//! | 1 | [`tls`], [`resolve`], [`telemetry`] |
+//! | 1 | [`tls`], [`resolve`], [`state`], [`telemetry`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`workers`] |
 
 pub mod admin;
@@ -43,6 +46,7 @@ pub mod metrics;
 pub mod resolve;
 pub mod resp;
 pub mod session;
+pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

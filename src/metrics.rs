@@ -10,6 +10,7 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 /// Name, unit where it has one, and what it counts.
 const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
     ("pontoon_sessions_total", None, "Sessions that ended, by how"),
+    ("pontoon_sessions_upgraded_total", None, "Sessions that were moved from plaintext to TLS"),
     ("pontoon_clients_refused_total", None, "Clients that got no session"),
     ("pontoon_accept_errors_total", None, "Failed attempts to accept a client"),
     ("pontoon_requests_total", None, "Requests sent upstream"),
@@ -35,6 +36,8 @@ const GAUGES: &[(&str, &str)] = &[
     ("pontoon_sessions_active", "Sessions now"),
     ("pontoon_upstream_connections", "Upstream connections now"),
     ("pontoon_upstream_reachable", "Whether the upstream could be reached when last asked"),
+    ("pontoon_transit_encryption", "1 for what the endpoint was seen to accept, where tls.mode is preferred"),
+    ("pontoon_upstream_plaintext_connections", "Upstream connections of clients now that are in plaintext"),
     ("pontoon_tls_verification_disabled", "1 where tls.insecure_skip_verify is set"),
 ];
 
@@ -70,29 +73,43 @@ fn describe() {
 pub struct RouteMetrics {
     route: String,
     pub sessions_active: Gauge,
+    pub sessions_upgraded: Counter,
     pub requests: Counter,
-    pub relayed_to_upstream: Counter,
-    pub relayed_to_client: Counter,
+    pub relayed_over_tls: Relayed,
+    pub relayed_in_plaintext: Relayed,
     pub upstream_connecting: Gauge,
     pub upstream_active: Gauge,
     pub upstream_idle: Gauge,
+    pub upstream_plaintext: Gauge,
     pub upstream_reachable: Gauge,
     pub tls_verification_disabled: Gauge,
     sessions: Vec<(&'static str, Counter)>,
-    leases_dialled: Counter,
-    leases_reused: Counter,
-    leases_warm: Counter,
+    leases: Vec<(&'static str, bool, Counter)>,
     handshakes_full: Counter,
     handshakes_resumed: Counter,
+}
+
+/// Bytes relayed over upstream connections of one kind.
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Relayed {
+    pub to_upstream: Counter,
+    pub to_client: Counter,
 }
 
 impl RouteMetrics {
     /// Registers the metrics of `route`, whose sessions end in one of these ways.
     pub fn new(route: &str, ends: &[&'static str]) -> Self {
         let route = route.to_owned();
-        let bytes = |direction: &'static str| counter!("pontoon_relayed_bytes_total", "route" => route.clone(), "direction" => direction);
+        let relayed = |tls: &'static str| {
+            let bytes = |direction: &'static str| counter!("pontoon_relayed_bytes_total", "route" => route.clone(), "direction" => direction, "tls" => tls);
+            Relayed { to_upstream: bytes("to_upstream"), to_client: bytes("to_client") }
+        };
         let connections = |state: &'static str| gauge!("pontoon_upstream_connections", "route" => route.clone(), "state" => state);
-        let leases = |origin: &'static str| counter!("pontoon_upstream_leases_total", "route" => route.clone(), "origin" => origin);
+        let leases = |(origin, tls): (&'static str, bool)| {
+            let tls_label = if tls { "true" } else { "false" };
+            let counter = counter!("pontoon_upstream_leases_total", "route" => route.clone(), "origin" => origin, "tls" => tls_label);
+            (origin, tls, counter)
+        };
         let handshakes = |resumed: &'static str| counter!("pontoon_tls_handshakes_total", "route" => route.clone(), "resumed" => resumed);
         Self {
             sessions: ends
@@ -102,17 +119,21 @@ impl RouteMetrics {
                 })
                 .collect(),
             sessions_active: gauge!("pontoon_sessions_active", "route" => route.clone()),
+            sessions_upgraded: counter!("pontoon_sessions_upgraded_total", "route" => route.clone()),
             requests: counter!("pontoon_requests_total", "route" => route.clone()),
-            relayed_to_upstream: bytes("to_upstream"),
-            relayed_to_client: bytes("to_client"),
+            relayed_over_tls: relayed("true"),
+            relayed_in_plaintext: relayed("false"),
             upstream_connecting: connections("connecting"),
             upstream_active: connections("active"),
             upstream_idle: connections("idle"),
+            upstream_plaintext: gauge!("pontoon_upstream_plaintext_connections", "route" => route.clone()),
             upstream_reachable: gauge!("pontoon_upstream_reachable", "route" => route.clone()),
             tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", "route" => route.clone()),
-            leases_dialled: leases("dialled"),
-            leases_reused: leases("reused"),
-            leases_warm: leases("warm"),
+            leases: ["dialled", "warm", "reused"]
+                .iter()
+                .flat_map(|origin| [(*origin, true), (*origin, false)])
+                .map(leases)
+                .collect(),
             handshakes_full: handshakes("false"),
             handshakes_resumed: handshakes("true"),
             route,
@@ -146,13 +167,18 @@ impl RouteMetrics {
         self.labelled("pontoon_upstream_connect_errors_total", "stage", stage);
     }
 
-    /// A client got an upstream connection from there.
-    pub fn leased(&self, origin: &'static str) {
-        match origin {
-            "reused" => self.leases_reused.increment(1),
-            "warm" => self.leases_warm.increment(1),
-            _ => self.leases_dialled.increment(1),
+    /// A client got an upstream connection from there, over TLS or not.
+    pub fn leased(&self, origin: &'static str, tls: bool) {
+        if let Some((.., counter)) = self.leases.iter().find(|known| (known.0, known.1) == (origin, tls)) {
+            counter.increment(1);
         }
+    }
+
+    /// An endpoint was seen to accept something else than before.
+    pub fn transit(&self, upstream: &str, mode: &'static str, before: &'static str) {
+        let gauge = |mode: &'static str| gauge!("pontoon_transit_encryption", "route" => self.route.clone(), "upstream" => upstream.to_owned(), "mode" => mode);
+        gauge(before).set(0);
+        gauge(mode).set(1);
     }
 
     /// An upstream connection is not kept ready, or not any more.
@@ -207,19 +233,22 @@ mod tests {
     const NAMES: &str = "\
 pontoon_accept_errors_total counter reason,route
 pontoon_clients_refused_total counter reason,route
-pontoon_relayed_bytes_total counter direction,route
+pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
 pontoon_sessions_active gauge route
 pontoon_sessions_opaque_total counter reason,route
 pontoon_sessions_total counter end,route
+pontoon_sessions_upgraded_total counter route
 pontoon_tls_handshakes_total counter resumed,route
 pontoon_tls_reloads_total counter result,route
 pontoon_tls_verification_disabled gauge route
+pontoon_transit_encryption gauge mode,route,upstream
 pontoon_upstream_connect_errors_total counter route,stage
 pontoon_upstream_connect_seconds histogram route,stage
 pontoon_upstream_connections gauge route,state
 pontoon_upstream_discards_total counter reason,route
-pontoon_upstream_leases_total counter origin,route
+pontoon_upstream_leases_total counter origin,route,tls
+pontoon_upstream_plaintext_connections gauge route
 pontoon_upstream_reachable gauge route";
 
     #[test]
@@ -237,6 +266,7 @@ pontoon_upstream_reachable gauge route";
             route.connect_error("tls");
             route.tls_reload("ok");
             route.pool_discarded("age");
+            route.transit("cache:6379", "tls", "disabled");
             route.connect_seconds("tcp", Duration::from_millis(1));
             recorder.handle().render()
         });

@@ -12,6 +12,7 @@ mod failures;
 mod lifecycle;
 mod limits;
 mod pool;
+mod preferred;
 mod readme;
 mod sessions;
 mod tls;

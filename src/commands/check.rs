@@ -40,7 +40,7 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
     report.ok("config", None, &format!("listen {}", listen.join(", ")));
     let tls = match route.upstream.tls.mode {
         tls::Mode::Disabled => None,
-        tls::Mode::Required => match Tls::load(&route.upstream.tls) {
+        tls::Mode::Required | tls::Mode::Preferred => match Tls::load(&route.upstream.tls) {
             Ok(tls) => {
                 report.ok("tls files", None, &tls.describe());
                 Some(std::sync::Arc::new(tls))
@@ -58,6 +58,10 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
     for endpoint in endpoints {
         let settings = crate::upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let upstream = Upstream::new(&route.name, &settings, tls.as_ref(), &metrics);
+        upstream.look().await;
+        for (endpoint, mode) in upstream.transit() {
+            report.ok("transit", None, &format!("{endpoint}: {}", mode.describe()));
+        }
         match upstream.connect().await {
             Ok(connection) => {
                 reached = true;

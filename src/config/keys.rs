@@ -87,7 +87,14 @@ pub const ROUTE: &[Key] = &[
         "none",
         "CLIENT SETNAME for upstream connections; clients that ask for their name will see it",
     ),
-    key("tls.mode", "tls-mode", Text, "MODE", "required", "required: TLS or nothing; disabled: plaintext"),
+    key(
+        "tls.mode",
+        "tls-mode",
+        Text,
+        "MODE",
+        "required",
+        "required: TLS or nothing; preferred: plaintext until the endpoint speaks TLS, then TLS or nothing; disabled: plaintext",
+    ),
     key(
         "tls.ca_files",
         "tls-ca-file",
@@ -136,6 +143,15 @@ pub const ROUTE: &[Key] = &[
         "VERSION",
         "1.2",
         "Oldest TLS version accepted: 1.2 or 1.3",
+    ),
+    key(
+        "tls.upgrade",
+        "tls-upgrade",
+        Text,
+        "HOW",
+        "keep",
+        "Where the endpoint turns out to speak TLS, sessions in plaintext: keep them until they end, or drain: move them to \
+         TLS between two commands, as long as they have left no state behind",
     ),
     key(
         "tls.insecure_skip_verify",
@@ -239,5 +255,13 @@ pub const GLOBAL: &[Key] = &[
         "DUR",
         "25s",
         "How long sessions may take to end after SIGTERM",
+    ),
+    key(
+        "runtime.state_file",
+        "state-file",
+        Text,
+        "FILE",
+        "none",
+        "Remember across restarts which endpoints have spoken TLS, so that they are never again spoken to in plaintext",
     ),
 ];

@@ -11,6 +11,7 @@ mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -32,6 +33,8 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// How long sessions may take to end after SIGTERM.
     pub drain_timeout: Duration,
+    /// What a restart should not forget; `None`: it forgets.
+    pub state_file: Option<PathBuf>,
 }
 
 /// One route: listeners in front, an upstream behind.

@@ -14,6 +14,7 @@ use super::problems::Problems;
 use super::values::{Given, Values};
 use super::{Config, Route};
 use crate::endpoint::{Endpoint, ListenAddr, Upstream};
+use crate::session::Upgrade;
 use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
 use crate::upstream::pool;
 use crate::{listener, session, telemetry, tls, upstream};
@@ -69,6 +70,7 @@ impl Check {
         });
         let workers = self.count(values, "runtime.workers");
         let drain_timeout = self.parse(values, "runtime.drain_timeout", duration);
+        let state_file = self.parse(values, "runtime.state_file", path);
         let default_workers = available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_WORKERS);
         Config {
             routes,
@@ -78,6 +80,7 @@ impl Check {
                 .or(NonZeroUsize::new(default_workers))
                 .expect("the smaller of two numbers that are not zero"),
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            state_file,
         }
     }
 
@@ -128,6 +131,8 @@ impl Check {
         let handshakes = self.count(values, "limits.handshakes").map(NonZeroUsize::get);
         let connect_timeout = self.parse(values, "limits.connect_timeout", positive);
         let idle_timeout = self.parse(values, "limits.idle_timeout", positive);
+        let upgrade =
+            self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
         if self.problems.0.len() > before {
             return None;
@@ -147,7 +152,7 @@ impl Check {
                 pool,
                 tls,
             },
-            session: session::Settings { idle_timeout },
+            session: session::Settings { idle_timeout, upgrade: upgrade.unwrap_or_default() },
         })
     }
 
@@ -165,6 +170,13 @@ impl Check {
                 Ok(upstream) if upstream.tls && mode == Mode::Disabled => self.problems.add(
                     place,
                     format!("\"{text}\" asks for TLS, and tls.mode is \"disabled\": drop one of them"),
+                ),
+                Ok(upstream) if upstream.tls && mode == Mode::Preferred => self.problems.add(
+                    place,
+                    format!(
+                        "\"{text}\" asks for TLS always, and tls.mode is \"preferred\": write {} alone",
+                        upstream.endpoint
+                    ),
                 ),
                 Ok(upstream) => endpoints.push(upstream.endpoint),
                 Err(error) => self.problems.add(place, error),
@@ -223,12 +235,16 @@ impl Check {
     }
 
     fn tls(&mut self, values: &Values) -> tls::Settings {
-        let mode =
-            self.choice(values, "tls.mode", &[("required", Mode::Required), ("disabled", Mode::Disabled)]);
+        let mode = self.choice(
+            values,
+            "tls.mode",
+            &[("required", Mode::Required), ("preferred", Mode::Preferred), ("disabled", Mode::Disabled)],
+        );
         let mode = mode.unwrap_or_default();
         if mode == Mode::Disabled {
-            for (_, given) in
-                values.iter().filter(|(path, _)| path.starts_with("tls.") && **path != "tls.mode")
+            for (_, given) in values
+                .iter()
+                .filter(|(path, _)| path.starts_with("tls.") && !["tls.mode", "tls.upgrade"].contains(path))
             {
                 if let Some(given) = given.first() {
                     self.problems.add(&given.place, "means nothing where tls.mode is \"disabled\": drop it");

@@ -29,6 +29,18 @@ use crate::upstream::{Left, Upstream};
 pub struct Settings {
     /// End a session that carried nothing for this long; `None`: never.
     pub idle_timeout: Option<Duration>,
+    /// What becomes of a session in plaintext when its upstream turns out to speak TLS.
+    pub upgrade: Upgrade,
+}
+
+/// What becomes of a session in plaintext when its upstream turns out to speak TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Upgrade {
+    /// It stays as it is to its end.
+    #[default]
+    Keep,
+    /// It is moved to TLS between two commands, unless it has left state with its connection.
+    Drain,
 }
 
 /// What all sessions of a route share.
@@ -128,14 +140,27 @@ async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Opt
     };
     debug!(route = context.route, session, upstream = %upstream.endpoint, peer = %upstream.peer, "session started");
     let active = Held::new(&context.metrics.upstream_active);
+    let mut in_plaintext = upstream.channel.is_none().then(|| Held::new(&context.metrics.upstream_plaintext));
     let endpoint = Arc::clone(&upstream.endpoint);
     let mut relay = Box::new(Relay::new(client, upstream, context));
-    let ended = relay.run().await;
+    let ended = loop {
+        match relay.run().await {
+            Ended::Movable => {
+                if let Ok(upstream) = Box::pin(context.upstream.connect()).await {
+                    relay.move_to(upstream);
+                    in_plaintext = None;
+                    context.metrics.sessions_upgraded.increment(1);
+                    debug!(route = context.route, session, "session moved to TLS");
+                }
+            }
+            ended => break ended,
+        }
+    };
     let (client, left) = relay.into_parts();
-    drop(active);
+    drop((active, in_plaintext));
     let end = match ended {
         Ended::Client => End::ClientClosed,
-        Ended::Cut => End::Drained,
+        Ended::Cut | Ended::Movable => End::Drained,
         Ended::Idle => {
             Box::pin(farewell::close(client)).await;
             End::Idle

@@ -14,20 +14,24 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::Context as Route;
 use super::client::ClientStream;
 use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
 use super::scratch::{self, READ, Scratch};
+use super::{Context as Route, Upgrade};
+use crate::metrics::Relayed;
 use crate::resp::scanner::{Event, Reply, ReplyScanner, RequestScanner};
 use crate::tls::channel::Channel;
 use crate::tls::explain;
-use crate::upstream::{Connection, Left};
+use crate::upstream::{Connection, Latch, Left};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
 /// sent its last byte, or when pontoon is leaving.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// A session that could not be moved to TLS is not tried again for so long.
+const MOVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Reads from either side in one wake-up, after which other sessions of the thread have their turn.
 const ROUNDS: usize = 8;
@@ -46,6 +50,8 @@ pub(super) enum Ended {
     Cut,
     /// Nothing passed for `limits.idle_timeout`.
     Idle,
+    /// It has not ended. The upstream speaks TLS by now, this connection does not, and another could take its place.
+    Movable,
 }
 
 /// How the upstream ended: the error that said so, if one did.
@@ -75,9 +81,19 @@ pub(super) struct Relay<'a> {
     /// `Some`: the upstream sends no more.
     upstream_ended: Option<Loss>,
     route: &'a Route,
+    relayed: &'a Relayed,
     /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// For a session in plaintext that is to be moved once its upstream speaks TLS.
+    moving: Option<Moving>,
     timers: Timers,
+}
+
+struct Moving {
+    /// Registered for its waker.
+    latched: Pin<Box<WaitForCancellationFutureOwned>>,
+    latch: Latch,
+    not_before: Instant,
 }
 
 /// Rarely armed: none is touched while traffic flows, unless `limits.idle_timeout` is set.
@@ -103,11 +119,27 @@ impl<'a> Relay<'a> {
             last: Instant::now(),
             sleep: Box::pin(sleep(timeout)),
         });
+        let metrics = &route.metrics;
+        let relayed = if upstream.channel.is_some() {
+            &metrics.relayed_over_tls
+        } else {
+            &metrics.relayed_in_plaintext
+        };
         let unread = std::mem::take(&mut upstream.unread);
+        let moving = match route.upstream.latch() {
+            Some(latch) if upstream.channel.is_none() && route.settings.upgrade == Upgrade::Drain => {
+                Some(Moving {
+                    latched: Box::pin(latch.wait()),
+                    latch: latch.clone(),
+                    not_before: Instant::now(),
+                })
+            }
+            _ => None,
+        };
         let mut relay = Self {
             client,
             upstream,
-            requests: RequestScanner::default(),
+            requests: if moving.is_some() { RequestScanner::attentive() } else { RequestScanner::default() },
             replies: ReplyScanner::default(),
             pending: Pending::default(),
             to_upstream: Outbox::default(),
@@ -118,7 +150,9 @@ impl<'a> Relay<'a> {
             upstream_takes: true,
             upstream_ended: None,
             route,
+            relayed,
             draining: Box::pin(route.drain.started()),
+            moving,
             timers: Timers { idle, ..Timers::default() },
         };
         relay.note_replies(&unread);
@@ -131,6 +165,9 @@ impl<'a> Relay<'a> {
         // Registered once: a task's waker stays the same, and later wake-ups ask an atomic flag instead.
         poll_fn(|cx| {
             let _ = self.draining.as_mut().poll(cx);
+            if let Some(moving) = &mut self.moving {
+                let _ = moving.latched.as_mut().poll(cx);
+            }
             Poll::Ready(())
         })
         .await;
@@ -147,8 +184,34 @@ impl<'a> Relay<'a> {
         (self.client, None)
     }
 
-    /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
+    /// Goes on with another connection, from [`Ended::Movable`].
+    pub(super) fn move_to(&mut self, upstream: Connection) {
+        self.upstream = upstream;
+        self.upstream_mark = LowWater::default();
+        self.relayed = &self.route.metrics.relayed_over_tls;
+        self.moving = None;
+    }
+
+    /// Whether the client would not notice another connection, one with TLS.
+    fn is_movable(&mut self) -> bool {
+        let Some(moving) = &self.moving else { return false };
+        if !moving.latch.is_set() || Instant::now() < moving.not_before || self.requests.touched() {
+            return false;
+        }
+        let movable = self.client_sends && self.is_at_rest();
+        if let Some(moving) = self.moving.as_mut().filter(|_| movable) {
+            moving.not_before = Instant::now() + MOVE_AGAIN;
+        }
+        movable
+    }
+
+    /// The connection can serve another client.
     fn is_reusable(&self) -> bool {
+        self.is_at_rest() && !self.route.drain.is_draining() && self.route.upstream.takes_back(&self.upstream)
+    }
+
+    /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
+    fn is_at_rest(&self) -> bool {
         self.pending.is_clean()
             && self.requests.at_boundary()
             && self.replies.at_boundary()
@@ -157,8 +220,6 @@ impl<'a> Relay<'a> {
             && self.upstream_takes
             && self.upstream_ended.is_none()
             && self.upstream.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
-            && !self.route.drain.is_draining()
-            && self.route.upstream.takes_back(&self.upstream)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -173,6 +234,9 @@ impl<'a> Relay<'a> {
                 return Poll::Ready(ended);
             }
             if !moved {
+                if self.is_movable() {
+                    return Poll::Ready(Ended::Movable);
+                }
                 return self.poll_timers(cx);
             }
             if let Some(idle) = &mut self.timers.idle {
@@ -215,7 +279,7 @@ impl<'a> Relay<'a> {
             let certain = if self.is_framed() { self.requests.due() } else { 0 };
             self.client_mark.expect(socket, certain, READ);
         }
-        self.route.metrics.relayed_to_upstream.increment(n as u64);
+        self.relayed.to_upstream.increment(n as u64);
         let bytes = match &mut self.upstream.channel {
             None => &scratch.request[..n],
             Some(channel) => match channel.encrypt(&scratch.request[..n], &mut scratch.sealed) {
@@ -275,7 +339,7 @@ impl<'a> Relay<'a> {
                 &scratch.reply[..]
             }
         };
-        self.route.metrics.relayed_to_client.increment(plain.len() as u64);
+        self.relayed.to_client.increment(plain.len() as u64);
         self.note_replies(plain);
         // Of what is still due, a part may have arrived in a record that is not whole yet.
         let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept) as u64;

@@ -50,6 +50,8 @@ pub enum Mode {
     /// TLS or nothing.
     #[default]
     Required,
+    /// TLS where the endpoint speaks it, else plaintext; one-way.
+    Preferred,
     /// Plaintext.
     Disabled,
 }
@@ -180,7 +182,8 @@ impl Tls {
             MinVersion::Tls12 => "TLS 1.2 or later",
             MinVersion::Tls13 => "TLS 1.3",
         };
-        let mut text = format!("required, {version}, trust: {}", self.current.load().trust);
+        let mode = if self.settings.mode == Mode::Preferred { "preferred" } else { "required" };
+        let mut text = format!("{mode}, {version}, trust: {}", self.current.load().trust);
         if !self.settings.pins.is_empty() {
             let _ = write!(text, ", {} pinned", self.settings.pins.len());
         }

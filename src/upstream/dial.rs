@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::connection::Connection;
@@ -14,6 +14,7 @@ use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::pool::{Discard, Pool, Taken};
 use super::race::Race;
+use super::transit::{Mode, Transit};
 use super::{Left, Settings, share};
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
@@ -28,6 +29,12 @@ use crate::workers;
 /// were silent for as long.
 const PROOF: Duration = Duration::from_secs(1);
 
+/// After a look that found no TLS, until the next.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What answers in plaintext may still turn out to speak TLS in this time, before clients use it as it is.
+const HEAD_START: Duration = Duration::from_millis(250);
+
 /// A connection that is not made clean in this time is closed.
 const RENEWAL: Duration = Duration::from_secs(2);
 
@@ -36,6 +43,8 @@ pub(super) struct Remote {
     route: String,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) pool: Pool,
+    /// Where `tls.mode` is `preferred`.
+    pub(super) transit: Option<Transit>,
     gate: Gate,
     tls: Option<Arc<Tls>>,
     greeting: Greeting,
@@ -49,6 +58,7 @@ impl Remote {
         endpoint: Endpoint,
         settings: &Settings,
         tls: Option<Arc<Tls>>,
+        transit: Option<Transit>,
         pool: Pool,
         metrics: Arc<RouteMetrics>,
     ) -> Self {
@@ -58,6 +68,7 @@ impl Remote {
             pool,
             gate: Gate::new(settings.handshakes),
             tls,
+            transit,
             greeting: Greeting::new(settings.client_name.as_deref()),
             metrics,
             throttle: Throttle::default(),
@@ -76,9 +87,24 @@ impl Remote {
 
     /// A connection that is ready, or a new one.
     pub(super) async fn lease(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
+        loop {
+            let connection = self.ready_or_new(deadline).await?;
+            if self.is_allowed(&connection) {
+                self.metrics.leased(connection.origin(), connection.channel.is_some());
+                return Ok(connection);
+            }
+        }
+    }
+
+    /// Not where plaintext was over by the time that it was there.
+    fn is_allowed(&self, connection: &Connection) -> bool {
+        connection.channel.is_some() || self.transit.as_ref().is_none_or(|transit| !transit.latch().is_set())
+    }
+
+    async fn ready_or_new(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
         while let Some(Taken { mut connection, fresh }) = self.pool.take() {
             if fresh || proves(&mut connection, deadline).await {
-                return Ok(self.leased(connection));
+                return Ok(connection);
             }
             self.pool.discard(connection, Discard::Unanswered);
             // What was silent as long went the same way, most likely: no client need find out one by one.
@@ -89,14 +115,9 @@ impl Remote {
         let turn = tokio::select! {
             biased;
             turn = self.turn(began, deadline) => turn?,
-            connection = self.pool.returned() => return Ok(self.leased(connection)),
+            connection = self.pool.returned() => return Ok(connection),
         };
-        self.dial(turn, began, deadline).await.map(|connection| self.leased(connection))
-    }
-
-    fn leased(&self, connection: Connection) -> Connection {
-        self.metrics.leased(connection.origin());
-        connection
+        self.dial(turn, began, deadline).await
     }
 
     /// Waits for a turn, then dials.
@@ -104,6 +125,66 @@ impl Remote {
         let began = Instant::now();
         let turn = self.turn(began, deadline).await?;
         self.dial(turn, began, deadline).await
+    }
+
+    /// [Looks](Self::look) every few seconds.
+    pub(super) async fn look_often(&self, timeout: Duration) {
+        loop {
+            self.look(timeout).await;
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Finds out what the endpoint accepts, and remembers it.
+    ///
+    /// A plaintext Redis takes a `ClientHello` for an inline command and may never answer: while TLS is waited for, an
+    /// answer in plaintext is remembered, so that clients wait for no timeout.
+    pub(super) async fn look(&self, timeout: Duration) {
+        let Some(transit) = &self.transit else { return };
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let (mut over_tls, mut in_plaintext) =
+            (self.attempt(self.tls.as_deref(), began, deadline), self.attempt(None, began, deadline));
+        let over_tls = over_tls.run();
+        let in_plaintext = async {
+            let answers = match in_plaintext.run().await {
+                Ok(mut connection) => proves(&mut connection, deadline).await,
+                Err(_) => false,
+            };
+            if answers {
+                sleep_until(began + HEAD_START).await;
+                transit.presume_plaintext();
+            }
+            answers
+        };
+        tokio::pin!(over_tls, in_plaintext);
+        let (over_tls, answers) = tokio::select! {
+            answers = &mut in_plaintext => (over_tls.await, answers),
+            over_tls = &mut over_tls => match over_tls {
+                Ok(_) => (over_tls, false),
+                Err(_) => (over_tls, in_plaintext.await),
+            },
+        };
+        match over_tls {
+            Ok(_) => self.note(transit, Mode::Tls, None),
+            Err(error) => self.note(transit, mode(&error, answers), Some(&error)),
+        }
+    }
+
+    fn note(&self, transit: &Transit, mode: Mode, error: Option<&ConnectError>) {
+        let Some(before) = transit.note(mode) else { return };
+        let (route, upstream) = (&self.route, &self.endpoint);
+        let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+        self.metrics.transit(&upstream.to_string(), mode.label(), before.label());
+        match mode {
+            Mode::Tls => {
+                info!(route, %upstream, "TLS is spoken here: no new connection of the route uses plaintext");
+            }
+            Mode::Unknown | Mode::Unreachable => {
+                info!(route, %upstream, "nothing is spoken here for now{error}");
+            }
+            _ => warn!(route, %upstream, "{} is spoken here{error}", mode.describe()),
+        }
     }
 
     /// A turn to dial ahead of clients, if that keeps none of them waiting.
@@ -169,10 +250,15 @@ impl Remote {
         began: Instant,
         deadline: Instant,
     ) -> Result<Connection, Arc<ConnectError>> {
-        let mut dial =
-            Dial { remote: self, began, deadline, generation: self.pool.generation(), timings: Vec::new() };
-        match dial.run().await {
+        let tls = match &self.transit {
+            Some(transit) if !transit.speaks_tls(deadline).await => None,
+            _ => self.tls.as_deref(),
+        };
+        match self.attempt(tls, began, deadline).run().await {
             Ok(connection) => {
+                if let Some(transit) = self.transit.as_ref().filter(|_| connection.channel.is_some()) {
+                    self.note(transit, Mode::Tls, None);
+                }
                 let failures = turn.succeeded();
                 if failures > 0 {
                     info!(route = self.route, upstream = %self.endpoint, failures, "upstream reached again");
@@ -189,6 +275,10 @@ impl Remote {
         }
     }
 
+    fn attempt<'a>(&'a self, tls: Option<&'a Tls>, began: Instant, deadline: Instant) -> Dial<'a> {
+        Dial { remote: self, tls, began, deadline, generation: self.pool.generation(), timings: Vec::new() }
+    }
+
     /// Shortened at random by up to a quarter: connections that were dialled together do not all go together.
     fn lifetime(&self) -> Duration {
         self.pool.settings.max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
@@ -196,6 +286,10 @@ impl Remote {
 
     fn report(&self, error: &ConnectError) {
         self.metrics.connect_error(error.stage.label());
+        // In a list of names, those of tomorrow do not exist yet, and those of yesterday no more.
+        if self.transit.is_some() && error.stage == Stage::Resolve {
+            return debug!(route = self.route, upstream = %self.endpoint, "{error}");
+        }
         // One line a cause, not one a client.
         if let Some(suppressed) = self.throttle.allow(error.stage.label()) {
             warn!(
@@ -220,6 +314,8 @@ impl Remote {
 /// One attempt.
 struct Dial<'a> {
     remote: &'a Remote,
+    /// `None`: in plaintext.
+    tls: Option<&'a Tls>,
     began: Instant,
     deadline: Instant,
     generation: u64,
@@ -266,11 +362,14 @@ impl Dial<'_> {
         let remote = self.remote;
         let mut channel = None;
         let mut unread = Vec::new();
-        if let Some(tls) = &remote.tls {
+        if let Some(tls) = self.tls {
             let handshake = async {
                 let name =
                     tls.server_name(&remote.endpoint).map_err(|error| Cause::Tls(error.to_string()))?;
                 Channel::handshake(tls.config(), name, &mut stream).await.map_err(|error| match error {
+                    HandshakeError::Tls(error @ rustls::Error::InvalidMessage(_)) => {
+                        Cause::NotTls(explain(&error))
+                    }
                     HandshakeError::Tls(error) => Cause::Tls(explain(&error)),
                     HandshakeError::Io(error) => Cause::Io(error),
                     HandshakeError::Closed => Cause::Closed,
@@ -332,6 +431,18 @@ async fn proves(connection: &mut Connection, deadline: Instant) -> bool {
     };
     let answered = timeout(PROOF.min(deadline - Instant::now()), ping).await;
     matches!(answered, Ok(Ok(Some(_)))) && connection.is_at_boundary()
+}
+
+/// What an endpoint is that was not reached over TLS for this reason.
+fn mode(error: &ConnectError, answers_in_plaintext: bool) -> Mode {
+    match (&error.source, answers_in_plaintext) {
+        // Verified; the rest is no matter of TLS.
+        _ if error.stage == Stage::Greeting => Mode::Tls,
+        (Cause::Tls(_), true) => Mode::Untrusted,
+        (Cause::Tls(_), false) => Mode::UntrustedOnly,
+        (_, true) => Mode::Disabled,
+        (_, false) => Mode::Unreachable,
+    }
 }
 
 /// Nobody acts on microseconds.

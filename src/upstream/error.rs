@@ -71,9 +71,12 @@ pub enum Cause {
     /// The transport failed.
     #[error("{}", describe(.0))]
     Io(#[from] io::Error),
-    /// TLS failed; the text says what to do.
+    /// TLS failed with a peer that speaks it; the text says what to do.
     #[error("{0}")]
     Tls(String),
+    /// The peer does not speak TLS; the text says what to do.
+    #[error("{0}")]
+    NotTls(String),
     /// The server's own words instead of a greeting's replies.
     #[error("the server said \"{0}\" and closed the connection")]
     Refused(String),

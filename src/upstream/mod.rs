@@ -10,6 +10,7 @@ mod gate;
 mod greeting;
 pub mod pool;
 mod race;
+mod transit;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -23,6 +24,8 @@ pub use self::connection::Connection;
 use self::dial::Remote;
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
 use self::pool::{Discard, Pool};
+use self::transit::Transit;
+pub use self::transit::{Latch, Mode};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
@@ -57,6 +60,8 @@ impl Settings {
 pub struct Upstream {
     remotes: Vec<Remote>,
     connect_timeout: Duration,
+    /// Where `tls.mode` is `preferred`.
+    latch: Option<Latch>,
     last_reached: Mutex<Option<Instant>>,
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
@@ -96,15 +101,18 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
+        let latch = (settings.tls.mode == tls::Mode::Preferred).then(Latch::default);
         let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
         let remote = |endpoint: &Endpoint| {
             let heard = Waker::from(Arc::clone(&heard));
             let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&lacking), Arc::clone(metrics));
-            Remote::new(route, endpoint.clone(), settings, tls.cloned(), pool, Arc::clone(metrics))
+            let transit = latch.clone().map(Transit::new);
+            Remote::new(route, endpoint.clone(), settings, tls.cloned(), transit, pool, Arc::clone(metrics))
         };
         Self {
             remotes: settings.endpoints.iter().map(remote).collect(),
             connect_timeout: settings.connect_timeout,
+            latch,
             last_reached: Mutex::default(),
             heard,
             lacking,
@@ -183,6 +191,36 @@ impl Upstream {
         }
     }
 
+    /// Where `tls.mode` is `preferred`: what tells that plaintext is over.
+    pub fn latch(&self) -> Option<&Latch> {
+        self.latch.as_ref()
+    }
+
+    /// What each endpoint was seen to accept, where `tls.mode` is `preferred`.
+    pub fn transit(&self) -> impl Iterator<Item = (&Endpoint, Mode)> {
+        self.remotes.iter().filter_map(|remote| Some((&*remote.endpoint, remote.transit.as_ref()?.seen())))
+    }
+
+    /// Looks once at what each endpoint accepts, where `tls.mode` is `preferred`.
+    pub async fn look(&self) {
+        let looks: FuturesUnordered<_> =
+            self.remotes.iter().map(|remote| remote.look(self.connect_timeout)).collect();
+        looks.for_each(|()| async {}).await;
+    }
+
+    /// Looks at the endpoints, where `tls.mode` is `preferred`, until one of them speaks TLS, or draining starts. Then
+    /// plaintext is over for all of them.
+    pub async fn find_tls(&self, drain: &Drain) {
+        let Some(latch) = &self.latch else { return };
+        let looks: FuturesUnordered<_> =
+            self.remotes.iter().map(|remote| remote.look_often(self.connect_timeout)).collect();
+        tokio::select! {
+            () = looks.for_each(|()| async {}) => {}
+            () = latch.wait() => self.retire_all(),
+            () = drain.started() => {}
+        }
+    }
+
     fn origin(&self, connection: &Connection) -> Option<&Remote> {
         self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, &connection.endpoint))
     }
@@ -210,11 +248,14 @@ impl Upstream {
         last.is_some_and(|at| at.elapsed() < RECENT) && !self.remotes.iter().all(Remote::is_failing)
     }
 
-    /// Endpoints as configured, but those that failed last come last: a client does not wait for what
-    /// [`look_after`](Self::look_after) finds out, unless nothing else is left.
+    /// Endpoints as configured, but those that speak TLS come first, where it is preferred, and those that failed last
+    /// come last: a client does not wait for what [`look_after`](Self::look_after) finds out, unless nothing else is left.
     fn order(&self) -> Vec<&Remote> {
         let mut order: Vec<&Remote> = self.remotes.iter().collect();
-        order.sort_by_key(|remote| remote.retry_at());
+        order.sort_by_key(|remote| {
+            let seen = remote.transit.as_ref().map(Transit::seen);
+            (remote.retry_at(), seen != Some(Mode::Tls))
+        });
         order
     }
 }

@@ -1,6 +1,7 @@
 //! The cast: a `redis-server` with TLS, a certificate authority, pontoon, a wire to talk over, servers that misbehave.
 
 mod authority;
+mod dual;
 mod fake;
 mod forwarder;
 mod pontoon;
@@ -10,6 +11,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
+pub use dual::{Dual, Mood};
 pub use fake::Fake;
 pub use forwarder::Forwarder;
 pub use pontoon::{Pontoon, pontoon};

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -69,6 +70,17 @@ impl Pontoon {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_pontoon")]);
         Self::spawn(shell, args)
+    }
+
+    /// With `hosts` for its `/etc/hosts`: names appear and vanish as the file is written.
+    pub fn with_hosts(hosts: &Path, args: &[&str]) -> Self {
+        let mut unshare = Command::new("unshare");
+        if !rustix::process::getuid().is_root() {
+            unshare.arg("--map-root-user");
+        }
+        unshare.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+        unshare.arg(hosts).arg(env!("CARGO_BIN_EXE_pontoon"));
+        Self::spawn(unshare, args)
     }
 
     fn spawn(command: Command, args: &[&str]) -> Self {

@@ -11,7 +11,7 @@ const MAX_INLINE: usize = 64 * 1024;
 const MAX_SHORT: usize = 16;
 
 /// So many commands are looked up, to find out whether they leave something behind: an effort for clients that come and go.
-const LOOKED_UP: u8 = 32;
+const LOOKED_UP: i64 = 32;
 
 /// Follows what a client sends.
 #[derive(Debug, Default)]
@@ -30,8 +30,8 @@ pub struct RequestScanner {
     quoted: bool,
     /// What the request that ended last is.
     request: Request,
-    /// Requests that were looked up.
-    looked_up: u8,
+    /// Requests that were looked up, of [`LOOKED_UP`].
+    looked_up: i64,
     /// One of them may have left something behind.
     touched: bool,
 }
@@ -55,6 +55,11 @@ enum State {
 }
 
 impl RequestScanner {
+    /// One that looks up every command, until one leaves something behind.
+    pub fn attentive() -> Self {
+        Self { looked_up: i64::MIN, ..Self::default() }
+    }
+
     /// Consumes `input` up to the end of the first frame that ends in it. Returns how much it consumed.
     pub fn next(&mut self, input: &[u8]) -> (usize, Event) {
         let mut at = 0;

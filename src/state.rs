@@ -1,0 +1,139 @@
+//! What a restart must not forget, in a file: which endpoints have spoken TLS, so that none of them is spoken to in
+//! plaintext again.
+//!
+//! The file belongs to one process. It is replaced as a whole, so that a crash leaves the old one or the new one. One that
+//! cannot be read or understood is never taken for an empty one: what to do then is the caller's to decide.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+
+const VERSION: u32 = 1;
+
+/// A state file and what it holds.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    contents: Mutex<Contents>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Contents {
+    version: u32,
+    /// By endpoint: since when it is known to speak TLS, in RFC 3339.
+    tls_since: BTreeMap<String, String>,
+}
+
+/// Why a state file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It is there, and cannot be read.
+    #[error("state file {path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("state file {path} is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl StateFile {
+    /// Reads `path`. A file that does not exist yet is an empty one.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let name = || path.display().to_string();
+        let contents = match fs::read(path) {
+            Ok(bytes) => parse(&bytes).map_err(|problem| StateError::Damaged { path: name(), problem })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Contents { version: VERSION, tls_since: BTreeMap::new() }
+            }
+            Err(source) => return Err(StateError::Read { path: name(), source }),
+        };
+        Ok(Self { path: path.to_owned(), contents: Mutex::new(contents) })
+    }
+
+    /// Whether `endpoint` is known to speak TLS.
+    pub fn speaks_tls(&self, endpoint: &Endpoint) -> bool {
+        let contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        contents.tls_since.contains_key(&key(endpoint))
+    }
+
+    /// Remembers that `endpoint` speaks TLS.
+    pub fn note_tls(&self, endpoint: &Endpoint) -> io::Result<()> {
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        contents.tls_since.entry(key(endpoint)).or_insert(now);
+        let bytes = serde_json::to_vec_pretty(&*contents)?;
+        replace(&self.path, &bytes)
+    }
+}
+
+fn key(endpoint: &Endpoint) -> String {
+    endpoint.to_string().to_ascii_lowercase()
+}
+
+fn parse(bytes: &[u8]) -> Result<Contents, String> {
+    let contents: Contents = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    match contents.version {
+        VERSION => Ok(contents),
+        other => Err(format!("it is of version {other}, and {VERSION} is the one that is known")),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    // The rename itself is only durable with the directory.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_there_after_a_restart_whatever_the_case_of_the_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let (known, unknown): (Endpoint, Endpoint) =
+            ("cache.example:6379".parse().unwrap(), "other.example:6379".parse().unwrap());
+        let state = StateFile::open(&path).unwrap();
+        assert!(!state.speaks_tls(&known));
+        state.note_tls(&known).unwrap();
+        let state = StateFile::open(&path).unwrap();
+        assert!(state.speaks_tls(&"CACHE.example:6379".parse().unwrap()));
+        assert!(!state.speaks_tls(&unknown));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left aside");
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_empty_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        for text in ["", "{", "[]", "{\"version\":2,\"tls_since\":{}}", "{\"version\":1}", "\0\0\0\0"] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(StateFile::open(&path), Err(StateError::Damaged { .. })), "{text:?}");
+        }
+        assert!(matches!(StateFile::open(directory.path()), Err(StateError::Read { .. })));
+    }
+}

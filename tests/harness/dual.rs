@@ -1,0 +1,202 @@
+//! One port for plaintext and TLS, as a node of a group in `preferred` mode has it, in front of a real server. What it does
+//! with either kind can be changed while it runs.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use super::Redis;
+
+/// What becomes of a connection of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// It reaches the server.
+    Accept,
+    /// It is reset.
+    Reset,
+    /// It is closed.
+    Close,
+    /// It is kept, and never answered.
+    Hang,
+    /// It is told this, and closed.
+    Say(&'static [u8]),
+    /// It reaches the server's other port: plaintext where TLS was asked for, say.
+    Cross,
+}
+
+struct Shared {
+    /// Of plaintext and of TLS, as the ports are.
+    moods: Mutex<[Mood; 2]>,
+    ports: Mutex<[u16; 2]>,
+    connections: [AtomicUsize; 2],
+    plaintext_bytes: AtomicUsize,
+    stopped: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+pub struct Dual {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+const PLAINTEXT: usize = 0;
+const TLS: usize = 1;
+
+impl Dual {
+    /// In front of `redis`.
+    pub fn new(redis: &Redis, plaintext: Mood, tls: Mood) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            moods: Mutex::new([plaintext, tls]),
+            ports: Mutex::new([redis.plain_port, redis.tls_port]),
+            connections: Default::default(),
+            plaintext_bytes: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            streams: Mutex::default(),
+        });
+        let thread = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                while let Ok((stream, _)) = listener.accept() {
+                    if shared.stopped.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || shared.serve(&stream));
+                }
+            })
+        };
+        Self { address, shared, thread: Some(thread) }
+    }
+
+    /// From now on.
+    pub fn set(&self, plaintext: Mood, tls: Mood) {
+        *self.shared.moods.lock().unwrap() = [plaintext, tls];
+    }
+
+    /// In front of another server from now on.
+    pub fn lead_to(&self, redis: &Redis) {
+        *self.shared.ports.lock().unwrap() = [redis.plain_port, redis.tls_port];
+    }
+
+    /// Ends what is connected.
+    pub fn cut(&self) {
+        for stream in self.shared.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// By the name that the certificate holds.
+    pub fn endpoint(&self) -> String {
+        format!("localhost:{}", self.port())
+    }
+
+    /// Connections so far that began in plaintext.
+    pub fn plaintext_connections(&self) -> usize {
+        self.shared.connections[PLAINTEXT].load(Ordering::SeqCst)
+    }
+
+    /// Connections so far that began with TLS.
+    pub fn tls_connections(&self) -> usize {
+        self.shared.connections[TLS].load(Ordering::SeqCst)
+    }
+
+    /// Bytes so far that came in plaintext.
+    pub fn plaintext_bytes(&self) -> usize {
+        self.shared.plaintext_bytes.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn serve(&self, near: &TcpStream) {
+        near.set_nodelay(true).unwrap();
+        self.streams.lock().unwrap().push(near.try_clone().unwrap());
+        let mut first = [0];
+        if !matches!(near.peek(&mut first), Ok(1)) {
+            return;
+        }
+        // A TLS record of type "handshake".
+        let kind = if first[0] == 0x16 { TLS } else { PLAINTEXT };
+        self.connections[kind].fetch_add(1, Ordering::SeqCst);
+        let mood = self.moods.lock().unwrap()[kind];
+        let ports = *self.ports.lock().unwrap();
+        match mood {
+            Mood::Accept => self.carry(near, kind, ports[kind]),
+            Mood::Cross => self.carry(near, kind, ports[1 - kind]),
+            Mood::Hang => self.swallow(near, kind),
+            Mood::Close => {}
+            Mood::Reset => {
+                // With unread bytes or a linger of zero a close is a reset.
+                let _ = socket2::SockRef::from(near).set_linger(Some(std::time::Duration::ZERO));
+            }
+            Mood::Say(words) => {
+                let mut near = near;
+                let _ = near.write_all(words);
+                let _ = near.shutdown(Shutdown::Write);
+                self.swallow(near, kind);
+            }
+        }
+        // The handle that `cut` has would keep it open.
+        let own = near.local_addr().ok().zip(near.peer_addr().ok());
+        self.streams
+            .lock()
+            .unwrap()
+            .retain(|stream| stream.local_addr().ok().zip(stream.peer_addr().ok()) != own);
+    }
+
+    fn swallow(&self, mut near: &TcpStream, kind: usize) {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = near.read(&mut buffer) {
+            self.count(kind, n);
+        }
+    }
+
+    fn carry(&self, near: &TcpStream, kind: usize, port: u16) {
+        let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { return };
+        far.set_nodelay(true).unwrap();
+        self.streams.lock().unwrap().push(far.try_clone().unwrap());
+        let pump = |mut from: &TcpStream, mut to: &TcpStream, counted: bool| {
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(n @ 1..) = from.read(&mut buffer) {
+                if counted {
+                    self.count(kind, n);
+                }
+                if to.write_all(&buffer[..n]).is_err() {
+                    break;
+                }
+            }
+            let _ = to.shutdown(Shutdown::Write);
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| pump(near, &far, true));
+            pump(&far, near, false);
+        });
+        let _ = near.shutdown(Shutdown::Both);
+    }
+
+    fn count(&self, kind: usize, bytes: usize) {
+        if kind == PLAINTEXT {
+            self.plaintext_bytes.fetch_add(bytes, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Dual {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.cut();
+        // Wakes the accepting thread.
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

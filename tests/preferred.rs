@@ -1,0 +1,323 @@
+//! The road: plaintext until the endpoint speaks TLS, and then never again.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use crate::harness::{Authority, Dual, Identity, Mood, Pontoon, Redis, Wire, command, eventually, pontoon};
+
+const LOUD: &str = "traffic leaves in plaintext until an endpoint speaks TLS";
+
+/// What a server does that does not speak TLS, and what somebody does who wants it to look like that.
+const NO_TLS: [Mood; 6] = [
+    Mood::Hang,
+    Mood::Reset,
+    Mood::Close,
+    Mood::Say(b"-ERR unknown command\r\n"),
+    Mood::Say(b"\x16\x03\x03 garbage that begins like TLS and is none"),
+    Mood::Cross,
+];
+
+/// A port of both kinds in front of a Redis, and a bridge that prefers TLS.
+fn road(plaintext: Mood, tls: Mood, args: &[&str]) -> (Authority, Redis, Dual, Pontoon) {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, plaintext, tls);
+    let pontoon = prefer(&dual, &authority, args);
+    (authority, redis, dual, pontoon)
+}
+
+fn prefer(dual: &Dual, authority: &Authority, args: &[&str]) -> Pontoon {
+    let mut all = vec!["--tls-mode", "preferred"];
+    all.extend(args);
+    let pontoon = Pontoon::with(&dual.endpoint(), authority, &all);
+    pontoon.allows(LOUD);
+    pontoon
+}
+
+fn transit(pontoon: &Pontoon, mode: &str) -> u64 {
+    pontoon.metric("pontoon_transit_encryption", &format!("mode=\"{mode}\""))
+}
+
+fn in_plaintext(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_upstream_plaintext_connections", "")
+}
+
+#[test]
+fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
+    for mood in NO_TLS {
+        // A timeout that would end the test, if somebody waited for it.
+        let (_authority, _redis, dual, pontoon) = road(Mood::Accept, mood, &["--connect-timeout", "10m"]);
+        pontoon.allows("plaintext only is spoken here");
+        pontoon.allows("plaintext, and TLS that cannot be trusted is spoken here");
+        let mut client = pontoon.client();
+        client.expect(&["SET", "k", "v"], "+OK\r\n");
+        assert!(in_plaintext(&pontoon) == 1 && dual.plaintext_bytes() > 0, "{mood:?}");
+    }
+}
+
+#[test]
+fn once_tls_was_spoken_nothing_brings_plaintext_back() {
+    let (_authority, _redis, dual, pontoon) = road(Mood::Accept, Mood::Reset, &["--connect-timeout", "2s"]);
+    pontoon.expects("plaintext only is spoken here");
+    pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
+    pontoon.wait_for_log("TLS is spoken here");
+    let (connections, bytes) = (dual.plaintext_connections(), dual.plaintext_bytes());
+    pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
+    assert_eq!(in_plaintext(&pontoon), 0);
+    pontoon.allows("TLS handshake with");
+    pontoon.allows("timed out");
+    for mood in NO_TLS {
+        dual.set(Mood::Accept, mood);
+        dual.cut();
+        eventually("no connection is left to give", || {
+            let reply = pontoon.client().ask(&["GET", "k"]);
+            reply.starts_with(b"-ERR pontoon: ")
+        });
+        assert_eq!((dual.plaintext_connections(), dual.plaintext_bytes()), (connections, bytes), "{mood:?}");
+    }
+    dual.set(Mood::Reset, Mood::Accept);
+    eventually("it is reached again", || pontoon.client().ask(&["GET", "k"]) == b"$1\r\nv\r\n");
+}
+
+#[test]
+fn a_certificate_that_does_not_verify_is_no_tls_before_the_latch_and_an_error_after_it() {
+    let authority = Authority::new();
+    let honest = Redis::start(&authority);
+    let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
+    let dual = Dual::new(&impostor, Mood::Accept, Mood::Accept);
+    let pontoon = prefer(&dual, &authority, &[]);
+    pontoon.expects("plaintext, and TLS that cannot be trusted is spoken here");
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+    eventually("that is known", || transit(&pontoon, "untrusted") == 1);
+    assert!(dual.plaintext_connections() > 0);
+
+    dual.lead_to(&honest);
+    eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
+    let connections = dual.plaintext_connections();
+    pontoon.expects("TLS handshake with");
+    dual.lead_to(&impostor);
+    dual.cut();
+    eventually("the impostor is refused", || {
+        String::from_utf8_lossy(&pontoon.client().ask(&["PING"])).contains("TLS handshake")
+    });
+    assert_eq!(dual.plaintext_connections(), connections);
+}
+
+#[test]
+fn an_endpoint_of_tls_alone_whose_certificate_does_not_verify_is_told_so() {
+    let authority = Authority::new();
+    let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
+    let dual = Dual::new(&impostor, Mood::Reset, Mood::Accept);
+    let pontoon = prefer(&dual, &authority, &[]);
+    pontoon.expects("only TLS, and it cannot be trusted is spoken here");
+    pontoon.allows("TLS handshake with");
+    pontoon.allows("greeting");
+    eventually("that is known", || transit(&pontoon, "untrusted_only") == 1);
+    let reply = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
+    assert!(reply.contains("TLS handshake") && reply.contains("issuer"), "{reply}");
+}
+
+#[test]
+fn a_restart_remembers_with_a_state_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    let args = ["--state-file", file.to_str().unwrap(), "--connect-timeout", "2s"];
+    let (authority, _redis, dual, before) = road(Mood::Accept, Mood::Accept, &args);
+    before.client().expect(&["PING"], "+PONG\r\n");
+    eventually("it is written", || file.exists());
+    drop(before);
+
+    dual.set(Mood::Accept, Mood::Hang);
+    dual.cut();
+    let connections = dual.plaintext_connections();
+    let after = prefer(&dual, &authority, &args);
+    after.allows("timed out");
+    let reply = String::from_utf8(after.client().ask(&["PING"])).unwrap();
+    assert!(reply.starts_with("-ERR pontoon: ") && reply.contains("timed out"), "{reply}");
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS works", || after.client().ask(&["PING"]) == b"+PONG\r\n");
+    assert_eq!(dual.plaintext_connections(), connections);
+}
+
+#[test]
+fn a_damaged_state_file_closes_the_way_and_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    std::fs::write(&file, "{\"version\":1,\"tls_si").unwrap();
+    let (_authority, _redis, dual, pontoon) =
+        road(Mood::Accept, Mood::Reset, &["--state-file", file.to_str().unwrap()]);
+    pontoon.expects("is damaged");
+    pontoon.allows("TLS handshake with");
+    let reply = pontoon.client().ask(&["PING"]);
+    assert!(reply.starts_with(b"-ERR pontoon: TLS handshake"), "{}", String::from_utf8_lossy(&reply));
+    assert_eq!(dual.plaintext_connections(), 0);
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS works", || pontoon.client().ask(&["PING"]) == b"+PONG\r\n");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"version\":1,\"tls_si");
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("absent/state.json");
+    let (_authority, _redis, _dual, pontoon) =
+        road(Mood::Accept, Mood::Accept, &["--state-file", file.to_str().unwrap()]);
+    pontoon.expects("the state file cannot be written");
+    pontoon.wait_for_log("the state file cannot be written");
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands() {
+    for (upgrade, left) in [("keep", 3), ("drain", 2)] {
+        let (_authority, _redis, dual, pontoon) =
+            road(Mood::Accept, Mood::Reset, &["--tls-upgrade", upgrade]);
+        pontoon.allows("plaintext only is spoken here");
+        let (mut plain, mut stateful, mut blocked) = (pontoon.client(), pontoon.client(), pontoon.client());
+        // More than are looked at for reuse.
+        for n in 1..=100 {
+            plain.expect(&["INCR", "n"], &format!(":{n}\r\n"));
+        }
+        stateful.expect(&["SELECT", "3"], "+OK\r\n");
+        stateful.expect(&["SET", "in", "three"], "+OK\r\n");
+        blocked.send(&command(&["BLPOP", "queue", "0"]));
+        eventually("all are there", || in_plaintext(&pontoon) == 3);
+        dual.set(Mood::Accept, Mood::Accept);
+        eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
+        eventually("those that can be moved are", || in_plaintext(&pontoon) == left);
+        assert_eq!(pontoon.metric("pontoon_sessions_upgraded_total", ""), 3 - left);
+        let bytes = dual.plaintext_bytes();
+        plain.expect(&["INCR", "n"], ":101\r\n");
+        assert_eq!(dual.plaintext_bytes() == bytes, upgrade == "drain");
+        stateful.expect(&["GET", "in"], "$5\r\nthree\r\n");
+        plain.expect(&["RPUSH", "queue", "job"], ":1\r\n");
+        assert_eq!(blocked.reply(), b"*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    }
+}
+
+#[test]
+fn of_two_names_the_one_that_speaks_tls_wins_and_one_that_does_not_exist_yet_is_waited_for_quietly() {
+    let (authority, redis, old, _) = road(Mood::Accept, Mood::Close, &["--admin", "off"]);
+    let new = Dual::new(&redis, Mood::Accept, Mood::Close);
+    let pontoon = prefer(&old, &authority, &["--upstream", "new.invalid", "--upstream", &new.endpoint()]);
+    pontoon.allows("plaintext only is spoken here");
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+    new.set(Mood::Accept, Mood::Accept);
+    eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
+    let (connections, tls) =
+        (old.plaintext_connections() + new.plaintext_connections(), new.tls_connections());
+    eventually("it is used", || {
+        pontoon.client().expect(&["PING"], "+PONG\r\n");
+        new.tls_connections() > tls || pontoon.metric("pontoon_upstream_leases_total", "tls=\"true\"") > 0
+    });
+    // Nor does the old name bring plaintext back when the new one fails.
+    new.set(Mood::Accept, Mood::Close);
+    new.cut();
+    pontoon.allows("localhost");
+    eventually("nothing is left", || pontoon.client().ask(&["PING"]).starts_with(b"-ERR pontoon: "));
+    assert_eq!(old.plaintext_connections() + new.plaintext_connections(), connections);
+}
+
+#[test]
+fn check_says_what_each_endpoint_accepts() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let ca = authority.file();
+    for (tls, said) in [(Mood::Close, "plaintext only"), (Mood::Accept, ": TLS")] {
+        let dual = Dual::new(&redis, Mood::Accept, tls);
+        let output = pontoon(&[
+            "check",
+            "--upstream",
+            &dual.endpoint(),
+            "--tls-mode",
+            "preferred",
+            "--tls-ca-file",
+            &ca,
+        ]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(said), "{text}");
+    }
+}
+
+/// `/etc/hosts` with these names for this machine.
+fn write_hosts(path: &Path, names: &str) {
+    std::fs::write(path, format!("127.0.0.1 localhost {names}\n")).unwrap();
+}
+
+#[test]
+fn the_whole_road_under_load() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["*.cache.test", "localhost"]);
+    let redis = Redis::with(identity, &authority, &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let (hosts, state) = (directory.path().join("hosts"), directory.path().join("state.json"));
+    write_hosts(&hosts, "old.cache.test");
+    let group = Dual::new(&redis, Mood::Accept, Mood::Hang);
+    let (old, new) = (format!("old.cache.test:{}", group.port()), format!("new.cache.test:{}", group.port()));
+    let ca = authority.file();
+    let args = [
+        &["--upstream", &old, "--upstream", &new, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"][..],
+        &["--tls-mode", "preferred", "--tls-upgrade", "drain", "--state-file", state.to_str().unwrap()],
+    ]
+    .concat();
+    let pontoon = Pontoon::with_hosts(&hosts, &args);
+    pontoon.allows(LOUD);
+    pontoon.allows("plaintext only is spoken here");
+    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let load = |number: usize, each: bool| {
+            let (stop, done, address) = (&stop, &done, pontoon.address());
+            scope.spawn(move || {
+                let key = format!("n{number}");
+                let mut client = Wire::tcp(address);
+                let mut n = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    if each {
+                        client = Wire::tcp(address);
+                    }
+                    n += 1;
+                    client.expect(&["INCR", &key], &format!(":{n}\r\n"));
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        };
+        for number in 0..4 {
+            load(number, number % 2 == 0);
+        }
+        let progress = |what: &str| {
+            let before = done.load(Ordering::SeqCst);
+            eventually(what, || done.load(Ordering::SeqCst) > before + 200);
+        };
+        progress("clients are served in plaintext");
+        assert_eq!(pontoon.metric("pontoon_upstream_leases_total", "tls=\"true\""), 0);
+
+        // The group is modified to `preferred`: new names appear beside the old.
+        write_hosts(&hosts, "old.cache.test new.cache.test");
+        group.set(Mood::Accept, Mood::Accept);
+        eventually("TLS is seen", || transit(&pontoon, "tls") >= 1);
+        progress("clients are served across the change");
+        eventually("no session is left in plaintext", || in_plaintext(&pontoon) == 0);
+        let bytes = group.plaintext_bytes();
+        progress("clients are served over TLS");
+
+        // To `required`: plaintext is refused, the old names are gone.
+        group.set(Mood::Reset, Mood::Accept);
+        write_hosts(&hosts, "new.cache.test");
+        progress("clients are served by the group that requires TLS");
+        assert_eq!(group.plaintext_bytes(), bytes, "not one byte in plaintext after the latch");
+        stop.store(true, Ordering::SeqCst);
+    });
+    eventually("the state file is there", || state.exists());
+    drop(pontoon);
+
+    // Whatever the network answers after a restart.
+    let connections = group.plaintext_connections();
+    group.set(Mood::Accept, Mood::Reset);
+    let again = Pontoon::with_hosts(&hosts, &args);
+    again.allows("TLS handshake with");
+    assert!(again.client().ask(&["PING"]).starts_with(b"-ERR pontoon: "));
+    assert_eq!(group.plaintext_connections(), connections);
+}
