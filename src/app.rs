@@ -21,6 +21,7 @@ use crate::listener::{Admission, BindError, Clients, Listener};
 use crate::metrics::{PrometheusHandle, RouteMetrics};
 use crate::session;
 use crate::state::StateFile;
+use crate::telemetry::Throttle;
 use crate::tls::{self, Reload, Tls, TlsError};
 use crate::upstream::{Mode, Upstream};
 use crate::workers::Workers;
@@ -245,6 +246,7 @@ impl BoundRoute {
             settings: self.route.session,
             metrics: self.metrics,
             drain: drain.clone(),
+            throttle: Throttle::default(),
         });
         // Each thread accepts: what it keeps never crosses over.
         for event_loop in workers.event_loops() {

@@ -10,6 +10,7 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 /// Name, unit where it has one, and what it counts.
 const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
     ("pontoon_sessions_total", None, "Sessions that ended, by how"),
+    ("pontoon_sessions_passthrough_total", None, "Sessions of clients that brought their own TLS"),
     ("pontoon_sessions_upgraded_total", None, "Sessions that were moved from plaintext to TLS"),
     ("pontoon_clients_refused_total", None, "Clients that got no session"),
     ("pontoon_accept_errors_total", None, "Failed attempts to accept a client"),
@@ -73,10 +74,12 @@ fn describe() {
 pub struct RouteMetrics {
     route: String,
     pub sessions_active: Gauge,
+    pub sessions_passthrough: Counter,
     pub sessions_upgraded: Counter,
     pub requests: Counter,
     pub relayed_over_tls: Relayed,
     pub relayed_in_plaintext: Relayed,
+    pub relayed_through: Relayed,
     pub upstream_connecting: Gauge,
     pub upstream_active: Gauge,
     pub upstream_idle: Gauge,
@@ -119,10 +122,12 @@ impl RouteMetrics {
                 })
                 .collect(),
             sessions_active: gauge!("pontoon_sessions_active", "route" => route.clone()),
+            sessions_passthrough: counter!("pontoon_sessions_passthrough_total", "route" => route.clone()),
             sessions_upgraded: counter!("pontoon_sessions_upgraded_total", "route" => route.clone()),
             requests: counter!("pontoon_requests_total", "route" => route.clone()),
             relayed_over_tls: relayed("true"),
             relayed_in_plaintext: relayed("false"),
+            relayed_through: relayed("passthrough"),
             upstream_connecting: connections("connecting"),
             upstream_active: connections("active"),
             upstream_idle: connections("idle"),
@@ -237,6 +242,7 @@ pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
 pontoon_sessions_active gauge route
 pontoon_sessions_opaque_total counter reason,route
+pontoon_sessions_passthrough_total counter route
 pontoon_sessions_total counter end,route
 pontoon_sessions_upgraded_total counter route
 pontoon_tls_handshakes_total counter resumed,route

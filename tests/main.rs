@@ -11,6 +11,7 @@ mod commands;
 mod failures;
 mod lifecycle;
 mod limits;
+mod passthrough;
 mod pool;
 mod preferred;
 mod readme;

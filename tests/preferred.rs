@@ -1,5 +1,7 @@
 //! The road: plaintext until the endpoint speaks TLS, and then never again.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -242,9 +244,12 @@ fn check_says_what_each_endpoint_accepts() {
     }
 }
 
-/// `/etc/hosts` with these names for this machine.
+/// `/etc/hosts` with these names for this machine. Overwritten in one piece: whoever reads it finds the names of before or
+/// these.
 fn write_hosts(path: &Path, names: &str) {
-    std::fs::write(path, format!("127.0.0.1 localhost {names}\n")).unwrap();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+    let line = format!("127.0.0.1 localhost {names}");
+    file.write_all(format!("{line:<200}\n").as_bytes()).unwrap();
 }
 
 #[test]

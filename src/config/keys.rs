@@ -71,6 +71,14 @@ pub const ROUTE: &[Key] = &[
          Port 0: the system chooses, and the log says which",
     ),
     key(
+        "accept",
+        "accept",
+        Text,
+        "KIND",
+        "plaintext",
+        "plaintext; any: clients may bring their own TLS, which is passed through to the endpoint",
+    ),
+    key(
         "allow_remote_clients",
         "allow-remote-clients",
         Switch,

@@ -14,7 +14,7 @@ use super::problems::Problems;
 use super::values::{Given, Values};
 use super::{Config, Route};
 use crate::endpoint::{Endpoint, ListenAddr, Upstream};
-use crate::session::Upgrade;
+use crate::session::{Accept, Upgrade};
 use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
 use crate::upstream::pool;
 use crate::{listener, session, telemetry, tls, upstream};
@@ -131,6 +131,7 @@ impl Check {
         let handshakes = self.count(values, "limits.handshakes").map(NonZeroUsize::get);
         let connect_timeout = self.parse(values, "limits.connect_timeout", positive);
         let idle_timeout = self.parse(values, "limits.idle_timeout", positive);
+        let accept = self.choice(values, "accept", &[("plaintext", Accept::Plaintext), ("any", Accept::Any)]);
         let upgrade =
             self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
@@ -152,7 +153,11 @@ impl Check {
                 pool,
                 tls,
             },
-            session: session::Settings { idle_timeout, upgrade: upgrade.unwrap_or_default() },
+            session: session::Settings {
+                idle_timeout,
+                upgrade: upgrade.unwrap_or_default(),
+                accept: accept.unwrap_or_default(),
+            },
         })
     }
 

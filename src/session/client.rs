@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, recv};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::workers;
@@ -63,6 +65,21 @@ pub enum ClientStream {
 }
 
 impl ClientStream {
+    /// The first byte that the client sends, which stays to be read. `None`: it sends none.
+    pub(super) async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut first = [0];
+        let peek = |socket: BorrowedFd<'_>, first: &mut [u8]| Ok(recv(socket, first, RecvFlags::PEEK)?.0);
+        let peeked = match self {
+            Self::Tcp(stream) => {
+                stream.async_io(Interest::READABLE, || peek(stream.as_fd(), &mut first)).await?
+            }
+            Self::Unix(stream) => {
+                stream.async_io(Interest::READABLE, || peek(stream.as_fd(), &mut first)).await?
+            }
+        };
+        Ok((peeked > 0).then_some(first[0]))
+    }
+
     /// The socket, if it is one of TCP.
     pub(super) fn as_tcp(&self) -> Option<&TcpStream> {
         if let Self::Tcp(stream) = self { Some(stream) } else { None }

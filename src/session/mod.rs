@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 pub use self::client::{Accepted, ClientStream};
 pub use self::pending::Opaque;
@@ -22,6 +22,8 @@ use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resp::replies;
+use crate::resp::scanner::TLS_HANDSHAKE;
+use crate::telemetry::Throttle;
 use crate::upstream::{Left, Upstream};
 
 /// How a route's sessions behave.
@@ -31,6 +33,18 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// What becomes of a session in plaintext when its upstream turns out to speak TLS.
     pub upgrade: Upgrade,
+    /// What clients may speak.
+    pub accept: Accept,
+}
+
+/// What clients may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accept {
+    /// Redis' protocol, in plaintext.
+    #[default]
+    Plaintext,
+    /// That, or TLS, which is passed through: the first byte tells.
+    Any,
 }
 
 /// What becomes of a session in plaintext when its upstream turns out to speak TLS.
@@ -55,6 +69,8 @@ pub struct Context {
     pub metrics: Arc<RouteMetrics>,
     /// When to end.
     pub drain: Drain,
+    /// One line a cause, not one a client.
+    pub throttle: Throttle,
 }
 
 /// How a session ended.
@@ -114,6 +130,10 @@ pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
     }
 }
 
+/// A fatal alert, `handshake_failure`, in a TLS record: how a client that speaks TLS is told no
+/// ([RFC 8446, 6](https://www.rfc-editor.org/rfc/rfc8446#section-6)).
+const HANDSHAKE_FAILURE: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+
 /// Tells a client that there are as many as are allowed, in Redis' own words.
 pub async fn refuse_at_limit(client: Accepted) {
     if let Ok(client) = client.into_stream() {
@@ -124,29 +144,47 @@ pub async fn refuse_at_limit(client: Accepted) {
 /// The end, and the upstream connection if it is good for another client.
 async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Option<Left>) {
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
+    let brings_tls = match Box::pin(brings_tls(&client, context)).await {
+        Ok(brings_tls) => brings_tls,
+        Err(end) => return (end, None),
+    };
     let connected = Box::pin(async {
+        let connect = async {
+            if brings_tls { context.upstream.open().await } else { context.upstream.connect().await }
+        };
         tokio::select! {
-            connected = context.upstream.connect() => Some(connected),
+            connected = connect => Some(connected),
             () = context.drain.cut_off() => None,
         }
     });
     let upstream = match connected.await {
         Some(Ok(upstream)) => upstream,
+        Some(Err(_)) if brings_tls => {
+            Box::pin(farewell::say(client, HANDSHAKE_FAILURE)).await;
+            return (End::Failed, None);
+        }
         Some(Err(error)) => {
             Box::pin(farewell::refuse(client, 1, &error.to_string())).await;
             return (End::Failed, None);
         }
         None => return (End::Drained, None),
     };
-    debug!(route = context.route, session, upstream = %upstream.endpoint, peer = %upstream.peer, "session started");
+    debug!(route = context.route, session, upstream = %upstream.endpoint, peer = %upstream.peer, brings_tls, "session started");
     let active = Held::new(&context.metrics.upstream_active);
-    let mut in_plaintext = upstream.channel.is_none().then(|| Held::new(&context.metrics.upstream_plaintext));
-    let endpoint = Arc::clone(&upstream.endpoint);
-    let mut relay = Box::new(Relay::new(client, upstream, context));
+    let in_plaintext = upstream.channel.is_none() && !brings_tls;
+    let mut in_plaintext = in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext));
+    let mut endpoint = Arc::clone(&upstream.endpoint);
+    let mut relay = Box::new(if brings_tls {
+        context.metrics.sessions_passthrough.increment(1);
+        Relay::passthrough(client, upstream, context)
+    } else {
+        Relay::new(client, upstream, context)
+    });
     let ended = loop {
         match relay.run().await {
             Ended::Movable => {
                 if let Ok(upstream) = Box::pin(context.upstream.connect()).await {
+                    endpoint = Arc::clone(&upstream.endpoint);
                     relay.move_to(upstream);
                     in_plaintext = None;
                     context.metrics.sessions_upgraded.increment(1);
@@ -161,6 +199,19 @@ async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Opt
     let end = match ended {
         Ended::Client => End::ClientClosed,
         Ended::Cut | Ended::Movable => End::Drained,
+        Ended::SpeaksTls => {
+            context.metrics.refused("tls");
+            if let Some(suppressed) = context.throttle.allow("tls") {
+                warn!(
+                    route = context.route,
+                    suppressed,
+                    "client refused: it speaks TLS to a listener for plaintext. Set accept = \"any\" (--accept any) to \
+                     pass its TLS through, or have it connect in plaintext"
+                );
+            }
+            Box::pin(farewell::say(client, HANDSHAKE_FAILURE)).await;
+            End::Failed
+        }
         Ended::Idle => {
             Box::pin(farewell::close(client)).await;
             End::Idle
@@ -180,6 +231,27 @@ async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Opt
         }
     };
     (end, left)
+}
+
+/// Whether a client begins with TLS. Its first byte is waited for only where that may be. `Err`: it never came.
+async fn brings_tls(client: &ClientStream, context: &Context) -> Result<bool, End> {
+    if context.settings.accept == Accept::Plaintext {
+        return Ok(false);
+    }
+    let idle = async {
+        match context.settings.idle_timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        first = client.first_byte() => match first {
+            Ok(Some(first)) => Ok(first == TLS_HANDSHAKE),
+            Ok(None) | Err(_) => Err(End::ClientClosed),
+        },
+        () = context.drain.started() => Err(End::Drained),
+        () = idle => Err(End::Idle),
+    }
 }
 
 /// Tells a client that its upstream is gone, as far as that can be told.

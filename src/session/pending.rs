@@ -30,6 +30,8 @@ pub enum Opaque {
     Unrecognized,
     /// Bytes that are not RESP.
     Malformed,
+    /// The client brings its own TLS.
+    Encrypted,
 }
 
 impl Opaque {
@@ -44,12 +46,13 @@ impl Opaque {
             Self::Replication => "replication",
             Self::Unrecognized => "unrecognized",
             Self::Malformed => "malformed",
+            Self::Encrypted => "encrypted",
         }
     }
 
     /// Whether frames still have boundaries, though replies do not match requests.
     pub const fn is_framed(self) -> bool {
-        !matches!(self, Self::Replication | Self::Malformed)
+        !matches!(self, Self::Replication | Self::Malformed | Self::Encrypted)
     }
 }
 

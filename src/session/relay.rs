@@ -50,6 +50,8 @@ pub(super) enum Ended {
     Cut,
     /// Nothing passed for `limits.idle_timeout`.
     Idle,
+    /// The client speaks TLS where plaintext was expected. None of it was sent on.
+    SpeaksTls,
     /// It has not ended. The upstream speaks TLS by now, this connection does not, and another could take its place.
     Movable,
 }
@@ -157,6 +159,15 @@ impl<'a> Relay<'a> {
         };
         relay.note_replies(&unread);
         relay.to_client = Outbox::from(unread);
+        relay
+    }
+
+    /// For a client that brings its own TLS: nothing of what passes is looked at.
+    pub(super) fn passthrough(client: ClientStream, upstream: Connection, route: &'a Route) -> Self {
+        let mut relay = Self::new(client, upstream, route);
+        relay.moving = None;
+        relay.relayed = &route.metrics.relayed_through;
+        relay.account(|pending, _| pending.become_opaque(Opaque::Encrypted));
         relay
     }
 
@@ -397,6 +408,9 @@ impl<'a> Relay<'a> {
                 }
                 Event::Malformed => {
                     self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+                    if self.requests.speaks_tls() {
+                        return passed;
+                    }
                 }
             }
             if !self.is_framed() {
@@ -442,6 +456,9 @@ impl<'a> Relay<'a> {
 
     /// Whether it is over, as far as bytes tell.
     fn ended(&mut self) -> Option<Ended> {
+        if self.requests.speaks_tls() {
+            return Some(Ended::SpeaksTls);
+        }
         if !self.to_client.is_empty() {
             return None;
         }

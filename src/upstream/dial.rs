@@ -127,6 +127,13 @@ impl Remote {
         self.dial(turn, began, deadline).await
     }
 
+    /// Waits for a turn, then opens a connection on which nothing has been said.
+    pub(super) async fn open(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
+        let began = Instant::now();
+        let turn = self.turn(began, deadline).await?;
+        self.dial_as(Speaks::Nothing, turn, began, deadline).await
+    }
+
     /// [Looks](Self::look) every few seconds.
     pub(super) async fn look_often(&self, timeout: Duration) {
         loop {
@@ -143,8 +150,8 @@ impl Remote {
         let Some(transit) = &self.transit else { return };
         let began = Instant::now();
         let deadline = began + timeout;
-        let (mut over_tls, mut in_plaintext) =
-            (self.attempt(self.tls.as_deref(), began, deadline), self.attempt(None, began, deadline));
+        let mut over_tls = self.attempt(self.tls.as_deref().into(), began, deadline);
+        let mut in_plaintext = self.attempt(Speaks::Plaintext, began, deadline);
         let over_tls = over_tls.run();
         let in_plaintext = async {
             let answers = match in_plaintext.run().await {
@@ -250,11 +257,21 @@ impl Remote {
         began: Instant,
         deadline: Instant,
     ) -> Result<Connection, Arc<ConnectError>> {
-        let tls = match &self.transit {
-            Some(transit) if !transit.speaks_tls(deadline).await => None,
-            _ => self.tls.as_deref(),
+        let speaks = match &self.transit {
+            Some(transit) if !transit.speaks_tls(deadline).await => Speaks::Plaintext,
+            _ => self.tls.as_deref().into(),
         };
-        match self.attempt(tls, began, deadline).run().await {
+        self.dial_as(speaks, turn, began, deadline).await
+    }
+
+    async fn dial_as(
+        &self,
+        speaks: Speaks<'_>,
+        turn: Turn<'_>,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<Connection, Arc<ConnectError>> {
+        match self.attempt(speaks, began, deadline).run().await {
             Ok(connection) => {
                 if let Some(transit) = self.transit.as_ref().filter(|_| connection.channel.is_some()) {
                     self.note(transit, Mode::Tls, None);
@@ -275,8 +292,15 @@ impl Remote {
         }
     }
 
-    fn attempt<'a>(&'a self, tls: Option<&'a Tls>, began: Instant, deadline: Instant) -> Dial<'a> {
-        Dial { remote: self, tls, began, deadline, generation: self.pool.generation(), timings: Vec::new() }
+    fn attempt<'a>(&'a self, speaks: Speaks<'a>, began: Instant, deadline: Instant) -> Dial<'a> {
+        Dial {
+            remote: self,
+            speaks,
+            began,
+            deadline,
+            generation: self.pool.generation(),
+            timings: Vec::new(),
+        }
     }
 
     /// Shortened at random by up to a quarter: connections that were dialled together do not all go together.
@@ -311,11 +335,27 @@ impl Remote {
     }
 }
 
+/// What is said on a new connection before it is a client's.
+#[derive(Clone, Copy)]
+enum Speaks<'a> {
+    /// A TLS handshake, and then a greeting.
+    Tls(&'a Tls),
+    /// A greeting.
+    Plaintext,
+    /// Nothing: a client brings its own TLS.
+    Nothing,
+}
+
+impl<'a> From<Option<&'a Tls>> for Speaks<'a> {
+    fn from(tls: Option<&'a Tls>) -> Self {
+        tls.map_or(Self::Plaintext, Self::Tls)
+    }
+}
+
 /// One attempt.
 struct Dial<'a> {
     remote: &'a Remote,
-    /// `None`: in plaintext.
-    tls: Option<&'a Tls>,
+    speaks: Speaks<'a>,
     began: Instant,
     deadline: Instant,
     generation: u64,
@@ -362,7 +402,7 @@ impl Dial<'_> {
         let remote = self.remote;
         let mut channel = None;
         let mut unread = Vec::new();
-        if let Some(tls) = self.tls {
+        if let Speaks::Tls(tls) = self.speaks {
             let handshake = async {
                 let name =
                     tls.server_name(&remote.endpoint).map_err(|error| Cause::Tls(error.to_string()))?;
@@ -394,7 +434,9 @@ impl Dial<'_> {
             generation: self.generation,
             worker: workers::current(),
         };
-        self.stage(Stage::Greeting, deadline, remote.greeting.exchange(&mut connection)).await?;
+        if !matches!(self.speaks, Speaks::Nothing) {
+            self.stage(Stage::Greeting, deadline, remote.greeting.exchange(&mut connection)).await?;
+        }
         connection.timings = std::mem::take(&mut self.timings);
         Ok(connection)
     }

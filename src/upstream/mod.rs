@@ -12,6 +12,7 @@ pub mod pool;
 mod race;
 mod transit;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -66,6 +67,9 @@ pub struct Upstream {
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
 }
+
+/// On its way to a connection.
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Arc<ConnectError>>> + Send + 'a>>;
 
 /// What a client leaves: no reply is due, the stream is at a frame's boundary, and nothing was done that RESET does not
 /// undo.
@@ -122,11 +126,24 @@ impl Upstream {
     /// A greeted connection to the first endpoint that can be reached before the deadline: one that is ready, or a new
     /// one.
     pub async fn connect(&self) -> Result<Connection, Unreachable> {
+        self.first(|remote, deadline| Box::pin(remote.lease(deadline))).await
+    }
+
+    /// A connection to the first endpoint that can be reached before the deadline, on which nothing has been said: for a
+    /// client that brings its own TLS.
+    pub async fn open(&self) -> Result<Connection, Unreachable> {
+        self.first(|remote, deadline| Box::pin(remote.open(deadline))).await
+    }
+
+    async fn first<'a>(
+        &'a self,
+        attempt: impl Fn(&'a Remote, Instant) -> Attempt<'a>,
+    ) -> Result<Connection, Unreachable> {
         let deadline = Instant::now() + self.connect_timeout;
         let mut attempts = Vec::new();
         let order = self.order();
         for (i, remote) in order.iter().enumerate() {
-            match remote.lease(share(deadline, order.len() - i)).await {
+            match attempt(remote, share(deadline, order.len() - i)).await {
                 Ok(connection) => {
                     self.note_reached();
                     return Ok(connection);

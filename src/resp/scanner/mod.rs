@@ -10,7 +10,7 @@ mod replies;
 mod requests;
 
 pub use self::replies::{Confirmed, Reply, ReplyScanner};
-pub use self::requests::RequestScanner;
+pub use self::requests::{RequestScanner, TLS_HANDSHAKE};
 
 /// How far a call to `next` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

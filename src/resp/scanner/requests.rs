@@ -7,6 +7,10 @@ use super::{Event, Word};
 /// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
 const MAX_INLINE: usize = 64 * 1024;
 
+/// How a TLS connection begins: a record of the type "handshake"
+/// ([RFC 8446, 5.1](https://www.rfc-editor.org/rfc/rfc8446#section-5.1)). No request begins so.
+pub const TLS_HANDSHAKE: u8 = 0x16;
+
 /// A longer command is not looked at twice to find out whether it is whole.
 const MAX_SHORT: usize = 16;
 
@@ -52,6 +56,8 @@ enum State {
         in_word: bool,
     },
     Malformed,
+    /// Malformed, too.
+    Tls,
 }
 
 impl RequestScanner {
@@ -72,7 +78,9 @@ impl RequestScanner {
                         return (at + length, Event::Frame);
                     }
                     self.begin();
-                    if input[at] == b'*' {
+                    if input[at] == TLS_HANDSHAKE {
+                        self.state = State::Tls;
+                    } else if input[at] == b'*' {
                         at += 1;
                         self.state = State::Count;
                     } else {
@@ -130,14 +138,20 @@ impl RequestScanner {
                         return (at, Event::Frame);
                     }
                 }
-                State::Malformed => return (at, Event::Malformed),
+                State::Malformed | State::Tls => return (at, Event::Malformed),
             }
         }
         // An empty payload at the end of the input is complete as it is.
         if self.state == State::Payload(0) {
             self.state = State::PayloadEnd(2);
         }
-        (at, if self.state == State::Malformed { Event::Malformed } else { Event::NeedMore })
+        let malformed = matches!(self.state, State::Malformed | State::Tls);
+        (at, if malformed { Event::Malformed } else { Event::NeedMore })
+    }
+
+    /// Whether the client speaks TLS, which is no RESP.
+    pub fn speaks_tls(&self) -> bool {
+        self.state == State::Tls
     }
 
     /// Whether the stream stands between two requests.

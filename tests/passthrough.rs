@@ -1,0 +1,92 @@
+//! One port for clients in plaintext and clients that bring their own TLS.
+
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+
+use crate::harness::{Authority, Pontoon, Redis, Wire, eventually};
+
+fn any(redis: &Redis, authority: &Authority, args: &[&str]) -> Pontoon {
+    Pontoon::with(&redis.endpoint(), authority, &[&["--accept", "any"], args].concat())
+}
+
+/// `redis-cli` over TLS, which verifies the server's name.
+fn redis_cli_over_tls(pontoon: &Pontoon, authority: &Authority, words: &[&str]) -> Output {
+    let port = pontoon.address().port().to_string();
+    let flags =
+        ["-h", "localhost", "-p", &port, "--tls", "--cacert", &authority.file(), "--sni", "localhost"];
+    // One that hangs fails.
+    Command::new("timeout").args(["30", "redis-cli"]).args(flags).args(words).output().unwrap()
+}
+
+#[test]
+fn clients_of_both_kinds_are_served_on_one_port_and_counted_apart() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = any(&redis, &authority, &[]).ready();
+    pontoon.client().expect(&["SET", "k", "plain"], "+OK\r\n");
+    let handshakes = pontoon.metric("pontoon_tls_handshakes_total", "");
+    let output = redis_cli_over_tls(&pontoon, &authority, &["GET", "k"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "plain\n", "{output:?}");
+    assert_eq!(pontoon.metric("pontoon_sessions_passthrough_total", ""), 1);
+    assert!(pontoon.metric("pontoon_relayed_bytes_total", "tls=\"passthrough\"") > 1000);
+    assert_eq!(pontoon.metric("pontoon_tls_handshakes_total", ""), handshakes, "its TLS is its own");
+    pontoon.client().expect(&["GET", "k"], "$5\r\nplain\r\n");
+}
+
+#[test]
+fn a_client_with_its_own_tls_is_not_let_in_unless_that_is_configured() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    pontoon.expects("it speaks TLS to a listener for plaintext");
+    let output = redis_cli_over_tls(&pontoon, &authority, &["PING"]);
+    let words = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert!(!output.status.success() && words.contains("alert handshake failure"), "{words}");
+    assert_eq!(pontoon.metric("pontoon_sessions_passthrough_total", ""), 0);
+    assert!(pontoon.metric("pontoon_clients_refused_total", "reason=\"tls\"") >= 1);
+}
+
+#[test]
+fn a_client_with_its_own_tls_whose_upstream_is_gone_is_closed() {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let pontoon = any(&redis, &authority, &[]).ready();
+    pontoon.allows("localhost");
+    redis.kill();
+    let output = redis_cli_over_tls(&pontoon, &authority, &["PING"]);
+    assert!(String::from_utf8_lossy(&output.stderr).to_lowercase().contains("alert handshake failure"));
+    eventually("it is counted", || pontoon.metric("pontoon_sessions_total", "end=\"failed\"") >= 1);
+}
+
+#[test]
+fn unix_sockets_take_both_kinds_too() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let listen = format!("unix:{}", path.display());
+    let _pontoon = any(&redis, &authority, &["--listen", &listen]);
+    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn a_client_that_has_said_nothing_yet_holds_up_no_drain() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = any(&redis, &authority, &["--drain-timeout", "10m"]);
+    let mut silent = pontoon.client();
+    eventually("it is there", || pontoon.metric("pontoon_sessions_active", "") == 1);
+    pontoon.signal(Signal::TERM);
+    silent.expect_end();
+    assert!(pontoon.wait().success());
+}
+
+#[test]
+fn a_client_that_never_says_anything_is_let_go_after_the_idle_timeout() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = any(&redis, &authority, &["--idle-timeout", "100ms"]);
+    pontoon.client().expect_end();
+    eventually("it is counted", || pontoon.metric("pontoon_sessions_total", "end=\"idle\"") == 1);
+}
