@@ -1,6 +1,7 @@
 //! The command line: commands, flags, help.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::Styles;
@@ -8,7 +9,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use crate::commands;
+use crate::commands::probe::Password;
 use crate::config::{self, Config, Problems};
+use crate::endpoint::{Endpoint, Upstream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +44,47 @@ pub fn command() -> Command {
                 .arg(switch("json", "Write JSON, one object a line"))
                 .arg(switch("offline", "Stop after validation"))
                 .after_help(EXIT),
+        )
+        .subcommand(
+            Command::new("probe")
+                .about("What does this endpoint accept? Plaintext, TLS, both; certificate, engine, and the next step")
+                .arg(
+                    Arg::new("upstream")
+                        .value_name("HOST[:PORT]")
+                        .value_parser(value_parser!(OsString))
+                        .required(true)
+                        .help("Endpoint to look at; also redis:// and rediss:// URLs. Port 6379 if none is given"),
+                )
+                .args(config::probe_args())
+                .arg(
+                    Arg::new("also")
+                        .long("also")
+                        .value_name("HOST[:PORT]")
+                        .action(ArgAction::Append)
+                        .value_parser(|text: &str| text.parse::<Upstream>().map(|upstream| upstream.endpoint))
+                        .help("Another name of the same group, old or new: does it lead to the same addresses, and is the \
+                               certificate good for it? Repeatable"),
+                )
+                .arg(
+                    Arg::new("auth-username")
+                        .long("auth-username")
+                        .env("PONTOON_AUTH_USERNAME")
+                        .hide_env_values(true)
+                        .value_name("NAME")
+                        .help("User to ask further as; the default user without it"),
+                )
+                .arg(
+                    Arg::new("auth-password-file")
+                        .long("auth-password-file")
+                        .env("PONTOON_AUTH_PASSWORD_FILE")
+                        .hide_env_values(true)
+                        .value_name("FILE")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("File with the password to ask further with, or PONTOON_AUTH_PASSWORD by environment; it is \
+                               sent over TLS that verifies, and nowhere else"),
+                )
+                .arg(switch("json", "Write JSON"))
+                .after_help("Exit status: 0 pontoon can use TLS there; 1 it cannot; 2 usage error."),
         )
         .subcommand(
             Command::new("health")
@@ -112,6 +156,19 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
                 offline: matches.get_flag("offline"),
             };
             commands::check::run(Config::load(matches)?, &options)
+        }
+        Some(("probe", matches)) => {
+            let file = matches.get_one::<PathBuf>("auth-password-file").cloned().map(Password::File);
+            let given =
+                || std::env::var("PONTOON_AUTH_PASSWORD").ok().filter(|password| !password.is_empty());
+            let options = commands::probe::Options {
+                json: matches.get_flag("json"),
+                also: matches.get_many::<Endpoint>("also").into_iter().flatten().cloned().collect(),
+                username: matches.get_one::<String>("auth-username").cloned(),
+                password: file.or_else(|| given().map(|password| Password::Given(password.into()))),
+            };
+            let config = Config::load(matches)?;
+            commands::probe::run(config.routes.first().expect("validated: there is a route"), options)
         }
         Some(("health", matches)) => {
             let text = matches.get_one::<String>("admin").expect("it has a default");

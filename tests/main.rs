@@ -14,6 +14,7 @@ mod limits;
 mod passthrough;
 mod pool;
 mod preferred;
+mod probe;
 mod readme;
 mod sessions;
 mod tls;

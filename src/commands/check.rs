@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
+use crate::resp::info::Info;
 use crate::resp::replies::Answer;
 use crate::tls::{self, Tls};
 use crate::upstream::{Connection, Stage, Upstream, ask};
@@ -113,25 +114,9 @@ async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Re
                 Answer::Number(_) | Answer::Other => report.failed("ping", "an answer of another type"),
             }
             if let Answer::Text(info) = info {
-                report.ok("server", None, &engine(&info));
+                report.ok("server", None, &Info(&info).describe());
             }
         }
-    }
-}
-
-/// Engine, version and mode, from `INFO server`.
-fn engine(info: &str) -> String {
-    let field =
-        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    // Valkey tells its own version beside the Redis version that it is compatible with.
-    let name = match (field("valkey_version"), field("redis_version")) {
-        (Some(version), _) => format!("Valkey {version}"),
-        (None, Some(version)) => format!("Redis {version}"),
-        (None, None) => "engine not known".into(),
-    };
-    match field("redis_mode").or(field("server_mode")) {
-        Some(mode) => format!("{name}, {mode}"),
-        None => name,
     }
 }
 
@@ -161,18 +146,5 @@ impl Report {
             let ms = ms.map_or_else(String::new, |ms| format!("{ms:.1} ms"));
             say!("{}  {step:<10} {result:<7} {ms:>10}  {detail}", self.route);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_engine_is_told_by_its_own_version() {
-        let valkey = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\nredis_mode:cluster\r\n";
-        assert_eq!(engine(valkey), "Valkey 8.0.1, cluster");
-        assert_eq!(engine("redis_version:7.0.15\r\nredis_mode:standalone\r\n"), "Redis 7.0.15, standalone");
-        assert_eq!(engine(""), "engine not known");
     }
 }

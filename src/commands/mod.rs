@@ -12,4 +12,5 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod health;
+pub mod probe;
 pub mod run;

@@ -23,6 +23,15 @@ pub fn args() -> impl Iterator<Item = Arg> {
     std::iter::once(file).chain(route).chain(global)
 }
 
+/// The arguments that `probe` takes: those that say how to connect.
+pub fn probe_args() -> impl Iterator<Item = Arg> {
+    const NOT: [&str; 3] = ["tls.mode", "tls.upgrade", "tls.min_version"];
+    let how = |key: &&Key| {
+        (key.path.starts_with("tls.") && !NOT.contains(&key.path)) || key.path == "limits.connect_timeout"
+    };
+    ROUTE.iter().filter(how).map(arg)
+}
+
 fn heading(key: &Key) -> &'static str {
     match key.path.split_once('.') {
         Some(("tls", _)) => "TLS",
@@ -59,7 +68,12 @@ pub(super) struct Line {
 
 pub(super) fn read(matches: &ArgMatches) -> Line {
     let mut given = Line {
-        file: matches.get_one::<PathBuf>("config").filter(|path| !path.as_os_str().is_empty()).cloned(),
+        file: matches
+            .try_get_one::<PathBuf>("config")
+            .ok()
+            .flatten()
+            .filter(|path| !path.as_os_str().is_empty())
+            .cloned(),
         global: values(matches, GLOBAL),
         route: values(matches, ROUTE),
     };
@@ -73,7 +87,8 @@ pub(super) fn read(matches: &ArgMatches) -> Line {
 
 fn values(matches: &ArgMatches, keys: &'static [Key]) -> Values {
     let mut values = Values::new();
-    for key in keys {
+    // A command need not take them all.
+    for key in keys.iter().filter(|key| matches.try_contains_id(key.flag).is_ok()) {
         let variable = matches.value_source(key.flag) == Some(ValueSource::EnvVariable);
         let place = if variable { key.variable() } else { format!("--{}", key.flag) };
         let given = matches.get_many::<OsString>(key.flag).into_iter().flatten();

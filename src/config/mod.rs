@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-pub use self::args::args;
+pub use self::args::{args, probe_args};
 pub use self::problems::Problems;
 use crate::{listener, session, telemetry, upstream};
 

@@ -5,5 +5,6 @@
 
 pub mod commands;
 mod header;
+pub mod info;
 pub mod replies;
 pub mod scanner;

@@ -1,13 +1,11 @@
 //! TLS errors in words a person acts on.
 
-use std::net::IpAddr;
-use std::time::{Duration, UNIX_EPOCH};
-
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, CertificateError, Error};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Pin;
+use super::certificate::{Certificate, date};
 
 /// Why a handshake failed, and what to do.
 pub fn explain(error: &Error) -> String {
@@ -93,31 +91,11 @@ pub(super) fn certificate(
 
 /// Whose certificate, by whom, until when.
 pub fn describe_leaf(leaf: &CertificateDer<'_>) -> String {
-    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
+    let Some(Certificate { names, issuer, not_after, .. }) = Certificate::read(leaf) else {
         return "a certificate that cannot be read".into();
     };
-    let names = parsed.subject_alternative_name().ok().flatten().map(|extension| {
-        let names = extension.value.general_names.iter().filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            GeneralName::IPAddress(bytes) => ip(bytes).map(|ip| ip.to_string()),
-            _ => None,
-        });
-        names.collect::<Vec<_>>().join(" ")
-    });
-    let until = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-    format!(
-        "certificate for {}, issued by {}, until {}",
-        names.unwrap_or_else(|| "no name".into()),
-        parsed.issuer(),
-        date(UnixTime::since_unix_epoch(Duration::from_secs(until)))
-    )
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(bytes)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
+    let names = if names.is_empty() { "no name".into() } else { names.join(" ") };
+    format!("certificate for {names}, issued by {issuer}, until {not_after}")
 }
 
 /// The other way, for a server with a certificate of its own making.
@@ -136,8 +114,4 @@ fn plain_name(name: &str) -> &str {
     name.split_once('(')
         .and_then(|(_, rest)| rest.strip_suffix(')'))
         .map_or(name, |inner| inner.trim_matches('"'))
-}
-
-fn date(time: UnixTime) -> String {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs())).to_string()
 }

@@ -2,6 +2,7 @@
 //!
 //! Opening TCP connections and deadlines are `upstream`'s work.
 
+mod certificate;
 pub mod channel;
 mod explain;
 mod files;
@@ -15,10 +16,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
+pub use self::certificate::Certificate;
 pub use self::explain::{describe_leaf, explain};
 use self::files::Files;
 pub use self::pin::{InvalidPin, Pin};
@@ -124,6 +127,7 @@ pub struct Tls {
 
 struct Current {
     config: Arc<ClientConfig>,
+    verifier: Arc<verify::Verifier>,
     /// Of the files that it was made from.
     digest: Vec<u8>,
     trust: String,
@@ -140,6 +144,29 @@ impl Tls {
     /// What new connections use.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.current.load().config)
+    }
+
+    /// For a look at a server, never for a client's bytes: accepts any certificate, and speaks this version alone.
+    pub fn for_a_look(
+        &self,
+        version: &'static SupportedProtocolVersion,
+    ) -> Result<Arc<ClientConfig>, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Arc::new(verify::Verifier::anything(&provider));
+        let files = Files::read(&self.settings)?;
+        client_config(&self.settings, &files, provider, &[version], verifier).map(Arc::new)
+    }
+
+    /// Whether the server with this chain, leaf first, is the one that is meant by `name`; if not, why, and what to do.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> Result<(), String> {
+        let Some((leaf, rest)) = chain.split_first() else {
+            return Err("the server has no certificate".into());
+        };
+        let verifier = &self.current.load().verifier;
+        match verifier.verify_server_cert(leaf, rest, name, &[], UnixTime::now()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(explain(&error)),
+        }
     }
 
     /// The name to send and to verify for `endpoint`.
@@ -205,18 +232,30 @@ impl Current {
             MinVersion::Tls13 => &[&rustls::version::TLS13],
         };
         let (verifier, trust) = verifier(settings, files, &provider)?;
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .map_err(|error| TlsError::Setup(error.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match files.client_auth(settings)? {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TlsError::ClientAuth)?,
-        };
-        config.resumption = Resumption::store(Arc::new(Sessions::default()));
-        Ok(Self { config: Arc::new(config), digest: files.digest(), trust })
+        let verifier = Arc::new(verifier);
+        let config = client_config(settings, files, provider, versions, Arc::clone(&verifier))?;
+        Ok(Self { config: Arc::new(config), verifier, digest: files.digest(), trust })
     }
+}
+
+fn client_config(
+    settings: &Settings,
+    files: &Files,
+    provider: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Arc<verify::Verifier>,
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| TlsError::Setup(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match files.client_auth(settings)? {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TlsError::ClientAuth)?,
+    };
+    config.resumption = Resumption::store(Arc::new(Sessions::default()));
+    Ok(config)
 }
 
 fn verifier(

@@ -47,6 +47,29 @@ pub struct Connection {
 const BUFFER: usize = 4 * 1024;
 
 impl Connection {
+    /// One that serves no second client, unless somebody says otherwise.
+    pub(super) fn new(
+        stream: TcpStream,
+        channel: Option<Channel>,
+        unread: Vec<u8>,
+        endpoint: Arc<Endpoint>,
+        peer: SocketAddr,
+    ) -> Self {
+        Self {
+            stream,
+            channel,
+            unread,
+            endpoint,
+            peer,
+            timings: Vec::new(),
+            warm: false,
+            used: false,
+            expires: Instant::now(),
+            generation: 0,
+            worker: workers::current(),
+        }
+    }
+
     /// Version, cipher suite, and whose certificate until when, in a line; `None` in plaintext.
     pub fn tls_details(&self) -> Option<String> {
         let state = self.channel.as_ref()?.state();

@@ -21,9 +21,8 @@ use crate::metrics::{Held, RouteMetrics};
 use crate::resolve::resolve;
 use crate::resp::replies;
 use crate::telemetry::Throttle;
-use crate::tls::channel::{Channel, HandshakeError};
-use crate::tls::{Tls, explain};
-use crate::workers;
+use crate::tls::Tls;
+use crate::tls::channel::Channel;
 
 /// A connection that was silent for a while and does not answer in this time is taken for dead, and with it all that
 /// were silent for as long.
@@ -406,14 +405,7 @@ impl Dial<'_> {
             let handshake = async {
                 let name =
                     tls.server_name(&remote.endpoint).map_err(|error| Cause::Tls(error.to_string()))?;
-                Channel::handshake(tls.config(), name, &mut stream).await.map_err(|error| match error {
-                    HandshakeError::Tls(error @ rustls::Error::InvalidMessage(_)) => {
-                        Cause::NotTls(explain(&error))
-                    }
-                    HandshakeError::Tls(error) => Cause::Tls(explain(&error)),
-                    HandshakeError::Io(error) => Cause::Io(error),
-                    HandshakeError::Closed => Cause::Closed,
-                })
+                Ok(Channel::handshake(tls.config(), name, &mut stream).await?)
             };
             let (established, early) = self.stage(Stage::Tls, deadline, handshake).await?;
             let resumed = established.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
@@ -422,17 +414,9 @@ impl Dial<'_> {
             unread = early;
         }
         let mut connection = Connection {
-            stream,
-            channel,
-            unread,
-            endpoint: Arc::clone(&remote.endpoint),
-            peer,
-            timings: Vec::new(),
-            warm: false,
-            used: false,
             expires: Instant::now() + remote.lifetime(),
             generation: self.generation,
-            worker: workers::current(),
+            ..Connection::new(stream, channel, unread, Arc::clone(&remote.endpoint), peer)
         };
         if !matches!(self.speaks, Speaks::Nothing) {
             self.stage(Stage::Greeting, deadline, remote.greeting.exchange(&mut connection)).await?;

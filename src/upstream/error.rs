@@ -6,6 +6,8 @@ use std::{fmt, io};
 
 use crate::endpoint::Endpoint;
 use crate::resolve::ResolveError;
+use crate::tls::channel::HandshakeError;
+use crate::tls::explain;
 
 /// The steps from an endpoint to a greeted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +96,17 @@ pub enum Cause {
         /// The stage in which time ran out.
         stage: Stage,
     },
+}
+
+impl From<HandshakeError> for Cause {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Tls(error @ rustls::Error::InvalidMessage(_)) => Self::NotTls(explain(&error)),
+            HandshakeError::Tls(error) => Self::Tls(explain(&error)),
+            HandshakeError::Io(error) => Self::Io(error),
+            HandshakeError::Closed => Self::Closed,
+        }
+    }
 }
 
 /// The operating system's error in its usual words, without its number.

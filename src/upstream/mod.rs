@@ -9,6 +9,7 @@ mod error;
 mod gate;
 mod greeting;
 pub mod pool;
+pub mod probe;
 mod race;
 mod transit;
 

@@ -1,0 +1,245 @@
+//! `pontoon probe`: what does this endpoint accept, and what does that mean on the road to TLS?
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use rustls::pki_types::ServerName;
+use serde::Serialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::config::Route;
+use crate::endpoint::{Endpoint, Host};
+use crate::tls::Tls;
+use crate::upstream::probe::{self, Attempt, Credentials, Findings, Mode, Server, Verified, Version};
+
+/// How to probe.
+pub struct Options {
+    /// Write JSON.
+    pub json: bool,
+    /// Names that should lead to the same place.
+    pub also: Vec<Endpoint>,
+    /// To ask further.
+    pub username: Option<String>,
+    /// To ask further.
+    pub password: Option<Password>,
+}
+
+/// Where a password is.
+pub enum Password {
+    /// In this file, up to its last line break.
+    File(PathBuf),
+    /// Here.
+    Given(Zeroizing<String>),
+}
+
+/// What became of another name.
+#[derive(Serialize)]
+struct Also {
+    endpoint: String,
+    addresses: Vec<IpAddr>,
+    /// It leads where the endpoint does.
+    same: bool,
+    problem: Option<String>,
+}
+
+/// Probes the route's first upstream; fails unless TLS can be used there as the route says.
+pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let credentials = credentials(options.username, options.password)?;
+    let settings = &route.upstream;
+    let endpoint = settings.endpoints.first().expect("validated: a route has an upstream");
+    let tls = Tls::load(&settings.tls)?;
+    let names: Vec<ServerName<'static>> = options.also.iter().filter_map(server_name).collect();
+    let (findings, also) = runtime
+        .block_on(async {
+            let timeout = settings.connect_timeout;
+            let findings = probe::probe(endpoint, &tls, &names, credentials.as_ref(), timeout).await?;
+            let mut also = Vec::new();
+            for other in &options.also {
+                also.push(compare(other, &findings, probe::addresses(other, timeout).await));
+            }
+            Ok::<_, probe::Cause>((findings, also))
+        })
+        .with_context(|| format!("name lookup for {endpoint} failed"))?;
+    let next = next_step(&findings);
+    if options.json {
+        let mut report = serde_json::to_value(&findings)?;
+        report["also"] = json!(also);
+        report["next"] = json!(next);
+        say!("{report}");
+    } else {
+        print(&findings, &also);
+        say!("\n{next}");
+    }
+    match &findings.unusable {
+        None => Ok(()),
+        Some(why) => bail!("TLS cannot be used with {}: {}", findings.endpoint, plain(why)),
+    }
+}
+
+fn credentials(username: Option<String>, password: Option<Password>) -> anyhow::Result<Option<Credentials>> {
+    let password = match password {
+        None => return Ok(None),
+        Some(Password::Given(password)) => password,
+        Some(Password::File(path)) => {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("--auth-password-file: cannot read {}", path.display()))?;
+            let text = Zeroizing::new(text);
+            Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+    };
+    Ok(Some(Credentials { username, password }))
+}
+
+fn server_name(endpoint: &Endpoint) -> Option<ServerName<'static>> {
+    match &endpoint.host {
+        Host::Ip(ip) => Some(ServerName::from(*ip)),
+        Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()).ok(),
+    }
+}
+
+fn compare(
+    other: &Endpoint,
+    findings: &Findings,
+    found: Result<Vec<std::net::SocketAddr>, probe::Cause>,
+) -> Also {
+    let set = |addresses: &[std::net::SocketAddr]| {
+        addresses.iter().map(std::net::SocketAddr::ip).collect::<BTreeSet<_>>()
+    };
+    match found {
+        Ok(addresses) => Also {
+            endpoint: other.to_string(),
+            same: set(&addresses) == set(&findings.addresses),
+            addresses: set(&addresses).into_iter().collect(),
+            problem: None,
+        },
+        Err(cause) => Also {
+            endpoint: other.to_string(),
+            addresses: Vec::new(),
+            same: false,
+            problem: Some(cause.to_string()),
+        },
+    }
+}
+
+/// What it means on the road, and what to do next.
+fn next_step(findings: &Findings) -> &'static str {
+    match (findings.mode, findings.unusable.is_none()) {
+        (Mode::Disabled, _) => {
+            "Plaintext only: transit encryption is off. Roll pontoon out with tls.mode = \"preferred\", then modify the group \
+             to transit-encryption-mode preferred."
+        }
+        (Mode::Preferred, true) => {
+            "Plaintext and TLS on one port: the group is in preferred, and plaintext clients still connect. Move them to TLS \
+             or behind pontoon; when none is left, set tls.mode = \"required\" and then the group to required."
+        }
+        (Mode::Required, true) => {
+            "TLS only: the group requires TLS. pontoon's default, tls.mode = \"required\", fits."
+        }
+        (Mode::Preferred | Mode::Required, false) => {
+            "TLS is spoken here, and pontoon would not use it: see the error, and the flags that it names."
+        }
+        (Mode::Unknown, _) => {
+            "Neither plaintext nor TLS was answered: check host, port, security group, and that this is a Redis or Valkey."
+        }
+    }
+}
+
+fn print(findings: &Findings, also: &[Also]) {
+    let line = |what: &str, text: &str| say!("{what:<12} {}", plain(text));
+    let addresses: Vec<String> = findings.addresses.iter().map(ToString::to_string).collect();
+    line(
+        "endpoint",
+        &format!("{}  {} ({:.1} ms)", findings.endpoint, addresses.join(" "), findings.resolve_ms),
+    );
+    line(
+        "mode",
+        match findings.mode {
+            Mode::Disabled => "disabled: plaintext only",
+            Mode::Preferred => "preferred: plaintext and TLS",
+            Mode::Required => "required: TLS only",
+            Mode::Unknown => "unknown",
+        },
+    );
+    line("plaintext", &attempt(&findings.plaintext));
+    for Version { version, attempt: tried, cipher, key_exchange } in &findings.versions {
+        let agreed: Vec<&str> = [cipher, key_exchange].into_iter().flatten().map(String::as_str).collect();
+        let agreed = if agreed.is_empty() { String::new() } else { format!(", {}", agreed.join(", ")) };
+        line(&format!("TLS {version}"), &format!("{}{agreed}", attempt(tried)));
+    }
+    if let Some(resumption) = findings.resumption {
+        line("resumption", if resumption { "offered" } else { "not offered" });
+    }
+    for certificate in &findings.certificates {
+        let names = if certificate.names.is_empty() {
+            certificate.subject.clone()
+        } else {
+            certificate.names.join(" ")
+        };
+        let days = certificate.days_left;
+        line(
+            "certificate",
+            &format!("{names}, by {}, until {} ({days} days)", certificate.issuer, certificate.not_after),
+        );
+    }
+    for Verified { name, problem } in &findings.verified {
+        let good = problem
+            .as_ref()
+            .map_or_else(|| "verifies".to_owned(), |problem| format!("does not verify: {problem}"));
+        line("", &format!("for {name} it {good}"));
+    }
+    if let Some(server) = &findings.server {
+        line("server", &describe(server));
+    }
+    for Also { endpoint, addresses, same, problem } in also {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let where_to = match problem {
+            Some(problem) => problem.clone(),
+            None if *same => "leads to the same addresses".into(),
+            None => format!("leads elsewhere: {}", addresses.join(" ")),
+        };
+        line("also", &format!("{endpoint}  {where_to}"));
+    }
+}
+
+fn attempt(attempt: &Attempt) -> String {
+    let took = |what: &str, ms: Option<f64>| ms.map(|ms| format!("{what} {ms:.1} ms"));
+    let times: Vec<String> =
+        [took("tcp", attempt.tcp_ms), took("then", attempt.answer_ms)].into_iter().flatten().collect();
+    let times = if times.is_empty() { String::new() } else { format!(" ({})", times.join(", ")) };
+    let how = if attempt.accepted { "accepted" } else { "refused" };
+    format!("{how}{times}: {}", attempt.detail)
+}
+
+fn describe(server: &Server) -> String {
+    let known = |what: &str, known: Option<bool>| match known {
+        Some(true) => format!("knows {what}"),
+        Some(false) => format!("does not know {what}"),
+        None => format!("does not tell of {what}"),
+    };
+    let mut parts = Vec::new();
+    parts.push(match (server.engine, &server.version) {
+        (Some(engine), Some(version)) => format!("{engine} {version}"),
+        _ => "engine not told".into(),
+    });
+    parts.extend(server.role.clone());
+    parts.extend(server.cluster.map(|cluster| if cluster { "cluster".into() } else { "no cluster".into() }));
+    parts.push(match (&server.auth_refused, server.auth_wanted) {
+        (Some(words), _) => format!("refuses the credentials: {words}"),
+        (None, Some(true)) => "wants AUTH".into(),
+        (None, Some(false)) => "wants no AUTH".into(),
+        (None, None) => "answers PING with an error".into(),
+    });
+    parts.push(known("RESET", server.reset));
+    parts.push(known("CLIENT SETINFO", server.setinfo));
+    parts.extend(server.plaintext_clients.map(|count| format!("{count} clients in plaintext")));
+    parts.join(", ")
+}
+
+/// Whatever a server says, on one line and without what a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

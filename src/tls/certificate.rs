@@ -1,0 +1,69 @@
+//! What a certificate says, for people and programs.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use serde::Serialize;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The parts of a certificate that a person asks about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// Distinguished name of its holder.
+    pub subject: String,
+    /// Distinguished name of who signed it.
+    pub issuer: String,
+    /// DNS names and IP addresses that it is for.
+    pub names: Vec<String>,
+    /// In RFC 3339.
+    pub not_before: String,
+    /// In RFC 3339.
+    pub not_after: String,
+    /// Whole days until it expires; negative: since it did.
+    pub days_left: i64,
+}
+
+impl Certificate {
+    /// `None`: it cannot be read.
+    pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        let names = parsed.subject_alternative_name().ok().flatten().map_or_else(Vec::new, |extension| {
+            let names = extension.value.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => ip(bytes).map(|ip| ip.to_string()),
+                _ => None,
+            });
+            names.collect()
+        });
+        let (from, until) =
+            (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Some(Self {
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            names,
+            not_before: rfc3339(from),
+            not_after: rfc3339(until),
+            days_left: (until - i64::try_from(now).unwrap_or(i64::MAX)).div_euclid(24 * 3600),
+        })
+    }
+}
+
+fn rfc3339(seconds: i64) -> String {
+    date(UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
+}
+
+pub(super) fn date(time: UnixTime) -> String {
+    // The latest that the format holds; certificates without an end are dated to the year 9999.
+    let latest = Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()).min(latest))
+        .to_string()
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}

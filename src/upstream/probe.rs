@@ -1,0 +1,426 @@
+//! What an endpoint accepts and what stands behind it, seen from outside: for `pontoon probe`. Nothing is configured, nothing
+//! stays open, and nothing is changed at the server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind};
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use super::ask;
+use super::connection::Connection;
+pub use super::error::Cause;
+use super::error::Stage;
+use super::greeting::next_answer;
+use super::race::Race;
+use crate::endpoint::Endpoint;
+use crate::resolve::resolve;
+use crate::resp::info::Info;
+use crate::resp::replies::Answer;
+use crate::tls::channel::Channel;
+use crate::tls::{Certificate, Tls, TlsError};
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    /// That was asked.
+    pub endpoint: String,
+    /// That its name leads to.
+    pub addresses: Vec<SocketAddr>,
+    /// The name lookup, in milliseconds.
+    pub resolve_ms: f64,
+    /// The transit-encryption mode, as ElastiCache calls it.
+    pub mode: Mode,
+    /// What came of an attempt in plaintext.
+    pub plaintext: Attempt,
+    /// What came of attempts with each version of TLS, the newest first.
+    pub versions: Vec<Version>,
+    /// A second connection resumed the first one's session; `None`: there was no first one.
+    pub resumption: Option<bool>,
+    /// The server's chain, leaf first.
+    pub certificates: Vec<Certificate>,
+    /// Whether the certificate verifies, by name.
+    pub verified: Vec<Verified>,
+    /// Why TLS cannot be used with these settings; `None`: it can.
+    pub unusable: Option<String>,
+    /// What the server says of itself, where it says anything.
+    pub server: Option<Server>,
+}
+
+/// The transit-encryption mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Plaintext only.
+    Disabled,
+    /// Plaintext and TLS.
+    Preferred,
+    /// TLS only.
+    Required,
+    /// Neither, or nobody there.
+    Unknown,
+}
+
+/// An attempt to be understood.
+#[derive(Debug, Serialize)]
+pub struct Attempt {
+    /// It was.
+    pub accepted: bool,
+    /// The TCP connection, in milliseconds, if there was one.
+    pub tcp_ms: Option<f64>,
+    /// The answer after that, in milliseconds, if there was one.
+    pub answer_ms: Option<f64>,
+    /// What was answered, or why nothing was.
+    pub detail: String,
+}
+
+/// An attempt with one version of TLS.
+#[derive(Debug, Serialize)]
+pub struct Version {
+    /// `1.3`, `1.2`.
+    pub version: &'static str,
+    /// How it went.
+    #[serde(flatten)]
+    pub attempt: Attempt,
+    /// The cipher suite that was agreed on.
+    pub cipher: Option<String>,
+    /// The group of the key exchange that was agreed on.
+    pub key_exchange: Option<String>,
+}
+
+/// Whether the certificate is good for a name.
+#[derive(Debug, Serialize)]
+pub struct Verified {
+    /// The name.
+    pub name: String,
+    /// Why it is not; `None`: it is.
+    pub problem: Option<String>,
+}
+
+/// What a server says of itself. `None`: it did not say.
+#[derive(Debug, Default, Serialize)]
+pub struct Server {
+    /// `Redis` or `Valkey`.
+    pub engine: Option<&'static str>,
+    /// The engine's.
+    pub version: Option<String>,
+    /// `master` or `slave`, in its own words.
+    pub role: Option<String>,
+    /// It is a node of a cluster.
+    pub cluster: Option<bool>,
+    /// It wants AUTH before anything else.
+    pub auth_wanted: Option<bool>,
+    /// What it said of the credentials that were offered, if it refused them.
+    pub auth_refused: Option<String>,
+    /// It knows RESET.
+    pub reset: Option<bool>,
+    /// It knows CLIENT SETINFO.
+    pub setinfo: Option<bool>,
+    /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`), where it has one.
+    pub plaintext_clients: Option<u64>,
+}
+
+/// Who is asking. The password is wiped when it is dropped.
+pub struct Credentials {
+    /// `None`: the default user.
+    pub username: Option<String>,
+    /// Sent over TLS that verifies, and nowhere else.
+    pub password: Zeroizing<String>,
+}
+
+/// Looks at `endpoint` for no longer than `timeout` a step, and says for which of `names` beside its own the certificate is good.
+pub async fn probe(
+    endpoint: &Endpoint,
+    tls: &Tls,
+    names: &[ServerName<'static>],
+    credentials: Option<&Credentials>,
+    timeout: Duration,
+) -> Result<Findings, Cause> {
+    let began = Instant::now();
+    let addresses = within(timeout, Stage::Resolve, async { Ok(resolve(endpoint).await?) }).await?;
+    let resolve_ms = ms(began);
+    let probe = Probe { endpoint: Arc::new(endpoint.clone()), addresses, tls, timeout };
+
+    // One after the other: what is measured is the server's time.
+    let plaintext = probe.plaintext().await;
+    let newest = probe.look(tls.for_a_look(&TLS13)).await;
+    let oldest = match &newest {
+        // It would not answer this one either.
+        Err(Failed { cause: Cause::TimedOut { after, stage }, tcp_ms }) => {
+            Err(Failed { cause: Cause::TimedOut { after: *after, stage: *stage }, tcp_ms: *tcp_ms })
+        }
+        _ => probe.look(tls.for_a_look(&TLS12)).await,
+    };
+    let spoken = [&newest, &oldest]
+        .iter()
+        .any(|look| matches!(look, Ok(_) | Err(Failed { cause: Cause::Tls(_), .. })));
+    let versions = vec![version("1.3", &newest), version("1.2", &oldest)];
+    // Of two refusals the one that speaks of TLS says more.
+    let look = match (newest, oldest) {
+        (Ok(look), _) | (_, Ok(look)) => Ok(look),
+        (Err(Failed { cause: cause @ Cause::Tls(_), .. }), _) | (_, Err(Failed { cause, .. })) => Err(cause),
+    };
+    let mode = match (plaintext.accepted, spoken) {
+        (true, false) => Mode::Disabled,
+        (true, true) => Mode::Preferred,
+        (false, true) => Mode::Required,
+        (false, false) => Mode::Unknown,
+    };
+    let mut findings = Findings {
+        endpoint: endpoint.to_string(),
+        addresses: probe.addresses.clone(),
+        resolve_ms,
+        mode,
+        plaintext,
+        versions,
+        resumption: None,
+        certificates: Vec::new(),
+        verified: Vec::new(),
+        unusable: None,
+        server: None,
+    };
+    match look {
+        Ok(look) => probe.over_tls(look, names, credentials, &mut findings).await,
+        Err(cause) => {
+            findings.unusable = Some(cause.to_string());
+            if findings.plaintext.accepted
+                && let Ok(mut connection) = probe.connect().await
+            {
+                findings.server = within(timeout, Stage::Greeting, server(&mut connection, None)).await.ok();
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// Where an endpoint's name leads, in order.
+pub async fn addresses(endpoint: &Endpoint, timeout: Duration) -> Result<Vec<SocketAddr>, Cause> {
+    within(timeout, Stage::Resolve, async { Ok(resolve(endpoint).await?) }).await
+}
+
+struct Probe<'a> {
+    endpoint: Arc<Endpoint>,
+    addresses: Vec<SocketAddr>,
+    tls: &'a Tls,
+    timeout: Duration,
+}
+
+/// A TLS connection with a server that may be anybody.
+struct Look {
+    connection: Connection,
+    config: Arc<ClientConfig>,
+    tcp_ms: f64,
+    tls_ms: f64,
+}
+
+struct Failed {
+    cause: Cause,
+    tcp_ms: Option<f64>,
+}
+
+impl Probe<'_> {
+    async fn connect(&self) -> Result<Connection, Cause> {
+        let (stream, peer) = self.tcp().await?;
+        Ok(Connection::new(stream, None, Vec::new(), Arc::clone(&self.endpoint), peer))
+    }
+
+    async fn tcp(&self) -> Result<(TcpStream, SocketAddr), Cause> {
+        within(self.timeout, Stage::Tcp, async {
+            let mut race = Race::new(self.addresses.clone());
+            let mut last = Cause::Closed;
+            while let Some(connected) = race.next().await {
+                match connected {
+                    Ok(connected) => return Ok(connected),
+                    Err(error) => last = error.into(),
+                }
+            }
+            Err(last)
+        })
+        .await
+    }
+
+    async fn plaintext(&self) -> Attempt {
+        let began = Instant::now();
+        let mut attempt = Attempt { accepted: false, tcp_ms: None, answer_ms: None, detail: String::new() };
+        let mut connection = match self.connect().await {
+            Ok(connection) => connection,
+            Err(cause) => return Attempt { detail: cause.to_string(), ..attempt },
+        };
+        attempt.tcp_ms = Some(ms(began));
+        let began = Instant::now();
+        match within(self.timeout, Stage::Greeting, ask(&mut connection, &["PING"])).await {
+            Ok(answer) => {
+                let detail = words(answer);
+                Attempt { accepted: true, answer_ms: Some(ms(began)), detail, ..attempt }
+            }
+            Err(Cause::TimedOut { .. }) => Attempt { detail: "no answer to PING".into(), ..attempt },
+            Err(cause) => Attempt { detail: cause.to_string(), ..attempt },
+        }
+    }
+
+    async fn look(&self, config: Result<Arc<ClientConfig>, TlsError>) -> Result<Look, Failed> {
+        let failed = |tcp_ms| move |cause| Failed { cause, tcp_ms };
+        let unfit = |error: TlsError| Failed { cause: Cause::Tls(error.to_string()), tcp_ms: None };
+        let config = config.map_err(unfit)?;
+        let name = self.tls.server_name(&self.endpoint).map_err(unfit)?;
+        let began = Instant::now();
+        let (mut stream, peer) = self.tcp().await.map_err(failed(None))?;
+        let tcp_ms = ms(began);
+        let began = Instant::now();
+        let handshake = async { Ok(Channel::handshake(Arc::clone(&config), name, &mut stream).await?) };
+        let (channel, early) =
+            within(self.timeout, Stage::Tls, handshake).await.map_err(failed(Some(tcp_ms)))?;
+        let connection = Connection::new(stream, Some(channel), early, Arc::clone(&self.endpoint), peer);
+        Ok(Look { connection, config, tcp_ms, tls_ms: ms(began) })
+    }
+
+    async fn over_tls(
+        &self,
+        mut look: Look,
+        names: &[ServerName<'static>],
+        credentials: Option<&Credentials>,
+        findings: &mut Findings,
+    ) {
+        let chain: Vec<CertificateDer<'static>> = look.chain();
+        findings.certificates = chain.iter().filter_map(Certificate::read).collect();
+        let own = self.tls.server_name(&self.endpoint).ok();
+        for name in own.iter().chain(names) {
+            let problem = self.tls.verify(&chain, name).err();
+            findings.verified.push(Verified { name: name.to_str().into_owned(), problem });
+        }
+        let trusted = findings.verified.first().is_some_and(|own| own.problem.is_none());
+        findings.unusable = findings.verified.first().and_then(|own| own.problem.clone());
+        let credentials = credentials.filter(|_| trusted);
+        let asked = server(&mut look.connection, credentials);
+        match within(self.timeout, Stage::Greeting, asked).await {
+            Ok(server) => findings.server = Some(server),
+            // A server that asks for a client certificate says so only now, with TLS 1.3.
+            Err(cause) => {
+                findings.unusable.get_or_insert(cause.to_string());
+            }
+        }
+        let again = self.look(Ok(look.config)).await;
+        findings.resumption = again.ok().map(|look| look.kind() == Some(HandshakeKind::Resumed));
+    }
+}
+
+impl Look {
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let state = self.connection.channel.as_ref().map(Channel::state);
+        let chain = state.and_then(|state| state.peer_certificates()).unwrap_or_default();
+        chain.iter().map(|certificate| certificate.clone().into_owned()).collect()
+    }
+
+    fn kind(&self) -> Option<HandshakeKind> {
+        self.connection.channel.as_ref()?.state().handshake_kind()
+    }
+}
+
+fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
+    match look {
+        Ok(look) => {
+            let state = look.connection.channel.as_ref().map(Channel::state);
+            let cipher = state.and_then(rustls::CommonState::negotiated_cipher_suite);
+            let group = state.and_then(rustls::CommonState::negotiated_key_exchange_group);
+            Version {
+                version,
+                attempt: Attempt {
+                    accepted: true,
+                    tcp_ms: Some(look.tcp_ms),
+                    answer_ms: Some(look.tls_ms),
+                    detail: "offered".into(),
+                },
+                cipher: cipher.and_then(|suite| suite.suite().as_str()).map(str::to_owned),
+                key_exchange: group.map(|group| format!("{:?}", group.name())),
+            }
+        }
+        Err(Failed { cause, tcp_ms }) => Version {
+            version,
+            attempt: Attempt { accepted: false, tcp_ms: *tcp_ms, answer_ms: None, detail: cause.to_string() },
+            cipher: None,
+            key_exchange: None,
+        },
+    }
+}
+
+/// Asks what it is and what it knows. Whatever it declines to say stays `None`; an error is the connection's.
+async fn server(connection: &mut Connection, credentials: Option<&Credentials>) -> Result<Server, Cause> {
+    let mut server = Server::default();
+    if let Some(credentials) = credentials {
+        connection.send(&auth(credentials)).await?;
+        if let Answer::Error(words) = next_answer(connection).await?.ok_or(Cause::Closed)? {
+            server.auth_refused = Some(words);
+        }
+    }
+    server.auth_wanted = match ask(connection, &["PING"]).await? {
+        Answer::Error(words) if words.starts_with("NOAUTH") => Some(true),
+        Answer::Error(_) => None,
+        // A server without a password would have refused one.
+        _ => Some(credentials.is_some() && server.auth_refused.is_none()),
+    };
+    if let Answer::Text(text) = ask(connection, &["INFO"]).await? {
+        let info = Info(&text);
+        server.engine = info.engine().map(|(engine, _)| engine);
+        server.version = info.engine().map(|(_, version)| version.to_owned());
+        server.role = info.field("role").map(str::to_owned);
+        server.cluster = match (info.field("cluster_enabled"), info.mode()) {
+            (Some(enabled), _) => Some(enabled == "1"),
+            (None, mode) => mode.map(|mode| mode == "cluster"),
+        };
+        server.plaintext_clients =
+            info.field("tls_mode_connected_tcp_clients").and_then(|count| count.parse().ok());
+    }
+    server.setinfo = knows(&ask(connection, &["CLIENT", "SETINFO", "LIB-NAME", "pontoon"]).await?);
+    server.reset = knows(&ask(connection, &["RESET"]).await?);
+    Ok(server)
+}
+
+/// Whether a command is known, as far as the answer tells: one that is not allowed may be.
+fn knows(answer: &Answer) -> Option<bool> {
+    match answer {
+        Answer::Error(words) if words.to_ascii_lowercase().contains("unknown") => Some(false),
+        Answer::Error(_) => None,
+        _ => Some(true),
+    }
+}
+
+fn auth(Credentials { username, password }: &Credentials) -> Zeroizing<Vec<u8>> {
+    let words: Vec<&str> =
+        ["AUTH"].into_iter().chain(username.as_deref()).chain([password.as_str()]).collect();
+    let length = words.iter().map(|word| word.len() + 32).sum();
+    // Of the right size at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+    bytes.extend(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend(word.as_bytes());
+        bytes.extend(b"\r\n");
+    }
+    bytes
+}
+
+fn words(answer: Answer) -> String {
+    match answer {
+        Answer::Text(words) | Answer::Error(words) => words,
+        Answer::Number(number) => number.to_string(),
+        Answer::Other => "an answer of another type".into(),
+    }
+}
+
+async fn within<T>(
+    timeout: Duration,
+    stage: Stage,
+    work: impl Future<Output = Result<T, Cause>>,
+) -> Result<T, Cause> {
+    timeout_at(Instant::now() + timeout, work).await.unwrap_or(Err(Cause::TimedOut { after: timeout, stage }))
+}
+
+fn ms(since: Instant) -> f64 {
+    (since.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
