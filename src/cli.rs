@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+use zeroize::Zeroizing;
 
 use crate::commands;
-use crate::commands::probe::Password;
 use crate::config::{self, Config, Problems};
 use crate::endpoint::{Endpoint, Upstream};
+use crate::upstream::Credentials;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,26 +66,36 @@ pub fn command() -> Command {
                         .help("Another name of the same group, old or new: does it lead to the same addresses, and is the \
                                certificate good for it? Repeatable"),
                 )
-                .arg(
-                    Arg::new("auth-username")
-                        .long("auth-username")
-                        .env("PONTOON_AUTH_USERNAME")
-                        .hide_env_values(true)
-                        .value_name("NAME")
-                        .help("User to ask further as; the default user without it"),
-                )
-                .arg(
-                    Arg::new("auth-password-file")
-                        .long("auth-password-file")
-                        .env("PONTOON_AUTH_PASSWORD_FILE")
-                        .hide_env_values(true)
-                        .value_name("FILE")
-                        .value_parser(value_parser!(PathBuf))
-                        .help("File with the password to ask further with, or PONTOON_AUTH_PASSWORD by environment; it is \
-                               sent over TLS that verifies, and nowhere else"),
-                )
+                .args(auth_args())
                 .arg(switch("json", "Write JSON"))
                 .after_help("Exit status: 0 pontoon can use TLS there; 1 it cannot; 2 usage error."),
+        )
+        .subcommand(
+            Command::new("audit")
+                .about("Who is connected to this group right now, in plaintext or not, through a bridge or not?")
+                .arg(
+                    Arg::new("upstream")
+                        .value_name("HOST[:PORT]")
+                        .value_parser(value_parser!(OsString))
+                        .required(true)
+                        .num_args(1..)
+                        .help("Endpoint of the group, whose other nodes are found from it; more, if it does not tell of them"),
+                )
+                .args(config::probe_args())
+                .args(auth_args())
+                .arg(
+                    Arg::new("bridge-name")
+                        .long("bridge-name")
+                        .value_name("PREFIX")
+                        .action(ArgAction::Append)
+                        .help("Clients whose name begins so are bridged ones (pontoon's --client-name), for engines older \
+                               than CLIENT SETINFO; repeatable"),
+                )
+                .arg(switch("json", "Write JSON"))
+                .after_help(
+                    "Exit status: 0 every node answered and counts no client in plaintext; 1 one does, or it is not known; \
+                     2 usage error.",
+                ),
         )
         .subcommand(
             Command::new("health")
@@ -116,6 +127,41 @@ pub fn command() -> Command {
                 .about("Write shell completions to standard output")
                 .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell))),
         )
+}
+
+/// Who asks, where a command asks the server for itself.
+fn auth_args() -> [Arg; 2] {
+    [
+        Arg::new("auth-username")
+            .long("auth-username")
+            .env("PONTOON_AUTH_USERNAME")
+            .hide_env_values(true)
+            .value_name("NAME")
+            .help("User to ask as; the default user without it"),
+        Arg::new("auth-password-file")
+            .long("auth-password-file")
+            .env("PONTOON_AUTH_PASSWORD_FILE")
+            .hide_env_values(true)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("File with the password, or PONTOON_AUTH_PASSWORD by environment; it is sent over TLS that verifies, and \
+                   nowhere else"),
+    ]
+}
+
+fn credentials(matches: &ArgMatches) -> anyhow::Result<Option<Credentials>> {
+    let password = match matches.get_one::<PathBuf>("auth-password-file") {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Usage(format!("--auth-password-file: cannot read {}: {error}", path.display()))
+            })?;
+            let text = Zeroizing::new(text);
+            Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+        None => std::env::var("PONTOON_AUTH_PASSWORD").ok().map(Zeroizing::new),
+    };
+    let username = matches.get_one::<String>("auth-username").cloned();
+    Ok(password.filter(|password| !password.is_empty()).map(|password| Credentials { username, password }))
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -158,17 +204,22 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             commands::check::run(Config::load(matches)?, &options)
         }
         Some(("probe", matches)) => {
-            let file = matches.get_one::<PathBuf>("auth-password-file").cloned().map(Password::File);
-            let given =
-                || std::env::var("PONTOON_AUTH_PASSWORD").ok().filter(|password| !password.is_empty());
+            let config = Config::load(matches)?;
             let options = commands::probe::Options {
                 json: matches.get_flag("json"),
                 also: matches.get_many::<Endpoint>("also").into_iter().flatten().cloned().collect(),
-                username: matches.get_one::<String>("auth-username").cloned(),
-                password: file.or_else(|| given().map(|password| Password::Given(password.into()))),
+                credentials: credentials(matches)?,
             };
+            commands::probe::run(config.routes.first().expect("validated: there is a route"), &options)
+        }
+        Some(("audit", matches)) => {
             let config = Config::load(matches)?;
-            commands::probe::run(config.routes.first().expect("validated: there is a route"), options)
+            let options = commands::audit::Options {
+                json: matches.get_flag("json"),
+                bridges: matches.get_many::<String>("bridge-name").into_iter().flatten().cloned().collect(),
+                credentials: credentials(matches)?,
+            };
+            commands::audit::run(config.routes.first().expect("validated: there is a route"), options)
         }
         Some(("health", matches)) => {
             let text = matches.get_one::<String>("admin").expect("it has a default");

@@ -1,6 +1,6 @@
 //! What the README shows works as shown.
 
-use crate::harness::pontoon;
+use crate::harness::pontoon as run;
 
 /// Blocks of the README in this language.
 fn blocks(language: &str) -> Vec<String> {
@@ -26,10 +26,15 @@ fn its_commands_are_accepted() {
             })
             .collect();
         let [program, command, arguments @ ..] = &words[..] else { continue };
+        if program == "pontoon" {
+            pontoon::cli::command()
+                .try_get_matches_from(&words)
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
         if program == "pontoon" && (command == "run" || command == "check") {
             let mut all = vec!["check", "--offline"];
             all.extend(arguments.iter().map(String::as_str));
-            let output = pontoon(&all);
+            let output = run(&all);
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
             checked += 1;
         }
@@ -45,7 +50,7 @@ fn its_configurations_are_accepted() {
     for block in all {
         let config = directory.path().join("pontoon.toml");
         std::fs::write(&config, &block).unwrap();
-        let output = pontoon(&["check", "--offline", "--config", config.to_str().unwrap()]);
+        let output = run(&["check", "--offline", "--config", config.to_str().unwrap()]);
         assert!(output.status.success(), "{block}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

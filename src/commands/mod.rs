@@ -8,9 +8,15 @@ macro_rules! say {
     }};
 }
 
+pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod health;
 pub mod probe;
 pub mod run;
+
+/// Whatever a server says, on one line and without what a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

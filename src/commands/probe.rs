@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde_json::json;
-use zeroize::Zeroizing;
 
+use super::plain;
 use crate::config::Route;
 use crate::endpoint::{Endpoint, Host};
 use crate::tls::Tls;
-use crate::upstream::probe::{self, Attempt, Credentials, Findings, Mode, Server, Verified, Version};
+use crate::upstream::Credentials;
+use crate::upstream::probe::{self, Attempt, Findings, Mode, Server, Verified, Version};
 
 /// How to probe.
 pub struct Options {
@@ -22,17 +22,7 @@ pub struct Options {
     /// Names that should lead to the same place.
     pub also: Vec<Endpoint>,
     /// To ask further.
-    pub username: Option<String>,
-    /// To ask further.
-    pub password: Option<Password>,
-}
-
-/// Where a password is.
-pub enum Password {
-    /// In this file, up to its last line break.
-    File(PathBuf),
-    /// Here.
-    Given(Zeroizing<String>),
+    pub credentials: Option<Credentials>,
 }
 
 /// What became of another name.
@@ -46,9 +36,8 @@ struct Also {
 }
 
 /// Probes the route's first upstream; fails unless TLS can be used there as the route says.
-pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
+pub fn run(route: &Route, options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let credentials = credentials(options.username, options.password)?;
     let settings = &route.upstream;
     let endpoint = settings.endpoints.first().expect("validated: a route has an upstream");
     let tls = Tls::load(&settings.tls)?;
@@ -56,7 +45,8 @@ pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
     let (findings, also) = runtime
         .block_on(async {
             let timeout = settings.connect_timeout;
-            let findings = probe::probe(endpoint, &tls, &names, credentials.as_ref(), timeout).await?;
+            let findings =
+                probe::probe(endpoint, &tls, &names, options.credentials.as_ref(), timeout).await?;
             let mut also = Vec::new();
             for other in &options.also {
                 also.push(compare(other, &findings, probe::addresses(other, timeout).await));
@@ -78,20 +68,6 @@ pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
         None => Ok(()),
         Some(why) => bail!("TLS cannot be used with {}: {}", findings.endpoint, plain(why)),
     }
-}
-
-fn credentials(username: Option<String>, password: Option<Password>) -> anyhow::Result<Option<Credentials>> {
-    let password = match password {
-        None => return Ok(None),
-        Some(Password::Given(password)) => password,
-        Some(Password::File(path)) => {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("--auth-password-file: cannot read {}", path.display()))?;
-            let text = Zeroizing::new(text);
-            Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
-        }
-    };
-    Ok(Some(Credentials { username, password }))
 }
 
 fn server_name(endpoint: &Endpoint) -> Option<ServerName<'static>> {
@@ -237,9 +213,4 @@ fn describe(server: &Server) -> String {
     parts.push(known("CLIENT SETINFO", server.setinfo));
     parts.extend(server.plaintext_clients.map(|count| format!("{count} clients in plaintext")));
     parts.join(", ")
-}
-
-/// Whatever a server says, on one line and without what a terminal would obey.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

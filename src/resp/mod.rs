@@ -3,6 +3,7 @@
 //! [`scanner`] finds where frames end as bytes pass, [`commands`] tells what a request means for its replies, and
 //! [`replies`] reads and writes the few frames that pontoon itself sends or receives.
 
+pub mod client_list;
 pub mod commands;
 mod header;
 pub mod info;

@@ -128,13 +128,21 @@ impl Greeting {
 
 /// The next reply. `None`: the server sends no more.
 pub(super) async fn next_answer(connection: &mut Connection) -> Result<Option<Answer>, Cause> {
+    next_answer_within(connection, LONGEST).await
+}
+
+/// The next reply, of so many bytes at most. `None`: the server sends no more.
+pub(super) async fn next_answer_within(
+    connection: &mut Connection,
+    longest: usize,
+) -> Result<Option<Answer>, Cause> {
     loop {
         if let Some((answer, length)) = replies::decode_answer(&connection.unread).map_err(Cause::NotRedis)? {
             connection.unread.drain(..length);
             return Ok(Some(answer));
         }
-        if connection.unread.len() > LONGEST {
-            return Err(Cause::Refused("more than 64 KiB for a greeting".into()));
+        if connection.unread.len() > longest {
+            return Err(Cause::Refused(format!("more than {longest} bytes without an end")));
         }
         match connection.receive().await {
             Ok(true) => {}

@@ -3,9 +3,11 @@
 //! Some are ready before a client comes: see [`pool`]. Carrying a client's bytes over one is `session`'s work.
 
 mod connection;
+mod credentials;
 mod demand;
 mod dial;
 mod error;
+pub mod evidence;
 mod gate;
 mod greeting;
 pub mod pool;
@@ -23,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use self::connection::Connection;
+pub use self::credentials::Credentials;
 use self::dial::Remote;
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
 use self::pool::{Discard, Pool};

@@ -11,14 +11,12 @@ use rustls::{ClientConfig, HandshakeKind};
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
 
-use super::ask;
 use super::connection::Connection;
 pub use super::error::Cause;
 use super::error::Stage;
-use super::greeting::next_answer;
 use super::race::Race;
+use super::{Credentials, ask};
 use crate::endpoint::Endpoint;
 use crate::resolve::resolve;
 use crate::resp::info::Info;
@@ -124,14 +122,6 @@ pub struct Server {
     pub setinfo: Option<bool>,
     /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`), where it has one.
     pub plaintext_clients: Option<u64>,
-}
-
-/// Who is asking. The password is wiped when it is dropped.
-pub struct Credentials {
-    /// `None`: the default user.
-    pub username: Option<String>,
-    /// Sent over TLS that verifies, and nowhere else.
-    pub password: Zeroizing<String>,
 }
 
 /// Looks at `endpoint` for no longer than `timeout` a step, and says for which of `names` beside its own the certificate is good.
@@ -353,10 +343,7 @@ fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
 async fn server(connection: &mut Connection, credentials: Option<&Credentials>) -> Result<Server, Cause> {
     let mut server = Server::default();
     if let Some(credentials) = credentials {
-        connection.send(&auth(credentials)).await?;
-        if let Answer::Error(words) = next_answer(connection).await?.ok_or(Cause::Closed)? {
-            server.auth_refused = Some(words);
-        }
+        server.auth_refused = credentials.present(connection).await?;
     }
     server.auth_wanted = match ask(connection, &["PING"]).await? {
         Answer::Error(words) if words.starts_with("NOAUTH") => Some(true),
@@ -388,21 +375,6 @@ fn knows(answer: &Answer) -> Option<bool> {
         Answer::Error(_) => None,
         _ => Some(true),
     }
-}
-
-fn auth(Credentials { username, password }: &Credentials) -> Zeroizing<Vec<u8>> {
-    let words: Vec<&str> =
-        ["AUTH"].into_iter().chain(username.as_deref()).chain([password.as_str()]).collect();
-    let length = words.iter().map(|word| word.len() + 32).sum();
-    // Of the right size at once: a buffer that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
-    bytes.extend(format!("*{}\r\n", words.len()).as_bytes());
-    for word in words {
-        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend(word.as_bytes());
-        bytes.extend(b"\r\n");
-    }
-    bytes
 }
 
 fn words(answer: Answer) -> String {

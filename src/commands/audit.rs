@@ -1,0 +1,106 @@
+//! `pontoon audit`: who is connected to a group right now, asked of each of its nodes.
+
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::plain;
+use crate::config::Route;
+use crate::upstream::Credentials;
+use crate::upstream::evidence::{Asking, Evidence, Group, NodeEvidence, gather};
+
+/// How to audit.
+pub struct Options {
+    /// Write JSON.
+    pub json: bool,
+    /// Clients whose name begins so are bridged.
+    pub bridges: Vec<String>,
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+}
+
+/// Asks every node; fails unless all of them answer and count no client in plaintext.
+pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Options { json, bridges, credentials } = options;
+    let asking = Asking { settings: route.upstream.clone(), credentials, bridges };
+    let evidence = runtime.block_on(gather(&asking))?;
+    if json {
+        say!("{}", serde_json::to_string(&evidence)?);
+    } else {
+        print(&evidence);
+    }
+    if evidence.is_clean() {
+        return Ok(());
+    }
+    bail!("{}", why(&evidence));
+}
+
+/// Why the group is not known to be free of plaintext.
+fn why(Evidence { nodes, .. }: &Evidence) -> String {
+    let silent = nodes.iter().filter(|node| node.problem.is_some()).count();
+    if silent > 0 {
+        return format!("{silent} of {} nodes did not answer", nodes.len());
+    }
+    let unknown = nodes.iter().filter(|node| node.plaintext_clients.is_none()).count();
+    let counted: u64 = nodes.iter().filter_map(|node| node.plaintext_clients).sum();
+    match (counted, unknown) {
+        (0, _) => format!(
+            "{unknown} of {} nodes do not count their plaintext clients (tls_mode_connected_tcp_clients is ElastiCache's): \
+             whether there are any is not known",
+            nodes.len()
+        ),
+        (counted, 0) => format!("{counted} clients are connected in plaintext"),
+        (counted, unknown) => {
+            format!("{counted} clients are connected in plaintext, and {unknown} nodes do not count theirs")
+        }
+    }
+}
+
+fn print(evidence: &Evidence) {
+    say!(
+        "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7}  engine",
+        "node",
+        "role",
+        "plaintext",
+        "connected",
+        "bridged",
+        "direct"
+    );
+    let count = |count: Option<u64>| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+    for node in &evidence.nodes {
+        let NodeEvidence { endpoint, role, plaintext_clients, connected_clients, bridged, direct, .. } = node;
+        if let Some(problem) = &node.problem {
+            say!("{:<40} {}", plain(endpoint), plain(problem));
+            continue;
+        }
+        say!(
+            "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7}  {}",
+            plain(endpoint),
+            plain(role.as_deref().unwrap_or("unknown")),
+            count(*plaintext_clients),
+            count(*connected_clients),
+            count(*bridged),
+            count(*direct),
+            plain(node.engine.as_deref().unwrap_or("unknown"))
+        );
+        if let Some(words) = &node.list_refused {
+            say!("{:<40} CLIENT LIST is not allowed: {}", "", plain(words));
+        }
+    }
+    if !evidence.direct.is_empty() {
+        say!("\nClients that come through no bridge:");
+        say!("{:>7} {:>12}  {:<24} {:<16} {:<20} address", "clients", "oldest", "library", "user", "name");
+    }
+    for Group { library, version, user, name, address, clients, oldest_seconds } in &evidence.direct {
+        let library = if library.is_empty() { "unknown".into() } else { format!("{library} {version}") };
+        let oldest = humantime::format_duration(Duration::from_secs(*oldest_seconds)).to_string();
+        say!(
+            "{clients:>7} {oldest:>12}  {:<24} {:<16} {:<20} {}",
+            plain(library.trim_end()),
+            plain(user),
+            plain(name),
+            plain(address)
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! What `CLIENT LIST` says: a line a client, of `name=value` fields that differ from engine to engine.
+
+/// A client, as far as its line tells. What an engine does not tell is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Client<'a> {
+    /// The server's number of the connection.
+    pub id: u64,
+    /// Where it comes from.
+    pub addr: &'a str,
+    /// In seconds.
+    pub age: u64,
+    /// One letter each: `S` a replica, `M` the primary, `O` MONITOR, `P` Pub/Sub.
+    pub flags: &'a str,
+    /// CLIENT SETNAME.
+    pub name: &'a str,
+    /// The ACL user.
+    pub user: &'a str,
+    /// CLIENT SETINFO LIB-NAME; since Redis 7.2.
+    pub lib_name: &'a str,
+    /// CLIENT SETINFO LIB-VER; since Redis 7.2.
+    pub lib_ver: &'a str,
+}
+
+impl Client<'_> {
+    /// It belongs to the replication, and is no client of anybody's.
+    pub fn is_replication(&self) -> bool {
+        self.flags.contains(['S', 'M'])
+    }
+
+    /// Its address without the port; IPv6 without brackets.
+    pub fn ip(&self) -> &str {
+        let host = self.addr.rsplit_once(':').map_or(self.addr, |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+}
+
+/// The clients of a reply. Lines without a number are none.
+pub fn parse(text: &str) -> impl Iterator<Item = Client<'_>> {
+    text.lines().filter_map(|line| {
+        let mut client = Client::default();
+        // Names hold no spaces: the server sees to it.
+        for field in line.split(' ') {
+            let Some((name, value)) = field.split_once('=') else { continue };
+            match name {
+                "id" => client.id = value.parse().ok()?,
+                "addr" => client.addr = value,
+                "age" => client.age = value.parse().unwrap_or(0),
+                "flags" => client.flags = value,
+                "name" => client.name = value,
+                "user" => client.user = value,
+                "lib-name" => client.lib_name = value,
+                "lib-ver" => client.lib_ver = value,
+                _ => {}
+            }
+        }
+        (client.id > 0).then_some(client)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_old_and_new_engines_are_read_alike() {
+        let text = "id=3 addr=10.0.0.7:50522 laddr=10.0.0.1:6379 fd=8 name= age=12 idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=26 events=r cmd=client|list user=default redir=-1 resp=2\n\
+            id=4 addr=[fd00::7]:50524 laddr=[fd00::1]:6379 fd=9 name=web age=90061 idle=3 flags=P db=0 user=app lib-name=redis-py lib-ver=5.0.1 io-thread=0 tot-net-in=26\n\
+            id=5 addr=10.0.0.2:6379 flags=S\n\
+            id=6 addr=/run/redis.sock:0 flags=U a=b=c stray\n\
+            \n\
+            something else\n";
+        let clients: Vec<_> = parse(text).collect();
+        assert_eq!(clients.len(), 4);
+        assert_eq!((clients[0].ip(), clients[0].age, clients[0].lib_name), ("10.0.0.7", 12, ""));
+        assert_eq!((clients[1].ip(), clients[1].name, clients[1].user), ("fd00::7", "web", "app"));
+        assert_eq!((clients[1].lib_name, clients[1].lib_ver), ("redis-py", "5.0.1"));
+        assert!(clients[2].is_replication() && !clients[1].is_replication());
+        assert_eq!(clients[3].ip(), "/run/redis.sock");
+    }
+}

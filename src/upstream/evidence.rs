@@ -1,0 +1,385 @@
+//! What a group's own nodes say of their clients: how many are in plaintext, and who they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::error::Cause;
+use super::greeting::next_answer_within;
+use super::{Credentials, Settings, Upstream};
+use crate::endpoint::{Endpoint, Host};
+use crate::metrics::RouteMetrics;
+use crate::resp::client_list::{self, Client};
+use crate::resp::info::Info;
+use crate::resp::replies::{self, Answer};
+use crate::tls::{Tls, TlsError};
+
+/// Nodes that are asked at once.
+const AT_ONCE: usize = 8;
+
+/// A group has at most 500 nodes; more addresses than this are no group's.
+const MOST_NODES: usize = 1000;
+
+/// A line of `CLIENT LIST` has some 350 bytes, and a node at most 65,000 clients.
+const LONGEST: usize = 64 * 1024 * 1024;
+
+/// How to ask.
+pub struct Asking {
+    /// How nodes are reached, and the endpoints to begin with.
+    pub settings: Settings,
+    /// Sent over TLS that verifies: there is no other here.
+    pub credentials: Option<Credentials>,
+    /// Clients whose name begins so are bridged.
+    pub bridges: Vec<String>,
+}
+
+/// A group's.
+#[derive(Debug, Serialize)]
+pub struct Evidence {
+    /// By endpoint.
+    pub nodes: Vec<NodeEvidence>,
+    /// Clients that come through no bridge, those that are alike together, the most first.
+    pub direct: Vec<Group>,
+}
+
+/// A node's.
+#[derive(Debug, Serialize)]
+pub struct NodeEvidence {
+    /// The node.
+    pub endpoint: String,
+    /// Why it did not answer; `None`: it did.
+    pub problem: Option<String>,
+    /// `Redis 7.0.15, standalone`.
+    pub engine: Option<String>,
+    /// `master` or `slave`, in its own words.
+    pub role: Option<String>,
+    /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`); `None`: this engine has none.
+    pub plaintext_clients: Option<u64>,
+    /// Its own count of all clients.
+    pub connected_clients: Option<u64>,
+    /// Clients that come through a bridge; `None`: it does not list its clients.
+    pub bridged: Option<u64>,
+    /// Clients that do not; ourselves and the replication left out.
+    pub direct: Option<u64>,
+    /// What it said instead of a list of its clients.
+    pub list_refused: Option<String>,
+}
+
+/// Clients that are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// As CLIENT SETINFO tells, else empty.
+    pub library: String,
+    /// Of the library.
+    pub version: String,
+    /// The ACL user.
+    pub user: String,
+    /// As CLIENT SETNAME tells, else empty.
+    pub name: String,
+    /// Without the port.
+    pub address: String,
+    /// How many, over all nodes.
+    pub clients: u64,
+    /// The longest connection's, in seconds.
+    pub oldest_seconds: u64,
+}
+
+impl Evidence {
+    /// Every node answered, and counts no client in plaintext.
+    pub fn is_clean(&self) -> bool {
+        !self.nodes.is_empty()
+            && self.nodes.iter().all(|node| node.problem.is_none() && node.plaintext_clients == Some(0))
+    }
+}
+
+/// Asks every node of the group that can be found from the endpoints.
+pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
+    let tls = Tls::load(&asking.settings.tls)?;
+    // Where nodes announce addresses, their certificate is good for the group's name.
+    let group = asking.settings.endpoints.iter().find_map(|endpoint| tls.server_name(endpoint).ok());
+    let by_address = match (&asking.settings.tls.server_name, group) {
+        (None, Some(name)) => {
+            Tls::load(&crate::tls::Settings { server_name: Some(name), ..asking.settings.tls.clone() })?
+        }
+        _ => Tls::load(&asking.settings.tls)?,
+    };
+    let (tls, by_address) = (Arc::new(tls), Arc::new(by_address));
+    let mut found = Found::default();
+    let mut to_ask: Vec<Endpoint> = asking.settings.endpoints.clone();
+    let configured = to_ask.clone();
+    let mut known: BTreeSet<String> = to_ask.iter().map(ToString::to_string).collect();
+    while !to_ask.is_empty() {
+        let answers = stream::iter(to_ask.drain(..).map(|endpoint| {
+            let announced = matches!(endpoint.host, Host::Ip(_)) && !configured.contains(&endpoint);
+            let tls = if announced { &by_address } else { &tls };
+            ask_node(endpoint, tls, asking)
+        }))
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<_>>()
+        .await;
+        for answer in answers {
+            for other in &answer.others {
+                if known.len() < MOST_NODES && known.insert(other.to_string()) {
+                    to_ask.push(other.clone());
+                }
+            }
+            found.take(answer, &asking.bridges);
+        }
+    }
+    Ok(found.into_evidence())
+}
+
+/// What a node answered.
+struct Answered {
+    endpoint: Endpoint,
+    /// `run_id`, or what takes its place: one node has several names.
+    identity: Option<String>,
+    result: Result<Told, Cause>,
+    others: Vec<Endpoint>,
+}
+
+struct Told {
+    own_id: Option<i64>,
+    info: String,
+    list: Result<String, String>,
+}
+
+async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answered {
+    let settings = Settings { endpoints: vec![endpoint.clone()], ..asking.settings.clone() };
+    let metrics = Arc::new(RouteMetrics::new("audit", &[]));
+    let upstream = Upstream::new("audit", &settings, Some(tls), &metrics);
+    let work = async {
+        let mut connection = match upstream.connect().await {
+            Ok(connection) => connection,
+            Err(error) => return Err(Cause::Refused(error.to_string())),
+        };
+        if let Some(credentials) = &asking.credentials
+            && let Some(words) = credentials.present(&mut connection).await?
+        {
+            return Err(Cause::Refused(words));
+        }
+        let own_id = match ask(&mut connection, &["CLIENT", "ID"]).await? {
+            Answer::Number(id) => Some(id),
+            _ => None,
+        };
+        let info = match ask(&mut connection, &["INFO"]).await? {
+            Answer::Text(text) => text,
+            Answer::Error(words) => return Err(Cause::Refused(words)),
+            _ => return Err(Cause::Refused("an answer of another type to INFO".into())),
+        };
+        let list = match ask(&mut connection, &["CLIENT", "LIST"]).await? {
+            Answer::Text(text) => Ok(text),
+            Answer::Error(words) => Err(words),
+            _ => Err("an answer of another type".into()),
+        };
+        let nodes = if Info(&info).field("cluster_enabled") == Some("1") {
+            ask(&mut connection, &["CLUSTER", "NODES"]).await?
+        } else {
+            Answer::Other
+        };
+        Ok((Told { own_id, info, list }, nodes))
+    };
+    // The connector has its own deadline; the answers have as long again.
+    let limit = asking.settings.connect_timeout * 2;
+    let answered = match timeout(limit, work).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Cause::Refused(format!("no answer within {}", humantime::format_duration(limit)))),
+    };
+    match answered {
+        Ok((told, nodes)) => {
+            let mut others = replication(Info(&told.info));
+            if let Answer::Text(text) = &nodes {
+                others.extend(cluster_nodes(text));
+            }
+            let identity = Info(&told.info).field("run_id").map(str::to_owned);
+            Answered { endpoint, identity, result: Ok(told), others }
+        }
+        Err(cause) => Answered { endpoint, identity: None, result: Err(cause), others: Vec::new() },
+    }
+}
+
+async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
+    connection.send(&replies::encode_command(command)).await?;
+    next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+}
+
+/// The other nodes that `INFO replication` tells of.
+fn replication(info: Info<'_>) -> Vec<Endpoint> {
+    let mut found = Vec::new();
+    if let (Some(host), Some(port)) = (info.field("master_host"), info.field("master_port")) {
+        found.extend(endpoint(host, port));
+    }
+    for number in 0..MOST_NODES {
+        // slave0:ip=10.0.0.2,port=6379,state=online,…
+        let Some(slave) = info.field(&format!("slave{number}")) else { break };
+        let part = |name: &str| slave.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        if let (Some(host), Some(port)) = (part("ip"), part("port")) {
+            found.extend(endpoint(host, port));
+        }
+    }
+    found
+}
+
+/// The nodes of `CLUSTER NODES` that can be asked: `id ip:port@bus[,hostname[,…]] flags …`.
+fn cluster_nodes(text: &str) -> Vec<Endpoint> {
+    let node = |line: &str| {
+        let mut fields = line.split(' ');
+        let (address, flags) = (fields.nth(1)?, fields.next()?);
+        if flags.split(',').any(|flag| ["myself", "noaddr", "handshake", "fail"].contains(&flag)) {
+            return None;
+        }
+        let mut parts = address.split(',');
+        let (ip, port) = parts.next()?.split('@').next()?.rsplit_once(':')?;
+        let host = parts.next().filter(|name| !name.is_empty() && *name != "?").unwrap_or(ip);
+        endpoint(host, port)
+    };
+    text.lines().filter_map(node).collect()
+}
+
+fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    if host.is_empty() || host == "?" {
+        return None;
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let host = bare.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Ip);
+    Some(Endpoint { host, port })
+}
+
+#[derive(Default)]
+struct Found {
+    nodes: Vec<NodeEvidence>,
+    identities: BTreeSet<String>,
+    groups: BTreeMap<[String; 5], (u64, u64)>,
+}
+
+impl Found {
+    fn take(&mut self, answer: Answered, bridges: &[String]) {
+        // One that has been asked by another name.
+        if answer.identity.is_some_and(|identity| !self.identities.insert(identity)) {
+            return;
+        }
+        let mut node = NodeEvidence {
+            endpoint: answer.endpoint.to_string(),
+            problem: None,
+            engine: None,
+            role: None,
+            plaintext_clients: None,
+            connected_clients: None,
+            bridged: None,
+            direct: None,
+            list_refused: None,
+        };
+        match answer.result {
+            Err(cause) => node.problem = Some(cause.to_string()),
+            Ok(told) => {
+                let info = Info(&told.info);
+                let number = |name: &str| info.field(name).and_then(|value| value.parse().ok());
+                node.engine = Some(info.describe());
+                node.role = info.field("role").map(str::to_owned);
+                node.plaintext_clients = number("tls_mode_connected_tcp_clients");
+                node.connected_clients = number("connected_clients");
+                match told.list {
+                    Err(words) => node.list_refused = Some(words),
+                    Ok(list) => {
+                        let own = told.own_id.and_then(|id| u64::try_from(id).ok());
+                        let (bridged, direct) = self.count(&list, own, bridges);
+                        (node.bridged, node.direct) = (Some(bridged), Some(direct));
+                    }
+                }
+            }
+        }
+        self.nodes.push(node);
+    }
+
+    fn count(&mut self, list: &str, own: Option<u64>, bridges: &[String]) -> (u64, u64) {
+        let (mut bridged, mut direct) = (0, 0);
+        for client in client_list::parse(list) {
+            if Some(client.id) == own || client.is_replication() {
+                continue;
+            }
+            if is_bridged(&client, bridges) {
+                bridged += 1;
+                continue;
+            }
+            direct += 1;
+            let key =
+                [client.lib_name, client.lib_ver, client.user, client.name, client.ip()].map(str::to_owned);
+            let (clients, oldest) = self.groups.entry(key).or_default();
+            *clients += 1;
+            *oldest = client.age.max(*oldest);
+        }
+        (bridged, direct)
+    }
+
+    fn into_evidence(mut self) -> Evidence {
+        self.nodes.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+        let mut direct = Vec::new();
+        for ([library, version, user, name, address], (clients, oldest_seconds)) in self.groups {
+            direct.push(Group { library, version, user, name, address, clients, oldest_seconds });
+        }
+        direct.sort_by_key(|group| std::cmp::Reverse(group.clients));
+        Evidence { nodes: self.nodes, direct }
+    }
+}
+
+/// pontoon introduces itself as a library where the engine has that, and by a name where one is configured.
+fn is_bridged(client: &Client<'_>, bridges: &[String]) -> bool {
+    client.lib_name == "pontoon"
+        || (!client.name.is_empty() && bridges.iter().any(|prefix| client.name.starts_with(prefix.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(endpoints: &[Endpoint]) -> Vec<String> {
+        endpoints.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_nodes_of_a_group_are_found_in_info_replication() {
+        let primary = "role:master\r\nconnected_slaves:2\r\nslave0:ip=10.0.0.2,port=6379,state=online,offset=1,lag=0\r\n\
+            slave1:ip=fd00::3,port=6380,state=online,offset=1,lag=1\r\n";
+        assert_eq!(list(&replication(Info(primary))), ["10.0.0.2:6379", "[fd00::3]:6380"]);
+        let replica = "role:slave\r\nmaster_host:primary.example\r\nmaster_port:6379\r\n";
+        assert_eq!(list(&replication(Info(replica))), ["primary.example:6379"]);
+        assert!(replication(Info("role:master\r\nslave0:ip=,port=0,state=wait_bgsave\r\n")).is_empty());
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_are_found_by_name_where_they_have_one() {
+        let text = "a 10.0.0.1:6379@16379,node-1.example master - 0 1 1 connected 0-5460\n\
+            b 10.0.0.2:6379@16379,,shard-id=x myself,master - 0 1 2 connected 5461-10922\n\
+            c 10.0.0.3:6379@16379 slave a 0 1 3 connected\n\
+            d fd00::4:6379@16379,? master - 0 1 4 connected\n\
+            e :0@0 master,noaddr - 0 1 5 disconnected\n\
+            f 10.0.0.6:6379@16379 master,fail - 0 1 6 disconnected\n\
+            g 10.0.0.7:6379@16379 master,fail? - 0 1 7 connected\n";
+        assert_eq!(
+            list(&cluster_nodes(text)),
+            ["node-1.example:6379", "10.0.0.3:6379", "[fd00::4]:6379", "10.0.0.7:6379"]
+        );
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_library_and_by_name() {
+        let mut found = Found::default();
+        let text = "id=1 addr=10.0.0.9:1 age=1 flags=N name= user=default lib-name=pontoon lib-ver=0.1.0\n\
+            id=2 addr=10.0.0.9:2 age=2 flags=N name=bridge-7 user=default\n\
+            id=3 addr=10.0.0.8:3 age=30 flags=N name=web user=app lib-name=jedis lib-ver=4.0\n\
+            id=4 addr=10.0.0.8:4 age=40 flags=P name=web user=app lib-name=jedis lib-ver=4.0\n\
+            id=5 addr=10.0.0.2:5 age=50 flags=S name= user=default\n\
+            id=6 addr=10.0.0.1:6 age=0 flags=N name= user=default\n";
+        assert_eq!(found.count(text, Some(6), &["bridge-".into()]), (2, 2));
+        let evidence = found.into_evidence();
+        assert_eq!(evidence.direct.len(), 1);
+        let group = &evidence.direct[0];
+        assert_eq!((group.library.as_str(), group.address.as_str()), ("jedis", "10.0.0.8"));
+        assert_eq!((group.clients, group.oldest_seconds), (2, 40));
+    }
+}

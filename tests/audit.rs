@@ -1,0 +1,165 @@
+//! `pontoon audit`: who is connected to a group, asked of each of its nodes.
+
+use std::io::{Read, Write};
+
+use serde_json::Value;
+
+use crate::harness::{Authority, Fake, Pontoon, Redis, eventually, pontoon};
+
+struct Audited {
+    code: Option<i32>,
+    report: Value,
+    error: String,
+}
+
+fn audit(endpoint: &str, authority: &Authority, args: &[&str]) -> Audited {
+    let output =
+        pontoon(&[&["audit", endpoint, "--json", "--tls-ca-file", &authority.file()], args].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    Audited { code: output.status.code(), report, error }
+}
+
+fn node<'a>(report: &'a Value, endpoint: &str) -> &'a Value {
+    let nodes = report["nodes"].as_array().unwrap();
+    nodes.iter().find(|node| node["endpoint"] == endpoint).unwrap_or_else(|| panic!("{endpoint}: {report}"))
+}
+
+/// A group of one primary and one replica, which replicate over TLS as they serve.
+fn group(authority: &Authority) -> (Redis, Redis) {
+    let start = || {
+        let identity = authority.issue(&["localhost"]);
+        Redis::with(identity, authority, &["--tls-replication", "yes", "--repl-diskless-sync-delay", "0"])
+    };
+    let (primary, replica) = (start(), start());
+    replica.direct().expect(&["REPLICAOF", "127.0.0.1", &primary.tls_port.to_string()], "+OK\r\n");
+    eventually("the replica is in step", || {
+        String::from_utf8_lossy(&primary.direct().ask(&["INFO", "replication"])).contains("state=online")
+    });
+    (primary, replica)
+}
+
+#[test]
+fn every_node_of_a_group_is_asked_and_its_clients_are_told_apart() {
+    let authority = Authority::new();
+    let (primary, replica) = group(&authority);
+    let bridge = Pontoon::with(
+        &primary.endpoint(),
+        &authority,
+        &["--client-name", "bridge-1", "--pool-reuse", "false"],
+    );
+    let mut bridged = bridge.client();
+    bridged.expect(&["PING"], "+PONG\r\n");
+    let mut direct: Vec<_> = (0..3).map(|_| primary.direct()).collect();
+    for client in &mut direct {
+        client.expect(&["CLIENT", "SETNAME", "web"], "+OK\r\n");
+    }
+    let mut reader = replica.direct();
+    reader.expect(&["CLIENT", "SETNAME", "reports"], "+OK\r\n");
+    let Audited { code, report, error } =
+        audit(&primary.endpoint(), &authority, &["--bridge-name", "bridge-"]);
+    let first = node(&report, &primary.endpoint());
+    assert_eq!((first["role"].as_str(), first["direct"].as_u64()), (Some("master"), Some(3)), "{report}");
+    assert_eq!(first["bridged"], 1, "the bridge's client, and neither ourselves nor the replica: {report}");
+    // Announced by address, verified by the group's name.
+    let second = node(&report, &format!("127.0.0.1:{}", replica.tls_port));
+    assert_eq!((second["role"].as_str(), second["direct"].as_u64()), (Some("slave"), Some(1)), "{report}");
+    assert_eq!(report["direct"][0]["name"], "web");
+    assert_eq!(
+        (&report["direct"][0]["clients"], &report["direct"][0]["address"]),
+        (&3.into(), &"127.0.0.1".into())
+    );
+    // This engine does not count its plaintext clients: that is not zero.
+    assert_eq!((code, first["plaintext_clients"].is_null()), (Some(1), true));
+    assert!(error.contains("do not count their plaintext clients"), "{error}");
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_not_left_out() {
+    let authority = Authority::new();
+    let (primary, mut replica) = group(&authority);
+    replica.pause();
+    let args = ["--connect-timeout", "1s"];
+    let Audited { code, report, error } = audit(&primary.endpoint(), &authority, &args);
+    let silent = node(&report, &format!("127.0.0.1:{}", replica.tls_port));
+    assert!(silent["problem"].as_str().unwrap().contains("timed out"), "{report}");
+    assert_eq!((code, error.as_str()), (Some(1), "error: 1 of 2 nodes did not answer\n"));
+    replica.resume();
+    replica.kill();
+}
+
+/// A node that counts its plaintext clients, as ElastiCache's do, and lists its clients as it is told to.
+fn counting(authority: &Authority, plaintext: u32, list: &'static str) -> Fake {
+    let config = authority.issue(&["localhost"]).server_config();
+    Fake::start(move |stream, _| {
+        let connection = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).unwrap();
+        let mut tls = rustls::StreamOwned::new(connection, stream);
+        let mut buffer = [0; 1024];
+        while let Ok(n @ 1..) = tls.read(&mut buffer) {
+            let asked = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let info = format!(
+                "# Clients\r\nconnected_clients:2\r\ntls_mode_connected_tcp_clients:{plaintext}\r\nredis_version:7.1.0\r\nrole:master\r\n"
+            );
+            let mut answer = "+OK\r\n".repeat(asked.matches("SETINFO").count());
+            if asked.contains("\r\nID\r\n") {
+                answer += ":7\r\n";
+            }
+            if asked.contains("\r\nINFO\r\n") {
+                answer.extend([&format!("${}\r\n", info.len()), &info, "\r\n"]);
+            }
+            if asked.contains("\r\nLIST\r\n") {
+                answer += list;
+            }
+            if tls.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_group_is_clean_when_every_node_counts_no_client_in_plaintext() {
+    let authority = Authority::new();
+    let refused = "-NOPERM this user has no permissions to run the 'client|list' command\r\n";
+    let clean = counting(&authority, 0, refused);
+    let Audited { code, report, error } = audit(&clean.endpoint(), &authority, &[]);
+    assert_eq!((code, error.as_str()), (Some(0), ""), "{report}");
+    assert_eq!(report["nodes"][0]["plaintext_clients"], 0);
+    // What it does not tell is not known.
+    assert!(report["nodes"][0]["direct"].is_null());
+    assert!(report["nodes"][0]["list_refused"].as_str().unwrap().starts_with("NOPERM"));
+
+    let dirty = counting(&authority, 3, refused);
+    let Audited { code, error, .. } = audit(&clean.endpoint(), &authority, &[&dirty.endpoint()]);
+    assert_eq!((code, error.as_str()), (Some(1), "error: 3 clients are connected in plaintext\n"));
+}
+
+#[test]
+fn clients_names_are_not_obeyed_by_the_terminal() {
+    let authority = Authority::new();
+    let list = "$66\r\nid=9 addr=10.0.0.1:5 age=1 flags=N name=\u{1b}[31mred user=default x=1\n\r\n";
+    assert_eq!(list.len(), 5 + 66 + 2);
+    let hostile = counting(&authority, 0, list);
+    let output = pontoon(&["audit", &hostile.endpoint(), "--tls-ca-file", &authority.file()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("[31mred") && !text.contains('\u{1b}'), "{text:?}");
+}
+
+#[test]
+fn credentials_are_presented_and_a_refusal_is_told() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let redis = Redis::with(identity, &authority, &["--requirepass", "s3cr3t-of-the-test"]);
+    let refused = audit(&redis.endpoint(), &authority, &[]).report;
+    assert!(refused["nodes"][0]["problem"].as_str().unwrap().contains("NOAUTH"), "{refused}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file.as_file(), "s3cr3t-of-the-test").unwrap();
+    let path = file.path().to_str().unwrap();
+    let allowed = audit(&redis.endpoint(), &authority, &["--auth-password-file", path]).report;
+    assert_eq!(
+        (&allowed["nodes"][0]["problem"], &allowed["nodes"][0]["role"]),
+        (&Value::Null, &"master".into())
+    );
+    let absent = audit(&redis.endpoint(), &authority, &["--auth-password-file", "/nonexistent/secret"]);
+    assert_eq!(absent.code, Some(2));
+}
