@@ -56,6 +56,12 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
+/// The names of all metrics, without the suffixes of histograms.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let counters = COUNTERS.iter().map(|(name, ..)| *name);
+    counters.chain(GAUGES.iter().map(|(name, _)| *name)).chain([CONNECT_SECONDS])
+}
+
 fn describe() {
     for (name, unit, text) in COUNTERS {
         match unit {

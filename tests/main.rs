@@ -10,6 +10,7 @@ mod bad_input;
 mod clients;
 mod commands;
 mod failures;
+mod fleet;
 mod lifecycle;
 mod limits;
 mod passthrough;

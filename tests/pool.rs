@@ -309,6 +309,7 @@ fn warm_connections_grow_with_arrivals_up_to_their_limit() {
 #[test]
 fn warm_connections_that_the_server_kills_are_no_clients_concern() {
     let (redis, pontoon) = warming(&["--pool-warm-min", "4"]);
+    pontoon.allows("localhost");
     for _ in 0..20 {
         eventually("four are warm", || idle(&pontoon) >= 4);
         redis.direct().ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);

@@ -28,6 +28,20 @@ if ! target/venv/bin/python -c 'import redis' 2>/dev/null; then
   target/venv/bin/pip install --quiet redis==8.1.0
 fi
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
+# Checks the rules' answers. The tool alone, out of Debian's package: a server is not wanted.
+fetch_promtool() {
+  local deb
+  deb=$(mktemp -d)
+  (cd "$deb" && { apt-get download -qq prometheus || { as_root apt-get update -qq && apt-get download -qq prometheus; }; }) &&
+    dpkg-deb --fsys-tarfile "$deb"/prometheus_*.deb | tar -xO ./usr/bin/promtool >target/promtool.new &&
+    chmod +x target/promtool.new && mv target/promtool.new target/promtool
+  rm -rf "$deb"
+}
+if [ ! -x target/promtool ]; then
+  mkdir -p target
+  fetch_promtool || echo "promtool cannot be had here: the rules' names are checked, not their answers" >&2
+fi
+export PONTOON_TEST_PROMTOOL="$PWD/target/promtool"
 # Five thousand clients want descriptors.
 ulimit -n "$(ulimit -Hn)"
 redis-server --version

@@ -1,0 +1,57 @@
+//! What people watch a fleet with: Prometheus' rules and Grafana's dashboard ask for metrics that exist, and get right answers.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The metrics that a text of `PromQL` asks for; recorded ones, with colons, are not pontoon's.
+fn asked_for(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+        .filter(|word| word.starts_with("pontoon_") && !word.contains(':'))
+        .collect()
+}
+
+fn assert_all_exist(text: &str) {
+    let known: BTreeSet<&str> = pontoon::metrics::names().collect();
+    let asked = asked_for(text);
+    assert!(asked.len() > 5, "{asked:?}");
+    for name in asked {
+        let plain = name.strip_suffix("_bucket").unwrap_or(name);
+        assert!(known.contains(plain), "there is no metric {name}");
+    }
+}
+
+#[test]
+fn the_rules_ask_for_metrics_that_exist() {
+    assert_all_exist(&std::fs::read_to_string("config/prometheus/pontoon.rules.yml").unwrap());
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_exist() {
+    let text = std::fs::read_to_string("config/grafana/pontoon.json").unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let asked =
+        |panel: &Value| panel["targets"].as_array().unwrap().iter().all(|target| target["expr"].is_string());
+    assert!(panels.len() > 5 && panels.iter().all(asked));
+    assert_all_exist(&text);
+}
+
+/// Where `promtool` can be had: `tests/run.sh` takes it out of Debian's package.
+#[test]
+fn the_rules_answer_the_questions_of_the_road() {
+    let promtool = std::env::var("PONTOON_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".into());
+    let Ok(output) = Command::new(&promtool).args(["test", "rules", "tests/prometheus/road.yml"]).output()
+    else {
+        eprintln!("promtool is not installed: the rules' answers were not checked");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let lint = Command::new(&promtool)
+        .args(["check", "rules", "config/prometheus/pontoon.rules.yml"])
+        .output()
+        .unwrap();
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stderr));
+}
