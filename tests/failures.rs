@@ -242,3 +242,23 @@ fn no_command_is_sent_twice_whatever_becomes_of_the_connection() {
     assert_eq!(executed, answered);
     redis.kill();
 }
+
+#[test]
+fn a_reply_that_nests_without_end_costs_one_connection_and_not_the_process() {
+    let fake = Fake::start(|mut stream, _| {
+        // Few enough bytes for a greeting's reply, and more levels than a thread has stack for.
+        while stream.read(&mut [0; 512]).is_ok_and(|n| n > 0) {
+            if stream.write_all(&b"*1\r\n".repeat(16_000)).is_err() {
+                return;
+            }
+        }
+    });
+    let pontoon =
+        Pontoon::run(&["--upstream", &fake.endpoint(), "--listen", "127.0.0.1:0", "--tls-mode", "disabled"]);
+    pontoon.expects("traffic leaves in plaintext");
+    pontoon.expects("peer does not speak Redis' protocol");
+    for _ in 0..2 {
+        let reply = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
+        assert!(reply.starts_with("-ERR pontoon: greeting "), "{reply}");
+    }
+}

@@ -5,6 +5,8 @@ use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::encode::extend_encode;
 use redis_protocol::resp2::types::{BytesFrame, OwnedFrame};
 
+use super::scanner::{Event, ReplyScanner};
+
 /// What Redis says to a client beyond its limit (`networking.c`), to the byte.
 pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -43,7 +45,13 @@ pub fn encode_command(words: &[&str]) -> Vec<u8> {
 /// The reply at the front of `bytes` and its length; `None`: its end has not arrived. The error is for people.
 pub fn decode_answer(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
     let text = |data: Vec<u8>| String::from_utf8_lossy(&data).into_owned();
-    match decode(bytes) {
+    // The decoder recurses as deep as a reply nests, which is for the server to choose. The scanner does not, and has a bound.
+    let end = match ReplyScanner::default().next(bytes) {
+        (end, Event::Frame) => end,
+        (_, Event::NeedMore) => return Ok(None),
+        (_, Event::Malformed) => return Err("the reply is no RESP".into()),
+    };
+    match decode(&bytes[..end]) {
         Err(error) => Err(format!("the reply is no RESP: {error}")),
         Ok(None) => Ok(None),
         Ok(Some((frame, length))) => {
@@ -80,5 +88,12 @@ mod tests {
         assert_eq!(decode_answer(b"-ERR no\r\n").unwrap(), Some((Answer::Error("ERR no".into()), 9)));
         assert_eq!(decode_answer(b"*0\r\n").unwrap(), Some((Answer::Other, 4)));
         assert!(decode_answer(b"HTTP/1.1 400 Bad Request\r\n").is_err());
+    }
+
+    #[test]
+    fn a_reply_that_nests_without_end_is_an_error_and_costs_no_stack() {
+        assert!(decode_answer(&b"*1\r\n".repeat(100_000)).is_err());
+        let deep = [b"*1\r\n".repeat(500), b":1\r\n".to_vec()].concat();
+        assert_eq!(decode_answer(&deep).unwrap(), Some((Answer::Other, deep.len())));
     }
 }
