@@ -1,6 +1,6 @@
 //! `pontoon probe`: what an endpoint accepts, told from outside.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Output;
 
 use serde_json::Value;
@@ -40,6 +40,7 @@ fn an_endpoint_of_plaintext_alone() {
     let Probed { code, report, error } = probe(&localhost(redis.plain_port), &[]);
     assert_eq!((code, report["mode"].as_str()), (Some(1), Some("disabled")), "{report}");
     assert_eq!(report["plaintext"]["accepted"], true);
+    assert_eq!(report["plaintext"]["peer"], format!("127.0.0.1:{}", redis.plain_port));
     assert_eq!(report["server"]["engine"], "Redis");
     assert!(report["next"].as_str().unwrap().contains("tls.mode = \"preferred\""));
     assert!(error.starts_with("error: TLS cannot be used with localhost:"), "{error}");
@@ -212,4 +213,104 @@ fn a_node_of_a_cluster_is_told() {
     let identity = authority.issue(&["localhost"]);
     let redis = Redis::with(identity, &authority, &["--cluster-enabled", "yes"]);
     assert_eq!(trusting(&redis.endpoint(), &authority, &[]).report["server"]["cluster"], true);
+}
+
+#[test]
+fn skipping_verification_makes_nothing_verify_and_sends_no_password() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let redis = Redis::with(identity, &authority, &["--requirepass", "s3cr3t-of-the-test"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file.as_file(), "s3cr3t-of-the-test").unwrap();
+    let args = ["--tls-insecure-skip-verify", "--auth-password-file", file.path().to_str().unwrap()];
+    let Probed { code, report, .. } = trusting(&redis.endpoint(), &Authority::new(), &args);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report["verified"][0]["problem"].as_str().unwrap().contains("issuer"), "{report}");
+    assert_eq!(
+        (&report["server"]["auth_wanted"], &report["server"]["engine"]),
+        (&true.into(), &Value::Null),
+        "the password was sent to an unknown server"
+    );
+    assert!(report["next"].as_str().unwrap().contains("a certificate that does not verify"), "{report}");
+
+    let trusted = trusting(&redis.endpoint(), &authority, &args).report;
+    assert_eq!(trusted["server"]["engine"], "Redis", "it verifies, whether it must or not: {trusted}");
+}
+
+#[test]
+fn each_tls_version_is_tried_though_the_other_is_met_with_silence() {
+    let config = Authority::new().issue(&["localhost"]).server_config();
+    // As servers and middleboxes that newer hellos are too much for.
+    let fake = Fake::start(move |stream, _| {
+        let mut hello = [0; 4096];
+        let n = stream.peek(&mut hello).unwrap();
+        // The extension supported_versions, with TLS 1.3 alone in it.
+        if hello[..n].windows(7).any(|bytes| bytes == [0, 43, 0, 3, 2, 3, 4]) {
+            let mut stream = stream;
+            while stream.read(&mut hello).is_ok_and(|n| n > 0) {}
+        } else {
+            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            let _ = rustls::StreamOwned::new(connection, stream).read(&mut hello);
+        }
+    });
+    let report = probe(&fake.endpoint(), &[]).report;
+    let accepted = |i: usize| report["versions"][i]["accepted"].as_bool();
+    assert_eq!((accepted(0), accepted(1)), (Some(false), Some(true)), "{report}");
+    assert!(report["versions"][0]["detail"].as_str().unwrap().contains("timed out"), "{report}");
+    assert_eq!(report["mode"], "required");
+}
+
+#[test]
+fn a_server_that_refuses_us_over_tls_is_quoted() {
+    let authority = Authority::new();
+    let config = authority.issue(&["localhost"]).server_config();
+    let fake = Fake::start(move |stream, _| {
+        let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+        let mut tls = rustls::StreamOwned::new(connection, stream);
+        let _ = tls.write_all(b"-DENIED Redis is running in protected mode\r\n");
+        tls.conn.send_close_notify();
+        let _ = tls.flush();
+        let _ = tls.read(&mut [0; 512]);
+    });
+    let Probed { code, error, .. } = trusting(&fake.endpoint(), &authority, &[]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("the server said \"DENIED Redis is running in protected mode\""), "{error}");
+}
+
+#[test]
+fn an_alert_to_plaintext_is_told_from_other_silence() {
+    let fake = Fake::start(|mut stream, _| {
+        let mut first = [0; 4096];
+        if stream.read(&mut first).is_ok_and(|n| n > 0) && first[0] == b'*' {
+            // unexpected_message
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 10]);
+        }
+    });
+    let report = probe(&fake.endpoint(), &[]).report;
+    assert_eq!(report["plaintext"]["detail"], "a TLS alert", "{report}");
+    assert_eq!(report["plaintext"]["accepted"], false);
+}
+
+#[test]
+fn a_host_that_no_certificate_can_name_is_no_sign_of_tls() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    // An address in a notation that only the resolver knows.
+    let endpoint = format!("0x7f.1:{}", redis.plain_port);
+    let Probed { code, report, error } = probe(&endpoint, &[]);
+    assert_eq!((code, report["mode"].as_str()), (Some(1), Some("disabled")), "{report}");
+    assert!(error.contains("no name that a certificate can be for"), "{error}");
+}
+
+#[test]
+fn beside_another_server_name_the_hosts_own_is_checked_too() {
+    let authority = Authority::new();
+    let redis = Redis::with(authority.issue(&["cache.example"]), &authority, &[]);
+    let args = ["--tls-server-name", "cache.example"];
+    let Probed { code, report, .. } = trusting(&redis.endpoint(), &authority, &args);
+    assert_eq!(code, Some(0), "{report}");
+    let verified = |i: usize| {
+        (report["verified"][i]["name"].as_str().unwrap(), report["verified"][i]["problem"].is_null())
+    };
+    assert_eq!((verified(0), verified(1)), (("cache.example", true), ("localhost", false)), "{report}");
 }

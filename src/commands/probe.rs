@@ -11,9 +11,9 @@ use serde_json::json;
 use super::plain;
 use crate::config::Route;
 use crate::endpoint::{Endpoint, Host};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 use crate::upstream::Credentials;
-use crate::upstream::probe::{self, Attempt, Findings, Mode, Server, Verified, Version};
+use crate::upstream::probe::{self, Attempt, Findings, Looking, Mode, Server, Verified, Version};
 
 /// How to probe.
 pub struct Options {
@@ -40,16 +40,23 @@ pub fn run(route: &Route, options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let settings = &route.upstream;
     let endpoint = settings.endpoints.first().expect("validated: a route has an upstream");
-    let tls = Tls::load(&settings.tls)?;
-    let names: Vec<ServerName<'static>> = options.also.iter().filter_map(server_name).collect();
+    // What verifies is told even where the route would take anything, and decides where a password goes.
+    let tls = Tls::load(&tls::Settings { insecure_skip_verify: false, ..settings.tls.clone() })?;
+    let names: Vec<ServerName<'static>> =
+        std::iter::once(endpoint).chain(&options.also).filter_map(server_name).collect();
+    let looking = Looking {
+        tls: &tls,
+        accept_any: settings.tls.insecure_skip_verify,
+        names: &names,
+        credentials: options.credentials.as_ref(),
+        timeout: settings.connect_timeout,
+    };
     let (findings, also) = runtime
         .block_on(async {
-            let timeout = settings.connect_timeout;
-            let findings =
-                probe::probe(endpoint, &tls, &names, options.credentials.as_ref(), timeout).await?;
+            let findings = probe::probe(endpoint, &looking).await?;
             let mut also = Vec::new();
             for other in &options.also {
-                also.push(compare(other, &findings, probe::addresses(other, timeout).await));
+                also.push(compare(other, &findings, probe::addresses(other, looking.timeout).await));
             }
             Ok::<_, probe::Cause>((findings, also))
         })
@@ -103,7 +110,13 @@ fn compare(
 
 /// What it means on the road, and what to do next.
 fn next_step(findings: &Findings) -> &'static str {
+    let unverified = findings.verified.first().is_some_and(|own| own.problem.is_some());
     match (findings.mode, findings.unusable.is_none()) {
+        (_, true) if unverified => {
+            "TLS is spoken here, with a certificate that does not verify: pontoon uses it only with \
+             tls.insecure_skip_verify, and whoever is on the way can read and change everything. Say what to trust instead: \
+             --tls-ca-file, --tls-pin or --tls-server-name."
+        }
         (Mode::Disabled, _) => {
             "Plaintext only: transit encryption is off. Roll pontoon out with tls.mode = \"preferred\", then modify the group \
              to transit-encryption-mode preferred."
@@ -183,8 +196,9 @@ fn print(findings: &Findings, also: &[Also]) {
 
 fn attempt(attempt: &Attempt) -> String {
     let took = |what: &str, ms: Option<f64>| ms.map(|ms| format!("{what} {ms:.1} ms"));
+    let peer = attempt.peer.map(|peer| peer.to_string());
     let times: Vec<String> =
-        [took("tcp", attempt.tcp_ms), took("then", attempt.answer_ms)].into_iter().flatten().collect();
+        [peer, took("tcp", attempt.tcp_ms), took("then", attempt.answer_ms)].into_iter().flatten().collect();
     let times = if times.is_empty() { String::new() } else { format!(" ({})", times.join(", ")) };
     let how = if attempt.accepted { "accepted" } else { "refused" };
     format!("{how}{times}: {}", attempt.detail)

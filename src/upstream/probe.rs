@@ -24,6 +24,9 @@ use crate::resp::replies::Answer;
 use crate::tls::channel::Channel;
 use crate::tls::{Certificate, Tls, TlsError};
 
+/// How a record of TLS begins that says why there is no connection.
+const TLS_ALERT: [u8; 2] = [0x15, 3];
+
 /// What was found.
 #[derive(Debug, Serialize)]
 pub struct Findings {
@@ -43,7 +46,7 @@ pub struct Findings {
     pub resumption: Option<bool>,
     /// The server's chain, leaf first.
     pub certificates: Vec<Certificate>,
-    /// Whether the certificate verifies, by name.
+    /// Whether the certificate verifies, by name; the one that a route would verify comes first.
     pub verified: Vec<Verified>,
     /// Why TLS cannot be used with these settings; `None`: it can.
     pub unusable: Option<String>,
@@ -70,6 +73,8 @@ pub enum Mode {
 pub struct Attempt {
     /// It was.
     pub accepted: bool,
+    /// Which of the addresses took the connection.
+    pub peer: Option<SocketAddr>,
     /// The TCP connection, in milliseconds, if there was one.
     pub tcp_ms: Option<f64>,
     /// The answer after that, in milliseconds, if there was one.
@@ -124,32 +129,36 @@ pub struct Server {
     pub plaintext_clients: Option<u64>,
 }
 
-/// Looks at `endpoint` for no longer than `timeout` a step, and says for which of `names` beside its own the certificate is good.
-pub async fn probe(
-    endpoint: &Endpoint,
-    tls: &Tls,
-    names: &[ServerName<'static>],
-    credentials: Option<&Credentials>,
-    timeout: Duration,
-) -> Result<Findings, Cause> {
+/// How to look.
+pub struct Looking<'a> {
+    /// Decides what verifies, and so where a password goes: not one that skips verification.
+    pub tls: &'a Tls,
+    /// TLS can be used though the certificate does not verify.
+    pub accept_any: bool,
+    /// Names to verify beside the route's own.
+    pub names: &'a [ServerName<'static>],
+    /// Sent over TLS that verifies.
+    pub credentials: Option<&'a Credentials>,
+    /// Each step's.
+    pub timeout: Duration,
+}
+
+/// Looks at `endpoint`.
+pub async fn probe(endpoint: &Endpoint, looking: &Looking<'_>) -> Result<Findings, Cause> {
+    let Looking { tls, timeout, .. } = *looking;
     let began = Instant::now();
     let addresses = within(timeout, Stage::Resolve, async { Ok(resolve(endpoint).await?) }).await?;
     let resolve_ms = ms(began);
     let probe = Probe { endpoint: Arc::new(endpoint.clone()), addresses, tls, timeout };
 
-    // One after the other: what is measured is the server's time.
     let plaintext = probe.plaintext().await;
-    let newest = probe.look(tls.for_a_look(&TLS13)).await;
-    let oldest = match &newest {
-        // It would not answer this one either.
-        Err(Failed { cause: Cause::TimedOut { after, stage }, tcp_ms }) => {
-            Err(Failed { cause: Cause::TimedOut { after: *after, stage: *stage }, tcp_ms: *tcp_ms })
-        }
-        _ => probe.look(tls.for_a_look(&TLS12)).await,
-    };
+    // Together: a server that is silent to one costs its timeout once, and may yet answer the other.
+    let (newest, oldest) =
+        tokio::join!(probe.look(tls.for_a_look(&TLS13)), probe.look(tls.for_a_look(&TLS12)));
+    // Without a connection the words are our own.
     let spoken = [&newest, &oldest]
         .iter()
-        .any(|look| matches!(look, Ok(_) | Err(Failed { cause: Cause::Tls(_), .. })));
+        .any(|look| matches!(look, Ok(_) | Err(Failed { cause: Cause::Tls(_), reached: Some(_) })));
     let versions = vec![version("1.3", &newest), version("1.2", &oldest)];
     // Of two refusals the one that speaks of TLS says more.
     let look = match (newest, oldest) {
@@ -176,7 +185,7 @@ pub async fn probe(
         server: None,
     };
     match look {
-        Ok(look) => probe.over_tls(look, names, credentials, &mut findings).await,
+        Ok(look) => probe.over_tls(look, looking, &mut findings).await,
         Err(cause) => {
             findings.unusable = Some(cause.to_string());
             if findings.plaintext.accepted
@@ -205,13 +214,21 @@ struct Probe<'a> {
 struct Look {
     connection: Connection,
     config: Arc<ClientConfig>,
-    tcp_ms: f64,
+    name: ServerName<'static>,
+    reached: Reached,
     tls_ms: f64,
 }
 
 struct Failed {
     cause: Cause,
-    tcp_ms: Option<f64>,
+    reached: Option<Reached>,
+}
+
+/// A TCP connection that there was.
+#[derive(Clone, Copy)]
+struct Reached {
+    peer: SocketAddr,
+    tcp_ms: f64,
 }
 
 impl Probe<'_> {
@@ -237,56 +254,53 @@ impl Probe<'_> {
 
     async fn plaintext(&self) -> Attempt {
         let began = Instant::now();
-        let mut attempt = Attempt { accepted: false, tcp_ms: None, answer_ms: None, detail: String::new() };
         let mut connection = match self.connect().await {
             Ok(connection) => connection,
-            Err(cause) => return Attempt { detail: cause.to_string(), ..attempt },
+            Err(cause) => return Attempt::failed(None, cause.to_string()),
         };
-        attempt.tcp_ms = Some(ms(began));
+        let reached = Reached { peer: connection.peer, tcp_ms: ms(began) };
         let began = Instant::now();
-        match within(self.timeout, Stage::Greeting, ask(&mut connection, &["PING"])).await {
-            Ok(answer) => {
-                let detail = words(answer);
-                Attempt { accepted: true, answer_ms: Some(ms(began)), detail, ..attempt }
+        let answer = within(self.timeout, Stage::Greeting, ask(&mut connection, &["PING"])).await;
+        match answer {
+            Ok(answer) => Attempt::made(reached, ms(began), words(answer)),
+            Err(Cause::NotRedis(_)) if connection.unread.starts_with(&TLS_ALERT) => {
+                Attempt::failed(Some(reached), "a TLS alert".into())
             }
-            Err(Cause::TimedOut { .. }) => Attempt { detail: "no answer to PING".into(), ..attempt },
-            Err(cause) => Attempt { detail: cause.to_string(), ..attempt },
+            Err(Cause::TimedOut { .. }) => Attempt::failed(Some(reached), "no answer to PING".into()),
+            Err(cause) => Attempt::failed(Some(reached), cause.to_string()),
         }
     }
 
     async fn look(&self, config: Result<Arc<ClientConfig>, TlsError>) -> Result<Look, Failed> {
-        let failed = |tcp_ms| move |cause| Failed { cause, tcp_ms };
-        let unfit = |error: TlsError| Failed { cause: Cause::Tls(error.to_string()), tcp_ms: None };
+        let failed = |reached| move |cause| Failed { cause, reached };
+        let unfit = |error: TlsError| Failed { cause: Cause::Tls(error.to_string()), reached: None };
         let config = config.map_err(unfit)?;
         let name = self.tls.server_name(&self.endpoint).map_err(unfit)?;
         let began = Instant::now();
         let (mut stream, peer) = self.tcp().await.map_err(failed(None))?;
-        let tcp_ms = ms(began);
+        let reached = Reached { peer, tcp_ms: ms(began) };
         let began = Instant::now();
-        let handshake = async { Ok(Channel::handshake(Arc::clone(&config), name, &mut stream).await?) };
+        let handshake =
+            async { Ok(Channel::handshake(Arc::clone(&config), name.clone(), &mut stream).await?) };
         let (channel, early) =
-            within(self.timeout, Stage::Tls, handshake).await.map_err(failed(Some(tcp_ms)))?;
+            within(self.timeout, Stage::Tls, handshake).await.map_err(failed(Some(reached)))?;
         let connection = Connection::new(stream, Some(channel), early, Arc::clone(&self.endpoint), peer);
-        Ok(Look { connection, config, tcp_ms, tls_ms: ms(began) })
+        Ok(Look { connection, config, name, reached, tls_ms: ms(began) })
     }
 
-    async fn over_tls(
-        &self,
-        mut look: Look,
-        names: &[ServerName<'static>],
-        credentials: Option<&Credentials>,
-        findings: &mut Findings,
-    ) {
+    async fn over_tls(&self, mut look: Look, looking: &Looking<'_>, findings: &mut Findings) {
         let chain: Vec<CertificateDer<'static>> = look.chain();
         findings.certificates = chain.iter().filter_map(Certificate::read).collect();
-        let own = self.tls.server_name(&self.endpoint).ok();
-        for name in own.iter().chain(names) {
-            let problem = self.tls.verify(&chain, name).err();
-            findings.verified.push(Verified { name: name.to_str().into_owned(), problem });
-        }
-        let trusted = findings.verified.first().is_some_and(|own| own.problem.is_none());
-        findings.unusable = findings.verified.first().and_then(|own| own.problem.clone());
-        let credentials = credentials.filter(|_| trusted);
+        let verify = |name: &ServerName<'_>| Verified {
+            name: name.to_str().into_owned(),
+            problem: self.tls.verify(&chain, name).err(),
+        };
+        let own = verify(&look.name);
+        let trusted = own.problem.is_none();
+        findings.unusable = own.problem.clone().filter(|_| !looking.accept_any);
+        let others = looking.names.iter().filter(|name| **name != look.name);
+        findings.verified = std::iter::once(own).chain(others.map(verify)).collect();
+        let credentials = looking.credentials.filter(|_| trusted);
         let asked = server(&mut look.connection, credentials);
         match within(self.timeout, Stage::Greeting, asked).await {
             Ok(server) => findings.server = Some(server),
@@ -297,6 +311,17 @@ impl Probe<'_> {
         }
         let again = self.look(Ok(look.config)).await;
         findings.resumption = again.ok().map(|look| look.kind() == Some(HandshakeKind::Resumed));
+    }
+}
+
+impl Attempt {
+    fn made(reached: Reached, answer_ms: f64, detail: String) -> Self {
+        Self { accepted: true, answer_ms: Some(answer_ms), ..Self::failed(Some(reached), detail) }
+    }
+
+    fn failed(reached: Option<Reached>, detail: String) -> Self {
+        let (peer, tcp_ms) = (reached.map(|to| to.peer), reached.map(|to| to.tcp_ms));
+        Self { accepted: false, peer, tcp_ms, answer_ms: None, detail }
     }
 }
 
@@ -320,19 +345,14 @@ fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
             let group = state.and_then(rustls::CommonState::negotiated_key_exchange_group);
             Version {
                 version,
-                attempt: Attempt {
-                    accepted: true,
-                    tcp_ms: Some(look.tcp_ms),
-                    answer_ms: Some(look.tls_ms),
-                    detail: "offered".into(),
-                },
+                attempt: Attempt::made(look.reached, look.tls_ms, "offered".into()),
                 cipher: cipher.and_then(|suite| suite.suite().as_str()).map(str::to_owned),
                 key_exchange: group.map(|group| format!("{:?}", group.name())),
             }
         }
-        Err(Failed { cause, tcp_ms }) => Version {
+        Err(Failed { cause, reached }) => Version {
             version,
-            attempt: Attempt { accepted: false, tcp_ms: *tcp_ms, answer_ms: None, detail: cause.to_string() },
+            attempt: Attempt::failed(*reached, cause.to_string()),
             cipher: None,
             key_exchange: None,
         },
@@ -345,12 +365,21 @@ async fn server(connection: &mut Connection, credentials: Option<&Credentials>) 
     if let Some(credentials) = credentials {
         server.auth_refused = credentials.present(connection).await?;
     }
-    server.auth_wanted = match ask(connection, &["PING"]).await? {
+    let pong = ask(connection, &["PING"]).await?;
+    server.auth_wanted = match &pong {
         Answer::Error(words) if words.starts_with("NOAUTH") => Some(true),
         Answer::Error(_) => None,
         // A server without a password would have refused one.
         _ => Some(credentials.is_some() && server.auth_refused.is_none()),
     };
+    match (questions(connection, &mut server).await, pong) {
+        // Protected mode, or as many clients as there may be: it said why it closes.
+        (Err(Cause::Closed | Cause::Io(_)), Answer::Error(words)) => Err(Cause::Refused(words)),
+        (asked, _) => asked.map(|()| server),
+    }
+}
+
+async fn questions(connection: &mut Connection, server: &mut Server) -> Result<(), Cause> {
     if let Answer::Text(text) = ask(connection, &["INFO"]).await? {
         let info = Info(&text);
         server.engine = info.engine().map(|(engine, _)| engine);
@@ -365,7 +394,7 @@ async fn server(connection: &mut Connection, credentials: Option<&Credentials>) 
     }
     server.setinfo = knows(&ask(connection, &["CLIENT", "SETINFO", "LIB-NAME", "pontoon"]).await?);
     server.reset = knows(&ask(connection, &["RESET"]).await?);
-    Ok(server)
+    Ok(())
 }
 
 /// Whether a command is known, as far as the answer tells: one that is not allowed may be.
