@@ -219,7 +219,13 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
                 bridges: matches.get_many::<String>("bridge-name").into_iter().flatten().cloned().collect(),
                 credentials: credentials(matches)?,
             };
-            commands::audit::run(config.routes.first().expect("validated: there is a route"), options)
+            let route = config.routes.first().expect("validated: there is a route");
+            if options.credentials.is_some() && route.upstream.tls.insecure_skip_verify {
+                let problem = "a password is sent over TLS that verifies, and nowhere else: drop the password, or \
+                               --tls-insecure-skip-verify";
+                return Err(Usage(problem.into()).into());
+            }
+            commands::audit::run(route, options)
         }
         Some(("health", matches)) => {
             let text = matches.get_one::<String>("admin").expect("it has a default");

@@ -160,6 +160,12 @@ fn credentials_are_presented_and_a_refusal_is_told() {
         (&allowed["nodes"][0]["problem"], &allowed["nodes"][0]["role"]),
         (&Value::Null, &"master".into())
     );
+    let careless = ["--auth-password-file", path, "--tls-insecure-skip-verify"];
+    assert_eq!(
+        audit(&redis.endpoint(), &authority, &careless).code,
+        Some(2),
+        "anybody could ask for the password"
+    );
     let absent = audit(&redis.endpoint(), &authority, &["--auth-password-file", "/nonexistent/secret"]);
     assert_eq!(absent.code, Some(2));
 }
