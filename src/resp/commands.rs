@@ -63,11 +63,17 @@ pub enum ReplyMode {
     Skip,
 }
 
-/// Whether [`classify`] needs the arguments of a command with this name.
+/// Whether the arguments of a command with this name matter: to [`classify`], or for what they tell of the client.
 #[inline]
 pub(super) fn arguments_matter(name: &[u8]) -> bool {
-    matches!(name.len(), 5 | 6)
-        && [&b"HELLO"[..], b"CLIENT", b"SCRIPT"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    let known: &[&[u8]] = match name.first() {
+        Some(b'C' | b'c') => &[b"CLIENT", b"COMMAND", b"CONFIG"],
+        Some(b'H' | b'h') => &[b"HELLO"],
+        Some(b'R' | b'r') => &[b"RESET"],
+        Some(b'S' | b's') => &[b"SCRIPT", b"SELECT"],
+        _ => return false,
+    };
+    known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Tells what a command is by its name, its first two arguments, and how many words it has. An empty name is one

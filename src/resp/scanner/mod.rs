@@ -1,16 +1,18 @@
 //! Finds the ends of frames in a byte stream as it passes.
 //!
 //! Incremental: a scanner keeps its place between calls, looks at no byte twice, skips payloads by their length
-//! and buffers nothing but the first bytes of a command's name. What a frame's bytes mean beyond that is not its
-//! business. Sources: the [RESP specification](https://redis.io/docs/latest/develop/reference/protocol-spec/),
+//! and buffers nothing but the first bytes of a command's name and of the few arguments that matter. What a frame's
+//! bytes mean beyond that is not its business. Sources: the [RESP specification](https://redis.io/docs/latest/develop/reference/protocol-spec/),
 //! [RESP3](https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md) for streamed types and
 //! attributes, and `networking.c` of Redis for what a server takes for a request.
 
 mod replies;
 mod requests;
+mod told;
 
 pub use self::replies::{Confirmed, Reply, ReplyScanner};
 pub use self::requests::{RequestScanner, TLS_HANDSHAKE};
+pub use self::told::Told;
 
 /// How far a call to `next` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -56,6 +56,8 @@ pub struct ReplyScanner {
     /// The first element of a push or the beginning of an error, while `naming`.
     name: Word,
     naming: bool,
+    /// The text of a status is kept, too.
+    keep_status: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -223,6 +225,18 @@ impl ReplyScanner {
             && self.name.bytes.strip_prefix(code).is_some_and(|rest| matches!(rest.first(), Some(b' ' | 0)))
     }
 
+    /// Whether [`is_ok`](Self::is_ok) will be asked of replies that begin from now on.
+    #[inline]
+    pub fn keep_status(&mut self, keep: bool) {
+        self.keep_status = keep;
+    }
+
+    /// Whether the frame that ended last is `+OK`.
+    pub fn is_ok(&self) -> bool {
+        // Of a line that came in pieces the carriage return is kept.
+        self.frame == b'+' && matches!(self.name.get(), b"OK" | b"OK\r")
+    }
+
     /// An attribute alone is no frame: the one that it describes must follow.
     fn frame_is_whole(&self) -> bool {
         self.frame != b'|'
@@ -252,7 +266,7 @@ impl ReplyScanner {
     fn element_begins(&mut self, kind: u8) -> bool {
         if self.depth == 0 {
             self.frame = kind;
-            if kind == b'-' {
+            if kind == b'-' || (kind == b'+' && self.keep_status) {
                 self.naming = true;
                 self.name = Word::default();
             }

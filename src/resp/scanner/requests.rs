@@ -2,6 +2,7 @@
 
 use super::super::commands::{self, Request};
 use super::super::header::{self, Header, Length};
+use super::told::{Keep, LONGEST, Told};
 use super::{Event, Word};
 
 /// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
@@ -17,6 +18,9 @@ const MAX_SHORT: usize = 16;
 /// So many commands are looked up, to find out whether they leave something behind: an effort for clients that come and go.
 const LOOKED_UP: i64 = 32;
 
+/// The words of so many commands are kept: how a client begins tells which library it uses.
+const EARLY: u8 = 4;
+
 /// Follows what a client sends.
 #[derive(Debug, Default)]
 pub struct RequestScanner {
@@ -26,10 +30,16 @@ pub struct RequestScanner {
     left: u64,
     /// Arguments seen, the name included.
     seen: u64,
-    /// The name, and where it matters two words after it.
+    /// The name, and where they matter two words after it.
     words: [Word; 3],
     /// The name is one whose arguments matter.
-    keep_arguments: bool,
+    arguments_matter: bool,
+    /// What is kept of the present argument.
+    keep: Keep,
+    /// An argument that is told.
+    value: Option<Vec<u8>>,
+    /// Commands so far, of [`EARLY`].
+    early: u8,
     /// Quotes or escapes make an inline command's words uncertain.
     quoted: bool,
     /// What the request that ended last is.
@@ -72,9 +82,13 @@ impl RequestScanner {
         while at < input.len() {
             match self.state {
                 State::Start => {
-                    if let Some((length, name, request)) = short_command(&input[at..]) {
+                    if let Some((length, name, words, request)) = short_command(&input[at..]) {
                         self.look_up(name);
                         self.request = request;
+                        self.arguments_matter = false;
+                        if self.early <= EARLY {
+                            self.keep_early(name, words);
+                        }
                         return (at + length, Event::Frame);
                     }
                     self.begin();
@@ -182,9 +196,49 @@ impl RequestScanner {
         }
     }
 
+    /// How the client begins, while it does: the first words of the command that ended last, and how many it has.
+    #[inline]
+    pub fn beginning(&self) -> Option<([&[u8]; 3], u64)> {
+        if self.early > EARLY {
+            return None;
+        }
+        let [name, first, second] = &self.words;
+        let words = if self.arguments_matter {
+            [name.get(), first.get(), second.get()]
+        } else {
+            [name.get(), &[], &[]]
+        };
+        Some((words, self.seen))
+    }
+
+    /// Whether [`told`](Self::told) may have something.
+    #[inline]
+    pub fn tells(&self) -> bool {
+        self.arguments_matter
+    }
+
+    /// What the request that ended last tells of its client.
+    pub fn told(&mut self) -> Option<Told> {
+        let value = self.value.take();
+        let [name, first, second] = &self.words;
+        if !self.arguments_matter || self.quoted {
+            return None;
+        }
+        Told::by([name.get(), first.get(), second.get()], value)
+    }
+
+    #[cold]
+    fn keep_early(&mut self, name: &[u8], words: u64) {
+        self.early += 1;
+        self.words[0] = Word::default();
+        self.words[0].push(name);
+        self.seen = words;
+    }
+
     fn ended(&mut self) {
         let [name, first, second] = self.words;
         self.look_up(name.get());
+        self.early = self.early.saturating_add(1);
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
         self.request = match request {
             // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
@@ -198,14 +252,21 @@ impl RequestScanner {
     fn begin(&mut self) {
         self.seen = 0;
         self.words[0] = Word::default();
-        self.keep_arguments = false;
+        self.arguments_matter = false;
+        self.keep = Keep::Word(0);
+        self.value = None;
         self.quoted = false;
     }
 
     #[inline]
     fn note(&mut self, bytes: &[u8]) {
-        if self.seen == 0 || (self.keep_arguments && self.seen < 3) {
-            self.words[self.seen as usize].push(bytes);
+        match self.keep {
+            Keep::Nothing | Keep::Skip(_) => {}
+            Keep::Word(number) => self.words[number].push(bytes),
+            Keep::Value => {
+                let value = self.value.get_or_insert_default();
+                value.extend_from_slice(&bytes[..bytes.len().min(LONGEST - value.len())]);
+            }
         }
     }
 
@@ -216,16 +277,30 @@ impl RequestScanner {
             self.name_ended();
         }
         self.seen += 1;
+        if self.arguments_matter {
+            self.next_argument();
+        }
         self.left -= 1;
         self.state = if self.left == 0 { State::Start } else { State::BulkMark };
         self.left == 0
     }
 
     fn name_ended(&mut self) {
-        self.keep_arguments = commands::arguments_matter(self.words[0].get());
-        if self.keep_arguments {
+        self.arguments_matter = commands::arguments_matter(self.words[0].get());
+        self.keep = Keep::Nothing;
+        if self.arguments_matter {
             self.words[1] = Word::default();
             self.words[2] = Word::default();
+        }
+    }
+
+    #[cold]
+    fn next_argument(&mut self) {
+        self.keep = self.keep.next(&self.words, self.seen);
+        match self.keep {
+            Keep::Word(number) => self.words[number] = Word::default(),
+            Keep::Value => self.value = Some(Vec::new()),
+            Keep::Nothing | Keep::Skip(_) => {}
         }
     }
 
@@ -267,6 +342,9 @@ impl RequestScanner {
             self.name_ended();
         }
         self.seen += 1;
+        if self.arguments_matter {
+            self.next_argument();
+        }
     }
 
     fn malformed(&mut self, at: usize) -> (usize, Event) {
@@ -276,16 +354,17 @@ impl RequestScanner {
 }
 
 /// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, its
-/// name, and what it is.
+/// name, how many words it has, and what it is.
 #[inline]
-fn short_command(input: &[u8]) -> Option<(usize, &[u8], Request)> {
+fn short_command(input: &[u8]) -> Option<(usize, &[u8], u64, Request)> {
     let mut at = 0;
     let words = header::short(input, &mut at, b'*').filter(|words| (1..=MAX_SHORT).contains(words))?;
     let name = argument(input, &mut at).filter(|name| !commands::arguments_matter(name))?;
     for _ in 1..words {
         argument(input, &mut at)?;
     }
-    Some((at, name, commands::classify(name, &[], &[], words as u64)))
+    let words = words as u64;
+    Some((at, name, words, commands::classify(name, &[], &[], words)))
 }
 
 #[inline]

@@ -159,6 +159,16 @@ proptest! {
     }
 
     #[test]
+    fn any_split_of_a_stream_of_requests_tells_the_same_of_the_client(
+        frames in vec(telling_request(), 1..8), pieces in vec(1..20_usize, 0..60)
+    ) {
+        let (stream, _) = concat(&frames);
+        let whole = tells(&stream, &[]);
+        prop_assert_eq!(tells(&stream, &pieces), whole.clone());
+        prop_assert_eq!(tells(&stream, &vec![1; stream.len()]), whole);
+    }
+
+    #[test]
     fn frames_end_where_redis_protocol_says(frame in common_frame(), rest in blob()) {
         let stream = [&frame[..], &rest].concat();
         let (_, length) = decode(&frame).unwrap().unwrap();
@@ -175,6 +185,43 @@ proptest! {
         prop_assert_eq!(reply_ends(&stream, &pieces), reply_ends(&stream, &[]));
         prop_assert_eq!(request_ends(&stream, &pieces), request_ends(&stream, &[]));
     }
+}
+
+/// What each request of a stream tells, when it comes in these pieces.
+fn tells(stream: &[u8], pieces: &[usize]) -> Vec<Option<Told>> {
+    let mut hearing = (RequestScanner::default(), Vec::new());
+    let next = |(scanner, told): &mut (RequestScanner, Vec<_>), input: &[u8]| {
+        let (n, event) = scanner.next(input);
+        if event == Event::Frame {
+            told.push(scanner.told());
+        }
+        (n, event)
+    };
+    ends(&mut hearing, next, stream, pieces);
+    hearing.1
+}
+
+fn telling_request() -> impl Strategy<Value = Vec<u8>> {
+    let word = prop_oneof![
+        Just(b"CLIENT".to_vec()),
+        Just(b"setname".to_vec()),
+        Just(b"SETINFO".to_vec()),
+        Just(b"lib-name".to_vec()),
+        Just(b"LIB-VER".to_vec()),
+        Just(b"HELLO".to_vec()),
+        Just(b"3".to_vec()),
+        Just(b"AUTH".to_vec()),
+        Just(b"select".to_vec()),
+        Just(b"RESET".to_vec()),
+        blob(),
+    ];
+    (vec(word, 1..8), any::<bool>()).prop_map(|(words, inline)| {
+        if inline {
+            return [words.join(&b' '), b"\r\n".to_vec()].concat();
+        }
+        let words: Vec<Vec<u8>> = words.iter().map(|word| counted(b'$', word)).collect();
+        aggregate(b'*', words.len(), &words)
+    })
 }
 
 /// What the last request of a stream means.
@@ -221,6 +268,146 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
     ] {
         assert_eq!(request(&words(text)), expected, "{text}");
         assert_eq!(request(format!("{text}\r\n").as_bytes()), expected, "{text} inline");
+    }
+}
+
+#[test]
+fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
+    let value = |text: &str| text.as_bytes().to_vec();
+    let hello = |resp3, name: Option<&str>| Told::Hello { resp3, name: name.map(value) };
+    for (text, expected) in [
+        ("CLIENT SETNAME app", Some(Told::Name(value("app")))),
+        ("client setinfo lib-name redis-py", Some(Told::Library(value("redis-py")))),
+        ("CLIENT SETINFO LIB-VER 8.1.0", Some(Told::Version(value("8.1.0")))),
+        ("CLIENT SETINFO OTHER x", None),
+        ("CLIENT LIST TYPE normal", None),
+        ("HELLO", Some(hello(None, None))),
+        ("HELLO 3", Some(hello(Some(true), None))),
+        ("hello 2 SETNAME app", Some(hello(Some(false), Some("app")))),
+        ("HELLO 3 AUTH u p SETNAME app", Some(hello(Some(true), Some("app")))),
+        ("HELLO 3 SETNAME app AUTH u p", Some(hello(Some(true), Some("app")))),
+        ("HELLO 3 AUTH SETNAME AUTH SETNAME app", Some(hello(Some(true), Some("app")))),
+        ("HELLO 4 SETNAME app", Some(hello(None, None))),
+        ("HELLO 3 OTHER SETNAME app", Some(hello(Some(true), None))),
+        ("SELECT 15", Some(Told::Database(15))),
+        ("select x", None),
+        ("SELECT -1", None),
+        ("SELECT 4294967296", None),
+        ("RESET", Some(Told::Reset)),
+        ("AUTH u p", None),
+        ("SET CLIENT SETNAME", None),
+        ("CONFIG SET requirepass p", None),
+        ("SCRIPT LOAD SETNAME x", None),
+    ] {
+        let inline = format!("{text}\r\n");
+        let told = [words(text), inline.into_bytes()].map(|stream| tells(&stream, &[]));
+        assert_eq!(told, [[expected.clone()], [expected]], "{text}");
+    }
+    assert_eq!(tells(b"CLIENT SETNAME \"a b\"\r\n", &[]), [None], "who knows what is in quotes");
+    let empty = [counted(b'$', b"CLIENT"), counted(b'$', b"SETNAME"), counted(b'$', b"")];
+    assert_eq!(tells(&aggregate(b'*', 3, &empty), &[]), [Some(Told::Name(Vec::new()))]);
+}
+
+#[test]
+fn what_one_request_tells_is_not_told_of_the_next() {
+    let stream = [words("CLIENT SETNAME a"), words("GET k"), words("CLIENT LIST"), words("HELLO")].concat();
+    let hello = Told::Hello { resp3: None, name: None };
+    let expected = [Some(Told::Name(b"a".to_vec())), None, None, Some(hello)];
+    assert_eq!(tells(&stream, &[]), expected);
+    assert_eq!(tells(&stream, &vec![1; stream.len()]), expected);
+}
+
+#[test]
+fn of_a_long_name_no_more_is_kept_than_is_shown() {
+    let long = words(&format!("CLIENT SETNAME {}", "n".repeat(1 << 20)));
+    for pieces in [&[][..], &[1; 200], &[1 << 19]] {
+        let [Some(Told::Name(name))] = &tells(&long, pieces)[..] else { panic!("a name") };
+        assert_eq!(name, &[b'n'; 65]);
+    }
+}
+
+#[test]
+fn a_password_is_kept_at_no_moment() {
+    let secret = "s3cr3t-Pa55";
+    // As the scanner's memory is printed.
+    let printed = format!("{:?}", secret.as_bytes());
+    let printed = printed.trim_matches(['[', ']']);
+    for text in [
+        "AUTH s3cr3t-Pa55",
+        "AUTH user s3cr3t-Pa55",
+        "HELLO 3 AUTH user s3cr3t-Pa55",
+        "hello 2 SETNAME name auth user s3cr3t-Pa55 SETNAME other",
+        "HELLO AUTH user s3cr3t-Pa55",
+        "HELLO 4 AUTH user s3cr3t-Pa55",
+        "CONFIG SET requirepass s3cr3t-Pa55",
+        "ACL SETUSER user >s3cr3t-Pa55",
+    ] {
+        for stream in [words(text), format!("{text}\r\n").into_bytes()] {
+            let mut scanner = RequestScanner::default();
+            for byte in &stream {
+                scanner.next(std::slice::from_ref(byte));
+                assert!(!format!("{scanner:?}").contains(printed), "{text}: {scanner:?}");
+            }
+            let mut whole = RequestScanner::default();
+            whole.next(&stream);
+            assert!(!format!("{whole:?} {:?}", scanner.told()).contains(printed), "{text}");
+        }
+    }
+}
+
+#[test]
+fn how_a_client_begins_is_kept_for_a_few_commands_in_either_way_of_reading() {
+    let stream =
+        [words("info"), words("CONFIG GET save"), words("GET a"), words("GET b"), words("GET c")].concat();
+    let expected: [Option<(&[&str], u64)>; 5] = [
+        Some((&["info"], 1)),
+        Some((&["CONFIG", "GET", "save"], 3)),
+        Some((&["GET"], 2)),
+        Some((&["GET"], 2)),
+        None,
+    ];
+    for piece in [stream.len(), 1] {
+        let mut scanner = RequestScanner::default();
+        let mut found = Vec::new();
+        for input in stream.chunks(piece) {
+            let mut at = 0;
+            while at < input.len() {
+                let (n, event) = scanner.next(&input[at..]);
+                at += n;
+                if event == Event::Frame {
+                    found.push(scanner.beginning().map(|(words, count)| {
+                        let words = words.into_iter().filter(|word| !word.is_empty());
+                        (
+                            words.map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>(),
+                            count,
+                        )
+                    }));
+                }
+            }
+        }
+        let found: Vec<_> =
+            found.iter().map(|found| found.as_ref().map(|(words, count)| (&words[..], *count))).collect();
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+    }
+}
+
+#[test]
+fn ok_is_told_from_other_statuses_where_it_is_asked_for() {
+    for (reply, ok) in [
+        ("+OK\r\n", true),
+        ("+QUEUED\r\n", false),
+        ("-OK\r\n", false),
+        ("$2\r\nOK\r\n", false),
+        ("+OKAY\r\n", false),
+    ] {
+        for piece in [reply.len(), 1] {
+            let mut scanner = ReplyScanner::default();
+            scanner.keep_status(true);
+            for input in reply.as_bytes().chunks(piece) {
+                scanner.next(input);
+            }
+            assert_eq!(scanner.is_ok(), ok, "{reply}");
+        }
     }
 }
 
