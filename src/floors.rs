@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("endpoint", 0),
     ("drain", 0),
     ("metrics", 0),
+    ("clients", 0),
     ("workers", 0),
 ];
 

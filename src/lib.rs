@@ -3,7 +3,8 @@
 //! # The story of one connection
 //!
 //! [`app`] has bound everything and runs. A [`listener`] accepts a client, if the route has a place for it, and hands it
-//! to the event-loop thread with the fewest ([`workers`]). There it becomes a [`session`], which asks the route's
+//! to the event-loop thread with the fewest ([`workers`]). There it becomes a [`session`], is entered in the inventory
+//! ([`clients`]), and asks the route's
 //! [`upstream`] for a connection. One may be ready in its [pool](upstream::pool): dialled ahead, or left clean by a client
 //! that went. If not, a name is looked up ([`resolve`]), its addresses are raced, TLS shakes hands ([`tls`]), and pontoon
 //! greets the server, all under one deadline. Where `tls.mode` is `preferred`, what the endpoint was last seen to accept
@@ -32,11 +33,12 @@
 //! | 3 | (cluster topology) |
 //! | 2 | [`upstream`] |
 //! | 1 | [`tls`], [`resolve`], [`state`], [`telemetry`] |
-//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`workers`] |
+//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`] |
 
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod clients;
 pub mod commands;
 pub mod config;
 pub mod drain;

@@ -1,0 +1,213 @@
+//! What each library needs to speak TLS itself, so that the bridge can go.
+//!
+//! Only what its own documentation, changelog or repository says; what was not found there is left out.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::guess::NODE;
+
+/// What one library needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advice {
+    /// The library.
+    pub library: Cow<'static, str>,
+    /// The version that brought TLS.
+    pub tls_since: Option<Cow<'static, str>>,
+    /// The version that sends the server's name in the handshake.
+    pub sni_since: Option<Cow<'static, str>>,
+    /// Since when the certificate's name is checked, or how to have it checked.
+    pub host_name_check: Option<Cow<'static, str>>,
+    /// The setting to change.
+    pub setting: Cow<'static, str>,
+}
+
+struct Entry {
+    library: &'static str,
+    /// As told by CLIENT SETINFO or guessed, in lower case, up to the first bracket.
+    names: &'static [&'static str],
+    tls_since: Option<&'static str>,
+    sni_since: Option<&'static str>,
+    host_name_check: Option<&'static str>,
+    setting: &'static str,
+}
+
+const TABLE: &[Entry] = &[
+    Entry {
+        library: "redis-py",
+        names: &["redis-py"],
+        tls_since: Some("2.10"),
+        sni_since: Some("3.1"),
+        host_name_check: Some("by default since 6.0; from 3.4 on with ssl_check_hostname=True"),
+        setting: "rediss:// in the URL, or ssl=True",
+    },
+    Entry {
+        library: "ioredis",
+        names: &["ioredis"],
+        tls_since: Some("1.9.0"),
+        sni_since: None,
+        host_name_check: Some("by default, as Node.js does"),
+        setting: "rediss:// in the URL (since 4.14.0), or tls: {}",
+    },
+    Entry {
+        library: "node-redis",
+        names: &["node-redis"],
+        tls_since: Some("2.4"),
+        sni_since: None,
+        host_name_check: Some("by default, as Node.js does"),
+        setting: "rediss:// in the URL, or socket: { tls: true } (before 4: tls: {})",
+    },
+    Entry {
+        library: "ioredis or node_redis",
+        names: &[NODE],
+        tls_since: Some("ioredis 1.9.0, node_redis 2.4"),
+        sni_since: None,
+        host_name_check: Some("by default, as Node.js does"),
+        setting: "tls: {} in the options; with ioredis since 4.14.0 also rediss:// in the URL",
+    },
+    Entry {
+        library: "Jedis",
+        names: &["jedis"],
+        tls_since: Some("2.9"),
+        sni_since: None,
+        host_name_check: Some("by default since 7.4.2; before, set a HostnameVerifier or SSLParameters"),
+        setting: "rediss:// in the URI, or ssl(true) in the client's config (since 7.4.2: SslOptions)",
+    },
+    Entry {
+        library: "Lettuce",
+        names: &["lettuce"],
+        tls_since: Some("3.1; for clusters 4.2"),
+        sni_since: None,
+        host_name_check: Some("as SslVerifyMode says (since 6.1); before, as verifyPeer does"),
+        setting: "rediss:// in the URI, or RedisURI withSsl(true)",
+    },
+    Entry {
+        library: "Redisson",
+        names: &["redisson"],
+        tls_since: Some("3.4.3"),
+        sni_since: None,
+        host_name_check: Some("by default; sslEnableEndpointIdentification turns it off"),
+        setting: "rediss:// in the address",
+    },
+    Entry {
+        library: "go-redis",
+        names: &["go-redis"],
+        tls_since: None,
+        sni_since: None,
+        host_name_check: Some("rediss:// sets the name to check"),
+        setting: "rediss:// in ParseURL, or TLSConfig with ServerName",
+    },
+    Entry {
+        library: "StackExchange.Redis",
+        names: &["se.redis", "stackexchange.redis", "nredisstack"],
+        tls_since: None,
+        sni_since: None,
+        host_name_check: Some("sslHost sets the name to check"),
+        setting: "ssl=true in the configuration string",
+    },
+    Entry {
+        library: "PhpRedis",
+        names: &["phpredis"],
+        tls_since: Some("5.0"),
+        sni_since: None,
+        host_name_check: Some("the stream option of connect() (since 5.3.0) sets it"),
+        setting: "tls:// before the host; where TLS 1.3 hangs, allow 1.2 only",
+    },
+    Entry {
+        library: "Predis",
+        names: &["predis"],
+        tls_since: None,
+        sni_since: None,
+        host_name_check: Some("the ssl parameter sets it"),
+        setting: "scheme tls, with the parameter ssl for its options",
+    },
+    Entry {
+        library: "redis-rb",
+        names: &["redis-rb", "redis-client"],
+        tls_since: Some("3.3.0"),
+        sni_since: None,
+        host_name_check: Some("by default since 4.2.0"),
+        setting: "rediss:// in the URL, or ssl: true; not with the hiredis driver before 5.0",
+    },
+    Entry {
+        library: "redis-rs",
+        names: &["redis-rs"],
+        tls_since: Some("0.17"),
+        sni_since: None,
+        host_name_check: None,
+        setting: "rediss:// in the URL, and a TLS feature of the crate",
+    },
+    Entry {
+        library: "hiredis",
+        names: &["hiredis"],
+        tls_since: Some("1.0.0"),
+        sni_since: None,
+        host_name_check: None,
+        setting: "redisInitiateSSLWithContext after connecting, from libhiredis_ssl",
+    },
+    Entry {
+        library: "redis-cli",
+        names: &["redis-cli"],
+        tls_since: Some("6.0, built with BUILD_TLS=yes"),
+        sni_since: None,
+        host_name_check: None,
+        setting: "--tls, with --sni HOST and --cacert FILE",
+    },
+    Entry {
+        library: "redis-benchmark",
+        names: &["redis-benchmark"],
+        tls_since: Some("6.2, built with BUILD_TLS=yes"),
+        sni_since: None,
+        host_name_check: None,
+        setting: "--tls, with --sni HOST and --cacert FILE",
+    },
+];
+
+/// What the library with this name needs; `None`: it is not in the table.
+pub fn advice(name: &str) -> Option<Advice> {
+    let name = name.to_ascii_lowercase();
+    // redis-py(celery_v5), go-redis(,go1.22)
+    let base = name.split('(').next().unwrap_or(&name).trim_end();
+    let entry = TABLE.iter().find(|entry| entry.names.contains(&base))?;
+    Some(Advice {
+        library: entry.library.into(),
+        tls_since: entry.tls_since.map(Into::into),
+        sni_since: entry.sni_since.map(Into::into),
+        host_name_check: entry.host_name_check.map(Into::into),
+        setting: entry.setting.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_is_found_by_the_name_that_it_gives_itself() {
+        for (name, library) in [
+            ("redis-py", "redis-py"),
+            ("redis-py(celery_v5.4)", "redis-py"),
+            ("go-redis(,go1.22.1)", "go-redis"),
+            ("ioredis", "ioredis"),
+            ("Lettuce", "Lettuce"),
+            ("SE.Redis", "StackExchange.Redis"),
+            ("NRedisStack(SE.Redis-v2.6.122;.NET-6.2.18)", "StackExchange.Redis"),
+            (NODE, "ioredis or node_redis"),
+        ] {
+            assert_eq!(advice(name).map(|advice| advice.library), Some(library.into()), "{name}");
+        }
+        assert_eq!(advice("my-own-client"), None);
+        assert_eq!(advice(""), None);
+    }
+
+    #[test]
+    fn every_name_is_in_lower_case_and_in_one_entry() {
+        let mut names: Vec<&str> = TABLE.iter().flat_map(|entry| entry.names).copied().collect();
+        assert!(names.iter().all(|name| *name == name.to_ascii_lowercase() && !name.contains('(')));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,286 @@
+//! Who was seen on the bridge, session after session: added up, bounded, and fit for a file.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::moment::Moment;
+use super::session::{Library, Session};
+use super::text::clean;
+
+/// More clients than this are not remembered at once.
+pub const MOST: usize = 1000;
+
+/// What makes clients the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Who {
+    pub(super) route: Arc<str>,
+    pub(super) process: Option<Box<str>>,
+    pub(super) uid: Option<u32>,
+    pub(super) container: Option<Box<str>>,
+    pub(super) library: Option<Library>,
+    pub(super) client_name: Option<Box<str>>,
+    pub(super) own_tls: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    first: Moment,
+    last: Moment,
+    sessions: u64,
+    active: u64,
+    commands: u64,
+}
+
+/// A client, over all of its sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// The route that it uses.
+    pub route: Box<str>,
+    /// Its command's name; `None`: not known.
+    pub process: Option<Box<str>>,
+    /// Whose process it is.
+    pub uid: Option<u32>,
+    /// The container that it runs in.
+    pub container: Option<Box<str>>,
+    /// The library that it uses; `None`: not known.
+    pub library: Option<Library>,
+    /// The name that it gives its connections.
+    pub client_name: Option<Box<str>>,
+    /// It speaks TLS itself, and is passed through.
+    pub own_tls: bool,
+    /// When its first session began.
+    pub first_seen: Moment,
+    /// When its last session ended; if one is active, when something last passed.
+    pub last_seen: Moment,
+    /// Its sessions, the active ones included.
+    pub sessions: u64,
+    /// Those that are active now.
+    #[serde(default)]
+    pub active: u64,
+    /// Commands over all sessions.
+    pub commands: u64,
+}
+
+/// All clients that are remembered, for a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// Latest seen first.
+    pub clients: Vec<Client>,
+    /// How many had to be forgotten: there were more than are remembered.
+    pub forgotten: u64,
+}
+
+/// The clients of sessions that are over.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    clients: HashMap<Who, Seen>,
+    forgotten: u64,
+}
+
+impl Memory {
+    /// A session is over.
+    pub(super) fn ended(&mut self, session: &Session, now: Moment) {
+        self.add(session.who(), Seen { last: now, active: 0, ..Seen::of(session) });
+        self.shrink();
+    }
+
+    /// With sessions that are not over, as if there were room for all of them.
+    pub(super) fn with_live(mut self, live: &[Arc<Session>]) -> Self {
+        for session in live {
+            self.add(session.who(), Seen::of(session));
+        }
+        self
+    }
+
+    /// Takes over what an earlier run remembered.
+    pub(super) fn restore(&mut self, history: History) {
+        self.forgotten = self.forgotten.saturating_add(history.forgotten);
+        for client in history.clients {
+            let (who, seen) = client.into_parts();
+            self.add(who, seen);
+        }
+        self.shrink();
+    }
+
+    /// The clients, latest seen first, at most so many.
+    pub(super) fn into_history(self, most: usize) -> History {
+        let mut clients: Vec<Client> =
+            self.clients.into_iter().map(|(who, seen)| Client::new(who, seen)).collect();
+        // In full, so that the order of equals is the same each time.
+        clients.sort_by(|a, b| {
+            let key = |client: &Client| (client.active > 0, client.last_seen, client.sessions);
+            key(b).cmp(&key(a)).then_with(|| names(a).cmp(&names(b)))
+        });
+        clients.truncate(most);
+        History { clients, forgotten: self.forgotten }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    fn add(&mut self, who: Who, seen: Seen) {
+        self.clients.entry(who).and_modify(|known| known.add(seen)).or_insert(seen);
+    }
+
+    /// The oldest gone goes first.
+    fn shrink(&mut self) {
+        while self.clients.len() > MOST {
+            let oldest = self.clients.iter().min_by_key(|(_, seen)| seen.last).map(|(who, _)| who.clone());
+            let Some(oldest) = oldest else { break };
+            self.clients.remove(&oldest);
+            self.forgotten = self.forgotten.saturating_add(1);
+        }
+    }
+}
+
+impl Seen {
+    fn of(session: &Session) -> Self {
+        let commands = session.counts().commands;
+        Self { first: session.since, last: session.last(), sessions: 1, active: 1, commands }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        // A file may say anything.
+        self.sessions = self.sessions.saturating_add(other.sessions);
+        self.active += other.active;
+        self.commands = self.commands.saturating_add(other.commands);
+    }
+}
+
+/// What equals are sorted by.
+fn names(client: &Client) -> impl Ord + '_ {
+    let library = client.library.as_ref().map(|library| (&library.name, &library.version, library.guessed));
+    let Client { route, process, uid, container, client_name, own_tls, .. } = client;
+    (route, process, uid, container, library, client_name, own_tls)
+}
+
+impl Client {
+    fn new(who: Who, seen: Seen) -> Self {
+        Self {
+            route: who.route.as_ref().into(),
+            process: who.process,
+            uid: who.uid,
+            container: who.container,
+            library: who.library,
+            client_name: who.client_name,
+            own_tls: who.own_tls,
+            first_seen: seen.first,
+            last_seen: seen.last,
+            sessions: seen.sessions,
+            active: seen.active,
+            commands: seen.commands,
+        }
+    }
+
+    /// Somebody may have written the file by hand: names are made safe again, and nobody is active.
+    fn into_parts(self) -> (Who, Seen) {
+        let text = |text: Option<Box<str>>| text.and_then(|text| clean(text.as_bytes()));
+        let library = self.library.and_then(|library| {
+            let name = text(Some(library.name))?;
+            Some(Library { name, version: text(library.version), guessed: library.guessed })
+        });
+        let who = Who {
+            route: self.route.into(),
+            process: text(self.process),
+            uid: self.uid,
+            container: text(self.container),
+            library,
+            client_name: text(self.client_name),
+            own_tls: self.own_tls,
+        };
+        let seen = Seen {
+            first: self.first_seen,
+            last: self.last_seen,
+            sessions: self.sessions,
+            active: 0,
+            commands: self.commands,
+        };
+        (who, seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::session::Peer;
+
+    fn session(number: u64, name: &str, since: u64) -> Session {
+        let peer = Peer::Unix { pid: None, uid: Some(33) };
+        let session = Session::new(number, "r".into(), peer, Moment(since));
+        session.named(name.as_bytes());
+        session
+    }
+
+    #[test]
+    fn sessions_of_one_client_add_up_from_its_first_to_its_last() {
+        let mut memory = Memory::default();
+        for (number, since, end) in [(1, 10, 20), (2, 5, 12), (3, 30, 31)] {
+            let session = session(number, "app", since);
+            session.sent(10, 2, since);
+            memory.ended(&session, Moment(end));
+        }
+        let live = session(4, "app", 40);
+        live.sent(10, 1, 50);
+        let live = [live, session(5, "other", 1)].map(Arc::new);
+        let history = memory.with_live(&live).into_history(10);
+        assert_eq!(history.clients.len(), 2);
+        let app = &history.clients[0];
+        assert_eq!(app.client_name.as_deref(), Some("app"));
+        assert_eq!((app.first_seen, app.last_seen), (Moment(5), Moment(50)));
+        assert_eq!((app.sessions, app.active, app.commands), (4, 1, 7));
+    }
+
+    #[test]
+    fn of_too_many_clients_the_oldest_gone_is_forgotten_and_counted() {
+        let mut memory = Memory::default();
+        for n in 0..MOST as u64 + 10 {
+            memory.ended(&session(n, &format!("c{n}"), n), Moment(n));
+        }
+        let history = memory.into_history(usize::MAX);
+        assert_eq!((history.clients.len(), history.forgotten), (MOST, 10));
+        assert!(history.clients.iter().all(|client| client.last_seen >= Moment(10)));
+    }
+
+    #[test]
+    fn a_history_survives_a_file_and_goes_on_from_there() {
+        let mut memory = Memory::default();
+        let first = session(1, "app", 10);
+        first.looks_like("redis-cli");
+        memory.ended(&first, Moment(20));
+        let saved = serde_json::to_string(&memory.clone().into_history(MOST)).unwrap();
+        let mut next = Memory::default();
+        next.restore(serde_json::from_str(&saved).unwrap());
+        let again = session(1, "app", 100);
+        again.looks_like("redis-cli");
+        next.ended(&again, Moment(110));
+        let history = next.into_history(MOST);
+        assert_eq!(history.clients.len(), 1);
+        let app = &history.clients[0];
+        assert_eq!((app.first_seen, app.last_seen, app.sessions), (Moment(10), Moment(110), 2));
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_is_an_error_and_a_forged_one_is_harmless() {
+        for text in ["", "{", "[]", "{}", "null", "{\"clients\":[{}],\"forgotten\":0}", "{\"version\":1}"] {
+            assert!(serde_json::from_str::<History>(text).is_err(), "{text}");
+        }
+        let forged = r#"{"forgotten":18446744073709551615,"clients":[{"route":"r","process":"a\u001b[2J","uid":null,
+            "container":null,"library":{"name":"\u0007","version":null,"guessed":true},"client_name":null,"own_tls":false,
+            "first_seen":"2030-01-01T00:00:00Z","last_seen":"1999-01-01T00:00:00Z","sessions":18446744073709551615,
+            "active":9,"commands":18446744073709551615}]}"#;
+        let mut memory = Memory::default();
+        memory.restore(serde_json::from_str(forged).unwrap());
+        memory.restore(serde_json::from_str(forged).unwrap());
+        let history = memory.into_history(10);
+        assert_eq!(history.forgotten, u64::MAX);
+        let client = &history.clients[0];
+        assert_eq!(client.process.as_deref(), Some("a?[2J"));
+        assert_eq!((client.active, client.sessions), (0, u64::MAX));
+    }
+}

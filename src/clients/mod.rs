@@ -1,0 +1,285 @@
+//! The inventory: who is on the bridge now, who was, and what each needs to leave it.
+//!
+//! A session is entered when it begins and leaves a note when it ends; in between its own task writes what it learns
+//! ([`Session`]). Whoever asks pays for the answer: processes are looked up in `/proc` when somebody wants to see them,
+//! and now and then for those that nobody has asked about. What a client's bytes mean is `session`'s business.
+
+mod advice;
+mod container;
+mod guess;
+mod history;
+mod moment;
+mod process;
+mod report;
+mod session;
+mod text;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use self::advice::{Advice, advice};
+pub use self::guess::Guess;
+use self::history::Memory;
+pub use self::history::{Client, History, MOST};
+pub use self::moment::Moment;
+pub use self::process::Process;
+pub use self::report::{Report, SessionReport, UpstreamReport};
+use self::session::Lookup;
+pub use self::session::{Counts, Library, Peer, Session, Upstream};
+
+/// `/proc` is read at most once in this time, whoever asks.
+const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
+
+/// And for at most this part of the time, where there is much to read.
+const LOOKUP_SHARE: u32 = 50;
+
+/// Every session of every route.
+#[derive(Default)]
+pub struct Inventory {
+    numbers: AtomicU64,
+    /// Unix time, set by [`tick`](Self::tick): sessions read it instead of the system's clock.
+    clock: AtomicU64,
+    live: Mutex<BTreeMap<u64, Arc<Session>>>,
+    past: Mutex<Past>,
+    /// `/proc` may be read again from then on; `None`: at once.
+    next_lookup: Mutex<Option<Instant>>,
+}
+
+/// Sessions that are over.
+#[derive(Default)]
+struct Past {
+    memory: Memory,
+    routes: HashMap<Arc<str>, Totals>,
+}
+
+/// A route's sessions over all of this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Sessions now.
+    pub active: u64,
+    /// Sessions, the active ones included.
+    pub sessions: u64,
+    /// What passed.
+    pub counts: Counts,
+}
+
+impl Totals {
+    fn add(&mut self, session: &Session) {
+        self.sessions += 1;
+        self.counts.add(session.counts());
+    }
+}
+
+impl Inventory {
+    /// Nobody is here.
+    pub fn new() -> Arc<Self> {
+        let inventory = Self::default();
+        inventory.tick();
+        Arc::new(inventory)
+    }
+
+    /// Sets the clock that sessions read. To be called each second.
+    pub fn tick(&self) {
+        self.clock.store(Moment::now().0, Ordering::Relaxed);
+    }
+
+    /// A session begins.
+    pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> Entry {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let session = Arc::new(Session::new(number, Arc::clone(route), peer, Moment(self.now())));
+        lock(&self.live).insert(number, Arc::clone(&session));
+        Entry { session, inventory: Arc::clone(self) }
+    }
+
+    /// A route's sessions.
+    pub fn totals(&self, route: &str) -> Totals {
+        let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();
+        for session in self.live().iter().filter(|session| &*session.route == route) {
+            totals.active += 1;
+            totals.add(session);
+        }
+        totals
+    }
+
+    /// All there is to tell; of sessions and of clients at most `limit` each.
+    pub fn report(&self, limit: usize) -> Report {
+        self.tick();
+        let now = Moment(self.now());
+        let live = self.live();
+        let memory = lock(&self.past).memory.clone().with_live(&live);
+        let clients_total = memory.len();
+        let History { clients, forgotten } = memory.into_history(limit);
+        Report {
+            sessions: live.iter().take(limit).map(|session| SessionReport::of(session, now)).collect(),
+            sessions_total: live.len(),
+            libraries: report::libraries(&clients),
+            clients,
+            clients_total,
+            clients_forgotten: forgotten,
+        }
+    }
+
+    /// Everybody who was seen, those that are here included, for a file.
+    pub fn history(&self) -> History {
+        let live = self.live();
+        let memory = lock(&self.past).memory.clone();
+        memory.with_live(&live).into_history(MOST)
+    }
+
+    /// Goes on from what an earlier run saw.
+    pub fn restore(&self, history: History) {
+        lock(&self.past).memory.restore(history);
+    }
+
+    /// Finds out which processes are at the other end of sessions of which that is not known. Reads `/proc`, and blocks
+    /// while it does; does nothing where it was done a moment ago.
+    pub fn look_up(&self) {
+        // Held throughout: two at once would do the same work.
+        let mut next = lock(&self.next_lookup);
+        let began = Instant::now();
+        if next.is_some_and(|next| began < next) {
+            return;
+        }
+        let unknown: Vec<(Arc<Session>, Lookup)> = self
+            .live()
+            .into_iter()
+            .filter_map(|session| session.unknown_process().map(|lookup| (session, lookup)))
+            .collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let ends: Vec<_> = unknown
+            .iter()
+            .filter_map(|(_, lookup)| if let Lookup::Ends(ends) = lookup { Some(*ends) } else { None })
+            .collect();
+        let found = if ends.is_empty() { HashMap::new() } else { process::find(&ends) };
+        let mut by_pid: HashMap<u32, Arc<Process>> = HashMap::new();
+        for (session, lookup) in unknown {
+            let process = match lookup {
+                Lookup::Pid(pid, uid) => {
+                    Arc::clone(by_pid.entry(pid).or_insert_with(|| Arc::new(Process::of(pid, uid))))
+                }
+                // Not found once is not found again.
+                Lookup::Ends(ends) => found.get(&ends).cloned().unwrap_or_default(),
+            };
+            session.facts().process = Some(process);
+        }
+        *next = Some(Instant::now() + LOOKUP_PAUSE.max(began.elapsed() * LOOKUP_SHARE));
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    fn live(&self) -> Vec<Arc<Session>> {
+        lock(&self.live).values().cloned().collect()
+    }
+}
+
+/// A session's place in the inventory, for as long as it lasts.
+pub struct Entry {
+    session: Arc<Session>,
+    inventory: Arc<Inventory>,
+}
+
+impl Entry {
+    /// Its number, as in the log.
+    pub fn number(&self) -> u64 {
+        self.session.number
+    }
+
+    /// Bytes and commands went upstream.
+    #[inline]
+    pub fn sent(&self, bytes: usize, commands: u64) {
+        self.session.sent(bytes as u64, commands, self.inventory.now());
+    }
+
+    /// Bytes went to the client.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        self.session.received(bytes as u64, self.inventory.now());
+    }
+}
+
+impl Deref for Entry {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        lock(&self.inventory.live).remove(&self.session.number);
+        let mut past = lock(&self.inventory.past);
+        past.memory.ended(&self.session, Moment(self.inventory.now()));
+        past.routes.entry(Arc::clone(&self.session.route)).or_default().add(&self.session);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> Peer {
+        Peer::Unix { pid: Some(std::process::id()), uid: Some(0) }
+    }
+
+    #[test]
+    fn a_session_is_live_until_it_is_dropped_and_remembered_afterwards() {
+        let inventory = Inventory::new();
+        let route: Arc<str> = "r".into();
+        let first = inventory.enter(&route, peer());
+        let second = inventory.enter(&route, peer());
+        first.uses_library(b"redis-py");
+        first.sent(10, 2);
+        let report = inventory.report(1);
+        assert_eq!((report.sessions.len(), report.sessions_total), (1, 2));
+        assert_eq!((report.clients.len(), report.clients_total), (1, 2));
+        drop((first, second));
+        let report = inventory.report(10);
+        assert_eq!((report.sessions_total, report.clients_total), (0, 2));
+        assert_eq!(report.libraries.len(), 1);
+        let totals = inventory.totals("r");
+        assert_eq!((totals.active, totals.sessions, totals.counts.commands), (0, 2, 2));
+        assert_eq!(inventory.totals("other"), Totals::default());
+    }
+
+    #[test]
+    fn what_a_file_kept_and_what_is_live_are_one_history() {
+        let (before, after) = (Inventory::new(), Inventory::new());
+        let route: Arc<str> = "r".into();
+        let live = before.enter(&route, peer());
+        after.restore(before.history());
+        drop(live);
+        let _again = after.enter(&route, peer());
+        let history = after.history();
+        assert_eq!(
+            (history.clients.len(), history.clients[0].sessions, history.clients[0].active),
+            (1, 2, 1)
+        );
+    }
+
+    #[test]
+    fn a_process_is_looked_up_when_asked_and_not_over_and_over() {
+        let inventory = Inventory::new();
+        let route: Arc<str> = "r".into();
+        let first = inventory.enter(&route, peer());
+        let name = |session: &Session| session.who().process;
+        assert_eq!(name(&first), None);
+        inventory.look_up();
+        assert!(name(&first).is_some());
+        let second = inventory.enter(&route, peer());
+        inventory.look_up();
+        assert_eq!(name(&second), None, "a moment ago");
+    }
+}

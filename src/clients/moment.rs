@@ -1,0 +1,66 @@
+//! Points in time, to the second: numbers inside, dates in JSON.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A second, counted from 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(pub(super) u64);
+
+/// 9999-12-31T23:59:59Z: dates end here.
+const LAST: u64 = 253_402_300_799;
+
+impl Moment {
+    /// The present one.
+    pub fn now() -> Self {
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
+    }
+
+    /// Seconds since `earlier`; 0 where it is not earlier: clocks are set.
+    pub fn seconds_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = UNIX_EPOCH + Duration::from_secs(self.0.min(LAST));
+        humantime::format_rfc3339_seconds(time).fmt(f)
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = humantime::parse_rfc3339(&text)
+            .map_err(|_| D::Error::custom("expected a date such as 2026-01-31T12:00:00Z"))?;
+        let since = time.duration_since(UNIX_EPOCH).map_err(|_| D::Error::custom("a date before 1970"))?;
+        Ok(Self(since.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_date_in_json_and_comes_back() {
+        let moment = Moment(1_700_000_000);
+        let json = serde_json::to_string(&moment).unwrap();
+        assert_eq!(json, "\"2023-11-14T22:13:20Z\"");
+        assert_eq!(serde_json::from_str::<Moment>(&json).unwrap(), moment);
+        assert!(serde_json::from_str::<Moment>("\"yesterday\"").is_err());
+        assert!(serde_json::from_str::<Moment>("5").is_err());
+        assert_eq!(Moment(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(Moment(5).seconds_since(Moment(9)), 0);
+    }
+}

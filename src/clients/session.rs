@@ -1,0 +1,335 @@
+//! The record of one live session. Its own task writes it; whoever asks reads it.
+//!
+//! Counters are plain atomics with a single writer, and the clock is the inventory's: a request costs a few stores. What
+//! changes rarely is behind a lock.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::history::Who;
+use super::moment::Moment;
+use super::process::{Ends, Process};
+use super::text::clean;
+
+/// Where a client comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP.
+    Tcp {
+        /// Its address.
+        client: SocketAddr,
+        /// The address that it connected to, where it is a process of this machine.
+        local: Option<SocketAddr>,
+    },
+    /// Over a Unix socket; what the kernel says of the process.
+    Unix {
+        /// Its number; `None`: it is in a process namespace that pontoon does not see.
+        pid: Option<u32>,
+        /// Whose it is.
+        uid: Option<u32>,
+    },
+}
+
+/// The upstream connection that a session has.
+pub struct Upstream {
+    /// As configured.
+    pub endpoint: Arc<dyn Display + Send + Sync>,
+    /// The address that answered.
+    pub address: SocketAddr,
+    /// Over TLS, or in plaintext.
+    pub tls: bool,
+    /// The TLS is the client's own.
+    pub passthrough: bool,
+    /// Dialled for this client, warm or reused.
+    pub origin: &'static str,
+}
+
+/// A library, as its user is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Library {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its version.
+    pub version: Option<Box<str>>,
+    /// Nobody said so: its commands look like it.
+    pub guessed: bool,
+}
+
+/// A live session.
+pub struct Session {
+    pub(super) number: u64,
+    pub(super) route: Arc<str>,
+    pub(super) peer: Peer,
+    pub(super) since: Moment,
+    last: AtomicU64,
+    commands: AtomicU64,
+    to_upstream: AtomicU64,
+    to_client: AtomicU64,
+    facts: Mutex<Facts>,
+}
+
+/// What is not counted.
+#[derive(Default)]
+pub(super) struct Facts {
+    /// `None`: not looked up.
+    pub(super) process: Option<Arc<Process>>,
+    pub(super) upstream: Option<Upstream>,
+    pub(super) database: u32,
+    pub(super) resp3: bool,
+    pub(super) client_name: Option<Box<str>>,
+    library: Option<Box<str>>,
+    version: Option<Box<str>>,
+    guess: Option<(&'static str, Option<Box<str>>)>,
+}
+
+impl Facts {
+    /// What the client said, else what it looks like.
+    pub(super) fn library(&self) -> Option<Library> {
+        match (&self.library, &self.guess) {
+            (Some(name), _) => {
+                Some(Library { name: name.clone(), version: self.version.clone(), guessed: false })
+            }
+            (None, Some((name, version))) => {
+                Some(Library { name: (*name).into(), version: version.clone(), guessed: true })
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(number: u64, route: Arc<str>, peer: Peer, since: Moment) -> Self {
+        Self {
+            number,
+            route,
+            peer,
+            since,
+            last: AtomicU64::new(since.0),
+            commands: AtomicU64::new(0),
+            to_upstream: AtomicU64::new(0),
+            to_client: AtomicU64::new(0),
+            facts: Mutex::default(),
+        }
+    }
+
+    /// Bytes and commands went upstream.
+    #[inline]
+    pub(super) fn sent(&self, bytes: u64, commands: u64, now: u64) {
+        add(&self.to_upstream, bytes);
+        add(&self.commands, commands);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Bytes went to the client.
+    #[inline]
+    pub(super) fn received(&self, bytes: u64, now: u64) {
+        add(&self.to_client, bytes);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// It has an upstream connection.
+    pub fn connected(&self, upstream: Upstream) {
+        self.facts().upstream = Some(upstream);
+    }
+
+    /// The client has chosen another database.
+    pub fn selected(&self, database: u32) {
+        self.facts().database = database;
+    }
+
+    /// The protocol version has changed.
+    pub fn speaks(&self, resp3: bool) {
+        self.facts().resp3 = resp3;
+    }
+
+    /// The client has given its connection a name; an empty one takes it away.
+    pub fn named(&self, name: &[u8]) {
+        let name = clean(name);
+        let mut facts = self.facts();
+        if let Some(version) = name.as_deref().and_then(stack_exchange) {
+            facts.guess = Some(("SE.Redis", (!version.is_empty()).then(|| version.into())));
+        }
+        facts.client_name = name;
+    }
+
+    /// The client said which library it is.
+    pub fn uses_library(&self, name: &[u8]) {
+        self.facts().library = clean(name);
+    }
+
+    /// The client said which version of it.
+    pub fn uses_version(&self, version: &[u8]) {
+        self.facts().version = clean(version);
+    }
+
+    /// The client behaves as this library does.
+    pub fn looks_like(&self, library: &'static str) {
+        self.facts().guess = Some((library, None));
+    }
+
+    /// The client sent RESET: database, protocol and name are as at the beginning.
+    pub fn reset(&self) {
+        let mut facts = self.facts();
+        facts.database = 0;
+        facts.resp3 = false;
+        facts.client_name = None;
+    }
+
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn last(&self) -> Moment {
+        Moment(self.last.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            commands: self.commands.load(Ordering::Relaxed),
+            bytes_to_upstream: self.to_upstream.load(Ordering::Relaxed),
+            bytes_to_client: self.to_client.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The process, as far as it is known without looking it up.
+    pub(super) fn process(&self, facts: &Facts) -> Option<Arc<Process>> {
+        if let Some(process) = &facts.process {
+            return Some(Arc::clone(process));
+        }
+        match self.peer {
+            Peer::Unix { pid, uid } => Some(Arc::new(Process { pid, uid, ..Process::default() })),
+            Peer::Tcp { .. } => None,
+        }
+    }
+
+    /// What it takes to look its process up; `None`: that was done, or nothing would be found.
+    pub(super) fn unknown_process(&self) -> Option<Lookup> {
+        if self.facts().process.is_some() {
+            return None;
+        }
+        match self.peer {
+            Peer::Unix { pid: Some(pid), uid } => Some(Lookup::Pid(pid, uid)),
+            Peer::Tcp { client, local: Some(local) } => Some(Lookup::Ends((client, local))),
+            _ => None,
+        }
+    }
+
+    /// What it counts as once it is over.
+    pub(super) fn who(&self) -> Who {
+        let facts = self.facts();
+        let process = self.process(&facts);
+        let process = process.as_deref();
+        let library = facts.library();
+        Who {
+            route: Arc::clone(&self.route),
+            process: process.and_then(|process| process.name.clone()),
+            uid: process.and_then(|process| process.uid),
+            container: process.and_then(|process| process.container.clone()),
+            library,
+            client_name: facts.client_name.clone(),
+            own_tls: facts.upstream.as_ref().is_some_and(|upstream| upstream.passthrough),
+        }
+    }
+}
+
+/// How a process is looked up.
+pub(super) enum Lookup {
+    Pid(u32, Option<u32>),
+    Ends(Ends),
+}
+
+/// What passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Commands sent upstream.
+    pub commands: u64,
+    /// In plaintext.
+    pub bytes_to_upstream: u64,
+    /// In plaintext.
+    pub bytes_to_client: u64,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, other: Self) {
+        self.commands += other.commands;
+        self.bytes_to_upstream += other.bytes_to_upstream;
+        self.bytes_to_client += other.bytes_to_client;
+    }
+}
+
+/// Only the session's own task writes: no need for a locked instruction.
+#[inline]
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+/// The version in the name that StackExchange.Redis gives its connections where nobody chose another:
+/// `HOST(SE.Redis-v2.6.122.38350)`. Empty: a long name was cut within it. `None`: no such name.
+fn stack_exchange(name: &str) -> Option<&str> {
+    let (_, version) = name.split_once("(SE.Redis-v")?;
+    Some(version.strip_suffix(')').unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        let peer = Peer::Unix { pid: None, uid: Some(33) };
+        Session::new(1, "r".into(), peer, Moment(10))
+    }
+
+    fn library(session: &Session) -> Option<(String, Option<String>, bool)> {
+        let library = session.facts().library()?;
+        Some((library.name.into(), library.version.map(Into::into), library.guessed))
+    }
+
+    #[test]
+    fn what_a_client_says_beats_what_it_looks_like() {
+        let session = session();
+        assert_eq!(library(&session), None);
+        session.looks_like("go-redis");
+        assert_eq!(library(&session), Some(("go-redis".into(), None, true)));
+        session.uses_version(b"9.1");
+        assert_eq!(library(&session), Some(("go-redis".into(), None, true)), "a version of what?");
+        session.uses_library(b"go-redis(,go1.22)");
+        assert_eq!(library(&session), Some(("go-redis(,go1.22)".into(), Some("9.1".into()), false)));
+    }
+
+    #[test]
+    fn stack_exchange_redis_is_known_by_the_name_that_it_gives_its_connections() {
+        let session = session();
+        session.named(b"cart-0(SE.Redis-v2.6.122.38350)");
+        assert_eq!(library(&session), Some(("SE.Redis".into(), Some("2.6.122.38350".into()), true)));
+        session.named(b"cart-0(SE.Redis-v2.6.1");
+        assert_eq!(library(&session), Some(("SE.Redis".into(), None, true)));
+    }
+
+    #[test]
+    fn reset_takes_back_what_the_server_takes_back() {
+        let session = session();
+        session.selected(3);
+        session.speaks(true);
+        session.named(b"name");
+        session.uses_library(b"lib");
+        session.reset();
+        let facts = session.facts();
+        assert_eq!((facts.database, facts.resp3, &facts.client_name), (0, false, &None));
+        assert_eq!(facts.library().unwrap().name.as_ref(), "lib");
+    }
+
+    #[test]
+    fn what_passes_is_counted_with_the_time_of_the_last() {
+        let session = session();
+        assert_eq!(session.last(), Moment(10));
+        session.sent(100, 2, 11);
+        session.sent(1, 1, 12);
+        session.received(7, 13);
+        let counts = Counts { commands: 3, bytes_to_upstream: 101, bytes_to_client: 7 };
+        assert_eq!((session.counts(), session.last()), (counts, Moment(13)));
+    }
+}
