@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Readiness};
+use crate::clients::Inventory;
 use crate::config::{Config, Route};
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, ListenAddr};
@@ -28,6 +30,9 @@ use crate::workers::Workers;
 
 /// How often each route's upstream is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// So many seconds apart, the processes of clients are looked up that nobody has asked about.
+const LOOK_UP: u64 = 5;
 
 /// What is still running this long after the cut is abandoned.
 const ABANDON: Duration = Duration::from_secs(2);
@@ -119,12 +124,20 @@ impl App {
         let readiness = Arc::new(Readiness::new(self.routes.iter().map(|bound| bound.route.name.clone())));
         let tasks = TaskTracker::new();
         let admin_stop = CancellationToken::new();
+        let inventory = Inventory::new();
         self.announce();
         if let Some(admin) = self.admin {
             info!(address = %admin.local_addr(), "admin listening");
-            tasks.spawn(admin.run(Arc::clone(&readiness), self.metrics.clone(), admin_stop.clone()));
+            let shared = admin::Shared {
+                readiness: Arc::clone(&readiness),
+                metrics: self.metrics.clone(),
+                inventory: Arc::clone(&inventory),
+                routes: self.routes.iter().map(BoundRoute::describe).collect(),
+            };
+            tasks.spawn(admin.run(shared, admin_stop.clone()));
         }
         tasks.spawn(upkeep(self.metrics, drain.clone()));
+        tasks.spawn(keep_inventory(Arc::clone(&inventory), drain.clone()));
         let workers = Arc::new(self.workers);
         let listening = TaskTracker::new();
         for bound in self.routes {
@@ -152,7 +165,7 @@ impl App {
                     drain.clone(),
                 ));
             }
-            bound.listen(&listening, &workers, drain);
+            bound.listen(&listening, &workers, &inventory, drain);
         }
         info!(version = env!("CARGO_PKG_VERSION"), "started");
 
@@ -238,13 +251,29 @@ impl BoundRoute {
         Ok(Self { route, listeners, tls, metrics, upstream })
     }
 
-    fn listen(self, listening: &TaskTracker, workers: &Arc<Workers>, drain: &Drain) {
+    /// As `/routes` tells it.
+    fn describe(&self) -> admin::Route {
+        admin::Route {
+            name: self.route.name.as_str().into(),
+            listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
+            upstreams: self.route.upstream.endpoints.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn listen(
+        self,
+        listening: &TaskTracker,
+        workers: &Arc<Workers>,
+        inventory: &Arc<Inventory>,
+        drain: &Drain,
+    ) {
         let clients = Clients::new(self.route.listener.max_clients);
         let context = Arc::new(session::Context {
-            route: self.route.name,
+            route: self.route.name.into(),
             upstream: self.upstream,
             settings: self.route.session,
             metrics: self.metrics,
+            inventory: Arc::clone(inventory),
             drain: drain.clone(),
             throttle: Throttle::default(),
         });
@@ -256,7 +285,7 @@ impl BoundRoute {
                 let listener = match listener.try_clone() {
                     Ok(listener) => listener,
                     Err(error) => {
-                        error!(route = context.route, %error, "a thread has no listener: others accept for it");
+                        error!(route = &*context.route, %error, "a thread has no listener: others accept for it");
                         continue;
                     }
                 };
@@ -275,7 +304,7 @@ async fn accept(listener: Listener, clients: Clients, context: Arc<session::Cont
             session::refuse_at_limit(client).await;
         }),
     };
-    let (route, metrics) = (&context.route, &context.metrics);
+    let (route, metrics) = (&*context.route, &context.metrics);
     if let Err(error) = listener.run(route, &clients, &context.drain, metrics, hand_on).await {
         error!(route, %error, "the listener failed and accepts no more clients");
     }
@@ -352,6 +381,25 @@ async fn upkeep(metrics: PrometheusHandle, drain: Drain) {
     }
 }
 
+/// Sets the inventory's clock, and finds out now and then whose the sessions are that nobody has asked about.
+async fn keep_inventory(inventory: Arc<Inventory>, drain: Drain) {
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let draining = drain.started();
+    tokio::pin!(draining);
+    for second in 0_u64.. {
+        tokio::select! {
+            _ = seconds.tick() => inventory.tick(),
+            () = &mut draining => return,
+        }
+        if second % LOOK_UP == 0 {
+            let inventory = Arc::clone(&inventory);
+            // Reads /proc, which takes its time: not on an event loop.
+            let _ = spawn_blocking(move || inventory.look_up()).await;
+        }
+    }
+}
+
 /// Takes over renewed certificates; keeps what works where the new ones don't.
 async fn reload_tls(
     route: String,
@@ -384,5 +432,35 @@ async fn reload_tls(
                 failing = true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::Peer;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_process_of_a_client_is_found_out_though_nobody_asks() {
+        let (inventory, drain) = (Inventory::new(), Drain::new());
+        let keeping = keep_inventory(Arc::clone(&inventory), drain.clone());
+        tokio::pin!(keeping);
+        let mut pass = async || {
+            tokio::select! {
+                () = &mut keeping => panic!("it goes on"),
+                () = sleep(Duration::from_secs(1)) => {}
+            }
+        };
+        pass().await;
+        let peer = Peer::Unix { pid: Some(std::process::id()), uid: None };
+        let entry = inventory.enter(&"route".into(), peer);
+        let known = || inventory.history().clients[0].process.is_some();
+        assert!(!known());
+        while !known() {
+            pass().await;
+        }
+        drop(entry);
+        drain.start();
+        keeping.await;
     }
 }

@@ -191,6 +191,8 @@ fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands()
         eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
         eventually("those that can be moved are", || in_plaintext(&pontoon) == left);
         assert_eq!(pontoon.metric("pontoon_sessions_upgraded_total", ""), 3 - left);
+        let shown = pontoon.get("/clients").1;
+        assert_eq!(shown.matches("\"tls\":true").count() as u64, 3 - left, "{shown}");
         let bytes = dual.plaintext_bytes();
         plain.expect(&["INCR", "n"], ":101\r\n");
         assert_eq!(dual.plaintext_bytes() == bytes, upgrade == "drain");

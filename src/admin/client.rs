@@ -4,17 +4,31 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::{Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-/// One answer must come in this time.
-const ANSWER: Duration = Duration::from_secs(2);
+/// What is ready says so in this time.
+const READY: Duration = Duration::from_secs(2);
+
+/// What takes some work is told in this time.
+const FETCH: Duration = Duration::from_secs(10);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A longer answer is none of a pontoon's.
+const LONGEST: usize = 64 * 1024 * 1024;
+
+/// A pontoon could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from {address}: {problem}: is pontoon running, and is that its --admin address?")]
+pub struct NoAnswer {
+    address: SocketAddr,
+    problem: String,
+}
 
 /// Why a pontoon is not ready.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +42,8 @@ pub enum NotReady {
         reasons: String,
     },
     /// It could not be asked.
-    #[error("no answer from {address}: {problem}: is pontoon running, and is that its --admin address?")]
-    NoAnswer {
-        /// Who.
-        address: SocketAddr,
-        /// What happened instead.
-        problem: String,
-    },
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
 }
 
 /// Asks the pontoon at `address` whether it is ready, again and again until it is or `wait` is over.
@@ -49,19 +58,38 @@ pub async fn ready(address: SocketAddr, wait: Duration) -> Result<(), NotReady> 
     }
 }
 
+/// What the pontoon at `address` tells under `path`.
+pub async fn fetch(address: SocketAddr, path: &str) -> Result<String, NoAnswer> {
+    match get_within(FETCH, address, path).await? {
+        (StatusCode::OK, body) => Ok(body),
+        (other, _) => Err(unexpected(address, other)),
+    }
+}
+
 async fn ask(address: SocketAddr) -> Result<(), NotReady> {
-    let no_answer = |problem: String| NotReady::NoAnswer { address, problem };
-    let (status, body) = timeout(ANSWER, get(address, "/readyz"))
-        .await
-        .map_err(|_| no_answer(format!("nothing within {} s", ANSWER.as_secs())))?
-        .map_err(|error| no_answer(error.to_string()))?;
-    match status {
-        StatusCode::OK => Ok(()),
-        StatusCode::SERVICE_UNAVAILABLE => {
+    match get_within(READY, address, "/readyz").await? {
+        (StatusCode::OK, _) => Ok(()),
+        (StatusCode::SERVICE_UNAVAILABLE, body) => {
             Err(NotReady::Said { address, reasons: body.trim_end().replace('\n', "; ") })
         }
-        other => Err(no_answer(format!("HTTP {other}, which no pontoon says"))),
+        (other, _) => Err(unexpected(address, other).into()),
     }
+}
+
+fn unexpected(address: SocketAddr, status: StatusCode) -> NoAnswer {
+    NoAnswer { address, problem: format!("HTTP {status}, which no pontoon says here") }
+}
+
+async fn get_within(
+    time: Duration,
+    address: SocketAddr,
+    path: &str,
+) -> Result<(StatusCode, String), NoAnswer> {
+    let no_answer = |problem: String| NoAnswer { address, problem };
+    timeout(time, get(address, path))
+        .await
+        .map_err(|_| no_answer(format!("nothing within {} s", time.as_secs())))?
+        .map_err(|error| no_answer(error.to_string()))
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -73,7 +101,7 @@ async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, String), Bo
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await?.to_bytes();
         Ok::<_, BoxError>((status, String::from_utf8_lossy(&body).into_owned()))
     };
     tokio::pin!(connection);

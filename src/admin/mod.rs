@@ -1,7 +1,8 @@
-//! The admin server: liveness, readiness, metrics. Liveness never depends on the upstream: a Redis outage must not
+//! The admin server: liveness, readiness, metrics, inventory. Liveness never depends on the upstream: a Redis outage must not
 //! restart the pod.
 
 pub mod client;
+mod inventory;
 mod readiness;
 
 use std::convert::Infallible;
@@ -23,7 +24,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::inventory::{Route, RouteReport};
 pub use self::readiness::Readiness;
+use crate::clients::Inventory;
 use crate::metrics::PrometheusHandle;
 
 /// Requests in hand, at most: probes and scrapers are few.
@@ -47,10 +50,17 @@ pub struct Admin {
     address: SocketAddr,
 }
 
+/// What it tells of.
 #[derive(Clone)]
-struct Shared {
-    readiness: Arc<Readiness>,
-    metrics: PrometheusHandle,
+pub struct Shared {
+    /// Whether clients are welcome.
+    pub readiness: Arc<Readiness>,
+    /// All metrics.
+    pub metrics: PrometheusHandle,
+    /// All sessions.
+    pub inventory: Arc<Inventory>,
+    /// All routes.
+    pub routes: Arc<[Route]>,
 }
 
 impl Admin {
@@ -71,8 +81,8 @@ impl Admin {
     }
 
     /// Serves until `stop`.
-    pub async fn run(self, readiness: Arc<Readiness>, metrics: PrometheusHandle, stop: CancellationToken) {
-        let service = router(Shared { readiness, metrics });
+    pub async fn run(self, shared: Shared, stop: CancellationToken) {
+        let service = router(shared);
         let Ok(socket) = tokio::net::TcpListener::from_std(self.socket) else { return };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let connections = TaskTracker::new();
@@ -116,7 +126,11 @@ fn router(shared: Shared) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found; there are /livez, /readyz, /metrics\n") })
+        .route("/routes", get(inventory::routes))
+        .route("/clients", get(inventory::clients))
+        .fallback(|| async {
+            (StatusCode::NOT_FOUND, "not found; there are /livez, /readyz, /metrics, /routes, /clients\n")
+        })
         .with_state(shared)
 }
 

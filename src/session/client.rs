@@ -12,35 +12,46 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::clients::Peer;
 use crate::workers;
 
 /// An accepted client, still bound to the event loop of the thread that accepted it.
 #[derive(Debug)]
 pub struct Accepted {
     stream: ClientStream,
-    /// It is on another machine.
-    remote: bool,
+    peer: Peer,
     worker: Option<usize>,
 }
 
 impl Accepted {
     /// Over TCP, from that address, accepted by this thread.
-    pub fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self {
-            stream: ClientStream::Tcp(stream),
-            remote: !peer.ip().is_loopback(),
-            worker: workers::current(),
-        }
+    pub fn tcp(stream: TcpStream, client: SocketAddr) -> Self {
+        let local = stream.local_addr().ok();
+        let local = local.filter(|local| client.ip().is_loopback() || client.ip() == local.ip());
+        let peer = Peer::Tcp { client, local };
+        Self { stream: ClientStream::Tcp(stream), peer, worker: workers::current() }
     }
 
     /// Over a Unix socket, accepted by this thread.
     pub fn unix(stream: UnixStream) -> Self {
-        Self { stream: ClientStream::Unix(stream), remote: false, worker: workers::current() }
+        let credentials = stream.peer_cred().ok();
+        let pid = credentials.and_then(|credentials| credentials.pid());
+        let peer = Peer::Unix {
+            // 0: of a process that this namespace does not have.
+            pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
+            uid: credentials.map(|credentials| credentials.uid()),
+        };
+        Self { stream: ClientStream::Unix(stream), peer, worker: workers::current() }
+    }
+
+    /// Where it comes from.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer.clone()
     }
 
     /// Bound to the event loop of this thread.
     pub(super) fn into_stream(self) -> io::Result<ClientStream> {
-        if let (true, ClientStream::Tcp(stream)) = (self.remote, &self.stream) {
+        if let (Peer::Tcp { local: None, .. }, ClientStream::Tcp(stream)) = (&self.peer, &self.stream) {
             // A client on another machine may vanish without a word; Redis asks after the same time.
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));
             SockRef::from(stream).set_tcp_keepalive(&keepalive)?;

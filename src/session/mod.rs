@@ -1,6 +1,7 @@
 //! A session pairs one client with one upstream connection and relays between them, from the accepted socket to
 //! a named [`End`].
 
+mod about;
 mod client;
 mod farewell;
 mod low_water;
@@ -10,7 +11,6 @@ mod relay;
 mod scratch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 pub use self::client::{Accepted, ClientStream};
 pub use self::pending::Opaque;
 use self::relay::{Ended, Relay};
+use crate::clients::{Entry, Inventory};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
@@ -60,13 +61,15 @@ pub enum Upgrade {
 /// What all sessions of a route share.
 pub struct Context {
     /// The route's name.
-    pub route: String,
+    pub route: Arc<str>,
     /// The server side.
     pub upstream: Arc<Upstream>,
     /// How sessions behave.
     pub settings: Settings,
     /// What is counted.
     pub metrics: Arc<RouteMetrics>,
+    /// Where sessions are entered.
+    pub inventory: Arc<Inventory>,
     /// When to end.
     pub drain: Drain,
     /// One line a cause, not one a client.
@@ -112,19 +115,19 @@ impl End {
 
 /// Serves one client to its end, and gives up its `place` then.
 pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
-    static NUMBER: AtomicU64 = AtomicU64::new(1);
-    let session = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let entry = context.inventory.enter(&context.route, client.peer());
+    let (route, session) = (&*context.route, entry.number());
     let active = Held::new(&context.metrics.sessions_active);
     let (end, left) = match client.into_stream() {
-        Ok(client) => run(client, &context, session).await,
+        Ok(client) => run(client, &context, entry).await,
         Err(error) => {
-            debug!(route = context.route, session, %error, "client lost");
+            debug!(route, session, %error, "client lost");
             (End::ClientClosed, None)
         }
     };
     drop((active, place));
     context.metrics.session_ended(end.label());
-    debug!(route = context.route, session, end = end.label(), "session ended");
+    debug!(route, session, end = end.label(), "session ended");
     if let Some(left) = left {
         context.upstream.give_back(left).await;
     }
@@ -142,7 +145,8 @@ pub async fn refuse_at_limit(client: Accepted) {
 }
 
 /// The end, and the upstream connection if it is good for another client.
-async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Option<Left>) {
+async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Option<Left>) {
+    let (route, session) = (&*context.route, entry.number());
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     let brings_tls = match Box::pin(brings_tls(&client, context)).await {
         Ok(brings_tls) => brings_tls,
@@ -169,16 +173,16 @@ async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Opt
         }
         None => return (End::Drained, None),
     };
-    debug!(route = context.route, session, upstream = %upstream.endpoint, peer = %upstream.peer, brings_tls, "session started");
+    debug!(route, session, upstream = %upstream.endpoint, peer = %upstream.peer, brings_tls, "session started");
     let active = Held::new(&context.metrics.upstream_active);
     let in_plaintext = upstream.channel.is_none() && !brings_tls;
     let mut in_plaintext = in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext));
     let mut endpoint = Arc::clone(&upstream.endpoint);
     let mut relay = Box::new(if brings_tls {
         context.metrics.sessions_passthrough.increment(1);
-        Relay::passthrough(client, upstream, context)
+        Relay::passthrough(client, upstream, context, entry)
     } else {
-        Relay::new(client, upstream, context)
+        Relay::new(client, upstream, context, entry)
     });
     let ended = loop {
         match relay.run().await {
@@ -188,7 +192,7 @@ async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Opt
                     relay.move_to(upstream);
                     in_plaintext = None;
                     context.metrics.sessions_upgraded.increment(1);
-                    debug!(route = context.route, session, "session moved to TLS");
+                    debug!(route, session, "session moved to TLS");
                 }
             }
             ended => break ended,
@@ -203,7 +207,7 @@ async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Opt
             context.metrics.refused("tls");
             if let Some(suppressed) = context.throttle.allow("tls") {
                 warn!(
-                    route = context.route,
+                    route,
                     suppressed,
                     "client refused: it speaks TLS to a listener for plaintext. Set accept = \"any\" (--accept any) to \
                      pass its TLS through, or have it connect in plaintext"
@@ -222,7 +226,7 @@ async fn run(client: ClientStream, context: &Context, session: u64) -> (End, Opt
         }
         Ended::Upstream { unanswered, why } => {
             let end = if unanswered > 0 || why.is_some() { End::Failed } else { End::UpstreamClosed };
-            debug!(route = context.route, session, unanswered, why, "upstream connection ended");
+            debug!(route, session, unanswered, why, "upstream connection ended");
             if end == End::Failed {
                 context.upstream.distrust(&endpoint);
             }

@@ -61,6 +61,8 @@ impl Opaque {
 pub(super) struct Pending {
     runs: VecDeque<Run>,
     count: u64,
+    /// Requests that have their reply.
+    answered: u64,
     /// HELLO 3 was accepted: pushes are told from replies.
     resp3: bool,
     /// HELLO and RESET without a reply yet: until then the protocol version is not known.
@@ -90,6 +92,11 @@ impl Pending {
     /// Replies due.
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The number of the last request that has its reply. The one sent last is `count` further on.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
     }
 
     /// Whether the next reply may take for ever.
@@ -196,6 +203,7 @@ impl Pending {
         match (head, reply) {
             (Run::Plain(left), Reply::Error | Reply::Other) => {
                 self.count -= 1;
+                self.answered += 1;
                 *left -= 1;
                 if *left == 0 {
                     self.pop();
@@ -206,7 +214,7 @@ impl Pending {
             {
                 *left -= 1;
                 if *left == 0 {
-                    self.answered();
+                    self.run_answered();
                 }
             }
             (Run::Unsubscribe(kind, left), Reply::Push(Some(confirmed)))
@@ -214,7 +222,7 @@ impl Pending {
             {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
-                    self.answered();
+                    self.run_answered();
                 }
             }
             // Messages, invalidations: nobody asked, nobody waits.
@@ -224,19 +232,20 @@ impl Pending {
                     self.resp3 = version;
                 }
                 self.switches -= 1;
-                self.answered();
+                self.run_answered();
             }
             (Run::Reset, _) => {
                 self.resp3 = false;
                 self.switches -= 1;
-                self.answered();
+                self.run_answered();
             }
-            (Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..), _) => self.answered(),
+            (Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..), _) => self.run_answered(),
         }
     }
 
-    fn answered(&mut self) {
+    fn run_answered(&mut self) {
         self.count -= 1;
+        self.answered += 1;
         self.pop();
     }
 
@@ -281,7 +290,7 @@ mod tests {
         for left in (1..=1000).rev() {
             assert!(!pending.is_blocked());
             pending.reply(Reply::Other);
-            assert_eq!(pending.count(), left);
+            assert_eq!((pending.count(), pending.answered()), (left, 1001 - left));
         }
         assert!(pending.is_blocked());
         pending.reply(Reply::Error);

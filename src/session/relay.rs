@@ -14,12 +14,14 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::about::About;
 use super::client::ClientStream;
 use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
 use super::scratch::{self, READ, Scratch};
 use super::{Context as Route, Upgrade};
+use crate::clients::Entry;
 use crate::metrics::Relayed;
 use crate::resp::scanner::{Event, Reply, ReplyScanner, RequestScanner};
 use crate::tls::channel::Channel;
@@ -84,6 +86,7 @@ pub(super) struct Relay<'a> {
     upstream_ended: Option<Loss>,
     route: &'a Route,
     relayed: &'a Relayed,
+    about: About,
     /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
@@ -115,7 +118,12 @@ struct Idle {
 }
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(client: ClientStream, mut upstream: Connection, route: &'a Route) -> Self {
+    pub(super) fn new(
+        client: ClientStream,
+        mut upstream: Connection,
+        route: &'a Route,
+        entry: Entry,
+    ) -> Self {
         let idle = route.settings.idle_timeout.map(|timeout| Idle {
             timeout,
             last: Instant::now(),
@@ -138,6 +146,8 @@ impl<'a> Relay<'a> {
             }
             _ => None,
         };
+        let about = About::new(entry);
+        about.connected(&upstream, false);
         let mut relay = Self {
             client,
             upstream,
@@ -153,6 +163,7 @@ impl<'a> Relay<'a> {
             upstream_ended: None,
             route,
             relayed,
+            about,
             draining: Box::pin(route.drain.started()),
             moving,
             timers: Timers { idle, ..Timers::default() },
@@ -163,8 +174,14 @@ impl<'a> Relay<'a> {
     }
 
     /// For a client that brings its own TLS: nothing of what passes is looked at.
-    pub(super) fn passthrough(client: ClientStream, upstream: Connection, route: &'a Route) -> Self {
-        let mut relay = Self::new(client, upstream, route);
+    pub(super) fn passthrough(
+        client: ClientStream,
+        upstream: Connection,
+        route: &'a Route,
+        entry: Entry,
+    ) -> Self {
+        let mut relay = Self::new(client, upstream, route, entry);
+        relay.about.connected(&relay.upstream, true);
         relay.moving = None;
         relay.relayed = &route.metrics.relayed_through;
         relay.account(|pending, _| pending.become_opaque(Opaque::Encrypted));
@@ -197,6 +214,7 @@ impl<'a> Relay<'a> {
 
     /// Goes on with another connection, from [`Ended::Movable`].
     pub(super) fn move_to(&mut self, upstream: Connection) {
+        self.about.connected(&upstream, false);
         self.upstream = upstream;
         self.upstream_mark = LowWater::default();
         self.relayed = &self.route.metrics.relayed_over_tls;
@@ -389,6 +407,7 @@ impl<'a> Relay<'a> {
     /// the end of the request that had begun.
     fn note_requests(&mut self, bytes: &[u8]) -> usize {
         if !self.is_framed() {
+            self.about.sent(bytes.len(), 0);
             return bytes.len();
         }
         let draining = self.route.drain.is_draining();
@@ -402,6 +421,8 @@ impl<'a> Relay<'a> {
                 Event::Frame => {
                     count += 1;
                     self.account(|pending, requests| pending.request(requests.request()));
+                    self.about.request(&mut self.requests, &self.pending);
+                    self.replies.keep_status(self.about.waits());
                     if draining {
                         break;
                     }
@@ -418,10 +439,12 @@ impl<'a> Relay<'a> {
             }
         }
         self.route.metrics.requests.increment(count);
+        self.about.sent(passed, count);
         passed
     }
 
     fn note_replies(&mut self, bytes: &[u8]) {
+        self.about.received(bytes.len());
         let mut passed = 0;
         while passed < bytes.len() && self.is_framed() {
             let (n, event) = self.replies.next(&bytes[passed..]);
@@ -434,6 +457,10 @@ impl<'a> Relay<'a> {
                         self.route.upstream.distrust(&self.upstream.endpoint);
                     }
                     self.account(|pending, _| pending.reply(reply));
+                    if self.about.waits() {
+                        self.about.reply(&self.replies, &self.pending);
+                        self.replies.keep_status(self.about.waits());
+                    }
                 }
                 Event::Malformed => {
                     self.account(|pending, _| pending.become_opaque(Opaque::Malformed));

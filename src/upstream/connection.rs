@@ -84,7 +84,7 @@ impl Connection {
     }
 
     /// Where it comes from, as a metric label.
-    pub(super) fn origin(&self) -> &'static str {
+    pub fn origin(&self) -> &'static str {
         match self {
             Self { used: true, .. } => "reused",
             Self { warm: true, .. } => "warm",

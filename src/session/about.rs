@@ -1,0 +1,117 @@
+//! What a session tells the inventory of its client: what the client's own commands say, once the server has accepted
+//! them, and which library it looks like.
+
+use std::collections::VecDeque;
+
+use super::pending::Pending;
+use crate::clients::{self, Entry, Guess};
+use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner, Told};
+use crate::upstream::Connection;
+
+/// Of more requests whose reply is awaited only the latest count.
+const WAITING: usize = 64;
+
+pub(super) struct About {
+    entry: Entry,
+    /// Told by requests without a reply yet, each with the request's number.
+    waiting: VecDeque<(u64, Told)>,
+    guess: Guess,
+}
+
+impl About {
+    pub(super) fn new(entry: Entry) -> Self {
+        Self { entry, waiting: VecDeque::new(), guess: Guess::default() }
+    }
+
+    /// It has this upstream connection; `passthrough`: for the client's own TLS.
+    pub(super) fn connected(&self, upstream: &Connection, passthrough: bool) {
+        self.entry.connected(clients::Upstream {
+            endpoint: upstream.endpoint.clone(),
+            address: upstream.peer,
+            tls: passthrough || upstream.channel.is_some(),
+            passthrough,
+            origin: upstream.origin(),
+        });
+    }
+
+    /// Bytes and commands go upstream.
+    #[inline]
+    pub(super) fn sent(&self, bytes: usize, commands: u64) {
+        self.entry.sent(bytes, commands);
+    }
+
+    /// Bytes go to the client.
+    #[inline]
+    pub(super) fn received(&self, bytes: usize) {
+        self.entry.received(bytes);
+    }
+
+    /// A request was booked.
+    #[inline]
+    pub(super) fn request(&mut self, requests: &mut RequestScanner, pending: &Pending) {
+        if self.guess.goes_on()
+            && let Some((words, count)) = requests.beginning()
+            && let Some(library) = self.guess.look(words, count)
+        {
+            self.entry.looks_like(library);
+        }
+        if requests.tells()
+            && let Some(told) = requests.told()
+        {
+            self.hear(told, pending);
+        }
+    }
+
+    #[cold]
+    fn hear(&mut self, told: Told, pending: &Pending) {
+        match told {
+            // True whether the server knows CLIENT SETINFO or not.
+            Told::Library(name) => self.entry.uses_library(&name),
+            Told::Version(version) => self.entry.uses_version(&version),
+            _ if pending.opaque().is_some() => {}
+            told => {
+                if self.waiting.len() == WAITING {
+                    self.waiting.pop_front();
+                }
+                self.waiting.push_back((pending.answered() + pending.count(), told));
+            }
+        }
+    }
+
+    /// Whether a reply is awaited that decides something.
+    #[inline]
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// A reply was booked.
+    #[cold]
+    pub(super) fn reply(&mut self, replies: &ReplyScanner, pending: &Pending) {
+        if pending.opaque().is_some() {
+            self.waiting = VecDeque::new();
+            return;
+        }
+        if self.waiting.front().is_none_or(|(number, _)| *number > pending.answered()) {
+            return;
+        }
+        match self.waiting.pop_front() {
+            Some((_, Told::Hello { resp3, name })) if replies.reply() == Reply::Other => {
+                if let Some(resp3) = resp3 {
+                    self.entry.speaks(resp3);
+                }
+                if let Some(name) = name {
+                    self.entry.named(&name);
+                }
+            }
+            Some((_, Told::Reset)) if replies.reply() == Reply::Other => self.entry.reset(),
+            // Not +QUEUED: EXEC may fail.
+            Some((_, Told::Database(database))) if replies.is_ok() => self.entry.selected(database),
+            Some((_, Told::Name(name))) if replies.is_ok() => self.entry.named(&name),
+            _ => {}
+        }
+        if self.waiting.is_empty() {
+            // What a deep pipeline needed is not kept.
+            self.waiting = VecDeque::new();
+        }
+    }
+}
