@@ -1,6 +1,7 @@
 //! The command line: commands, flags, help.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,14 +101,7 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("health")
                 .about("Is the pontoon at --admin ready? For images without a shell, and for apps that must wait")
-                .arg(
-                    Arg::new("admin")
-                        .long("admin")
-                        .env("PONTOON_ADMIN")
-                        .value_name("ADDR")
-                        .default_value("127.0.0.1:9900")
-                        .help("Its admin address"),
-                )
+                .arg(admin())
                 .arg(
                     Arg::new("wait")
                         .long("wait")
@@ -115,6 +109,13 @@ pub fn command() -> Command {
                         .value_parser(|text: &str| humantime::parse_duration(text))
                         .help("Wait this long for it to become ready"),
                 )
+                .after_help(EXIT),
+        )
+        .subcommand(
+            Command::new("status")
+                .about("Who uses the pontoon at --admin, and what do they need to speak TLS themselves?")
+                .arg(admin())
+                .arg(switch("json", "Write JSON"))
                 .after_help(EXIT),
         )
         .subcommand(
@@ -162,6 +163,21 @@ fn credentials(matches: &ArgMatches) -> anyhow::Result<Option<Credentials>> {
     };
     let username = matches.get_one::<String>("auth-username").cloned();
     Ok(password.filter(|password| !password.is_empty()).map(|password| Credentials { username, password }))
+}
+
+/// Where a running pontoon is asked.
+fn admin() -> Arg {
+    Arg::new("admin")
+        .long("admin")
+        .env("PONTOON_ADMIN")
+        .value_name("ADDR")
+        .default_value("127.0.0.1:9900")
+        .help("Its admin address")
+}
+
+fn admin_address(matches: &ArgMatches) -> Result<SocketAddr, Usage> {
+    let text = matches.get_one::<String>("admin").expect("it has a default");
+    text.parse().map_err(|_| Usage(format!("--admin: \"{text}\" is no address: expected 127.0.0.1:9900")))
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -228,12 +244,10 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             commands::audit::run(route, options)
         }
         Some(("health", matches)) => {
-            let text = matches.get_one::<String>("admin").expect("it has a default");
-            let address = text
-                .parse()
-                .map_err(|_| Usage(format!("--admin: \"{text}\" is no address: expected 127.0.0.1:9900")))?;
-            commands::health::run(address, matches.get_one::<Duration>("wait").copied().unwrap_or_default())
+            let wait = matches.get_one::<Duration>("wait").copied().unwrap_or_default();
+            commands::health::run(admin_address(matches)?, wait)
         }
+        Some(("status", matches)) => commands::status::run(admin_address(matches)?, matches.get_flag("json")),
         Some(("demo", matches)) => commands::demo::run(matches.get_flag("serve")),
         Some(("completions", matches)) => {
             let shell = *matches.get_one::<Shell>("shell").expect("it is required");

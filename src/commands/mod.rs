@@ -1,5 +1,7 @@
 //! What each command does. Only here, and in `main`, errors are `anyhow`'s and the terminal is spoken to.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 /// Writes a line to standard output. A reader that has seen enough (`| head`) is no reason to panic.
 macro_rules! say {
     ($($words:tt)*) => {{
@@ -15,8 +17,18 @@ pub mod demo;
 pub mod health;
 pub mod probe;
 pub mod run;
+pub mod status;
+mod table;
 
 /// Whatever a server says, on one line and without what a terminal would obey.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// An admin server's address, to connect to: one that it was told to listen on may be none.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    address
 }
