@@ -11,6 +11,7 @@ mod clients;
 mod commands;
 mod failures;
 mod fleet;
+mod inventory;
 mod lifecycle;
 mod limits;
 mod passthrough;

@@ -14,6 +14,7 @@ step "What the tests need"
 packages=()
 command -v redis-server >/dev/null || packages+=(redis-server)
 command -v redis-cli >/dev/null && command -v redis-benchmark >/dev/null || packages+=(redis-tools)
+command -v node >/dev/null && command -v npm >/dev/null || packages+=(nodejs npm)
 if [ ! -x target/venv/bin/python ]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 fi
@@ -27,6 +28,10 @@ if ! target/venv/bin/python -c 'import redis' 2>/dev/null; then
   python3 -m venv target/venv
   target/venv/bin/pip install --quiet redis==8.1.0
 fi
+if [ ! -d target/node/node_modules/ioredis-before ]; then
+  npm install --silent --no-audit --no-fund --prefix target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1
+fi
+export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
 # Checks the rules' answers. The tool alone, out of Debian's package: a server is not wanted.
 fetch_promtool() {
