@@ -3,17 +3,19 @@
 //! The end, step by step: readiness turns off; listeners close; sessions with nothing pending end at once, others
 //! at their next reply boundary; after `drain_timeout` the rest are cut; the admin server closes last.
 
+mod tasks;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use self::tasks::{Books, find_tls, keep_books, look_after, observe, reload_tls, upkeep};
 use crate::admin::{self, Admin, Readiness};
 use crate::clients::Inventory;
 use crate::config::{Config, Route};
@@ -24,15 +26,11 @@ use crate::metrics::{PrometheusHandle, RouteMetrics};
 use crate::session;
 use crate::state::StateFile;
 use crate::telemetry::Throttle;
-use crate::tls::{self, Reload, Tls, TlsError};
-use crate::upstream::{Mode, Upstream};
+use crate::tls::{self, Tls, TlsError};
+use crate::upstream::evidence::Asking;
+use crate::upstream::{Observer, Upstream};
+use crate::verdict;
 use crate::workers::Workers;
-
-/// How often each route's upstream is looked after.
-const LOOK_AFTER: Duration = Duration::from_secs(10);
-
-/// So many seconds apart, the processes of clients are looked up that nobody has asked about.
-const LOOK_UP: u64 = 5;
 
 /// What is still running this long after the cut is abandoned.
 const ABANDON: Duration = Duration::from_secs(2);
@@ -71,6 +69,7 @@ pub struct App {
     metrics: PrometheusHandle,
     workers: Workers,
     drain_timeout: Duration,
+    verdict: verdict::Settings,
     state: Option<Arc<StateFile>>,
 }
 
@@ -80,6 +79,8 @@ struct BoundRoute {
     tls: Option<Arc<Tls>>,
     metrics: Arc<RouteMetrics>,
     upstream: Arc<Upstream>,
+    /// Where the servers are asked for their clients in plaintext.
+    observer: Option<Arc<Observer>>,
 }
 
 impl App {
@@ -106,7 +107,11 @@ impl App {
         }
         let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
         let state = config.state_file.and_then(|path| remember(&path, &routes));
-        Ok(Self { routes, admin, metrics, workers, drain_timeout: config.drain_timeout, state })
+        for bound in &mut routes {
+            bound.observe(state.as_deref());
+        }
+        let Config { drain_timeout, verdict, .. } = config;
+        Ok(Self { routes, admin, metrics, workers, drain_timeout, verdict, state })
     }
 
     /// Every listener's route and real address.
@@ -125,6 +130,9 @@ impl App {
         let tasks = TaskTracker::new();
         let admin_stop = CancellationToken::new();
         let inventory = Inventory::new();
+        if let Some(history) = self.state.as_ref().and_then(|state| state.inventory()) {
+            inventory.restore(history);
+        }
         self.announce();
         if let Some(admin) = self.admin {
             info!(address = %admin.local_addr(), "admin listening");
@@ -133,11 +141,21 @@ impl App {
                 metrics: self.metrics.clone(),
                 inventory: Arc::clone(&inventory),
                 routes: self.routes.iter().map(BoundRoute::describe).collect(),
+                verdict: self.verdict,
             };
             tasks.spawn(admin.run(shared, admin_stop.clone()));
         }
         tasks.spawn(upkeep(self.metrics, drain.clone()));
-        tasks.spawn(keep_inventory(Arc::clone(&inventory), drain.clone()));
+        let observers = self
+            .routes
+            .iter()
+            .filter_map(|bound| Some((bound.route.name.clone(), Arc::clone(bound.observer.as_ref()?))));
+        let books = Arc::new(Books {
+            inventory: Arc::clone(&inventory),
+            observers: observers.collect(),
+            state: self.state.clone(),
+        });
+        tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
         let workers = Arc::new(self.workers);
         let listening = TaskTracker::new();
         for bound in self.routes {
@@ -156,6 +174,15 @@ impl App {
                 self.state.clone(),
                 drain.clone(),
             ));
+            if let Some(observer) = bound.observer.clone() {
+                tasks.spawn(observe(
+                    bound.route.name.clone(),
+                    observer,
+                    Arc::clone(&bound.upstream),
+                    Arc::clone(&bound.metrics),
+                    drain.clone(),
+                ));
+            }
             if let Some(tls) = bound.tls.clone() {
                 tasks.spawn(reload_tls(
                     bound.route.name.clone(),
@@ -186,6 +213,7 @@ impl App {
         admin_stop.cancel();
         tasks.close();
         let _ = tokio::time::timeout(ABANDON, tasks.wait()).await;
+        books.write();
         if let Some(workers) = Arc::into_inner(workers) {
             workers.join();
         }
@@ -248,7 +276,19 @@ impl BoundRoute {
         }
         let metrics = Arc::new(RouteMetrics::new(name, &session::End::LABELS));
         let upstream = Arc::new(Upstream::new(name, &route.upstream, tls.as_ref(), &metrics));
-        Ok(Self { route, listeners, tls, metrics, upstream })
+        Ok(Self { route, listeners, tls, metrics, upstream, observer: None })
+    }
+
+    fn observe(&mut self, state: Option<&StateFile>) {
+        let Some(interval) = self.route.evidence_interval else { return };
+        let asking = Asking {
+            settings: self.route.upstream.clone(),
+            credentials: None,
+            bridges: self.route.upstream.client_name.iter().cloned().collect(),
+            list_always: false,
+        };
+        let quiet = state.and_then(|state| state.quiet(&self.route.name));
+        self.observer = Some(Arc::new(Observer::new(asking, interval, quiet)));
     }
 
     /// As `/routes` tells it.
@@ -256,7 +296,10 @@ impl BoundRoute {
         admin::Route {
             name: self.route.name.as_str().into(),
             listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
-            upstreams: self.route.upstream.endpoints.iter().map(ToString::to_string).collect(),
+            tls: self.route.upstream.tls.clone(),
+            upstream: Arc::clone(&self.upstream),
+            observer: self.observer.clone(),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 
@@ -328,139 +371,4 @@ fn remember(path: &Path, routes: &[BoundRoute]) -> Option<Arc<StateFile>> {
         }
     }
     state.ok().map(Arc::new)
-}
-
-/// Looks for TLS where `tls.mode` is `preferred`, and remembers who speaks it.
-async fn find_tls(route: String, upstream: Arc<Upstream>, state: Option<Arc<StateFile>>, drain: Drain) {
-    upstream.find_tls(&drain).await;
-    let Some(state) = state else { return };
-    for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == Mode::Tls) {
-        if let Err(error) = state.note_tls(endpoint) {
-            warn!(
-                route,
-                "the state file cannot be written, a restart will not remember that {endpoint} speaks TLS: {error}"
-            );
-        }
-    }
-}
-
-/// Finds out whether a route's upstream can be reached, at start and where clients have not shown it lately.
-async fn look_after(
-    route: String,
-    upstream: Arc<Upstream>,
-    metrics: Arc<RouteMetrics>,
-    readiness: Arc<Readiness>,
-    drain: Drain,
-) {
-    let mut ticks = interval(LOOK_AFTER);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = drain.started() => return,
-        }
-        let reached = tokio::select! {
-            reached = upstream.look_after() => reached,
-            () = drain.started() => return,
-        };
-        metrics.upstream_reachable.set(f64::from(u8::from(reached)));
-        if reached {
-            readiness.reached(&route);
-        }
-    }
-}
-
-/// Histograms keep every sample until somebody renders them, or this.
-async fn upkeep(metrics: PrometheusHandle, drain: Drain) {
-    let mut ticks = interval(LOOK_AFTER);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => metrics.run_upkeep(),
-            () = drain.started() => return,
-        }
-    }
-}
-
-/// Sets the inventory's clock, and finds out now and then whose the sessions are that nobody has asked about.
-async fn keep_inventory(inventory: Arc<Inventory>, drain: Drain) {
-    let mut seconds = interval(Duration::from_secs(1));
-    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let draining = drain.started();
-    tokio::pin!(draining);
-    for second in 0_u64.. {
-        tokio::select! {
-            _ = seconds.tick() => inventory.tick(),
-            () = &mut draining => return,
-        }
-        if second % LOOK_UP == 0 {
-            let inventory = Arc::clone(&inventory);
-            // Reads /proc, which takes its time: not on an event loop.
-            let _ = spawn_blocking(move || inventory.look_up()).await;
-        }
-    }
-}
-
-/// Takes over renewed certificates; keeps what works where the new ones don't.
-async fn reload_tls(
-    route: String,
-    tls: Arc<Tls>,
-    upstream: Arc<Upstream>,
-    metrics: Arc<RouteMetrics>,
-    drain: Drain,
-) {
-    let mut ticks = interval(LOOK_AFTER);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = drain.started() => return,
-        }
-        match tls.reload_if_changed() {
-            Reload::Unchanged => {}
-            Reload::Reloaded => {
-                failing = false;
-                upstream.retire_all();
-                metrics.tls_reload("ok");
-                info!(route, tls = tls.describe(), "certificates reloaded");
-            }
-            Reload::Failed(error) => {
-                metrics.tls_reload("failed");
-                if !failing {
-                    warn!(route, "certificates not reloaded, the previous ones stay in use: {error}");
-                }
-                failing = true;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clients::Peer;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_process_of_a_client_is_found_out_though_nobody_asks() {
-        let (inventory, drain) = (Inventory::new(), Drain::new());
-        let keeping = keep_inventory(Arc::clone(&inventory), drain.clone());
-        tokio::pin!(keeping);
-        let mut pass = async || {
-            tokio::select! {
-                () = &mut keeping => panic!("it goes on"),
-                () = sleep(Duration::from_secs(1)) => {}
-            }
-        };
-        pass().await;
-        let peer = Peer::Unix { pid: Some(std::process::id()), uid: None };
-        let entry = inventory.enter(&"route".into(), peer);
-        let known = || inventory.history().clients[0].process.is_some();
-        assert!(!known());
-        while !known() {
-            pass().await;
-        }
-        drop(entry);
-        drain.start();
-        keeping.await;
-    }
 }

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 use zeroize::Zeroizing;
 
-use crate::commands;
+use crate::commands::{self, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::endpoint::{Endpoint, Upstream};
 use crate::upstream::Credentials;
@@ -113,9 +113,16 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("status")
-                .about("Who uses the pontoon at --admin, and what do they need to speak TLS themselves?")
+                .about("Can TLS be required? Who uses the pontoon at --admin, and what do they need to speak TLS themselves?")
                 .arg(admin())
                 .arg(switch("json", "Write JSON"))
+                .arg(
+                    Arg::new("fail-unless")
+                        .long("fail-unless")
+                        .value_name("STATE")
+                        .value_parser(["ready", "unused"])
+                        .help("Exit with 1 unless every route is ready: safe to require TLS; or unused: its bridge can go"),
+                )
                 .after_help(EXIT),
         )
         .subcommand(
@@ -247,7 +254,14 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             let wait = matches.get_one::<Duration>("wait").copied().unwrap_or_default();
             commands::health::run(admin_address(matches)?, wait)
         }
-        Some(("status", matches)) => commands::status::run(admin_address(matches)?, matches.get_flag("json")),
+        Some(("status", matches)) => {
+            let unless = match matches.get_one::<String>("fail-unless").map(String::as_str) {
+                Some("ready") => Some(Unless::Ready),
+                Some(_) => Some(Unless::Unused),
+                None => None,
+            };
+            commands::status::run(admin_address(matches)?, matches.get_flag("json"), unless)
+        }
         Some(("demo", matches)) => commands::demo::run(matches.get_flag("serve")),
         Some(("completions", matches)) => {
             let shell = *matches.get_one::<Shell>("shell").expect("it is required");

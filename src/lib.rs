@@ -30,7 +30,7 @@
 //! | 6 | [`config`], [`admin`] |
 //! | 5 | [`listener`] |
 //! | 4 | [`session`] |
-//! | 3 | (cluster topology) |
+//! | 3 | [`verdict`] |
 //! | 2 | [`upstream`] |
 //! | 1 | [`tls`], [`resolve`], [`state`], [`telemetry`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`] |
@@ -52,6 +52,7 @@ pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod verdict;
 pub mod workers;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, NoopRecorder, Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
@@ -40,6 +40,26 @@ const GAUGES: &[(&str, &str)] = &[
     ("pontoon_transit_encryption", "1 for what the endpoint was seen to accept, where tls.mode is preferred"),
     ("pontoon_upstream_plaintext_connections", "Upstream connections of clients now that are in plaintext"),
     ("pontoon_tls_verification_disabled", "1 where tls.insecure_skip_verify is set"),
+    (
+        "pontoon_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate that the endpoint presented last expires",
+    ),
+    (
+        "pontoon_server_plaintext_clients",
+        "Clients in plaintext, as all servers of the route count them; NaN: not known. Asked where evidence.interval is set",
+    ),
+    (
+        "pontoon_evidence_last_success_timestamp_seconds",
+        "When every server of the route last told its clients in plaintext",
+    ),
+    (
+        "pontoon_safe_to_require_tls",
+        "1 where all evidence says that nobody would miss plaintext; /routes says why, or why not",
+    ),
+    (
+        "pontoon_bridge_needed",
+        "1 unless no client has used the route for verdict.unused_for; /routes says who does",
+    ),
 ];
 
 const CONNECT_SECONDS: &str = "pontoon_upstream_connect_seconds";
@@ -78,7 +98,8 @@ fn describe() {
 /// A route's metrics. All exist, at zero, from the start.
 #[allow(missing_docs, reason = "the names above say it")]
 pub struct RouteMetrics {
-    route: String,
+    /// `None`: nothing is recorded.
+    route: Option<String>,
     pub sessions_active: Gauge,
     pub sessions_passthrough: Counter,
     pub sessions_upgraded: Counter,
@@ -92,6 +113,8 @@ pub struct RouteMetrics {
     pub upstream_plaintext: Gauge,
     pub upstream_reachable: Gauge,
     pub tls_verification_disabled: Gauge,
+    pub safe_to_require_tls: Gauge,
+    pub bridge_needed: Gauge,
     sessions: Vec<(&'static str, Counter)>,
     leases: Vec<(&'static str, bool, Counter)>,
     handshakes_full: Counter,
@@ -108,6 +131,15 @@ pub struct Relayed {
 impl RouteMetrics {
     /// Registers the metrics of `route`, whose sessions end in one of these ways.
     pub fn new(route: &str, ends: &[&'static str]) -> Self {
+        Self { route: Some(route.to_owned()), ..Self::handles(route, ends) }
+    }
+
+    /// For what belongs to no route: counts, and shows nobody.
+    pub fn unrecorded() -> Self {
+        metrics::with_local_recorder(&NoopRecorder, || Self::handles("", &[]))
+    }
+
+    fn handles(route: &str, ends: &[&'static str]) -> Self {
         let route = route.to_owned();
         let relayed = |tls: &'static str| {
             let bytes = |direction: &'static str| counter!("pontoon_relayed_bytes_total", "route" => route.clone(), "direction" => direction, "tls" => tls);
@@ -140,6 +172,8 @@ impl RouteMetrics {
             upstream_plaintext: gauge!("pontoon_upstream_plaintext_connections", "route" => route.clone()),
             upstream_reachable: gauge!("pontoon_upstream_reachable", "route" => route.clone()),
             tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", "route" => route.clone()),
+            safe_to_require_tls: gauge!("pontoon_safe_to_require_tls", "route" => route.clone()),
+            bridge_needed: gauge!("pontoon_bridge_needed", "route" => route.clone()),
             leases: ["dialled", "warm", "reused"]
                 .iter()
                 .flat_map(|origin| [(*origin, true), (*origin, false)])
@@ -147,7 +181,7 @@ impl RouteMetrics {
                 .collect(),
             handshakes_full: handshakes("false"),
             handshakes_resumed: handshakes("true"),
-            route,
+            route: None,
         }
     }
 
@@ -187,9 +221,27 @@ impl RouteMetrics {
 
     /// An endpoint was seen to accept something else than before.
     pub fn transit(&self, upstream: &str, mode: &'static str, before: &'static str) {
-        let gauge = |mode: &'static str| gauge!("pontoon_transit_encryption", "route" => self.route.clone(), "upstream" => upstream.to_owned(), "mode" => mode);
+        let Some(route) = &self.route else { return };
+        let gauge = |mode: &'static str| gauge!("pontoon_transit_encryption", "route" => route.clone(), "upstream" => upstream.to_owned(), "mode" => mode);
         gauge(before).set(0);
         gauge(mode).set(1);
+    }
+
+    /// An endpoint presented a certificate that expires then, in Unix time.
+    pub fn certificate_expiry(&self, upstream: &str, at: u64) {
+        let Some(route) = &self.route else { return };
+        gauge!("pontoon_tls_certificate_expiry_timestamp_seconds", "route" => route.clone(), "upstream" => upstream.to_owned()).set(at as f64);
+    }
+
+    /// The servers were asked, at this Unix time, how many clients they have in plaintext; `None`: not all of them told.
+    pub fn server_plaintext_clients(&self, count: Option<u64>, at: u64) {
+        let Some(route) = &self.route else { return };
+        let gauge = gauge!("pontoon_server_plaintext_clients", "route" => route.clone());
+        gauge.set(count.map_or(f64::NAN, |count| count as f64));
+        if count.is_some() {
+            gauge!("pontoon_evidence_last_success_timestamp_seconds", "route" => route.clone())
+                .set(at as f64);
+        }
     }
 
     /// An upstream connection is not kept ready, or not any more.
@@ -204,8 +256,8 @@ impl RouteMetrics {
 
     /// A stage of connecting took this long.
     pub fn connect_seconds(&self, stage: &'static str, took: Duration) {
-        let histogram: Histogram =
-            histogram!(CONNECT_SECONDS, "route" => self.route.clone(), "stage" => stage);
+        let Some(route) = &self.route else { return };
+        let histogram: Histogram = histogram!(CONNECT_SECONDS, "route" => route.clone(), "stage" => stage);
         histogram.record(took);
     }
 
@@ -215,7 +267,8 @@ impl RouteMetrics {
     }
 
     fn labelled(&self, name: &'static str, label: &'static str, value: &'static str) {
-        counter!(name, "route" => self.route.clone(), label => value).increment(1);
+        let Some(route) = &self.route else { return };
+        counter!(name, "route" => route.clone(), label => value).increment(1);
     }
 }
 
@@ -243,14 +296,19 @@ mod tests {
     /// Dashboards and alerts depend on these: a change here is a change for users, and belongs in the changelog.
     const NAMES: &str = "\
 pontoon_accept_errors_total counter reason,route
+pontoon_bridge_needed gauge route
 pontoon_clients_refused_total counter reason,route
+pontoon_evidence_last_success_timestamp_seconds gauge route
 pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
+pontoon_safe_to_require_tls gauge route
+pontoon_server_plaintext_clients gauge route
 pontoon_sessions_active gauge route
 pontoon_sessions_opaque_total counter reason,route
 pontoon_sessions_passthrough_total counter route
 pontoon_sessions_total counter end,route
 pontoon_sessions_upgraded_total counter route
+pontoon_tls_certificate_expiry_timestamp_seconds gauge route,upstream
 pontoon_tls_handshakes_total counter resumed,route
 pontoon_tls_reloads_total counter result,route
 pontoon_tls_verification_disabled gauge route
@@ -279,6 +337,8 @@ pontoon_upstream_reachable gauge route";
             route.tls_reload("ok");
             route.pool_discarded("age");
             route.transit("cache:6379", "tls", "disabled");
+            route.certificate_expiry("cache:6379", 1);
+            route.server_plaintext_clients(Some(0), 1);
             route.connect_seconds("tcp", Duration::from_millis(1));
             recorder.handle().render()
         });

@@ -1,5 +1,5 @@
 //! What a restart must not forget, in a file: which endpoints have spoken TLS, so that none of them is spoken to in
-//! plaintext again.
+//! plaintext again; the inventory; and since when no server counts a client in plaintext.
 //!
 //! The file belongs to one process. It is replaced as a whole, so that a crash leaves the old one or the new one. One that
 //! cannot be read or understood is never taken for an empty one: what to do then is the caller's to decide.
@@ -10,10 +10,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clients::{History, Moment};
 use crate::endpoint::Endpoint;
 
 const VERSION: u32 = 1;
@@ -29,7 +29,21 @@ pub struct StateFile {
 struct Contents {
     version: u32,
     /// By endpoint: since when it is known to speak TLS, in RFC 3339.
-    tls_since: BTreeMap<String, String>,
+    tls_since: BTreeMap<String, Moment>,
+    #[serde(default)]
+    inventory: Option<History>,
+    /// By route.
+    #[serde(default)]
+    quiet: BTreeMap<String, Quiet>,
+}
+
+/// A time in which no node of a group counted a client in plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quiet {
+    /// When none was counted first.
+    pub since: Moment,
+    /// When none was counted last.
+    pub until: Moment,
 }
 
 /// Why a state file is of no use.
@@ -59,9 +73,12 @@ impl StateFile {
         let name = || path.display().to_string();
         let contents = match fs::read(path) {
             Ok(bytes) => parse(&bytes).map_err(|problem| StateError::Damaged { path: name(), problem })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Contents { version: VERSION, tls_since: BTreeMap::new() }
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Contents {
+                version: VERSION,
+                tls_since: BTreeMap::new(),
+                inventory: None,
+                quiet: BTreeMap::new(),
+            },
             Err(source) => return Err(StateError::Read { path: name(), source }),
         };
         Ok(Self { path: path.to_owned(), contents: Mutex::new(contents) })
@@ -75,9 +92,32 @@ impl StateFile {
 
     /// Remembers that `endpoint` speaks TLS.
     pub fn note_tls(&self, endpoint: &Endpoint) -> io::Result<()> {
+        self.change(|contents| {
+            contents.tls_since.entry(key(endpoint)).or_insert_with(Moment::now);
+        })
+    }
+
+    /// The inventory, as it was [kept](Self::keep).
+    pub fn inventory(&self) -> Option<History> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).inventory.clone()
+    }
+
+    /// Of a route's servers, as it was [kept](Self::keep).
+    pub fn quiet(&self, route: &str) -> Option<Quiet> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).quiet.get(route).copied()
+    }
+
+    /// Remembers the inventory, and what each route's servers said.
+    pub fn keep(&self, inventory: History, quiet: BTreeMap<String, Quiet>) -> io::Result<()> {
+        self.change(|contents| {
+            contents.inventory = Some(inventory);
+            contents.quiet = quiet;
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Contents)) -> io::Result<()> {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        contents.tls_since.entry(key(endpoint)).or_insert(now);
+        change(&mut contents);
         let bytes = serde_json::to_vec_pretty(&*contents)?;
         replace(&self.path, &bytes)
     }

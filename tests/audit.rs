@@ -1,6 +1,8 @@
 //! `pontoon audit`: who is connected to a group, asked of each of its nodes.
 
-use std::io::{Read, Write};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use serde_json::Value;
 
@@ -88,40 +90,11 @@ fn a_node_that_does_not_answer_is_not_left_out() {
     replica.kill();
 }
 
-/// A node that counts its plaintext clients, as ElastiCache's do, and lists its clients as it is told to.
-fn counting(authority: &Authority, plaintext: u32, list: &'static str) -> Fake {
-    let config = authority.issue(&["localhost"]).server_config();
-    Fake::start(move |stream, _| {
-        let connection = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).unwrap();
-        let mut tls = rustls::StreamOwned::new(connection, stream);
-        let mut buffer = [0; 1024];
-        while let Ok(n @ 1..) = tls.read(&mut buffer) {
-            let asked = String::from_utf8_lossy(&buffer[..n]).into_owned();
-            let info = format!(
-                "# Clients\r\nconnected_clients:2\r\ntls_mode_connected_tcp_clients:{plaintext}\r\nredis_version:7.1.0\r\nrole:master\r\n"
-            );
-            let mut answer = "+OK\r\n".repeat(asked.matches("SETINFO").count());
-            if asked.contains("\r\nID\r\n") {
-                answer += ":7\r\n";
-            }
-            if asked.contains("\r\nINFO\r\n") {
-                answer.extend([&format!("${}\r\n", info.len()), &info, "\r\n"]);
-            }
-            if asked.contains("\r\nLIST\r\n") {
-                answer += list;
-            }
-            if tls.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-        }
-    })
-}
-
 #[test]
 fn a_group_is_clean_when_every_node_counts_no_client_in_plaintext() {
     let authority = Authority::new();
     let refused = "-NOPERM this user has no permissions to run the 'client|list' command\r\n";
-    let clean = counting(&authority, 0, refused);
+    let clean = Fake::counting(&authority, &Arc::default(), refused);
     let Audited { code, report, error } = audit(&clean.endpoint(), &authority, &[]);
     assert_eq!((code, error.as_str()), (Some(0), ""), "{report}");
     assert_eq!(report["nodes"][0]["plaintext_clients"], 0);
@@ -129,7 +102,7 @@ fn a_group_is_clean_when_every_node_counts_no_client_in_plaintext() {
     assert!(report["nodes"][0]["direct"].is_null());
     assert!(report["nodes"][0]["list_refused"].as_str().unwrap().starts_with("NOPERM"));
 
-    let dirty = counting(&authority, 3, refused);
+    let dirty = Fake::counting(&authority, &Arc::new(AtomicU32::new(3)), refused);
     let Audited { code, error, .. } = audit(&clean.endpoint(), &authority, &[&dirty.endpoint()]);
     assert_eq!((code, error.as_str()), (Some(1), "error: 3 clients are connected in plaintext\n"));
 }
@@ -139,7 +112,7 @@ fn clients_names_are_not_obeyed_by_the_terminal() {
     let authority = Authority::new();
     let list = "$66\r\nid=9 addr=10.0.0.1:5 age=1 flags=N name=\u{1b}[31mred user=default x=1\n\r\n";
     assert_eq!(list.len(), 5 + 66 + 2);
-    let hostile = counting(&authority, 0, list);
+    let hostile = Fake::counting(&authority, &Arc::default(), list);
     let output = pontoon(&["audit", &hostile.endpoint(), "--tls-ca-file", &authority.file()]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("[31mred") && !text.contains('\u{1b}'), "{text:?}");

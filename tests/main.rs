@@ -22,3 +22,4 @@ mod readme;
 mod sessions;
 mod tls;
 mod transparent;
+mod verdict;

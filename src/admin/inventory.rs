@@ -1,4 +1,4 @@
-//! `GET /routes` and `GET /clients`: the inventory, as JSON. Never a key, a value or a password in either.
+//! `GET /clients`: the inventory, as JSON. Never a key, a value or a password in it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,65 +6,20 @@ use std::time::Duration;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::clients::{Counts, Totals};
 
 /// Sessions and clients shown, where `?limit=` does not say.
-const LIMIT: usize = 1000;
+pub(super) const LIMIT: usize = 1000;
 
 /// And where it says more.
 const MOST: usize = 100_000;
 
 /// Processes that are not found in this time are shown next time.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A route, as far as it is fixed.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Where it listens, with the ports that the system chose.
-    pub listeners: Vec<String>,
-    /// Its endpoints, as configured.
-    pub upstreams: Vec<String>,
-}
-
-/// A route, as `/routes` shows it.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RouteReport {
-    /// Its name.
-    pub route: Box<str>,
-    /// Where it listens.
-    pub listeners: Vec<String>,
-    /// Its endpoints.
-    pub upstreams: Vec<String>,
-    /// Sessions now.
-    pub sessions_active: u64,
-    /// Sessions of this run.
-    pub sessions_total: u64,
-    /// What passed in this run.
-    #[serde(flatten)]
-    pub counts: Counts,
-}
-
-pub(super) async fn routes(State(shared): State<Shared>) -> Response {
-    let report = |route: &Route| {
-        let Totals { active, sessions, counts } = shared.inventory.totals(&route.name);
-        RouteReport {
-            route: (*route.name).into(),
-            listeners: route.listeners.clone(),
-            upstreams: route.upstreams.clone(),
-            sessions_active: active,
-            sessions_total: sessions,
-            counts,
-        }
-    };
-    json(&shared.routes.iter().map(report).collect::<Vec<_>>())
-}
 
 pub(super) async fn clients(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
     let Some(limit) = limit(query.as_deref().unwrap_or_default()) else {
@@ -84,7 +39,7 @@ fn limit(query: &str) -> Option<usize> {
     Some(limit.min(MOST))
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     // Names come from clients: no browser may take them for anything but data.
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     match serde_json::to_string(value) {

@@ -4,6 +4,7 @@
 pub mod client;
 mod inventory;
 mod readiness;
+mod routes;
 
 use std::convert::Infallible;
 use std::io;
@@ -24,10 +25,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::inventory::{Route, RouteReport};
 pub use self::readiness::Readiness;
+pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
 use crate::clients::Inventory;
 use crate::metrics::PrometheusHandle;
+use crate::verdict;
 
 /// Requests in hand, at most: probes and scrapers are few.
 const CONNECTIONS: usize = 64;
@@ -61,6 +63,8 @@ pub struct Shared {
     pub inventory: Arc<Inventory>,
     /// All routes.
     pub routes: Arc<[Route]>,
+    /// How long is long enough.
+    pub verdict: verdict::Settings,
 }
 
 impl Admin {
@@ -126,7 +130,7 @@ fn router(shared: Shared) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/routes", get(inventory::routes))
+        .route("/routes", get(routes::routes))
         .route("/clients", get(inventory::clients))
         .fallback(|| async {
             (StatusCode::NOT_FOUND, "not found; there are /livez, /readyz, /metrics, /routes, /clients\n")
@@ -144,5 +148,6 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse, Infallible> {
+    routes::record(&shared);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()))
 }

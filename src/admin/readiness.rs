@@ -45,17 +45,24 @@ impl Readiness {
             return vec!["draining".into()];
         }
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = reached.iter().filter(|(_, at)| at.is_none_or(|at| at.elapsed() > LATELY));
-        late.map(|(route, at)| match at {
-            None => format!("route \"{route}\": upstream not reached yet; see the log"),
-            Some(at) => {
-                format!(
-                    "route \"{route}\": upstream not reached for {} s; see the log",
-                    at.elapsed().as_secs()
-                )
-            }
-        })
-        .collect()
+        let late = reached.iter().filter_map(|(route, at)| Some((route, late(*at)?)));
+        late.map(|(route, why)| format!("route \"{route}\": {why}; see the log")).collect()
+    }
+
+    /// Why the upstream of `route` does not count as reached; `None`: it was reached lately.
+    pub fn unreached(&self, route: &str) -> Option<String> {
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        late(reached.get(route).copied().flatten())
+    }
+}
+
+fn late(reached: Option<Instant>) -> Option<String> {
+    match reached {
+        None => Some("upstream not reached yet".into()),
+        Some(at) if at.elapsed() > LATELY => {
+            Some(format!("upstream not reached for {} s", at.elapsed().as_secs()))
+        }
+        Some(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who was seen on the bridge, session after session: added up, bounded, and fit for a file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -67,10 +67,14 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct History {
+    /// It goes back so far.
+    pub since: Moment,
     /// Latest seen first.
     pub clients: Vec<Client>,
     /// How many had to be forgotten: there were more than are remembered.
     pub forgotten: u64,
+    /// By route: when the last session in plaintext ended, or, if one was active, when this was written.
+    pub last_in_plaintext: BTreeMap<Box<str>, Moment>,
 }
 
 /// The clients of sessions that are over.
@@ -96,17 +100,17 @@ impl Memory {
     }
 
     /// Takes over what an earlier run remembered.
-    pub(super) fn restore(&mut self, history: History) {
-        self.forgotten = self.forgotten.saturating_add(history.forgotten);
-        for client in history.clients {
+    pub(super) fn restore(&mut self, clients: Vec<Client>, forgotten: u64) {
+        self.forgotten = self.forgotten.saturating_add(forgotten);
+        for client in clients {
             let (who, seen) = client.into_parts();
             self.add(who, seen);
         }
         self.shrink();
     }
 
-    /// The clients, latest seen first, at most so many.
-    pub(super) fn into_history(self, most: usize) -> History {
+    /// The clients, latest seen first, at most so many; and how many were forgotten.
+    pub(super) fn into_clients(self, most: usize) -> (Vec<Client>, u64) {
         let mut clients: Vec<Client> =
             self.clients.into_iter().map(|(who, seen)| Client::new(who, seen)).collect();
         // In full, so that the order of equals is the same each time.
@@ -115,7 +119,13 @@ impl Memory {
             key(b).cmp(&key(a)).then_with(|| names(a).cmp(&names(b)))
         });
         clients.truncate(most);
-        History { clients, forgotten: self.forgotten }
+        (clients, self.forgotten)
+    }
+
+    /// When the last client of a route left.
+    pub(super) fn last_seen(&self, route: &str) -> Option<Moment> {
+        let of_route = self.clients.iter().filter(|(who, _)| &*who.route == route);
+        of_route.map(|(_, seen)| seen.last).max()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -228,9 +238,9 @@ mod tests {
         let live = session(4, "app", 40);
         live.sent(10, 1, 50);
         let live = [live, session(5, "other", 1)].map(Arc::new);
-        let history = memory.with_live(&live).into_history(10);
-        assert_eq!(history.clients.len(), 2);
-        let app = &history.clients[0];
+        let (clients, _) = memory.with_live(&live).into_clients(10);
+        assert_eq!(clients.len(), 2);
+        let app = &clients[0];
         assert_eq!(app.client_name.as_deref(), Some("app"));
         assert_eq!((app.first_seen, app.last_seen), (Moment(5), Moment(50)));
         assert_eq!((app.sessions, app.active, app.commands), (4, 1, 7));
@@ -242,9 +252,9 @@ mod tests {
         for n in 0..MOST as u64 + 10 {
             memory.ended(&session(n, &format!("c{n}"), n), Moment(n));
         }
-        let history = memory.into_history(usize::MAX);
-        assert_eq!((history.clients.len(), history.forgotten), (MOST, 10));
-        assert!(history.clients.iter().all(|client| client.last_seen >= Moment(10)));
+        let (clients, forgotten) = memory.into_clients(usize::MAX);
+        assert_eq!((clients.len(), forgotten), (MOST, 10));
+        assert!(clients.iter().all(|client| client.last_seen >= Moment(10)));
     }
 
     #[test]
@@ -253,15 +263,16 @@ mod tests {
         let first = session(1, "app", 10);
         first.looks_like("redis-cli");
         memory.ended(&first, Moment(20));
-        let saved = serde_json::to_string(&memory.clone().into_history(MOST)).unwrap();
+        let saved = serde_json::to_string(&memory.clone().into_clients(MOST)).unwrap();
         let mut next = Memory::default();
-        next.restore(serde_json::from_str(&saved).unwrap());
+        let (clients, forgotten) = serde_json::from_str(&saved).unwrap();
+        next.restore(clients, forgotten);
         let again = session(1, "app", 100);
         again.looks_like("redis-cli");
         next.ended(&again, Moment(110));
-        let history = next.into_history(MOST);
-        assert_eq!(history.clients.len(), 1);
-        let app = &history.clients[0];
+        let (clients, _) = next.into_clients(MOST);
+        assert_eq!(clients.len(), 1);
+        let app = &clients[0];
         assert_eq!((app.first_seen, app.last_seen, app.sessions), (Moment(10), Moment(110), 2));
     }
 
@@ -270,16 +281,18 @@ mod tests {
         for text in ["", "{", "[]", "{}", "null", "{\"clients\":[{}],\"forgotten\":0}", "{\"version\":1}"] {
             assert!(serde_json::from_str::<History>(text).is_err(), "{text}");
         }
-        let forged = r#"{"forgotten":18446744073709551615,"clients":[{"route":"r","process":"a\u001b[2J","uid":null,
+        let forged = r#"{"since":"2030-01-01T00:00:00Z","last_in_plaintext":{},"forgotten":18446744073709551615,"clients":[{"route":"r","process":"a\u001b[2J","uid":null,
             "container":null,"library":{"name":"\u0007","version":null,"guessed":true},"client_name":null,"own_tls":false,
             "first_seen":"2030-01-01T00:00:00Z","last_seen":"1999-01-01T00:00:00Z","sessions":18446744073709551615,
             "active":9,"commands":18446744073709551615}]}"#;
         let mut memory = Memory::default();
-        memory.restore(serde_json::from_str(forged).unwrap());
-        memory.restore(serde_json::from_str(forged).unwrap());
-        let history = memory.into_history(10);
-        assert_eq!(history.forgotten, u64::MAX);
-        let client = &history.clients[0];
+        for _ in 0..2 {
+            let History { clients, forgotten, .. } = serde_json::from_str(forged).unwrap();
+            memory.restore(clients, forgotten);
+        }
+        let (clients, forgotten) = memory.into_clients(10);
+        assert_eq!(forgotten, u64::MAX);
+        let client = &clients[0];
         assert_eq!(client.process.as_deref(), Some("a?[2J"));
         assert_eq!((client.active, client.sessions), (0, u64::MAX));
     }

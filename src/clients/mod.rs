@@ -53,6 +53,8 @@ pub struct Inventory {
 struct Past {
     memory: Memory,
     routes: HashMap<Arc<str>, Totals>,
+    /// The inventory was begun then, in this run or an earlier one.
+    since: Moment,
 }
 
 /// A route's sessions over all of this run.
@@ -64,12 +66,34 @@ pub struct Totals {
     pub sessions: u64,
     /// What passed.
     pub counts: Counts,
+    /// Of these, what was in plaintext upstream.
+    pub plaintext: InPlaintext,
+}
+
+/// Sessions whose upstream connection is or was in plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InPlaintext {
+    /// Those that are so now.
+    pub active: u64,
+    /// All of them.
+    pub sessions: u64,
+    /// What passed before they ended or went on over TLS.
+    pub counts: Counts,
+    /// When the last of them did, in this run or an earlier one; now, if one is active.
+    pub last: Option<Moment>,
 }
 
 impl Totals {
-    fn add(&mut self, session: &Session) {
+    fn add(&mut self, session: &Session, is_active: bool, now: Moment) {
+        self.active += u64::from(is_active);
         self.sessions += 1;
         self.counts.add(session.counts());
+        if let Some((counts, moved)) = session.in_plaintext() {
+            self.plaintext.active += u64::from(is_active && moved.is_none());
+            self.plaintext.sessions += 1;
+            self.plaintext.counts.add(counts);
+            self.plaintext.last = self.plaintext.last.max(Some(moved.unwrap_or(now)));
+        }
     }
 }
 
@@ -78,7 +102,13 @@ impl Inventory {
     pub fn new() -> Arc<Self> {
         let inventory = Self::default();
         inventory.tick();
+        lock(&inventory.past).since = Moment(inventory.now());
         Arc::new(inventory)
+    }
+
+    /// When it was begun, in this run or an earlier one.
+    pub fn since(&self) -> Moment {
+        lock(&self.past).since
     }
 
     /// Sets the clock that sessions read. To be called each second.
@@ -97,11 +127,18 @@ impl Inventory {
     /// A route's sessions.
     pub fn totals(&self, route: &str) -> Totals {
         let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();
+        let now = Moment(self.now());
         for session in self.live().iter().filter(|session| &*session.route == route) {
-            totals.active += 1;
-            totals.add(session);
+            totals.add(session, true, now);
         }
         totals
+    }
+
+    /// When a client used a route last; `None`: none has that is remembered.
+    pub fn last_used(&self, route: &str) -> Option<Moment> {
+        let live = self.live();
+        let live = live.iter().filter(|session| &*session.route == route).map(|session| session.last()).max();
+        live.max(lock(&self.past).memory.last_seen(route))
     }
 
     /// All there is to tell; of sessions and of clients at most `limit` each.
@@ -111,7 +148,7 @@ impl Inventory {
         let live = self.live();
         let memory = lock(&self.past).memory.clone().with_live(&live);
         let clients_total = memory.len();
-        let History { clients, forgotten } = memory.into_history(limit);
+        let (clients, forgotten) = memory.into_clients(limit);
         Report {
             sessions: live.iter().take(limit).map(|session| SessionReport::of(session, now)).collect(),
             sessions_total: live.len(),
@@ -125,13 +162,33 @@ impl Inventory {
     /// Everybody who was seen, those that are here included, for a file.
     pub fn history(&self) -> History {
         let live = self.live();
-        let memory = lock(&self.past).memory.clone();
-        memory.with_live(&live).into_history(MOST)
+        let now = Moment(self.now());
+        let (memory, mut routes, since) = {
+            let past = lock(&self.past);
+            (past.memory.clone(), past.routes.clone(), past.since)
+        };
+        for session in &live {
+            routes.entry(Arc::clone(&session.route)).or_default().add(session, true, now);
+        }
+        let last = |(route, totals): (Arc<str>, Totals)| Some(((*route).into(), totals.plaintext.last?));
+        let (clients, forgotten) = memory.with_live(&live).into_clients(MOST);
+        History {
+            since,
+            clients,
+            forgotten,
+            last_in_plaintext: routes.into_iter().filter_map(last).collect(),
+        }
     }
 
     /// Goes on from what an earlier run saw.
     pub fn restore(&self, history: History) {
-        lock(&self.past).memory.restore(history);
+        let mut past = lock(&self.past);
+        past.since = past.since.min(history.since);
+        past.memory.restore(history.clients, history.forgotten);
+        for (route, at) in history.last_in_plaintext {
+            let last = &mut past.routes.entry(route.into()).or_default().plaintext.last;
+            *last = (*last).max(Some(at));
+        }
     }
 
     /// Finds out which processes are at the other end of sessions of which that is not known. Reads `/proc`, and blocks
@@ -192,6 +249,11 @@ impl Entry {
         self.session.number
     }
 
+    /// It has an upstream connection, or another one than before.
+    pub fn connected(&self, upstream: Upstream) {
+        self.session.connected(upstream, Moment(self.inventory.now()));
+    }
+
     /// Bytes and commands went upstream.
     #[inline]
     pub fn sent(&self, bytes: usize, commands: u64) {
@@ -215,10 +277,11 @@ impl Deref for Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        let now = Moment(self.inventory.now());
         lock(&self.inventory.live).remove(&self.session.number);
         let mut past = lock(&self.inventory.past);
-        past.memory.ended(&self.session, Moment(self.inventory.now()));
-        past.routes.entry(Arc::clone(&self.session.route)).or_default().add(&self.session);
+        past.memory.ended(&self.session, now);
+        past.routes.entry(Arc::clone(&self.session.route)).or_default().add(&self.session, false, now);
     }
 }
 

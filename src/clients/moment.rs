@@ -19,6 +19,16 @@ impl Moment {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
     }
 
+    /// So many seconds after 1970 began.
+    pub fn at(unix_seconds: u64) -> Self {
+        Self(unix_seconds)
+    }
+
+    /// Seconds since 1970 began.
+    pub fn unix(self) -> u64 {
+        self.0
+    }
+
     /// Seconds since `earlier`; 0 where it is not earlier: clocks are set.
     pub fn seconds_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -78,6 +78,8 @@ pub(super) struct Facts {
     /// `None`: not looked up.
     pub(super) process: Option<Arc<Process>>,
     pub(super) upstream: Option<Upstream>,
+    /// What had passed in plaintext when it went on over TLS, and when that was.
+    moved: Option<(Counts, Moment)>,
     pub(super) database: u32,
     pub(super) resp3: bool,
     pub(super) client_name: Option<Box<str>>,
@@ -131,9 +133,13 @@ impl Session {
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// It has an upstream connection.
-    pub fn connected(&self, upstream: Upstream) {
-        self.facts().upstream = Some(upstream);
+    /// It has an upstream connection, or another one than before.
+    pub(super) fn connected(&self, upstream: Upstream, now: Moment) {
+        let mut facts = self.facts();
+        if upstream.tls && facts.upstream.as_ref().is_some_and(|before| !before.tls) {
+            facts.moved = Some((self.counts(), now));
+        }
+        facts.upstream = Some(upstream);
     }
 
     /// The client has chosen another database.
@@ -192,6 +198,16 @@ impl Session {
             commands: self.commands.load(Ordering::Relaxed),
             bytes_to_upstream: self.to_upstream.load(Ordering::Relaxed),
             bytes_to_client: self.to_client.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What passed in plaintext, and when it went on over TLS, if it did; `None`: it was never in plaintext.
+    pub(super) fn in_plaintext(&self) -> Option<(Counts, Option<Moment>)> {
+        let facts = self.facts();
+        match (&facts.upstream, facts.moved) {
+            (_, Some((counts, at))) => Some((counts, Some(at))),
+            (Some(upstream), None) if !upstream.tls => Some((self.counts(), None)),
+            _ => None,
         }
     }
 

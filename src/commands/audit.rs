@@ -23,7 +23,7 @@ pub struct Options {
 pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Options { json, bridges, credentials } = options;
-    let asking = Asking { settings: route.upstream.clone(), credentials, bridges };
+    let asking = Asking { settings: route.upstream.clone(), credentials, bridges, list_always: true };
     let evidence = runtime.block_on(gather(&asking))?;
     if json {
         say!("{}", serde_json::to_string(&evidence)?);

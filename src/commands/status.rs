@@ -1,17 +1,29 @@
-//! `pontoon status`: asks a running pontoon who is on the bridge, and what they need to leave it.
+//! `pontoon status`: asks a running pontoon where on the road each route is, who is on the bridge, and what they need to
+//! leave it.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
+use super::plain;
 use super::table::Table;
-use crate::admin::{RouteReport, client};
+use crate::admin::{Auth, RouteReport, ServersReport, client};
 use crate::clients::{Advice, Client, Moment, Report, advice};
+use crate::upstream::EndpointFacts;
 
-/// Prints what the pontoon at `address` tells of its routes and clients.
-pub fn run(address: SocketAddr, json: bool) -> anyhow::Result<()> {
+/// What every route must be, for a pipeline to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unless {
+    /// Safe to require TLS.
+    Ready,
+    /// Without a client that would miss the bridge.
+    Unused,
+}
+
+/// Prints what the pontoon at `address` tells of its routes and clients; fails unless all routes are as asked.
+pub fn run(address: SocketAddr, json: bool, unless: Option<Unless>) -> anyhow::Result<()> {
     let address = super::reachable(address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (routes, clients) = runtime.block_on(async {
@@ -22,16 +34,40 @@ pub fn run(address: SocketAddr, json: bool) -> anyhow::Result<()> {
     if json {
         let parse = |text: &str| serde_json::from_str::<Value>(text).with_context(foreign);
         say!("{}", json!({"routes": parse(&routes)?, "clients": parse(&clients)?}));
-        return Ok(());
     }
     let routes: Vec<RouteReport> = serde_json::from_str(&routes).with_context(foreign)?;
-    let report: Report = serde_json::from_str(&clients).with_context(foreign)?;
-    say!("{}", describe(&routes, &report, Moment::now()));
-    Ok(())
+    if !json {
+        let report: Report = serde_json::from_str(&clients).with_context(foreign)?;
+        say!("{}", describe(&routes, &report, Moment::now()));
+    }
+    let failing: Vec<&str> = routes
+        .iter()
+        .filter(|route| !unless.is_none_or(|unless| unless.holds(route)))
+        .map(|route| &*route.route)
+        .collect();
+    match unless {
+        Some(Unless::Ready) if !failing.is_empty() => {
+            bail!("TLS is not known to be safe to require: {}", plain(&failing.join(", ")));
+        }
+        Some(Unless::Unused) if !failing.is_empty() => {
+            bail!("the bridge is still needed: {}", plain(&failing.join(", ")));
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Unless {
+    fn holds(self, route: &RouteReport) -> bool {
+        match self {
+            Self::Ready => route.safe_to_require_tls.answer,
+            Self::Unused => !route.bridge_needed.answer,
+        }
+    }
 }
 
 fn describe(routes: &[RouteReport], report: &Report, now: Moment) -> String {
     let mut parts = vec![routes_table(routes)];
+    parts.extend(routes.iter().map(verdicts));
     if report.clients.is_empty() {
         parts.push("No client has used the bridge.".into());
     } else {
@@ -49,13 +85,64 @@ fn routes_table(routes: &[RouteReport]) -> String {
         table.row([
             route.route.to_string(),
             route.listeners.join(" "),
-            route.upstreams.join(" "),
+            route.upstreams.iter().map(endpoint).collect::<Vec<_>>().join(", "),
             route.sessions_active.to_string(),
             route.sessions_total.to_string(),
             route.counts.commands.to_string(),
         ]);
     }
     table.to_string()
+}
+
+/// With what was seen of it.
+fn endpoint(facts: &EndpointFacts) -> String {
+    let seen = facts.seen.map(|mode| mode.describe().to_owned());
+    let expires = facts.certificate_expires.map(|at| format!("certificate until {at}"));
+    let known: Vec<String> = seen.into_iter().chain(expires).collect();
+    if known.is_empty() {
+        return facts.endpoint.clone();
+    }
+    format!("{} ({})", facts.endpoint, known.join(", "))
+}
+
+/// The answers, each with its reasons.
+fn verdicts(route: &RouteReport) -> String {
+    let (safe, needed) = (&route.safe_to_require_tls, &route.bridge_needed);
+    let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
+    let mut lines = vec![format!("{}: safe to require TLS: {}", route.route, yes_or_no(safe.answer))];
+    lines.extend(safe.because.iter().map(|reason| format!("  - {reason}")));
+    lines.extend(safe.evidence.iter().map(|evidence| format!("  + {evidence}")));
+    let over_tls = [
+        ("sessions", route.plaintext.sessions_over_tls_ratio),
+        ("bytes", route.plaintext.bytes_over_tls_ratio),
+    ];
+    let over_tls: Vec<String> = over_tls
+        .iter()
+        .filter_map(|(what, ratio)| Some(format!("{:.1} % of {what}", (*ratio)? * 100.0)))
+        .collect();
+    if !over_tls.is_empty() {
+        lines.push(format!("  over TLS in this run: {}", over_tls.join(", ")));
+    }
+    lines.extend(route.servers.as_ref().map(servers));
+    lines.push(format!("{}: bridge still needed: {}", route.route, yes_or_no(needed.answer)));
+    lines.extend(needed.because.iter().chain(&needed.evidence).map(|reason| format!("  - {reason}")));
+    lines.iter().map(|line| plain(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// What the servers say, beyond what the verdict rests on.
+fn servers(servers: &ServersReport) -> String {
+    let auth = match servers.auth {
+        Auth::NotWanted => "take clients without credentials",
+        Auth::Wanted => "want credentials",
+        Auth::Unknown => "have not answered",
+    };
+    let mut parts = vec![format!("  the servers {auth}")];
+    for group in &servers.direct {
+        let told = [&group.library, &group.version, &group.name, &group.user, &group.address];
+        let told: Vec<&str> = told.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        parts.push(format!("{} direct clients: {}", group.clients, told.join(" ")));
+    }
+    parts.join("; ")
 }
 
 /// The work list.
@@ -151,8 +238,16 @@ mod tests {
     #[test]
     fn the_work_list_says_who_uses_what_and_what_to_change() {
         let routes: Vec<RouteReport> = serde_json::from_value(json!([{
-            "route": "cache", "listeners": ["127.0.0.1:6379"], "upstreams": ["cache.example:6379"],
-            "sessions_active": 1, "sessions_total": 7, "commands": 70, "bytes_to_upstream": 1, "bytes_to_client": 1
+            "route": "cache", "listeners": ["127.0.0.1:6379"], "tls_mode": "preferred",
+            "upstreams": [{"endpoint": "cache.example:6379", "seen": "tls", "certificate_expires": "2027-01-01T00:00:00Z"}],
+            "sessions_active": 1, "sessions_total": 7, "commands": 70, "bytes_to_upstream": 1, "bytes_to_client": 1,
+            "plaintext": {"sessions_active": 0, "sessions_total": 2, "last": "2026-01-01T00:00:00Z",
+                "sessions_over_tls_ratio": 0.75, "bytes_over_tls_ratio": null},
+            "servers": {"asked": "2026-01-01T00:00:00Z", "nodes": 1, "plaintext_clients": 2, "quiet_since": null,
+                "auth": "not_wanted", "direct": [{"library": "jedis", "version": "4.0", "user": "default", "name": "",
+                    "address": "10.0.0.7", "clients": 2, "oldest_seconds": 9}]},
+            "safe_to_require_tls": {"answer": false, "because": ["a node\u{1b}[2J says no"], "evidence": ["and one yes"]},
+            "bridge_needed": {"answer": true, "because": ["python3"], "evidence": []}
         }]))
         .unwrap();
         let client = |library: Value, active: u64, own_tls: bool| {
@@ -185,6 +280,14 @@ mod tests {
         assert!(text.contains("it does: its address"), "{text}");
         assert!(text.contains("(2 more not shown, 9 forgotten)"), "{text}");
         assert!(line("redis-py  2.10").contains("by default since 6.0"), "{text}");
+        for words in [
+            "cache.example:6379 (TLS, certificate until 2027-01-01T00:00:00Z)",
+            "cache: safe to require TLS: no\n  - a node [2J says no\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
+            "the servers take clients without credentials; 2 direct clients: jedis 4.0 default 10.0.0.7\n",
+            "cache: bridge still needed: yes\n  - python3\n",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
         assert!(!text.contains('\u{1b}'));
     }
 }

@@ -36,6 +36,7 @@ fn heading(key: &Key) -> &'static str {
     match key.path.split_once('.') {
         Some(("tls", _)) => "TLS",
         Some(("pool", _)) => "Pool",
+        Some(("evidence", _)) => "Evidence",
         Some(_) => "Limits",
         None => "Route",
     }

@@ -234,9 +234,17 @@ pub const ROUTE: &[Key] = &[
         "never",
         "End sessions that carried nothing for this long",
     ),
+    key(
+        "evidence.interval",
+        "evidence-interval",
+        Text,
+        "DUR",
+        "never",
+        "Ask the group's servers this often, over TLS, for their clients in plaintext: for the verdict. One bridge of a group is enough",
+    ),
 ];
 
-/// Keys of `[admin]`, `[log]` and `[runtime]`.
+/// Keys of `[admin]`, `[log]`, `[runtime]` and `[verdict]`.
 pub const GLOBAL: &[Key] = &[
     key(
         "admin.listen",
@@ -270,6 +278,31 @@ pub const GLOBAL: &[Key] = &[
         Text,
         "FILE",
         "none",
-        "Remember across restarts which endpoints have spoken TLS, so that they are never again spoken to in plaintext",
+        "Remember across restarts which endpoints have spoken TLS, so that they are never again spoken to in plaintext; and who \
+         used the bridge",
+    ),
+    key(
+        "verdict.quiet_for",
+        "verdict-quiet-for",
+        Text,
+        "DUR",
+        "24h",
+        "Safe to require TLS: so long nobody has been in plaintext",
+    ),
+    key(
+        "verdict.unused_for",
+        "verdict-unused-for",
+        Text,
+        "DUR",
+        "7d",
+        "Bridge not needed: so long no client has used it",
+    ),
+    key(
+        "verdict.certificate_left",
+        "verdict-certificate-left",
+        Text,
+        "DUR",
+        "14d",
+        "Safe to require TLS: so long the certificates are still good",
     ),
 ];

@@ -18,7 +18,7 @@ use clap::ArgMatches;
 
 pub use self::args::{args, probe_args};
 pub use self::problems::Problems;
-use crate::{listener, session, telemetry, upstream};
+use crate::{listener, session, telemetry, upstream, verdict};
 
 /// Everything that `run` needs to know, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What a restart should not forget; `None`: it forgets.
     pub state_file: Option<PathBuf>,
+    /// What is long enough for a verdict.
+    pub verdict: verdict::Settings,
 }
 
 /// One route: listeners in front, an upstream behind.
@@ -48,6 +50,8 @@ pub struct Route {
     pub upstream: upstream::Settings,
     /// The relay between them.
     pub session: session::Settings,
+    /// How often the servers are asked for their clients in plaintext; `None`: never.
+    pub evidence_interval: Option<Duration>,
 }
 
 impl Config {

@@ -17,7 +17,7 @@ use crate::endpoint::{Endpoint, ListenAddr, Upstream};
 use crate::session::{Accept, Upgrade};
 use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
 use crate::upstream::pool;
-use crate::{listener, session, telemetry, tls, upstream};
+use crate::{listener, session, telemetry, tls, upstream, verdict};
 
 const LISTEN: &str = "127.0.0.1:6379";
 const ADMIN: &str = "127.0.0.1:9900";
@@ -71,6 +71,7 @@ impl Check {
         let workers = self.count(values, "runtime.workers");
         let drain_timeout = self.parse(values, "runtime.drain_timeout", duration);
         let state_file = self.parse(values, "runtime.state_file", path);
+        let verdict = self.verdict(values);
         let default_workers = available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_WORKERS);
         Config {
             routes,
@@ -81,6 +82,18 @@ impl Check {
                 .expect("the smaller of two numbers that are not zero"),
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             state_file,
+            verdict,
+        }
+    }
+
+    fn verdict(&mut self, values: &Values) -> verdict::Settings {
+        let default = verdict::Settings::default();
+        verdict::Settings {
+            quiet_for: self.parse(values, "verdict.quiet_for", duration).unwrap_or(default.quiet_for),
+            unused_for: self.parse(values, "verdict.unused_for", duration).unwrap_or(default.unused_for),
+            certificate_left: self
+                .parse(values, "verdict.certificate_left", duration)
+                .unwrap_or(default.certificate_left),
         }
     }
 
@@ -135,6 +148,11 @@ impl Check {
         let upgrade =
             self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
+        let evidence_interval = self.parse(values, "evidence.interval", positive);
+        if tls.mode == Mode::Disabled && evidence_interval.is_some() {
+            let problem = "the servers are asked over TLS, and tls.mode is \"disabled\": drop one of them";
+            self.problems.add(self::place(values, "evidence.interval"), problem);
+        }
         if self.problems.0.len() > before {
             return None;
         }
@@ -158,6 +176,7 @@ impl Check {
                 upgrade: upgrade.unwrap_or_default(),
                 accept: accept.unwrap_or_default(),
             },
+            evidence_interval,
         })
     }
 

@@ -50,6 +50,12 @@ impl Certificate {
     }
 }
 
+/// When a certificate expires, in Unix time. `None`: it cannot be read.
+pub fn expiry(der: &CertificateDer<'_>) -> Option<u64> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
+}
+
 fn rfc3339(seconds: i64) -> String {
     date(UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
 }

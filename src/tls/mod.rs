@@ -21,7 +21,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-pub use self::certificate::Certificate;
+pub use self::certificate::{Certificate, expiry};
 pub use self::explain::{describe_leaf, explain};
 use self::files::Files;
 pub use self::pin::{InvalidPin, Pin};
@@ -57,6 +57,17 @@ pub enum Mode {
     Preferred,
     /// Plaintext.
     Disabled,
+}
+
+impl Mode {
+    /// As it is configured.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Preferred => "preferred",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// The oldest TLS version that a route accepts.

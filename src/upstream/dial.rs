@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -16,13 +18,14 @@ use super::pool::{Discard, Pool, Taken};
 use super::race::Race;
 use super::transit::{Mode, Transit};
 use super::{Left, Settings, share};
+use crate::clients::Moment;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resolve::resolve;
 use crate::resp::replies;
 use crate::telemetry::Throttle;
-use crate::tls::Tls;
 use crate::tls::channel::Channel;
+use crate::tls::{self, Tls};
 
 /// A connection that was silent for a while and does not answer in this time is taken for dead, and with it all that
 /// were silent for as long.
@@ -47,6 +50,8 @@ pub(super) struct Remote {
     gate: Gate,
     tls: Option<Arc<Tls>>,
     greeting: Greeting,
+    /// When the certificate that was presented last expires, in Unix time; 0: none was.
+    certificate_expiry: AtomicU64,
     metrics: Arc<RouteMetrics>,
     throttle: Throttle,
 }
@@ -69,6 +74,7 @@ impl Remote {
             tls,
             transit,
             greeting: Greeting::new(settings.client_name.as_deref()),
+            certificate_expiry: AtomicU64::new(0),
             metrics,
             throttle: Throttle::default(),
         }
@@ -325,6 +331,20 @@ impl Remote {
         }
     }
 
+    fn note_certificate(&self, channel: &Channel) {
+        let leaf = channel.state().peer_certificates().and_then(|chain| chain.first());
+        if let Some(expiry) = leaf.and_then(tls::expiry)
+            && self.certificate_expiry.swap(expiry, Ordering::Relaxed) != expiry
+        {
+            self.metrics.certificate_expiry(&self.endpoint.to_string(), expiry);
+        }
+    }
+
+    /// When the certificate that was presented last expires; `None`: none was.
+    pub(super) fn certificate_expiry(&self) -> Option<Moment> {
+        Some(self.certificate_expiry.load(Ordering::Relaxed)).filter(|expiry| *expiry > 0).map(Moment::at)
+    }
+
     fn timed_out(&self, began: Instant, stage: Stage) -> Arc<ConnectError> {
         Arc::new(self.error(stage, Cause::TimedOut { after: whole_ms(began.elapsed()), stage }))
     }
@@ -332,6 +352,19 @@ impl Remote {
     fn error(&self, stage: Stage, source: Cause) -> ConnectError {
         ConnectError { endpoint: Endpoint::clone(&self.endpoint), stage, source }
     }
+}
+
+/// One attempt to reach an endpoint over TLS, of no route: nobody counts it, and what it leads to serves no client.
+pub(super) async fn once(
+    endpoint: &Endpoint,
+    settings: &Settings,
+    tls: &Arc<Tls>,
+    deadline: Instant,
+) -> Result<Connection, ConnectError> {
+    let metrics = Arc::new(RouteMetrics::unrecorded());
+    let pool = Pool::new(settings.pool.clone(), Waker::noop().clone(), Arc::default(), Arc::clone(&metrics));
+    let remote = Remote::new("", endpoint.clone(), settings, Some(Arc::clone(tls)), None, pool, metrics);
+    remote.attempt(Speaks::Tls(tls), Instant::now(), deadline).run().await
 }
 
 /// What is said on a new connection before it is a client's.
@@ -410,6 +443,9 @@ impl Dial<'_> {
             let (established, early) = self.stage(Stage::Tls, deadline, handshake).await?;
             let resumed = established.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             remote.metrics.handshake(resumed);
+            if !resumed {
+                remote.note_certificate(&established);
+            }
             channel = Some(established);
             unread = early;
         }

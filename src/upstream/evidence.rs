@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use serde::Serialize;
-use tokio::time::timeout;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
+use super::dial::once;
 use super::error::Cause;
 use super::greeting::next_answer_within;
-use super::{Credentials, Settings, Upstream};
+use super::{Credentials, Settings};
 use crate::endpoint::{Endpoint, Host};
-use crate::metrics::RouteMetrics;
 use crate::resp::client_list::{self, Client};
 use crate::resp::info::Info;
 use crate::resp::replies::{self, Answer};
@@ -35,10 +35,12 @@ pub struct Asking {
     pub credentials: Option<Credentials>,
     /// Clients whose name begins so are bridged.
     pub bridges: Vec<String>,
+    /// Whether a node that counts no client in plaintext lists its clients all the same: with many of them that is work.
+    pub list_always: bool,
 }
 
 /// A group's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evidence {
     /// By endpoint.
     pub nodes: Vec<NodeEvidence>,
@@ -47,7 +49,7 @@ pub struct Evidence {
 }
 
 /// A node's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeEvidence {
     /// The node.
     pub endpoint: String,
@@ -61,7 +63,7 @@ pub struct NodeEvidence {
     pub plaintext_clients: Option<u64>,
     /// Its own count of all clients.
     pub connected_clients: Option<u64>,
-    /// Clients that come through a bridge; `None`: it does not list its clients.
+    /// Clients that come through a bridge; `None`: it does not list its clients, or was not asked to.
     pub bridged: Option<u64>,
     /// Clients that do not; ourselves and the replication left out.
     pub direct: Option<u64>,
@@ -70,7 +72,7 @@ pub struct NodeEvidence {
 }
 
 /// Clients that are alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// As CLIENT SETINFO tells, else empty.
     pub library: String,
@@ -86,6 +88,23 @@ pub struct Group {
     pub clients: u64,
     /// The longest connection's, in seconds.
     pub oldest_seconds: u64,
+}
+
+impl NodeEvidence {
+    /// Nothing is known of it.
+    pub(crate) fn new(endpoint: String) -> Self {
+        Self {
+            endpoint,
+            problem: None,
+            engine: None,
+            role: None,
+            plaintext_clients: None,
+            connected_clients: None,
+            bridged: None,
+            direct: None,
+            list_refused: None,
+        }
+    }
 }
 
 impl Evidence {
@@ -145,15 +164,14 @@ struct Answered {
 struct Told {
     own_id: Option<i64>,
     info: String,
-    list: Result<String, String>,
+    /// `None`: it was not asked.
+    list: Option<Result<String, String>>,
 }
 
 async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answered {
-    let settings = Settings { endpoints: vec![endpoint.clone()], ..asking.settings.clone() };
-    let metrics = Arc::new(RouteMetrics::new("audit", &[]));
-    let upstream = Upstream::new("audit", &settings, Some(tls), &metrics);
+    let deadline = Instant::now() + asking.settings.connect_timeout;
     let work = async {
-        let mut connection = match upstream.connect().await {
+        let mut connection = match once(&endpoint, &asking.settings, tls, deadline).await {
             Ok(connection) => connection,
             Err(error) => return Err(Cause::Refused(error.to_string())),
         };
@@ -171,10 +189,14 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
             Answer::Error(words) => return Err(Cause::Refused(words)),
             _ => return Err(Cause::Refused("an answer of another type to INFO".into())),
         };
-        let list = match ask(&mut connection, &["CLIENT", "LIST"]).await? {
-            Answer::Text(text) => Ok(text),
-            Answer::Error(words) => Err(words),
-            _ => Err("an answer of another type".into()),
+        let list = if asking.list_always || plaintext_clients(Info(&info)) != Some(0) {
+            Some(match ask(&mut connection, &["CLIENT", "LIST"]).await? {
+                Answer::Text(text) => Ok(text),
+                Answer::Error(words) => Err(words),
+                _ => Err("an answer of another type".into()),
+            })
+        } else {
+            None
         };
         let nodes = if Info(&info).field("cluster_enabled") == Some("1") {
             ask(&mut connection, &["CLUSTER", "NODES"]).await?
@@ -205,6 +227,11 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
 async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
     connection.send(&replies::encode_command(command)).await?;
     next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+}
+
+/// Only ElastiCache counts them.
+fn plaintext_clients(info: Info<'_>) -> Option<u64> {
+    info.field("tls_mode_connected_tcp_clients")?.parse().ok()
 }
 
 /// The other nodes that `INFO replication` tells of.
@@ -263,17 +290,7 @@ impl Found {
         if answer.identity.is_some_and(|identity| !self.identities.insert(identity)) {
             return;
         }
-        let mut node = NodeEvidence {
-            endpoint: answer.endpoint.to_string(),
-            problem: None,
-            engine: None,
-            role: None,
-            plaintext_clients: None,
-            connected_clients: None,
-            bridged: None,
-            direct: None,
-            list_refused: None,
-        };
+        let mut node = NodeEvidence::new(answer.endpoint.to_string());
         match answer.result {
             Err(cause) => node.problem = Some(cause.to_string()),
             Ok(told) => {
@@ -281,11 +298,12 @@ impl Found {
                 let number = |name: &str| info.field(name).and_then(|value| value.parse().ok());
                 node.engine = Some(info.describe());
                 node.role = info.field("role").map(str::to_owned);
-                node.plaintext_clients = number("tls_mode_connected_tcp_clients");
+                node.plaintext_clients = plaintext_clients(info);
                 node.connected_clients = number("connected_clients");
                 match told.list {
-                    Err(words) => node.list_refused = Some(words),
-                    Ok(list) => {
+                    None => {}
+                    Some(Err(words)) => node.list_refused = Some(words),
+                    Some(Ok(list)) => {
                         let own = told.own_id.and_then(|id| u64::try_from(id).ok());
                         let (bridged, direct) = self.count(&list, own, bridges);
                         (node.bridged, node.direct) = (Some(bridged), Some(direct));

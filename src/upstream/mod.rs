@@ -10,6 +10,7 @@ mod error;
 pub mod evidence;
 mod gate;
 mod greeting;
+mod observer;
 pub mod pool;
 pub mod probe;
 mod race;
@@ -21,6 +22,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -28,9 +30,11 @@ pub use self::connection::Connection;
 pub use self::credentials::Credentials;
 use self::dial::Remote;
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
+pub use self::observer::{Observer, Seen};
 use self::pool::{Discard, Pool};
 use self::transit::Transit;
 pub use self::transit::{Latch, Mode};
+use crate::clients::Moment;
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
@@ -70,6 +74,17 @@ pub struct Upstream {
     last_reached: Mutex<Option<Instant>>,
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
+}
+
+/// What is known of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointFacts {
+    /// As configured or announced.
+    pub endpoint: String,
+    /// What it was seen to accept, where `tls.mode` is `preferred`.
+    pub seen: Option<Mode>,
+    /// When the certificate expires that it presented last.
+    pub certificate_expires: Option<Moment>,
 }
 
 /// On its way to a connection.
@@ -215,6 +230,16 @@ impl Upstream {
     /// Where `tls.mode` is `preferred`: what tells that plaintext is over.
     pub fn latch(&self) -> Option<&Latch> {
         self.latch.as_ref()
+    }
+
+    /// What is known of each endpoint.
+    pub fn facts(&self) -> Vec<EndpointFacts> {
+        let facts = |remote: &Remote| EndpointFacts {
+            endpoint: remote.endpoint.to_string(),
+            seen: remote.transit.as_ref().map(Transit::seen),
+            certificate_expires: remote.certificate_expiry(),
+        };
+        self.remotes.iter().map(facts).collect()
     }
 
     /// What each endpoint was seen to accept, where `tls.mode` is `preferred`.

@@ -4,6 +4,7 @@
 //! endpoints is spoken to in plaintext any more. They are names of one group, and whoever can silence one of them must
 //! not bring plaintext back through another. Looking at endpoints is `dial`'s work, when to look is the parent's.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -31,7 +32,8 @@ impl Latch {
 
 /// What an endpoint was seen to accept, by [ElastiCache's name for it](
 /// https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/in-transit-encryption-enable.html).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Not looked at yet.
     #[default]

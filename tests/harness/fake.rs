@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use rustls::{ServerConnection, StreamOwned};
 
-use super::{Identity, PATIENCE};
+use super::{Authority, Identity, PATIENCE};
 
 /// A TLS connection as the fake's script sees it.
 pub type Tls = StreamOwned<ServerConnection, TcpStream>;
@@ -40,6 +40,36 @@ impl Fake {
             }
             if tls.write_all(b"+OK\r\n+OK\r\n").is_ok() {
                 script(&mut tls);
+            }
+        })
+    }
+
+    /// A node that counts its clients in plaintext, as ElastiCache's do, and lists its clients as it is told to.
+    pub fn counting(authority: &Authority, plaintext: &Arc<AtomicU32>, list: &'static str) -> Self {
+        let (config, plaintext) = (authority.issue(&["localhost"]).server_config(), Arc::clone(plaintext));
+        Self::start(move |stream, _| {
+            let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            let mut buffer = [0; 1024];
+            while let Ok(n @ 1..) = tls.read(&mut buffer) {
+                let asked = String::from_utf8_lossy(&buffer[..n]).into_owned();
+                let info = format!(
+                    "# Clients\r\nconnected_clients:2\r\ntls_mode_connected_tcp_clients:{}\r\nredis_version:7.1.0\r\nrole:master\r\n",
+                    plaintext.load(Ordering::SeqCst)
+                );
+                let mut answer = "+OK\r\n".repeat(asked.matches("SETINFO").count());
+                answer += &"+PONG\r\n".repeat(asked.matches("PING").count());
+                if asked.contains("\r\nID\r\n") {
+                    answer += ":7\r\n";
+                }
+                if asked.contains("\r\nINFO\r\n") {
+                    answer.extend([&format!("${}\r\n", info.len()), &info, "\r\n"]);
+                }
+                if asked.contains("\r\nLIST\r\n") {
+                    answer += list;
+                }
+                if tls.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
             }
         })
     }

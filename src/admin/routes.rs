@@ -1,0 +1,196 @@
+//! `GET /routes`: where on the road each route is, and the verdict; the same in metrics.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use super::inventory::{LIMIT, json};
+use crate::clients::{Client, Counts, Moment, Totals};
+use crate::metrics::RouteMetrics;
+use crate::tls;
+use crate::upstream::evidence::Group;
+use crate::upstream::{EndpointFacts, Latch, Observer, Seen, Upstream};
+use crate::verdict::{self, Facts, Verdict};
+
+/// A route, and those who know about it.
+#[derive(Clone)]
+pub struct Route {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens, with the ports that the system chose.
+    pub listeners: Vec<String>,
+    /// As configured.
+    pub tls: tls::Settings,
+    /// The server side.
+    pub upstream: Arc<Upstream>,
+    /// Who asks the servers; `None`: nobody does.
+    pub observer: Option<Arc<Observer>>,
+    /// Where the verdict is shown, too.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// A route, as `/routes` shows it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// Its name.
+    pub route: Box<str>,
+    /// Where it listens.
+    pub listeners: Vec<String>,
+    /// `tls.mode`, as configured.
+    pub tls_mode: Box<str>,
+    /// Its endpoints, with what was seen of them.
+    pub upstreams: Vec<EndpointFacts>,
+    /// Sessions now.
+    pub sessions_active: u64,
+    /// Sessions of this run.
+    pub sessions_total: u64,
+    /// What passed in this run.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Of these, what was in plaintext upstream.
+    pub plaintext: PlaintextReport,
+    /// What the servers say; `None`: they are not asked.
+    pub servers: Option<ServersReport>,
+    /// Whether anybody would miss plaintext.
+    pub safe_to_require_tls: Verdict,
+    /// Whether anybody would miss the bridge.
+    pub bridge_needed: Verdict,
+}
+
+/// What was in plaintext upstream.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PlaintextReport {
+    /// Sessions that are so now.
+    pub sessions_active: u64,
+    /// Sessions that are or were so, in this run.
+    pub sessions_total: u64,
+    /// When the last of them ended or moved to TLS, in this run or an earlier one; now, if one is active.
+    pub last: Option<Moment>,
+    /// The part of this run's sessions that were over TLS from their beginning; `None`: there were none.
+    pub sessions_over_tls_ratio: Option<f64>,
+    /// The part of this run's bytes that went over TLS; `None`: there were none.
+    pub bytes_over_tls_ratio: Option<f64>,
+}
+
+/// What the servers say of their clients.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ServersReport {
+    /// When they were asked last.
+    pub asked: Option<Moment>,
+    /// How many answered.
+    pub nodes: usize,
+    /// Clients in plaintext, by their own count; `None`: not known.
+    pub plaintext_clients: Option<u64>,
+    /// Since when they count none.
+    pub quiet_since: Option<Moment>,
+    /// Whether they ask clients for credentials.
+    pub auth: Auth,
+    /// Clients that came through no bridge when the servers were asked to list them: where they count plaintext, or do not count.
+    pub direct: Vec<Group>,
+}
+
+/// Whether servers ask clients for credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// They answer without.
+    NotWanted,
+    /// They do not.
+    Wanted,
+    /// None has said.
+    Unknown,
+}
+
+impl Route {
+    fn facts(&self, shared: &Shared) -> Facts {
+        let Totals { active, plaintext, .. } = shared.inventory.totals(&self.name);
+        Facts {
+            now: Moment::now(),
+            mode: self.tls.mode,
+            verifies: !self.tls.insecure_skip_verify,
+            unreached: shared.readiness.unreached(&self.name),
+            latched: self.upstream.latch().is_some_and(Latch::is_set),
+            endpoints: self.upstream.facts(),
+            plaintext,
+            active,
+            last_used: shared.inventory.last_used(&self.name),
+            watched_since: shared.inventory.since(),
+            servers: self.observer.as_ref().map(|observer| observer.seen()),
+            patience: self.observer.as_ref().map(|observer| observer.patience()).unwrap_or_default(),
+        }
+    }
+
+    fn report(&self, shared: &Shared, clients: &[Client]) -> RouteReport {
+        let Totals { active, sessions, counts, plaintext } = shared.inventory.totals(&self.name);
+        let facts = self.facts(shared);
+        let clients: Vec<_> = clients.iter().filter(|client| *client.route == *self.name).collect();
+        let bytes = |counts: &Counts| counts.bytes_to_upstream + counts.bytes_to_client;
+        RouteReport {
+            route: (*self.name).into(),
+            listeners: self.listeners.clone(),
+            tls_mode: self.tls.mode.label().into(),
+            sessions_active: active,
+            sessions_total: sessions,
+            counts,
+            plaintext: PlaintextReport {
+                sessions_active: plaintext.active,
+                sessions_total: plaintext.sessions,
+                last: plaintext.last,
+                sessions_over_tls_ratio: rest(plaintext.sessions, sessions),
+                bytes_over_tls_ratio: rest(bytes(&plaintext.counts), bytes(&counts)),
+            },
+            servers: facts.servers.as_ref().map(ServersReport::of),
+            safe_to_require_tls: verdict::safe_to_require_tls(&facts, &shared.verdict),
+            bridge_needed: verdict::bridge_needed(&facts, &shared.verdict, &clients),
+            upstreams: facts.endpoints,
+        }
+    }
+}
+
+impl ServersReport {
+    fn of(seen: &Seen) -> Self {
+        let evidence = seen.evidence.as_deref();
+        let nodes = evidence.map_or(&[][..], |evidence| &evidence.nodes);
+        let problems = || nodes.iter().filter_map(|node| node.problem.as_deref());
+        let answered = nodes.iter().filter(|node| node.problem.is_none()).count();
+        Self {
+            asked: seen.asked,
+            nodes: answered,
+            plaintext_clients: seen.plaintext_clients(),
+            quiet_since: seen.quiet.map(|quiet| quiet.since),
+            auth: if problems().any(|problem| problem.contains("NOAUTH")) {
+                Auth::Wanted
+            } else if answered > 0 {
+                Auth::NotWanted
+            } else {
+                Auth::Unknown
+            },
+            direct: evidence.map(|evidence| evidence.direct.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// What part of `whole` is not `part`.
+fn rest(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| whole.saturating_sub(part) as f64 / whole as f64)
+}
+
+pub(super) async fn routes(State(shared): State<Shared>) -> Response {
+    let clients = shared.inventory.report(LIMIT).clients;
+    json(&shared.routes.iter().map(|route| route.report(&shared, &clients)).collect::<Vec<_>>())
+}
+
+/// Brings the verdicts in the metrics up to date.
+pub(super) fn record(shared: &Shared) {
+    for route in &*shared.routes {
+        let facts = route.facts(shared);
+        let gauge = |answer: bool| f64::from(u8::from(answer));
+        let safe = verdict::safe_to_require_tls(&facts, &shared.verdict).answer;
+        route.metrics.safe_to_require_tls.set(gauge(safe));
+        let needed = verdict::bridge_needed(&facts, &shared.verdict, &[]).answer;
+        route.metrics.bridge_needed.set(gauge(needed));
+    }
+}

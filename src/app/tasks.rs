@@ -1,0 +1,211 @@
+//! What runs beside the sessions until draining starts: looking after upstreams, renewing certificates, keeping books.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::admin::Readiness;
+use crate::clients::Inventory;
+use crate::drain::Drain;
+use crate::metrics::{PrometheusHandle, RouteMetrics};
+use crate::state::StateFile;
+use crate::tls::{Reload, Tls};
+use crate::upstream::{Mode, Observer, Upstream};
+
+/// How often each route's upstream is looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// So many seconds apart, the processes of clients are looked up that nobody has asked about.
+const LOOK_UP: u64 = 5;
+
+/// So many seconds apart, the state file is written.
+const WRITE: u64 = 60;
+
+/// Looks for TLS where `tls.mode` is `preferred`, and remembers who speaks it.
+pub(super) async fn find_tls(
+    route: String,
+    upstream: Arc<Upstream>,
+    state: Option<Arc<StateFile>>,
+    drain: Drain,
+) {
+    upstream.find_tls(&drain).await;
+    let Some(state) = state else { return };
+    for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == Mode::Tls) {
+        if let Err(error) = state.note_tls(endpoint) {
+            warn!(
+                route,
+                "the state file cannot be written, a restart will not remember that {endpoint} speaks TLS: {error}"
+            );
+        }
+    }
+}
+
+/// Finds out whether a route's upstream can be reached, at start and where clients have not shown it lately.
+pub(super) async fn look_after(
+    route: String,
+    upstream: Arc<Upstream>,
+    metrics: Arc<RouteMetrics>,
+    readiness: Arc<Readiness>,
+    drain: Drain,
+) {
+    let mut ticks = interval(LOOK_AFTER);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.started() => return,
+        }
+        let reached = tokio::select! {
+            reached = upstream.look_after() => reached,
+            () = drain.started() => return,
+        };
+        metrics.upstream_reachable.set(f64::from(u8::from(reached)));
+        if reached {
+            readiness.reached(&route);
+        }
+    }
+}
+
+/// Asks a route's servers for their clients in plaintext.
+pub(super) async fn observe(
+    route: String,
+    observer: Arc<Observer>,
+    upstream: Arc<Upstream>,
+    metrics: Arc<RouteMetrics>,
+    drain: Drain,
+) {
+    tokio::select! {
+        () = observer.run(&route, upstream.latch(), &metrics) => {}
+        () = drain.started() => {}
+    }
+}
+
+/// Histograms keep every sample until somebody renders them, or this.
+pub(super) async fn upkeep(metrics: PrometheusHandle, drain: Drain) {
+    let mut ticks = interval(LOOK_AFTER);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => metrics.run_upkeep(),
+            () = drain.started() => return,
+        }
+    }
+}
+
+/// The inventory, and who asks the servers of each route: what the state file remembers.
+pub(super) struct Books {
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) observers: Vec<(String, Arc<Observer>)>,
+    pub(super) state: Option<Arc<StateFile>>,
+}
+
+impl Books {
+    /// Writes the state file, if there is one.
+    pub(super) fn write(&self) {
+        let Some(state) = &self.state else { return };
+        let quiet: BTreeMap<String, _> = self
+            .observers
+            .iter()
+            .filter_map(|(route, observer)| Some((route.clone(), observer.seen().quiet?)))
+            .collect();
+        if let Err(error) = state.keep(self.inventory.history(), quiet) {
+            warn!("the state file cannot be written, a restart will not know who used the bridge: {error}");
+        }
+    }
+}
+
+/// Sets the inventory's clock, finds out now and then whose the sessions are that nobody has asked about, and writes all
+/// of it down.
+pub(super) async fn keep_books(books: Arc<Books>, drain: Drain) {
+    let inventory = &books.inventory;
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let draining = drain.started();
+    tokio::pin!(draining);
+    for second in 0_u64.. {
+        tokio::select! {
+            _ = seconds.tick() => inventory.tick(),
+            () = &mut draining => return,
+        }
+        if second % LOOK_UP == 0 {
+            let inventory = Arc::clone(inventory);
+            // Reads /proc, which takes its time: not on an event loop.
+            let _ = spawn_blocking(move || inventory.look_up()).await;
+        }
+        if second % WRITE == WRITE - 1 {
+            let books = Arc::clone(&books);
+            let _ = spawn_blocking(move || books.write()).await;
+        }
+    }
+}
+
+/// Takes over renewed certificates; keeps what works where the new ones don't.
+pub(super) async fn reload_tls(
+    route: String,
+    tls: Arc<Tls>,
+    upstream: Arc<Upstream>,
+    metrics: Arc<RouteMetrics>,
+    drain: Drain,
+) {
+    let mut ticks = interval(LOOK_AFTER);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.started() => return,
+        }
+        match tls.reload_if_changed() {
+            Reload::Unchanged => {}
+            Reload::Reloaded => {
+                failing = false;
+                upstream.retire_all();
+                metrics.tls_reload("ok");
+                info!(route, tls = tls.describe(), "certificates reloaded");
+            }
+            Reload::Failed(error) => {
+                metrics.tls_reload("failed");
+                if !failing {
+                    warn!(route, "certificates not reloaded, the previous ones stay in use: {error}");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::clients::Peer;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_process_of_a_client_is_found_out_though_nobody_asks() {
+        let (inventory, drain) = (Inventory::new(), Drain::new());
+        let books = Books { inventory: Arc::clone(&inventory), observers: Vec::new(), state: None };
+        let keeping = keep_books(Arc::new(books), drain.clone());
+        tokio::pin!(keeping);
+        let mut pass = async || {
+            tokio::select! {
+                () = &mut keeping => panic!("it goes on"),
+                () = sleep(Duration::from_secs(1)) => {}
+            }
+        };
+        pass().await;
+        let peer = Peer::Unix { pid: Some(std::process::id()), uid: None };
+        let entry = inventory.enter(&"route".into(), peer);
+        let known = || inventory.history().clients[0].process.is_some();
+        assert!(!known());
+        while !known() {
+            pass().await;
+        }
+        drop(entry);
+        drain.start();
+        keeping.await;
+    }
+}

@@ -1,0 +1,164 @@
+//! The verdict: can TLS be required, and is the bridge still needed? In `pontoon status`, `/routes` and the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{Authority, Dual, Fake, Mood, Pontoon, Redis, eventually, pontoon};
+
+/// What a server says of its clients that has none but ourselves.
+const NOBODY: &str = "$0\r\n\r\n";
+
+fn route(pontoon: &Pontoon) -> Value {
+    let routes: Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
+    routes[0].clone()
+}
+
+fn because(verdict: &Value) -> String {
+    verdict["because"].to_string()
+}
+
+/// The exit code, and all that was printed.
+fn status(of: &Pontoon, args: &[&str]) -> (Option<i32>, String) {
+    let output = pontoon(&[&["status", "--admin", &of.admin().to_string()], args].concat());
+    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), text)
+}
+
+#[test]
+fn without_evidence_from_the_servers_the_answer_is_no() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let unasked = Pontoon::to(&redis.endpoint(), &authority).ready();
+    let (code, text) = status(&unasked, &["--fail-unless", "ready"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("safe to require TLS: no\n  - the servers are not asked"), "{text}");
+    assert!(text.contains("error: TLS is not known to be safe to require: localhost"), "{text}");
+    assert_eq!(status(&unasked, &[]).0, Some(0));
+    assert!(route(&unasked)["servers"].is_null());
+
+    // This engine does not count its clients in plaintext: that is not zero.
+    let asking = Pontoon::with(&redis.endpoint(), &authority, &["--evidence-interval", "50ms"]);
+    asking.expects("do not count their clients in plaintext");
+    eventually("the server was asked", || {
+        because(&route(&asking)["safe_to_require_tls"]).contains("does not count its clients in plaintext")
+    });
+    assert!(route(&asking)["servers"]["plaintext_clients"].is_null());
+    assert_eq!(route(&asking)["servers"]["auth"], "not_wanted");
+}
+
+#[test]
+fn a_yes_has_evidence_and_ends_with_the_first_client_in_plaintext() {
+    let authority = Authority::new();
+    let plaintext = Arc::new(AtomicU32::new(0));
+    let server = Fake::counting(&authority, &plaintext, NOBODY);
+    let args = ["--evidence-interval", "50ms", "--verdict-quiet-for", "1s"];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    eventually("TLS is safe to require", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+    let (code, text) = status(&pontoon, &["--fail-unless", "ready"]);
+    assert_eq!(code, Some(0), "{text}");
+    for evidence in [
+        "over verified TLS",
+        "certificates are good until",
+        "no session of this bridge",
+        "all 1 servers count",
+    ] {
+        assert!(text.contains(&format!("  + {evidence}")) || text.contains(evidence), "{evidence}: {text}");
+    }
+    assert_eq!(pontoon.metric("pontoon_safe_to_require_tls", ""), 1);
+    assert_eq!(pontoon.metric("pontoon_server_plaintext_clients", ""), 0);
+
+    plaintext.store(3, Ordering::SeqCst);
+    pontoon.expects("the servers count clients in plaintext: 3");
+    eventually("it is not any more", || route(&pontoon)["safe_to_require_tls"]["answer"] == false);
+    let (code, text) = status(&pontoon, &["--fail-unless", "ready", "--json"]);
+    assert!(code == Some(1) && text.contains("counts clients in plaintext: 3"), "{text}");
+    assert_eq!(pontoon.metric("pontoon_safe_to_require_tls", ""), 0);
+    assert_eq!(pontoon.metric("pontoon_server_plaintext_clients", ""), 3);
+    plaintext.store(0, Ordering::SeqCst);
+    eventually("it is again, a second later", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+}
+
+#[test]
+fn what_is_not_verified_or_expires_soon_is_not_safe() {
+    let authority = Authority::new();
+    let server = Fake::counting(&authority, &Arc::default(), NOBODY);
+    let args = [
+        "--evidence-interval",
+        "50ms",
+        "--verdict-quiet-for",
+        "0s",
+        "--verdict-certificate-left",
+        "1000000d",
+        "--tls-insecure-skip-verify",
+    ];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    pontoon.expects("any certificate is accepted");
+    eventually("the server was asked", || !route(&pontoon)["servers"]["asked"].is_null());
+    let reasons = because(&route(&pontoon)["safe_to_require_tls"]);
+    assert!(reasons.contains("verifies no certificate") && reasons.contains("days are left"), "{reasons}");
+    assert!(pontoon.metric("pontoon_tls_certificate_expiry_timestamp_seconds", "") > 1_700_000_000);
+}
+
+#[test]
+fn the_bridge_is_needed_until_nobody_has_used_it_for_long_enough() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--verdict-unused-for", "1s"]);
+    let mut client = pontoon.client();
+    client.expect(&["CLIENT", "SETNAME", "shop"], "+OK\r\n");
+    let (code, text) = status(&pontoon, &["--fail-unless", "unused"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("bridge still needed: yes\n  - ") && text.contains("named shop, sessions now: 1"),
+        "{text}"
+    );
+    assert_eq!(pontoon.metric("pontoon_bridge_needed", ""), 1);
+    drop(client);
+    eventually("it can go", || status(&pontoon, &["--fail-unless", "unused"]).0 == Some(0));
+    assert!(status(&pontoon, &[]).1.contains("bridge still needed: no\n  - unused for "));
+    assert_eq!(pontoon.metric("pontoon_bridge_needed", ""), 0);
+}
+
+#[test]
+fn plaintext_counts_against_the_verdict_and_a_restart_forgets_neither_it_nor_the_clients() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Reset);
+    let start = || {
+        let args = ["--tls-mode", "preferred", "--state-file", file.to_str().unwrap()];
+        let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
+        pontoon.allows("traffic leaves in plaintext");
+        pontoon.allows("plaintext only is spoken here");
+        pontoon
+    };
+    let mut before = start();
+    let mut client = before.client();
+    client.expect(&["CLIENT", "SETNAME", "shop"], "+OK\r\n");
+    let shown = route(&before);
+    assert_eq!(shown["plaintext"]["sessions_active"], 1, "{shown}");
+    assert_eq!(shown["plaintext"]["bytes_over_tls_ratio"], 0.0);
+    eventually("that is known", || route(&before)["upstreams"][0]["seen"] == "disabled");
+    let reasons = because(&route(&before)["safe_to_require_tls"]);
+    assert!(reasons.contains("plaintext only") && reasons.contains("in plaintext now: 1"), "{reasons}");
+
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS is seen", || route(&before)["upstreams"][0]["seen"] == "tls");
+    before.client().expect(&["PING"], "+PONG\r\n");
+    let shown = route(&before);
+    assert_eq!(shown["plaintext"]["sessions_over_tls_ratio"], 0.5, "{shown}");
+    assert!(!because(&shown["safe_to_require_tls"]).contains("plaintext only"), "{shown}");
+    before.signal(Signal::TERM);
+    before.wait();
+
+    let after = start().ready();
+    let shown = route(&after);
+    assert_eq!(shown["plaintext"]["sessions_active"], 0);
+    assert!(shown["plaintext"]["last"].is_string(), "{shown}");
+    assert!(because(&shown["safe_to_require_tls"]).contains("in plaintext ended at"), "{shown}");
+    assert!(because(&shown["bridge_needed"]).contains("named shop, last seen at"), "{shown}");
+}
