@@ -63,6 +63,37 @@ pub enum ReplyMode {
     Skip,
 }
 
+/// A reply that holds addresses of a cluster's nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClusterReply {
+    /// CLUSTER SLOTS.
+    Slots,
+    /// CLUSTER SHARDS.
+    Shards,
+    /// CLUSTER NODES.
+    Nodes,
+    /// CLUSTER REPLICAS, or SLAVES.
+    Replicas,
+}
+
+impl ClusterReply {
+    /// What a command with this name and first argument gets, if it is one of these and the server accepts it: with too
+    /// many or too few arguments it gets an error.
+    pub fn to(name: &[u8], first: &[u8]) -> Option<Self> {
+        const KNOWN: &[(&[u8], ClusterReply)] = &[
+            (b"SLOTS", ClusterReply::Slots),
+            (b"SHARDS", ClusterReply::Shards),
+            (b"NODES", ClusterReply::Nodes),
+            (b"REPLICAS", ClusterReply::Replicas),
+            (b"SLAVES", ClusterReply::Replicas),
+        ];
+        if !name.eq_ignore_ascii_case(b"CLUSTER") {
+            return None;
+        }
+        KNOWN.iter().find(|(known, _)| first.eq_ignore_ascii_case(known)).map(|(_, reply)| *reply)
+    }
+}
+
 /// Whether the arguments of a command with this name matter: to [`classify`], or for what they tell of the client.
 #[inline]
 pub(super) fn arguments_matter(name: &[u8]) -> bool {
@@ -183,6 +214,23 @@ fn reply_mode(mode: &[u8]) -> Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replies_that_hold_addresses_of_nodes_are_known_by_what_asks_for_them() {
+        for (first, reply) in [
+            ("SLOTS", Some(ClusterReply::Slots)),
+            ("shards", Some(ClusterReply::Shards)),
+            ("Nodes", Some(ClusterReply::Nodes)),
+            ("replicas", Some(ClusterReply::Replicas)),
+            ("SLAVES", Some(ClusterReply::Replicas)),
+            ("INFO", None),
+            ("SLOTSTATS", None),
+            ("", None),
+        ] {
+            assert_eq!(ClusterReply::to(b"cluster", first.as_bytes()), reply, "{first}");
+        }
+        assert_eq!(ClusterReply::to(b"COMMAND", b"SLOTS"), None);
+    }
 
     #[test]
     fn only_commands_that_are_known_to_are_said_to_leave_nothing_behind() {
