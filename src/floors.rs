@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("admin", 6),
     ("listener", 5),
     ("session", 4),
+    ("cluster", 3),
     ("verdict", 3),
     ("upstream", 2),
     ("tls", 1),

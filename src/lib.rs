@@ -30,7 +30,7 @@
 //! | 6 | [`config`], [`admin`] |
 //! | 5 | [`listener`] |
 //! | 4 | [`session`] |
-//! | 3 | [`verdict`] |
+//! | 3 | [`cluster`], [`verdict`] |
 //! | 2 | [`upstream`] |
 //! | 1 | [`tls`], [`resolve`], [`state`], [`telemetry`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`] |
@@ -39,6 +39,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clients;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod drain;

@@ -63,6 +63,11 @@ impl<'a> Value<'a> {
         if let Data::Number(number) = self.data { Some(number) } else { None }
     }
 
+    /// Whether it is null or a text without letters.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.data, Data::Null | Data::Text(b""))
+    }
+
     /// The elements, if it is a list.
     pub fn list(&self) -> Option<&[Self]> {
         if let Data::List(elements) = &self.data { Some(elements) } else { None }

@@ -1,0 +1,58 @@
+//! What `CLUSTER SLOTS` tells of nodes: `[first, last, primary, replica…]`, each node `[host, port, id, metadata…]`.
+//! Source: [CLUSTER SLOTS](https://redis.io/docs/latest/commands/cluster-slots/).
+
+use std::ops::RangeInclusive;
+
+use super::topology::slots;
+use crate::resp::value::{Data, Value};
+
+/// Slots, and the nodes that serve them.
+pub(super) struct Range<'a> {
+    pub(super) slots: RangeInclusive<u16>,
+    pub(super) primary: Told<'a>,
+    pub(super) replicas: Vec<Told<'a>>,
+}
+
+/// A node.
+pub(super) struct Told<'a> {
+    /// What clients are meant to dial. `None`, empty or `?`: the host that they asked.
+    pub(super) host: Option<&'a str>,
+    pub(super) port: u16,
+    pub(super) id: &'a str,
+    pub(super) ip: Option<&'a str>,
+    pub(super) hostname: Option<&'a str>,
+}
+
+/// `None`: it is no reply to CLUSTER SLOTS.
+pub(super) fn told<'a>(reply: &Value<'a>) -> Option<Vec<Range<'a>>> {
+    reply.list()?.iter().map(range).collect()
+}
+
+fn range<'a>(entry: &Value<'a>) -> Option<Range<'a>> {
+    let [first, last, primary, rest @ ..] = entry.list()? else { return None };
+    Some(Range {
+        slots: slots(first.number()?, last.number()?)?,
+        primary: node(primary)?,
+        // What is no list is no node, but something that a newer engine adds.
+        replicas: rest.iter().filter(|value| value.list().is_some()).map(node).collect::<Option<_>>()?,
+    })
+}
+
+fn node<'a>(value: &Value<'a>) -> Option<Told<'a>> {
+    let [host, port, id, more @ ..] = value.list()? else { return None };
+    let metadata = more.first().and_then(Value::pairs);
+    let field = |name: &str| {
+        let mut pairs = metadata.clone()?;
+        pairs.find(|(key, _)| key.text() == Some(name)).and_then(|(_, value)| value.text())
+    };
+    Some(Told {
+        host: match host.data {
+            Data::Null => None,
+            _ => Some(host.text()?),
+        },
+        port: port.number()?.try_into().ok()?,
+        id: id.text()?,
+        ip: field("ip"),
+        hostname: field("hostname"),
+    })
+}
