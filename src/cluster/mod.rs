@@ -15,3 +15,6 @@ pub use self::map::{LocalNode, NodeMap};
 pub use self::node::{Flags, Node, Role};
 pub use self::rewrite::{RewriteError, Rewriter};
 pub use self::topology::{Topology, TopologyError};
+
+#[cfg(test)]
+mod tests;

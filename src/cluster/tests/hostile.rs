@@ -1,0 +1,186 @@
+//! Replies that no engine sends.
+
+use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+const KINDS: [ClusterReply; 4] =
+    [ClusterReply::Slots, ClusterReply::Shards, ClusterReply::Nodes, ClusterReply::Replicas];
+
+/// All that is captured and documented.
+fn replies() -> Vec<Vec<u8>> {
+    fn gather(directory: PathBuf, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                gather(path, found);
+            } else if path.extension().is_none_or(|extension| extension != "md" && extension != "py") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    gather(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/cluster"), &mut found);
+    found.sort();
+    assert!(found.len() > 50);
+    found.iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+/// Whatever comes of it is one whole reply, so that the client does not lose its place.
+fn is_rewritten_to_one_reply_or_refused(reply: &[u8]) {
+    let nodes = data("redis-7.0/ip.resp2/nodes");
+    let asked: Endpoint = "127.0.0.1:33803".parse().unwrap();
+    let map = map(&Topology::parse(reply, &nodes, &asked.host).unwrap_or_default());
+    let _ = Topology::parse(&nodes, reply, &asked.host);
+    let _ = Topology::parse(reply, reply, &asked.host);
+    let local = host("::1");
+    let rewriter = Rewriter::new(&map, &local, &asked);
+    let mut results: Vec<_> = KINDS.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
+    results.push(rewriter.error(reply));
+    results.push(rewriter.transaction(&[Some(ClusterReply::Slots), None, Some(ClusterReply::Nodes)], reply));
+    for rewritten in results.into_iter().flatten() {
+        assert!(Value::parse(&rewritten).is_ok(), "{}", rewritten.escape_ascii());
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_refused_or_rewritten(bytes in vec(any::<u8>(), 0..200)) {
+        is_rewritten_to_one_reply_or_refused(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_that_look_like_replies_are_refused_or_rewritten(
+        words in vec(select(vec![
+            "*", "%", "$", ":", "=", "-", "+", "~", "_\r\n", "\r\n", "1", "2", "3", "4", "0", "-1", "ip", "port", "nodes",
+            "tls-port", "$2\r\nip\r\n", "*3\r\n:0\r\n:1\r\n", "$1\r\n?\r\n", "MOVED 1 ", "a b:1@2 c - 0", ":6379", ",", "\n",
+        ]), 0..30)
+    ) {
+        is_rewritten_to_one_reply_or_refused(words.concat().as_bytes());
+    }
+
+    #[test]
+    fn replies_that_were_tampered_with_are_refused_or_rewritten(
+        which: Index, changes in vec((any::<Index>(), any::<u8>()), 0..4), cut: Option<Index>
+    ) {
+        let mut reply = which.get(&replies()).clone();
+        for (at, byte) in changes {
+            let at = at.index(reply.len());
+            reply[at] = byte;
+        }
+        if let Some(cut) = cut {
+            reply.truncate(cut.index(reply.len()));
+        }
+        is_rewritten_to_one_reply_or_refused(&reply);
+    }
+}
+
+fn rewriter_knows_one_node(check: impl FnOnce(Rewriter<'_>)) {
+    let nodes = bulk("a 10.0.0.1:6379@16379,a.example master - 0 0 1 connected");
+    let asked: Endpoint = "10.0.0.1:6379".parse().unwrap();
+    let map = map(&Topology::parse(b"*0\r\n", nodes.as_bytes(), &asked.host).unwrap());
+    check(Rewriter::new(&map, &host("127.0.0.9"), &asked));
+}
+
+#[test]
+fn a_reply_that_names_an_unknown_node_is_refused_and_the_node_named() {
+    rewriter_knows_one_node(|rewriter| {
+        let unknown = |address: &str| Err(RewriteError::UnknownNode(address.to_owned()));
+        assert_eq!(rewriter.error(b"-MOVED 1 10.0.0.2:6379\r\n"), unknown("10.0.0.2:6379"));
+        assert_eq!(rewriter.error(b"-ASK 1 2001:db8::1:6379\r\n"), unknown("2001:db8::1:6379"));
+        assert_eq!(rewriter.error(b"-MOVED 1 :6379\r\n"), unknown(":6379"));
+        let slots = b"*1\r\n*3\r\n:0\r\n:1\r\n*3\r\n$8\r\n10.0.0.2\r\n:6379\r\n$1\r\nb\r\n";
+        assert_eq!(rewriter.reply(ClusterReply::Slots, slots), unknown("10.0.0.2:6379"));
+        let line = "b 10.0.0.2:6379@16379 master - 0 0 1 link";
+        assert_eq!(rewriter.reply(ClusterReply::Nodes, bulk(line).as_bytes()), unknown("10.0.0.2:6379"));
+        for flag in ["fail", "noaddr", "handshake"] {
+            let gone = line.replace("master", flag);
+            let told = utf8(&rewriter.reply(ClusterReply::Nodes, bulk(&gone).as_bytes()).unwrap());
+            assert_eq!(told, bulk(&format!("b 127.0.0.9:0@16379 {flag} - 0 0 1 link")));
+        }
+    });
+}
+
+#[test]
+fn a_reply_of_another_shape_is_refused() {
+    rewriter_knows_one_node(|rewriter| {
+        for (kind, reply) in [
+            (ClusterReply::Slots, &b":1\r\n"[..]),
+            (ClusterReply::Slots, b"*1\r\n*1\r\n:1\r\n"),
+            (
+                ClusterReply::Slots,
+                b"*1\r\n*3\r\n:0\r\n:1\r\n*3\r\n$8\r\n10.0.0.1\r\n$4\r\n6379\r\n$1\r\na\r\n",
+            ),
+            (
+                ClusterReply::Slots,
+                b"*1\r\n*3\r\n:0\r\n:1\r\n*4\r\n$8\r\n10.0.0.1\r\n:6379\r\n$1\r\na\r\n*1\r\n$2\r\nip\r\n",
+            ),
+            (ClusterReply::Shards, b"*1\r\n*2\r\n$5\r\nslots\r\n*0\r\n"),
+            (ClusterReply::Shards, b"*1\r\n*2\r\n$5\r\nnodes\r\n:1\r\n"),
+            (ClusterReply::Nodes, b"$1\r\na\r\n"),
+            (ClusterReply::Nodes, b":1\r\n"),
+            (ClusterReply::Replicas, b"*1\r\n*0\r\n"),
+        ] {
+            let result = rewriter.reply(kind, reply);
+            assert!(matches!(result, Err(RewriteError::Shape { .. })), "{kind:?} {}", reply.escape_ascii());
+        }
+    });
+}
+
+#[test]
+fn what_names_no_node_passes_unchanged() {
+    rewriter_knows_one_node(|rewriter| {
+        for reply in
+            [&b"+QUEUED\r\n"[..], b"-ERR unknown subcommand\r\n", b"_\r\n", b"*-1\r\n", b"!6\r\nERR no\r\n"]
+        {
+            for kind in KINDS {
+                assert_eq!(rewriter.reply(kind, reply).unwrap(), reply);
+            }
+        }
+        for reply in [
+            &b"-MOVED\r\n"[..],
+            b"-MOVED my cheese\r\n",
+            b"-ERR MOVED 1 10.0.0.2:6379\r\n",
+            b"+MOVED 1 10.0.0.2:6379\r\n",
+            b"$22\r\nMOVED 1 10.0.0.2:63790\r\n",
+            b"-ASKING 1 10.0.0.2:6379\r\n",
+        ] {
+            assert_eq!(rewriter.error(reply).unwrap(), reply);
+        }
+    });
+}
+
+#[test]
+fn redirects_are_rewritten_as_blob_errors_too_and_whatever_follows_the_address_stays() {
+    rewriter_knows_one_node(|rewriter| {
+        let rewritten = |reply: &str| utf8(&rewriter.error(reply.as_bytes()).unwrap());
+        assert_eq!(rewritten("!24\r\nMOVED 1 A.example:6379 x\r\n"), "!24\r\nMOVED 1 127.0.0.9:7000 x\r\n");
+        assert_eq!(
+            rewritten("|1\r\n+a\r\n+b\r\n-ASK 7 a.example:06379\r\n"),
+            "|1\r\n+a\r\n+b\r\n-ASK 7 127.0.0.9:7000\r\n"
+        );
+    });
+}
+
+#[test]
+fn in_a_transaction_the_replies_that_ask_for_it_are_rewritten_and_values_are_values() {
+    rewriter_knows_one_node(|rewriter| {
+        let line = bulk("a 10.0.0.1:6379@1 master - 0 0 1 link");
+        let reply = format!("*3\r\n{line}{line}-MOVED 1 10.0.0.2:6379\r\n");
+        let rewritten = bulk("a 127.0.0.9:7000@1 master - 0 0 1 link");
+        let requests = [None, Some(ClusterReply::Nodes), None];
+        assert_eq!(
+            utf8(&rewriter.transaction(&requests, reply.as_bytes()).unwrap()),
+            format!("*3\r\n{line}{rewritten}-MOVED 1 10.0.0.2:6379\r\n")
+        );
+        assert_eq!(rewriter.transaction(&requests, b"*0\r\n"), Err(RewriteError::Transaction));
+        for untouched in
+            [&b"*-1\r\n"[..], b"-EXECABORT Transaction discarded because of previous errors.\r\n"]
+        {
+            assert_eq!(rewriter.transaction(&requests, untouched).unwrap(), untouched);
+        }
+        let moved = rewriter.transaction(&requests, b"-MOVED 1 10.0.0.1:6379\r\n").unwrap();
+        assert_eq!(utf8(&moved), "-MOVED 1 127.0.0.9:7000\r\n");
+    });
+}
