@@ -3,6 +3,8 @@
 //! The end, step by step: readiness turns off; listeners close; sessions with nothing pending end at once, others
 //! at their next reply boundary; after `drain_timeout` the rest are cut; the admin server closes last.
 
+mod cluster;
+mod running;
 mod tasks;
 
 use std::io;
@@ -15,20 +17,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::tasks::{Books, find_tls, keep_books, look_after, observe, reload_tls, upkeep};
+use self::cluster::Cluster;
+use self::running::{Memory, Running};
+use self::tasks::{Books, keep_books, observe, reload_tls, upkeep};
 use crate::admin::{self, Admin, Readiness};
 use crate::clients::Inventory;
+use crate::cluster::{Nodes, Upstreams};
 use crate::config::{Config, Route};
 use crate::drain::Drain;
-use crate::endpoint::{Endpoint, ListenAddr};
-use crate::listener::{Admission, BindError, Clients, Listener};
+use crate::endpoint::ListenAddr;
+use crate::listener::{BindError, Clients, Listener};
 use crate::metrics::{PrometheusHandle, RouteMetrics};
 use crate::session;
 use crate::state::StateFile;
 use crate::telemetry::Throttle;
 use crate::tls::{self, Tls, TlsError};
 use crate::upstream::evidence::Asking;
-use crate::upstream::{Observer, Upstream};
+use crate::upstream::{self, Observer, Upstream};
 use crate::verdict;
 use crate::workers::Workers;
 
@@ -70,17 +75,41 @@ pub struct App {
     workers: Workers,
     drain_timeout: Duration,
     verdict: verdict::Settings,
-    state: Option<Arc<StateFile>>,
+    memory: Memory,
 }
 
 struct BoundRoute {
     route: Route,
     listeners: Vec<Listener>,
-    tls: Option<Arc<Tls>>,
+    tls: Option<RouteTls>,
     metrics: Arc<RouteMetrics>,
     upstream: Arc<Upstream>,
+    /// Where the upstream is a cluster.
+    nodes: Option<Arc<Nodes>>,
     /// Where the servers are asked for their clients in plaintext.
     observer: Option<Arc<Observer>>,
+}
+
+/// What certificates are verified by.
+struct RouteTls {
+    by_name: Arc<Tls>,
+    /// For nodes of a cluster that are announced by address.
+    by_address: Arc<Tls>,
+}
+
+impl RouteTls {
+    fn load(settings: &upstream::Settings) -> Result<Self, TlsError> {
+        let by_name = Arc::new(Tls::load(&settings.tls)?);
+        Ok(Self { by_address: upstream::tls_by_address(settings, &by_name)?, by_name })
+    }
+
+    fn all(&self) -> Vec<Arc<Tls>> {
+        let mut all = vec![Arc::clone(&self.by_name)];
+        if !Arc::ptr_eq(&self.by_name, &self.by_address) {
+            all.push(Arc::clone(&self.by_address));
+        }
+        all
+    }
 }
 
 impl App {
@@ -106,12 +135,12 @@ impl App {
             return Err(problems);
         }
         let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
-        let state = config.state_file.and_then(|path| remember(&path, &routes));
+        let memory = remember(config.state_file.as_deref(), &routes);
         for bound in &mut routes {
-            bound.observe(state.as_deref());
+            bound.observe(memory.state.as_deref());
         }
         let Config { drain_timeout, verdict, .. } = config;
-        Ok(Self { routes, admin, metrics, workers, drain_timeout, verdict, state })
+        Ok(Self { routes, admin, metrics, workers, drain_timeout, verdict, memory })
     }
 
     /// Every listener's route and real address.
@@ -127,13 +156,21 @@ impl App {
     /// Runs until `drain` says otherwise and everything has ended.
     pub async fn run(self, drain: &Drain) {
         let readiness = Arc::new(Readiness::new(self.routes.iter().map(|bound| bound.route.name.clone())));
-        let tasks = TaskTracker::new();
         let admin_stop = CancellationToken::new();
         let inventory = Inventory::new();
-        if let Some(history) = self.state.as_ref().and_then(|state| state.inventory()) {
+        if let Some(history) = self.memory.state.as_ref().and_then(|state| state.inventory()) {
             inventory.restore(history);
         }
         self.announce();
+        let running = Running {
+            workers: Arc::new(self.workers),
+            listening: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            inventory: Arc::clone(&inventory),
+            readiness: Arc::clone(&readiness),
+            memory: self.memory.clone(),
+            drain: drain.clone(),
+        };
         if let Some(admin) = self.admin {
             info!(address = %admin.local_addr(), "admin listening");
             let shared = admin::Shared {
@@ -143,62 +180,25 @@ impl App {
                 routes: self.routes.iter().map(BoundRoute::describe).collect(),
                 verdict: self.verdict,
             };
-            tasks.spawn(admin.run(shared, admin_stop.clone()));
+            running.tasks.spawn(admin.run(shared, admin_stop.clone()));
         }
-        tasks.spawn(upkeep(self.metrics, drain.clone()));
+        running.tasks.spawn(upkeep(self.metrics, drain.clone()));
         let observers = self
             .routes
             .iter()
             .filter_map(|bound| Some((bound.route.name.clone(), Arc::clone(bound.observer.as_ref()?))));
-        let books = Arc::new(Books {
-            inventory: Arc::clone(&inventory),
-            observers: observers.collect(),
-            state: self.state.clone(),
-        });
-        tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
-        let workers = Arc::new(self.workers);
-        let listening = TaskTracker::new();
+        let state = self.memory.state;
+        let books = Arc::new(Books { inventory, observers: observers.collect(), state });
+        running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
         for bound in self.routes {
-            tasks.spawn(look_after(
-                bound.route.name.clone(),
-                Arc::clone(&bound.upstream),
-                Arc::clone(&bound.metrics),
-                Arc::clone(&readiness),
-                drain.clone(),
-            ));
-            let (upstream, leaving) = (Arc::clone(&bound.upstream), drain.clone());
-            tasks.spawn(async move { upstream.tend(&leaving).await });
-            tasks.spawn(find_tls(
-                bound.route.name.clone(),
-                Arc::clone(&bound.upstream),
-                self.state.clone(),
-                drain.clone(),
-            ));
-            if let Some(observer) = bound.observer.clone() {
-                tasks.spawn(observe(
-                    bound.route.name.clone(),
-                    observer,
-                    Arc::clone(&bound.upstream),
-                    Arc::clone(&bound.metrics),
-                    drain.clone(),
-                ));
-            }
-            if let Some(tls) = bound.tls.clone() {
-                tasks.spawn(reload_tls(
-                    bound.route.name.clone(),
-                    tls,
-                    Arc::clone(&bound.upstream),
-                    Arc::clone(&bound.metrics),
-                    drain.clone(),
-                ));
-            }
-            bound.listen(&listening, &workers, &inventory, drain);
+            bound.start(&running);
         }
         info!(version = env!("CARGO_PKG_VERSION"), "started");
 
         drain.started().await;
         readiness.drain();
         info!(timeout = %humantime::format_duration(self.drain_timeout), "draining");
+        let Running { workers, listening, tasks, .. } = running;
         listening.close();
         listening.wait().await;
         tokio::select! {
@@ -225,7 +225,7 @@ impl App {
             let upstream: Vec<String> =
                 bound.route.upstream.endpoints.iter().map(ToString::to_string).collect();
             let upstream = upstream.join(", ");
-            let tls = bound.tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.describe());
+            let tls = bound.tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.by_name.describe());
             for listener in &bound.listeners {
                 info!(route = bound.route.name, address = %listener.address(), upstream, tls, "listening");
             }
@@ -256,8 +256,8 @@ impl BoundRoute {
         let name = &route.name;
         let tls = match route.upstream.tls.mode {
             tls::Mode::Disabled => None,
-            tls::Mode::Required | tls::Mode::Preferred => match Tls::load(&route.upstream.tls) {
-                Ok(tls) => Some(Arc::new(tls)),
+            tls::Mode::Required | tls::Mode::Preferred => match RouteTls::load(&route.upstream) {
+                Ok(tls) => Some(tls),
                 Err(source) => {
                     problems.push(StartError::Tls { route: name.clone(), source });
                     None
@@ -275,8 +275,13 @@ impl BoundRoute {
             return Err(problems);
         }
         let metrics = Arc::new(RouteMetrics::new(name, &session::End::LABELS));
-        let upstream = Arc::new(Upstream::new(name, &route.upstream, tls.as_ref(), &metrics));
-        Ok(Self { route, listeners, tls, metrics, upstream, observer: None })
+        let by_name = tls.as_ref().map(|tls| &tls.by_name);
+        let upstream = Arc::new(Upstream::new(name, &route.upstream, by_name, &metrics));
+        let nodes = route
+            .cluster
+            .as_ref()
+            .map(|cluster| Arc::new(Nodes::new(cluster.advertise.clone(), route.upstream.connect_timeout)));
+        Ok(Self { route, listeners, tls, metrics, upstream, nodes, observer: None })
     }
 
     fn observe(&mut self, state: Option<&StateFile>) {
@@ -297,78 +302,73 @@ impl BoundRoute {
             name: self.route.name.as_str().into(),
             listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
             tls: self.route.upstream.tls.clone(),
-            upstream: Arc::clone(&self.upstream),
+            upstreams: Upstreams { own: Arc::clone(&self.upstream), nodes: self.nodes.clone() },
             observer: self.observer.clone(),
             metrics: Arc::clone(&self.metrics),
         }
     }
 
-    fn listen(
-        self,
-        listening: &TaskTracker,
-        workers: &Arc<Workers>,
-        inventory: &Arc<Inventory>,
-        drain: &Drain,
-    ) {
-        let clients = Clients::new(self.route.listener.max_clients);
+    /// Looks after the upstream, and makes sessions of clients.
+    fn start(self, running: &Running) {
+        let Running { tasks, drain, .. } = running;
+        let Self { route, listeners, tls, metrics, upstream, observer, nodes } = self;
+        let name: Arc<str> = route.name.as_str().into();
+        running.look_after(&name, &upstream, &metrics, drain);
+        if let Some(observer) = observer {
+            let (upstream, metrics) = (Arc::clone(&upstream), Arc::clone(&metrics));
+            tasks.spawn(observe(route.name.clone(), observer, upstream, metrics, drain.clone()));
+        }
+        if let Some(tls) = &tls {
+            let upstreams = Upstreams { own: Arc::clone(&upstream), nodes: nodes.clone() };
+            let metrics = Arc::clone(&metrics);
+            tasks.spawn(reload_tls(route.name.clone(), tls.all(), upstreams, metrics, drain.clone()));
+        }
+        let clients = Clients::new(route.listener.max_clients);
         let context = Arc::new(session::Context {
-            route: self.route.name.into(),
-            upstream: self.upstream,
-            settings: self.route.session,
-            metrics: self.metrics,
-            inventory: Arc::clone(inventory),
+            route: Arc::clone(&name),
+            upstream,
+            nodes: nodes.clone(),
+            is_node: false,
+            settings: route.session,
+            metrics,
+            inventory: Arc::clone(&running.inventory),
             drain: drain.clone(),
             throttle: Throttle::default(),
         });
-        // Each thread accepts: what it keeps never crosses over.
-        for event_loop in workers.event_loops() {
-            for listener in &self.listeners {
-                let (clients, context, workers) =
-                    (clients.clone(), Arc::clone(&context), Arc::clone(workers));
-                let listener = match listener.try_clone() {
-                    Ok(listener) => listener,
-                    Err(error) => {
-                        error!(route = &*context.route, %error, "a thread has no listener: others accept for it");
-                        continue;
-                    }
-                };
-                listening.spawn_on(accept(listener, clients, context, workers), event_loop);
-            }
+        for listener in &listeners {
+            let context = Arc::clone(&context);
+            let now = move || Arc::clone(&context);
+            running.accept(&name, listener, &clients, &now, drain);
         }
-    }
-}
-
-/// Makes sessions of a listener's clients.
-async fn accept(listener: Listener, clients: Clients, context: Arc<session::Context>, workers: Arc<Workers>) {
-    let hand_on = |client, admission| match admission {
-        Admission::Welcome(place) => workers.spawn(session::serve(client, Arc::clone(&context), place)),
-        Admission::Refused(refusal) => workers.spawn(async move {
-            let _refusal = refusal;
-            session::refuse_at_limit(client).await;
-        }),
-    };
-    let (route, metrics) = (&*context.route, &context.metrics);
-    if let Err(error) = listener.run(route, &clients, &context.drain, metrics, hand_on).await {
-        error!(route, %error, "the listener failed and accepts no more clients");
+        if let (Some(settings), Some(nodes)) = (route.cluster, nodes) {
+            let cluster = Cluster {
+                settings,
+                reach: route.upstream,
+                tls,
+                context,
+                nodes,
+                clients,
+                addresses: cluster::addresses(&listeners),
+                running: running.clone(),
+            };
+            // The tracker of listeners: it waits for none that this may still open.
+            running.listening.spawn(cluster.run());
+        }
     }
 }
 
 /// Takes up what a state file says: what has spoken TLS is not spoken to in plaintext. Without a file that makes sense,
 /// that holds for everything.
-fn remember(path: &Path, routes: &[BoundRoute]) -> Option<Arc<StateFile>> {
-    let state = StateFile::open(path);
+fn remember(path: Option<&Path>, routes: &[BoundRoute]) -> Memory {
+    let state = path.map(StateFile::open).transpose();
     if let Err(error) = &state {
         error!(
             "{error}: where tls.mode is \"preferred\", TLS is required. Repair the file, or remove it to begin anew"
         );
     }
+    let memory = Memory { damaged: state.is_err(), state: state.ok().flatten().map(Arc::new) };
     for bound in routes {
-        let spoken = |endpoint: &Endpoint| state.as_ref().map_or(true, |state| state.speaks_tls(endpoint));
-        if let Some(latch) = bound.upstream.latch()
-            && bound.route.upstream.endpoints.iter().any(spoken)
-        {
-            latch.set();
-        }
+        memory.close(&bound.upstream, &bound.route.upstream.endpoints);
     }
-    state.ok().map(Arc::new)
+    memory
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, NoopRecorder, Unit, counter, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Label, NoopRecorder, SharedString, Unit, counter, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
@@ -28,6 +30,12 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
         "pontoon_upstream_discards_total",
         None,
         "Upstream connections that were not kept ready any more, by reason",
+    ),
+    ("pontoon_cluster_refreshes_total", None, "Times that the cluster's nodes were looked up, by result"),
+    (
+        "pontoon_rewritten_replies_total",
+        None,
+        "Replies that named a cluster's nodes and got local addresses, by kind",
     ),
     ("pontoon_tls_reloads_total", None, "Changes of certificate files that were taken over, or were not"),
 ];
@@ -98,8 +106,8 @@ fn describe() {
 /// A route's metrics. All exist, at zero, from the start.
 #[allow(missing_docs, reason = "the names above say it")]
 pub struct RouteMetrics {
-    /// `None`: nothing is recorded.
-    route: Option<String>,
+    /// Labels of all of them; empty: nothing is recorded.
+    own: Vec<Label>,
     pub sessions_active: Gauge,
     pub sessions_passthrough: Counter,
     pub sessions_upgraded: Counter,
@@ -113,8 +121,6 @@ pub struct RouteMetrics {
     pub upstream_plaintext: Gauge,
     pub upstream_reachable: Gauge,
     pub tls_verification_disabled: Gauge,
-    pub safe_to_require_tls: Gauge,
-    pub bridge_needed: Gauge,
     sessions: Vec<(&'static str, Counter)>,
     leases: Vec<(&'static str, bool, Counter)>,
     handshakes_full: Counter,
@@ -131,49 +137,56 @@ pub struct Relayed {
 impl RouteMetrics {
     /// Registers the metrics of `route`, whose sessions end in one of these ways.
     pub fn new(route: &str, ends: &[&'static str]) -> Self {
-        Self { route: Some(route.to_owned()), ..Self::handles(route, ends) }
+        Self::of(vec![Label::new("route", route.to_owned())], ends)
+    }
+
+    /// Of a node of the route's cluster.
+    pub fn of_node(route: &str, node: &str, ends: &[&'static str]) -> Self {
+        Self::of(vec![Label::new("route", route.to_owned()), Label::new("node", node.to_owned())], ends)
     }
 
     /// For what belongs to no route: counts, and shows nobody.
     pub fn unrecorded() -> Self {
-        metrics::with_local_recorder(&NoopRecorder, || Self::handles("", &[]))
+        metrics::with_local_recorder(&NoopRecorder, || Self::of(Vec::new(), &[]))
     }
 
-    fn handles(route: &str, ends: &[&'static str]) -> Self {
-        let route = route.to_owned();
+    fn of(own: Vec<Label>, ends: &[&'static str]) -> Self {
+        let with = |more: &[(&'static str, &'static str)]| {
+            let more = more.iter().map(|(name, value)| Label::from_static_parts(name, value));
+            own.iter().cloned().chain(more).collect::<Vec<_>>()
+        };
         let relayed = |tls: &'static str| {
-            let bytes = |direction: &'static str| counter!("pontoon_relayed_bytes_total", "route" => route.clone(), "direction" => direction, "tls" => tls);
+            let bytes = |direction: &'static str| {
+                counter!("pontoon_relayed_bytes_total", with(&[("direction", direction), ("tls", tls)]))
+            };
             Relayed { to_upstream: bytes("to_upstream"), to_client: bytes("to_client") }
         };
-        let connections = |state: &'static str| gauge!("pontoon_upstream_connections", "route" => route.clone(), "state" => state);
+        let connections =
+            |state: &'static str| gauge!("pontoon_upstream_connections", with(&[("state", state)]));
         let leases = |(origin, tls): (&'static str, bool)| {
             let tls_label = if tls { "true" } else { "false" };
-            let counter = counter!("pontoon_upstream_leases_total", "route" => route.clone(), "origin" => origin, "tls" => tls_label);
-            (origin, tls, counter)
+            let labels = with(&[("origin", origin), ("tls", tls_label)]);
+            (origin, tls, counter!("pontoon_upstream_leases_total", labels))
         };
-        let handshakes = |resumed: &'static str| counter!("pontoon_tls_handshakes_total", "route" => route.clone(), "resumed" => resumed);
+        let handshakes = |resumed| counter!("pontoon_tls_handshakes_total", with(&[("resumed", resumed)]));
         Self {
             sessions: ends
                 .iter()
-                .map(|end| {
-                    (*end, counter!("pontoon_sessions_total", "route" => route.clone(), "end" => *end))
-                })
+                .map(|end| (*end, counter!("pontoon_sessions_total", with(&[("end", *end)]))))
                 .collect(),
-            sessions_active: gauge!("pontoon_sessions_active", "route" => route.clone()),
-            sessions_passthrough: counter!("pontoon_sessions_passthrough_total", "route" => route.clone()),
-            sessions_upgraded: counter!("pontoon_sessions_upgraded_total", "route" => route.clone()),
-            requests: counter!("pontoon_requests_total", "route" => route.clone()),
+            sessions_active: gauge!("pontoon_sessions_active", with(&[])),
+            sessions_passthrough: counter!("pontoon_sessions_passthrough_total", with(&[])),
+            sessions_upgraded: counter!("pontoon_sessions_upgraded_total", with(&[])),
+            requests: counter!("pontoon_requests_total", with(&[])),
             relayed_over_tls: relayed("true"),
             relayed_in_plaintext: relayed("false"),
             relayed_through: relayed("passthrough"),
             upstream_connecting: connections("connecting"),
             upstream_active: connections("active"),
             upstream_idle: connections("idle"),
-            upstream_plaintext: gauge!("pontoon_upstream_plaintext_connections", "route" => route.clone()),
-            upstream_reachable: gauge!("pontoon_upstream_reachable", "route" => route.clone()),
-            tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", "route" => route.clone()),
-            safe_to_require_tls: gauge!("pontoon_safe_to_require_tls", "route" => route.clone()),
-            bridge_needed: gauge!("pontoon_bridge_needed", "route" => route.clone()),
+            upstream_plaintext: gauge!("pontoon_upstream_plaintext_connections", with(&[])),
+            upstream_reachable: gauge!("pontoon_upstream_reachable", with(&[])),
+            tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", with(&[])),
             leases: ["dialled", "warm", "reused"]
                 .iter()
                 .flat_map(|origin| [(*origin, true), (*origin, false)])
@@ -181,8 +194,37 @@ impl RouteMetrics {
                 .collect(),
             handshakes_full: handshakes("false"),
             handshakes_resumed: handshakes("true"),
-            route: None,
+            own,
         }
+    }
+
+    /// With one label more. `None`: nothing is recorded.
+    fn with(&self, name: &'static str, value: impl Into<SharedString>) -> Option<Vec<Label>> {
+        let more = Label::new(name, value);
+        (!self.own.is_empty()).then(|| self.own.iter().cloned().chain([more]).collect())
+    }
+
+    /// The verdict: see `verdict`.
+    pub fn verdict(&self, safe_to_require_tls: bool, bridge_needed: bool) {
+        let gauge = |answer: bool| f64::from(u8::from(answer));
+        gauge!("pontoon_safe_to_require_tls", self.own.clone()).set(gauge(safe_to_require_tls));
+        gauge!("pontoon_bridge_needed", self.own.clone()).set(gauge(bridge_needed));
+    }
+
+    /// So many nodes of the cluster are known, and so many of them have no local port.
+    pub fn cluster_nodes(&self, known: usize, without_port: usize) {
+        gauge!("pontoon_cluster_nodes", self.own.clone()).set(known as f64);
+        gauge!("pontoon_cluster_nodes_without_port", self.own.clone()).set(without_port as f64);
+    }
+
+    /// The cluster's nodes were looked up.
+    pub fn cluster_refreshed(&self, result: &'static str) {
+        self.labelled("pontoon_cluster_refreshes_total", "result", result);
+    }
+
+    /// A reply that named nodes was rewritten.
+    pub fn rewritten(&self, kind: &'static str) {
+        self.labelled("pontoon_rewritten_replies_total", "kind", kind);
     }
 
     /// A session ended so.
@@ -221,26 +263,27 @@ impl RouteMetrics {
 
     /// An endpoint was seen to accept something else than before.
     pub fn transit(&self, upstream: &str, mode: &'static str, before: &'static str) {
-        let Some(route) = &self.route else { return };
-        let gauge = |mode: &'static str| gauge!("pontoon_transit_encryption", "route" => route.clone(), "upstream" => upstream.to_owned(), "mode" => mode);
+        let Some(labels) = self.with("upstream", upstream.to_owned()) else { return };
+        let gauge = |mode: &'static str| {
+            let mode = Label::from_static_parts("mode", mode);
+            gauge!("pontoon_transit_encryption", labels.iter().cloned().chain([mode]).collect::<Vec<_>>())
+        };
         gauge(before).set(0);
         gauge(mode).set(1);
     }
 
     /// An endpoint presented a certificate that expires then, in Unix time.
     pub fn certificate_expiry(&self, upstream: &str, at: u64) {
-        let Some(route) = &self.route else { return };
-        gauge!("pontoon_tls_certificate_expiry_timestamp_seconds", "route" => route.clone(), "upstream" => upstream.to_owned()).set(at as f64);
+        let Some(labels) = self.with("upstream", upstream.to_owned()) else { return };
+        gauge!("pontoon_tls_certificate_expiry_timestamp_seconds", labels).set(at as f64);
     }
 
     /// The servers were asked, at this Unix time, how many clients they have in plaintext; `None`: not all of them told.
     pub fn server_plaintext_clients(&self, count: Option<u64>, at: u64) {
-        let Some(route) = &self.route else { return };
-        let gauge = gauge!("pontoon_server_plaintext_clients", "route" => route.clone());
+        let gauge = gauge!("pontoon_server_plaintext_clients", self.own.clone());
         gauge.set(count.map_or(f64::NAN, |count| count as f64));
         if count.is_some() {
-            gauge!("pontoon_evidence_last_success_timestamp_seconds", "route" => route.clone())
-                .set(at as f64);
+            gauge!("pontoon_evidence_last_success_timestamp_seconds", self.own.clone()).set(at as f64);
         }
     }
 
@@ -256,8 +299,8 @@ impl RouteMetrics {
 
     /// A stage of connecting took this long.
     pub fn connect_seconds(&self, stage: &'static str, took: Duration) {
-        let Some(route) = &self.route else { return };
-        let histogram: Histogram = histogram!(CONNECT_SECONDS, "route" => route.clone(), "stage" => stage);
+        let Some(labels) = self.with("stage", stage) else { return };
+        let histogram: Histogram = histogram!(CONNECT_SECONDS, labels);
         histogram.record(took);
     }
 
@@ -267,8 +310,9 @@ impl RouteMetrics {
     }
 
     fn labelled(&self, name: &'static str, label: &'static str, value: &'static str) {
-        let Some(route) = &self.route else { return };
-        counter!(name, "route" => route.clone(), label => value).increment(1);
+        if let Some(labels) = self.with(label, value) {
+            counter!(name, labels).increment(1);
+        }
     }
 }
 
@@ -298,9 +342,13 @@ mod tests {
 pontoon_accept_errors_total counter reason,route
 pontoon_bridge_needed gauge route
 pontoon_clients_refused_total counter reason,route
+pontoon_cluster_nodes gauge route
+pontoon_cluster_nodes_without_port gauge route
+pontoon_cluster_refreshes_total counter result,route
 pontoon_evidence_last_success_timestamp_seconds gauge route
 pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
+pontoon_rewritten_replies_total counter kind,route
 pontoon_safe_to_require_tls gauge route
 pontoon_server_plaintext_clients gauge route
 pontoon_sessions_active gauge route
@@ -339,6 +387,10 @@ pontoon_upstream_reachable gauge route";
             route.transit("cache:6379", "tls", "disabled");
             route.certificate_expiry("cache:6379", 1);
             route.server_plaintext_clients(Some(0), 1);
+            route.verdict(true, false);
+            route.cluster_nodes(6, 0);
+            route.cluster_refreshed("ok");
+            route.rewritten("topology");
             route.connect_seconds("tcp", Duration::from_millis(1));
             recorder.handle().render()
         });

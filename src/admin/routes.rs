@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::inventory::{LIMIT, json};
 use crate::clients::{Client, Counts, Moment, Totals};
+use crate::cluster::Upstreams;
 use crate::metrics::RouteMetrics;
 use crate::tls;
 use crate::upstream::evidence::Group;
-use crate::upstream::{EndpointFacts, Latch, Observer, Seen, Upstream};
+use crate::upstream::{EndpointFacts, Observer, Seen};
 use crate::verdict::{self, Facts, Verdict};
 
 /// A route, and those who know about it.
@@ -25,7 +26,7 @@ pub struct Route {
     /// As configured.
     pub tls: tls::Settings,
     /// The server side.
-    pub upstream: Arc<Upstream>,
+    pub upstreams: Upstreams,
     /// Who asks the servers; `None`: nobody does.
     pub observer: Option<Arc<Observer>>,
     /// Where the verdict is shown, too.
@@ -112,8 +113,8 @@ impl Route {
             mode: self.tls.mode,
             verifies: !self.tls.insecure_skip_verify,
             unreached: shared.readiness.unreached(&self.name),
-            latched: self.upstream.latch().is_some_and(Latch::is_set),
-            endpoints: self.upstream.facts(),
+            latched: self.upstreams.are_latched(),
+            endpoints: self.upstreams.facts(),
             plaintext,
             active,
             last_used: shared.inventory.last_used(&self.name),
@@ -187,10 +188,8 @@ pub(super) async fn routes(State(shared): State<Shared>) -> Response {
 pub(super) fn record(shared: &Shared) {
     for route in &*shared.routes {
         let facts = route.facts(shared);
-        let gauge = |answer: bool| f64::from(u8::from(answer));
         let safe = verdict::safe_to_require_tls(&facts, &shared.verdict).answer;
-        route.metrics.safe_to_require_tls.set(gauge(safe));
         let needed = verdict::bridge_needed(&facts, &shared.verdict, &[]).answer;
-        route.metrics.bridge_needed.set(gauge(needed));
+        route.metrics.verdict(safe, needed);
     }
 }

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::admin::Readiness;
 use crate::clients::Inventory;
+use crate::cluster::Upstreams;
 use crate::drain::Drain;
 use crate::metrics::{PrometheusHandle, RouteMetrics};
 use crate::state::StateFile;
@@ -145,8 +146,8 @@ pub(super) async fn keep_books(books: Arc<Books>, drain: Drain) {
 /// Takes over renewed certificates; keeps what works where the new ones don't.
 pub(super) async fn reload_tls(
     route: String,
-    tls: Arc<Tls>,
-    upstream: Arc<Upstream>,
+    tls: Vec<Arc<Tls>>,
+    upstreams: Upstreams,
     metrics: Arc<RouteMetrics>,
     drain: Drain,
 ) {
@@ -158,20 +159,22 @@ pub(super) async fn reload_tls(
             _ = ticks.tick() => {}
             () = drain.started() => return,
         }
-        match tls.reload_if_changed() {
-            Reload::Unchanged => {}
-            Reload::Reloaded => {
-                failing = false;
-                upstream.retire_all();
-                metrics.tls_reload("ok");
-                info!(route, tls = tls.describe(), "certificates reloaded");
-            }
-            Reload::Failed(error) => {
-                metrics.tls_reload("failed");
-                if !failing {
-                    warn!(route, "certificates not reloaded, the previous ones stay in use: {error}");
+        for tls in &tls {
+            match tls.reload_if_changed() {
+                Reload::Unchanged => {}
+                Reload::Reloaded => {
+                    failing = false;
+                    upstreams.retire_all();
+                    metrics.tls_reload("ok");
+                    info!(route, tls = tls.describe(), "certificates reloaded");
                 }
-                failing = true;
+                Reload::Failed(error) => {
+                    metrics.tls_reload("failed");
+                    if !failing {
+                        warn!(route, "certificates not reloaded, the previous ones stay in use: {error}");
+                    }
+                    failing = true;
+                }
             }
         }
     }

@@ -1,20 +1,44 @@
-//! A cluster's nodes, and the replies that name them: what is pure about a bridge to a cluster.
+//! A cluster's nodes, and the replies that name them.
 //!
 //! A cluster-aware client goes where replies send it, and a plaintext client must not be sent to a node's TLS port. So
 //! [`Topology`] reads which nodes there are, [`NodeMap`] says which local port leads to each, and [`Rewriter`] puts local
-//! addresses into replies, where nothing else changes. Asking, listening and refreshing are others' work.
+//! addresses into replies, where nothing else changes. [`Nodes`] is what all sessions know of them. Asking, listening and
+//! refreshing are others' work.
 
 mod line;
 mod map;
 mod node;
+mod nodes;
+mod ports;
 mod rewrite;
 mod told;
 mod topology;
 
+use std::time::Duration;
+
 pub use self::map::{LocalNode, NodeMap};
 pub use self::node::{Flags, Node, Role};
+pub use self::nodes::{Nodes, Upstreams};
+pub use self::ports::{InvalidPortRange, NoPort, PortRange, Ports};
 pub use self::rewrite::{RewriteError, Rewriter};
 pub use self::topology::{Topology, TopologyError};
+use crate::endpoint::Host;
+
+/// How a route to a cluster is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Local ports for nodes; `None`: the system chooses.
+    pub ports: Option<PortRange>,
+    /// The host that clients are told; `None`: the address that they connected to.
+    pub advertise: Option<Host>,
+    /// How often nodes are looked up where nothing calls for it.
+    pub refresh: Duration,
+}
+
+impl Settings {
+    /// `cluster.refresh` where it is not configured.
+    pub const REFRESH: Duration = Duration::from_secs(60);
+}
 
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,7 @@ fn heading(key: &Key) -> &'static str {
         Some(("tls", _)) => "TLS",
         Some(("pool", _)) => "Pool",
         Some(("evidence", _)) => "Evidence",
+        Some(("cluster", _)) => "Cluster",
         Some(_) => "Limits",
         None => "Route",
     }

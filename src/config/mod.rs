@@ -18,7 +18,7 @@ use clap::ArgMatches;
 
 pub use self::args::{args, probe_args};
 pub use self::problems::Problems;
-use crate::{listener, session, telemetry, upstream, verdict};
+use crate::{cluster, listener, session, telemetry, upstream, verdict};
 
 /// Everything that `run` needs to know, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Route {
     pub upstream: upstream::Settings,
     /// The relay between them.
     pub session: session::Settings,
+    /// Where the upstream is a cluster.
+    pub cluster: Option<cluster::Settings>,
     /// How often the servers are asked for their clients in plaintext; `None`: never.
     pub evidence_interval: Option<Duration>,
 }

@@ -13,11 +13,12 @@ use rustls::pki_types::ServerName;
 use super::problems::Problems;
 use super::values::{Given, Values};
 use super::{Config, Route};
-use crate::endpoint::{Endpoint, ListenAddr, Upstream};
+use crate::cluster::PortRange;
+use crate::endpoint::{Endpoint, Host, ListenAddr, Upstream};
 use crate::session::{Accept, Upgrade};
 use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
 use crate::upstream::pool;
-use crate::{listener, session, telemetry, tls, upstream, verdict};
+use crate::{cluster, listener, session, telemetry, tls, upstream, verdict};
 
 const LISTEN: &str = "127.0.0.1:6379";
 const ADMIN: &str = "127.0.0.1:9900";
@@ -148,6 +149,7 @@ impl Check {
         let upgrade =
             self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
+        let cluster = self.cluster(values);
         let evidence_interval = self.parse(values, "evidence.interval", positive);
         if tls.mode == Mode::Disabled && evidence_interval.is_some() {
             let problem = "the servers are asked over TLS, and tls.mode is \"disabled\": drop one of them";
@@ -176,8 +178,33 @@ impl Check {
                 upgrade: upgrade.unwrap_or_default(),
                 accept: accept.unwrap_or_default(),
             },
+            cluster,
             evidence_interval,
         })
+    }
+
+    /// `None`: the upstream is no cluster.
+    fn cluster(&mut self, values: &Values) -> Option<cluster::Settings> {
+        let is_cluster =
+            self.choice(values, "topology", &[("standalone", false), ("cluster", true)]).unwrap_or(false);
+        if !is_cluster {
+            for (_, given) in values.iter().filter(|(path, _)| path.starts_with("cluster.")) {
+                if let Some(given) = given.first() {
+                    self.problems.add(
+                        &given.place,
+                        "means nothing without topology = \"cluster\": add it, or drop this",
+                    );
+                }
+            }
+        }
+        let settings = cluster::Settings {
+            ports: self.parse(values, "cluster.ports", str::parse::<PortRange>),
+            advertise: self.parse(values, "cluster.advertise", |text| {
+                text.parse::<Host>().map_err(|error| format!("\"{text}\": {error}"))
+            }),
+            refresh: self.parse(values, "cluster.refresh", positive).unwrap_or(cluster::Settings::REFRESH),
+        };
+        is_cluster.then_some(settings)
     }
 
     fn endpoints(&mut self, place: &str, values: &Values, mode: Mode) -> Vec<Endpoint> {

@@ -37,6 +37,10 @@ pub enum Request {
     ReplyMode(ReplyMode),
     /// SYNC, PSYNC, REPLCONF: the replication stream follows.
     Replication,
+    /// One reply, which holds addresses of a cluster's nodes.
+    Cluster(ClusterReply),
+    /// One reply, soon; about a transaction.
+    Transaction(Transaction),
     /// A name that cannot be told.
     Unknown,
 }
@@ -61,6 +65,19 @@ pub enum ReplyMode {
     Off,
     /// No reply for this request and the next.
     Skip,
+}
+
+/// What a command does to a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transaction {
+    /// MULTI.
+    Begins,
+    /// EXEC: answered by the replies to all that was queued.
+    Executes,
+    /// DISCARD.
+    Ends,
+    /// WATCH: refused between MULTI and EXEC, and not queued (`processCommand` in `server.c`).
+    Watches,
 }
 
 /// A reply that holds addresses of a cluster's nodes.
@@ -98,7 +115,7 @@ impl ClusterReply {
 #[inline]
 pub(super) fn arguments_matter(name: &[u8]) -> bool {
     let known: &[&[u8]] = match name.first() {
-        Some(b'C' | b'c') => &[b"CLIENT", b"COMMAND", b"CONFIG"],
+        Some(b'C' | b'c') => &[b"CLIENT", b"CLUSTER", b"COMMAND", b"CONFIG"],
         Some(b'H' | b'h') => &[b"HELLO"],
         Some(b'R' | b'r') => &[b"RESET"],
         Some(b'S' | b's') => &[b"SCRIPT", b"SELECT"],
@@ -141,6 +158,11 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
         b"CLIENT" if !is_undone_by_reset(first) => Request::Lasting,
         b"SCRIPT" if first.eq_ignore_ascii_case(b"DEBUG") => Request::Lasting,
         b"DEBUG" => Request::Lasting,
+        b"CLUSTER" => ClusterReply::to(name, first).map_or(Request::Plain, Request::Cluster),
+        b"MULTI" => Request::Transaction(Transaction::Begins),
+        b"EXEC" => Request::Transaction(Transaction::Executes),
+        b"DISCARD" => Request::Transaction(Transaction::Ends),
+        b"WATCH" => Request::Transaction(Transaction::Watches),
         b"RESET" => Request::Reset,
         b"MONITOR" => Request::Monitor,
         b"SYNC" | b"PSYNC" | b"REPLCONF" => Request::Replication,

@@ -25,11 +25,13 @@ pub enum Answer {
 
 /// An error reply of pontoon's own: `-ERR pontoon: …`, on one line whatever `text` holds.
 pub fn error_reply(text: &str) -> Vec<u8> {
-    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut reply = Vec::from("-ERR pontoon: ");
-    reply.extend(line.collect::<String>().as_bytes());
-    reply.extend(b"\r\n");
-    reply
+    error_reply_with("ERR", text)
+}
+
+/// The same, with another code, where clients act on it.
+pub fn error_reply_with(code: &str, text: &str) -> Vec<u8> {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("-{code} pontoon: {line}\r\n").into_bytes()
 }
 
 /// A command as a client sends it.

@@ -1,7 +1,7 @@
 //! The client's side of a session: a TCP or a Unix stream.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::clients::Peer;
+use crate::endpoint::Host;
 use crate::workers;
 
 /// An accepted client, still bound to the event loop of the thread that accepted it.
@@ -76,6 +77,12 @@ pub enum ClientStream {
 }
 
 impl ClientStream {
+    /// The address that the client connected to. Whoever comes over a Unix socket can reach this machine's own.
+    pub(super) fn local_host(&self) -> Host {
+        let local = self.as_tcp().and_then(|stream| stream.local_addr().ok());
+        Host::Ip(local.map_or(Ipv4Addr::LOCALHOST.into(), |local| local.ip()))
+    }
+
     /// The first byte that the client sends, which stays to be read. `None`: it sends none.
     pub(super) async fn first_byte(&self) -> io::Result<Option<u8>> {
         let mut first = [0];

@@ -8,6 +8,7 @@ mod low_water;
 mod outbox;
 mod pending;
 mod relay;
+mod rewriting;
 mod scratch;
 
 use std::sync::Arc;
@@ -19,13 +20,14 @@ pub use self::client::{Accepted, ClientStream};
 pub use self::pending::Opaque;
 use self::relay::{Ended, Relay};
 use crate::clients::{Entry, Inventory};
+use crate::cluster::Nodes;
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resp::replies;
 use crate::resp::scanner::TLS_HANDSHAKE;
 use crate::telemetry::Throttle;
-use crate::upstream::{Left, Upstream};
+use crate::upstream::{Connection, Left, Unreachable, Upstream};
 
 /// How a route's sessions behave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,6 +66,10 @@ pub struct Context {
     pub route: Arc<str>,
     /// The server side.
     pub upstream: Arc<Upstream>,
+    /// Where the server is a cluster: its nodes.
+    pub nodes: Option<Arc<Nodes>>,
+    /// The upstream is one of them, and no other will do.
+    pub is_node: bool,
     /// How sessions behave.
     pub settings: Settings,
     /// What is counted.
@@ -74,6 +80,21 @@ pub struct Context {
     pub drain: Drain,
     /// One line a cause, not one a client.
     pub throttle: Throttle,
+}
+
+impl Context {
+    /// A server that this route takes for a single one sent a client to another.
+    fn tell_of_cluster(&self, endpoint: &Endpoint) {
+        if let Some(suppressed) = self.throttle.allow("moved") {
+            warn!(
+                route = &*self.route,
+                upstream = %endpoint,
+                suppressed,
+                "the server is a node of a cluster and sends clients to other nodes, around this bridge: set topology = \
+                 \"cluster\" (--topology cluster)"
+            );
+        }
+    }
 }
 
 /// How a session ended.
@@ -153,11 +174,8 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
         Err(end) => return (end, None),
     };
     let connected = Box::pin(async {
-        let connect = async {
-            if brings_tls { context.upstream.open().await } else { context.upstream.connect().await }
-        };
         tokio::select! {
-            connected = connect => Some(connected),
+            connected = connect(context, brings_tls) => Some(connected),
             () = context.drain.cut_off() => None,
         }
     });
@@ -187,7 +205,7 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
     let ended = loop {
         match relay.run().await {
             Ended::Movable => {
-                if let Ok(upstream) = Box::pin(context.upstream.connect()).await {
+                if let Ok(upstream) = Box::pin(connect(context, false)).await {
                     endpoint = Arc::clone(&upstream.endpoint);
                     relay.move_to(upstream);
                     in_plaintext = None;
@@ -230,11 +248,35 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
             if end == End::Failed {
                 context.upstream.distrust(&endpoint);
             }
+            if let Some(nodes) = &context.nodes {
+                nodes.refresh(None);
+            }
             Box::pin(lost(client, &endpoint, unanswered, why)).await;
             end
         }
+        Ended::Unanswerable(unanswerable) => {
+            debug!(route, session, %unanswerable, "session ended: an address might have been handed out");
+            Box::pin(farewell::refuse(client, 1, &unanswerable.to_string())).await;
+            End::Failed
+        }
     };
     (end, left)
+}
+
+/// An upstream connection for a client. In a cluster the endpoint that clients begin with may lead to a node that is gone:
+/// any other will do, and their addresses are looked up again.
+async fn connect(context: &Context, brings_tls: bool) -> Result<Connection, Unreachable> {
+    if brings_tls {
+        return context.upstream.open().await;
+    }
+    let connected = context.upstream.connect().await;
+    match (&connected, &context.nodes) {
+        (Err(_), Some(nodes)) => {
+            nodes.refresh(None);
+            if context.is_node { connected } else { nodes.connect().await.unwrap_or(connected) }
+        }
+        _ => connected,
+    }
 }
 
 /// Whether a client begins with TLS. Its first byte is waited for only where that may be. `Err`: it never came.

@@ -152,6 +152,7 @@ impl Pending {
                 self.lasting = true;
                 Run::Plain(1)
             }
+            Request::Cluster(_) | Request::Transaction(_) => return self.request(Request::Plain),
             Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
             Request::Blocking => Run::Blocking,
             Request::Hello(version) => {

@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::client::ClientStream;
 use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
+use super::rewriting::{Rewriting, Rewritten, Unanswerable};
 use super::scratch::{self, READ, Scratch};
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
@@ -54,6 +56,8 @@ pub(super) enum Ended {
     Idle,
     /// The client speaks TLS where plaintext was expected. None of it was sent on.
     SpeaksTls,
+    /// In a cluster: a reply might have told an address that is no local one.
+    Unanswerable(Unanswerable),
     /// It has not ended. The upstream speaks TLS by now, this connection does not, and another could take its place.
     Movable,
 }
@@ -87,6 +91,9 @@ pub(super) struct Relay<'a> {
     route: &'a Route,
     relayed: &'a Relayed,
     about: About,
+    /// Where the upstream is a cluster's node.
+    rewriting: Option<Box<Rewriting>>,
+    unanswerable: Option<Unanswerable>,
     /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
@@ -148,6 +155,10 @@ impl<'a> Relay<'a> {
         };
         let about = About::new(entry);
         about.connected(&upstream, false);
+        let rewriting = route.nodes.as_ref().map(|nodes| {
+            let local_host = nodes.advertise().cloned().unwrap_or_else(|| client.local_host());
+            Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
+        });
         let mut relay = Self {
             client,
             upstream,
@@ -164,6 +175,8 @@ impl<'a> Relay<'a> {
             route,
             relayed,
             about,
+            rewriting,
+            unanswerable: None,
             draining: Box::pin(route.drain.started()),
             moving,
             timers: Timers { idle, ..Timers::default() },
@@ -183,6 +196,7 @@ impl<'a> Relay<'a> {
         let mut relay = Self::new(client, upstream, route, entry);
         relay.about.connected(&relay.upstream, true);
         relay.moving = None;
+        relay.rewriting = None;
         relay.relayed = &route.metrics.relayed_through;
         relay.account(|pending, _| pending.become_opaque(Opaque::Encrypted));
         relay
@@ -215,6 +229,9 @@ impl<'a> Relay<'a> {
     /// Goes on with another connection, from [`Ended::Movable`].
     pub(super) fn move_to(&mut self, upstream: Connection) {
         self.about.connected(&upstream, false);
+        if let Some(rewriting) = &mut self.rewriting {
+            rewriting.asks(Arc::clone(&upstream.endpoint));
+        }
         self.upstream = upstream;
         self.upstream_mark = LowWater::default();
         self.relayed = &self.route.metrics.relayed_over_tls;
@@ -248,6 +265,7 @@ impl<'a> Relay<'a> {
             && self.to_client.is_empty()
             && self.upstream_takes
             && self.upstream_ended.is_none()
+            && self.rewriting.as_ref().is_none_or(|rewriting| rewriting.is_at_rest())
             && self.upstream.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
     }
 
@@ -331,6 +349,9 @@ impl<'a> Relay<'a> {
         if !self.to_client.is_empty() && self.to_client.poll_flush(cx, &mut self.client)?.is_pending() {
             return Ok(false);
         }
+        if self.is_waiting() {
+            return self.go_on(cx);
+        }
         if self.upstream_ended.is_some() {
             return Ok(false);
         }
@@ -369,6 +390,11 @@ impl<'a> Relay<'a> {
             }
         };
         self.relayed.to_client.increment(plain.len() as u64);
+        if self.rewriting.is_some() {
+            self.about.received(plain.len());
+            self.rewrite(cx, plain)?;
+            return Ok(true);
+        }
         self.note_replies(plain);
         // Of what is still due, a part may have arrived in a record that is not whole yet.
         let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept) as u64;
@@ -385,7 +411,11 @@ impl<'a> Relay<'a> {
     }
 
     fn reads_client(&self) -> bool {
-        self.client_sends && self.upstream_takes && self.upstream_ended.is_none() && !self.stops_at_boundary()
+        self.unanswerable.is_none()
+            && self.client_sends
+            && self.upstream_takes
+            && self.upstream_ended.is_none()
+            && !self.stops_at_boundary()
     }
 
     /// pontoon is leaving and the client stands between two requests.
@@ -419,8 +449,18 @@ impl<'a> Relay<'a> {
             match event {
                 Event::NeedMore => break,
                 Event::Frame => {
+                    let request = self.requests.request();
+                    self.account(|pending, _| pending.request(request));
+                    if let Some(rewriting) = &mut self.rewriting {
+                        let counted = self.pending.opaque().is_none();
+                        let number = self.pending.answered() + self.pending.count();
+                        if let Err(unanswerable) = rewriting.request(request, counted.then_some(number)) {
+                            self.unanswerable = Some(unanswerable);
+                            passed -= n;
+                            break;
+                        }
+                    }
                     count += 1;
-                    self.account(|pending, requests| pending.request(requests.request()));
                     self.about.request(&mut self.requests, &self.pending);
                     self.replies.keep_status(self.about.waits());
                     if draining {
@@ -449,24 +489,114 @@ impl<'a> Relay<'a> {
         while passed < bytes.len() && self.is_framed() {
             let (n, event) = self.replies.next(&bytes[passed..]);
             passed += n;
-            match event {
-                Event::NeedMore => break,
-                Event::Frame => {
-                    let reply = self.replies.reply();
-                    if reply == Reply::Error && self.replies.is_error(b"READONLY") {
-                        self.route.upstream.distrust(&self.upstream.endpoint);
-                    }
-                    self.account(|pending, _| pending.reply(reply));
-                    if self.about.waits() {
-                        self.about.reply(&self.replies, &self.pending);
-                        self.replies.keep_status(self.about.waits());
-                    }
-                }
-                Event::Malformed => {
-                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
-                }
+            self.note_reply(event);
+            if event == Event::NeedMore {
+                break;
             }
         }
+    }
+
+    /// What the scanner of replies came to.
+    #[inline]
+    fn note_reply(&mut self, event: Event) {
+        match event {
+            Event::NeedMore => {}
+            Event::Frame => {
+                let reply = self.replies.reply();
+                if reply == Reply::Error {
+                    self.note_error();
+                }
+                self.account(|pending, _| pending.reply(reply));
+                if self.about.waits() {
+                    self.about.reply(&self.replies, &self.pending);
+                    self.replies.keep_status(self.about.waits());
+                }
+            }
+            Event::Malformed => {
+                self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+            }
+        }
+    }
+
+    #[cold]
+    fn note_error(&self) {
+        if self.replies.is_error(b"READONLY") {
+            self.route.upstream.distrust(&self.upstream.endpoint);
+        } else if self.rewriting.is_none() && self.replies.is_error(b"MOVED") {
+            self.route.tell_of_cluster(&self.upstream.endpoint);
+        }
+    }
+
+    /// Sends `bytes` on to the client, in the order in which they came, with local addresses where they name nodes.
+    fn rewrite(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        // Of what was looked at, so much is not sent yet.
+        let (mut sent, mut passed) = (0, 0);
+        while passed < bytes.len() && self.is_framed() {
+            let Some(rewriting) = &mut self.rewriting else { break };
+            if self.replies.at_boundary() {
+                rewriting.begins(bytes[passed], self.pending.answered() + 1);
+            }
+            let (n, event) = self.replies.next(&bytes[passed..]);
+            let frame = &bytes[passed..passed + n];
+            if rewriting.holds() {
+                self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
+                if let Err(unanswerable) = rewriting.hold(frame) {
+                    self.unanswerable = Some(unanswerable);
+                    return Ok(());
+                }
+                sent = passed + n;
+            }
+            passed += n;
+            self.note_reply(event);
+            if event == Event::NeedMore {
+                break;
+            }
+            if event == Event::Malformed && self.rewriting.as_ref().is_some_and(|rewriting| rewriting.holds())
+            {
+                self.unanswerable = Some(Unanswerable::Malformed);
+                return Ok(());
+            }
+            if event == Event::Frame && !self.release(cx)? {
+                if let Some(rewriting) = &mut self.rewriting {
+                    rewriting.keep(&bytes[passed..]);
+                }
+                return Ok(());
+            }
+        }
+        self.to_client.send(cx, &mut self.client, &bytes[sent..])
+    }
+
+    /// Sends the held reply, if there is one. `false`: it must wait.
+    fn release(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Some(rewriting) = self.rewriting.as_mut().filter(|rewriting| rewriting.holds()) else {
+            return Ok(true);
+        };
+        match rewriting.rewrite() {
+            Rewritten::Unknown => Ok(false),
+            Rewritten::Reply { bytes, kind } => {
+                if kind != "none" {
+                    self.route.metrics.rewritten(kind);
+                }
+                self.to_client.send(cx, &mut self.client, &bytes)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.rewriting.as_ref().is_some_and(|rewriting| rewriting.waits())
+    }
+
+    /// Tries the held reply again once its node was looked up, and what came after it. `true`: something moved.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Some(rewriting) = &mut self.rewriting else { return Ok(false) };
+        if rewriting.poll_lookup(cx).is_pending() {
+            return Ok(false);
+        }
+        self.release(cx)?;
+        let after = self.rewriting.as_mut().map(|rewriting| rewriting.take_kept()).unwrap_or_default();
+        self.rewrite(cx, &after)?;
+        Ok(true)
     }
 
     /// Books something, and counts the session when that makes it opaque.
@@ -486,8 +616,11 @@ impl<'a> Relay<'a> {
         if self.requests.speaks_tls() {
             return Some(Ended::SpeaksTls);
         }
-        if !self.to_client.is_empty() {
+        if !self.to_client.is_empty() || self.is_waiting() {
             return None;
+        }
+        if let Some(unanswerable) = self.unanswerable.take() {
+            return Some(Ended::Unanswerable(unanswerable));
         }
         if let Some(Loss(why)) = &self.upstream_ended {
             let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();

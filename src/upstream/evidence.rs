@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::dial::once;
 use super::error::Cause;
 use super::greeting::next_answer_within;
-use super::{Credentials, Settings};
+use super::{Credentials, Settings, tls_by_address};
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::client_list::{self, Client};
 use crate::resp::info::Info;
@@ -117,16 +117,8 @@ impl Evidence {
 
 /// Asks every node of the group that can be found from the endpoints.
 pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
-    let tls = Tls::load(&asking.settings.tls)?;
-    // Where nodes announce addresses, their certificate is good for the group's name.
-    let group = asking.settings.endpoints.iter().find_map(|endpoint| tls.server_name(endpoint).ok());
-    let by_address = match (&asking.settings.tls.server_name, group) {
-        (None, Some(name)) => {
-            Tls::load(&crate::tls::Settings { server_name: Some(name), ..asking.settings.tls.clone() })?
-        }
-        _ => Tls::load(&asking.settings.tls)?,
-    };
-    let (tls, by_address) = (Arc::new(tls), Arc::new(by_address));
+    let tls = Arc::new(Tls::load(&asking.settings.tls)?);
+    let by_address = tls_by_address(&asking.settings, &tls)?;
     let mut found = Found::default();
     let mut to_ask: Vec<Endpoint> = asking.settings.endpoints.clone();
     let configured = to_ask.clone();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::connection::Connection;
 use super::error::Cause;
 use crate::resp::replies::{self, Answer};
+use crate::resp::scanner::{Event, ReplyScanner};
 
 /// A reply to a greeting is a status or an error line; what never ends is no reply.
 const LONGEST: usize = 64 * 1024;
@@ -123,6 +124,28 @@ impl Greeting {
             }
         }
         Ok(())
+    }
+}
+
+/// The next reply as it is, of so many bytes at most.
+pub(super) async fn next_frame(connection: &mut Connection, longest: usize) -> Result<Vec<u8>, Cause> {
+    let mut scanner = ReplyScanner::default();
+    let mut scanned = 0;
+    loop {
+        let (n, event) = scanner.next(&connection.unread[scanned..]);
+        scanned += n;
+        match event {
+            Event::Frame => return Ok(connection.unread.drain(..scanned).collect()),
+            Event::Malformed => return Err(Cause::NotRedis("the reply is no RESP".into())),
+            Event::NeedMore if scanned > longest => {
+                return Err(Cause::Refused(format!("more than {longest} bytes without an end")));
+            }
+            Event::NeedMore => {
+                if !connection.receive().await? {
+                    return Err(Cause::Closed);
+                }
+            }
+        }
     }
 }
 

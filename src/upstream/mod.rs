@@ -36,10 +36,10 @@ use self::transit::Transit;
 pub use self::transit::{Latch, Mode};
 use crate::clients::Moment;
 use crate::drain::Drain;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Host};
 use crate::metrics::RouteMetrics;
 use crate::resp::replies::{self, Answer};
-use crate::tls::{self, Tls};
+use crate::tls::{self, Tls, TlsError};
 
 /// How a route reaches its upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +85,9 @@ pub struct EndpointFacts {
     pub seen: Option<Mode>,
     /// When the certificate expires that it presented last.
     pub certificate_expires: Option<Moment>,
+    /// Of a cluster's node: the local port that leads to it.
+    #[serde(default)]
+    pub local_port: Option<u16>,
 }
 
 /// On its way to a connection.
@@ -112,6 +115,9 @@ impl Wake for Heard {
         self.0.notify_one();
     }
 }
+
+/// A line of CLUSTER NODES may have several KiB where slots are scattered; a cluster has at most 1,000 nodes.
+const LONGEST_TOPOLOGY: usize = 16 * 1024 * 1024;
 
 /// An upstream that clients reached this recently needs no dial of our own.
 const RECENT: Duration = Duration::from_secs(30);
@@ -238,6 +244,7 @@ impl Upstream {
             endpoint: remote.endpoint.to_string(),
             seen: remote.transit.as_ref().map(Transit::seen),
             certificate_expires: remote.certificate_expiry(),
+            local_port: None,
         };
         self.remotes.iter().map(facts).collect()
     }
@@ -310,6 +317,34 @@ impl Upstream {
 pub async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
     connection.send(&replies::encode_command(command)).await?;
     greeting::next_answer(connection).await?.ok_or(Cause::Closed)
+}
+
+/// What a node says of its cluster: its replies, in RESP2.
+pub struct Topology {
+    /// To CLUSTER SLOTS.
+    pub slots: Vec<u8>,
+    /// To CLUSTER NODES.
+    pub nodes: Vec<u8>,
+}
+
+/// Asks a node for its cluster. There is no deadline in it.
+pub async fn topology(connection: &mut Connection) -> Result<Topology, Cause> {
+    let commands =
+        [["CLUSTER", "SLOTS"], ["CLUSTER", "NODES"]].map(|command| replies::encode_command(&command));
+    connection.send(&commands.concat()).await?;
+    let slots = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
+    Ok(Topology { slots, nodes: greeting::next_frame(connection, LONGEST_TOPOLOGY).await? })
+}
+
+/// TLS for nodes that are announced by address: their certificates are good for the endpoint's name, where that is one.
+pub fn tls_by_address(settings: &Settings, tls: &Arc<Tls>) -> Result<Arc<Tls>, TlsError> {
+    let named = settings.endpoints.iter().find(|endpoint| matches!(endpoint.host, Host::Name(_)));
+    match (&settings.tls.server_name, named.and_then(|endpoint| tls.server_name(endpoint).ok())) {
+        (None, Some(name)) => {
+            Ok(Arc::new(Tls::load(&tls::Settings { server_name: Some(name), ..settings.tls.clone() })?))
+        }
+        _ => Ok(Arc::clone(tls)),
+    }
 }
 
 /// An equal part of the time until `deadline`, for the first of `parts` that must share it.

@@ -40,6 +40,7 @@ fn facts() -> Facts {
             endpoint: "cache:6379".into(),
             seen: Some(Mode::Tls),
             certificate_expires: Some(Moment::at(NOW + 90 * DAY)),
+            local_port: None,
         }],
         plaintext: InPlaintext { last: Some(at(3)), ..InPlaintext::default() },
         active: 0,

@@ -243,7 +243,7 @@ impl RequestScanner {
         self.request = match request {
             // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
             Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
-            Request::Plain | Request::Lasting | Request::Blocking => request,
+            Request::Plain | Request::Lasting | Request::Blocking | Request::Transaction(_) => request,
             _ if self.quoted => Request::Unknown,
             other => other,
         };

@@ -1,0 +1,328 @@
+//! A route to a cluster: which nodes there are, and for each a listener, an upstream and what looks after it.
+//!
+//! A node keeps its local port for as long as it lives, wherever it goes and whatever its role; it gets one before its
+//! address is told to anyone. What replies look like is `cluster`'s business.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{error, info, warn};
+
+use super::RouteTls;
+use super::running::Running;
+use crate::cluster::{Node, NodeMap, Nodes, Ports, Settings, Topology};
+use crate::drain::Drain;
+use crate::endpoint::{Endpoint, Host, ListenAddr};
+use crate::listener::{Clients, Listener};
+use crate::metrics::RouteMetrics;
+use crate::session;
+use crate::upstream::{self, Latch, Upstream};
+
+/// Two refreshes are never closer, however many clients are sent from node to node.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A node that does not answer in this time is not waited for any longer before the next is asked, too.
+const STAGGER: Duration = Duration::from_millis(500);
+
+/// After a refresh that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A node that is not in the cluster for this long is gone.
+const GONE: Duration = Duration::from_secs(60);
+
+/// What a cluster's nodes have in common.
+pub(super) struct Cluster {
+    pub(super) settings: Settings,
+    /// How nodes are reached; the endpoints are those to begin with.
+    pub(super) reach: upstream::Settings,
+    /// `None`: in plaintext.
+    pub(super) tls: Option<RouteTls>,
+    /// For the clients that begin here; each node has its own like it.
+    pub(super) context: Arc<session::Context>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) clients: Clients,
+    /// Where nodes' listeners are.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) running: Running,
+}
+
+/// The addresses of nodes' listeners: those of the route's own.
+pub(super) fn addresses(listeners: &[Listener]) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        if let ListenAddr::Tcp(address) = listener.address()
+            && !addresses.contains(&address.ip())
+        {
+            addresses.push(address.ip());
+        }
+    }
+    // Clients of a Unix socket reach nodes over loopback.
+    if addresses.is_empty() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    addresses
+}
+
+/// A node that has a local port.
+struct Live {
+    node: Node,
+    port: u16,
+    endpoint: Endpoint,
+    context: Arc<ArcSwap<session::Context>>,
+    /// Of what looks after the present upstream.
+    upstream_leaving: Drain,
+    /// Of the listeners.
+    listeners_leaving: Drain,
+    missing_since: Option<Instant>,
+}
+
+impl Cluster {
+    /// Follows the cluster until draining starts.
+    pub(super) async fn run(self) {
+        let mut followed = Followed {
+            ports: Ports::new(self.settings.ports.clone()),
+            live: HashMap::new(),
+            portless: 0,
+            told: String::new(),
+            cluster: self,
+        };
+        let drain = followed.cluster.running.drain.clone();
+        let draining = drain.started();
+        tokio::pin!(draining);
+        loop {
+            let ok = tokio::select! {
+                ok = followed.refresh() => ok,
+                () = &mut draining => break,
+            };
+            let ended = Instant::now();
+            let pause = if ok { followed.cluster.settings.refresh } else { AGAIN };
+            tokio::select! {
+                () = sleep(pause.mul_f64(1.0 - fastrand::f64() / 5.0)) => {}
+                () = followed.cluster.nodes.wanted() => sleep_until(ended + PAUSE).await,
+                () = &mut draining => break,
+            }
+        }
+        for live in followed.live.values() {
+            live.upstream_leaving.start();
+            live.listeners_leaving.start();
+        }
+    }
+}
+
+/// A cluster, as it is known.
+struct Followed {
+    cluster: Cluster,
+    ports: Ports,
+    live: HashMap<String, Live>,
+    /// Nodes that got no port.
+    portless: usize,
+    /// The last problem that was logged.
+    told: String,
+}
+
+impl Followed {
+    /// Looks the nodes up, and takes over what has changed.
+    async fn refresh(&mut self) -> bool {
+        let hint = self.cluster.nodes.refresh_begins();
+        let result = self.look_up(hint.as_deref()).await;
+        let route = &*self.cluster.context.route;
+        let metrics = &self.cluster.context.metrics;
+        match result {
+            Ok(topology) => {
+                metrics.cluster_refreshed("ok");
+                if !std::mem::take(&mut self.told).is_empty() {
+                    info!(route, "the cluster's nodes are known again");
+                }
+                self.take(topology);
+                true
+            }
+            Err(problem) => {
+                metrics.cluster_refreshed("failed");
+                self.cluster.nodes.refresh_ends(None);
+                if self.told != problem {
+                    warn!(route, "the cluster's nodes are not known: {problem}");
+                    self.told = problem;
+                }
+                false
+            }
+        }
+    }
+
+    /// Asks one node after the other until one answers, and does not wait long for any.
+    async fn look_up(&self, hint: Option<&Endpoint>) -> Result<Topology, String> {
+        let mut candidates: Vec<Arc<Upstream>> = Vec::new();
+        let known = || self.live.values().filter(|live| !live.node.flags.has_failed());
+        let upstream = |live: &Live| Arc::clone(&live.context.load().upstream);
+        candidates.extend(known().filter(|live| Some(&live.endpoint) == hint).map(upstream));
+        candidates.push(Arc::clone(&self.cluster.context.upstream));
+        let mut others: Vec<_> = known().filter(|live| Some(&live.endpoint) != hint).map(upstream).collect();
+        fastrand::shuffle(&mut others);
+        candidates.extend(others);
+
+        let limit = self.cluster.reach.connect_timeout * 2;
+        let mut asked = FuturesUnordered::new();
+        let mut candidates = candidates.into_iter();
+        let mut problem = String::new();
+        loop {
+            let next = candidates.next();
+            let last = next.is_none();
+            asked.extend(next.map(|upstream| ask(upstream, limit)));
+            tokio::select! {
+                answer = asked.next() => match answer {
+                    Some(Ok(topology)) => return Ok(topology),
+                    // What the first one says, the endpoint as configured most often, tells most.
+                    Some(Err(error)) if problem.is_empty() => problem = error,
+                    Some(Err(_)) => {}
+                    None => return Err(problem),
+                },
+                () = sleep(STAGGER), if !last => {}
+            }
+        }
+    }
+
+    fn take(&mut self, topology: Topology) {
+        for live in self.live.values_mut() {
+            live.missing_since.get_or_insert_with(Instant::now);
+        }
+        self.portless = 0;
+        for node in topology.nodes {
+            self.take_node(node);
+        }
+        let gone: Vec<String> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.missing_since.is_some_and(|since| since.elapsed() > GONE))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for live in gone.iter().filter_map(|id| self.live.remove(id)) {
+            info!(route = &*self.cluster.context.route, node = %live.endpoint, port = live.port, "node gone");
+            live.upstream_leaving.start();
+            live.listeners_leaving.start();
+            self.ports.give_back(live.port);
+        }
+        self.cluster.context.metrics.cluster_nodes(self.live.len() + self.portless, self.portless);
+        let map = NodeMap::new(self.live.values().map(|live| (live.node.clone(), live.port)));
+        let upstreams = self.live.values().map(|live| Arc::clone(&live.context.load().upstream)).collect();
+        self.cluster.nodes.refresh_ends(Some((map, upstreams)));
+    }
+
+    fn take_node(&mut self, node: Node) {
+        if let Some(live) = self.live.get_mut(&node.id) {
+            live.missing_since = None;
+            // By another name it is still the same place.
+            let moved = !node.is_at(&live.endpoint.host, live.endpoint.port);
+            if let Some(endpoint) = node.endpoint().filter(|_| moved) {
+                info!(route = &*self.cluster.context.route, node = %endpoint, before = %live.endpoint, port = live.port, "node moved");
+                live.upstream_leaving.start();
+                let spoke_tls = live.context.load().upstream.latch().is_some_and(Latch::is_set);
+                let (context, leaving) = self.cluster.context_of(&endpoint, spoke_tls);
+                live.context.store(context);
+                live.upstream_leaving = leaving;
+                live.endpoint = endpoint;
+            }
+            live.node = node;
+            return;
+        }
+        let out = node.flags.has_failed() || node.flags.has_no_address() || node.flags.is_being_met();
+        let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
+        let route = &*self.cluster.context.route;
+        let addresses = &self.cluster.addresses;
+        let (listeners, port) = match self.ports.take(|port| bind(addresses, port)) {
+            Ok(bound) => bound,
+            Err(problem) => {
+                self.portless += 1;
+                if let Some(suppressed) = self.cluster.context.throttle.allow("portless") {
+                    error!(route, node = %endpoint, suppressed, "clients cannot be led to this node: {problem}");
+                }
+                return;
+            }
+        };
+        info!(route, node = %endpoint, port, role = ?node.role, "node found");
+        let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false);
+        let context = Arc::new(ArcSwap::new(context));
+        let listeners_leaving = Drain::new();
+        for listener in &listeners {
+            let context = Arc::clone(&context);
+            let now = move || context.load_full();
+            self.cluster.running.accept(route, listener, &self.cluster.clients, &now, &listeners_leaving);
+        }
+        let live =
+            Live { port, endpoint, context, upstream_leaving, listeners_leaving, missing_since: None, node };
+        self.live.insert(live.node.id.clone(), live);
+    }
+}
+
+impl Cluster {
+    /// What the sessions of a node share, and what ends the tasks that look after its upstream.
+    fn context_of(&self, endpoint: &Endpoint, spoke_tls: bool) -> (Arc<session::Context>, Drain) {
+        let common = &self.context;
+        let tls = self.tls.as_ref().map(|tls| match endpoint.host {
+            Host::Name(_) => &tls.by_name,
+            Host::Ip(_) => &tls.by_address,
+        });
+        let settings = upstream::Settings { endpoints: vec![endpoint.clone()], ..self.reach.clone() };
+        let metrics =
+            Arc::new(RouteMetrics::of_node(&common.route, &endpoint.to_string(), &session::End::LABELS));
+        let upstream = Arc::new(Upstream::new(&common.route, &settings, tls, &metrics));
+        self.running.memory.close(&upstream, &settings.endpoints);
+        if let Some(latch) = upstream.latch().filter(|_| spoke_tls) {
+            latch.set();
+        }
+        let leaving = Drain::new();
+        self.running.look_after(&common.route, &upstream, &metrics, &leaving);
+        let context = session::Context {
+            route: Arc::clone(&common.route),
+            upstream,
+            nodes: Some(Arc::clone(&self.nodes)),
+            is_node: true,
+            settings: common.settings.clone(),
+            metrics,
+            inventory: Arc::clone(&common.inventory),
+            drain: common.drain.clone(),
+            throttle: crate::telemetry::Throttle::default(),
+        };
+        (Arc::new(context), leaving)
+    }
+}
+
+/// One port on all addresses; which, if it is to be chosen.
+fn bind(addresses: &[IpAddr], port: u16) -> io::Result<(Vec<Listener>, u16)> {
+    let mut listeners = Vec::new();
+    let mut chosen = port;
+    for address in addresses {
+        let wanted = ListenAddr::Tcp(SocketAddr::new(*address, chosen));
+        let listener = Listener::bind(&wanted).map_err(io::Error::other)?;
+        if let ListenAddr::Tcp(bound) = listener.address() {
+            chosen = bound.port();
+        }
+        listeners.push(listener);
+    }
+    Ok((listeners, chosen))
+}
+
+/// What one node says of its cluster.
+async fn ask(upstream: Arc<Upstream>, limit: Duration) -> Result<Topology, String> {
+    let work = async {
+        let mut connection = upstream.connect().await.map_err(|error| error.to_string())?;
+        let endpoint = Arc::clone(&connection.endpoint);
+        let topology = upstream::topology(&mut connection).await.map_err(|cause| cause.to_string())?;
+        upstream.give_back(upstream::Left { connection, touched: false }).await;
+        let topology = Topology::parse(&topology.slots, &topology.nodes, &endpoint.host)
+            .map_err(|error| error.to_string())?;
+        // A node that was taken out of its cluster knows of itself alone.
+        if topology.nodes.iter().all(|node| node.slots.is_empty()) {
+            return Err(format!("{endpoint} knows of no node that owns slots"));
+        }
+        Ok(topology)
+    };
+    match timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
+    }
+}

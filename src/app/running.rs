@@ -1,0 +1,118 @@
+//! What everything that runs shares, and the two things that every upstream gets: tasks that look after it, and listeners.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use super::tasks::{find_tls, look_after};
+use crate::admin::Readiness;
+use crate::clients::Inventory;
+use crate::drain::Drain;
+use crate::endpoint::Endpoint;
+use crate::listener::{Admission, Clients, Listener};
+use crate::metrics::RouteMetrics;
+use crate::session;
+use crate::state::StateFile;
+use crate::upstream::Upstream;
+use crate::workers::Workers;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) workers: Arc<Workers>,
+    pub(super) listening: TaskTracker,
+    pub(super) tasks: TaskTracker,
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) memory: Memory,
+    pub(super) drain: Drain,
+}
+
+/// What the state file says of TLS.
+#[derive(Clone)]
+pub(super) struct Memory {
+    /// `None`: there is no file, or none that makes sense.
+    pub(super) state: Option<Arc<StateFile>>,
+    /// The file makes no sense: everything is taken to have spoken TLS.
+    pub(super) damaged: bool,
+}
+
+impl Memory {
+    /// What has spoken TLS is not spoken to in plaintext.
+    pub(super) fn close(&self, upstream: &Upstream, endpoints: &[Endpoint]) {
+        let spoken = |endpoint: &Endpoint| {
+            self.damaged || self.state.as_ref().is_some_and(|state| state.speaks_tls(endpoint))
+        };
+        if let Some(latch) = upstream.latch()
+            && endpoints.iter().any(spoken)
+        {
+            latch.set();
+        }
+    }
+}
+
+impl Running {
+    /// Looks after an upstream until `leaving`.
+    pub(super) fn look_after(
+        &self,
+        route: &str,
+        upstream: &Arc<Upstream>,
+        metrics: &Arc<RouteMetrics>,
+        leaving: &Drain,
+    ) {
+        self.tasks.spawn(look_after(
+            route.to_owned(),
+            Arc::clone(upstream),
+            Arc::clone(metrics),
+            Arc::clone(&self.readiness),
+            leaving.clone(),
+        ));
+        let state = self.memory.state.clone();
+        self.tasks.spawn(find_tls(route.to_owned(), Arc::clone(upstream), state, leaving.clone()));
+        let (upstream, leaving) = (Arc::clone(upstream), leaving.clone());
+        self.tasks.spawn(async move { upstream.tend(&leaving).await });
+    }
+
+    /// Makes sessions of a listener's clients until `leaving`. Each thread accepts: what it keeps never crosses over.
+    pub(super) fn accept(
+        &self,
+        route: &str,
+        listener: &Listener,
+        clients: &Clients,
+        context: &(impl Fn() -> Arc<session::Context> + Clone + Send + Sync + 'static),
+        leaving: &Drain,
+    ) {
+        for event_loop in self.workers.event_loops() {
+            match listener.try_clone() {
+                Ok(listener) => {
+                    let workers = Arc::clone(&self.workers);
+                    let (clients, context, leaving) = (clients.clone(), context.clone(), leaving.clone());
+                    self.listening.spawn_on(accept(listener, clients, context, leaving, workers), event_loop);
+                }
+                Err(error) => error!(route, %error, "a thread has no listener: others accept for it"),
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: Listener,
+    clients: Clients,
+    context: impl Fn() -> Arc<session::Context> + Sync,
+    leaving: Drain,
+    workers: Arc<Workers>,
+) {
+    let hand_on = |client, admission| match admission {
+        Admission::Welcome(place) => workers.spawn(session::serve(client, context(), place)),
+        Admission::Refused(refusal) => workers.spawn(async move {
+            let _refusal = refusal;
+            session::refuse_at_limit(client).await;
+        }),
+    };
+    let now = context();
+    let (route, metrics) = (&*now.route, &now.metrics);
+    if let Err(error) = listener.run(route, &clients, &leaving, metrics, hand_on).await {
+        error!(route, %error, "the listener failed and accepts no more clients");
+    }
+}

@@ -1,0 +1,194 @@
+//! The nodes of a route's cluster as all of its sessions see them, and how a session has them looked up again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use super::map::{LocalNode, NodeMap};
+use crate::endpoint::{Endpoint, Host};
+use crate::upstream::{Connection, EndpointFacts, Latch, Unreachable, Upstream};
+
+/// A cluster's nodes.
+pub struct Nodes {
+    map: ArcSwap<NodeMap>,
+    /// One for each node that can be dialled.
+    upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    /// What clients are told instead of the address that they connected to.
+    advertise: Option<Host>,
+    /// Nobody waits longer for a refresh.
+    patience: Duration,
+    wanted: Notify,
+    /// The node to ask first: it told of one that is not known.
+    hint: Mutex<Option<Arc<Endpoint>>>,
+    refreshes: watch::Sender<Refreshes>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Refreshes {
+    begun: u64,
+    ended: u64,
+}
+
+impl Nodes {
+    /// None is known yet.
+    pub fn new(advertise: Option<Host>, patience: Duration) -> Self {
+        Self {
+            map: ArcSwap::default(),
+            upstreams: ArcSwap::default(),
+            advertise,
+            patience,
+            wanted: Notify::new(),
+            hint: Mutex::default(),
+            refreshes: watch::Sender::default(),
+        }
+    }
+
+    /// Those that have a listener.
+    pub fn map(&self) -> Arc<NodeMap> {
+        self.map.load_full()
+    }
+
+    /// What clients are told instead of the address that they connected to.
+    pub fn advertise(&self) -> Option<&Host> {
+        self.advertise.as_ref()
+    }
+
+    /// What leads to each node.
+    pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
+        self.upstreams.load_full()
+    }
+
+    /// A connection to any node, for a client that asked for none of them.
+    pub async fn connect(&self) -> Option<Result<Connection, Unreachable>> {
+        let upstreams = self.upstreams();
+        let first = if upstreams.is_empty() { 0 } else { fastrand::usize(..upstreams.len()) };
+        let mut last = None;
+        for upstream in upstreams.iter().cycle().skip(first).take(upstreams.len()) {
+            last = Some(upstream.connect().await);
+            if matches!(last, Some(Ok(_))) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Has the nodes looked up again, soon. `asked`: the node to ask, for it has told of another.
+    pub fn refresh(&self, asked: Option<&Arc<Endpoint>>) {
+        if let Some(asked) = asked {
+            *self.hint.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(asked));
+        }
+        self.wanted.notify_one();
+    }
+
+    /// As [`refresh`](Self::refresh); completes when a refresh is over that began later than now, or nobody can wait longer.
+    pub fn refreshed(&self, asked: &Arc<Endpoint>) -> impl Future<Output = ()> + Send + use<> {
+        let mut refreshes = self.refreshes.subscribe();
+        let next = refreshes.borrow_and_update().begun + 1;
+        self.refresh(Some(asked));
+        let patience = self.patience;
+        async move {
+            let _ = timeout(patience, refreshes.wait_for(|refreshes| refreshes.ended >= next)).await;
+        }
+    }
+
+    /// Completes when somebody wants a refresh.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// A refresh begins. The node to ask first, if there is one.
+    pub fn refresh_begins(&self) -> Option<Arc<Endpoint>> {
+        self.refreshes.send_modify(|refreshes| refreshes.begun += 1);
+        self.hint.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A refresh is over, with this result; `None`: nobody could be asked.
+    pub fn refresh_ends(&self, found: Option<(NodeMap, Vec<Arc<Upstream>>)>) {
+        if let Some((map, upstreams)) = found {
+            self.upstreams.store(Arc::new(upstreams));
+            self.map.store(Arc::new(map));
+        }
+        self.refreshes.send_modify(|refreshes| refreshes.ended = refreshes.begun);
+    }
+}
+
+/// All upstreams of a route: its own, and those of its cluster's nodes.
+#[derive(Clone)]
+pub struct Upstreams {
+    /// Where clients begin.
+    pub own: Arc<Upstream>,
+    /// `None`: it is no cluster.
+    pub nodes: Option<Arc<Nodes>>,
+}
+
+impl Upstreams {
+    /// Connections made with old TLS files serve no further client.
+    pub fn retire_all(&self) {
+        self.for_each(Upstream::retire_all);
+    }
+
+    /// Whether plaintext is over for all of them, where it ever was.
+    pub fn are_latched(&self) -> bool {
+        let mut latched = true;
+        self.for_each(|upstream| latched &= upstream.latch().is_none_or(Latch::is_set));
+        latched
+    }
+
+    /// What is known of each endpoint. Nodes are just more of them.
+    pub fn facts(&self) -> Vec<EndpointFacts> {
+        let mut facts = self.own.facts();
+        if let Some(nodes) = &self.nodes {
+            let map = nodes.map();
+            for upstream in nodes.upstreams().iter() {
+                facts.extend(upstream.facts().into_iter().map(|facts| {
+                    let here = |local: &&LocalNode| {
+                        local.node.endpoint().is_some_and(|endpoint| endpoint.to_string() == facts.endpoint)
+                    };
+                    EndpointFacts { local_port: map.iter().find(here).map(|local| local.port), ..facts }
+                }));
+            }
+        }
+        facts
+    }
+
+    fn for_each(&self, mut work: impl FnMut(&Upstream)) {
+        work(&self.own);
+        if let Some(nodes) = &self.nodes {
+            nodes.upstreams().iter().for_each(|upstream| work(upstream));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_during_a_refresh_waits_for_the_next_one() {
+        let nodes = Nodes::new(None, Duration::from_secs(5));
+        let asked: Arc<Endpoint> = Arc::new("10.0.0.1:6379".parse().unwrap());
+        nodes.refresh_begins();
+        let mut refreshed = Box::pin(nodes.refreshed(&asked));
+        nodes.refresh_ends(None);
+        assert!(
+            refreshed.as_mut().now_or_never().is_none(),
+            "that one may have asked before the node was there"
+        );
+        nodes.wanted().await;
+        assert_eq!(nodes.refresh_begins().as_ref(), Some(&asked));
+        nodes.refresh_ends(None);
+        assert!(refreshed.as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let nodes = Nodes::new(None, Duration::from_secs(5));
+        let asked: Arc<Endpoint> = Arc::new("10.0.0.1:6379".parse().unwrap());
+        nodes.refreshed(&asked).await;
+    }
+}
