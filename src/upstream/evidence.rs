@@ -123,7 +123,9 @@ pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
     let mut to_ask: Vec<Endpoint> = asking.settings.endpoints.clone();
     let configured = to_ask.clone();
     let mut known: BTreeSet<String> = to_ask.iter().map(ToString::to_string).collect();
+    let mut asked = 0;
     while !to_ask.is_empty() {
+        asked += to_ask.len();
         let answers = stream::iter(to_ask.drain(..).map(|endpoint| {
             let announced = matches!(endpoint.host, Host::Ip(_)) && !configured.contains(&endpoint);
             let tls = if announced { &by_address } else { &tls };
@@ -132,10 +134,14 @@ pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
         .buffer_unordered(AT_ONCE)
         .collect::<Vec<_>>()
         .await;
+        // A node that was asked by one name is not asked again by another: each would count the other's connection.
+        known.extend(answers.iter().flat_map(|answer| &answer.own).map(ToString::to_string));
         for answer in answers {
-            for other in &answer.others {
-                if known.len() < MOST_NODES && known.insert(other.to_string()) {
-                    to_ask.push(other.clone());
+            for names in &answer.others {
+                let is_new = !names.iter().any(|name| known.contains(&name.to_string()));
+                known.extend(names.iter().map(ToString::to_string));
+                if is_new && asked + to_ask.len() < MOST_NODES {
+                    to_ask.extend(names.first().cloned());
                 }
             }
             found.take(answer, &asking.bridges);
@@ -150,7 +156,10 @@ struct Answered {
     /// `run_id`, or what takes its place: one node has several names.
     identity: Option<String>,
     result: Result<Told, Cause>,
-    others: Vec<Endpoint>,
+    /// Its own names, where it tells them.
+    own: Vec<Endpoint>,
+    /// The other nodes' names; of each the one to use comes first.
+    others: Vec<Vec<Endpoint>>,
 }
 
 struct Told {
@@ -205,14 +214,17 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
     };
     match answered {
         Ok((told, nodes)) => {
-            let mut others = replication(Info(&told.info));
-            if let Answer::Text(text) = &nodes {
-                others.extend(cluster_nodes(text));
-            }
+            // A cluster's replication goes by address, whatever the nodes' names.
+            let (own, others) = match &nodes {
+                Answer::Text(text) => cluster_nodes(text),
+                _ => (Vec::new(), replication(Info(&told.info)).into_iter().map(|node| vec![node]).collect()),
+            };
             let identity = Info(&told.info).field("run_id").map(str::to_owned);
-            Answered { endpoint, identity, result: Ok(told), others }
+            Answered { endpoint, identity, result: Ok(told), own, others }
         }
-        Err(cause) => Answered { endpoint, identity: None, result: Err(cause), others: Vec::new() },
+        Err(cause) => {
+            Answered { endpoint, identity: None, result: Err(cause), own: Vec::new(), others: Vec::new() }
+        }
     }
 }
 
@@ -243,20 +255,25 @@ fn replication(info: Info<'_>) -> Vec<Endpoint> {
     found
 }
 
-/// The nodes of `CLUSTER NODES` that can be asked: `id ip:port@bus[,hostname[,…]] flags …`.
-fn cluster_nodes(text: &str) -> Vec<Endpoint> {
-    let node = |line: &str| {
-        let mut fields = line.split(' ');
-        let (address, flags) = (fields.nth(1)?, fields.next()?);
-        if flags.split(',').any(|flag| ["myself", "noaddr", "handshake", "fail"].contains(&flag)) {
-            return None;
-        }
+/// The names of the node that was asked, and of the others that can be, out of `CLUSTER NODES`:
+/// `id ip:port@bus[,hostname[,…]] flags …`.
+fn cluster_nodes(text: &str) -> (Vec<Endpoint>, Vec<Vec<Endpoint>>) {
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(address), Some(flags)) = (fields.next(), fields.next()) else { continue };
         let mut parts = address.split(',');
-        let (ip, port) = parts.next()?.split('@').next()?.rsplit_once(':')?;
-        let host = parts.next().filter(|name| !name.is_empty() && *name != "?").unwrap_or(ip);
-        endpoint(host, port)
-    };
-    text.lines().filter_map(node).collect()
+        let ip_and_port = parts.next().and_then(|address| address.split('@').next()?.rsplit_once(':'));
+        let Some((ip, port)) = ip_and_port else { continue };
+        let names = [parts.next().unwrap_or(""), ip].into_iter().filter_map(|host| endpoint(host, port));
+        let is = |wanted: &str| flags.split(',').any(|flag| flag == wanted);
+        if is("myself") {
+            own.extend(names);
+        } else if !is("noaddr") && !is("handshake") && !is("fail") {
+            others.push(names.collect());
+        }
+    }
+    (own, others)
 }
 
 fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
@@ -364,15 +381,23 @@ mod tests {
     #[test]
     fn the_nodes_of_a_cluster_are_found_by_name_where_they_have_one() {
         let text = "a 10.0.0.1:6379@16379,node-1.example master - 0 1 1 connected 0-5460\n\
-            b 10.0.0.2:6379@16379,,shard-id=x myself,master - 0 1 2 connected 5461-10922\n\
+            b 10.0.0.2:6379@16379,node-2.example,shard-id=x myself,master - 0 1 2 connected 5461-10922\n\
             c 10.0.0.3:6379@16379 slave a 0 1 3 connected\n\
             d fd00::4:6379@16379,? master - 0 1 4 connected\n\
             e :0@0 master,noaddr - 0 1 5 disconnected\n\
             f 10.0.0.6:6379@16379 master,fail - 0 1 6 disconnected\n\
             g 10.0.0.7:6379@16379 master,fail? - 0 1 7 connected\n";
+        let (own, others) = cluster_nodes(text);
+        assert_eq!(list(&own), ["node-2.example:6379", "10.0.0.2:6379"]);
+        let others: Vec<_> = others.iter().map(|names| list(names)).collect();
         assert_eq!(
-            list(&cluster_nodes(text)),
-            ["node-1.example:6379", "10.0.0.3:6379", "[fd00::4]:6379", "10.0.0.7:6379"]
+            others,
+            [
+                vec!["node-1.example:6379", "10.0.0.1:6379"],
+                vec!["10.0.0.3:6379"],
+                vec!["[fd00::4]:6379"],
+                vec!["10.0.0.7:6379"]
+            ]
         );
     }
 
