@@ -1,12 +1,11 @@
 //! The road: plaintext until the endpoint speaks TLS, and then never again.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Authority, Dual, Identity, Mood, Pontoon, Redis, Wire, command, eventually, pontoon};
+use crate::harness::{
+    Authority, Dual, Hosts, Identity, Mood, Pontoon, Redis, Wire, command, eventually, pontoon,
+};
 
 const LOUD: &str = "traffic leaves in plaintext until an endpoint speaks TLS";
 
@@ -246,22 +245,14 @@ fn check_says_what_each_endpoint_accepts() {
     }
 }
 
-/// `/etc/hosts` with these names for this machine. Overwritten in one piece: whoever reads it finds the names of before or
-/// these.
-fn write_hosts(path: &Path, names: &str) {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
-    let line = format!("127.0.0.1 localhost {names}");
-    file.write_all(format!("{line:<200}\n").as_bytes()).unwrap();
-}
-
 #[test]
 fn the_whole_road_under_load() {
     let authority = Authority::new();
     let identity = authority.issue(&["*.cache.test", "localhost"]);
     let redis = Redis::with(identity, &authority, &[]);
     let directory = tempfile::tempdir().unwrap();
-    let (hosts, state) = (directory.path().join("hosts"), directory.path().join("state.json"));
-    write_hosts(&hosts, "old.cache.test");
+    let state = directory.path().join("state.json");
+    let hosts = Hosts::new(&["old.cache.test"]);
     let group = Dual::new(&redis, Mood::Accept, Mood::Hang);
     let (old, new) = (format!("old.cache.test:{}", group.port()), format!("new.cache.test:{}", group.port()));
     let ca = authority.file();
@@ -302,7 +293,7 @@ fn the_whole_road_under_load() {
         assert_eq!(pontoon.metric("pontoon_upstream_leases_total", "tls=\"true\""), 0);
 
         // The group is modified to `preferred`: new names appear beside the old.
-        write_hosts(&hosts, "old.cache.test new.cache.test");
+        hosts.set(&["old.cache.test", "new.cache.test"]);
         group.set(Mood::Accept, Mood::Accept);
         eventually("TLS is seen", || transit(&pontoon, "tls") >= 1);
         progress("clients are served across the change");
@@ -312,7 +303,7 @@ fn the_whole_road_under_load() {
 
         // To `required`: plaintext is refused, the old names are gone.
         group.set(Mood::Reset, Mood::Accept);
-        write_hosts(&hosts, "new.cache.test");
+        hosts.set(&["new.cache.test"]);
         progress("clients are served by the group that requires TLS");
         assert_eq!(group.plaintext_bytes(), bytes, "not one byte in plaintext after the latch");
         stop.store(true, Ordering::SeqCst);

@@ -1,9 +1,12 @@
-//! The cast: a `redis-server` with TLS, a certificate authority, pontoon, a wire to talk over, servers that misbehave.
+//! The cast: a `redis-server` with TLS, a certificate authority, a cluster, pontoon, a wire to talk over, servers that misbehave.
 
 mod authority;
+mod cluster;
 mod dual;
 mod fake;
 mod forwarder;
+mod hosts;
+mod node;
 mod pontoon;
 mod redis;
 mod wire;
@@ -14,6 +17,8 @@ pub use authority::{Authority, Identity};
 pub use dual::{Dual, Mood};
 pub use fake::Fake;
 pub use forwarder::Forwarder;
+pub use hosts::Hosts;
+pub use node::Node;
 pub use pontoon::{Pontoon, pontoon};
 pub use redis::Redis;
 pub use wire::{Wire, command};

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,12 +10,23 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Authority, PATIENCE, Wire, eventually};
+use super::{Authority, Hosts, PATIENCE, Wire, eventually};
 
 /// Runs a command to its end, which must come: one that is still running after a minute fails with 124.
 pub fn pontoon(args: &[&str]) -> Output {
     let mut command = clean(Command::new("timeout"));
     command.args(["60", env!("CARGO_BIN_EXE_pontoon")]).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The program, with `hosts` for its `/etc/hosts`. Its end is the end of what it runs in.
+fn with_hosts(hosts: &Hosts) -> Command {
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::getuid().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    unshare.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+    unshare.arg(hosts.path()).arg(env!("CARGO_BIN_EXE_pontoon"));
+    unshare
 }
 
 /// Without what the environment of the tests would tell the program.
@@ -73,14 +83,8 @@ impl Pontoon {
     }
 
     /// With `hosts` for its `/etc/hosts`: names appear and vanish as the file is written.
-    pub fn with_hosts(hosts: &Path, args: &[&str]) -> Self {
-        let mut unshare = Command::new("unshare");
-        if !rustix::process::getuid().is_root() {
-            unshare.arg("--map-root-user");
-        }
-        unshare.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
-        unshare.arg(hosts).arg(env!("CARGO_BIN_EXE_pontoon"));
-        Self::spawn(unshare, args)
+    pub fn with_hosts(hosts: &Hosts, args: &[&str]) -> Self {
+        Self::spawn(with_hosts(hosts), args)
     }
 
     fn spawn(command: Command, args: &[&str]) -> Self {

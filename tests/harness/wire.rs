@@ -4,9 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pontoon::resp::scanner::{Event, ReplyScanner};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::PATIENCE;
 
@@ -25,6 +28,7 @@ pub fn command<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 pub struct Wire {
@@ -44,6 +48,18 @@ impl Wire {
         Self { stream: Stream::Tcp(stream), received: Vec::new() }
     }
 
+    /// Over TLS, once the handshake is done.
+    pub fn tls(address: impl ToSocketAddrs, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut tls = StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream);
+        tls.conn.complete_io(&mut tls.sock)?;
+        Ok(Self { stream: Stream::Tls(Box::new(tls)), received: Vec::new() })
+    }
+
     pub fn unix(path: &Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -58,6 +74,7 @@ impl Wire {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes),
         }
     }
 
@@ -143,6 +160,7 @@ impl Wire {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+            Stream::Tls(_) => panic!("TCP and Unix sockets only"),
         }
     }
 
@@ -158,10 +176,16 @@ impl Wire {
         let read = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(&mut buffer),
             Stream::Unix(stream) => stream.read(&mut buffer),
+            Stream::Tls(stream) => stream.read(&mut buffer),
         };
         let n = match read {
             Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            // TLS that ends without a farewell, as Redis' does when it is killed.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>
+            {
+                0
+            }
             Err(error) => panic!("reading failed: {error}"),
         };
         self.received.extend_from_slice(&buffer[..n]);

@@ -1,0 +1,268 @@
+//! A real cluster, TLS only: three primaries, each with a replica, and what happens to clusters in their life.
+
+use std::collections::BTreeSet;
+
+use super::{Authority, Hosts, Node, Wire, eventually};
+
+/// Of every cluster.
+const SLOTS: usize = 16_384;
+
+const PRIMARIES: usize = 3;
+
+pub struct Cluster {
+    authority: Authority,
+    hosts: Option<Hosts>,
+    /// Primaries first, then their replicas in the same order, then those that were added.
+    pub nodes: Vec<Node>,
+}
+
+/// A node as another one sees it.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Seen {
+    id: String,
+    /// `ip:port@bus[,hostname]`.
+    address: String,
+    primary: bool,
+    /// Of a replica.
+    primary_id: String,
+    slots: Vec<String>,
+}
+
+impl Cluster {
+    /// Nodes announce their address; their certificate is for `localhost`, by which they are reached first.
+    pub fn start() -> Self {
+        Self::form(None)
+    }
+
+    /// Nodes announce `node-1.cluster.test` and so on, and their certificate is for these names, which
+    /// [`hosts`](Self::hosts) knows.
+    pub fn named() -> Self {
+        Self::form(Some(Hosts::new(&["clustercfg.cluster.test"])))
+    }
+
+    fn form(hosts: Option<Hosts>) -> Self {
+        let mut cluster = Self { authority: Authority::new(), hosts, nodes: Vec::new() };
+        for _ in 0..2 * PRIMARIES {
+            cluster.start_node();
+        }
+        for (number, node) in cluster.nodes[..PRIMARIES].iter().enumerate() {
+            let first = (number * SLOTS / PRIMARIES).to_string();
+            let last = ((number + 1) * SLOTS / PRIMARIES - 1).to_string();
+            node.wire().expect(&["CLUSTER", "ADDSLOTSRANGE", &first, &last], "+OK\r\n");
+            // Else the nodes would have to agree on who is the newest.
+            node.wire().expect(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()], "+OK\r\n");
+        }
+        // Gossip would bring them together, too, in its own time.
+        for (number, node) in cluster.nodes.iter().enumerate() {
+            cluster.nodes[..number].iter().for_each(|other| meet(node, other));
+        }
+        cluster.wait_until_all_are_known();
+        for number in 0..PRIMARIES {
+            let primary = cluster.nodes[number].id.clone();
+            let replica = &cluster.nodes[PRIMARIES + number];
+            replica.wire().expect(&["CLUSTER", "REPLICATE", &primary], "+OK\r\n");
+        }
+        cluster.settle();
+        cluster
+    }
+
+    /// Asks one node.
+    pub fn ask(&self, node: usize, words: &[&str]) -> String {
+        String::from_utf8(self.nodes[node].wire().ask(words)).unwrap()
+    }
+
+    /// Whether a node is a primary, in its own words.
+    pub fn is_primary(&self, node: usize) -> bool {
+        self.ask(node, &["ROLE"]).contains("master\r\n")
+    }
+
+    /// The primary that has `slot`, as the node says that is asked.
+    pub fn owner(&self, asked: usize, slot: u16) -> usize {
+        let seen = seen(&mut self.nodes[asked].wire()).unwrap();
+        let has = |range: &String| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            (first.parse().unwrap()..=last.parse().unwrap()).contains(&slot)
+        };
+        let owner = seen.iter().find(|node| node.slots.iter().any(has)).unwrap();
+        self.nodes.iter().position(|node| node.id == owner.id).unwrap()
+    }
+
+    /// Makes a replica the primary, and its primary the replica.
+    pub fn fail_over(&self, replica: usize) {
+        self.nodes[replica].wire().expect(&["CLUSTER", "FAILOVER"], "+OK\r\n");
+        eventually("the replica is the primary", || self.is_primary(replica));
+        self.settle();
+    }
+
+    /// Adds an empty primary, and returns its number.
+    pub fn add(&mut self) -> usize {
+        let number = self.start_node();
+        let (new, others) = self.nodes.split_last().unwrap();
+        others.iter().filter(|node| node.is_alive()).for_each(|other| meet(new, other));
+        self.settle();
+        number
+    }
+
+    /// Ends a node that has no slots, and makes the others forget it. Those after it move up by one.
+    pub fn remove(&mut self, node: usize) {
+        let mut gone = self.nodes.remove(node);
+        if gone.is_alive() {
+            gone.kill();
+        }
+        for other in self.nodes.iter().filter(|node| node.is_alive()) {
+            other.wire().expect(&["CLUSTER", "FORGET", &gone.id], "+OK\r\n");
+        }
+        self.settle();
+    }
+
+    /// Moves a slot with its keys from one primary to another.
+    pub fn migrate(&self, slot: u16, from: usize, to: usize) {
+        self.begin_migration(slot, from, to);
+        self.move_keys(slot, from, to);
+        self.end_migration(slot, from, to);
+    }
+
+    /// From now on keys of the slot that are not there any more are asked for at the other primary: `-ASK`.
+    pub fn begin_migration(&self, slot: u16, from: usize, to: usize) {
+        let (slot, source, target) = (slot.to_string(), &self.nodes[from], &self.nodes[to]);
+        target.wire().expect(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source.id], "+OK\r\n");
+        source.wire().expect(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target.id], "+OK\r\n");
+    }
+
+    /// Moves the slot's keys, and not yet the slot.
+    pub fn move_keys(&self, slot: u16, from: usize, to: usize) {
+        let (slot, port) = (slot.to_string(), self.nodes[to].port.to_string());
+        let mut source = self.nodes[from].wire();
+        let listed = source.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000000"]);
+        // An array of bulk strings: every other line, after its length.
+        for key in String::from_utf8(listed).unwrap().split("\r\n").skip(2).step_by(2) {
+            source.expect(&["MIGRATE", "127.0.0.1", &port, key, "0", "10000"], "+OK\r\n");
+        }
+    }
+
+    /// The slot is the other primary's.
+    pub fn end_migration(&self, slot: u16, from: usize, to: usize) {
+        let (slot, new) = (slot.to_string(), &self.nodes[to].id);
+        // The new owner first, lest for a moment nobody has it.
+        for node in [to, from] {
+            self.nodes[node].wire().expect(&["CLUSTER", "SETSLOT", &slot, "NODE", new], "+OK\r\n");
+        }
+        self.settle();
+    }
+
+    /// Waits until the living nodes see the same cluster, the dead ones have been given up, every slot is served, and
+    /// every living replica follows its primary.
+    pub fn settle(&self) {
+        let mut wires = self.wires();
+        eventually("the cluster is of one mind", || {
+            let views: Vec<_> = wires.iter_mut().map(seen).collect();
+            let living: BTreeSet<&String> =
+                self.nodes.iter().filter(|node| node.is_alive()).map(|node| &node.id).collect();
+            let agreed = views.iter().all(|view| {
+                let ids = |view: &BTreeSet<Seen>| view.iter().map(|node| node.id.clone()).collect::<Vec<_>>();
+                *view == views[0]
+                    && view.as_ref().is_some_and(|view| ids(view).iter().eq(living.iter().copied()))
+            });
+            agreed && wires.iter_mut().all(is_well)
+        });
+    }
+
+    fn start_node(&mut self) -> usize {
+        let number = self.nodes.len() + 1;
+        let hostname = self.hosts.is_some().then(|| format!("node-{number}.cluster.test"));
+        if let (Some(hosts), Some(name)) = (&self.hosts, &hostname) {
+            hosts.add(name);
+        }
+        self.nodes.push(Node::start(&self.authority, hostname));
+        number - 1
+    }
+
+    fn wait_until_all_are_known(&self) {
+        let mut wires = self.wires();
+        eventually("the nodes have met", || {
+            wires.iter_mut().all(|wire| seen(wire).is_some_and(|seen| seen.len() == self.nodes.len()))
+        });
+    }
+
+    fn wires(&self) -> Vec<Wire> {
+        self.nodes.iter().filter(|node| node.is_alive()).map(Node::wire).collect()
+    }
+}
+
+fn meet(node: &Node, other: &Node) {
+    let (port, bus) = (other.port.to_string(), other.bus_port.to_string());
+    node.wire().expect(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus], "+OK\r\n");
+}
+
+/// The cluster as a node sees it, without those that were given up; `None`: it is not sure of one.
+fn seen(wire: &mut Wire) -> Option<BTreeSet<Seen>> {
+    let text = String::from_utf8(wire.ask(&["CLUSTER", "NODES"])).unwrap();
+    let mut all = BTreeSet::new();
+    for line in text.lines().skip(1).filter(|line| !line.is_empty()) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let flags: Vec<&str> = fields[2].split(',').collect();
+        if flags.contains(&"fail") {
+            continue;
+        }
+        let unsure = flags.iter().any(|flag| ["fail?", "handshake", "noaddr"].contains(flag));
+        if unsure || fields[7] != "connected" {
+            return None;
+        }
+        all.insert(Seen {
+            id: fields[0].to_owned(),
+            address: fields[1].to_owned(),
+            primary: flags.contains(&"master"),
+            primary_id: fields[3].to_owned(),
+            // Slots on their way are told by their owner alone.
+            slots: fields[8..]
+                .iter()
+                .filter(|slots| !slots.starts_with('['))
+                .map(|&s| s.to_owned())
+                .collect(),
+        });
+    }
+    Some(all)
+}
+
+fn is_well(wire: &mut Wire) -> bool {
+    let info = String::from_utf8(wire.ask(&["INFO", "replication"])).unwrap();
+    let follows = info.contains("role:master") || info.contains("master_link_status:up");
+    follows && String::from_utf8(wire.ask(&["CLUSTER", "INFO"])).unwrap().contains("cluster_state:ok")
+}
+
+#[test]
+fn a_cluster_of_the_harness_fails_over_grows_shrinks_and_moves_its_slots() {
+    // Slot 12182, of the third primary.
+    const KEY: &str = "foo";
+    const SLOT: u16 = 12_182;
+    for mut cluster in [Cluster::start(), Cluster::named()] {
+        assert_eq!(cluster.owner(0, SLOT), 2);
+        cluster.nodes[2].wire().expect(&["SET", KEY, "bar"], "+OK\r\n");
+        let moved = format!("-MOVED {SLOT} {}\r\n", cluster.nodes[2].endpoint());
+        assert_eq!(cluster.ask(0, &["GET", KEY]), moved, "by name where there are names");
+
+        cluster.fail_over(5);
+        assert!(cluster.is_primary(5) && !cluster.is_primary(2));
+        cluster.nodes[5].kill();
+        cluster.settle();
+        assert!(cluster.is_primary(2), "its replica was elected");
+        cluster.nodes[5].restart();
+        cluster.settle();
+        cluster.nodes[5].kill();
+        cluster.nodes[5].restart_elsewhere();
+        cluster.settle();
+        assert_eq!(cluster.nodes.iter().filter(|node| !node.wire().ask(&["READONLY"]).is_empty()).count(), 6);
+
+        let new = cluster.add();
+        cluster.begin_migration(SLOT, 2, new);
+        cluster.move_keys(SLOT, 2, new);
+        let ask = format!("-ASK {SLOT} {}\r\n", cluster.nodes[new].endpoint());
+        assert_eq!(cluster.ask(2, &["GET", KEY]), ask);
+        cluster.end_migration(SLOT, 2, new);
+        assert_eq!(cluster.ask(new, &["GET", KEY]), "$3\r\nbar\r\n");
+        cluster.migrate(SLOT, new, 0);
+        assert_eq!(cluster.ask(0, &["GET", KEY]), "$3\r\nbar\r\n");
+        cluster.remove(new);
+        assert_eq!(cluster.owner(1, SLOT), 0);
+    }
+}
