@@ -1,12 +1,13 @@
 //! `pontoon audit`: who is connected to a group, asked of each of its nodes.
 
 use std::io::Write;
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Fake, Pontoon, Redis, eventually, pontoon};
+use crate::harness::{Authority, Cluster, Fake, Pontoon, Redis, eventually, pontoon, pontoon_with_hosts};
 
 struct Audited {
     code: Option<i32>,
@@ -15,8 +16,10 @@ struct Audited {
 }
 
 fn audit(endpoint: &str, authority: &Authority, args: &[&str]) -> Audited {
-    let output =
-        pontoon(&[&["audit", endpoint, "--json", "--tls-ca-file", &authority.file()], args].concat());
+    audited(pontoon(&[&["audit", endpoint, "--json", "--tls-ca-file", &authority.file()], args].concat()))
+}
+
+fn audited(output: Output) -> Audited {
     let error = String::from_utf8(output.stderr).unwrap();
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     Audited { code: output.status.code(), report, error }
@@ -88,6 +91,62 @@ fn a_node_that_does_not_answer_is_not_left_out() {
     assert_eq!((code, error.as_str()), (Some(1), "error: 1 of 2 nodes did not answer\n"));
     replica.resume();
     replica.kill();
+}
+
+#[test]
+fn every_node_of_a_cluster_is_found_through_one_endpoint_and_asked_once() {
+    for cluster in [Cluster::start(), Cluster::named()] {
+        let (endpoint, ca) = (cluster.endpoint(), cluster.authority().file());
+        let bridge_args = [
+            "--tls-ca-file",
+            &ca,
+            "--client-name",
+            "bridge-1",
+            "--listen",
+            "127.0.0.1:0",
+            "--pool-reuse",
+            "false",
+        ];
+        let audit_args = ["audit", &endpoint, "--json", "--tls-ca-file", &ca, "--bridge-name", "bridge-"];
+        let (bridge, audit): (Pontoon, &dyn Fn() -> Output) = match cluster.hosts() {
+            None => {
+                let second = format!("localhost:{}", cluster.nodes[1].port);
+                (Pontoon::run(&[&["--upstream", &second], &bridge_args[..]].concat()), &|| {
+                    pontoon(&audit_args)
+                })
+            }
+            Some(hosts) => {
+                let second = cluster.nodes[1].endpoint();
+                let args = [&["--upstream", &second], &bridge_args[..]].concat();
+                (Pontoon::with_hosts(hosts, &args), &|| pontoon_with_hosts(hosts, &audit_args))
+            }
+        };
+        let mut bridged = bridge.client();
+        bridged.expect(&["PING"], "+PONG\r\n");
+        // Two at the bridge's node, one at the first replica.
+        let _direct = [1, 1, 3].map(|node: usize| {
+            let mut wire = cluster.nodes[node].wire();
+            wire.expect(&["CLIENT", "SETNAME", "web"], "+OK\r\n");
+            wire
+        });
+        let Audited { code, report, error } = audited(audit());
+        let nodes = report["nodes"].as_array().unwrap();
+        assert_eq!((nodes.len(), code), (6, Some(1)), "{report}");
+        assert!(error.contains("6 of 6 nodes do not count their plaintext clients"), "{error}");
+        for (number, wanted) in cluster.nodes.iter().enumerate() {
+            // The first one is known as it was asked for.
+            let name = if number == 0 { endpoint.clone() } else { wanted.endpoint() };
+            let told = node(&report, &name);
+            let role = if cluster.is_primary(number) { "master" } else { "slave" };
+            let (at_bridge, direct) = [(0, 0), (1, 2), (0, 0), (0, 1), (0, 0), (0, 0)][number];
+            assert_eq!((&told["problem"], &told["role"]), (&Value::Null, &role.into()), "{report}");
+            assert_eq!((&told["bridged"], &told["direct"]), (&at_bridge.into(), &direct.into()), "{report}");
+            let lists = cluster.ask(number, &["INFO", "commandstats"]);
+            assert!(lists.contains("cmdstat_client|list:calls=1,"), "{name} was asked once: {lists}");
+        }
+        let direct = report["direct"].as_array().unwrap();
+        assert_eq!((direct.len(), &direct[0]["name"], &direct[0]["clients"]), (1, &"web".into(), &3.into()));
+    }
 }
 
 #[test]

@@ -66,6 +66,22 @@ impl Cluster {
         cluster
     }
 
+    /// Where clients begin: the first node, by a name that its certificate is for.
+    pub fn endpoint(&self) -> String {
+        let name = if self.hosts.is_some() { "clustercfg.cluster.test" } else { "localhost" };
+        format!("{name}:{}", self.nodes[0].port)
+    }
+
+    /// Who signed the certificates.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Of a [`named`](Self::named) cluster.
+    pub fn hosts(&self) -> Option<&Hosts> {
+        self.hosts.as_ref()
+    }
+
     /// Asks one node.
     pub fn ask(&self, node: usize, words: &[&str]) -> String {
         String::from_utf8(self.nodes[node].wire().ask(words)).unwrap()

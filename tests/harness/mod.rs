@@ -14,12 +14,13 @@ mod wire;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
+pub use cluster::Cluster;
 pub use dual::{Dual, Mood};
 pub use fake::Fake;
 pub use forwarder::Forwarder;
 pub use hosts::Hosts;
 pub use node::Node;
-pub use pontoon::{Pontoon, pontoon};
+pub use pontoon::{Pontoon, pontoon, pontoon_with_hosts};
 pub use redis::Redis;
 pub use wire::{Wire, command};
 

@@ -18,14 +18,25 @@ pub fn pontoon(args: &[&str]) -> Output {
     command.args(["60", env!("CARGO_BIN_EXE_pontoon")]).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// The program, with `hosts` for its `/etc/hosts`. Its end is the end of what it runs in.
+/// As [`pontoon`], with these names of this machine.
+pub fn pontoon_with_hosts(hosts: &Hosts, args: &[&str]) -> Output {
+    let mut command = clean(with_hosts(hosts));
+    command
+        .args(["timeout", "60", env!("CARGO_BIN_EXE_pontoon")])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Runs the program that is its next argument with `hosts` for its `/etc/hosts`.
 fn with_hosts(hosts: &Hosts) -> Command {
     let mut unshare = Command::new("unshare");
     if !rustix::process::getuid().is_root() {
         unshare.arg("--map-root-user");
     }
     unshare.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
-    unshare.arg(hosts.path()).arg(env!("CARGO_BIN_EXE_pontoon"));
+    unshare.arg(hosts.path());
     unshare
 }
 
@@ -84,7 +95,9 @@ impl Pontoon {
 
     /// With `hosts` for its `/etc/hosts`: names appear and vanish as the file is written.
     pub fn with_hosts(hosts: &Hosts, args: &[&str]) -> Self {
-        Self::spawn(with_hosts(hosts), args)
+        let mut command = with_hosts(hosts);
+        command.arg(env!("CARGO_BIN_EXE_pontoon"));
+        Self::spawn(command, args)
     }
 
     fn spawn(command: Command, args: &[&str]) -> Self {
