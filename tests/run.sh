@@ -64,7 +64,7 @@ cargo test --locked --quiet --doc
 if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
   step "Fuzz targets, $FUZZ_SECONDS s each"
   command -v cargo-fuzz >/dev/null || cargo install --quiet cargo-fuzz --version 0.13.2 --locked
-  for target in replies requests; do
+  for target in cluster replies requests; do
     mkdir -p "tests/fuzz/corpus/$target"
     # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer.
     RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none "$target" \

@@ -1,4 +1,4 @@
-//! The modules under test, where they are, and the promise that both targets test.
+//! The modules under test, where they are, and the promise that the scanners' targets test.
 
 #[path = "../../src/resp/commands.rs"]
 pub mod commands;
@@ -6,6 +6,8 @@ pub mod commands;
 mod header;
 #[path = "../../src/resp/scanner/mod.rs"]
 pub mod scanner;
+#[path = "../../src/resp/value.rs"]
+pub mod value;
 
 /// Any bytes, in any two pieces and byte by byte: the same frames end in the same places, and nothing panics.
 #[macro_export]

@@ -1,0 +1,30 @@
+//! Replies of a cluster that means harm: whatever is rewritten is one whole reply, and nothing panics.
+#![no_main]
+#![allow(dead_code, unused_imports, reason = "the target uses a part of the modules that it takes in")]
+
+#[path = "../../../src/cluster/mod.rs"]
+mod cluster;
+#[path = "../../../src/endpoint.rs"]
+mod endpoint;
+#[path = "../resp.rs"]
+mod resp;
+
+use cluster::{NodeMap, Rewriter, Topology};
+use resp::commands::ClusterReply;
+use resp::value::Value;
+
+libfuzzer_sys::fuzz_target!(|reply: &[u8]| {
+    let asked: endpoint::Endpoint = "10.0.0.1:6379".parse().expect("it is one");
+    let known = b"+a 10.0.0.1:6379@16379,a.example myself,master - 0 0 1 connected 0-16383\r\n";
+    let from_nodes = Topology::parse(b"*0\r\n", reply, &asked.host);
+    let from_slots = Topology::parse(reply, known, &asked.host);
+    for topology in [from_nodes, from_slots].into_iter().flatten() {
+        let nodes = NodeMap::new(topology.nodes.into_iter().zip(7000..));
+        let rewriter = Rewriter::new(&nodes, &asked.host, &asked);
+        let kinds = [ClusterReply::Slots, ClusterReply::Shards, ClusterReply::Nodes, ClusterReply::Replicas];
+        let rewritten = kinds.iter().map(|kind| rewriter.reply(*kind, reply)).chain([rewriter.error(reply)]);
+        for rewritten in rewritten.flatten() {
+            assert!(Value::parse(&rewritten).is_ok());
+        }
+    }
+});
