@@ -4,11 +4,12 @@
 
 Needs redis-server and openssl. Three primaries and two replicas, each in a directory of its own under /tmp.
 """
-import contextlib, os, pathlib, socket, ssl, subprocess, sys, tempfile, time
+import contextlib, pathlib, shutil, socket, ssl, subprocess, sys, tempfile, time
 
 target = pathlib.Path(sys.argv[1])
 work = pathlib.Path(tempfile.mkdtemp())
-COMMANDS = {"slots": "CLUSTER SLOTS", "shards": "CLUSTER SHARDS", "nodes": "CLUSTER NODES", "replicas": "CLUSTER REPLICAS {0}"}
+COMMANDS = {"slots": "CLUSTER SLOTS", "shards": "CLUSTER SHARDS", "nodes": "CLUSTER NODES",
+            "replicas": "CLUSTER REPLICAS {0}"}
 
 
 def free_port():
@@ -136,3 +137,4 @@ finally:
     for server in servers:
         server.kill()
         server.wait()
+    shutil.rmtree(work)
