@@ -8,6 +8,7 @@ mod harness;
 mod audit;
 mod bad_input;
 mod clients;
+mod cluster;
 mod commands;
 mod failures;
 mod fleet;
