@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Redis, pontoon};
+use crate::harness::{Authority, Cluster, Redis, pontoon};
 
 fn stdout(args: &[&str]) -> (Option<i32>, String) {
     let output = pontoon(args);
@@ -43,6 +43,38 @@ fn check_says_in_which_step_a_route_would_fail_and_its_exit_code_says_so_too() {
     assert_eq!((last["step"].as_str(), last["result"].as_str()), (Some("tls"), Some("failed")), "{lines:?}");
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(error, "error: 1 of 1 routes would not work; the steps marked \"failed\" say why\n");
+}
+
+#[test]
+fn check_tells_a_cluster_from_a_single_server_and_dials_every_node() {
+    let cluster = Cluster::start();
+    let (endpoint, ca) = (cluster.endpoint(), cluster.authority().file());
+    let args = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let (code, report) = stdout(&[&args[..], &["--topology", "cluster"]].concat());
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report.contains("3 primaries, 3 replicas"), "{report}");
+    for node in &cluster.nodes {
+        assert!(report.contains(&format!("127.0.0.1:{}", node.port)), "{report}");
+    }
+    let (code, report) =
+        stdout(&[&args[..], &["--topology", "cluster", "--cluster-ports", "7000-7004"]].concat());
+    assert_eq!(code, Some(1));
+    assert!(report.contains("cluster.ports = \"7000-7004\" has 5, and the cluster 6 nodes"), "{report}");
+    let (code, report) = stdout(&args);
+    assert_eq!(code, Some(1));
+    assert!(
+        report.contains("the server is a node of a cluster") && report.contains("--topology cluster"),
+        "{report}"
+    );
+
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let args = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let (code, report) = stdout(&args);
+    assert!(code == Some(0) && report.contains("topology   ok                  standalone"), "{report}");
+    let (code, report) = stdout(&[&args[..], &["--topology", "cluster"]].concat());
+    assert!(code == Some(1) && report.contains("cluster support disabled"), "{report}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `pontoon check`: what `run` would do, step by step, once, and how each step went.
 
+mod topology;
+
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -66,7 +68,9 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
         match upstream.connect().await {
             Ok(connection) => {
                 reached = true;
-                dialled(connection, settings.connect_timeout, report).await;
+                if let Some(connection) = dialled(connection, settings.connect_timeout, report).await {
+                    topology::check(connection, &route, tls.as_ref(), report).await;
+                }
             }
             Err(error) => {
                 for attempt in error.attempts {
@@ -81,7 +85,8 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
     }
 }
 
-async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Report) {
+/// Says how it was reached, and asks what it is. `None`: it does not answer.
+async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Report) -> Option<Connection> {
     let endpoint = connection.endpoint.to_string();
     for (stage, took) in connection.timings.clone() {
         let detail = match stage {
@@ -102,8 +107,12 @@ async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Re
     match answers.await {
         Err(_) => {
             report.failed("ping", &format!("no answer within {}", humantime::format_duration(deadline)));
+            None
         }
-        Ok(Err(cause)) => report.failed("ping", &cause.to_string()),
+        Ok(Err(cause)) => {
+            report.failed("ping", &cause.to_string());
+            None
+        }
         Ok(Ok([ping, info])) => {
             let took = Some(started.elapsed());
             match ping {
@@ -116,6 +125,7 @@ async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Re
             if let Answer::Text(info) = info {
                 report.ok("server", None, &Info(&info).describe());
             }
+            Some(connection)
         }
     }
 }

@@ -1,0 +1,86 @@
+//! Whether the server is what `topology` says, and whether a cluster's nodes can be reached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{Report, dialled};
+use crate::cluster::{Node, Role, Topology, TopologyError};
+use crate::config::Route;
+use crate::endpoint::Host;
+use crate::metrics::RouteMetrics;
+use crate::tls::{Tls, TlsError};
+use crate::upstream::{self, Connection, Upstream};
+
+/// Asks the server behind `connection` for its cluster, and dials every node of it.
+pub(super) async fn check(
+    mut connection: Connection,
+    route: &Route,
+    tls: Option<&Arc<Tls>>,
+    report: &mut Report,
+) {
+    let deadline = route.upstream.connect_timeout;
+    let topology = match ask(&mut connection, deadline).await {
+        Ok(topology) => topology,
+        Err(Ok(TopologyError::Refused(words))) if route.cluster.is_none() => {
+            let standalone = words.contains("cluster support disabled");
+            let words = format!("not known: the server said \"{words}\"");
+            return report.ok("topology", None, if standalone { "standalone" } else { &words });
+        }
+        Err(Ok(error)) => {
+            return report.failed("topology", &format!("{error}: is the server a cluster? See topology"));
+        }
+        Err(Err(problem)) => return report.failed("topology", &problem),
+    };
+    let Some(settings) = &route.cluster else {
+        return report.failed(
+            "topology",
+            "the server is a node of a cluster, which sends clients to other nodes, around the bridge: set topology = \
+             \"cluster\" (--topology cluster)",
+        );
+    };
+    let nodes: Vec<&Node> = topology.nodes.iter().filter(|node| !node.flags.has_failed()).collect();
+    let primaries = nodes.iter().filter(|node| node.role == Some(Role::Primary)).count();
+    report.ok("topology", None, &format!("{primaries} primaries, {} replicas", nodes.len() - primaries));
+    if let Some(range) = settings.ports.as_ref().filter(|range| range.len() < nodes.len()) {
+        let (ports, nodes) = (range.len(), nodes.len());
+        report.failed(
+            "ports",
+            &format!("cluster.ports = \"{range}\" has {ports}, and the cluster {nodes} nodes"),
+        );
+    }
+    let by_address = match tls.map(|tls| upstream::tls_by_address(&route.upstream, tls)).transpose() {
+        Ok(by_address) => by_address,
+        Err(error) => return report.failed("tls files", &TlsError::to_string(&error)),
+    };
+    for node in nodes {
+        let Some(endpoint) = node.endpoint() else { continue };
+        let tls = if matches!(endpoint.host, Host::Ip(_)) { by_address.as_ref() } else { tls };
+        let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
+        let metrics = Arc::new(RouteMetrics::unrecorded());
+        match Upstream::new(&route.name, &settings, tls, &metrics).connect().await {
+            Ok(connection) => {
+                dialled(connection, deadline, report).await;
+            }
+            Err(error) => {
+                for attempt in error.attempts {
+                    report.failed(attempt.stage.label(), &attempt.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// The outer error: the server did not answer.
+async fn ask(
+    connection: &mut Connection,
+    deadline: Duration,
+) -> Result<Topology, Result<TopologyError, String>> {
+    let host = connection.endpoint.host.clone();
+    match timeout(deadline, upstream::topology(connection)).await {
+        Ok(Ok(replies)) => Topology::parse(&replies.slots, &replies.nodes, &host).map_err(Ok),
+        Ok(Err(cause)) => Err(Err(cause.to_string())),
+        Err(_) => Err(Err(format!("no answer within {}", humantime::format_duration(deadline)))),
+    }
+}
