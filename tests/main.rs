@@ -20,6 +20,7 @@ mod pool;
 mod preferred;
 mod probe;
 mod readme;
+mod road;
 mod sessions;
 mod tls;
 mod transparent;

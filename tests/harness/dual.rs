@@ -34,6 +34,8 @@ struct Shared {
     plaintext_bytes: AtomicUsize,
     stopped: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
+    /// Of these, the clients' that began in plaintext.
+    plaintext_streams: Mutex<Vec<TcpStream>>,
 }
 
 pub struct Dual {
@@ -57,6 +59,7 @@ impl Dual {
             plaintext_bytes: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             streams: Mutex::default(),
+            plaintext_streams: Mutex::default(),
         });
         let thread = {
             let shared = Arc::clone(&shared);
@@ -90,6 +93,18 @@ impl Dual {
         }
     }
 
+    /// Ends what is connected in plaintext, as a group does that begins to require TLS.
+    pub fn cut_plaintext(&self) {
+        for stream in self.shared.plaintext_streams.lock().unwrap().iter() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Connections now that began in plaintext.
+    pub fn open_in_plaintext(&self) -> usize {
+        self.shared.plaintext_streams.lock().unwrap().len()
+    }
+
     pub fn port(&self) -> u16 {
         self.address.port()
     }
@@ -117,6 +132,8 @@ impl Dual {
 
 impl Shared {
     fn serve(&self, near: &TcpStream) {
+        // Of one that has ended it cannot be told any more.
+        let own = near.peer_addr().ok();
         near.set_nodelay(true).unwrap();
         self.streams.lock().unwrap().push(near.try_clone().unwrap());
         let mut first = [0];
@@ -125,6 +142,9 @@ impl Shared {
         }
         // A TLS record of type "handshake".
         let kind = if first[0] == 0x16 { TLS } else { PLAINTEXT };
+        if kind == PLAINTEXT {
+            self.plaintext_streams.lock().unwrap().push(near.try_clone().unwrap());
+        }
         self.connections[kind].fetch_add(1, Ordering::SeqCst);
         let mood = self.moods.lock().unwrap()[kind];
         let ports = *self.ports.lock().unwrap();
@@ -144,12 +164,10 @@ impl Shared {
                 self.swallow(near, kind);
             }
         }
-        // The handle that `cut` has would keep it open.
-        let own = near.local_addr().ok().zip(near.peer_addr().ok());
-        self.streams
-            .lock()
-            .unwrap()
-            .retain(|stream| stream.local_addr().ok().zip(stream.peer_addr().ok()) != own);
+        // The handles that `cut` has would keep it open.
+        for streams in [&self.streams, &self.plaintext_streams] {
+            streams.lock().unwrap().retain(|stream| stream.peer_addr().is_ok_and(|peer| Some(peer) != own));
+        }
     }
 
     fn swallow(&self, mut near: &TcpStream, kind: usize) {

@@ -1,0 +1,146 @@
+//! Real clients at work, in `tests/load`: each does all that its library's users do, over and over, and tells what failed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+
+use super::eventually;
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/load");
+
+pub struct Load {
+    process: Child,
+    stdin: Option<ChildStdin>,
+    told: Arc<Mutex<Told>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// An operation that failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// In which it began.
+    pub step: String,
+    pub operation: String,
+    pub error: String,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    step: String,
+    rounds: usize,
+    failures: Vec<Failure>,
+    tally: BTreeMap<String, (u64, u64)>,
+    ended: bool,
+}
+
+impl Load {
+    pub fn redis_py(address: SocketAddr) -> Self {
+        Self::start(python("redis_py.py"), address, None)
+    }
+
+    pub fn redis_cli(address: SocketAddr) -> Self {
+        Self::start(python("redis_cli.py"), address, None)
+    }
+
+    pub fn ioredis(address: SocketAddr) -> Self {
+        let mut node = Command::new("node");
+        node.arg(format!("{SCRIPTS}/ioredis.js"));
+        let modules = std::env::var("PONTOON_TEST_NODE_MODULES")
+            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/node/node_modules").into());
+        Self::start(node, address, Some(modules))
+    }
+
+    fn start(mut command: Command, address: SocketAddr, modules: Option<String>) -> Self {
+        command.arg(address.ip().to_string()).arg(address.port().to_string()).args(modules);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, stdout) = (process.stdin.take(), BufReader::new(process.stdout.take().unwrap()));
+        let told: Arc<Mutex<Told>> = Arc::default();
+        let reader = {
+            let told = Arc::clone(&told);
+            thread::spawn(move || {
+                for line in stdout.lines().map_while(Result::ok) {
+                    told.lock().unwrap().take(&serde_json::from_str(&line).unwrap());
+                }
+                told.lock().unwrap().ended = true;
+            })
+        };
+        Self { process, stdin, told, reader: Some(reader) }
+    }
+
+    /// Names what begins now. Once this returns, every operation under way began in it.
+    pub fn step(&mut self, name: &str) {
+        writeln!(self.stdin.as_mut().unwrap(), "{name}").unwrap();
+        self.wait("the load knows of the step", |told| told.step == name);
+    }
+
+    /// How often all operations succeeded in turn.
+    pub fn rounds(&self) -> usize {
+        self.told.lock().unwrap().rounds
+    }
+
+    pub fn failures(&self) -> Vec<Failure> {
+        self.told.lock().unwrap().failures.clone()
+    }
+
+    /// Stops it. By key: how often it was incremented for sure, and how often it may have been besides.
+    pub fn finish(&mut self) -> BTreeMap<String, (u64, u64)> {
+        self.stdin = None;
+        self.wait("the load ends", |told| !told.tally.is_empty());
+        self.told.lock().unwrap().tally.clone()
+    }
+
+    fn wait(&self, what: &str, condition: impl Fn(&Told) -> bool) {
+        eventually(what, || {
+            let told = self.told.lock().unwrap();
+            let holds = condition(&told);
+            assert!(holds || !told.ended, "a load ended before: {what}");
+            holds
+        });
+    }
+}
+
+impl Told {
+    fn take(&mut self, line: &Value) {
+        let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+        if !line["failed"].is_null() {
+            self.failures.push(Failure {
+                step: text("step"),
+                operation: text("failed"),
+                error: text("error"),
+            });
+        } else if !line["step"].is_null() {
+            self.step = text("step");
+        } else if !line["round"].is_null() {
+            self.rounds += 1;
+        } else {
+            self.tally = serde_json::from_value(line["tally"].clone()).unwrap();
+        }
+    }
+}
+
+fn python(script: &str) -> Command {
+    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
+    let mut command = Command::new(python);
+    // Nothing is left beside the scripts.
+    command.args(["-B", &format!("{SCRIPTS}/{script}")]);
+    command
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if thread::panicking() {
+            eprintln!("load: {:#?}", self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+"""What a load of the tests does, whatever its library: operations in turn until it is told to stop.
+
+Each line on stdin names the step that begins; it is answered between two operations. Every failure is told with the step and
+the operation that it is of. At the end of stdin the load tells how often each operation succeeded, and how often it may have
+been executed besides. Operation NAME increments the key that it is given, once: what is stored there can be checked.
+"""
+
+import json
+import queue
+import sys
+import threading
+import time
+
+steps = queue.Queue()
+
+
+def listen():
+    for line in sys.stdin:
+        steps.put(line.strip())
+    steps.put(None)
+
+
+def say(**what):
+    print(json.dumps(what), flush=True)
+
+
+def run(load, operations):
+    threading.Thread(target=listen, daemon=True).start()
+    tally = {operation.__name__: [0, 0] for operation in operations}
+    step = steps.get()
+    while step is not None:
+        say(step=step)
+        while steps.empty():
+            clean = True
+            for operation in operations:
+                if not steps.empty():
+                    clean = False
+                    break
+                name = operation.__name__
+                try:
+                    operation(f"{load}:{name}")
+                    tally[name][0] += 1
+                except Exception as error:
+                    clean = False
+                    tally[name][1] += 1
+                    say(failed=name, step=step, error=f"{type(error).__name__}: {error}")
+                    time.sleep(0.02)
+            if clean:
+                say(round=True)
+            # Others want the processor, too.
+            time.sleep(0.005)
+        step = steps.get()
+    say(tally={f"{load}:{name}": counts for name, counts in tally.items()})

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+
+from load import run
+
+cli = ["redis-cli", "-h", sys.argv[1], "-p", sys.argv[2]]
+session = None
+
+
+class RedisError(Exception):
+    pass
+
+
+def once(*lines):
+    done = subprocess.run(cli, input="\n".join(lines), capture_output=True, text=True, timeout=30)
+    replies = done.stdout.split("\n")
+    if done.returncode != 0 or len(replies) <= len(lines) or any("pontoon:" in reply for reply in replies):
+        raise RedisError(done.stdout + done.stderr)
+    return replies
+
+
+def short(key):
+    replies = once(f"INCR {key}", f"GET {key}")
+    assert replies[0] == replies[1], replies
+
+
+def transaction(key):
+    replies = once("MULTI", f"INCR {key}", f"INCR {key}-too", "EXEC")
+    assert replies[:3] == ["OK", "QUEUED", "QUEUED"] and replies[3] == replies[4], replies
+
+
+def long(key):
+    """A session that stays, and is connected anew by redis-cli itself."""
+    global session
+    if session is None:
+        session = subprocess.Popen(
+            cli, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        )
+    try:
+        session.stdin.write(f"INCR {key}\n")
+        reply = session.stdout.readline()
+    except BrokenPipeError:
+        reply = ""
+    if not reply.strip().isdigit():
+        session.kill()
+        session.wait()
+        session = None
+        raise RedisError(reply)
+
+
+run("redis-cli", [short, transaction, long])
+if session:
+    session.kill()
