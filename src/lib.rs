@@ -32,7 +32,7 @@
 //! | 4 | [`session`] |
 //! | 3 | (cluster topology) |
 //! | 2 | [`upstream`] |
-//! | 1 | [`tls`], [`resolve`], [`state`], [`telemetry`] |
+//! | 1 | [`tls`], [`resolve`], [`credentials`], [`state`], [`telemetry`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`] |
 
 pub mod admin;
@@ -41,6 +41,7 @@ pub mod cli;
 pub mod clients;
 pub mod commands;
 pub mod config;
+pub mod credentials;
 pub mod drain;
 pub mod endpoint;
 pub mod listener;
