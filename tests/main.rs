@@ -11,6 +11,8 @@ mod clients;
 mod commands;
 mod failures;
 mod fleet;
+#[cfg(feature = "iam")]
+mod iam;
 mod inventory;
 mod lifecycle;
 mod limits;
