@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin, Readiness};
 use crate::clients::Inventory;
 use crate::config::{Config, Route};
+use crate::credentials::Look;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, ListenAddr};
 use crate::listener::{Admission, BindError, Clients, Listener};
@@ -30,6 +31,9 @@ use crate::workers::Workers;
 
 /// How often each route's upstream is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// How often a source of credentials is looked at; how often it is read is its own matter.
+const LOOK_AT_CREDENTIALS: Duration = Duration::from_secs(2);
 
 /// So many seconds apart, the processes of clients are looked up that nobody has asked about.
 const LOOK_UP: u64 = 5;
@@ -165,6 +169,12 @@ impl App {
                     drain.clone(),
                 ));
             }
+            tasks.spawn(renew_credentials(
+                bound.route.name.clone(),
+                Arc::clone(&bound.upstream),
+                Arc::clone(&bound.metrics),
+                drain.clone(),
+            ));
             bound.listen(&listening, &workers, &inventory, drain);
         }
         info!(version = env!("CARGO_PKG_VERSION"), "started");
@@ -366,6 +376,8 @@ async fn look_after(
         metrics.upstream_reachable.set(f64::from(u8::from(reached)));
         if reached {
             readiness.reached(&route);
+        } else {
+            readiness.failed(&route, upstream.auth_problem().map(|problem| problem.to_string()));
         }
     }
 }
@@ -428,6 +440,41 @@ async fn reload_tls(
                 metrics.tls_reload("failed");
                 if !failing {
                     warn!(route, "certificates not reloaded, the previous ones stay in use: {error}");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+/// Looks for new secrets, and has connections of the old ones serve nobody else.
+async fn renew_credentials(route: String, upstream: Arc<Upstream>, metrics: Arc<RouteMetrics>, drain: Drain) {
+    let Some(credentials) = upstream.credentials() else { return };
+    let mut changes = credentials.changes();
+    let mut ticks = interval(LOOK_AT_CREDENTIALS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        let look = tokio::select! {
+            look = async { ticks.tick().await; credentials.look().await } => look,
+            Ok(()) = changes.changed() => {
+                upstream.retire_all();
+                metrics.credentials_reload("ok");
+                info!(route, user = credentials.user(), "credentials changed: new connections use the new ones");
+                continue;
+            }
+            () = drain.started() => return,
+        };
+        match look {
+            Look::Good if std::mem::take(&mut failing) => info!(route, "credentials can be had again"),
+            Look::Good => {}
+            Look::Failed(error) => {
+                if !failing {
+                    metrics.credentials_reload("failed");
+                    warn!(
+                        route,
+                        "credentials cannot be had; the last good ones, if any, stay in use: {error}"
+                    );
                 }
                 failing = true;
             }

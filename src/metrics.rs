@@ -30,6 +30,7 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
         "Upstream connections that were not kept ready any more, by reason",
     ),
     ("pontoon_tls_reloads_total", None, "Changes of certificate files that were taken over, or were not"),
+    ("pontoon_credentials_reloads_total", None, "Secrets that replaced another, and looks that found none"),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
@@ -202,6 +203,11 @@ impl RouteMetrics {
         self.labelled("pontoon_tls_reloads_total", "result", result);
     }
 
+    /// A secret changed, or could not be had.
+    pub fn credentials_reload(&self, result: &'static str) {
+        self.labelled("pontoon_credentials_reloads_total", "result", result);
+    }
+
     /// A stage of connecting took this long.
     pub fn connect_seconds(&self, stage: &'static str, took: Duration) {
         let histogram: Histogram =
@@ -244,6 +250,7 @@ mod tests {
     const NAMES: &str = "\
 pontoon_accept_errors_total counter reason,route
 pontoon_clients_refused_total counter reason,route
+pontoon_credentials_reloads_total counter result,route
 pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
 pontoon_sessions_active gauge route
@@ -277,6 +284,7 @@ pontoon_upstream_reachable gauge route";
             route.accept_error("exhausted");
             route.connect_error("tls");
             route.tls_reload("ok");
+            route.credentials_reload("ok");
             route.pool_discarded("age");
             route.transit("cache:6379", "tls", "disabled");
             route.connect_seconds("tcp", Duration::from_millis(1));

@@ -14,7 +14,14 @@ const LATELY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Readiness {
     draining: AtomicBool,
-    reached: Mutex<BTreeMap<String, Option<Instant>>>,
+    routes: Mutex<BTreeMap<String, Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    reached: Option<Instant>,
+    /// Why not, where that is worth more than a look at the log.
+    problem: Option<String>,
 }
 
 impl Readiness {
@@ -22,15 +29,24 @@ impl Readiness {
     pub fn new(routes: impl Iterator<Item = String>) -> Self {
         Self {
             draining: AtomicBool::new(false),
-            reached: Mutex::new(routes.map(|route| (route, None)).collect()),
+            routes: Mutex::new(routes.map(|route| (route, Seen::default())).collect()),
         }
     }
 
     /// The upstream of `route` was reached just now.
     pub fn reached(&self, route: &str) {
-        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = reached.get_mut(route) {
-            *at = Some(Instant::now());
+        self.note(route, |seen| *seen = Seen { reached: Some(Instant::now()), problem: None });
+    }
+
+    /// The upstream of `route` could not be reached, for this reason.
+    pub fn failed(&self, route: &str, problem: Option<String>) {
+        self.note(route, |seen| seen.problem = problem);
+    }
+
+    fn note(&self, route: &str, change: impl FnOnce(&mut Seen)) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = routes.get_mut(route) {
+            change(seen);
         }
     }
 
@@ -44,16 +60,15 @@ impl Readiness {
         if self.draining.load(Ordering::Acquire) {
             return vec!["draining".into()];
         }
-        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = reached.iter().filter(|(_, at)| at.is_none_or(|at| at.elapsed() > LATELY));
-        late.map(|(route, at)| match at {
-            None => format!("route \"{route}\": upstream not reached yet; see the log"),
-            Some(at) => {
-                format!(
-                    "route \"{route}\": upstream not reached for {} s; see the log",
-                    at.elapsed().as_secs()
-                )
-            }
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = routes.iter().filter(|(_, seen)| seen.reached.is_none_or(|at| at.elapsed() > LATELY));
+        late.map(|(route, seen)| {
+            let since = match seen.reached {
+                None => "yet".to_owned(),
+                Some(at) => format!("for {} s", at.elapsed().as_secs()),
+            };
+            let why = seen.problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+            format!("route \"{route}\": upstream not reached {since}{why}; see the log")
         })
         .collect()
     }
@@ -73,6 +88,8 @@ mod tests {
         tokio::time::advance(LATELY + Duration::from_secs(1)).await;
         readiness.reached("b");
         assert_eq!(readiness.reasons(), ["route \"a\": upstream not reached for 61 s; see the log"]);
+        readiness.failed("a", Some("refused".into()));
+        assert_eq!(readiness.reasons(), ["route \"a\": upstream not reached for 61 s: refused; see the log"]);
         readiness.reached("a");
         readiness.drain();
         assert_eq!(readiness.reasons(), ["draining"]);

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::plain;
 use crate::config::Route;
-use crate::upstream::Credentials;
+use crate::credentials::Credentials;
 use crate::upstream::evidence::{Asking, Evidence, Group, NodeEvidence, gather};
 
 /// How to audit.
@@ -15,15 +15,17 @@ pub struct Options {
     pub json: bool,
     /// Clients whose name begins so are bridged.
     pub bridges: Vec<String>,
-    /// Who asks.
-    pub credentials: Option<Credentials>,
 }
 
 /// Asks every node; fails unless all of them answer and count no client in plaintext.
 pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let Options { json, bridges, credentials } = options;
-    let asking = Asking { settings: route.upstream.clone(), credentials, bridges };
+    let Options { json, bridges } = options;
+    if let Some(auth) = &route.upstream.auth {
+        // Once, before every node is asked in vain.
+        runtime.block_on(Credentials::new(auth).ready())?;
+    }
+    let asking = Asking { settings: route.upstream.clone(), bridges };
     let evidence = runtime.block_on(gather(&asking))?;
     if json {
         say!("{}", serde_json::to_string(&evidence)?);

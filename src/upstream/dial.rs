@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use super::auth::Auth;
 use super::connection::Connection;
 use super::error::{Cause, ConnectError, Stage};
 use super::gate::{Gate, NoTurn, Turn};
@@ -16,6 +18,7 @@ use super::pool::{Discard, Pool, Taken};
 use super::race::Race;
 use super::transit::{Mode, Transit};
 use super::{Left, Settings, share};
+use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resolve::resolve;
@@ -47,29 +50,36 @@ pub(super) struct Remote {
     gate: Gate,
     tls: Option<Arc<Tls>>,
     greeting: Greeting,
+    credentials: Option<Arc<Credentials>>,
+    /// It has been said that they are not sent.
+    withheld: AtomicBool,
     metrics: Arc<RouteMetrics>,
     throttle: Throttle,
 }
 
+/// What the endpoints of a route have in common.
+pub(super) struct Shared<'a> {
+    pub(super) route: &'a str,
+    pub(super) settings: &'a Settings,
+    pub(super) tls: Option<&'a Arc<Tls>>,
+    pub(super) credentials: Option<Arc<Credentials>>,
+    pub(super) metrics: &'a Arc<RouteMetrics>,
+}
+
 impl Remote {
-    pub(super) fn new(
-        route: &str,
-        endpoint: Endpoint,
-        settings: &Settings,
-        tls: Option<Arc<Tls>>,
-        transit: Option<Transit>,
-        pool: Pool,
-        metrics: Arc<RouteMetrics>,
-    ) -> Self {
+    pub(super) fn new(shared: &Shared<'_>, endpoint: Endpoint, transit: Option<Transit>, pool: Pool) -> Self {
+        let Shared { route, settings, tls, credentials, metrics } = shared;
         Self {
-            route: route.to_owned(),
+            route: (*route).to_owned(),
             endpoint: Arc::new(endpoint),
             pool,
             gate: Gate::new(settings.handshakes),
-            tls,
+            tls: tls.cloned(),
             transit,
             greeting: Greeting::new(settings.client_name.as_deref()),
-            metrics,
+            credentials: credentials.clone(),
+            withheld: AtomicBool::new(false),
+            metrics: Arc::clone(metrics),
             throttle: Throttle::default(),
         }
     }
@@ -82,6 +92,11 @@ impl Remote {
     /// The end of the pause after a failure; `None`: the endpoint works, or was never tried.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.gate.retry_at()
+    }
+
+    /// Why the server does not take the credentials, or why there are none, if that is why the last attempt failed.
+    pub(super) fn auth_problem(&self) -> Option<Arc<ConnectError>> {
+        self.gate.last_error().filter(|error| error.stage == Stage::Auth)
     }
 
     /// A connection that is ready, or a new one.
@@ -149,8 +164,10 @@ impl Remote {
         let Some(transit) = &self.transit else { return };
         let began = Instant::now();
         let deadline = began + timeout;
-        let mut over_tls = self.attempt(self.tls.as_deref().into(), began, deadline);
-        let mut in_plaintext = self.attempt(Speaks::Plaintext, began, deadline);
+        // Nobody's: whether there is TLS is no matter of who asks.
+        let mut over_tls =
+            Dial { anonymous: true, ..self.attempt(self.tls.as_deref().into(), began, deadline) };
+        let mut in_plaintext = Dial { anonymous: true, ..self.attempt(Speaks::Plaintext, began, deadline) };
         let over_tls = over_tls.run();
         let in_plaintext = async {
             let answers = match in_plaintext.run().await {
@@ -220,8 +237,12 @@ impl Remote {
     }
 
     async fn renew(&self, connection: &mut Connection) -> bool {
-        match timeout(RENEWAL, self.greeting.renew(connection)).await {
-            Ok(Ok(())) => connection.is_at_boundary(),
+        let (credentials, withheld) = self.credentials_for(connection.channel.is_some());
+        match timeout(RENEWAL, self.greeting.renew(connection, credentials)).await {
+            Ok(Ok(auth)) => {
+                connection.auth = if withheld { Auth::Withheld } else { auth };
+                connection.is_at_boundary()
+            }
             Ok(Err(unclean)) => {
                 if matches!(unclean, Unclean::NoReset) {
                     debug!(route = self.route, upstream = %self.endpoint, "{unclean}: connections are not reused");
@@ -229,6 +250,39 @@ impl Remote {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// What to present, and whether that is nothing because the connection is in plaintext.
+    fn credentials_for(&self, over_tls: bool) -> (Option<&Credentials>, bool) {
+        match self.credentials.as_deref() {
+            Some(credentials) if !over_tls && !credentials.allow_plaintext() => (None, true),
+            credentials => (credentials, false),
+        }
+    }
+
+    /// Says so where connections are nobody's though credentials are configured.
+    fn note_auth(&self, auth: Auth) {
+        let (route, upstream) = (&self.route, &self.endpoint);
+        match auth {
+            Auth::None | Auth::Accepted => {}
+            Auth::Withheld if self.withheld.swap(true, Ordering::Relaxed) => {}
+            Auth::Withheld => warn!(
+                route,
+                %upstream,
+                "the connection is in plaintext: the credentials stay at home, and sessions go on without them (see \
+                 auth.allow_plaintext)"
+            ),
+            Auth::Unwanted => {
+                if let Some(suppressed) = self.throttle.allow("auth unwanted") {
+                    warn!(
+                        route,
+                        %upstream,
+                        suppressed,
+                        "the server has no password: sessions go on without the credentials that are configured"
+                    );
+                }
+            }
         }
     }
 
@@ -279,6 +333,7 @@ impl Remote {
                 if failures > 0 {
                     info!(route = self.route, upstream = %self.endpoint, failures, "upstream reached again");
                 }
+                self.note_auth(connection.auth);
                 debug!(route = self.route, upstream = %self.endpoint, peer = %connection.peer, "upstream connected");
                 Ok(connection)
             }
@@ -295,6 +350,7 @@ impl Remote {
         Dial {
             remote: self,
             speaks,
+            anonymous: false,
             began,
             deadline,
             generation: self.pool.generation(),
@@ -355,15 +411,21 @@ impl<'a> From<Option<&'a Tls>> for Speaks<'a> {
 struct Dial<'a> {
     remote: &'a Remote,
     speaks: Speaks<'a>,
+    /// Without credentials.
+    anonymous: bool,
     began: Instant,
     deadline: Instant,
     generation: u64,
     timings: Vec<(Stage, Duration)>,
 }
 
-impl Dial<'_> {
+impl<'a> Dial<'a> {
     async fn run(&mut self) -> Result<Connection, ConnectError> {
         let remote = self.remote;
+        // First: without them there is no use in bothering the server.
+        if let (Some(credentials), _) = self.credentials() {
+            self.stage(Stage::Auth, self.deadline, async { Ok(credentials.ready().await?) }).await?;
+        }
         let addresses =
             self.stage(Stage::Resolve, self.deadline, async { Ok(resolve(&remote.endpoint).await?) }).await?;
         let mut race = Race::new(addresses);
@@ -419,10 +481,23 @@ impl Dial<'_> {
             ..Connection::new(stream, channel, unread, Arc::clone(&remote.endpoint), peer)
         };
         if !matches!(self.speaks, Speaks::Nothing) {
-            self.stage(Stage::Greeting, deadline, remote.greeting.exchange(&mut connection)).await?;
+            let (credentials, withheld) = self.credentials();
+            let greeted = remote.greeting.exchange(&mut connection, credentials);
+            let auth = self.stage(Stage::Greeting, deadline, greeted).await?;
+            connection.auth = if withheld { Auth::Withheld } else { auth };
         }
         connection.timings = std::mem::take(&mut self.timings);
         Ok(connection)
+    }
+
+    fn credentials(&self) -> (Option<&'a Credentials>, bool) {
+        match self.speaks {
+            _ if self.anonymous => (None, false),
+            // The client's own are in its own TLS.
+            Speaks::Nothing => (None, false),
+            Speaks::Tls(_) => self.remote.credentials_for(true),
+            Speaks::Plaintext => self.remote.credentials_for(false),
+        }
     }
 
     /// Runs a stage until the deadline, and measures it.
@@ -439,6 +514,10 @@ impl Dial<'_> {
                 self.timings.push((stage, took));
                 self.remote.metrics.connect_seconds(stage.label(), took);
                 Ok(value)
+            }
+            // AUTH goes with the greeting, in one breath.
+            Ok(Err(source @ (Cause::AuthRefused { .. } | Cause::NoSecret(_)))) => {
+                Err(self.remote.error(Stage::Auth, source))
             }
             Ok(Err(source)) => Err(self.remote.error(stage, source)),
             Err(_) => {

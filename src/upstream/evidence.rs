@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::error::Cause;
 use super::greeting::next_answer_within;
-use super::{Credentials, Settings, Upstream};
+use super::{Settings, Upstream};
 use crate::endpoint::{Endpoint, Host};
 use crate::metrics::RouteMetrics;
 use crate::resp::client_list::{self, Client};
@@ -31,8 +31,6 @@ const LONGEST: usize = 64 * 1024 * 1024;
 pub struct Asking {
     /// How nodes are reached, and the endpoints to begin with.
     pub settings: Settings,
-    /// Sent over TLS that verifies: there is no other here.
-    pub credentials: Option<Credentials>,
     /// Clients whose name begins so are bridged.
     pub bridges: Vec<String>,
 }
@@ -157,11 +155,6 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
             Ok(connection) => connection,
             Err(error) => return Err(Cause::Refused(error.to_string())),
         };
-        if let Some(credentials) = &asking.credentials
-            && let Some(words) = credentials.present(&mut connection).await?
-        {
-            return Err(Cause::Refused(words));
-        }
         let own_id = match ask(&mut connection, &["CLIENT", "ID"]).await? {
             Answer::Number(id) => Some(id),
             _ => None,
