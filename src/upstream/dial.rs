@@ -1,31 +1,27 @@
-//! One endpoint: a connection that is ready, or a new one: resolve, TCP, TLS, greeting, under one deadline.
+//! One endpoint, as all sessions of a route see it: a connection that is ready, or an attempt at a new one.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::attempt::{Dial, Speaks, whole_ms};
 use super::auth::Auth;
 use super::connection::Connection;
 use super::error::{Cause, ConnectError, Stage};
 use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::pool::{Discard, Pool, Taken};
-use super::race::Race;
 use super::transit::{Mode, Transit};
-use super::{Left, Settings, share};
+use super::{Left, Settings};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
-use crate::resolve::resolve;
 use crate::resp::replies;
 use crate::telemetry::Throttle;
 use crate::tls::Tls;
-use crate::tls::channel::Channel;
 
 /// A connection that was silent for a while and does not answer in this time is taken for dead, and with it all that
 /// were silent for as long.
@@ -49,11 +45,11 @@ pub(super) struct Remote {
     pub(super) transit: Option<Transit>,
     gate: Gate,
     tls: Option<Arc<Tls>>,
-    greeting: Greeting,
+    pub(super) greeting: Greeting,
     credentials: Option<Arc<Credentials>>,
     /// It has been said that they are not sent.
     withheld: AtomicBool,
-    metrics: Arc<RouteMetrics>,
+    pub(super) metrics: Arc<RouteMetrics>,
     throttle: Throttle,
 }
 
@@ -254,7 +250,7 @@ impl Remote {
     }
 
     /// What to present, and whether that is nothing because the connection is in plaintext.
-    fn credentials_for(&self, over_tls: bool) -> (Option<&Credentials>, bool) {
+    pub(super) fn credentials_for(&self, over_tls: bool) -> (Option<&Credentials>, bool) {
         match self.credentials.as_deref() {
             Some(credentials) if !over_tls && !credentials.allow_plaintext() => (None, true),
             credentials => (credentials, false),
@@ -359,7 +355,7 @@ impl Remote {
     }
 
     /// Shortened at random by up to a quarter: connections that were dialled together do not all go together.
-    fn lifetime(&self) -> Duration {
+    pub(super) fn lifetime(&self) -> Duration {
         self.pool.settings.max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
     }
 
@@ -385,146 +381,8 @@ impl Remote {
         Arc::new(self.error(stage, Cause::TimedOut { after: whole_ms(began.elapsed()), stage }))
     }
 
-    fn error(&self, stage: Stage, source: Cause) -> ConnectError {
+    pub(super) fn error(&self, stage: Stage, source: Cause) -> ConnectError {
         ConnectError { endpoint: Endpoint::clone(&self.endpoint), stage, source }
-    }
-}
-
-/// What is said on a new connection before it is a client's.
-#[derive(Clone, Copy)]
-enum Speaks<'a> {
-    /// A TLS handshake, and then a greeting.
-    Tls(&'a Tls),
-    /// A greeting.
-    Plaintext,
-    /// Nothing: a client brings its own TLS.
-    Nothing,
-}
-
-impl<'a> From<Option<&'a Tls>> for Speaks<'a> {
-    fn from(tls: Option<&'a Tls>) -> Self {
-        tls.map_or(Self::Plaintext, Self::Tls)
-    }
-}
-
-/// One attempt.
-struct Dial<'a> {
-    remote: &'a Remote,
-    speaks: Speaks<'a>,
-    /// Without credentials.
-    anonymous: bool,
-    began: Instant,
-    deadline: Instant,
-    generation: u64,
-    timings: Vec<(Stage, Duration)>,
-}
-
-impl<'a> Dial<'a> {
-    async fn run(&mut self) -> Result<Connection, ConnectError> {
-        let remote = self.remote;
-        // First: without them there is no use in bothering the server.
-        if let (Some(credentials), _) = self.credentials() {
-            self.stage(Stage::Auth, self.deadline, async { Ok(credentials.ready().await?) }).await?;
-        }
-        let addresses =
-            self.stage(Stage::Resolve, self.deadline, async { Ok(resolve(&remote.endpoint).await?) }).await?;
-        let mut race = Race::new(addresses);
-        let mut worst: Option<ConnectError> = None;
-        loop {
-            let next = async { Ok(race.next().await.transpose()?) };
-            let error = match self.stage(Stage::Tcp, self.deadline, next).await {
-                Ok(None) => break,
-                Ok(Some((stream, peer))) => {
-                    let deadline = share(self.deadline, 1 + race.remaining() as usize);
-                    match self.establish(stream, peer, deadline).await {
-                        Ok(connection) => return Ok(connection),
-                        Err(error) => error,
-                    }
-                }
-                Err(error) => error,
-            };
-            // What went furthest tells most.
-            if worst.as_ref().is_none_or(|worst| error.stage >= worst.stage) {
-                worst = Some(error);
-            }
-            if Instant::now() >= self.deadline {
-                break;
-            }
-        }
-        Err(worst.expect("`resolve` gives an address or an error, and each address a connection or an error"))
-    }
-
-    async fn establish(
-        &mut self,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        deadline: Instant,
-    ) -> Result<Connection, ConnectError> {
-        let remote = self.remote;
-        let mut channel = None;
-        let mut unread = Vec::new();
-        if let Speaks::Tls(tls) = self.speaks {
-            let handshake = async {
-                let name =
-                    tls.server_name(&remote.endpoint).map_err(|error| Cause::Tls(error.to_string()))?;
-                Ok(Channel::handshake(tls.config(), name, &mut stream).await?)
-            };
-            let (established, early) = self.stage(Stage::Tls, deadline, handshake).await?;
-            let resumed = established.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            remote.metrics.handshake(resumed);
-            channel = Some(established);
-            unread = early;
-        }
-        let mut connection = Connection {
-            expires: Instant::now() + remote.lifetime(),
-            generation: self.generation,
-            ..Connection::new(stream, channel, unread, Arc::clone(&remote.endpoint), peer)
-        };
-        if !matches!(self.speaks, Speaks::Nothing) {
-            let (credentials, withheld) = self.credentials();
-            let greeted = remote.greeting.exchange(&mut connection, credentials);
-            let auth = self.stage(Stage::Greeting, deadline, greeted).await?;
-            connection.auth = if withheld { Auth::Withheld } else { auth };
-        }
-        connection.timings = std::mem::take(&mut self.timings);
-        Ok(connection)
-    }
-
-    fn credentials(&self) -> (Option<&'a Credentials>, bool) {
-        match self.speaks {
-            _ if self.anonymous => (None, false),
-            // The client's own are in its own TLS.
-            Speaks::Nothing => (None, false),
-            Speaks::Tls(_) => self.remote.credentials_for(true),
-            Speaks::Plaintext => self.remote.credentials_for(false),
-        }
-    }
-
-    /// Runs a stage until the deadline, and measures it.
-    async fn stage<T>(
-        &mut self,
-        stage: Stage,
-        deadline: Instant,
-        work: impl Future<Output = Result<T, Cause>>,
-    ) -> Result<T, ConnectError> {
-        let started = Instant::now();
-        match timeout_at(deadline, work).await {
-            Ok(Ok(value)) => {
-                let took = started.elapsed();
-                self.timings.push((stage, took));
-                self.remote.metrics.connect_seconds(stage.label(), took);
-                Ok(value)
-            }
-            // AUTH goes with the greeting, in one breath.
-            Ok(Err(source @ (Cause::AuthRefused { .. } | Cause::NoSecret(_)))) => {
-                Err(self.remote.error(Stage::Auth, source))
-            }
-            Ok(Err(source)) => Err(self.remote.error(stage, source)),
-            Err(_) => {
-                let after = whole_ms(self.began.elapsed());
-                Err(self.remote.error(stage, Cause::TimedOut { after, stage }))
-            }
-        }
     }
 }
 
@@ -548,9 +406,4 @@ fn mode(error: &ConnectError, answers_in_plaintext: bool) -> Mode {
         (_, true) => Mode::Disabled,
         (_, false) => Mode::Unreachable,
     }
-}
-
-/// Nobody acts on microseconds.
-fn whole_ms(duration: Duration) -> Duration {
-    Duration::from_millis(duration.as_millis() as u64)
 }

@@ -2,6 +2,7 @@
 //!
 //! Some are ready before a client comes: see [`pool`]. Carrying a client's bytes over one is `session`'s work.
 
+mod attempt;
 mod auth;
 mod connection;
 mod demand;
