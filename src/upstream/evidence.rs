@@ -136,7 +136,7 @@ struct Answered {
     endpoint: Endpoint,
     /// `run_id`, or what takes its place: one node has several names.
     identity: Option<String>,
-    result: Result<Told, Cause>,
+    result: Result<Told, String>,
     others: Vec<Endpoint>,
 }
 
@@ -153,7 +153,7 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
     let work = async {
         let mut connection = match upstream.connect().await {
             Ok(connection) => connection,
-            Err(error) => return Err(Cause::Refused(error.to_string())),
+            Err(error) => return Err(error.to_string()),
         };
         let own_id = match ask(&mut connection, &["CLIENT", "ID"]).await? {
             Answer::Number(id) => Some(id),
@@ -161,8 +161,8 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
         };
         let info = match ask(&mut connection, &["INFO"]).await? {
             Answer::Text(text) => text,
-            Answer::Error(words) => return Err(Cause::Refused(words)),
-            _ => return Err(Cause::Refused("an answer of another type to INFO".into())),
+            Answer::Error(words) => return Err(format!("INFO was answered \"{words}\"")),
+            _ => return Err("an answer of another type to INFO".into()),
         };
         let list = match ask(&mut connection, &["CLIENT", "LIST"]).await? {
             Answer::Text(text) => Ok(text),
@@ -180,7 +180,7 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
     let limit = asking.settings.connect_timeout * 2;
     let answered = match timeout(limit, work).await {
         Ok(answered) => answered,
-        Err(_) => Err(Cause::Refused(format!("no answer within {}", humantime::format_duration(limit)))),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
     };
     match answered {
         Ok((told, nodes)) => {
@@ -191,13 +191,16 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
             let identity = Info(&told.info).field("run_id").map(str::to_owned);
             Answered { endpoint, identity, result: Ok(told), others }
         }
-        Err(cause) => Answered { endpoint, identity: None, result: Err(cause), others: Vec::new() },
+        Err(problem) => Answered { endpoint, identity: None, result: Err(problem), others: Vec::new() },
     }
 }
 
-async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
-    connection.send(&replies::encode_command(command)).await?;
-    next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, String> {
+    let answer = async {
+        connection.send(&replies::encode_command(command)).await?;
+        next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+    };
+    answer.await.map_err(|cause| cause.to_string())
 }
 
 /// The other nodes that `INFO replication` tells of.
@@ -268,7 +271,7 @@ impl Found {
             list_refused: None,
         };
         match answer.result {
-            Err(cause) => node.problem = Some(cause.to_string()),
+            Err(problem) => node.problem = Some(problem),
             Ok(told) => {
                 let info = Info(&told.info);
                 let number = |name: &str| info.field(name).and_then(|value| value.parse().ok());
