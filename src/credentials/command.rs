@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::Secret;
 use super::source::{SourceError, without_newline};
@@ -45,7 +46,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
         let _ = group.0.wait().await;
         return Err(failed(format!("did not end within {}", humantime::format_duration(limit))));
     };
-    let ended = ended.map_err(|error| failed(format!("cannot be followed: {error}")))?;
+    let mut ended = ended.map_err(|error| failed(format!("cannot be followed: {error}")))?;
     let said = if ended.complaint.is_empty() { String::new() } else { format!(": {}", ended.complaint) };
     if !ended.status.success() {
         return Err(failed(format!("failed ({}){said}", ended.status)));
@@ -53,7 +54,8 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
     if ended.printed.len() > LONGEST {
         return Err(failed("printed more than 64 KiB, which is no password".into()));
     }
-    without_newline(ended.printed).ok_or_else(|| failed(format!("printed nothing{said}")))
+    without_newline(std::mem::take(&mut ended.printed))
+        .ok_or_else(|| failed(format!("printed nothing{said}")))
 }
 
 /// A child and all that it started.
@@ -61,7 +63,7 @@ struct Group(Child);
 
 struct Ended {
     status: ExitStatus,
-    printed: Vec<u8>,
+    printed: Zeroizing<Vec<u8>>,
     /// The first line of what it wrote to standard error.
     complaint: String,
 }
@@ -94,10 +96,10 @@ impl Drop for Group {
 }
 
 /// The first `most` bytes; the rest is read, so that the writer is not held up, and forgotten.
-async fn beginning(from: Option<impl AsyncRead + Unpin>, most: usize) -> std::io::Result<Vec<u8>> {
-    let Some(mut from) = from else { return Ok(Vec::new()) };
+async fn beginning(from: Option<impl AsyncRead + Unpin>, most: usize) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let Some(mut from) = from else { return Ok(Zeroizing::default()) };
     // Of its final size at once: a buffer that grows leaves copies behind.
-    let mut kept = Vec::with_capacity(most);
+    let mut kept = Zeroizing::new(Vec::with_capacity(most));
     (&mut from).take(most as u64).read_to_end(&mut kept).await?;
     tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
     Ok(kept)
