@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use self::cluster::Cluster;
 use self::running::{Memory, Running};
-use self::tasks::{Books, keep_books, observe, reload_tls, upkeep};
+use self::tasks::{Books, keep_books, observe, reload_tls, renew_credentials, upkeep};
 use crate::admin::{self, Admin, Readiness};
 use crate::clients::Inventory;
 use crate::cluster::{Nodes, Upstreams};
@@ -288,7 +288,7 @@ impl BoundRoute {
         let Some(interval) = self.route.evidence_interval else { return };
         let asking = Asking {
             settings: self.route.upstream.clone(),
-            credentials: None,
+            credentials: self.upstream.credentials().cloned(),
             bridges: self.route.upstream.client_name.iter().cloned().collect(),
             list_always: false,
         };
@@ -318,11 +318,12 @@ impl BoundRoute {
             let (upstream, metrics) = (Arc::clone(&upstream), Arc::clone(&metrics));
             tasks.spawn(observe(route.name.clone(), observer, upstream, metrics, drain.clone()));
         }
+        let upstreams = Upstreams { own: Arc::clone(&upstream), nodes: nodes.clone() };
         if let Some(tls) = &tls {
-            let upstreams = Upstreams { own: Arc::clone(&upstream), nodes: nodes.clone() };
-            let metrics = Arc::clone(&metrics);
+            let (upstreams, metrics) = (upstreams.clone(), Arc::clone(&metrics));
             tasks.spawn(reload_tls(route.name.clone(), tls.all(), upstreams, metrics, drain.clone()));
         }
+        tasks.spawn(renew_credentials(route.name.clone(), upstreams, Arc::clone(&metrics), drain.clone()));
         let clients = Clients::new(route.listener.max_clients);
         let context = Arc::new(session::Context {
             route: Arc::clone(&name),

@@ -2,18 +2,16 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
-use zeroize::Zeroizing;
 
 use crate::commands::{self, status::Unless};
 use crate::config::{self, Config, Problems};
+use crate::credentials::NoSecret;
 use crate::endpoint::{Endpoint, Upstream};
-use crate::upstream::Credentials;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,11 +61,10 @@ pub fn command() -> Command {
                         .long("also")
                         .value_name("HOST[:PORT]")
                         .action(ArgAction::Append)
-                        .value_parser(|text: &str| text.parse::<Upstream>().map(|upstream| upstream.endpoint))
+                        .value_parser(|text: &str| text.parse::<Upstream>().and_then(Upstream::anonymous))
                         .help("Another name of the same group, old or new: does it lead to the same addresses, and is the \
                                certificate good for it? Repeatable"),
                 )
-                .args(auth_args())
                 .arg(switch("json", "Write JSON"))
                 .after_help("Exit status: 0 pontoon can use TLS there; 1 it cannot; 2 usage error."),
         )
@@ -83,7 +80,6 @@ pub fn command() -> Command {
                         .help("Endpoint of the group, whose other nodes are found from it; more, if it does not tell of them"),
                 )
                 .args(config::probe_args())
-                .args(auth_args())
                 .arg(
                     Arg::new("bridge-name")
                         .long("bridge-name")
@@ -137,41 +133,6 @@ pub fn command() -> Command {
         )
 }
 
-/// Who asks, where a command asks the server for itself.
-fn auth_args() -> [Arg; 2] {
-    [
-        Arg::new("auth-username")
-            .long("auth-username")
-            .env("PONTOON_AUTH_USERNAME")
-            .hide_env_values(true)
-            .value_name("NAME")
-            .help("User to ask as; the default user without it"),
-        Arg::new("auth-password-file")
-            .long("auth-password-file")
-            .env("PONTOON_AUTH_PASSWORD_FILE")
-            .hide_env_values(true)
-            .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .help("File with the password, or PONTOON_AUTH_PASSWORD by environment; it is sent over TLS that verifies, and \
-                   nowhere else"),
-    ]
-}
-
-fn credentials(matches: &ArgMatches) -> anyhow::Result<Option<Credentials>> {
-    let password = match matches.get_one::<PathBuf>("auth-password-file") {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Usage(format!("--auth-password-file: cannot read {}: {error}", path.display()))
-            })?;
-            let text = Zeroizing::new(text);
-            Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
-        }
-        None => std::env::var("PONTOON_AUTH_PASSWORD").ok().map(Zeroizing::new),
-    };
-    let username = matches.get_one::<String>("auth-username").cloned();
-    Ok(password.filter(|password| !password.is_empty()).map(|password| Credentials { username, password }))
-}
-
 /// Where a running pontoon is asked.
 fn admin() -> Arg {
     Arg::new("admin")
@@ -205,7 +166,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     // clap prints usage errors and help itself, and exits with 2 or 0.
     let matches = command().get_matches_from(args);
     let failed = |error: anyhow::Error| {
-        let usage = error.is::<Problems>() || error.is::<commands::run::NotStarted>() || error.is::<Usage>();
+        let usage = error.is::<Problems>()
+            || error.is::<commands::run::NotStarted>()
+            || error.is::<Usage>()
+            || error.is::<NoSecret>();
         Failure { code: if usage { 2 } else { 1 }, message: format!("{error:#}") }
     };
     dispatch(&matches).map_err(failed)
@@ -231,7 +195,6 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             let options = commands::probe::Options {
                 json: matches.get_flag("json"),
                 also: matches.get_many::<Endpoint>("also").into_iter().flatten().cloned().collect(),
-                credentials: credentials(matches)?,
             };
             commands::probe::run(config.routes.first().expect("validated: there is a route"), &options)
         }
@@ -240,10 +203,9 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             let options = commands::audit::Options {
                 json: matches.get_flag("json"),
                 bridges: matches.get_many::<String>("bridge-name").into_iter().flatten().cloned().collect(),
-                credentials: credentials(matches)?,
             };
             let route = config.routes.first().expect("validated: there is a route");
-            if options.credentials.is_some() && route.upstream.tls.insecure_skip_verify {
+            if route.upstream.auth.is_some() && route.upstream.tls.insecure_skip_verify {
                 let problem = "a password is sent over TLS that verifies, and nowhere else: drop the password, or \
                                --tls-insecure-skip-verify";
                 return Err(Usage(problem.into()).into());

@@ -7,6 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
 /// Redis' own port, used where an upstream names none.
 pub const DEFAULT_PORT: u16 = 6379;
 
@@ -82,13 +85,28 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// An upstream as configured: an endpoint, and whether its notation asks for TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An upstream as configured: an endpoint, whether its notation asks for TLS, and who it names.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Where to.
     pub endpoint: Endpoint,
     /// It was a `rediss://` URL. `redis://` is notation only: whether TLS is spoken is the route's to say.
     pub tls: bool,
+    /// A URL's user, if it names one, and its password.
+    pub login: Option<(Option<String>, Zeroizing<Vec<u8>>)>,
+}
+
+impl Upstream {
+    /// The endpoint, of one that names nobody.
+    pub fn anonymous(self) -> Result<Endpoint, AddressError> {
+        if self.login.is_some() { Err(AddressError::Credentials) } else { Ok(self.endpoint) }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upstream({})", self.endpoint)
+    }
 }
 
 /// Text that is no address, and what would be one.
@@ -103,9 +121,14 @@ pub enum AddressError {
     /// The port is no port.
     #[error("\"{0}\" is no port: expected 1 to 65535")]
     BadPort(String),
-    /// A URL's user or password. The text is not repeated: it may hold a secret.
-    #[error("credentials in an upstream URL are not taken: pontoon passes the clients' own AUTH through")]
+    /// Credentials where none are taken. The text is not repeated: it may hold a secret.
+    #[error("credentials are not taken here")]
     Credentials,
+    /// Credentials that are none. The text is not repeated, either.
+    #[error(
+        "the credentials are no USER:PASSWORD: expected redis://USER:PASSWORD@HOST or redis://:PASSWORD@HOST"
+    )]
+    BadCredentials,
     /// A URL's database, which only a client can select.
     #[error("\"{0}\" names a database other than 0: clients SELECT theirs")]
     Database(String),
@@ -190,25 +213,38 @@ impl FromStr for Upstream {
             if text.contains('@') {
                 return Err(AddressError::Credentials);
             }
-            return Ok(Self { endpoint: text.parse()?, tls: false });
+            return Ok(Self { endpoint: text.parse()?, tls: false, login: None });
         };
-        if rest.contains('@') {
-            return Err(AddressError::Credentials);
-        }
+        let (login, rest) = match rest.rsplit_once('@') {
+            Some((login, rest)) => (Some(credentials(login)?), rest),
+            None => (None, rest),
+        };
+        let without_login = format!("{scheme}://{rest}");
         let tls = match scheme {
             "redis" => false,
             "rediss" => true,
-            _ => return Err(AddressError::BadUrl(text.to_owned())),
+            _ => return Err(AddressError::BadUrl(without_login)),
         };
         let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
         if rest.contains(['?', '#']) {
-            return Err(AddressError::BadUrl(text.to_owned()));
+            return Err(AddressError::BadUrl(without_login));
         }
         if !matches!(database, "" | "0") {
-            return Err(AddressError::Database(text.to_owned()));
+            return Err(AddressError::Database(without_login));
         }
-        Ok(Self { endpoint: address.parse()?, tls })
+        Ok(Self { endpoint: address.parse()?, tls, login })
     }
+}
+
+/// A URL's user and password, percent-encoded.
+fn credentials(text: &str) -> Result<(Option<String>, Zeroizing<Vec<u8>>), AddressError> {
+    let (user, password) = text.split_once(':').ok_or(AddressError::BadCredentials)?;
+    let user = percent_decode_str(user).decode_utf8().map_err(|_| AddressError::BadCredentials)?;
+    let password = Zeroizing::new(percent_decode_str(password).collect::<Vec<u8>>());
+    if password.is_empty() {
+        return Err(AddressError::BadCredentials);
+    }
+    Ok((Some(user.into_owned()).filter(|user| !user.is_empty()), password))
 }
 
 impl FromStr for ListenAddr {
@@ -285,11 +321,32 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_url_is_refused_and_not_repeated() {
-        for text in ["rediss://user:hunter2@cache:6379", "redis://:hunter2@cache", "hunter2@cache"] {
+    fn a_url_may_name_a_user_and_a_password() {
+        let login = |text: &str| {
+            let (user, password) = text.parse::<Upstream>().unwrap().login.unwrap();
+            (user.unwrap_or_default(), String::from_utf8(password.to_vec()).unwrap())
+        };
+        assert_eq!(login("rediss://app:hunter2@cache"), ("app".into(), "hunter2".into()));
+        assert_eq!(login("redis://:p%40ss%3Aw@cache:7000/0"), (String::new(), "p@ss:w".into()));
+        assert_eq!(endpoint("rediss://app:a@b:c@cache:7000"), "cache:7000");
+    }
+
+    #[test]
+    fn no_message_repeats_a_password() {
+        for text in [
+            "hunter2@cache",
+            "rediss://hunter2@cache",
+            "http://app:hunter2@cache",
+            "redis://app:hunter2@cache/3",
+            "redis://app:hunter2@cache?x=y",
+            "redis://app:hunter2@-",
+        ] {
             let error = text.parse::<Upstream>().unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("hunter2"));
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}: {error}");
         }
+        let taken = "redis://app:hunter2@cache".parse::<Upstream>().unwrap();
+        assert!(!format!("{taken:?}").contains("hunter2"));
+        assert!(!taken.anonymous().unwrap_err().to_string().contains("hunter2"));
     }
 
     #[test]

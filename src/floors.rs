@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream", 2),
     ("tls", 1),
     ("resolve", 1),
+    ("credentials", 1),
     ("state", 1),
     ("telemetry", 1),
     ("resp", 0),

@@ -7,9 +7,9 @@
 //! ([`clients`]), and asks the route's
 //! [`upstream`] for a connection. One may be ready in its [pool](upstream::pool): dialled ahead, or left clean by a client
 //! that went. If not, a name is looked up ([`resolve`]), its addresses are raced, TLS shakes hands ([`tls`]), and pontoon
-//! greets the server, all under one deadline. Where `tls.mode` is `preferred`, what the endpoint was last seen to accept
-//! decides between TLS and plaintext, and once it was TLS, it is TLS. If that fails, the client is told the step and the cause in an error reply,
-//! and the connection is closed.
+//! greets the server, as the configured user ([`credentials`]) if there is one, all under one deadline. Where `tls.mode` is
+//! `preferred`, what the endpoint was last seen to accept decides between TLS and plaintext, and once it was TLS, it is TLS.
+//! If that fails, the client is told the step and the cause in an error reply, and the connection is closed.
 //!
 //! Otherwise the relay moves bytes both ways in one task. As they pass, two scanners ([`resp`]) note where requests and
 //! replies end, so that the session knows how many replies are due. It needs to know when one side ends: an upstream
@@ -32,7 +32,7 @@
 //! | 4 | [`session`] |
 //! | 3 | [`cluster`], [`verdict`] |
 //! | 2 | [`upstream`] |
-//! | 1 | [`tls`], [`resolve`], [`state`], [`telemetry`] |
+//! | 1 | [`tls`], [`resolve`], [`credentials`], [`state`], [`telemetry`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`] |
 
 pub mod admin;
@@ -42,6 +42,7 @@ pub mod clients;
 pub mod cluster;
 pub mod commands;
 pub mod config;
+pub mod credentials;
 pub mod drain;
 pub mod endpoint;
 pub mod listener;

@@ -38,6 +38,7 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
         "Replies that named a cluster's nodes and got local addresses, by kind",
     ),
     ("pontoon_tls_reloads_total", None, "Changes of certificate files that were taken over, or were not"),
+    ("pontoon_credentials_reloads_total", None, "Secrets that replaced another, and looks that found none"),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
@@ -297,6 +298,11 @@ impl RouteMetrics {
         self.labelled("pontoon_tls_reloads_total", "result", result);
     }
 
+    /// A secret changed, or could not be had.
+    pub fn credentials_reload(&self, result: &'static str) {
+        self.labelled("pontoon_credentials_reloads_total", "result", result);
+    }
+
     /// A stage of connecting took this long.
     pub fn connect_seconds(&self, stage: &'static str, took: Duration) {
         let Some(labels) = self.with("stage", stage) else { return };
@@ -345,6 +351,7 @@ pontoon_clients_refused_total counter reason,route
 pontoon_cluster_nodes gauge route
 pontoon_cluster_nodes_without_port gauge route
 pontoon_cluster_refreshes_total counter result,route
+pontoon_credentials_reloads_total counter result,route
 pontoon_evidence_last_success_timestamp_seconds gauge route
 pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
@@ -383,6 +390,7 @@ pontoon_upstream_reachable gauge route";
             route.accept_error("exhausted");
             route.connect_error("tls");
             route.tls_reload("ok");
+            route.credentials_reload("ok");
             route.pool_discarded("age");
             route.transit("cache:6379", "tls", "disabled");
             route.certificate_expiry("cache:6379", 1);

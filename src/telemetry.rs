@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{FilterExt as _, ParseError, Targets, filter_fn};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
@@ -48,12 +48,17 @@ impl FromStr for Level {
 #[error("logging is set up already")]
 pub struct AlreadySet;
 
+/// Targets of AWS' crates, and of the HTTP that they speak.
+const AWS: [&str; 4] = ["aws_", "h2", "hyper_util", "hyper_rustls"];
+
 /// Sends all log records to standard error, as `settings` say.
 pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
     let filter = match &settings.level {
         Some(Level(targets)) => targets.clone(),
         None => Targets::new().with_default(tracing::Level::INFO),
     };
+    // Libraries that carry AWS' credentials and print what they carry: their errors are in our own records.
+    let filter = filter.and(filter_fn(|about| !AWS.iter().any(|prefix| about.target().starts_with(prefix))));
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let layer = fmt::layer().with_writer(stderr);
     let layer = match settings.format {

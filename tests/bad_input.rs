@@ -70,8 +70,15 @@ fn routes_need_an_upstream_each_and_differ_in_name_and_listener() {
 #[test]
 fn flags_are_checked_like_keys_and_named_as_given() {
     let output = Command::new(env!("CARGO_BIN_EXE_pontoon"))
-        .args(["run", "--listen", "0.0.0.0:1", "--tls-cert-file", "x"])
-        .env("PONTOON_UPSTREAM", "rediss://user:hunter2@cache")
+        .args([
+            "run",
+            "--listen",
+            "0.0.0.0:1",
+            "--tls-cert-file",
+            "x",
+            "--upstream",
+            "rediss://user:hunter2@cache",
+        ])
         .env("PONTOON_DRAIN_TIMEOUT", "soon")
         .env("PONTOON_WORKERS", "")
         .output()
@@ -79,7 +86,7 @@ fn flags_are_checked_like_keys_and_named_as_given() {
     assert_eq!(output.status.code(), Some(2));
     let errors = String::from_utf8(output.stderr).unwrap();
     for expected in [
-        "error: PONTOON_UPSTREAM: credentials in an upstream URL are not taken",
+        "error: --upstream: every process of this machine could read the password in the URL",
         "error: PONTOON_DRAIN_TIMEOUT: \"soon\" is no duration",
         "error: --listen: 0.0.0.0:1 can be reached by other machines, in plaintext",
         "error: --tls-cert-file: a certificate needs its key",

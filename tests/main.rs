@@ -6,12 +6,15 @@
 mod harness;
 
 mod audit;
+mod auth;
 mod bad_input;
 mod clients;
 mod cluster;
 mod commands;
 mod failures;
 mod fleet;
+#[cfg(feature = "iam")]
+mod iam;
 mod inventory;
 mod lifecycle;
 mod limits;

@@ -23,10 +23,10 @@ if [ ${#packages[@]} -gt 0 ]; then
   # Without this the package would start a server of its own.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
-if ! target/venv/bin/python -c 'import redis' 2>/dev/null; then
+if ! target/venv/bin/python -c 'import botocore, redis' 2>/dev/null; then
   mkdir -p target
   python3 -m venv target/venv
-  target/venv/bin/pip install --quiet redis==8.1.0
+  target/venv/bin/pip install --quiet redis==8.1.0 botocore==1.44.5
 fi
 if [ ! -d target/node/node_modules/ioredis-before ]; then
   npm install --silent --no-audit --no-fund --prefix target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1

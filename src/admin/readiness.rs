@@ -14,7 +14,27 @@ const LATELY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Readiness {
     draining: AtomicBool,
-    reached: Mutex<BTreeMap<String, Option<Instant>>>,
+    routes: Mutex<BTreeMap<String, Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    reached: Option<Instant>,
+    /// Why not, where that is worth more than a look at the log.
+    problem: Option<String>,
+}
+
+impl Seen {
+    /// Why it does not count as reached.
+    fn late(&self) -> Option<String> {
+        let since = match self.reached {
+            None => "yet".to_owned(),
+            Some(at) if at.elapsed() > LATELY => format!("for {} s", at.elapsed().as_secs()),
+            Some(_) => return None,
+        };
+        let why = self.problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
+        Some(format!("upstream not reached {since}{why}"))
+    }
 }
 
 impl Readiness {
@@ -22,15 +42,24 @@ impl Readiness {
     pub fn new(routes: impl Iterator<Item = String>) -> Self {
         Self {
             draining: AtomicBool::new(false),
-            reached: Mutex::new(routes.map(|route| (route, None)).collect()),
+            routes: Mutex::new(routes.map(|route| (route, Seen::default())).collect()),
         }
     }
 
     /// The upstream of `route` was reached just now.
     pub fn reached(&self, route: &str) {
-        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = reached.get_mut(route) {
-            *at = Some(Instant::now());
+        self.note(route, |seen| *seen = Seen { reached: Some(Instant::now()), problem: None });
+    }
+
+    /// The upstream of `route` could not be reached, for this reason.
+    pub fn failed(&self, route: &str, problem: Option<String>) {
+        self.note(route, |seen| seen.problem = problem);
+    }
+
+    fn note(&self, route: &str, change: impl FnOnce(&mut Seen)) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = routes.get_mut(route) {
+            change(seen);
         }
     }
 
@@ -44,25 +73,15 @@ impl Readiness {
         if self.draining.load(Ordering::Acquire) {
             return vec!["draining".into()];
         }
-        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = reached.iter().filter_map(|(route, at)| Some((route, late(*at)?)));
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = routes.iter().filter_map(|(route, seen)| Some((route, seen.late()?)));
         late.map(|(route, why)| format!("route \"{route}\": {why}; see the log")).collect()
     }
 
     /// Why the upstream of `route` does not count as reached; `None`: it was reached lately.
     pub fn unreached(&self, route: &str) -> Option<String> {
-        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        late(reached.get(route).copied().flatten())
-    }
-}
-
-fn late(reached: Option<Instant>) -> Option<String> {
-    match reached {
-        None => Some("upstream not reached yet".into()),
-        Some(at) if at.elapsed() > LATELY => {
-            Some(format!("upstream not reached for {} s", at.elapsed().as_secs()))
-        }
-        Some(_) => None,
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.get(route).map_or_else(|| Some("there is no such route".into()), Seen::late)
     }
 }
 
@@ -80,6 +99,8 @@ mod tests {
         tokio::time::advance(LATELY + Duration::from_secs(1)).await;
         readiness.reached("b");
         assert_eq!(readiness.reasons(), ["route \"a\": upstream not reached for 61 s; see the log"]);
+        readiness.failed("a", Some("refused".into()));
+        assert_eq!(readiness.reasons(), ["route \"a\": upstream not reached for 61 s: refused; see the log"]);
         readiness.reached("a");
         readiness.drain();
         assert_eq!(readiness.reasons(), ["draining"]);

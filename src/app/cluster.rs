@@ -269,7 +269,7 @@ impl Cluster {
         let settings = upstream::Settings { endpoints: vec![endpoint.clone()], ..self.reach.clone() };
         let metrics =
             Arc::new(RouteMetrics::of_node(&common.route, &endpoint.to_string(), &session::End::LABELS));
-        let upstream = Arc::new(Upstream::new(&common.route, &settings, tls, &metrics));
+        let upstream = Arc::new(common.upstream.another(&common.route, &settings, tls, &metrics));
         self.running.memory.close(&upstream, &settings.endpoints);
         if let Some(latch) = upstream.latch().filter(|_| spoke_tls) {
             latch.set();

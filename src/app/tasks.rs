@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::admin::Readiness;
 use crate::clients::Inventory;
 use crate::cluster::Upstreams;
+use crate::credentials::Look;
 use crate::drain::Drain;
 use crate::metrics::{PrometheusHandle, RouteMetrics};
 use crate::state::StateFile;
@@ -19,6 +20,9 @@ use crate::upstream::{Mode, Observer, Upstream};
 
 /// How often each route's upstream is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// How often a source of credentials is looked at; how often it is read is its own matter.
+const LOOK_AT_CREDENTIALS: Duration = Duration::from_secs(2);
 
 /// So many seconds apart, the processes of clients are looked up that nobody has asked about.
 const LOOK_UP: u64 = 5;
@@ -67,6 +71,8 @@ pub(super) async fn look_after(
         metrics.upstream_reachable.set(f64::from(u8::from(reached)));
         if reached {
             readiness.reached(&route);
+        } else {
+            readiness.failed(&route, upstream.auth_problem().map(|problem| problem.to_string()));
         }
     }
 }
@@ -175,6 +181,46 @@ pub(super) async fn reload_tls(
                     }
                     failing = true;
                 }
+            }
+        }
+    }
+}
+
+/// Looks for new secrets, and has connections of the old ones serve nobody else.
+pub(super) async fn renew_credentials(
+    route: String,
+    upstreams: Upstreams,
+    metrics: Arc<RouteMetrics>,
+    drain: Drain,
+) {
+    let Some(credentials) = upstreams.own.credentials() else { return };
+    let mut changes = credentials.changes();
+    let mut ticks = interval(LOOK_AT_CREDENTIALS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        let look = tokio::select! {
+            look = async { ticks.tick().await; credentials.look().await } => look,
+            Ok(()) = changes.changed() => {
+                upstreams.retire_all();
+                metrics.credentials_reload("ok");
+                info!(route, user = credentials.user(), "credentials changed: new connections use the new ones");
+                continue;
+            }
+            () = drain.started() => return,
+        };
+        match look {
+            Look::Good if std::mem::take(&mut failing) => info!(route, "credentials can be had again"),
+            Look::Good => {}
+            Look::Failed(error) => {
+                if !failing {
+                    metrics.credentials_reload("failed");
+                    warn!(
+                        route,
+                        "credentials cannot be had; the last good ones, if any, stay in use: {error}"
+                    );
+                }
+                failing = true;
             }
         }
     }

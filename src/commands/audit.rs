@@ -1,12 +1,13 @@
 //! `pontoon audit`: who is connected to a group right now, asked of each of its nodes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
 
 use super::plain;
 use crate::config::Route;
-use crate::upstream::Credentials;
+use crate::credentials::Credentials;
 use crate::upstream::evidence::{Asking, Evidence, Group, NodeEvidence, gather};
 
 /// How to audit.
@@ -15,14 +16,17 @@ pub struct Options {
     pub json: bool,
     /// Clients whose name begins so are bridged.
     pub bridges: Vec<String>,
-    /// Who asks.
-    pub credentials: Option<Credentials>,
 }
 
 /// Asks every node; fails unless all of them answer and count no client in plaintext.
 pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let Options { json, bridges, credentials } = options;
+    let Options { json, bridges } = options;
+    let credentials = route.upstream.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)));
+    if let Some(credentials) = &credentials {
+        // Once, before every node is asked in vain.
+        runtime.block_on(credentials.ready())?;
+    }
     let asking = Asking { settings: route.upstream.clone(), credentials, bridges, list_always: true };
     let evidence = runtime.block_on(gather(&asking))?;
     if json {

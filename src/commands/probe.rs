@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::plain;
 use crate::config::Route;
+use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::tls::{self, Tls};
-use crate::upstream::Credentials;
 use crate::upstream::probe::{self, Attempt, Findings, Looking, Mode, Server, Verified, Version};
 
 /// How to probe.
@@ -21,8 +21,6 @@ pub struct Options {
     pub json: bool,
     /// Names that should lead to the same place.
     pub also: Vec<Endpoint>,
-    /// To ask further.
-    pub credentials: Option<Credentials>,
 }
 
 /// What became of another name.
@@ -44,11 +42,15 @@ pub fn run(route: &Route, options: &Options) -> anyhow::Result<()> {
     let tls = Tls::load(&tls::Settings { insecure_skip_verify: false, ..settings.tls.clone() })?;
     let names: Vec<ServerName<'static>> =
         std::iter::once(endpoint).chain(&options.also).filter_map(server_name).collect();
+    let logins = match &settings.auth {
+        Some(auth) => runtime.block_on(Credentials::new(auth).logins())?,
+        None => Vec::new(),
+    };
     let looking = Looking {
         tls: &tls,
         accept_any: settings.tls.insecure_skip_verify,
         names: &names,
-        credentials: options.credentials.as_ref(),
+        login: logins.first(),
         timeout: settings.connect_timeout,
     };
     let (findings, also) = runtime

@@ -20,6 +20,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init(&config.log)?;
     let clients: usize = config.routes.iter().map(|route| route.listener.max_clients).sum();
     raise_descriptor_limit(clients);
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
     let metrics = metrics::install().context("cannot set up metrics")?;
     // Accepting, signals and the admin server; sessions have the workers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -25,9 +25,10 @@ pub fn args() -> impl Iterator<Item = Arg> {
 
 /// The arguments that `probe` takes: those that say how to connect.
 pub fn probe_args() -> impl Iterator<Item = Arg> {
-    const NOT: [&str; 3] = ["tls.mode", "tls.upgrade", "tls.min_version"];
+    const NOT: [&str; 4] = ["tls.mode", "tls.upgrade", "tls.min_version", "auth.allow_plaintext"];
     let how = |key: &&Key| {
-        (key.path.starts_with("tls.") && !NOT.contains(&key.path)) || key.path == "limits.connect_timeout"
+        let tables = key.path.starts_with("tls.") || key.path.starts_with("auth.");
+        (tables && !NOT.contains(&key.path)) || key.path == "limits.connect_timeout"
     };
     ROUTE.iter().filter(how).map(arg)
 }
@@ -35,6 +36,7 @@ pub fn probe_args() -> impl Iterator<Item = Arg> {
 fn heading(key: &Key) -> &'static str {
     match key.path.split_once('.') {
         Some(("tls", _)) => "TLS",
+        Some(("auth", _)) => "Credentials",
         Some(("pool", _)) => "Pool",
         Some(("evidence", _)) => "Evidence",
         Some(("cluster", _)) => "Cluster",
@@ -56,7 +58,9 @@ fn arg(key: &'static Key) -> Arg {
     match key.kind {
         Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
         Kind::Switch => arg.num_args(0..=1).default_missing_value("true"),
-        Kind::Text | Kind::Integer => arg,
+        Kind::Text | Kind::Integer | Kind::Words => arg,
+        // It is there to be refused with a reason.
+        Kind::Secret => arg.hide(true),
     }
 }
 
@@ -94,7 +98,13 @@ fn values(matches: &ArgMatches, keys: &'static [Key]) -> Values {
         let variable = matches.value_source(key.flag) == Some(ValueSource::EnvVariable);
         let place = if variable { key.variable() } else { format!("--{}", key.flag) };
         let given = matches.get_many::<OsString>(key.flag).into_iter().flatten();
+        // The system's own arguments have no spaces between: a list of words is one for people.
+        let words = |text: &OsString| match key.kind {
+            Kind::Words => text.to_string_lossy().split_whitespace().map(OsString::from).collect(),
+            _ => vec![text.clone()],
+        };
         let given: Vec<Given> = given
+            .flat_map(words)
             .map(|text| Given { place: place.clone(), text: text.to_string_lossy().into_owned() })
             // An empty variable is how many deployments say "not set".
             .filter(|given| !(variable && given.text.is_empty()))

@@ -122,12 +122,14 @@ impl Walk<'_> {
             text: text.to_owned(),
         };
         match (key.kind, value.get_ref()) {
-            (Kind::Text | Kind::List, DeValue::String(text)) => Some(vec![given(place, text)]),
+            (Kind::Text | Kind::List | Kind::Words | Kind::Secret, DeValue::String(text)) => {
+                Some(vec![given(place, text)])
+            }
             (Kind::Integer, DeValue::Integer(number)) if number.radix() == 10 => {
                 Some(vec![given(place, number.as_str())])
             }
             (Kind::Switch, DeValue::Boolean(switch)) => Some(vec![given(place, &switch.to_string())]),
-            (Kind::List, DeValue::Array(items)) => {
+            (Kind::List | Kind::Words, DeValue::Array(items)) => {
                 let mut all = Vec::new();
                 for item in items {
                     let place = self.place(item.span().start);
@@ -140,8 +142,8 @@ impl Walk<'_> {
             }
             (kind, other) => {
                 let expected = match kind {
-                    Kind::Text => "a string",
-                    Kind::List => "a string or an array of strings",
+                    Kind::Text | Kind::Secret => "a string",
+                    Kind::List | Kind::Words => "a string or an array of strings",
                     Kind::Integer => "an integer",
                     Kind::Switch => "true or false",
                 };

@@ -25,6 +25,10 @@ pub enum Kind {
     Text,
     /// A string, or an array of strings.
     List,
+    /// An array of strings; in a flag or a variable, words with spaces between.
+    Words,
+    /// A string that no other process may see: there is a variable for it, and no flag.
+    Secret,
     /// An integer.
     Integer,
     /// `true` or `false`.
@@ -49,7 +53,7 @@ const fn key(
     Key { path, flag, kind, value, help, default }
 }
 
-use Kind::{Integer, List, Switch, Text};
+use Kind::{Integer, List, Secret, Switch, Text, Words};
 
 /// Keys of a `[[route]]` and its tables.
 pub const ROUTE: &[Key] = &[
@@ -176,6 +180,71 @@ pub const ROUTE: &[Key] = &[
         "BOOL",
         "false",
         "Accept any certificate: whoever is on the way can read and change everything",
+    ),
+    key(
+        "auth.username",
+        "auth-username",
+        Text,
+        "NAME",
+        "the default user",
+        "User to authenticate as, where one of the following gives the password",
+    ),
+    key(
+        "auth.password_file",
+        "auth-password-file",
+        Text,
+        "FILE",
+        "none",
+        "File with the password, read again when it changes. PONTOON_AUTH_PASSWORD is the password itself",
+    ),
+    key(
+        "auth.password_env",
+        "auth-password-env",
+        Text,
+        "VARIABLE",
+        "none",
+        "Environment variable with the password",
+    ),
+    key(
+        "auth.password_command",
+        "auth-password-command",
+        Words,
+        "COMMAND",
+        "none",
+        "Program, with its arguments, that prints the password; run again every 5 minutes, and when the server refuses it",
+    ),
+    key("auth.password", "auth-password", Secret, "PASSWORD", "none", "The password itself"),
+    key(
+        "auth.iam.cache_name",
+        "auth-iam-cache-name",
+        Text,
+        "NAME",
+        "none",
+        "Authenticate by AWS IAM to this replication group (its id) or serverless cache; the user name is the user's id",
+    ),
+    key(
+        "auth.iam.serverless",
+        "auth-iam-serverless",
+        Switch,
+        "BOOL",
+        "as the upstream's name says",
+        "The cache is a serverless one",
+    ),
+    key(
+        "auth.iam.region",
+        "auth-iam-region",
+        Text,
+        "REGION",
+        "AWS_REGION, AWS_DEFAULT_REGION, else as the upstream's name says",
+        "The cache's region",
+    ),
+    key(
+        "auth.allow_plaintext",
+        "auth-allow-plaintext",
+        Switch,
+        "BOOL",
+        "false",
+        "Send the password in plaintext, too: whoever is on the way can read it",
     ),
     key(
         "pool.warm",

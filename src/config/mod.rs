@@ -3,6 +3,7 @@
 //! A flag beats a variable, a variable beats the file, the file beats the default.
 
 mod args;
+mod auth;
 mod file;
 pub mod keys;
 mod problems;
@@ -37,6 +38,8 @@ pub struct Config {
     pub state_file: Option<PathBuf>,
     /// What is long enough for a verdict.
     pub verdict: verdict::Settings,
+    /// What works, and should be otherwise.
+    pub warnings: Vec<String>,
 }
 
 /// One route: listeners in front, an upstream behind.
@@ -62,6 +65,7 @@ impl Config {
         let mut problems = Problems::default();
         let line = args::read(matches);
         let mut file = line.file.as_deref().map(|path| file::read(path, &mut problems)).unwrap_or_default();
+        let exposed = line.file.as_deref().and_then(|path| auth::exposed(path, &file.routes));
         file.global.extend(line.global);
         match &mut file.routes[..] {
             [] => file.routes.push(("--upstream".into(), line.route)),
@@ -76,7 +80,9 @@ impl Config {
                 }
             }
         }
-        validate::validate(&file.global, &file.routes, problems)
+        let mut config = validate::validate(&file.global, &file.routes, problems)?;
+        config.warnings.extend(exposed);
+        Ok(config)
     }
 
     /// A configuration from a file's text; `name` is for messages.

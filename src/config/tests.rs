@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{GLOBAL, ROUTE};
 use super::*;
+#[cfg(feature = "iam")]
+use crate::credentials::Source;
 
 fn examples() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -52,26 +54,48 @@ fn the_reference_has_every_key_and_each_with_its_flag() {
 
 #[test]
 fn what_the_reference_comments_out_would_be_accepted() {
-    let uncommented: Vec<String> = reference()
-        .lines()
-        .map(|line| match line.strip_prefix("# ") {
-            Some(rest)
-                if rest.split(" = ").next().is_some_and(|key| !key.contains(' ')) && rest.contains(" = ") =>
-            {
-                rest.to_owned()
-            }
-            _ => line.to_owned(),
-        })
-        .collect();
-    // Some keys are for clusters alone.
-    let text = uncommented.join("\n").replace("topology = \"standalone\"", "topology = \"cluster\"");
-    let config = Config::from_toml("pontoon.toml", &text).unwrap();
+    let config = uncommented("password_file");
     let route = &config.routes[0];
     assert_eq!(route.name, "sessions");
     assert_eq!(route.upstream.client_name.as_deref(), Some("bridge"));
     assert_eq!(route.session.idle_timeout, Some(Duration::from_secs(3600)));
     assert!(route.upstream.tls.client_auth.is_some());
     assert_eq!(config.workers.get(), 2);
+}
+
+/// The source of the password is one of several.
+#[test]
+fn every_source_of_a_password_that_the_reference_shows_would_be_accepted() {
+    for source in ["password_env", "password_command", "password"] {
+        let auth = uncommented(source).routes[0].upstream.auth.clone().unwrap();
+        assert_eq!(auth.username.as_deref(), Some("app"));
+    }
+    #[cfg(feature = "iam")]
+    {
+        let Source::Iam(iam) = uncommented("cache_name").routes[0].upstream.auth.clone().unwrap().source
+        else {
+            panic!("it is IAM")
+        };
+        assert_eq!((iam.cache_name.as_str(), iam.region.as_str()), ("sessions", "ap-northeast-1"));
+    }
+}
+
+/// The reference with all that it comments out, but of the sources of a password this one alone.
+fn uncommented(source: &str) -> Config {
+    let of_others = |key: &str| {
+        let iam = ["cache_name", "serverless", "region"].contains(&key);
+        (iam && source != "cache_name") || (key.starts_with("password") && key != source)
+    };
+    let text: Vec<String> = reference()
+        .lines()
+        .map(|line| match line.strip_prefix("# ").and_then(|rest| Some((rest, rest.split_once(" = ")?.0))) {
+            Some((rest, key)) if !key.contains(' ') && !of_others(key) => rest.to_owned(),
+            _ => line.to_owned(),
+        })
+        .collect();
+    // Some keys are for clusters alone.
+    let text = text.join("\n").replace("topology = \"standalone\"", "topology = \"cluster\"");
+    Config::from_toml("pontoon.toml", &text).unwrap()
 }
 
 #[test]
@@ -82,5 +106,5 @@ fn what_would_be_ignored_is_refused() {
         problems.contains("f:4:13: tls.pins: means nothing where tls.mode is \"disabled\""),
         "{problems}"
     );
-    assert!(problems.contains("\"rediss://x\" asks for TLS, and tls.mode is \"disabled\""), "{problems}");
+    assert!(problems.contains("x:6379 asks for TLS (rediss), and tls.mode is \"disabled\""), "{problems}");
 }

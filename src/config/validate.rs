@@ -43,8 +43,8 @@ pub(super) fn validate(
     if check.problems.0.is_empty() { Ok(config) } else { Err(check.problems) }
 }
 
-struct Check {
-    problems: Problems,
+pub(super) struct Check {
+    pub(super) problems: Problems,
 }
 
 impl Check {
@@ -84,6 +84,7 @@ impl Check {
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             state_file,
             verdict,
+            warnings: Vec::new(),
         }
     }
 
@@ -124,6 +125,7 @@ impl Check {
         let before = self.problems.0.len();
         let tls = self.tls(values);
         let endpoints = self.endpoints(place, values, tls.mode);
+        let auth = self.auth(values, &endpoints);
         let listen = self.listen(place, values, several);
         let name =
             self.parse(
@@ -170,6 +172,7 @@ impl Check {
                 connect_timeout: connect_timeout.unwrap_or(upstream::Settings::CONNECT_TIMEOUT),
                 handshakes: handshakes.unwrap_or(upstream::Settings::HANDSHAKES),
                 client_name,
+                auth,
                 pool,
                 tls,
             },
@@ -220,12 +223,15 @@ impl Check {
             match text.parse::<Upstream>() {
                 Ok(upstream) if upstream.tls && mode == Mode::Disabled => self.problems.add(
                     place,
-                    format!("\"{text}\" asks for TLS, and tls.mode is \"disabled\": drop one of them"),
+                    format!(
+                        "{} asks for TLS (rediss), and tls.mode is \"disabled\": drop one of them",
+                        upstream.endpoint
+                    ),
                 ),
                 Ok(upstream) if upstream.tls && mode == Mode::Preferred => self.problems.add(
                     place,
                     format!(
-                        "\"{text}\" asks for TLS always, and tls.mode is \"preferred\": write {} alone",
+                        "{0} asks for TLS always (rediss), and tls.mode is \"preferred\": write {0} alone",
                         upstream.endpoint
                     ),
                 ),
@@ -337,7 +343,7 @@ impl Check {
         }
     }
 
-    fn parse<T, E: Display>(
+    pub(super) fn parse<T, E: Display>(
         &mut self,
         values: &Values,
         path: &str,
@@ -386,12 +392,12 @@ impl Check {
         })
     }
 
-    fn switch(&mut self, values: &Values, path: &str) -> Option<bool> {
+    pub(super) fn switch(&mut self, values: &Values, path: &str) -> Option<bool> {
         self.choice(values, path, &[("true", true), ("false", false), ("1", true), ("0", false)])
     }
 }
 
-fn place<'a>(values: &'a Values, path: &'a str) -> &'a str {
+pub(super) fn place<'a>(values: &'a Values, path: &'a str) -> &'a str {
     values.get(path).and_then(|given| given.last()).map_or(path, |given| &given.place)
 }
 

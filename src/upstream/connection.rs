@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::auth::Auth;
 use super::error::Stage;
 use crate::endpoint::Endpoint;
 use crate::tls;
@@ -29,6 +30,8 @@ pub struct Connection {
     pub endpoint: Arc<Endpoint>,
     /// The address that answered.
     pub peer: SocketAddr,
+    /// Who we are on it.
+    pub auth: Auth,
     /// What each stage took.
     pub timings: Vec<(Stage, Duration)>,
     /// It was dialled before a client came for it.
@@ -61,6 +64,7 @@ impl Connection {
             unread,
             endpoint,
             peer,
+            auth: Auth::None,
             timings: Vec::new(),
             warm: false,
             used: false,

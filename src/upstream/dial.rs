@@ -1,27 +1,26 @@
-//! One endpoint: a connection that is ready, or a new one: resolve, TCP, TLS, greeting, under one deadline.
+//! One endpoint, as all sessions of a route see it: a connection that is ready, or an attempt at a new one.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::attempt::{Dial, Speaks, whole_ms};
+use super::auth::Auth;
 use super::connection::Connection;
 use super::error::{Cause, ConnectError, Stage};
 use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::pool::{Discard, Pool, Taken};
-use super::race::Race;
 use super::transit::{Mode, Transit};
-use super::{Left, Settings, share};
+use super::{Left, Settings};
 use crate::clients::Moment;
+use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
-use crate::resolve::resolve;
 use crate::resp::replies;
 use crate::telemetry::Throttle;
 use crate::tls::channel::Channel;
@@ -49,33 +48,40 @@ pub(super) struct Remote {
     pub(super) transit: Option<Transit>,
     gate: Gate,
     tls: Option<Arc<Tls>>,
-    greeting: Greeting,
+    pub(super) greeting: Greeting,
+    credentials: Option<Arc<Credentials>>,
+    /// It has been said that they are not sent.
+    withheld: AtomicBool,
     /// When the certificate that was presented last expires, in Unix time; 0: none was.
     certificate_expiry: AtomicU64,
-    metrics: Arc<RouteMetrics>,
+    pub(super) metrics: Arc<RouteMetrics>,
     throttle: Throttle,
 }
 
+/// What the endpoints of a route have in common.
+pub(super) struct Shared<'a> {
+    pub(super) route: &'a str,
+    pub(super) settings: &'a Settings,
+    pub(super) tls: Option<&'a Arc<Tls>>,
+    pub(super) credentials: Option<Arc<Credentials>>,
+    pub(super) metrics: &'a Arc<RouteMetrics>,
+}
+
 impl Remote {
-    pub(super) fn new(
-        route: &str,
-        endpoint: Endpoint,
-        settings: &Settings,
-        tls: Option<Arc<Tls>>,
-        transit: Option<Transit>,
-        pool: Pool,
-        metrics: Arc<RouteMetrics>,
-    ) -> Self {
+    pub(super) fn new(shared: &Shared<'_>, endpoint: Endpoint, transit: Option<Transit>, pool: Pool) -> Self {
+        let Shared { route, settings, tls, credentials, metrics } = shared;
         Self {
-            route: route.to_owned(),
+            route: (*route).to_owned(),
             endpoint: Arc::new(endpoint),
             pool,
             gate: Gate::new(settings.handshakes),
-            tls,
+            tls: tls.cloned(),
             transit,
             greeting: Greeting::new(settings.client_name.as_deref()),
+            credentials: credentials.clone(),
+            withheld: AtomicBool::new(false),
             certificate_expiry: AtomicU64::new(0),
-            metrics,
+            metrics: Arc::clone(metrics),
             throttle: Throttle::default(),
         }
     }
@@ -88,6 +94,11 @@ impl Remote {
     /// The end of the pause after a failure; `None`: the endpoint works, or was never tried.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.gate.retry_at()
+    }
+
+    /// Why the server does not take the credentials, or why there are none, if that is why the last attempt failed.
+    pub(super) fn auth_problem(&self) -> Option<Arc<ConnectError>> {
+        self.gate.last_error().filter(|error| error.stage == Stage::Auth)
     }
 
     /// A connection that is ready, or a new one.
@@ -155,8 +166,10 @@ impl Remote {
         let Some(transit) = &self.transit else { return };
         let began = Instant::now();
         let deadline = began + timeout;
-        let mut over_tls = self.attempt(self.tls.as_deref().into(), began, deadline);
-        let mut in_plaintext = self.attempt(Speaks::Plaintext, began, deadline);
+        // Nobody's: whether there is TLS is no matter of who asks.
+        let mut over_tls =
+            Dial { anonymous: true, ..self.attempt(self.tls.as_deref().into(), began, deadline) };
+        let mut in_plaintext = Dial { anonymous: true, ..self.attempt(Speaks::Plaintext, began, deadline) };
         let over_tls = over_tls.run();
         let in_plaintext = async {
             let answers = match in_plaintext.run().await {
@@ -226,8 +239,12 @@ impl Remote {
     }
 
     async fn renew(&self, connection: &mut Connection) -> bool {
-        match timeout(RENEWAL, self.greeting.renew(connection)).await {
-            Ok(Ok(())) => connection.is_at_boundary(),
+        let (credentials, withheld) = self.credentials_for(connection.channel.is_some());
+        match timeout(RENEWAL, self.greeting.renew(connection, credentials)).await {
+            Ok(Ok(auth)) => {
+                connection.auth = if withheld { Auth::Withheld } else { auth };
+                connection.is_at_boundary()
+            }
             Ok(Err(unclean)) => {
                 if matches!(unclean, Unclean::NoReset) {
                     debug!(route = self.route, upstream = %self.endpoint, "{unclean}: connections are not reused");
@@ -235,6 +252,39 @@ impl Remote {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// What to present, and whether that is nothing because the connection is in plaintext.
+    pub(super) fn credentials_for(&self, over_tls: bool) -> (Option<&Credentials>, bool) {
+        match self.credentials.as_deref() {
+            Some(credentials) if !over_tls && !credentials.allow_plaintext() => (None, true),
+            credentials => (credentials, false),
+        }
+    }
+
+    /// Says so where connections are nobody's though credentials are configured.
+    fn note_auth(&self, auth: Auth) {
+        let (route, upstream) = (&self.route, &self.endpoint);
+        match auth {
+            Auth::None | Auth::Accepted => {}
+            Auth::Withheld if self.withheld.swap(true, Ordering::Relaxed) => {}
+            Auth::Withheld => warn!(
+                route,
+                %upstream,
+                "the connection is in plaintext: the credentials stay at home, and sessions go on without them (see \
+                 auth.allow_plaintext)"
+            ),
+            Auth::Unwanted => {
+                if let Some(suppressed) = self.throttle.allow("auth unwanted") {
+                    warn!(
+                        route,
+                        %upstream,
+                        suppressed,
+                        "the server has no password: sessions go on without the credentials that are configured"
+                    );
+                }
+            }
         }
     }
 
@@ -285,6 +335,7 @@ impl Remote {
                 if failures > 0 {
                     info!(route = self.route, upstream = %self.endpoint, failures, "upstream reached again");
                 }
+                self.note_auth(connection.auth);
                 debug!(route = self.route, upstream = %self.endpoint, peer = %connection.peer, "upstream connected");
                 Ok(connection)
             }
@@ -301,6 +352,7 @@ impl Remote {
         Dial {
             remote: self,
             speaks,
+            anonymous: false,
             began,
             deadline,
             generation: self.pool.generation(),
@@ -309,7 +361,7 @@ impl Remote {
     }
 
     /// Shortened at random by up to a quarter: connections that were dialled together do not all go together.
-    fn lifetime(&self) -> Duration {
+    pub(super) fn lifetime(&self) -> Duration {
         self.pool.settings.max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
     }
 
@@ -331,7 +383,7 @@ impl Remote {
         }
     }
 
-    fn note_certificate(&self, channel: &Channel) {
+    pub(super) fn note_certificate(&self, channel: &Channel) {
         let leaf = channel.state().peer_certificates().and_then(|chain| chain.first());
         if let Some(expiry) = leaf.and_then(tls::expiry)
             && self.certificate_expiry.swap(expiry, Ordering::Relaxed) != expiry
@@ -349,7 +401,7 @@ impl Remote {
         Arc::new(self.error(stage, Cause::TimedOut { after: whole_ms(began.elapsed()), stage }))
     }
 
-    fn error(&self, stage: Stage, source: Cause) -> ConnectError {
+    pub(super) fn error(&self, stage: Stage, source: Cause) -> ConnectError {
         ConnectError { endpoint: Endpoint::clone(&self.endpoint), stage, source }
     }
 }
@@ -359,130 +411,14 @@ pub(super) async fn once(
     endpoint: &Endpoint,
     settings: &Settings,
     tls: &Arc<Tls>,
+    credentials: Option<Arc<Credentials>>,
     deadline: Instant,
 ) -> Result<Connection, ConnectError> {
     let metrics = Arc::new(RouteMetrics::unrecorded());
     let pool = Pool::new(settings.pool.clone(), Waker::noop().clone(), Arc::default(), Arc::clone(&metrics));
-    let remote = Remote::new("", endpoint.clone(), settings, Some(Arc::clone(tls)), None, pool, metrics);
+    let shared = Shared { route: "", settings, tls: Some(tls), credentials, metrics: &metrics };
+    let remote = Remote::new(&shared, endpoint.clone(), None, pool);
     remote.attempt(Speaks::Tls(tls), Instant::now(), deadline).run().await
-}
-
-/// What is said on a new connection before it is a client's.
-#[derive(Clone, Copy)]
-enum Speaks<'a> {
-    /// A TLS handshake, and then a greeting.
-    Tls(&'a Tls),
-    /// A greeting.
-    Plaintext,
-    /// Nothing: a client brings its own TLS.
-    Nothing,
-}
-
-impl<'a> From<Option<&'a Tls>> for Speaks<'a> {
-    fn from(tls: Option<&'a Tls>) -> Self {
-        tls.map_or(Self::Plaintext, Self::Tls)
-    }
-}
-
-/// One attempt.
-struct Dial<'a> {
-    remote: &'a Remote,
-    speaks: Speaks<'a>,
-    began: Instant,
-    deadline: Instant,
-    generation: u64,
-    timings: Vec<(Stage, Duration)>,
-}
-
-impl Dial<'_> {
-    async fn run(&mut self) -> Result<Connection, ConnectError> {
-        let remote = self.remote;
-        let addresses =
-            self.stage(Stage::Resolve, self.deadline, async { Ok(resolve(&remote.endpoint).await?) }).await?;
-        let mut race = Race::new(addresses);
-        let mut worst: Option<ConnectError> = None;
-        loop {
-            let next = async { Ok(race.next().await.transpose()?) };
-            let error = match self.stage(Stage::Tcp, self.deadline, next).await {
-                Ok(None) => break,
-                Ok(Some((stream, peer))) => {
-                    let deadline = share(self.deadline, 1 + race.remaining() as usize);
-                    match self.establish(stream, peer, deadline).await {
-                        Ok(connection) => return Ok(connection),
-                        Err(error) => error,
-                    }
-                }
-                Err(error) => error,
-            };
-            // What went furthest tells most.
-            if worst.as_ref().is_none_or(|worst| error.stage >= worst.stage) {
-                worst = Some(error);
-            }
-            if Instant::now() >= self.deadline {
-                break;
-            }
-        }
-        Err(worst.expect("`resolve` gives an address or an error, and each address a connection or an error"))
-    }
-
-    async fn establish(
-        &mut self,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        deadline: Instant,
-    ) -> Result<Connection, ConnectError> {
-        let remote = self.remote;
-        let mut channel = None;
-        let mut unread = Vec::new();
-        if let Speaks::Tls(tls) = self.speaks {
-            let handshake = async {
-                let name =
-                    tls.server_name(&remote.endpoint).map_err(|error| Cause::Tls(error.to_string()))?;
-                Ok(Channel::handshake(tls.config(), name, &mut stream).await?)
-            };
-            let (established, early) = self.stage(Stage::Tls, deadline, handshake).await?;
-            let resumed = established.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-            remote.metrics.handshake(resumed);
-            if !resumed {
-                remote.note_certificate(&established);
-            }
-            channel = Some(established);
-            unread = early;
-        }
-        let mut connection = Connection {
-            expires: Instant::now() + remote.lifetime(),
-            generation: self.generation,
-            ..Connection::new(stream, channel, unread, Arc::clone(&remote.endpoint), peer)
-        };
-        if !matches!(self.speaks, Speaks::Nothing) {
-            self.stage(Stage::Greeting, deadline, remote.greeting.exchange(&mut connection)).await?;
-        }
-        connection.timings = std::mem::take(&mut self.timings);
-        Ok(connection)
-    }
-
-    /// Runs a stage until the deadline, and measures it.
-    async fn stage<T>(
-        &mut self,
-        stage: Stage,
-        deadline: Instant,
-        work: impl Future<Output = Result<T, Cause>>,
-    ) -> Result<T, ConnectError> {
-        let started = Instant::now();
-        match timeout_at(deadline, work).await {
-            Ok(Ok(value)) => {
-                let took = started.elapsed();
-                self.timings.push((stage, took));
-                self.remote.metrics.connect_seconds(stage.label(), took);
-                Ok(value)
-            }
-            Ok(Err(source)) => Err(self.remote.error(stage, source)),
-            Err(_) => {
-                let after = whole_ms(self.began.elapsed());
-                Err(self.remote.error(stage, Cause::TimedOut { after, stage }))
-            }
-        }
-    }
 }
 
 /// Whether a connection still answers. Any answer will do: a server that wants AUTH first is there, too.
@@ -505,9 +441,4 @@ fn mode(error: &ConnectError, answers_in_plaintext: bool) -> Mode {
         (_, true) => Mode::Disabled,
         (_, false) => Mode::Unreachable,
     }
-}
-
-/// Nobody acts on microseconds.
-fn whole_ms(duration: Duration) -> Duration {
-    Duration::from_millis(duration.as_millis() as u64)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
+use crate::credentials::NoSecret;
 use crate::endpoint::Endpoint;
 use crate::resolve::ResolveError;
 use crate::tls::channel::HandshakeError;
@@ -20,13 +21,15 @@ pub enum Stage {
     Tcp,
     /// The TLS handshake.
     Tls,
+    /// Having something to present, and having it accepted.
+    Auth,
     /// What pontoon says first: library name, client name.
     Greeting,
 }
 
 impl Stage {
     /// All stages, in order.
-    pub const ALL: [Self; 5] = [Self::Queue, Self::Resolve, Self::Tcp, Self::Tls, Self::Greeting];
+    pub const ALL: [Self; 6] = [Self::Queue, Self::Resolve, Self::Tcp, Self::Tls, Self::Auth, Self::Greeting];
 
     /// The stage as a metric label and in messages.
     pub const fn label(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Stage {
             Self::Resolve => "resolve",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Auth => "auth",
             Self::Greeting => "greeting",
         }
     }
@@ -55,6 +59,10 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { endpoint, stage, source } = self;
         match stage {
+            Stage::Auth => match source {
+                Cause::AuthRefused { .. } => source.fmt(f),
+                _ => write!(f, "authenticating to {endpoint} failed: {source}"),
+            },
             Stage::Queue => write!(f, "waiting for {endpoint} failed: {source}"),
             Stage::Resolve => write!(f, "name lookup for {endpoint} failed: {source}"),
             Stage::Tcp => write!(f, "TCP connection to {endpoint} failed: {source}"),
@@ -79,6 +87,17 @@ pub enum Cause {
     /// The peer does not speak TLS; the text says what to do.
     #[error("{0}")]
     NotTls(String),
+    /// There is nothing to present.
+    #[error(transparent)]
+    NoSecret(#[from] NoSecret),
+    /// The server refused every secret that is known.
+    #[error("upstream refused the credentials of user {user}: {words}")]
+    AuthRefused {
+        /// Whose.
+        user: String,
+        /// The server's, of the newest secret.
+        words: String,
+    },
     /// The server's own words instead of a greeting's replies.
     #[error("the server said \"{0}\" and closed the connection")]
     Refused(String),
@@ -124,6 +143,7 @@ fn describe(error: &io::Error) -> String {
 fn hint(stage: Stage) -> &'static str {
     match stage {
         Stage::Queue => " (limits.handshakes or the pause after a failure; see the log)",
+        Stage::Auth => " (waiting for what the credentials come from)",
         Stage::Tls => " (a plaintext Redis does not answer a TLS handshake: is transit encryption on?)",
         _ => "",
     }

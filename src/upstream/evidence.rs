@@ -11,7 +11,8 @@ use super::connection::Connection;
 use super::dial::once;
 use super::error::Cause;
 use super::greeting::next_answer_within;
-use super::{Credentials, Settings, tls_by_address};
+use super::{Settings, tls_by_address};
+use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::client_list::{self, Client};
 use crate::resp::info::Info;
@@ -31,8 +32,8 @@ const LONGEST: usize = 64 * 1024 * 1024;
 pub struct Asking {
     /// How nodes are reached, and the endpoints to begin with.
     pub settings: Settings,
-    /// Sent over TLS that verifies: there is no other here.
-    pub credentials: Option<Credentials>,
+    /// Who asks: sent over TLS that verifies, for there is no other here.
+    pub credentials: Option<Arc<Credentials>>,
     /// Clients whose name begins so are bridged.
     pub bridges: Vec<String>,
     /// Whether a node that counts no client in plaintext lists its clients all the same: with many of them that is work.
@@ -155,7 +156,7 @@ struct Answered {
     endpoint: Endpoint,
     /// `run_id`, or what takes its place: one node has several names.
     identity: Option<String>,
-    result: Result<Told, Cause>,
+    result: Result<Told, String>,
     /// Its own names, where it tells them.
     own: Vec<Endpoint>,
     /// The other nodes' names; of each the one to use comes first.
@@ -172,23 +173,19 @@ struct Told {
 async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answered {
     let deadline = Instant::now() + asking.settings.connect_timeout;
     let work = async {
-        let mut connection = match once(&endpoint, &asking.settings, tls, deadline).await {
-            Ok(connection) => connection,
-            Err(error) => return Err(Cause::Refused(error.to_string())),
-        };
-        if let Some(credentials) = &asking.credentials
-            && let Some(words) = credentials.present(&mut connection).await?
-        {
-            return Err(Cause::Refused(words));
-        }
+        let mut connection =
+            match once(&endpoint, &asking.settings, tls, asking.credentials.clone(), deadline).await {
+                Ok(connection) => connection,
+                Err(error) => return Err(error.to_string()),
+            };
         let own_id = match ask(&mut connection, &["CLIENT", "ID"]).await? {
             Answer::Number(id) => Some(id),
             _ => None,
         };
         let info = match ask(&mut connection, &["INFO"]).await? {
             Answer::Text(text) => text,
-            Answer::Error(words) => return Err(Cause::Refused(words)),
-            _ => return Err(Cause::Refused("an answer of another type to INFO".into())),
+            Answer::Error(words) => return Err(format!("INFO was answered \"{words}\"")),
+            _ => return Err("an answer of another type to INFO".into()),
         };
         let list = if asking.list_always || plaintext_clients(Info(&info)) != Some(0) {
             Some(match ask(&mut connection, &["CLIENT", "LIST"]).await? {
@@ -210,7 +207,7 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
     let limit = asking.settings.connect_timeout * 2;
     let answered = match timeout(limit, work).await {
         Ok(answered) => answered,
-        Err(_) => Err(Cause::Refused(format!("no answer within {}", humantime::format_duration(limit)))),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
     };
     match answered {
         Ok((told, nodes)) => {
@@ -228,9 +225,12 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
     }
 }
 
-async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
-    connection.send(&replies::encode_command(command)).await?;
-    next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, String> {
+    let answer = async {
+        connection.send(&replies::encode_command(command)).await?;
+        next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+    };
+    answer.await.map_err(|cause| cause.to_string())
 }
 
 /// Only ElastiCache counts them.
@@ -301,7 +301,7 @@ impl Found {
         }
         let mut node = NodeEvidence::new(answer.endpoint.to_string());
         match answer.result {
-            Err(cause) => node.problem = Some(cause.to_string()),
+            Err(problem) => node.problem = Some(problem),
             Ok(told) => {
                 let info = Info(&told.info);
                 let number = |name: &str| info.field(name).and_then(|value| value.parse().ok());

@@ -66,6 +66,11 @@ impl Gate {
         self.state().retry_at
     }
 
+    /// The last failure, where the endpoint is failing.
+    pub(super) fn last_error(&self) -> Option<Arc<ConnectError>> {
+        self.state().last_error.clone()
+    }
+
     /// Waits for a turn until `deadline`.
     pub(super) async fn turn(&self, deadline: Instant) -> Result<Turn<'_>, NoTurn> {
         let (generation, probe) = self.admission(deadline).await?;

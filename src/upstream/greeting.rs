@@ -1,11 +1,15 @@
-//! What pontoon says on a connection before the client's first byte: who it is, so that an audit can tell bridged from
-//! direct clients, and the client name where one is configured. On a connection that another client has left, RESET goes
-//! before.
+//! What pontoon says on a connection before the client's first byte: AUTH where credentials are configured, who it is, so
+//! that an audit can tell bridged from direct clients, and the client name where one is configured. On a connection that
+//! another client has left, RESET goes before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use zeroize::Zeroizing;
+
+use super::auth::{self, Auth, Verdict};
 use super::connection::Connection;
 use super::error::Cause;
+use crate::credentials::{Credentials, Login};
 use crate::resp::replies::{self, Answer};
 use crate::resp::scanner::{Event, ReplyScanner};
 
@@ -69,38 +73,122 @@ impl Greeting {
         }
     }
 
-    /// Greets. A server that declines, because it is older or wants AUTH first, is greeted well enough; one that
-    /// closes is not, and its words are the error.
-    pub(super) async fn exchange(&self, connection: &mut Connection) -> Result<(), Cause> {
-        let (script, setinfo) = self.script();
-        if script.replies == 0 {
-            return Ok(());
-        }
-        // A server that has closed already may still have said why.
-        let sent = connection.send(&script.bytes[script.greeting..]).await;
-        match self.answers(script.replies, setinfo, connection).await {
-            Ok(()) => Ok(()),
-            Err(Cause::Closed) => sent.map_err(Cause::from).and(Err(Cause::Closed)),
-            Err(cause) => Err(cause),
-        }
+    /// Authenticates and greets. A server that declines the greeting, because it is older or wants AUTH first, is greeted well
+    /// enough; one that closes is not, and its words are the error.
+    pub(super) async fn exchange(
+        &self,
+        connection: &mut Connection,
+        credentials: Option<&Credentials>,
+    ) -> Result<Auth, Cause> {
+        self.introduce(connection, false, credentials).await.map_err(|unclean| match unclean {
+            Unclean::Greeting(cause) => cause,
+            reset => Cause::Refused(reset.to_string()),
+        })
     }
 
-    /// Resets and greets, so that the next client finds what it would on a new connection.
-    pub(super) async fn renew(&self, connection: &mut Connection) -> Result<(), Unclean> {
+    /// Resets, authenticates and greets, so that the next client finds what it would on a new connection.
+    pub(super) async fn renew(
+        &self,
+        connection: &mut Connection,
+        credentials: Option<&Credentials>,
+    ) -> Result<Auth, Unclean> {
         if !self.knows_reset.load(Ordering::Relaxed) {
             return Err(Unclean::NoReset);
         }
-        let (script, setinfo) = self.script();
-        connection.send(&script.bytes).await.map_err(Cause::from)?;
-        match next_answer(connection).await? {
-            Some(Answer::Text(text)) if text == "RESET" => {}
-            Some(Answer::Error(words)) if words.to_ascii_lowercase().contains("unknown command") => {
-                self.knows_reset.store(false, Ordering::Relaxed);
-                return Err(Unclean::NoReset);
+        self.introduce(connection, true, credentials).await
+    }
+
+    /// With the newest secret, then with the one before it, then with what the source gives by now.
+    async fn introduce(
+        &self,
+        connection: &mut Connection,
+        mut reset: bool,
+        credentials: Option<&Credentials>,
+    ) -> Result<Auth, Unclean> {
+        let Some(credentials) = credentials else {
+            return self.say(connection, reset, None).await.map(|_| Auth::None);
+        };
+        let mut logins = credentials.logins().await.map_err(Cause::from)?;
+        let mut refused = Vec::new();
+        let mut first_words = None;
+        while !logins.is_empty() {
+            let again = !refused.is_empty();
+            for login in logins.drain(..) {
+                match self.say(connection, std::mem::take(&mut reset), Some(&login)).await? {
+                    Verdict::Accepted => return Ok(Auth::Accepted),
+                    Verdict::Unwanted => return Ok(Auth::Unwanted),
+                    Verdict::Refused(words) => {
+                        first_words.get_or_insert(words);
+                        refused.push(login);
+                    }
+                }
             }
-            _ => return Err(Unclean::NotReset),
+            if !again {
+                logins = credentials.logins_after_refusal(&refused).await;
+            }
         }
-        Ok(self.answers(script.replies, setinfo, connection).await?)
+        let (user, words) = (credentials.user().to_owned(), first_words.unwrap_or_default());
+        Err(Cause::AuthRefused { user, words }.into())
+    }
+
+    /// Says it all at once, and hears the answers.
+    async fn say(
+        &self,
+        connection: &mut Connection,
+        reset: bool,
+        login: Option<&Login>,
+    ) -> Result<Verdict, Unclean> {
+        let (script, setinfo) = self.script();
+        let (resets, greets) = script.bytes.split_at(script.greeting);
+        let auth = login.map(auth::command);
+        let parts = [if reset { resets } else { &[] }, auth.as_ref().map_or(&[][..], |auth| auth), greets];
+        // Of its final size at once: a buffer that grows leaves copies of the secret behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
+        if bytes.is_empty() {
+            return Ok(Verdict::Accepted);
+        }
+        // A server that has closed already may still have said why.
+        let sent = connection.send(&bytes).await;
+        match self.hear(connection, reset, login.is_some(), script.replies, setinfo).await {
+            Err(Unclean::Greeting(Cause::Closed)) => {
+                Err(sent.err().map_or(Cause::Closed, Cause::from).into())
+            }
+            heard => heard,
+        }
+    }
+
+    async fn hear(
+        &self,
+        connection: &mut Connection,
+        reset: bool,
+        auth: bool,
+        replies: usize,
+        setinfo: bool,
+    ) -> Result<Verdict, Unclean> {
+        if reset {
+            match next_answer(connection).await? {
+                Some(Answer::Text(text)) if text == "RESET" => {}
+                Some(Answer::Error(words)) if words.to_ascii_lowercase().contains("unknown command") => {
+                    self.knows_reset.store(false, Ordering::Relaxed);
+                    return Err(Unclean::NoReset);
+                }
+                _ => return Err(Unclean::NotReset),
+            }
+        }
+        let verdict = if auth {
+            auth::verdict(next_answer(connection).await?.ok_or(Cause::Closed)?)
+        } else {
+            Verdict::Accepted
+        };
+        match (self.answers(replies, setinfo, connection).await, verdict) {
+            // It said why, before the greeting's turn came: too many clients, say.
+            (Err(Cause::Closed | Cause::Io(_)), Verdict::Refused(words)) => Err(Cause::Refused(words).into()),
+            (Err(cause), _) => Err(cause.into()),
+            (Ok(()), verdict) => Ok(verdict),
+        }
     }
 
     /// What to say, and whether that begins with `CLIENT SETINFO`.

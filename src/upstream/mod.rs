@@ -2,8 +2,9 @@
 //!
 //! Some are ready before a client comes: see [`pool`]. Carrying a client's bytes over one is `session`'s work.
 
+mod attempt;
+mod auth;
 mod connection;
-mod credentials;
 mod demand;
 mod dial;
 mod error;
@@ -26,15 +27,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+pub use self::auth::Auth;
 pub use self::connection::Connection;
-pub use self::credentials::Credentials;
-use self::dial::Remote;
+use self::dial::{Remote, Shared};
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
 pub use self::observer::{Observer, Seen};
 use self::pool::{Discard, Pool};
 use self::transit::Transit;
 pub use self::transit::{Latch, Mode};
 use crate::clients::Moment;
+use crate::credentials::{self, Credentials};
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, Host};
 use crate::metrics::RouteMetrics;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub handshakes: usize,
     /// `CLIENT SETNAME` to send in the greeting.
     pub client_name: Option<String>,
+    /// Who we are; `None`: clients say for themselves.
+    pub auth: Option<credentials::Settings>,
     /// Which connections are kept ready.
     pub pool: pool::Settings,
     /// How the connection is protected.
@@ -69,6 +73,7 @@ impl Settings {
 pub struct Upstream {
     remotes: Vec<Remote>,
     connect_timeout: Duration,
+    credentials: Option<Arc<Credentials>>,
     /// Where `tls.mode` is `preferred`.
     latch: Option<Latch>,
     last_reached: Mutex<Option<Instant>>,
@@ -130,17 +135,42 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
+        let credentials = settings.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)));
+        Self::with(route, settings, tls, credentials, metrics)
+    }
+
+    /// Another one with the same credentials, which are read once for all.
+    #[must_use]
+    pub fn another(
+        &self,
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
+        Self::with(route, settings, tls, self.credentials.clone(), metrics)
+    }
+
+    fn with(
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        credentials: Option<Arc<Credentials>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
         let latch = (settings.tls.mode == tls::Mode::Preferred).then(Latch::default);
         let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
+        let shared = Shared { route, settings, tls, credentials: credentials.clone(), metrics };
         let remote = |endpoint: &Endpoint| {
             let heard = Waker::from(Arc::clone(&heard));
             let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&lacking), Arc::clone(metrics));
             let transit = latch.clone().map(Transit::new);
-            Remote::new(route, endpoint.clone(), settings, tls.cloned(), transit, pool, Arc::clone(metrics))
+            Remote::new(&shared, endpoint.clone(), transit, pool)
         };
         Self {
             remotes: settings.endpoints.iter().map(remote).collect(),
             connect_timeout: settings.connect_timeout,
+            credentials,
             latch,
             last_reached: Mutex::default(),
             heard,
@@ -199,7 +229,17 @@ impl Upstream {
         }
     }
 
-    /// TLS files have changed: connections made with the old ones serve no further client.
+    /// Who we are, where that is configured.
+    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref()
+    }
+
+    /// Why the server does not take the credentials, or why there are none, if that is why the last attempt failed.
+    pub fn auth_problem(&self) -> Option<Arc<ConnectError>> {
+        self.remotes.iter().find_map(Remote::auth_problem)
+    }
+
+    /// TLS files or secrets have changed: connections made with the old ones serve no further client.
     pub fn retire_all(&self) {
         for remote in &self.remotes {
             remote.pool.retire(Discard::Retired);

@@ -140,6 +140,7 @@ mod tests {
             connect_timeout: Settings::CONNECT_TIMEOUT,
             handshakes: Settings::HANDSHAKES,
             client_name: None,
+            auth: None,
             pool: pool::Settings {
                 warm: false,
                 warm_min: pool::Settings::WARM_MIN,

@@ -16,7 +16,8 @@ use super::connection::Connection;
 pub use super::error::Cause;
 use super::error::Stage;
 use super::race::Race;
-use super::{Credentials, ask};
+use super::{ask, auth};
+use crate::credentials::Login;
 use crate::endpoint::Endpoint;
 use crate::resolve::resolve;
 use crate::resp::info::Info;
@@ -138,7 +139,7 @@ pub struct Looking<'a> {
     /// Names to verify beside the route's own.
     pub names: &'a [ServerName<'static>],
     /// Sent over TLS that verifies.
-    pub credentials: Option<&'a Credentials>,
+    pub login: Option<&'a Login>,
     /// Each step's.
     pub timeout: Duration,
 }
@@ -300,8 +301,8 @@ impl Probe<'_> {
         findings.unusable = own.problem.clone().filter(|_| !looking.accept_any);
         let others = looking.names.iter().filter(|name| **name != look.name);
         findings.verified = std::iter::once(own).chain(others.map(verify)).collect();
-        let credentials = looking.credentials.filter(|_| trusted);
-        let asked = server(&mut look.connection, credentials);
+        let login = looking.login.filter(|_| trusted);
+        let asked = server(&mut look.connection, login);
         match within(self.timeout, Stage::Greeting, asked).await {
             Ok(server) => findings.server = Some(server),
             // A server that asks for a client certificate says so only now, with TLS 1.3.
@@ -360,17 +361,17 @@ fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
 }
 
 /// Asks what it is and what it knows. Whatever it declines to say stays `None`; an error is the connection's.
-async fn server(connection: &mut Connection, credentials: Option<&Credentials>) -> Result<Server, Cause> {
+async fn server(connection: &mut Connection, login: Option<&Login>) -> Result<Server, Cause> {
     let mut server = Server::default();
-    if let Some(credentials) = credentials {
-        server.auth_refused = credentials.present(connection).await?;
+    if let Some(login) = login {
+        server.auth_refused = auth::present(login, connection).await?;
     }
     let pong = ask(connection, &["PING"]).await?;
     server.auth_wanted = match &pong {
         Answer::Error(words) if words.starts_with("NOAUTH") => Some(true),
         Answer::Error(_) => None,
         // A server without a password would have refused one.
-        _ => Some(credentials.is_some() && server.auth_refused.is_none()),
+        _ => Some(login.is_some() && server.auth_refused.is_none()),
     };
     match (questions(connection, &mut server).await, pong) {
         // Protected mode, or as many clients as there may be: it said why it closes.

@@ -86,6 +86,13 @@ impl Pontoon {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_pontoon")), args)
     }
 
+    /// With these variables.
+    pub fn with_variables(variables: &[(&str, &str)], args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        command.envs(variables.iter().copied());
+        Self::spawn(command, args)
+    }
+
     /// With so many descriptors at most.
     pub fn with_descriptors(limit: u32, args: &[&str]) -> Self {
         let mut shell = Command::new("sh");
@@ -191,6 +198,12 @@ impl Pontoon {
             assert!(!left.is_zero() && !records.1, "the log never said {text:?}: {:#?}", records.0);
             records = self.log.more.wait_timeout(records, left).unwrap().0;
         }
+    }
+
+    /// All that it has written so far.
+    pub fn printed(&self) -> String {
+        let records = self.log.records.lock().unwrap();
+        records.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     /// How many records have this text.

@@ -12,7 +12,7 @@ use crate::metrics::RouteMetrics;
 use crate::resp::info::Info;
 use crate::resp::replies::Answer;
 use crate::tls::{self, Tls};
-use crate::upstream::{Connection, Stage, Upstream, ask};
+use crate::upstream::{Auth, Connection, Stage, Upstream, ask};
 
 /// How to check.
 pub struct Options {
@@ -26,6 +26,10 @@ pub struct Options {
 pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let routes = config.routes.len();
+    for warning in &config.warnings {
+        Report { route: "config".into(), json: options.json, ok: true }
+            .line("warning", "warn", None, warning);
+    }
     let mut failed = 0;
     for route in config.routes {
         let mut report = Report { route: route.name.clone(), json: options.json, ok: true };
@@ -68,8 +72,10 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
         match upstream.connect().await {
             Ok(connection) => {
                 reached = true;
-                if let Some(connection) = dialled(connection, settings.connect_timeout, report).await {
-                    topology::check(connection, &route, tls.as_ref(), report).await;
+                let who = upstream.credentials().map(ToString::to_string).unwrap_or_default();
+                let connection = dialled(connection, &who, settings.connect_timeout, report).await;
+                if let Some(connection) = connection {
+                    topology::check(connection, &route, tls.as_ref(), &upstream, report).await;
                 }
             }
             Err(error) => {
@@ -86,16 +92,35 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
 }
 
 /// Says how it was reached, and asks what it is. `None`: it does not answer.
-async fn dialled(mut connection: Connection, deadline: Duration, report: &mut Report) -> Option<Connection> {
+async fn dialled(
+    mut connection: Connection,
+    who: &str,
+    deadline: Duration,
+    report: &mut Report,
+) -> Option<Connection> {
     let endpoint = connection.endpoint.to_string();
+    let mut waited_for_secret = None;
     for (stage, took) in connection.timings.clone() {
         let detail = match stage {
             Stage::Resolve => endpoint.clone(),
             Stage::Tcp => connection.peer.to_string(),
             Stage::Tls => connection.tls_details().unwrap_or_default(),
+            Stage::Auth => {
+                waited_for_secret = Some(took);
+                continue;
+            }
             Stage::Greeting | Stage::Queue => "CLIENT SETINFO, CLIENT SETNAME".into(),
         };
         report.ok(stage.label(), Some(took), &detail);
+    }
+    let auth = match connection.auth {
+        Auth::None => None,
+        Auth::Accepted => Some(format!("accepted: {who}")),
+        Auth::Withheld => Some(format!("not sent, for this is plaintext: {who}")),
+        Auth::Unwanted => Some(format!("the server has no password, and wants none: {who}")),
+    };
+    if let Some(detail) = auth {
+        report.ok("auth", waited_for_secret, &detail);
     }
     let started = Instant::now();
     let answers = tokio::time::timeout(deadline, async {

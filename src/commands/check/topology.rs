@@ -18,6 +18,7 @@ pub(super) async fn check(
     mut connection: Connection,
     route: &Route,
     tls: Option<&Arc<Tls>>,
+    own: &Upstream,
     report: &mut Report,
 ) {
     let deadline = route.upstream.connect_timeout;
@@ -54,14 +55,15 @@ pub(super) async fn check(
         Ok(by_address) => by_address,
         Err(error) => return report.failed("tls files", &TlsError::to_string(&error)),
     };
+    let who = own.credentials().map(ToString::to_string).unwrap_or_default();
     for node in nodes {
         let Some(endpoint) = node.endpoint() else { continue };
         let tls = if matches!(endpoint.host, Host::Ip(_)) { by_address.as_ref() } else { tls };
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let metrics = Arc::new(RouteMetrics::unrecorded());
-        match Upstream::new(&route.name, &settings, tls, &metrics).connect().await {
+        match own.another(&route.name, &settings, tls, &metrics).connect().await {
             Ok(connection) => {
-                dialled(connection, deadline, report).await;
+                dialled(connection, &who, deadline, report).await;
             }
             Err(error) => {
                 for attempt in error.attempts {

@@ -1,0 +1,224 @@
+//! Who a route authenticates as, of what was given: one source, and what belongs to it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::validate::{Check, place};
+use super::values::{Given, Values};
+use crate::credentials::iam::{self, is_serverless, region_of};
+use crate::credentials::{Secret, Settings, Source};
+use crate::endpoint::{Endpoint, Upstream};
+
+/// Keys that each say where the secret comes from.
+const SOURCES: [&str; 5] = [
+    "auth.password_file",
+    "auth.password_env",
+    "auth.password_command",
+    "auth.password",
+    "auth.iam.cache_name",
+];
+
+/// Where AWS' own tools look for the region.
+const REGION_VARIABLES: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+
+impl Check {
+    /// `None`: nobody, or there were problems.
+    pub(super) fn auth(&mut self, values: &Values, endpoints: &[Endpoint]) -> Option<Settings> {
+        let urls = self.logins_of_urls(values);
+        let given: Vec<&str> = SOURCES
+            .into_iter()
+            .filter(|path| values.get(*path).is_some_and(|given| !given.is_empty()))
+            .collect();
+        let allow_plaintext = self.switch(values, "auth.allow_plaintext").unwrap_or(false);
+        let username = self.text(values, "auth.username");
+        let (source, username) = match (&given[..], urls) {
+            ([], None) => {
+                self.lonely(values);
+                return None;
+            }
+            ([], Some((user, source))) => (Some(source), username.or(user)),
+            ([path], None) => (self.source(values, path, endpoints), username),
+            (several, urls) => {
+                let mut names = several.to_vec();
+                if urls.is_some() {
+                    names.push("upstream (the password in its URL)");
+                }
+                let problem =
+                    format!("there can be one: {} say where the password comes from", names.join(", "));
+                self.problems.add(place(values, several[0]), problem);
+                return None;
+            }
+        };
+        if matches!(source, Some(Source::Iam(_))) && username.is_none() {
+            let problem = "with IAM the user's id must be given: auth.username";
+            self.problems.add(place(values, "auth.iam.cache_name"), problem);
+        }
+        source.map(|source| Settings { username, source, allow_plaintext })
+    }
+
+    fn source(&mut self, values: &Values, path: &'static str, endpoints: &[Endpoint]) -> Option<Source> {
+        if path != "auth.iam.cache_name" {
+            self.without(values, &["auth.iam.serverless", "auth.iam.region"], "auth.iam.cache_name");
+        }
+        let given = values.get(path)?;
+        if path == "auth.password_command" {
+            return Some(Source::Command(given.iter().map(|given| given.text.clone()).collect()));
+        }
+        if path == "auth.password" && given.iter().any(|given| given.place.starts_with("--")) {
+            let problem = "every process of this machine could read it: use --auth-password-file, or the variable \
+                           PONTOON_AUTH_PASSWORD";
+            self.problems.add("--auth-password", problem);
+            return None;
+        }
+        let text = self.text(values, path)?;
+        match path {
+            "auth.password_file" => Some(Source::File(text.into())),
+            "auth.password_env" => Some(Source::Variable(text)),
+            "auth.password" => Some(Source::Inline(Secret::new(text.into_bytes()))),
+            _ => self.iam(values, text, endpoints).map(Source::Iam),
+        }
+    }
+
+    fn iam(&mut self, values: &Values, cache_name: String, endpoints: &[Endpoint]) -> Option<iam::Settings> {
+        let path = "auth.iam.cache_name";
+        if cfg!(not(feature = "iam")) {
+            self.problems.add(place(values, path), "this pontoon was built without IAM");
+            return None;
+        }
+        // An endpoint's name in its place is a mistake that AWS answers with WRONGPASS.
+        if !cache_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            let problem =
+                format!("\"{cache_name}\" is no id of a replication group and no name of a serverless cache");
+            self.problems.add(place(values, path), problem);
+            return None;
+        }
+        let serverless = self.switch(values, "auth.iam.serverless");
+        let region = self.text(values, "auth.iam.region");
+        let variable = |name: &&str| std::env::var(name).ok().filter(|region| !region.is_empty());
+        let region = region
+            .or_else(|| REGION_VARIABLES.iter().find_map(variable))
+            .or_else(|| endpoints.iter().find_map(|endpoint| region_of(&endpoint.host)));
+        let Some(region) = region else {
+            let problem = "the upstream's name does not tell the region: set auth.iam.region, or AWS_REGION";
+            self.problems.add(place(values, path), problem);
+            return None;
+        };
+        let serverless =
+            serverless.unwrap_or_else(|| endpoints.iter().any(|endpoint| is_serverless(&endpoint.host)));
+        Some(iam::Settings { cache_name, serverless, region })
+    }
+
+    /// The credentials that upstream URLs hold, if all of them hold the same.
+    fn logins_of_urls(&mut self, values: &Values) -> Option<(Option<String>, Source)> {
+        let mut found: Option<(Option<String>, Source)> = None;
+        for Given { place, text } in values.get("upstream").into_iter().flatten() {
+            let Some((user, password)) = text.parse::<Upstream>().ok().and_then(|upstream| upstream.login)
+            else {
+                continue;
+            };
+            if place.starts_with("--") {
+                let problem = "every process of this machine could read the password in the URL: use \
+                               --auth-username and --auth-password-file, or the variable PONTOON_UPSTREAM";
+                self.problems.add(place, problem);
+                continue;
+            }
+            let login = (user, Source::Inline(Secret::new(password.to_vec())));
+            if found.as_ref().is_some_and(|other| *other != login) {
+                self.problems
+                    .add(place, "its URL names other credentials than another upstream's of this route");
+            }
+            found = Some(login);
+        }
+        found
+    }
+
+    /// What means nothing without a source.
+    fn lonely(&mut self, values: &Values) {
+        self.without(values, &["auth.iam.serverless", "auth.iam.region"], "auth.iam.cache_name");
+        self.without(values, &["auth.username"], "what gives the password, auth.password_file say");
+    }
+
+    fn without(&mut self, values: &Values, paths: &[&str], needed: &str) {
+        for given in paths.iter().filter_map(|path| values.get(*path)?.last()) {
+            self.problems.add(&given.place, format!("means nothing without {needed}"));
+        }
+    }
+
+    fn text(&mut self, values: &Values, path: &str) -> Option<String> {
+        self.parse(values, path, |text| if text.is_empty() { Err("is empty") } else { Ok(text.to_owned()) })
+    }
+}
+
+/// Says so where a file with a password in it can be read by others.
+pub(super) fn exposed(file: &Path, routes: &[(String, Values)]) -> Option<String> {
+    let login = |given: &Given| given.text.parse::<Upstream>().is_ok_and(|upstream| upstream.login.is_some());
+    let inline = |(_, values): &(String, Values)| {
+        values.contains_key("auth.password")
+            || values.get("upstream").is_some_and(|all| all.iter().any(login))
+    };
+    let mode = std::fs::metadata(file).ok()?.mode() & 0o777;
+    (routes.iter().any(inline) && mode & 0o077 != 0).then(|| {
+        format!(
+            "{} holds a password and can be read by other users (mode {mode:04o}): chmod 600, or auth.password_file",
+            file.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::credentials::{Settings, Source};
+
+    fn load(auth: &str) -> Result<Option<Settings>, String> {
+        let text = format!("[[route]]\nupstream = \"master.s.abc123.apne1.cache.amazonaws.com\"\n{auth}");
+        let config = Config::from_toml("f", &text).map_err(|problems| problems.to_string())?;
+        Ok(config.routes[0].upstream.auth.clone())
+    }
+
+    #[test]
+    fn each_source_is_one_key() {
+        let source = |auth: &str| load(&format!("[route.auth]\n{auth}")).unwrap().unwrap().source;
+        assert_eq!(source("password_file = \"/run/p\""), Source::File("/run/p".into()));
+        assert_eq!(source("password_env = \"REDIS_PASSWORD\""), Source::Variable("REDIS_PASSWORD".into()));
+        let command = Source::Command(["get", "my secret"].map(str::to_owned).to_vec());
+        assert_eq!(source("password_command = [\"get\", \"my secret\"]"), command);
+        assert!(matches!(source("password = \"hunter2\""), Source::Inline(_)));
+        assert_eq!(load("").unwrap(), None);
+    }
+
+    #[test]
+    fn two_sources_are_one_too_many_and_none_is_told() {
+        let error = |auth: &str| load(auth).unwrap_err();
+        let two = error("auth.password = \"hunter2\"\nauth.password_file = \"/run/p\"");
+        assert!(two.contains("there can be one: auth.password_file, auth.password say"), "{two}");
+        assert!(!two.contains("hunter2"), "{two}");
+        assert!(error("auth.username = \"app\"").contains("means nothing without what gives the password"));
+        assert!(error("auth.password = 5").contains("expected a string"), "and the value is not repeated");
+    }
+
+    #[test]
+    fn a_url_may_hold_credentials_in_a_file_and_all_must_hold_the_same() {
+        let load = |upstream: &str| Config::from_toml("f", &format!("[[route]]\nupstream = {upstream}\n"));
+        let auth = load("\"rediss://app:hunter2@x\"").unwrap().routes[0].upstream.auth.clone().unwrap();
+        assert_eq!(auth.username.as_deref(), Some("app"));
+        let problems = load("[\"redis://a:hunter2@x\", \"redis://b:hunter2@y\"]").unwrap_err().to_string();
+        assert!(problems.contains("other credentials") && !problems.contains("hunter2"), "{problems}");
+    }
+
+    #[cfg(feature = "iam")]
+    #[test]
+    fn iam_needs_a_user_and_a_name_and_is_told_the_rest_by_the_endpoint() {
+        let iam =
+            load("auth.username = \"app\"\nauth.iam.cache_name = \"s\"\nauth.iam.region = \"eu-west-1\"");
+        let Some(Settings { source: Source::Iam(iam), .. }) = iam.unwrap() else { panic!("it is IAM") };
+        assert_eq!((iam.region.as_str(), iam.serverless), ("eu-west-1", false));
+        let error = load("auth.iam.cache_name = \"s\"\nauth.iam.region = \"eu-west-1\"").unwrap_err();
+        assert!(error.contains("the user's id must be given"), "{error}");
+        let name = "master.s.abc123.apne1.cache.amazonaws.com";
+        let error = load(&format!("auth.username = \"app\"\nauth.iam.cache_name = \"{name}\"")).unwrap_err();
+        assert!(error.contains("is no id of a replication group"), "{error}");
+        let error = load("auth.password = \"x\"\nauth.iam.region = \"eu-west-1\"").unwrap_err();
+        assert!(error.contains("means nothing without auth.iam.cache_name"), "{error}");
+    }
+}

@@ -1,0 +1,156 @@
+//! A secret that a program prints.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::Secret;
+use super::source::{SourceError, without_newline};
+
+/// A program that has not ended then is killed.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is longer is no password.
+const LONGEST: usize = 64 * 1024;
+
+/// So much of standard error is looked at for its first line.
+const COMPLAINT: usize = 1024;
+
+/// Runs `words`, a program and its arguments, and takes what it prints.
+pub(super) async fn run(words: &[String]) -> Result<Secret, SourceError> {
+    run_within(TIMEOUT, words).await
+}
+
+async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceError> {
+    let (program, arguments) = words.split_first().expect("validated: a command is not empty");
+    let failed = |problem: String| SourceError::Command { program: program.clone(), problem };
+    let spawned = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Its own, so that what it starts can be killed with it.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn();
+    let child = spawned.map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let mut group = Group(child);
+    let Ok(ended) = timeout(limit, group.outcome()).await else {
+        group.kill();
+        // Killed: this is the reaping.
+        let _ = group.0.wait().await;
+        return Err(failed(format!("did not end within {}", humantime::format_duration(limit))));
+    };
+    let mut ended = ended.map_err(|error| failed(format!("cannot be followed: {error}")))?;
+    let said = if ended.complaint.is_empty() { String::new() } else { format!(": {}", ended.complaint) };
+    if !ended.status.success() {
+        return Err(failed(format!("failed ({}){said}", ended.status)));
+    }
+    if ended.printed.len() > LONGEST {
+        return Err(failed("printed more than 64 KiB, which is no password".into()));
+    }
+    without_newline(std::mem::take(&mut ended.printed))
+        .ok_or_else(|| failed(format!("printed nothing{said}")))
+}
+
+/// A child and all that it started.
+struct Group(Child);
+
+struct Ended {
+    status: ExitStatus,
+    printed: Zeroizing<Vec<u8>>,
+    /// The first line of what it wrote to standard error.
+    complaint: String,
+}
+
+impl Group {
+    async fn outcome(&mut self) -> std::io::Result<Ended> {
+        let (stdout, stderr) = (self.0.stdout.take(), self.0.stderr.take());
+        let printed = beginning(stdout, LONGEST + 1);
+        let complaint = beginning(stderr, COMPLAINT);
+        let (printed, complaint, status) = tokio::try_join!(printed, complaint, self.0.wait())?;
+        let complaint = String::from_utf8_lossy(&complaint);
+        let line = complaint.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let complaint = line.chars().filter(|c| !c.is_control()).collect();
+        Ok(Ended { status, printed, complaint })
+    }
+
+    fn kill(&self) {
+        let pid = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(pid) = pid {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Whoever waited for it has gone. Ended and reaped it has no id any more.
+        self.kill();
+    }
+}
+
+/// The first `most` bytes; the rest is read, so that the writer is not held up, and forgotten.
+async fn beginning(from: Option<impl AsyncRead + Unpin>, most: usize) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let Some(mut from) = from else { return Ok(Zeroizing::default()) };
+    // Of its final size at once: a buffer that grows leaves copies behind.
+    let mut kept = Zeroizing::new(Vec::with_capacity(most));
+    (&mut from).take(most as u64).read_to_end(&mut kept).await?;
+    tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shell(limit: Duration, script: &str) -> Result<Secret, String> {
+        let words = ["sh", "-c", script].map(str::to_owned);
+        run_within(limit, &words).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn what_it_prints_is_the_secret_without_the_newline() {
+        assert_eq!(shell(TIMEOUT, "echo hunter2").await.unwrap().expose(), b"hunter2");
+        assert_eq!(shell(TIMEOUT, "printf ' a b '").await.unwrap().expose(), b" a b ");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_in_its_own_words_but_never_with_what_it_printed() {
+        let error =
+            shell(TIMEOUT, "echo hunter2; echo; echo 'access denied' >&2; echo more >&2; exit 3").await;
+        assert_eq!(error.unwrap_err(), "the command sh failed (exit status: 3): access denied");
+        let error = shell(TIMEOUT, "echo quiet >&2").await.unwrap_err();
+        assert_eq!(error, "the command sh printed nothing: quiet");
+        let error = run(&["/nonexistent/secret-manager".to_owned()]).await.unwrap_err().to_string();
+        assert!(error.contains("cannot be started: No such file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn output_without_end_is_no_secret_and_fills_no_memory() {
+        let error = shell(TIMEOUT, "head -c 10000000 /dev/zero").await.unwrap_err();
+        assert!(error.contains("printed more than 64 KiB"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_end_is_killed_with_all_that_it_started_and_reaped() {
+        let directory = tempfile::tempdir().unwrap();
+        let pids = directory.path().join("pids");
+        let script = format!("sleep 600 & echo $$ $! > {}; wait", pids.display());
+        let error = shell(Duration::from_millis(500), &script).await.unwrap_err();
+        assert!(error.contains("did not end within 500ms"), "{error}");
+        for pid in std::fs::read_to_string(pids).unwrap().split_whitespace() {
+            // Of the orphan's end the system is told; it may take a moment.
+            let status = format!("/proc/{pid}/stat");
+            let gone = || std::fs::read_to_string(&status).map_or(true, |stat| stat.contains(") Z "));
+            while !gone() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}

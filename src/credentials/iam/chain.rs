@@ -1,0 +1,145 @@
+//! What tokens are signed with: AWS' own chain of credentials, asked when it must be and no oftener.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_config::Region;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials as _;
+use tokio::time::{Instant, timeout};
+
+use super::{Settings, token};
+use crate::credentials::{Secret, SourceError};
+
+/// Credentials are renewed this long before they end: AWS has new ones by then.
+const AHEAD: Duration = Duration::from_secs(300);
+
+/// Without an end they are asked for again after this long: profiles are files, and files change.
+const GOOD_FOR: Duration = Duration::from_secs(300);
+
+/// AWS is not asked more often, whatever happens.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Of the whole chain; each of its links has limits of its own.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes tokens.
+#[derive(Default)]
+pub struct Tokens {
+    known: Mutex<Known>,
+    /// Held by whoever asks AWS: when that was done last.
+    asking: tokio::sync::Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Known {
+    signer: Option<Credentials>,
+    since: Option<Instant>,
+    /// Of the last time that AWS was asked.
+    problem: Option<Arc<SourceError>>,
+}
+
+impl Tokens {
+    /// Waits for AWS where there is nothing to sign with.
+    pub async fn ready(&self, cache: &Settings) -> Result<(), Arc<SourceError>> {
+        if self.known().usable(SystemTime::now()).is_none() {
+            self.ask(cache).await;
+        }
+        let known = self.known();
+        known.usable(SystemTime::now()).map(drop).ok_or_else(|| known.why_not())
+    }
+
+    /// A token for a new connection.
+    pub fn token(&self, cache: &Settings, user: &str) -> Result<Secret, Arc<SourceError>> {
+        let (known, now) = (self.known(), SystemTime::now());
+        match known.usable(now) {
+            Some(signer) => {
+                token(cache, user, signer, now).map_err(|error| Arc::new(SourceError::Aws(error)))
+            }
+            None => Err(known.why_not()),
+        }
+    }
+
+    /// Renews what tokens are signed with, where that is due. What is known goes on being used meanwhile.
+    pub async fn renew(&self, cache: &Settings) -> Result<(), Arc<SourceError>> {
+        if self.known().is_due(SystemTime::now()) {
+            self.ask(cache).await;
+        }
+        self.known().problem.clone().map_or(Ok(()), Err)
+    }
+
+    /// A server refused a token: asks AWS again. Whether the answer is another.
+    pub async fn renew_after_refusal(&self, cache: &Settings) -> bool {
+        let key = |known: &Known| known.signer.as_ref().map(|signer| signer.access_key_id().to_owned());
+        let before = key(&self.known());
+        self.ask(cache).await;
+        key(&self.known()) != before
+    }
+
+    /// Whoever asks may give up meanwhile: the pause holds nevertheless.
+    async fn ask(&self, cache: &Settings) {
+        let mut asked = self.asking.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < PAUSE) {
+            return;
+        }
+        *asked = Some(Instant::now());
+        // Made anew each time: it reads its files once, and its connections belong to one event loop.
+        let chain = async {
+            let chain = DefaultCredentialsChain::builder().region(Region::new(cache.region.clone()));
+            chain.build().await.provide_credentials().await
+        };
+        // Boxed: it is large, and every connection would carry the room for it.
+        let problem = match timeout(PATIENCE, Box::pin(chain)).await {
+            Ok(Ok(signer)) => {
+                *self.known() = Known { signer: Some(signer), since: Some(Instant::now()), problem: None };
+                return;
+            }
+            Ok(Err(error)) => explain(&error),
+            Err(_) => format!("no answer within {}", humantime::format_duration(PATIENCE)),
+        };
+        self.known().problem = Some(Arc::new(SourceError::Aws(problem)));
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn usable(&self, now: SystemTime) -> Option<&Credentials> {
+        self.signer.as_ref().filter(|signer| signer.expiry().is_none_or(|expiry| expiry > now))
+    }
+
+    fn why_not(&self) -> Arc<SourceError> {
+        self.problem.clone().unwrap_or_else(|| Arc::new(SourceError::Unanswered))
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        let old = self.since.is_none_or(|since| since.elapsed() >= GOOD_FOR);
+        let signer = self.signer.as_ref().filter(|_| self.problem.is_none());
+        signer.is_none_or(|signer| signer.expiry().map_or(old, |expiry| expiry < now + AHEAD))
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens(…)")
+    }
+}
+
+/// An error with its causes: the first alone says that something failed.
+fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

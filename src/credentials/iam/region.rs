@@ -1,0 +1,105 @@
+//! The region, as the names of ElastiCache's endpoints tell it.
+
+use crate::endpoint::Host;
+
+/// `master.sessions.abc123.apne1.cache.amazonaws.com`, `sessions-abc123.serverless.use1.cache.amazonaws.com`, and China's
+/// `….cnn1.cache.amazonaws.com.cn`.
+const DOMAINS: [&str; 2] = [".cache.amazonaws.com", ".cache.amazonaws.com.cn"];
+
+/// Codes that the rule does not give.
+const IRREGULAR: &[(&str, &str)] =
+    &[("cnw1", "cn-northwest-1"), ("usgw1", "us-gov-west-1"), ("usge1", "us-gov-east-1")];
+
+/// The region in which an endpoint is; `None`: its name does not tell.
+pub fn region_of(host: &Host) -> Option<String> {
+    let code = labels(host)?.pop()?;
+    if let Some((_, region)) = IRREGULAR.iter().find(|(known, _)| *known == code) {
+        return Some((*region).to_owned());
+    }
+    // apne1: ap, ne, 1.
+    let (area, rest) = code.split_at_checked(2)?;
+    let digits = rest.find(|c: char| c.is_ascii_digit())?;
+    let (direction, number) = rest.split_at(digits);
+    let direction = match direction {
+        "n" => "north",
+        "e" => "east",
+        "s" => "south",
+        "w" => "west",
+        "c" => "central",
+        "ne" => "northeast",
+        "nw" => "northwest",
+        "se" => "southeast",
+        "sw" => "southwest",
+        _ => return None,
+    };
+    let number: u8 = number.parse().ok()?;
+    area.bytes().all(|byte| byte.is_ascii_lowercase()).then(|| format!("{area}-{direction}-{number}"))
+}
+
+/// Whether an endpoint is a serverless cache's.
+pub fn is_serverless(host: &Host) -> bool {
+    labels(host).is_some_and(|labels| labels.iter().any(|label| label == "serverless"))
+}
+
+/// What stands before ElastiCache's own domain, in lower case.
+fn labels(host: &Host) -> Option<Vec<String>> {
+    let Host::Name(name) = host else { return None };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let before = DOMAINS.iter().find_map(|domain| name.strip_suffix(domain))?;
+    Some(before.split('.').map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str) -> Option<String> {
+        region_of(&name.parse().unwrap())
+    }
+
+    #[test]
+    fn an_endpoint_tells_its_region() {
+        for (code, region) in [
+            ("use1", "us-east-1"),
+            ("usw2", "us-west-2"),
+            ("cac1", "ca-central-1"),
+            ("sae1", "sa-east-1"),
+            ("euw3", "eu-west-3"),
+            ("euc1", "eu-central-1"),
+            ("eun1", "eu-north-1"),
+            ("apne1", "ap-northeast-1"),
+            ("apse2", "ap-southeast-2"),
+            ("aps1", "ap-south-1"),
+            ("mec1", "me-central-1"),
+            ("ilc1", "il-central-1"),
+            ("usgw1", "us-gov-west-1"),
+        ] {
+            let name = format!("master.sessions.abc123.{code}.cache.amazonaws.com");
+            assert_eq!(of(&name).as_deref(), Some(region), "{name}");
+        }
+        assert_eq!(of("x.abc123.cnn1.cache.amazonaws.com.cn").as_deref(), Some("cn-north-1"));
+        assert_eq!(of("x.serverless.cnw1.cache.amazonaws.com.cn.").as_deref(), Some("cn-northwest-1"));
+    }
+
+    #[test]
+    fn what_is_no_name_of_elasticaches_tells_nothing() {
+        for name in [
+            "cache.example",
+            "10.0.0.1",
+            "use1.cache.example",
+            "x.yz.cache.amazonaws.com",
+            "x.usx1.cache.amazonaws.com",
+            "x.use.cache.amazonaws.com",
+        ] {
+            assert_eq!(of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_serverless_cache_is_told_by_its_name() {
+        let serverless = |name: &str| is_serverless(&name.parse().unwrap());
+        assert!(serverless("sessions-abc123.serverless.use1.cache.amazonaws.com"));
+        assert!(!serverless("master.sessions.abc123.use1.cache.amazonaws.com"));
+        assert!(!serverless("serverless.example"));
+    }
+}

@@ -1,0 +1,30 @@
+//! In the place of IAM, in a build without it.
+#![allow(clippy::unused_async, clippy::unused_self, reason = "as the real one")]
+
+use std::sync::Arc;
+
+use super::Settings;
+use crate::credentials::{Secret, SourceError};
+
+/// Has none, and says what is missing.
+#[derive(Debug, Default)]
+pub struct Tokens {}
+
+#[allow(missing_docs, reason = "as the real one")]
+impl Tokens {
+    pub async fn ready(&self, _cache: &Settings) -> Result<(), Arc<SourceError>> {
+        Err(Arc::new(SourceError::Aws("this pontoon was built without the feature \"iam\"".into())))
+    }
+
+    pub fn token(&self, _cache: &Settings, _user: &str) -> Result<Secret, Arc<SourceError>> {
+        Err(Arc::new(SourceError::Unanswered))
+    }
+
+    pub async fn renew(&self, cache: &Settings) -> Result<(), Arc<SourceError>> {
+        self.ready(cache).await
+    }
+
+    pub async fn renew_after_refusal(&self, _cache: &Settings) -> bool {
+        false
+    }
+}

@@ -1,0 +1,113 @@
+//! Secrets that change under running connections.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+fn credentials(source: Source) -> Credentials {
+    Credentials::new(&Settings { username: Some("app".into()), source, allow_plaintext: false })
+}
+
+fn from_file(path: &Path) -> Credentials {
+    credentials(Source::File(path.to_owned()))
+}
+
+async fn secrets(credentials: &Credentials) -> Vec<String> {
+    let logins = credentials.logins().await.unwrap();
+    logins.iter().map(|login| String::from_utf8_lossy(login.secret.expose()).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn after_a_change_the_newest_comes_first_and_the_one_before_is_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    fs::write(&path, "one\n").unwrap();
+    let credentials = from_file(&path);
+    let mut changes = credentials.changes();
+    assert_eq!(secrets(&credentials).await, ["one"]);
+    assert!(!changes.has_changed().unwrap(), "the first replaced nothing");
+    for (content, expected) in [("two\r\n", ["two", "one"]), ("three", ["three", "two"])] {
+        fs::write(&path, content).unwrap();
+        assert!(matches!(credentials.look().await, Look::Good));
+        assert_eq!(secrets(&credentials).await, expected);
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+    }
+    credentials.look().await;
+    assert!(!changes.has_changed().unwrap(), "it was read again, and is the same");
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_source_read_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    fs::write(&path, "old").unwrap();
+    let credentials = from_file(&path);
+    let refused = credentials.logins().await.unwrap();
+    assert!(credentials.logins_after_refusal(&refused).await.is_empty(), "there is nothing else to try");
+    fs::write(&path, "new").unwrap();
+    let next = credentials.logins_after_refusal(&refused).await;
+    assert_eq!(next.len(), 1);
+    assert_eq!(next[0].secret.expose(), b"new");
+}
+
+#[tokio::test]
+async fn a_source_that_fails_later_leaves_the_last_good_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    let credentials = from_file(&path);
+    let problem = credentials.logins().await.unwrap_err().to_string();
+    assert!(problem.starts_with("no secret for user app: cannot read"), "{problem}");
+    fs::write(&path, "good").unwrap();
+    assert_eq!(secrets(&credentials).await, ["good"]);
+    for bad in ["", "\n"] {
+        fs::write(&path, bad).unwrap();
+        let Look::Failed(problem) = credentials.look().await else { panic!("it is empty") };
+        assert!(problem.to_string().ends_with("password is empty"), "{problem}");
+        assert_eq!(secrets(&credentials).await, ["good"]);
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(credentials.look().await, Look::Failed(_)));
+    assert_eq!(secrets(&credentials).await, ["good"]);
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_not_waited_for() {
+    let problem = from_file(Path::new("/dev/null")).logins().await.unwrap_err().to_string();
+    assert!(problem.contains("/dev/null is no regular file"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_variable_that_is_not_set_is_named() {
+    let problem = credentials(Source::Variable("PONTOON_TEST_NOT_SET".into())).logins().await.unwrap_err();
+    assert_eq!(
+        problem.to_string(),
+        "no secret for user app: the environment variable PONTOON_TEST_NOT_SET is not set"
+    );
+}
+
+#[tokio::test]
+async fn a_command_is_not_run_for_every_refusal() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("runs");
+    let script = format!("echo >> {log}; wc -l < {log}", log = log.display());
+    let credentials = credentials(Source::Command(["sh", "-c", &script].map(str::to_owned).to_vec()));
+    let logins = credentials.logins().await.unwrap();
+    for _ in 0..5 {
+        assert!(credentials.logins_after_refusal(&logins).await.is_empty());
+        credentials.look().await;
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap().len(), 1, "it ran once");
+}
+
+#[tokio::test]
+async fn nothing_prints_a_secret() {
+    let source = Source::Inline(Secret::new(b"hunter2".to_vec()));
+    let settings = Settings { username: None, source, allow_plaintext: false };
+    let credentials = Credentials::new(&settings);
+    let logins = credentials.logins().await.unwrap();
+    let printed = format!("{settings:?} {credentials} {logins:?}");
+    assert!(printed.contains("user default, password from the configuration"), "{printed}");
+    assert!(!printed.contains("hunter2"), "{printed}");
+}

@@ -1,0 +1,167 @@
+//! One attempt to reach one endpoint: credentials, resolve, TCP, TLS, greeting, each a stage that is measured, under one
+//! deadline. Whether to make one, and what follows from how it went, is `dial`'s work.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::auth::Auth;
+use super::connection::Connection;
+use super::dial::Remote;
+use super::error::{Cause, ConnectError, Stage};
+use super::race::Race;
+use super::share;
+use crate::credentials::Credentials;
+use crate::resolve::resolve;
+use crate::tls::Tls;
+use crate::tls::channel::Channel;
+
+/// What is said on a new connection before it is a client's.
+#[derive(Clone, Copy)]
+pub(super) enum Speaks<'a> {
+    /// A TLS handshake, and then a greeting.
+    Tls(&'a Tls),
+    /// A greeting.
+    Plaintext,
+    /// Nothing: a client brings its own TLS.
+    Nothing,
+}
+
+impl<'a> From<Option<&'a Tls>> for Speaks<'a> {
+    fn from(tls: Option<&'a Tls>) -> Self {
+        tls.map_or(Self::Plaintext, Self::Tls)
+    }
+}
+
+/// One attempt.
+pub(super) struct Dial<'a> {
+    pub(super) remote: &'a Remote,
+    pub(super) speaks: Speaks<'a>,
+    /// Without credentials.
+    pub(super) anonymous: bool,
+    pub(super) began: Instant,
+    pub(super) deadline: Instant,
+    pub(super) generation: u64,
+    pub(super) timings: Vec<(Stage, Duration)>,
+}
+
+impl<'a> Dial<'a> {
+    /// From the credentials to a greeted connection.
+    pub(super) async fn run(&mut self) -> Result<Connection, ConnectError> {
+        let remote = self.remote;
+        // First: without them there is no use in bothering the server.
+        if let (Some(credentials), _) = self.credentials() {
+            self.stage(Stage::Auth, self.deadline, async { Ok(credentials.ready().await?) }).await?;
+        }
+        let addresses =
+            self.stage(Stage::Resolve, self.deadline, async { Ok(resolve(&remote.endpoint).await?) }).await?;
+        let mut race = Race::new(addresses);
+        let mut worst: Option<ConnectError> = None;
+        loop {
+            let next = async { Ok(race.next().await.transpose()?) };
+            let error = match self.stage(Stage::Tcp, self.deadline, next).await {
+                Ok(None) => break,
+                Ok(Some((stream, peer))) => {
+                    let deadline = share(self.deadline, 1 + race.remaining() as usize);
+                    match self.establish(stream, peer, deadline).await {
+                        Ok(connection) => return Ok(connection),
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            // What went furthest tells most.
+            if worst.as_ref().is_none_or(|worst| error.stage >= worst.stage) {
+                worst = Some(error);
+            }
+            if Instant::now() >= self.deadline {
+                break;
+            }
+        }
+        Err(worst.expect("`resolve` gives an address or an error, and each address a connection or an error"))
+    }
+
+    async fn establish(
+        &mut self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Connection, ConnectError> {
+        let remote = self.remote;
+        let mut channel = None;
+        let mut unread = Vec::new();
+        if let Speaks::Tls(tls) = self.speaks {
+            let handshake = async {
+                let name =
+                    tls.server_name(&remote.endpoint).map_err(|error| Cause::Tls(error.to_string()))?;
+                Ok(Channel::handshake(tls.config(), name, &mut stream).await?)
+            };
+            let (established, early) = self.stage(Stage::Tls, deadline, handshake).await?;
+            let resumed = established.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            remote.metrics.handshake(resumed);
+            if !resumed {
+                remote.note_certificate(&established);
+            }
+            channel = Some(established);
+            unread = early;
+        }
+        let mut connection = Connection {
+            expires: Instant::now() + remote.lifetime(),
+            generation: self.generation,
+            ..Connection::new(stream, channel, unread, Arc::clone(&remote.endpoint), peer)
+        };
+        if !matches!(self.speaks, Speaks::Nothing) {
+            let (credentials, withheld) = self.credentials();
+            let greeted = remote.greeting.exchange(&mut connection, credentials);
+            let auth = self.stage(Stage::Greeting, deadline, greeted).await?;
+            connection.auth = if withheld { Auth::Withheld } else { auth };
+        }
+        connection.timings = std::mem::take(&mut self.timings);
+        Ok(connection)
+    }
+
+    fn credentials(&self) -> (Option<&'a Credentials>, bool) {
+        match self.speaks {
+            _ if self.anonymous => (None, false),
+            // The client's own are in its own TLS.
+            Speaks::Nothing => (None, false),
+            Speaks::Tls(_) => self.remote.credentials_for(true),
+            Speaks::Plaintext => self.remote.credentials_for(false),
+        }
+    }
+
+    /// Runs a stage until the deadline, and measures it.
+    async fn stage<T>(
+        &mut self,
+        stage: Stage,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, Cause>>,
+    ) -> Result<T, ConnectError> {
+        let started = Instant::now();
+        match timeout_at(deadline, work).await {
+            Ok(Ok(value)) => {
+                let took = started.elapsed();
+                self.timings.push((stage, took));
+                self.remote.metrics.connect_seconds(stage.label(), took);
+                Ok(value)
+            }
+            // AUTH goes with the greeting, in one breath.
+            Ok(Err(source @ (Cause::AuthRefused { .. } | Cause::NoSecret(_)))) => {
+                Err(self.remote.error(Stage::Auth, source))
+            }
+            Ok(Err(source)) => Err(self.remote.error(stage, source)),
+            Err(_) => {
+                let after = whole_ms(self.began.elapsed());
+                Err(self.remote.error(stage, Cause::TimedOut { after, stage }))
+            }
+        }
+    }
+}
+
+/// Nobody acts on microseconds.
+pub(super) fn whole_ms(duration: Duration) -> Duration {
+    Duration::from_millis(duration.as_millis() as u64)
+}
