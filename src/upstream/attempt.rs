@@ -54,7 +54,8 @@ impl<'a> Dial<'a> {
         let remote = self.remote;
         // First: without them there is no use in bothering the server.
         if let (Some(credentials), _) = self.credentials() {
-            self.stage(Stage::Auth, self.deadline, async { Ok(credentials.ready().await?) }).await?;
+            let ready = Box::pin(credentials.ready());
+            self.stage(Stage::Auth, self.deadline, async { Ok(ready.await?) }).await?;
         }
         let addresses =
             self.stage(Stage::Resolve, self.deadline, async { Ok(resolve(&remote.endpoint).await?) }).await?;

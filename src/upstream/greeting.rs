@@ -98,16 +98,26 @@ impl Greeting {
         self.introduce(connection, true, credentials).await
     }
 
-    /// With the newest secret, then with the one before it, then with what the source gives by now.
     async fn introduce(
         &self,
         connection: &mut Connection,
-        mut reset: bool,
+        reset: bool,
         credentials: Option<&Credentials>,
     ) -> Result<Auth, Unclean> {
-        let Some(credentials) = credentials else {
-            return self.say(connection, reset, None).await.map(|_| Auth::None);
-        };
+        match credentials {
+            None => self.say(connection, reset, None).await.map(|_| Auth::None),
+            // Boxed: it does not weigh on those who dial without credentials.
+            Some(credentials) => Box::pin(self.log_in(connection, reset, credentials)).await,
+        }
+    }
+
+    /// With the newest secret, then with the one before it, then with what the source gives by now.
+    async fn log_in(
+        &self,
+        connection: &mut Connection,
+        mut reset: bool,
+        credentials: &Credentials,
+    ) -> Result<Auth, Unclean> {
         let mut logins = credentials.logins().await.map_err(Cause::from)?;
         let mut refused = Vec::new();
         let mut first_words = None;
