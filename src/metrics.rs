@@ -38,6 +38,11 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
         "Replies that named a cluster's nodes and got local addresses, by kind",
     ),
     ("pontoon_tls_reloads_total", None, "Changes of certificate files that were taken over, or were not"),
+    (
+        "pontoon_reauthentications_total",
+        None,
+        "Live sessions that authenticated again, or could not, by result",
+    ),
     ("pontoon_credentials_reloads_total", None, "Secrets that replaced another, and looks that found none"),
 ];
 
@@ -298,6 +303,11 @@ impl RouteMetrics {
         self.labelled("pontoon_tls_reloads_total", "result", result);
     }
 
+    /// A live session authenticated again, or did not.
+    pub fn reauthenticated(&self, result: &'static str) {
+        self.labelled("pontoon_reauthentications_total", "result", result);
+    }
+
     /// A secret changed, or could not be had.
     pub fn credentials_reload(&self, result: &'static str) {
         self.labelled("pontoon_credentials_reloads_total", "result", result);
@@ -353,6 +363,7 @@ pontoon_cluster_nodes_without_port gauge route
 pontoon_cluster_refreshes_total counter result,route
 pontoon_credentials_reloads_total counter result,route
 pontoon_evidence_last_success_timestamp_seconds gauge route
+pontoon_reauthentications_total counter result,route
 pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
 pontoon_rewritten_replies_total counter kind,route
@@ -391,6 +402,7 @@ pontoon_upstream_reachable gauge route";
             route.connect_error("tls");
             route.tls_reload("ok");
             route.credentials_reload("ok");
+            route.reauthenticated("ok");
             route.pool_discarded("age");
             route.transit("cache:6379", "tls", "disabled");
             route.certificate_expiry("cache:6379", 1);

@@ -8,6 +8,7 @@ mod harness;
 mod audit;
 mod auth;
 mod bad_input;
+mod client_auth;
 mod clients;
 mod cluster;
 mod commands;

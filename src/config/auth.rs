@@ -3,11 +3,20 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::validate::{Check, place};
+use super::validate::{Check, path, place, positive};
 use super::values::{Given, Values};
 use crate::credentials::iam::{self, is_serverless, region_of};
 use crate::credentials::{Secret, Settings, Source};
 use crate::endpoint::{Endpoint, Upstream};
+use crate::session::{ClientAuth, LocalPassword};
+
+#[derive(Clone, Copy)]
+enum How {
+    Forward,
+    Accept,
+    Verify,
+    Reject,
+}
 
 /// Keys that each say where the secret comes from.
 const SOURCES: [&str; 5] = [
@@ -53,7 +62,44 @@ impl Check {
             let problem = "with IAM the user's id must be given: auth.username";
             self.problems.add(place(values, "auth.iam.cache_name"), problem);
         }
-        source.map(|source| Settings { username, source, allow_plaintext })
+        let is_iam = matches!(source, Some(Source::Iam(_)));
+        let renewal =
+            self.parse(values, "auth.reauthenticate", positive).or(is_iam.then_some(Settings::IAM_RENEWAL));
+        source.map(|source| Settings { username, source, allow_plaintext, renewal })
+    }
+
+    /// What a client's own AUTH gets.
+    pub(super) fn client_auth(&mut self, values: &Values, presents: bool) -> ClientAuth {
+        let how = self.choice(
+            values,
+            "auth.client",
+            &[
+                ("forward", How::Forward),
+                ("accept", How::Accept),
+                ("verify", How::Verify),
+                ("reject", How::Reject),
+            ],
+        );
+        let file = self.parse(values, "auth.local_password_file", path);
+        match (how, file) {
+            (Some(How::Verify), Some(file)) => return ClientAuth::Verify(LocalPassword(file)),
+            (Some(How::Verify), None) => {
+                let problem = "what is to be verified by? Set auth.local_password_file";
+                self.problems.add(place(values, "auth.client"), problem);
+            }
+            (_, Some(_)) => {
+                let problem = "means nothing unless auth.client is \"verify\": set that, or drop this";
+                self.problems.add(place(values, "auth.local_password_file"), problem);
+            }
+            (_, None) => {}
+        }
+        match how {
+            Some(How::Accept) => ClientAuth::Accept,
+            Some(How::Reject) => ClientAuth::Reject,
+            // Clients that must be taught nothing may still have a password from before.
+            None if presents => ClientAuth::Accept,
+            _ => ClientAuth::Forward,
+        }
     }
 
     fn source(&mut self, values: &Values, path: &'static str, endpoints: &[Endpoint]) -> Option<Source> {

@@ -239,6 +239,31 @@ pub const ROUTE: &[Key] = &[
         "The cache's region",
     ),
     key(
+        "auth.client",
+        "auth-client",
+        Text,
+        "WHAT",
+        "accept where pontoon presents credentials, else forward",
+        "What a client's own AUTH, and HELLO with AUTH, gets: forward to the server; accept: +OK whatever it says; verify against \
+         --auth-local-password-file, and nothing before; reject",
+    ),
+    key(
+        "auth.local_password_file",
+        "auth-local-password-file",
+        Text,
+        "FILE",
+        "none",
+        "File with the password that local clients must know, where auth.client is verify",
+    ),
+    key(
+        "auth.reauthenticate",
+        "auth-reauthenticate",
+        Text,
+        "DUR",
+        "11h with IAM, else never",
+        "Live connections authenticate again after this time, between two commands: ElastiCache cuts those of IAM after 12 hours",
+    ),
+    key(
         "auth.allow_plaintext",
         "auth-allow-plaintext",
         Switch,

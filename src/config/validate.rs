@@ -126,6 +126,7 @@ impl Check {
         let tls = self.tls(values);
         let endpoints = self.endpoints(place, values, tls.mode);
         let auth = self.auth(values, &endpoints);
+        let client_auth = self.client_auth(values, auth.is_some());
         let listen = self.listen(place, values, several);
         let name =
             self.parse(
@@ -180,6 +181,7 @@ impl Check {
                 idle_timeout,
                 upgrade: upgrade.unwrap_or_default(),
                 accept: accept.unwrap_or_default(),
+                client_auth,
             },
             cluster,
             evidence_interval,
@@ -375,7 +377,12 @@ impl Check {
         all
     }
 
-    fn choice<T: Copy>(&mut self, values: &Values, path: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        values: &Values,
+        path: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
         self.parse(values, path, |text| {
             choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
                 let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
@@ -401,7 +408,7 @@ pub(super) fn place<'a>(values: &'a Values, path: &'a str) -> &'a str {
     values.get(path).and_then(|given| given.last()).map_or(path, |given| &given.place)
 }
 
-fn path(text: &str) -> Result<PathBuf, &'static str> {
+pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("is empty; expected a file") } else { Ok(text.into()) }
 }
 
@@ -410,7 +417,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("\"{text}\" is no duration ({error}): write \"5s\", \"250ms\", \"1m 30s\""))
 }
 
-fn positive(text: &str) -> Result<Duration, String> {
+pub(super) fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err(format!("\"{text}\" is no time at all: leave the key out for the default")),
         duration => Ok(duration),

@@ -26,6 +26,13 @@ pub struct Settings {
     pub source: Source,
     /// Send it in plaintext, too.
     pub allow_plaintext: bool,
+    /// Live connections authenticate again after this time; `None`: never.
+    pub renewal: Option<Duration>,
+}
+
+impl Settings {
+    /// `auth.reauthenticate` with IAM, where it is not configured: ElastiCache cuts connections after 12 hours.
+    pub const IAM_RENEWAL: Duration = Duration::from_secs(11 * 3600);
 }
 
 /// What AUTH takes.
@@ -62,6 +69,7 @@ pub struct Credentials {
     username: Option<String>,
     source: Source,
     allow_plaintext: bool,
+    renewal: Option<Duration>,
     known: Mutex<Known>,
     /// Held by whoever reads the source.
     reading: tokio::sync::Mutex<Option<Instant>>,
@@ -85,6 +93,7 @@ impl Credentials {
             username: settings.username.clone(),
             source: settings.source.clone(),
             allow_plaintext: settings.allow_plaintext,
+            renewal: settings.renewal,
             known: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             generation: watch::Sender::default(),
@@ -100,6 +109,11 @@ impl Credentials {
     /// Whether they may be sent in plaintext.
     pub fn allow_plaintext(&self) -> bool {
         self.allow_plaintext
+    }
+
+    /// Live connections authenticate again after this time; `None`: never.
+    pub fn renewal(&self) -> Option<Duration> {
+        self.renewal
     }
 
     /// Waits until there is something to present: a first look may take its time, and so may AWS.

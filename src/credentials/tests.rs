@@ -6,7 +6,12 @@ use std::path::Path;
 use super::*;
 
 fn credentials(source: Source) -> Credentials {
-    Credentials::new(&Settings { username: Some("app".into()), source, allow_plaintext: false })
+    Credentials::new(&Settings {
+        username: Some("app".into()),
+        source,
+        allow_plaintext: false,
+        renewal: None,
+    })
 }
 
 fn from_file(path: &Path) -> Credentials {
@@ -104,7 +109,7 @@ async fn a_command_is_not_run_for_every_refusal() {
 #[tokio::test]
 async fn nothing_prints_a_secret() {
     let source = Source::Inline(Secret::new(b"hunter2".to_vec()));
-    let settings = Settings { username: None, source, allow_plaintext: false };
+    let settings = Settings { username: None, source, allow_plaintext: false, renewal: None };
     let credentials = Credentials::new(&settings);
     let logins = credentials.logins().await.unwrap();
     let printed = format!("{settings:?} {credentials} {logins:?}");

@@ -29,6 +29,8 @@ pub enum Request {
     },
     /// HELLO, with the protocol version that it asks for.
     Hello(Option<u8>),
+    /// AUTH: one reply, soon.
+    Auth,
     /// RESET: back to RESP2, no subscriptions, no transaction.
     Reset,
     /// MONITOR: a stream of its own.
@@ -163,6 +165,7 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
         b"EXEC" => Request::Transaction(Transaction::Executes),
         b"DISCARD" => Request::Transaction(Transaction::Ends),
         b"WATCH" => Request::Transaction(Transaction::Watches),
+        b"AUTH" => Request::Auth,
         b"RESET" => Request::Reset,
         b"MONITOR" => Request::Monitor,
         b"SYNC" | b"PSYNC" | b"REPLCONF" => Request::Replication,

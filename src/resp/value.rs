@@ -58,6 +58,11 @@ impl<'a> Value<'a> {
         if let Data::Text(bytes) = self.data { std::str::from_utf8(bytes).ok() } else { None }
     }
 
+    /// The text's bytes, if it is one.
+    pub fn bytes(&self) -> Option<&'a [u8]> {
+        if let Data::Text(bytes) = self.data { Some(bytes) } else { None }
+    }
+
     /// The number, if it is one.
     pub fn number(&self) -> Option<i64> {
         if let Data::Number(number) = self.data { Some(number) } else { None }

@@ -4,10 +4,12 @@
 mod about;
 mod client;
 mod farewell;
+mod guard;
 mod low_water;
 mod outbox;
 mod pending;
 mod relay;
+mod relogin;
 mod rewriting;
 mod scratch;
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 pub use self::client::{Accepted, ClientStream};
+pub use self::guard::{ClientAuth, LocalPassword};
 pub use self::pending::Opaque;
 use self::relay::{Ended, Relay};
 use crate::clients::{Entry, Inventory};
@@ -38,6 +41,8 @@ pub struct Settings {
     pub upgrade: Upgrade,
     /// What clients may speak.
     pub accept: Accept,
+    /// What a client's own AUTH gets.
+    pub client_auth: ClientAuth,
 }
 
 /// What clients may speak.

@@ -70,6 +70,10 @@ pub(super) struct Pending {
     opaque: Option<Opaque>,
     /// Something was asked for that RESET does not take away.
     lasting: bool,
+    /// Replies of ours whose turn has not come.
+    locals: VecDeque<Vec<u8>>,
+    /// Requests of ours without a reply yet.
+    own: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,10 @@ enum Run {
     Hello(Option<bool>),
     /// RESET: changes to RESP2.
     Reset,
+    /// The reply is ours, and waits for its turn.
+    Local,
+    /// The request is ours: the client gets no reply to it.
+    Own,
 }
 
 impl Pending {
@@ -97,6 +105,54 @@ impl Pending {
     /// The number of the last request that has its reply. The one sent last is `count` further on.
     pub(super) fn answered(&self) -> u64 {
         self.answered
+    }
+
+    /// Of the replies due, those that the client waits for.
+    pub(super) fn due_to_client(&self) -> u64 {
+        self.count - self.own
+    }
+
+    /// The client's request is answered here, in its turn.
+    pub(super) fn local(&mut self, reply: Vec<u8>) {
+        self.locals.push_back(reply);
+        if self.opaque.is_none() {
+            self.count += 1;
+            self.push(Run::Local);
+        }
+    }
+
+    /// The reply of ours whose turn it is.
+    pub(super) fn take_local(&mut self) -> Option<Vec<u8>> {
+        if !self.has_local() {
+            return None;
+        }
+        if self.opaque.is_none() {
+            self.run_answered();
+        }
+        self.locals.pop_front()
+    }
+
+    /// Whether it is the turn of a reply of ours. Where replies are not counted, it always is.
+    pub(super) fn has_local(&self) -> bool {
+        !self.locals.is_empty() && (self.opaque.is_some() || self.runs.front() == Some(&Run::Local))
+    }
+
+    /// A request of our own is sent.
+    pub(super) fn own(&mut self) {
+        self.count += 1;
+        self.own += 1;
+        self.push(Run::Own);
+    }
+
+    /// Whether the next reply is to a request of our own.
+    pub(super) fn is_own(&self) -> bool {
+        self.runs.front() == Some(&Run::Own)
+    }
+
+    /// Whether not every reply goes from the upstream to the client as it is.
+    #[inline]
+    pub(super) fn is_interleaved(&self) -> bool {
+        self.own > 0 || !self.locals.is_empty()
     }
 
     /// Whether the next reply may take for ever.
@@ -122,6 +178,7 @@ impl Pending {
         }
         self.runs = VecDeque::new();
         self.count = 0;
+        self.own = 0;
     }
 
     /// A request was sent upstream.
@@ -152,7 +209,9 @@ impl Pending {
                 self.lasting = true;
                 Run::Plain(1)
             }
-            Request::Cluster(_) | Request::Transaction(_) => return self.request(Request::Plain),
+            Request::Auth | Request::Cluster(_) | Request::Transaction(_) => {
+                return self.request(Request::Plain);
+            }
             Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
             Request::Blocking => Run::Blocking,
             Request::Hello(version) => {
@@ -240,6 +299,12 @@ impl Pending {
                 self.switches -= 1;
                 self.run_answered();
             }
+            (Run::Own, _) => {
+                self.own -= 1;
+                self.run_answered();
+            }
+            // Its turn had come before this reply: nothing of the kind is sent.
+            (Run::Local, _) => self.become_opaque(Opaque::Unsolicited),
             (Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..), _) => self.run_answered(),
         }
     }

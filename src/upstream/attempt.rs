@@ -119,6 +119,7 @@ impl<'a> Dial<'a> {
             let greeted = remote.greeting.exchange(&mut connection, credentials);
             let auth = self.stage(Stage::Greeting, deadline, greeted).await?;
             connection.auth = if withheld { Auth::Withheld } else { auth };
+            connection.authenticated = (connection.auth == Auth::Accepted).then(Instant::now);
         }
         connection.timings = std::mem::take(&mut self.timings);
         Ok(connection)

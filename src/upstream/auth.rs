@@ -54,7 +54,7 @@ pub(super) async fn present(login: &Login, connection: &mut Connection) -> Resul
 }
 
 /// AUTH, encoded.
-pub(super) fn command(login: &Login) -> Zeroizing<Vec<u8>> {
+pub fn command(login: &Login) -> Zeroizing<Vec<u8>> {
     let username = login.username.as_deref().map(str::as_bytes);
     let words: Vec<&[u8]> =
         [&b"AUTH"[..]].into_iter().chain(username).chain([login.secret.expose()]).collect();

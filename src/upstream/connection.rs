@@ -32,6 +32,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Who we are on it.
     pub auth: Auth,
+    /// When the server accepted that, first or again.
+    pub authenticated: Option<Instant>,
     /// What each stage took.
     pub timings: Vec<(Stage, Duration)>,
     /// It was dialled before a client came for it.
@@ -65,6 +67,7 @@ impl Connection {
             endpoint,
             peer,
             auth: Auth::None,
+            authenticated: None,
             timings: Vec::new(),
             warm: false,
             used: false,

@@ -243,6 +243,7 @@ impl Remote {
         match timeout(RENEWAL, self.greeting.renew(connection, credentials)).await {
             Ok(Ok(auth)) => {
                 connection.auth = if withheld { Auth::Withheld } else { auth };
+                connection.authenticated = (connection.auth == Auth::Accepted).then(Instant::now);
                 connection.is_at_boundary()
             }
             Ok(Err(unclean)) => {
@@ -362,7 +363,10 @@ impl Remote {
 
     /// Shortened at random by up to a quarter: connections that were dialled together do not all go together.
     pub(super) fn lifetime(&self) -> Duration {
-        self.pool.settings.max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
+        // A connection that nobody has must not have been cut, either.
+        let renewal = self.credentials.as_ref().and_then(|credentials| credentials.renewal());
+        let max_age = self.pool.settings.max_age.min(renewal.unwrap_or(Duration::MAX));
+        max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
     }
 
     fn report(&self, error: &ConnectError) {

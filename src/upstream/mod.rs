@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-pub use self::auth::Auth;
+pub use self::auth::{Auth, command as login_command};
 pub use self::connection::Connection;
 use self::dial::{Remote, Shared};
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};

@@ -168,6 +168,11 @@ impl RequestScanner {
         self.state == State::Tls
     }
 
+    /// The name of the request that has begun. `None`: it is not known yet. Empty: it is longer than any that matters.
+    pub fn name(&self) -> Option<&[u8]> {
+        (self.state != State::Start && self.seen > 0).then(|| self.words[0].get())
+    }
+
     /// Whether the stream stands between two requests.
     pub fn at_boundary(&self) -> bool {
         self.state == State::Start
@@ -243,7 +248,11 @@ impl RequestScanner {
         self.request = match request {
             // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
             Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
-            Request::Plain | Request::Lasting | Request::Blocking | Request::Transaction(_) => request,
+            Request::Plain
+            | Request::Lasting
+            | Request::Blocking
+            | Request::Auth
+            | Request::Transaction(_) => request,
             _ if self.quoted => Request::Unknown,
             other => other,
         };

@@ -4,6 +4,10 @@
 //! written, so a slow reader slows its own connection and fills no memory. How a session begins and how its
 //! client is told of the end is the parent's work.
 
+mod ending;
+mod replies;
+mod requests;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -12,23 +16,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::about::About;
 use super::client::ClientStream;
+use super::guard::{ClientAuth, Guard};
 use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
-use super::rewriting::{Rewriting, Rewritten, Unanswerable};
+use super::relogin::Relogin;
+use super::rewriting::{Rewriting, Unanswerable};
 use super::scratch::{self, READ, Scratch};
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
 use crate::metrics::Relayed;
-use crate::resp::scanner::{Event, Reply, ReplyScanner, RequestScanner};
+use crate::resp::scanner::{ReplyScanner, RequestScanner};
 use crate::tls::channel::Channel;
 use crate::tls::explain;
-use crate::upstream::{Connection, Latch, Left};
+use crate::upstream::{Auth, Connection, Latch, Left};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
 /// sent its last byte, or when pontoon is leaving.
@@ -93,6 +99,11 @@ pub(super) struct Relay<'a> {
     about: About,
     /// Where the upstream is a cluster's node.
     rewriting: Option<Box<Rewriting>>,
+    /// Where pontoon authenticates, or clients authenticate to it.
+    guard: Option<Box<Guard>>,
+    relogin: Option<Box<Relogin>>,
+    /// The present reply is to a request of our own.
+    swallows: bool,
     unanswerable: Option<Unanswerable>,
     /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -134,7 +145,7 @@ impl<'a> Relay<'a> {
         let idle = route.settings.idle_timeout.map(|timeout| Idle {
             timeout,
             last: Instant::now(),
-            sleep: Box::pin(sleep(timeout)),
+            sleep: Box::pin(tokio::time::sleep(timeout)),
         });
         let metrics = &route.metrics;
         let relayed = if upstream.channel.is_some() {
@@ -176,11 +187,15 @@ impl<'a> Relay<'a> {
             relayed,
             about,
             rewriting,
+            guard: None,
+            relogin: None,
+            swallows: false,
             unanswerable: None,
             draining: Box::pin(route.drain.started()),
             moving,
             timers: Timers { idle, ..Timers::default() },
         };
+        relay.authenticated();
         relay.note_replies(&unread);
         relay.to_client = Outbox::from(unread);
         relay
@@ -197,6 +212,8 @@ impl<'a> Relay<'a> {
         relay.about.connected(&relay.upstream, true);
         relay.moving = None;
         relay.rewriting = None;
+        relay.guard = None;
+        relay.relogin = None;
         relay.relayed = &route.metrics.relayed_through;
         relay.account(|pending, _| pending.become_opaque(Opaque::Encrypted));
         relay
@@ -236,6 +253,22 @@ impl<'a> Relay<'a> {
         self.upstream_mark = LowWater::default();
         self.relayed = &self.route.metrics.relayed_over_tls;
         self.moving = None;
+        self.authenticated();
+    }
+
+    /// Takes up who pontoon is on the upstream connection, and what clients may say of themselves.
+    fn authenticated(&mut self) {
+        let ours = self.upstream.auth == Auth::Accepted;
+        self.relogin = self
+            .route
+            .upstream
+            .credentials()
+            .filter(|_| ours)
+            .map(|credentials| Box::new(Relogin::new(credentials, self.upstream.authenticated)));
+        let asks = &self.route.settings.client_auth;
+        if self.guard.is_none() && (ours || !matches!(asks, ClientAuth::Forward)) {
+            self.guard = Some(Box::new(Guard::new(asks.clone())));
+        }
     }
 
     /// Whether the client would not notice another connection, one with TLS.
@@ -266,15 +299,18 @@ impl<'a> Relay<'a> {
             && self.upstream_takes
             && self.upstream_ended.is_none()
             && self.rewriting.as_ref().is_none_or(|rewriting| rewriting.is_at_rest())
+            && self.guard.as_ref().is_none_or(|guard| guard.is_at_rest())
+            && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
             && self.upstream.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         for _ in 0..ROUNDS {
             let moved = scratch::with(|scratch| {
+                let login = self.pump_login(cx, scratch);
                 let requests = self.pump_requests(cx, scratch);
                 let replies = self.pump_replies(cx, scratch);
-                Ok::<bool, io::Error>(requests? | replies?)
+                Ok::<bool, io::Error>(login? | requests? | replies?)
             });
             let Ok(moved) = moved else { return Poll::Ready(Ended::Client) };
             if let Some(ended) = self.ended() {
@@ -321,25 +357,59 @@ impl<'a> Relay<'a> {
             self.client_sends = false;
             return Ok(true);
         }
+        if self.guard.is_some() {
+            let bytes = self.guard_requests(cx, &scratch.request[..n])?;
+            self.send_upstream(cx, &bytes, &mut scratch.sealed);
+            return Ok(true);
+        }
         let n = self.note_requests(&scratch.request[..n]);
         if let Some(socket) = self.client.as_tcp() {
             let certain = if self.is_framed() { self.requests.due() } else { 0 };
             self.client_mark.expect(socket, certain, READ);
         }
-        self.relayed.to_upstream.increment(n as u64);
-        let bytes = match &mut self.upstream.channel {
-            None => &scratch.request[..n],
-            Some(channel) => match channel.encrypt(&scratch.request[..n], &mut scratch.sealed) {
-                Ok(sealed) => &scratch.sealed[..sealed],
-                Err(error) => {
-                    self.upstream_ended = Some(Loss::of(&error));
-                    return Ok(true);
-                }
-            },
-        };
-        if self.to_upstream.send(cx, &mut self.upstream.stream, bytes).is_err() {
-            self.upstream_takes_no_more();
+        self.send_upstream(cx, &scratch.request[..n], &mut scratch.sealed);
+        Ok(true)
+    }
+
+    fn send_upstream(&mut self, cx: &mut Context<'_>, bytes: &[u8], sealed: &mut [u8]) {
+        self.relayed.to_upstream.increment(bytes.len() as u64);
+        for bytes in bytes.chunks(READ) {
+            let bytes = match &mut self.upstream.channel {
+                None => bytes,
+                Some(channel) => match channel.encrypt(bytes, sealed) {
+                    Ok(n) => &sealed[..n],
+                    Err(error) => {
+                        self.upstream_ended = Some(Loss::of(&error));
+                        return;
+                    }
+                },
+            };
+            if self.to_upstream.send(cx, &mut self.upstream.stream, bytes).is_err() {
+                return self.upstream_takes_no_more();
+            }
         }
+    }
+
+    /// AUTH of our own, where it is due. `true`: something moved.
+    fn pump_login(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
+        let Some(relogin) = &mut self.relogin else { return Ok(false) };
+        let urgent = relogin.is_urgent();
+        let safe = self.requests.at_boundary() && self.pending.opaque().is_none();
+        let in_transaction = self.guard.as_ref().is_some_and(|guard| guard.in_transaction());
+        if !relogin.is_due(cx, safe, in_transaction, self.route) || !self.to_upstream.is_empty() {
+            return Ok(false);
+        }
+        let mut out = Vec::new();
+        self.log_in_again(cx, &mut out);
+        if urgent && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent()) {
+            // What waited for it.
+            let later = self.guard.as_mut().map(|guard| guard.take_for_later()).unwrap_or_default();
+            out.extend(self.guard_requests(cx, &later)?);
+        }
+        if out.is_empty() {
+            return Ok(false);
+        }
+        self.send_upstream(cx, &out, &mut scratch.sealed);
         Ok(true)
     }
 
@@ -390,7 +460,7 @@ impl<'a> Relay<'a> {
             }
         };
         self.relayed.to_client.increment(plain.len() as u64);
-        if self.rewriting.is_some() {
+        if self.rewriting.is_some() || self.pending.is_interleaved() {
             self.about.received(plain.len());
             self.rewrite(cx, plain)?;
             return Ok(true);
@@ -412,6 +482,7 @@ impl<'a> Relay<'a> {
 
     fn reads_client(&self) -> bool {
         self.unanswerable.is_none()
+            && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
             && self.client_sends
             && self.upstream_takes
             && self.upstream_ended.is_none()
@@ -433,172 +504,6 @@ impl<'a> Relay<'a> {
         self.to_upstream.clear();
     }
 
-    /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
-    /// the end of the request that had begun.
-    fn note_requests(&mut self, bytes: &[u8]) -> usize {
-        if !self.is_framed() {
-            self.about.sent(bytes.len(), 0);
-            return bytes.len();
-        }
-        let draining = self.route.drain.is_draining();
-        let mut passed = 0;
-        let mut count = 0;
-        while passed < bytes.len() {
-            let (n, event) = self.requests.next(&bytes[passed..]);
-            passed += n;
-            match event {
-                Event::NeedMore => break,
-                Event::Frame => {
-                    let request = self.requests.request();
-                    self.account(|pending, _| pending.request(request));
-                    if let Some(rewriting) = &mut self.rewriting {
-                        let counted = self.pending.opaque().is_none();
-                        let number = self.pending.answered() + self.pending.count();
-                        if let Err(unanswerable) = rewriting.request(request, counted.then_some(number)) {
-                            self.unanswerable = Some(unanswerable);
-                            passed -= n;
-                            break;
-                        }
-                    }
-                    count += 1;
-                    self.about.request(&mut self.requests, &self.pending);
-                    self.replies.keep_status(self.about.waits());
-                    if draining {
-                        break;
-                    }
-                }
-                Event::Malformed => {
-                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
-                    if self.requests.speaks_tls() {
-                        return passed;
-                    }
-                }
-            }
-            if !self.is_framed() {
-                passed = bytes.len();
-            }
-        }
-        self.route.metrics.requests.increment(count);
-        self.about.sent(passed, count);
-        passed
-    }
-
-    fn note_replies(&mut self, bytes: &[u8]) {
-        self.about.received(bytes.len());
-        let mut passed = 0;
-        while passed < bytes.len() && self.is_framed() {
-            let (n, event) = self.replies.next(&bytes[passed..]);
-            passed += n;
-            self.note_reply(event);
-            if event == Event::NeedMore {
-                break;
-            }
-        }
-    }
-
-    /// What the scanner of replies came to.
-    #[inline]
-    fn note_reply(&mut self, event: Event) {
-        match event {
-            Event::NeedMore => {}
-            Event::Frame => {
-                let reply = self.replies.reply();
-                if reply == Reply::Error {
-                    self.note_error();
-                }
-                self.account(|pending, _| pending.reply(reply));
-                if self.about.waits() {
-                    self.about.reply(&self.replies, &self.pending);
-                    self.replies.keep_status(self.about.waits());
-                }
-            }
-            Event::Malformed => {
-                self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
-            }
-        }
-    }
-
-    #[cold]
-    fn note_error(&self) {
-        if self.replies.is_error(b"READONLY") {
-            self.route.upstream.distrust(&self.upstream.endpoint);
-        } else if self.rewriting.is_none() && self.replies.is_error(b"MOVED") {
-            self.route.tell_of_cluster(&self.upstream.endpoint);
-        }
-    }
-
-    /// Sends `bytes` on to the client, in the order in which they came, with local addresses where they name nodes.
-    fn rewrite(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        // Of what was looked at, so much is not sent yet.
-        let (mut sent, mut passed) = (0, 0);
-        while passed < bytes.len() && self.is_framed() {
-            let Some(rewriting) = &mut self.rewriting else { break };
-            if self.replies.at_boundary() {
-                rewriting.begins(bytes[passed], self.pending.answered() + 1);
-            }
-            let (n, event) = self.replies.next(&bytes[passed..]);
-            let frame = &bytes[passed..passed + n];
-            if rewriting.holds() {
-                self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
-                if let Err(unanswerable) = rewriting.hold(frame) {
-                    self.unanswerable = Some(unanswerable);
-                    return Ok(());
-                }
-                sent = passed + n;
-            }
-            passed += n;
-            self.note_reply(event);
-            if event == Event::NeedMore {
-                break;
-            }
-            if event == Event::Malformed && self.rewriting.as_ref().is_some_and(|rewriting| rewriting.holds())
-            {
-                self.unanswerable = Some(Unanswerable::Malformed);
-                return Ok(());
-            }
-            if event == Event::Frame && !self.release(cx)? {
-                if let Some(rewriting) = &mut self.rewriting {
-                    rewriting.keep(&bytes[passed..]);
-                }
-                return Ok(());
-            }
-        }
-        self.to_client.send(cx, &mut self.client, &bytes[sent..])
-    }
-
-    /// Sends the held reply, if there is one. `false`: it must wait.
-    fn release(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let Some(rewriting) = self.rewriting.as_mut().filter(|rewriting| rewriting.holds()) else {
-            return Ok(true);
-        };
-        match rewriting.rewrite() {
-            Rewritten::Unknown => Ok(false),
-            Rewritten::Reply { bytes, kind } => {
-                if kind != "none" {
-                    self.route.metrics.rewritten(kind);
-                }
-                self.to_client.send(cx, &mut self.client, &bytes)?;
-                Ok(true)
-            }
-        }
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.rewriting.as_ref().is_some_and(|rewriting| rewriting.waits())
-    }
-
-    /// Tries the held reply again once its node was looked up, and what came after it. `true`: something moved.
-    fn go_on(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let Some(rewriting) = &mut self.rewriting else { return Ok(false) };
-        if rewriting.poll_lookup(cx).is_pending() {
-            return Ok(false);
-        }
-        self.release(cx)?;
-        let after = self.rewriting.as_mut().map(|rewriting| rewriting.take_kept()).unwrap_or_default();
-        self.rewrite(cx, &after)?;
-        Ok(true)
-    }
-
     /// Books something, and counts the session when that makes it opaque.
     #[inline]
     fn account(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner)) {
@@ -609,69 +514,6 @@ impl<'a> Relay<'a> {
         {
             self.route.metrics.opaque(reason.label());
         }
-    }
-
-    /// Whether it is over, as far as bytes tell.
-    fn ended(&mut self) -> Option<Ended> {
-        if self.requests.speaks_tls() {
-            return Some(Ended::SpeaksTls);
-        }
-        if !self.to_client.is_empty() || self.is_waiting() {
-            return None;
-        }
-        if let Some(unanswerable) = self.unanswerable.take() {
-            return Some(Ended::Unanswerable(unanswerable));
-        }
-        if let Some(Loss(why)) = &self.upstream_ended {
-            let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();
-            let unanswered = if placeable { self.pending.count() } else { 0 };
-            return Some(Ended::Upstream { unanswered, why: why.clone() });
-        }
-        if !self.to_upstream.is_empty() {
-            return None;
-        }
-        let leaving = self.stops_at_boundary();
-        if self.client_sends && !leaving {
-            return None;
-        }
-        let nothing_due = self.pending.opaque().is_none() && self.pending.count() == 0;
-        let silent = self.timers.grace_over && (!self.is_framed() || self.replies.at_boundary());
-        if !nothing_due && !silent {
-            return None;
-        }
-        Some(if self.client_sends { Ended::Drained } else { Ended::Client })
-    }
-
-    /// Nothing moves: arms the timers that apply, and asks whether one has run out.
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.route.drain.is_draining() {
-            let cut = self.timers.cut.get_or_insert_with(|| Box::pin(self.route.drain.cut_off()));
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ended::Cut);
-            }
-        }
-        if let Some(idle) = &mut self.timers.idle {
-            while idle.sleep.as_mut().poll(cx).is_ready() {
-                if idle.last.elapsed() >= idle.timeout {
-                    return Poll::Ready(Ended::Idle);
-                }
-                idle.sleep.as_mut().reset(idle.last + idle.timeout);
-            }
-        }
-        // While replies are counted, only one that may take for ever is not waited for, and then only once the
-        // client sends no more: it may be gone.
-        let uncounted = self.pending.opaque().is_some();
-        let abandoned = !self.client_sends && (uncounted || self.pending.is_blocked());
-        let leaving = self.stops_at_boundary() && uncounted;
-        if !abandoned && !leaving {
-            self.timers.grace = None;
-            return Poll::Pending;
-        }
-        let grace = self.timers.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
-        ready!(grace.as_mut().poll(cx));
-        self.timers.grace_over = true;
-        // Inside a reply its end is waited for; it wakes us.
-        self.ended().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Tells the upstream that this was no truncation, if it still listens.

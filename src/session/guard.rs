@@ -1,0 +1,408 @@
+//! What a client says of who it is: AUTH, and HELLO with AUTH. Pontoon presents its own credentials upstream, so these are
+//! answered here, or checked here, or refused; where they go on to the server, nothing of this is in the way.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use zeroize::Zeroizing;
+
+use crate::resp::commands::{Request, Transaction};
+use crate::resp::replies;
+use crate::resp::value::Value;
+
+/// AUTH and HELLO are never longer.
+const LONGEST: usize = 64 * 1024;
+
+const OK: &[u8] = b"+OK\r\n";
+
+// Redis' own words (`acl.c`, `networking.c`), to the byte: clients look for them.
+const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+const NOAUTH_HELLO: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
+    AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
+const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const AUTH_ARITY: &[u8] = b"-ERR wrong number of arguments for 'auth' command\r\n";
+const HELLO_SYNTAX: &[u8] = b"-ERR Syntax error in HELLO option 'AUTH'\r\n";
+
+/// What a client's own AUTH gets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ClientAuth {
+    /// It goes to the server.
+    #[default]
+    Forward,
+    /// `+OK`, whatever it says: applications have a password setting left over.
+    Accept,
+    /// It is compared with this; a client may do nothing before.
+    Verify(LocalPassword),
+    /// An error.
+    Reject,
+}
+
+/// The password that local clients must know. Its file is read for each AUTH: a new one counts at once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LocalPassword(pub PathBuf);
+
+impl fmt::Debug for LocalPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalPassword({})", self.0.display())
+    }
+}
+
+impl LocalPassword {
+    /// Whether it is `password`, in a time that does not tell how much of it is right. The error is for the client.
+    fn is(&self, password: &[u8]) -> Result<bool, Vec<u8>> {
+        let stored = Zeroizing::new(std::fs::read(&self.0).map_err(|error| {
+            replies::error_reply(&format!(
+                "auth.local_password_file {} cannot be read: {error}",
+                self.0.display()
+            ))
+        })?);
+        let end = stored.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        // An empty file is a mistake, and no invitation.
+        let hash = |bytes: &[u8]| digest(&SHA256, bytes);
+        Ok(end > 0 && verify_slices_are_equal(hash(&stored[..end]).as_ref(), hash(password).as_ref()).is_ok())
+    }
+}
+
+/// One session's.
+pub(super) struct Guard {
+    how: ClientAuth,
+    /// The client may send what it likes.
+    open: bool,
+    /// The beginning of a request that may have to stay here.
+    held: Zeroizing<Vec<u8>>,
+    /// The beginning of the present request was sent on, or dropped.
+    part: Part,
+    /// Requests that wait until pontoon has authenticated again.
+    later: Vec<u8>,
+    in_transaction: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Nothing, or it is held.
+    Held,
+    Sent,
+    Dropped,
+}
+
+/// What becomes of a request.
+pub(super) enum Decision {
+    /// It is sent on.
+    Pass,
+    /// This is sent on in its place.
+    Replace(Zeroizing<Vec<u8>>),
+    /// It is not: the client gets this, in its turn.
+    Answer(Vec<u8>),
+}
+
+/// A request that has to stay here is longer than any that makes sense.
+pub(super) struct TooLong;
+
+impl Guard {
+    pub(super) fn new(how: ClientAuth) -> Self {
+        let open = !matches!(how, ClientAuth::Verify(_));
+        Self {
+            how,
+            open,
+            held: Zeroizing::default(),
+            part: Part::Held,
+            later: Vec::new(),
+            in_transaction: false,
+        }
+    }
+
+    /// Whether the client may send what it likes.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether MULTI was sent, and its end was not.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// Nothing waits here.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.held.is_empty() && self.later.is_empty()
+    }
+
+    /// A part of a request, not its end. `name`: of the request, if it is known by now.
+    pub(super) fn part(
+        &mut self,
+        name: Option<&[u8]>,
+        part: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), TooLong> {
+        let is = |name: &[u8], text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+        let stays = match name {
+            None => true,
+            Some(name) if self.open => {
+                !matches!(self.how, ClientAuth::Forward) && (is(name, "AUTH") || is(name, "HELLO"))
+            }
+            Some(name) => ["AUTH", "HELLO", "RESET", "QUIT"].iter().any(|known| is(name, known)),
+        };
+        match self.part {
+            Part::Sent => out.extend_from_slice(part),
+            Part::Dropped => {}
+            Part::Held if stays => {
+                if self.held.len() + part.len() > LONGEST {
+                    return Err(TooLong);
+                }
+                self.held.extend_from_slice(part);
+            }
+            Part::Held if self.open => {
+                self.release(part, out);
+                self.part = Part::Sent;
+            }
+            Part::Held => {
+                self.held = Zeroizing::default();
+                self.part = Part::Dropped;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends on what is held, and `part` after it.
+    pub(super) fn release(&mut self, part: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&std::mem::take(&mut self.held));
+        out.extend_from_slice(part);
+    }
+
+    /// The request ends with `part`. What is held is the caller's to [release](Self::release) if it passes.
+    pub(super) fn decide(&mut self, request: Request, part: &[u8]) -> Decision {
+        let sent = std::mem::replace(&mut self.part, Part::Held);
+        if sent == Part::Sent {
+            self.note(request);
+            return Decision::Pass;
+        }
+        if sent == Part::Dropped {
+            return Decision::Answer(NOAUTH.into());
+        }
+        let decision = match request {
+            Request::Auth | Request::Hello(_) if !matches!(self.how, ClientAuth::Forward) => {
+                let mut whole = std::mem::take(&mut self.held);
+                whole.extend_from_slice(part);
+                self.identify(request, &whole)
+            }
+            Request::Reset => Decision::Pass,
+            _ if self.open || self.quits(part) => Decision::Pass,
+            _ => {
+                self.held = Zeroizing::default();
+                Decision::Answer(NOAUTH.into())
+            }
+        };
+        if matches!(decision, Decision::Pass) {
+            self.note(request);
+        }
+        decision
+    }
+
+    fn note(&mut self, request: Request) {
+        match request {
+            Request::Transaction(Transaction::Begins) => self.in_transaction = true,
+            Request::Transaction(Transaction::Executes | Transaction::Ends) => self.in_transaction = false,
+            Request::Reset => {
+                self.in_transaction = false;
+                self.open = !matches!(self.how, ClientAuth::Verify(_));
+            }
+            _ => {}
+        }
+    }
+
+    fn quits(&self, part: &[u8]) -> bool {
+        let whole = [&self.held[..], part].concat();
+        words(&whole)
+            .is_some_and(|words| words.first().is_some_and(|word| word.eq_ignore_ascii_case(b"QUIT")))
+    }
+
+    /// AUTH or HELLO, whole.
+    fn identify(&mut self, request: Request, whole: &[u8]) -> Decision {
+        let Some(words) = words(whole) else { return Decision::Answer(HELLO_SYNTAX.into()) };
+        if request == Request::Auth {
+            let ([password] | [_, password]) = words[1..] else {
+                return Decision::Answer(AUTH_ARITY.into());
+            };
+            return Decision::Answer(match self.check(password) {
+                Ok(()) => OK.into(),
+                Err(refusal) => refusal,
+            });
+        }
+        // HELLO version AUTH user password SETNAME name, in any order after the version.
+        let at = words.iter().skip(2).position(|word| word.eq_ignore_ascii_case(b"AUTH"));
+        let Some(at) = at.map(|at| at + 2) else {
+            return if self.open {
+                Decision::Replace(whole.to_vec().into())
+            } else {
+                Decision::Answer(NOAUTH_HELLO.into())
+            };
+        };
+        let Some(password) = words.get(at + 2) else { return Decision::Answer(HELLO_SYNTAX.into()) };
+        if let Err(refusal) = self.check(password) {
+            return Decision::Answer(refusal);
+        }
+        let rest: Vec<&[u8]> = words[..at].iter().chain(&words[at + 3..]).copied().collect();
+        Decision::Replace(command(&rest))
+    }
+
+    /// The error is for the client.
+    fn check(&mut self, password: &[u8]) -> Result<(), Vec<u8>> {
+        match &self.how {
+            ClientAuth::Forward | ClientAuth::Accept => Ok(()),
+            ClientAuth::Reject => Err(replies::error_reply(
+                "AUTH is refused here, for auth.client is \"reject\": pontoon presents its own credentials; take the \
+                 password out of the client's configuration",
+            )),
+            ClientAuth::Verify(local) => {
+                if !local.is(password)? {
+                    return Err(WRONGPASS.into());
+                }
+                self.open = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps requests until pontoon has authenticated again.
+    pub(super) fn keep_for_later(&mut self, bytes: &[u8]) {
+        self.later.extend_from_slice(bytes);
+    }
+
+    pub(super) fn take_for_later(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.later)
+    }
+}
+
+/// The words of a request, an array of strings or a line; `None`: of one in quotes, or of one that holds something else.
+fn words(request: &[u8]) -> Option<Vec<&[u8]>> {
+    let words: Vec<&[u8]> = if request.first() == Some(&b'*') {
+        let value = Value::parse(request).ok()?;
+        value.list()?.iter().map(Value::bytes).collect::<Option<_>>()?
+    } else if request.iter().any(|byte| matches!(byte, b'"' | b'\'' | b'\\')) {
+        return None;
+    } else {
+        request.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
+    };
+    (!words.is_empty()).then_some(words)
+}
+
+fn command(words: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(format!("*{}\r\n", words.len()).into_bytes());
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(password: &str) -> (tempfile::NamedTempFile, ClientAuth) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), password).unwrap();
+        let local = LocalPassword(file.path().to_owned());
+        (file, ClientAuth::Verify(local))
+    }
+
+    fn decide(guard: &mut Guard, request: Request, words: &[&str]) -> Result<String, String> {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let whole = command(&words);
+        match guard.decide(request, &whole) {
+            Decision::Pass => Ok(text(&whole)),
+            Decision::Replace(bytes) => Ok(text(&bytes)),
+            Decision::Answer(reply) => Err(text(&reply)),
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_is_taken_out_and_the_rest_of_hello_stays() {
+        let mut guard = Guard::new(ClientAuth::Accept);
+        assert_eq!(decide(&mut guard, Request::Auth, &["AUTH", "old"]), Err("+OK\r\n".into()));
+        assert_eq!(decide(&mut guard, Request::Auth, &["auth", "user", "old"]), Err("+OK\r\n".into()));
+        assert_eq!(decide(&mut guard, Request::Auth, &["AUTH"]).unwrap_err().as_bytes(), AUTH_ARITY);
+        let hello = Request::Hello(Some(3));
+        let rest = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$1\r\nn\r\n";
+        for words in [
+            ["HELLO", "3", "AUTH", "u", "p", "SETNAME", "n"],
+            ["HELLO", "3", "SETNAME", "n", "auth", "u", "p"],
+        ] {
+            assert_eq!(decide(&mut guard, hello, &words), Ok(rest.into()));
+        }
+        assert_eq!(decide(&mut guard, hello, &["HELLO", "3"]), Ok("*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n".into()));
+        assert_eq!(
+            decide(&mut guard, hello, &["HELLO", "3", "AUTH", "u"]).unwrap_err().as_bytes(),
+            HELLO_SYNTAX
+        );
+        assert!(decide(&mut guard, Request::Plain, &["GET", "AUTH"]).is_ok());
+    }
+
+    #[test]
+    fn a_local_password_opens_and_reset_closes_again() {
+        let (file, how) = file("hunter2\n");
+        let mut guard = Guard::new(how);
+        let noauth = String::from_utf8(NOAUTH.into()).unwrap();
+        assert_eq!(decide(&mut guard, Request::Plain, &["GET", "k"]), Err(noauth.clone()));
+        for wrong in ["", "hunter", "hunter2\n", "hunter22"] {
+            let refused = decide(&mut guard, Request::Auth, &["AUTH", wrong]).unwrap_err();
+            assert!(refused.starts_with("-WRONGPASS"), "{refused}");
+        }
+        let hello = Request::Hello(Some(3));
+        assert!(decide(&mut guard, hello, &["HELLO", "3"]).unwrap_err().starts_with("-NOAUTH HELLO"));
+        assert!(decide(&mut guard, Request::Plain, &["QUIT"]).is_ok());
+        assert_eq!(decide(&mut guard, Request::Auth, &["AUTH", "hunter2"]), Err("+OK\r\n".into()));
+        assert!(decide(&mut guard, Request::Plain, &["GET", "k"]).is_ok());
+        assert!(decide(&mut guard, Request::Reset, &["RESET"]).is_ok());
+        assert_eq!(decide(&mut guard, Request::Plain, &["GET", "k"]), Err(noauth));
+        assert!(decide(&mut guard, hello, &["HELLO", "3", "AUTH", "default", "hunter2"]).is_ok());
+        // Rotated, emptied, gone.
+        std::fs::write(file.path(), "new").unwrap();
+        assert!(
+            decide(&mut guard, Request::Auth, &["AUTH", "hunter2"]).unwrap_err().starts_with("-WRONGPASS")
+        );
+        std::fs::write(file.path(), "\n").unwrap();
+        assert!(decide(&mut guard, Request::Auth, &["AUTH", ""]).unwrap_err().starts_with("-WRONGPASS"));
+        drop(file);
+        let gone = decide(&mut guard, Request::Auth, &["AUTH", "new"]).unwrap_err();
+        assert!(gone.starts_with("-ERR pontoon: auth.local_password_file"), "{gone}");
+    }
+
+    #[test]
+    fn what_an_unknown_client_sends_is_dropped_as_it_comes_and_costs_no_memory() {
+        let (_file, how) = file("hunter2");
+        let mut guard = Guard::new(how);
+        let mut out = Vec::new();
+        assert!(guard.part(None, b"*3\r\n$3\r\nSE", &mut out).is_ok());
+        for _ in 0..1000 {
+            assert!(guard.part(Some(b"SET"), &[b'x'; 1024], &mut out).is_ok());
+        }
+        assert!(matches!(guard.decide(Request::Plain, b"x\r\n"), Decision::Answer(_)));
+        assert!(out.is_empty() && guard.is_at_rest());
+        // And what must be held to be understood is bounded.
+        let mut long = 0;
+        while guard.part(Some(b"AUTH"), &[b'x'; 1024], &mut out).is_ok() {
+            long += 1;
+        }
+        assert_eq!(long, LONGEST / 1024);
+    }
+
+    #[test]
+    fn a_request_in_pieces_passes_in_pieces_and_auth_is_held_until_it_is_whole() {
+        let mut guard = Guard::new(ClientAuth::Accept);
+        let mut out = Vec::new();
+        assert!(guard.part(None, b"*2\r\n$3\r\nG", &mut out).is_ok());
+        assert!(out.is_empty(), "it could still be AUTH");
+        assert!(guard.part(Some(b"GET"), b"ET\r\n$1", &mut out).is_ok());
+        assert!(matches!(guard.decide(Request::Plain, b"\r\nk\r\n"), Decision::Pass));
+        guard.release(b"\r\nk\r\n", &mut out);
+        assert_eq!(out, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+        assert!(guard.part(Some(b"AUTH"), b"*2\r\n$4\r\nAUTH\r\n$3\r\np", &mut out).is_ok());
+        assert!(matches!(guard.decide(Request::Auth, b"wd\r\n"), Decision::Answer(reply) if reply == OK));
+        assert_eq!(out, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+        assert!(guard.is_at_rest());
+    }
+}

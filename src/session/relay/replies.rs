@@ -1,0 +1,157 @@
+//! The upstream's bytes: which replies are in them, and what of it the client gets.
+
+use std::io;
+use std::task::Context;
+
+use super::Relay;
+use crate::resp::scanner::{Event, Reply};
+use crate::session::pending::Opaque;
+use crate::session::rewriting::{Rewritten, Unanswerable};
+
+impl Relay<'_> {
+    pub(super) fn note_replies(&mut self, bytes: &[u8]) {
+        self.about.received(bytes.len());
+        let mut passed = 0;
+        while passed < bytes.len() && self.is_framed() {
+            let (n, event) = self.replies.next(&bytes[passed..]);
+            passed += n;
+            self.note_reply(event);
+            if event == Event::NeedMore {
+                break;
+            }
+        }
+    }
+
+    /// What the scanner of replies came to.
+    #[inline]
+    fn note_reply(&mut self, event: Event) {
+        match event {
+            Event::NeedMore => {}
+            Event::Frame => {
+                let reply = self.replies.reply();
+                if reply == Reply::Error {
+                    self.note_error();
+                }
+                self.account(|pending, _| pending.reply(reply));
+                if self.about.waits() {
+                    self.about.reply(&self.replies, &self.pending);
+                    self.replies.keep_status(self.about.waits());
+                }
+            }
+            Event::Malformed => {
+                self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+            }
+        }
+    }
+
+    #[cold]
+    fn note_error(&self) {
+        if self.replies.is_error(b"READONLY") {
+            self.route.upstream.distrust(&self.upstream.endpoint);
+        } else if self.rewriting.is_none() && self.replies.is_error(b"MOVED") {
+            self.route.tell_of_cluster(&self.upstream.endpoint);
+        }
+    }
+
+    /// Sends `bytes` on to the client, in the order in which they came: with local addresses where they name nodes, without
+    /// the replies to requests of our own, and with replies of our own in their place.
+    pub(super) fn rewrite(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        // Of what was looked at, so much is not sent yet.
+        let (mut sent, mut passed) = (0, 0);
+        while passed < bytes.len() && self.is_framed() {
+            if self.replies.at_boundary() {
+                self.swallows = bytes[passed] != b'>' && self.pending.is_own();
+                if self.swallows {
+                    self.replies.keep_status(true);
+                } else if let Some(rewriting) = &mut self.rewriting {
+                    rewriting.begins(bytes[passed], self.pending.answered() + 1);
+                }
+            }
+            let (n, event) = self.replies.next(&bytes[passed..]);
+            let holds = self.rewriting.as_ref().is_some_and(|rewriting| rewriting.holds());
+            if self.swallows || holds {
+                self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
+                sent = passed + n;
+            }
+            if let Some(rewriting) = self.rewriting.as_mut().filter(|_| holds)
+                && let Err(unanswerable) = rewriting.hold(&bytes[passed..passed + n])
+            {
+                self.unanswerable = Some(unanswerable);
+                return Ok(());
+            }
+            passed += n;
+            if event == Event::Frame
+                && std::mem::take(&mut self.swallows)
+                && let Some(relogin) = &mut self.relogin
+            {
+                relogin.answered(self.replies.is_ok(), self.route, &self.upstream.endpoint);
+            }
+            self.note_reply(event);
+            if event == Event::NeedMore {
+                break;
+            }
+            if event == Event::Malformed && holds {
+                self.unanswerable = Some(Unanswerable::Malformed);
+                return Ok(());
+            }
+            if event == Event::Frame {
+                if !self.release(cx)? {
+                    if let Some(rewriting) = &mut self.rewriting {
+                        rewriting.keep(&bytes[passed..]);
+                    }
+                    return Ok(());
+                }
+                if self.pending.has_local() {
+                    self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
+                    sent = passed;
+                    self.answer_locally(cx)?;
+                }
+            }
+        }
+        self.to_client.send(cx, &mut self.client, &bytes[sent..])
+    }
+
+    /// Gives the client the replies of our own whose turn it is.
+    pub(super) fn answer_locally(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while !self.is_waiting()
+            && let Some(reply) = self.pending.take_local()
+        {
+            self.to_client.send(cx, &mut self.client, &reply)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the held reply, if there is one. `false`: it must wait.
+    fn release(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Some(rewriting) = self.rewriting.as_mut().filter(|rewriting| rewriting.holds()) else {
+            return Ok(true);
+        };
+        match rewriting.rewrite() {
+            Rewritten::Unknown => Ok(false),
+            Rewritten::Reply { bytes, kind } => {
+                if kind != "none" {
+                    self.route.metrics.rewritten(kind);
+                }
+                self.to_client.send(cx, &mut self.client, &bytes)?;
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.rewriting.as_ref().is_some_and(|rewriting| rewriting.waits())
+    }
+
+    /// Tries the held reply again once its node was looked up, and what came after it. `true`: something moved.
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Some(rewriting) = &mut self.rewriting else { return Ok(false) };
+        if rewriting.poll_lookup(cx).is_pending() {
+            return Ok(false);
+        }
+        self.release(cx)?;
+        self.answer_locally(cx)?;
+        let after = self.rewriting.as_mut().map(|rewriting| rewriting.take_kept()).unwrap_or_default();
+        self.rewrite(cx, &after)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,157 @@
+//! The client's bytes: which requests are in them, and what of it is sent on.
+
+use std::io;
+use std::task::Context;
+
+use super::Relay;
+use crate::resp::commands::Request;
+use crate::resp::scanner::Event;
+use crate::session::guard::{Decision, Guard};
+use crate::session::pending::Opaque;
+use crate::session::rewriting::Unanswerable;
+
+impl Relay<'_> {
+    /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
+    /// the end of the request that had begun.
+    pub(super) fn note_requests(&mut self, bytes: &[u8]) -> usize {
+        if !self.is_framed() {
+            self.about.sent(bytes.len(), 0);
+            return bytes.len();
+        }
+        let draining = self.route.drain.is_draining();
+        let mut passed = 0;
+        let mut count = 0;
+        while passed < bytes.len() {
+            let (n, event) = self.requests.next(&bytes[passed..]);
+            passed += n;
+            match event {
+                Event::NeedMore => break,
+                Event::Frame => {
+                    if !self.book(self.requests.request()) {
+                        passed -= n;
+                        break;
+                    }
+                    count += 1;
+                    if draining {
+                        break;
+                    }
+                }
+                Event::Malformed => {
+                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+                    if self.requests.speaks_tls() {
+                        return passed;
+                    }
+                }
+            }
+            if !self.is_framed() {
+                passed = bytes.len();
+            }
+        }
+        self.route.metrics.requests.increment(count);
+        self.about.sent(passed, count);
+        passed
+    }
+
+    /// Books a request that is sent on. `false`: it must not be.
+    #[inline]
+    fn book(&mut self, request: Request) -> bool {
+        self.account(|pending, _| pending.request(request));
+        if let Some(rewriting) = &mut self.rewriting {
+            let counted = self.pending.opaque().is_none();
+            let number = self.pending.answered() + self.pending.count();
+            if let Err(unanswerable) = rewriting.request(request, counted.then_some(number)) {
+                self.unanswerable = Some(unanswerable);
+                return false;
+            }
+        }
+        self.about.request(&mut self.requests, &self.pending);
+        self.replies.keep_status(self.about.waits());
+        true
+    }
+
+    /// As [`note_requests`](Self::note_requests), where what a client says of who it is stays here. Returns what to send on.
+    pub(super) fn guard_requests(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let Some(mut guard) = self.guard.take() else { return Ok(bytes.to_vec()) };
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut passed = 0;
+        let mut count = 0;
+        while passed < bytes.len() && self.is_framed() && self.unanswerable.is_none() {
+            if self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent()) {
+                guard.keep_for_later(&bytes[passed..]);
+                break;
+            }
+            // While pontoon is leaving, what has begun is all that is sent on.
+            if self.route.drain.is_draining() && self.requests.at_boundary() {
+                break;
+            }
+            let (n, event) = self.requests.next(&bytes[passed..]);
+            let part = &bytes[passed..passed + n];
+            passed += n;
+            match event {
+                Event::NeedMore => {
+                    if guard.part(self.requests.name(), part, &mut out).is_err() {
+                        self.unanswerable = Some(Unanswerable::TooLong);
+                    }
+                }
+                Event::Frame => {
+                    count += 1;
+                    self.guarded_request(cx, &mut guard, part, &mut out);
+                }
+                Event::Malformed => {
+                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+                    // What is not known to be a request is let through only to a client that may send any.
+                    if guard.is_open() {
+                        guard.release(part, &mut out);
+                    } else {
+                        self.unanswerable = Some(Unanswerable::Unmatched);
+                    }
+                }
+            }
+        }
+        if !self.is_framed() && guard.is_open() {
+            out.extend_from_slice(&bytes[passed..]);
+        }
+        self.guard = Some(guard);
+        self.route.metrics.requests.increment(count);
+        self.about.sent(out.len(), count);
+        self.answer_locally(cx)?;
+        Ok(out)
+    }
+
+    fn guarded_request(&mut self, cx: &mut Context<'_>, guard: &mut Guard, part: &[u8], out: &mut Vec<u8>) {
+        let request = self.requests.request();
+        match guard.decide(request, part) {
+            Decision::Pass => {
+                if self.book(request) {
+                    guard.release(part, out);
+                }
+                if request == Request::Reset
+                    && let Some(relogin) = &mut self.relogin
+                {
+                    if self.pending.opaque().is_some() {
+                        // The reply to our AUTH could not be told from the client's.
+                        self.unanswerable = Some(Unanswerable::Unmatched);
+                    } else {
+                        relogin.after_reset();
+                        self.log_in_again(cx, out);
+                    }
+                }
+            }
+            Decision::Replace(bytes) => {
+                if self.book(request) {
+                    out.extend_from_slice(&bytes);
+                }
+            }
+            Decision::Answer(reply) => self.account(|pending, _| pending.local(reply)),
+        }
+    }
+
+    /// Sends AUTH, once there is something to present: between two requests, never inside a transaction.
+    pub(super) fn log_in_again(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        let Some(relogin) = &mut self.relogin else { return };
+        if let Some(command) = relogin.poll_command(cx, &self.route.route) {
+            out.extend_from_slice(&command);
+            self.pending.own();
+        }
+    }
+}

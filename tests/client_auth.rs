@@ -1,0 +1,249 @@
+//! What a client's own AUTH gets, and authenticating again on connections that last.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
+
+const SECRET: &str = "s3rv3r-s3cr3t-of-the-test";
+const LOCAL: &str = "l0cal-s3cr3t-of-the-test";
+const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
+
+/// A server with a password, and a bridge that knows it.
+fn bridge(args: &[&str]) -> (Redis, Pontoon, tempfile::TempDir) {
+    let authority = Authority::new();
+    let mut redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", SECRET]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (server, local) = (file("server", SECRET), file("local", LOCAL));
+    let mut all = vec!["--auth-password-file", &server];
+    if args.contains(&"verify") {
+        all.extend(["--auth-local-password-file", &local]);
+    }
+    all.extend(args);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &all);
+    redis.keep(authority);
+    (redis, pontoon, directory)
+}
+
+fn text(reply: Vec<u8>) -> String {
+    String::from_utf8(reply).unwrap()
+}
+
+fn works(client: &mut Wire) {
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+}
+
+#[test]
+fn a_password_left_over_in_a_client_does_no_harm() {
+    let (_redis, pontoon, _directory) = bridge(&[]);
+    let mut client = pontoon.client();
+    client.expect(&["AUTH", "left over"], "+OK\r\n");
+    client.expect(&["AUTH", "user", "left over"], "+OK\r\n");
+    works(&mut client);
+    let hello = text(client.ask(&["HELLO", "3", "AUTH", "default", "left over", "SETNAME", "shop"]));
+    assert!(hello.starts_with('%') && hello.contains("proto\r\n:3"), "{hello}");
+    client.expect(&["CLIENT", "GETNAME"], "$4\r\nshop\r\n");
+    client.send(b"AUTH inline\r\n");
+    client.expect_next("+OK\r\n");
+    works(&mut client);
+}
+
+#[test]
+fn answers_of_the_bridge_come_in_their_turn() {
+    let (_redis, pontoon, _directory) = bridge(&[]);
+    let mut client = pontoon.client();
+    let mut pipeline = Vec::new();
+    let mut expected = String::new();
+    for n in 1..=500 {
+        pipeline.extend(command(&["INCR", "n"]));
+        pipeline.extend(command(&["AUTH", "x"]));
+        pipeline.extend(command(&["ECHO", &"e".repeat(n)]));
+        expected += &format!(":{n}\r\n+OK\r\n${n}\r\n{}\r\n", "e".repeat(n));
+    }
+    client.send(&pipeline);
+    assert_eq!(text(client.exactly(expected.len())), expected);
+
+    // And byte by byte, beginning with AUTH.
+    for byte in [command(&["AUTH", "x"]), command(&["GET", "n"]), command(&["AUTH"])].concat() {
+        client.send(&[byte]);
+    }
+    client.expect_next("+OK\r\n");
+    client.expect_next("$3\r\n500\r\n");
+    client.expect_next("-ERR wrong number of arguments for 'auth' command\r\n");
+}
+
+#[test]
+fn a_blocked_client_gets_its_reply_before_the_bridges_own() {
+    let (redis, pontoon, _directory) = bridge(&[]);
+    let mut client = pontoon.client();
+    client.send(&[command(&["BLPOP", "queue", "0"]), command(&["AUTH", "x"])].concat());
+    let mut direct = redis.direct();
+    direct.expect(&["AUTH", SECRET], "+OK\r\n");
+    eventually("it is blocked", || text(direct.ask(&["INFO", "clients"])).contains("blocked_clients:1"));
+    direct.expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    client.expect_next("+OK\r\n");
+}
+
+#[test]
+fn a_local_password_keeps_others_out() {
+    let (redis, pontoon, directory) = bridge(&["--auth-client", "verify"]);
+    let mut stranger = pontoon.client();
+    stranger.expect(&["GET", "k"], NOAUTH);
+    stranger.expect(&["AUTH", SECRET], WRONGPASS);
+    stranger.expect(&["AUTH", "default", "guess"], WRONGPASS);
+    assert!(text(stranger.ask(&["HELLO", "3"])).starts_with("-NOAUTH HELLO must be called"));
+    stranger.expect(&["HELLO", "3", "AUTH", "default", "guess"], WRONGPASS);
+    // A large request is dropped as it comes.
+    stranger.send(&command(&["SET", "k", &"x".repeat(3_000_000)]));
+    stranger.expect_next(NOAUTH);
+    stranger.send(&[command(&["SET", "k", "w"]), command(&["AUTH", LOCAL]), command(&["GET", "k"])].concat());
+    stranger.expect_next(NOAUTH);
+    stranger.expect_next("+OK\r\n");
+    stranger.expect_next("$-1\r\n");
+    works(&mut stranger);
+
+    let mut client = pontoon.client();
+    assert!(text(client.ask(&["HELLO", "3", "AUTH", "default", LOCAL])).starts_with('%'));
+    works(&mut client);
+    // What RESET takes away on the server it takes away here.
+    client.expect(&["RESET"], "+RESET\r\n");
+    client.expect(&["GET", "k"], NOAUTH);
+    client.expect(&["AUTH", LOCAL], "+OK\r\n");
+    works(&mut client);
+
+    fs::write(directory.path().join("local"), "another").unwrap();
+    let mut late = pontoon.client();
+    late.expect(&["AUTH", LOCAL], WRONGPASS);
+    late.expect(&["AUTH", "another"], "+OK\r\n");
+    late.send(&command(&["QUIT"]));
+    late.expect_next("+OK\r\n");
+    let mut direct = redis.direct();
+    direct.expect(&["AUTH", SECRET], "+OK\r\n");
+    let stats = text(direct.ask(&["INFO", "errorstats"]));
+    // Once, to the harness: it asked whether the server is there.
+    assert!(
+        stats.contains("errorstat_NOAUTH:count=1\r") && !stats.contains("errorstat_WRONGPASS"),
+        "{stats}"
+    );
+}
+
+#[test]
+fn auth_can_be_refused_or_be_the_clients_own() {
+    let (_redis, pontoon, _directory) = bridge(&["--auth-client", "reject"]);
+    let mut client = pontoon.client();
+    for request in [&["AUTH", "x"][..], &["HELLO", "3", "AUTH", "default", "x"]] {
+        let reply = text(client.ask(request));
+        assert!(reply.starts_with("-ERR pontoon: AUTH is refused here"), "{reply}");
+    }
+    assert!(text(client.ask(&["HELLO", "3"])).starts_with('%'));
+    works(&mut client);
+
+    let (redis, pontoon, _directory) = bridge(&["--auth-client", "forward"]);
+    let mut direct = redis.direct();
+    direct.expect(&["AUTH", SECRET], "+OK\r\n");
+    direct.expect(&["ACL", "SETUSER", "own", "on", ">own", "+@all", "~*"], "+OK\r\n");
+    let mut client = pontoon.client();
+    client.expect(&["ACL", "WHOAMI"], "$7\r\ndefault\r\n");
+    client.expect(&["AUTH", "own", "guess"], WRONGPASS);
+    client.expect(&["AUTH", "own", "own"], "+OK\r\n");
+    client.expect(&["ACL", "WHOAMI"], "$3\r\nown\r\n");
+    drop(client);
+    // Nobody inherits that.
+    eventually("another client is who pontoon says", || {
+        pontoon.client().ask(&["ACL", "WHOAMI"]) == b"$7\r\ndefault\r\n"
+    });
+}
+
+#[test]
+fn after_reset_the_client_is_again_who_pontoon_says() {
+    for mode in ["accept", "forward"] {
+        let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);
+        let mut client = pontoon.client();
+        client.send(
+            &[
+                command(&["SELECT", "3"]),
+                command(&["RESET"]),
+                command(&["SET", "in", "zero"]),
+                command(&["RESET"]),
+                command(&["GET", "in"]),
+            ]
+            .concat(),
+        );
+        for reply in ["+OK\r\n", "+RESET\r\n", "+OK\r\n", "+RESET\r\n", "$4\r\nzero\r\n"] {
+            client.expect_next(reply);
+        }
+        works(&mut client);
+    }
+}
+
+#[test]
+fn a_session_that_lasts_authenticates_again_between_two_commands_and_its_client_sees_nothing_of_it() {
+    let (redis, pontoon, _directory) = bridge(&["--auth-reauthenticate", "300ms", "--pool-reuse", "false"]);
+    let mut admin = redis.direct();
+    admin.expect(&["AUTH", SECRET], "+OK\r\n");
+    let again = || pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
+    let mut client = pontoon.client();
+    let mut n = 0;
+    eventually("it has, under load, several times", || {
+        n += 1;
+        client.expect(&["INCR", "n"], &format!(":{n}\r\n"));
+        again() >= 3
+    });
+    // Idle, too.
+    let before = again();
+    eventually("it has, with nothing to do", || again() >= before + 2);
+    client.expect(&["INCR", "n"], &format!(":{}\r\n", n + 1));
+
+    // Not in a transaction.
+    client.expect(&["MULTI"], "+OK\r\n");
+    let before = again();
+    let mut other = pontoon.client();
+    other.expect(&["PING"], "+PONG\r\n");
+    eventually("another session has meanwhile", || again() >= before + 2);
+    client.expect(&["INCR", "n"], "+QUEUED\r\n");
+    client.expect(&["EXEC"], &format!("*1\r\n:{}\r\n", n + 2));
+    works(&mut client);
+    let stats = text(admin.ask(&["INFO", "errorstats"]));
+    assert!(!stats.contains("errorstat_WRONGPASS") && !stats.contains("errorstat_EXECABORT"), "{stats}");
+}
+
+#[test]
+fn a_server_that_cuts_those_who_did_not_authenticate_again_cuts_nobody() {
+    let (redis, pontoon, directory) = bridge(&["--auth-reauthenticate", "200ms", "--pool-reuse", "false"]);
+    let mut admin = redis.direct();
+    admin.expect(&["AUTH", SECRET], "+OK\r\n");
+    let mut client = pontoon.client();
+    works(&mut client);
+    // ROTATE: a new password beside the old one, and then alone.
+    admin.expect(&["ACL", "SETUSER", "default", ">new-s3cr3t"], "+OK\r\n");
+    fs::write(Path::new(directory.path()).join("server"), "new-s3cr3t").unwrap();
+    pontoon.wait_for_log("credentials changed");
+    let before = pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
+    eventually("it has with the new one", || {
+        pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"") >= before + 2
+    });
+    admin.expect(&["ACL", "SETUSER", "default", &format!("<{SECRET}")], "+OK\r\n");
+    let before = pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
+    eventually("it still does", || {
+        pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"") >= before + 2
+    });
+    works(&mut client);
+
+    // What cannot be done safely is left alone, and counted.
+    let mut subscriber = pontoon.client();
+    subscriber.send(&command(&["SUBSCRIBE", "channel"]));
+    subscriber.expect_next("*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
+    eventually("it is counted", || {
+        pontoon.metric("pontoon_reauthentications_total", "result=\"impossible\"") == 1
+    });
+    works(&mut client);
+    client.expect(&["PUBLISH", "channel", "message"], ":1\r\n");
+    subscriber.expect_next("*3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$7\r\nmessage\r\n");
+}
