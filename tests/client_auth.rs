@@ -64,7 +64,7 @@ fn answers_of_the_bridge_come_in_their_turn() {
         pipeline.extend(command(&["INCR", "n"]));
         pipeline.extend(command(&["AUTH", "x"]));
         pipeline.extend(command(&["ECHO", &"e".repeat(n)]));
-        expected += &format!(":{n}\r\n+OK\r\n${n}\r\n{}\r\n", "e".repeat(n));
+        expected.extend([format!(":{n}\r\n+OK\r\n${n}\r\n"), "e".repeat(n), "\r\n".into()]);
     }
     client.send(&pipeline);
     assert_eq!(text(client.exactly(expected.len())), expected);
