@@ -28,11 +28,17 @@ if ! target/venv/bin/python -c 'import botocore, redis' 2>/dev/null; then
   python3 -m venv target/venv
   target/venv/bin/pip install --quiet redis==8.1.0 botocore==1.44.5
 fi
+# The cluster client of before redis-py had one; it wants an old redis-py.
+if ! target/venv-before/bin/python -c 'import rediscluster' 2>/dev/null; then
+  python3 -m venv target/venv-before
+  target/venv-before/bin/pip install --quiet redis-py-cluster==2.1.3
+fi
 if [ ! -d target/node/node_modules/ioredis-before ]; then
   npm install --silent --no-audit --no-fund --prefix target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1
 fi
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
+export PONTOON_TEST_PYTHON_BEFORE="$PWD/target/venv-before/bin/python"
 # Checks the rules' answers. The tool alone, out of Debian's package: a server is not wanted.
 fetch_promtool() {
   local deb

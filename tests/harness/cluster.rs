@@ -63,6 +63,15 @@ impl Cluster {
             replica.wire().expect(&["CLUSTER", "REPLICATE", &primary], "+OK\r\n");
         }
         cluster.settle();
+        cluster.nodes[..PRIMARIES].iter().for_each(write_something);
+        let mut wires = cluster.wires();
+        eventually("clients are told of the replicas", || {
+            wires.iter_mut().all(|wire| {
+                let slots = String::from_utf8(wire.ask(&["CLUSTER", "SLOTS"])).unwrap();
+                // Ids.
+                slots.matches("$40\r\n").count() == 2 * PRIMARIES
+            })
+        });
         cluster
     }
 
@@ -208,6 +217,14 @@ impl Cluster {
 fn meet(node: &Node, other: &Node) {
     let (port, bus) = (other.port.to_string(), other.bus_port.to_string());
     node.wire().expect(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus], "+OK\r\n");
+}
+
+/// A replica that has received nothing yet is told to no client.
+fn write_something(primary: &Node) {
+    let mut wire = primary.wire();
+    let own =
+        (0..SLOTS).map(|n| n.to_string()).find(|key| wire.ask(&["SET", key, ""]) == b"+OK\r\n").unwrap();
+    wire.expect(&["DEL", &own], ":1\r\n");
 }
 
 /// The cluster as a node sees it, without those that were given up; `None`: it is not sure of one.

@@ -1,0 +1,115 @@
+//! Which local port leads to which node, and what clients are told of it.
+
+use std::net::TcpListener;
+
+use super::{assert_local, bridge, bridge_at, local_port, local_ports, shared};
+use crate::harness::{Cluster, Wire, eventually};
+
+/// Slot 12182, of the third primary.
+const KEY: &str = "foo";
+
+#[test]
+fn a_node_keeps_its_local_port_wherever_it_goes_and_whatever_its_role() {
+    let mut cluster = Cluster::start();
+    let pontoon = bridge(&cluster, &[]);
+    pontoon.allows("TCP connection to ");
+    pontoon.allows("TLS handshake with ");
+    let ports: Vec<u16> = (0..6).map(|node| local_port(&pontoon, &cluster, node)).collect();
+    let at = |node: usize| Wire::tcp(("127.0.0.1", ports[node]));
+    let moved_to = |node: usize| format!("-MOVED 12182 127.0.0.1:{}\r\n", ports[node]);
+
+    cluster.fail_over(5);
+    eventually("the primary of before sends its clients away", || {
+        at(2).ask(&["GET", KEY]) == moved_to(5).as_bytes()
+    });
+    at(5).expect(&["SET", KEY, "bar"], "+OK\r\n");
+
+    cluster.nodes[2].kill();
+    cluster.settle();
+    cluster.nodes[2].restart_elsewhere();
+    cluster.settle();
+    eventually("it is found at its new address", || {
+        let mut client = at(2);
+        client.try_ask(&["READONLY"]).is_some()
+            && client.try_ask(&["GET", KEY]).is_some_and(|r| r == b"$3\r\nbar\r\n")
+    });
+    let after: Vec<u16> = (0..6).map(|node| local_port(&pontoon, &cluster, node)).collect();
+    assert_eq!(after, ports);
+}
+
+/// A port with free ones after it, where the system gives none by itself.
+fn free_range(length: u16) -> String {
+    loop {
+        let first = 10_000 + fastrand::u16(..20_000);
+        let range = first..first + length;
+        if range.clone().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return format!("{first}-{}", range.end - 1);
+        }
+    }
+}
+
+#[test]
+fn a_range_that_is_too_small_is_told_and_no_other_address_is_handed_out() {
+    let shared = shared();
+    let args = ["--cluster-ports", &free_range(5), "--connect-timeout", "2s"];
+    let pontoon = bridge_at(&shared.cluster.endpoint(), &shared.cluster, &args);
+    pontoon.expects("clients cannot be led to this node: no port of cluster.ports");
+    eventually("nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
+    assert_eq!(pontoon.metric("pontoon_cluster_nodes_without_port", ""), 1);
+    let mut client = pontoon.client();
+    for command in ["SLOTS", "NODES", "SHARDS"] {
+        let reply = String::from_utf8(client.ask(&["CLUSTER", command])).unwrap();
+        assert!(reply.starts_with("-CLUSTERDOWN pontoon: ") && reply.contains("no local port"), "{reply}");
+    }
+    client.expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn a_range_that_is_large_enough_holds_every_local_port() {
+    let shared = shared();
+    let range = free_range(20);
+    let pontoon = bridge(&shared.cluster, &["--cluster-ports", &range]);
+    let (first, last) = range.split_once('-').unwrap();
+    let range = first.parse::<u16>().unwrap()..=last.parse().unwrap();
+    assert!(local_ports(&pontoon).values().all(|port| range.contains(port)));
+}
+
+#[test]
+fn clients_are_told_the_host_that_is_advertised() {
+    let shared = shared();
+    let pontoon = bridge(&shared.cluster, &["--cluster-advertise", "bridge.example"]);
+    let mut client = pontoon.client();
+    for command in ["SLOTS", "NODES", "SHARDS"] {
+        let reply = String::from_utf8(client.ask(&["CLUSTER", command])).unwrap();
+        assert_local(&reply, &pontoon, &shared.cluster);
+        assert!(reply.contains("bridge.example") && !reply.contains("127.0.0.1"), "{reply}");
+    }
+    let third = local_port(&pontoon, &shared.cluster, 2);
+    client.expect(&["GET", KEY], &format!("-MOVED 12182 bridge.example:{third}\r\n"));
+}
+
+#[test]
+fn a_client_of_a_unix_socket_finds_the_nodes_on_loopback() {
+    let shared = shared();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cluster.sock");
+    let pontoon = bridge(&shared.cluster, &["--listen", &format!("unix:{}", path.display())]);
+    let third = local_port(&pontoon, &shared.cluster, 2);
+    Wire::unix(&path).expect(&["GET", KEY], &format!("-MOVED 12182 127.0.0.1:{third}\r\n"));
+    assert!(Wire::tcp(("127.0.0.1", third)).ask(&["GET", KEY]).starts_with(b"$"));
+}
+
+#[test]
+fn a_client_is_told_the_address_of_the_family_that_it_came_by() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("left out: there is no IPv6 here");
+        return;
+    }
+    let shared = shared();
+    let pontoon = bridge(&shared.cluster, &["--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
+    let third = local_port(&pontoon, &shared.cluster, 2);
+    for (address, host) in pontoon.addresses().iter().zip(["127.0.0.1", "::1"]) {
+        Wire::tcp(address.as_str()).expect(&["GET", KEY], &format!("-MOVED 12182 {host}:{third}\r\n"));
+        assert!(Wire::tcp((host, third)).ask(&["GET", KEY]).starts_with(b"$"));
+    }
+}

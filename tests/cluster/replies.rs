@@ -1,0 +1,182 @@
+//! What passes through to a client that reads replies to the byte.
+
+use std::io::Write;
+use std::thread;
+
+use super::{assert_local, bridge, local_port, local_ports, shared};
+use crate::harness::{Cluster, Wire, command};
+
+/// Slot 12182, of the third primary.
+const KEY: &str = "foo";
+const SLOT: u16 = 12_182;
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A client of a node, through the bridge.
+fn at(port: u16) -> Wire {
+    Wire::tcp(("127.0.0.1", port))
+}
+
+#[test]
+fn addresses_asked_for_in_a_transaction_lead_to_the_bridge() {
+    let shared = shared();
+    for hello in ["2", "3"] {
+        let mut client = shared.pontoon.client();
+        client.ask(&["HELLO", hello]);
+        let slots = client.ask(&["CLUSTER", "SLOTS"]);
+        client.expect(&["MULTI"], "+OK\r\n");
+        client.expect(&["PING"], "+QUEUED\r\n");
+        for command in ["SLOTS", "NODES", "SHARDS"] {
+            client.expect(&["CLUSTER", command], "+QUEUED\r\n");
+        }
+        client.expect(&["ECHO", "-MOVED 1 1.2.3.4:6379"], "+QUEUED\r\n");
+        let replies = text(client.ask(&["EXEC"]));
+        assert_local(&replies, &shared.pontoon, &shared.cluster);
+        let rest = replies.strip_prefix("*5\r\n+PONG\r\n").unwrap();
+        assert!(
+            rest.starts_with(&text(slots)) && rest.ends_with("$21\r\n-MOVED 1 1.2.3.4:6379\r\n"),
+            "{rest}"
+        );
+
+        client.expect(&["MULTI"], "+OK\r\n");
+        client.expect(&["CLUSTER", "SLOTS"], "+QUEUED\r\n");
+        client.expect(&["DISCARD"], "+OK\r\n");
+        client.expect(&["PING"], "+PONG\r\n");
+        assert_local(&text(client.ask(&["CLUSTER", "SLOTS"])), &shared.pontoon, &shared.cluster);
+    }
+}
+
+#[test]
+fn a_transaction_that_fails_is_told_in_redis_own_words() {
+    let shared = shared();
+    let first = local_port(&shared.pontoon, &shared.cluster, 0);
+    let mut client = at(first);
+    client.expect(&["MULTI"], "+OK\r\n");
+    client.expect(&["CLUSTER", "SLOTS"], "+QUEUED\r\n");
+    let third = local_port(&shared.pontoon, &shared.cluster, 2);
+    client.expect(&["GET", KEY], &format!("-MOVED {SLOT} 127.0.0.1:{third}\r\n"));
+    client.expect(&["EXEC"], "-EXECABORT Transaction discarded because of previous errors.\r\n");
+    client.expect(&["EXEC"], "-ERR EXEC without MULTI\r\n");
+    // Slot 0, of the first primary.
+    let key = "06S";
+    assert_eq!(shared.cluster.ask(0, &["CLUSTER", "KEYSLOT", key]), ":0\r\n");
+    client.expect(&["WATCH", key], "+OK\r\n");
+    at(first).expect(&["SET", key, "changed"], "+OK\r\n");
+    client.expect(&["MULTI"], "+OK\r\n");
+    client.expect(&["CLUSTER", "NODES"], "+QUEUED\r\n");
+    client.expect(&["EXEC"], "*-1\r\n");
+    assert_local(&text(client.ask(&["CLUSTER", "NODES"])), &shared.pontoon, &shared.cluster);
+}
+
+#[test]
+fn a_long_pipeline_is_answered_in_order() {
+    let shared = shared();
+    let mut client = at(local_port(&shared.pontoon, &shared.cluster, 2));
+    client.expect(&["SET", "{foo}pipeline", "value"], "+OK\r\n");
+    let slots = text(client.ask(&["CLUSTER", "SLOTS"]));
+    let pair = [command(&["CLUSTER", "SLOTS"]), command(&["GET", "{foo}pipeline"])].concat();
+    let mut writer = client.writer();
+    let sender = thread::spawn(move || writer.write_all(&pair.repeat(1000)));
+    for _ in 0..1000 {
+        client.expect_next(&slots);
+        client.expect_next("$5\r\nvalue\r\n");
+    }
+    sender.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_value_that_looks_like_an_address_is_a_value() {
+    let shared = shared();
+    let node = &shared.cluster.nodes[2];
+    let mut direct = node.wire();
+    let texts = [
+        "-MOVED 1 1.2.3.4:6379".to_owned(),
+        format!("-MOVED {SLOT} {}\r\n", node.endpoint()),
+        format!("ASK {SLOT} {}", shared.cluster.nodes[0].endpoint()),
+        text(direct.ask(&["CLUSTER", "NODES"])),
+        text(direct.ask(&["CLUSTER", "SLOTS"])),
+    ];
+    for hello in ["2", "3"] {
+        let mut client = at(local_port(&shared.pontoon, &shared.cluster, 2));
+        client.ask(&["HELLO", hello]);
+        for value in &texts {
+            let bulk = format!("${}\r\n{value}\r\n", value.len());
+            client.expect(&["SET", "{foo}value", value], "+OK\r\n");
+            client.expect(&["GET", "{foo}value"], &bulk);
+            client.expect(&["ECHO", value], &bulk);
+            client.expect(
+                &["DEL", "{foo}list"],
+                ":1\r\n".replace('1', if value == &texts[0] { "0" } else { "1" }).as_str(),
+            );
+            client.expect(&["RPUSH", "{foo}list", value, "CLUSTER", "NODES"], ":3\r\n");
+            client.expect(&["LRANGE", "{foo}list", "0", "0"], &format!("*1\r\n{bulk}"));
+        }
+        client.expect(&["EVAL", "return {ok='MOVED 1 1.2.3.4:6379'}", "0"], "+MOVED 1 1.2.3.4:6379\r\n");
+        client.expect(&["DEL", "{foo}list"], ":1\r\n");
+    }
+}
+
+#[test]
+fn shards_are_told_as_maps_to_clients_of_resp3() {
+    let shared = shared();
+    let mut client = shared.pontoon.client();
+    client.ask(&["HELLO", "3"]);
+    let shards = text(client.ask(&["CLUSTER", "SHARDS"]));
+    assert!(shards.starts_with("*3\r\n%2\r\n"), "{shards}");
+    let ports = local_ports(&shared.pontoon);
+    assert_eq!(ports.len(), 6);
+    for port in ports.values() {
+        assert_eq!(shards.matches(&format!("$4\r\nport\r\n:{port}\r\n")).count(), 1, "{port}: {shards}");
+    }
+    assert!(!shards.contains("tls-port") && shards.matches("%7\r\n").count() == 6, "{shards}");
+    assert_local(&shards, &shared.pontoon, &shared.cluster);
+}
+
+#[test]
+fn redirects_lead_to_the_bridge() {
+    for cluster in [Cluster::start(), Cluster::named()] {
+        let pontoon = bridge(&cluster, &[]);
+        let ports: Vec<u16> = (0..3).map(|node| local_port(&pontoon, &cluster, node)).collect();
+        let (mut first, mut third) = (at(ports[0]), at(ports[2]));
+        let moved = format!("-MOVED {SLOT} 127.0.0.1:{}\r\n", ports[2]);
+        for protocol in ["2", "3"] {
+            first.ask(&["HELLO", protocol]);
+            first.expect(&["SET", KEY, "bar"], &moved);
+            first.expect(&["SPUBLISH", KEY, "message"], &moved);
+        }
+        pontoon.client().expect(&["GET", KEY], &moved);
+        third.expect(&["SET", KEY, "bar"], "+OK\r\n");
+
+        cluster.begin_migration(SLOT, 2, 0);
+        cluster.move_keys(SLOT, 2, 0);
+        third.expect(&["GET", KEY], &format!("-ASK {SLOT} 127.0.0.1:{}\r\n", ports[0]));
+        first.expect(&["GET", KEY], &moved);
+        first.expect(&["ASKING"], "+OK\r\n");
+        first.expect(&["GET", KEY], "$3\r\nbar\r\n");
+        first.expect(&["ASKING"], "+OK\r\n");
+        first.expect(&["SET", "{foo}2", "new"], "+OK\r\n");
+        // Slots on their way are told by the node that has them, and name no address.
+        let nodes = text(third.ask(&["CLUSTER", "NODES"]));
+        assert!(nodes.contains(&format!(" [{SLOT}->-{}]", cluster.nodes[0].id)), "{nodes}");
+        assert_local(&nodes, &pontoon, &cluster);
+        cluster.end_migration(SLOT, 2, 0);
+        third.expect(&["GET", KEY], &format!("-MOVED {SLOT} 127.0.0.1:{}\r\n", ports[0]));
+        first.expect(&["GET", KEY], "$3\r\nbar\r\n");
+    }
+}
+
+#[test]
+fn what_a_client_said_to_a_node_is_not_said_for_the_next_one() {
+    let shared = shared();
+    let port = local_port(&shared.pontoon, &shared.cluster, 5);
+    let moved = format!("-MOVED {SLOT} 127.0.0.1:{}\r\n", local_port(&shared.pontoon, &shared.cluster, 2));
+    for _ in 0..10 {
+        let mut reader = at(port);
+        reader.expect(&["GET", KEY], &moved);
+        reader.expect(&["READONLY"], "+OK\r\n");
+        assert!(reader.ask(&["GET", KEY]).starts_with(b"$"));
+        reader.expect(&["ASKING"], "+OK\r\n");
+    }
+}
