@@ -73,7 +73,9 @@ pub struct Context {
     pub upstream: Arc<Upstream>,
     /// Where the server is a cluster: its nodes.
     pub nodes: Option<Arc<Nodes>>,
-    /// The upstream is one of them, and no other will do.
+    /// The upstream is one of them, and no other will do. Its clients learn that it is gone as they would without a
+    /// bridge, by the end of their connection: they look for the nodes again then. An error reply they would take for the
+    /// command's own, and go on asking there.
     pub is_node: bool,
     /// How sessions behave.
     pub settings: Settings,
@@ -190,6 +192,10 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
             Box::pin(farewell::say(client, HANDSHAKE_FAILURE)).await;
             return (End::Failed, None);
         }
+        Some(Err(_)) if context.is_node => {
+            Box::pin(farewell::close(client)).await;
+            return (End::Failed, None);
+        }
         Some(Err(error)) => {
             Box::pin(farewell::refuse(client, 1, &error.to_string())).await;
             return (End::Failed, None);
@@ -256,6 +262,7 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
             if let Some(nodes) = &context.nodes {
                 nodes.refresh(None);
             }
+            let unanswered = if context.is_node { 0 } else { unanswered };
             Box::pin(lost(client, &endpoint, unanswered, why)).await;
             end
         }

@@ -24,7 +24,15 @@ fn a_node_keeps_its_local_port_wherever_it_goes_and_whatever_its_role() {
     });
     at(5).expect(&["SET", KEY, "bar"], "+OK\r\n");
 
+    let mut waiting = at(2);
+    waiting.expect(&["READONLY"], "+OK\r\n");
     cluster.nodes[2].kill();
+    // As they would without a bridge: they look for the nodes again then.
+    waiting.send(b"GET foo\r\n");
+    waiting.expect_end();
+    let mut late = at(2);
+    late.send(b"GET foo\r\n");
+    late.expect_end();
     cluster.settle();
     cluster.nodes[2].restart_elsewhere();
     cluster.settle();
