@@ -1,5 +1,6 @@
 //! A cluster that speaks TLS only, and clients in plaintext that know clusters.
 
+mod changes;
 mod clients;
 mod mistakes;
 mod ports;

@@ -1,9 +1,15 @@
 //! Real clients that know clusters, in their ordinary use.
 
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::thread;
 
-use super::programs::{assert_dialled, ioredis, redis_py, redis_py_cluster, run};
-use super::{Shared, shared};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::programs::{Load, assert_dialled, ioredis, redis_py, redis_py_cluster, run};
+use super::{Shared, assert_local, shared};
+use crate::harness::{Node, connected_to};
 
 fn port(shared: &Shared) -> String {
     shared.pontoon.address().port().to_string()
@@ -31,4 +37,121 @@ fn redis_py_cluster_works() {
 #[test]
 fn ioredis_works_with_a_cluster() {
     works(ioredis("ioredis.js"), &shared(), &[]);
+}
+
+/// What redis-cli prints of these lines. Redirects led it to the bridge, and are left out.
+fn redis_cli(shared: &Shared, options: &[&str], lines: &[&str]) -> String {
+    let mut cli = Command::new("timeout")
+        .args(["60", "redis-cli", "-c", "-p", &port(shared)])
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = cli.stdin.take().unwrap();
+    let lines = lines.join("\n");
+    let writer = thread::spawn(move || input.write_all(format!("{lines}\n").as_bytes()));
+    let output = cli.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (redirects, printed): (Vec<&str>, Vec<&str>) =
+        printed.lines().partition(|line| line.starts_with("-> Redirected to slot"));
+    if !redirects.is_empty() {
+        assert_local(&redirects.join("\n"), &shared.pontoon, &shared.cluster);
+    }
+    printed.join("\n") + "\n"
+}
+
+#[test]
+fn redis_cli_follows_redirects() {
+    let shared = shared();
+    for protocol in ["-2", "-3"] {
+        let keys: Vec<String> = (0..2000).map(|n| format!("redis-cli{protocol}-{n}")).collect();
+        let lines: Vec<String> =
+            keys.iter().flat_map(|key| [format!("SET {key} {key}"), format!("GET {key}")]).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let printed = redis_cli(&shared, &[protocol], &lines);
+        let expected: String = keys.iter().flat_map(|key| ["OK\n", key, "\n"]).collect();
+        assert!(printed == expected, "{printed}");
+        let more = [
+            "GET {redis-cli}a",
+            "MULTI",
+            "MSET {redis-cli}a 1 {redis-cli}b 2",
+            "MGET {redis-cli}a {redis-cli}b",
+            "EXEC",
+            "CLUSTER SHARDS",
+        ];
+        redis_cli(&shared, &[protocol], &["DEL {redis-cli}a {redis-cli}b"]);
+        let printed = redis_cli(&shared, &[protocol], &more);
+        assert!(printed.starts_with("\nOK\nQUEUED\nQUEUED\nOK\n1\n2\n"), "{printed}");
+        assert_local(&printed, &shared.pontoon, &shared.cluster);
+    }
+}
+
+#[test]
+fn redis_cli_subscribes_to_a_channel_of_another_node() {
+    let shared = shared();
+    for (subscribe, publish, channel) in [
+        ("SUBSCRIBE", "PUBLISH", "redis-cli-news"),
+        ("SSUBSCRIBE", "SPUBLISH", "foo"),
+        ("SSUBSCRIBE", "SPUBLISH", "bar"),
+    ] {
+        let mut cli = Command::new("timeout")
+            .args(["60", "redis-cli", "-c", "-p", &port(&shared), subscribe, channel])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(cli.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line == "1"), "it is subscribed");
+        redis_cli(&shared, &[], &[&format!("{publish} {channel} hello")]);
+        assert!(lines.any(|line| line == "hello"));
+        // `timeout` hands it on.
+        kill_process(Pid::from_child(&cli), Signal::TERM).unwrap();
+        cli.wait().unwrap();
+    }
+}
+
+#[test]
+fn redis_cli_inspects_the_cluster() {
+    let shared = shared();
+    let mut check = Command::new("redis-cli");
+    let report = run(check.args(["--cluster", "check", &shared.pontoon.address().to_string()]));
+    assert!(report.contains("[OK] All 16384 slots covered."), "{report}");
+    assert!(report.contains("[OK] All nodes agree about slots configuration."), "{report}");
+    assert_local(&report, &shared.pontoon, &shared.cluster);
+}
+
+#[test]
+fn redis_benchmark_spreads_over_the_primaries() {
+    let shared = shared();
+    let before: Vec<u64> = (0..3).map(|node| commands(&shared, node)).collect();
+    let mut benchmark = Command::new("redis-benchmark");
+    benchmark.args(["--cluster", "-p", &port(&shared), "-n", "9000", "-c", "9", "-P", "8", "-r", "10000"]);
+    let report = run(benchmark.args(["-t", "set,get,incr,lpush"]));
+    assert!(report.contains("Cluster has 3 master nodes"), "{report}");
+    assert_local(&report, &shared.pontoon, &shared.cluster);
+    let after = (0..3).map(|node| commands(&shared, node));
+    let done: Vec<u64> = after.zip(before).map(|(after, before)| after - before).collect();
+    assert!(done.iter().sum::<u64>() >= 4 * 9000 && done.iter().all(|done| *done >= 1000), "{done:?}");
+}
+
+/// How many commands a node has carried out.
+fn commands(shared: &Shared, node: usize) -> u64 {
+    let stats = shared.cluster.ask(node, &["INFO", "stats"]);
+    let line = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn nobody_but_the_bridge_comes_to_the_nodes() {
+    let shared = shared();
+    let ports: Vec<u16> = shared.cluster.nodes.iter().map(|node| node.port).collect();
+    let mut allowed: BTreeSet<u32> = shared.cluster.nodes.iter().map(Node::pid).collect();
+    // This process asks the nodes, too.
+    allowed.extend([shared.pontoon.pid(), std::process::id()]);
+    let mut load = Load::redis_py(&shared.pontoon, "2");
+    load.check(&shared.pontoon, &shared.cluster);
+    let connected = connected_to(&ports);
+    assert!(connected.contains(&shared.pontoon.pid()) && connected.is_subset(&allowed), "{connected:?}");
 }

@@ -1,11 +1,13 @@
 //! Clients as programs, and what they tell of themselves.
 
-use std::process::{Command, Stdio};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
 use super::local_ports;
-use crate::harness::Pontoon;
+use crate::harness::{Cluster, Pontoon, connected_to};
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/");
 
@@ -58,4 +60,86 @@ pub fn assert_dialled(dialled: &Value, pontoon: &Pontoon) {
     assert!(local.iter().filter(|port| dialled.contains(port)).count() >= 3, "{local:?}: {dialled:?}");
     local.push(pontoon.address().port());
     assert!(dialled.iter().all(|port| local.contains(port)), "{local:?}: {dialled:?}");
+}
+
+/// A program that writes and reads until it is dropped.
+pub struct Load {
+    process: Child,
+    answers: BufReader<ChildStdout>,
+    /// Its keys begin so.
+    prefix: String,
+    /// Its connections are its own: what it dials is not the bridge.
+    direct: bool,
+}
+
+/// What a load has to tell.
+#[derive(Debug)]
+pub struct Report {
+    /// Redirects that it was given.
+    pub moved: u64,
+    pub asked: u64,
+    /// What failed, and how often.
+    pub errors: BTreeMap<String, u64>,
+}
+
+impl Load {
+    pub fn redis_py(pontoon: &Pontoon, protocol: &str) -> Self {
+        let prefix = format!("redis-py-{protocol}-");
+        let mut command = redis_py("load.py");
+        command.args([&pontoon.address().port().to_string(), &prefix, protocol]);
+        Self::start(command, prefix, false)
+    }
+
+    pub fn ioredis(pontoon: &Pontoon) -> Self {
+        let mut command = ioredis("load.js");
+        command.args([&pontoon.address().port().to_string(), "ioredis-"]);
+        Self::start(command, "ioredis-".to_owned(), false)
+    }
+
+    /// Over TLS, without the bridge.
+    pub fn direct(cluster: &Cluster) -> Self {
+        let mut command = redis_py("load.py");
+        let port = cluster.nodes[0].port.to_string();
+        command.args([&port, "direct-", "2", &cluster.authority().file()]);
+        Self::start(command, "direct-".to_owned(), true)
+    }
+
+    fn start(mut command: Command, prefix: String, direct: bool) -> Self {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { process, answers, prefix, direct }
+    }
+
+    /// One of its keys.
+    pub fn key(&self) -> String {
+        format!("{}0-0", self.prefix)
+    }
+
+    /// Waits until it has written and read every key once more. No value was another than the one that was
+    /// acknowledged, and it dialled the bridge alone.
+    pub fn check(&mut self, pontoon: &Pontoon, cluster: &Cluster) -> Report {
+        self.process.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let answer: Value = serde_json::from_str(&line).expect("the program runs");
+        assert_eq!(answer["wrong"], Value::Array(vec![]), "{answer}");
+        assert_eq!(answer["errors"]["no pass in 30 s"], Value::Null, "{answer}");
+        if !self.direct {
+            assert_dialled(&answer["dialled"], pontoon);
+            let nodes: Vec<u16> = cluster.nodes.iter().map(|node| node.port).collect();
+            assert!(!connected_to(&nodes).contains(&self.process.id()));
+        }
+        Report {
+            moved: answer["moved"].as_u64().unwrap(),
+            asked: answer["asked"].as_u64().unwrap(),
+            errors: serde_json::from_value(answer["errors"].clone()).unwrap(),
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

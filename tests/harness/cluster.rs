@@ -119,6 +119,32 @@ impl Cluster {
         self.settle();
     }
 
+    /// Lets a primary acknowledge no more writes until it is killed, and waits until its replica has all of them. Else
+    /// a kill may lose what was acknowledged a moment before, whoever carried it.
+    pub fn hold_writes(&self, primary: usize, replica: usize) {
+        let mut wires = [primary, replica].map(|node| self.nodes[node].wire());
+        wires[0].expect(&["CLIENT", "PAUSE", "60000", "WRITE"], "+OK\r\n");
+        eventually("the replica has everything", || {
+            let [first, second] = &mut wires;
+            offset(first) == offset(second)
+        });
+    }
+
+    /// Ends all nodes and starts them with what they had, on other ports, where nobody knows of the others yet.
+    pub fn restart_elsewhere(&mut self) {
+        for node in &self.nodes {
+            let mut wire = node.wire();
+            wire.expect(&["CLIENT", "PAUSE", "60000", "WRITE"], "+OK\r\n");
+            wire.expect(&["SAVE"], "+OK\r\n");
+        }
+        self.nodes.iter_mut().for_each(Node::kill);
+        self.nodes.iter_mut().for_each(Node::restart_elsewhere);
+        for (number, node) in self.nodes.iter().enumerate() {
+            self.nodes[..number].iter().for_each(|other| meet(node, other));
+        }
+        self.settle();
+    }
+
     /// Adds an empty primary, and returns its number.
     pub fn add(&mut self) -> usize {
         let number = self.start_node();
@@ -255,6 +281,12 @@ fn seen(wire: &mut Wire) -> Option<BTreeSet<Seen>> {
         });
     }
     Some(all)
+}
+
+/// How much of the stream of writes a node has.
+fn offset(wire: &mut Wire) -> String {
+    let info = String::from_utf8(wire.ask(&["INFO", "replication"])).unwrap();
+    info.lines().find(|line| line.starts_with("master_repl_offset:")).unwrap().to_owned()
 }
 
 fn is_well(wire: &mut Wire) -> bool {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -14,6 +14,8 @@ pub struct Forwarder {
 
 #[derive(Default)]
 struct Network {
+    /// Of the server.
+    port: AtomicU16,
     /// Connections that began in an earlier one carry nothing any more.
     era: AtomicU64,
     stopped: AtomicBool,
@@ -27,7 +29,7 @@ impl Forwarder {
     pub fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let network = Arc::new(Network::default());
+        let network = Arc::new(Network { port: port.into(), ..Network::default() });
         let thread = {
             let network = Arc::clone(&network);
             thread::spawn(move || {
@@ -36,7 +38,7 @@ impl Forwarder {
                         return;
                     }
                     let network = Arc::clone(&network);
-                    thread::spawn(move || network.carry(&near, port));
+                    thread::spawn(move || network.carry(&near));
                 }
             })
         };
@@ -45,6 +47,11 @@ impl Forwarder {
 
     pub fn endpoint(&self) -> String {
         format!("localhost:{}", self.address.port())
+    }
+
+    /// New connections lead to another server.
+    pub fn lead_to(&self, port: u16) {
+        self.network.port.store(port, Ordering::SeqCst);
     }
 
     /// Carries nothing any more over connections that there are now; nobody is told.
@@ -64,11 +71,11 @@ impl Forwarder {
 }
 
 impl Network {
-    fn carry(&self, near: &TcpStream, port: u16) {
+    fn carry(&self, near: &TcpStream) {
         let era = self.era.load(Ordering::SeqCst);
         let held = self.held.lock().unwrap();
         drop(self.released.wait_while(held, |held| *held).unwrap());
-        let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { return };
+        let Ok(far) = TcpStream::connect(("127.0.0.1", self.port.load(Ordering::SeqCst))) else { return };
         for stream in [near, &far] {
             stream.set_nodelay(true).unwrap();
             self.streams.lock().unwrap().push(stream.try_clone().unwrap());

@@ -10,6 +10,7 @@ mod load;
 mod node;
 mod pontoon;
 mod redis;
+mod sockets;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ pub use load::{Failure, Load};
 pub use node::Node;
 pub use pontoon::{Pontoon, pontoon, pontoon_with_hosts};
 pub use redis::Redis;
+pub use sockets::connected_to;
 pub use wire::{Wire, command};
 
 /// What takes longer than this on loopback does not happen any more.

@@ -60,6 +60,10 @@ impl Node {
         format!("{}:{}", self.hostname.as_deref().unwrap_or("127.0.0.1"), self.port)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn is_alive(&self) -> bool {
         self.alive
     }
