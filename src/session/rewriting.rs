@@ -79,6 +79,8 @@ pub(super) enum Unanswerable {
     Malformed,
     #[error("nodes' addresses were asked for where replies cannot be matched to requests")]
     Unmatched,
+    #[error("a command in quotes may ask for nodes' addresses: quote its arguments alone")]
+    Quoted,
 }
 
 impl Rewriting {
@@ -115,6 +117,7 @@ impl Rewriting {
                 // Even then: MULTI may have been refused.
                 self.expect(number, Due::Topology(kind))?;
             }
+            Request::Unknown => return Err(Unanswerable::Quoted),
             Request::Transaction(Transaction::Begins) => {
                 self.transaction.get_or_insert_default();
             }

@@ -9,6 +9,8 @@ use crate::harness::{Cluster, Wire, command};
 /// Slot 12182, of the third primary.
 const KEY: &str = "foo";
 const SLOT: u16 = 12_182;
+/// Slot 0, of the first primary.
+const OTHER: &str = "06S";
 
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
@@ -59,11 +61,8 @@ fn a_transaction_that_fails_is_told_in_redis_own_words() {
     client.expect(&["GET", KEY], &format!("-MOVED {SLOT} 127.0.0.1:{third}\r\n"));
     client.expect(&["EXEC"], "-EXECABORT Transaction discarded because of previous errors.\r\n");
     client.expect(&["EXEC"], "-ERR EXEC without MULTI\r\n");
-    // Slot 0, of the first primary.
-    let key = "06S";
-    assert_eq!(shared.cluster.ask(0, &["CLUSTER", "KEYSLOT", key]), ":0\r\n");
-    client.expect(&["WATCH", key], "+OK\r\n");
-    at(first).expect(&["SET", key, "changed"], "+OK\r\n");
+    client.expect(&["WATCH", OTHER], "+OK\r\n");
+    at(first).expect(&["SET", OTHER, "changed"], "+OK\r\n");
     client.expect(&["MULTI"], "+OK\r\n");
     client.expect(&["CLUSTER", "NODES"], "+QUEUED\r\n");
     client.expect(&["EXEC"], "*-1\r\n");
@@ -149,6 +148,11 @@ fn redirects_lead_to_the_bridge() {
         pontoon.client().expect(&["GET", KEY], &moved);
         third.expect(&["SET", KEY, "bar"], "+OK\r\n");
 
+        let mut subscriber = at(ports[2]);
+        subscriber.expect(&["SSUBSCRIBE", KEY], "*3\r\n$10\r\nssubscribe\r\n$3\r\nfoo\r\n:1\r\n");
+        let away = format!("-MOVED 0 127.0.0.1:{}\r\n", ports[0]);
+        subscriber.expect(&["SSUBSCRIBE", OTHER], &away);
+
         cluster.begin_migration(SLOT, 2, 0);
         cluster.move_keys(SLOT, 2, 0);
         third.expect(&["GET", KEY], &format!("-ASK {SLOT} 127.0.0.1:{}\r\n", ports[0]));
@@ -164,7 +168,50 @@ fn redirects_lead_to_the_bridge() {
         cluster.end_migration(SLOT, 2, 0);
         third.expect(&["GET", KEY], &format!("-MOVED {SLOT} 127.0.0.1:{}\r\n", ports[0]));
         first.expect(&["GET", KEY], "$3\r\nbar\r\n");
+        subscriber.expect_next("*3\r\n$12\r\nsunsubscribe\r\n$3\r\nfoo\r\n:0\r\n");
+        subscriber.expect(&["SSUBSCRIBE", KEY], &format!("-MOVED {SLOT} 127.0.0.1:{}\r\n", ports[0]));
     }
+}
+
+#[test]
+fn a_node_that_has_only_been_met_is_told_without_its_address() {
+    let cluster = Cluster::start();
+    let pontoon = bridge(&cluster, &[]);
+    // Nobody answers there.
+    cluster.nodes[0].wire().expect(&["CLUSTER", "MEET", "127.0.0.1", "9", "19"], "+OK\r\n");
+    let nodes = text(at(local_port(&pontoon, &cluster, 0)).ask(&["CLUSTER", "NODES"]));
+    assert!(nodes.contains("127.0.0.1:0@19 handshake"), "{nodes}");
+    assert_local(&nodes, &pontoon, &cluster);
+}
+
+#[test]
+fn addresses_lead_to_the_bridge_however_they_are_asked_for() {
+    let shared = shared();
+    let mut client = shared.pontoon.client();
+    for request in ["CLUSTER SLOTS\r\n", "cluster nodes\r\n", "  cLuStEr  shards \n"] {
+        client.send(request.as_bytes());
+        assert_local(&text(client.reply()), &shared.pontoon, &shared.cluster);
+    }
+    let primary = &shared.cluster.nodes[0].id;
+    for command in ["REPLICAS", "slaves"] {
+        let replicas = text(client.ask(&["CLUSTER", command, primary]));
+        assert!(replicas.starts_with("*1\r\n"), "{replicas}");
+        assert_local(&replicas, &shared.pontoon, &shared.cluster);
+    }
+    // Quotes could hide anything.
+    for request in ["CLUSTER \"SLOTS\"\r\n", "'CLUSTER' SLOTS\r\n", "\"\\x43LUSTER\" NODES\r\n"] {
+        let mut client = shared.pontoon.client();
+        client.send(request.as_bytes());
+        assert!(text(client.reply()).starts_with("-ERR pontoon: a command in quotes"), "{request}");
+        client.expect_end();
+    }
+    client.send(b"ECHO \"CLUSTER SLOTS\"\r\n");
+    client.expect_next("$13\r\nCLUSTER SLOTS\r\n");
+    // In pieces.
+    for byte in command(&["CLUSTER", "SLOTS"]) {
+        client.send(&[byte]);
+    }
+    assert_local(&text(client.reply()), &shared.pontoon, &shared.cluster);
 }
 
 #[test]

@@ -245,7 +245,10 @@ impl RequestScanner {
         self.look_up(name.get());
         self.early = self.early.saturating_add(1);
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
+        let hidden = name.get().is_empty() || name.get().eq_ignore_ascii_case(b"CLUSTER");
         self.request = match request {
+            // It may ask for nodes' addresses.
+            _ if self.quoted && hidden => Request::Unknown,
             // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
             Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
             Request::Plain
