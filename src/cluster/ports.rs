@@ -96,14 +96,16 @@ impl Ports {
         let Some(range) = &self.range else {
             // Kept until there is one that may be used: the system would give the same again.
             let mut unfit = Vec::new();
+            let mut problem = io::ErrorKind::AddrInUse.into();
             for _ in 0..TRIES {
-                let (bound, port) = bind(0).map_err(NoPort::System)?;
-                if !self.resting.contains_key(&port) {
-                    return Ok((bound, port));
+                match bind(0) {
+                    Ok((bound, port)) if !self.resting.contains_key(&port) => return Ok((bound, port)),
+                    Ok((bound, _)) => unfit.push(bound),
+                    // What was chosen on one address may be in use on another.
+                    Err(error) => problem = error,
                 }
-                unfit.push(bound);
             }
-            return Err(NoPort::System(io::ErrorKind::AddrInUse.into()));
+            return Err(NoPort::System(problem));
         };
         let free = range.0.clone().filter(|port| !self.resting.contains_key(port));
         free.into_iter()
@@ -161,5 +163,14 @@ mod tests {
         ports.give_back(40_000);
         let mut chosen = [40_000, 40_001].into_iter();
         assert_eq!(ports.take(|_| any(chosen.next().unwrap())).unwrap().1, 40_001);
+    }
+
+    #[test]
+    fn a_port_that_is_in_use_on_another_address_is_not_the_last_word() {
+        let mut ports = Ports::new(None);
+        let mut chosen = [Err(io::ErrorKind::AddrInUse.into()), any(40_001)].into_iter();
+        assert_eq!(ports.take(|_| chosen.next().unwrap()).unwrap().1, 40_001);
+        let error = ports.take::<()>(|_| Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{error}");
     }
 }
