@@ -178,7 +178,7 @@ impl Road {
 /// As clients see a server that is not there, in the words of the libraries, of redis-cli, and of pontoon.
 fn is_of_a_connection(failure: &Failure) -> bool {
     let Failure { operation, error, .. } = failure;
-    let known = ["pontoon: ", "connect", "Connection", "closed", "timed out", "Timeout"];
+    let known = ["pontoon: ", "connect", "Connection", "closed", "ECONN", "EPIPE", "timed out", "Timeout"];
     known.iter().any(|known| error.contains(known))
         // Published when the subscription's connection was gone.
         || (operation == "pubsub" && error.contains("a message was lost"))

@@ -24,6 +24,13 @@ def short(key):
     assert replies[0] == replies[1], replies
 
 
+def multi(key):
+    replies = once("MULTI", f"INCR {key}", "EXEC")
+    if replies[2].startswith("ERR EXEC without MULTI"):
+        raise RedisError("redis-cli connected anew in a transaction")
+    assert replies[:2] == ["OK", "QUEUED"] and replies[2].isdigit(), replies
+
+
 def long(key):
     """A session that stays, and is connected anew by redis-cli itself."""
     global session
@@ -43,7 +50,6 @@ def long(key):
         raise RedisError(reply)
 
 
-# No transactions: redis-cli connects anew between two commands of one, and sends the rest without MULTI.
-run("redis-cli", [short, long])
+run("redis-cli", [short, multi, long])
 if session:
     session.kill()
