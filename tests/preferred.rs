@@ -182,8 +182,8 @@ fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands()
         for n in 1..=100 {
             plain.expect(&["INCR", "n"], &format!(":{n}\r\n"));
         }
-        stateful.expect(&["SELECT", "3"], "+OK\r\n");
         stateful.expect(&["SET", "in", "three"], "+OK\r\n");
+        stateful.expect(&["WATCH", "in"], "+OK\r\n");
         blocked.send(&command(&["BLPOP", "queue", "0"]));
         eventually("all are there", || in_plaintext(&pontoon) == 3);
         dual.set(Mood::Accept, Mood::Accept);
@@ -199,6 +199,30 @@ fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands()
         plain.expect(&["RPUSH", "queue", "job"], ":1\r\n");
         assert_eq!(blocked.reply(), b"*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
     }
+}
+
+#[test]
+fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves() {
+    let (_authority, redis, dual, pontoon) =
+        road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--pool-reuse", "false"]);
+    pontoon.allows("plaintext only is spoken here");
+    let mut client = pontoon.client();
+    assert!(client.ask(&["HELLO", "3", "SETNAME", "first"]).starts_with(b"%"));
+    client.ask(&["CLIENT", "SETINFO", "LIB-NAME", "redis-py"]);
+    client.ask(&["CLIENT", "SETINFO", "LIB-VER", "8.1.0"]);
+    client.expect(&["CLIENT", "SETNAME", "shop"], "+OK\r\n");
+    client.expect(&["SELECT", "3"], "+OK\r\n");
+    assert!(client.ask(&["INFO", "server"]).starts_with(b"="));
+    client.expect(&["HSET", "h", "f", "v"], ":1\r\n");
+    // Refused, and so not to be repeated.
+    assert!(client.ask(&["SELECT", "99"]).starts_with(b"-ERR"));
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("it is moved", || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1);
+    let bytes = dual.plaintext_bytes();
+    client.expect(&["HGETALL", "h"], "%1\r\n$1\r\nf\r\n$1\r\nv\r\n");
+    client.expect(&["CLIENT", "GETNAME"], "$4\r\nshop\r\n");
+    assert_eq!(dual.plaintext_bytes(), bytes);
+    assert!(String::from_utf8_lossy(&redis.direct().ask(&["CLIENT", "LIST"])).contains("name=shop age="));
 }
 
 #[test]

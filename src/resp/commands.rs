@@ -183,13 +183,23 @@ pub(super) fn leaves_nothing_behind(name: &[u8]) -> bool {
     LEAVE_NOTHING.binary_search(&&*upper).is_ok()
 }
 
+/// Whether all that a command does to a connection is told of it, and can be done to another one: the protocol, the
+/// database, names. Not so HELLO with AUTH.
+pub(super) fn sets_up(name: &[u8], first: &[u8], second: &[u8], words: u64) -> bool {
+    let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
+    if is(name, "HELLO") {
+        return words <= 2 || (words == 4 && is(second, "SETNAME"));
+    }
+    is(name, "SELECT") || (is(name, "CLIENT") && (is(first, "SETNAME") || is(first, "SETINFO")))
+}
+
 /// Sorted. They read and write keys, and nothing of the connection's.
 #[rustfmt::skip]
 const LEAVE_NOTHING: &[&[u8]] = &[
-    b"APPEND", b"BITCOUNT", b"BITFIELD", b"BITPOS", b"DBSIZE", b"DECR", b"DECRBY", b"DEL", b"ECHO", b"EXISTS", b"EXPIRE",
+    b"APPEND", b"BITCOUNT", b"BITFIELD", b"BITPOS", b"COMMAND", b"DBSIZE", b"DECR", b"DECRBY", b"DEL", b"ECHO", b"EXISTS", b"EXPIRE",
     b"EXPIREAT", b"GET", b"GETBIT", b"GETDEL", b"GETEX", b"GETRANGE", b"GETSET", b"HDEL", b"HEXISTS", b"HGET", b"HGETALL",
     b"HINCRBY", b"HINCRBYFLOAT", b"HKEYS", b"HLEN", b"HMGET", b"HMSET", b"HSCAN", b"HSET", b"HSETNX", b"HVALS", b"INCR",
-    b"INCRBY", b"INCRBYFLOAT", b"KEYS", b"LINDEX", b"LINSERT", b"LLEN", b"LMOVE", b"LPOP", b"LPOS", b"LPUSH", b"LPUSHX",
+    b"INCRBY", b"INCRBYFLOAT", b"INFO", b"KEYS", b"LINDEX", b"LINSERT", b"LLEN", b"LMOVE", b"LPOP", b"LPOS", b"LPUSH", b"LPUSHX",
     b"LRANGE", b"LREM", b"LSET", b"LTRIM", b"MGET", b"MSET", b"MSETNX", b"PERSIST", b"PEXPIRE", b"PEXPIREAT", b"PFADD",
     b"PFCOUNT", b"PING", b"PSETEX", b"PTTL", b"PUBLISH", b"RENAME", b"RPOP", b"RPOPLPUSH", b"RPUSH", b"RPUSHX", b"SADD",
     b"SCAN", b"SCARD", b"SDIFF", b"SET", b"SETBIT", b"SETEX", b"SETNX", b"SETRANGE", b"SINTER", b"SISMEMBER", b"SMEMBERS",

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::pending::Pending;
+use super::setup::Setup;
 use crate::clients::{self, Entry, Guess};
 use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner, Told};
 use crate::upstream::Connection;
@@ -16,11 +17,24 @@ pub(super) struct About {
     /// Told by requests without a reply yet, each with the request's number.
     waiting: VecDeque<(u64, Told)>,
     guess: Guess,
+    /// Kept where the session may be moved.
+    setup: Option<Box<Setup>>,
 }
 
 impl About {
-    pub(super) fn new(entry: Entry) -> Self {
-        Self { entry, waiting: VecDeque::new(), guess: Guess::default() }
+    pub(super) fn new(entry: Entry, may_move: bool) -> Self {
+        Self { entry, waiting: VecDeque::new(), guess: Guess::default(), setup: may_move.then(Box::default) }
+    }
+
+    /// What the client set up.
+    pub(super) fn setup(&self) -> Option<&Setup> {
+        self.setup.as_deref()
+    }
+
+    fn set_up(&mut self, change: impl FnOnce(&mut Setup)) {
+        if let Some(setup) = &mut self.setup {
+            change(setup);
+        }
     }
 
     /// It has this upstream connection; `passthrough`: for the client's own TLS.
@@ -66,8 +80,14 @@ impl About {
     fn hear(&mut self, told: Told, pending: &Pending) {
         match told {
             // True whether the server knows CLIENT SETINFO or not.
-            Told::Library(name) => self.entry.uses_library(&name),
-            Told::Version(version) => self.entry.uses_version(&version),
+            Told::Library(name) => {
+                self.entry.uses_library(&name);
+                self.set_up(|setup| setup.library = name);
+            }
+            Told::Version(version) => {
+                self.entry.uses_version(&version);
+                self.set_up(|setup| setup.version = version);
+            }
             _ if pending.opaque().is_some() => {}
             told => {
                 if self.waiting.len() == WAITING {
@@ -98,15 +118,23 @@ impl About {
             Some((_, Told::Hello { resp3, name })) if replies.reply() == Reply::Other => {
                 if let Some(resp3) = resp3 {
                     self.entry.speaks(resp3);
+                    self.set_up(|setup| setup.resp3 = resp3);
                 }
                 if let Some(name) = name {
                     self.entry.named(&name);
+                    self.set_up(|setup| setup.name = name);
                 }
             }
             Some((_, Told::Reset)) if replies.reply() == Reply::Other => self.entry.reset(),
             // Not +QUEUED: EXEC may fail.
-            Some((_, Told::Database(database))) if replies.is_ok() => self.entry.selected(database),
-            Some((_, Told::Name(name))) if replies.is_ok() => self.entry.named(&name),
+            Some((_, Told::Database(database))) if replies.is_ok() => {
+                self.entry.selected(database);
+                self.set_up(|setup| setup.database = database);
+            }
+            Some((_, Told::Name(name))) if replies.is_ok() => {
+                self.entry.named(&name);
+                self.set_up(|setup| setup.name = name);
+            }
             _ => {}
         }
         if self.waiting.is_empty() {

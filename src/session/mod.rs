@@ -12,10 +12,12 @@ mod relay;
 mod relogin;
 mod rewriting;
 mod scratch;
+mod setup;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 pub use self::client::{Accepted, ClientStream};
@@ -31,6 +33,9 @@ use crate::resp::replies;
 use crate::resp::scanner::TLS_HANDSHAKE;
 use crate::telemetry::Throttle;
 use crate::upstream::{Connection, Left, Unreachable, Upstream};
+
+/// A connection that is not set up in this time is not moved to.
+const SETUP: Duration = Duration::from_secs(2);
 
 /// How a route's sessions behave.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -217,11 +222,13 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
         match relay.run().await {
             Ended::Movable => {
                 if let Ok(upstream) = Box::pin(connect(context, false)).await {
-                    endpoint = Arc::clone(&upstream.endpoint);
-                    relay.move_to(upstream);
-                    in_plaintext = None;
-                    context.metrics.sessions_upgraded.increment(1);
-                    debug!(route, session, "session moved to TLS");
+                    let new = Arc::clone(&upstream.endpoint);
+                    if let Ok(true) = Box::pin(timeout(SETUP, relay.move_to(upstream))).await {
+                        endpoint = new;
+                        in_plaintext = None;
+                        context.metrics.sessions_upgraded.increment(1);
+                        debug!(route, session, "session moved to TLS");
+                    }
                 }
             }
             ended => break ended,

@@ -359,6 +359,13 @@ pub async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer
     greeting::next_answer(connection).await?.ok_or(Cause::Closed)
 }
 
+/// Sends a command and reads its reply. Whether that is no error.
+pub async fn ask_encoded(connection: &mut Connection, command: &[u8]) -> Result<bool, Cause> {
+    connection.send(command).await?;
+    let reply = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
+    Ok(!reply.starts_with(b"-"))
+}
+
 /// What a node says of its cluster: its replies, in RESP2.
 pub struct Topology {
     /// To CLUSTER SLOTS.

@@ -12,7 +12,7 @@ mod told;
 
 pub use self::replies::{Confirmed, Reply, ReplyScanner};
 pub use self::requests::{RequestScanner, TLS_HANDSHAKE};
-pub use self::told::Told;
+pub use self::told::{LONGEST as LONGEST_TOLD, Told};
 
 /// How far a call to `next` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -71,7 +71,8 @@ enum State {
 }
 
 impl RequestScanner {
-    /// One that looks up every command, until one leaves something behind.
+    /// One that looks up every command, until one leaves something behind that cannot be told: protocol, database and
+    /// names can.
     pub fn attentive() -> Self {
         Self { looked_up: i64::MIN, ..Self::default() }
     }
@@ -183,6 +184,11 @@ impl RequestScanner {
         self.touched
     }
 
+    /// The connection was changed by others.
+    pub fn touch(&mut self) {
+        self.touched = true;
+    }
+
     /// Bytes that the argument which has begun still lacks.
     pub fn due(&self) -> u64 {
         if let State::Payload(left) = self.state { left } else { 0 }
@@ -242,7 +248,11 @@ impl RequestScanner {
 
     fn ended(&mut self) {
         let [name, first, second] = self.words;
-        self.look_up(name.get());
+        // Who looks up every command moves what was set up, too.
+        let sets_up = commands::sets_up(name.get(), first.get(), second.get(), self.seen);
+        if self.looked_up >= 0 || !sets_up || self.quoted {
+            self.look_up(name.get());
+        }
         self.early = self.early.saturating_add(1);
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
         let hidden = name.get().is_empty() || name.get().eq_ignore_ascii_case(b"CLUSTER");

@@ -5,7 +5,7 @@
 use super::Word;
 
 /// Longer values are cut: one more than is ever shown, so that the cut can be told.
-pub(super) const LONGEST: usize = 65;
+pub const LONGEST: usize = 65;
 
 /// Said by a request, and true if the server accepts it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,13 +28,14 @@ use super::pending::{Opaque, Pending};
 use super::relogin::Relogin;
 use super::rewriting::{Rewriting, Unanswerable};
 use super::scratch::{self, READ, Scratch};
+use super::setup::{Setup, Step};
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
 use crate::metrics::Relayed;
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
 use crate::tls::channel::Channel;
 use crate::tls::explain;
-use crate::upstream::{Auth, Connection, Latch, Left};
+use crate::upstream::{self, Auth, Connection, Latch, Left};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
 /// sent its last byte, or when pontoon is leaving.
@@ -164,7 +165,7 @@ impl<'a> Relay<'a> {
             }
             _ => None,
         };
-        let about = About::new(entry);
+        let about = About::new(entry, moving.is_some());
         about.connected(&upstream, false);
         let rewriting = route.nodes.as_ref().map(|nodes| {
             let local_host = nodes.advertise().cloned().unwrap_or_else(|| client.local_host());
@@ -243,8 +244,19 @@ impl<'a> Relay<'a> {
         (self.client, None)
     }
 
-    /// Goes on with another connection, from [`Ended::Movable`].
-    pub(super) fn move_to(&mut self, upstream: Connection) {
+    /// Goes on with another connection, from [`Ended::Movable`], once it is set up as the client set up this one. `false`:
+    /// it could not be.
+    pub(super) async fn move_to(&mut self, mut upstream: Connection) -> bool {
+        let steps = self.about.setup().and_then(Setup::steps).unwrap_or_default();
+        for Step { bytes, may_fail } in &steps {
+            match upstream::ask_encoded(&mut upstream, bytes).await {
+                Ok(accepted) if accepted || *may_fail => {}
+                _ => return false,
+            }
+        }
+        if !steps.is_empty() {
+            self.requests.touch();
+        }
         self.about.connected(&upstream, false);
         if let Some(rewriting) = &mut self.rewriting {
             rewriting.asks(Arc::clone(&upstream.endpoint));
@@ -254,6 +266,7 @@ impl<'a> Relay<'a> {
         self.relayed = &self.route.metrics.relayed_over_tls;
         self.moving = None;
         self.authenticated();
+        true
     }
 
     /// Takes up who pontoon is on the upstream connection, and what clients may say of themselves.
@@ -277,7 +290,9 @@ impl<'a> Relay<'a> {
         if !moving.latch.is_set() || Instant::now() < moving.not_before || self.requests.touched() {
             return false;
         }
-        let movable = self.client_sends && self.is_at_rest();
+        let movable = self.client_sends
+            && self.is_at_rest()
+            && self.about.setup().is_some_and(|setup| setup.steps().is_some());
         if let Some(moving) = self.moving.as_mut().filter(|_| movable) {
             moving.not_before = Instant::now() + MOVE_AGAIN;
         }

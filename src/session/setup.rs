@@ -1,0 +1,67 @@
+//! What a client set up on its connection as it began: protocol, database, names. It can be set up the same on another one,
+//! so a session that did no more than that can be moved.
+
+use crate::resp::replies::encode_command;
+use crate::resp::scanner::LONGEST_TOLD;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Setup {
+    pub(super) resp3: bool,
+    pub(super) database: u32,
+    pub(super) name: Vec<u8>,
+    pub(super) library: Vec<u8>,
+    pub(super) version: Vec<u8>,
+}
+
+/// A command that sets up.
+pub(super) struct Step {
+    pub(super) bytes: Vec<u8>,
+    /// Older engines do not know it, and said so to the client, too.
+    pub(super) may_fail: bool,
+}
+
+impl Setup {
+    /// What to send on a new connection. `None`: a part of it was too long to be kept, or is no text.
+    pub(super) fn steps(&self) -> Option<Vec<Step>> {
+        let text = |bytes: &[u8]| {
+            (bytes.len() < LONGEST_TOLD).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
+        };
+        let (name, library, version) = (text(&self.name)?, text(&self.library)?, text(&self.version)?);
+        let mut steps = Vec::new();
+        let mut step = |needed: bool, may_fail: bool, words: &[&str]| {
+            if needed {
+                steps.push(Step { bytes: encode_command(words), may_fail });
+            }
+        };
+        step(self.resp3, false, &["HELLO", "3"]);
+        step(!library.is_empty(), true, &["CLIENT", "SETINFO", "LIB-NAME", &library]);
+        step(!version.is_empty(), true, &["CLIENT", "SETINFO", "LIB-VER", &version]);
+        step(!name.is_empty(), false, &["CLIENT", "SETNAME", &name]);
+        step(self.database != 0, false, &["SELECT", &self.database.to_string()]);
+        Some(steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_set_up_is_set_up_again_and_the_protocol_comes_first() {
+        assert!(Setup::default().steps().unwrap().is_empty());
+        let setup = Setup { resp3: true, database: 3, name: b"shop".into(), ..Setup::default() };
+        let steps: Vec<u8> = setup.steps().unwrap().into_iter().flat_map(|step| step.bytes).collect();
+        let expected = [
+            encode_command(&["HELLO", "3"]),
+            encode_command(&["CLIENT", "SETNAME", "shop"]),
+            encode_command(&["SELECT", "3"]),
+        ];
+        assert_eq!(steps, expected.concat());
+    }
+
+    #[test]
+    fn what_was_cut_or_is_no_text_is_not_set_up_wrongly() {
+        assert!(Setup { name: vec![b'x'; LONGEST_TOLD], ..Setup::default() }.steps().is_none());
+        assert!(Setup { name: vec![0xff], ..Setup::default() }.steps().is_none());
+    }
+}
