@@ -2,13 +2,16 @@
 //!
 //! Parsing only. Resolving names is `resolve`'s work, binding is `listener`'s.
 
+mod listen;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
+
+pub use self::listen::ListenAddr;
 
 /// Redis' own port, used where an upstream names none.
 pub const DEFAULT_PORT: u16 = 6379;
@@ -45,42 +48,6 @@ impl fmt::Display for Endpoint {
         match &self.host {
             Host::Name(name) => write!(f, "{name}:{}", self.port),
             Host::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
-        }
-    }
-}
-
-/// Where a route listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddr {
-    /// A TCP address; port 0 lets the system choose.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix {
-        /// Path of the socket file.
-        path: PathBuf,
-        /// Permission bits of the socket file.
-        mode: u32,
-    },
-}
-
-/// Permission bits of a Unix socket where its address names none: owner and group.
-pub const DEFAULT_SOCKET_MODE: u32 = 0o660;
-
-impl ListenAddr {
-    /// Whether only this machine can reach the address.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(addr) => addr.ip().to_canonical().is_loopback(),
-            Self::Unix { .. } => true,
-        }
-    }
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -147,9 +114,6 @@ pub enum AddressError {
     #[error("\"{0}\": expected permission bits in octal, as in unix:/run/pontoon/redis.sock?mode=0660")]
     BadMode(String),
 }
-
-/// `sockaddr_un` holds 108 bytes with the terminating zero.
-const LONGEST_SOCKET_PATH: usize = 107;
 
 impl FromStr for Endpoint {
     type Err = AddressError;
@@ -247,36 +211,6 @@ fn credentials(text: &str) -> Result<(Option<String>, Zeroizing<Vec<u8>>), Addre
     Ok((Some(user.into_owned()).filter(|user| !user.is_empty()), password))
 }
 
-impl FromStr for ListenAddr {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(rest) = text.strip_prefix("unix:") {
-            return unix(text, rest);
-        }
-        let address = match text.strip_prefix("localhost:") {
-            Some(port) => format!("127.0.0.1:{port}"),
-            None => text.to_owned(),
-        };
-        address.parse().map(Self::Tcp).map_err(|_| AddressError::BadListen(text.to_owned()))
-    }
-}
-
-fn unix(text: &str, rest: &str) -> Result<ListenAddr, AddressError> {
-    let (path, mode) = match rest.split_once('?') {
-        None => (rest, DEFAULT_SOCKET_MODE),
-        Some((path, options)) => {
-            let mode = options.strip_prefix("mode=").and_then(|mode| u32::from_str_radix(mode, 8).ok());
-            let mode = mode.filter(|mode| *mode <= 0o777);
-            (path, mode.ok_or_else(|| AddressError::BadMode(text.to_owned()))?)
-        }
-    };
-    if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
-        return Err(AddressError::BadPath(text.to_owned()));
-    }
-    Ok(ListenAddr::Unix { path: path.into(), mode })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,19 +283,6 @@ mod tests {
         assert!(!taken.anonymous().unwrap_err().to_string().contains("hunter2"));
     }
 
-    #[test]
-    fn listeners_are_addresses_or_unix_sockets_with_their_mode() {
-        let unix = "unix:/run/x.sock?mode=0600".parse::<ListenAddr>().unwrap();
-        assert_eq!(unix, ListenAddr::Unix { path: "/run/x.sock".into(), mode: 0o600 });
-        assert_eq!("localhost:1".parse::<ListenAddr>().unwrap().to_string(), "127.0.0.1:1");
-        let too_long = format!("unix:/{}", "x".repeat(107));
-        for text in ["6379", ":6379", "cache:1", "unix:", "unix:/x?mode=9", "unix:/x?mode=7777", &too_long] {
-            assert!(text.parse::<ListenAddr>().is_err(), "{text}");
-        }
-        assert!(!"0.0.0.0:1".parse::<ListenAddr>().unwrap().is_local());
-        assert!("[::ffff:127.0.0.1]:1".parse::<ListenAddr>().unwrap().is_local());
-    }
-
     proptest! {
         #[test]
         fn an_endpoint_reads_back_as_printed(ip: IpAddr, name in "[a-z][a-z0-9_-]{0,20}(\\.[a-z0-9]{1,9}){0,3}", port in 1u16..) {
@@ -369,12 +290,6 @@ mod tests {
                 let endpoint = Endpoint { host, port };
                 prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().unwrap(), endpoint);
             }
-        }
-
-        #[test]
-        fn a_listener_reads_back_as_printed(ip: IpAddr, port: u16) {
-            let address = ListenAddr::Tcp(SocketAddr::new(ip, port));
-            prop_assert_eq!(address.to_string().parse::<ListenAddr>().unwrap(), address);
         }
     }
 }
