@@ -11,7 +11,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-pub use self::listen::ListenAddr;
+pub use self::listen::{ListenAddr, Peers};
 
 /// Redis' own port, used where an upstream names none.
 pub const DEFAULT_PORT: u16 = 6379;
@@ -111,8 +111,11 @@ pub enum AddressError {
     #[error("\"{0}\": the path of a Unix socket has 1 to 107 bytes")]
     BadPath(String),
     /// A Unix socket's options are wrong.
-    #[error("\"{0}\": expected permission bits in octal, as in unix:/run/pontoon/redis.sock?mode=0660")]
-    BadMode(String),
+    #[error(
+        "\"{0}\": expected permission bits in octal and numbers of users and groups, one at a time, as in \
+         unix:/run/pontoon/redis.sock?mode=0660&uid=1000&uid=33&gid=1000"
+    )]
+    BadSocketOption(String),
 }
 
 impl FromStr for Endpoint {

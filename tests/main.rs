@@ -20,6 +20,7 @@ mod inventory;
 mod lifecycle;
 mod limits;
 mod passthrough;
+mod peers;
 mod pool;
 mod preferred;
 mod probe;

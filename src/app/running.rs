@@ -105,9 +105,9 @@ async fn accept(
 ) {
     let hand_on = |client, admission| match admission {
         Admission::Welcome(place) => workers.spawn(session::serve(client, context(), place)),
-        Admission::Refused(refusal) => workers.spawn(async move {
+        Admission::Refused(refusal, words) => workers.spawn(async move {
             let _refusal = refusal;
-            session::refuse_at_limit(client).await;
+            session::refuse(client, &words).await;
         }),
     };
     let now = context();

@@ -71,8 +71,9 @@ pub const ROUTE: &[Key] = &[
         List,
         "ADDR",
         "127.0.0.1:6379",
-        "Address to listen on: 127.0.0.1:6379, [::1]:6379, unix:/run/pontoon/redis.sock (?mode=0660); repeatable. \
-         Port 0: the system chooses, and the log says which",
+        "Address to listen on: 127.0.0.1:6379, [::1]:6379, unix:/run/pontoon/redis.sock \
+         (?mode=0660&uid=1000&gid=33: for that user or group alone); repeatable. Port 0: the system chooses, and the \
+         log says which",
     ),
     key(
         "topology",

@@ -153,6 +153,11 @@ impl Check {
             self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
         let cluster = self.cluster(values);
+        if cluster.is_some() && listen.iter().any(ListenAddr::has_peers) {
+            let problem = "uid and gid hold for a Unix socket alone, and the nodes of a cluster get TCP listeners, which \
+                           anybody on this machine can reach: drop them, or topology = \"cluster\"";
+            self.problems.add(self::place(values, "listen"), problem);
+        }
         let evidence_interval = self.parse(values, "evidence.interval", positive);
         if tls.mode == Mode::Disabled && evidence_interval.is_some() {
             let problem = "the servers are asked over TLS, and tls.mode is \"disabled\": drop one of them";

@@ -18,7 +18,30 @@ pub enum ListenAddr {
         path: PathBuf,
         /// Permission bits of the socket file.
         mode: u32,
+        /// Who may connect, of those whom the permission bits let in.
+        peers: Peers,
     },
+}
+
+/// Who may connect to a Unix socket, by the numbers that the kernel vouches for (`SO_PEERCRED`). None given: everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Peers {
+    /// Users.
+    pub uids: Vec<u32>,
+    /// Groups. Only a process' effective one counts: the kernel tells no other.
+    pub gids: Vec<u32>,
+}
+
+impl Peers {
+    /// Nobody is refused.
+    pub fn is_everybody(&self) -> bool {
+        self.uids.is_empty() && self.gids.is_empty()
+    }
+
+    /// Whether this user or this group is among them.
+    pub fn allow(&self, uid: u32, gid: u32) -> bool {
+        self.is_everybody() || self.uids.contains(&uid) || self.gids.contains(&gid)
+    }
 }
 
 /// Permission bits of a Unix socket where its address names none: owner and group.
@@ -31,6 +54,11 @@ impl ListenAddr {
             Self::Tcp(addr) => addr.ip().to_canonical().is_loopback(),
             Self::Unix { .. } => true,
         }
+    }
+
+    /// Whether it is for some users and groups alone.
+    pub fn has_peers(&self) -> bool {
+        matches!(self, Self::Unix { peers, .. } if !peers.is_everybody())
     }
 }
 
@@ -62,18 +90,29 @@ impl FromStr for ListenAddr {
 }
 
 fn unix(text: &str, rest: &str) -> Result<ListenAddr, AddressError> {
-    let (path, mode) = match rest.split_once('?') {
-        None => (rest, DEFAULT_SOCKET_MODE),
-        Some((path, options)) => {
-            let mode = options.strip_prefix("mode=").and_then(|mode| u32::from_str_radix(mode, 8).ok());
-            let mode = mode.filter(|mode| *mode <= 0o777);
-            (path, mode.ok_or_else(|| AddressError::BadMode(text.to_owned()))?)
-        }
+    let (path, options) = match rest.split_once('?') {
+        None => (rest, None),
+        Some((path, options)) => (path, Some(options)),
     };
+    let (mut mode, mut peers) = (None, Peers::default());
+    for option in options.into_iter().flat_map(|options| options.split('&')) {
+        let taken = match option.split_once('=') {
+            Some(("mode", bits)) if mode.is_none() => {
+                mode = u32::from_str_radix(bits, 8).ok().filter(|mode| *mode <= 0o777);
+                mode.is_some()
+            }
+            Some(("uid", id)) => id.parse().map(|uid| peers.uids.push(uid)).is_ok(),
+            Some(("gid", id)) => id.parse().map(|gid| peers.gids.push(gid)).is_ok(),
+            _ => false,
+        };
+        if !taken {
+            return Err(AddressError::BadSocketOption(text.to_owned()));
+        }
+    }
     if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
         return Err(AddressError::BadPath(text.to_owned()));
     }
-    Ok(ListenAddr::Unix { path: path.into(), mode })
+    Ok(ListenAddr::Unix { path: path.into(), mode: mode.unwrap_or(DEFAULT_SOCKET_MODE), peers })
 }
 
 #[cfg(test)]
@@ -86,14 +125,56 @@ mod tests {
     #[test]
     fn listeners_are_addresses_or_unix_sockets_with_their_mode() {
         let unix = "unix:/run/x.sock?mode=0600".parse::<ListenAddr>().unwrap();
-        assert_eq!(unix, ListenAddr::Unix { path: "/run/x.sock".into(), mode: 0o600 });
+        assert_eq!(
+            unix,
+            ListenAddr::Unix { path: "/run/x.sock".into(), mode: 0o600, peers: Peers::default() }
+        );
         assert_eq!("localhost:1".parse::<ListenAddr>().unwrap().to_string(), "127.0.0.1:1");
         let too_long = format!("unix:/{}", "x".repeat(107));
-        for text in ["6379", ":6379", "cache:1", "unix:", "unix:/x?mode=9", "unix:/x?mode=7777", &too_long] {
+        for text in ["6379", ":6379", "cache:1", "unix:", &too_long] {
             assert!(text.parse::<ListenAddr>().is_err(), "{text}");
         }
         assert!(!"0.0.0.0:1".parse::<ListenAddr>().unwrap().is_local());
         assert!("[::ffff:127.0.0.1]:1".parse::<ListenAddr>().unwrap().is_local());
+    }
+
+    #[test]
+    fn a_unix_socket_may_name_the_users_and_groups_that_it_is_for() {
+        let peers = |text: &str| match text.parse::<ListenAddr>().unwrap() {
+            ListenAddr::Unix { path, mode, peers } => {
+                assert_eq!((path, mode), (PathBuf::from("/run/x.sock"), DEFAULT_SOCKET_MODE));
+                peers
+            }
+            ListenAddr::Tcp(_) => panic!("{text}"),
+        };
+        let some = peers("unix:/run/x.sock?uid=1000&gid=33&uid=0&mode=0660");
+        assert_eq!(some, Peers { uids: vec![1000, 0], gids: vec![33] });
+        assert!(some.allow(1000, 1000) && some.allow(0, 0) && some.allow(1, 33), "one of the two is enough");
+        assert!(!some.allow(33, 1000), "a user is no group");
+        assert!(peers("unix:/run/x.sock").allow(7, 7), "without any, everybody");
+        assert!(!peers("unix:/run/x.sock?gid=33").allow(0, 0), "not even root");
+    }
+
+    #[test]
+    fn an_option_that_is_none_does_not_leave_a_socket_open_to_all() {
+        for options in [
+            "",
+            "mode=9",
+            "mode=7777",
+            "mode=",
+            "mode=0600&mode=0660",
+            "uid=",
+            "uid=app",
+            "uid=-1",
+            "uid=1,2",
+            "gid=4294967296",
+            "user=1",
+            "uid=1&",
+            "uid",
+        ] {
+            let error = format!("unix:/x?{options}").parse::<ListenAddr>().unwrap_err();
+            assert!(matches!(error, AddressError::BadSocketOption(_)), "{options}: {error}");
+        }
     }
 
     proptest! {

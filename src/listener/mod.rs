@@ -1,24 +1,24 @@
-//! Listeners: bind TCP and Unix sockets, accept clients within their limit, survive a lack of descriptors.
+//! Listeners: bind TCP and Unix sockets, accept those clients that may come and of them as many as may, survive a lack
+//! of descriptors.
 //!
 //! What happens to an accepted client is its caller's business.
 
+mod admission;
 mod socket;
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tracing::warn;
 
+pub use self::admission::{Admission, Clients};
 pub use self::socket::BindError;
 use self::socket::Socket;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::metrics::RouteMetrics;
 use crate::session::Accepted;
-use crate::telemetry::Throttle;
 
 /// Where and for how many clients a route listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,41 +37,11 @@ impl Settings {
 /// How long to wait for a descriptor to become free; clients wait in the kernel's queue.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Refused clients that are being told so, at most; beyond, they are closed without a word.
-const REFUSALS: usize = 64;
-
 /// A bound socket. Dropping it stops listening and removes a Unix socket's file.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
     address: ListenAddr,
-}
-
-/// The clients of a route, over all of its listeners.
-#[derive(Debug, Clone)]
-pub struct Clients {
-    places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
-    throttle: Arc<Throttle>,
-}
-
-impl Clients {
-    /// Room for so many.
-    pub fn new(max_clients: usize) -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(max_clients.min(Semaphore::MAX_PERMITS))),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
-            throttle: Arc::default(),
-        }
-    }
-}
-
-/// Whether there is room for a client. Its place is free again when the permit is dropped.
-pub enum Admission {
-    /// There is.
-    Welcome(OwnedSemaphorePermit),
-    /// There is not; tell the client so.
-    Refused(OwnedSemaphorePermit),
 }
 
 impl Listener {
@@ -110,16 +80,9 @@ impl Listener {
             };
             let error = match accepted {
                 Ok(client) => {
-                    if let Ok(place) = Arc::clone(&clients.places).try_acquire_owned() {
-                        hand_on(client, Admission::Welcome(place));
-                    } else {
-                        metrics.refused("max_clients");
-                        if let Some(suppressed) = clients.throttle.allow("max_clients") {
-                            warn!(route, suppressed, "client refused: limits.max_clients is reached");
-                        }
-                        if let Ok(refusal) = Arc::clone(&clients.refusals).try_acquire_owned() {
-                            hand_on(client, Admission::Refused(refusal));
-                        }
+                    match clients.admit(&client, &self.address, route, metrics) {
+                        Some(admission) => hand_on(client, admission),
+                        None => drop(client),
                     }
                     continue;
                 }

@@ -62,7 +62,7 @@ impl Socket {
                 let (socket, bound) = bind_tcp(*wanted).map_err(explain)?;
                 Ok((Self::Tcp(socket), ListenAddr::Tcp(bound)))
             }
-            ListenAddr::Unix { path, mode } => {
+            ListenAddr::Unix { path, mode, .. } => {
                 remove_stale(path, address)?;
                 let (socket, file) = bind_unix(path, *mode).map_err(explain)?;
                 Ok((Self::Unix(socket, Arc::new(file)), address.clone()))

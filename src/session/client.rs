@@ -45,6 +45,12 @@ impl Accepted {
         Self { stream: ClientStream::Unix(stream), peer, worker: workers::current() }
     }
 
+    /// The user and the group of a Unix socket's other end, as the kernel says.
+    pub fn user_and_group(&self) -> Option<(u32, u32)> {
+        let ClientStream::Unix(stream) = &self.stream else { return None };
+        stream.peer_cred().ok().map(|credentials| (credentials.uid(), credentials.gid()))
+    }
+
     /// Where it comes from.
     pub(super) fn peer(&self) -> Peer {
         self.peer.clone()

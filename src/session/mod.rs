@@ -29,7 +29,6 @@ use crate::cluster::Nodes;
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
-use crate::resp::replies;
 use crate::resp::scanner::TLS_HANDSHAKE;
 use crate::telemetry::Throttle;
 use crate::upstream::{Connection, Left, Unreachable, Upstream};
@@ -170,10 +169,10 @@ pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
 /// ([RFC 8446, 6](https://www.rfc-editor.org/rfc/rfc8446#section-6)).
 const HANDSHAKE_FAILURE: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 
-/// Tells a client that there are as many as are allowed, in Redis' own words.
-pub async fn refuse_at_limit(client: Accepted) {
+/// Tells a client why there is no session for it.
+pub async fn refuse(client: Accepted, words: &[u8]) {
     if let Ok(client) = client.into_stream() {
-        farewell::say(client, replies::MAX_CLIENTS).await;
+        farewell::say(client, words).await;
     }
 }
 
