@@ -1,5 +1,7 @@
 //! IAM tokens are those of AWS' own signer, to the last parameter.
 
+mod sources;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::Command;
@@ -125,28 +127,56 @@ fn bridge(fake: &Fake, authority: &Authority, environment: &[(&str, &str)], more
     Pontoon::with_variables(&variables(environment), &[&args[..], &auth, more].concat())
 }
 
-/// What a container's agent answers: credentials of a session that ends at some time.
-fn container() -> Fake {
-    Fake::start(|mut stream, seen| {
-        let mut buffer = [0; 4096];
-        let n = stream.read(&mut buffer).unwrap_or(0);
-        seen.lock().unwrap().extend_from_slice(&buffer[..n]);
-        let body =
-            json!({"AccessKeyId": "ASIACONTAINER", "SecretAccessKey": "s3cr3t-k3y", "Token": "s3ssi0n-t0k3n",
-            "Expiration": "2999-01-01T00:00:00Z"})
-            .to_string();
+/// An HTTP server that makes its answer of a request, head and body; `None`: it does not allow that.
+fn web(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Fake {
+    Fake::start(move |mut stream, seen| {
+        let (mut request, mut buffer) = (String::new(), [0; 4096]);
+        let is_whole = |request: &str| {
+            let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
+            let length = head
+                .to_ascii_lowercase()
+                .split("content-length: ")
+                .nth(1)
+                .map(|rest| rest.split("\r\n").next().unwrap().parse::<usize>().unwrap());
+            body.len() >= length.unwrap_or(0)
+        };
+        while !is_whole(&request) {
+            match stream.read(&mut buffer) {
+                Ok(n @ 1..) => request += std::str::from_utf8(&buffer[..n]).unwrap(),
+                _ => return,
+            }
+        }
+        seen.lock().unwrap().extend_from_slice(request.as_bytes());
+        let (status, body) = match answer(&request) {
+            Some(body) => ("200 OK", body),
+            None => ("401 Unauthorized", String::new()),
+        };
         let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\
+             x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n\r\n",
             body.len()
         );
         let _ = stream.write_all(format!("{head}{body}").as_bytes());
     })
 }
 
+/// Credentials of a session, as agents of containers and instances tell them.
+fn session(key: &str, ends: &str) -> String {
+    json!({"Code": "Success", "AccessKeyId": key, "SecretAccessKey": "s3cr3t-k3y", "Token": "s3ssi0n-t0k3n",
+        "Expiration": ends})
+    .to_string()
+}
+
+/// What a container's agent answers: credentials of a session that ends then.
+fn container(ends: &str) -> Fake {
+    let answer = session("ASIACONTAINER", ends);
+    web(move |_| Some(answer.clone()))
+}
+
 #[test]
 fn a_container_s_credentials_sign_a_token_for_each_connection_and_none_of_it_is_written() {
     let authority = Authority::new();
-    let (fake, agent) = (lenient(&authority), container());
+    let (fake, agent) = (lenient(&authority), container("2999-01-01T00:00:00Z"));
     let uri = format!("http://127.0.0.1:{}/role", agent.port());
     let environment =
         [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri), ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "ag3nt-t0k3n")];
