@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use crate::harness::{Authority, Fake};
+use crate::harness::{Authority, Fake, eventually};
 
-use super::{bridge, lenient, session, web};
+use super::{bridge, container, lenient, session, web};
 
 const FAR: &str = "2999-01-01T00:00:00Z";
 
@@ -123,4 +123,17 @@ fn an_instance_s_profile_is_asked_for_as_the_second_version_of_its_service_wants
     for secret in ["1nst4nce-t0k3n", "s3cr3t-k3y", "s3ssi0n-t0k3n"] {
         assert!(!pontoon.printed().contains(secret));
     }
+}
+
+#[test]
+fn credentials_that_have_ended_already_sign_nothing_and_are_told_as_that() {
+    let authority = Authority::new();
+    let (fake, agent) = (lenient(&authority), container("2020-01-01T00:00:00Z"));
+    let uri = format!("http://127.0.0.1:{}/role", agent.port());
+    let pontoon = bridge(&fake, &authority, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri)], &[]);
+    let text = "no secret for user app: AWS gives no credentials: what it gives has ended already";
+    pontoon.expects("what it gives has ended already");
+    let said = || String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
+    eventually("it says so", || said().contains(text));
+    assert!(fake.seen().is_empty(), "the server sees no token");
 }

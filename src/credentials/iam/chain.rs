@@ -92,7 +92,11 @@ impl Tokens {
             chain.build().await.provide_credentials().await
         };
         // Boxed: it is large, and every connection would carry the room for it.
+        let ended = |signer: &Credentials| signer.expiry().is_some_and(|expiry| expiry <= SystemTime::now());
         let problem = match timeout(PATIENCE, Box::pin(chain)).await {
+            Ok(Ok(signer)) if ended(&signer) => {
+                "what it gives has ended already: is this machine's clock right?".to_owned()
+            }
             Ok(Ok(signer)) => {
                 *self.known() = Known { signer: Some(signer), since: Some(Instant::now()), problem: None };
                 return;
