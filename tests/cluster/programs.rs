@@ -84,7 +84,8 @@ pub struct Report {
 
 impl Load {
     pub fn redis_py(pontoon: &Pontoon, protocol: &str) -> Self {
-        let prefix = format!("redis-py-{protocol}-");
+        // Two of them write no key of each other.
+        let prefix = format!("redis-py-{protocol}-{:08x}-", fastrand::u32(..));
         let mut command = redis_py("load.py");
         command.args([&pontoon.address().port().to_string(), &prefix, protocol]);
         Self::start(command, prefix, false)
