@@ -19,14 +19,14 @@ fn installed(variable: &str, path: &str) -> String {
 /// A script beside this file, for a Python with redis-py.
 pub fn redis_py(script: &str) -> Command {
     let mut command = Command::new(installed("PONTOON_TEST_PYTHON", "venv/bin/python"));
-    command.arg(format!("{DIRECTORY}{script}"));
+    command.args(["-B", &format!("{DIRECTORY}{script}")]);
     command
 }
 
 /// The same, for one with redis-py-cluster.
 pub fn redis_py_cluster(script: &str) -> Command {
     let mut command = Command::new(installed("PONTOON_TEST_PYTHON_BEFORE", "venv-before/bin/python"));
-    command.arg(format!("{DIRECTORY}{script}"));
+    command.args(["-B", &format!("{DIRECTORY}{script}")]);
     command
 }
 
