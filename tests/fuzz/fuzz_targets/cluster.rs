@@ -2,9 +2,9 @@
 #![no_main]
 #![allow(dead_code, unused_imports, reason = "the target uses a part of the modules that it takes in")]
 
-#[path = "../../../src/cluster/mod.rs"]
+#[path = "../cluster.rs"]
 mod cluster;
-#[path = "../../../src/endpoint.rs"]
+#[path = "../../../src/endpoint/mod.rs"]
 mod endpoint;
 #[path = "../resp.rs"]
 mod resp;
