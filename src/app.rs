@@ -186,7 +186,7 @@ impl App {
         let observers = self
             .routes
             .iter()
-            .filter_map(|bound| Some((bound.route.name.clone(), Arc::clone(bound.observer.as_ref()?))));
+            .filter_map(|bound| Some((bound.servers(), Arc::clone(bound.observer.as_ref()?))));
         let state = self.memory.state;
         let books = Arc::new(Books { inventory, observers: observers.collect(), state });
         running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
@@ -292,8 +292,14 @@ impl BoundRoute {
             bridges: self.route.upstream.client_name.iter().cloned().collect(),
             list_always: false,
         };
-        let quiet = state.and_then(|state| state.quiet(&self.route.name));
+        let quiet = state.and_then(|state| state.quiet(&self.servers()));
         self.observer = Some(Arc::new(Observer::new(asking, interval, quiet)));
+    }
+
+    /// Whose evidence it is, in the state file: a route by the same name may lead elsewhere some day.
+    fn servers(&self) -> String {
+        let endpoints = self.route.upstream.endpoints.iter().map(ToString::to_string);
+        std::iter::once(self.route.name.clone()).chain(endpoints).collect::<Vec<_>>().join(" ")
     }
 
     /// As `/routes` tells it.

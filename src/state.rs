@@ -32,7 +32,7 @@ struct Contents {
     tls_since: BTreeMap<String, Moment>,
     #[serde(default)]
     inventory: Option<History>,
-    /// By route.
+    /// By route and endpoints.
     #[serde(default)]
     quiet: BTreeMap<String, Quiet>,
 }
@@ -102,9 +102,9 @@ impl StateFile {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner).inventory.clone()
     }
 
-    /// Of a route's servers, as it was [kept](Self::keep).
-    pub fn quiet(&self, route: &str) -> Option<Quiet> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner).quiet.get(route).copied()
+    /// Of these servers, as it was [kept](Self::keep).
+    pub fn quiet(&self, servers: &str) -> Option<Quiet> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).quiet.get(servers).copied()
     }
 
     /// Remembers the inventory, and what each route's servers said.

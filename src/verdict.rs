@@ -128,6 +128,12 @@ fn certificates(facts: &Facts, settings: &Settings) -> Result<String, Vec<String
     let Some((first, endpoint)) = presented.min() else {
         return Err(vec!["no certificate was seen".into()]);
     };
+    // Of a cluster each node must have been seen; of several names of one group, one.
+    let is_unseen =
+        |endpoint: &&EndpointFacts| endpoint.local_port.is_some() && endpoint.certificate_expires.is_none();
+    if let Some(unseen) = facts.endpoints.iter().find(is_unseen) {
+        return Err(vec![format!("no certificate of {} was seen", unseen.endpoint)]);
+    }
     let left = first.seconds_since(facts.now);
     if left < settings.certificate_left.as_secs() {
         let wanted = days_or_less(settings.certificate_left.as_secs());

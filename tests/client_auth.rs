@@ -79,6 +79,88 @@ fn answers_of_the_bridge_come_in_their_turn() {
 }
 
 #[test]
+fn a_client_that_speaks_tls_to_a_plaintext_listener_reaches_no_server() {
+    let (redis, pontoon, _directory) = bridge(&[]);
+    pontoon.expects("it speaks TLS to a listener for plaintext");
+    let mut admin = redis.direct();
+    admin.expect(&["AUTH", SECRET], "+OK\r\n");
+    let mut client = pontoon.client();
+    client.send(b"\x16\x03\x01\x00\xff and so on");
+    assert_eq!(client.rest(), [21, 3, 3, 0, 2, 2, 40]);
+    let stats = text(admin.ask(&["INFO", "errorstats"]));
+    assert!(!stats.contains("unknown command"), "{stats}");
+}
+
+#[test]
+fn a_message_that_arrives_is_not_torn_by_an_answer_of_the_bridge() {
+    let (redis, pontoon, _directory) = bridge(&["--auth-reauthenticate", "200ms"]);
+    let mut publisher = redis.direct();
+    publisher.expect(&["AUTH", SECRET], "+OK\r\n");
+    let mut client = pontoon.client();
+    client.ask(&["HELLO", "3"]);
+    client.ask(&["SUBSCRIBE", "channel"]);
+    let large = "m".repeat(4_000_000);
+    for _ in 0..5 {
+        publisher.expect(&["PUBLISH", "channel", &large], ":1\r\n");
+        client.send(&command(&["AUTH", "x"]));
+        let message = format!(">3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n${}\r\n{large}\r\n", large.len());
+        // Before or after, but not within.
+        let got = client.exactly(message.len() + 5);
+        assert!(
+            got == [b"+OK\r\n", message.as_bytes()].concat()
+                || got == [message.as_bytes(), b"+OK\r\n"].concat()
+        );
+    }
+}
+
+#[test]
+fn what_follows_reset_in_a_pipeline_is_not_confused_by_the_bridges_own_auth() {
+    let (_redis, pontoon, _directory) = bridge(&[]);
+    for _ in 0..50 {
+        let mut client = pontoon.client();
+        client.send(&[command(&["RESET"]), command(&["SUBSCRIBE", "channel"])].concat());
+        client.expect_next("+RESET\r\n");
+        client.expect_next("*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
+        client.expect(&["PING"], "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    }
+}
+
+#[test]
+fn an_answer_of_the_bridge_keeps_its_place_before_a_subscription() {
+    let (redis, pontoon, _directory) = bridge(&[]);
+    let mut client = pontoon.client();
+    let pipeline =
+        [command(&["BLPOP", "queue", "0"]), command(&["AUTH", "x"]), command(&["SUBSCRIBE", "channel"])]
+            .concat();
+    client.send(&pipeline);
+    let mut direct = redis.direct();
+    direct.expect(&["AUTH", SECRET], "+OK\r\n");
+    eventually("it is blocked", || text(direct.ask(&["INFO", "clients"])).contains("blocked_clients:1"));
+    direct.expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    client.expect_next("+OK\r\n");
+    client.expect_next("*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
+}
+
+#[test]
+fn a_stranger_who_does_not_read_fills_no_memory() {
+    let (_redis, pontoon, _directory) = bridge(&["--auth-client", "verify"]);
+    let stranger = pontoon.client();
+    let mut writer = stranger.writer();
+    writer.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let before = pontoon.peak_memory_kib();
+    // Each request of two bytes is answered by 34.
+    let flood = b"a\n".repeat(512 * 1024);
+    let mut sent = 0;
+    while sent < 64 * 1024 * 1024 && std::io::Write::write_all(&mut writer, &flood).is_ok() {
+        sent += flood.len();
+    }
+    assert!(sent < 64 * 1024 * 1024, "it is not read for ever");
+    assert!(pontoon.peak_memory_kib() < before + 64 * 1024);
+    pontoon.client().expect(&["AUTH", LOCAL], "+OK\r\n");
+}
+
+#[test]
 fn a_blocked_client_gets_its_reply_before_the_bridges_own() {
     let (redis, pontoon, _directory) = bridge(&[]);
     let mut client = pontoon.client();

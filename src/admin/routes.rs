@@ -107,7 +107,7 @@ pub enum Auth {
 
 impl Route {
     fn facts(&self, shared: &Shared) -> Facts {
-        let Totals { active, plaintext, .. } = shared.inventory.totals(&self.name);
+        let Totals { active, plaintext, last_used, .. } = shared.inventory.totals(&self.name);
         Facts {
             now: Moment::now(),
             mode: self.tls.mode,
@@ -117,7 +117,7 @@ impl Route {
             endpoints: self.upstreams.facts(),
             plaintext,
             active,
-            last_used: shared.inventory.last_used(&self.name),
+            last_used,
             watched_since: shared.inventory.since(),
             servers: self.observer.as_ref().map(|observer| observer.seen()),
             patience: self.observer.as_ref().map(|observer| observer.patience()).unwrap_or_default(),
@@ -125,7 +125,7 @@ impl Route {
     }
 
     fn report(&self, shared: &Shared, clients: &[Client]) -> RouteReport {
-        let Totals { active, sessions, counts, plaintext } = shared.inventory.totals(&self.name);
+        let Totals { active, sessions, counts, plaintext, .. } = shared.inventory.totals(&self.name);
         let facts = self.facts(shared);
         let clients: Vec<_> = clients.iter().filter(|client| *client.route == *self.name).collect();
         let bytes = |counts: &Counts| counts.bytes_to_upstream + counts.bytes_to_client;

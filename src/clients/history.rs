@@ -75,6 +75,9 @@ pub struct History {
     pub forgotten: u64,
     /// By route: when the last session in plaintext ended, or, if one was active, when this was written.
     pub last_in_plaintext: BTreeMap<Box<str>, Moment>,
+    /// By route: when a client last used it, forgotten ones included.
+    #[serde(default)]
+    pub last_used: BTreeMap<Box<str>, Moment>,
 }
 
 /// The clients of sessions that are over.
@@ -120,12 +123,6 @@ impl Memory {
         });
         clients.truncate(most);
         (clients, self.forgotten)
-    }
-
-    /// When the last client of a route left.
-    pub(super) fn last_seen(&self, route: &str) -> Option<Moment> {
-        let of_route = self.clients.iter().filter(|(who, _)| &*who.route == route);
-        of_route.map(|(_, seen)| seen.last).max()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -68,6 +68,8 @@ pub struct Totals {
     pub counts: Counts,
     /// Of these, what was in plaintext upstream.
     pub plaintext: InPlaintext,
+    /// When something last passed, or a session ended, in this run or an earlier one.
+    pub last_used: Option<Moment>,
 }
 
 /// Sessions whose upstream connection is or was in plaintext.
@@ -88,6 +90,7 @@ impl Totals {
         self.active += u64::from(is_active);
         self.sessions += 1;
         self.counts.add(session.counts());
+        self.last_used = self.last_used.max(Some(if is_active { session.last() } else { now }));
         if let Some((counts, moved)) = session.in_plaintext() {
             self.plaintext.active += u64::from(is_active && moved.is_none());
             self.plaintext.sessions += 1;
@@ -134,13 +137,6 @@ impl Inventory {
         totals
     }
 
-    /// When a client used a route last; `None`: none has that is remembered.
-    pub fn last_used(&self, route: &str) -> Option<Moment> {
-        let live = self.live();
-        let live = live.iter().filter(|session| &*session.route == route).map(|session| session.last()).max();
-        live.max(lock(&self.past).memory.last_seen(route))
-    }
-
     /// All there is to tell; of sessions and of clients at most `limit` each.
     pub fn report(&self, limit: usize) -> Report {
         self.tick();
@@ -171,13 +167,11 @@ impl Inventory {
             routes.entry(Arc::clone(&session.route)).or_default().add(session, true, now);
         }
         let last = |(route, totals): (Arc<str>, Totals)| Some(((*route).into(), totals.plaintext.last?));
+        let used = |(route, totals): (&Arc<str>, &Totals)| Some(((**route).into(), totals.last_used?));
+        let last_used = routes.iter().filter_map(used).collect();
+        let last_in_plaintext = routes.into_iter().filter_map(last).collect();
         let (clients, forgotten) = memory.with_live(&live).into_clients(MOST);
-        History {
-            since,
-            clients,
-            forgotten,
-            last_in_plaintext: routes.into_iter().filter_map(last).collect(),
-        }
+        History { since, clients, forgotten, last_in_plaintext, last_used }
     }
 
     /// Goes on from what an earlier run saw.
@@ -187,6 +181,10 @@ impl Inventory {
         past.memory.restore(history.clients, history.forgotten);
         for (route, at) in history.last_in_plaintext {
             let last = &mut past.routes.entry(route.into()).or_default().plaintext.last;
+            *last = (*last).max(Some(at));
+        }
+        for (route, at) in history.last_used {
+            let last = &mut past.routes.entry(route.into()).or_default().last_used;
             *last = (*last).max(Some(at));
         }
     }

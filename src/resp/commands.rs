@@ -47,6 +47,21 @@ pub enum Request {
     Unknown,
 }
 
+impl Request {
+    /// Whether replies cannot be matched to requests after this one, or not always.
+    pub fn ends_counting(self) -> bool {
+        matches!(
+            self,
+            Self::Subscribe { .. }
+                | Self::Unsubscribe { .. }
+                | Self::Monitor
+                | Self::ReplyMode(_)
+                | Self::Replication
+                | Self::Unknown
+        )
+    }
+}
+
 /// What can be subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscription {
@@ -185,10 +200,11 @@ pub(super) fn leaves_nothing_behind(name: &[u8]) -> bool {
 
 /// Whether all that a command does to a connection is told of it, and can be done to another one: the protocol, the
 /// database, names. Not so HELLO with AUTH.
-pub(super) fn sets_up(name: &[u8], first: &[u8], second: &[u8], words: u64) -> bool {
+pub(super) fn sets_up(name: &[u8], first: &[u8], words: u64) -> bool {
     let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
     if is(name, "HELLO") {
-        return words <= 2 || (words == 4 && is(second, "SETNAME"));
+        // With SETNAME there are four words, with AUTH five.
+        return words <= 2 || words == 4;
     }
     is(name, "SELECT") || (is(name, "CLIENT") && (is(first, "SETNAME") || is(first, "SETINFO")))
 }

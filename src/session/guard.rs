@@ -75,8 +75,10 @@ pub(super) struct Guard {
     /// The beginning of the present request was sent on, or dropped.
     part: Part,
     /// Requests that wait until pontoon has authenticated again.
-    later: Vec<u8>,
+    later: Zeroizing<Vec<u8>>,
     in_transaction: bool,
+    /// The request that just passed had been sent on in part.
+    passed_in_pieces: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +110,9 @@ impl Guard {
             open,
             held: Zeroizing::default(),
             part: Part::Held,
-            later: Vec::new(),
+            later: Zeroizing::default(),
             in_transaction: false,
+            passed_in_pieces: false,
         }
     }
 
@@ -173,6 +176,7 @@ impl Guard {
     /// The request ends with `part`. What is held is the caller's to [release](Self::release) if it passes.
     pub(super) fn decide(&mut self, request: Request, part: &[u8]) -> Decision {
         let sent = std::mem::replace(&mut self.part, Part::Held);
+        self.passed_in_pieces = sent == Part::Sent;
         if sent == Part::Sent {
             self.note(request);
             return Decision::Pass;
@@ -185,6 +189,13 @@ impl Guard {
                 let mut whole = std::mem::take(&mut self.held);
                 whole.extend_from_slice(part);
                 self.identify(request, &whole)
+            }
+            // It could be AUTH.
+            Request::Unknown if !matches!(self.how, ClientAuth::Forward) => {
+                self.held = Zeroizing::default();
+                Decision::Answer(replies::error_reply(
+                    "a command's name in quotes is not taken here: write it without",
+                ))
             }
             Request::Reset => Decision::Pass,
             _ if self.open || self.quits(part) => Decision::Pass,
@@ -230,20 +241,30 @@ impl Guard {
             });
         }
         // HELLO version AUTH user password SETNAME name, in any order after the version.
-        let at = words.iter().skip(2).position(|word| word.eq_ignore_ascii_case(b"AUTH"));
-        let Some(at) = at.map(|at| at + 2) else {
-            return if self.open {
-                Decision::Replace(whole.to_vec().into())
-            } else {
-                Decision::Answer(NOAUTH_HELLO.into())
+        let mut rest: Vec<&[u8]> = Vec::new();
+        let (mut at, mut identified) = (0, false);
+        while let Some(word) = words.get(at) {
+            if at == 0
+                || !word.eq_ignore_ascii_case(b"AUTH")
+                || words[at - 1].eq_ignore_ascii_case(b"SETNAME")
+            {
+                rest.push(word);
+                at += 1;
+                continue;
+            }
+            let Some(password) = words.get(at + 2).filter(|_| at > 1) else {
+                return Decision::Answer(HELLO_SYNTAX.into());
             };
-        };
-        let Some(password) = words.get(at + 2) else { return Decision::Answer(HELLO_SYNTAX.into()) };
-        if let Err(refusal) = self.check(password) {
-            return Decision::Answer(refusal);
+            if let Err(refusal) = self.check(password) {
+                return Decision::Answer(refusal);
+            }
+            identified = true;
+            at += 3;
         }
-        let rest: Vec<&[u8]> = words[..at].iter().chain(&words[at + 3..]).copied().collect();
-        Decision::Replace(command(&rest))
+        if !identified && !self.open {
+            return Decision::Answer(NOAUTH_HELLO.into());
+        }
+        Decision::Replace(if identified { command(&rest) } else { whole.to_vec().into() })
     }
 
     /// The error is for the client.
@@ -269,13 +290,36 @@ impl Guard {
         self.later.extend_from_slice(bytes);
     }
 
-    pub(super) fn take_for_later(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.later)
+    /// Keeps the request that just ended. `false`: a part of it was sent on.
+    pub(super) fn put_back(&mut self, part: &[u8]) -> bool {
+        if self.passed_in_pieces {
+            return false;
+        }
+        let whole = std::mem::take(&mut self.held);
+        self.later.extend_from_slice(&whole);
+        self.later.extend_from_slice(part);
+        true
+    }
+
+    /// Whether anything was kept.
+    pub(super) fn has_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// What was kept, if anything was.
+    pub(super) fn take_for_later(&mut self) -> Option<Zeroizing<Vec<u8>>> {
+        (!self.later.is_empty()).then(|| std::mem::take(&mut self.later))
     }
 }
 
 /// The words of a request, an array of strings or a line; `None`: of one in quotes, or of one that holds something else.
-fn words(request: &[u8]) -> Option<Vec<&[u8]>> {
+fn words(mut request: &[u8]) -> Option<Vec<&[u8]>> {
+    // What Redis skips.
+    while let Some(rest) =
+        [&b"\r\n"[..], b"\n", b"*0\r\n", b"*-1\r\n"].iter().find_map(|skip| request.strip_prefix(*skip))
+    {
+        request = rest;
+    }
     let words: Vec<&[u8]> = if request.first() == Some(&b'*') {
         let value = Value::parse(request).ok()?;
         value.list()?.iter().map(Value::bytes).collect::<Option<_>>()?
@@ -339,6 +383,14 @@ mod tests {
             HELLO_SYNTAX
         );
         assert!(decide(&mut guard, Request::Plain, &["GET", "AUTH"]).is_ok());
+        // No password goes on, however it is put.
+        let twice = ["HELLO", "3", "AUTH", "u", "p", "AUTH", "u", "q", "SETNAME", "AUTH"];
+        let named = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$4\r\nAUTH\r\n";
+        assert_eq!(decide(&mut guard, hello, &twice), Ok(named.into()));
+        assert!(decide(&mut guard, hello, &["HELLO", "AUTH", "u", "p"]).is_err());
+        assert!(matches!(guard.decide(Request::Unknown, b"\"AUTH\" p\r\n"), Decision::Answer(_)));
+        let skipped = [b"\r\n*0\r\n".to_vec(), command(&[b"AUTH", b"p"]).to_vec()].concat();
+        assert!(matches!(guard.decide(Request::Auth, &skipped), Decision::Answer(reply) if reply == OK));
     }
 
     #[test]

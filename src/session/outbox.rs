@@ -24,6 +24,11 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
+    /// Bytes that wait.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
     /// Gives up what could not be sent.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

@@ -74,6 +74,8 @@ pub(super) struct Pending {
     locals: VecDeque<Vec<u8>>,
     /// Requests of ours without a reply yet.
     own: u64,
+    /// Counting was given up while there was one.
+    own_lost: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,11 +139,26 @@ impl Pending {
         !self.locals.is_empty() && (self.opaque.is_some() || self.runs.front() == Some(&Run::Local))
     }
 
+    /// Whether all replies due come soon.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.opaque.is_none() && self.runs.iter().all(|run| matches!(run, Run::Plain(_) | Run::Local))
+    }
+
     /// A request of our own is sent.
     pub(super) fn own(&mut self) {
         self.count += 1;
         self.own += 1;
         self.push(Run::Own);
+    }
+
+    /// Whether the reply to a request of our own can no more be told from others.
+    pub(super) fn is_own_lost(&self) -> bool {
+        self.own_lost
+    }
+
+    /// Replies of ours that wait for their turn.
+    pub(super) fn local_replies(&self) -> usize {
+        self.locals.len()
     }
 
     /// Whether the next reply is to a request of our own.
@@ -178,6 +195,7 @@ impl Pending {
         }
         self.runs = VecDeque::new();
         self.count = 0;
+        self.own_lost |= self.own > 0;
         self.own = 0;
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Relogin {
     credentials: Arc<Credentials>,
     due: Option<Pin<Box<Sleep>>>,
     logins: Option<Logins>,
+    /// To be tried if the one before is refused.
+    others: Vec<Login>,
     /// The client's next request must wait for it.
     urgent: bool,
     /// It was due, and could not be done: counted once.
@@ -38,6 +40,7 @@ impl Relogin {
             credentials: Arc::clone(credentials),
             due: None,
             logins: None,
+            others: Vec::new(),
             urgent: false,
             left_alone: false,
         };
@@ -69,30 +72,30 @@ impl Relogin {
         self.urgent
     }
 
-    /// Whether it is time, and can be done now. `safe`: between two requests, and replies are counted.
+    /// Whether it is time, and can be done now. `safe`: between two requests, outside of transactions, and all replies due
+    /// come soon. `impossible`: it will never be safe.
     pub(super) fn is_due(
         &mut self,
         cx: &mut Context<'_>,
         safe: bool,
-        in_transaction: bool,
+        impossible: bool,
         route: &Route,
     ) -> bool {
-        if self.logins.is_none() {
-            let Some(due) = &mut self.due else { return false };
-            if due.as_mut().poll(cx).is_pending() {
-                return false;
-            }
-            if !safe || in_transaction {
-                // A transaction ends; with what is not counted it stays so.
-                if !in_transaction && !std::mem::replace(&mut self.left_alone, true) {
-                    route.metrics.reauthenticated("impossible");
-                }
-                return false;
-            }
+        if self.logins.is_some() {
+            return self.urgent || safe;
+        }
+        let Some(due) = &mut self.due else { return false };
+        if due.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        if impossible && !std::mem::replace(&mut self.left_alone, true) {
+            route.metrics.reauthenticated("impossible");
+        }
+        if safe {
             self.due = None;
             self.fetch();
         }
-        self.urgent || (safe && !in_transaction)
+        safe
     }
 
     /// AUTH, once there is something to present.
@@ -102,12 +105,19 @@ impl Relogin {
             Poll::Ready(logins) => logins,
         };
         self.logins = None;
-        self.urgent = false;
+        // Until it is answered: nothing that the client sends then can make its reply uncountable.
+        self.urgent = true;
         match logins {
-            Ok(logins) => logins.first().map(upstream::login_command),
+            Ok(mut logins) => {
+                self.others = logins.split_off(1.min(logins.len()));
+                logins.first().map(upstream::login_command)
+            }
             Err(problem) => {
+                self.urgent = false;
                 warn!(route, "a session cannot authenticate again: {problem}");
-                self.due = Some(Box::pin(sleep_until(Instant::now() + AGAIN)));
+                let mut due = Box::pin(sleep_until(Instant::now() + AGAIN));
+                let _ = due.as_mut().poll(cx);
+                self.due = Some(due);
                 None
             }
         }
@@ -115,6 +125,13 @@ impl Relogin {
 
     /// The server answered.
     pub(super) fn answered(&mut self, accepted: bool, route: &Route, endpoint: &Endpoint) {
+        if !accepted && !self.others.is_empty() {
+            // The server has not been told of the newest secret yet.
+            let others = std::mem::take(&mut self.others);
+            self.logins = Some(Box::pin(std::future::ready(Ok(others))));
+            return;
+        }
+        self.urgent = false;
         route.metrics.reauthenticated(if accepted { "ok" } else { "refused" });
         if accepted {
             debug!(route = &*route.route, upstream = %endpoint, "authenticated again");

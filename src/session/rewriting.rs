@@ -71,13 +71,15 @@ pub(super) enum Rewritten {
 /// The session cannot go on without handing out an address of which nobody knows whether it is a local one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswerable {
-    #[error("a reply that names nodes has more than {LONGEST} bytes")]
+    #[error("a reply that names nodes, or a request that says who the client is, is too long")]
     TooLong,
     #[error("more than {MOST} requests for nodes' addresses in one pipeline")]
     TooMany,
     #[error("a reply that names nodes is no RESP")]
     Malformed,
-    #[error("nodes' addresses were asked for where replies cannot be matched to requests")]
+    #[error("what the client sent before it authenticated is no RESP")]
+    Unauthenticated,
+    #[error("nodes' addresses were asked for, or RESET sent, where replies cannot be matched to requests")]
     Unmatched,
     #[error("a command in quotes may ask for nodes' addresses: quote its arguments alone")]
     Quoted,
@@ -241,6 +243,13 @@ impl Rewriting {
     /// What came after a reply that waited.
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.after)
+    }
+
+    /// Addresses were asked for, and the reply is not there.
+    pub(super) fn is_owed(&self) -> bool {
+        !self.due.is_empty()
+            || self.holds.is_some()
+            || self.transaction.as_ref().is_some_and(|queued| !queued.topology.is_empty())
     }
 
     /// Nothing is held, and no addresses are asked for.

@@ -85,6 +85,21 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
         ),
         ("no certificate was seen", Facts { endpoints: certificate(None), ..facts() }),
         (
+            "no certificate of node-2:6379 was seen",
+            Facts {
+                endpoints: vec![
+                    facts().endpoints[0].clone(),
+                    EndpointFacts {
+                        endpoint: "node-2:6379".into(),
+                        seen: None,
+                        certificate_expires: None,
+                        local_port: Some(7001),
+                    },
+                ],
+                ..facts()
+            },
+        ),
+        (
             "less than 14 days are left",
             Facts { endpoints: certificate(Some(Moment::at(NOW + 13 * DAY))), ..facts() },
         ),

@@ -249,7 +249,7 @@ impl RequestScanner {
     fn ended(&mut self) {
         let [name, first, second] = self.words;
         // Who looks up every command moves what was set up, too.
-        let sets_up = commands::sets_up(name.get(), first.get(), second.get(), self.seen);
+        let sets_up = commands::sets_up(name.get(), first.get(), self.seen);
         if self.looked_up >= 0 || !sets_up || self.quoted {
             self.look_up(name.get());
         }

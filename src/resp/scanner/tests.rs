@@ -519,3 +519,26 @@ fn the_seeds_of_the_fuzz_targets_give_the_same_verdict_in_any_split() {
     }
     assert!(count >= 20, "{count} seeds");
 }
+
+#[test]
+fn what_sets_up_a_connection_can_be_told_and_is_no_reason_to_stay() {
+    for (words, touches) in [
+        (&["HELLO", "3"][..], false),
+        (&["HELLO", "3", "SETNAME", "n"], false),
+        (&["HELLO", "3", "AUTH", "u", "p"], true),
+        (&["CLIENT", "SETINFO", "LIB-NAME", "x"], false),
+        (&["CLIENT", "SETNAME", "x"], false),
+        (&["CLIENT", "TRACKING", "on"], true),
+        (&["SELECT", "3"], false),
+        (&["INFO", "server"], false),
+        (&["COMMAND", "DOCS"], false),
+        (&["HSET", "h", "f", "v"], false),
+        (&["WATCH", "k"], true),
+    ] {
+        let mut request = format!("*{}\r\n", words.len());
+        request.extend(words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())));
+        let mut scanner = RequestScanner::attentive();
+        assert_eq!(scanner.next(request.as_bytes()), (request.len(), Event::Frame));
+        assert_eq!(scanner.touched(), touches, "{words:?}");
+    }
+}

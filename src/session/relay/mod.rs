@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use zeroize::Zeroizing;
 
 use super::about::About;
 use super::client::ClientStream;
@@ -43,6 +44,12 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// A session that could not be moved to TLS is not tried again for so long.
 const MOVE_AGAIN: Duration = Duration::from_secs(5);
+
+/// More replies of our own do not wait for their turn: the client is not read.
+const MOST_LOCAL: usize = 4096;
+
+/// Nor is it while so much waits for it.
+const MOST_WAITING: usize = 1024 * 1024;
 
 /// Reads from either side in one wake-up, after which other sessions of the thread have their turn.
 const ROUNDS: usize = 8;
@@ -373,6 +380,10 @@ impl<'a> Relay<'a> {
             return Ok(true);
         }
         if self.guard.is_some() {
+            // Of what stays here nobody knows how much is to come.
+            if let Some(socket) = self.client.as_tcp() {
+                self.client_mark.expect(socket, 0, READ);
+            }
             let bytes = self.guard_requests(cx, &scratch.request[..n])?;
             self.send_upstream(cx, &bytes, &mut scratch.sealed);
             return Ok(true);
@@ -405,21 +416,30 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// AUTH of our own, where it is due. `true`: something moved.
+    /// AUTH of our own, where it is due, and what the client sent meanwhile, once it is answered. `true`: something moved.
     fn pump_login(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        let Some(relogin) = &mut self.relogin else { return Ok(false) };
-        let urgent = relogin.is_urgent();
-        let safe = self.requests.at_boundary() && self.pending.opaque().is_none();
-        let in_transaction = self.guard.as_ref().is_some_and(|guard| guard.in_transaction());
-        if !relogin.is_due(cx, safe, in_transaction, self.route) || !self.to_upstream.is_empty() {
+        if self.guard.is_none() {
             return Ok(false);
         }
-        let mut out = Vec::new();
-        self.log_in_again(cx, &mut out);
-        if urgent && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent()) {
-            // What waited for it.
-            let later = self.guard.as_mut().map(|guard| guard.take_for_later()).unwrap_or_default();
-            out.extend(self.guard_requests(cx, &later)?);
+        let safe = self.requests.at_boundary() && self.pending.is_prompt();
+        let impossible = self.pending.opaque().is_some();
+        let in_transaction = self.guard.as_ref().is_some_and(|guard| guard.in_transaction());
+        let due = match &mut self.relogin {
+            Some(relogin) => relogin.is_due(cx, safe && !in_transaction, impossible, self.route),
+            None => false,
+        };
+        if !self.to_upstream.is_empty() {
+            return Ok(false);
+        }
+        let mut out = Zeroizing::default();
+        if due {
+            self.log_in_again(cx, &mut out);
+        }
+        if self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
+            && self.pending.local_replies() == 0
+            && let Some(later) = self.guard.as_mut().and_then(|guard| guard.take_for_later())
+        {
+            out.extend_from_slice(&self.guard_requests(cx, &later)?);
         }
         if out.is_empty() {
             return Ok(false);
@@ -475,17 +495,20 @@ impl<'a> Relay<'a> {
             }
         };
         self.relayed.to_client.increment(plain.len() as u64);
-        if self.rewriting.is_some() || self.pending.is_interleaved() {
+        let rewrites = self.rewriting.is_some() || self.pending.is_interleaved();
+        if rewrites {
             self.about.received(plain.len());
             self.rewrite(cx, plain)?;
-            return Ok(true);
+        } else {
+            self.note_replies(plain);
         }
-        self.note_replies(plain);
         // Of what is still due, a part may have arrived in a record that is not whole yet.
         let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept) as u64;
         let certain = if self.is_framed() { self.replies.due().saturating_sub(kept) } else { 0 };
         self.upstream_mark.expect(&self.upstream.stream, certain, READ);
-        self.to_client.send(cx, &mut self.client, plain)?;
+        if !rewrites {
+            self.to_client.send(cx, &mut self.client, plain)?;
+        }
         Ok(true)
     }
 
@@ -495,9 +518,17 @@ impl<'a> Relay<'a> {
         Poll::Ready(Ok(read.filled().len()))
     }
 
+    /// For AUTH of our own, or because it does not read the replies of our own.
+    fn client_must_wait(&self) -> bool {
+        self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent())
+            || self.guard.as_ref().is_some_and(|guard| guard.has_later())
+            || self.pending.local_replies() > MOST_LOCAL
+            || (self.guard.is_some() && self.to_client.len() > MOST_WAITING)
+    }
+
     fn reads_client(&self) -> bool {
         self.unanswerable.is_none()
-            && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
+            && !self.client_must_wait()
             && self.client_sends
             && self.upstream_takes
             && self.upstream_ended.is_none()
@@ -528,6 +559,12 @@ impl<'a> Relay<'a> {
             && let Some(reason) = self.pending.opaque()
         {
             self.route.metrics.opaque(reason.label());
+            // What is owed could not be told from the rest.
+            if self.rewriting.as_ref().is_some_and(|rewriting| rewriting.is_owed())
+                || self.pending.is_own_lost()
+            {
+                self.unanswerable = Some(Unanswerable::Unmatched);
+            }
         }
     }
 

@@ -113,7 +113,9 @@ impl Relay<'_> {
 
     /// Gives the client the replies of our own whose turn it is.
     pub(super) fn answer_locally(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while !self.is_waiting()
+        // A push may have begun.
+        while self.replies.at_boundary()
+            && !self.is_waiting()
             && let Some(reply) = self.pending.take_local()
         {
             self.to_client.send(cx, &mut self.client, &reply)?;

@@ -3,6 +3,8 @@
 use std::io;
 use std::task::Context;
 
+use zeroize::Zeroizing;
+
 use super::Relay;
 use crate::resp::commands::Request;
 use crate::resp::scanner::Event;
@@ -70,13 +72,17 @@ impl Relay<'_> {
     }
 
     /// As [`note_requests`](Self::note_requests), where what a client says of who it is stays here. Returns what to send on.
-    pub(super) fn guard_requests(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let Some(mut guard) = self.guard.take() else { return Ok(bytes.to_vec()) };
-        let mut out = Vec::with_capacity(bytes.len());
+    pub(super) fn guard_requests(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<Zeroizing<Vec<u8>>> {
+        let Some(mut guard) = self.guard.take() else { return Ok(bytes.to_vec().into()) };
+        let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
         let mut passed = 0;
         let mut count = 0;
         while passed < bytes.len() && self.is_framed() && self.unanswerable.is_none() {
-            if self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent()) {
+            if guard.has_later() || self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent()) {
                 guard.keep_for_later(&bytes[passed..]);
                 break;
             }
@@ -99,16 +105,16 @@ impl Relay<'_> {
                 }
                 Event::Malformed => {
                     self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
-                    // What is not known to be a request is let through only to a client that may send any.
-                    if guard.is_open() {
+                    // What is no request is let through only from a client that may send any; TLS is not.
+                    if !guard.is_open() {
+                        self.unanswerable = Some(Unanswerable::Unauthenticated);
+                    } else if !self.requests.speaks_tls() {
                         guard.release(part, &mut out);
-                    } else {
-                        self.unanswerable = Some(Unanswerable::Unmatched);
                     }
                 }
             }
         }
-        if !self.is_framed() && guard.is_open() {
+        if !self.is_framed() && guard.is_open() && !self.requests.speaks_tls() {
             out.extend_from_slice(&bytes[passed..]);
         }
         self.guard = Some(guard);
@@ -118,9 +124,21 @@ impl Relay<'_> {
         Ok(out)
     }
 
-    fn guarded_request(&mut self, cx: &mut Context<'_>, guard: &mut Guard, part: &[u8], out: &mut Vec<u8>) {
+    fn guarded_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        guard: &mut Guard,
+        part: &[u8],
+        out: &mut Zeroizing<Vec<u8>>,
+    ) {
         let request = self.requests.request();
         match guard.decide(request, part) {
+            Decision::Pass if self.pending.local_replies() > 0 && request.ends_counting() => {
+                // Then the replies of our own could not be placed: they go first.
+                if !guard.put_back(part) {
+                    self.unanswerable = Some(Unanswerable::Unmatched);
+                }
+            }
             Decision::Pass => {
                 if self.book(request) {
                     guard.release(part, out);
@@ -147,11 +165,19 @@ impl Relay<'_> {
     }
 
     /// Sends AUTH, once there is something to present: between two requests, never inside a transaction.
-    pub(super) fn log_in_again(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+    pub(super) fn log_in_again(&mut self, cx: &mut Context<'_>, out: &mut Zeroizing<Vec<u8>>) {
         let Some(relogin) = &mut self.relogin else { return };
         if let Some(command) = relogin.poll_command(cx, &self.route.route) {
-            out.extend_from_slice(&command);
-            self.pending.own();
+            // Of its final size at once: a buffer that grows leaves copies of the secret behind.
+            let mut longer = Zeroizing::new(Vec::with_capacity(out.len() + command.len()));
+            longer.extend_from_slice(out);
+            longer.extend_from_slice(&command);
+            *out = longer;
+            self.account(|pending, _| pending.own());
+            if self.pending.opaque().is_some() {
+                // Its reply could not be told from the client's.
+                self.unanswerable = Some(Unanswerable::Unmatched);
+            }
         }
     }
 }
