@@ -215,6 +215,17 @@ fn addresses_lead_to_the_bridge_however_they_are_asked_for() {
 }
 
 #[test]
+fn a_client_that_speaks_no_resp_after_asking_gets_no_address() {
+    let shared = shared();
+    let mut client = shared.pontoon.client();
+    client.send(&[command(&["CLUSTER", "SLOTS"]), b"*nonsense\r\n".to_vec()].concat());
+    let got = text(client.rest());
+    for node in &shared.cluster.nodes {
+        assert!(!got.contains(&node.port.to_string()), "{got}");
+    }
+}
+
+#[test]
 fn what_a_client_said_to_a_node_is_not_said_for_the_next_one() {
     let shared = shared();
     let port = local_port(&shared.pontoon, &shared.cluster, 5);
