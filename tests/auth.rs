@@ -1,5 +1,7 @@
 //! Clients that cannot authenticate are authenticated, whatever becomes of the secret.
 
+mod cluster;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
