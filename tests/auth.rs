@@ -1,6 +1,7 @@
 //! Clients that cannot authenticate are authenticated, whatever becomes of the secret.
 
 mod cluster;
+mod rotation;
 
 use std::fs;
 use std::path::PathBuf;

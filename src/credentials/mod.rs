@@ -144,7 +144,8 @@ impl Credentials {
         Ok(secrets.map(|secret| self.login(secret.clone())).collect())
     }
 
-    /// The server refused them all. What the source gives now, if that is something else.
+    /// The server refused them all, in this order. What the source gives now, if that is something else, and what is worth
+    /// another attempt.
     pub async fn logins_after_refusal(&self, refused: &[Login]) -> Vec<Login> {
         if let Source::Iam(cache) = &self.source {
             // Tokens differ by the second: what counts is who signs them.
@@ -154,8 +155,12 @@ impl Credentials {
         } else {
             self.read(self.source.pause_after_failure()).await;
         }
-        let logins = self.logins().await.unwrap_or_default();
-        logins.into_iter().filter(|login| !refused.contains(login)).collect()
+        let mut logins = self.logins().await.unwrap_or_default();
+        // The newest was refused, the one before it, too: the server may have been told in between.
+        let told_meanwhile = refused.len() > 1;
+        let is_first = |login: &Login| refused.first() == Some(login);
+        logins.retain(|login| !refused.contains(login) || told_meanwhile && is_first(login));
+        logins
     }
 
     /// Reads the source again where that is due.
