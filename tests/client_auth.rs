@@ -39,6 +39,14 @@ fn works(client: &mut Wire) {
     client.expect(&["SET", "k", "v"], "+OK\r\n");
 }
 
+/// Waits until a client is blocked, and gives it what it waits for.
+fn push_once_blocked(redis: &Redis) {
+    let mut direct = redis.direct();
+    direct.expect(&["AUTH", SECRET], "+OK\r\n");
+    eventually("it is blocked", || text(direct.ask(&["INFO", "clients"])).contains("blocked_clients:1"));
+    direct.expect(&["RPUSH", "queue", "job"], ":1\r\n");
+}
+
 #[test]
 fn a_password_left_over_in_a_client_does_no_harm() {
     let (_redis, pontoon, _directory) = bridge(&[]);
@@ -133,10 +141,7 @@ fn an_answer_of_the_bridge_keeps_its_place_before_a_subscription() {
         [command(&["BLPOP", "queue", "0"]), command(&["AUTH", "x"]), command(&["SUBSCRIBE", "channel"])]
             .concat();
     client.send(&pipeline);
-    let mut direct = redis.direct();
-    direct.expect(&["AUTH", SECRET], "+OK\r\n");
-    eventually("it is blocked", || text(direct.ask(&["INFO", "clients"])).contains("blocked_clients:1"));
-    direct.expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    push_once_blocked(&redis);
     client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
     client.expect_next("+OK\r\n");
     client.expect_next("*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
@@ -165,10 +170,7 @@ fn a_blocked_client_gets_its_reply_before_the_bridges_own() {
     let (redis, pontoon, _directory) = bridge(&[]);
     let mut client = pontoon.client();
     client.send(&[command(&["BLPOP", "queue", "0"]), command(&["AUTH", "x"])].concat());
-    let mut direct = redis.direct();
-    direct.expect(&["AUTH", SECRET], "+OK\r\n");
-    eventually("it is blocked", || text(direct.ask(&["INFO", "clients"])).contains("blocked_clients:1"));
-    direct.expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    push_once_blocked(&redis);
     client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
     client.expect_next("+OK\r\n");
 }

@@ -5,6 +5,8 @@ use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::encode::extend_encode;
 use redis_protocol::resp2::types::{BytesFrame, OwnedFrame};
 
+use zeroize::Zeroizing;
+
 use super::scanner::{Event, ReplyScanner};
 
 /// What Redis says to a client beyond its limit (`networking.c`), to the byte.
@@ -42,6 +44,20 @@ pub fn encode_command(words: &[&str]) -> Vec<u8> {
     extend_encode(&mut bytes, &BytesFrame::Array(words), false)
         .expect("a growing buffer holds any array of strings");
     bytes.to_vec()
+}
+
+/// The same of words of which one is a secret.
+pub fn encode_secret(words: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let length = words.iter().map(|word| word.len() + 32).sum();
+    // Of its final size at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+    bytes.extend(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend(b"\r\n");
+    }
+    bytes
 }
 
 /// The reply at the front of `bytes` and its length; `None`: its end has not arrived. The error is for people.

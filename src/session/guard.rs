@@ -264,7 +264,7 @@ impl Guard {
         if !identified && !self.open {
             return Decision::Answer(NOAUTH_HELLO.into());
         }
-        Decision::Replace(if identified { command(&rest) } else { whole.to_vec().into() })
+        Decision::Replace(if identified { replies::encode_secret(&rest) } else { whole.to_vec().into() })
     }
 
     /// The error is for the client.
@@ -331,16 +331,6 @@ fn words(mut request: &[u8]) -> Option<Vec<&[u8]>> {
     (!words.is_empty()).then_some(words)
 }
 
-fn command(words: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(format!("*{}\r\n", words.len()).into_bytes());
-    for word in words {
-        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend_from_slice(word);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,7 +345,7 @@ mod tests {
     fn decide(guard: &mut Guard, request: Request, words: &[&str]) -> Result<String, String> {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let whole = command(&words);
+        let whole = replies::encode_secret(&words);
         match guard.decide(request, &whole) {
             Decision::Pass => Ok(text(&whole)),
             Decision::Replace(bytes) => Ok(text(&bytes)),
@@ -389,7 +379,7 @@ mod tests {
         assert_eq!(decide(&mut guard, hello, &twice), Ok(named.into()));
         assert!(decide(&mut guard, hello, &["HELLO", "AUTH", "u", "p"]).is_err());
         assert!(matches!(guard.decide(Request::Unknown, b"\"AUTH\" p\r\n"), Decision::Answer(_)));
-        let skipped = [b"\r\n*0\r\n".to_vec(), command(&[b"AUTH", b"p"]).to_vec()].concat();
+        let skipped = [b"\r\n*0\r\n".to_vec(), replies::encode_secret(&[b"AUTH", b"p"]).to_vec()].concat();
         assert!(matches!(guard.decide(Request::Auth, &skipped), Decision::Answer(reply) if reply == OK));
     }
 

@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::error::Cause;
 use super::greeting::next_answer;
 use crate::credentials::Login;
-use crate::resp::replies::Answer;
+use crate::resp::replies::{self, Answer};
 
 /// Who we are on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,16 +58,7 @@ pub fn command(login: &Login) -> Zeroizing<Vec<u8>> {
     let username = login.username.as_deref().map(str::as_bytes);
     let words: Vec<&[u8]> =
         [&b"AUTH"[..]].into_iter().chain(username).chain([login.secret.expose()]).collect();
-    let length = words.iter().map(|word| word.len() + 32).sum();
-    // Of its final size at once: a buffer that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
-    bytes.extend(format!("*{}\r\n", words.len()).as_bytes());
-    for word in words {
-        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend(word);
-        bytes.extend(b"\r\n");
-    }
-    bytes
+    replies::encode_secret(&words)
 }
 
 #[cfg(test)]
