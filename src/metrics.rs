@@ -74,6 +74,15 @@ const GAUGES: &[(&str, &str)] = &[
         "pontoon_bridge_needed",
         "1 unless no client has used the route for verdict.unused_for; /routes says who does",
     ),
+    ("pontoon_cluster_nodes", "Nodes of the cluster that are known"),
+    (
+        "pontoon_cluster_nodes_without_port",
+        "Nodes of the cluster that clients cannot be led to: no local port is free",
+    ),
+    (
+        "pontoon_next_reauthentication_timestamp_seconds",
+        "When a live session authenticates again next; NaN: none will",
+    ),
 ];
 
 const CONNECT_SECONDS: &str = "pontoon_upstream_connect_seconds";
@@ -308,6 +317,12 @@ impl RouteMetrics {
         self.labelled("pontoon_reauthentications_total", "result", result);
     }
 
+    /// A live session authenticates again then, in Unix time; `None`: none ever will.
+    pub fn next_reauthentication(&self, at: Option<u64>) {
+        let gauge = gauge!("pontoon_next_reauthentication_timestamp_seconds", self.own.clone());
+        gauge.set(at.map_or(f64::NAN, |at| at as f64));
+    }
+
     /// A secret changed, or could not be had.
     pub fn credentials_reload(&self, result: &'static str) {
         self.labelled("pontoon_credentials_reloads_total", "result", result);
@@ -363,6 +378,7 @@ pontoon_cluster_nodes_without_port gauge route
 pontoon_cluster_refreshes_total counter result,route
 pontoon_credentials_reloads_total counter result,route
 pontoon_evidence_last_success_timestamp_seconds gauge route
+pontoon_next_reauthentication_timestamp_seconds gauge route
 pontoon_reauthentications_total counter result,route
 pontoon_relayed_bytes_total counter direction,route,tls
 pontoon_requests_total counter route
@@ -403,6 +419,7 @@ pontoon_upstream_reachable gauge route";
             route.tls_reload("ok");
             route.credentials_reload("ok");
             route.reauthenticated("ok");
+            route.next_reauthentication(None);
             route.pool_discarded("age");
             route.transit("cache:6379", "tls", "disabled");
             route.certificate_expiry("cache:6379", 1);
@@ -435,7 +452,12 @@ pontoon_upstream_reachable gauge route";
         let recorder = PrometheusBuilder::new().build_recorder();
         let text = metrics::with_local_recorder(&recorder, || {
             describe();
-            let _route = RouteMetrics::new("r", &["drained"]);
+            let route = RouteMetrics::new("r", &["drained"]);
+            route.cluster_nodes(1, 0);
+            route.verdict(true, false);
+            route.next_reauthentication(None);
+            route.server_plaintext_clients(Some(0), 1);
+            route.certificate_expiry("cache:6379", 1);
             recorder.handle().render()
         });
         let count = |prefix| text.lines().filter(|line: &&str| line.starts_with(prefix)).count();

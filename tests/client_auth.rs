@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
 
@@ -84,6 +85,50 @@ fn answers_of_the_bridge_come_in_their_turn() {
     client.expect_next("+OK\r\n");
     client.expect_next("$3\r\n500\r\n");
     client.expect_next("-ERR wrong number of arguments for 'auth' command\r\n");
+}
+
+/// As redis-py's users configure it, in both protocols.
+const REDIS_PY: &str = r#"
+import sys, redis
+mode, port, local = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def ping(**options):
+    with redis.Redis(port=port, **options) as r:
+        assert r.set("k", "v") and r.get("k") == b"v"
+        with r.pipeline() as p:
+            assert p.incr("n").execute()
+def refused(expected, **options):
+    try:
+        ping(**options)
+    except expected as error:
+        return str(error)
+    raise AssertionError(options)
+for protocol in (2, 3):
+    if mode == "accept":
+        ping(protocol=protocol)
+        ping(protocol=protocol, password="left over")
+        ping(protocol=protocol, username="app", password="left over")
+    elif mode == "verify":
+        ping(protocol=protocol, password=local)
+        ping(protocol=protocol, username="default", password=local)
+        refused(redis.AuthenticationError, protocol=protocol, password="guess")
+        refused(redis.AuthenticationError, protocol=protocol)
+    elif mode == "reject":
+        ping(protocol=protocol)
+        assert "AUTH is refused here" in refused(redis.RedisError, protocol=protocol, password="left over")
+    else:
+        ping(protocol=protocol)
+        refused(redis.AuthenticationError, protocol=protocol, password="guess")
+"#;
+
+#[test]
+fn redis_py_gets_what_is_configured() {
+    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
+    for mode in ["accept", "verify", "reject", "forward"] {
+        let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);
+        let port = pontoon.address().port().to_string();
+        let output = Command::new(&python).args(["-c", REDIS_PY, mode, &port, LOCAL]).output().unwrap();
+        assert!(output.status.success(), "{mode}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]
@@ -280,6 +325,7 @@ fn a_session_that_lasts_authenticates_again_between_two_commands_and_its_client_
         client.expect(&["INCR", "n"], &format!(":{n}\r\n"));
         again() >= 3
     });
+    assert!(pontoon.metric("pontoon_next_reauthentication_timestamp_seconds", "") > 1_700_000_000);
     // Idle, too.
     let before = again();
     eventually("it has, with nothing to do", || again() >= before + 2);
@@ -299,7 +345,7 @@ fn a_session_that_lasts_authenticates_again_between_two_commands_and_its_client_
 }
 
 #[test]
-fn a_server_that_cuts_those_who_did_not_authenticate_again_cuts_nobody() {
+fn sessions_that_authenticate_again_follow_a_rotation_and_those_that_cannot_are_counted() {
     let (redis, pontoon, directory) = bridge(&["--auth-reauthenticate", "200ms", "--pool-reuse", "false"]);
     let mut admin = redis.direct();
     admin.expect(&["AUTH", SECRET], "+OK\r\n");

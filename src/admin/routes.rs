@@ -191,5 +191,7 @@ pub(super) fn record(shared: &Shared) {
         let safe = verdict::safe_to_require_tls(&facts, &shared.verdict).answer;
         let needed = verdict::bridge_needed(&facts, &shared.verdict, &[]).answer;
         route.metrics.verdict(safe, needed);
+        let next = shared.inventory.next_reauthentication(&route.name);
+        route.metrics.next_reauthentication(next.map(Moment::unix));
     }
 }

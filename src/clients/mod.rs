@@ -137,6 +137,15 @@ impl Inventory {
         totals
     }
 
+    /// When pontoon authenticates again for one of a route's sessions next; `None`: never.
+    pub fn next_reauthentication(&self, route: &str) -> Option<Moment> {
+        let live = self.live();
+        live.iter()
+            .filter(|session| &*session.route == route)
+            .filter_map(|session| session.next_reauthentication())
+            .min()
+    }
+
     /// All there is to tell; of sessions and of clients at most `limit` each.
     pub fn report(&self, limit: usize) -> Report {
         self.tick();

@@ -80,6 +80,8 @@ pub(super) struct Facts {
     pub(super) upstream: Option<Upstream>,
     /// What had passed in plaintext when it went on over TLS, and when that was.
     moved: Option<(Counts, Moment)>,
+    /// When pontoon authenticates again for it.
+    reauthenticates: Option<Moment>,
     pub(super) database: u32,
     pub(super) resp3: bool,
     pub(super) client_name: Option<Box<str>>,
@@ -140,6 +142,16 @@ impl Session {
             facts.moved = Some((self.counts(), now));
         }
         facts.upstream = Some(upstream);
+    }
+
+    /// Pontoon authenticates again for it then, if ever.
+    pub fn reauthenticates(&self, at: Option<Moment>) {
+        self.facts().reauthenticates = at;
+    }
+
+    /// When pontoon authenticates again for it.
+    pub(super) fn next_reauthentication(&self) -> Option<Moment> {
+        self.facts().reauthenticates
     }
 
     /// The client has chosen another database.

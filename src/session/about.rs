@@ -3,9 +3,11 @@
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use super::pending::Pending;
 use super::setup::Setup;
-use crate::clients::{self, Entry, Guess};
+use crate::clients::{self, Entry, Guess, Moment};
 use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner, Told};
 use crate::upstream::Connection;
 
@@ -46,6 +48,12 @@ impl About {
             passthrough,
             origin: upstream.origin(),
         });
+    }
+
+    /// Pontoon authenticates again then, if ever.
+    pub(super) fn reauthenticates(&self, at: Option<Instant>) {
+        let in_seconds = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs();
+        self.entry.reauthenticates(at.map(|at| Moment::at(Moment::now().unix() + in_seconds(at))));
     }
 
     /// Bytes and commands go upstream.

@@ -55,6 +55,11 @@ impl Relogin {
         self.due = interval.map(|interval| Box::pin(sleep_until(since + interval)));
     }
 
+    /// When it is due; `None`: it is under way, or never will be.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due.as_ref().map(|due| due.deadline())
+    }
+
     /// The client sent RESET.
     pub(super) fn after_reset(&mut self) {
         self.urgent = true;

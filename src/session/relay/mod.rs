@@ -285,6 +285,9 @@ impl<'a> Relay<'a> {
             .credentials()
             .filter(|_| ours)
             .map(|credentials| Box::new(Relogin::new(credentials, self.upstream.authenticated)));
+        if let Some(relogin) = &self.relogin {
+            self.about.reauthenticates(relogin.due());
+        }
         let asks = &self.route.settings.client_auth;
         if self.guard.is_none() && (ours || !matches!(asks, ClientAuth::Forward)) {
             self.guard = Some(Box::new(Guard::new(asks.clone())));

@@ -85,6 +85,7 @@ impl Relay<'_> {
                 && let Some(relogin) = &mut self.relogin
             {
                 relogin.answered(self.replies.is_ok(), self.route, &self.upstream.endpoint);
+                self.about.reauthenticates(relogin.due());
             }
             self.note_reply(event);
             if event == Event::NeedMore {
