@@ -25,10 +25,15 @@ pub(super) async fn clients(State(shared): State<Shared>, RawQuery(query): RawQu
     let Some(limit) = limit(query.as_deref().unwrap_or_default()) else {
         return (StatusCode::BAD_REQUEST, "expected /clients?limit=NUMBER\n").into_response();
     };
+    look_up(&shared).await;
+    json(&shared.inventory.report(limit))
+}
+
+/// Finds out who the clients' processes are, as far as that does not take long.
+pub(super) async fn look_up(shared: &Shared) {
     let inventory = Arc::clone(&shared.inventory);
     // Reads /proc, which takes its time: not on an event loop.
     let _ = timeout(PATIENCE, spawn_blocking(move || inventory.look_up())).await;
-    json(&shared.inventory.report(limit))
 }
 
 fn limit(query: &str) -> Option<usize> {

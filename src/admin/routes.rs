@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
-use super::inventory::{LIMIT, json};
+use super::inventory::{LIMIT, json, look_up};
 use crate::clients::{Client, Counts, Moment, Totals};
 use crate::cluster::Upstreams;
 use crate::metrics::RouteMetrics;
@@ -180,6 +180,7 @@ fn rest(part: u64, whole: u64) -> Option<f64> {
 }
 
 pub(super) async fn routes(State(shared): State<Shared>) -> Response {
+    look_up(&shared).await;
     let clients = shared.inventory.report(LIMIT).clients;
     json(&shared.routes.iter().map(|route| route.report(&shared, &clients)).collect::<Vec<_>>())
 }

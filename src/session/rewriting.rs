@@ -8,6 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tracing::debug;
+
 use crate::cluster::{Nodes, RewriteError, Rewriter};
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::commands::{ClusterReply, Request, Transaction};
@@ -206,10 +208,12 @@ impl Rewriting {
                 return Rewritten::Unknown;
             }
             // Clients try again after this one, and it says what is the matter with the cluster as they see it.
-            Err(error @ RewriteError::UnknownNode(_)) => replies::error_reply_with(
-                "CLUSTERDOWN",
-                &format!("{error}: it may be new, or have no local port"),
-            ),
+            Err(RewriteError::UnknownNode(node)) => {
+                // Its address is not for the client.
+                debug!(node, asked = %self.asked, "a reply names a node that has no local port");
+                let text = "a node is not known yet, or has no local port: pontoon's log says which";
+                replies::error_reply_with("CLUSTERDOWN", text)
+            }
             Err(error) => replies::error_reply(&error.to_string()),
         };
         self.release(bytes, "refused")
