@@ -227,24 +227,8 @@ impl Greeting {
 
 /// The next reply as it is, of so many bytes at most.
 pub(super) async fn next_frame(connection: &mut Connection, longest: usize) -> Result<Vec<u8>, Cause> {
-    let mut scanner = ReplyScanner::default();
-    let mut scanned = 0;
-    loop {
-        let (n, event) = scanner.next(&connection.unread[scanned..]);
-        scanned += n;
-        match event {
-            Event::Frame => return Ok(connection.unread.drain(..scanned).collect()),
-            Event::Malformed => return Err(Cause::NotRedis("the reply is no RESP".into())),
-            Event::NeedMore if scanned > longest => {
-                return Err(Cause::Refused(format!("more than {longest} bytes without an end")));
-            }
-            Event::NeedMore => {
-                if !connection.receive().await? {
-                    return Err(Cause::Closed);
-                }
-            }
-        }
-    }
+    let length = await_frame(connection, longest).await?.ok_or(Cause::Closed)?;
+    Ok(connection.unread.drain(..length).collect())
 }
 
 /// The next reply. `None`: the server sends no more.
@@ -257,13 +241,26 @@ pub(super) async fn next_answer_within(
     connection: &mut Connection,
     longest: usize,
 ) -> Result<Option<Answer>, Cause> {
+    let Some(length) = await_frame(connection, longest).await? else { return Ok(None) };
+    let answer = replies::decode_answer(&connection.unread[..length]).map_err(Cause::NotRedis)?;
+    connection.unread.drain(..length);
+    Ok(answer.map(|(answer, _)| answer))
+}
+
+/// Receives until a reply is whole, and looks at no byte twice. Its length; `None`: the server sends no more.
+async fn await_frame(connection: &mut Connection, longest: usize) -> Result<Option<usize>, Cause> {
+    let mut scanner = ReplyScanner::default();
+    let mut scanned = 0;
     loop {
-        if let Some((answer, length)) = replies::decode_answer(&connection.unread).map_err(Cause::NotRedis)? {
-            connection.unread.drain(..length);
-            return Ok(Some(answer));
-        }
-        if connection.unread.len() > longest {
-            return Err(Cause::Refused(format!("more than {longest} bytes without an end")));
+        let (n, event) = scanner.next(&connection.unread[scanned..]);
+        scanned += n;
+        match event {
+            Event::Frame => return Ok(Some(scanned)),
+            Event::Malformed => return Err(Cause::NotRedis("the reply is no RESP".into())),
+            Event::NeedMore if scanned > longest => {
+                return Err(Cause::Refused(format!("more than {longest} bytes without an end")));
+            }
+            Event::NeedMore => {}
         }
         match connection.receive().await {
             Ok(true) => {}
