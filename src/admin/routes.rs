@@ -106,8 +106,8 @@ pub enum Auth {
 }
 
 impl Route {
-    fn facts(&self, shared: &Shared) -> Facts {
-        let Totals { active, plaintext, last_used, .. } = shared.inventory.totals(&self.name);
+    fn facts(&self, shared: &Shared, totals: Totals) -> Facts {
+        let Totals { active, plaintext, last_used, .. } = totals;
         Facts {
             now: Moment::now(),
             mode: self.tls.mode,
@@ -125,8 +125,9 @@ impl Route {
     }
 
     fn report(&self, shared: &Shared, clients: &[Client]) -> RouteReport {
-        let Totals { active, sessions, counts, plaintext, .. } = shared.inventory.totals(&self.name);
-        let facts = self.facts(shared);
+        let totals = shared.inventory.totals(&self.name);
+        let facts = self.facts(shared, totals);
+        let Totals { active, sessions, counts, plaintext, .. } = totals;
         let clients: Vec<_> = clients.iter().filter(|client| *client.route == *self.name).collect();
         let bytes = |counts: &Counts| counts.bytes_to_upstream + counts.bytes_to_client;
         RouteReport {
@@ -188,7 +189,7 @@ pub(super) async fn routes(State(shared): State<Shared>) -> Response {
 /// Brings the verdicts in the metrics up to date.
 pub(super) fn record(shared: &Shared) {
     for route in &*shared.routes {
-        let facts = route.facts(shared);
+        let facts = route.facts(shared, shared.inventory.totals(&route.name));
         let safe = verdict::safe_to_require_tls(&facts, &shared.verdict).answer;
         let needed = verdict::bridge_needed(&facts, &shared.verdict, &[]).answer;
         route.metrics.verdict(safe, needed);

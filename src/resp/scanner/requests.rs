@@ -249,8 +249,8 @@ impl RequestScanner {
     fn ended(&mut self) {
         let [name, first, second] = self.words;
         // Who looks up every command moves what was set up, too.
-        let sets_up = commands::sets_up(name.get(), first.get(), self.seen);
-        if self.looked_up >= 0 || !sets_up || self.quoted {
+        let is_attentive = self.looked_up < 0;
+        if !is_attentive || self.quoted || !commands::sets_up(name.get(), first.get(), self.seen) {
             self.look_up(name.get());
         }
         self.early = self.early.saturating_add(1);
