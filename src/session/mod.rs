@@ -13,6 +13,7 @@ mod relogin;
 mod rewriting;
 mod scratch;
 mod setup;
+mod unanswerable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,7 +274,7 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
             end
         }
         Ended::Unanswerable(unanswerable) => {
-            debug!(route, session, %unanswerable, "session ended: an address might have been handed out");
+            debug!(route, session, %unanswerable, "session ended: to go on would be to guess");
             Box::pin(farewell::refuse(client, 1, &unanswerable.to_string())).await;
             End::Failed
         }

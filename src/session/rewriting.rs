@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use tracing::debug;
 
+use super::unanswerable::Unanswerable;
 use crate::cluster::{Nodes, RewriteError, Rewriter};
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::commands::{ClusterReply, Request, Transaction};
@@ -70,23 +71,6 @@ pub(super) enum Rewritten {
     Unknown,
 }
 
-/// The session cannot go on without handing out an address of which nobody knows whether it is a local one.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswerable {
-    #[error("a reply that names nodes, or a request that says who the client is, is too long")]
-    TooLong,
-    #[error("more than {MOST} requests for nodes' addresses in one pipeline")]
-    TooMany,
-    #[error("a reply that names nodes is no RESP")]
-    Malformed,
-    #[error("what the client sent before it authenticated is no RESP")]
-    Unauthenticated,
-    #[error("nodes' addresses were asked for, or RESET sent, where replies cannot be matched to requests")]
-    Unmatched,
-    #[error("a command in quotes may ask for nodes' addresses: quote its arguments alone")]
-    Quoted,
-}
-
 impl Rewriting {
     pub(super) fn new(nodes: Arc<Nodes>, local_host: Host, asked: Arc<Endpoint>) -> Self {
         Self {
@@ -144,7 +128,7 @@ impl Rewriting {
     fn expect(&mut self, number: Option<u64>, due: Due) -> Result<(), Unanswerable> {
         let number = number.ok_or(Unanswerable::Unmatched)?;
         if self.due.len() == MOST {
-            return Err(Unanswerable::TooMany);
+            return Err(Unanswerable::TooMany(MOST));
         }
         self.due.push_back((number, due));
         Ok(())

@@ -5,6 +5,7 @@
 //! client is told of the end is the parent's work.
 
 mod ending;
+mod pumps;
 mod replies;
 mod requests;
 
@@ -12,13 +13,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use zeroize::Zeroizing;
 
 use super::about::About;
 use super::client::ClientStream;
@@ -27,15 +26,14 @@ use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
 use super::relogin::Relogin;
-use super::rewriting::{Rewriting, Unanswerable};
-use super::scratch::{self, READ, Scratch};
+use super::rewriting::Rewriting;
+use super::scratch::{self};
 use super::setup::{Setup, Step};
+use super::unanswerable::Unanswerable;
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
 use crate::metrics::Relayed;
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
-use crate::tls::channel::Channel;
-use crate::tls::explain;
 use crate::upstream::{self, Auth, Connection, Latch, Left};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
@@ -70,7 +68,7 @@ pub(super) enum Ended {
     Idle,
     /// The client speaks TLS where plaintext was expected. None of it was sent on.
     SpeaksTls,
-    /// In a cluster: a reply might have told an address that is no local one.
+    /// It cannot go on without guessing.
     Unanswerable(Unanswerable),
     /// It has not ended. The upstream speaks TLS by now, this connection does not, and another could take its place.
     Movable,
@@ -357,168 +355,6 @@ impl<'a> Relay<'a> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Sends what waits for the upstream, then reads the client once and sends that on. `true`: something moved.
-    /// Errors are the client's.
-    fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if !self.to_upstream.is_empty() {
-            match self.to_upstream.poll_flush(cx, &mut self.upstream.stream) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => self.upstream_takes_no_more(),
-            }
-        }
-        if !self.reads_client() {
-            return Ok(false);
-        }
-        let mut read = ReadBuf::new(&mut scratch.request);
-        match Pin::new(&mut self.client).poll_read(cx, &mut read) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(result) => result?,
-        }
-        let n = read.filled().len();
-        if n == 0 {
-            self.client_sends = false;
-            return Ok(true);
-        }
-        if self.guard.is_some() {
-            // Of what stays here nobody knows how much is to come.
-            if let Some(socket) = self.client.as_tcp() {
-                self.client_mark.expect(socket, 0, READ);
-            }
-            let bytes = self.guard_requests(cx, &scratch.request[..n])?;
-            self.send_upstream(cx, &bytes, &mut scratch.sealed);
-            return Ok(true);
-        }
-        let n = self.note_requests(&scratch.request[..n]);
-        if let Some(socket) = self.client.as_tcp() {
-            let certain = if self.is_framed() { self.requests.due() } else { 0 };
-            self.client_mark.expect(socket, certain, READ);
-        }
-        self.send_upstream(cx, &scratch.request[..n], &mut scratch.sealed);
-        Ok(true)
-    }
-
-    fn send_upstream(&mut self, cx: &mut Context<'_>, bytes: &[u8], sealed: &mut [u8]) {
-        self.relayed.to_upstream.increment(bytes.len() as u64);
-        for bytes in bytes.chunks(READ) {
-            let bytes = match &mut self.upstream.channel {
-                None => bytes,
-                Some(channel) => match channel.encrypt(bytes, sealed) {
-                    Ok(n) => &sealed[..n],
-                    Err(error) => {
-                        self.upstream_ended = Some(Loss::of(&error));
-                        return;
-                    }
-                },
-            };
-            if self.to_upstream.send(cx, &mut self.upstream.stream, bytes).is_err() {
-                return self.upstream_takes_no_more();
-            }
-        }
-    }
-
-    /// AUTH of our own, where it is due, and what the client sent meanwhile, once it is answered. `true`: something moved.
-    fn pump_login(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if self.guard.is_none() {
-            return Ok(false);
-        }
-        let safe = self.requests.at_boundary() && self.pending.is_prompt();
-        let impossible = self.pending.opaque().is_some();
-        let in_transaction = self.guard.as_ref().is_some_and(|guard| guard.in_transaction());
-        let due = match &mut self.relogin {
-            Some(relogin) => relogin.is_due(cx, safe && !in_transaction, impossible, self.route),
-            None => false,
-        };
-        if !self.to_upstream.is_empty() {
-            return Ok(false);
-        }
-        let mut out = Zeroizing::default();
-        if due {
-            self.log_in_again(cx, &mut out);
-        }
-        if self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
-            && self.pending.local_replies() == 0
-            && let Some(later) = self.guard.as_mut().and_then(|guard| guard.take_for_later())
-        {
-            out.extend_from_slice(&self.guard_requests(cx, &later)?);
-        }
-        if out.is_empty() {
-            return Ok(false);
-        }
-        self.send_upstream(cx, &out, &mut scratch.sealed);
-        Ok(true)
-    }
-
-    /// Sends what waits for the client, then reads the upstream once and sends that on. `true`: something moved.
-    /// Errors are the client's.
-    fn pump_replies(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if !self.to_client.is_empty() && self.to_client.poll_flush(cx, &mut self.client)?.is_pending() {
-            return Ok(false);
-        }
-        if self.is_waiting() {
-            return self.go_on(cx);
-        }
-        if self.upstream_ended.is_some() {
-            return Ok(false);
-        }
-        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept);
-        let received = match self.poll_upstream(cx, &mut scratch.received[kept..kept + READ]) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(received) => received,
-        };
-        let n = match received {
-            Ok(0) => {
-                self.upstream_ended = Some(Loss(None));
-                return Ok(true);
-            }
-            Ok(n) => n,
-            Err(error) => {
-                self.upstream_ended = Some(Loss::of(&error));
-                return Ok(true);
-            }
-        };
-        let plain = match &mut self.upstream.channel {
-            None => &scratch.received[..n],
-            Some(channel) => {
-                scratch.reply.clear();
-                let mut answer = Vec::new();
-                match channel.decrypt(&mut scratch.received[..kept + n], &mut scratch.reply, &mut answer) {
-                    Ok(decrypted) if decrypted.closed => self.upstream_ended = Some(Loss(None)),
-                    Ok(_) => {}
-                    Err(error) => self.upstream_ended = Some(Loss(Some(explain(&error)))),
-                }
-                if !answer.is_empty()
-                    && self.to_upstream.send(cx, &mut self.upstream.stream, &answer).is_err()
-                {
-                    self.upstream_takes_no_more();
-                }
-                &scratch.reply[..]
-            }
-        };
-        self.relayed.to_client.increment(plain.len() as u64);
-        let rewrites = self.rewriting.is_some() || self.pending.is_interleaved();
-        if rewrites {
-            self.about.received(plain.len());
-            self.rewrite(cx, plain)?;
-        } else {
-            self.note_replies(plain);
-        }
-        // Of what is still due, a part may have arrived in a record that is not whole yet.
-        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept) as u64;
-        let certain = if self.is_framed() { self.replies.due().saturating_sub(kept) } else { 0 };
-        self.upstream_mark.expect(&self.upstream.stream, certain, READ);
-        if !rewrites {
-            self.to_client.send(cx, &mut self.client, plain)?;
-        }
-        Ok(true)
-    }
-
-    fn poll_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.upstream.stream).poll_read(cx, &mut read))?;
-        Poll::Ready(Ok(read.filled().len()))
     }
 
     /// For AUTH of our own, or because it does not read the replies of our own.

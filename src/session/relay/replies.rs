@@ -6,7 +6,8 @@ use std::task::Context;
 use super::Relay;
 use crate::resp::scanner::{Event, Reply};
 use crate::session::pending::Opaque;
-use crate::session::rewriting::{Rewritten, Unanswerable};
+use crate::session::rewriting::Rewritten;
+use crate::session::unanswerable::Unanswerable;
 
 impl Relay<'_> {
     pub(super) fn note_replies(&mut self, bytes: &[u8]) {

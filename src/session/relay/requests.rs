@@ -10,7 +10,7 @@ use crate::resp::commands::Request;
 use crate::resp::scanner::Event;
 use crate::session::guard::{Decision, Guard};
 use crate::session::pending::Opaque;
-use crate::session::rewriting::Unanswerable;
+use crate::session::unanswerable::Unanswerable;
 
 impl Relay<'_> {
     /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to

@@ -1,0 +1,177 @@
+//! One pass in each direction: what waits is sent, what is there is read, noted, and sent on.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use zeroize::Zeroizing;
+
+use super::{Loss, Relay};
+use crate::session::scratch::{READ, Scratch};
+use crate::tls::channel::Channel;
+use crate::tls::explain;
+
+impl Relay<'_> {
+    /// Sends what waits for the upstream, then reads the client once and sends that on. `true`: something moved.
+    /// Errors are the client's.
+    pub(super) fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
+        if !self.to_upstream.is_empty() {
+            match self.to_upstream.poll_flush(cx, &mut self.upstream.stream) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.upstream_takes_no_more(),
+            }
+        }
+        if !self.reads_client() {
+            return Ok(false);
+        }
+        let mut read = ReadBuf::new(&mut scratch.request);
+        match Pin::new(&mut self.client).poll_read(cx, &mut read) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(result) => result?,
+        }
+        let n = read.filled().len();
+        if n == 0 {
+            self.client_sends = false;
+            return Ok(true);
+        }
+        if self.guard.is_some() {
+            // Of what stays here nobody knows how much is to come.
+            if let Some(socket) = self.client.as_tcp() {
+                self.client_mark.expect(socket, 0, READ);
+            }
+            let bytes = self.guard_requests(cx, &scratch.request[..n])?;
+            self.send_upstream(cx, &bytes, &mut scratch.sealed);
+            return Ok(true);
+        }
+        let n = self.note_requests(&scratch.request[..n]);
+        if let Some(socket) = self.client.as_tcp() {
+            let certain = if self.is_framed() { self.requests.due() } else { 0 };
+            self.client_mark.expect(socket, certain, READ);
+        }
+        self.send_upstream(cx, &scratch.request[..n], &mut scratch.sealed);
+        Ok(true)
+    }
+
+    fn send_upstream(&mut self, cx: &mut Context<'_>, bytes: &[u8], sealed: &mut [u8]) {
+        self.relayed.to_upstream.increment(bytes.len() as u64);
+        for bytes in bytes.chunks(READ) {
+            let bytes = match &mut self.upstream.channel {
+                None => bytes,
+                Some(channel) => match channel.encrypt(bytes, sealed) {
+                    Ok(n) => &sealed[..n],
+                    Err(error) => {
+                        self.upstream_ended = Some(Loss::of(&error));
+                        return;
+                    }
+                },
+            };
+            if self.to_upstream.send(cx, &mut self.upstream.stream, bytes).is_err() {
+                return self.upstream_takes_no_more();
+            }
+        }
+    }
+
+    /// AUTH of our own, where it is due, and what the client sent meanwhile, once it is answered. `true`: something moved.
+    pub(super) fn pump_login(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
+        if self.guard.is_none() {
+            return Ok(false);
+        }
+        let safe = self.requests.at_boundary() && self.pending.is_prompt();
+        let impossible = self.pending.opaque().is_some();
+        let in_transaction = self.guard.as_ref().is_some_and(|guard| guard.in_transaction());
+        let due = match &mut self.relogin {
+            Some(relogin) => relogin.is_due(cx, safe && !in_transaction, impossible, self.route),
+            None => false,
+        };
+        if !self.to_upstream.is_empty() {
+            return Ok(false);
+        }
+        let mut out = Zeroizing::default();
+        if due {
+            self.log_in_again(cx, &mut out);
+        }
+        if self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
+            && self.pending.local_replies() == 0
+            && let Some(later) = self.guard.as_mut().and_then(|guard| guard.take_for_later())
+        {
+            out.extend_from_slice(&self.guard_requests(cx, &later)?);
+        }
+        if out.is_empty() {
+            return Ok(false);
+        }
+        self.send_upstream(cx, &out, &mut scratch.sealed);
+        Ok(true)
+    }
+
+    /// Sends what waits for the client, then reads the upstream once and sends that on. `true`: something moved.
+    /// Errors are the client's.
+    pub(super) fn pump_replies(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
+        if !self.to_client.is_empty() && self.to_client.poll_flush(cx, &mut self.client)?.is_pending() {
+            return Ok(false);
+        }
+        if self.is_waiting() {
+            return self.go_on(cx);
+        }
+        if self.upstream_ended.is_some() {
+            return Ok(false);
+        }
+        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept);
+        let received = match self.poll_upstream(cx, &mut scratch.received[kept..kept + READ]) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(received) => received,
+        };
+        let n = match received {
+            Ok(0) => {
+                self.upstream_ended = Some(Loss(None));
+                return Ok(true);
+            }
+            Ok(n) => n,
+            Err(error) => {
+                self.upstream_ended = Some(Loss::of(&error));
+                return Ok(true);
+            }
+        };
+        let plain = match &mut self.upstream.channel {
+            None => &scratch.received[..n],
+            Some(channel) => {
+                scratch.reply.clear();
+                let mut answer = Vec::new();
+                match channel.decrypt(&mut scratch.received[..kept + n], &mut scratch.reply, &mut answer) {
+                    Ok(decrypted) if decrypted.closed => self.upstream_ended = Some(Loss(None)),
+                    Ok(_) => {}
+                    Err(error) => self.upstream_ended = Some(Loss(Some(explain(&error)))),
+                }
+                if !answer.is_empty()
+                    && self.to_upstream.send(cx, &mut self.upstream.stream, &answer).is_err()
+                {
+                    self.upstream_takes_no_more();
+                }
+                &scratch.reply[..]
+            }
+        };
+        self.relayed.to_client.increment(plain.len() as u64);
+        let rewrites = self.rewriting.is_some() || self.pending.is_interleaved();
+        if rewrites {
+            self.about.received(plain.len());
+            self.rewrite(cx, plain)?;
+        } else {
+            self.note_replies(plain);
+        }
+        // Of what is still due, a part may have arrived in a record that is not whole yet.
+        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept) as u64;
+        let certain = if self.is_framed() { self.replies.due().saturating_sub(kept) } else { 0 };
+        self.upstream_mark.expect(&self.upstream.stream, certain, READ);
+        if !rewrites {
+            self.to_client.send(cx, &mut self.client, plain)?;
+        }
+        Ok(true)
+    }
+
+    fn poll_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.upstream.stream).poll_read(cx, &mut read))?;
+        Poll::Ready(Ok(read.filled().len()))
+    }
+}
