@@ -9,16 +9,6 @@ use crate::harness::{
 
 const LOUD: &str = "traffic leaves in plaintext until an endpoint speaks TLS";
 
-/// What a server does that does not speak TLS, and what somebody does who wants it to look like that.
-const NO_TLS: [Mood; 6] = [
-    Mood::Hang,
-    Mood::Reset,
-    Mood::Close,
-    Mood::Say(b"-ERR unknown command\r\n"),
-    Mood::Say(b"\x16\x03\x03 garbage that begins like TLS and is none"),
-    Mood::Cross,
-];
-
 /// A port of both kinds in front of a Redis, and a bridge that prefers TLS.
 fn road(plaintext: Mood, tls: Mood, args: &[&str]) -> (Authority, Redis, Dual, Pontoon) {
     let authority = Authority::new();
@@ -46,7 +36,7 @@ fn in_plaintext(pontoon: &Pontoon) -> u64 {
 
 #[test]
 fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
-    for mood in NO_TLS {
+    for mood in Mood::NO_TLS {
         // A timeout that would end the test, if somebody waited for it.
         let (_authority, _redis, dual, pontoon) = road(Mood::Accept, mood, &["--connect-timeout", "10m"]);
         pontoon.allows("plaintext only is spoken here");
@@ -70,7 +60,7 @@ fn once_tls_was_spoken_nothing_brings_plaintext_back() {
     assert_eq!(in_plaintext(&pontoon), 0);
     pontoon.allows("TLS handshake with");
     pontoon.allows("timed out");
-    for mood in NO_TLS {
+    for mood in Mood::NO_TLS {
         dual.set(Mood::Accept, mood);
         dual.cut();
         eventually("no connection is left to give", || {

@@ -10,16 +10,6 @@ use crate::harness::{Authority, Dual, Failure, Hosts, Identity, Load, Mood, Pont
 const OLD: &str = "old.cache.test";
 const NEW: &str = "new.cache.test";
 
-/// What somebody does with TLS who wants plaintext back.
-const ATTACKS: [Mood; 6] = [
-    Mood::Hang,
-    Mood::Reset,
-    Mood::Close,
-    Mood::Say(b"-ERR unknown command\r\n"),
-    Mood::Say(b"\x16\x03\x03 garbage that begins like TLS and is none"),
-    Mood::Cross,
-];
-
 /// A group on its way, a bridge that knows both of its names, and clients that do not know of any of that.
 struct Road {
     loads: Vec<Load>,
@@ -124,7 +114,7 @@ impl Road {
         drop(before);
         eventually("what was sent has arrived", || self.group.open_in_plaintext() == 0);
         let sent = (self.group.plaintext_connections(), self.group.plaintext_bytes());
-        self.group.set(Mood::Accept, ATTACKS[0]);
+        self.group.set(Mood::Accept, Mood::NO_TLS[0]);
         self.start(mode);
         self.pontoon().allows("TLS handshake with");
         self.pontoon().allows("timed out");
@@ -134,7 +124,7 @@ impl Road {
             let now = (self.group.plaintext_connections(), self.group.plaintext_bytes());
             assert_eq!(now, sent, "{what}: nothing in plaintext");
         };
-        for attack in ATTACKS {
+        for attack in Mood::NO_TLS {
             self.group.set(Mood::Accept, attack);
             refused(&format!("{attack:?}"));
         }

@@ -26,6 +26,18 @@ pub enum Mood {
     Cross,
 }
 
+impl Mood {
+    /// What a server does with TLS that does not speak it, and what somebody does who wants plaintext back.
+    pub const NO_TLS: [Self; 6] = [
+        Self::Hang,
+        Self::Reset,
+        Self::Close,
+        Self::Say(b"-ERR unknown command\r\n"),
+        Self::Say(b"\x16\x03\x03 garbage that begins like TLS and is none"),
+        Self::Cross,
+    ];
+}
+
 struct Shared {
     /// Of plaintext and of TLS, as the ports are.
     moods: Mutex<[Mood; 2]>,
