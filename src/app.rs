@@ -31,9 +31,9 @@ use crate::metrics::{PrometheusHandle, RouteMetrics};
 use crate::session;
 use crate::state::StateFile;
 use crate::telemetry::Throttle;
-use crate::tls::{self, Tls, TlsError};
+use crate::tls::{self, TlsError};
 use crate::upstream::evidence::Asking;
-use crate::upstream::{self, Observer, Upstream};
+use crate::upstream::{NodeTls, Observer, Upstream};
 use crate::verdict;
 use crate::workers::Workers;
 
@@ -81,35 +81,13 @@ pub struct App {
 struct BoundRoute {
     route: Route,
     listeners: Vec<Listener>,
-    tls: Option<RouteTls>,
+    tls: Option<NodeTls>,
     metrics: Arc<RouteMetrics>,
     upstream: Arc<Upstream>,
     /// Where the upstream is a cluster.
     nodes: Option<Arc<Nodes>>,
     /// Where the servers are asked for their clients in plaintext.
     observer: Option<Arc<Observer>>,
-}
-
-/// What certificates are verified by.
-struct RouteTls {
-    by_name: Arc<Tls>,
-    /// For nodes of a cluster that are announced by address.
-    by_address: Arc<Tls>,
-}
-
-impl RouteTls {
-    fn load(settings: &upstream::Settings) -> Result<Self, TlsError> {
-        let by_name = Arc::new(Tls::load(&settings.tls)?);
-        Ok(Self { by_address: upstream::tls_by_address(settings, &by_name)?, by_name })
-    }
-
-    fn all(&self) -> Vec<Arc<Tls>> {
-        let mut all = vec![Arc::clone(&self.by_name)];
-        if !Arc::ptr_eq(&self.by_name, &self.by_address) {
-            all.push(Arc::clone(&self.by_address));
-        }
-        all
-    }
 }
 
 impl App {
@@ -256,7 +234,7 @@ impl BoundRoute {
         let name = &route.name;
         let tls = match route.upstream.tls.mode {
             tls::Mode::Disabled => None,
-            tls::Mode::Required | tls::Mode::Preferred => match RouteTls::load(&route.upstream) {
+            tls::Mode::Required | tls::Mode::Preferred => match NodeTls::load(&route.upstream) {
                 Ok(tls) => Some(tls),
                 Err(source) => {
                     problems.push(StartError::Tls { route: name.clone(), source });

@@ -14,15 +14,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::RouteTls;
 use super::running::Running;
 use crate::cluster::{Node, NodeMap, Nodes, Ports, Settings, Topology};
 use crate::drain::Drain;
-use crate::endpoint::{Endpoint, Host, ListenAddr};
+use crate::endpoint::{Endpoint, ListenAddr};
 use crate::listener::{Clients, Listener};
 use crate::metrics::RouteMetrics;
 use crate::session;
-use crate::upstream::{self, Latch, Upstream};
+use crate::upstream::{self, Latch, NodeTls, Upstream};
 
 /// Two refreshes are never closer, however many clients are sent from node to node.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -42,7 +41,7 @@ pub(super) struct Cluster {
     /// How nodes are reached; the endpoints are those to begin with.
     pub(super) reach: upstream::Settings,
     /// `None`: in plaintext.
-    pub(super) tls: Option<RouteTls>,
+    pub(super) tls: Option<NodeTls>,
     /// For the clients that begin here; each node has its own like it.
     pub(super) context: Arc<session::Context>,
     pub(super) nodes: Arc<Nodes>,
@@ -262,10 +261,7 @@ impl Cluster {
     /// What the sessions of a node share, and what ends the tasks that look after its upstream.
     fn context_of(&self, endpoint: &Endpoint, spoke_tls: bool) -> (Arc<session::Context>, Drain) {
         let common = &self.context;
-        let tls = self.tls.as_ref().map(|tls| match endpoint.host {
-            Host::Name(_) => &tls.by_name,
-            Host::Ip(_) => &tls.by_address,
-        });
+        let tls = self.tls.as_ref().map(|tls| tls.of(endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint.clone()], ..self.reach.clone() };
         let metrics =
             Arc::new(RouteMetrics::of_node(&common.route, &endpoint.to_string(), &session::End::LABELS));

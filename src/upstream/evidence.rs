@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::dial::once;
 use super::error::Cause;
 use super::greeting::next_answer_within;
-use super::{Settings, tls_by_address};
+use super::{NodeTls, Settings};
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::client_list::{self, Client};
@@ -118,8 +118,7 @@ impl Evidence {
 
 /// Asks every node of the group that can be found from the endpoints.
 pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
-    let tls = Arc::new(Tls::load(&asking.settings.tls)?);
-    let by_address = tls_by_address(&asking.settings, &tls)?;
+    let tls = NodeTls::load(&asking.settings)?;
     let mut found = Found::default();
     let mut to_ask: Vec<Endpoint> = asking.settings.endpoints.clone();
     let configured = to_ask.clone();
@@ -129,7 +128,7 @@ pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
         asked += to_ask.len();
         let answers = stream::iter(to_ask.drain(..).map(|endpoint| {
             let announced = matches!(endpoint.host, Host::Ip(_)) && !configured.contains(&endpoint);
-            let tls = if announced { &by_address } else { &tls };
+            let tls = if announced { &tls.by_address } else { &tls.by_name };
             ask_node(endpoint, tls, asking)
         }))
         .buffer_unordered(AT_ONCE)

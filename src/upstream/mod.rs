@@ -383,14 +383,44 @@ pub async fn topology(connection: &mut Connection) -> Result<Topology, Cause> {
     Ok(Topology { slots, nodes: greeting::next_frame(connection, LONGEST_TOPOLOGY).await? })
 }
 
-/// TLS for nodes that are announced by address: their certificates are good for the endpoint's name, where that is one.
-pub fn tls_by_address(settings: &Settings, tls: &Arc<Tls>) -> Result<Arc<Tls>, TlsError> {
-    let named = settings.endpoints.iter().find(|endpoint| matches!(endpoint.host, Host::Name(_)));
-    match (&settings.tls.server_name, named.and_then(|endpoint| tls.server_name(endpoint).ok())) {
-        (None, Some(name)) => {
-            Ok(Arc::new(Tls::load(&tls::Settings { server_name: Some(name), ..settings.tls.clone() })?))
+/// What certificates are verified by.
+pub struct NodeTls {
+    /// Of endpoints, and of nodes that are announced by name.
+    pub by_name: Arc<Tls>,
+    /// Of nodes that are announced by address: their certificates are good for the endpoint's name, where that is one.
+    pub by_address: Arc<Tls>,
+}
+
+impl NodeTls {
+    /// Reads the files.
+    pub fn load(settings: &Settings) -> Result<Self, TlsError> {
+        let by_name = Arc::new(Tls::load(&settings.tls)?);
+        let named = settings.endpoints.iter().find(|endpoint| matches!(endpoint.host, Host::Name(_)));
+        let group = named.and_then(|endpoint| by_name.server_name(endpoint).ok());
+        let by_address = match (&settings.tls.server_name, group) {
+            (None, Some(name)) => {
+                Arc::new(Tls::load(&tls::Settings { server_name: Some(name), ..settings.tls.clone() })?)
+            }
+            _ => Arc::clone(&by_name),
+        };
+        Ok(Self { by_name, by_address })
+    }
+
+    /// For a node that is announced so.
+    pub fn of(&self, node: &Endpoint) -> &Arc<Tls> {
+        match node.host {
+            Host::Name(_) => &self.by_name,
+            Host::Ip(_) => &self.by_address,
         }
-        _ => Ok(Arc::clone(tls)),
+    }
+
+    /// All of them, to be looked after.
+    pub fn all(&self) -> Vec<Arc<Tls>> {
+        let mut all = vec![Arc::clone(&self.by_name)];
+        if !Arc::ptr_eq(&self.by_name, &self.by_address) {
+            all.push(Arc::clone(&self.by_address));
+        }
+        all
     }
 }
 

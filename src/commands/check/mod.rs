@@ -11,8 +11,8 @@ use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
 use crate::resp::info::Info;
 use crate::resp::replies::Answer;
-use crate::tls::{self, Tls};
-use crate::upstream::{Auth, Connection, Stage, Upstream, ask};
+use crate::tls;
+use crate::upstream::{Auth, Connection, NodeTls, Stage, Upstream, ask};
 
 /// How to check.
 pub struct Options {
@@ -47,10 +47,10 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
     report.ok("config", None, &format!("listen {}", listen.join(", ")));
     let tls = match route.upstream.tls.mode {
         tls::Mode::Disabled => None,
-        tls::Mode::Required | tls::Mode::Preferred => match Tls::load(&route.upstream.tls) {
+        tls::Mode::Required | tls::Mode::Preferred => match NodeTls::load(&route.upstream) {
             Ok(tls) => {
-                report.ok("tls files", None, &tls.describe());
-                Some(std::sync::Arc::new(tls))
+                report.ok("tls files", None, &tls.by_name.describe());
+                Some(tls)
             }
             Err(error) => return report.failed("tls files", &error.to_string()),
         },
@@ -59,12 +59,13 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
         return;
     }
     let metrics = std::sync::Arc::new(RouteMetrics::new(&route.name, &[]));
+    let by_name = tls.as_ref().map(|tls| &tls.by_name);
     let endpoints = route.upstream.endpoints.clone();
     let mut reached = false;
     // Each endpoint on its own: the second must be known to work before the first one fails.
     for endpoint in endpoints {
         let settings = crate::upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
-        let upstream = Upstream::new(&route.name, &settings, tls.as_ref(), &metrics);
+        let upstream = Upstream::new(&route.name, &settings, by_name, &metrics);
         upstream.look().await;
         for (endpoint, mode) in upstream.transit() {
             report.ok("transit", None, &format!("{endpoint}: {}", mode.describe()));

@@ -8,16 +8,14 @@ use tokio::time::timeout;
 use super::{Report, dialled};
 use crate::cluster::{Node, Role, Topology, TopologyError};
 use crate::config::Route;
-use crate::endpoint::Host;
 use crate::metrics::RouteMetrics;
-use crate::tls::{Tls, TlsError};
-use crate::upstream::{self, Connection, Upstream};
+use crate::upstream::{self, Connection, NodeTls, Upstream};
 
 /// Asks the server behind `connection` for its cluster, and dials every node of it.
 pub(super) async fn check(
     mut connection: Connection,
     route: &Route,
-    tls: Option<&Arc<Tls>>,
+    tls: Option<&NodeTls>,
     own: &Upstream,
     report: &mut Report,
 ) {
@@ -51,14 +49,10 @@ pub(super) async fn check(
             &format!("cluster.ports = \"{range}\" has {ports}, and the cluster {nodes} nodes"),
         );
     }
-    let by_address = match tls.map(|tls| upstream::tls_by_address(&route.upstream, tls)).transpose() {
-        Ok(by_address) => by_address,
-        Err(error) => return report.failed("tls files", &TlsError::to_string(&error)),
-    };
     let who = own.credentials().map(ToString::to_string).unwrap_or_default();
     for node in nodes {
         let Some(endpoint) = node.endpoint() else { continue };
-        let tls = if matches!(endpoint.host, Host::Ip(_)) { by_address.as_ref() } else { tls };
+        let tls = tls.map(|tls| tls.of(&endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let metrics = Arc::new(RouteMetrics::unrecorded());
         match own.another(&route.name, &settings, tls, &metrics).connect().await {
