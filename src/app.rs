@@ -213,6 +213,11 @@ impl App {
                     "tls.mode is \"preferred\": traffic leaves in plaintext until an endpoint speaks TLS"
                 );
             }
+            if let session::ClientAuth::Verify(local) = &bound.route.session.client_auth
+                && let Err(problem) = local.check()
+            {
+                warn!(route = bound.route.name, "no client can authenticate for now: {problem}");
+            }
             if bound.tls.is_none() {
                 warn!(route = bound.route.name, "tls.mode is \"disabled\": traffic leaves in plaintext");
             }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
+use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually, pontoon};
 
 const SECRET: &str = "s3rv3r-s3cr3t-of-the-test";
 const LOCAL: &str = "l0cal-s3cr3t-of-the-test";
@@ -261,6 +261,32 @@ fn a_local_password_keeps_others_out() {
         stats.contains("errorstat_NOAUTH:count=1\r") && !stats.contains("errorstat_WRONGPASS"),
         "{stats}"
     );
+}
+
+#[test]
+fn a_local_password_that_nobody_can_know_is_told_by_check_and_at_the_start() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("local");
+    let args = ["--auth-client", "verify", "--auth-local-password-file", path.to_str().unwrap()];
+    for (contents, problem) in [(None, "cannot be read"), (Some("\n"), "is empty")] {
+        if let Some(contents) = contents {
+            fs::write(&path, contents).unwrap();
+        }
+        let (endpoint, ca) = (redis.endpoint(), authority.file());
+        let check = ["check", "--offline", "--upstream", &endpoint, "--tls-ca-file", &ca];
+        let output = pontoon(&[&check[..], &args].concat());
+        let report = text(output.stdout);
+        assert!(output.status.code() == Some(1) && report.contains(problem), "{report}");
+        let pontoon = Pontoon::with(&endpoint, &authority, &args);
+        pontoon.expects("no client can authenticate for now");
+        pontoon.wait_for_log("no client can authenticate for now");
+    }
+    fs::write(&path, LOCAL).unwrap();
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let check = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    assert_eq!(pontoon(&[&check[..], &args].concat()).status.code(), Some(0));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Secret;
-use super::source::{SourceError, without_newline};
+use super::source::SourceError;
 
 /// A program that has not ended then is killed.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
     if ended.printed.len() > LONGEST {
         return Err(failed("printed more than 64 KiB, which is no password".into()));
     }
-    without_newline(std::mem::take(&mut ended.printed))
+    Secret::without_newline(std::mem::take(&mut ended.printed))
         .ok_or_else(|| failed(format!("printed nothing{said}")))
 }
 

@@ -15,6 +15,14 @@ impl Secret {
         Self(Arc::new(Zeroizing::new(bytes)))
     }
 
+    /// What people's editors and `echo` put behind a password is not part of it. `None`: nothing is left.
+    pub fn without_newline(mut bytes: Vec<u8>) -> Option<Self> {
+        let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        // What is cut off is no secret.
+        bytes.truncate(end);
+        (!bytes.is_empty()).then(|| Self::new(bytes))
+    }
+
     /// The secret itself, to be sent and for nothing else.
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -125,12 +125,5 @@ fn read(path: &Path) -> Result<Secret, SourceError> {
     if about.len() > LONGEST {
         return Err(problem("is too long for a password (64 KiB)"));
     }
-    without_newline(fs::read(path).map_err(failed)?).ok_or_else(|| problem("is empty"))
-}
-
-/// What people's editors and `echo` put behind a password is not part of it. `None`: nothing is left.
-pub(super) fn without_newline(mut bytes: Vec<u8>) -> Option<Secret> {
-    let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
-    bytes.truncate(end);
-    (!bytes.is_empty()).then(|| Secret::new(bytes))
+    Secret::without_newline(fs::read(path).map_err(failed)?).ok_or_else(|| problem("is empty"))
 }

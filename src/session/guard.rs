@@ -8,6 +8,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
+use crate::credentials::Secret;
 use crate::resp::commands::{Request, Transaction};
 use crate::resp::replies;
 use crate::resp::value::Value;
@@ -50,18 +51,30 @@ impl fmt::Debug for LocalPassword {
 }
 
 impl LocalPassword {
+    /// `None`: the file is empty, which is a mistake, and no invitation.
+    fn read(&self) -> Result<Option<Secret>, String> {
+        let path = self.0.display();
+        let stored = std::fs::read(&self.0)
+            .map_err(|error| format!("auth.local_password_file {path} cannot be read: {error}"))?;
+        Ok(Secret::without_newline(stored))
+    }
+
+    /// Whether any client could know it. The error says what is wrong with the file.
+    pub fn check(&self) -> Result<(), String> {
+        match self.read()? {
+            Some(_) => Ok(()),
+            None => Err(format!("auth.local_password_file {} is empty: nobody gets in", self.0.display())),
+        }
+    }
+
     /// Whether it is `password`, in a time that does not tell how much of it is right. The error is for the client.
     fn is(&self, password: &[u8]) -> Result<bool, Vec<u8>> {
-        let stored = Zeroizing::new(std::fs::read(&self.0).map_err(|error| {
-            replies::error_reply(&format!(
-                "auth.local_password_file {} cannot be read: {error}",
-                self.0.display()
-            ))
-        })?);
-        let end = stored.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
-        // An empty file is a mistake, and no invitation.
+        let stored = self.read().map_err(|problem| replies::error_reply(&problem))?;
         let hash = |bytes: &[u8]| digest(&SHA256, bytes);
-        Ok(end > 0 && verify_slices_are_equal(hash(&stored[..end]).as_ref(), hash(password).as_ref()).is_ok())
+        let is_same = |stored: Secret| {
+            verify_slices_are_equal(hash(stored.expose()).as_ref(), hash(password).as_ref()).is_ok()
+        };
+        Ok(stored.is_some_and(is_same))
     }
 }
 

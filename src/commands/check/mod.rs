@@ -11,6 +11,7 @@ use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
 use crate::resp::info::Info;
 use crate::resp::replies::Answer;
+use crate::session::ClientAuth;
 use crate::tls;
 use crate::upstream::{Auth, Connection, NodeTls, Stage, Upstream, ask};
 
@@ -55,6 +56,14 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
             Err(error) => return report.failed("tls files", &error.to_string()),
         },
     };
+    if let ClientAuth::Verify(local) = &route.session.client_auth {
+        match local.check() {
+            Ok(()) => {
+                report.ok("local auth", None, "clients must know the password in auth.local_password_file");
+            }
+            Err(problem) => report.failed("local auth", &problem),
+        }
+    }
     if offline {
         return;
     }
