@@ -88,7 +88,7 @@ impl Cluster {
             ports: Ports::new(self.settings.ports.clone()),
             live: HashMap::new(),
             portless: 0,
-            told: String::new(),
+            failing: false,
             cluster: self,
         };
         let drain = followed.cluster.running.drain.clone();
@@ -121,8 +121,8 @@ struct Followed {
     live: HashMap<String, Live>,
     /// Nodes that got no port.
     portless: usize,
-    /// The last problem that was logged.
-    told: String,
+    /// The last refresh failed.
+    failing: bool,
 }
 
 impl Followed {
@@ -135,7 +135,7 @@ impl Followed {
         match result {
             Ok(topology) => {
                 metrics.cluster_refreshed("ok");
-                if !std::mem::take(&mut self.told).is_empty() {
+                if std::mem::take(&mut self.failing) {
                     info!(route, "the cluster's nodes are known again");
                 }
                 self.take(topology);
@@ -144,9 +144,10 @@ impl Followed {
             Err(problem) => {
                 metrics.cluster_refreshed("failed");
                 self.cluster.nodes.refresh_ends(None);
-                if self.told != problem {
-                    warn!(route, "the cluster's nodes are not known: {problem}");
-                    self.told = problem;
+                self.failing = true;
+                // Words with times in them are never the same twice.
+                if let Some(suppressed) = self.cluster.context.throttle.allow("refresh") {
+                    warn!(route, suppressed, "the cluster's nodes are not known: {problem}");
                 }
                 false
             }

@@ -379,7 +379,7 @@ pub const GLOBAL: &[Key] = &[
         Text,
         "ADDR",
         "127.0.0.1:9900",
-        "Address for health and metrics; \"off\" to disable",
+        "Address for health, metrics and the inventory of clients; \"off\" to disable",
     ),
     key("log.format", "log-format", Text, "FORMAT", "text", "text for people, json for programs"),
     key(

@@ -44,6 +44,15 @@ impl Seen {
         let evidence = self.evidence.as_ref()?;
         evidence.nodes.iter().map(|node| node.plaintext_clients.filter(|_| node.problem.is_none())).sum()
     }
+
+    /// What is worth a line in the log where it changes: the count, and who could not be asked; `None`: nobody could.
+    fn state(&self) -> (Option<u64>, Option<Vec<String>>) {
+        let failed = self.evidence.as_ref().map(|evidence| {
+            let failed = evidence.nodes.iter().filter(|node| node.problem.is_some());
+            failed.map(|node| node.endpoint.clone()).collect()
+        });
+        (self.plaintext_clients(), failed)
+    }
 }
 
 impl Observer {
@@ -67,19 +76,21 @@ impl Observer {
         if let Some(latch) = latch {
             latch.wait().await;
         }
-        let mut told = String::new();
+        let mut told = None;
         loop {
             let result = gather(&self.asking).await.map_err(|error| error.to_string());
             let seen = self.note(result, Moment::now());
             metrics.server_plaintext_clients(seen.plaintext_clients(), Moment::now().unix());
-            let words = describe(&seen);
-            if words != told {
+            // Not the words: those with times in them are never the same twice.
+            let state = seen.state();
+            if told.as_ref() != Some(&state) {
+                let words = describe(&seen);
                 if seen.plaintext_clients() == Some(0) {
                     info!(route, "{words}");
                 } else {
                     warn!(route, "{words}");
                 }
-                told = words;
+                told = Some(state);
             }
             // Many sidecars, started together, do not ask together for ever.
             sleep(self.interval.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
@@ -186,6 +197,16 @@ mod tests {
         let before = Some(Quiet { since: at(1000), until: at(2000) });
         assert_eq!(observer(before).note(evidence(Some(0), None), at(2200)).quiet.unwrap().since, at(1000));
         assert_eq!(observer(before).note(evidence(Some(0), None), at(2300)).quiet.unwrap().since, at(2300));
+    }
+
+    #[test]
+    fn a_node_that_times_out_again_after_another_time_is_no_news() {
+        let observer = observer(None);
+        let state = |problem| observer.note(evidence(None, Some(problem)), Moment::at(1)).state();
+        assert_eq!(state("timed out after 5000ms"), state("timed out after 5001ms"));
+        let answers = observer.note(evidence(None, None), Moment::at(1)).state();
+        assert_ne!(state("timed out after 5000ms"), answers);
+        assert_ne!(answers, observer.note(evidence(Some(0), None), Moment::at(1)).state());
     }
 
     #[test]
