@@ -1,4 +1,4 @@
-//! The end of a run, in two steps: *drain* (no new work, finish what is under way) and *cut* (stop now).
+//! The end of a run, or of a part of it, in two steps: *drain* (no new work, finish what is under way) and *cut* (stop now).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,8 @@ struct Inner {
     draining: AtomicBool,
     started: [CancellationToken; SHARDS],
     cut: CancellationToken,
+    /// Of what this is a part.
+    whole: Option<Drain>,
 }
 
 /// Every session waits for the start, and each wait takes a lock: threads have one of these each, up to so many.
@@ -33,6 +35,17 @@ impl Drain {
         Self::default()
     }
 
+    /// For a part, which ends with the whole at the latest.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        Self(Arc::new(Inner {
+            draining: AtomicBool::new(false),
+            started: std::array::from_fn(|shard| self.0.started[shard].child_token()),
+            cut: self.0.cut.child_token(),
+            whole: Some(self.clone()),
+        }))
+    }
+
     /// Asks everything to end at its next boundary.
     pub fn start(&self) {
         self.0.draining.store(true, Ordering::Release);
@@ -47,7 +60,7 @@ impl Drain {
 
     /// Whether [`start`](Self::start) was called.
     pub fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Acquire)
+        self.0.draining.load(Ordering::Acquire) || self.0.whole.as_ref().is_some_and(Self::is_draining)
     }
 
     /// Completes when draining starts.
@@ -58,5 +71,23 @@ impl Drain {
     /// Completes at the cut.
     pub fn cut_off(&self) -> WaitForCancellationFutureOwned {
         self.0.cut.clone().cancelled_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_part_ends_with_the_whole_and_not_the_other_way_round() {
+        let whole = Drain::new();
+        let (one, other) = (whole.part(), whole.part());
+        one.start();
+        assert!(one.is_draining() && !other.is_draining() && !whole.is_draining());
+        whole.cut();
+        assert!(other.is_draining());
+        assert!(other.started().now_or_never().is_some() && other.cut_off().now_or_never().is_some());
     }
 }

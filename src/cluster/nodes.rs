@@ -16,14 +16,18 @@ pub struct Nodes {
     map: ArcSwap<NodeMap>,
     /// One for each node that can be dialled.
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
-    /// What clients are told instead of the address that they connected to.
-    advertise: Option<Host>,
-    /// Nobody waits longer for a refresh.
-    patience: Duration,
+    told: ArcSwap<Told>,
     wanted: Notify,
     /// The node to ask first: it told of one that is not known.
     hint: Mutex<Option<Arc<Endpoint>>>,
     refreshes: watch::Sender<Refreshes>,
+}
+
+struct Told {
+    /// What clients are told instead of the address that they connected to.
+    advertise: Option<Host>,
+    /// Nobody waits longer for a refresh.
+    patience: Duration,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,12 +42,16 @@ impl Nodes {
         Self {
             map: ArcSwap::default(),
             upstreams: ArcSwap::default(),
-            advertise,
-            patience,
+            told: ArcSwap::from_pointee(Told { advertise, patience }),
             wanted: Notify::new(),
             hint: Mutex::default(),
             refreshes: watch::Sender::default(),
         }
+    }
+
+    /// Other settings, for sessions to come.
+    pub fn tell(&self, advertise: Option<Host>, patience: Duration) {
+        self.told.store(Arc::new(Told { advertise, patience }));
     }
 
     /// Those that have a listener.
@@ -52,8 +60,8 @@ impl Nodes {
     }
 
     /// What clients are told instead of the address that they connected to.
-    pub fn advertise(&self) -> Option<&Host> {
-        self.advertise.as_ref()
+    pub fn advertise(&self) -> Option<Host> {
+        self.told.load().advertise.clone()
     }
 
     /// What leads to each node.
@@ -88,7 +96,7 @@ impl Nodes {
         let mut refreshes = self.refreshes.subscribe();
         let next = refreshes.borrow_and_update().begun + 1;
         self.refresh(Some(asked));
-        let patience = self.patience;
+        let patience = self.told.load().patience;
         async move {
             let _ = timeout(patience, refreshes.wait_for(|refreshes| refreshes.ended >= next)).await;
         }

@@ -89,6 +89,11 @@ impl Ports {
         Self { range, resting: HashMap::new() }
     }
 
+    /// From another range from now on. Ports that are in use stay so.
+    pub fn choose_from(&mut self, range: Option<PortRange>) {
+        self.range = range;
+    }
+
     /// What `bind` makes of a port that is neither in use nor at rest; it is given 0 where the system is to choose, and
     /// tells which port that was.
     pub fn take<T>(&mut self, mut bind: impl FnMut(u16) -> io::Result<(T, u16)>) -> Result<(T, u16), NoPort> {

@@ -56,6 +56,19 @@ impl ListenAddr {
         }
     }
 
+    /// Whether it names one place: with port 0 the system chooses.
+    pub fn is_one(&self) -> bool {
+        !matches!(self, Self::Tcp(address) if address.port() == 0)
+    }
+
+    /// Whether both name the same place, whoever it is for.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => path == other,
+            _ => self == other,
+        }
+    }
+
     /// Whether it is for some users and groups alone.
     pub fn has_peers(&self) -> bool {
         matches!(self, Self::Unix { peers, .. } if !peers.is_everybody())

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -18,7 +19,7 @@ const REFUSALS: usize = 64;
 /// The clients of a route, over all of its listeners.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     refusals: Arc<Semaphore>,
     /// One line a cause, not one a client.
     pub(super) throttle: Arc<Throttle>,
@@ -28,10 +29,20 @@ impl Clients {
     /// Room for so many.
     pub fn new(max_clients: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(max_clients.min(Semaphore::MAX_PERMITS))),
+            places: Arc::new(Places { all: AtomicUsize::new(max_clients), taken: AtomicUsize::new(0) }),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             throttle: Arc::default(),
         }
+    }
+
+    /// How many are here.
+    pub fn count(&self) -> usize {
+        self.places.taken.load(Ordering::Relaxed)
+    }
+
+    /// Room for so many from now on. Those that are here stay.
+    pub fn resize(&self, max_clients: usize) {
+        self.places.all.store(max_clients, Ordering::Relaxed);
     }
 
     /// `None`: it is refused, and so many are already that there is nobody to tell it.
@@ -53,7 +64,7 @@ impl Clients {
                 );
             }
             replies::error_reply(&stranger).into()
-        } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+        } else if let Some(place) = self.places.take() {
             return Some(Admission::Welcome(place));
         } else {
             metrics.refused("max_clients");
@@ -67,10 +78,35 @@ impl Clients {
     }
 }
 
+#[derive(Debug)]
+struct Places {
+    all: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        let all = self.all.load(Ordering::Relaxed);
+        let one_more = |taken| (taken < all).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+}
+
+/// A client's place, until it is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Places>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether a client may come and there is room for it. Its place is free again when the permit is dropped.
 pub enum Admission {
     /// It may, and there is.
-    Welcome(OwnedSemaphorePermit),
+    Welcome(Place),
     /// Not so; tell the client with these words.
     Refused(OwnedSemaphorePermit, Cow<'static, [u8]>),
 }

@@ -6,13 +6,15 @@
 mod admission;
 mod socket;
 
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tracing::warn;
 
-pub use self::admission::{Admission, Clients};
+pub use self::admission::{Admission, Clients, Place};
 pub use self::socket::BindError;
 use self::socket::Socket;
 use crate::drain::Drain;
@@ -41,14 +43,17 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
+    /// As configured.
+    wanted: ListenAddr,
+    /// With the port that the system chose.
     address: ListenAddr,
 }
 
 impl Listener {
     /// Binds `address` and listens.
     pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
-        let (socket, address) = Socket::bind(address)?;
-        Ok(Self { socket, address })
+        let (socket, bound) = Socket::bind(address)?;
+        Ok(Self { socket, wanted: address.clone(), address: bound })
     }
 
     /// The address, with the port that the system chose.
@@ -58,7 +63,26 @@ impl Listener {
 
     /// The same listener once more, for another thread.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, address: self.address.clone() })
+        let (wanted, address) = (self.wanted.clone(), self.address.clone());
+        Ok(Self { socket: self.socket.try_clone()?, wanted, address })
+    }
+
+    /// Whether it is at the place that `wanted` names, were its file's mode and whom it is for to change.
+    pub fn is_at(&self, wanted: &ListenAddr) -> bool {
+        self.wanted.is_at(wanted)
+    }
+
+    /// For whom it is from now on, where it [is already](Self::is_at).
+    pub fn readdress(&mut self, wanted: &ListenAddr) -> io::Result<()> {
+        if self.wanted == *wanted {
+            return Ok(());
+        }
+        if let ListenAddr::Unix { path, mode, .. } = wanted {
+            fs::set_permissions(path, Permissions::from_mode(*mode))?;
+            self.address = wanted.clone();
+        }
+        self.wanted = wanted.clone();
+        Ok(())
     }
 
     /// Accepts clients and hands them on until draining starts.

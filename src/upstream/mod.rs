@@ -135,8 +135,22 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        let credentials = settings.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)));
-        Self::with(route, settings, tls, credentials, metrics)
+        Self::with(route, settings, tls, new_latch(settings), new_credentials(settings), metrics)
+    }
+
+    /// One that takes this one's place. Where both lead to the same servers, plaintext is over for both at once.
+    #[must_use]
+    pub fn succeeded_by(
+        &self,
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
+        let same = self.remotes.iter().any(|remote| settings.endpoints.contains(&remote.endpoint));
+        let ours = || self.latch.clone().filter(|_| same);
+        let latch = new_latch(settings).map(|latch| ours().unwrap_or(latch));
+        Self::with(route, settings, tls, latch, new_credentials(settings), metrics)
     }
 
     /// Another one with the same credentials, which are read once for all.
@@ -148,17 +162,17 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        Self::with(route, settings, tls, self.credentials.clone(), metrics)
+        Self::with(route, settings, tls, new_latch(settings), self.credentials.clone(), metrics)
     }
 
     fn with(
         route: &str,
         settings: &Settings,
         tls: Option<&Arc<Tls>>,
+        latch: Option<Latch>,
         credentials: Option<Arc<Credentials>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        let latch = (settings.tls.mode == tls::Mode::Preferred).then(Latch::default);
         let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
         let shared = Shared { route, settings, tls, credentials: credentials.clone(), metrics };
         let remote = |endpoint: &Endpoint| {
@@ -289,6 +303,14 @@ impl Upstream {
         self.remotes.iter().map(facts).collect()
     }
 
+    /// Those of the endpoints that have spoken TLS.
+    pub fn spoke_tls(&self) -> impl Iterator<Item = &Endpoint> {
+        let seen =
+            |remote: &&Remote| remote.transit.as_ref().is_some_and(|transit| transit.seen() == Mode::Tls);
+        let spoke = move |remote: &&Remote| seen(remote) || remote.certificate_expiry().is_some();
+        self.remotes.iter().filter(spoke).map(|remote| &*remote.endpoint)
+    }
+
     /// What each endpoint was seen to accept, where `tls.mode` is `preferred`.
     pub fn transit(&self) -> impl Iterator<Item = (&Endpoint, Mode)> {
         self.remotes.iter().filter_map(|remote| Some((&*remote.endpoint, remote.transit.as_ref()?.seen())))
@@ -353,6 +375,14 @@ impl Upstream {
     }
 }
 
+fn new_latch(settings: &Settings) -> Option<Latch> {
+    (settings.tls.mode == tls::Mode::Preferred).then(Latch::default)
+}
+
+fn new_credentials(settings: &Settings) -> Option<Arc<Credentials>> {
+    settings.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)))
+}
+
 /// Asks one thing of an upstream, for a check.
 pub async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
     connection.send(&replies::encode_command(command)).await?;
@@ -383,7 +413,8 @@ pub async fn topology(connection: &mut Connection) -> Result<Topology, Cause> {
     Ok(Topology { slots, nodes: greeting::next_frame(connection, LONGEST_TOPOLOGY).await? })
 }
 
-/// What certificates are verified by.
+/// What certificates are verified by. Cheap to clone.
+#[derive(Clone)]
 pub struct NodeTls {
     /// Of endpoints, and of nodes that are announced by name.
     pub by_name: Arc<Tls>,

@@ -173,7 +173,7 @@ impl<'a> Relay<'a> {
         let about = About::new(entry, moving.is_some());
         about.connected(&upstream, false);
         let rewriting = route.nodes.as_ref().map(|nodes| {
-            let local_host = nodes.advertise().cloned().unwrap_or_else(|| client.local_host());
+            let local_host = nodes.advertise().unwrap_or_else(|| client.local_host());
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
         });
         let mut relay = Self {
