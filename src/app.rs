@@ -4,38 +4,42 @@
 //! at their next reply boundary; after `drain_timeout` the rest are cut; the admin server closes last.
 
 mod cluster;
+mod memory;
+mod reload;
+mod route;
 mod running;
+mod server;
 mod tasks;
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use self::cluster::Cluster;
-use self::running::{Memory, Running};
-use self::tasks::{Books, keep_books, observe, reload_tls, renew_credentials, upkeep};
-use crate::admin::{self, Admin, Readiness};
+use self::memory::Memory;
+use self::reload::Routes;
+pub use self::reload::Source;
+use self::route::Prepared;
+use self::running::Running;
+use self::tasks::{Books, keep_books, upkeep};
+use crate::admin::{self, Admin, Command, Readiness};
 use crate::clients::Inventory;
-use crate::cluster::{Nodes, Upstreams};
-use crate::config::{Config, Route};
+use crate::config::Config;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
-use crate::listener::{BindError, Clients, Listener};
-use crate::metrics::{PrometheusHandle, RouteMetrics};
-use crate::session;
-use crate::state::StateFile;
-use crate::telemetry::Throttle;
-use crate::tls::{self, TlsError};
-use crate::upstream::evidence::Asking;
-use crate::upstream::{NodeTls, Observer, Upstream};
-use crate::verdict;
+use crate::listener::BindError;
+use crate::metrics::{self, PrometheusHandle};
+use crate::tls::TlsError;
 use crate::workers::Workers;
+
+/// Commands that wait, at most.
+const COMMANDS: usize = 16;
 
 /// What is still running this long after the cut is abandoned.
 const ABANDON: Duration = Duration::from_secs(2);
@@ -69,36 +73,25 @@ pub enum StartError {
 
 /// Everything bound, nothing running.
 pub struct App {
-    routes: Vec<BoundRoute>,
+    routes: Vec<Prepared>,
+    /// Without its routes.
+    config: Config,
     admin: Option<Admin>,
     metrics: PrometheusHandle,
     workers: Workers,
-    drain_timeout: Duration,
-    verdict: verdict::Settings,
-    memory: Memory,
-}
-
-struct BoundRoute {
-    route: Route,
-    listeners: Vec<Listener>,
-    tls: Option<NodeTls>,
-    metrics: Arc<RouteMetrics>,
-    upstream: Arc<Upstream>,
-    /// Where the upstream is a cluster.
-    nodes: Option<Arc<Nodes>>,
-    /// Where the servers are asked for their clients in plaintext.
-    observer: Option<Arc<Observer>>,
+    commands: mpsc::Sender<Command>,
+    commanded: mpsc::Receiver<Command>,
 }
 
 impl App {
     /// Loads what must be loaded and binds what must be bound. On failure nothing stays bound, and every problem
     /// is reported. Needs a tokio runtime around it.
-    pub fn bind(config: Config, metrics: PrometheusHandle) -> Result<Self, Vec<StartError>> {
+    pub fn bind(mut config: Config, metrics: PrometheusHandle) -> Result<Self, Vec<StartError>> {
         let mut problems = Vec::new();
         let mut routes = Vec::new();
-        for route in config.routes {
-            match BoundRoute::bind(route) {
-                Ok(bound) => routes.push(bound),
+        for route in std::mem::take(&mut config.routes) {
+            match Prepared::new(route, None, &[]) {
+                Ok(prepared) => routes.push(prepared),
                 Err(more) => problems.extend(more),
             }
         }
@@ -113,76 +106,85 @@ impl App {
             return Err(problems);
         }
         let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
-        let memory = remember(config.state_file.as_deref(), &routes);
-        for bound in &mut routes {
-            bound.observe(memory.state.as_deref());
-        }
-        let Config { drain_timeout, verdict, .. } = config;
-        Ok(Self { routes, admin, metrics, workers, drain_timeout, verdict, memory })
+        let (commands, commanded) = mpsc::channel(COMMANDS);
+        Ok(Self { routes, config, admin, metrics, workers, commands, commanded })
     }
 
     /// Every listener's route and real address.
     pub fn listeners(&self) -> Vec<(String, ListenAddr)> {
-        self.routes
-            .iter()
-            .flat_map(|bound| {
-                bound.listeners.iter().map(|listener| (bound.route.name.clone(), listener.address().clone()))
-            })
-            .collect()
+        let addresses = |route: &Prepared| {
+            let name = route.name().to_owned();
+            route.addresses().cloned().map(|address| (name.clone(), address)).collect::<Vec<_>>()
+        };
+        self.routes.iter().flat_map(addresses).collect()
     }
 
-    /// Runs until `drain` says otherwise and everything has ended.
-    pub async fn run(self, drain: &Drain) {
-        let readiness = Arc::new(Readiness::new(self.routes.iter().map(|bound| bound.route.name.clone())));
-        let admin_stop = CancellationToken::new();
+    /// What it obeys while it runs.
+    pub fn commands(&self) -> mpsc::Sender<Command> {
+        self.commands.clone()
+    }
+
+    /// Runs until `drain` says otherwise and everything has ended. `source`: where another configuration comes from.
+    pub async fn run(self, drain: &Drain, source: Source) {
+        let Self { routes, config, admin, metrics, workers, commands, mut commanded } = self;
+        let memory = Memory::open(config.state_file.as_deref());
         let inventory = Inventory::new();
-        if let Some(history) = self.memory.state.as_ref().and_then(|state| state.inventory()) {
+        if let Some(history) = memory.state.as_ref().and_then(|state| state.inventory()) {
             inventory.restore(history);
         }
-        self.announce();
+        let admin_stop = CancellationToken::new();
         let running = Running {
-            workers: Arc::new(self.workers),
+            workers: Arc::new(workers),
             listening: TaskTracker::new(),
             tasks: TaskTracker::new(),
             inventory: Arc::clone(&inventory),
-            readiness: Arc::clone(&readiness),
-            memory: self.memory.clone(),
+            readiness: Arc::new(Readiness::default()),
+            memory: memory.clone(),
             drain: drain.clone(),
         };
-        if let Some(admin) = self.admin {
+        let shared = admin::Shared {
+            readiness: Arc::clone(&running.readiness),
+            metrics: metrics.clone(),
+            inventory: Arc::clone(&inventory),
+            shown: Arc::default(),
+            commands,
+        };
+        let state = memory.state;
+        let books = Arc::new(Books { inventory, observers: ArcSwap::default(), state });
+        let mut routes = Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&books));
+        if let Some(admin) = admin {
             info!(address = %admin.local_addr(), "admin listening");
-            let shared = admin::Shared {
-                readiness: Arc::clone(&readiness),
-                metrics: self.metrics.clone(),
-                inventory: Arc::clone(&inventory),
-                routes: self.routes.iter().map(BoundRoute::describe).collect(),
-                verdict: self.verdict,
-            };
             running.tasks.spawn(admin.run(shared, admin_stop.clone()));
         }
-        running.tasks.spawn(upkeep(self.metrics, drain.clone()));
-        let observers = self
-            .routes
-            .iter()
-            .filter_map(|bound| Some((bound.servers(), Arc::clone(bound.observer.as_ref()?))));
-        let state = self.memory.state;
-        let books = Arc::new(Books { inventory, observers: observers.collect(), state });
+        running.tasks.spawn(upkeep(metrics, drain.clone()));
         running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
-        for bound in self.routes {
-            bound.start(&running);
-        }
         info!(version = env!("CARGO_PKG_VERSION"), "started");
 
-        drain.started().await;
-        readiness.drain();
-        info!(timeout = %humantime::format_duration(self.drain_timeout), "draining");
+        loop {
+            let command = tokio::select! {
+                () = drain.started() => break,
+                Some(command) = commanded.recv() => command,
+            };
+            match command {
+                Command::Reload(reply) => {
+                    let _ = reply.send(reload(&mut routes, &source));
+                }
+                Command::Drain | Command::Quit => drain.start(),
+            }
+        }
+        // Who comes too late is told so.
+        drop(commanded);
+        running.readiness.drain();
+        let drain_timeout = routes.config().drain_timeout;
+        drop(routes);
+        info!(timeout = %humantime::format_duration(drain_timeout), "draining");
         let Running { workers, listening, tasks, .. } = running;
         listening.close();
         listening.wait().await;
         tokio::select! {
             () = workers.idle() => {}
             () = drain.cut_off() => {}
-            () = sleep(self.drain_timeout) => {
+            () = sleep(drain_timeout) => {
                 warn!("sessions that did not end in time are cut: see runtime.drain_timeout");
             }
         }
@@ -197,168 +199,15 @@ impl App {
         }
         info!("stopped");
     }
-
-    fn announce(&self) {
-        for bound in &self.routes {
-            let upstream: Vec<String> =
-                bound.route.upstream.endpoints.iter().map(ToString::to_string).collect();
-            let upstream = upstream.join(", ");
-            let tls = bound.tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.by_name.describe());
-            for listener in &bound.listeners {
-                info!(route = bound.route.name, address = %listener.address(), upstream, tls, "listening");
-            }
-            if bound.upstream.latch().is_some_and(|latch| !latch.is_set()) {
-                warn!(
-                    route = bound.route.name,
-                    "tls.mode is \"preferred\": traffic leaves in plaintext until an endpoint speaks TLS"
-                );
-            }
-            if let session::ClientAuth::Verify(local) = &bound.route.session.client_auth
-                && let Err(problem) = local.check()
-            {
-                warn!(route = bound.route.name, "no client can authenticate for now: {problem}");
-            }
-            if bound.tls.is_none() {
-                warn!(route = bound.route.name, "tls.mode is \"disabled\": traffic leaves in plaintext");
-            }
-            if bound.route.upstream.tls.insecure_skip_verify {
-                bound.metrics.tls_verification_disabled.set(1);
-                warn!(
-                    route = bound.route.name,
-                    "tls.insecure_skip_verify: any certificate is accepted; whoever is on the way can read and \
-                     change everything"
-                );
-            }
-        }
-    }
 }
 
-impl BoundRoute {
-    fn bind(route: Route) -> Result<Self, Vec<StartError>> {
-        let mut problems = Vec::new();
-        let name = &route.name;
-        let tls = match route.upstream.tls.mode {
-            tls::Mode::Disabled => None,
-            tls::Mode::Required | tls::Mode::Preferred => match NodeTls::load(&route.upstream) {
-                Ok(tls) => Some(tls),
-                Err(source) => {
-                    problems.push(StartError::Tls { route: name.clone(), source });
-                    None
-                }
-            },
-        };
-        let mut listeners = Vec::new();
-        for address in &route.listener.listen {
-            match Listener::bind(address) {
-                Ok(listener) => listeners.push(listener),
-                Err(source) => problems.push(StartError::Bind { route: name.clone(), source }),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let metrics = Arc::new(RouteMetrics::new(name, &session::End::LABELS));
-        let by_name = tls.as_ref().map(|tls| &tls.by_name);
-        let upstream = Arc::new(Upstream::new(name, &route.upstream, by_name, &metrics));
-        let nodes = route
-            .cluster
-            .as_ref()
-            .map(|cluster| Arc::new(Nodes::new(cluster.advertise.clone(), route.upstream.connect_timeout)));
-        Ok(Self { route, listeners, tls, metrics, upstream, nodes, observer: None })
+/// Tells how it went in the log and in a metric, too.
+fn reload(routes: &mut Routes, source: &Source) -> Result<String, String> {
+    let result = routes.reload(source);
+    metrics::config_reloaded(result.is_ok());
+    match &result {
+        Ok(changes) => info!("configuration reloaded: {changes}"),
+        Err(problems) => warn!("configuration not reloaded, everything stays as it was: {problems}"),
     }
-
-    fn observe(&mut self, state: Option<&StateFile>) {
-        let Some(interval) = self.route.evidence_interval else { return };
-        let asking = Asking {
-            settings: self.route.upstream.clone(),
-            credentials: self.upstream.credentials().cloned(),
-            bridges: self.route.upstream.client_name.iter().cloned().collect(),
-            list_always: false,
-        };
-        let quiet = state.and_then(|state| state.quiet(&self.servers()));
-        self.observer = Some(Arc::new(Observer::new(asking, interval, quiet)));
-    }
-
-    /// Whose evidence it is, in the state file: a route by the same name may lead elsewhere some day.
-    fn servers(&self) -> String {
-        let endpoints = self.route.upstream.endpoints.iter().map(ToString::to_string);
-        std::iter::once(self.route.name.clone()).chain(endpoints).collect::<Vec<_>>().join(" ")
-    }
-
-    /// As `/routes` tells it.
-    fn describe(&self) -> admin::Route {
-        admin::Route {
-            name: self.route.name.as_str().into(),
-            listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
-            tls: self.route.upstream.tls.clone(),
-            upstreams: Upstreams { own: Arc::clone(&self.upstream), nodes: self.nodes.clone() },
-            observer: self.observer.clone(),
-            metrics: Arc::clone(&self.metrics),
-        }
-    }
-
-    /// Looks after the upstream, and makes sessions of clients.
-    fn start(self, running: &Running) {
-        let Running { tasks, drain, .. } = running;
-        let Self { route, listeners, tls, metrics, upstream, observer, nodes } = self;
-        let name: Arc<str> = route.name.as_str().into();
-        running.look_after(&name, &upstream, &metrics, drain);
-        if let Some(observer) = observer {
-            let (upstream, metrics) = (Arc::clone(&upstream), Arc::clone(&metrics));
-            tasks.spawn(observe(route.name.clone(), observer, upstream, metrics, drain.clone()));
-        }
-        let upstreams = Upstreams { own: Arc::clone(&upstream), nodes: nodes.clone() };
-        if let Some(tls) = &tls {
-            let (upstreams, metrics) = (upstreams.clone(), Arc::clone(&metrics));
-            tasks.spawn(reload_tls(route.name.clone(), tls.all(), upstreams, metrics, drain.clone()));
-        }
-        tasks.spawn(renew_credentials(route.name.clone(), upstreams, Arc::clone(&metrics), drain.clone()));
-        let clients = Clients::new(route.listener.max_clients);
-        let context = Arc::new(session::Context {
-            route: Arc::clone(&name),
-            upstream,
-            nodes: nodes.clone(),
-            is_node: false,
-            settings: route.session,
-            metrics,
-            inventory: Arc::clone(&running.inventory),
-            drain: drain.clone(),
-            throttle: Throttle::default(),
-        });
-        for listener in &listeners {
-            let context = Arc::clone(&context);
-            let now = move || Arc::clone(&context);
-            running.accept(&name, listener, &clients, &now, drain);
-        }
-        if let (Some(settings), Some(nodes)) = (route.cluster, nodes) {
-            let cluster = Cluster {
-                settings,
-                reach: route.upstream,
-                tls,
-                context,
-                nodes,
-                clients,
-                addresses: cluster::addresses(&listeners),
-                running: running.clone(),
-            };
-            // The tracker of listeners: it waits for none that this may still open.
-            running.listening.spawn(cluster.run());
-        }
-    }
-}
-
-/// Takes up what a state file says: what has spoken TLS is not spoken to in plaintext. Without a file that makes sense,
-/// that holds for everything.
-fn remember(path: Option<&Path>, routes: &[BoundRoute]) -> Memory {
-    let state = path.map(StateFile::open).transpose();
-    if let Err(error) = &state {
-        error!(
-            "{error}: where tls.mode is \"preferred\", TLS is required. Repair the file, or remove it to begin anew"
-        );
-    }
-    let memory = Memory { damaged: state.is_err(), state: state.ok().flatten().map(Arc::new) };
-    for bound in routes {
-        memory.close(&bound.upstream, &bound.route.upstream.endpoints);
-    }
-    memory
+    result
 }

@@ -182,7 +182,11 @@ struct Usage(String);
 
 fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
-        Some(("run", matches)) => commands::run::run(Config::load(matches)?),
+        Some(("run", matches)) => {
+            let config = Config::load(matches)?;
+            let matches = matches.clone();
+            commands::run::run(config, Box::new(move || Config::load(&matches)))
+        }
         Some(("check", matches)) => {
             let options = commands::check::Options {
                 json: matches.get_flag("json"),

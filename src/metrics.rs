@@ -43,11 +43,13 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
         None,
         "Live sessions that authenticated again, or could not, by result",
     ),
+    ("pontoon_config_reloads_total", None, "Reloads of the configuration, by result"),
     ("pontoon_credentials_reloads_total", None, "Secrets that replaced another, and looks that found none"),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
     ("pontoon_build_info", "Always 1; the version is a label"),
+    ("pontoon_config_last_reload_successful", "Whether the configuration as it was asked for last is obeyed"),
     ("pontoon_sessions_active", "Sessions now"),
     ("pontoon_upstream_connections", "Upstream connections now"),
     ("pontoon_upstream_reachable", "Whether the upstream could be reached when last asked"),
@@ -96,7 +98,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS)?.install_recorder()?;
     describe();
     gauge!("pontoon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+    gauge!("pontoon_config_last_reload_successful").set(1);
     Ok(handle)
+}
+
+/// The configuration was reloaded, or was refused.
+pub fn config_reloaded(ok: bool) {
+    counter!("pontoon_config_reloads_total", "result" => if ok { "ok" } else { "failed" }).increment(1);
+    gauge!("pontoon_config_last_reload_successful").set(u8::from(ok));
 }
 
 /// The names of all metrics, without the suffixes of histograms.
@@ -217,6 +226,15 @@ impl RouteMetrics {
     fn with(&self, name: &'static str, value: impl Into<SharedString>) -> Option<Vec<Label>> {
         let more = Label::new(name, value);
         (!self.own.is_empty()).then(|| self.own.iter().cloned().chain([more]).collect())
+    }
+
+    /// The route was removed: nothing of it is to worry anybody, and nothing to change a fleet's sums.
+    pub fn removed(&self) {
+        self.verdict(true, false);
+        self.upstream_reachable.set(1);
+        self.server_plaintext_clients(None, 0);
+        self.next_reauthentication(None);
+        self.tls_verification_disabled.set(0);
     }
 
     /// The verdict: see `verdict`.

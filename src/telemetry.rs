@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, stderr};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::filter::{FilterExt as _, ParseError, Targets, filter_fn};
-use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, fmt, reload};
 
 /// How the log is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,12 +51,12 @@ pub struct AlreadySet;
 /// Targets of AWS' crates, and of the HTTP that they speak.
 const AWS: [&str; 4] = ["aws_", "h2", "hyper_util", "hyper_rustls"];
 
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
 /// Sends all log records to standard error, as `settings` say.
 pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
-    let filter = match &settings.level {
-        Some(Level(targets)) => targets.clone(),
-        None => Targets::new().with_default(tracing::Level::INFO),
-    };
+    let (filter, handle) = reload::Layer::new(targets(settings.level.as_ref()));
+    let _ = LEVEL.set(handle);
     // Libraries that carry AWS' credentials and print what they carry: their errors are in our own records.
     let filter = filter.and(filter_fn(|about| !AWS.iter().any(|prefix| about.target().starts_with(prefix))));
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -66,6 +66,17 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
         Format::Json => layer.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| AlreadySet)
+}
+
+/// What is written from now on.
+pub fn set_level(level: Option<&Level>) {
+    if let Some(handle) = LEVEL.get() {
+        let _ = handle.reload(targets(level));
+    }
+}
+
+fn targets(level: Option<&Level>) -> Targets {
+    level.map_or_else(|| Targets::new().with_default(tracing::Level::INFO), |level| level.0.clone())
 }
 
 /// A cause is written once in this time, in twice that if it goes on, and so forth.

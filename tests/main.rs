@@ -25,6 +25,7 @@ mod pool;
 mod preferred;
 mod probe;
 mod readme;
+mod reload;
 mod road;
 mod sessions;
 mod tls;

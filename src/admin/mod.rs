@@ -2,6 +2,7 @@
 //! restart the pod.
 
 pub mod client;
+mod control;
 mod inventory;
 mod readiness;
 mod routes;
@@ -12,6 +13,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -20,11 +22,12 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::control::Command;
 pub use self::readiness::Readiness;
 pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
 use crate::clients::Inventory;
@@ -61,8 +64,17 @@ pub struct Shared {
     pub metrics: PrometheusHandle,
     /// All sessions.
     pub inventory: Arc<Inventory>,
+    /// What a reload may change.
+    pub shown: Arc<ArcSwap<Shown>>,
+    /// Who obeys.
+    pub commands: mpsc::Sender<Command>,
+}
+
+/// What a reload may change.
+#[derive(Default)]
+pub struct Shown {
     /// All routes.
-    pub routes: Arc<[Route]>,
+    pub routes: Vec<Route>,
     /// How long is long enough.
     pub verdict: verdict::Settings,
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const LATELY: Duration = Duration::from_secs(60);
 
 /// Shared between what finds out and what answers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Readiness {
     draining: AtomicBool,
     routes: Mutex<BTreeMap<String, Seen>>,
@@ -38,12 +38,15 @@ impl Seen {
 }
 
 impl Readiness {
-    /// Of these routes; none is reached yet.
-    pub fn new(routes: impl Iterator<Item = String>) -> Self {
-        Self {
-            draining: AtomicBool::new(false),
-            routes: Mutex::new(routes.map(|route| (route, Seen::default())).collect()),
-        }
+    /// These are all routes from now on. What was seen of those that stay is still true.
+    pub fn follow(&self, routes: impl Iterator<Item = String>) {
+        let mut seen = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = routes.map(|route| (route.clone(), seen.remove(&route).unwrap_or_default())).collect();
+    }
+
+    /// The upstream of `route` is another one: nothing is known of it.
+    pub fn forget(&self, route: &str) {
+        self.note(route, |seen| *seen = Seen::default());
     }
 
     /// The upstream of `route` was reached just now.
@@ -91,7 +94,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ready_means_every_upstream_reached_within_a_minute_and_not_draining() {
-        let readiness = Readiness::new(["a".to_owned(), "b".to_owned()].into_iter());
+        let readiness = Readiness::default();
+        readiness.follow(["a".to_owned(), "b".to_owned()].into_iter());
         assert_eq!(readiness.reasons().len(), 2);
         readiness.reached("a");
         readiness.reached("b");
@@ -104,5 +108,17 @@ mod tests {
         readiness.reached("a");
         readiness.drain();
         assert_eq!(readiness.reasons(), ["draining"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_that_stays_is_as_ready_as_before_and_one_that_went_is_not_asked_for() {
+        let readiness = Readiness::default();
+        let routes = |names: &[&str]| readiness.follow(names.iter().map(|&name| name.to_owned()));
+        routes(&["a", "b"]);
+        readiness.reached("a");
+        routes(&["a"]);
+        assert!(readiness.reasons().is_empty());
+        readiness.forget("a");
+        assert_eq!(readiness.reasons().len(), 1);
     }
 }

@@ -124,7 +124,7 @@ impl Route {
         }
     }
 
-    fn report(&self, shared: &Shared, clients: &[Client]) -> RouteReport {
+    fn report(&self, shared: &Shared, settings: &verdict::Settings, clients: &[Client]) -> RouteReport {
         let totals = shared.inventory.totals(&self.name);
         let facts = self.facts(shared, totals);
         let Totals { active, sessions, counts, plaintext, .. } = totals;
@@ -145,8 +145,8 @@ impl Route {
                 bytes_over_tls_ratio: rest(bytes(&plaintext.counts), bytes(&counts)),
             },
             servers: facts.servers.as_ref().map(ServersReport::of),
-            safe_to_require_tls: verdict::safe_to_require_tls(&facts, &shared.verdict),
-            bridge_needed: verdict::bridge_needed(&facts, &shared.verdict, &clients),
+            safe_to_require_tls: verdict::safe_to_require_tls(&facts, settings),
+            bridge_needed: verdict::bridge_needed(&facts, settings, &clients),
             upstreams: facts.endpoints,
         }
     }
@@ -183,15 +183,19 @@ fn rest(part: u64, whole: u64) -> Option<f64> {
 pub(super) async fn routes(State(shared): State<Shared>) -> Response {
     look_up(&shared).await;
     let clients = shared.inventory.report(LIMIT).clients;
-    json(&shared.routes.iter().map(|route| route.report(&shared, &clients)).collect::<Vec<_>>())
+    let shown = shared.shown.load();
+    json(
+        &shown.routes.iter().map(|route| route.report(&shared, &shown.verdict, &clients)).collect::<Vec<_>>(),
+    )
 }
 
 /// Brings the verdicts in the metrics up to date.
 pub(super) fn record(shared: &Shared) {
-    for route in &*shared.routes {
+    let shown = shared.shown.load();
+    for route in &shown.routes {
         let facts = route.facts(shared, shared.inventory.totals(&route.name));
-        let safe = verdict::safe_to_require_tls(&facts, &shared.verdict).answer;
-        let needed = verdict::bridge_needed(&facts, &shared.verdict, &[]).answer;
+        let safe = verdict::safe_to_require_tls(&facts, &shown.verdict).answer;
+        let needed = verdict::bridge_needed(&facts, &shown.verdict, &[]).answer;
         route.metrics.verdict(safe, needed);
         let next = shared.inventory.next_reauthentication(&route.name);
         route.metrics.next_reauthentication(next.map(Moment::unix));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
@@ -46,16 +47,14 @@ pub(super) struct Cluster {
     pub(super) context: Arc<session::Context>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) clients: Clients,
-    /// Where nodes' listeners are.
-    pub(super) addresses: Vec<IpAddr>,
     pub(super) running: Running,
 }
 
 /// The addresses of nodes' listeners: those of the route's own.
-pub(super) fn addresses(listeners: &[Listener]) -> Vec<IpAddr> {
+pub(super) fn addresses(listen: &[ListenAddr]) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
-    for listener in listeners {
-        if let ListenAddr::Tcp(address) = listener.address()
+    for address in listen {
+        if let ListenAddr::Tcp(address) = address
             && !addresses.contains(&address.ip())
         {
             addresses.push(address.ip());
@@ -81,43 +80,50 @@ struct Live {
     missing_since: Option<Instant>,
 }
 
-impl Cluster {
-    /// Follows the cluster until draining starts.
-    pub(super) async fn run(self) {
-        let mut followed = Followed {
-            ports: Ports::new(self.settings.ports.clone()),
-            live: HashMap::new(),
-            portless: 0,
-            failing: false,
-            cluster: self,
+/// Follows a cluster, as it is to be from change to change, until `leaving`.
+pub(super) async fn follow(
+    mut changes: watch::Receiver<Arc<Cluster>>,
+    addresses: Vec<IpAddr>,
+    leaving: Drain,
+) {
+    let cluster = Arc::clone(&changes.borrow_and_update());
+    let mut followed = Followed {
+        ports: Ports::new(cluster.settings.ports.clone()),
+        addresses,
+        live: HashMap::new(),
+        portless: 0,
+        failing: false,
+        cluster,
+    };
+    let leaves = leaving.started();
+    tokio::pin!(leaves);
+    loop {
+        let ok = tokio::select! {
+            ok = followed.refresh() => ok,
+            () = &mut leaves => break,
         };
-        let drain = followed.cluster.running.drain.clone();
-        let draining = drain.started();
-        tokio::pin!(draining);
-        loop {
-            let ok = tokio::select! {
-                ok = followed.refresh() => ok,
-                () = &mut draining => break,
-            };
-            let ended = Instant::now();
-            let pause = if ok { followed.cluster.settings.refresh } else { AGAIN };
-            tokio::select! {
-                () = sleep(pause.mul_f64(1.0 - fastrand::f64() / 5.0)) => {}
-                () = followed.cluster.nodes.wanted() => sleep_until(ended + PAUSE).await,
-                () = &mut draining => break,
-            }
+        let ended = Instant::now();
+        let pause = if ok { followed.cluster.settings.refresh } else { AGAIN };
+        let nodes = Arc::clone(&followed.cluster.nodes);
+        tokio::select! {
+            () = sleep(pause.mul_f64(1.0 - fastrand::f64() / 5.0)) => {}
+            () = nodes.wanted() => sleep_until(ended + PAUSE).await,
+            Ok(()) = changes.changed() => followed.change(Arc::clone(&changes.borrow_and_update())),
+            () = &mut leaves => break,
         }
-        for live in followed.live.values() {
-            live.upstream_leaving.start();
-            live.listeners_leaving.start();
-        }
+    }
+    for live in followed.live.values() {
+        live.upstream_leaving.start();
+        live.listeners_leaving.start();
     }
 }
 
 /// A cluster, as it is known.
 struct Followed {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
     ports: Ports,
+    /// Where nodes' listeners are.
+    addresses: Vec<IpAddr>,
     live: HashMap<String, Live>,
     /// Nodes that got no port.
     portless: usize,
@@ -126,6 +132,18 @@ struct Followed {
 }
 
 impl Followed {
+    /// Takes over other settings. Nodes keep their ports, and what they have spoken.
+    fn change(&mut self, cluster: Arc<Cluster>) {
+        if self.cluster.settings.ports != cluster.settings.ports {
+            self.ports.choose_from(cluster.settings.ports.clone());
+        }
+        self.cluster = cluster;
+        for live in self.live.values_mut() {
+            live.replace(&self.cluster);
+        }
+        self.tell();
+    }
+
     /// Looks the nodes up, and takes over what has changed.
     async fn refresh(&mut self) -> bool {
         let hint = self.cluster.nodes.refresh_begins();
@@ -207,6 +225,11 @@ impl Followed {
             self.ports.give_back(live.port);
         }
         self.cluster.context.metrics.cluster_nodes(self.live.len() + self.portless, self.portless);
+        self.tell();
+    }
+
+    /// Has sessions know the nodes.
+    fn tell(&self) {
         let map = NodeMap::new(self.live.values().map(|live| (live.node.clone(), live.port)));
         let upstreams = self.live.values().map(|live| Arc::clone(&live.context.load().upstream)).collect();
         self.cluster.nodes.refresh_ends(Some((map, upstreams)));
@@ -219,12 +242,8 @@ impl Followed {
             let moved = !node.is_at(&live.endpoint.host, live.endpoint.port);
             if let Some(endpoint) = node.endpoint().filter(|_| moved) {
                 info!(route = &*self.cluster.context.route, node = %endpoint, before = %live.endpoint, port = live.port, "node moved");
-                live.upstream_leaving.start();
-                let spoke_tls = live.context.load().upstream.latch().is_some_and(Latch::is_set);
-                let (context, leaving) = self.cluster.context_of(&endpoint, spoke_tls);
-                live.context.store(context);
-                live.upstream_leaving = leaving;
                 live.endpoint = endpoint;
+                live.replace(&self.cluster);
             }
             live.node = node;
             return;
@@ -232,7 +251,7 @@ impl Followed {
         let out = node.flags.has_failed() || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
         let route = &*self.cluster.context.route;
-        let addresses = &self.cluster.addresses;
+        let addresses = &self.addresses;
         let (listeners, port) = match self.ports.take(|port| bind(addresses, port)) {
             Ok(bound) => bound,
             Err(problem) => {
@@ -255,6 +274,17 @@ impl Followed {
         let live =
             Live { port, endpoint, context, upstream_leaving, listeners_leaving, missing_since: None, node };
         self.live.insert(live.node.id.clone(), live);
+    }
+}
+
+impl Live {
+    /// Goes on with another upstream.
+    fn replace(&mut self, cluster: &Cluster) {
+        self.upstream_leaving.start();
+        let spoke_tls = self.context.load().upstream.latch().is_some_and(Latch::is_set);
+        let (context, leaving) = cluster.context_of(&self.endpoint, spoke_tls);
+        self.context.store(context);
+        self.upstream_leaving = leaving;
     }
 }
 

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+use super::memory::Memory;
 use super::tasks::{find_tls, look_after};
 use crate::admin::Readiness;
 use crate::clients::Inventory;
 use crate::drain::Drain;
-use crate::endpoint::Endpoint;
 use crate::listener::{Admission, Clients, Listener};
 use crate::metrics::RouteMetrics;
 use crate::session;
-use crate::state::StateFile;
 use crate::upstream::Upstream;
 use crate::workers::Workers;
 
@@ -27,29 +26,6 @@ pub(super) struct Running {
     pub(super) readiness: Arc<Readiness>,
     pub(super) memory: Memory,
     pub(super) drain: Drain,
-}
-
-/// What the state file says of TLS.
-#[derive(Clone)]
-pub(super) struct Memory {
-    /// `None`: there is no file, or none that makes sense.
-    pub(super) state: Option<Arc<StateFile>>,
-    /// The file makes no sense: everything is taken to have spoken TLS.
-    pub(super) damaged: bool,
-}
-
-impl Memory {
-    /// What has spoken TLS is not spoken to in plaintext.
-    pub(super) fn close(&self, upstream: &Upstream, endpoints: &[Endpoint]) {
-        let spoken = |endpoint: &Endpoint| {
-            self.damaged || self.state.as_ref().is_some_and(|state| state.speaks_tls(endpoint))
-        };
-        if let Some(latch) = upstream.latch()
-            && endpoints.iter().any(spoken)
-        {
-            latch.set();
-        }
-    }
 }
 
 impl Running {
@@ -68,8 +44,8 @@ impl Running {
             Arc::clone(&self.readiness),
             leaving.clone(),
         ));
-        let state = self.memory.state.clone();
-        self.tasks.spawn(find_tls(route.to_owned(), Arc::clone(upstream), state, leaving.clone()));
+        let memory = self.memory.clone();
+        self.tasks.spawn(find_tls(route.to_owned(), Arc::clone(upstream), memory, leaving.clone()));
         let (upstream, leaving) = (Arc::clone(upstream), leaving.clone());
         self.tasks.spawn(async move { upstream.tend(&leaving).await });
     }

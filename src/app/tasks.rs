@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use super::memory::Memory;
 use crate::admin::Readiness;
 use crate::clients::Inventory;
 use crate::cluster::Upstreams;
@@ -31,21 +33,10 @@ const LOOK_UP: u64 = 5;
 const WRITE: u64 = 60;
 
 /// Looks for TLS where `tls.mode` is `preferred`, and remembers who speaks it.
-pub(super) async fn find_tls(
-    route: String,
-    upstream: Arc<Upstream>,
-    state: Option<Arc<StateFile>>,
-    drain: Drain,
-) {
+pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: Memory, drain: Drain) {
     upstream.find_tls(&drain).await;
-    let Some(state) = state else { return };
     for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == Mode::Tls) {
-        if let Err(error) = state.note_tls(endpoint) {
-            warn!(
-                route,
-                "the state file cannot be written, a restart will not remember that {endpoint} speaks TLS: {error}"
-            );
-        }
+        memory.keep(&route, endpoint);
     }
 }
 
@@ -105,7 +96,7 @@ pub(super) async fn upkeep(metrics: PrometheusHandle, drain: Drain) {
 /// The inventory, and who asks the servers of each route: what the state file remembers.
 pub(super) struct Books {
     pub(super) inventory: Arc<Inventory>,
-    pub(super) observers: Vec<(String, Arc<Observer>)>,
+    pub(super) observers: ArcSwap<Vec<(String, Arc<Observer>)>>,
     pub(super) state: Option<Arc<StateFile>>,
 }
 
@@ -115,6 +106,7 @@ impl Books {
         let Some(state) = &self.state else { return };
         let quiet: BTreeMap<String, _> = self
             .observers
+            .load()
             .iter()
             .filter_map(|(route, observer)| Some((route.clone(), observer.seen().quiet?)))
             .collect();
@@ -236,7 +228,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_process_of_a_client_is_found_out_though_nobody_asks() {
         let (inventory, drain) = (Inventory::new(), Drain::new());
-        let books = Books { inventory: Arc::clone(&inventory), observers: Vec::new(), state: None };
+        let books = Books { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state: None };
         let keeping = keep_books(Arc::new(books), drain.clone());
         tokio::pin!(keeping);
         let mut pass = async || {

@@ -3,9 +3,11 @@
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::app::{App, StartError};
+use crate::admin::Command;
+use crate::app::{App, Source, StartError};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::{metrics, telemetry};
@@ -15,8 +17,8 @@ use crate::{metrics, telemetry};
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct NotStarted(pub(super) Vec<StartError>);
 
-/// Runs until SIGTERM or SIGINT, and until everything has ended.
-pub fn run(config: Config) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
+pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
     telemetry::init(&config.log)?;
     let clients: usize = config.routes.iter().map(|route| route.listener.max_clients).sum();
     raise_descriptor_limit(clients);
@@ -32,6 +34,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         // Installed before the start is announced: a signal that follows the announcement is obeyed.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let commands = app.commands();
+        let reloads = async {
+            while hang_up.recv().await.is_some() {
+                info!(signal = "SIGHUP", "signal received");
+                if commands.send(Command::Reload(oneshot::channel().0)).await.is_err() {
+                    info!("leaving: the configuration is not reloaded");
+                }
+            }
+        };
         let signals = async {
             for step in [Drain::start, Drain::cut] {
                 let name = tokio::select! {
@@ -44,8 +56,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = app.run(&drain) => Ok(()),
+            () = app.run(&drain, source) => Ok(()),
             () = signals => Ok(()),
+            () = reloads => Ok(()),
         }
     })
 }

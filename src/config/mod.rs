@@ -68,6 +68,8 @@ impl Config {
         let exposed = line.file.as_deref().and_then(|path| auth::exposed(path, &file.routes));
         file.global.extend(line.global);
         match &mut file.routes[..] {
+            // The file may well have one that could not be read.
+            [] if !problems.0.is_empty() && line.route.is_empty() => {}
             [] => file.routes.push(("--upstream".into(), line.route)),
             [(_, values)] => values.extend(line.route),
             several => {

@@ -58,7 +58,7 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
         other_file.display()
     );
     let config = Config::from_toml("demo", &config)?;
-    let app = App::bind(config, metrics::install()?).map_err(super::run::NotStarted)?;
+    let app = App::bind(config.clone(), metrics::install()?).map_err(super::run::NotStarted)?;
     let listeners = app.listeners();
     let drain = Drain::new();
     let conversation = async {
@@ -73,7 +73,7 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
         drain.start();
         result
     };
-    let ((), result) = tokio::join!(app.run(&drain), conversation);
+    let ((), result) = tokio::join!(app.run(&drain, Box::new(move || Ok(config.clone()))), conversation);
     result
 }
 

@@ -1,0 +1,281 @@
+//! One route: what can fail, which is done first, and what runs then, through changes of its settings.
+//!
+//! Clients notice no change: their sessions go on with what they began with, and a listener that stays is never closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::StartError;
+use super::cluster::{self, Cluster};
+use super::running::Running;
+use super::server::{Server, load_tls};
+use crate::admin;
+use crate::config::Route;
+use crate::drain::Drain;
+use crate::endpoint::ListenAddr;
+use crate::listener::{Clients, Listener};
+use crate::session;
+use crate::telemetry::Throttle;
+use crate::upstream::{Latch, NodeTls, Observer};
+
+/// What can fail has been done; nothing runs yet.
+pub(super) struct Prepared {
+    settings: Route,
+    listeners: Vec<Listener>,
+    server: ServerSide,
+}
+
+/// A route's server side, as it is to be.
+enum ServerSide {
+    /// As it is.
+    Kept,
+    /// Another one; `None`: in plaintext.
+    New(Option<NodeTls>),
+}
+
+/// A route that runs.
+pub(super) struct Live {
+    settings: Route,
+    listeners: Vec<Listener>,
+    clients: Clients,
+    server: Server,
+    follower: Option<Follower>,
+    /// Of the listeners' tasks: they are others after a change.
+    accepting: Drain,
+    /// Of all sessions, whatever the route was like when they began.
+    sessions: Drain,
+}
+
+/// What follows a cluster.
+struct Follower {
+    settings: watch::Sender<Arc<Cluster>>,
+    following: Drain,
+}
+
+impl Prepared {
+    /// Loads what must be loaded and binds what must be bound, or tells every problem. `before`: the route by the same name, as
+    /// it runs. `bound`: listeners that there are, of whichever route.
+    pub(super) fn new(
+        settings: Route,
+        before: Option<&Live>,
+        bound: &[&Listener],
+    ) -> Result<Self, Vec<StartError>> {
+        let mut problems = Vec::new();
+        let route = &settings.name;
+        let server = if before.is_some_and(|live| live.serves_as_well(&settings)) {
+            ServerSide::Kept
+        } else {
+            let tls = load_tls(&settings).map_err(|source| StartError::Tls { route: route.clone(), source });
+            ServerSide::New(tls.unwrap_or_else(|problem| {
+                problems.push(problem);
+                None
+            }))
+        };
+        let own = before.map_or(&[][..], Live::listeners);
+        let mut listeners = Vec::new();
+        for address in &settings.listener.listen {
+            // Another route's is another one, where the system chose the port.
+            let there = own.iter().chain(bound.iter().copied().filter(|_| address.is_one()));
+            let there = there.into_iter().find(|listener| listener.is_at(address));
+            match there
+                .and_then(|listener| listener.try_clone().ok())
+                .map_or_else(|| Listener::bind(address), Ok)
+            {
+                Ok(listener) => listeners.push(listener),
+                Err(source) => problems.push(StartError::Bind { route: route.clone(), source }),
+            }
+        }
+        if problems.is_empty() { Ok(Self { settings, listeners, server }) } else { Err(problems) }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.listeners.iter().map(Listener::address)
+    }
+
+    /// Of what is wanted, that which `before` cannot become without a restart.
+    pub(super) fn needs_restart(&self, before: &Live) -> Option<String> {
+        let addresses = |route: &Route| cluster::addresses(&route.listener.listen);
+        let moved = before.follower.is_some()
+            && self.settings.cluster.is_some()
+            && addresses(&before.settings) != addresses(&self.settings);
+        moved.then(|| "listen, as far as the cluster's nodes go".to_owned())
+    }
+
+    /// Runs.
+    pub(super) fn start(self, running: &Running) -> Live {
+        let Self { settings, listeners, server } = self;
+        let ServerSide::New(tls) = server else { unreachable!("there is nothing to keep") };
+        let clients = Clients::new(settings.listener.max_clients);
+        let sessions = running.drain.part();
+        let server = Server::start(&settings, tls, None, &sessions, running);
+        let accepting = sessions.part();
+        let live = Live { settings, listeners, clients, server, follower: None, accepting, sessions };
+        live.begin(running)
+    }
+
+    /// Runs in the place of `before`.
+    pub(super) fn replace(self, before: Live, running: &Running) -> Live {
+        let Self { settings, mut listeners, server } = self;
+        let Live { clients, server: old, mut follower, accepting, sessions, .. } = before;
+        for (listener, address) in listeners.iter_mut().zip(&settings.listener.listen) {
+            if let Err(error) = listener.readdress(address) {
+                error!(route = settings.name, %address, "the socket's mode stays as it was: {error}");
+            }
+        }
+        accepting.start();
+        clients.resize(settings.listener.max_clients);
+        if settings.cluster.is_none()
+            && let Some(follower) = follower.take()
+        {
+            follower.following.start();
+        }
+        let server = match server {
+            ServerSide::New(tls) => Server::start(&settings, tls, Some(&old), &sessions, running),
+            ServerSide::Kept => old,
+        };
+        let accepting = sessions.part();
+        Live { settings, listeners, clients, server, follower, accepting, sessions }.begin(running)
+    }
+}
+
+impl Live {
+    pub(super) fn settings(&self) -> &Route {
+        &self.settings
+    }
+
+    pub(super) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Whether its server side is what `settings` ask for.
+    fn serves_as_well(&self, settings: &Route) -> bool {
+        self.settings.upstream == settings.upstream
+            && self.settings.evidence_interval == settings.evidence_interval
+            && self.settings.cluster.is_some() == settings.cluster.is_some()
+    }
+
+    /// As the admin server shows it.
+    pub(super) fn describe(&self) -> admin::Route {
+        admin::Route {
+            name: self.settings.name.as_str().into(),
+            listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
+            tls: self.settings.upstream.tls.clone(),
+            upstreams: self.server.upstreams(),
+            observer: self.server.observer.clone(),
+            metrics: Arc::clone(&self.server.metrics),
+        }
+    }
+
+    /// Who asks its servers, and whose evidence that is.
+    pub(super) fn observer(&self) -> Option<(String, Arc<Observer>)> {
+        Some((self.server.servers.clone(), Arc::clone(self.server.observer.as_ref()?)))
+    }
+
+    /// Takes no client any more, and has its sessions end, within `patience`.
+    pub(super) fn remove(self, patience: Duration, running: &Running) {
+        let Self { settings, clients, server, sessions, .. } = self;
+        sessions.start();
+        server.metrics.removed();
+        let draining = running.drain.started();
+        running.tasks.spawn(async move {
+            tokio::select! {
+                () = sleep(patience) => {}
+                // What ends all ends these.
+                () = draining => return,
+            }
+            let (route, left) = (settings.name, clients.count());
+            if left > 0 {
+                warn!(route, left, "sessions of a removed route are cut: see runtime.drain_timeout");
+            }
+            sessions.cut();
+        });
+    }
+
+    /// Makes sessions of clients, and has a cluster followed.
+    fn begin(mut self, running: &Running) -> Self {
+        self.announce();
+        let Server { metrics, upstream, tls, nodes, .. } = &self.server;
+        let name: Arc<str> = self.settings.name.as_str().into();
+        let context = Arc::new(session::Context {
+            route: Arc::clone(&name),
+            upstream: Arc::clone(upstream),
+            nodes: nodes.clone(),
+            is_node: false,
+            settings: self.settings.session.clone(),
+            metrics: Arc::clone(metrics),
+            inventory: Arc::clone(&running.inventory),
+            drain: self.sessions.clone(),
+            throttle: Throttle::default(),
+        });
+        for listener in &self.listeners {
+            let context = Arc::clone(&context);
+            let now = move || Arc::clone(&context);
+            running.accept(&name, listener, &self.clients, &now, &self.accepting);
+        }
+        let (Some(settings), Some(nodes)) = (&self.settings.cluster, nodes) else { return self };
+        nodes.tell(settings.advertise.clone(), self.settings.upstream.connect_timeout);
+        let cluster = Arc::new(Cluster {
+            settings: settings.clone(),
+            reach: self.settings.upstream.clone(),
+            tls: tls.clone(),
+            context,
+            nodes: Arc::clone(nodes),
+            clients: self.clients.clone(),
+            running: running.clone(),
+        });
+        if let Some(follower) = &self.follower {
+            follower.settings.send_replace(cluster);
+            return self;
+        }
+        let addresses = cluster::addresses(&self.settings.listener.listen);
+        let (settings, changes) = watch::channel(cluster);
+        let following = self.sessions.part();
+        // The tracker of listeners: it waits for none that this may still open.
+        running.listening.spawn(cluster::follow(changes, addresses, following.clone()));
+        self.follower = Some(Follower { settings, following });
+        self
+    }
+
+    fn announce(&self) {
+        let (route, server) = (&self.settings.name, &self.server);
+        let upstream: Vec<String> =
+            self.settings.upstream.endpoints.iter().map(ToString::to_string).collect();
+        let upstream = upstream.join(", ");
+        let tls = server.tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.by_name.describe());
+        for listener in &self.listeners {
+            info!(route, address = %listener.address(), upstream, tls, "listening");
+        }
+        if server.upstream.latch().is_some_and(|latch| !Latch::is_set(latch)) {
+            warn!(
+                route,
+                "tls.mode is \"preferred\": traffic leaves in plaintext until an endpoint speaks TLS"
+            );
+        }
+        if let session::ClientAuth::Verify(local) = &self.settings.session.client_auth
+            && let Err(problem) = local.check()
+        {
+            warn!(route, "no client can authenticate for now: {problem}");
+        }
+        if server.tls.is_none() {
+            warn!(route, "tls.mode is \"disabled\": traffic leaves in plaintext");
+        }
+        let unverified = self.settings.upstream.tls.insecure_skip_verify;
+        server.metrics.tls_verification_disabled.set(u8::from(unverified));
+        if unverified {
+            warn!(
+                route,
+                "tls.insecure_skip_verify: any certificate is accepted; whoever is on the way can read and change \
+                 everything"
+            );
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The server side of a route that runs: its upstream, and who looks after it.
+
+use std::sync::Arc;
+
+use super::running::Running;
+use super::tasks::{observe, reload_tls, renew_credentials};
+use crate::cluster::{Nodes, Upstreams};
+use crate::config::Route;
+use crate::drain::Drain;
+use crate::metrics::RouteMetrics;
+use crate::session;
+use crate::tls;
+use crate::upstream::evidence::Asking;
+use crate::upstream::{NodeTls, Observer, Upstream};
+
+/// It stays as it is until a change of settings replaces it.
+pub(super) struct Server {
+    /// `None`: in plaintext.
+    pub(super) tls: Option<NodeTls>,
+    pub(super) metrics: Arc<RouteMetrics>,
+    pub(super) upstream: Arc<Upstream>,
+    /// Where the upstream is a cluster.
+    pub(super) nodes: Option<Arc<Nodes>>,
+    /// Where the servers are asked for their clients in plaintext.
+    pub(super) observer: Option<Arc<Observer>>,
+    /// Whose evidence it is, in the state file: a route by the same name may lead elsewhere some day.
+    pub(super) servers: String,
+    /// Of what looks after it.
+    tending: Drain,
+}
+
+impl Server {
+    /// Begins to look after the servers, and ends doing so with those of `before`.
+    pub(super) fn start(
+        settings: &Route,
+        tls: Option<NodeTls>,
+        before: Option<&Self>,
+        sessions: &Drain,
+        running: &Running,
+    ) -> Self {
+        let name = &settings.name;
+        let metrics = Arc::new(RouteMetrics::new(name, &session::End::LABELS));
+        let by_name = tls.as_ref().map(|tls| &tls.by_name);
+        let upstream = match before {
+            Some(before) => {
+                before.remember(running);
+                before.upstream.succeeded_by(name, &settings.upstream, by_name, &metrics)
+            }
+            None => Upstream::new(name, &settings.upstream, by_name, &metrics),
+        };
+        running.memory.close(&upstream, &settings.upstream.endpoints);
+        let nodes = settings.cluster.as_ref().map(|cluster| {
+            // Sessions that go on know them.
+            let before = before.and_then(|before| before.nodes.clone());
+            let new = || Arc::new(Nodes::new(cluster.advertise.clone(), settings.upstream.connect_timeout));
+            before.unwrap_or_else(new)
+        });
+        let endpoints = settings.upstream.endpoints.iter().map(ToString::to_string);
+        let servers = std::iter::once(name.clone()).chain(endpoints).collect::<Vec<_>>().join(" ");
+        let observer = settings.evidence_interval.map(|interval| {
+            let asking = Asking {
+                settings: settings.upstream.clone(),
+                credentials: upstream.credentials().cloned(),
+                bridges: settings.upstream.client_name.iter().cloned().collect(),
+                list_always: false,
+            };
+            let same = before.filter(|before| before.servers == servers);
+            let seen = same.and_then(|before| before.observer.as_ref()).map(|observer| observer.seen());
+            let quiet = seen.map_or_else(|| running.memory.quiet(&servers), |seen| seen.quiet);
+            Arc::new(Observer::new(asking, interval, quiet))
+        });
+        let tending = sessions.part();
+        let server = Self { tls, metrics, upstream: Arc::new(upstream), nodes, observer, servers, tending };
+        server.tend(name, running);
+        if let Some(before) = before {
+            running.readiness.forget(name);
+            before.tending.start();
+        }
+        server
+    }
+
+    /// All upstreams.
+    pub(super) fn upstreams(&self) -> Upstreams {
+        Upstreams { own: Arc::clone(&self.upstream), nodes: self.nodes.clone() }
+    }
+
+    fn tend(&self, route: &str, running: &Running) {
+        let Self { upstream, metrics, tending, .. } = self;
+        let task = || (route.to_owned(), Arc::clone(metrics), tending.clone());
+        running.look_after(route, upstream, metrics, tending);
+        if let Some(observer) = &self.observer {
+            let (route, metrics, tending) = task();
+            let (observer, upstream) = (Arc::clone(observer), Arc::clone(upstream));
+            running.tasks.spawn(observe(route, observer, upstream, metrics, tending));
+        }
+        if let Some(tls) = &self.tls {
+            let (route, metrics, tending) = task();
+            running.tasks.spawn(reload_tls(route, tls.all(), self.upstreams(), metrics, tending));
+        }
+        let (route, metrics, tending) = task();
+        running.tasks.spawn(renew_credentials(route, self.upstreams(), metrics, tending));
+    }
+
+    /// What has spoken TLS is not spoken to in plaintext, whatever `tls.mode` was when it did.
+    fn remember(&self, running: &Running) {
+        self.upstream.spoke_tls().for_each(|endpoint| running.memory.note(endpoint));
+    }
+}
+
+/// Reads what verifies certificates; `None`: nothing is to be verified.
+pub(super) fn load_tls(settings: &Route) -> Result<Option<NodeTls>, tls::TlsError> {
+    match settings.upstream.tls.mode {
+        tls::Mode::Disabled => Ok(None),
+        tls::Mode::Required | tls::Mode::Preferred => NodeTls::load(&settings.upstream).map(Some),
+    }
+}
