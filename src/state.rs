@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
 use crate::clients::{History, Moment};
@@ -84,6 +85,11 @@ impl StateFile {
         Ok(Self { path: path.to_owned(), contents: Mutex::new(contents) })
     }
 
+    /// Whether it could be replaced. Nothing is written.
+    pub fn could_write(path: &Path) -> io::Result<()> {
+        Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?)
+    }
+
     /// Whether `endpoint` is known to speak TLS.
     pub fn speaks_tls(&self, endpoint: &Endpoint) -> bool {
         let contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,8 +149,11 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&aside, path)?;
     // The rename itself is only durable with the directory.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    File::open(directory(path))?.sync_all()
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

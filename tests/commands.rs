@@ -1,5 +1,7 @@
 //! The other commands: check, demo, completions, help.
 
+use std::net::TcpListener;
+
 use serde_json::Value;
 
 use crate::harness::{Authority, Cluster, Redis, pontoon};
@@ -14,9 +16,13 @@ fn check_tells_each_step_of_a_route_that_works() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let (code, report) = stdout(&["check", "--upstream", &endpoint, "--tls-ca-file", &ca]);
+    let args = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let here = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--max-clients", "1000"];
+    let (code, report) = stdout(&[&args[..], &here].concat());
     assert_eq!(code, Some(0), "{report}");
-    for step in ["config", "tls files", "resolve", "tcp", "tls ", "greeting", "ping", "server"] {
+    for step in
+        ["admin", "open files", "listen", "tls files", "resolve", "tcp", "tls ", "greeting", "ping", "server"]
+    {
         assert!(
             report.lines().any(|line| line.contains(&format!("  {step}")) && line.contains(" ok ")),
             "{step}: {report}"
@@ -75,6 +81,40 @@ fn check_tells_a_cluster_from_a_single_server_and_dials_every_node() {
     assert!(code == Some(0) && report.contains("topology   ok                  standalone"), "{report}");
     let (code, report) = stdout(&[&args[..], &["--topology", "cluster"]].concat());
     assert!(code == Some(1) && report.contains("cluster support disabled"), "{report}");
+}
+
+#[test]
+fn check_knows_before_the_start_what_this_machine_does_not_give() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let state = path("state.json");
+    std::fs::write(&state, "{").unwrap();
+    std::fs::write(path("file"), "mine").unwrap();
+    let (file, nowhere, secret) =
+        (format!("unix:{}", path("file")), format!("unix:{}", path("no/where")), path("secret"));
+    let check = |args: &[&str]| {
+        stdout(&[&["check", "--offline", "--upstream", "cache.invalid", "--admin", "off"], args].concat())
+    };
+    for (args, wanted, line) in [
+        (&["--listen", &taken][..], 0, "in use: by the pontoon that this one is to replace?"),
+        (&["--listen", &file], 1, "the file exists and is not a socket"),
+        (&["--listen", &nowhere], 1, "No such file or directory"),
+        (&["--state-file", &path("no/state.json")], 1, "cannot be written"),
+        (&["--state-file", &state], 0, "is damaged"),
+        (
+            &["--max-clients", "100000000"],
+            0,
+            "open files are allowed, and limits.max_clients needs 200000064",
+        ),
+        (&["--auth-password-file", &secret], 1, "no secret for user default: cannot read"),
+    ] {
+        let (code, report) = check(args);
+        assert!(code == Some(wanted) && report.contains(line), "{code:?} {report}");
+    }
+    drop(holder);
+    assert!(std::fs::read_to_string(path("file")).unwrap() == "mine");
 }
 
 #[test]

@@ -1,10 +1,19 @@
 //! What the README shows works as shown.
 
+use std::path::Path;
+
 use crate::harness::pontoon as run;
 
-/// Blocks of the README in this language.
-fn blocks(language: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string("README.md").unwrap();
+/// Blocks of the README in this language. `root`: where the directories that they name are.
+fn blocks(language: &str, root: &Path) -> Vec<String> {
+    for directory in ["run/pontoon", "run/secrets", "var/lib/pontoon"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    std::fs::write(root.join("run/secrets/redis"), "secret").unwrap();
+    let mut readme = std::fs::read_to_string("README.md").unwrap();
+    for directory in ["/run/", "/var/lib/"] {
+        readme = readme.replace(directory, &format!("{}{directory}", root.display()));
+    }
     let start = format!("```{language}\n");
     readme.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
@@ -14,9 +23,9 @@ fn its_commands_are_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let ca = crate::harness::Authority::new();
     let config = directory.path().join("pontoon.toml");
-    std::fs::write(&config, &blocks("toml")[0]).unwrap();
+    std::fs::write(&config, &blocks("toml", directory.path())[0]).unwrap();
     let mut checked = 0;
-    for line in blocks("sh").iter().flat_map(|block| block.lines()) {
+    for line in blocks("sh", directory.path()).iter().flat_map(|block| block.lines()) {
         let words: Vec<String> = line
             .split_whitespace()
             .map(|word| match word {
@@ -45,7 +54,7 @@ fn its_commands_are_accepted() {
 #[test]
 fn its_configurations_are_accepted() {
     let directory = tempfile::tempdir().unwrap();
-    let all = blocks("toml");
+    let all = blocks("toml", directory.path());
     assert!(!all.is_empty());
     for block in all {
         let config = directory.path().join("pontoon.toml");

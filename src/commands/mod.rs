@@ -14,6 +14,7 @@ pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod demo;
+mod descriptors;
 pub mod health;
 pub mod probe;
 pub mod run;

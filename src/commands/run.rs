@@ -1,11 +1,11 @@
 //! `pontoon run`: the sidecar.
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::descriptors::raise_limit;
 use crate::admin::Command;
 use crate::app::{App, Source, StartError};
 use crate::config::Config;
@@ -20,8 +20,9 @@ pub struct NotStarted(pub(super) Vec<StartError>);
 /// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
 pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
     telemetry::init(&config.log)?;
-    let clients: usize = config.routes.iter().map(|route| route.listener.max_clients).sum();
-    raise_descriptor_limit(clients);
+    if let Err(too_few) = raise_limit(&config) {
+        warn!("{too_few}");
+    }
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -61,23 +62,4 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
             () = reloads => Ok(()),
         }
     })
-}
-
-/// A client takes two descriptors, one towards each side. The soft limit, often 1024, is raised as far as the hard
-/// one allows.
-fn raise_descriptor_limit(clients: usize) {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
-    let limit = getrlimit(Resource::Nofile).current;
-    let needed = clients as u64 * 2 + 64;
-    if let Some(limit) = limit.filter(|limit| *limit < needed) {
-        warn!(
-            limit,
-            needed,
-            "fewer open files are allowed than limits.max_clients needs: clients beyond will wait. Raise the hard \
-             limit (ulimit -Hn, LimitNOFILE=) or lower limits.max_clients"
-        );
-    }
 }

@@ -69,6 +69,11 @@ pub enum SourceError {
 }
 
 impl Source {
+    /// Whether it can be read without asking anybody.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Variable(_) | Self::Inline(_))
+    }
+
     /// Reads it once.
     pub(super) async fn read(&self) -> Result<Secret, SourceError> {
         match self {

@@ -56,6 +56,11 @@ impl Listener {
         Ok(Self { socket, wanted: address.clone(), address: bound })
     }
 
+    /// Whether `address` could be bound now. Nobody can connect meanwhile.
+    pub fn could_bind(address: &ListenAddr) -> Result<(), BindError> {
+        Socket::could_bind(address)
+    }
+
     /// The address, with the port that the system chose.
     pub fn address(&self) -> &ListenAddr {
         &self.address

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use rustix::fs::Mode;
+use rustix::fs::{Access, Mode, access};
 use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::net;
 
@@ -52,20 +52,32 @@ pub(super) enum Socket {
 
 impl Socket {
     pub(super) fn bind(address: &ListenAddr) -> Result<(Self, ListenAddr), BindError> {
-        let explain = |source: io::Error| match (source.kind(), address) {
-            (io::ErrorKind::AddrInUse, _) => BindError::InUse(address.clone()),
-            (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(_)) => BindError::Privileged(address.clone()),
-            _ => BindError::Other { address: address.clone(), source },
-        };
         match address {
             ListenAddr::Tcp(wanted) => {
-                let (socket, bound) = bind_tcp(*wanted).map_err(explain)?;
+                let (socket, bound) = bind_tcp(*wanted).map_err(explain(address))?;
                 Ok((Self::Tcp(socket), ListenAddr::Tcp(bound)))
             }
             ListenAddr::Unix { path, mode, .. } => {
-                remove_stale(path, address)?;
-                let (socket, file) = bind_unix(path, *mode).map_err(explain)?;
+                if is_stale(path, address)? {
+                    fs::remove_file(path).map_err(explain(address))?;
+                }
+                let (socket, file) = bind_unix(path, *mode).map_err(explain(address))?;
                 Ok((Self::Unix(socket, Arc::new(file)), address.clone()))
+            }
+        }
+    }
+
+    /// Whether it could be bound now. Nobody can connect meanwhile.
+    pub(super) fn could_bind(address: &ListenAddr) -> Result<(), BindError> {
+        match address {
+            ListenAddr::Tcp(wanted) => unbound_tcp(*wanted)
+                .and_then(|socket| socket.bind(&(*wanted).into()))
+                .map_err(explain(address)),
+            ListenAddr::Unix { path, .. } => {
+                let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                access(directory.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)
+                    .map_err(|error| explain(address)(error.into()))?;
+                is_stale(path, address).map(drop)
             }
         }
     }
@@ -106,13 +118,26 @@ impl Acceptor {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+fn explain(address: &ListenAddr) -> impl Fn(io::Error) -> BindError {
+    move |source| match (source.kind(), address) {
+        (io::ErrorKind::AddrInUse, _) => BindError::InUse(address.clone()),
+        (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(_)) => BindError::Privileged(address.clone()),
+        _ => BindError::Other { address: address.clone(), source },
+    }
+}
+
+fn unbound_tcp(address: SocketAddr) -> io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
     // A restart does not wait for the connections of the previous run to fade from the kernel's memory.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    Ok(socket)
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = unbound_tcp(address)?;
     // Clients' sockets inherit it.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
@@ -123,16 +148,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((socket, bound))
 }
 
-/// Removes the socket file of a process that did not get to do it.
-fn remove_stale(path: &Path, address: &ListenAddr) -> Result<(), BindError> {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+/// Whether there is the socket file of a process that did not get to remove it.
+fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(false) };
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(address.clone()));
     }
     match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| BindError::Other { address: address.clone(), source })
-        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
         _ => Err(BindError::Live(address.clone())),
     }
 }

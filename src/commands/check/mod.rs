@@ -1,5 +1,6 @@
 //! `pontoon check`: what `run` would do, step by step, once, and how each step went.
 
+mod local;
 mod topology;
 
 use std::time::{Duration, Instant};
@@ -11,7 +12,6 @@ use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
 use crate::resp::info::Info;
 use crate::resp::replies::Answer;
-use crate::session::ClientAuth;
 use crate::tls;
 use crate::upstream::{Auth, Connection, NodeTls, Stage, Upstream, ask};
 
@@ -27,15 +27,16 @@ pub struct Options {
 pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let routes = config.routes.len();
-    for warning in &config.warnings {
-        Report { route: "config".into(), json: options.json, ok: true }
-            .line("warning", "warn", None, warning);
-    }
+    let mut process = Report { route: "process".into(), json: options.json, ok: true };
+    local::process(&config, &mut process);
     let mut failed = 0;
     for route in config.routes {
         let mut report = Report { route: route.name.clone(), json: options.json, ok: true };
         runtime.block_on(check(route, options.offline, &mut report));
         failed += usize::from(!report.ok);
+    }
+    if !process.ok {
+        bail!("pontoon would not start; the steps marked \"failed\" say why");
     }
     if failed > 0 {
         bail!("{failed} of {routes} routes would not work; the steps marked \"failed\" say why");
@@ -44,8 +45,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
 }
 
 async fn check(route: Route, offline: bool, report: &mut Report) {
-    let listen: Vec<String> = route.listener.listen.iter().map(ToString::to_string).collect();
-    report.ok("config", None, &format!("listen {}", listen.join(", ")));
+    local::route(&route, offline, report).await;
     let tls = match route.upstream.tls.mode {
         tls::Mode::Disabled => None,
         tls::Mode::Required | tls::Mode::Preferred => match NodeTls::load(&route.upstream) {
@@ -56,14 +56,6 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
             Err(error) => return report.failed("tls files", &error.to_string()),
         },
     };
-    if let ClientAuth::Verify(local) = &route.session.client_auth {
-        match local.check() {
-            Ok(()) => {
-                report.ok("local auth", None, "clients must know the password in auth.local_password_file");
-            }
-            Err(problem) => report.failed("local auth", &problem),
-        }
-    }
     if offline {
         return;
     }
@@ -174,6 +166,10 @@ struct Report {
 impl Report {
     fn ok(&mut self, step: &str, took: Option<Duration>, detail: &str) {
         self.line(step, "ok", took, detail);
+    }
+
+    fn warn(&mut self, step: &str, detail: &str) {
+        self.line(step, "warn", None, detail);
     }
 
     fn failed(&mut self, step: &str, detail: &str) {

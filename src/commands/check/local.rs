@@ -1,0 +1,66 @@
+//! What this machine has to give: addresses, files, descriptors. Nothing is dialled.
+
+use super::Report;
+use crate::commands::descriptors::raise_limit;
+use crate::config::{Config, Route};
+use crate::credentials::Credentials;
+use crate::endpoint::ListenAddr;
+use crate::listener::{BindError, Listener};
+use crate::session::ClientAuth;
+use crate::state::StateFile;
+
+/// What is the whole process' own.
+pub(super) fn process(config: &Config, report: &mut Report) {
+    for warning in &config.warnings {
+        report.warn("config", warning);
+    }
+    match &config.admin {
+        Some(admin) => listener(&ListenAddr::Tcp(*admin), "admin", report),
+        None => report.ok("admin", None, "off: no health, no metrics, no status"),
+    }
+    if let Some(path) = &config.state_file {
+        let name = path.display().to_string();
+        match (StateFile::could_write(path), StateFile::open(path)) {
+            (Err(error), _) => report.failed("state file", &format!("{name} cannot be written: {error}")),
+            (_, Err(error)) => report.warn("state file", &error.to_string()),
+            (Ok(()), Ok(_)) => report.ok("state file", None, &name),
+        }
+    }
+    match raise_limit(config) {
+        Ok(needed) => report.ok("open files", None, &format!("{needed} may be needed, and are allowed")),
+        Err(too_few) => report.warn("open files", &too_few.to_string()),
+    }
+}
+
+/// What is a route's.
+pub(super) async fn route(route: &Route, offline: bool, report: &mut Report) {
+    for address in &route.listener.listen {
+        listener(address, "listen", report);
+    }
+    if let ClientAuth::Verify(local) = &route.session.client_auth {
+        match local.check() {
+            Ok(()) => {
+                report.ok("local auth", None, "clients must know the password in auth.local_password_file");
+            }
+            Err(problem) => report.failed("local auth", &problem),
+        }
+    }
+    // Where it is dialled, it is found out there.
+    if let Some(auth) = route.upstream.auth.as_ref().filter(|auth| offline && auth.source.is_local()) {
+        let credentials = Credentials::new(auth);
+        match credentials.ready().await {
+            Ok(()) => report.ok("secret", None, &credentials.to_string()),
+            Err(error) => report.failed("secret", &error.to_string()),
+        }
+    }
+}
+
+fn listener(address: &ListenAddr, step: &str, report: &mut Report) {
+    match Listener::could_bind(address) {
+        Ok(()) => report.ok(step, None, &address.to_string()),
+        Err(BindError::InUse(_) | BindError::Live(_)) => {
+            report.warn(step, &format!("{address} is in use: by the pontoon that this one is to replace?"));
+        }
+        Err(error) => report.failed(step, &error.to_string()),
+    }
+}

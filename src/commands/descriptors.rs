@@ -1,0 +1,33 @@
+//! How many files may be open, and how many clients take.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+
+/// Listeners, threads, the admin server, dials under way.
+const OTHERS: u64 = 64;
+
+/// Fewer may be open than `limits.max_clients` of all routes needs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{limit} open files are allowed, and limits.max_clients needs {needed}: clients beyond will wait. Raise the hard limit \
+     (ulimit -Hn, LimitNOFILE=) or lower limits.max_clients"
+)]
+pub(super) struct TooFew {
+    limit: u64,
+    needed: u64,
+}
+
+/// Raises the soft limit, often 1024, as far as the hard one allows. A client takes two descriptors, one towards each side.
+pub(super) fn raise_limit(config: &Config) -> Result<u64, TooFew> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+    let clients: usize = config.routes.iter().map(|route| route.listener.max_clients).sum();
+    let needed = clients as u64 * 2 + OTHERS;
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < needed => Err(TooFew { limit, needed }),
+        _ => Ok(needed),
+    }
+}
