@@ -38,9 +38,6 @@ use crate::metrics::{self, PrometheusHandle};
 use crate::tls::TlsError;
 use crate::workers::Workers;
 
-/// Commands that wait, at most.
-const COMMANDS: usize = 16;
-
 /// What is still running this long after the cut is abandoned.
 const ABANDON: Duration = Duration::from_secs(2);
 
@@ -106,7 +103,7 @@ impl App {
             return Err(problems);
         }
         let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
-        let (commands, commanded) = mpsc::channel(COMMANDS);
+        let (commands, commanded) = mpsc::channel(admin::WAITING);
         Ok(Self { routes, config, admin, metrics, workers, commands, commanded })
     }
 

@@ -189,6 +189,21 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
 }
 
 #[test]
+fn who_asks_on_the_admin_port_is_told_what_became_of_it() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (a, b) = (route("a", &redis, &authority, ""), route("b", &redis, &authority, ""));
+    let bridge = Configured::new(&a);
+    bridge.write(&format!("{}{a}{b}", bridge.head));
+    assert_eq!(bridge.pontoon.post("/reload"), (200, "route \"b\" added\n".into()));
+    bridge.client("b").expect(&["PING"], "+PONG\r\n");
+    bridge.pontoon.expects(REFUSED);
+    bridge.write("[[route]]\nupstraem = \"x\"\n");
+    let (status, words) = bridge.pontoon.post("/reload");
+    assert!(status == 422 && words.contains("did you mean \"upstream\"?"), "{status} {words}");
+}
+
+#[test]
 fn what_needs_a_restart_is_named_and_the_rest_is_obeyed() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);

@@ -1,8 +1,9 @@
-//! The admin server: liveness, readiness, metrics, inventory. Liveness never depends on the upstream: a Redis outage must not
-//! restart the pod.
+//! The admin server: liveness, readiness, metrics, inventory, commands. Liveness never depends on the upstream: a Redis
+//! outage must not restart the pod.
 
 pub mod client;
-mod control;
+mod commands;
+mod guard;
 mod inventory;
 mod readiness;
 mod routes;
@@ -17,9 +18,11 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, mpsc};
@@ -27,7 +30,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::control::Command;
+pub use self::commands::{Command, WAITING};
+use self::guard::Source;
 pub use self::readiness::Readiness;
 pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
 use crate::clients::Inventory;
@@ -66,7 +70,7 @@ pub struct Shared {
     pub inventory: Arc<Inventory>,
     /// What a reload may change.
     pub shown: Arc<ArcSwap<Shown>>,
-    /// Who obeys.
+    /// Where commands go.
     pub commands: mpsc::Sender<Command>,
 }
 
@@ -107,11 +111,15 @@ impl Admin {
                 accepted = accept(&socket, &places) => accepted,
                 () = stop.cancelled() => return,
             };
-            let Ok((stream, place)) = accepted else {
+            let Ok((stream, source, place)) = accepted else {
                 sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let service = TowerToHyperService::new(service.clone());
+            let router = TowerToHyperService::new(service.clone());
+            let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(source);
+                router.call(request)
+            });
             let stop = stop.clone();
             connections.spawn(async move {
                 let _place = place;
@@ -131,10 +139,10 @@ impl Admin {
 async fn accept(
     socket: &tokio::net::TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(tokio::net::TcpStream, Source, tokio::sync::OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = socket.accept().await?;
-    Ok((stream, place))
+    let (stream, peer) = socket.accept().await?;
+    Ok((stream, Source::tcp(peer), place))
 }
 
 fn router(shared: Shared) -> Router {
@@ -144,9 +152,15 @@ fn router(shared: Shared) -> Router {
         .route("/metrics", get(metrics))
         .route("/routes", get(routes::routes))
         .route("/clients", get(inventory::clients))
+        .route("/drain", post(commands::drain))
+        .route("/reload", post(commands::reload))
+        .route("/quit", post(commands::quit))
         .fallback(|| async {
-            (StatusCode::NOT_FOUND, "not found; there are /livez, /readyz, /metrics, /routes, /clients\n")
+            let words = "not found; there are /livez, /readyz, /metrics, /routes, /clients; and to POST: /drain, /reload, \
+                         /quit\n";
+            (StatusCode::NOT_FOUND, words)
         })
+        .layer(from_fn(guard::guard))
         .with_state(shared)
 }
 

@@ -213,10 +213,20 @@ impl Pontoon {
 
     /// `GET` from the admin server: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.request("GET", path)
+    }
+
+    /// `POST` to the admin server: status and body.
+    pub fn post(&self, path: &str) -> (u16, String) {
+        self.request("POST", path)
+    }
+
+    fn request(&self, method: &str, path: &str) -> (u16, String) {
         use std::io::Write;
-        let mut stream = TcpStream::connect(self.admin()).unwrap();
+        let address = self.admin();
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
