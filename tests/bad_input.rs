@@ -110,9 +110,9 @@ fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
             command.env("PONTOON_NAME", name);
         }
         let output = command.output().unwrap();
-        let line: serde_json::Value =
-            serde_json::from_slice(output.stdout.split(|b| *b == b'\n').next().unwrap()).unwrap();
-        line["route"].as_str().unwrap().to_owned()
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        last["route"].as_str().unwrap().to_owned()
     };
     assert_eq!(check(&[], None), "file");
     assert_eq!(check(&[], Some("variable")), "variable");

@@ -10,8 +10,8 @@ const OTHERS: u64 = 64;
 /// Fewer may be open than `limits.max_clients` of all routes needs.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{limit} open files are allowed, and limits.max_clients needs {needed}: clients beyond will wait. Raise the hard limit \
-     (ulimit -Hn, LimitNOFILE=) or lower limits.max_clients"
+    "fewer open files are allowed ({limit}) than limits.max_clients needs ({needed}): clients beyond will wait. Raise the \
+     hard limit (ulimit -Hn, LimitNOFILE=) or lower limits.max_clients"
 )]
 pub(super) struct TooFew {
     limit: u64,

@@ -3,6 +3,7 @@
 mod authority;
 mod cluster;
 mod dual;
+mod explained;
 mod fake;
 mod forwarder;
 mod hosts;

@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::PATIENCE;
+use super::explained::assert_explained;
 
 /// A command as an array of bulk strings.
 pub fn command<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
@@ -111,11 +112,16 @@ impl Wire {
     }
 
     /// The next frame; `None`: the connection ended before it was whole.
+    #[track_caller]
     pub fn try_reply(&mut self) -> Option<Vec<u8>> {
         loop {
             let (length, event) = ReplyScanner::default().next(&self.received);
             match event {
-                Event::Frame => return Some(self.received.drain(..length).collect()),
+                Event::Frame => {
+                    let reply: Vec<u8> = self.received.drain(..length).collect();
+                    assert_explained(&reply);
+                    return Some(reply);
+                }
                 Event::NeedMore => {}
                 Event::Malformed => panic!("no RESP: {:?}", String::from_utf8_lossy(&self.received)),
             }

@@ -1,0 +1,43 @@
+//! Each error that clients get from pontoon itself has its paragraph in the README.
+
+use std::sync::OnceLock;
+
+/// What the README explains, in pieces between which there may be anything.
+fn explained() -> &'static [Vec<String>] {
+    static EXPLAINED: OnceLock<Vec<Vec<String>>> = OnceLock::new();
+    EXPLAINED.get_or_init(|| {
+        let readme = std::fs::read_to_string("README.md").unwrap();
+        let start = readme.find("## Troubleshooting").expect("the README explains errors");
+        let spans = readme[start..].split("**`-").skip(1).map(|rest| rest.split('`').next().unwrap());
+        let unwrapped = spans.map(|span| format!("-{}", span.replace('\n', " ")));
+        unwrapped.map(|span| span.split('…').map(str::to_owned).collect()).collect()
+    })
+}
+
+/// Fails where a reply is an error of pontoon's own that the README does not explain.
+#[track_caller]
+pub fn assert_explained(reply: &[u8]) {
+    if !reply.starts_with(b"-") || !reply.windows(10).any(|window| window == b" pontoon: ") {
+        return;
+    }
+    let reply = String::from_utf8_lossy(reply);
+    let reply = reply.trim_end();
+    // Of several endpoints, each has its reason.
+    for (n, part) in reply.split("; then ").enumerate() {
+        let part = if n == 0 { part.to_owned() } else { format!("-ERR pontoon: {part}") };
+        assert!(
+            explained().iter().any(|pieces| matches(&part, pieces)),
+            "the README does not explain {part:?}"
+        );
+    }
+}
+
+fn matches(text: &str, pieces: &[String]) -> bool {
+    let (first, rest) = pieces.split_first().unwrap();
+    let Some(mut left) = text.strip_prefix(first.as_str()) else { return false };
+    for piece in rest {
+        let Some(at) = left.find(piece.as_str()) else { return false };
+        left = &left[at + piece.len()..];
+    }
+    left.is_empty() || rest.last().is_some_and(String::is_empty)
+}
