@@ -8,6 +8,7 @@ use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
+use crate::admin::client::Health;
 use crate::commands::{self, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
@@ -103,8 +104,13 @@ pub fn command() -> Command {
                         .long("wait")
                         .value_name("DUR")
                         .value_parser(|text: &str| humantime::parse_duration(text))
-                        .help("Wait this long for it to become ready"),
+                        .help("Wait this long for it to become so"),
                 )
+                .arg(switch(
+                    "live",
+                    "Ask only whether its process works, whatever the upstreams do: for checks that restart it, or all that \
+                     is with it",
+                ))
                 .after_help(EXIT),
         )
         .subcommand(
@@ -218,7 +224,8 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Some(("health", matches)) => {
             let wait = matches.get_one::<Duration>("wait").copied().unwrap_or_default();
-            commands::health::run(admin_address(matches)?, wait)
+            let health = if matches.get_flag("live") { Health::Live } else { Health::Ready };
+            commands::health::run(admin_address(matches)?, health, wait)
         }
         Some(("status", matches)) => {
             let unless = match matches.get_one::<String>("fail-unless").map(String::as_str) {

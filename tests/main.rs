@@ -13,6 +13,7 @@ mod client_auth;
 mod clients;
 mod cluster;
 mod commands;
+mod deploy;
 mod failures;
 mod fleet;
 #[cfg(feature = "iam")]

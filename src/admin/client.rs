@@ -46,11 +46,20 @@ pub enum NotReady {
     NoAnswer(#[from] NoAnswer),
 }
 
-/// Asks the pontoon at `address` whether it is ready, again and again until it is or `wait` is over.
-pub async fn ready(address: SocketAddr, wait: Duration) -> Result<(), NotReady> {
+/// What a pontoon is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It reaches its upstreams, and does not leave: `/readyz`.
+    Ready,
+    /// Its process works, whatever the upstreams do: `/livez`.
+    Live,
+}
+
+/// Asks the pontoon at `address` for its health, again and again until it has it or `wait` is over.
+pub async fn health(address: SocketAddr, health: Health, wait: Duration) -> Result<(), NotReady> {
     let deadline = Instant::now() + wait;
     loop {
-        let Err(error) = ask(address).await else { return Ok(()) };
+        let Err(error) = ask(address, health).await else { return Ok(()) };
         if Instant::now() + PAUSE > deadline {
             return Err(error);
         }
@@ -66,8 +75,12 @@ pub async fn fetch(address: SocketAddr, path: &str) -> Result<String, NoAnswer> 
     }
 }
 
-async fn ask(address: SocketAddr) -> Result<(), NotReady> {
-    match get_within(READY, address, "/readyz").await? {
+async fn ask(address: SocketAddr, health: Health) -> Result<(), NotReady> {
+    let path = match health {
+        Health::Ready => "/readyz",
+        Health::Live => "/livez",
+    };
+    match get_within(READY, address, path).await? {
         (StatusCode::OK, _) => Ok(()),
         (StatusCode::SERVICE_UNAVAILABLE, body) => {
             Err(NotReady::Said { address, reasons: body.trim_end().replace('\n', "; ") })

@@ -1,12 +1,12 @@
-//! `pontoon health`: is the pontoon at an admin address ready? For images without a shell.
+//! `pontoon health`: is the pontoon at an admin address ready, or at least alive? For images without a shell.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::admin::client;
+use crate::admin::client::{self, Health};
 
 /// Returns when it is; fails when it is not, and `wait` is over.
-pub fn run(address: SocketAddr, wait: Duration) -> anyhow::Result<()> {
+pub fn run(address: SocketAddr, health: Health, wait: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(client::ready(super::reachable(address), wait))?)
+    Ok(runtime.block_on(client::health(super::reachable(address), health, wait))?)
 }
