@@ -102,9 +102,13 @@ impl Pontoon {
 
     /// With `hosts` for its `/etc/hosts`: names appear and vanish as the file is written.
     pub fn with_hosts(hosts: &Hosts, args: &[&str]) -> Self {
-        let mut command = with_hosts(hosts);
-        command.arg(env!("CARGO_BIN_EXE_pontoon"));
-        Self::spawn(command, args)
+        Self::by(with_hosts(hosts), args)
+    }
+
+    /// Started by a program that runs the one named by its last arguments.
+    pub fn by(mut launcher: Command, args: &[&str]) -> Self {
+        launcher.arg(env!("CARGO_BIN_EXE_pontoon"));
+        Self::spawn(launcher, args)
     }
 
     fn spawn(command: Command, args: &[&str]) -> Self {

@@ -1,0 +1,88 @@
+//! The unit and its socket.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::{drain_seconds, must, said};
+use crate::harness::{Authority, Pontoon, Redis, Wire};
+
+const UNIT: &str = "config/systemd/pontoon.service";
+
+/// What the line says that sets `name`.
+fn setting(name: &str) -> String {
+    let unit = fs::read_to_string(UNIT).unwrap();
+    let value = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("the unit has no {name}")).to_owned()
+}
+
+#[test]
+fn the_units_are_understood() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = |name: &str| directory.path().join(name);
+    let unit = fs::read_to_string(UNIT).unwrap();
+    // Installed elsewhere, or not at all.
+    fs::write(here("pontoon.service"), unit.replace("/usr/bin/pontoon", env!("CARGO_BIN_EXE_pontoon")))
+        .unwrap();
+    fs::copy("config/systemd/pontoon.socket", here("pontoon.socket")).unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    let words = must(verify.arg("verify").args([here("pontoon.service"), here("pontoon.socket")]));
+    assert!(!words.contains("pontoon"), "{words}");
+}
+
+#[test]
+fn the_service_is_hardly_exposed() {
+    let mut security = Command::new("systemd-analyze");
+    // Tenths. What is left is what a bridge is for: addresses of the Internet's families, and clients of all users.
+    must(security.args(["security", "--no-pager", "--offline=yes", "--threshold=14", UNIT]));
+}
+
+#[test]
+fn the_service_is_given_the_time_that_a_drain_takes() {
+    let stop = humantime::parse_duration(&setting("TimeoutStopSec")).unwrap().as_secs();
+    assert!(stop > drain_seconds(), "{stop} s");
+}
+
+/// Of the manager's other walls none stands in a conversation's way; these do, if they are too narrow.
+#[test]
+fn all_of_pontoon_runs_within_the_units_system_call_filter() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    redis.direct().expect(&["CONFIG", "SET", "requirepass", "secret"], "+OK\r\n");
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state.json");
+    let socket = directory.path().join("redis.sock");
+    let ca = authority.file();
+    let mut launcher = Command::new("python3");
+    launcher.args(["tests/deploy/confined.py", UNIT]);
+    let args = [
+        ["--upstream", &redis.endpoint()],
+        ["--tls-ca-file", &ca],
+        ["--listen", "127.0.0.1:0"],
+        ["--listen", &format!("unix:{}?mode=0666", socket.display())],
+        ["--state-file", state.to_str().unwrap()],
+        ["--auth-password-command", "echo secret"],
+        ["--pool-warm", "true"],
+    ];
+    let mut pontoon = Pontoon::by(launcher, args.as_flattened());
+    pontoon.client().expect(&["SET", "key", "value"], "+OK\r\n");
+    let mut client = Wire::unix(&socket);
+    client.expect(&["GET", "key"], "$5\r\nvalue\r\n");
+    assert!(pontoon.get("/clients").1.contains("\"clients\""));
+    assert!(pontoon.get("/metrics").1.contains("pontoon_sessions_active"));
+    pontoon.signal(Signal::TERM);
+    assert_eq!(pontoon.wait().code(), Some(0), "not even the end needs more");
+    client.expect_end();
+    assert!(state.exists());
+}
+
+#[test]
+fn the_filter_of_the_test_above_bites() {
+    let mut launcher = Command::new("python3");
+    let output = launcher
+        .args(["tests/deploy/confined.py", UNIT, "/usr/bin/python3", "-c", "import os; os.nice(1)"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{}", said(&output));
+}
