@@ -1,10 +1,15 @@
 //! What people deploy with, in `config/`: what can be known of it without the platform that it is for.
 
+mod compose;
+mod ecs;
+mod kubernetes;
 mod systemd;
 
-use std::process::{Command, Output};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::harness::{Authority, Pontoon, Redis, pontoon};
 
@@ -18,6 +23,41 @@ fn must(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", said(&output));
     said(&output)
+}
+
+/// The file as JSON, once the schemas of its platform have nothing against it.
+fn checked(platform: &str, text: &str) -> Value {
+    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
+    let mut process = Command::new(python)
+        .args(["tests/deploy/schemas.py", platform])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    process.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+}
+
+/// A container's variables, as Kubernetes and ECS write them.
+fn variables(list: &Value) -> Vec<(String, String)> {
+    let pair = |one: &Value| (one["name"].as_str().unwrap().into(), one["value"].as_str().unwrap().into());
+    list.as_array().unwrap().iter().map(pair).collect()
+}
+
+/// pontoon has nothing against being run like this.
+fn accepted(args: &[String], variables: &[(String, String)]) {
+    let ["run", rest @ ..] = &args.iter().map(String::as_str).collect::<Vec<_>>()[..] else {
+        panic!("{args:?}");
+    };
+    let mut check = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+    must(check.args(["check", "--offline"]).args(rest).envs(variables.iter().cloned()));
 }
 
 /// The sum of the defaults of `runtime.shutdown_delay` and `runtime.drain_timeout`, in seconds: a platform must wait longer.

@@ -1,0 +1,61 @@
+//! The task definition.
+
+use serde_json::Value;
+
+use super::{accepted, checked, drain_seconds, strings, variables};
+
+/// The task, and its sidecar.
+fn task() -> (Value, Value) {
+    let task = checked("ecs", &std::fs::read_to_string("config/ecs/task-definition.json").unwrap());
+    let sidecar = task["containerDefinitions"][1].clone();
+    assert_eq!(sidecar["name"], "pontoon");
+    (task, sidecar)
+}
+
+#[test]
+fn the_app_starts_after_pontoon_and_ends_before_it() {
+    let (task, sidecar) = task();
+    let app = &task["containerDefinitions"][0];
+    let wanted = serde_json::json!([{ "containerName": "pontoon", "condition": "HEALTHY" }]);
+    assert_eq!(app["dependsOn"], wanted, "ECS stops in the opposite order");
+    let stop = sidecar["stopTimeout"].as_u64().unwrap();
+    assert!(stop > drain_seconds() && stop <= 120, "120 s is Fargate's limit: {stop}");
+    assert!(app["stopTimeout"].as_u64().unwrap() <= 120);
+}
+
+#[test]
+fn the_health_check_kills_no_task_because_redis_is_away() {
+    let (_, sidecar) = task();
+    let check = &sidecar["healthCheck"];
+    let command = strings(&check["command"]);
+    assert_eq!(command[..2], ["CMD", "/usr/local/bin/pontoon"], "the image has no shell");
+    pontoon::cli::command().try_get_matches_from(&command[1..]).unwrap();
+    assert!(command.contains(&"--live".into()), "ECS replaces a task whose essential container is unhealthy");
+    // What the API documents; no schema has it.
+    for (name, range) in
+        [("interval", 5..=300), ("timeout", 2..=60), ("retries", 1..=10), ("startPeriod", 0..=300)]
+    {
+        assert!(range.contains(&check[name].as_u64().unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn the_container_is_confined_and_its_password_is_a_secret() {
+    let (_, sidecar) = task();
+    assert_eq!(sidecar["readonlyRootFilesystem"], true);
+    assert_eq!(sidecar["user"], "65532:65532");
+    assert_eq!(sidecar["linuxParameters"]["capabilities"]["drop"], serde_json::json!(["ALL"]));
+    let plain = variables(&sidecar["environment"]);
+    assert!(plain.iter().all(|(name, _)| !name.contains("PASSWORD")));
+    let from = sidecar["secrets"][0]["valueFrom"].as_str().unwrap();
+    assert!(from.starts_with("arn:aws:secretsmanager:"), "{from}");
+}
+
+#[test]
+fn pontoon_takes_the_containers_command_and_variables() {
+    let (_, sidecar) = task();
+    let mut all = variables(&sidecar["environment"]);
+    let secrets = sidecar["secrets"].as_array().unwrap();
+    all.extend(secrets.iter().map(|secret| (secret["name"].as_str().unwrap().into(), "a password".into())));
+    accepted(&strings(&sidecar["command"]), &all);
+}

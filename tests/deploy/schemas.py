@@ -1,0 +1,61 @@
+"""Reads a file for a platform from standard input, checks it as the platform's own schemas have it, and writes it as JSON: for
+Kubernetes a list of its documents.
+
+    schemas.py kubernetes|compose|ecs
+"""
+import importlib.resources, json, os, subprocess, sys, tempfile
+
+# Versions of Kubernetes: the first with native sidecars, and the newest known here.
+FIRST, NEWEST = "1.29", "1.37"
+# Of other people; their schemas are in the cluster that has them.
+CUSTOM = {"PodMonitor"}
+
+
+def kubernetes(text):
+    import kubernetes_validate, yaml
+
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    for document in documents:
+        for version in () if document["kind"] in CUSTOM else (FIRST, NEWEST):
+            kubernetes_validate.validate(document, version, strict=True)
+    return documents
+
+
+def compose(text):
+    import jsonschema, yaml
+
+    schema = importlib.resources.files("check_jsonschema.builtin_schemas.vendor") / "compose-spec.json"
+    document = yaml.safe_load(text)
+    jsonschema.validate(document, json.loads(schema.read_text()))
+    return document
+
+
+def ecs(text):
+    """By the model that AWS' clients are made from, and by the rules of its linter for CloudFormation, which know values."""
+    import botocore.session, botocore.validate
+
+    document = json.loads(text)
+    model = botocore.session.get_session().get_service_model("ecs").operation_model("RegisterTaskDefinition")
+    if problems := botocore.validate.ParamValidator().validate(document, model.input_shape).generate_report():
+        sys.exit(problems)
+    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": capitalised(document)}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}, file)
+        file.flush()
+        lint = subprocess.run([os.path.join(os.path.dirname(sys.executable), "cfn-lint"), file.name], capture_output=True, text=True)
+    if lint.returncode:
+        sys.exit(lint.stdout + lint.stderr)
+    return document
+
+
+def capitalised(value):
+    """As CloudFormation spells what the API spells with a small letter; a log driver's options are neither's."""
+    if isinstance(value, list):
+        return [capitalised(item) for item in value]
+    if isinstance(value, dict):
+        return {key[0].upper() + key[1:]: item if key == "options" else capitalised(item) for key, item in value.items()}
+    return value
+
+
+if __name__ == "__main__":
+    json.dump({"kubernetes": kubernetes, "compose": compose, "ecs": ecs}[sys.argv[1]](sys.stdin.read()), sys.stdout)
