@@ -1,9 +1,24 @@
 //! The parts meet: everything is bound before anything runs, and everything ends in order.
 //!
-//! The end, step by step: readiness turns off; listeners close; sessions with nothing pending end at once, others
-//! at their next reply boundary; after `drain_timeout` the rest are cut; the admin server closes last.
+//! The end, step by step:
+//!
+//! 1. It is asked for: by SIGTERM or SIGINT, or `POST /quit`; by `POST /drain`, which stops before step 8.
+//! 2. Readiness turns off: `/readyz` says `draining` from here on. Liveness stays. Nothing is reloaded any more.
+//! 3. For `runtime.shutdown_delay` all else goes on, and new clients are served.
+//! 4. Listeners close.
+//! 5. Sessions with nothing pending end at once, others at their next reply boundary.
+//! 6. After `runtime.drain_timeout` the rest are cut.
+//! 7. After `POST /drain` alone, pontoon waits here, and answers on its admin address, until SIGTERM or `POST /quit`.
+//! 8. The admin server closes, the state file is written, event loops end.
+//! 9. The exit status is 0, even where sessions were cut: the end was asked for, and `drain_timeout` says when it is to come.
+//!    A status that says otherwise would make a failed unit, or a failed job, of a subscriber that stayed to the end. What
+//!    was cut is a warning in the log.
+//!
+//! The first signal begins this, or goes along with what `POST` began; each further one skips the wait that is on, in
+//! step 3 or 5.
 
 mod cluster;
+mod ending;
 mod memory;
 mod reload;
 mod route;
@@ -13,15 +28,15 @@ mod tasks;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub use self::ending::Orders;
+use self::ending::{ABANDON, Ending, Settings};
 use self::memory::Memory;
 use self::reload::Routes;
 pub use self::reload::Source;
@@ -37,9 +52,6 @@ use crate::listener::BindError;
 use crate::metrics::{self, PrometheusHandle};
 use crate::tls::TlsError;
 use crate::workers::Workers;
-
-/// What is still running this long after the cut is abandoned.
-const ABANDON: Duration = Duration::from_secs(2);
 
 /// Why pontoon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +133,9 @@ impl App {
         self.commands.clone()
     }
 
-    /// Runs until `drain` says otherwise and everything has ended. `source`: where another configuration comes from.
-    pub async fn run(self, drain: &Drain, source: Source) {
+    /// Runs until `orders` say otherwise and everything has ended. `source`: where another configuration comes from.
+    pub async fn run(self, orders: &Orders, source: Source) {
+        let drain = &Drain::new();
         let Self { routes, config, admin, metrics, workers, commands, mut commanded } = self;
         let memory = Memory::open(config.state_file.as_deref());
         let inventory = Inventory::new();
@@ -147,7 +160,8 @@ impl App {
             commands,
         };
         let state = memory.state;
-        let books = Arc::new(Books { inventory, observers: ArcSwap::default(), state });
+        let books =
+            Arc::new(Books { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state });
         let mut routes = Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&books));
         if let Some(admin) = admin {
             info!(address = %admin.local_addr(), "admin listening");
@@ -157,36 +171,31 @@ impl App {
         running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
 
+        let mut ending = Ending::new(orders, &running.readiness, drain);
         loop {
             let command = tokio::select! {
-                () = drain.started() => break,
+                () = ending.asked() => break,
                 Some(command) = commanded.recv() => command,
             };
             match command {
                 Command::Reload(reply) => {
                     let _ = reply.send(reload(&mut routes, &source));
                 }
-                Command::Drain | Command::Quit => drain.start(),
+                Command::Drain => orders.drain(),
+                Command::Quit => orders.quit(),
             }
         }
-        // Who comes too late is told so.
-        drop(commanded);
-        running.readiness.drain();
-        let drain_timeout = routes.config().drain_timeout;
+        let settings = Settings::of(routes.config());
+        running.tasks.spawn(ending::obey(commanded, orders.clone(), admin_stop.clone()));
+        ending.begin(settings).await;
+        // It holds listeners.
         drop(routes);
-        info!(timeout = %humantime::format_duration(drain_timeout), "draining");
         let Running { workers, listening, tasks, .. } = running;
         listening.close();
         listening.wait().await;
-        tokio::select! {
-            () = workers.idle() => {}
-            () = drain.cut_off() => {}
-            () = sleep(drain_timeout) => {
-                warn!("sessions that did not end in time are cut: see runtime.drain_timeout");
-            }
-        }
-        drain.cut();
+        ending.drain(settings, workers.idle(), || inventory.active()).await;
         let _ = tokio::time::timeout(ABANDON, workers.idle()).await;
+        ending.stay().await;
         admin_stop.cancel();
         tasks.close();
         let _ = tokio::time::timeout(ABANDON, tasks.wait()).await;

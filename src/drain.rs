@@ -1,4 +1,5 @@
-//! The end of a run, or of a part of it, in two steps: *drain* (no new work, finish what is under way) and *cut* (stop now).
+//! The end of a run, or of a part of it, in three steps: *leave* (go on, but lead new clients to a successor), *drain* (no new
+//! work, finish what is under way) and *cut* (stop now).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ pub struct Drain(Arc<Inner>);
 struct Inner {
     /// Mirrors `started`, for the relay to ask on each wake-up without a lock.
     draining: AtomicBool,
+    leaving: CancellationToken,
     started: [CancellationToken; SHARDS],
     cut: CancellationToken,
     /// Of what this is a part.
@@ -40,10 +42,17 @@ impl Drain {
     pub fn part(&self) -> Self {
         Self(Arc::new(Inner {
             draining: AtomicBool::new(false),
+            leaving: self.0.leaving.child_token(),
             started: std::array::from_fn(|shard| self.0.started[shard].child_token()),
             cut: self.0.cut.child_token(),
             whole: Some(self.clone()),
         }))
+    }
+
+    /// Asks listeners to lead new clients to a successor, if there is one. Not implied by the later steps: a listener that
+    /// ends alone has none.
+    pub fn leave(&self) {
+        self.0.leaving.cancel();
     }
 
     /// Asks everything to end at its next boundary.
@@ -61,6 +70,11 @@ impl Drain {
     /// Whether [`start`](Self::start) was called.
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire) || self.0.whole.as_ref().is_some_and(Self::is_draining)
+    }
+
+    /// Completes when [`leave`](Self::leave) was called.
+    pub fn leaving(&self) -> WaitForCancellationFutureOwned {
+        self.0.leaving.clone().cancelled_owned()
     }
 
     /// Completes when draining starts.

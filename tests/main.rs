@@ -14,6 +14,7 @@ mod clients;
 mod cluster;
 mod commands;
 mod deploy;
+mod ending;
 mod failures;
 mod fleet;
 #[cfg(feature = "iam")]

@@ -14,7 +14,7 @@ pub const WAITING: usize = 16;
 pub enum Command {
     /// Read the configuration again, and answer with what became of it, or with why nothing did.
     Reload(oneshot::Sender<Result<String, String>>),
-    /// End when the sessions have, as on SIGTERM.
+    /// Take no more clients and have the sessions end, as on SIGTERM; but stay.
     Drain,
     /// End: the work next door is done.
     Quit,

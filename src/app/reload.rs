@@ -118,6 +118,9 @@ impl Routes {
             telemetry::set_level(new.log.level.as_ref());
             told.push("log.level changed".into());
         }
+        if old.shutdown_delay != new.shutdown_delay {
+            told.push("runtime.shutdown_delay changed".into());
+        }
         if old.drain_timeout != new.drain_timeout {
             told.push("runtime.drain_timeout changed".into());
         }

@@ -127,6 +127,11 @@ impl Inventory {
         Entry { session, inventory: Arc::clone(self) }
     }
 
+    /// Sessions now, of all routes.
+    pub fn active(&self) -> usize {
+        lock(&self.live).len()
+    }
+
     /// A route's sessions.
     pub fn totals(&self, route: &str) -> Totals {
         let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();

@@ -7,9 +7,8 @@ use tracing::{info, warn};
 
 use super::descriptors::raise_limit;
 use crate::admin::Command;
-use crate::app::{App, Source, StartError};
+use crate::app::{App, Orders, Source, StartError};
 use crate::config::Config;
-use crate::drain::Drain;
 use crate::{metrics, telemetry};
 
 /// Why `run` did not start: each is a usage or config error.
@@ -31,7 +30,7 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let app = App::bind(config, metrics).map_err(NotStarted)?;
-        let drain = Drain::new();
+        let orders = Orders::new();
         // Installed before the start is announced: a signal that follows the announcement is obeyed.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -46,18 +45,16 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
             }
         };
         let signals = async {
-            for step in [Drain::start, Drain::cut] {
+            loop {
                 let name = tokio::select! {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",
                 };
-                info!(signal = name, "signal received");
-                step(&drain);
+                orders.signal(name);
             }
-            std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = app.run(&drain, source) => Ok(()),
+            () = app.run(&orders, source) => Ok(()),
             () = signals => Ok(()),
             () = reloads => Ok(()),
         }

@@ -392,12 +392,20 @@ pub const GLOBAL: &[Key] = &[
     ),
     key("runtime.workers", "workers", Integer, "N", "number of cores, at most 4", "Event-loop threads"),
     key(
+        "runtime.shutdown_delay",
+        "shutdown-delay",
+        Text,
+        "DUR",
+        "0s",
+        "After SIGTERM, go on as before for this long, but for readiness: the app next door may still work",
+    ),
+    key(
         "runtime.drain_timeout",
         "drain-timeout",
         Text,
         "DUR",
         "25s",
-        "How long sessions may take to end after SIGTERM",
+        "How long sessions may take to end after SIGTERM and the shutdown delay",
     ),
     key(
         "runtime.state_file",

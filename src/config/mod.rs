@@ -32,7 +32,9 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// Event-loop threads.
     pub workers: NonZeroUsize,
-    /// How long sessions may take to end after SIGTERM.
+    /// How long clients are still welcome after SIGTERM.
+    pub shutdown_delay: Duration,
+    /// How long sessions may take to end after that.
     pub drain_timeout: Duration,
     /// What a restart should not forget; `None`: it forgets.
     pub state_file: Option<PathBuf>,

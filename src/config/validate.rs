@@ -70,6 +70,7 @@ impl Check {
             })
         });
         let workers = self.count(values, "runtime.workers");
+        let shutdown_delay = self.parse(values, "runtime.shutdown_delay", duration);
         let drain_timeout = self.parse(values, "runtime.drain_timeout", duration);
         let state_file = self.parse(values, "runtime.state_file", path);
         let verdict = self.verdict(values);
@@ -81,6 +82,7 @@ impl Check {
             workers: workers
                 .or(NonZeroUsize::new(default_workers))
                 .expect("the smaller of two numbers that are not zero"),
+            shutdown_delay: shutdown_delay.unwrap_or_default(),
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             state_file,
             verdict,

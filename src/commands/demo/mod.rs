@@ -20,9 +20,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use self::endpoint::Endpoint;
-use crate::app::App;
+use crate::app::{App, Orders};
 use crate::config::Config;
-use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::metrics;
 use crate::resp::replies::{Answer, decode_answer, encode_command};
@@ -60,7 +59,7 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
     let config = Config::from_toml("demo", &config)?;
     let app = App::bind(config.clone(), metrics::install()?).map_err(super::run::NotStarted)?;
     let listeners = app.listeners();
-    let drain = Drain::new();
+    let orders = Orders::new();
     let conversation = async {
         let result = converse(&endpoint, tcp(&listeners[0].1)?, tcp(&listeners[1].1)?).await;
         if serve && result.is_ok() {
@@ -70,10 +69,10 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
             );
             interrupted().await?;
         }
-        drain.start();
+        orders.quit();
         result
     };
-    let ((), result) = tokio::join!(app.run(&drain, Box::new(move || Ok(config.clone()))), conversation);
+    let ((), result) = tokio::join!(app.run(&orders, Box::new(move || Ok(config.clone()))), conversation);
     result
 }
 

@@ -1,0 +1,232 @@
+//! How a run ends: the list in [`app`](super), step by step, and who may ask for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{Command, Readiness};
+use crate::config::Config;
+use crate::drain::Drain;
+
+/// What is still running this long after it was told to stop is abandoned.
+pub(super) const ABANDON: Duration = Duration::from_secs(2);
+
+/// How long each step may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    /// How long all goes on once the end was asked for.
+    pub(super) shutdown_delay: Duration,
+    /// How long sessions may take to end after that.
+    pub(super) drain_timeout: Duration,
+}
+
+impl Settings {
+    /// As configured by now.
+    pub(super) fn of(config: &Config) -> Self {
+        Self { shutdown_delay: config.shutdown_delay, drain_timeout: config.drain_timeout }
+    }
+}
+
+/// Asks a run to end. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Orders(Arc<watch::Sender<Wishes>>);
+
+/// What was asked for so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wishes {
+    /// To go through the steps.
+    drain: bool,
+    /// And to exit after the last.
+    quit: bool,
+    /// Steps that need not take their time.
+    skips: u32,
+    /// Signals so far.
+    signals: u32,
+}
+
+impl Orders {
+    /// Nothing was asked for yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// End. More than once is once.
+    pub fn quit(&self) {
+        self.0.send_modify(|wishes| wishes.quit = true);
+    }
+
+    /// End all but the process. More than once is once.
+    pub fn drain(&self) {
+        self.0.send_modify(|wishes| wishes.drain = true);
+    }
+
+    /// A signal to end: the first is like [`quit`](Self::quit), each further one skips the wait that is on. One that
+    /// follows an order by other means is a first one: an orchestrator sends it whatever a hook has asked for before.
+    pub fn signal(&self, name: &str) {
+        info!(signal = name, "signal received");
+        self.0.send_modify(|wishes| {
+            wishes.quit = true;
+            wishes.skips += u32::from(wishes.signals > 0);
+            wishes.signals += 1;
+        });
+    }
+}
+
+/// Obeys what comes over the admin server once the end has begun, until `stop`: less than before.
+pub(super) async fn obey(mut commanded: mpsc::Receiver<Command>, orders: Orders, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            command = commanded.recv() => match command {
+                Some(Command::Drain) => orders.drain(),
+                Some(Command::Quit) => orders.quit(),
+                // Who asks by POST learns it from the reply, which is dropped.
+                Some(Command::Reload(_)) => info!("leaving: the configuration is not reloaded"),
+                None => return,
+            },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Takes a run through its end.
+pub(super) struct Ending {
+    orders: Orders,
+    wishes: watch::Receiver<Wishes>,
+    /// Skips that have had their effect.
+    skipped: u32,
+    readiness: Arc<Readiness>,
+    drain: Drain,
+}
+
+impl Ending {
+    pub(super) fn new(orders: &Orders, readiness: &Arc<Readiness>, drain: &Drain) -> Self {
+        Self {
+            orders: orders.clone(),
+            wishes: orders.0.subscribe(),
+            skipped: 0,
+            readiness: Arc::clone(readiness),
+            drain: drain.clone(),
+        }
+    }
+
+    /// Step 1: waits for the order to end.
+    pub(super) async fn asked(&mut self) {
+        self.wishes(|wishes| wishes.quit || wishes.drain).await;
+    }
+
+    /// Steps 2 and 3, and asks for 4: waits for the delay.
+    pub(super) async fn begin(&mut self, settings: Settings) {
+        self.readiness.drain();
+        self.drain.leave();
+        let Settings { shutdown_delay, drain_timeout } = settings;
+        if !shutdown_delay.is_zero() {
+            info!(delay = %humantime::format_duration(shutdown_delay), "leaving: not ready, and still accepting");
+            tokio::select! {
+                () = sleep(shutdown_delay) => {}
+                () = self.skip() => {}
+            }
+        }
+        self.drain.start();
+        info!(timeout = %humantime::format_duration(drain_timeout), "draining");
+    }
+
+    /// Steps 5 and 6: waits until all `sessions` have ended, or have had their time. `left` tells how many there are.
+    pub(super) async fn drain(
+        &mut self,
+        settings: Settings,
+        sessions: impl Future<Output = ()>,
+        left: impl Fn() -> usize,
+    ) {
+        tokio::select! {
+            () = sessions => {}
+            () = self.skip() => info!(sessions = left(), "sessions are cut: a further signal asked for it"),
+            () = sleep(settings.drain_timeout) => {
+                warn!(sessions = left(), "sessions that did not end in time are cut: see runtime.drain_timeout");
+            }
+        }
+        self.drain.cut();
+    }
+
+    /// Step 7: waits for the order to quit, if draining is all that was asked for.
+    pub(super) async fn stay(&mut self) {
+        if !self.orders.0.borrow().quit {
+            info!("drained: waiting for SIGTERM or POST /quit");
+            self.wishes(|wishes| wishes.quit).await;
+        }
+    }
+
+    async fn wishes(&mut self, what: impl Fn(&Wishes) -> bool) {
+        // The sender is there: it is `self.orders`.
+        let _ = self.wishes.wait_for(|wishes| what(wishes)).await;
+    }
+
+    /// Completes when a signal asks to skip the wait that is on.
+    async fn skip(&mut self) {
+        let skipped = self.skipped;
+        self.wishes(|wishes| wishes.skips > skipped).await;
+        self.skipped += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn ending(orders: &Orders) -> Ending {
+        Ending::new(orders, &Arc::default(), &Drain::new())
+    }
+
+    /// Seconds that each step takes.
+    async fn times(mut ending: Ending) -> [u64; 3] {
+        let settings =
+            Settings { shutdown_delay: Duration::from_secs(10), drain_timeout: Duration::from_secs(100) };
+        let mut began = Instant::now();
+        let mut lap = || std::mem::replace(&mut began, Instant::now()).elapsed().as_secs();
+        ending.asked().await;
+        ending.begin(settings).await;
+        let begin = lap();
+        ending.drain(settings, pending(), || 1).await;
+        let drain = lap();
+        ending.stay().await;
+        [begin, drain, lap()]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_step_has_its_time() {
+        let orders = Orders::new();
+        orders.quit();
+        orders.quit();
+        assert_eq!(times(ending(&orders)).await, [10, 100, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_second_signal_skips_the_delay_and_the_third_the_drain() {
+        let orders = Orders::new();
+        orders.signal("SIGTERM");
+        orders.signal("SIGTERM");
+        assert_eq!(times(ending(&orders)).await, [0, 100, 0]);
+        orders.signal("SIGTERM");
+        assert_eq!(times(ending(&orders)).await, [0, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_signal_that_follows_a_hook_cuts_nothing_short() {
+        let orders = Orders::new();
+        orders.drain();
+        let later = async {
+            sleep(Duration::from_secs(500)).await;
+            orders.signal("SIGTERM");
+        };
+        let (times, ()) = tokio::join!(times(ending(&orders)), later);
+        assert_eq!(times, [10, 100, 390]);
+        assert_eq!(self::times(ending(&orders)).await, [10, 100, 0]);
+    }
+}

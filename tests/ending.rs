@@ -1,0 +1,145 @@
+//! The end, step by step, as `src/app.rs` lists it. What it has to do with replies is in `lifecycle`.
+
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+
+use crate::harness::{Authority, Pontoon, Redis, Wire, bridge, command, eventually};
+
+/// A bridge with a client that blocks.
+fn with_blocked_client(args: &[&str]) -> (Redis, Pontoon, Wire) {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, args);
+    redis.keep(authority);
+    let mut client = pontoon.client();
+    client.send(&command(&["BLPOP", "queue", "0"]));
+    eventually("the request is under way", || pontoon.metric("pontoon_requests_total", "") == 1);
+    (redis, pontoon, client)
+}
+
+#[test]
+fn for_the_shutdown_delay_clients_come_and_are_served_though_readiness_is_off() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--shutdown-delay", "1h"]).ready();
+    let mut before = pontoon.client();
+    before.expect(&["PING"], "+PONG\r\n");
+    pontoon.signal(Signal::TERM);
+    eventually("readiness is off", || pontoon.get("/readyz") == (503, "draining\n".to_owned()));
+    before.expect(&["PING"], "+PONG\r\n");
+    let mut after = pontoon.client();
+    after.expect(&["PING"], "+PONG\r\n");
+    assert_eq!(pontoon.log_count("draining"), 0);
+    pontoon.signal(Signal::TERM);
+    before.expect_end();
+    after.expect_end();
+    drop((before, after));
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn the_drain_follows_the_delay_by_itself() {
+    let (_redis, mut pontoon, mut client) = with_blocked_client(&["--shutdown-delay", "50ms"]);
+    let mut idle = pontoon.client();
+    idle.expect(&["PING"], "+PONG\r\n");
+    pontoon.signal(Signal::TERM);
+    idle.expect_end();
+    pontoon.signal(Signal::TERM);
+    client.expect_end();
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn each_further_signal_skips_one_wait() {
+    let (_redis, mut pontoon, mut client) = with_blocked_client(&["--shutdown-delay", "1h"]);
+    pontoon.signal(Signal::TERM);
+    pontoon.wait_for_log("leaving");
+    pontoon.signal(Signal::INT);
+    pontoon.wait_for_log("draining");
+    assert!(pontoon.is_running(), "the client still waits for its reply");
+    pontoon.signal(Signal::TERM);
+    client.expect_end();
+    pontoon.wait_for_log("sessions are cut: a further signal asked for it");
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn listeners_are_closed_while_sessions_still_end() {
+    let (redis, mut pontoon, mut client) = with_blocked_client(&[]);
+    pontoon.signal(Signal::TERM);
+    eventually("nobody is accepted any more", || TcpStream::connect(pontoon.address()).is_err());
+    assert_eq!(pontoon.get("/livez").0, 200, "the admin server closes last");
+    redis.direct().expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    client.expect_end();
+    drop(client);
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn what_was_cut_is_told_and_is_no_failure() {
+    let (_redis, mut pontoon, mut client) = with_blocked_client(&["--drain-timeout", "100ms"]);
+    pontoon.expects("sessions that did not end in time are cut");
+    pontoon.signal(Signal::TERM);
+    client.expect_end();
+    let record = pontoon.wait_for_log("sessions that did not end in time are cut");
+    assert_eq!(record["sessions"], 1);
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn the_state_file_has_what_happened_to_the_very_end() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--state-file", file.to_str().unwrap()]);
+    let mut client = pontoon.client();
+    // An old server refuses it, and pontoon takes note all the same.
+    client.ask(&["CLIENT", "SETINFO", "LIB-NAME", "the-last-one"]);
+    pontoon.signal(Signal::TERM);
+    client.expect_end();
+    drop(client);
+    assert_eq!(pontoon.wait().code(), Some(0));
+    assert!(std::fs::read_to_string(&file).unwrap().contains("the-last-one"));
+}
+
+#[test]
+fn a_post_to_drain_ends_all_but_the_process_which_a_signal_does() {
+    let (redis, mut pontoon, mut client) = with_blocked_client(&[]);
+    let mut idle = pontoon.client();
+    idle.expect(&["PING"], "+PONG\r\n");
+    assert_eq!(pontoon.post("/drain"), (202, "draining\n".to_owned()));
+    idle.expect_end();
+    eventually("nobody is accepted any more", || TcpStream::connect(pontoon.address()).is_err());
+    // What a pod's preStop hook began, the signal that follows it does not cut short.
+    pontoon.post("/drain");
+    pontoon.signal(Signal::TERM);
+    pontoon.wait_for_log("signal received");
+    redis.direct().expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    client.expect_end();
+    drop((client, idle));
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn once_drained_pontoon_waits_to_be_told_to_quit() {
+    let (_redis, mut pontoon) = bridge();
+    assert_eq!(pontoon.post("/drain").0, 202);
+    pontoon.wait_for_log("drained: waiting for SIGTERM or POST /quit");
+    assert_eq!(pontoon.get("/readyz"), (503, "draining\n".to_owned()));
+    assert_eq!(pontoon.get("/livez").0, 200);
+    assert_eq!(pontoon.post("/reload").0, 503, "it is too late for that");
+    assert!(pontoon.is_running());
+    assert_eq!(pontoon.post("/quit").0, 202);
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_signal_that_comes_at_once_is_obeyed() {
+    let (_redis, mut pontoon) = bridge();
+    pontoon.signal(Signal::INT);
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
