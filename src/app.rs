@@ -3,7 +3,8 @@
 //! The end, step by step:
 //!
 //! 1. It is asked for: by SIGTERM or SIGINT, or `POST /quit`; by `POST /drain`, which stops before step 8.
-//! 2. Readiness turns off: `/readyz` says `draining` from here on. Liveness stays. Nothing is reloaded any more.
+//! 2. Readiness turns off: `/readyz` says `draining` from here on. Liveness stays. systemd is told, if it wants
+//!    to be. Nothing is reloaded any more.
 //! 3. For `runtime.shutdown_delay` all else goes on, and new clients are served.
 //! 4. Listeners close.
 //! 5. Sessions with nothing pending end at once, others at their next reply boundary.
@@ -24,6 +25,7 @@ mod reload;
 mod route;
 mod running;
 mod server;
+mod service;
 mod tasks;
 
 use std::io;
@@ -50,6 +52,7 @@ use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::listener::BindError;
 use crate::metrics::{self, PrometheusHandle};
+use crate::notify;
 use crate::tls::TlsError;
 use crate::workers::Workers;
 
@@ -170,6 +173,7 @@ impl App {
         running.tasks.spawn(upkeep(metrics, drain.clone()));
         running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
+        running.tell_service_manager(&admin_stop);
 
         let mut ending = Ending::new(orders, &running.readiness, drain);
         loop {
@@ -187,6 +191,7 @@ impl App {
         }
         let settings = Settings::of(routes.config());
         running.tasks.spawn(ending::obey(commanded, orders.clone(), admin_stop.clone()));
+        running.tasks.spawn(service::tell_end(orders.clone(), settings.at_most(), admin_stop.clone()));
         ending.begin(settings).await;
         // It holds listeners.
         drop(routes);
@@ -209,7 +214,9 @@ impl App {
 
 /// Tells how it went in the log and in a metric, too.
 fn reload(routes: &mut Routes, source: &Source) -> Result<String, String> {
+    notify::reloading();
     let result = routes.reload(source);
+    notify::ready();
     metrics::config_reloaded(result.is_ok());
     match &result {
         Ok(changes) => info!("configuration reloaded: {changes}"),

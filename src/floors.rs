@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("metrics", 0),
     ("clients", 0),
     ("workers", 0),
+    ("notify", 0),
 ];
 
 fn floor(module: &str) -> Option<u8> {

@@ -33,7 +33,7 @@
 //! | 3 | [`cluster`], [`verdict`] |
 //! | 2 | [`upstream`] |
 //! | 1 | [`tls`], [`resolve`], [`credentials`], [`state`], [`telemetry`] |
-//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`] |
+//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`], [`notify`] |
 
 pub mod admin;
 pub mod app;
@@ -47,6 +47,7 @@ pub mod drain;
 pub mod endpoint;
 pub mod listener;
 pub mod metrics;
+pub mod notify;
 pub mod resolve;
 pub mod resp;
 pub mod session;

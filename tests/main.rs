@@ -31,6 +31,7 @@ mod readme;
 mod reload;
 mod road;
 mod sessions;
+mod systemd;
 mod tls;
 mod transparent;
 mod verdict;

@@ -64,6 +64,12 @@ impl Orders {
         self.0.send_modify(|wishes| wishes.drain = true);
     }
 
+    /// Completes when the process is to end.
+    pub(super) async fn quit_asked(&self) {
+        // The sender is there: it is `self`.
+        let _ = self.0.subscribe().wait_for(|wishes| wishes.quit).await;
+    }
+
     /// A signal to end: the first is like [`quit`](Self::quit), each further one skips the wait that is on. One that
     /// follows an order by other means is a first one: an orchestrator sends it whatever a hook has asked for before.
     pub fn signal(&self, name: &str) {
@@ -100,6 +106,13 @@ pub(super) struct Ending {
     skipped: u32,
     readiness: Arc<Readiness>,
     drain: Drain,
+}
+
+impl Settings {
+    /// How long a run may take to end.
+    pub(super) fn at_most(&self) -> Duration {
+        self.shutdown_delay + self.drain_timeout + 2 * ABANDON
+    }
 }
 
 impl Ending {
@@ -155,7 +168,7 @@ impl Ending {
     pub(super) async fn stay(&mut self) {
         if !self.orders.0.borrow().quit {
             info!("drained: waiting for SIGTERM or POST /quit");
-            self.wishes(|wishes| wishes.quit).await;
+            self.orders.quit_asked().await;
         }
     }
 

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::memory::Memory;
+use super::service;
 use super::tasks::{find_tls, look_after};
 use crate::admin::Readiness;
 use crate::clients::Inventory;
 use crate::drain::Drain;
 use crate::listener::{Admission, Clients, Listener};
 use crate::metrics::RouteMetrics;
-use crate::session;
 use crate::upstream::Upstream;
 use crate::workers::Workers;
+use crate::{notify, session};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +31,19 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Tells systemd, or whoever else listens, that all runs, and from here on how it goes.
+    pub(super) fn tell_service_manager(&self, stop: &CancellationToken) {
+        notify::ready();
+        if notify::is_wanted() {
+            let (readiness, inventory) = (Arc::clone(&self.readiness), Arc::clone(&self.inventory));
+            self.tasks.spawn(service::tell_status(readiness, inventory, stop.clone()));
+        }
+        if let Some(limit) = notify::watchdog() {
+            let loops = self.workers.event_loops().cloned().collect();
+            self.tasks.spawn(service::watch(limit, loops, stop.clone()));
+        }
+    }
+
     /// Looks after an upstream until `leaving`.
     pub(super) fn look_after(
         &self,

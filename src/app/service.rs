@@ -1,0 +1,107 @@
+//! What a service manager hears from a run, beside that it is ready: its status, that it stops, and that it lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::ending::Orders;
+use crate::admin::Readiness;
+use crate::clients::Inventory;
+use crate::notify;
+
+/// How often the status is looked at; it is told when it has changed.
+const STATUS: Duration = Duration::from_secs(2);
+
+/// Tells that the process is to end, and how long that may take.
+pub(super) async fn tell_end(orders: Orders, at_most: Duration, stop: CancellationToken) {
+    tokio::select! {
+        () = orders.quit_asked() => notify::stopping(at_most),
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Tells what `/readyz` says, and how many sessions there are.
+pub(super) async fn tell_status(
+    readiness: Arc<Readiness>,
+    inventory: Arc<Inventory>,
+    stop: CancellationToken,
+) {
+    let mut told = String::new();
+    let mut ticks = interval(STATUS);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let reasons = readiness.reasons();
+        let ready = if reasons.is_empty() { "ready".to_owned() } else { reasons.join(" ") };
+        let now = format!("sessions: {}; {ready}", inventory.active());
+        if now != told {
+            notify::status(&now);
+            told = now;
+        }
+    }
+}
+
+/// Tells that the process lives, for as long as all its event loops turn: `loops`, and the one that this runs on.
+pub(super) async fn watch(limit: Duration, loops: Vec<runtime::Handle>, stop: CancellationToken) {
+    let pause = limit / 2;
+    let mut ticks = interval(pause);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        if timeout(pause, turn(&loops)).await.is_ok() {
+            notify::alive();
+        } else {
+            warn!(
+                "an event loop is stuck for {}: systemd is not told that pontoon lives, and will restart it",
+                humantime::format_duration(pause)
+            );
+        }
+    }
+}
+
+/// Completes when each loop has come round to a task of its own.
+async fn turn(loops: &[runtime::Handle]) {
+    for event_loop in loops {
+        // One that has ended is not stuck.
+        let _ = event_loop.spawn(async {}).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::workers::Workers;
+
+    #[tokio::test]
+    async fn an_event_loop_that_is_stuck_does_not_pass_for_alive() {
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
+        let loops: Vec<_> = workers.event_loops().cloned().collect();
+        turn(&loops).await;
+        let (release, stuck) = mpsc::channel::<()>();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        workers.spawn(async move {
+            tell.send(()).unwrap();
+            let _ = stuck.recv();
+        });
+        told.await.unwrap();
+        let turned = turn(&loops);
+        tokio::pin!(turned);
+        assert!(timeout(Duration::from_millis(50), &mut turned).await.is_err());
+        drop(release);
+        turned.await;
+        workers.idle().await;
+        workers.join();
+    }
+}
