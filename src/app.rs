@@ -2,7 +2,8 @@
 //!
 //! The end, step by step:
 //!
-//! 1. It is asked for: by SIGTERM or SIGINT, or `POST /quit`; by `POST /drain`, which stops before step 8.
+//! 1. It is asked for: by SIGTERM or SIGINT, by `POST /quit`, or by the last client, with `runtime.exit_with_clients`; by
+//!    `POST /drain`, which stops before step 8.
 //! 2. Readiness turns off: `/readyz` says `draining` from here on. Liveness stays. systemd is told, if it wants
 //!    to be. Nothing is reloaded any more.
 //! 3. For `runtime.shutdown_delay` all else goes on, and new clients are served.
@@ -20,6 +21,7 @@
 
 mod cluster;
 mod ending;
+mod last_client;
 mod memory;
 mod reload;
 mod route;
@@ -174,6 +176,11 @@ impl App {
         running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
         running.tell_service_manager(&admin_stop);
+
+        if let Some(limit) = routes.config().exit_with_clients {
+            let inventory = Arc::clone(&inventory);
+            running.tasks.spawn(last_client::watch(limit, inventory, orders.clone(), drain.clone()));
+        }
 
         let mut ending = Ending::new(orders, &running.readiness, drain);
         loop {

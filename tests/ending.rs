@@ -143,3 +143,20 @@ fn a_signal_that_comes_at_once_is_obeyed() {
     pontoon.signal(Signal::INT);
     assert_eq!(pontoon.wait().code(), Some(0));
 }
+
+#[test]
+fn a_bridge_for_a_job_ends_with_the_last_client_and_not_before_the_first() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--exit-with-clients", "300ms"]).ready();
+    let mut first = pontoon.client();
+    first.expect(&["PING"], "+PONG\r\n");
+    let mut second = pontoon.client();
+    second.expect(&["PING"], "+PONG\r\n");
+    drop(first);
+    eventually("the first is gone", || pontoon.metric("pontoon_sessions_active", "") == 1);
+    assert!(pontoon.is_running());
+    drop(second);
+    pontoon.wait_for_log("no client has been there for runtime.exit_with_clients");
+    assert_eq!(pontoon.wait().code(), Some(0));
+}

@@ -211,14 +211,15 @@ fn what_needs_a_restart_is_named_and_the_rest_is_obeyed() {
     let admin = bridge.pontoon.admin();
     bridge.write(&format!(
         "[admin]\nlisten = \"127.0.0.1:1\"\n[log]\nlevel = \"debug\"\n[runtime]\nworkers = 1\n\
-         state_file = \"/nowhere\"\ndrain_timeout = \"1s\"\n[verdict]\nquiet_for = \"1h\"\n{}",
+         state_file = \"/nowhere\"\ndrain_timeout = \"1s\"\nshutdown_delay = \"1s\"\nexit_with_clients = \"1h\"\n\
+         [verdict]\nquiet_for = \"1h\"\n{}",
         route("a", &redis, &authority, "")
     ));
     let told = bridge.hang_up(RELOADED);
-    for key in ["admin.listen", "runtime.workers", "runtime.state_file"] {
+    for key in ["admin.listen", "runtime.workers", "runtime.state_file", "runtime.exit_with_clients"] {
         assert!(told.contains(&format!("needs a restart: {key}")), "{key}: {told}");
     }
-    for key in ["log.level", "runtime.drain_timeout", "verdict"] {
+    for key in ["log.level", "runtime.drain_timeout", "runtime.shutdown_delay", "verdict"] {
         assert!(told.contains(&format!("{key} changed")), "{key}: {told}");
     }
     assert_eq!(bridge.pontoon.admin(), admin);

@@ -108,6 +108,7 @@ impl Routes {
             ("admin.listen", old.admin != new.admin),
             ("log.format", old.log.format != new.log.format),
             ("runtime.workers", old.workers != new.workers),
+            ("runtime.exit_with_clients", old.exit_with_clients != new.exit_with_clients),
             ("runtime.state_file", old.state_file != new.state_file),
         ]
         .iter()

@@ -132,6 +132,11 @@ impl Inventory {
         lock(&self.live).len()
     }
 
+    /// Sessions of this run, those that are over included.
+    pub fn so_far(&self) -> u64 {
+        self.numbers.load(Ordering::Relaxed)
+    }
+
     /// A route's sessions.
     pub fn totals(&self, route: &str) -> Totals {
         let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();

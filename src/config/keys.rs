@@ -408,6 +408,14 @@ pub const GLOBAL: &[Key] = &[
         "How long sessions may take to end after SIGTERM and the shutdown delay",
     ),
     key(
+        "runtime.exit_with_clients",
+        "exit-with-clients",
+        Text,
+        "DUR",
+        "never",
+        "End when clients were there, and none has been for this long: for jobs. POST /quit ends it whether any came or not",
+    ),
+    key(
         "runtime.state_file",
         "state-file",
         Text,

@@ -36,6 +36,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// How long sessions may take to end after that.
     pub drain_timeout: Duration,
+    /// End when the last client has been gone for so long; `None`: go on.
+    pub exit_with_clients: Option<Duration>,
     /// What a restart should not forget; `None`: it forgets.
     pub state_file: Option<PathBuf>,
     /// What is long enough for a verdict.

@@ -72,6 +72,7 @@ impl Check {
         let workers = self.count(values, "runtime.workers");
         let shutdown_delay = self.parse(values, "runtime.shutdown_delay", duration);
         let drain_timeout = self.parse(values, "runtime.drain_timeout", duration);
+        let exit_with_clients = self.parse(values, "runtime.exit_with_clients", positive);
         let state_file = self.parse(values, "runtime.state_file", path);
         let verdict = self.verdict(values);
         let default_workers = available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_WORKERS);
@@ -84,6 +85,7 @@ impl Check {
                 .expect("the smaller of two numbers that are not zero"),
             shutdown_delay: shutdown_delay.unwrap_or_default(),
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            exit_with_clients,
             state_file,
             verdict,
             warnings: Vec::new(),
