@@ -7,7 +7,7 @@
 //! 2. Readiness turns off: `/readyz` says `draining` from here on. Liveness stays. systemd is told, if it wants
 //!    to be. Nothing is reloaded any more.
 //! 3. For `runtime.shutdown_delay` all else goes on, and new clients are served.
-//! 4. Listeners close.
+//! 4. Listeners close, and the files of Unix sockets go, but those that systemd put there.
 //! 5. Sessions with nothing pending end at once, others at their next reply boundary.
 //! 6. After `runtime.drain_timeout` the rest are cut.
 //! 7. After `POST /drain` alone, pontoon waits here, and answers on its admin address, until SIGTERM or `POST /quit`.
@@ -52,7 +52,7 @@ use crate::clients::Inventory;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
-use crate::listener::BindError;
+use crate::listener::{BindError, InheritError, Inherited};
 use crate::metrics::{self, PrometheusHandle};
 use crate::notify;
 use crate::tls::TlsError;
@@ -69,6 +69,9 @@ pub enum StartError {
         /// Why.
         source: BindError,
     },
+    /// What systemd passed on is no use.
+    #[error(transparent)]
+    Inherited(#[from] InheritError),
     /// A route's TLS files could not be used.
     #[error("route \"{route}\": {source}")]
     Tls {
@@ -90,6 +93,7 @@ pub struct App {
     routes: Vec<Prepared>,
     /// Without its routes.
     config: Config,
+    inherited: Arc<Inherited>,
     admin: Option<Admin>,
     metrics: PrometheusHandle,
     workers: Workers,
@@ -100,11 +104,17 @@ pub struct App {
 impl App {
     /// Loads what must be loaded and binds what must be bound. On failure nothing stays bound, and every problem
     /// is reported. Needs a tokio runtime around it.
-    pub fn bind(mut config: Config, metrics: PrometheusHandle) -> Result<Self, Vec<StartError>> {
-        let mut problems = Vec::new();
+    pub fn bind(
+        mut config: Config,
+        inherited: Inherited,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, Vec<StartError>> {
+        let wanted: Vec<_> = config.routes.iter().flat_map(|route| &route.listener.listen).collect();
+        let mut problems: Vec<StartError> =
+            inherited.unwanted(&wanted).into_iter().map(StartError::from).collect();
         let mut routes = Vec::new();
         for route in std::mem::take(&mut config.routes) {
-            match Prepared::new(route, None, &[]) {
+            match Prepared::new(route, None, &[], &inherited) {
                 Ok(prepared) => routes.push(prepared),
                 Err(more) => problems.extend(more),
             }
@@ -121,7 +131,8 @@ impl App {
         }
         let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
         let (commands, commanded) = mpsc::channel(admin::WAITING);
-        Ok(Self { routes, config, admin, metrics, workers, commands, commanded })
+        let inherited = Arc::new(inherited);
+        Ok(Self { routes, config, inherited, admin, metrics, workers, commands, commanded })
     }
 
     /// Every listener's route and real address.
@@ -141,7 +152,7 @@ impl App {
     /// Runs until `orders` say otherwise and everything has ended. `source`: where another configuration comes from.
     pub async fn run(self, orders: &Orders, source: Source) {
         let drain = &Drain::new();
-        let Self { routes, config, admin, metrics, workers, commands, mut commanded } = self;
+        let Self { routes, config, inherited, admin, metrics, workers, commands, mut commanded } = self;
         let memory = Memory::open(config.state_file.as_deref());
         let inventory = Inventory::new();
         if let Some(history) = memory.state.as_ref().and_then(|state| state.inventory()) {
@@ -155,6 +166,7 @@ impl App {
             inventory: Arc::clone(&inventory),
             readiness: Arc::new(Readiness::default()),
             memory: memory.clone(),
+            inherited,
             drain: drain.clone(),
         };
         let shared = admin::Shared {

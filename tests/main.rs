@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod activation;
 mod admin;
 mod audit;
 mod auth;

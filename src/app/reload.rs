@@ -58,7 +58,7 @@ impl Routes {
                 plans.push((name, None));
                 continue;
             }
-            match Prepared::new(settings, before, &bound) {
+            match Prepared::new(settings, before, &bound, &self.running.inherited) {
                 Ok(prepared) => plans.push((name, Some(prepared))),
                 Err(more) => problems.extend(more.iter().map(ToString::to_string)),
             }

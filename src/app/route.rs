@@ -17,7 +17,7 @@ use crate::admin;
 use crate::config::Route;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
-use crate::listener::{Clients, Listener};
+use crate::listener::{Clients, Inherited, Listener};
 use crate::session;
 use crate::telemetry::Throttle;
 use crate::upstream::{Latch, NodeTls, Observer};
@@ -63,6 +63,7 @@ impl Prepared {
         settings: Route,
         before: Option<&Live>,
         bound: &[&Listener],
+        inherited: &Inherited,
     ) -> Result<Self, Vec<StartError>> {
         let mut problems = Vec::new();
         let route = &settings.name;
@@ -83,7 +84,7 @@ impl Prepared {
             let there = there.into_iter().find(|listener| listener.is_at(address));
             match there
                 .and_then(|listener| listener.try_clone().ok())
-                .map_or_else(|| Listener::bind(address), Ok)
+                .map_or_else(|| Listener::open(address, inherited), Ok)
             {
                 Ok(listener) => listeners.push(listener),
                 Err(source) => problems.push(StartError::Bind { route: route.clone(), source }),

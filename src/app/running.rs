@@ -12,7 +12,7 @@ use super::tasks::{find_tls, look_after};
 use crate::admin::Readiness;
 use crate::clients::Inventory;
 use crate::drain::Drain;
-use crate::listener::{Admission, Clients, Listener};
+use crate::listener::{Admission, Clients, Inherited, Listener};
 use crate::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 use crate::workers::Workers;
@@ -27,6 +27,7 @@ pub(super) struct Running {
     pub(super) inventory: Arc<Inventory>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) memory: Memory,
+    pub(super) inherited: Arc<Inherited>,
     pub(super) drain: Drain,
 }
 

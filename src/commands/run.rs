@@ -9,6 +9,7 @@ use super::descriptors::raise_limit;
 use crate::admin::Command;
 use crate::app::{App, Orders, Source, StartError};
 use crate::config::Config;
+use crate::listener::Inherited;
 use crate::{metrics, telemetry};
 
 /// Why `run` did not start: each is a usage or config error.
@@ -18,6 +19,7 @@ pub struct NotStarted(pub(super) Vec<StartError>);
 
 /// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
 pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
+    let inherited = Inherited::take().map_err(|error| NotStarted(vec![error.into()]))?;
     telemetry::init(&config.log)?;
     if let Err(too_few) = raise_limit(&config) {
         warn!("{too_few}");
@@ -29,7 +31,7 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
     // Accepting, signals and the admin server; sessions have the workers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = App::bind(config, metrics).map_err(NotStarted)?;
+        let app = App::bind(config, inherited, metrics).map_err(NotStarted)?;
         let orders = Orders::new();
         // Installed before the start is announced: a signal that follows the announcement is obeyed.
         let mut terminate = signal(SignalKind::terminate())?;

@@ -4,6 +4,7 @@
 //! What happens to an accepted client is its caller's business.
 
 mod admission;
+mod inherited;
 mod socket;
 
 use std::fs::{self, Permissions};
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 pub use self::admission::{Admission, Clients, Place};
+pub use self::inherited::{InheritError, Inherited};
 pub use self::socket::BindError;
 use self::socket::Socket;
 use crate::drain::Drain;
@@ -54,6 +56,15 @@ impl Listener {
     pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         let (socket, bound) = Socket::bind(address)?;
         Ok(Self { socket, wanted: address.clone(), address: bound })
+    }
+
+    /// Listens on `address`: on the socket that was inherited, if one is bound to it; else on one of its own.
+    pub fn open(address: &ListenAddr, inherited: &Inherited) -> Result<Self, BindError> {
+        match Socket::inherit(address, inherited) {
+            Some(Ok(socket)) => Ok(Self { socket, wanted: address.clone(), address: address.clone() }),
+            Some(Err(source)) => Err(BindError::Other { address: address.clone(), source }),
+            None => Self::bind(address),
+        }
     }
 
     /// Whether `address` could be bound now. Nobody can connect meanwhile.

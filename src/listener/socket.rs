@@ -11,6 +11,7 @@ use rustix::fs::{Access, Mode, access};
 use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::net;
 
+use super::inherited::Inherited;
 use crate::endpoint::ListenAddr;
 use crate::session::Accepted;
 
@@ -47,10 +48,21 @@ pub enum BindError {
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, Arc<SocketFile>),
+    /// With the file, if it is ours.
+    Unix(UnixListener, Option<Arc<SocketFile>>),
 }
 
 impl Socket {
+    /// The socket that was inherited for `address`, if any.
+    pub(super) fn inherit(address: &ListenAddr, inherited: &Inherited) -> Option<io::Result<Self>> {
+        match address {
+            ListenAddr::Tcp(address) => Some(inherited.tcp(*address)?.map(Self::Tcp)),
+            ListenAddr::Unix { path, .. } => {
+                Some(inherited.unix(path)?.map(|socket| Self::Unix(socket, None)))
+            }
+        }
+    }
+
     pub(super) fn bind(address: &ListenAddr) -> Result<(Self, ListenAddr), BindError> {
         match address {
             ListenAddr::Tcp(wanted) => {
@@ -62,7 +74,7 @@ impl Socket {
                     fs::remove_file(path).map_err(explain(address))?;
                 }
                 let (socket, file) = bind_unix(path, *mode).map_err(explain(address))?;
-                Ok((Self::Unix(socket, Arc::new(file)), address.clone()))
+                Ok((Self::Unix(socket, Some(Arc::new(file))), address.clone()))
             }
         }
     }
@@ -86,7 +98,7 @@ impl Socket {
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
-            Self::Unix(socket, file) => Self::Unix(socket.try_clone()?, Arc::clone(file)),
+            Self::Unix(socket, file) => Self::Unix(socket.try_clone()?, file.clone()),
         })
     }
 
@@ -103,7 +115,7 @@ impl Socket {
 pub(super) enum Acceptor {
     Tcp(net::TcpListener),
     /// With the file, which goes when the last of its sockets does.
-    Unix(net::UnixListener, #[expect(dead_code, reason = "held for its drop")] Arc<SocketFile>),
+    Unix(net::UnixListener, #[expect(dead_code, reason = "held for its drop")] Option<Arc<SocketFile>>),
 }
 
 impl Acceptor {

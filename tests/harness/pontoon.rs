@@ -29,6 +29,21 @@ pub fn pontoon_with_hosts(hosts: &Hosts, args: &[&str]) -> Output {
         .unwrap()
 }
 
+/// As [`pontoon`], with `socket` for a service manager's.
+pub fn pontoon_activated(socket: impl Into<Stdio>, args: &[&str]) -> Output {
+    let mut command = clean(activated("timeout"));
+    // `timeout` would be the process that is meant.
+    command.args(["--foreground", "60", "sh", "-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_pontoon")).args(args).stdin(socket).output().unwrap()
+}
+
+/// Runs `program` with its standard input for the first descriptor of a service manager, as `sd_listen_fds(3)` has it.
+fn activated(program: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"", program]);
+    shell
+}
+
 /// Runs the program that is its next argument with `hosts` for its `/etc/hosts`.
 fn with_hosts(hosts: &Hosts) -> Command {
     let mut unshare = Command::new("unshare");
@@ -100,6 +115,11 @@ impl Pontoon {
         Self::spawn(shell, args)
     }
 
+    /// With a listening socket of a service manager.
+    pub fn activated(socket: impl Into<Stdio>, args: &[&str]) -> Self {
+        Self::spawn_with(activated(env!("CARGO_BIN_EXE_pontoon")), socket.into(), args)
+    }
+
     /// With `hosts` for its `/etc/hosts`: names appear and vanish as the file is written.
     pub fn with_hosts(hosts: &Hosts, args: &[&str]) -> Self {
         Self::by(with_hosts(hosts), args)
@@ -112,6 +132,10 @@ impl Pontoon {
     }
 
     fn spawn(command: Command, args: &[&str]) -> Self {
+        Self::spawn_with(command, Stdio::null(), args)
+    }
+
+    fn spawn_with(command: Command, stdin: Stdio, args: &[&str]) -> Self {
         let mut command = clean(command);
         command.arg("run").args(["--log-format", "json"]);
         if !args.contains(&"--admin") && !args.contains(&"--config") {
@@ -128,13 +152,8 @@ impl Pontoon {
                 _ => &mut command,
             };
         }
-        let mut process = command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process =
+            command.args(args).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let reader = {

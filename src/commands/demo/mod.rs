@@ -23,6 +23,7 @@ use self::endpoint::Endpoint;
 use crate::app::{App, Orders};
 use crate::config::Config;
 use crate::endpoint::ListenAddr;
+use crate::listener::Inherited;
 use crate::metrics;
 use crate::resp::replies::{Answer, decode_answer, encode_command};
 
@@ -57,7 +58,8 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
         other_file.display()
     );
     let config = Config::from_toml("demo", &config)?;
-    let app = App::bind(config.clone(), metrics::install()?).map_err(super::run::NotStarted)?;
+    let app = App::bind(config.clone(), Inherited::default(), metrics::install()?)
+        .map_err(super::run::NotStarted)?;
     let listeners = app.listeners();
     let orders = Orders::new();
     let conversation = async {

@@ -1,0 +1,116 @@
+//! Sockets that a service manager opened: pontoon comes and goes, and clients wait in them.
+
+use std::fs::File;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually, pontoon_activated};
+
+fn start(redis: &Redis, authority: &Authority, socket: impl Into<OwnedFd>, listen: &str) -> Pontoon {
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", listen];
+    Pontoon::activated(socket.into(), &args)
+}
+
+#[test]
+fn clients_wait_in_a_tcp_socket_while_pontoon_restarts() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let listen = address.to_string();
+    for _ in 0..2 {
+        let mut waiting = Wire::tcp(address);
+        waiting.send(&command(&["PING"]));
+        let mut pontoon = start(&redis, &authority, socket.try_clone().unwrap(), &listen);
+        assert_eq!(pontoon.addresses(), [&*listen]);
+        waiting.expect_next("+PONG\r\n");
+        pontoon.signal(Signal::TERM);
+        waiting.expect_end();
+        drop(waiting);
+        assert_eq!(pontoon.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn clients_wait_in_a_unix_socket_whose_file_is_not_pontoons_to_remove() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let listen = format!("unix:{}", path.display());
+    for _ in 0..2 {
+        let mut waiting = Wire::unix(&path);
+        waiting.send(&command(&["PING"]));
+        let mut pontoon = start(&redis, &authority, socket.try_clone().unwrap(), &listen);
+        waiting.expect_next("+PONG\r\n");
+        pontoon.signal(Signal::TERM);
+        waiting.expect_end();
+        drop(waiting);
+        assert_eq!(pontoon.wait().code(), Some(0));
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn a_socket_for_some_users_is_for_them_alone_whoever_opened_it() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let pontoon = start(&redis, &authority, socket, &format!("unix:{}?uid=4294967294", path.display()));
+    pontoon.expects("client refused: this socket is not for uid");
+    let reply = Wire::unix(&path).reply();
+    assert!(reply.starts_with(b"-ERR pontoon: this socket is not for uid"));
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let refused = |socket: Stdio, why: &str| {
+        let args = ["run", "--upstream", "x", "--listen", "127.0.0.1:0", "--admin", "off"];
+        let output = pontoon_activated(socket, &args);
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(why), "{error}");
+    };
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let why = format!("passed on a socket that listens on {address}, where nothing is to listen: add it to");
+    refused(OwnedFd::from(socket).into(), &why);
+    let why = "descriptor 3 from the service manager is no listening TCP or Unix socket";
+    refused(File::open("/dev/null").unwrap().into(), why);
+    refused(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()).into(), why);
+    let unnamed = std::os::unix::net::UnixStream::pair().unwrap().0;
+    refused(OwnedFd::from(unnamed).into(), why);
+}
+
+/// By systemd's own hand, where it is installed.
+#[test]
+fn systemd_starts_pontoon_when_the_first_client_comes() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let listen = format!("unix:{}", path.display());
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let started = Command::new("systemd-socket-activate")
+        .args(["--listen", path.to_str().unwrap(), env!("CARGO_BIN_EXE_pontoon"), "run", "--admin", "off"])
+        .args(["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", &listen])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut process) = started else {
+        eprintln!("systemd-socket-activate is not installed: pontoon was not started by it");
+        return;
+    };
+    eventually("systemd listens", || path.exists());
+    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+}
