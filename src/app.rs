@@ -6,8 +6,9 @@
 //!    `POST /drain`, which stops before step 8.
 //! 2. Readiness turns off: `/readyz` says `draining` from here on. Liveness stays. systemd is told, if it wants
 //!    to be. Nothing is reloaded any more.
-//! 3. For `runtime.shutdown_delay` all else goes on, and new clients are served.
-//! 4. Listeners close, and the files of Unix sockets go, but those that systemd put there.
+//! 3. For `runtime.shutdown_delay` all else goes on, and new clients are served; where a successor shares the port
+//!    (`handover`), by it.
+//! 4. Listeners close, and the files of Unix sockets go, but those that systemd or a successor put there.
 //! 5. Sessions with nothing pending end at once, others at their next reply boundary.
 //! 6. After `runtime.drain_timeout` the rest are cut.
 //! 7. After `POST /drain` alone, pontoon waits here, and answers on its admin address, until SIGTERM or `POST /quit`.
@@ -208,7 +209,7 @@ impl App {
                 Command::Quit => orders.quit(),
             }
         }
-        let settings = Settings::of(routes.config());
+        let settings = Settings::of(routes.config(), routes.hand_over());
         running.tasks.spawn(ending::obey(commanded, orders.clone(), admin_stop.clone()));
         running.tasks.spawn(service::tell_end(orders.clone(), settings.at_most(), admin_stop.clone()));
         ending.begin(settings).await;

@@ -18,6 +18,7 @@ mod deploy;
 mod ending;
 mod failures;
 mod fleet;
+mod handover;
 #[cfg(feature = "iam")]
 mod iam;
 mod inventory;

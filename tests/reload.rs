@@ -213,10 +213,12 @@ fn what_needs_a_restart_is_named_and_the_rest_is_obeyed() {
         "[admin]\nlisten = \"127.0.0.1:1\"\n[log]\nlevel = \"debug\"\n[runtime]\nworkers = 1\n\
          state_file = \"/nowhere\"\ndrain_timeout = \"1s\"\nshutdown_delay = \"1s\"\nexit_with_clients = \"1h\"\n\
          [verdict]\nquiet_for = \"1h\"\n{}",
-        route("a", &redis, &authority, "")
+        route("a", &redis, &authority, "handover = true")
     ));
     let told = bridge.hang_up(RELOADED);
-    for key in ["admin.listen", "runtime.workers", "runtime.state_file", "runtime.exit_with_clients"] {
+    let restart =
+        ["admin.listen", "runtime.workers", "runtime.state_file", "runtime.exit_with_clients", "handover"];
+    for key in restart {
         assert!(told.contains(&format!("needs a restart: {key}")), "{key}: {told}");
     }
     for key in ["log.level", "runtime.drain_timeout", "runtime.shutdown_delay", "verdict"] {

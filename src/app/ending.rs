@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::admin::{Command, Readiness};
 use crate::config::Config;
 use crate::drain::Drain;
+use crate::listener::HANDOVER;
 
 /// What is still running this long after it was told to stop is abandoned.
 pub(super) const ABANDON: Duration = Duration::from_secs(2);
@@ -25,9 +26,15 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// As configured by now.
-    pub(super) fn of(config: &Config) -> Self {
-        Self { shutdown_delay: config.shutdown_delay, drain_timeout: config.drain_timeout }
+    /// As configured by now. `hand_over`: a successor may share an address.
+    pub(super) fn of(config: &Config, hand_over: bool) -> Self {
+        let least = if hand_over { HANDOVER } else { Duration::ZERO };
+        Self { shutdown_delay: config.shutdown_delay.max(least), drain_timeout: config.drain_timeout }
+    }
+
+    /// How long a run may take to end.
+    pub(super) fn at_most(&self) -> Duration {
+        self.shutdown_delay + self.drain_timeout + 2 * ABANDON
     }
 }
 
@@ -106,13 +113,6 @@ pub(super) struct Ending {
     skipped: u32,
     readiness: Arc<Readiness>,
     drain: Drain,
-}
-
-impl Settings {
-    /// How long a run may take to end.
-    pub(super) fn at_most(&self) -> Duration {
-        self.shutdown_delay + self.drain_timeout + 2 * ABANDON
-    }
 }
 
 impl Ending {

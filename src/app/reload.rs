@@ -44,6 +44,11 @@ impl Routes {
         &self.config
     }
 
+    /// Whether a successor may share any route's addresses.
+    pub(super) fn hand_over(&self) -> bool {
+        self.live.iter().any(|live| live.settings().listener.handover)
+    }
+
     /// Has `source` give a configuration, and obeys it. On failure everything stays as it was. Returns what changed, or every
     /// problem.
     pub(super) fn reload(&mut self, source: &Source) -> Result<String, String> {

@@ -84,7 +84,7 @@ impl Prepared {
             let there = there.into_iter().find(|listener| listener.is_at(address));
             match there
                 .and_then(|listener| listener.try_clone().ok())
-                .map_or_else(|| Listener::open(address, inherited), Ok)
+                .map_or_else(|| Listener::open(address, settings.listener.handover, inherited), Ok)
             {
                 Ok(listener) => listeners.push(listener),
                 Err(source) => problems.push(StartError::Bind { route: route.clone(), source }),
@@ -103,12 +103,15 @@ impl Prepared {
     }
 
     /// Of what is wanted, that which `before` cannot become without a restart.
-    pub(super) fn needs_restart(&self, before: &Live) -> Option<String> {
+    pub(super) fn needs_restart(&self, before: &Live) -> impl Iterator<Item = &'static str> {
         let addresses = |route: &Route| cluster::addresses(&route.listener.listen);
         let moved = before.follower.is_some()
             && self.settings.cluster.is_some()
             && addresses(&before.settings) != addresses(&self.settings);
-        moved.then(|| "listen, as far as the cluster's nodes go".to_owned())
+        let moved = moved.then_some("listen, as far as the cluster's nodes go");
+        // Sockets are kept, and are shared from the first or never.
+        let shared = before.settings.listener.handover != self.settings.listener.handover;
+        moved.into_iter().chain(shared.then_some("handover"))
     }
 
     /// Runs.

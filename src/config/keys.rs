@@ -99,6 +99,14 @@ pub const ROUTE: &[Key] = &[
         "false",
         "Allow listening on addresses that other machines can reach: the client side is plaintext",
     ),
+    key(
+        "handover",
+        "handover",
+        Switch,
+        "BOOL",
+        "false",
+        "Let a second pontoon of the same user listen on the same addresses, and take over when this one is stopped",
+    ),
     key("name", "name", Text, "NAME", "the upstream's host", "Name of the route in logs and metrics"),
     key(
         "client_name",

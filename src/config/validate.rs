@@ -149,6 +149,7 @@ impl Check {
             }
         });
         let max_clients = self.count(values, "limits.max_clients").map(NonZeroUsize::get);
+        let handover = self.switch(values, "handover");
         let handshakes = self.count(values, "limits.handshakes").map(NonZeroUsize::get);
         let connect_timeout = self.parse(values, "limits.connect_timeout", positive);
         let idle_timeout = self.parse(values, "limits.idle_timeout", positive);
@@ -176,6 +177,7 @@ impl Check {
             listener: listener::Settings {
                 listen,
                 max_clients: max_clients.unwrap_or(listener::Settings::MAX_CLIENTS),
+                handover: handover.unwrap_or(false),
             },
             upstream: upstream::Settings {
                 endpoints,

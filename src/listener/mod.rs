@@ -4,6 +4,7 @@
 //! What happens to an accepted client is its caller's business.
 
 mod admission;
+mod handover;
 mod inherited;
 mod socket;
 
@@ -18,7 +19,7 @@ use tracing::warn;
 pub use self::admission::{Admission, Clients, Place};
 pub use self::inherited::{InheritError, Inherited};
 pub use self::socket::BindError;
-use self::socket::Socket;
+use self::socket::{Acceptor, Socket};
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::metrics::RouteMetrics;
@@ -31,12 +32,18 @@ pub struct Settings {
     pub listen: Vec<ListenAddr>,
     /// Clients at once over all of the route's listeners.
     pub max_clients: usize,
+    /// A second process may listen on the same addresses, to take over.
+    pub handover: bool,
 }
 
 impl Settings {
     /// `limits.max_clients` where it is not configured.
     pub const MAX_CLIENTS: usize = 10_000;
 }
+
+/// How long a listener that is handed over goes on accepting once clients are led to its successor, at least: who was
+/// half way through TCP's handshake by then is still its own.
+pub const HANDOVER: Duration = Duration::from_millis(200);
 
 /// How long to wait for a descriptor to become free; clients wait in the kernel's queue.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -54,17 +61,18 @@ pub struct Listener {
 impl Listener {
     /// Binds `address` and listens.
     pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
-        let (socket, bound) = Socket::bind(address)?;
-        Ok(Self { socket, wanted: address.clone(), address: bound })
+        Self::open(address, false, &Inherited::default())
     }
 
-    /// Listens on `address`: on the socket that was inherited, if one is bound to it; else on one of its own.
-    pub fn open(address: &ListenAddr, inherited: &Inherited) -> Result<Self, BindError> {
-        match Socket::inherit(address, inherited) {
-            Some(Ok(socket)) => Ok(Self { socket, wanted: address.clone(), address: address.clone() }),
-            Some(Err(source)) => Err(BindError::Other { address: address.clone(), source }),
-            None => Self::bind(address),
-        }
+    /// Listens on `address`: on the socket that was inherited, if one is bound to it; else on one of its own, which with
+    /// `handover` it may share.
+    pub fn open(address: &ListenAddr, handover: bool, inherited: &Inherited) -> Result<Self, BindError> {
+        let (socket, bound) = match Socket::inherit(address, inherited) {
+            Some(Ok(socket)) => (socket, address.clone()),
+            Some(Err(source)) => return Err(BindError::Other { address: address.clone(), source }),
+            None => Socket::bind(address, handover)?,
+        };
+        Ok(Self { socket, wanted: address.clone(), address: bound })
     }
 
     /// Whether `address` could be bound now. Nobody can connect meanwhile.
@@ -110,17 +118,28 @@ impl Listener {
         metrics: &RouteMetrics,
         mut hand_on: impl FnMut(Accepted, Admission),
     ) -> io::Result<()> {
-        let socket = self.socket.listen()?;
-        let draining = drain.started();
-        tokio::pin!(draining);
+        let Self { socket, address, .. } = self;
+        let socket = socket.listen()?;
+        let (leaving, draining) = (drain.leaving(), drain.started());
+        tokio::pin!(leaving, draining);
+        let mut is_leaving = false;
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
+                () = &mut leaving, if !is_leaving => {
+                    is_leaving = true;
+                    step_aside(&socket, &address, route);
+                    continue;
+                }
                 () = &mut draining => return Ok(()),
             };
             let error = match accepted {
                 Ok(client) => {
-                    match clients.admit(&client, &self.address, route, metrics) {
+                    // It may be from before; or a successor that has just come has led it here, to the oldest.
+                    if is_leaving {
+                        step_aside(&socket, &address, route);
+                    }
+                    match clients.admit(&client, &address, route, metrics) {
                         Some(admission) => hand_on(client, admission),
                         None => drop(client),
                     }
@@ -137,7 +156,7 @@ impl Listener {
             if let Some(suppressed) = clients.throttle.allow(reason) {
                 warn!(
                     route,
-                    address = %self.address,
+                    %address,
                     suppressed,
                     "accepting a client failed: {error}; clients wait. Raise the limit of open files (ulimit -n) \
                      or lower limits.max_clients"
@@ -148,6 +167,16 @@ impl Listener {
                 () = &mut draining => return Ok(()),
             }
         }
+    }
+}
+
+fn step_aside(socket: &Acceptor, address: &ListenAddr, route: &str) {
+    if let Err(error) = socket.step_aside() {
+        warn!(
+            route,
+            %address,
+            "clients cannot be led to a successor, and some may fail to connect: {error}"
+        );
     }
 }
 

@@ -4,13 +4,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use rustix::fs::{Access, Mode, access};
 use socket2::{Domain, Socket as RawSocket, Type};
 use tokio::net;
 
+use super::handover::{Lead, lead};
 use super::inherited::Inherited;
 use crate::endpoint::ListenAddr;
 use crate::session::Accepted;
@@ -24,6 +25,12 @@ pub enum BindError {
     /// Somebody else has it.
     #[error("cannot listen on {0}: the address is in use: stop what listens there, or choose another")]
     InUse(ListenAddr),
+    /// Somebody else has it, and does not share it.
+    #[error(
+        "cannot listen on {0}: the address is in use by a process of another user, or by one that does not hand over: \
+         stop what listens there, or choose another"
+    )]
+    NotShared(ListenAddr),
     /// A server answers on the Unix socket.
     #[error("cannot listen on {0}: a running process listens there: stop it, or choose another path")]
     Live(ListenAddr),
@@ -47,7 +54,8 @@ pub enum BindError {
 
 #[derive(Debug)]
 pub(super) enum Socket {
-    Tcp(TcpListener),
+    /// Whether a successor may share the port.
+    Tcp(TcpListener, bool),
     /// With the file, if it is ours.
     Unix(UnixListener, Option<Arc<SocketFile>>),
 }
@@ -56,24 +64,32 @@ impl Socket {
     /// The socket that was inherited for `address`, if any.
     pub(super) fn inherit(address: &ListenAddr, inherited: &Inherited) -> Option<io::Result<Self>> {
         match address {
-            ListenAddr::Tcp(address) => Some(inherited.tcp(*address)?.map(Self::Tcp)),
+            ListenAddr::Tcp(address) => Some(inherited.tcp(*address)?.map(|socket| Self::Tcp(socket, false))),
             ListenAddr::Unix { path, .. } => {
                 Some(inherited.unix(path)?.map(|socket| Self::Unix(socket, None)))
             }
         }
     }
 
-    pub(super) fn bind(address: &ListenAddr) -> Result<(Self, ListenAddr), BindError> {
+    /// With `handover` it may be bound beside another process', and lets a third one's be bound beside it.
+    pub(super) fn bind(address: &ListenAddr, handover: bool) -> Result<(Self, ListenAddr), BindError> {
         match address {
             ListenAddr::Tcp(wanted) => {
-                let (socket, bound) = bind_tcp(*wanted).map_err(explain(address))?;
-                Ok((Self::Tcp(socket), ListenAddr::Tcp(bound)))
+                let (socket, bound) = bind_tcp(*wanted, handover).map_err(|source| match source.kind() {
+                    io::ErrorKind::AddrInUse if handover => BindError::NotShared(address.clone()),
+                    _ => explain(address)(source),
+                })?;
+                Ok((Self::Tcp(socket, handover), ListenAddr::Tcp(bound)))
             }
             ListenAddr::Unix { path, mode, .. } => {
-                if is_stale(path, address)? {
-                    fs::remove_file(path).map_err(explain(address))?;
+                match is_stale(path, address) {
+                    Ok(true) => fs::remove_file(path).map_err(explain(address))?,
+                    Ok(false) => {}
+                    // Its file is replaced when all else has gone well.
+                    Err(BindError::Live(_)) if handover => {}
+                    Err(error) => return Err(error),
                 }
-                let (socket, file) = bind_unix(path, *mode).map_err(explain(address))?;
+                let (socket, file) = bind_unix(path, *mode, handover).map_err(explain(address))?;
                 Ok((Self::Unix(socket, Some(Arc::new(file))), address.clone()))
             }
         }
@@ -97,7 +113,7 @@ impl Socket {
     /// The same socket once more, for another thread.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
-            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Tcp(socket, shared) => Self::Tcp(socket.try_clone()?, *shared),
             Self::Unix(socket, file) => Self::Unix(socket.try_clone()?, file.clone()),
         })
     }
@@ -105,15 +121,20 @@ impl Socket {
     /// Ready to accept, on the event loop of this thread.
     pub(super) fn listen(self) -> io::Result<Acceptor> {
         Ok(match self {
-            Self::Tcp(socket) => Acceptor::Tcp(net::TcpListener::from_std(socket)?),
-            Self::Unix(socket, file) => Acceptor::Unix(net::UnixListener::from_std(socket)?, file),
+            Self::Tcp(socket, shared) => Acceptor::Tcp(net::TcpListener::from_std(socket)?, shared),
+            Self::Unix(socket, file) => {
+                if let Some(file) = &file {
+                    file.publish()?;
+                }
+                Acceptor::Unix(net::UnixListener::from_std(socket)?, file)
+            }
         })
     }
 }
 
 /// A socket that accepts.
 pub(super) enum Acceptor {
-    Tcp(net::TcpListener),
+    Tcp(net::TcpListener, bool),
     /// With the file, which goes when the last of its sockets does.
     Unix(net::UnixListener, #[expect(dead_code, reason = "held for its drop")] Option<Arc<SocketFile>>),
 }
@@ -121,12 +142,20 @@ pub(super) enum Acceptor {
 impl Acceptor {
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         Ok(match self {
-            Self::Tcp(socket) => {
+            Self::Tcp(socket, _) => {
                 let (stream, peer) = socket.accept().await?;
                 Accepted::tcp(stream, peer)
             }
             Self::Unix(socket, _) => Accepted::unix(socket.accept().await?.0),
         })
+    }
+
+    /// Leads clients to the successor, if there is one. That of a Unix socket has taken the file's name already.
+    pub(super) fn step_aside(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket, true) => lead(socket, Lead::Successor),
+            Self::Tcp(_, false) | Self::Unix(..) => Ok(()),
+        }
     }
 }
 
@@ -148,12 +177,16 @@ fn unbound_tcp(address: SocketAddr) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = unbound_tcp(address)?;
+    socket.set_reuse_port(shared)?;
     // Clients' sockets inherit it.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    if shared {
+        lead(&socket, Lead::Oldest)?;
+    }
     socket.set_nonblocking(true)?;
     let socket = TcpListener::from(socket);
     let bound = socket.local_addr()?;
@@ -172,34 +205,55 @@ fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindError> {
     }
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_unix(path: &Path, mode: u32, replace: bool) -> io::Result<(UnixListener, SocketFile)> {
+    let first = if replace { temporary(path) } else { path.to_owned() };
     // The mask rather than a later chmod: there is no moment in which others could connect.
     let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
-    let bound = UnixListener::bind(path);
+    let bound = UnixListener::bind(&first);
     rustix::process::umask(before);
     let socket = bound?;
-    let file = SocketFile::of(path)?;
+    let file = SocketFile::of(path, first)?;
     socket.set_nonblocking(true)?;
     Ok((socket, file))
+}
+
+/// A name beside `path` that no other process uses.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    name.into()
 }
 
 /// The file of a bound socket, removed on drop unless somebody has put another in its place.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
+    /// Where it is until it is published.
+    now: Mutex<PathBuf>,
     identity: (u64, u64),
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    fn of(path: &Path, now: PathBuf) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(&now)?, now: Mutex::new(now) })
+    }
+
+    /// Takes the place of the file that had the path, so that at any time there is one to connect to.
+    fn publish(&self) -> io::Result<()> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != self.path {
+            fs::rename(&*now, &self.path)?;
+            now.clone_from(&self.path);
+        }
+        Ok(())
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            let _ = fs::remove_file(&self.path);
+        let now = self.now.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if identity(now).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(now);
         }
     }
 }

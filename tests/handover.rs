@@ -1,0 +1,191 @@
+//! One version follows another, and no client notices: two processes on one address.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::{Authority, Pontoon, Redis, Wire, eventually, pontoon};
+
+/// Clients that connect for each command or two, as PHP's do, until they are told to stop.
+struct Crowd {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// `connect` says how; it must not fail, and nor must any command.
+    fn gather(connect: impl Fn() -> Wire + Clone + Send + 'static) -> Self {
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let clients = (0..4)
+            .map(|n| {
+                let (stop, served, connect) = (Arc::clone(&stop), Arc::clone(&served), connect.clone());
+                thread::spawn(move || {
+                    let key = format!("visits-{n}");
+                    for visit in 1.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let mut client = connect();
+                        client.expect(&["INCR", &key], &format!(":{visit}\r\n"));
+                        let text = visit.to_string();
+                        client.expect(&["GET", &key], &format!("${}\r\n{text}\r\n", text.len()));
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        Self { stop, served, clients }
+    }
+
+    fn wait_for(&self, more: usize) {
+        let before = self.served.load(Ordering::Relaxed);
+        eventually("clients are served", || {
+            assert!(!self.clients.iter().any(JoinHandle::is_finished), "a client failed");
+            self.served.load(Ordering::Relaxed) >= before + more
+        });
+    }
+
+    /// Not one of them failed.
+    fn dismiss(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().unwrap();
+        }
+    }
+}
+
+fn start(redis: &Redis, authority: &Authority, listen: &str) -> Pontoon {
+    let args = ["--listen", listen, "--handover", "--shutdown-delay", "2s"];
+    Pontoon::with(&redis.endpoint(), authority, &args).ready()
+}
+
+fn sessions(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_sessions_total", "") + pontoon.metric("pontoon_sessions_active", "")
+}
+
+/// `first` is followed by others, under load, time after time.
+fn replace(redis: &Redis, authority: &Authority, first: Pontoon, listen: &str, crowd: Crowd) {
+    let mut old = first;
+    for _ in 0..3 {
+        crowd.wait_for(50);
+        let new = start(redis, authority, listen);
+        let admin = new.admin().to_string();
+        assert!(pontoon(&["health", "--admin", &admin, "--wait", "20s"]).status.success());
+        crowd.wait_for(50);
+        old.signal(Signal::TERM);
+        eventually("the new one has the clients", || sessions(&new) > 0);
+        crowd.wait_for(200);
+        assert_eq!(old.wait().code(), Some(0));
+        old = new;
+    }
+    crowd.wait_for(50);
+    crowd.dismiss();
+    old.signal(Signal::TERM);
+    assert_eq!(old.wait().code(), Some(0));
+}
+
+#[test]
+fn a_successor_on_the_same_port_takes_over_and_no_client_fails() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let old = start(&redis, &authority, "127.0.0.1:0");
+    let address = old.address();
+    let crowd = Crowd::gather(move || Wire::tcp(address));
+    replace(&redis, &authority, old, &address.to_string(), crowd);
+}
+
+#[test]
+fn a_successor_on_the_same_unix_socket_takes_over_and_no_client_fails() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let listen = format!("unix:{}?mode=0600", path.display());
+    let old = start(&redis, &authority, &listen);
+    let crowd = {
+        let path = path.clone();
+        Crowd::gather(move || Wire::unix(&path))
+    };
+    replace(&redis, &authority, old, &listen, crowd);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file is left");
+}
+
+#[test]
+fn a_successor_gets_no_client_before_the_old_one_leaves() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut old = start(&redis, &authority, "127.0.0.1:0");
+    let new = start(&redis, &authority, &old.address().to_string());
+    for _ in 0..50 {
+        old.client().expect(&["PING"], "+PONG\r\n");
+    }
+    assert_eq!((sessions(&old), sessions(&new)), (50, 0));
+    let mut stays = old.client();
+    stays.expect(&["PING"], "+PONG\r\n");
+    old.signal(Signal::TERM);
+    old.wait_for_log("leaving");
+    eventually("new clients are the successor's", || {
+        old.client().expect(&["PING"], "+PONG\r\n");
+        sessions(&new) > 0
+    });
+    stays.expect_end();
+    drop(stays);
+    assert_eq!(old.wait().code(), Some(0));
+}
+
+#[test]
+fn a_successor_that_does_not_start_leaves_the_old_one_alone() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let listen = format!("unix:{}", path.display());
+    let old = start(&redis, &authority, &listen);
+    let admin = old.admin().to_string();
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let args = ["run", "--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", &listen, "--handover"];
+    let failed = pontoon(&[&args[..], &["--admin", &admin]].concat());
+    assert_eq!(failed.status.code(), Some(2));
+    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no other file is left");
+    drop(old);
+}
+
+#[test]
+fn a_port_is_shared_only_if_both_sides_say_so() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let refused = |address: SocketAddr, more: &[&str], why: &str| {
+        let listen = address.to_string();
+        let args = [&["run", "--upstream", "x", "--admin", "off", "--listen", &listen], more].concat();
+        let output = pontoon(&args);
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(why), "{error}");
+    };
+    let alone = Pontoon::to(&redis.endpoint(), &authority);
+    refused(alone.address(), &["--handover"], "by one that does not hand over");
+    let shares = start(&redis, &authority, "127.0.0.1:0");
+    refused(shares.address(), &[], "the address is in use: stop what listens there");
+}
+
+#[test]
+fn without_a_successor_the_leaving_one_serves_on() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let args = ["--handover", "--shutdown-delay", "1h"];
+    let mut alone = Pontoon::with(&redis.endpoint(), &authority, &args);
+    alone.signal(Signal::TERM);
+    alone.wait_for_log("leaving");
+    for _ in 0..20 {
+        alone.client().expect(&["PING"], "+PONG\r\n");
+    }
+    alone.signal(Signal::TERM);
+    assert_eq!(alone.wait().code(), Some(0));
+    assert!(TcpStream::connect_timeout(&alone.address(), Duration::from_secs(5)).is_err());
+}
