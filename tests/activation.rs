@@ -4,9 +4,9 @@ use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually, pontoon_activated};
 
@@ -90,6 +90,16 @@ fn what_cannot_be_used_is_named() {
     refused(OwnedFd::from(unnamed).into(), why);
 }
 
+/// A process that does not outlive its test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// By systemd's own hand, where it is installed.
 #[test]
 fn systemd_starts_pontoon_when_the_first_client_comes() {
@@ -105,12 +115,19 @@ fn systemd_starts_pontoon_when_the_first_client_comes() {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    let Ok(mut process) = started else {
+    let Ok(process) = started else {
         eprintln!("systemd-socket-activate is not installed: pontoon was not started by it");
         return;
     };
+    let mut process = Started(process);
     eventually("systemd listens", || path.exists());
     Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
-    rustix::process::kill_process(rustix::process::Pid::from_child(&process), Signal::TERM).unwrap();
-    assert_eq!(process.wait().unwrap().code(), Some(0));
+    kill_process(Pid::from_child(&process.0), Signal::TERM).unwrap();
+    let mut status = None;
+    eventually("pontoon exits", || {
+        status = process.0.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+    assert!(path.exists(), "the file is systemd's");
 }
