@@ -25,5 +25,8 @@ pub(super) enum Lead {
 pub(super) fn lead(socket: &impl AsFd, to: Lead) -> io::Result<()> {
     let mut answer = sock_filter { code: (BPF_RET | BPF_K) as u16, jt: 0, jf: 0, k: to as u32 };
     let program = sock_fprog { len: 1, filter: &raw mut answer };
-    setsockopt(socket, sockopt::AttachReusePortCbpf, &program).map_err(io::Error::from)
+    setsockopt(socket, sockopt::AttachReusePortCbpf, &program).map_err(|error| {
+        let why = format!("the kernel does not choose between two listeners, which handover needs: {error}");
+        io::Error::new(io::Error::from(error).kind(), why)
+    })
 }
