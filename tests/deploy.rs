@@ -1,6 +1,8 @@
 //! What people deploy with, in `config/`: what can be known of it without the platform that it is for.
 
 mod compose;
+mod debian;
+mod docker;
 mod ecs;
 mod kubernetes;
 mod systemd;
@@ -18,11 +20,11 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Runs a tool that must be content.
+/// What a tool writes that must be content.
 fn must(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", said(&output));
-    said(&output)
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The file as JSON, once the schemas of its platform have nothing against it.

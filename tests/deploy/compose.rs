@@ -1,15 +1,18 @@
 //! The laptop's file: what its services do is done here without containers.
 
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use super::{checked, drain_seconds, must, strings};
 use crate::harness::{Authority, Hosts, Pontoon, Redis};
 
-fn service(name: &str) -> Value {
-    let text = std::fs::read_to_string("config/compose/compose.yaml").unwrap();
-    checked("compose", &text)["services"][name].clone()
+static FILE: LazyLock<Value> =
+    LazyLock::new(|| checked("compose", &std::fs::read_to_string("config/compose/compose.yaml").unwrap()));
+
+fn service(name: &str) -> &'static Value {
+    &FILE["services"][name]
 }
 
 #[test]

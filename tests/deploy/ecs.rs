@@ -1,21 +1,24 @@
 //! The task definition.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use super::{accepted, checked, drain_seconds, strings, variables};
 
-/// The task, and its sidecar.
-fn task() -> (Value, Value) {
-    let task = checked("ecs", &std::fs::read_to_string("config/ecs/task-definition.json").unwrap());
-    let sidecar = task["containerDefinitions"][1].clone();
-    assert_eq!(sidecar["name"], "pontoon");
-    (task, sidecar)
+static TASK: LazyLock<Value> =
+    LazyLock::new(|| checked("ecs", &std::fs::read_to_string("config/ecs/task-definition.json").unwrap()));
+
+/// The app's container, and pontoon's.
+fn containers() -> [&'static Value; 2] {
+    let containers = &TASK["containerDefinitions"];
+    assert_eq!((&containers[0]["name"], &containers[1]["name"]), (&"shop".into(), &"pontoon".into()));
+    [&containers[0], &containers[1]]
 }
 
 #[test]
 fn the_app_starts_after_pontoon_and_ends_before_it() {
-    let (task, sidecar) = task();
-    let app = &task["containerDefinitions"][0];
+    let [app, sidecar] = containers();
     let wanted = serde_json::json!([{ "containerName": "pontoon", "condition": "HEALTHY" }]);
     assert_eq!(app["dependsOn"], wanted, "ECS stops in the opposite order");
     let stop = sidecar["stopTimeout"].as_u64().unwrap();
@@ -25,7 +28,7 @@ fn the_app_starts_after_pontoon_and_ends_before_it() {
 
 #[test]
 fn the_health_check_kills_no_task_because_redis_is_away() {
-    let (_, sidecar) = task();
+    let [_, sidecar] = containers();
     let check = &sidecar["healthCheck"];
     let command = strings(&check["command"]);
     assert_eq!(command[..2], ["CMD", "/usr/local/bin/pontoon"], "the image has no shell");
@@ -41,7 +44,7 @@ fn the_health_check_kills_no_task_because_redis_is_away() {
 
 #[test]
 fn the_container_is_confined_and_its_password_is_a_secret() {
-    let (_, sidecar) = task();
+    let [_, sidecar] = containers();
     assert_eq!(sidecar["readonlyRootFilesystem"], true);
     assert_eq!(sidecar["user"], "65532:65532");
     assert_eq!(sidecar["linuxParameters"]["capabilities"]["drop"], serde_json::json!(["ALL"]));
@@ -53,7 +56,7 @@ fn the_container_is_confined_and_its_password_is_a_secret() {
 
 #[test]
 fn pontoon_takes_the_containers_command_and_variables() {
-    let (_, sidecar) = task();
+    let [_, sidecar] = containers();
     let mut all = variables(&sidecar["environment"]);
     let secrets = sidecar["secrets"].as_array().unwrap();
     all.extend(secrets.iter().map(|secret| (secret["name"].as_str().unwrap().into(), "a password".into())));

@@ -1,16 +1,22 @@
 //! The Kustomize components, applied to an app.
 
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use super::{accepted, checked, must, strings, variables};
 
-/// What the cluster is told of a kind.
+/// All that the cluster is told.
+static DOCUMENTS: LazyLock<Value> = LazyLock::new(|| {
+    let kubectl = std::env::var("PONTOON_TEST_KUBECTL").unwrap_or_else(|_| "kubectl".into());
+    let text = must(Command::new(kubectl).args(["kustomize", "config/kubernetes/example"]));
+    checked("kubernetes", &text)
+});
+
+/// What it is told of a kind.
 fn built(kind: &str) -> Value {
-    let text = must(Command::new("kubectl").args(["kustomize", "config/kubernetes/example"]));
-    let documents = checked("kubernetes", &text);
-    let mut documents = documents.as_array().unwrap().iter();
+    let mut documents = DOCUMENTS.as_array().unwrap().iter();
     documents.find(|document| document["kind"] == kind).unwrap().clone()
 }
 

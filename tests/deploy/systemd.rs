@@ -1,12 +1,13 @@
 //! The unit and its socket.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::Command;
 
 use rustix::process::Signal;
 
 use super::{drain_seconds, must, said};
-use crate::harness::{Authority, Pontoon, Redis, Wire};
+use crate::harness::{Authority, Pontoon, Redis, Wire, pontoon};
 
 const UNIT: &str = "config/systemd/pontoon.service";
 
@@ -27,8 +28,10 @@ fn the_units_are_understood() {
         .unwrap();
     fs::copy("config/systemd/pontoon.socket", here("pontoon.socket")).unwrap();
     let mut verify = Command::new("systemd-analyze");
-    let words = must(verify.arg("verify").args([here("pontoon.service"), here("pontoon.socket")]));
-    assert!(!words.contains("pontoon"), "{words}");
+    verify.arg("verify").args([here("pontoon.service"), here("pontoon.socket")]);
+    let output = verify.output().unwrap();
+    let words = said(&output);
+    assert!(output.status.success() && !words.contains("pontoon"), "{words}");
 }
 
 #[test]
@@ -42,6 +45,35 @@ fn the_service_is_hardly_exposed() {
 fn the_service_is_given_the_time_that_a_drain_takes() {
     let stop = humantime::parse_duration(&setting("TimeoutStopSec")).unwrap().as_secs();
     assert!(stop > drain_seconds(), "{stop} s");
+}
+
+/// `systemctl reload` asks `check` first, which must not mind that pontoon itself has the addresses.
+#[test]
+fn a_reload_is_refused_for_a_bad_configuration_and_not_for_a_running_pontoon() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("pontoon.toml");
+    let unit = fs::read_to_string(UNIT).unwrap();
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecReload=/usr/bin/pontoon ")).unwrap();
+    let words = line.replace("/etc/pontoon/pontoon.toml", config.to_str().unwrap());
+    let check = |text: String| {
+        fs::write(&config, text).unwrap();
+        pontoon(&words.split(' ').collect::<Vec<_>>()).status.code()
+    };
+    let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [listen, admin] = taken.each_ref().map(|socket| socket.local_addr().unwrap());
+    let good = format!(
+        "[[route]]\nlisten = [\"{listen}\"]\nupstream = \"cache.example\"\n[admin]\nlisten = \"{admin}\"\n"
+    );
+    assert_eq!(check(good.clone()), Some(0));
+    assert_eq!(check(good.replace("upstream", "upsteam")), Some(2));
+}
+
+#[test]
+fn the_socket_is_the_one_that_the_packages_configuration_names() {
+    let socket = fs::read_to_string("config/systemd/pontoon.socket").unwrap();
+    let address = socket.lines().find_map(|line| line.strip_prefix("ListenStream=")).unwrap();
+    let configuration = fs::read_to_string("config/minimal.toml").unwrap();
+    assert!(configuration.contains(&format!("listen = [\"{address}\"]")), "{address}");
 }
 
 /// Of the manager's other walls none stands in a conversation's way; these do, if they are too narrow.
