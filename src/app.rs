@@ -47,7 +47,7 @@ use self::reload::Routes;
 pub use self::reload::Source;
 use self::route::Prepared;
 use self::running::Running;
-use self::tasks::{Books, keep_books, upkeep};
+use self::tasks::{Books, keep_books};
 use crate::admin::{self, Admin, Command, Readiness};
 use crate::clients::Inventory;
 use crate::config::Config;
@@ -172,7 +172,7 @@ impl App {
         };
         let shared = admin::Shared {
             readiness: Arc::clone(&running.readiness),
-            metrics: metrics.clone(),
+            metrics,
             inventory: Arc::clone(&inventory),
             shown: Arc::default(),
             commands,
@@ -185,7 +185,6 @@ impl App {
             info!(address = %admin.local_addr(), "admin listening");
             running.tasks.spawn(admin.run(shared, admin_stop.clone()));
         }
-        running.tasks.spawn(upkeep(metrics, drain.clone()));
         running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
         running.tell_service_manager(&admin_stop);

@@ -1,13 +1,17 @@
 //! Every metric, by name, in one place; and handles to them, so that the relay touches atomics and nothing else.
 
+mod durations;
+mod recorder;
+
 use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, Label, NoopRecorder, SharedString, Unit, counter, gauge, histogram,
 };
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
-pub use metrics_exporter_prometheus::PrometheusHandle;
+pub use self::durations::Durations;
+pub use self::recorder::PrometheusHandle;
+use self::recorder::Recorder;
 
 /// Name, unit where it has one, and what it counts.
 const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
@@ -88,14 +92,34 @@ const GAUGES: &[(&str, &str)] = &[
 ];
 
 const CONNECT_SECONDS: &str = "pontoon_upstream_connect_seconds";
+const REQUEST_SECONDS: &str = "pontoon_request_duration_seconds";
 
-/// Upper bounds of the histogram, in seconds: a resumed handshake in one zone to the default deadline.
-const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// Name, upper bounds in seconds, and what it tells.
+const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
+    (CONNECT_SECONDS, CONNECT_BOUNDS, "Time to reach the upstream, by stage"),
+    (
+        REQUEST_SECONDS,
+        REQUEST_BOUNDS,
+        "Time from the last byte of a request to the first of its reply: of one request of a session at a time, and of none that \
+         blocks or subscribes",
+    ),
+];
+
+/// A resumed handshake in one zone to the default deadline.
+const CONNECT_BOUNDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// A server on this machine to one that nobody waits for. Finest where one in the same zone or the next answers.
+const REQUEST_BOUNDS: &[f64] = &[
+    0.00005, 0.0001, 0.0002, 0.0003, 0.0004, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075,
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 /// Makes Prometheus the destination of all metrics, for this process, and returns what renders them.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let matcher = Matcher::Suffix("_seconds".into());
-    let handle = PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS)?.install_recorder()?;
+pub fn install() -> Result<PrometheusHandle, AlreadyInstalled> {
+    let recorder = Recorder::new();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| AlreadyInstalled)?;
     describe();
     gauge!("pontoon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
     gauge!("pontoon_config_last_reload_successful").set(1);
@@ -108,10 +132,15 @@ pub fn config_reloaded(ok: bool) {
     gauge!("pontoon_config_last_reload_successful").set(u8::from(ok));
 }
 
+/// Metrics have a destination already.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics have a destination already")]
+pub struct AlreadyInstalled;
+
 /// The names of all metrics, without the suffixes of histograms.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let counters = COUNTERS.iter().map(|(name, ..)| *name);
-    counters.chain(GAUGES.iter().map(|(name, _)| *name)).chain([CONNECT_SECONDS])
+    counters.chain(GAUGES.iter().map(|(name, _)| *name)).chain(HISTOGRAMS.iter().map(|(name, ..)| *name))
 }
 
 fn describe() {
@@ -124,7 +153,6 @@ fn describe() {
     for (name, text) in GAUGES {
         metrics::describe_gauge!(*name, *text);
     }
-    metrics::describe_histogram!(CONNECT_SECONDS, Unit::Seconds, "Time to reach the upstream, by stage");
 }
 
 /// A route's metrics. All exist, at zero, from the start.
@@ -136,6 +164,7 @@ pub struct RouteMetrics {
     pub sessions_passthrough: Counter,
     pub sessions_upgraded: Counter,
     pub requests: Counter,
+    pub request_seconds: Histogram,
     pub relayed_over_tls: Relayed,
     pub relayed_in_plaintext: Relayed,
     pub relayed_through: Relayed,
@@ -202,6 +231,7 @@ impl RouteMetrics {
             sessions_passthrough: counter!("pontoon_sessions_passthrough_total", with(&[])),
             sessions_upgraded: counter!("pontoon_sessions_upgraded_total", with(&[])),
             requests: counter!("pontoon_requests_total", with(&[])),
+            request_seconds: histogram!(REQUEST_SECONDS, with(&[])),
             relayed_over_tls: relayed("true"),
             relayed_in_plaintext: relayed("false"),
             relayed_through: relayed("passthrough"),
@@ -399,6 +429,7 @@ pontoon_evidence_last_success_timestamp_seconds gauge route
 pontoon_next_reauthentication_timestamp_seconds gauge route
 pontoon_reauthentications_total counter result,route
 pontoon_relayed_bytes_total counter direction,route,tls
+pontoon_request_duration_seconds histogram route
 pontoon_requests_total counter route
 pontoon_rewritten_replies_total counter kind,route
 pontoon_safe_to_require_tls gauge route
@@ -423,9 +454,7 @@ pontoon_upstream_reachable gauge route";
 
     #[test]
     fn metric_names_and_labels_are_as_documented() {
-        let matcher = Matcher::Suffix("_seconds".into());
-        let recorder =
-            PrometheusBuilder::new().set_buckets_for_metric(matcher, SECONDS).unwrap().build_recorder();
+        let recorder = Recorder::new();
         let text = metrics::with_local_recorder(&recorder, || {
             describe();
             let route = RouteMetrics::new("r", &["drained"]);
@@ -447,6 +476,7 @@ pontoon_upstream_reachable gauge route";
             route.cluster_refreshed("ok");
             route.rewritten("topology");
             route.connect_seconds("tcp", Duration::from_millis(1));
+            route.request_seconds.record(Duration::from_millis(1));
             recorder.handle().render()
         });
         let mut found: Vec<String> = Vec::new();
@@ -467,7 +497,7 @@ pontoon_upstream_reachable gauge route";
 
     #[test]
     fn every_metric_has_a_help_text() {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let recorder = Recorder::new();
         let text = metrics::with_local_recorder(&recorder, || {
             describe();
             let route = RouteMetrics::new("r", &["drained"]);

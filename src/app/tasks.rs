@@ -15,7 +15,7 @@ use crate::clients::Inventory;
 use crate::cluster::Upstreams;
 use crate::credentials::Look;
 use crate::drain::Drain;
-use crate::metrics::{PrometheusHandle, RouteMetrics};
+use crate::metrics::RouteMetrics;
 use crate::state::StateFile;
 use crate::tls::{Reload, Tls};
 use crate::upstream::{Mode, Observer, Upstream};
@@ -79,17 +79,6 @@ pub(super) async fn observe(
     tokio::select! {
         () = observer.run(&route, upstream.latch(), &metrics) => {}
         () = drain.started() => {}
-    }
-}
-
-/// Histograms keep every sample until somebody renders them, or this.
-pub(super) async fn upkeep(metrics: PrometheusHandle, drain: Drain) {
-    let mut ticks = interval(LOOK_AFTER);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => metrics.run_upkeep(),
-            () = drain.started() => return,
-        }
     }
 }
 
