@@ -13,6 +13,7 @@ mod relogin;
 mod rewriting;
 mod scratch;
 mod setup;
+mod timing;
 mod unanswerable;
 
 use std::sync::Arc;

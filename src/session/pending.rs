@@ -144,6 +144,12 @@ impl Pending {
         self.opaque.is_none() && self.runs.iter().all(|run| matches!(run, Run::Plain(_) | Run::Local))
     }
 
+    /// Whether the request that was booked last gets a reply, soon.
+    #[inline]
+    pub(super) fn ends_promptly(&self) -> bool {
+        matches!(self.runs.back(), Some(Run::Plain(_))) && self.is_prompt()
+    }
+
     /// A request of our own is sent.
     pub(super) fn own(&mut self) {
         self.count += 1;

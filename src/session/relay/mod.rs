@@ -29,6 +29,7 @@ use super::relogin::Relogin;
 use super::rewriting::Rewriting;
 use super::scratch::{self};
 use super::setup::{Setup, Step};
+use super::timing::Timing;
 use super::unanswerable::Unanswerable;
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
@@ -103,6 +104,7 @@ pub(super) struct Relay<'a> {
     route: &'a Route,
     relayed: &'a Relayed,
     about: About,
+    timing: Timing,
     /// Where the upstream is a cluster's node.
     rewriting: Option<Box<Rewriting>>,
     /// Where pontoon authenticates, or clients authenticate to it.
@@ -192,6 +194,7 @@ impl<'a> Relay<'a> {
             route,
             relayed,
             about,
+            timing: Timing::default(),
             rewriting,
             guard: None,
             relogin: None,
@@ -336,6 +339,11 @@ impl<'a> Relay<'a> {
                 Ok::<bool, io::Error>(login? | requests? | replies?)
             });
             let Ok(moved) = moved else { return Poll::Ready(Ended::Client) };
+            if self.timing.waits()
+                && let Some(took) = self.timing.received(&self.pending, &self.replies)
+            {
+                self.route.metrics.request_seconds.record(took);
+            }
             if let Some(ended) = self.ended() {
                 return Poll::Ready(ended);
             }

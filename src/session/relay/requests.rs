@@ -51,6 +51,9 @@ impl Relay<'_> {
         }
         self.route.metrics.requests.increment(count);
         self.about.sent(passed, count);
+        if count > 0 {
+            self.timing.sent(&self.pending);
+        }
         passed
     }
 
@@ -120,6 +123,9 @@ impl Relay<'_> {
         self.guard = Some(guard);
         self.route.metrics.requests.increment(count);
         self.about.sent(out.len(), count);
+        if count > 0 {
+            self.timing.sent(&self.pending);
+        }
         self.answer_locally(cx)?;
         Ok(out)
     }
