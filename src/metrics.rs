@@ -1,5 +1,6 @@
 //! Every metric, by name, in one place; and handles to them, so that the relay touches atomics and nothing else.
 
+mod by_label;
 mod durations;
 mod recorder;
 
@@ -9,6 +10,7 @@ use metrics::{
     Counter, Gauge, Histogram, Label, NoopRecorder, SharedString, Unit, counter, gauge, histogram,
 };
 
+use self::by_label::ByLabel;
 pub use self::durations::Durations;
 pub use self::recorder::PrometheusHandle;
 use self::recorder::Recorder;
@@ -21,6 +23,16 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
     ("pontoon_clients_refused_total", None, "Clients that got no session"),
     ("pontoon_accept_errors_total", None, "Failed attempts to accept a client"),
     ("pontoon_requests_total", None, "Requests sent upstream"),
+    (
+        "pontoon_commands_total",
+        None,
+        "Requests by what their commands are about: \"module\" has a name with a dot, \"other\" is not known",
+    ),
+    (
+        "pontoon_server_errors_total",
+        None,
+        "Error replies of the server by their first word, \"other\" if it is none that Redis or Valkey say themselves",
+    ),
     ("pontoon_relayed_bytes_total", Some(Unit::Bytes), "Bytes relayed, in plaintext"),
     (
         "pontoon_sessions_opaque_total",
@@ -115,6 +127,44 @@ const REQUEST_BOUNDS: &[f64] = &[
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
+/// The words that errors of Redis and Valkey begin with (`createSharedObjects` in `server.c`, and the replies of commands
+/// beside it). A script or a module may say any other.
+const SERVER_ERRORS: &[&str] = &[
+    "other",
+    "ASK",
+    "BUSY",
+    "BUSYGROUP",
+    "BUSYKEY",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "DENIED",
+    "ERR",
+    "EXECABORT",
+    "INPROG",
+    "IOERR",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOGOODSLAVE",
+    "NOGROUP",
+    "NOMASTERLINK",
+    "NOPERM",
+    "NOPROTO",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "NOTBUSY",
+    "OOM",
+    "READONLY",
+    "REDIRECT",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "UNKILLABLE",
+    "WRONGPASS",
+    "WRONGTYPE",
+];
+
 /// Makes Prometheus the destination of all metrics, for this process, and returns what renders them.
 pub fn install() -> Result<PrometheusHandle, AlreadyInstalled> {
     let recorder = Recorder::new();
@@ -165,6 +215,8 @@ pub struct RouteMetrics {
     pub sessions_upgraded: Counter,
     pub requests: Counter,
     pub request_seconds: Histogram,
+    commands: ByLabel,
+    server_errors: ByLabel,
     pub relayed_over_tls: Relayed,
     pub relayed_in_plaintext: Relayed,
     pub relayed_through: Relayed,
@@ -232,6 +284,8 @@ impl RouteMetrics {
             sessions_upgraded: counter!("pontoon_sessions_upgraded_total", with(&[])),
             requests: counter!("pontoon_requests_total", with(&[])),
             request_seconds: histogram!(REQUEST_SECONDS, with(&[])),
+            commands: ByLabel::new("pontoon_commands_total", "family"),
+            server_errors: ByLabel::new("pontoon_server_errors_total", "code"),
             relayed_over_tls: relayed("true"),
             relayed_in_plaintext: relayed("false"),
             relayed_through: relayed("passthrough"),
@@ -288,6 +342,24 @@ impl RouteMetrics {
     /// A reply that named nodes was rewritten.
     pub fn rewritten(&self, kind: &'static str) {
         self.labelled("pontoon_rewritten_replies_total", "kind", kind);
+    }
+
+    /// So many requests of each of these families were sent.
+    #[inline]
+    pub fn commands<const N: usize>(&self, families: &[&'static str; N], counts: &[u64; N]) {
+        const { assert!(N <= ByLabel::MOST, "all of them are counted") };
+        for (number, (family, count)) in families.iter().zip(counts).enumerate() {
+            if *count > 0 {
+                self.commands.add(&self.own, number, family, *count);
+            }
+        }
+    }
+
+    /// The server replied with an error that begins with this word.
+    pub fn server_error(&self, code: &[u8]) {
+        const { assert!(SERVER_ERRORS.len() <= ByLabel::MOST, "all of them are counted") };
+        let number = SERVER_ERRORS.iter().position(|known| known.as_bytes() == code).unwrap_or(0);
+        self.server_errors.add(&self.own, number, SERVER_ERRORS[number], 1);
     }
 
     /// A session ended so.
@@ -424,6 +496,7 @@ pontoon_clients_refused_total counter reason,route
 pontoon_cluster_nodes gauge route
 pontoon_cluster_nodes_without_port gauge route
 pontoon_cluster_refreshes_total counter result,route
+pontoon_commands_total counter family,route
 pontoon_credentials_reloads_total counter result,route
 pontoon_evidence_last_success_timestamp_seconds gauge route
 pontoon_next_reauthentication_timestamp_seconds gauge route
@@ -433,6 +506,7 @@ pontoon_request_duration_seconds histogram route
 pontoon_requests_total counter route
 pontoon_rewritten_replies_total counter kind,route
 pontoon_safe_to_require_tls gauge route
+pontoon_server_errors_total counter code,route
 pontoon_server_plaintext_clients gauge route
 pontoon_sessions_active gauge route
 pontoon_sessions_opaque_total counter reason,route
@@ -463,6 +537,8 @@ pontoon_upstream_reachable gauge route";
             route.refused("max_clients");
             route.accept_error("exhausted");
             route.connect_error("tls");
+            route.commands(&["string"], &[1]);
+            route.server_error(b"WRONGTYPE");
             route.tls_reload("ok");
             route.credentials_reload("ok");
             route.reauthenticated("ok");

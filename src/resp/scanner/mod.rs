@@ -34,8 +34,8 @@ struct Word {
 }
 
 impl Word {
-    /// `UNSUBSCRIBE` with a prefix letter.
-    const KEPT: usize = 12;
+    /// `GEORADIUSBYMEMBER_RO`.
+    const KEPT: usize = 20;
 
     #[inline]
     fn push(&mut self, bytes: &[u8]) {

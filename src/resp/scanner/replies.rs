@@ -219,10 +219,10 @@ impl ReplyScanner {
         }
     }
 
-    /// Whether the frame that ended last is an error with this code.
-    pub fn is_error(&self, code: &[u8]) -> bool {
-        self.frame == b'-'
-            && self.name.bytes.strip_prefix(code).is_some_and(|rest| matches!(rest.first(), Some(b' ' | 0)))
+    /// The first word of the error that ended last.
+    pub fn error_code(&self) -> &[u8] {
+        let end = self.name.bytes.iter().position(|byte| !byte.is_ascii_uppercase());
+        &self.name.bytes[..end.unwrap_or(self.name.bytes.len())]
     }
 
     /// Whether [`is_ok`](Self::is_ok) will be asked of replies that begin from now on.
@@ -266,7 +266,7 @@ impl ReplyScanner {
     fn element_begins(&mut self, kind: u8) -> bool {
         if self.depth == 0 {
             self.frame = kind;
-            if kind == b'-' || (kind == b'+' && self.keep_status) {
+            if matches!(kind, b'-' | b'!') || (kind == b'+' && self.keep_status) {
                 self.naming = true;
                 self.name = Word::default();
             }

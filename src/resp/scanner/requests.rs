@@ -1,6 +1,7 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
 use super::super::commands::{self, Request};
+use super::super::families::Command;
 use super::super::header::{self, Header, Length};
 use super::told::{Keep, LONGEST, Told};
 use super::{Event, Word};
@@ -44,6 +45,8 @@ pub struct RequestScanner {
     quoted: bool,
     /// What the request that ended last is.
     request: Request,
+    /// Which it is.
+    command: Command,
     /// Requests that were looked up, of [`LOOKED_UP`].
     looked_up: i64,
     /// One of them may have left something behind.
@@ -86,6 +89,7 @@ impl RequestScanner {
                     if let Some((length, name, words, request)) = short_command(&input[at..]) {
                         self.look_up(name);
                         self.request = request;
+                        self.command = Command::named(name);
                         self.arguments_matter = false;
                         if self.early <= EARLY {
                             self.keep_early(name, words);
@@ -199,6 +203,12 @@ impl RequestScanner {
         self.request
     }
 
+    /// Which command the request that ended last is.
+    #[inline]
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
     #[inline]
     fn look_up(&mut self, name: &[u8]) {
         if !self.touched {
@@ -254,6 +264,7 @@ impl RequestScanner {
             self.look_up(name.get());
         }
         self.early = self.early.saturating_add(1);
+        self.command = Command::named(name.get());
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
         let hidden = name.get().is_empty() || name.get().eq_ignore_ascii_case(b"CLUSTER");
         self.request = match request {

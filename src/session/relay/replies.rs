@@ -47,10 +47,12 @@ impl Relay<'_> {
 
     #[cold]
     fn note_error(&self) {
-        if self.replies.is_error(b"READONLY") {
-            self.route.upstream.distrust(&self.upstream.endpoint);
-        } else if self.rewriting.is_none() && self.replies.is_error(b"MOVED") {
-            self.route.tell_of_cluster(&self.upstream.endpoint);
+        let code = self.replies.error_code();
+        self.route.metrics.server_error(code);
+        match code {
+            b"READONLY" => self.route.upstream.distrust(&self.upstream.endpoint),
+            b"MOVED" if self.rewriting.is_none() => self.route.tell_of_cluster(&self.upstream.endpoint),
+            _ => {}
         }
     }
 

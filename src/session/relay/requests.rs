@@ -7,10 +7,26 @@ use zeroize::Zeroizing;
 
 use super::Relay;
 use crate::resp::commands::Request;
+use crate::resp::families::{Command, Family};
 use crate::resp::scanner::Event;
 use crate::session::guard::{Decision, Guard};
 use crate::session::pending::Opaque;
 use crate::session::unanswerable::Unanswerable;
+
+/// Requests of one read.
+#[derive(Default)]
+struct Counts {
+    all: u64,
+    by_family: [u64; Family::LABELS.len()],
+}
+
+impl Counts {
+    #[inline]
+    fn add(&mut self, command: Command) {
+        self.all += 1;
+        self.by_family[command.family() as usize] += 1;
+    }
+}
 
 impl Relay<'_> {
     /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
@@ -22,7 +38,7 @@ impl Relay<'_> {
         }
         let draining = self.route.drain.is_draining();
         let mut passed = 0;
-        let mut count = 0;
+        let mut counts = Counts::default();
         while passed < bytes.len() {
             let (n, event) = self.requests.next(&bytes[passed..]);
             passed += n;
@@ -33,7 +49,7 @@ impl Relay<'_> {
                         passed -= n;
                         break;
                     }
-                    count += 1;
+                    counts.add(self.requests.command());
                     if draining {
                         break;
                     }
@@ -49,12 +65,19 @@ impl Relay<'_> {
                 passed = bytes.len();
             }
         }
-        self.route.metrics.requests.increment(count);
-        self.about.sent(passed, count);
-        if count > 0 {
+        self.noted(passed, &counts);
+        passed
+    }
+
+    /// So much of what was read is sent on, with so many requests.
+    #[inline]
+    fn noted(&mut self, bytes: usize, counts: &Counts) {
+        self.about.sent(bytes, counts.all);
+        if counts.all > 0 {
+            self.route.metrics.requests.increment(counts.all);
+            self.route.metrics.commands(&Family::LABELS, &counts.by_family);
             self.timing.sent(&self.pending);
         }
-        passed
     }
 
     /// Books a request that is sent on. `false`: it must not be.
@@ -83,7 +106,7 @@ impl Relay<'_> {
         let Some(mut guard) = self.guard.take() else { return Ok(bytes.to_vec().into()) };
         let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
         let mut passed = 0;
-        let mut count = 0;
+        let mut counts = Counts::default();
         while passed < bytes.len() && self.is_framed() && self.unanswerable.is_none() {
             if guard.has_later() || self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent()) {
                 guard.keep_for_later(&bytes[passed..]);
@@ -103,7 +126,7 @@ impl Relay<'_> {
                     }
                 }
                 Event::Frame => {
-                    count += 1;
+                    counts.add(self.requests.command());
                     self.guarded_request(cx, &mut guard, part, &mut out);
                 }
                 Event::Malformed => {
@@ -121,11 +144,7 @@ impl Relay<'_> {
             out.extend_from_slice(&bytes[passed..]);
         }
         self.guard = Some(guard);
-        self.route.metrics.requests.increment(count);
-        self.about.sent(out.len(), count);
-        if count > 0 {
-            self.timing.sent(&self.pending);
-        }
+        self.noted(out.len(), &counts);
         self.answer_locally(cx)?;
         Ok(out)
     }

@@ -1,0 +1,33 @@
+//! Counters that differ in one label, and are counted often.
+
+use std::sync::OnceLock;
+
+use metrics::{Counter, Label, counter};
+
+/// Each is registered once something is counted in it: few of them are ever needed, and a cluster has hundreds of nodes.
+pub(super) struct ByLabel {
+    name: &'static str,
+    label: &'static str,
+    counters: [OnceLock<Counter>; Self::MOST],
+}
+
+impl ByLabel {
+    /// More values are not told apart: they are not counted.
+    pub(super) const MOST: usize = 40;
+
+    pub(super) fn new(name: &'static str, label: &'static str) -> Self {
+        Self { name, label, counters: [const { OnceLock::new() }; Self::MOST] }
+    }
+
+    /// Counts `n` with the value that always has this number. `own`: the other labels; empty: nothing is recorded.
+    #[inline]
+    pub(super) fn add(&self, own: &[Label], number: usize, value: &'static str, n: u64) {
+        let Some(counter) = self.counters.get(number) else { return };
+        let register = || {
+            let label = Label::from_static_parts(self.label, value);
+            let labels: Vec<_> = own.iter().cloned().chain([label]).collect();
+            if own.is_empty() { Counter::noop() } else { counter!(self.name, labels) }
+        };
+        counter.get_or_init(register).increment(n);
+    }
+}
