@@ -241,7 +241,18 @@ impl Followed {
             // By another name it is still the same place.
             let moved = !node.is_at(&live.endpoint.host, live.endpoint.port);
             if let Some(endpoint) = node.endpoint().filter(|_| moved) {
-                info!(route = &*self.cluster.context.route, node = %endpoint, before = %live.endpoint, port = live.port, "node moved");
+                let context = &self.cluster.context;
+                // A node that does not know its own name, for example.
+                if let Some(suppressed) = context.throttle.allow(&format!("moved {}", node.id)) {
+                    info!(
+                        route = &*context.route,
+                        node = %endpoint,
+                        before = %live.endpoint,
+                        port = live.port,
+                        suppressed,
+                        "node moved"
+                    );
+                }
                 live.endpoint = endpoint;
                 live.replace(&self.cluster);
             }

@@ -104,7 +104,7 @@ impl Relogin {
     }
 
     /// AUTH, once there is something to present.
-    pub(super) fn poll_command(&mut self, cx: &mut Context<'_>, route: &str) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn poll_command(&mut self, cx: &mut Context<'_>, route: &Route) -> Option<Zeroizing<Vec<u8>>> {
         let logins = match self.logins.as_mut()?.as_mut().poll(cx) {
             Poll::Pending => return None,
             Poll::Ready(logins) => logins,
@@ -119,7 +119,10 @@ impl Relogin {
             }
             Err(problem) => {
                 self.urgent = false;
-                warn!(route, "a session cannot authenticate again: {problem}");
+                if let Some(suppressed) = route.throttle.allow("reauthentication") {
+                    let route = &*route.route;
+                    warn!(route, suppressed, "a session cannot authenticate again: {problem}");
+                }
                 let mut due = Box::pin(sleep_until(Instant::now() + AGAIN));
                 let _ = due.as_mut().poll(cx);
                 self.due = Some(due);

@@ -201,14 +201,16 @@ impl Remote {
         let (route, upstream) = (&self.route, &self.endpoint);
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
         self.metrics.transit(&upstream.to_string(), mode.label(), before.label());
+        // An endpoint that cannot make up its mind.
+        let Some(suppressed) = self.throttle.allow(&format!("speaks {}", mode.label())) else { return };
         match mode {
             Mode::Tls => {
-                info!(route, %upstream, "TLS is spoken here: no new connection of the route uses plaintext");
+                info!(route, %upstream, suppressed, "TLS is spoken here: no new connection of the route uses plaintext");
             }
             Mode::Unknown | Mode::Unreachable => {
-                info!(route, %upstream, "nothing is spoken here for now{error}");
+                info!(route, %upstream, suppressed, "nothing is spoken here for now{error}");
             }
-            _ => warn!(route, %upstream, "{} is spoken here{error}", mode.describe()),
+            _ => warn!(route, %upstream, suppressed, "{} is spoken here{error}", mode.describe()),
         }
     }
 
@@ -333,8 +335,12 @@ impl Remote {
                     self.note(transit, Mode::Tls, None);
                 }
                 let failures = turn.succeeded();
-                if failures > 0 {
-                    info!(route = self.route, upstream = %self.endpoint, failures, "upstream reached again");
+                // Where every second attempt fails, this is no news.
+                if failures > 0
+                    && let Some(suppressed) = self.throttle.allow("reached again")
+                {
+                    let (route, upstream) = (&self.route, &self.endpoint);
+                    info!(route, %upstream, failures, suppressed, "upstream reached again");
                 }
                 self.note_auth(connection.auth);
                 debug!(route = self.route, upstream = %self.endpoint, peer = %connection.peer, "upstream connected");

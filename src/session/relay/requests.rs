@@ -192,7 +192,7 @@ impl Relay<'_> {
     /// Sends AUTH, once there is something to present: between two requests, never inside a transaction.
     pub(super) fn log_in_again(&mut self, cx: &mut Context<'_>, out: &mut Zeroizing<Vec<u8>>) {
         let Some(relogin) = &mut self.relogin else { return };
-        if let Some(command) = relogin.poll_command(cx, &self.route.route) {
+        if let Some(command) = relogin.poll_command(cx, self.route) {
             // Of its final size at once: a buffer that grows leaves copies of the secret behind.
             let mut longer = Zeroizing::new(Vec::with_capacity(out.len() + command.len()));
             longer.extend_from_slice(out);
