@@ -1,5 +1,7 @@
 //! Logging: format, level, the subscriber that obeys them, and a throttle for what would repeat.
 
+mod json;
+
 use std::collections::HashMap;
 use std::io::{IsTerminal, stderr};
 use std::str::FromStr;
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::filter::{FilterExt as _, ParseError, Targets, filter_fn};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
+
+use self::json::Json;
 
 /// How the log is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,7 +67,7 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
     let layer = fmt::layer().with_writer(stderr);
     let layer = match settings.format {
         Format::Text => layer.with_target(false).with_ansi(colour).boxed(),
-        Format::Json => layer.json().flatten_event(true).boxed(),
+        Format::Json => layer.event_format(Json).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| AlreadySet)
 }
