@@ -197,6 +197,12 @@ impl Session {
         facts.client_name = None;
     }
 
+    /// Whose it is, as far as is known without looking.
+    pub fn client(&self) -> (Option<Arc<Process>>, Option<Library>) {
+        let facts = self.facts();
+        (self.process(&facts), facts.library())
+    }
+
     pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }

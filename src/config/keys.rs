@@ -398,6 +398,14 @@ pub const GLOBAL: &[Key] = &[
         "info",
         "error, warn, info, debug, trace, or by module (info,pontoon::session=debug); RUST_LOG too",
     ),
+    key(
+        "log.slow",
+        "log-slow",
+        Text,
+        "DUR",
+        "",
+        "Log commands that wait longer than this for their reply: name and size, never arguments",
+    ),
     key("runtime.workers", "workers", Integer, "N", "number of cores, at most 4", "Event-loop threads"),
     key(
         "runtime.shutdown_delay",

@@ -48,7 +48,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    fn global(&mut self, values: &Values, routes: Vec<Route>) -> Config {
+    fn global(&mut self, values: &Values, mut routes: Vec<Route>) -> Config {
         let admin = self.parse(values, "admin.listen", |text| match text {
             "off" => Ok(None),
             address => match address.parse::<ListenAddr>() {
@@ -69,6 +69,10 @@ impl Check {
                 "is no level: expected error, warn, info, debug or trace, or MODULE=LEVEL, separated by commas"
             })
         });
+        let slow = self.parse(values, "log.slow", positive);
+        for route in &mut routes {
+            route.session.slow = slow;
+        }
         let workers = self.count(values, "runtime.workers");
         let shutdown_delay = self.parse(values, "runtime.shutdown_delay", duration);
         let drain_timeout = self.parse(values, "runtime.drain_timeout", duration);
@@ -193,6 +197,7 @@ impl Check {
                 upgrade: upgrade.unwrap_or_default(),
                 accept: accept.unwrap_or_default(),
                 client_auth,
+                slow: None,
             },
             cluster,
             evidence_interval,

@@ -28,6 +28,11 @@ impl About {
         Self { entry, waiting: VecDeque::new(), guess: Guess::default(), setup: may_move.then(Box::default) }
     }
 
+    /// The client.
+    pub(super) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
     /// What the client set up.
     pub(super) fn setup(&self) -> Option<&Setup> {
         self.setup.as_deref()

@@ -13,6 +13,7 @@ mod relogin;
 mod rewriting;
 mod scratch;
 mod setup;
+mod slow;
 mod timing;
 mod unanswerable;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub accept: Accept,
     /// What a client's own AUTH gets.
     pub client_auth: ClientAuth,
+    /// Commands that wait longer for their reply are logged; `None`: none are.
+    pub slow: Option<Duration>,
 }
 
 /// What clients may speak.

@@ -45,7 +45,7 @@ impl Timing {
 
 /// The number of the last request whose reply has begun.
 #[inline]
-fn arrived(pending: &Pending, replies: &ReplyScanner) -> u64 {
+pub(super) fn arrived(pending: &Pending, replies: &ReplyScanner) -> u64 {
     let begun = !replies.at_boundary() && !matches!(replies.reply(), Reply::Push(_));
     pending.answered() + u64::from(begun)
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::info;
 
 use super::about::About;
 use super::client::ClientStream;
@@ -29,6 +30,7 @@ use super::relogin::Relogin;
 use super::rewriting::Rewriting;
 use super::scratch::{self};
 use super::setup::{Setup, Step};
+use super::slow::{Slow, SlowLog};
 use super::timing::Timing;
 use super::unanswerable::Unanswerable;
 use super::{Context as Route, Upgrade};
@@ -105,6 +107,8 @@ pub(super) struct Relay<'a> {
     relayed: &'a Relayed,
     about: About,
     timing: Timing,
+    /// Where slow commands are logged.
+    slow: Option<Box<SlowLog>>,
     /// Where the upstream is a cluster's node.
     rewriting: Option<Box<Rewriting>>,
     /// Where pontoon authenticates, or clients authenticate to it.
@@ -195,6 +199,7 @@ impl<'a> Relay<'a> {
             relayed,
             about,
             timing: Timing::default(),
+            slow: route.settings.slow.map(|threshold| Box::new(SlowLog::new(threshold))),
             rewriting,
             guard: None,
             relogin: None,
@@ -223,6 +228,7 @@ impl<'a> Relay<'a> {
         relay.rewriting = None;
         relay.guard = None;
         relay.relogin = None;
+        relay.slow = None;
         relay.relayed = &route.metrics.relayed_through;
         relay.account(|pending, _| pending.become_opaque(Opaque::Encrypted));
         relay
@@ -344,6 +350,11 @@ impl<'a> Relay<'a> {
             {
                 self.route.metrics.request_seconds.record(took);
             }
+            if let Some(log) = &mut self.slow
+                && let Some(slow) = log.received(&self.pending, &self.replies)
+            {
+                self.tell_of(&slow);
+            }
             if let Some(ended) = self.ended() {
                 return Poll::Ready(ended);
             }
@@ -413,6 +424,30 @@ impl<'a> Relay<'a> {
                 self.unanswerable = Some(Unanswerable::Unmatched);
             }
         }
+    }
+
+    #[cold]
+    fn tell_of(&self, slow: &Slow) {
+        let operation = slow.operation();
+        let Some(suppressed) = self.route.throttle.allow(&format!("slow {operation}")) else { return };
+        let entry = self.about.entry();
+        let (process, library) = entry.client();
+        info!(
+            route = &*self.route.route,
+            session = entry.number(),
+            upstream = %self.upstream.endpoint,
+            peer = %self.upstream.peer,
+            command = operation,
+            commands = slow.commands,
+            names = (slow.commands > 1).then(|| slow.names()),
+            bytes = slow.bytes,
+            took = ?slow.took,
+            pid = process.as_ref().and_then(|process| process.pid),
+            process = process.as_ref().and_then(|process| process.name.as_deref()),
+            library = library.as_ref().map(|library| &*library.name),
+            suppressed,
+            "slow command"
+        );
     }
 
     /// Tells the upstream that this was no truncation, if it still listens.

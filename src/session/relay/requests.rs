@@ -40,7 +40,7 @@ impl Relay<'_> {
         let mut passed = 0;
         let mut counts = Counts::default();
         while passed < bytes.len() {
-            let (n, event) = self.requests.next(&bytes[passed..]);
+            let (n, event) = self.next_request(&bytes[passed..]);
             passed += n;
             match event {
                 Event::NeedMore => break,
@@ -69,6 +69,17 @@ impl Relay<'_> {
         passed
     }
 
+    /// Consumes bytes up to the end of a request.
+    #[inline]
+    fn next_request(&mut self, bytes: &[u8]) -> (usize, Event) {
+        let begins = self.requests.at_boundary();
+        let (n, event) = self.requests.next(bytes);
+        if let Some(slow) = &mut self.slow {
+            slow.read(n, begins);
+        }
+        (n, event)
+    }
+
     /// So much of what was read is sent on, with so many requests.
     #[inline]
     fn noted(&mut self, bytes: usize, counts: &Counts) {
@@ -91,6 +102,9 @@ impl Relay<'_> {
                 self.unanswerable = Some(unanswerable);
                 return false;
             }
+        }
+        if let Some(slow) = &mut self.slow {
+            slow.booked(self.requests.command(), request, &self.pending);
         }
         self.about.request(&mut self.requests, &self.pending);
         self.replies.keep_status(self.about.waits());
@@ -116,7 +130,7 @@ impl Relay<'_> {
             if self.route.drain.is_draining() && self.requests.at_boundary() {
                 break;
             }
-            let (n, event) = self.requests.next(&bytes[passed..]);
+            let (n, event) = self.next_request(&bytes[passed..]);
             let part = &bytes[passed..passed + n];
             passed += n;
             match event {

@@ -1,0 +1,238 @@
+//! Slow commands: each request of a session is timed, from its last byte to the first of its reply, or from the end of the
+//! reply before, if that came later. Names that are known, sizes and times; never an argument.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::pending::Pending;
+use super::timing::arrived;
+use crate::resp::commands::Request;
+use crate::resp::families::Command;
+use crate::resp::scanner::ReplyScanner;
+
+/// Requests without a reply that are remembered; of a deeper pipeline the rest is not timed.
+const MOST: usize = 1024;
+
+/// Of more different names in one pipeline the rest is not told.
+const NAMES: usize = 8;
+
+/// Finds a session's slow commands.
+pub(super) struct SlowLog {
+    /// What takes longer is slow.
+    threshold: Duration,
+    /// Requests without a reply.
+    sent: VecDeque<Sent>,
+    /// Of the request that has begun.
+    bytes: u64,
+    /// Requests that had their reply when replies were last looked at.
+    answered: u64,
+    /// When the last of those replies ended.
+    since: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    number: u64,
+    command: Command,
+    bytes: u64,
+    at: Instant,
+    /// Its reply comes when something happens elsewhere.
+    waits: bool,
+}
+
+/// A command that was slow; several, if their replies came together and it cannot be told which of them it was.
+#[derive(Debug, PartialEq)]
+pub(super) struct Slow {
+    /// How many.
+    pub(super) commands: usize,
+    /// Of all of them together.
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
+    /// Without repetition.
+    names: Vec<&'static str>,
+}
+
+impl SlowLog {
+    pub(super) fn new(threshold: Duration) -> Self {
+        Self { threshold, sent: VecDeque::new(), bytes: 0, answered: 0, since: Instant::now() }
+    }
+
+    /// So many bytes of a request were read, with which it `begins` or goes on.
+    pub(super) fn read(&mut self, bytes: usize, begins: bool) {
+        self.bytes = bytes as u64 + if begins { 0 } else { self.bytes };
+    }
+
+    /// The request that was read was booked.
+    pub(super) fn booked(&mut self, command: Command, request: Request, pending: &Pending) {
+        if self.sent.len() >= MOST || pending.opaque().is_some() {
+            return;
+        }
+        let waits = !matches!(
+            request,
+            Request::Plain
+                | Request::Lasting
+                | Request::Auth
+                | Request::Hello(_)
+                | Request::Reset
+                | Request::Cluster(_)
+                | Request::Transaction(_)
+        );
+        let number = pending.answered() + pending.count();
+        self.sent.push_back(Sent { number, command, bytes: self.bytes, at: Instant::now(), waits });
+    }
+
+    /// What turned out to be slow by the replies that have begun.
+    pub(super) fn received(&mut self, pending: &Pending, replies: &ReplyScanner) -> Option<Slow> {
+        if self.sent.is_empty() {
+            self.answered = pending.answered();
+            return None;
+        }
+        self.received_at(pending, replies, Instant::now())
+    }
+
+    fn received_at(&mut self, pending: &Pending, replies: &ReplyScanner, now: Instant) -> Option<Slow> {
+        if pending.opaque().is_some() {
+            self.sent = VecDeque::new();
+            return None;
+        }
+        let answered = std::mem::replace(&mut self.answered, pending.answered());
+        let since =
+            if pending.answered() > answered { std::mem::replace(&mut self.since, now) } else { self.since };
+        let arrived = arrived(pending, replies);
+        let count = self.sent.iter().take_while(|sent| sent.number <= arrived).count();
+        let first = *self.sent.front().filter(|_| count > 0)?;
+        let mut slow = Slow {
+            commands: count,
+            bytes: 0,
+            took: now.saturating_duration_since(first.at.max(since)),
+            names: Vec::new(),
+        };
+        let mut waits = false;
+        for sent in self.sent.drain(..count) {
+            waits |= sent.waits;
+            slow.bytes += sent.bytes;
+            if slow.names.len() < NAMES && !slow.names.contains(&sent.command.name()) {
+                slow.names.push(sent.command.name());
+            }
+        }
+        // Otherwise the reply before it ended just now: its turn had not come.
+        let had_its_turn = first.number == answered + 1;
+        (had_its_turn && !waits && slow.took >= self.threshold).then_some(slow)
+    }
+}
+
+impl Slow {
+    /// As OpenTelemetry names operations of Redis: `GET`, `PIPELINE GET`, `PIPELINE`.
+    pub(super) fn operation(&self) -> String {
+        match (self.commands, &self.names[..]) {
+            (0 | 1, [name]) => (*name).to_owned(),
+            (_, [name]) => format!("PIPELINE {name}"),
+            _ => "PIPELINE".to_owned(),
+        }
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> String {
+        self.names.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::scanner::Event;
+
+    const THRESHOLD: Duration = Duration::from_millis(100);
+
+    struct Session {
+        slow: SlowLog,
+        pending: Pending,
+        replies: ReplyScanner,
+    }
+
+    impl Session {
+        fn new() -> Self {
+            Self {
+                slow: SlowLog::new(THRESHOLD),
+                pending: Pending::default(),
+                replies: ReplyScanner::default(),
+            }
+        }
+
+        fn sends(&mut self, name: &str, request: Request) {
+            self.pending.request(request);
+            self.slow.read(10, true);
+            self.slow.read(20, false);
+            self.slow.booked(Command::named(name.as_bytes()), request, &self.pending);
+        }
+
+        /// These bytes come so many milliseconds later.
+        fn gets(&mut self, mut bytes: &[u8], milliseconds: u64) -> Option<(String, u64, u64)> {
+            while !bytes.is_empty() {
+                let (n, event) = self.replies.next(bytes);
+                bytes = &bytes[n..];
+                if event == Event::Frame {
+                    self.pending.reply(self.replies.reply());
+                }
+            }
+            let now = Instant::now() + Duration::from_millis(milliseconds);
+            let slow = self.slow.received_at(&self.pending, &self.replies, now)?;
+            Some((slow.operation(), slow.bytes, slow.took.as_millis() as u64 / 100 * 100))
+        }
+    }
+
+    #[test]
+    fn a_command_is_slow_by_the_first_byte_of_its_reply() {
+        let mut session = Session::new();
+        session.sends("get", Request::Plain);
+        assert_eq!(session.gets(b"$", 50), None);
+        assert_eq!(session.gets(b"1\r\nx\r\n", 60_000), None, "a client that reads slowly");
+        session.slow.since = Instant::now();
+        session.sends("keys", Request::Plain);
+        assert_eq!(session.gets(b"*", 250), Some(("KEYS".into(), 30, 200)));
+    }
+
+    #[test]
+    fn a_command_behind_a_slow_one_is_not_slow_itself() {
+        let mut session = Session::new();
+        session.sends("eval", Request::Plain);
+        session.sends("get", Request::Plain);
+        assert_eq!(session.gets(b"+1\r\n", 250), Some(("EVAL".into(), 30, 200)));
+        assert_eq!(session.gets(b"+2\r\n", 260), None);
+        let mut session = Session::new();
+        session.sends("eval", Request::Plain);
+        session.sends("get", Request::Plain);
+        assert_eq!(session.gets(b"+", 20), None);
+        assert_eq!(session.gets(b"1\r\n+2\r\n", 250), None, "its turn came just now");
+    }
+
+    #[test]
+    fn of_replies_that_come_together_it_is_not_guessed_which_was_slow() {
+        let mut session = Session::new();
+        session.sends("get", Request::Plain);
+        session.sends("get", Request::Plain);
+        assert_eq!(session.gets(b"+1\r\n+2\r\n", 300), Some(("PIPELINE GET".into(), 60, 300)));
+        session.slow.since = Instant::now();
+        session.sends("get", Request::Plain);
+        session.sends("debug", Request::Lasting);
+        assert_eq!(session.gets(b"+1\r\n+2\r\n", 300), Some(("PIPELINE".into(), 60, 300)));
+    }
+
+    #[test]
+    fn what_waits_for_others_is_not_slow() {
+        let mut session = Session::new();
+        session.sends("blpop", Request::Blocking);
+        session.sends("get", Request::Plain);
+        assert_eq!(session.gets(b"*-1\r\n", 60_000), None);
+        assert_eq!(session.gets(b"+1\r\n", 60_001), None);
+    }
+
+    #[test]
+    fn a_deep_pipeline_does_not_fill_memory() {
+        let mut session = Session::new();
+        for _ in 0..10 * MOST {
+            session.sends("get", Request::Plain);
+        }
+        assert_eq!(session.slow.sent.len(), MOST);
+    }
+}
