@@ -2,6 +2,7 @@
 
 mod by_label;
 mod durations;
+mod process;
 mod recorder;
 
 use std::time::Duration;
@@ -67,6 +68,8 @@ const GAUGES: &[(&str, &str)] = &[
     ("pontoon_build_info", "Always 1; the version is a label"),
     ("pontoon_config_last_reload_successful", "Whether the configuration as it was asked for last is obeyed"),
     ("pontoon_sessions_active", "Sessions now"),
+    ("pontoon_sessions_waiting", "Sessions that wait for an upstream connection now"),
+    ("pontoon_buffered_bytes", "Bytes that wait now because a client or the upstream does not take them"),
     ("pontoon_upstream_connections", "Upstream connections now"),
     ("pontoon_upstream_reachable", "Whether the upstream could be reached when last asked"),
     ("pontoon_transit_encryption", "1 for what the endpoint was seen to accept, where tls.mode is preferred"),
@@ -168,7 +171,7 @@ const SERVER_ERRORS: &[&str] = &[
 /// Makes Prometheus the destination of all metrics, for this process, and returns what renders them.
 pub fn install() -> Result<PrometheusHandle, AlreadyInstalled> {
     let recorder = Recorder::new();
-    let handle = recorder.handle();
+    let handle = recorder.handle().with_process();
     metrics::set_global_recorder(recorder).map_err(|_| AlreadyInstalled)?;
     describe();
     gauge!("pontoon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
@@ -211,6 +214,8 @@ pub struct RouteMetrics {
     /// Labels of all of them; empty: nothing is recorded.
     own: Vec<Label>,
     pub sessions_active: Gauge,
+    pub sessions_waiting: Gauge,
+    pub buffered_bytes: Gauge,
     pub sessions_passthrough: Counter,
     pub sessions_upgraded: Counter,
     pub requests: Counter,
@@ -280,6 +285,8 @@ impl RouteMetrics {
                 .map(|end| (*end, counter!("pontoon_sessions_total", with(&[("end", *end)]))))
                 .collect(),
             sessions_active: gauge!("pontoon_sessions_active", with(&[])),
+            sessions_waiting: gauge!("pontoon_sessions_waiting", with(&[])),
+            buffered_bytes: gauge!("pontoon_buffered_bytes", with(&[])),
             sessions_passthrough: counter!("pontoon_sessions_passthrough_total", with(&[])),
             sessions_upgraded: counter!("pontoon_sessions_upgraded_total", with(&[])),
             requests: counter!("pontoon_requests_total", with(&[])),
@@ -484,6 +491,34 @@ impl Drop for Held {
     }
 }
 
+/// A part of what a gauge shows, for as long as it lives.
+pub struct Share {
+    gauge: Gauge,
+    amount: usize,
+}
+
+impl Share {
+    /// Nothing yet.
+    pub fn new(gauge: &Gauge) -> Self {
+        Self { gauge: gauge.clone(), amount: 0 }
+    }
+
+    /// It is so much now.
+    #[inline]
+    pub fn set(&mut self, amount: usize) {
+        if amount != self.amount {
+            self.gauge.increment(amount as f64 - self.amount as f64);
+            self.amount = amount;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -492,6 +527,7 @@ mod tests {
     const NAMES: &str = "\
 pontoon_accept_errors_total counter reason,route
 pontoon_bridge_needed gauge route
+pontoon_buffered_bytes gauge route
 pontoon_clients_refused_total counter reason,route
 pontoon_cluster_nodes gauge route
 pontoon_cluster_nodes_without_port gauge route
@@ -513,6 +549,7 @@ pontoon_sessions_opaque_total counter reason,route
 pontoon_sessions_passthrough_total counter route
 pontoon_sessions_total counter end,route
 pontoon_sessions_upgraded_total counter route
+pontoon_sessions_waiting gauge route
 pontoon_tls_certificate_expiry_timestamp_seconds gauge route,upstream
 pontoon_tls_handshakes_total counter resumed,route
 pontoon_tls_reloads_total counter result,route

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line
 use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorder};
 
 use super::durations::{Buckets, Durations};
-use super::{HISTOGRAMS, REQUEST_SECONDS};
+use super::{HISTOGRAMS, REQUEST_SECONDS, process};
 
 /// By name and labels: those of one name stand together.
 type Histograms = BTreeMap<Key, Arc<Buckets>>;
@@ -24,6 +24,8 @@ pub(super) struct Recorder {
 pub struct PrometheusHandle {
     others: metrics_exporter_prometheus::PrometheusHandle,
     histograms: Arc<Mutex<Histograms>>,
+    /// Tells what this process takes of the machine, too.
+    process: bool,
 }
 
 impl Recorder {
@@ -32,7 +34,11 @@ impl Recorder {
     }
 
     pub(super) fn handle(&self) -> PrometheusHandle {
-        PrometheusHandle { others: self.others.handle(), histograms: Arc::clone(&self.histograms) }
+        PrometheusHandle {
+            others: self.others.handle(),
+            histograms: Arc::clone(&self.histograms),
+            process: false,
+        }
     }
 }
 
@@ -67,6 +73,11 @@ impl metrics::Recorder for Recorder {
 }
 
 impl PrometheusHandle {
+    /// Tells what this process takes of the machine, too.
+    pub(super) fn with_process(self) -> Self {
+        Self { process: true, ..self }
+    }
+
     /// All metrics, in Prometheus' text format. Histograms that nothing was recorded into are left out: a cluster has
     /// hundreds of nodes that a client never asks.
     pub fn render(&self) -> String {
@@ -85,6 +96,9 @@ impl PrometheusHandle {
                 before = Some(name);
             }
             write(&mut text, key, &durations);
+        }
+        if self.process {
+            process::write(&mut text);
         }
         text
     }

@@ -190,6 +190,7 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
         Err(end) => return (end, None),
     };
     let connected = Box::pin(async {
+        let _waiting = Held::new(&context.metrics.sessions_waiting);
         tokio::select! {
             connected = connect(context, brings_tls) => Some(connected),
             () = context.drain.cut_off() => None,

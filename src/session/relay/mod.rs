@@ -35,7 +35,7 @@ use super::timing::Timing;
 use super::unanswerable::Unanswerable;
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
-use crate::metrics::Relayed;
+use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
 use crate::upstream::{self, Auth, Connection, Latch, Left};
 
@@ -109,6 +109,8 @@ pub(super) struct Relay<'a> {
     timing: Timing,
     /// Where slow commands are logged.
     slow: Option<Box<SlowLog>>,
+    /// What waits in both directions.
+    buffered: Share,
     /// Where the upstream is a cluster's node.
     rewriting: Option<Box<Rewriting>>,
     /// Where pontoon authenticates, or clients authenticate to it.
@@ -199,6 +201,7 @@ impl<'a> Relay<'a> {
             relayed,
             about,
             timing: Timing::default(),
+            buffered: Share::new(&metrics.buffered_bytes),
             slow: route.settings.slow.map(|threshold| Box::new(SlowLog::new(threshold))),
             rewriting,
             guard: None,
@@ -355,6 +358,7 @@ impl<'a> Relay<'a> {
             {
                 self.tell_of(&slow);
             }
+            self.buffered.set(self.to_upstream.len() + self.to_client.len());
             if let Some(ended) = self.ended() {
                 return Poll::Ready(ended);
             }

@@ -1,0 +1,82 @@
+//! What this process takes of the machine, looked up when somebody asks; by the names that Prometheus' client libraries
+//! [give it](https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics).
+
+use std::sync::OnceLock;
+
+use metrics::Key;
+use metrics_exporter_prometheus::LabelSet;
+use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
+use procfs::process::{LimitValue, Process};
+use procfs::{ProcResult, WithCurrentSystemInfo as _};
+
+/// Appends them. What cannot be found out is left out.
+pub(super) fn write(text: &mut String) {
+    let Ok(found) = look_up() else { return };
+    for (name, kind, help, value) in found {
+        let Some(value) = value else { continue };
+        write_help_line(text, name, None, None, help);
+        write_type_line(text, name, None, None, kind);
+        write_metric_line::<&str, f64>(text, name, None, &no_labels(name), None, value, None);
+    }
+}
+
+/// Name, kind, what it tells, and the value.
+type Found = (&'static str, &'static str, &'static str, Option<f64>);
+
+fn look_up() -> ProcResult<[Found; 7]> {
+    let process = Process::myself()?;
+    let stat = process.stat()?;
+    let ticks = procfs::ticks_per_second() as f64;
+    let cpu = (stat.utime + stat.stime) as f64 / ticks;
+    let most_fds = process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
+        LimitValue::Value(most) => Some(most as f64),
+        LimitValue::Unlimited => None,
+    });
+    let fds = process.fd_count().ok().map(|count| count as f64);
+    let started = boot_time().map(|boot| boot as f64 + stat.starttime as f64 / ticks);
+    Ok([
+        ("process_cpu_seconds_total", "counter", "CPU time of user and system", Some(cpu)),
+        ("process_resident_memory_bytes", "gauge", "Memory in use", Some(stat.rss_bytes().get() as f64)),
+        ("process_virtual_memory_bytes", "gauge", "Memory reserved", Some(stat.vsize as f64)),
+        ("process_open_fds", "gauge", "Open file descriptors", fds),
+        ("process_max_fds", "gauge", "Open file descriptors that are allowed", most_fds),
+        ("process_threads", "gauge", "Threads", Some(stat.num_threads as f64)),
+        ("process_start_time_seconds", "gauge", "When the process began, in Unix time", started),
+    ])
+}
+
+/// Unix time. Read once: on a machine of many cores it is a long read.
+fn boot_time() -> Option<u64> {
+    static BOOT: OnceLock<Option<u64>> = OnceLock::new();
+    *BOOT.get_or_init(|| procfs::boot_time_secs().ok())
+}
+
+#[allow(clippy::default_trait_access, reason = "the type is a dependency's dependency")]
+fn no_labels(name: &'static str) -> LabelSet {
+    LabelSet::from_key_and_global(&Key::from_static_name(name), &Default::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_what_it_takes() {
+        let mut text = String::new();
+        write(&mut text);
+        let value = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+            line.unwrap_or_else(|| panic!("{name} is missing in {text}"))
+                .rsplit_once(' ')
+                .unwrap()
+                .1
+                .parse::<f64>()
+                .unwrap()
+        };
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        assert!(value("process_open_fds") >= 3.0);
+        assert!(value("process_start_time_seconds") > 1.7e9);
+        assert!(text.contains("# TYPE process_cpu_seconds_total counter\n"));
+    }
+}
