@@ -7,8 +7,8 @@ mod guard;
 mod inventory;
 mod readiness;
 mod routes;
+mod scrapes;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -34,6 +34,7 @@ pub use self::commands::{Command, WAITING};
 use self::guard::Source;
 pub use self::readiness::Readiness;
 pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
+use self::scrapes::Scrapes;
 use crate::clients::Inventory;
 use crate::metrics::PrometheusHandle;
 use crate::verdict;
@@ -146,10 +147,11 @@ async fn accept(
 }
 
 fn router(shared: Shared) -> Router {
+    let scrapes = Arc::new(Scrapes::default());
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(move |State(shared)| metrics(shared, scrapes)))
         .route("/routes", get(routes::routes))
         .route("/clients", get(inventory::clients))
         .route("/drain", post(commands::drain))
@@ -173,7 +175,15 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse, Infallible> {
-    routes::record(&shared);
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()))
+async fn metrics(shared: Shared, scrapes: Arc<Scrapes>) -> Response {
+    let read = || {
+        routes::record(&shared);
+        shared.metrics.render()
+    };
+    match scrapes.read(read).await {
+        Some(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
+        None => (StatusCode::SERVICE_UNAVAILABLE, "too many ask for metrics at once\n").into_response(),
+    }
 }
