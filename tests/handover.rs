@@ -1,6 +1,7 @@
 //! One version follows another, and no client notices: two processes on one address.
 
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -115,6 +116,52 @@ fn a_successor_on_the_same_unix_socket_takes_over_and_no_client_fails() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file is left");
 }
 
+/// Ends what waits for it, however the test ends.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_real_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut old = start(&redis, &authority, "127.0.0.1:0");
+    let address = old.address();
+    let over = AtomicBool::new(false);
+    let runs = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let end = EndOf(&over);
+        let client = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let port = address.port().to_string();
+                let mut benchmark = Command::new("redis-benchmark");
+                benchmark.args(["-p", &port, "-k", "0", "-c", "5", "-n", "500", "-q", "INCR", "visits"]);
+                let output = benchmark.output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                runs.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let more = |what: &str| {
+            let before = runs.load(Ordering::Relaxed);
+            eventually(what, || client.is_finished() || runs.load(Ordering::Relaxed) > before);
+        };
+        more("the old one serves");
+        let new = start(&redis, &authority, &address.to_string());
+        old.signal(Signal::TERM);
+        assert_eq!(old.wait().code(), Some(0));
+        more("the new one serves");
+        drop(end);
+        client.join().unwrap();
+        drop(new);
+    });
+    let visits = runs.load(Ordering::Relaxed) * 500;
+    redis.direct().expect(&["GET", "visits"], &format!("${}\r\n{visits}\r\n", visits.to_string().len()));
+}
+
 #[test]
 fn a_successor_gets_no_client_before_the_old_one_leaves() {
     let authority = Authority::new();
@@ -124,7 +171,8 @@ fn a_successor_gets_no_client_before_the_old_one_leaves() {
     for _ in 0..50 {
         old.client().expect(&["PING"], "+PONG\r\n");
     }
-    assert_eq!((sessions(&old), sessions(&new)), (50, 0));
+    eventually("they were all the old one's", || old.metric("pontoon_sessions_total", "") == 50);
+    assert_eq!(sessions(&new), 0);
     let mut stays = old.client();
     stays.expect(&["PING"], "+PONG\r\n");
     old.signal(Signal::TERM);
