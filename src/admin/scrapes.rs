@@ -45,6 +45,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_too_many_readers_some_are_refused_and_the_others_have_their_turn() {
         let scrapes = Scrapes::default();
+        *scrapes.not_before.lock().await += Duration::from_secs(1);
         let all = (0..20).map(|_| scrapes.read(|| "text".to_owned()));
         let read = join_all(all).await.into_iter().flatten().count();
         assert_eq!(read, PLACES);
