@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn what_is_no_command_keeps_its_name_to_itself() {
-        for name in ["", "G", "GETS", "get\r\n", "user:1000:password", "other", "module", &"x".repeat(1000)] {
+        for name in ["", "G", "GETS", "get\r\n", "user:1000:password", "other", "modules", &"x".repeat(1000)]
+        {
             assert_eq!(Command::named(name.as_bytes()).name(), "other", "{name}");
         }
         for name in ["JSON.GET", "ft.search", "a.secret"] {

@@ -1,8 +1,8 @@
 //! RESP, the Redis serialization protocol: what the relay needs to know of it. No I/O.
 //!
 //! [`scanner`] finds where frames end as bytes pass, [`commands`] tells what a request means for its replies,
-//! [`families`] what it is about, [`replies`] reads and writes the few frames that pontoon itself sends or receives, and [`value`] reads those of which
-//! the inside matters.
+//! [`families`] what it is about; [`replies`] reads and writes the few frames that pontoon itself sends or receives, and
+//! [`value`] reads those of which the inside matters.
 
 pub mod client_list;
 pub mod commands;
