@@ -5,6 +5,7 @@
 //! client is told of the end is the parent's work.
 
 mod ending;
+mod observing;
 mod pumps;
 mod replies;
 mod requests;
@@ -18,7 +19,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tracing::info;
 
 use super::about::About;
 use super::client::ClientStream;
@@ -30,7 +30,7 @@ use super::relogin::Relogin;
 use super::rewriting::Rewriting;
 use super::scratch::{self};
 use super::setup::{Setup, Step};
-use super::slow::{Slow, SlowLog};
+use super::slow::SlowLog;
 use super::timing::Timing;
 use super::unanswerable::Unanswerable;
 use super::{Context as Route, Upgrade};
@@ -348,17 +348,7 @@ impl<'a> Relay<'a> {
                 Ok::<bool, io::Error>(login? | requests? | replies?)
             });
             let Ok(moved) = moved else { return Poll::Ready(Ended::Client) };
-            if self.timing.waits()
-                && let Some(took) = self.timing.received(&self.pending, &self.replies)
-            {
-                self.route.metrics.request_seconds.record(took);
-            }
-            if let Some(log) = &mut self.slow
-                && let Some(slow) = log.received(&self.pending, &self.replies)
-            {
-                self.tell_of(&slow);
-            }
-            self.buffered.set(self.to_upstream.len() + self.to_client.len());
+            self.observe();
             if let Some(ended) = self.ended() {
                 return Poll::Ready(ended);
             }
@@ -428,30 +418,6 @@ impl<'a> Relay<'a> {
                 self.unanswerable = Some(Unanswerable::Unmatched);
             }
         }
-    }
-
-    #[cold]
-    fn tell_of(&self, slow: &Slow) {
-        let operation = slow.operation();
-        let Some(suppressed) = self.route.throttle.allow(&format!("slow {operation}")) else { return };
-        let entry = self.about.entry();
-        let (process, library) = entry.client();
-        info!(
-            route = &*self.route.route,
-            session = entry.number(),
-            upstream = %self.upstream.endpoint,
-            peer = %self.upstream.peer,
-            command = operation,
-            commands = slow.commands,
-            names = (slow.commands > 1).then(|| slow.names()),
-            bytes = slow.bytes,
-            took = ?slow.took,
-            pid = process.as_ref().and_then(|process| process.pid),
-            process = process.as_ref().and_then(|process| process.name.as_deref()),
-            library = library.as_ref().map(|library| &*library.name),
-            suppressed,
-            "slow command"
-        );
     }
 
     /// Tells the upstream that this was no truncation, if it still listens.
