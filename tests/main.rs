@@ -24,6 +24,7 @@ mod iam;
 mod inventory;
 mod lifecycle;
 mod limits;
+mod observed;
 mod passthrough;
 mod peers;
 mod pool;

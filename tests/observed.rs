@@ -1,0 +1,155 @@
+//! What operators see: how long requests take, what they are about, which errors servers give; and a log that nobody fills.
+
+use std::thread;
+
+use serde_json::Value;
+
+use crate::harness::{Authority, Pontoon, Redis, bridge, command, eventually};
+
+/// Lines of the log about slow commands.
+fn slow(pontoon: &Pontoon) -> Vec<Value> {
+    let lines = pontoon.printed();
+    let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.filter(|record| record["message"] == "slow command").collect()
+}
+
+#[test]
+fn requests_are_timed_and_those_that_wait_for_others_are_not() {
+    let (_redis, pontoon) = bridge();
+    let mut client = pontoon.client();
+    for n in 0..20 {
+        client.expect(&["ECHO", &n.to_string()], &format!("${}\r\n{n}\r\n", n.to_string().len()));
+    }
+    client.expect(&["BLPOP", "nothing", "0.01"], "*-1\r\n");
+    assert_eq!(pontoon.metric("pontoon_request_duration_seconds_count", "route=\"localhost\""), 20);
+    assert_eq!(pontoon.metric("pontoon_request_duration_seconds_bucket", "le=\"+Inf\""), 20);
+}
+
+#[test]
+fn commands_are_counted_by_what_they_are_about() {
+    let (_redis, pontoon) = bridge();
+    let mut client = pontoon.client();
+    client.ask(&["set", "key", "value"]);
+    client.ask(&["GET", "key"]);
+    client.ask(&["ZREVRANGEBYSCORE", "zset", "+inf", "-inf"]);
+    client.ask(&["JSON.GET", "document"]);
+    client.ask(&["secret-that-is-no-command"]);
+    let count = |family: &str| pontoon.metric("pontoon_commands_total", &format!("family=\"{family}\""));
+    let families = ["string", "sorted_set", "module", "other", "hash"];
+    assert_eq!(families.map(count), [2, 1, 1, 1, 0]);
+    assert!(!pontoon.get("/metrics").1.contains("secret"));
+}
+
+#[test]
+fn errors_of_the_server_are_counted_by_their_code_and_what_scripts_make_up_is_other() {
+    let (_redis, pontoon) = bridge();
+    let mut client = pontoon.client();
+    client.ask(&["SET", "key", "text"]);
+    client.ask(&["INCR", "key"]);
+    client.ask(&["LPUSH", "key", "x"]);
+    client.ask(&["EVALSHA", &"0".repeat(40), "0"]);
+    for n in 0..3 {
+        client.ask(&["EVAL", &format!("return redis.error_reply('MADEUP{n} secret')"), "0"]);
+    }
+    let count = |code: &str| pontoon.metric("pontoon_server_errors_total", &format!("code=\"{code}\""));
+    assert_eq!(["ERR", "WRONGTYPE", "NOSCRIPT", "other"].map(count), [1, 1, 1, 3]);
+    assert!(!pontoon.get("/metrics").1.contains("MADEUP"));
+}
+
+#[test]
+fn what_the_process_takes_is_shown_by_the_usual_names() {
+    let (_redis, pontoon) = bridge();
+    let (_, text) = pontoon.get("/metrics");
+    for name in [
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_open_fds",
+        "process_start_time_seconds",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_slow_command_is_logged_with_its_name_and_size_and_never_its_arguments() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "100ms"]);
+    let mut client = pontoon.client();
+    client.ask(&["SET", "key-that-is-nobodys-business", "value"]);
+    let script = "redis.call('GET', 'key-that-is-nobodys-business') local t = redis.call('TIME') \
+                  repeat local n = redis.call('TIME') until (n[1] - t[1]) * 1000000 + n[2] - t[2] > 200000 return 1";
+    let request = command(&["eval", script, "0", "argument-that-is-secret"]);
+    client.send(&request);
+    client.expect_next(":1\r\n");
+    let record = pontoon.wait_for_log("slow command");
+    assert_eq!((&record["command"], &record["bytes"]), (&"EVAL".into(), &request.len().into()), "{record}");
+    assert_eq!((&record["db.operation.name"], &record["db.system.name"]), (&"EVAL".into(), &"redis".into()));
+    assert_eq!(record["server.address"], "localhost");
+    assert_eq!(record["level"], "INFO");
+    client.expect(&["DEBUG", "SLEEP", "0.2"], "+OK\r\n");
+    eventually("DEBUG is logged", || slow(&pontoon).iter().any(|record| record["command"] == "DEBUG"));
+    let all = pontoon.printed();
+    for secret in ["nobodys-business", "secret", "redis.call"] {
+        assert!(!all.contains(secret), "{all}");
+    }
+}
+
+#[test]
+fn what_waits_behind_a_slow_command_is_not_blamed_nor_what_waits_by_design() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "100ms"]);
+    let mut client = pontoon.client();
+    client.expect(&["BLPOP", "nothing", "0.3"], "*-1\r\n");
+    client.send(&command(&["DEBUG", "SLEEP", "0.3"]));
+    client.expect_next("+OK\r\n");
+    client.expect(&["PING"], "+PONG\r\n");
+    pontoon.wait_for_log("slow command");
+    let commands: Vec<_> = slow(&pontoon).iter().map(|record| record["command"].clone()).collect();
+    assert_eq!(commands, ["DEBUG"]);
+}
+
+#[test]
+fn a_slow_command_that_goes_on_is_logged_once_and_the_rest_counted() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "1us"]);
+    let mut client = pontoon.client();
+    for _ in 0..200 {
+        client.expect(&["PING"], "+PONG\r\n");
+    }
+    client.ask(&["GET", "key"]);
+    eventually("GET is logged", || slow(&pontoon).iter().any(|record| record["command"] == "GET"));
+    assert_eq!(slow(&pontoon).iter().filter(|record| record["command"] == "PING").count(), 1);
+}
+
+#[test]
+fn without_being_asked_no_command_is_logged() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    pontoon.client().expect(&["DEBUG", "SLEEP", "0.2"], "+OK\r\n");
+    assert!(slow(&pontoon).is_empty());
+}
+
+#[test]
+fn a_thousand_clients_that_find_no_server_are_a_few_lines_in_the_log() {
+    let authority = Authority::new();
+    let pontoon = Pontoon::with("127.0.0.1:1", &authority, &["--connect-timeout", "1s"]);
+    pontoon.expects("cannot connect to 127.0.0.1:1");
+    pontoon.expects("127.0.0.1:1");
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let mut client = pontoon.client();
+                    assert!(String::from_utf8_lossy(&client.rest()).starts_with("-ERR pontoon: "));
+                }
+            });
+        }
+    });
+    let lines = pontoon.printed().lines().count();
+    assert!(lines < 20, "{}", pontoon.printed());
+    assert!(pontoon.printed().contains("\"suppressed\":"));
+}
