@@ -82,8 +82,8 @@ pub enum StartError {
         source: TlsError,
     },
     /// The admin server's address could not be bound.
-    #[error(transparent)]
-    Admin(#[from] admin::BindError),
+    #[error("admin server: {0}; or choose another with --admin, or \"off\"")]
+    Admin(BindError),
     /// The system gave no threads.
     #[error("cannot start the event-loop threads: {0}")]
     Workers(#[from] io::Error),
@@ -120,10 +120,10 @@ impl App {
                 Err(more) => problems.extend(more),
             }
         }
-        let admin = match config.admin.map(Admin::bind).transpose() {
+        let admin = match config.admin.as_ref().map(Admin::bind).transpose() {
             Ok(admin) => admin,
             Err(error) => {
-                problems.push(error.into());
+                problems.push(StartError::Admin(error));
                 None
             }
         };
@@ -182,7 +182,7 @@ impl App {
             Arc::new(Books { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state });
         let mut routes = Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&books));
         if let Some(admin) = admin {
-            info!(address = %admin.local_addr(), "admin listening");
+            info!(address = %admin.address(), "admin listening");
             running.tasks.spawn(admin.run(shared, admin_stop.clone()));
         }
         running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));

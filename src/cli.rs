@@ -1,7 +1,6 @@
 //! The command line: commands, flags, help.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::builder::styling::Styles;
@@ -12,7 +11,7 @@ use crate::admin::client::Health;
 use crate::commands::{self, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
-use crate::endpoint::{Endpoint, Upstream};
+use crate::endpoint::{Endpoint, ListenAddr, Upstream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -146,12 +145,12 @@ fn admin() -> Arg {
         .env("PONTOON_ADMIN")
         .value_name("ADDR")
         .default_value("127.0.0.1:9900")
-        .help("Its admin address")
+        .help("Its admin address, 127.0.0.1:9900 or unix:/run/pontoon/admin.sock")
 }
 
-fn admin_address(matches: &ArgMatches) -> Result<SocketAddr, Usage> {
+fn admin_address(matches: &ArgMatches) -> Result<ListenAddr, Usage> {
     let text = matches.get_one::<String>("admin").expect("it has a default");
-    text.parse().map_err(|_| Usage(format!("--admin: \"{text}\" is no address: expected 127.0.0.1:9900")))
+    ListenAddr::private(text).map_err(|error| Usage(format!("--admin: {error}")))
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {

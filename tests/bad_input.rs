@@ -160,7 +160,10 @@ fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("cannot read /no/such/ca.pem: No such file or directory"), "{errors}");
     assert!(errors.contains(&format!("cannot listen on {busy_address}: the address is in use")), "{errors}");
-    assert!(errors.contains(&format!("cannot listen on {busy_address} for the admin server")), "{errors}");
+    assert!(
+        errors.contains(&format!("admin server: cannot listen on {busy_address}: the address is in use")),
+        "{errors}"
+    );
     assert_eq!(errors.lines().filter(|line| line.starts_with("error: ")).count(), 3, "{errors}");
     assert!(!socket.exists());
     drop((busy, taken));

@@ -1,14 +1,16 @@
 //! Asks another pontoon's admin server.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper::{Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::endpoint::ListenAddr;
 
 /// What is ready says so in this time.
 const READY: Duration = Duration::from_secs(2);
@@ -26,7 +28,7 @@ const LONGEST: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from {address}: {problem}: is pontoon running, and is that its --admin address?")]
 pub struct NoAnswer {
-    address: SocketAddr,
+    address: ListenAddr,
     problem: String,
 }
 
@@ -37,7 +39,7 @@ pub enum NotReady {
     #[error("the pontoon at {address} is not ready: {reasons}")]
     Said {
         /// Who.
-        address: SocketAddr,
+        address: ListenAddr,
         /// Its words.
         reasons: String,
     },
@@ -56,7 +58,7 @@ pub enum Health {
 }
 
 /// Asks the pontoon at `address` for its health, again and again until it has it or `wait` is over.
-pub async fn health(address: SocketAddr, health: Health, wait: Duration) -> Result<(), NotReady> {
+pub async fn health(address: &ListenAddr, health: Health, wait: Duration) -> Result<(), NotReady> {
     let deadline = Instant::now() + wait;
     loop {
         let Err(error) = ask(address, health).await else { return Ok(()) };
@@ -68,14 +70,14 @@ pub async fn health(address: SocketAddr, health: Health, wait: Duration) -> Resu
 }
 
 /// What the pontoon at `address` tells under `path`.
-pub async fn fetch(address: SocketAddr, path: &str) -> Result<String, NoAnswer> {
+pub async fn fetch(address: &ListenAddr, path: &str) -> Result<String, NoAnswer> {
     match get_within(FETCH, address, path).await? {
         (StatusCode::OK, body) => Ok(body),
         (other, _) => Err(unexpected(address, other)),
     }
 }
 
-async fn ask(address: SocketAddr, health: Health) -> Result<(), NotReady> {
+async fn ask(address: &ListenAddr, health: Health) -> Result<(), NotReady> {
     let path = match health {
         Health::Ready => "/readyz",
         Health::Live => "/livez",
@@ -83,22 +85,22 @@ async fn ask(address: SocketAddr, health: Health) -> Result<(), NotReady> {
     match get_within(READY, address, path).await? {
         (StatusCode::OK, _) => Ok(()),
         (StatusCode::SERVICE_UNAVAILABLE, body) => {
-            Err(NotReady::Said { address, reasons: body.trim_end().replace('\n', "; ") })
+            Err(NotReady::Said { address: address.clone(), reasons: body.trim_end().replace('\n', "; ") })
         }
         (other, _) => Err(unexpected(address, other).into()),
     }
 }
 
-fn unexpected(address: SocketAddr, status: StatusCode) -> NoAnswer {
-    NoAnswer { address, problem: format!("HTTP {status}, which no pontoon says here") }
+fn unexpected(address: &ListenAddr, status: StatusCode) -> NoAnswer {
+    NoAnswer { address: address.clone(), problem: format!("HTTP {status}, which no pontoon says here") }
 }
 
 async fn get_within(
     time: Duration,
-    address: SocketAddr,
+    address: &ListenAddr,
     path: &str,
 ) -> Result<(StatusCode, String), NoAnswer> {
-    let no_answer = |problem: String| NoAnswer { address, problem };
+    let no_answer = |problem: String| NoAnswer { address: address.clone(), problem };
     timeout(time, get(address, path))
         .await
         .map_err(|_| no_answer(format!("nothing within {} s", time.as_secs())))?
@@ -107,10 +109,24 @@ async fn get_within(
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, String), BoxError> {
-    let stream = TcpStream::connect(address).await?;
+async fn get(address: &ListenAddr, path: &str) -> Result<(StatusCode, String), BoxError> {
+    match address {
+        ListenAddr::Tcp(address) => {
+            exchange(TcpStream::connect(address).await?, &address.to_string(), path).await
+        }
+        ListenAddr::Unix { path: socket, .. } => {
+            exchange(UnixStream::connect(socket).await?, "localhost", path).await
+        }
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+) -> Result<(StatusCode, String), BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header("host", address.to_string()).body(Body::empty())?;
+    let request = Request::get(path).header("host", host).body(Body::empty())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

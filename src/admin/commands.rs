@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Shared;
+use super::Desk;
 
 /// Commands that may wait to be obeyed; beyond, who commands is told to come again.
 pub const WAITING: usize = 16;
@@ -20,15 +20,15 @@ pub enum Command {
     Quit,
 }
 
-pub(super) async fn drain(State(shared): State<Shared>) -> (StatusCode, String) {
+pub(super) async fn drain(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
     tell(&shared.commands, Command::Drain, "draining")
 }
 
-pub(super) async fn quit(State(shared): State<Shared>) -> (StatusCode, String) {
+pub(super) async fn quit(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
     tell(&shared.commands, Command::Quit, "ending")
 }
 
-pub(super) async fn reload(State(shared): State<Shared>) -> (StatusCode, String) {
+pub(super) async fn reload(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
     let (answer, answered) = oneshot::channel();
     let (status, said) = tell(&shared.commands, Command::Reload(answer), "");
     if status != StatusCode::ACCEPTED {

@@ -7,12 +7,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use axum::Extension;
 use axum::body::HttpBody as _;
 use axum::extract::Request;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+
+use super::server::Connection;
+use crate::clients::Peer;
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,22 +28,45 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The other end of a TCP connection.
-    pub(super) fn tcp(peer: SocketAddr) -> Self {
-        if peer.ip().to_canonical().is_loopback() { Self::Here } else { Self::Elsewhere }
+    /// The other end of a connection.
+    pub(super) fn of(peer: &Peer) -> Self {
+        match peer {
+            // Both ends: what forwards from other machines often comes from loopback itself (127.0.0.6 in Istio's mesh).
+            Peer::Tcp { client, local: Some(local) } if is_loopback(*client) && is_loopback(*local) => {
+                Self::Here
+            }
+            Peer::Tcp { .. } => Self::Elsewhere,
+            Peer::Unix { .. } => Self::Here,
+        }
     }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// What anybody may see, whatever name he asks by.
 const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
+/// What browsers must know of every answer: it is what its type says, no other site's, and old at once.
+const HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+];
+
 /// Answers what may be asked, and tells the rest why not.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let from = request.extensions().get().copied().unwrap_or(Source::Elsewhere);
-    match problem(&request, from) {
+pub(super) async fn guard(
+    Extension(Connection { source, .. }): Extension<Connection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match problem(&request, source) {
         None => next.run(request).await,
         Some((status, words)) => (status, [(header::CONNECTION, "close")], words).into_response(),
-    }
+    };
+    response.headers_mut().extend(HEADERS);
+    response
 }
 
 type Refusal = (StatusCode, &'static str);
@@ -176,11 +203,18 @@ mod tests {
 
     #[test]
     fn a_peer_is_here_if_it_is_on_loopback_in_whatever_notation() {
+        let over = |client: &str, local: &str| {
+            Source::of(&Peer::Tcp { client: client.parse().unwrap(), local: local.parse().ok() })
+        };
+        let source = |client: &str| over(client, "127.0.0.1:9900");
         for here in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            assert_eq!(Source::tcp(here.parse().unwrap()), Source::Here, "{here}");
+            assert_eq!(source(here), Source::Here, "{here}");
         }
         for elsewhere in ["10.0.0.1:1", "[::ffff:10.0.0.1]:1", "0.0.0.0:1"] {
-            assert_eq!(Source::tcp(elsewhere.parse().unwrap()), Source::Elsewhere, "{elsewhere}");
+            assert_eq!(source(elsewhere), Source::Elsewhere, "{elsewhere}");
         }
+        assert_eq!(over("127.0.0.6:1", "10.0.0.1:9900"), Source::Elsewhere, "forwarded");
+        assert_eq!(over("127.0.0.1:1", ""), Source::Elsewhere, "not known");
+        assert_eq!(Source::of(&Peer::Unix { pid: None, uid: None }), Source::Here);
     }
 }

@@ -3,30 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Shared;
+use super::server::Connection;
+use super::{Desk, Shared};
 
 /// Sessions and clients shown, where `?limit=` does not say.
 pub(super) const LIMIT: usize = 1000;
 
 /// And where it says more.
-const MOST: usize = 100_000;
+const MOST: usize = 10_000;
 
 /// Processes that are not found in this time are shown next time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(super) async fn clients(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn clients(
+    State(desk): State<Desk>,
+    Extension(connection): Extension<Connection>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let Some(limit) = limit(query.as_deref().unwrap_or_default()) else {
         return (StatusCode::BAD_REQUEST, "expected /clients?limit=NUMBER\n").into_response();
     };
-    look_up(&shared).await;
-    json(&shared.inventory.report(limit))
+    look_up(&desk.shared).await;
+    json(&desk, &connection, move |shared| shared.inventory.report(limit)).await
 }
 
 /// Finds out who the clients' processes are, as far as that does not take long.
@@ -44,13 +50,15 @@ fn limit(query: &str) -> Option<usize> {
     Some(limit.min(MOST))
 }
 
-pub(super) fn json(value: &impl Serialize) -> Response {
-    // Names come from clients: no browser may take them for anything but data.
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    match serde_json::to_string(value) {
-        Ok(text) => (headers, text + "\n").into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+/// What `tell` tells, as JSON.
+pub(super) async fn json<T: Serialize>(
+    desk: &Desk,
+    connection: &Connection,
+    tell: impl FnOnce(&Shared) -> T + Send + 'static,
+) -> Response {
+    let shared = Arc::clone(&desk.shared);
+    let text = move || serde_json::to_string(&tell(&shared)).expect("plain data has a form in JSON") + "\n";
+    desk.costly.answer(&connection.cut, "application/json", text).await
 }
 
 #[cfg(test)]

@@ -3,64 +3,42 @@
 
 pub mod client;
 mod commands;
+mod costly;
 mod guard;
 mod inventory;
+mod places;
 mod readiness;
 mod routes;
-mod scrapes;
+mod server;
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::from_fn;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
-use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::sleep;
+use axum::{Extension, Router};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use self::commands::{Command, WAITING};
-use self::guard::Source;
+use self::costly::Costly;
 pub use self::readiness::Readiness;
 pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
-use self::scrapes::Scrapes;
+use self::server::Connection;
 use crate::clients::Inventory;
+use crate::endpoint::ListenAddr;
+use crate::listener::{BindError, Listener};
 use crate::metrics::PrometheusHandle;
 use crate::verdict;
 
-/// Requests in hand, at most: probes and scrapers are few.
-const CONNECTIONS: usize = 64;
-
-/// A request's header must arrive in this time, an idle connection's next one too.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The admin server's address could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for the admin server: {source}: choose another with --admin, or \"off\"")]
-pub struct BindError {
-    address: SocketAddr,
-    source: io::Error,
-}
-
 /// A bound admin server.
 #[derive(Debug)]
-pub struct Admin {
-    socket: TcpListener,
-    address: SocketAddr,
-}
+pub struct Admin(Listener);
 
-/// What it tells of.
+/// What it tells of. Cheap to clone.
 #[derive(Clone)]
 pub struct Shared {
     /// Whether clients are welcome.
@@ -86,72 +64,34 @@ pub struct Shown {
 
 impl Admin {
     /// Binds `address`.
-    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let bind = || {
-            let socket = TcpListener::bind(address)?;
-            socket.set_nonblocking(true)?;
-            let address = socket.local_addr()?;
-            Ok(Self { socket, address })
-        };
-        bind().map_err(|source| BindError { address, source })
+    pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
+        Listener::bind(address).map(Self)
     }
 
     /// The address, with the port that the system chose.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &ListenAddr {
+        self.0.address()
     }
 
     /// Serves until `stop`.
     pub async fn run(self, shared: Shared, stop: CancellationToken) {
-        let service = router(shared);
-        let Ok(socket) = tokio::net::TcpListener::from_std(self.socket) else { return };
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let connections = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = accept(&socket, &places) => accepted,
-                () = stop.cancelled() => return,
-            };
-            let Ok((stream, source, place)) = accepted else {
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let router = TowerToHyperService::new(service.clone());
-            let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(source);
-                router.call(request)
-            });
-            let stop = stop.clone();
-            connections.spawn(async move {
-                let _place = place;
-                let serve = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    _ = serve => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
+        let desk = Desk { shared: Arc::new(shared), costly: Costly::new() };
+        server::serve(self.0, router(desk), stop).await;
     }
 }
 
-async fn accept(
-    socket: &tokio::net::TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::TcpStream, Source, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = socket.accept().await?;
-    Ok((stream, Source::tcp(peer), place))
+/// Where requests are answered.
+#[derive(Clone)]
+struct Desk {
+    shared: Arc<Shared>,
+    costly: Costly,
 }
 
-fn router(shared: Shared) -> Router {
-    let scrapes = Arc::new(Scrapes::default());
+fn router(desk: Desk) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(move |State(shared)| metrics(shared, scrapes)))
+        .route("/metrics", get(metrics))
         .route("/routes", get(routes::routes))
         .route("/clients", get(inventory::clients))
         .route("/drain", post(commands::drain))
@@ -163,10 +103,10 @@ fn router(shared: Shared) -> Router {
             (StatusCode::NOT_FOUND, words)
         })
         .layer(from_fn(guard::guard))
-        .with_state(shared)
+        .with_state(desk)
 }
 
-async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
+async fn readyz(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
     let reasons = shared.readiness.reasons();
     if reasons.is_empty() {
         (StatusCode::OK, "ok\n".into())
@@ -175,15 +115,13 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(shared: Shared, scrapes: Arc<Scrapes>) -> Response {
-    let read = || {
+async fn metrics(
+    State(Desk { shared, costly }): State<Desk>,
+    Extension(connection): Extension<Connection>,
+) -> Response {
+    let text = move || {
         routes::record(&shared);
         shared.metrics.render()
     };
-    match scrapes.read(read).await {
-        Some(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-        }
-        None => (StatusCode::SERVICE_UNAVAILABLE, "too many ask for metrics at once\n").into_response(),
-    }
+    costly.answer(&connection.cut, "text/plain; version=0.0.4; charset=utf-8", text).await
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::Shared;
 use super::inventory::{LIMIT, json, look_up};
+use super::server::Connection;
+use super::{Desk, Shared};
 use crate::clients::{Client, Counts, Moment, Totals};
 use crate::cluster::Upstreams;
 use crate::metrics::RouteMetrics;
@@ -180,13 +182,19 @@ fn rest(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| whole.saturating_sub(part) as f64 / whole as f64)
 }
 
-pub(super) async fn routes(State(shared): State<Shared>) -> Response {
-    look_up(&shared).await;
+pub(super) async fn routes(
+    State(desk): State<Desk>,
+    Extension(connection): Extension<Connection>,
+) -> Response {
+    look_up(&desk.shared).await;
+    json(&desk, &connection, reports).await
+}
+
+/// All routes, as `/routes` shows them.
+pub(super) fn reports(shared: &Shared) -> Vec<RouteReport> {
     let clients = shared.inventory.report(LIMIT).clients;
     let shown = shared.shown.load();
-    json(
-        &shown.routes.iter().map(|route| route.report(&shared, &shown.verdict, &clients)).collect::<Vec<_>>(),
-    )
+    shown.routes.iter().map(|route| route.report(shared, &shown.verdict, &clients)).collect()
 }
 
 /// Brings the verdicts in the metrics up to date.

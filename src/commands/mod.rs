@@ -1,6 +1,8 @@
 //! What each command does. Only here, and in `main`, errors are `anyhow`'s and the terminal is spoken to.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::endpoint::ListenAddr;
 
 /// Writes a line to standard output. A reader that has seen enough (`| head`) is no reason to panic.
 macro_rules! say {
@@ -27,8 +29,10 @@ fn plain(text: &str) -> String {
 }
 
 /// An admin server's address, to connect to: one that it was told to listen on may be none.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
+fn reachable(mut address: ListenAddr) -> ListenAddr {
+    if let ListenAddr::Tcp(address) = &mut address
+        && address.ip().is_unspecified()
+    {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
     address

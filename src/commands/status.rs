@@ -2,7 +2,6 @@
 //! leave it.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use super::plain;
 use super::table::Table;
 use crate::admin::{Auth, RouteReport, ServersReport, client};
 use crate::clients::{Advice, Client, Moment, Report, advice};
+use crate::endpoint::ListenAddr;
 use crate::upstream::EndpointFacts;
 
 /// What every route must be, for a pipeline to go on.
@@ -23,12 +23,12 @@ pub enum Unless {
 }
 
 /// Prints what the pontoon at `address` tells of its routes and clients; fails unless all routes are as asked.
-pub fn run(address: SocketAddr, json: bool, unless: Option<Unless>) -> anyhow::Result<()> {
+pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::Result<()> {
     let address = super::reachable(address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (routes, clients) = runtime.block_on(async {
-        let routes = client::fetch(address, "/routes").await?;
-        Ok::<_, anyhow::Error>((routes, client::fetch(address, "/clients").await?))
+        let routes = client::fetch(&address, "/routes").await?;
+        Ok::<_, anyhow::Error>((routes, client::fetch(&address, "/clients").await?))
     })?;
     let foreign = || format!("{address} answers in another way than this version of pontoon does");
     if json {

@@ -387,7 +387,7 @@ pub const GLOBAL: &[Key] = &[
         Text,
         "ADDR",
         "127.0.0.1:9900",
-        "Address for health, metrics and the inventory of clients; \"off\" to disable",
+        "Address for health, metrics and the status page, unix:/run/pontoon/admin.sock too; \"off\" to disable",
     ),
     key("log.format", "log-format", Text, "FORMAT", "text", "text for people, json for programs"),
     key(

@@ -10,7 +10,6 @@ mod problems;
 mod validate;
 mod values;
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use clap::ArgMatches;
 
 pub use self::args::{args, probe_args};
 pub use self::problems::Problems;
+use crate::endpoint::ListenAddr;
 use crate::{cluster, listener, session, telemetry, upstream, verdict};
 
 /// Everything that `run` needs to know, checked.
@@ -27,7 +27,7 @@ pub struct Config {
     /// One per `[[route]]`; never empty, names unique.
     pub routes: Vec<Route>,
     /// Where the admin server listens; `None`: `off`.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<ListenAddr>,
     /// Logging.
     pub log: telemetry::Settings,
     /// Event-loop threads.

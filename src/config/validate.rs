@@ -51,13 +51,7 @@ impl Check {
     fn global(&mut self, values: &Values, mut routes: Vec<Route>) -> Config {
         let admin = self.parse(values, "admin.listen", |text| match text {
             "off" => Ok(None),
-            address => match address.parse::<ListenAddr>() {
-                Ok(ListenAddr::Tcp(address)) => Ok(Some(address)),
-                Ok(ListenAddr::Unix { .. }) => {
-                    Err("is a Unix socket; expected HOST:PORT or \"off\"".to_owned())
-                }
-                Err(error) => Err(format!("{error}; or \"off\"")),
-            },
+            address => ListenAddr::private(address).map(Some).map_err(|error| format!("{error}; or \"off\"")),
         });
         let format = self.choice(
             values,

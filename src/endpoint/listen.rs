@@ -47,7 +47,15 @@ impl Peers {
 /// Permission bits of a Unix socket where its address names none: owner and group.
 const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
+/// The same of a socket that commands: its owner alone.
+const PRIVATE_SOCKET_MODE: u32 = 0o600;
+
 impl ListenAddr {
+    /// As text is parsed, but a Unix socket is for its owner alone unless the address says otherwise.
+    pub fn private(text: &str) -> Result<Self, AddressError> {
+        parse(text, PRIVATE_SOCKET_MODE)
+    }
+
     /// Whether only this machine can reach the address.
     pub fn is_local(&self) -> bool {
         match self {
@@ -91,18 +99,22 @@ impl FromStr for ListenAddr {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(rest) = text.strip_prefix("unix:") {
-            return unix(text, rest);
-        }
-        let address = match text.strip_prefix("localhost:") {
-            Some(port) => format!("127.0.0.1:{port}"),
-            None => text.to_owned(),
-        };
-        address.parse().map(Self::Tcp).map_err(|_| AddressError::BadListen(text.to_owned()))
+        parse(text, DEFAULT_SOCKET_MODE)
     }
 }
 
-fn unix(text: &str, rest: &str) -> Result<ListenAddr, AddressError> {
+fn parse(text: &str, default_mode: u32) -> Result<ListenAddr, AddressError> {
+    if let Some(rest) = text.strip_prefix("unix:") {
+        return unix(text, rest, default_mode);
+    }
+    let address = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    address.parse().map(ListenAddr::Tcp).map_err(|_| AddressError::BadListen(text.to_owned()))
+}
+
+fn unix(text: &str, rest: &str, default_mode: u32) -> Result<ListenAddr, AddressError> {
     let (path, options) = match rest.split_once('?') {
         None => (rest, None),
         Some((path, options)) => (path, Some(options)),
@@ -125,7 +137,7 @@ fn unix(text: &str, rest: &str) -> Result<ListenAddr, AddressError> {
     if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
         return Err(AddressError::BadPath(text.to_owned()));
     }
-    Ok(ListenAddr::Unix { path: path.into(), mode: mode.unwrap_or(DEFAULT_SOCKET_MODE), peers })
+    Ok(ListenAddr::Unix { path: path.into(), mode: mode.unwrap_or(default_mode), peers })
 }
 
 #[cfg(test)]
@@ -149,6 +161,17 @@ mod tests {
         }
         assert!(!"0.0.0.0:1".parse::<ListenAddr>().unwrap().is_local());
         assert!("[::ffff:127.0.0.1]:1".parse::<ListenAddr>().unwrap().is_local());
+    }
+
+    #[test]
+    fn a_socket_that_commands_is_its_owners_alone_unless_it_says_otherwise() {
+        let mode = |text: &str| match ListenAddr::private(text).unwrap() {
+            ListenAddr::Unix { mode, .. } => mode,
+            ListenAddr::Tcp(_) => panic!("{text}"),
+        };
+        assert_eq!(mode("unix:/run/x.sock"), 0o600);
+        assert_eq!(mode("unix:/run/x.sock?mode=0660"), 0o660);
+        assert_eq!(ListenAddr::private("localhost:1").unwrap().to_string(), "127.0.0.1:1");
     }
 
     #[test]

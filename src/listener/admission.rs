@@ -112,7 +112,7 @@ pub enum Admission {
 }
 
 /// Why a client is not one of those that the socket is for.
-fn stranger(client: &Accepted, address: &ListenAddr) -> Option<String> {
+pub(super) fn stranger(client: &Accepted, address: &ListenAddr) -> Option<String> {
     let ListenAddr::Unix { peers, .. } = address else { return None };
     if peers.is_everybody() {
         return None;

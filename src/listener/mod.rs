@@ -109,6 +109,11 @@ impl Listener {
         Ok(())
     }
 
+    /// Accepts on the event loop of this thread, for whoever has rules of his own.
+    pub fn accepting(self) -> io::Result<Accepting> {
+        Ok(Accepting { socket: self.socket.listen()?, address: self.address })
+    }
+
     /// Accepts clients and hands them on until draining starts.
     pub async fn run(
         self,
@@ -177,6 +182,20 @@ fn step_aside(socket: &Acceptor, address: &ListenAddr, route: &str) {
             %address,
             "clients cannot be led to a successor, and some may fail to connect: {error}"
         );
+    }
+}
+
+/// A listener that only accepts.
+pub struct Accepting {
+    socket: Acceptor,
+    address: ListenAddr,
+}
+
+impl Accepting {
+    /// The next client; `None`: one that the socket is not for.
+    pub async fn accept(&self) -> io::Result<Option<Accepted>> {
+        let client = self.socket.accept().await?;
+        Ok(admission::stranger(&client, &self.address).is_none().then_some(client))
     }
 }
 

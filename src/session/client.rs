@@ -52,12 +52,12 @@ impl Accepted {
     }
 
     /// Where it comes from.
-    pub(super) fn peer(&self) -> Peer {
+    pub fn peer(&self) -> Peer {
         self.peer.clone()
     }
 
     /// Bound to the event loop of this thread.
-    pub(super) fn into_stream(self) -> io::Result<ClientStream> {
+    pub fn into_stream(self) -> io::Result<ClientStream> {
         if let (Peer::Tcp { local: None, .. }, ClientStream::Tcp(stream)) = (&self.peer, &self.stream) {
             // A client on another machine may vanish without a word; Redis asks after the same time.
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));

@@ -7,6 +7,7 @@ mod explained;
 mod fake;
 mod forwarder;
 mod hosts;
+pub mod http;
 mod load;
 mod node;
 mod pontoon;

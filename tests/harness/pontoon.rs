@@ -1,7 +1,7 @@
 //! The program under test, as a process. What it logs at WARN or ERROR must be expected, or the test fails.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Authority, Hosts, PATIENCE, Wire, eventually};
+use super::{Authority, Hosts, PATIENCE, Wire, eventually, http};
 
 /// Runs a command to its end, which must come: one that is still running after a minute fails with 124.
 pub fn pontoon(args: &[&str]) -> Output {
@@ -245,15 +245,9 @@ impl Pontoon {
     }
 
     fn request(&self, method: &str, path: &str) -> (u16, String) {
-        use std::io::Write;
         let address = self.admin();
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        let answer = http::ask(address, &format!("{method} {path}"), &[("Host", &address.to_string())]);
+        (answer.status, answer.body)
     }
 
     /// A metric's value, summed over all label sets that hold `labels`; 0 where there is none.

@@ -15,7 +15,7 @@ pub(super) fn process(config: &Config, report: &mut Report) {
         report.warn("config", warning);
     }
     match &config.admin {
-        Some(admin) => listener(&ListenAddr::Tcp(*admin), "admin", report),
+        Some(admin) => listener(admin, "admin", report),
         None => report.ok("admin", None, "off: no health, no metrics, no status"),
     }
     if let Some(path) = &config.state_file {

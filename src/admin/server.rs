@@ -1,0 +1,107 @@
+//! The admin server's connections: few, short, and none in another's way. Who holds places without using them loses them to
+//! those who come.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::guard::Source;
+use super::places::{Place, Places};
+use crate::listener::Listener;
+use crate::session::Accepted;
+
+/// Connections at once: probes and scrapers are few. One more takes the place of the one whose last request is the oldest.
+const CONNECTIONS: usize = 64;
+
+/// A request's header must arrive in this time, an idle connection's next one too.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The answer to a request must be taken in this time.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A longer request line and header is refused.
+const LONGEST_HEADER: usize = 16 * 1024;
+
+/// After a failure to accept.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a request's connection is.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    /// Where it comes from.
+    pub(super) source: Source,
+    /// Ends it.
+    pub(super) cut: CancellationToken,
+}
+
+/// Serves until `stop`.
+pub(super) async fn serve(listener: Listener, router: Router, stop: CancellationToken) {
+    let Ok(listener) = listener.accepting() else { return };
+    let places = Places::new(CONNECTIONS, Duration::ZERO);
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok(Some(client)) => {
+                let connection = Connection { source: Source::of(&client.peer()), cut: stop.child_token() };
+                let place = places.take(&connection.cut).await;
+                connections.spawn(converse(client, connection, place, router.clone()));
+                // So that a flood of connections leaves time to answer the one among them that asks.
+                yield_now().await;
+            }
+            Ok(None) => {}
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn converse(client: Accepted, connection: Connection, place: Place, router: Router) {
+    let Ok(stream) = client.into_stream() else { return };
+    let cut = connection.cut.clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        place.renew();
+        request.extensions_mut().insert(connection.clone());
+        router.call(request)
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(LONGEST_HEADER)
+        // A copy of an answer would outlive the answer's place.
+        .writev(true)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => {}
+        ended = serving => {
+            if let Err(error) = ended {
+                debug!("an admin connection failed: {error}");
+            }
+        }
+        () = overdue(&place) => debug!("an admin connection is cut: its answer was not taken in time"),
+    }
+}
+
+/// Completes when the last request has been under way for too long.
+async fn overdue(place: &Place) {
+    while let Some(due) =
+        place.since().map(|since| since + EXCHANGE_TIMEOUT).filter(|due| *due > Instant::now())
+    {
+        sleep_until(due).await;
+    }
+}

@@ -1,0 +1,58 @@
+//! HTTP as it is on the wire: for the admin server, from clients of all manners.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::PATIENCE;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// Status line and header, in lower case.
+    pub head: String,
+    pub body: String,
+}
+
+/// Sends this to a TCP address and reads until the server closes; `None`: it closes without an answer.
+pub fn send(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(stream, bytes)
+}
+
+/// The same over a Unix socket.
+pub fn send_unix(path: &Path, bytes: &[u8]) -> Option<Answer> {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(stream, bytes)
+}
+
+/// A request without a body, as these lines of the header have it, and the answer.
+pub fn ask(address: SocketAddr, request_line: &str, header: &[(&str, &str)]) -> Answer {
+    let bytes = request(request_line, header);
+    send(address, bytes.as_bytes()).unwrap_or_else(|| panic!("no answer to {bytes}"))
+}
+
+pub fn request(request_line: &str, header: &[(&str, &str)]) -> String {
+    let mut text = format!("{request_line} HTTP/1.1\r\nConnection: close\r\n");
+    for (name, value) in header {
+        text.extend([name, ": ", value, "\r\n"]);
+    }
+    text + "\r\n"
+}
+
+fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Option<Answer> {
+    // The server may have had enough before all is sent, and a reset may follow what it has said.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+        answer.extend(&chunk[..count]);
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
+}
