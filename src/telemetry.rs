@@ -1,5 +1,6 @@
 //! Logging: format, level, the subscriber that obeys them, and a throttle for what would repeat.
 
+mod events;
 mod json;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use tracing_subscriber::filter::{FilterExt as _, ParseError, Targets, filter_fn}
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
 
+pub use self::events::{Event, recent};
 use self::json::Json;
 
 /// How the log is written.
@@ -69,7 +71,13 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
         Format::Text => layer.with_target(false).with_ansi(colour).boxed(),
         Format::Json => layer.event_format(Json).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| AlreadySet)
+    // Whatever log.level leaves out: the page shows it.
+    let kept = Targets::new().with_target("pontoon", tracing::Level::INFO);
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .with(events::Keeper.with_filter(kept))
+        .try_init()
+        .map_err(|_| AlreadySet)
 }
 
 /// What is written from now on.
