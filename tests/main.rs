@@ -25,6 +25,7 @@ mod inventory;
 mod lifecycle;
 mod limits;
 mod observed;
+mod page;
 mod passthrough;
 mod peers;
 mod pool;

@@ -14,6 +14,7 @@ step "What the tests need"
 packages=()
 command -v redis-server >/dev/null || packages+=(redis-server)
 command -v redis-cli >/dev/null && command -v redis-benchmark >/dev/null || packages+=(redis-tools)
+command -v chromium >/dev/null || packages+=(chromium)
 command -v node >/dev/null && command -v npm >/dev/null || packages+=(nodejs npm)
 command -v systemd-analyze >/dev/null || packages+=(systemd)
 command -v openssl >/dev/null || packages+=(openssl)
@@ -38,8 +39,9 @@ if ! target/venv-before/bin/python -c 'import rediscluster' 2>/dev/null; then
   python3 -m venv target/venv-before
   target/venv-before/bin/pip install --quiet redis-py-cluster==2.1.3
 fi
-if [ ! -d target/node/node_modules/ioredis-before ]; then
-  npm install --silent --no-audit --no-fund --prefix target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1
+if [ ! -d target/node/node_modules/ioredis-before ] || [ ! -d target/node/node_modules/axe-core ]; then
+  npm install --silent --no-audit --no-fund --prefix target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
+    playwright-core@1.56.1 axe-core@4.11.0
 fi
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"

@@ -1,11 +1,13 @@
-//! The admin server: liveness, readiness, metrics, inventory, commands. Liveness never depends on the upstream: a Redis
-//! outage must not restart the pod.
+//! The admin server: liveness, readiness, metrics, inventory, commands, and a page for people. Liveness never depends on
+//! the upstream: a Redis outage must not restart the pod.
 
 pub mod client;
 mod commands;
 mod costly;
 mod guard;
+mod history;
 mod inventory;
+mod page;
 mod places;
 mod readiness;
 mod routes;
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::commands::{Command, WAITING};
 use self::costly::Costly;
+use self::history::History;
 pub use self::readiness::Readiness;
 pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
 use self::server::Connection;
@@ -75,8 +78,11 @@ impl Admin {
 
     /// Serves until `stop`.
     pub async fn run(self, shared: Shared, stop: CancellationToken) {
-        let desk = Desk { shared: Arc::new(shared), costly: Costly::new() };
-        server::serve(self.0, router(desk), stop).await;
+        let desk = Desk { shared: Arc::new(shared), costly: Costly::new(), history: Arc::default() };
+        tokio::select! {
+            () = server::serve(self.0, router(desk.clone()), stop) => {}
+            () = desk.history.keep(&desk.shared) => {}
+        }
     }
 }
 
@@ -85,10 +91,12 @@ impl Admin {
 struct Desk {
     shared: Arc<Shared>,
     costly: Costly,
+    history: Arc<History>,
 }
 
 fn router(desk: Desk) -> Router {
     Router::new()
+        .route("/", get(page::page))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -98,8 +106,8 @@ fn router(desk: Desk) -> Router {
         .route("/reload", post(commands::reload))
         .route("/quit", post(commands::quit))
         .fallback(|| async {
-            let words = "not found; there are /livez, /readyz, /metrics, /routes, /clients; and to POST: /drain, /reload, \
-                         /quit\n";
+            let words = "not found; there are / for people, /livez, /readyz, /metrics, /routes, /clients; and to POST: /drain, \
+                         /reload, /quit\n";
             (StatusCode::NOT_FOUND, words)
         })
         .layer(from_fn(guard::guard))
@@ -116,7 +124,7 @@ async fn readyz(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String)
 }
 
 async fn metrics(
-    State(Desk { shared, costly }): State<Desk>,
+    State(Desk { shared, costly, .. }): State<Desk>,
     Extension(connection): Extension<Connection>,
 ) -> Response {
     let text = move || {

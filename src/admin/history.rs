@@ -1,0 +1,185 @@
+//! The last hour of each route, for the page's charts: a few numbers each some seconds, in rings of fixed size.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Shared;
+use crate::clients::Totals;
+use crate::metrics::Durations;
+
+/// Between two samples.
+pub(super) const EVERY: Duration = Duration::from_secs(5);
+
+/// Samples that are one point of a chart.
+const IN_POINT: u64 = 6;
+
+/// Points of a chart: an hour.
+pub(super) const POINTS: usize = 120;
+
+/// All routes' last hours.
+#[derive(Debug, Default)]
+pub(super) struct History(Mutex<BTreeMap<Arc<str>, Past>>);
+
+/// A route's last hour.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Past {
+    /// What the next sample is counted from.
+    before: Option<Reading>,
+    timed: Option<Durations>,
+    /// Latest last.
+    samples: VecDeque<Sample>,
+    /// Samples so far, those that were dropped included.
+    taken: u64,
+}
+
+/// Counters at one time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) active: u64,
+    pub(super) commands: u64,
+    pub(super) bytes: u64,
+}
+
+/// What happened between two readings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sample {
+    /// Sessions at its end.
+    pub(super) sessions: f32,
+    /// Each second.
+    pub(super) requests: f32,
+    /// Each second, both ways.
+    pub(super) bytes: f32,
+    /// Seconds that half of the replies took at most; not a number: there were none.
+    pub(super) median: f32,
+    /// Seconds that 99 of 100 replies took at most; not a number: there were none.
+    pub(super) slow: f32,
+}
+
+impl History {
+    /// Takes samples for ever.
+    pub(super) async fn keep(&self, shared: &Shared) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let shown = shared.shown.load();
+            let reading = |route: &Arc<str>| {
+                let Totals { active, counts, .. } = shared.inventory.totals(route);
+                let bytes = counts.bytes_to_upstream + counts.bytes_to_client;
+                Reading { active, commands: counts.commands, bytes }
+            };
+            let mut pasts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            pasts.retain(|name, _| shown.routes.iter().any(|route| route.name == *name));
+            for route in &shown.routes {
+                let past = pasts.entry(Arc::clone(&route.name)).or_default();
+                let latency = past.latency(shared.metrics.request_durations(&route.name));
+                past.add(reading(&route.name), latency);
+            }
+        }
+    }
+
+    /// A route's last hour.
+    pub(super) fn of(&self, route: &str) -> Past {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(route).cloned().unwrap_or_default()
+    }
+}
+
+impl Past {
+    /// Of what was timed since this was asked last: the median and the 99th percentile.
+    fn latency(&mut self, now: Durations) -> [f32; 2] {
+        let since = self.timed.as_ref().map(|before| now.since(before));
+        self.timed = Some(now);
+        [0.5, 0.99].map(|part| {
+            since.as_ref().and_then(|since| since.quantile(part)).map_or(f32::NAN, |time| time.as_secs_f32())
+        })
+    }
+
+    pub(super) fn add(&mut self, now: Reading, [median, slow]: [f32; 2]) {
+        if let Some(before) = self.before {
+            let each_second = |now: u64, then: u64| now.saturating_sub(then) as f32 / EVERY.as_secs_f32();
+            self.samples.push_back(Sample {
+                sessions: now.active as f32,
+                requests: each_second(now.commands, before.commands),
+                bytes: each_second(now.bytes, before.bytes),
+                median,
+                slow,
+            });
+            self.taken += 1;
+            if self.samples.len() > POINTS * IN_POINT as usize {
+                self.samples.pop_front();
+            }
+        }
+        self.before = Some(now);
+    }
+
+    pub(super) fn last(&self) -> Option<Sample> {
+        self.samples.back().copied()
+    }
+
+    /// The most of one value that was seen; 0 where there was none.
+    pub(super) fn most(&self, value: impl Fn(&Sample) -> f32) -> f32 {
+        self.samples.iter().map(value).filter(|value| !value.is_nan()).fold(0.0, f32::max)
+    }
+
+    /// One value of it, as the points of a chart, the latest last: the mean of each point's samples. Not a number: there is
+    /// none. A point stays as it is while time goes on.
+    pub(super) fn points(&self, value: impl Fn(&Sample) -> f32) -> [f32; POINTS] {
+        let mut sums = [(0.0, 0.0); POINTS];
+        let first = self.taken - self.samples.len() as u64;
+        let newest = self.taken.saturating_sub(1) / IN_POINT;
+        for (number, sample) in (first..).zip(&self.samples) {
+            let value = value(sample);
+            let age = (newest - number / IN_POINT) as usize;
+            if let Some((sum, count)) = POINTS.checked_sub(1 + age).map(|at| &mut sums[at])
+                && !value.is_nan()
+            {
+                *sum += value;
+                *count += 1.0;
+            }
+        }
+        sums.map(|(sum, count)| sum / count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(active: u64, commands: u64) -> Reading {
+        Reading { active, commands, bytes: 10 * commands }
+    }
+
+    #[test]
+    fn a_sample_is_what_happened_between_two_readings() {
+        let mut past = Past::default();
+        past.add(reading(1, 100), [f32::NAN; 2]);
+        assert_eq!(past.last(), None);
+        past.add(reading(3, 150), [f32::NAN; 2]);
+        let last = past.last().unwrap();
+        assert_eq!((last.sessions, last.requests, last.bytes), (3.0, 10.0, 100.0));
+        assert!(last.median.is_nan(), "no reply was timed");
+        assert_eq!((past.most(|sample| sample.requests), past.most(|sample| sample.slow)), (10.0, 0.0));
+        past.add(reading(3, 0), [f32::NAN; 2]);
+        assert!(past.last().unwrap().requests.abs() < f32::EPSILON, "never below nothing");
+    }
+
+    #[test]
+    fn an_hour_is_kept_and_a_point_stays_as_it_is_while_time_goes_on() {
+        let mut past = Past::default();
+        for n in 0..2000 {
+            past.add(reading(n, 0), [f32::NAN; 2]);
+        }
+        assert_eq!(past.samples.len(), POINTS * IN_POINT as usize);
+        let before = past.points(|sample| sample.sessions);
+        assert!(before.iter().skip(1).all(|point| !point.is_nan()));
+        for n in 2000..2000 + IN_POINT {
+            past.add(reading(n, 0), [f32::NAN; 2]);
+        }
+        let after = past.points(|sample| sample.sessions);
+        assert_eq!(before[2..POINTS - 1], after[1..POINTS - 2]);
+        assert!(Past::default().points(|sample| sample.sessions).iter().all(|point| point.is_nan()));
+    }
+}

@@ -1,0 +1,39 @@
+//! What happened lately.
+
+use maud::{Markup, html};
+use tracing::Level;
+
+use super::words;
+use crate::telemetry::Event;
+
+/// Shown; the log has more.
+const MOST: usize = 50;
+
+pub(super) fn section(events: &[Event]) -> Markup {
+    html! {
+        section.card aria-labelledby="events-name" {
+            header { h2 #events-name { "Recent events" } }
+            @if events.is_empty() {
+                p { "None." }
+            } @else {
+                ol.events {
+                    @for event in events.iter().take(MOST) {
+                        li {
+                            (words::time(event.at))
+                            @match event.level {
+                                Level::ERROR => span.level.bad { "error" },
+                                Level::WARN => span.level.warn { "warning" },
+                                _ => span.level.muted { "info" },
+                            }
+                            span.words {
+                                @if let Some(route) = &event.route { strong { (route) } ": " }
+                                (event.words)
+                                @if event.times > 1 { span.muted { " × " (words::whole(event.times)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The last hour of a route: what passed, in four small charts, each with its present in large letters.
+
+use maud::{Markup, html};
+
+use super::{chart, words};
+use crate::admin::history::{POINTS, Past, Sample};
+
+pub(super) fn charts(past: &Past) -> Markup {
+    let now = |value: fn(&Sample) -> f32| past.last().as_ref().map_or(f32::NAN, value);
+    let each_second = |text: String| text + "/s";
+    let requests = past.points(|sample| sample.requests);
+    let bytes = past.points(|sample| sample.bytes);
+    let sessions = past.points(|sample| sample.sessions);
+    let (median, slow) = (past.points(|sample| sample.median), past.points(|sample| sample.slow));
+    let latency = match [now(|sample| sample.median), now(|sample| sample.slow)] {
+        [median, _] if median.is_nan() => "–".into(),
+        both => both.map(words::seconds).join(" · "),
+    };
+    let tiles = [
+        Tile {
+            name: "Requests",
+            now: each_second(words::number(now(|sample| sample.requests))),
+            most: each_second(words::number(past.most(|sample| sample.requests))),
+            points: &requests,
+            beneath: None,
+        },
+        Tile {
+            name: "Throughput",
+            now: each_second(words::bytes(now(|sample| sample.bytes))),
+            most: each_second(words::bytes(past.most(|sample| sample.bytes))),
+            points: &bytes,
+            beneath: None,
+        },
+        Tile {
+            name: "Sessions",
+            now: words::number(now(|sample| sample.sessions)),
+            most: words::number(past.most(|sample| sample.sessions)),
+            points: &sessions,
+            beneath: None,
+        },
+        Tile {
+            name: "Latency, median and 99 %",
+            now: latency,
+            most: words::seconds(past.most(|sample| sample.slow)),
+            points: &slow,
+            beneath: Some(&median),
+        },
+    ];
+    html! {
+        h3.unseen { "The last hour" }
+        dl.hour { @for tile in &tiles { (tile.show()) } }
+    }
+}
+
+struct Tile<'a> {
+    name: &'static str,
+    now: String,
+    most: String,
+    points: &'a [f32; POINTS],
+    /// A second line.
+    beneath: Option<&'a [f32; POINTS]>,
+}
+
+impl Tile<'_> {
+    fn show(&self) -> Markup {
+        let Self { name, now, most, points, beneath } = self;
+        let spoken = format!("{name} over the last hour: now {now}, at most {most}");
+        html! {
+            div.tile {
+                dt { (name) }
+                dd {
+                    span.now { (now) }
+                    (chart::chart(points, *beneath, &spoken))
+                    span.muted { "at most " (most) " in the last hour" }
+                }
+            }
+        }
+    }
+}

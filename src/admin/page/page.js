@@ -1,0 +1,96 @@
+"use strict";
+(() => {
+  const PAUSE = 2000;
+  const LONGEST_PAUSE = 15000;
+  let sorting = null;
+  let lost = 0;
+
+  const text = (cell) => cell.dataset.value ?? cell.textContent.trim().toLowerCase();
+
+  function compare(a, b) {
+    const numbers = [Number(a), Number(b)];
+    return numbers.some(Number.isNaN) || a === "" || b === "" ? a.localeCompare(b) : numbers[0] - numbers[1];
+  }
+
+  // Has the client table of a page, shown or about to be, look as its reader wants it.
+  function arrange(page, wanted) {
+    const table = page.getElementById("clients");
+    if (!table) return;
+    const input = page.getElementById("filter");
+    input.closest("p").hidden = false;
+    input.setAttribute("value", wanted);
+    const headings = [...table.tHead.rows[0].cells];
+    const rows = [...table.tBodies[0].rows];
+    const column = sorting ? headings.findIndex((heading) => heading.firstElementChild.id === sorting.by) : -1;
+    headings.forEach((heading, at) => {
+      if (at === column) heading.setAttribute("aria-sort", sorting.down ? "descending" : "ascending");
+      else heading.removeAttribute("aria-sort");
+    });
+    if (column >= 0) {
+      rows.sort((a, b) => compare(text(a.cells[column]), text(b.cells[column])) * (sorting.down ? -1 : 1));
+      table.tBodies[0].append(...rows);
+    }
+    const words = wanted.trim().toLowerCase();
+    let shown = 0;
+    for (const row of rows) {
+      row.hidden = words !== "" && !row.textContent.toLowerCase().includes(words);
+      shown += row.hidden ? 0 : 1;
+    }
+    page.getElementById("shown").textContent = words === "" ? "" : `${shown} of ${rows.length} shown`;
+  }
+
+  const wanted = () => document.getElementById("filter")?.value ?? "";
+
+  const policy = (page) => page.querySelector("meta[name=policy]")?.content;
+
+  function take(markup) {
+    const next = new DOMParser().parseFromString(markup, "text/html");
+    if (!policy(next)) throw new Error("this is no status page");
+    // Another pontoon has another script.
+    if (policy(next) !== policy(document)) return location.reload();
+    arrange(next, wanted());
+    document.title = next.title;
+    Idiomorph.morph(document.body, next.body, {
+      ignoreActiveValue: true,
+      callbacks: {
+        // What its reader has opened stays open.
+        beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
+      },
+    });
+  }
+
+  async function update() {
+    try {
+      const answer = await fetch(location.pathname, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+      if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+      take(await answer.text());
+      lost = 0;
+    } catch {
+      lost += 1;
+      const link = document.getElementById("link");
+      const words = "No answer from pontoon: what is shown is old.";
+      if (lost > 1 && link.textContent !== words) link.textContent = words;
+    }
+    setTimeout(next, Math.min(PAUSE * 2 ** Math.min(lost, 3), LONGEST_PAUSE));
+  }
+
+  // Nobody looks at a page that is hidden.
+  function next() {
+    if (document.hidden) document.addEventListener("visibilitychange", next, { once: true });
+    else update();
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    arrange(document, "");
+    document.addEventListener("input", (event) => {
+      if (event.target.id === "filter") arrange(document, wanted());
+    });
+    document.addEventListener("click", (event) => {
+      const button = event.target.closest("th button");
+      if (!button) return;
+      sorting = { by: button.id, down: sorting?.by === button.id ? !sorting.down : false };
+      arrange(document, wanted());
+    });
+    setTimeout(next, PAUSE);
+  });
+})();

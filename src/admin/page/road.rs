@@ -1,0 +1,103 @@
+//! Where on the road a route is: from plaintext to TLS that is required, and to a bridge that is not needed any more.
+
+use std::cmp::Ordering;
+
+use maud::{Markup, html};
+
+use crate::admin::routes::{Auth, RouteReport};
+use crate::upstream::Mode;
+
+const STEPS: [&str; 6] = [
+    "Bridge in place",
+    "TLS on offer",
+    "Clients move",
+    "Require TLS",
+    "Ask for credentials",
+    "Take the bridge away",
+];
+
+/// The step that a route is at, and what to do now.
+fn step(route: &RouteReport) -> (usize, &'static str) {
+    let over_tls = match &*route.tls_mode {
+        "disabled" => false,
+        "preferred" => route.upstreams.iter().any(|upstream| upstream.seen == Some(Mode::Tls)),
+        _ => true,
+    };
+    let credentials = route.servers.as_ref().map_or(Auth::Unknown, |servers| servers.auth);
+    match (&*route.tls_mode, over_tls) {
+        _ if !route.bridge_needed.answer => (5, "Nobody would miss this bridge: take it away."),
+        ("disabled", _) => (
+            0,
+            "Traffic leaves in plaintext. Set tls.mode to “preferred”, so that TLS is used once it is on offer.",
+        ),
+        (_, false) => (
+            1,
+            "Traffic leaves in plaintext. Set the group's transit encryption to “preferred”: pontoon then uses TLS by itself.",
+        ),
+        _ if !route.safe_to_require_tls.answer => (
+            2,
+            "The bridge speaks TLS. Move clients to TLS one by one; what stands in the way of requiring it is told above.",
+        ),
+        ("preferred", _) => (3, "Set tls.mode to “required” on every bridge, then require TLS on the group."),
+        _ if credentials == Auth::Wanted => {
+            (5, "Move the clients below to TLS of their own; then the bridge can go.")
+        }
+        _ => (
+            4,
+            "Require TLS on the group if that is not done yet; then have its servers ask for credentials.",
+        ),
+    }
+}
+
+fn class(number: usize, current: usize) -> &'static str {
+    match number.cmp(&current) {
+        Ordering::Less => "done",
+        Ordering::Equal => "current",
+        Ordering::Greater => "ahead",
+    }
+}
+
+pub(super) fn stepper(route: &RouteReport) -> Markup {
+    let (current, next) = step(route);
+    html! {
+        ol.road aria-label="The road to TLS" {
+            @for (number, name) in STEPS.iter().enumerate() {
+                li.(class(number, current))
+                    aria-current=[(number == current).then_some("step")] {
+                    span.dot aria-hidden="true" { @if number < current { "✓" } @else { (number + 1) } }
+                    span.step { (name) @if number < current { span.unseen { " (done)" } } }
+                }
+            }
+        }
+        p.next { strong { "Next: " } (next) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::admin::page::tests::route;
+
+    #[test]
+    fn a_route_walks_the_road_step_by_step() {
+        let of = |mode: &str, seen: &str, safe: bool, needed: bool, auth: &str| {
+            let mut route = route();
+            route.tls_mode = mode.into();
+            route.upstreams[0].seen = serde_json::from_value(json!(seen)).unwrap();
+            route.safe_to_require_tls.answer = safe;
+            route.bridge_needed.answer = needed;
+            route.servers.as_mut().unwrap().auth = serde_json::from_value(json!(auth)).unwrap();
+            step(&route).0
+        };
+        assert_eq!(of("disabled", "unknown", false, true, "unknown"), 0);
+        assert_eq!(of("preferred", "disabled", false, true, "not_wanted"), 1);
+        assert_eq!(of("preferred", "tls", false, true, "not_wanted"), 2);
+        assert_eq!(of("required", "unknown", false, true, "unknown"), 2);
+        assert_eq!(of("preferred", "tls", true, true, "not_wanted"), 3);
+        assert_eq!(of("required", "unknown", true, true, "not_wanted"), 4);
+        assert_eq!(of("required", "unknown", true, true, "wanted"), 5);
+        assert_eq!(of("required", "unknown", false, false, "unknown"), 5);
+    }
+}

@@ -1,0 +1,202 @@
+//! A route: the verdict first, then where it is on the road, what passes, and the server side.
+
+use maud::{Markup, html};
+
+use super::{hour, road, words};
+use crate::admin::history::Past;
+use crate::admin::routes::{Auth, RouteReport, ServersReport};
+use crate::clients::Moment;
+use crate::upstream::EndpointFacts;
+use crate::verdict::Verdict;
+
+/// Endpoints and nodes shown; /routes has more.
+const ENDPOINTS: usize = 40;
+
+/// Groups of direct clients shown; /routes has more.
+const GROUPS: usize = 10;
+
+/// Reasons shown without a click.
+const REASONS: usize = 4;
+
+/// A certificate that expires in fewer days is told as a problem.
+const SOON: u64 = 14;
+
+/// Where the page shows the route that stands there in the list: a name may have spaces, an anchor has none.
+pub(super) fn anchor(number: usize) -> String {
+    format!("route-{number}")
+}
+
+pub(super) fn section(number: usize, route: &RouteReport, past: &Past, now: Moment) -> Markup {
+    let anchor = anchor(number);
+    let upstream = route.upstreams.first().map_or("", |upstream| upstream.endpoint.as_str());
+    let (safe, needed) = (&route.safe_to_require_tls, &route.bridge_needed);
+    html! {
+        section.card id=(anchor) aria-labelledby={ (anchor) "-name" } {
+            header {
+                h2 id={ (anchor) "-name" } { (route.route) }
+                p.muted { (route.listeners.join(", ")) " → " (upstream) }
+            }
+            div.verdicts {
+                @if safe.answer {
+                    (verdict("Safe to require TLS", safe, "good", Some(true)))
+                } @else {
+                    (verdict("Safe to require TLS", safe, "wait", Some(false)))
+                }
+                @if needed.answer {
+                    (verdict("Bridge still needed", needed, "plain", None))
+                } @else {
+                    (verdict("Bridge still needed", needed, "good", Some(true)))
+                }
+            }
+            (road::stepper(route))
+            (hour::charts(past))
+            (shares(route))
+            (endpoints(route, now))
+            @if let Some(servers) = &route.servers { (said(servers, now)) }
+        }
+    }
+}
+
+/// An answer in large letters, and what it rests on. `look`: a class of the style.
+fn verdict(question: &str, verdict: &Verdict, look: &str, mark: Option<bool>) -> Markup {
+    let (shown, hidden) = verdict.because.split_at(verdict.because.len().min(REASONS));
+    html! {
+        div.verdict.(look) {
+            h3 {
+                span.question { (question) ": " }
+                span.answer { @if let Some(good) = mark { (words::mark(good)) } (if verdict.answer { "yes" } else { "no" }) }
+            }
+            @if !shown.is_empty() { ul.because { @for reason in shown { li { (reason) } } } }
+            @if !hidden.is_empty() {
+                details {
+                    summary { (hidden.len()) " more" }
+                    ul.because { @for reason in hidden { li { (reason) } } }
+                }
+            }
+            @if !verdict.evidence.is_empty() {
+                ul.evidence { @for evidence in &verdict.evidence { li { (evidence) } } }
+            }
+        }
+    }
+}
+
+/// TLS against plaintext.
+fn shares(route: &RouteReport) -> Markup {
+    let parts = [
+        ("Sessions over TLS", route.plaintext.sessions_over_tls_ratio),
+        ("Bytes over TLS", route.plaintext.bytes_over_tls_ratio),
+    ];
+    html! {
+        dl.shares {
+            @for (name, part) in parts {
+                div {
+                    dt { (name) }
+                    @if let Some(part) = part {
+                        dd {
+                            svg.bar viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true" {
+                                rect.whole width="100" height="4" {}
+                                rect.part width=(format!("{:.1}", part.clamp(0.0, 1.0) * 100.0)) height="4" {}
+                            }
+                            span { (words::percent(part)) }
+                        }
+                    } @else {
+                        dd.muted { "none yet" }
+                    }
+                }
+            }
+            div { dt { "In plaintext now" } dd { (words::count(route.plaintext.sessions_active, "session")) } }
+            div {
+                dt { "Since the start" }
+                dd { (words::count(route.sessions_total, "session")) ", " (words::count(route.counts.commands, "command")) }
+            }
+        }
+    }
+}
+
+/// The server side: endpoints, or a cluster's nodes with the local port of each.
+fn endpoints(route: &RouteReport, now: Moment) -> Markup {
+    let nodes = route.upstreams.iter().any(|upstream| upstream.local_port.is_some());
+    let hidden = route.upstreams.len().saturating_sub(ENDPOINTS);
+    html! {
+        div.scroll tabindex="0" role="region" aria-label={ "Endpoints of " (route.route) } {
+            table {
+                caption { @if nodes { "Endpoint and nodes" } @else { "Endpoints" } }
+                thead {
+                    tr {
+                        th scope="col" { "Endpoint" }
+                        @if nodes { th scope="col" { "Local port" } }
+                        th scope="col" { "Accepts" }
+                        th scope="col" { "Certificate expires" }
+                    }
+                }
+                tbody {
+                    @for upstream in route.upstreams.iter().take(ENDPOINTS) {
+                        tr {
+                            th scope="row" { (upstream.endpoint) }
+                            @if nodes {
+                                td { @if let Some(port) = upstream.local_port { (port) } @else { span.muted { "–" } } }
+                            }
+                            td { (accepts(upstream)) }
+                            td { (expiry(upstream, now)) }
+                        }
+                    }
+                }
+            }
+        }
+        @if hidden > 0 { p.muted { (hidden) " more: see " a href="routes" { "routes" } "." } }
+    }
+}
+
+/// Where plaintext is no choice, nobody looks; a certificate tells enough.
+fn accepts(upstream: &EndpointFacts) -> &'static str {
+    match (upstream.seen, upstream.certificate_expires) {
+        (Some(seen), _) => seen.describe(),
+        (None, Some(_)) => "TLS",
+        (None, None) => "not known",
+    }
+}
+
+fn expiry(upstream: &EndpointFacts, now: Moment) -> Markup {
+    let Some(at) = upstream.certificate_expires else { return html! { span.muted { "none seen" } } };
+    let days = at.seconds_since(now) / 86_400;
+    html! {
+        time datetime=(at) title=(at) { (at.to_string().get(..10).unwrap_or_default()) }
+        " "
+        @if at <= now { strong.bad { (words::mark(false)) "expired" } }
+        @else if days < SOON { strong.bad { (words::mark(false)) "in " (words::count(days, "day")) } }
+        @else { span.muted { "in " (words::count(days, "day")) } }
+    }
+}
+
+/// What the servers say of their clients.
+fn said(servers: &ServersReport, now: Moment) -> Markup {
+    let hidden = servers.direct.len().saturating_sub(GROUPS);
+    let plaintext = match servers.plaintext_clients {
+        Some(clients) => words::count(clients, "client") + " in plaintext",
+        None => "clients in plaintext are not known".into(),
+    };
+    let credentials = match servers.auth {
+        Auth::Wanted => "; credentials are asked for",
+        Auth::NotWanted => "; no credentials are asked for",
+        Auth::Unknown => "",
+    };
+    html! {
+        p {
+            strong { "The servers say: " }
+            (plaintext) (credentials)
+            @if let Some(asked) = servers.asked { "; asked " (words::ago(asked, now)) }
+            "."
+        }
+        @if !servers.direct.is_empty() {
+            ul.because {
+                @for group in servers.direct.iter().take(GROUPS) {
+                    li {
+                        (words::count(group.clients, "direct client")) ": "
+                        (group.library) " " (group.version) " " (group.name) " " (group.user) " " (group.address)
+                    }
+                }
+                @if hidden > 0 { li.muted { (hidden) " more: see " a href="routes" { "routes" } } }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Numbers, sizes and times as people read them.
+
+use maud::{Markup, html};
+
+use crate::clients::Moment;
+
+/// Yes or no, for those who see no colour, too.
+pub(super) fn mark(yes: bool) -> Markup {
+    html! { span.mark aria-hidden="true" { (if yes { "✓" } else { "✕" }) } }
+}
+
+/// `1 session`, `2 sessions`.
+pub(super) fn count(number: u64, what: &str) -> String {
+    format!("{} {what}{}", whole(number), if number == 1 { "" } else { "s" })
+}
+
+/// With thin spaces between thousands.
+pub(super) fn whole(number: u64) -> String {
+    grouped(&number.to_string())
+}
+
+fn grouped(digits: &str) -> String {
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push('\u{202f}');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Three digits are enough.
+pub(super) fn number(number: f32) -> String {
+    match number {
+        number if number.is_nan() => "–".into(),
+        ..10.0 if number.fract() != 0.0 => format!("{number:.1}"),
+        number => grouped(&format!("{number:.0}")),
+    }
+}
+
+/// Bytes, in units of 1000.
+pub(super) fn bytes(bytes: f32) -> String {
+    let (value, unit) = match bytes {
+        bytes if bytes.is_nan() => return "–".into(),
+        ..1e3 => (bytes, "B"),
+        ..1e6 => (bytes / 1e3, "kB"),
+        ..1e9 => (bytes / 1e6, "MB"),
+        _ => (bytes / 1e9, "GB"),
+    };
+    let digits = usize::from(value < 10.0 && unit != "B");
+    format!("{value:.digits$}\u{a0}{unit}")
+}
+
+/// A time that something takes, of seconds.
+pub(super) fn seconds(seconds: f32) -> String {
+    let (value, unit) = match seconds {
+        seconds if seconds.is_nan() => return "–".into(),
+        ..1e-3 => (seconds * 1e6, "µs"),
+        ..1.0 => (seconds * 1e3, "ms"),
+        _ => (seconds, "s"),
+    };
+    let digits = usize::from(value < 10.0);
+    format!("{value:.digits$}\u{a0}{unit}")
+}
+
+/// A part of a whole. It is only all, or nothing, if it is.
+pub(super) fn percent(part: f64) -> String {
+    let percent = (part * 100.0).clamp(0.0, 100.0);
+    let percent = if percent < 100.0 { percent.min(99.9) } else { percent };
+    let percent = if percent > 0.0 { percent.max(0.1) } else { percent };
+    if percent.fract() == 0.0 { format!("{percent:.0}\u{a0}%") } else { format!("{percent:.1}\u{a0}%") }
+}
+
+/// A point in time.
+pub(super) fn time(at: Moment) -> Markup {
+    let date = at.to_string();
+    html! { time datetime=(date) { (date.replace('T', " ").replace('Z', " UTC")) } }
+}
+
+/// A point in time, of which the day is known.
+pub(super) fn time_of_day(at: Moment) -> Markup {
+    let date = at.to_string();
+    let time = date.get(11..19).unwrap_or(&date);
+    html! { time datetime=(date) { (time) " UTC" } }
+}
+
+/// How long ago that was.
+pub(super) fn ago(at: Moment, now: Moment) -> Markup {
+    let (number, unit) = match now.seconds_since(at) {
+        seconds @ ..120 => (seconds, "s"),
+        seconds @ ..7200 => (seconds / 60, "min"),
+        seconds @ ..172_800 => (seconds / 3600, "h"),
+        seconds => (seconds / 86_400, "days"),
+    };
+    html! { time datetime=(at) title=(at) { (number) "\u{a0}" (unit) " ago" } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_few_digits_and_a_unit() {
+        assert_eq!([0.0, 0.5, 9.96, 12.4, 1234.0].map(number), ["0", "0.5", "10.0", "12", "1\u{202f}234"]);
+        assert_eq!(
+            [0.0, 999.0, 1500.0, 2e7, 3e9].map(bytes),
+            ["0 B", "999 B", "1.5 kB", "20 MB", "3.0 GB"].map(|text| text.replace(' ', "\u{a0}"))
+        );
+        assert_eq!(
+            [5e-5, 2.5e-3, 0.25, 3.0].map(seconds),
+            ["50 µs", "2.5 ms", "250 ms", "3.0 s"].map(|text| text.replace(' ', "\u{a0}"))
+        );
+        assert_eq!([number(f32::NAN), bytes(f32::NAN), seconds(f32::NAN)], ["–", "–", "–"]);
+        assert_eq!([whole(0), whole(999), whole(1_000_000)], ["0", "999", "1\u{202f}000\u{202f}000"]);
+        assert_eq!([count(1, "session"), count(2, "session")], ["1 session", "2 sessions"]);
+    }
+
+    #[test]
+    fn a_part_is_all_or_nothing_only_if_it_is() {
+        let shown = [0.0, 0.000_01, 0.5, 0.999_999, 1.0].map(percent);
+        assert_eq!(
+            shown,
+            ["0 %", "0.1 %", "50 %", "99.9 %", "100 %"].map(|text| text.replace(' ', "\u{a0}"))
+        );
+    }
+}
