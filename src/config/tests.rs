@@ -112,3 +112,17 @@ fn what_would_be_ignored_is_refused() {
     );
     assert!(problems.contains("x:6379 asks for TLS (rediss), and tls.mode is \"disabled\""), "{problems}");
 }
+
+#[test]
+fn a_path_that_a_successor_could_not_lengthen_is_refused() {
+    let check = |length: usize, handover: bool| {
+        let path = format!("/{}", "x".repeat(length - 1));
+        let text =
+            format!("[[route]]\nupstream = \"x\"\nlisten = [\"unix:{path}\"]\nhandover = {handover}\n");
+        Config::from_toml("f", &text).map_err(|problems| problems.to_string())
+    };
+    check(107, false).unwrap();
+    check(99, true).unwrap();
+    let problems = check(100, true).unwrap_err();
+    assert!(problems.contains("with handover a path may have 99 bytes"), "{problems}");
+}

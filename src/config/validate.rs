@@ -25,6 +25,9 @@ const ADMIN: &str = "127.0.0.1:9900";
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 const MOST_WORKERS: usize = 4;
 
+/// A Unix socket's path may have 107 bytes, of which its temporary name takes a dot and a process' number.
+const LONGEST_HANDED_OVER: usize = 99;
+
 /// Checks everything, and adds to `problems`; none in the end means a [`Config`].
 pub(super) fn validate(
     global: &Values,
@@ -147,7 +150,18 @@ impl Check {
             }
         });
         let max_clients = self.count(values, "limits.max_clients").map(NonZeroUsize::get);
-        let handover = self.switch(values, "handover");
+        let handover = self.switch(values, "handover").unwrap_or(false);
+        let too_long = |address: &ListenAddr| match address {
+            ListenAddr::Unix { path, .. } => path.as_os_str().len() > LONGEST_HANDED_OVER,
+            ListenAddr::Tcp(_) => false,
+        };
+        if let Some(address) = listen.iter().find(|address| handover && too_long(address)) {
+            let problem = format!(
+                "{address}: with handover a path may have {LONGEST_HANDED_OVER} bytes, for a successor's socket has a longer \
+                 name at first: choose a shorter one"
+            );
+            self.problems.add(self::place(values, "listen"), problem);
+        }
         let handshakes = self.count(values, "limits.handshakes").map(NonZeroUsize::get);
         let connect_timeout = self.parse(values, "limits.connect_timeout", positive);
         let idle_timeout = self.parse(values, "limits.idle_timeout", positive);
@@ -175,7 +189,7 @@ impl Check {
             listener: listener::Settings {
                 listen,
                 max_clients: max_clients.unwrap_or(listener::Settings::MAX_CLIENTS),
-                handover: handover.unwrap_or(false),
+                handover,
             },
             upstream: upstream::Settings {
                 endpoints,
