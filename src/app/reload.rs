@@ -88,7 +88,6 @@ impl Routes {
                 (Some(live), None) => live,
                 (Some(live), Some(prepared)) => {
                     told.push(format!("route \"{name}\" changed"));
-                    told.extend(prepared.needs_restart(&live).map(|what| format!("needs a restart: {what}")));
                     prepared.replace(live, &self.running)
                 }
                 (None, Some(prepared)) => {
@@ -97,6 +96,9 @@ impl Routes {
                 }
                 (None, None) => unreachable!("only what runs can stay as it is"),
             };
+            told.extend(
+                live.needs_restart().map(|what| format!("needs a restart: route \"{name}\": {what}")),
+            );
             self.live.push(live);
         }
         for (name, live) in before {
@@ -133,7 +135,11 @@ impl Routes {
         if old.verdict != new.verdict {
             told.push("verdict changed".into());
         }
-        self.config = new;
+        // What needs a restart is as it was, and is named again.
+        let Config { admin, workers, exit_with_clients, state_file, log, .. } =
+            std::mem::replace(&mut self.config, new);
+        self.config = Config { admin, workers, exit_with_clients, state_file, ..self.config.clone() };
+        self.config.log.format = log.format;
         told
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Clients notice no change: their sessions go on with what they began with, and a listener that stays is never closed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,11 +49,15 @@ pub(super) struct Live {
     accepting: Drain,
     /// Of all sessions, whatever the route was like when they began.
     sessions: Drain,
+    /// As its first sockets were bound: they are kept, and are shared from the first or never.
+    handover: bool,
 }
 
 /// What follows a cluster.
 struct Follower {
     settings: watch::Sender<Arc<Cluster>>,
+    /// Where the nodes' listeners are.
+    addresses: Vec<IpAddr>,
     following: Drain,
 }
 
@@ -102,18 +107,6 @@ impl Prepared {
         self.listeners.iter().map(Listener::address)
     }
 
-    /// Of what is wanted, that which `before` cannot become without a restart.
-    pub(super) fn needs_restart(&self, before: &Live) -> impl Iterator<Item = &'static str> {
-        let addresses = |route: &Route| cluster::addresses(&route.listener.listen);
-        let moved = before.follower.is_some()
-            && self.settings.cluster.is_some()
-            && addresses(&before.settings) != addresses(&self.settings);
-        let moved = moved.then_some("listen, as far as the cluster's nodes go");
-        // Sockets are kept, and are shared from the first or never.
-        let shared = before.settings.listener.handover != self.settings.listener.handover;
-        moved.into_iter().chain(shared.then_some("handover"))
-    }
-
     /// Runs.
     pub(super) fn start(self, running: &Running) -> Live {
         let Self { settings, listeners, server } = self;
@@ -122,14 +115,16 @@ impl Prepared {
         let sessions = running.drain.part();
         let server = Server::start(&settings, tls, None, &sessions, running);
         let accepting = sessions.part();
-        let live = Live { settings, listeners, clients, server, follower: None, accepting, sessions };
+        let handover = settings.listener.handover;
+        let live =
+            Live { settings, listeners, clients, server, follower: None, accepting, sessions, handover };
         live.begin(running)
     }
 
     /// Runs in the place of `before`.
     pub(super) fn replace(self, before: Live, running: &Running) -> Live {
         let Self { settings, mut listeners, server } = self;
-        let Live { clients, server: old, mut follower, accepting, sessions, .. } = before;
+        let Live { clients, server: old, mut follower, accepting, sessions, handover, .. } = before;
         for (listener, address) in listeners.iter_mut().zip(&settings.listener.listen) {
             if let Err(error) = listener.readdress(address) {
                 error!(route = settings.name, %address, "the socket's mode stays as it was: {error}");
@@ -147,7 +142,7 @@ impl Prepared {
             ServerSide::Kept => old,
         };
         let accepting = sessions.part();
-        Live { settings, listeners, clients, server, follower, accepting, sessions }.begin(running)
+        Live { settings, listeners, clients, server, follower, accepting, sessions, handover }.begin(running)
     }
 }
 
@@ -158,6 +153,15 @@ impl Live {
 
     pub(super) fn listeners(&self) -> &[Listener] {
         &self.listeners
+    }
+
+    /// Of what its settings ask for, that which it cannot become without a restart.
+    pub(super) fn needs_restart(&self) -> impl Iterator<Item = &'static str> {
+        let addresses = || cluster::addresses(&self.settings.listener.listen);
+        let moved = self.follower.as_ref().is_some_and(|follower| follower.addresses != addresses());
+        let moved = moved.then_some("listen, as far as the cluster's nodes go");
+        let shared = self.handover != self.settings.listener.handover;
+        moved.into_iter().chain(shared.then_some("handover"))
     }
 
     /// Whether its server side is what `settings` ask for.
@@ -244,8 +248,8 @@ impl Live {
         let (settings, changes) = watch::channel(cluster);
         let following = self.sessions.part();
         // The tracker of listeners: it waits for none that this may still open.
-        running.listening.spawn(cluster::follow(changes, addresses, following.clone()));
-        self.follower = Some(Follower { settings, following });
+        running.listening.spawn(cluster::follow(changes, addresses.clone(), following.clone()));
+        self.follower = Some(Follower { settings, addresses, following });
         self
     }
 
