@@ -351,15 +351,10 @@ impl RouteMetrics {
         self.labelled("pontoon_rewritten_replies_total", "kind", kind);
     }
 
-    /// So many requests of each of these families were sent.
+    /// So many requests of a family were sent: it has always the same number, and there are few.
     #[inline]
-    pub fn commands<const N: usize>(&self, families: &[&'static str; N], counts: &[u64; N]) {
-        const { assert!(N <= ByLabel::MOST, "all of them are counted") };
-        for (number, (family, count)) in families.iter().zip(counts).enumerate() {
-            if *count > 0 {
-                self.commands.add(&self.own, number, family, *count);
-            }
-        }
+    pub fn commands(&self, number: usize, family: &'static str, count: u64) {
+        self.commands.add(&self.own, number, family, count);
     }
 
     /// The server replied with an error that begins with this word.
@@ -574,7 +569,7 @@ pontoon_upstream_reachable gauge route";
             route.refused("max_clients");
             route.accept_error("exhausted");
             route.connect_error("tls");
-            route.commands(&["string"], &[1]);
+            route.commands(0, "string", 1);
             route.server_error(b"WRONGTYPE");
             route.tls_reload("ok");
             route.credentials_reload("ok");

@@ -55,15 +55,28 @@ impl Family {
 
 /// A command whose name is known, or one of those that are not: a name may be anything that a broken client sends, a key
 /// or a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Command(u16);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Command {
+    family: Family,
+    number: u16,
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::OTHER
+    }
+}
 
 impl Command {
     /// None that is known.
-    const OTHER: Self = Self(0);
+    const OTHER: Self = Self::numbered(0);
 
     /// Some module's.
-    const MODULE: Self = Self(1);
+    const MODULE: Self = Self::numbered(1);
+
+    const fn numbered(number: u16) -> Self {
+        Self { family: COMMANDS[number as usize].0, number }
+    }
 
     /// The command with this name, in whatever case.
     #[inline]
@@ -71,9 +84,9 @@ impl Command {
         if name.len() <= LONGEST {
             let sought = key(name);
             let mut at = place(sought);
-            while TABLE[at].1 != Self::OTHER.0 {
+            while TABLE[at].1.number != Self::OTHER.number {
                 if TABLE[at].0 == sought {
-                    return Self(TABLE[at].1);
+                    return TABLE[at].1;
                 }
                 at = (at + 1) % PLACES;
             }
@@ -84,13 +97,13 @@ impl Command {
     /// In capitals; `other` and `module` where it is not known.
     #[inline]
     pub fn name(self) -> &'static str {
-        COMMANDS[usize::from(self.0)].1
+        COMMANDS[usize::from(self.number)].1
     }
 
     /// What it is about.
     #[inline]
     pub fn family(self) -> Family {
-        COMMANDS[usize::from(self.0)].0
+        self.family
     }
 }
 
@@ -104,17 +117,17 @@ const PLACES: usize = 1024;
 type NameKey = (u64, u64);
 
 /// Where a command is, by its name: at its place or after it, before the next that is [`Command::OTHER`].
-static TABLE: [(NameKey, u16); PLACES] = {
-    let mut table = [((0, 0), Command::OTHER.0); PLACES];
+static TABLE: [(NameKey, Command); PLACES] = {
+    let mut table = [((0, 0), Command::OTHER); PLACES];
     // The first two have no names.
     let mut number = 2;
     while number < COMMANDS.len() {
         let key = key(COMMANDS[number].1.as_bytes());
         let mut at = place(key);
-        while table[at].1 != Command::OTHER.0 {
+        while table[at].1.number != Command::OTHER.number {
             at = (at + 1) % PLACES;
         }
-        table[at] = (key, number as u16);
+        table[at] = (key, Command::numbered(number as u16));
         number += 1;
     }
     table
@@ -241,7 +254,7 @@ mod tests {
             for name in [(*name).to_owned(), name.to_ascii_lowercase()] {
                 let found = Command::named(name.as_bytes());
                 assert_eq!(
-                    (found.family(), usize::from(found.0)),
+                    (found.family(), usize::from(found.number)),
                     (*family, number),
                     "{name}: listed twice?"
                 );

@@ -17,14 +17,29 @@ use crate::session::unanswerable::Unanswerable;
 #[derive(Default)]
 struct Counts {
     all: u64,
-    by_family: [u64; Family::LABELS.len()],
+    by_family: [u32; Family::LABELS.len()],
+    /// A bit for each family that is counted: there is one in most reads.
+    families: u32,
 }
 
 impl Counts {
     #[inline]
     fn add(&mut self, command: Command) {
+        let family = command.family();
         self.all += 1;
-        self.by_family[command.family() as usize] += 1;
+        self.by_family[family as usize] += 1;
+        self.families |= 1 << family as u32;
+    }
+
+    /// The families that are counted, and how many requests of each.
+    fn families(&self) -> impl Iterator<Item = (usize, u64)> {
+        const { assert!(Family::LABELS.len() <= u32::BITS as usize, "each has its bit") };
+        let mut left = self.families;
+        std::iter::from_fn(move || {
+            let family = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            Some((family, u64::from(*self.by_family.get(family)?)))
+        })
     }
 }
 
@@ -72,11 +87,10 @@ impl Relay<'_> {
     /// Consumes bytes up to the end of a request.
     #[inline]
     fn next_request(&mut self, bytes: &[u8]) -> (usize, Event) {
+        let Some(slow) = &mut self.slow else { return self.requests.next(bytes) };
         let begins = self.requests.at_boundary();
         let (n, event) = self.requests.next(bytes);
-        if let Some(slow) = &mut self.slow {
-            slow.read(n, begins);
-        }
+        slow.read(n, begins);
         (n, event)
     }
 
@@ -86,7 +100,9 @@ impl Relay<'_> {
         self.about.sent(bytes, counts.all);
         if counts.all > 0 {
             self.route.metrics.requests.increment(counts.all);
-            self.route.metrics.commands(&Family::LABELS, &counts.by_family);
+            for (family, count) in counts.families() {
+                self.route.metrics.commands(family, Family::LABELS[family], count);
+            }
             self.timing.sent(&self.pending);
         }
     }
