@@ -21,6 +21,7 @@
 //! step 3 or 5.
 
 mod cluster;
+mod descriptors;
 mod ending;
 mod last_client;
 mod memory;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub use self::descriptors::{TooFew, raise_limit};
 pub use self::ending::Orders;
 use self::ending::{ABANDON, Ending, Settings};
 use self::memory::Memory;

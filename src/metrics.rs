@@ -322,10 +322,22 @@ impl RouteMetrics {
     /// The route was removed: nothing of it is to worry anybody, and nothing to change a fleet's sums.
     pub fn removed(&self) {
         self.verdict(true, false);
-        self.upstream_reachable.set(1);
         self.server_plaintext_clients(None, 0);
         self.next_reauthentication(None);
         self.tls_verification_disabled.set(0);
+    }
+
+    /// Nobody goes to an endpoint any more, which was seen to accept so, and whose certificate was seen or not.
+    pub fn forget_upstream(&self, upstream: &str, seen: Option<&'static str>, has_certificate: bool) {
+        self.upstream_reachable.set(1);
+        let Some(labels) = self.with("upstream", upstream.to_owned()) else { return };
+        if has_certificate {
+            gauge!("pontoon_tls_certificate_expiry_timestamp_seconds", labels.clone()).set(f64::INFINITY);
+        }
+        if let Some(mode) = seen {
+            let mode = Label::from_static_parts("mode", mode);
+            gauge!("pontoon_transit_encryption", labels.into_iter().chain([mode]).collect::<Vec<_>>()).set(0);
+        }
     }
 
     /// The verdict: see `verdict`.

@@ -152,6 +152,28 @@ fn a_changed_route_leads_new_sessions_elsewhere_and_keeps_the_others() {
 }
 
 #[test]
+fn a_route_without_a_name_is_the_same_route_wherever_it_leads() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let with = |upstream: &str| {
+        route("", &redis, &authority, "")
+            .replace("name = \"\"\n", "")
+            .replace("127.0.0.1:0", &format!("unix:{}", path.display()))
+            .replace(&redis.endpoint(), upstream)
+    };
+    let bridge = Configured::new(&with(&redis.endpoint()));
+    let mut subscriber = Wire::unix(&path);
+    subscriber.ask(&["SUBSCRIBE", "news"]);
+    let told = bridge.reload(&with(&format!("127.0.0.1:{}", redis.tls_port)));
+    assert!(told.contains("route \\\"127.0.0.1\\\" changed: it was \\\"localhost\\\""), "{told}");
+    Wire::unix(&path).expect(&["PUBLISH", "news", "x"], ":1\r\n");
+    subscriber.expect_next("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\nx\r\n");
+    assert_eq!(bridge.pontoon.metric("pontoon_bridge_needed", "route=\"localhost\""), 0);
+}
+
+#[test]
 fn a_bad_configuration_changes_nothing_and_says_why() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
@@ -431,6 +453,67 @@ fn nodes_of_a_cluster_keep_their_ports_and_obey_the_new_settings() {
     assert_eq!(ports(), before);
     let told = bridge.reload(&with("").replace("127.0.0.1:0", "[::1]:0"));
     assert!(told.contains("listen, as far as the cluster's nodes go"), "{told}");
+}
+
+#[test]
+fn a_clusters_nodes_that_have_spoken_tls_are_not_spoken_to_in_plaintext_after_a_reload() {
+    let cluster = Cluster::start();
+    let with = |mode: &str| {
+        format!(
+            "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntopology = \"cluster\"\nupstream = \"{}\"\n\
+             tls.ca_files = \"{}\"\nlimits.max_clients = 100\ntls.mode = \"{mode}\"\n",
+            cluster.endpoint(),
+            cluster.authority().file()
+        )
+    };
+    let bridge = Configured::new(&with("required"));
+    let known = || bridge.pontoon.metric("pontoon_cluster_nodes", "") == 6;
+    eventually("all nodes are known", known);
+    let reached = || bridge.pontoon.metric("pontoon_upstream_reachable", "node=") == 6;
+    eventually("all nodes were reached", reached);
+    bridge.reload(&with("preferred"));
+    // Nobody has looked at what they accept: that they have spoken TLS is remembered.
+    let routes = bridge.pontoon.get("/routes").1;
+    let latched = "no endpoint speaks TLS that can be trusted";
+    assert!(!routes.contains(latched), "{routes}");
+    assert!(!bridge.pontoon.printed().contains("traffic leaves in plaintext"));
+}
+
+#[test]
+fn another_cluster_takes_the_place_of_the_first_at_once() {
+    let (one, other) = (Cluster::start(), Cluster::start());
+    let with = |cluster: &Cluster| {
+        format!(
+            "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntopology = \"cluster\"\nupstream = \"{}\"\n\
+             tls.ca_files = \"{}\"\nlimits.max_clients = 100\n",
+            cluster.endpoint(),
+            cluster.authority().file()
+        )
+    };
+    let bridge = Configured::new(&with(&one));
+    let nodes = |cluster: &Cluster| {
+        let routes = bridge.pontoon.get("/routes").1;
+        cluster.nodes.iter().filter(|node| routes.contains(&format!("{}\"", node.endpoint()))).count()
+    };
+    eventually("all nodes are known", || nodes(&one) == 6);
+    let mut old = bridge.client("a");
+    old.expect(&["PING"], "+PONG\r\n");
+    bridge.reload(&with(&other));
+    eventually("its nodes are known", || nodes(&other) == 6);
+    assert_eq!(nodes(&one), 0, "and no others");
+    old.expect(&["PING"], "+PONG\r\n");
+    let slots = String::from_utf8_lossy(&bridge.client("a").ask(&["CLUSTER", "SLOTS"])).into_owned();
+    assert!(slots.contains("127.0.0.1"), "{slots}");
+}
+
+#[test]
+fn what_would_be_a_warning_at_the_start_is_one_at_a_reload() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let bridge = Configured::new(&route("a", &redis, &authority, ""));
+    bridge.pontoon.expects("fewer open files are allowed");
+    let told = bridge.reload(&route("a", &redis, &authority, "limits.max_clients = 100000000"));
+    assert!(told.contains("limits.max_clients needs (200000064)"), "{told}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::running::Running;
@@ -93,6 +94,7 @@ pub(super) async fn follow(
         live: HashMap::new(),
         portless: 0,
         failing: false,
+        listening: TaskTracker::new(),
         cluster,
     };
     let leaves = leaving.started();
@@ -100,6 +102,10 @@ pub(super) async fn follow(
     loop {
         let ok = tokio::select! {
             ok = followed.refresh() => ok,
+            Ok(()) = changes.changed() => {
+                followed.change(Arc::clone(&changes.borrow_and_update()));
+                continue;
+            }
             () = &mut leaves => break,
         };
         let ended = Instant::now();
@@ -113,9 +119,10 @@ pub(super) async fn follow(
         }
     }
     for live in followed.live.values() {
-        live.upstream_leaving.start();
-        live.listeners_leaving.start();
+        live.leave();
     }
+    followed.listening.close();
+    followed.listening.wait().await;
 }
 
 /// A cluster, as it is known.
@@ -129,6 +136,8 @@ struct Followed {
     portless: usize,
     /// The last refresh failed.
     failing: bool,
+    /// What accepts clients.
+    listening: TaskTracker,
 }
 
 impl Followed {
@@ -220,8 +229,7 @@ impl Followed {
             .collect();
         for live in gone.iter().filter_map(|id| self.live.remove(id)) {
             info!(route = &*self.cluster.context.route, node = %live.endpoint, port = live.port, "node gone");
-            live.upstream_leaving.start();
-            live.listeners_leaving.start();
+            live.leave();
             self.ports.give_back(live.port);
         }
         self.cluster.context.metrics.cluster_nodes(self.live.len() + self.portless, self.portless);
@@ -276,11 +284,12 @@ impl Followed {
         info!(route, node = %endpoint, port, role = ?node.role, "node found");
         let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false);
         let context = Arc::new(ArcSwap::new(context));
-        let listeners_leaving = Drain::new();
+        let listeners_leaving = self.cluster.running.drain.part();
+        let running = Running { listening: self.listening.clone(), ..self.cluster.running.clone() };
         for listener in &listeners {
             let context = Arc::clone(&context);
             let now = move || context.load_full();
-            self.cluster.running.accept(route, listener, &self.cluster.clients, &now, &listeners_leaving);
+            running.accept(route, listener, &self.cluster.clients, &now, &listeners_leaving);
         }
         let live =
             Live { port, endpoint, context, upstream_leaving, listeners_leaving, missing_since: None, node };
@@ -289,9 +298,17 @@ impl Followed {
 }
 
 impl Live {
+    /// Takes no client any more. Nothing is to worry anybody of what is not there any more.
+    fn leave(&self) {
+        self.upstream_leaving.start();
+        self.listeners_leaving.start();
+        self.context.load().upstream.forget();
+    }
+
     /// Goes on with another upstream.
     fn replace(&mut self, cluster: &Cluster) {
         self.upstream_leaving.start();
+        self.context.load().upstream.forget();
         let spoke_tls = self.context.load().upstream.latch().is_some_and(Latch::is_set);
         let (context, leaving) = cluster.context_of(&self.endpoint, spoke_tls);
         self.context.store(context);
@@ -312,7 +329,7 @@ impl Cluster {
         if let Some(latch) = upstream.latch().filter(|_| spoke_tls) {
             latch.set();
         }
-        let leaving = Drain::new();
+        let leaving = self.running.drain.part();
         self.running.look_after(&common.route, &upstream, &metrics, &leaving);
         let context = session::Context {
             route: Arc::clone(&common.route),

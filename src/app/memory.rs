@@ -38,7 +38,7 @@ impl Memory {
         let spoke = self.spoke.lock().unwrap_or_else(PoisonError::into_inner);
         let spoken = |endpoint: &Endpoint| {
             self.damaged
-                || spoke.contains(&endpoint.to_string())
+                || spoke.contains(&key(endpoint))
                 || self.state.as_ref().is_some_and(|state| state.speaks_tls(endpoint))
         };
         if let Some(latch) = upstream.latch()
@@ -50,7 +50,7 @@ impl Memory {
 
     /// `endpoint` has spoken TLS.
     pub(super) fn note(&self, endpoint: &Endpoint) {
-        self.spoke.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_string());
+        self.spoke.lock().unwrap_or_else(PoisonError::into_inner).insert(key(endpoint));
     }
 
     /// As [`note`](Self::note), and for runs to come.
@@ -69,4 +69,9 @@ impl Memory {
     pub(super) fn quiet(&self, servers: &str) -> Option<Quiet> {
         self.state.as_ref()?.quiet(servers)
     }
+}
+
+/// Whatever the case of a name, it is the same place.
+fn key(endpoint: &Endpoint) -> String {
+    endpoint.to_string().to_ascii_lowercase()
 }

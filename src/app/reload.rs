@@ -1,13 +1,17 @@
 //! All routes that run, and how another configuration takes effect: all of it or nothing.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use tracing::warn;
+
+use super::descriptors::raise_limit;
 use super::route::{Live, Prepared};
 use super::running::Running;
 use super::tasks::Books;
 use crate::admin::{Shared, Shown};
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, Route};
+use crate::endpoint::ListenAddr;
 use crate::listener::Listener;
 use crate::telemetry;
 
@@ -53,18 +57,21 @@ impl Routes {
     /// problem.
     pub(super) fn reload(&mut self, source: &Source) -> Result<String, String> {
         let mut config = source().map_err(|problems| problems.to_string())?;
+        let mut warnings = std::mem::take(&mut config.warnings);
+        warnings.extend(raise_limit(&config).err().map(|too_few| too_few.to_string()));
         let bound: Vec<&Listener> = self.live.iter().flat_map(Live::listeners).collect();
         let mut problems = Vec::new();
         let mut plans = Vec::new();
-        for settings in std::mem::take(&mut config.routes) {
-            let name = settings.name.clone();
-            let before = self.live.iter().find(|live| live.settings().name == name);
-            if before.is_some_and(|live| *live.settings() == settings) {
-                plans.push((name, None));
+        let routes = std::mem::take(&mut config.routes);
+        for (settings, before) in self.pairs(routes) {
+            let live = before.map(|at| &self.live[at]);
+            if live.is_some_and(|live| *live.settings() == settings) {
+                plans.push((settings.name, before, None));
                 continue;
             }
-            match Prepared::new(settings, before, &bound, &self.running.inherited) {
-                Ok(prepared) => plans.push((name, Some(prepared))),
+            let name = settings.name.clone();
+            match Prepared::new(settings, live, &bound, &self.running.inherited) {
+                Ok(prepared) => plans.push((name, before, Some(prepared))),
                 Err(more) => problems.extend(more.iter().map(ToString::to_string)),
             }
         }
@@ -74,20 +81,48 @@ impl Routes {
         let mut told = self.obey(config);
         told.extend(self.take(plans));
         self.show();
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        told.extend(warnings);
         if told.is_empty() { Ok("nothing changed".into()) } else { Ok(told.join("; ")) }
     }
 
-    /// Runs these routes, named in their order, and no others. `None`: as it is. Returns what changed.
-    fn take(&mut self, plans: Vec<(String, Option<Prepared>)>) -> Vec<String> {
+    /// Each wanted route with the one that runs in its place: the one by its name; else, where it listens, for a name may follow
+    /// from the upstream.
+    fn pairs(&self, wanted: Vec<Route>) -> Vec<(Route, Option<usize>)> {
+        let named = |name: &str| self.live.iter().position(|live| live.settings().name == name);
+        let mut taken: HashSet<usize> = wanted.iter().filter_map(|route| named(&route.name)).collect();
+        let pair = |route: Route| {
+            let before = named(&route.name).or_else(|| {
+                let here = |live: &Live| {
+                    let one = |address: &&ListenAddr| address.is_one();
+                    let mut addresses = route.listener.listen.iter().filter(one);
+                    addresses.any(|address| live.listeners().iter().any(|listener| listener.is_at(address)))
+                };
+                let at = self.live.iter().enumerate().find(|(at, live)| !taken.contains(at) && here(live));
+                at.map(|(at, _)| at)
+            });
+            taken.extend(before);
+            (route, before)
+        };
+        wanted.into_iter().map(pair).collect()
+    }
+
+    /// Runs these routes, in their order, in the place of those that run, and no others. `None`: as it is. Returns what changed.
+    fn take(&mut self, plans: Vec<(String, Option<usize>, Option<Prepared>)>) -> Vec<String> {
         let mut told = Vec::new();
-        let mut before: HashMap<String, Live> =
-            self.live.drain(..).map(|live| (live.settings().name.clone(), live)).collect();
-        self.running.readiness.follow(plans.iter().map(|(name, _)| name.clone()));
-        for (name, prepared) in plans {
-            let live = match (before.remove(&name), prepared) {
+        let mut before: Vec<Option<Live>> = self.live.drain(..).map(Some).collect();
+        // Whatever replaces it must know, under whichever name.
+        before.iter().flatten().for_each(|live| live.remember(&self.running));
+        self.running.readiness.follow(plans.iter().map(|(name, ..)| name.clone()));
+        for (name, at, prepared) in plans {
+            let live = match (at.and_then(|at| before[at].take()), prepared) {
                 (Some(live), None) => live,
                 (Some(live), Some(prepared)) => {
-                    told.push(format!("route \"{name}\" changed"));
+                    let old = &live.settings().name;
+                    let renamed = if *old == name { String::new() } else { format!(": it was \"{old}\"") };
+                    told.push(format!("route \"{name}\" changed{renamed}"));
                     prepared.replace(live, &self.running)
                 }
                 (None, Some(prepared)) => {
@@ -101,8 +136,8 @@ impl Routes {
             );
             self.live.push(live);
         }
-        for (name, live) in before {
-            told.push(format!("route \"{name}\" removed"));
+        for live in before.into_iter().flatten() {
+            told.push(format!("route \"{}\" removed", live.settings().name));
             live.remove(self.config.drain_timeout, &self.running);
         }
         told

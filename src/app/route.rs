@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -59,6 +60,8 @@ struct Follower {
     /// Where the nodes' listeners are.
     addresses: Vec<IpAddr>,
     following: Drain,
+    /// Ends when nothing listens any more.
+    task: JoinHandle<()>,
 }
 
 impl Prepared {
@@ -118,13 +121,14 @@ impl Prepared {
         let handover = settings.listener.handover;
         let live =
             Live { settings, listeners, clients, server, follower: None, accepting, sessions, handover };
-        live.begin(running)
+        live.begin(running, None)
     }
 
     /// Runs in the place of `before`.
     pub(super) fn replace(self, before: Live, running: &Running) -> Live {
         let Self { settings, mut listeners, server } = self;
-        let Live { clients, server: old, mut follower, accepting, sessions, handover, .. } = before;
+        let Live { settings: was, clients, server: old, mut follower, accepting, sessions, handover, .. } =
+            before;
         for (listener, address) in listeners.iter_mut().zip(&settings.listener.listen) {
             if let Err(error) = listener.readdress(address) {
                 error!(route = settings.name, %address, "the socket's mode stays as it was: {error}");
@@ -132,17 +136,25 @@ impl Prepared {
         }
         accepting.start();
         clients.resize(settings.listener.max_clients);
-        if settings.cluster.is_none()
-            && let Some(follower) = follower.take()
-        {
+        let elsewhere = !old.upstream.leads_to_any(&settings.upstream.endpoints);
+        let leaving = follower.take_if(|_| settings.cluster.is_none() || elsewhere);
+        if let Some(follower) = &leaving {
             follower.following.start();
         }
         let server = match server {
-            ServerSide::New(tls) => Server::start(&settings, tls, Some(&old), &sessions, running),
+            ServerSide::New(tls) => {
+                let server = Server::start(&settings, tls, Some(&old), &sessions, running);
+                if was.name != settings.name || leaving.is_some() {
+                    old.forget();
+                }
+                server
+            }
             ServerSide::Kept => old,
         };
+        let left = leaving.map(|follower| follower.task);
         let accepting = sessions.part();
-        Live { settings, listeners, clients, server, follower, accepting, sessions, handover }.begin(running)
+        Live { settings, listeners, clients, server, follower, accepting, sessions, handover }
+            .begin(running, left)
     }
 }
 
@@ -166,7 +178,8 @@ impl Live {
 
     /// Whether its server side is what `settings` ask for.
     fn serves_as_well(&self, settings: &Route) -> bool {
-        self.settings.upstream == settings.upstream
+        self.settings.name == settings.name
+            && self.settings.upstream == settings.upstream
             && self.settings.evidence_interval == settings.evidence_interval
             && self.settings.cluster.is_some() == settings.cluster.is_some()
     }
@@ -188,11 +201,16 @@ impl Live {
         Some((self.server.servers.clone(), Arc::clone(self.server.observer.as_ref()?)))
     }
 
+    /// What its servers have spoken must outlive it.
+    pub(super) fn remember(&self, running: &Running) {
+        self.server.remember(running);
+    }
+
     /// Takes no client any more, and has its sessions end, within `patience`.
     pub(super) fn remove(self, patience: Duration, running: &Running) {
         let Self { settings, clients, server, sessions, .. } = self;
         sessions.start();
-        server.metrics.removed();
+        server.forget();
         let draining = running.drain.started();
         running.tasks.spawn(async move {
             tokio::select! {
@@ -208,8 +226,8 @@ impl Live {
         });
     }
 
-    /// Makes sessions of clients, and has a cluster followed.
-    fn begin(mut self, running: &Running) -> Self {
+    /// Makes sessions of clients, and has a cluster followed, once the other one that was followed has given up its ports.
+    fn begin(mut self, running: &Running, left: Option<JoinHandle<()>>) -> Self {
         self.announce();
         let Server { metrics, upstream, tls, nodes, .. } = &self.server;
         let name: Arc<str> = self.settings.name.as_str().into();
@@ -247,9 +265,15 @@ impl Live {
         let addresses = cluster::addresses(&self.settings.listener.listen);
         let (settings, changes) = watch::channel(cluster);
         let following = self.sessions.part();
+        let follow = cluster::follow(changes, addresses.clone(), following.clone());
         // The tracker of listeners: it waits for none that this may still open.
-        running.listening.spawn(cluster::follow(changes, addresses.clone(), following.clone()));
-        self.follower = Some(Follower { settings, addresses, following });
+        let task = running.listening.spawn(async move {
+            if let Some(left) = left {
+                let _ = left.await;
+            }
+            follow.await;
+        });
+        self.follower = Some(Follower { settings, addresses, following, task });
         self
     }
 

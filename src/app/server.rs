@@ -42,16 +42,14 @@ impl Server {
         let metrics = Arc::new(RouteMetrics::new(name, &session::End::LABELS));
         let by_name = tls.as_ref().map(|tls| &tls.by_name);
         let upstream = match before {
-            Some(before) => {
-                before.remember(running);
-                before.upstream.succeeded_by(name, &settings.upstream, by_name, &metrics)
-            }
+            Some(before) => before.upstream.succeeded_by(name, &settings.upstream, by_name, &metrics),
             None => Upstream::new(name, &settings.upstream, by_name, &metrics),
         };
         running.memory.close(&upstream, &settings.upstream.endpoints);
         let nodes = settings.cluster.as_ref().map(|cluster| {
-            // Sessions that go on know them.
-            let before = before.and_then(|before| before.nodes.clone());
+            // Sessions that go on know them; of another cluster they must know nothing.
+            let same = before.filter(|before| before.upstream.leads_to_any(&settings.upstream.endpoints));
+            let before = same.and_then(|before| before.nodes.clone());
             let new = || Arc::new(Nodes::new(cluster.advertise.clone(), settings.upstream.connect_timeout));
             before.unwrap_or_else(new)
         });
@@ -73,8 +71,11 @@ impl Server {
         let server = Self { tls, metrics, upstream: Arc::new(upstream), nodes, observer, servers, tending };
         server.tend(name, running);
         if let Some(before) = before {
-            running.readiness.forget(name);
             before.tending.start();
+            before.upstream.forget();
+            if before.servers != server.servers {
+                running.readiness.forget(name);
+            }
         }
         server
     }
@@ -101,9 +102,17 @@ impl Server {
         running.tasks.spawn(renew_credentials(route, self.upstreams(), metrics, tending));
     }
 
-    /// What has spoken TLS is not spoken to in plaintext, whatever `tls.mode` was when it did.
-    fn remember(&self, running: &Running) {
-        self.upstream.spoke_tls().for_each(|endpoint| running.memory.note(endpoint));
+    /// What has spoken TLS is not spoken to in plaintext, whatever `tls.mode` was when it did, and whatever it will be.
+    pub(super) fn remember(&self, running: &Running) {
+        self.upstreams().for_each(|upstream| {
+            upstream.spoke_tls().for_each(|endpoint| running.memory.note(endpoint));
+        });
+    }
+
+    /// Nothing is to worry anybody of what is not there any more.
+    pub(super) fn forget(&self) {
+        self.metrics.removed();
+        self.upstreams().for_each(Upstream::forget);
     }
 }
 

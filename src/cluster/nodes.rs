@@ -162,7 +162,8 @@ impl Upstreams {
         facts
     }
 
-    fn for_each(&self, mut work: impl FnMut(&Upstream)) {
+    /// Does something with each of them.
+    pub fn for_each(&self, mut work: impl FnMut(&Upstream)) {
         work(&self.own);
         if let Some(nodes) = &self.nodes {
             nodes.upstreams().iter().for_each(|upstream| work(upstream));

@@ -16,7 +16,6 @@ pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod demo;
-mod descriptors;
 pub mod health;
 pub mod probe;
 pub mod run;

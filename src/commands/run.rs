@@ -5,9 +5,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::descriptors::raise_limit;
 use crate::admin::Command;
-use crate::app::{App, Orders, Source, StartError};
+use crate::app::{App, Orders, Source, StartError, raise_limit};
 use crate::config::Config;
 use crate::listener::Inherited;
 use crate::{metrics, telemetry};

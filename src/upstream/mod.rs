@@ -147,7 +147,7 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        let same = self.remotes.iter().any(|remote| settings.endpoints.contains(&remote.endpoint));
+        let same = self.leads_to_any(&settings.endpoints);
         let ours = || self.latch.clone().filter(|_| same);
         let latch = new_latch(settings).map(|latch| ours().unwrap_or(latch));
         Self::with(route, settings, tls, latch, new_credentials(settings), metrics)
@@ -309,6 +309,26 @@ impl Upstream {
             |remote: &&Remote| remote.transit.as_ref().is_some_and(|transit| transit.seen() == Mode::Tls);
         let spoke = move |remote: &&Remote| seen(remote) || remote.certificate_expiry().is_some();
         self.remotes.iter().filter(spoke).map(|remote| &*remote.endpoint)
+    }
+
+    /// Whether one of these is among the endpoints.
+    pub fn leads_to_any(&self, endpoints: &[Endpoint]) -> bool {
+        let names = |endpoint: &Endpoint| endpoint.to_string().to_ascii_lowercase();
+        self.remotes
+            .iter()
+            .any(|remote| endpoints.iter().any(|other| names(other) == names(&remote.endpoint)))
+    }
+
+    /// Nobody goes there any more: what the metrics say of the endpoints is to worry nobody.
+    pub fn forget(&self) {
+        for remote in &self.remotes {
+            let seen = remote.transit.as_ref().map(|transit| transit.seen().label());
+            remote.metrics.forget_upstream(
+                &remote.endpoint.to_string(),
+                seen,
+                remote.certificate_expiry().is_some(),
+            );
+        }
     }
 
     /// What each endpoint was seen to accept, where `tls.mode` is `preferred`.

@@ -2,6 +2,8 @@
 
 #[path = "../../src/resp/commands.rs"]
 pub mod commands;
+#[path = "../../src/resp/families.rs"]
+mod families;
 #[path = "../../src/resp/header.rs"]
 mod header;
 #[path = "../../src/resp/scanner/mod.rs"]

@@ -1,7 +1,7 @@
 //! What this machine has to give: addresses, files, descriptors. Nothing is dialled.
 
 use super::Report;
-use crate::commands::descriptors::raise_limit;
+use crate::app::raise_limit;
 use crate::config::{Config, Route};
 use crate::credentials::Credentials;
 use crate::endpoint::ListenAddr;

@@ -13,13 +13,13 @@ const OTHERS: u64 = 64;
     "fewer open files are allowed ({limit}) than limits.max_clients needs ({needed}): clients beyond will wait. Raise the \
      hard limit (ulimit -Hn, LimitNOFILE=) or lower limits.max_clients"
 )]
-pub(super) struct TooFew {
+pub struct TooFew {
     limit: u64,
     needed: u64,
 }
 
 /// Raises the soft limit, often 1024, as far as the hard one allows. A client takes two descriptors, one towards each side.
-pub(super) fn raise_limit(config: &Config) -> Result<u64, TooFew> {
+pub fn raise_limit(config: &Config) -> Result<u64, TooFew> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
