@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
@@ -83,6 +84,15 @@ impl Node {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.alive = false;
+    }
+
+    /// Stops it from answering, without closing anything.
+    pub fn pause(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
+    }
+
+    pub fn resume(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
     }
 
     /// Starts it again with what it knew of the cluster, on the same ports.
