@@ -8,6 +8,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -31,15 +32,35 @@ pub(super) async fn clients(
     let Some(limit) = limit(query.as_deref().unwrap_or_default()) else {
         return (StatusCode::BAD_REQUEST, "expected /clients?limit=NUMBER\n").into_response();
     };
-    look_up(&desk.shared).await;
+    look_up(&desk).await;
     json(&desk, &connection, move |shared| shared.inventory.report(limit)).await
 }
 
 /// Finds out who the clients' processes are, as far as that does not take long.
-pub(super) async fn look_up(shared: &Shared) {
-    let inventory = Arc::clone(&shared.inventory);
-    // Reads /proc, which takes its time: not on an event loop.
-    let _ = timeout(PATIENCE, spawn_blocking(move || inventory.look_up())).await;
+pub(super) async fn look_up(desk: &Desk) {
+    let inventory = Arc::clone(&desk.shared.inventory);
+    desk.looking.wait_for(move || inventory.look_up()).await;
+}
+
+/// Work that takes one thread, however many wait for it: those who go leave it running.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Looking(Arc<Mutex<()>>);
+
+impl Looking {
+    /// Does `work` when nobody else does, and waits for it for [`PATIENCE`], the wait for the others included.
+    async fn wait_for(&self, work: impl FnOnce() + Send + 'static) {
+        let turn = Arc::clone(&self.0);
+        let done = async {
+            let turn = turn.lock_owned().await;
+            // Reads /proc, which takes its time: not on an event loop.
+            spawn_blocking(move || {
+                work();
+                drop(turn);
+            })
+            .await
+        };
+        let _ = timeout(PATIENCE, done).await;
+    }
 }
 
 fn limit(query: &str) -> Option<usize> {
@@ -63,7 +84,41 @@ pub(super) async fn json<T: Serialize>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use futures_util::future::join_all;
+    use tokio::sync::oneshot;
+    use tokio::time::advance;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn askers_without_number_take_one_thread_while_proc_is_slow() {
+        let looking = Looking::default();
+        let (began, has_begun) = oneshot::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let slow = looking.wait_for(move || {
+            began.send(()).unwrap();
+            let _ = released.recv();
+        });
+        let late = Arc::new(AtomicUsize::new(0));
+        let askers = join_all((0..1000).map(|_| {
+            let late = Arc::clone(&late);
+            looking.wait_for(move || {
+                late.fetch_add(1, Ordering::Relaxed);
+            })
+        }));
+        // Time does not pass by itself while a thread is busy.
+        let patience = async {
+            has_begun.await.unwrap();
+            advance(PATIENCE).await;
+        };
+        tokio::join!(slow, askers, patience);
+        assert_eq!(late.load(Ordering::Relaxed), 0, "they went without");
+        drop(release);
+        looking.wait_for(|| {}).await;
+    }
 
     #[test]
     fn a_limit_is_a_number_and_has_its_own() {

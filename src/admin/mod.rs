@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::commands::{Command, WAITING};
 use self::costly::Costly;
 use self::history::History;
+use self::inventory::Looking;
 pub use self::readiness::Readiness;
 pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
 use self::server::Connection;
@@ -78,7 +79,12 @@ impl Admin {
 
     /// Serves until `stop`.
     pub async fn run(self, shared: Shared, stop: CancellationToken) {
-        let desk = Desk { shared: Arc::new(shared), costly: Costly::new(), history: Arc::default() };
+        let desk = Desk {
+            shared: Arc::new(shared),
+            looking: Looking::default(),
+            costly: Costly::new(),
+            history: Arc::default(),
+        };
         tokio::select! {
             () = server::serve(self.0, router(desk.clone()), stop) => {}
             () = desk.history.keep(&desk.shared) => {}
@@ -90,6 +96,7 @@ impl Admin {
 #[derive(Clone)]
 struct Desk {
     shared: Arc<Shared>,
+    looking: Looking,
     costly: Costly,
     history: Arc<History>,
 }

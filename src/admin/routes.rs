@@ -186,7 +186,7 @@ pub(super) async fn routes(
     State(desk): State<Desk>,
     Extension(connection): Extension<Connection>,
 ) -> Response {
-    look_up(&desk.shared).await;
+    look_up(&desk).await;
     json(&desk, &connection, reports).await
 }
 

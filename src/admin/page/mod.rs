@@ -67,7 +67,7 @@ struct View {
 }
 
 pub(super) async fn page(State(desk): State<Desk>, Extension(connection): Extension<Connection>) -> Response {
-    look_up(&desk.shared).await;
+    look_up(&desk).await;
     let (shared, history) = (Arc::clone(&desk.shared), Arc::clone(&desk.history));
     let text = move || document(&View::of(&shared, &history)).into_string();
     let mut response = desk.costly.answer(&connection.cut, "text/html; charset=utf-8", text).await;
