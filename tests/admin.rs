@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use crate::harness::{Authority, Pontoon, Redis, bridge, eventually, http, pontoon};
 
@@ -122,6 +124,33 @@ fn probes_are_answered_while_strangers_hold_all_connections() {
     }
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     drop(held);
+}
+
+#[test]
+fn a_scraper_is_answered_while_many_ask_for_all_else_over_and_over() {
+    let (_redis, pontoon) = bridge();
+    let pontoon = pontoon.ready();
+    let address = pontoon.admin();
+    let done = AtomicBool::new(false);
+    let rounds = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for path in ["GET /", "GET /clients"] {
+            for _ in 0..30 {
+                scope.spawn(|| {
+                    let request = http::request(path, &[("Host", "localhost")]);
+                    while !done.load(Ordering::Relaxed) {
+                        http::send(address, request.as_bytes());
+                        rounds.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        }
+        eventually("they are at it", || rounds.load(Ordering::Relaxed) > 60);
+        let scrape = http::request("GET /metrics", &[]);
+        let answered = (0..20).filter(|_| http::send(address, scrape.as_bytes()).is_some()).count();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(answered, 20);
+    });
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::places::{Place, Places};
 
-/// Answers in memory at once.
+/// Answers of one maker in memory at once.
 const ANSWERS: usize = 4;
 
 /// An answer that is taken slowly may be, for so long, while others wait for its place.
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// After an answer that took some time to make, none is made for this many times as long.
 const REST: u32 = 9;
 
-/// Makes answers.
+/// Makes answers, one at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Costly {
     places: Arc<Places>,

@@ -83,6 +83,7 @@ impl Admin {
             shared: Arc::new(shared),
             looking: Looking::default(),
             costly: Costly::new(),
+            scrapes: Costly::new(),
             history: Arc::default(),
         };
         tokio::select! {
@@ -98,6 +99,8 @@ struct Desk {
     shared: Arc<Shared>,
     looking: Looking,
     costly: Costly,
+    /// Apart from the others: whoever asks for those does not keep a scraper waiting.
+    scrapes: Costly,
     history: Arc<History>,
 }
 
@@ -131,12 +134,12 @@ async fn readyz(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String)
 }
 
 async fn metrics(
-    State(Desk { shared, costly, .. }): State<Desk>,
+    State(Desk { shared, scrapes, .. }): State<Desk>,
     Extension(connection): Extension<Connection>,
 ) -> Response {
     let text = move || {
         routes::record(&shared);
         shared.metrics.render()
     };
-    costly.answer(&connection.cut, "text/plain; version=0.0.4; charset=utf-8", text).await
+    scrapes.answer(&connection.cut, "text/plain; version=0.0.4; charset=utf-8", text).await
 }
