@@ -1,20 +1,20 @@
-//! Logging: format, level, the subscriber that obeys them, and a throttle for what would repeat.
+//! Logging: format, level, the subscriber that obeys them.
 
 mod events;
 mod json;
+mod throttle;
 
-use std::collections::HashMap;
 use std::io::{IsTerminal, stderr};
 use std::str::FromStr;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
 
-use tracing_subscriber::filter::{FilterExt as _, ParseError, Targets, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, ParseError, Targets, filter_fn};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
 
 pub use self::events::{Event, recent};
 use self::json::Json;
+pub use self::throttle::Throttle;
 
 /// How the log is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,6 +54,9 @@ impl FromStr for Level {
 #[error("logging is set up already")]
 pub struct AlreadySet;
 
+/// The target of slow commands, in the log alone.
+pub const SLOW: &str = "pontoon::session::slow";
+
 /// Targets of AWS' crates, and of the HTTP that they speak.
 const AWS: [&str; 4] = ["aws_", "h2", "hyper_util", "hyper_rustls"];
 
@@ -71,8 +74,9 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
         Format::Text => layer.with_target(false).with_ansi(colour).boxed(),
         Format::Json => layer.event_format(Json).boxed(),
     };
-    // Whatever log.level leaves out: the page shows it.
-    let kept = Targets::new().with_target("pontoon", tracing::Level::INFO);
+    // Whatever log.level leaves out: the page shows it. Slow commands can be many: they would push out what failed.
+    let kept =
+        Targets::new().with_target("pontoon", tracing::Level::INFO).with_target(SLOW, LevelFilter::OFF);
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .with(events::Keeper.with_filter(kept))
@@ -91,80 +95,9 @@ fn targets(level: Option<&Level>) -> Targets {
     level.map_or_else(|| Targets::new().with_default(tracing::Level::INFO), |level| level.0.clone())
 }
 
-/// A cause is written once in this time, in twice that if it goes on, and so forth.
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// What goes on for ever is written this often.
-const LONGEST_WINDOW: Duration = Duration::from_secs(600);
-
-/// Causes remembered, at most; beyond, all are one.
-const CAUSES: usize = 64;
-
-/// Lets a cause into the log ever less often while it goes on, and counts how often it was kept out.
-#[derive(Debug, Default)]
-pub struct Throttle(Mutex<HashMap<String, Seen>>);
-
-#[derive(Debug)]
-struct Seen {
-    written: Instant,
-    window: Duration,
-    suppressed: u64,
-}
-
-impl Throttle {
-    /// Whether `cause` is to be written now, and how many records of it were not since the last that was.
-    pub fn allow(&self, cause: &str) -> Option<u64> {
-        self.allow_at(cause, Instant::now())
-    }
-
-    fn allow_at(&self, cause: &str, now: Instant) -> Option<u64> {
-        let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = causes.contains_key(cause) || causes.len() < CAUSES;
-        let cause = if known { cause } else { "" };
-        match causes.get_mut(cause) {
-            Some(seen) if now.duration_since(seen.written) < seen.window => {
-                seen.suppressed += 1;
-                None
-            }
-            Some(seen) => {
-                let goes_on = now.duration_since(seen.written) < 2 * seen.window;
-                seen.window = if goes_on { (2 * seen.window).min(LONGEST_WINDOW) } else { WINDOW };
-                seen.written = now;
-                Some(std::mem::take(&mut seen.suppressed))
-            }
-            None => {
-                causes.insert(cause.to_owned(), Seen { written: now, window: WINDOW, suppressed: 0 });
-                Some(0)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cause_is_written_once_in_a_window_and_the_rest_is_counted() {
-        let throttle = Throttle::default();
-        let start = Instant::now();
-        assert_eq!(throttle.allow_at("tls", start), Some(0));
-        assert_eq!(throttle.allow_at("tls", start), None);
-        assert_eq!(throttle.allow_at("tcp", start), Some(0));
-        assert_eq!(throttle.allow_at("tls", start + WINDOW), Some(1));
-        assert_eq!(throttle.allow_at("tls", start + 2 * WINDOW), None, "it goes on: less often");
-        assert_eq!(throttle.allow_at("tls", start + 3 * WINDOW), Some(1));
-        assert_eq!(throttle.allow_at("tls", start + 90 * WINDOW), Some(0));
-        assert_eq!(throttle.allow_at("tls", start + 91 * WINDOW), Some(0), "it had stopped: as at first");
-    }
-
-    #[test]
-    fn causes_without_number_do_not_fill_memory() {
-        let throttle = Throttle::default();
-        let start = Instant::now();
-        let written = (0..1000).filter(|n| throttle.allow_at(&n.to_string(), start).is_some()).count();
-        assert_eq!(written, CAUSES + 1);
-    }
 
     #[test]
     fn a_level_may_differ_by_module_and_nonsense_is_refused() {

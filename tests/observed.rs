@@ -123,6 +123,32 @@ fn a_slow_command_that_goes_on_is_logged_once_and_the_rest_counted() {
 }
 
 #[test]
+fn slow_commands_of_any_number_of_names_push_no_failure_out_of_the_log_or_off_the_page() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "1us"]);
+    let mut client = pontoon.client();
+    let names = "append bitcount bitfield bitop bitpos copy decr decrby del dump exists expire expireat expiretime geoadd \
+                 geodist geohash geopos get getbit getdel getex getrange getset hdel hexists hget hgetall hincrby hkeys \
+                 hlen hmget hmset hrandfield hscan hset hsetnx hstrlen hvals incr incrby incrbyfloat keys lindex linsert \
+                 llen lmove lpop lpos lpush lpushx lrange lrem lset ltrim mget mset msetnx persist pexpire pfadd pfcount \
+                 pfmerge psetex pttl rename renamenx restore rpop rpush rpushx sadd scan scard sdiff set setbit setex \
+                 setnx setrange sinter sismember smembers";
+    for name in names.split_whitespace() {
+        client.ask(&[name]);
+    }
+    let seen = || slow(&pontoon).len();
+    eventually("slow commands are logged", || seen() > 64);
+    pontoon.expects("it speaks TLS to a listener for plaintext");
+    let mut stray = pontoon.client();
+    stray.send(b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03");
+    stray.rest();
+    eventually("the failure is logged", || pontoon.printed().contains("it speaks TLS to a listener"));
+    let page = pontoon.get("/").1;
+    assert!(page.contains("it speaks TLS to a listener") && !page.contains("slow command"), "{page}");
+}
+
+#[test]
 fn without_being_asked_no_command_is_logged() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);

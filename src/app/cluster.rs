@@ -23,6 +23,7 @@ use crate::endpoint::{Endpoint, ListenAddr};
 use crate::listener::{Clients, Listener};
 use crate::metrics::RouteMetrics;
 use crate::session;
+use crate::telemetry::Throttle;
 use crate::upstream::{self, Latch, NodeTls, Upstream};
 
 /// Two refreshes are never closer, however many clients are sent from node to node.
@@ -340,7 +341,8 @@ impl Cluster {
             metrics,
             inventory: Arc::clone(&common.inventory),
             drain: common.drain.clone(),
-            throttle: crate::telemetry::Throttle::default(),
+            throttle: Throttle::default(),
+            slow_throttle: Throttle::default(),
         };
         (Arc::new(context), leaving)
     }

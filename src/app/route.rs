@@ -241,6 +241,7 @@ impl Live {
             inventory: Arc::clone(&running.inventory),
             drain: self.sessions.clone(),
             throttle: Throttle::default(),
+            slow_throttle: Throttle::default(),
         });
         for listener in &self.listeners {
             let context = Arc::clone(&context);

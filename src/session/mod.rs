@@ -96,6 +96,8 @@ pub struct Context {
     pub drain: Drain,
     /// One line a cause, not one a client.
     pub throttle: Throttle,
+    /// The same for slow commands: their many names leave what fails its place.
+    pub slow_throttle: Throttle,
 }
 
 impl Context {

@@ -4,6 +4,7 @@ use tracing::info;
 
 use super::Relay;
 use crate::session::slow::Slow;
+use crate::telemetry::SLOW;
 
 impl Relay<'_> {
     /// After each pass in both directions.
@@ -25,10 +26,11 @@ impl Relay<'_> {
     #[cold]
     fn tell_of(&self, slow: &Slow) {
         let operation = slow.operation();
-        let Some(suppressed) = self.route.throttle.allow(&format!("slow {operation}")) else { return };
+        let Some(suppressed) = self.route.slow_throttle.allow(&operation) else { return };
         let entry = self.about.entry();
         let (process, library) = entry.client();
         info!(
+            target: SLOW,
             route = &*self.route.route,
             session = entry.number(),
             upstream = %self.upstream.endpoint,
