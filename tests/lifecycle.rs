@@ -162,6 +162,20 @@ fn health_waits_for_readiness_and_says_why_not() {
 }
 
 #[test]
+fn health_and_status_reach_an_admin_server_that_listens_on_every_address() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    for every in ["[::]:0", "0.0.0.0:0"] {
+        let bridge = Pontoon::with(&redis.endpoint(), &authority, &["--admin", every]);
+        let admin = bridge.admin().to_string();
+        let healthy = pontoon(&["health", "--admin", &admin, "--wait", "20s"]);
+        assert!(healthy.status.success(), "{}", String::from_utf8_lossy(&healthy.stderr));
+        let status = pontoon(&["status", "--admin", &admin]);
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    }
+}
+
+#[test]
 fn several_listeners_of_a_route_serve_and_the_log_tells_their_addresses() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);

@@ -1,6 +1,6 @@
 //! What each command does. Only here, and in `main`, errors are `anyhow`'s and the terminal is spoken to.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::endpoint::ListenAddr;
 
@@ -27,12 +27,16 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// An admin server's address, to connect to: one that it was told to listen on may be none.
+/// An admin server's address, to connect to: one that it was told to listen on may be none. What listens on `[::]` takes
+/// no IPv4.
 fn reachable(mut address: ListenAddr) -> ListenAddr {
     if let ListenAddr::Tcp(address) = &mut address
         && address.ip().is_unspecified()
     {
-        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
     }
     address
 }
