@@ -134,10 +134,10 @@ fn flags_of_a_route_are_refused_beside_a_file_of_several() {
 #[test]
 fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
     let authority = Authority::new();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap();
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy_address = busy.local_addr().unwrap();
+    let busy_too = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = busy_too.local_addr().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("redis.sock");
     let listen = format!("unix:{}", socket.display());
@@ -154,19 +154,19 @@ fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
         "--tls-ca-file",
         "/no/such/ca.pem",
         "--admin",
-        &busy_address.to_string(),
+        &admin.to_string(),
     ]);
     assert_eq!(output.status.code(), Some(2));
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("cannot read /no/such/ca.pem: No such file or directory"), "{errors}");
     assert!(errors.contains(&format!("cannot listen on {busy_address}: the address is in use")), "{errors}");
     assert!(
-        errors.contains(&format!("admin server: cannot listen on {busy_address}: the address is in use")),
+        errors.contains(&format!("admin server: cannot listen on {admin}: the address is in use")),
         "{errors}"
     );
     assert_eq!(errors.lines().filter(|line| line.starts_with("error: ")).count(), 3, "{errors}");
     assert!(!socket.exists());
-    drop((busy, taken));
+    drop((busy, busy_too));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod args;
 mod auth;
+mod duplicates;
 mod file;
 pub mod keys;
 mod problems;

@@ -1,6 +1,5 @@
 //! [`Values`] to a [`Config`]: what values mean, which go together, and what applies where none is given.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -41,8 +40,8 @@ pub(super) fn validate(
     if routes.is_empty() && check.problems.0.is_empty() {
         check.problems.add("[[route]]", "there is none: at least one is needed");
     }
-    check.no_duplicates(&routes);
     let config = check.global(global, routes);
+    check.no_duplicates(&config);
     if check.problems.0.is_empty() { Ok(config) } else { Err(check.problems) }
 }
 
@@ -101,27 +100,6 @@ impl Check {
             certificate_left: self
                 .parse(values, "verdict.certificate_left", duration)
                 .unwrap_or(default.certificate_left),
-        }
-    }
-
-    /// Routes must differ in name, and no two listeners may share an address.
-    fn no_duplicates(&mut self, routes: &[Route]) {
-        let mut names = HashSet::new();
-        let mut addresses: HashMap<String, &str> = HashMap::new();
-        for route in routes {
-            if !names.insert(&route.name) {
-                let problem = "two routes have this name: give each a name of its own";
-                self.problems.add(format!("route \"{}\"", route.name), problem);
-            }
-            for address in &route.listener.listen {
-                if matches!(address, ListenAddr::Tcp(address) if address.port() == 0) {
-                    continue;
-                }
-                if let Some(other) = addresses.insert(address.to_string(), &route.name) {
-                    let problem = format!("{address} is listed twice (also in route \"{other}\")");
-                    self.problems.add(format!("route \"{}\": listen", route.name), problem);
-                }
-            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! A listener's address: TCP, or a Unix socket with its options.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -64,6 +64,14 @@ impl ListenAddr {
         }
     }
 
+    /// Of a TCP address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix { .. } => None,
+        }
+    }
+
     /// Whether it names one place: with port 0 the system chooses.
     pub fn is_one(&self) -> bool {
         !matches!(self, Self::Tcp(address) if address.port() == 0)
@@ -74,6 +82,20 @@ impl ListenAddr {
         match (self, other) {
             (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => path == other,
             _ => self == other,
+        }
+    }
+
+    /// Whether one process cannot listen on both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let (port, one, other) =
+                    (one.port() == other.port() && one.port() != 0, one.ip(), other.ip());
+                // What listens on an IPv6 address takes no IPv4.
+                let family = one.is_ipv4() == other.is_ipv4();
+                port && family && (one == other || one.is_unspecified() || other.is_unspecified())
+            }
+            _ => self.is_at(other),
         }
     }
 
@@ -142,8 +164,6 @@ fn unix(text: &str, rest: &str, default_mode: u32) -> Result<ListenAddr, Address
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
     use proptest::prelude::*;
 

@@ -1,0 +1,134 @@
+//! What there must not be twice: routes' names, and places to listen on.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::validate::Check;
+use super::{Config, Route};
+use crate::endpoint::ListenAddr;
+
+impl Check {
+    /// Routes must differ in name, and no two listeners may share an address.
+    pub(super) fn no_duplicates(&mut self, config: &Config) {
+        let mut names = HashSet::new();
+        let mut before: Vec<(&ListenAddr, &str)> = Vec::new();
+        for Route { name, listener, .. } in &config.routes {
+            if !names.insert(name) {
+                let problem = "two routes have this name: give each a name of its own";
+                self.problems.add(format!("route \"{name}\""), problem);
+            }
+            for address in &listener.listen {
+                if let Some((same, other)) = before.iter().find(|(before, _)| before.overlaps(address)) {
+                    let problem = if *same == address {
+                        format!("{address} is listed twice (also in route \"{other}\")")
+                    } else {
+                        format!("{address} and {same} (in route \"{other}\") overlap: drop one of them")
+                    };
+                    self.problems.add(format!("route \"{name}\": listen"), problem);
+                }
+                before.push((address, name));
+            }
+        }
+        if let Some(admin) = &config.admin {
+            for (address, name) in before.iter().filter(|(address, _)| address.overlaps(admin)) {
+                let problem = format!(
+                    "{address} is taken by the admin server (admin.listen is {admin}): choose another for one of them"
+                );
+                self.problems.add(format!("route \"{name}\": listen"), problem);
+            }
+        }
+        let admin = config.admin.iter().map(|admin| (admin, "of the admin server".to_owned()));
+        let listeners = before.into_iter().map(|(address, name)| (address, format!("in route \"{name}\"")));
+        let all: Vec<(&ListenAddr, String)> = listeners.chain(admin).collect();
+        for route in &config.routes {
+            self.no_listener_among_nodes(route, &all);
+        }
+    }
+
+    /// A node's port would be one that is taken, or, after a reload, that is wanted.
+    fn no_listener_among_nodes(&mut self, route: &Route, all: &[(&ListenAddr, String)]) {
+        let Some(ports) = route.cluster.as_ref().and_then(|cluster| cluster.ports.as_ref()) else { return };
+        // As `app::cluster` has it.
+        let own = route.listener.listen.iter().filter_map(ListenAddr::ip);
+        let mut own: Vec<IpAddr> = own.collect();
+        if own.is_empty() {
+            own.push(Ipv4Addr::LOCALHOST.into());
+        }
+        for (address, whose) in all {
+            if let ListenAddr::Tcp(tcp) = address
+                && ports.contains(tcp.port())
+                && own.iter().any(|ip| address.overlaps(&ListenAddr::Tcp((*ip, tcp.port()).into())))
+            {
+                let problem = format!(
+                    "\"{ports}\" holds the port of {address} ({whose}): choose other ports for nodes"
+                );
+                self.problems.add(format!("route \"{}\": cluster.ports", route.name), problem);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        Config::from_toml("f", text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn the_admin_servers_address_is_not_also_a_routes() {
+        let route = |listen: &str| format!("[[route]]\nupstream = \"x\"\nlisten = [\"{listen}\"]\n");
+        let taken = problems(&route("127.0.0.1:9900"));
+        assert!(
+            taken.contains("127.0.0.1:9900 is taken by the admin server (admin.listen is 127.0.0.1:9900)"),
+            "{taken}"
+        );
+        let remote = "allow_remote_clients = true\n";
+        assert!(problems(&(route("0.0.0.0:9900") + remote)).contains("taken by the admin server"));
+        for (listen, admin) in [
+            ("127.0.0.1:9900", "off"),
+            ("127.0.0.1:9900", "127.0.0.1:9901"),
+            ("[::1]:9900", "127.0.0.1:9900"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+        ] {
+            assert_eq!(
+                problems(&format!("{}[admin]\nlisten = \"{admin}\"\n", route(listen))),
+                "",
+                "{listen}"
+            );
+        }
+        let unix = problems(&format!("{}[admin]\nlisten = \"unix:/x?mode=0666\"\n", route("unix:/x")));
+        assert!(unix.contains("unix:/x is taken by the admin server"), "{unix}");
+    }
+
+    #[test]
+    fn an_address_that_another_one_holds_is_refused() {
+        let both = "[[route]]\nupstream = \"x\"\nallow_remote_clients = true\n\
+                    listen = [\"127.0.0.1:7\", \"0.0.0.0:7\", \"[::]:7\", \"10.0.0.1:8\"]\n";
+        let told = problems(both);
+        assert_eq!(
+            told.trim_end(),
+            "route \"x\": listen: 0.0.0.0:7 and 127.0.0.1:7 (in route \"x\") overlap: drop one of them"
+        );
+    }
+
+    #[test]
+    fn nodes_get_no_port_that_something_listens_on() {
+        let cluster = |ports: &str, listen: &str| {
+            problems(&format!(
+                "[[route]]\nupstream = \"x\"\ntopology = \"cluster\"\nlisten = [\"{listen}\"]\ncluster.ports = \"{ports}\"\n"
+            ))
+        };
+        let own = cluster("6000-7000", "127.0.0.1:6379");
+        assert!(
+            own.contains("cluster.ports: \"6000-7000\" holds the port of 127.0.0.1:6379 (in route"),
+            "{own}"
+        );
+        let admin = cluster("9000-9999", "unix:/x");
+        assert!(admin.contains("holds the port of 127.0.0.1:9900 (of the admin server)"), "{admin}");
+        for (ports, listen) in [("7000-7099", "127.0.0.1:6379"), ("9000-9999", "[::1]:6379")] {
+            assert_eq!(cluster(ports, listen), "");
+        }
+    }
+}
