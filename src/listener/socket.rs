@@ -2,13 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use rustix::fs::{Access, Mode, access};
-use socket2::{Domain, Socket as RawSocket, Type};
+use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::net;
 
 use super::handover::{Lead, lead};
@@ -199,10 +199,16 @@ fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindError> {
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(address.clone()));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
-        _ => Err(BindError::Live(address.clone())),
-    }
+    if is_dead(path).map_err(explain(address))? { Ok(true) } else { Err(BindError::Live(address.clone())) }
+}
+
+/// Whether nobody listens on a socket's file. Not waited for: a process that was stopped takes nobody, and its queue may
+/// be full.
+fn is_dead(path: &Path) -> io::Result<bool> {
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let connected = socket.connect(&SockAddr::unix(path)?);
+    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 fn bind_unix(path: &Path, mode: u32, replace: bool) -> io::Result<(UnixListener, SocketFile)> {
@@ -260,4 +266,32 @@ impl Drop for SocketFile {
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Peers;
+
+    #[test]
+    fn a_process_whose_queue_is_full_is_alive_and_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let address = ListenAddr::Unix { path: path.clone(), mode: 0o600, peers: Peers::default() };
+        let stopped = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        stopped.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        stopped.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            match client.connect(&SockAddr::unix(&path).unwrap()) {
+                Ok(()) => waiting.push(client),
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(matches!(is_stale(&path, &address), Err(BindError::Live(_))));
+        drop(stopped);
+        assert!(is_stale(&path, &address).unwrap());
+    }
 }
