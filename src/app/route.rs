@@ -131,7 +131,7 @@ impl Prepared {
             before;
         for (listener, address) in listeners.iter_mut().zip(&settings.listener.listen) {
             if let Err(error) = listener.readdress(address) {
-                error!(route = settings.name, %address, "the socket's mode stays as it was: {error}");
+                error!(route = settings.name, %address, "the mode of the socket's file stays as it was, whom it is for does not: {error}");
             }
         }
         accepting.start();

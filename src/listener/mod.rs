@@ -96,17 +96,17 @@ impl Listener {
         self.wanted.is_at(wanted)
     }
 
-    /// For whom it is from now on, where it [is already](Self::is_at).
+    /// For whom it is from now on, where it [is already](Self::is_at). Fails if its file's mode stays as it was; users and
+    /// groups hold all the same.
     pub fn readdress(&mut self, wanted: &ListenAddr) -> io::Result<()> {
-        if self.wanted == *wanted {
+        let before = std::mem::replace(&mut self.wanted, wanted.clone());
+        let (ListenAddr::Unix { mode: before, .. }, ListenAddr::Unix { path, mode, .. }) = (&before, wanted)
+        else {
             return Ok(());
-        }
-        if let ListenAddr::Unix { path, mode, .. } = wanted {
-            fs::set_permissions(path, Permissions::from_mode(*mode))?;
-            self.address = wanted.clone();
-        }
-        self.wanted = wanted.clone();
-        Ok(())
+        };
+        self.address = wanted.clone();
+        // The file may be the service manager's, and not ours to change.
+        if before == mode { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(*mode)) }
     }
 
     /// Accepts on the event loop of this thread, for whoever has rules of his own.
@@ -203,4 +203,23 @@ impl Accepting {
 fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whom_a_socket_is_for_changes_even_where_its_mode_cannot() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let address =
+            |options: &str| format!("unix:{}?{options}", path.display()).parse::<ListenAddr>().unwrap();
+        let mut listener = Listener::bind(&address("mode=0666")).unwrap();
+        fs::remove_file(&path).unwrap();
+        listener.readdress(&address("mode=0666&uid=1")).unwrap();
+        assert_eq!(listener.address(), &address("mode=0666&uid=1"));
+        listener.readdress(&address("mode=0600&uid=2")).unwrap_err();
+        assert_eq!(listener.address(), &address("mode=0600&uid=2"));
+    }
 }
