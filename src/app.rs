@@ -72,6 +72,19 @@ pub enum StartError {
         /// Why.
         source: BindError,
     },
+    /// An address cannot be had beside one that this process listens on.
+    #[error(
+        "route \"{route}\": cannot listen on {address} while this process itself listens on {own}: restart it to change from \
+         one to the other"
+    )]
+    OwnAddress {
+        /// Whose listener.
+        route: String,
+        /// What is wanted.
+        address: ListenAddr,
+        /// What there is.
+        own: ListenAddr,
+    },
     /// What systemd passed on is no use.
     #[error(transparent)]
     Inherited(#[from] InheritError),
@@ -89,6 +102,17 @@ pub enum StartError {
     /// The system gave no threads.
     #[error("cannot start the event-loop threads: {0}")]
     Workers(#[from] io::Error),
+}
+
+impl StartError {
+    /// Whether it is the machine's, and may pass by itself; else something must be configured otherwise.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Bind { source, .. } | Self::Admin(source) => source.may_pass(),
+            Self::Workers(_) => true,
+            Self::Inherited(_) | Self::OwnAddress { .. } | Self::Tls { .. } => false,
+        }
+    }
 }
 
 /// Everything bound, nothing running.

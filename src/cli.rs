@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use crate::admin::client::Health;
-use crate::commands::{self, status::Unless};
+use crate::commands::{self, run::NotStarted, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
 use crate::endpoint::{Endpoint, ListenAddr, Upstream};
@@ -172,7 +172,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let matches = command().get_matches_from(args);
     let failed = |error: anyhow::Error| {
         let usage = error.is::<Problems>()
-            || error.is::<commands::run::NotStarted>()
+            || error.downcast_ref::<NotStarted>().is_some_and(|error| !error.may_pass())
             || error.is::<Usage>()
             || error.is::<NoSecret>();
         Failure { code: if usage { 2 } else { 1 }, message: format!("{error:#}") }

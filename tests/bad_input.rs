@@ -170,6 +170,29 @@ fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
 }
 
 #[test]
+fn what_may_pass_by_itself_is_not_told_as_a_mistake_which_a_service_manager_would_not_try_again() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = &taken.local_addr().unwrap().to_string();
+    let code = |args: &[&str]| {
+        let output = pontoon(&[&["run", "--upstream", "x"], args].concat());
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let off = ["--admin", "off"];
+    for args in [
+        &[&off[..], &["--listen", taken]].concat()[..],
+        // An address that the machine does not have yet: of TEST-NET-1.
+        &[&off[..], &["--listen", "192.0.2.1:6379", "--allow-remote-clients"]].concat(),
+        &[&off[..], &["--listen", "unix:/no/such/directory/redis.sock"]].concat(),
+        &["--listen", "127.0.0.1:0", "--admin", taken],
+    ] {
+        let (code, error) = code(args);
+        assert!(code == Some(1) && error.contains("cannot listen on"), "{code:?} {error}");
+    }
+    let mistake = ["--listen", taken, "--tls-ca-file", "/no/such/ca.pem"];
+    assert_eq!(code(&[&off[..], &mistake].concat()).0, Some(2), "one of them must be corrected");
+}
+
+#[test]
 fn a_privileged_port_is_told_as_such() {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim() == "0" {

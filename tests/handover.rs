@@ -198,7 +198,7 @@ fn a_successor_that_does_not_start_leaves_the_old_one_alone() {
     let (endpoint, ca) = (redis.endpoint(), authority.file());
     let args = ["run", "--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", &listen, "--handover"];
     let failed = pontoon(&[&args[..], &["--admin", &admin]].concat());
-    assert_eq!(failed.status.code(), Some(2));
+    assert_eq!(failed.status.code(), Some(1));
     Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no other file is left");
     drop(old);
@@ -212,7 +212,7 @@ fn a_port_is_shared_only_if_both_sides_say_so() {
         let listen = address.to_string();
         let args = [&["run", "--upstream", "x", "--admin", "off", "--listen", &listen], more].concat();
         let output = pontoon(&args);
-        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(output.status.code(), Some(1));
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(error.contains(why), "{error}");
     };

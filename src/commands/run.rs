@@ -11,10 +11,17 @@ use crate::config::Config;
 use crate::listener::Inherited;
 use crate::{metrics, telemetry};
 
-/// Why `run` did not start: each is a usage or config error.
+/// Why `run` did not start.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct NotStarted(pub(super) Vec<StartError>);
+
+impl NotStarted {
+    /// Whether all of it may pass by itself; else it is a config error.
+    pub fn may_pass(&self) -> bool {
+        self.0.iter().all(StartError::may_pass)
+    }
+}
 
 /// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
 pub fn run(config: Config, source: Source) -> anyhow::Result<()> {

@@ -52,6 +52,17 @@ pub enum BindError {
     },
 }
 
+impl BindError {
+    /// Whether it may pass by itself: somebody else may leave, an address or a directory may come. What must be configured
+    /// otherwise does not.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::InUse(_) | Self::NotShared(_) | Self::Live(_) | Self::Other { .. } => true,
+            Self::NotASocket(_) | Self::Privileged(_) => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Socket {
     /// Whether a successor may share the port.
