@@ -526,3 +526,20 @@ fn without_a_file_nothing_can_change() {
     pontoon.wait_for_log("configuration reloaded: nothing changed");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
 }
+
+#[test]
+fn a_listener_that_would_cover_the_ones_there_are_needs_a_restart_and_is_told_so() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let before = route("a", &redis, &authority, "");
+    let bridge = Configured::new(&before);
+    let own = bridge.address("a");
+    let every = format!("0.0.0.0:{}", own.port());
+    let wider = before.replace("127.0.0.1:0", &every) + "allow_remote_clients = true\n";
+    bridge.pontoon.expects(REFUSED);
+    bridge.write(&format!("{}{wider}", bridge.head));
+    let told = bridge.hang_up(REFUSED);
+    let words = format!("cannot listen on {every} while this process itself listens on {own}: restart it");
+    assert!(told.contains(&words), "{told}");
+    bridge.client("a").expect(&["PING"], "+PONG\r\n");
+}

@@ -19,7 +19,7 @@ use crate::admin;
 use crate::config::Route;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
-use crate::listener::{Clients, Inherited, Listener};
+use crate::listener::{BindError, Clients, Inherited, Listener};
 use crate::session;
 use crate::telemetry::Throttle;
 use crate::upstream::{Latch, NodeTls, Observer};
@@ -95,7 +95,17 @@ impl Prepared {
                 .map_or_else(|| Listener::open(address, settings.listener.handover, inherited), Ok)
             {
                 Ok(listener) => listeners.push(listener),
-                Err(source) => problems.push(StartError::Bind { route: route.clone(), source }),
+                Err(source) => {
+                    let route = route.clone();
+                    let own =
+                        bound.iter().map(|listener| listener.address()).find(|own| own.overlaps(address));
+                    problems.push(match own {
+                        Some(own) if matches!(source, BindError::InUse(_) | BindError::NotShared(_)) => {
+                            StartError::OwnAddress { route, address: address.clone(), own: own.clone() }
+                        }
+                        _ => StartError::Bind { route, source },
+                    });
+                }
             }
         }
         if problems.is_empty() { Ok(Self { settings, listeners, server }) } else { Err(problems) }
