@@ -90,6 +90,31 @@ fn what_cannot_be_used_is_named() {
     refused(OwnedFd::from(unnamed).into(), why);
 }
 
+#[test]
+fn a_reload_does_not_leave_clients_in_a_socket_that_nobody_serves() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pontoon.toml");
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let write = |listen: &str| {
+        let head = "[admin]\nlisten = \"127.0.0.1:0\"\n[[route]]\nlimits.max_clients = 100\n";
+        let text =
+            format!("{head}upstream = \"{endpoint}\"\ntls.ca_files = \"{ca}\"\nlisten = \"{listen}\"\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    write(&address.to_string());
+    let pontoon = Pontoon::activated(OwnedFd::from(socket), &["--config", file.to_str().unwrap()]);
+    pontoon.expects("configuration not reloaded");
+    write("127.0.0.1:0");
+    let (status, body) = pontoon.post("/reload");
+    let why = format!("passed on a socket that listens on {address}, where nothing is to listen");
+    assert!(status != 200 && body.contains(&why), "{status} {body}");
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+}
+
 /// A process that does not outlive its test.
 struct Started(Child);
 

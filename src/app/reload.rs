@@ -60,7 +60,10 @@ impl Routes {
         let mut warnings = std::mem::take(&mut config.warnings);
         warnings.extend(raise_limit(&config).err().map(|too_few| too_few.to_string()));
         let bound: Vec<&Listener> = self.live.iter().flat_map(Live::listeners).collect();
-        let mut problems = Vec::new();
+        let wanted: Vec<_> = config.routes.iter().flat_map(|route| &route.listener.listen).collect();
+        // Clients would wait in it for nobody, and the next start would be refused.
+        let unwanted = self.running.inherited.unwanted(&wanted);
+        let mut problems: Vec<String> = unwanted.iter().map(ToString::to_string).collect();
         let mut plans = Vec::new();
         let routes = std::mem::take(&mut config.routes);
         for (settings, before) in self.pairs(routes) {
