@@ -72,6 +72,11 @@ impl Drain {
         self.0.draining.load(Ordering::Acquire) || self.0.whole.as_ref().is_some_and(Self::is_draining)
     }
 
+    /// Whether that of which this is a part is draining, too; of a whole, whether it is.
+    pub fn is_whole_draining(&self) -> bool {
+        self.0.whole.as_ref().unwrap_or(self).is_draining()
+    }
+
     /// Completes when [`leave`](Self::leave) was called.
     pub fn leaving(&self) -> WaitForCancellationFutureOwned {
         self.0.leaving.clone().cancelled_owned()
@@ -100,6 +105,7 @@ mod tests {
         let (one, other) = (whole.part(), whole.part());
         one.start();
         assert!(one.is_draining() && !other.is_draining() && !whole.is_draining());
+        assert!(!one.is_whole_draining() && one.part().is_whole_draining());
         whole.cut();
         assert!(other.is_draining());
         assert!(other.started().now_or_never().is_some() && other.cut_off().now_or_never().is_some());

@@ -1,6 +1,7 @@
 //! Start, health, and an end in which no reply is lost.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually, pontoon};
+use crate::harness::{Authority, PATIENCE, Pontoon, Redis, Wire, command, eventually, pontoon};
 
 #[test]
 fn every_reply_that_the_server_sent_arrives_before_the_end() {
@@ -65,6 +66,29 @@ fn idle_sessions_end_at_once_and_subscribers_too() {
     drop((idle, subscriber));
     assert_eq!(pontoon.wait().code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(10), "well before the drain timeout of 25 s");
+}
+
+#[test]
+fn clients_that_wait_to_be_accepted_at_the_end_are_not_reset() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let address = pontoon.address();
+    pontoon.signal(Signal::STOP);
+    let waiting = [(); 30].map(|()| {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(&command(&["PING"])).unwrap();
+        client
+    });
+    pontoon.signal(Signal::TERM);
+    pontoon.signal(Signal::CONT);
+    for mut client in waiting {
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).expect("no reset");
+        assert!(reply.is_empty() || reply == "+PONG\r\n", "{reply}");
+    }
+    assert_eq!(pontoon.wait().code(), Some(0));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tracing::warn;
 pub use self::admission::{Admission, Clients, Place};
 pub use self::inherited::{InheritError, Inherited};
 pub use self::socket::BindError;
-use self::socket::{Acceptor, Socket};
+use self::socket::{Acceptor, BACKLOG, Socket};
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::metrics::RouteMetrics;
@@ -114,7 +114,8 @@ impl Listener {
         Ok(Accepting { socket: self.socket.listen()?, address: self.address })
     }
 
-    /// Accepts clients and hands them on until draining starts.
+    /// Accepts clients and hands them on until draining starts; at the end of all, those who wait in the queue then, too: they
+    /// would be reset.
     pub async fn run(
         self,
         route: &str,
@@ -136,7 +137,7 @@ impl Listener {
                     step_aside(&socket, &address, route);
                     continue;
                 }
-                () = &mut draining => return Ok(()),
+                () = &mut draining => break,
             };
             let error = match accepted {
                 Ok(client) => {
@@ -169,9 +170,19 @@ impl Listener {
             }
             tokio::select! {
                 () = sleep(EXHAUSTED) => {}
-                () = &mut draining => return Ok(()),
+                () = &mut draining => break,
             }
         }
+        // Else the socket outlives this: another task, or another process, serves them.
+        if drain.is_whole_draining() && !socket.is_inherited() {
+            for _ in 0..BACKLOG {
+                let Some(client) = socket.accept_now() else { break };
+                if let Some(admission) = clients.admit(&client, &address, route, metrics) {
+                    hand_on(client, admission);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -207,7 +218,33 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
+
+    /// How many clients it hands on after `drain` has begun.
+    async fn handed_on(listener: &Listener, drain: &Drain) -> usize {
+        let (clients, metrics) = (Clients::new(100), RouteMetrics::new("r", &[]));
+        let mut count = 0;
+        let listener = listener.try_clone().unwrap();
+        listener.run("r", &clients, drain, &metrics, |_, _| count += 1).await.unwrap();
+        count
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_the_end_is_served_and_at_a_change_is_the_next_ones() {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let ListenAddr::Tcp(address) = *listener.address() else { panic!("it is TCP") };
+        let _waiting = [(); 30].map(|()| TcpStream::connect(address).unwrap());
+        let whole = Drain::new();
+        let changed = whole.part();
+        changed.start();
+        let before = handed_on(&listener, &changed).await;
+        assert!(before < 30, "a task that is replaced does not look for more");
+        let last = whole.part();
+        whole.start();
+        assert_eq!(handed_on(&listener, &last).await, 30 - before);
+    }
 
     #[tokio::test]
     async fn whom_a_socket_is_for_changes_even_where_its_mode_cannot() {

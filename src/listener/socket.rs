@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use rustix::fs::{Access, Mode, access};
-use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 use tokio::net;
 
 use super::handover::{Lead, lead};
@@ -17,7 +17,7 @@ use crate::endpoint::ListenAddr;
 use crate::session::Accepted;
 
 /// Clients that may wait to be accepted; the kernel lowers it to its own limit (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +63,19 @@ impl BindError {
     }
 }
 
+/// Who else has a TCP socket's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Port {
+    Own,
+    /// A successor may share it.
+    Shared,
+    /// The socket is a service manager's, too.
+    Inherited,
+}
+
 #[derive(Debug)]
 pub(super) enum Socket {
-    /// Whether a successor may share the port.
-    Tcp(TcpListener, bool),
+    Tcp(TcpListener, Port),
     /// With the file, if it is ours.
     Unix(UnixListener, Option<Arc<SocketFile>>),
 }
@@ -75,7 +84,9 @@ impl Socket {
     /// The socket that was inherited for `address`, if any.
     pub(super) fn inherit(address: &ListenAddr, inherited: &Inherited) -> Option<io::Result<Self>> {
         match address {
-            ListenAddr::Tcp(address) => Some(inherited.tcp(*address)?.map(|socket| Self::Tcp(socket, false))),
+            ListenAddr::Tcp(address) => {
+                Some(inherited.tcp(*address)?.map(|socket| Self::Tcp(socket, Port::Inherited)))
+            }
             ListenAddr::Unix { path, .. } => {
                 Some(inherited.unix(path)?.map(|socket| Self::Unix(socket, None)))
             }
@@ -90,7 +101,8 @@ impl Socket {
                     io::ErrorKind::AddrInUse if handover => BindError::NotShared(address.clone()),
                     _ => explain(address)(source),
                 })?;
-                Ok((Self::Tcp(socket, handover), ListenAddr::Tcp(bound)))
+                let port = if handover { Port::Shared } else { Port::Own };
+                Ok((Self::Tcp(socket, port), ListenAddr::Tcp(bound)))
             }
             ListenAddr::Unix { path, mode, .. } => {
                 match is_stale(path, address) {
@@ -124,7 +136,7 @@ impl Socket {
     /// The same socket once more, for another thread.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
-            Self::Tcp(socket, shared) => Self::Tcp(socket.try_clone()?, *shared),
+            Self::Tcp(socket, port) => Self::Tcp(socket.try_clone()?, *port),
             Self::Unix(socket, file) => Self::Unix(socket.try_clone()?, file.clone()),
         })
     }
@@ -132,7 +144,7 @@ impl Socket {
     /// Ready to accept, on the event loop of this thread.
     pub(super) fn listen(self) -> io::Result<Acceptor> {
         Ok(match self {
-            Self::Tcp(socket, shared) => Acceptor::Tcp(net::TcpListener::from_std(socket)?, shared),
+            Self::Tcp(socket, port) => Acceptor::Tcp(net::TcpListener::from_std(socket)?, port),
             Self::Unix(socket, file) => {
                 if let Some(file) = &file {
                     file.publish()?;
@@ -145,9 +157,9 @@ impl Socket {
 
 /// A socket that accepts.
 pub(super) enum Acceptor {
-    Tcp(net::TcpListener, bool),
+    Tcp(net::TcpListener, Port),
     /// With the file, which goes when the last of its sockets does.
-    Unix(net::UnixListener, #[expect(dead_code, reason = "held for its drop")] Option<Arc<SocketFile>>),
+    Unix(net::UnixListener, Option<Arc<SocketFile>>),
 }
 
 impl Acceptor {
@@ -161,11 +173,31 @@ impl Acceptor {
         })
     }
 
+    /// A client that waits; `None`: none does, or it cannot be had. Asks the system itself: the event loop may not have heard of
+    /// it yet.
+    pub(super) fn accept_now(&self) -> Option<Accepted> {
+        let socket = match self {
+            Self::Tcp(socket, _) => SockRef::from(socket).accept(),
+            Self::Unix(socket, _) => SockRef::from(socket).accept(),
+        };
+        let (socket, peer) = socket.ok()?;
+        socket.set_nonblocking(true).ok()?;
+        Some(match self {
+            Self::Tcp(..) => Accepted::tcp(net::TcpStream::from_std(socket.into()).ok()?, peer.as_socket()?),
+            Self::Unix(..) => Accepted::unix(net::UnixStream::from_std(socket.into()).ok()?),
+        })
+    }
+
+    /// Whether it is a service manager's, who keeps it open.
+    pub(super) fn is_inherited(&self) -> bool {
+        matches!(self, Self::Tcp(_, Port::Inherited) | Self::Unix(_, None))
+    }
+
     /// Leads clients to the successor, if there is one. That of a Unix socket has taken the file's name already.
     pub(super) fn step_aside(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(socket, true) => lead(socket, Lead::Successor),
-            Self::Tcp(_, false) | Self::Unix(..) => Ok(()),
+            Self::Tcp(socket, Port::Shared) => lead(socket, Lead::Successor),
+            Self::Tcp(..) | Self::Unix(..) => Ok(()),
         }
     }
 }
