@@ -193,7 +193,10 @@ pub struct AlreadyInstalled;
 /// The names of all metrics, without the suffixes of histograms.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let counters = COUNTERS.iter().map(|(name, ..)| *name);
-    counters.chain(GAUGES.iter().map(|(name, _)| *name)).chain(HISTOGRAMS.iter().map(|(name, ..)| *name))
+    let gauges = GAUGES.iter().map(|(name, _)| *name);
+    let histograms = HISTOGRAMS.iter().map(|(name, ..)| *name);
+    let process = process::METRICS.iter().map(|(name, ..)| *name);
+    counters.chain(gauges).chain(histograms).chain(process)
 }
 
 fn describe() {

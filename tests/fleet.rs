@@ -8,7 +8,8 @@ use serde_json::Value;
 /// The metrics that a text of `PromQL` asks for; recorded ones, with colons, are not pontoon's.
 fn asked_for(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
-        .filter(|word| word.starts_with("pontoon_") && !word.contains(':'))
+        .filter(|word| ["pontoon_", "process_"].iter().any(|prefix| word.starts_with(prefix)))
+        .filter(|word| !word.contains(':'))
         .collect()
 }
 

@@ -9,10 +9,21 @@ use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line
 use procfs::process::{LimitValue, Process};
 use procfs::{ProcResult, WithCurrentSystemInfo as _};
 
+/// Name, kind, and what it tells.
+pub(super) const METRICS: [(&str, &str, &str); 7] = [
+    ("process_cpu_seconds_total", "counter", "CPU time of user and system"),
+    ("process_resident_memory_bytes", "gauge", "Memory in use"),
+    ("process_virtual_memory_bytes", "gauge", "Memory reserved"),
+    ("process_open_fds", "gauge", "Open file descriptors"),
+    ("process_max_fds", "gauge", "Open file descriptors that are allowed"),
+    ("process_threads", "gauge", "Threads"),
+    ("process_start_time_seconds", "gauge", "When the process began, in Unix time"),
+];
+
 /// Appends them. What cannot be found out is left out.
 pub(super) fn write(text: &mut String) {
     let Ok(found) = look_up() else { return };
-    for (name, kind, help, value) in found {
+    for ((name, kind, help), value) in METRICS.into_iter().zip(found) {
         let Some(value) = value else { continue };
         write_help_line(text, name, None, None, help);
         write_type_line(text, name, None, None, kind);
@@ -20,10 +31,8 @@ pub(super) fn write(text: &mut String) {
     }
 }
 
-/// Name, kind, what it tells, and the value.
-type Found = (&'static str, &'static str, &'static str, Option<f64>);
-
-fn look_up() -> ProcResult<[Found; 7]> {
+/// The values, in the order of [`METRICS`].
+fn look_up() -> ProcResult<[Option<f64>; METRICS.len()]> {
     let process = Process::myself()?;
     let stat = process.stat()?;
     let ticks = procfs::ticks_per_second() as f64;
@@ -35,13 +44,13 @@ fn look_up() -> ProcResult<[Found; 7]> {
     let fds = process.fd_count().ok().map(|count| count as f64);
     let started = boot_time().map(|boot| boot as f64 + stat.starttime as f64 / ticks);
     Ok([
-        ("process_cpu_seconds_total", "counter", "CPU time of user and system", Some(cpu)),
-        ("process_resident_memory_bytes", "gauge", "Memory in use", Some(stat.rss_bytes().get() as f64)),
-        ("process_virtual_memory_bytes", "gauge", "Memory reserved", Some(stat.vsize as f64)),
-        ("process_open_fds", "gauge", "Open file descriptors", fds),
-        ("process_max_fds", "gauge", "Open file descriptors that are allowed", most_fds),
-        ("process_threads", "gauge", "Threads", Some(stat.num_threads as f64)),
-        ("process_start_time_seconds", "gauge", "When the process began, in Unix time", started),
+        Some(cpu),
+        Some(stat.rss_bytes().get() as f64),
+        Some(stat.vsize as f64),
+        fds,
+        most_fds,
+        Some(stat.num_threads as f64),
+        started,
     ])
 }
 
