@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::running::Running;
-use crate::cluster::{Node, NodeMap, Nodes, Ports, Settings, Topology};
+use crate::cluster::{Node, NodeMap, Nodes, Ports, Role, Settings, Topology};
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, ListenAddr};
 use crate::listener::{Clients, Listener};
@@ -265,6 +265,9 @@ impl Followed {
                 live.endpoint = endpoint;
                 live.replace(&self.cluster);
             }
+            if live.node.role != node.role {
+                live.tell_role(node.role);
+            }
             live.node = node;
             return;
         }
@@ -299,6 +302,25 @@ impl Followed {
 }
 
 impl Live {
+    /// It is new: there was a failover.
+    fn tell_role(&self, role: Role) {
+        let context = self.context.load();
+        let became = match role {
+            Role::Primary => "a primary",
+            Role::Replica => "a replica",
+        };
+        // Nodes that do not agree are asked in turn.
+        if let Some(suppressed) = context.throttle.allow(became) {
+            info!(
+                route = &*context.route,
+                node = %self.endpoint,
+                port = self.port,
+                suppressed,
+                "failover: node became {became}"
+            );
+        }
+    }
+
     /// Takes no client any more. Nothing is to worry anybody of what is not there any more.
     fn leave(&self) {
         self.upstream_leaving.start();

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 pub use self::client::{Accepted, ClientStream};
 pub use self::guard::{ClientAuth, LocalPassword};
@@ -101,6 +101,24 @@ pub struct Context {
 }
 
 impl Context {
+    /// After a failover, by this sign, connections that are ready lead to the wrong server.
+    fn distrust(&self, endpoint: &Arc<Endpoint>, sign: Sign<'_>) {
+        self.upstream.distrust(endpoint);
+        let (words, why) = match sign {
+            Sign::ReadOnly => ("the server says that it is a replica", None),
+            Sign::Lost(why) => ("a connection in use was lost", why),
+        };
+        if let Some(suppressed) = self.throttle.allow(words) {
+            info!(
+                route = &*self.route,
+                upstream = %endpoint,
+                why,
+                suppressed,
+                "{words}: connections that were ready are retired, and its name is looked up again"
+            );
+        }
+    }
+
     /// A server that this route takes for a single one sent a client to another.
     fn tell_of_cluster(&self, endpoint: &Endpoint) {
         if let Some(suppressed) = self.throttle.allow("moved") {
@@ -113,6 +131,15 @@ impl Context {
             );
         }
     }
+}
+
+/// What tells that the primary may be elsewhere by now.
+#[derive(Debug, Clone, Copy)]
+enum Sign<'a> {
+    /// A reply.
+    ReadOnly,
+    /// The end of a connection that was in use, and the error that said so, if one did.
+    Lost(Option<&'a str>),
 }
 
 /// How a session ended.
@@ -271,7 +298,7 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
             let end = if unanswered > 0 || why.is_some() { End::Failed } else { End::UpstreamClosed };
             debug!(route, session, unanswered, why, "upstream connection ended");
             if end == End::Failed {
-                context.upstream.distrust(&endpoint);
+                context.distrust(&endpoint, Sign::Lost(why.as_deref()));
             }
             if let Some(nodes) = &context.nodes {
                 nodes.refresh(None);

@@ -76,6 +76,11 @@ fn nothing_acknowledged_is_lost_when_a_primary_dies() {
     stage.cluster.settle();
     stage.cluster.fail_over(0);
     stage.check();
+    for node in [3, 0] {
+        let told =
+            format!("failover: node became a primary (node: {}, ", stage.cluster.nodes[node].endpoint());
+        eventually("the failover is on the page", || stage.pontoon.get("/").1.contains(&told));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::task::Context;
 
 use super::Relay;
 use crate::resp::scanner::{Event, Reply};
+use crate::session::Sign;
 use crate::session::pending::Opaque;
 use crate::session::rewriting::Rewritten;
 use crate::session::unanswerable::Unanswerable;
@@ -50,7 +51,7 @@ impl Relay<'_> {
         let code = self.replies.error_code();
         self.route.metrics.server_error(code);
         match code {
-            b"READONLY" => self.route.upstream.distrust(&self.upstream.endpoint),
+            b"READONLY" => self.route.distrust(&self.upstream.endpoint, Sign::ReadOnly),
             b"MOVED" if self.rewriting.is_none() => self.route.tell_of_cluster(&self.upstream.endpoint),
             _ => {}
         }
