@@ -296,6 +296,15 @@ impl Pool {
         }
     }
 
+    /// Clears places in the queue. [`put`](Self::put) does, too, but where nothing is reused or dialled ahead it is never called.
+    /// Who left behind one who still waits goes with that one.
+    fn forget_who_left(&self) {
+        let mut state = self.state();
+        while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            state.waiting.pop_front();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -310,8 +319,31 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.receiver.close();
-        if let Ok(connection) = self.receiver.try_recv() {
-            self.pool.put(connection);
+        match self.receiver.try_recv() {
+            Ok(connection) => self.pool.put(connection),
+            Err(_) => self.pool.forget_who_left(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn clients_that_waited_in_vain_leave_nothing_behind_though_nothing_ever_comes_back() {
+        let settings =
+            Settings { warm: false, warm_min: 0, warm_max: 1, reuse: false, max_age: Settings::MAX_AGE };
+        let metrics = Arc::new(RouteMetrics::unrecorded());
+        let pool = Pool::new(settings, Waker::noop().clone(), Arc::default(), metrics);
+        let mut patient = Box::pin(pool.returned());
+        assert!(patient.as_mut().now_or_never().is_none());
+        for _ in 0..10 {
+            assert!(pool.returned().now_or_never().is_none());
+        }
+        drop(patient);
+        assert!(pool.state().waiting.is_empty());
     }
 }
