@@ -188,3 +188,77 @@ impl Routes {
         self.books.observers.store(Arc::new(self.live.iter().filter_map(Live::observer).collect()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+    use tokio::time::{sleep, timeout};
+    use tokio_util::task::TaskTracker;
+
+    use super::super::memory::Memory;
+    use super::*;
+    use crate::clients::Inventory;
+    use crate::drain::Drain;
+    use crate::listener::Inherited;
+    use crate::metrics::PrometheusHandle;
+    use crate::workers::Workers;
+
+    fn config(handshakes: usize, more: &str) -> Config {
+        let route = "[[route]]\nlisten = \"127.0.0.1:0\"\nupstream = \"127.0.0.1:1\"";
+        Config::from_toml("", &format!("{route}\nlimits.handshakes = {handshakes}\n{more}")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_reload_leaves_nothing_of_what_it_replaced() {
+        let drain = Drain::new();
+        let mut first = config(1, "");
+        let running = Running {
+            workers: Arc::new(Workers::start(first.workers).unwrap()),
+            listening: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            inventory: Inventory::new(),
+            readiness: Arc::default(),
+            memory: Memory::open(None),
+            inherited: Arc::new(Inherited::default()),
+            drain: drain.clone(),
+        };
+        let shared = Shared {
+            readiness: Arc::clone(&running.readiness),
+            metrics: PrometheusHandle::of_nobody(),
+            inventory: Arc::clone(&running.inventory),
+            shown: Arc::default(),
+            commands: mpsc::channel(1).0,
+        };
+        let inventory = Arc::clone(&running.inventory);
+        let books = Arc::new(Books { inventory, observers: arc_swap::ArcSwap::default(), state: None });
+        let prepared = std::mem::take(&mut first.routes).into_iter();
+        let prepared =
+            prepared.map(|route| Prepared::new(route, None, &[], &running.inherited).ok().unwrap());
+        let mut routes = Routes::start(prepared.collect(), first, running.clone(), shared, books);
+        let tasks = || running.tasks.len().max(running.listening.len());
+        let (before, mut replaced) = (tasks(), Vec::new());
+        for handshakes in 2..22 {
+            let old = routes.live[0].describe();
+            replaced.push((Arc::downgrade(&old.upstreams.own), Arc::downgrade(&old.metrics)));
+            let bad: Source = Box::new(move || Ok(config(handshakes, "tls.ca_files = \"/no/such/file\"")));
+            routes.reload(&bad).unwrap_err();
+            let good: Source = Box::new(move || Ok(config(handshakes, "")));
+            routes.reload(&good).unwrap();
+        }
+        let gone = || replaced.iter().all(|(upstream, metrics)| is_gone(upstream) && is_gone(metrics));
+        let all_gone = async {
+            while !gone() || tasks() > before {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), all_gone).await.expect("what was replaced is held by something");
+        drain.cut();
+    }
+
+    fn is_gone<T>(of: &Weak<T>) -> bool {
+        of.strong_count() == 0
+    }
+}
