@@ -265,8 +265,9 @@ impl Followed {
                 live.endpoint = endpoint;
                 live.replace(&self.cluster);
             }
-            if live.node.role != node.role {
-                live.tell_role(node.role);
+            if let Some(role) = node.role.filter(|role| live.node.role.is_some_and(|before| before != *role))
+            {
+                live.tell_role(role);
             }
             live.node = node;
             return;
