@@ -2,7 +2,8 @@
 //!
 //! [`scanner`] finds where frames end as bytes pass, [`commands`] tells what a request means for its replies,
 //! [`families`] what it is about; [`replies`] reads and writes the few frames that pontoon itself sends or receives, and
-//! [`value`] reads those of which the inside matters.
+//! [`value`] reads those of which the inside matters. Where clients share a connection, [`whole`] reads their
+//! requests and [`sharing`] tells which may go there.
 
 pub mod client_list;
 pub mod commands;
@@ -11,4 +12,6 @@ mod header;
 pub mod info;
 pub mod replies;
 pub mod scanner;
+pub mod sharing;
 pub mod value;
+pub mod whole;

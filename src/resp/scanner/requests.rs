@@ -3,6 +3,7 @@
 use super::super::commands::{self, Request};
 use super::super::families::Command;
 use super::super::header::{self, Header, Length};
+use super::super::sharing::{self, Sharing, Standing};
 use super::told::{Keep, LONGEST, Told};
 use super::{Event, Word};
 
@@ -51,6 +52,8 @@ pub struct RequestScanner {
     looked_up: i64,
     /// One of them may have left something behind.
     touched: bool,
+    /// What they left, where somebody wants to know.
+    standing: Option<Standing>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +83,23 @@ impl RequestScanner {
         Self { looked_up: i64::MIN, ..Self::default() }
     }
 
+    /// One that follows what requests leave with their connection. `auth_stays_here`: AUTH is not sent on.
+    pub fn following(auth_stays_here: bool) -> Self {
+        Self { standing: Some(Standing::new(auth_stays_here)), ..Self::attentive() }
+    }
+
+    /// What the requests so far have left with their connection, if that is followed.
+    pub fn standing(&self) -> Option<Standing> {
+        self.standing
+    }
+
+    /// The server has accepted RESET.
+    pub fn was_reset(&mut self) {
+        if let Some(standing) = &mut self.standing {
+            standing.reset();
+        }
+    }
+
     /// Consumes `input` up to the end of the first frame that ends in it. Returns how much it consumed.
     pub fn next(&mut self, input: &[u8]) -> (usize, Event) {
         let mut at = 0;
@@ -88,6 +108,9 @@ impl RequestScanner {
                 State::Start => {
                     if let Some((length, name, words, request)) = short_command(&input[at..]) {
                         self.look_up(name);
+                        if let Some(standing) = &mut self.standing {
+                            standing.note(sharing::sharing(name, &[], words));
+                        }
                         self.request = request;
                         self.command = Command::named(name);
                         self.arguments_matter = false;
@@ -262,6 +285,14 @@ impl RequestScanner {
         let is_attentive = self.looked_up < 0;
         if !is_attentive || self.quoted || !commands::sets_up(name.get(), first.get(), self.seen) {
             self.look_up(name.get());
+        }
+        if let Some(standing) = &mut self.standing {
+            // A name in quotes could be any.
+            let sharing = match name.get() {
+                _ if self.quoted => Sharing::Unknown,
+                name => sharing::sharing(name, first.get(), self.seen),
+            };
+            standing.note(sharing);
         }
         self.early = self.early.saturating_add(1);
         self.command = Command::named(name.get());

@@ -1,0 +1,427 @@
+//! Which commands clients may send over a connection that they share, and what those that they may not leave behind.
+//!
+//! One table, `GROUPS`: an allow-list. What it does not name is sent on a connection of the client's own, until the
+//! server itself has said what it is ([`verdict`]).
+
+use std::sync::LazyLock;
+
+use super::commands::Transaction;
+use super::value::{Data, Value};
+
+/// How a command is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Over the shared connection, as it is.
+    Shared,
+    /// It sets up the connection, and can be kept for each client.
+    Setup(Setup),
+    /// Over a connection of the client's own.
+    Own(Own),
+    /// Nothing is known of it.
+    Unknown,
+}
+
+/// What sets up a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// SELECT.
+    Database,
+    /// HELLO without AUTH.
+    Protocol,
+    /// CLIENT SETNAME.
+    Name,
+    /// CLIENT GETNAME.
+    AsksName,
+    /// CLIENT SETINFO.
+    Library,
+    /// READONLY.
+    Replica,
+    /// READWRITE.
+    Primary,
+    /// QUIT.
+    Quit,
+}
+
+/// Why a command needs a connection of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// It may wait for long, and all others with it.
+    Blocking,
+    /// It asks what became of this connection's writes.
+    Wait,
+    /// It reads or changes connections, or the server.
+    Administration,
+    /// Its state lasts until the transaction ends.
+    Transaction(Transaction),
+    /// UNWATCH.
+    Unwatch,
+    /// It is for the command after it.
+    Asking,
+    /// Its state lasts until RESET.
+    Stays,
+    /// Its state lasts as long as the connection.
+    Lasts,
+    /// AUTH, or HELLO with AUTH.
+    Auth,
+    /// RESET.
+    Reset,
+}
+
+impl Own {
+    /// The reason as a metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Blocking => "blocking",
+            Self::Wait => "wait",
+            Self::Administration => "administration",
+            Self::Transaction(_) | Self::Unwatch => "transaction",
+            Self::Asking => "asking",
+            Self::Stays | Self::Lasts | Self::Reset => "connection_state",
+            Self::Auth => "auth",
+        }
+    }
+}
+
+/// What the commands of a group have in common, and their names. A command that its first argument decides is named with
+/// it, and may be named without it, too.
+#[rustfmt::skip]
+const GROUPS: &[(Sharing, &[&str])] = &[
+    // They read and write keys, at once, and know nothing of connections.
+    (Sharing::Shared, &[
+        "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "COPY", "DECR", "DECRBY", "DEL", "DELIFEQ",
+        "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUS",
+        "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH", "GEOSEARCHSTORE", "GET", "GETBIT",
+        "GETDEL", "GETEX", "GETRANGE", "GETSET", "HDEL", "HEXISTS", "HEXPIRE", "HEXPIREAT", "HEXPIRETIME", "HGET",
+        "HGETALL", "HGETDEL", "HGETEX", "HINCRBY", "HINCRBYFLOAT", "HKEYS", "HLEN", "HMGET", "HMSET", "HPERSIST",
+        "HPEXPIRE", "HPEXPIREAT", "HPEXPIRETIME", "HPTTL", "HRANDFIELD", "HSCAN", "HSET", "HSETEX", "HSETNX",
+        "HSTRLEN", "HTTL", "HVALS", "INCR", "INCRBY", "INCRBYFLOAT", "KEYS", "LCS", "LINDEX", "LINSERT", "LLEN",
+        "LMOVE", "LMPOP", "LPOP", "LPOS", "LPUSH", "LPUSHX", "LRANGE", "LREM", "LSET", "LTRIM", "MGET", "MOVE", "MSET",
+        "MSETEX", "MSETNX", "OBJECT", "PERSIST", "PEXPIRE", "PEXPIREAT", "PEXPIRETIME", "PFADD", "PFCOUNT", "PFMERGE",
+        "PSETEX", "PTTL", "RANDOMKEY", "RENAME", "RENAMENX", "RESTORE", "RPOP", "RPOPLPUSH", "RPUSH", "RPUSHX", "SADD",
+        "SCAN", "SCARD", "SDIFF", "SDIFFSTORE", "SET", "SETBIT", "SETEX", "SETNX", "SETRANGE", "SINTER", "SINTERCARD",
+        "SINTERSTORE", "SISMEMBER", "SMEMBERS", "SMISMEMBER", "SMOVE", "SORT", "SORT_RO", "SPOP", "SRANDMEMBER", "SREM",
+        "SSCAN", "STRLEN", "SUBSTR", "SUNION", "SUNIONSTORE", "TOUCH", "TTL", "TYPE", "UNLINK", "XACK", "XACKDEL",
+        "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XDELEX", "XGROUP", "XINFO", "XLEN", "XPENDING", "XRANGE", "XREVRANGE",
+        "XSETID", "XTRIM", "ZADD", "ZCARD", "ZCOUNT", "ZDIFF", "ZDIFFSTORE", "ZINCRBY", "ZINTER", "ZINTERCARD",
+        "ZINTERSTORE", "ZLEXCOUNT", "ZMPOP", "ZMSCORE", "ZPOPMAX", "ZPOPMIN", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX",
+        "ZRANGEBYSCORE", "ZRANGESTORE", "ZRANK", "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE",
+        "ZREVRANGE", "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION", "ZUNIONSTORE",
+    ]),
+    // They say the same on every connection, and clients send them as they begin.
+    (Sharing::Shared, &["COMMAND", "DBSIZE", "ECHO", "INFO", "LASTSAVE", "LOLWUT", "MEMORY", "PING", "TIME"]),
+    // What is published reaches subscribers, wherever it was said.
+    (Sharing::Shared, &["PUBLISH", "PUBSUB", "SPUBLISH"]),
+    // What a script selects or sets is its own: `scriptPrepareForRun` and its end in `script.c`; before 7.0 `lua_client` in
+    // `scripting.c`. A database that it selects is taken back since Redis 2.8.12.
+    (Sharing::Shared, &[
+        "EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO", "FUNCTION", "SCRIPT",
+    ]),
+    // They change the data as a whole, at once.
+    (Sharing::Shared, &["FLUSHALL", "FLUSHDB", "SWAPDB"]),
+    // A script that does not end is ended from another connection: the server does not read its own.
+    (Sharing::Own(Own::Administration), &["FUNCTION KILL", "SCRIPT KILL"]),
+    // Each of them waits for somebody else. XREAD and XREADGROUP only with BLOCK: see `judge`.
+    (Sharing::Own(Own::Blocking), &[
+        "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "XREAD", "XREADGROUP",
+    ]),
+    // For the replicas to have what this very connection wrote.
+    (Sharing::Own(Own::Wait), &["WAIT", "WAITAOF"]),
+    // Rare, slow, or about all connections; nothing of them stays with the one that they came by. CLUSTER's name nodes.
+    (Sharing::Own(Own::Administration), &[
+        "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT GETREDIR", "CLIENT HELP", "CLIENT INFO", "CLIENT KILL", "CLIENT LIST",
+        "CLIENT PAUSE", "CLIENT TRACKINGINFO", "CLIENT UNBLOCK", "CLIENT UNPAUSE", "CLUSTER", "COMMANDLOG", "CONFIG",
+        "FAILOVER", "LATENCY", "MIGRATE", "MODULE", "REPLICAOF", "ROLE", "SAVE", "SHUTDOWN", "SLAVEOF", "SLOWLOG",
+    ]),
+    (Sharing::Own(Own::Transaction(Transaction::Begins)), &["MULTI"]),
+    (Sharing::Own(Own::Transaction(Transaction::Executes)), &["EXEC"]),
+    (Sharing::Own(Own::Transaction(Transaction::Ends)), &["DISCARD"]),
+    (Sharing::Own(Own::Transaction(Transaction::Watches)), &["WATCH"]),
+    // Who watches has a connection of its own; to anybody else it does nothing.
+    (Sharing::Own(Own::Unwatch), &["UNWATCH"]),
+    (Sharing::Own(Own::Asking), &["ASKING"]),
+    // RESET takes it back.
+    (Sharing::Own(Own::Stays), &[
+        "CLIENT CACHING", "CLIENT TRACKING", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE",
+        "UNSUBSCRIBE",
+    ]),
+    // Nothing takes it back for certain. Who asks for the number wants others to act on this very connection.
+    (Sharing::Own(Own::Lasts), &[
+        "CLIENT", "CLIENT ID", "CLIENT REPLY", "DEBUG", "MONITOR", "PSYNC", "REPLCONF", "SCRIPT DEBUG", "SYNC",
+    ]),
+    (Sharing::Own(Own::Auth), &["AUTH"]),
+    (Sharing::Own(Own::Reset), &["RESET"]),
+    (Sharing::Setup(Setup::Database), &["SELECT"]),
+    (Sharing::Setup(Setup::Protocol), &["HELLO"]),
+    (Sharing::Setup(Setup::Name), &["CLIENT SETNAME"]),
+    (Sharing::Setup(Setup::AsksName), &["CLIENT GETNAME"]),
+    (Sharing::Setup(Setup::Library), &["CLIENT SETINFO"]),
+    (Sharing::Setup(Setup::Replica), &["READONLY"]),
+    (Sharing::Setup(Setup::Primary), &["READWRITE"]),
+    (Sharing::Setup(Setup::Quit), &["QUIT"]),
+];
+
+/// No name in the table is longer.
+const LONGEST: usize = 24;
+
+/// Of the table, by name.
+static TABLE: LazyLock<Vec<(&'static [u8], Sharing)>> = LazyLock::new(|| {
+    let all = GROUPS.iter().flat_map(|(sharing, names)| names.iter().map(|name| (name.as_bytes(), *sharing)));
+    let mut all: Vec<_> = all.collect();
+    all.sort_unstable_by_key(|(name, _)| *name);
+    all
+});
+
+/// Commands that their first argument may decide.
+const CONTAINERS: [&[u8]; 3] = [b"CLIENT", b"FUNCTION", b"SCRIPT"];
+
+/// How a command with this name and first argument, of so many words, is sent.
+#[inline]
+pub fn sharing(name: &[u8], first: &[u8], words: u64) -> Sharing {
+    let mut upper = [0; LONGEST];
+    let Some(own) = upper.get_mut(..name.len()) else { return Sharing::Unknown };
+    own.copy_from_slice(name);
+    own.make_ascii_uppercase();
+    let mut length = name.len();
+    if CONTAINERS.contains(&&upper[..length]) {
+        let whole = length + 1 + first.len();
+        if let Some(rest) = upper.get_mut(length..whole) {
+            rest[0] = b' ';
+            rest[1..].copy_from_slice(first);
+            rest[1..].make_ascii_uppercase();
+            if let Some(found) = find(&upper[..whole]) {
+                return found;
+            }
+        }
+    }
+    length = length.min(LONGEST);
+    match find(&upper[..length]) {
+        // AUTH makes it five words at least.
+        Some(Sharing::Setup(Setup::Protocol)) if words > 2 && words != 4 => Sharing::Own(Own::Auth),
+        Some(found) => found,
+        None => Sharing::Unknown,
+    }
+}
+
+#[inline]
+fn find(name: &[u8]) -> Option<Sharing> {
+    let at = TABLE.binary_search_by_key(&name, |(known, _)| known).ok()?;
+    Some(TABLE[at].1)
+}
+
+/// What requests have left with a connection, as far as it matters for whether another one could take its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// By requests since the last RESET.
+    left: Left,
+    /// By those before it: the server has not said that it has accepted it.
+    before: Left,
+    /// RESET without a reply.
+    resets: u32,
+    /// AUTH does not reach the server.
+    auth_stays_here: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+struct Left {
+    transaction: bool,
+    watching: bool,
+    asking: bool,
+    stays: bool,
+    lasts: bool,
+    /// Something that is told: see [`super::scanner::Told`].
+    set_up: bool,
+}
+
+impl Left {
+    fn is_nothing(self) -> bool {
+        !(self.transaction || self.watching || self.asking || self.stays || self.lasts)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            transaction: self.transaction || other.transaction,
+            watching: self.watching || other.watching,
+            asking: self.asking || other.asking,
+            stays: self.stays || other.stays,
+            lasts: self.lasts || other.lasts,
+            set_up: self.set_up || other.set_up,
+        }
+    }
+}
+
+impl Standing {
+    /// Nothing is left. `auth_stays_here`: AUTH does not reach the server.
+    pub fn new(auth_stays_here: bool) -> Self {
+        Self { auth_stays_here, ..Self::default() }
+    }
+
+    /// A request was sent.
+    pub fn note(&mut self, sharing: Sharing) {
+        let left = &mut self.left;
+        left.asking = false;
+        match sharing {
+            // Inside a transaction its reply tells nothing.
+            Sharing::Setup(_) if left.transaction => left.stays = true,
+            Sharing::Setup(Setup::Replica | Setup::Primary) | Sharing::Unknown => left.stays = true,
+            Sharing::Setup(_) => left.set_up = true,
+            Sharing::Shared => {}
+            Sharing::Own(own) => match own {
+                Own::Blocking | Own::Wait | Own::Administration => {}
+                Own::Transaction(Transaction::Begins) => left.transaction = true,
+                Own::Transaction(Transaction::Watches) => left.watching = true,
+                // Without MULTI it is an error, and what is watched stays watched.
+                Own::Transaction(Transaction::Executes | Transaction::Ends) => {
+                    left.watching &= !left.transaction;
+                    left.transaction = false;
+                }
+                // Inside a transaction it is done by EXEC.
+                Own::Unwatch => left.watching &= left.transaction,
+                Own::Asking => left.asking = true,
+                Own::Stays => left.stays = true,
+                Own::Lasts => left.lasts = true,
+                Own::Auth => left.stays |= !self.auth_stays_here,
+                Own::Reset => {
+                    self.before = self.before.and(std::mem::take(left));
+                    self.resets += 1;
+                }
+            },
+        }
+    }
+
+    /// The server has accepted the first RESET that has no reply.
+    pub fn reset(&mut self) {
+        self.resets = self.resets.saturating_sub(1);
+        // Of several on the way, the last is waited for.
+        if self.resets == 0 {
+            self.before = Left { lasts: self.before.lasts, set_up: self.before.set_up, ..Left::default() };
+        }
+    }
+
+    /// Whether something was set up.
+    pub fn is_set_up(self) -> bool {
+        self.left.and(self.before).set_up
+    }
+
+    /// Whether nothing is left but what was set up.
+    pub fn is_free(self) -> bool {
+        self.left.and(self.before).is_nothing()
+    }
+}
+
+/// What the server says of a command that the table does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may be sent over a shared connection: it reads or writes keys, and scripts may call it, which they may not where
+    /// a command blocks, or leaves something with its connection.
+    Safe,
+    /// It may not, or that cannot be told.
+    Unsafe,
+    /// There is no such command: it gets an error, and that is all.
+    Absent,
+}
+
+/// Reads the server's reply to COMMAND INFO with one name.
+pub fn verdict(reply: &[u8]) -> Verdict {
+    const UNSAFE: &[&str] = &["admin", "blocking", "no_auth", "no_multi", "noscript", "pubsub"];
+    let Ok(reply) = Value::parse(reply) else { return Verdict::Unsafe };
+    let Some([info]) = reply.list() else { return Verdict::Unsafe };
+    if info.data == Data::Null {
+        return Verdict::Absent;
+    }
+    // Name, arity, flags.
+    let Some(flags) = info.list().and_then(|info| info.get(2)?.list()) else { return Verdict::Unsafe };
+    let has =
+        |wanted: &[&str]| flags.iter().any(|flag| flag.text().is_some_and(|flag| wanted.contains(&flag)));
+    if has(&["readonly", "write"]) && !has(UNSAFE) { Verdict::Safe } else { Verdict::Unsafe }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str, first: &str) -> Sharing {
+        sharing(name.as_bytes(), first.as_bytes(), 2)
+    }
+
+    #[test]
+    fn no_command_is_in_two_groups_and_none_is_too_long_to_be_found() {
+        for pair in TABLE.windows(2) {
+            assert_ne!(pair[0].0, pair[1].0);
+        }
+        for (name, sharing) in TABLE.iter() {
+            let name = std::str::from_utf8(name).unwrap();
+            let (name, first) = name.split_once(' ').unwrap_or((name, ""));
+            assert_eq!(of(&name.to_lowercase(), &first.to_lowercase()), *sharing, "{name} {first}");
+        }
+    }
+
+    #[test]
+    fn subcommands_are_told_apart_and_what_is_not_known_is_not_guessed() {
+        assert_eq!(of("SCRIPT", "LOAD"), Sharing::Shared);
+        assert_eq!(of("script", "kill"), Sharing::Own(Own::Administration));
+        assert_eq!(of("CLIENT", "NO-EVICT"), Sharing::Own(Own::Lasts));
+        assert_eq!(of("CLIENT", &"x".repeat(100)), Sharing::Own(Own::Lasts));
+        for name in ["", "FT.SEARCH", "GE", "GETS", &"x".repeat(100)] {
+            assert_eq!(of(name, ""), Sharing::Unknown, "{name}");
+        }
+        assert_eq!(sharing(b"HELLO", b"3", 2), Sharing::Setup(Setup::Protocol));
+        assert_eq!(sharing(b"HELLO", b"3", 5), Sharing::Own(Own::Auth));
+    }
+
+    #[test]
+    fn a_connection_is_free_once_all_that_was_begun_has_ended() {
+        let after = |names: &[&str]| {
+            let mut standing = Standing::default();
+            for name in names {
+                standing.note(of(name, ""));
+            }
+            standing.is_free()
+        };
+        assert!(after(&["GET", "BLPOP", "SELECT", "INFO", "WAIT"]));
+        assert!(!after(&["MULTI", "SET"]));
+        assert!(after(&["MULTI", "SET", "EXEC"]));
+        assert!(!after(&["WATCH", "GET"]));
+        assert!(after(&["WATCH", "GET", "UNWATCH"]));
+        assert!(after(&["WATCH", "MULTI", "DISCARD"]));
+        assert!(!after(&["WATCH", "EXEC"]), "without MULTI it is refused");
+        assert!(!after(&["WATCH", "MULTI", "UNWATCH"]));
+        assert!(!after(&["MULTI", "SELECT", "EXEC"]), "whether it was selected is not known");
+        assert!(!after(&["ASKING"]));
+        assert!(after(&["ASKING", "GET"]));
+        assert!(!after(&["AUTH"]));
+        assert!(!after(&["SOMETHING"]));
+        let mut standing = Standing::default();
+        standing.note(of("SUBSCRIBE", ""));
+        standing.note(of("RESET", ""));
+        assert!(!standing.is_free(), "it may be refused");
+        standing.note(of("MULTI", ""));
+        standing.reset();
+        assert!(!standing.is_free(), "what was sent after it is not taken back by it");
+        standing.note(of("EXEC", ""));
+        assert!(standing.is_free());
+        standing.note(of("CLIENT", "ID"));
+        standing.note(of("RESET", ""));
+        standing.reset();
+        assert!(!standing.is_free());
+    }
+
+    #[test]
+    fn what_the_server_says_of_a_command_decides() {
+        let info = |flags: &[&str]| {
+            let count = flags.len();
+            let flags = flags.iter().map(|flag| ["+", flag, "\r\n"].concat()).collect::<Vec<_>>().concat();
+            format!("*1\r\n*4\r\n$3\r\nx.y\r\n:-2\r\n*{count}\r\n{flags}:1\r\n")
+        };
+        let of = |flags: &[&str]| verdict(info(flags).as_bytes());
+        assert_eq!(of(&["readonly", "fast"]), Verdict::Safe);
+        assert_eq!(of(&["write", "denyoom"]), Verdict::Safe);
+        assert_eq!(of(&["write", "blocking"]), Verdict::Unsafe);
+        assert_eq!(of(&["write", "noscript"]), Verdict::Unsafe);
+        assert_eq!(of(&[]), Verdict::Unsafe);
+        for absent in [&b"*1\r\n$-1\r\n"[..], b"*1\r\n*-1\r\n", b"*1\r\n_\r\n"] {
+            assert_eq!(verdict(absent), Verdict::Absent);
+        }
+        assert_eq!(verdict(b"-NOPERM\r\n"), Verdict::Unsafe);
+    }
+}
