@@ -18,6 +18,10 @@
 //! its bytes still flow, and nothing is guessed. The end has a name ([`session::End`]) and is counted ([`metrics`]). If
 //! nothing was due then, the upstream connection is made as good as new and waits for the next client.
 //!
+//! With `sharing = "shared"` a session reads whole requests, and most of them meet those of the thread's other clients on one
+//! connection, whose own task hands out the replies. What needs a connection of its own, a transaction say, is relayed as above,
+//! for as long as it does: `resp::sharing` has the table.
+//!
 //! # Floors
 //!
 //! A module imports only from floors below its own; a test enforces it. Settings live with the module that obeys them,

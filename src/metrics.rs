@@ -21,6 +21,11 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
     ("pontoon_sessions_total", None, "Sessions that ended, by how"),
     ("pontoon_sessions_passthrough_total", None, "Sessions of clients that brought their own TLS"),
     ("pontoon_sessions_upgraded_total", None, "Sessions that were moved from plaintext to TLS"),
+    (
+        "pontoon_sessions_pinned_total",
+        None,
+        "Times that a client got a connection of its own where clients share them, by reason",
+    ),
     ("pontoon_clients_refused_total", None, "Clients that got no session"),
     ("pontoon_accept_errors_total", None, "Failed attempts to accept a client"),
     ("pontoon_requests_total", None, "Requests sent upstream"),
@@ -70,6 +75,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("pontoon_sessions_active", "Sessions now"),
     ("pontoon_sessions_waiting", "Sessions that wait for an upstream connection now"),
     ("pontoon_buffered_bytes", "Bytes that wait now because a client or the upstream does not take them"),
+    ("pontoon_sessions_pinned", "Sessions now that have a connection of their own where clients share them"),
     ("pontoon_upstream_connections", "Upstream connections now"),
     ("pontoon_upstream_reachable", "Whether the upstream could be reached when last asked"),
     ("pontoon_transit_encryption", "1 for what the endpoint was seen to accept, where tls.mode is preferred"),
@@ -220,6 +226,7 @@ pub struct RouteMetrics {
     pub sessions_waiting: Gauge,
     pub buffered_bytes: Gauge,
     pub sessions_passthrough: Counter,
+    pub sessions_pinned: Gauge,
     pub sessions_upgraded: Counter,
     pub requests: Counter,
     pub request_seconds: Histogram,
@@ -231,6 +238,7 @@ pub struct RouteMetrics {
     pub upstream_connecting: Gauge,
     pub upstream_active: Gauge,
     pub upstream_idle: Gauge,
+    pub upstream_shared: Gauge,
     pub upstream_plaintext: Gauge,
     pub upstream_reachable: Gauge,
     pub tls_verification_disabled: Gauge,
@@ -291,6 +299,7 @@ impl RouteMetrics {
             sessions_waiting: gauge!("pontoon_sessions_waiting", with(&[])),
             buffered_bytes: gauge!("pontoon_buffered_bytes", with(&[])),
             sessions_passthrough: counter!("pontoon_sessions_passthrough_total", with(&[])),
+            sessions_pinned: gauge!("pontoon_sessions_pinned", with(&[])),
             sessions_upgraded: counter!("pontoon_sessions_upgraded_total", with(&[])),
             requests: counter!("pontoon_requests_total", with(&[])),
             request_seconds: histogram!(REQUEST_SECONDS, with(&[])),
@@ -302,6 +311,7 @@ impl RouteMetrics {
             upstream_connecting: connections("connecting"),
             upstream_active: connections("active"),
             upstream_idle: connections("idle"),
+            upstream_shared: connections("shared"),
             upstream_plaintext: gauge!("pontoon_upstream_plaintext_connections", with(&[])),
             upstream_reachable: gauge!("pontoon_upstream_reachable", with(&[])),
             tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", with(&[])),
@@ -389,6 +399,11 @@ impl RouteMetrics {
     /// A session's replies are not counted any more.
     pub fn opaque(&self, reason: &'static str) {
         self.labelled("pontoon_sessions_opaque_total", "reason", reason);
+    }
+
+    /// A client got a connection of its own, where clients share them.
+    pub fn pinned(&self, reason: &'static str) {
+        self.labelled("pontoon_sessions_pinned_total", "reason", reason);
     }
 
     /// A client got no session.
@@ -557,6 +572,8 @@ pontoon_server_plaintext_clients gauge route
 pontoon_sessions_active gauge route
 pontoon_sessions_opaque_total counter reason,route
 pontoon_sessions_passthrough_total counter route
+pontoon_sessions_pinned gauge route
+pontoon_sessions_pinned_total counter reason,route
 pontoon_sessions_total counter end,route
 pontoon_sessions_upgraded_total counter route
 pontoon_sessions_waiting gauge route
@@ -581,6 +598,7 @@ pontoon_upstream_reachable gauge route";
             let route = RouteMetrics::new("r", &["drained"]);
             route.session_ended("drained");
             route.opaque("monitor");
+            route.pinned("blocking");
             route.refused("max_clients");
             route.accept_error("exhausted");
             route.connect_error("tls");

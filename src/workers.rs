@@ -14,6 +14,9 @@ use tokio_util::task::TaskTracker;
 /// Names look up on their own threads; a name server that hangs holds at most these, and callers their deadline.
 const BLOCKING_THREADS: usize = 16;
 
+/// So many tasks that share something are gathered on a thread before the next gets any.
+const GATHERED: usize = 1024;
+
 /// The threads. Dropping them without [`join`](Workers::join) ends them at once.
 pub struct Workers {
     threads: Vec<Worker>,
@@ -65,6 +68,16 @@ impl Workers {
         Ok(started)
     }
 
+    /// Runs `task` on the first thread that owns few: those that share something with others of their thread do so with more,
+    /// and the fewer threads are awake, the more each finds to do at once.
+    pub fn gather(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let few = |worker: &&Worker| worker.load.load(Ordering::Relaxed) < GATHERED;
+        match self.threads.iter().find(few) {
+            Some(chosen) => self.spawn_on(chosen, task),
+            None => self.spawn(task),
+        }
+    }
+
     /// Runs `task` on the thread that owns the fewest; on the calling one, if it owns few more: crossing over costs a
     /// wake-up.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -79,6 +92,10 @@ impl Workers {
         {
             chosen = own;
         }
+        self.spawn_on(chosen, task);
+    }
+
+    fn spawn_on(&self, chosen: &Worker, task: impl Future<Output = ()> + Send + 'static) {
         let load = Load::take(&chosen.load);
         let task = async move {
             let _load = load;

@@ -355,7 +355,9 @@ impl Cluster {
         }
         let leaving = self.running.drain.part();
         self.running.look_after(&common.route, &upstream, &metrics, &leaving);
+        let tasks = &self.running.tasks;
         let context = session::Context {
+            hubs: common.settings.sharing.map(|sharing| session::Hubs::new(sharing, tasks.clone())),
             route: Arc::clone(&common.route),
             upstream,
             nodes: Some(Arc::clone(&self.nodes)),

@@ -241,7 +241,9 @@ impl Live {
         self.announce();
         let Server { metrics, upstream, tls, nodes, .. } = &self.server;
         let name: Arc<str> = self.settings.name.as_str().into();
+        let sharing = self.settings.session.sharing;
         let context = Arc::new(session::Context {
+            hubs: sharing.map(|sharing| session::Hubs::new(sharing, running.tasks.clone())),
             route: Arc::clone(&name),
             upstream: Arc::clone(upstream),
             nodes: nodes.clone(),

@@ -75,7 +75,9 @@ impl Running {
         context: &(impl Fn() -> Arc<session::Context> + Clone + Send + Sync + 'static),
         leaving: &Drain,
     ) {
-        for event_loop in self.workers.event_loops() {
+        // Clients that share connections are gathered on the first.
+        let threads = if context().hubs.is_some() { 1 } else { usize::MAX };
+        for event_loop in self.workers.event_loops().take(threads) {
             match listener.try_clone() {
                 Ok(listener) => {
                     let workers = Arc::clone(&self.workers);
@@ -96,7 +98,14 @@ async fn accept(
     workers: Arc<Workers>,
 ) {
     let hand_on = |client, admission| match admission {
-        Admission::Welcome(place) => workers.spawn(session::serve(client, context(), place)),
+        Admission::Welcome(place) => {
+            let context = context();
+            if context.hubs.is_some() {
+                workers.gather(session::serve(client, context, place));
+            } else {
+                workers.spawn(session::serve(client, context, place));
+            }
+        }
         Admission::Refused(refusal, words) => workers.spawn(async move {
             let _refusal = refusal;
             session::refuse(client, &words).await;

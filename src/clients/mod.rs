@@ -271,12 +271,32 @@ impl Entry {
         self.session.connected(upstream, Moment(self.inventory.now()));
     }
 
+    /// For those who send to its client.
+    pub fn counter(&self) -> Counter {
+        Counter { session: Arc::clone(&self.session), inventory: Arc::clone(&self.inventory) }
+    }
+
     /// Bytes and commands went upstream.
     #[inline]
     pub fn sent(&self, bytes: usize, commands: u64) {
         self.session.sent(bytes as u64, commands, self.inventory.now());
     }
 
+    /// Bytes went to the client.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        self.session.received(bytes as u64, self.inventory.now());
+    }
+}
+
+/// Counts what a session's client gets, where others than its own task send it: on the same thread.
+#[derive(Clone)]
+pub struct Counter {
+    session: Arc<Session>,
+    inventory: Arc<Inventory>,
+}
+
+impl Counter {
     /// Bytes went to the client.
     #[inline]
     pub fn received(&self, bytes: usize) {

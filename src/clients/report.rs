@@ -53,6 +53,9 @@ pub struct SessionReport {
     pub library: Option<Library>,
     /// RESP2 or RESP3.
     pub protocol: u8,
+    /// Why it has an upstream connection of its own, where clients share them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Box<str>>,
     /// Its upstream connection; `None`: it waits for one.
     pub upstream: Option<UpstreamReport>,
 }
@@ -90,6 +93,7 @@ impl SessionReport {
             client_name: facts.client_name.clone(),
             library: facts.library(),
             protocol: if facts.resp3 { 3 } else { 2 },
+            pinned: facts.pinned.map(Into::into),
             upstream: facts.upstream.as_ref().map(|upstream| UpstreamReport {
                 endpoint: upstream.endpoint.to_string().into(),
                 address: upstream.address.to_string().into(),

@@ -82,6 +82,8 @@ pub(super) struct Facts {
     moved: Option<(Counts, Moment)>,
     /// When pontoon authenticates again for it.
     reauthenticates: Option<Moment>,
+    /// Why it has a connection of its own, where it could share one.
+    pub(super) pinned: Option<&'static str>,
     pub(super) database: u32,
     pub(super) resp3: bool,
     pub(super) client_name: Option<Box<str>>,
@@ -152,6 +154,11 @@ impl Session {
     /// When pontoon authenticates again for it.
     pub(super) fn next_reauthentication(&self) -> Option<Moment> {
         self.facts().reauthenticates
+    }
+
+    /// It has a connection of its own for this reason; `None`: it shares one, or the route knows no sharing.
+    pub fn pinned(&self, reason: Option<&'static str>) {
+        self.facts().pinned = reason;
     }
 
     /// The client has chosen another database.

@@ -84,6 +84,15 @@ pub const ROUTE: &[Key] = &[
         "standalone; cluster: each node gets a listener of its own, and replies that name nodes get local addresses",
     ),
     key(
+        "sharing",
+        "sharing",
+        Text,
+        "HOW",
+        "dedicated",
+        "dedicated: each client has an upstream connection of its own; shared: clients share few, and get one of their own \
+         for what needs it",
+    ),
+    key(
         "accept",
         "accept",
         Text,
@@ -306,6 +315,14 @@ pub const ROUTE: &[Key] = &[
         "Make clean (RESET) and keep for the next client what a client leaves",
     ),
     key(
+        "pool.shared",
+        "pool-shared",
+        Integer,
+        "N",
+        "1",
+        "Connections that clients share, of each event-loop thread to each node, where sharing is shared",
+    ),
+    key(
         "pool.max_age",
         "pool-max-age",
         Text,
@@ -344,6 +361,22 @@ pub const ROUTE: &[Key] = &[
         "DUR",
         "never",
         "End sessions that carried nothing for this long",
+    ),
+    key(
+        "limits.client_output",
+        "client-output",
+        Text,
+        "SIZE",
+        "32MiB",
+        "Where sharing is shared: so much may wait for a client that does not read and has others behind it; then it is cut off",
+    ),
+    key(
+        "limits.pinned",
+        "max-pinned",
+        Integer,
+        "N",
+        "1000",
+        "Where sharing is shared: clients with a connection of their own at once; beyond, they wait, and get an error after 5s",
     ),
     key(
         "cluster.ports",

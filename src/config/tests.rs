@@ -97,8 +97,9 @@ fn uncommented(source: &str) -> Config {
             _ => line.to_owned(),
         })
         .collect();
-    // Some keys are for clusters alone.
+    // Some keys are for clusters alone, and some for clients that share connections.
     let text = text.join("\n").replace("topology = \"standalone\"", "topology = \"cluster\"");
+    let text = text.replace("sharing = \"dedicated\"", "sharing = \"shared\"");
     Config::from_toml("pontoon.toml", &text).unwrap()
 }
 

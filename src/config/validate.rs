@@ -14,7 +14,7 @@ use super::values::{Given, Values};
 use super::{Config, Route};
 use crate::cluster::PortRange;
 use crate::endpoint::{Endpoint, Host, ListenAddr, Upstream};
-use crate::session::{Accept, Upgrade};
+use crate::session::{Accept, Sharing, Upgrade};
 use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
 use crate::upstream::pool;
 use crate::{cluster, listener, session, telemetry, tls, upstream, verdict};
@@ -147,6 +147,7 @@ impl Check {
         let upgrade =
             self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
+        let sharing = self.sharing(values);
         let cluster = self.cluster(values);
         if cluster.is_some() && listen.iter().any(ListenAddr::has_peers) {
             let problem = "uid and gid hold for a Unix socket alone, and the nodes of a cluster get TCP listeners, which \
@@ -184,10 +185,30 @@ impl Check {
                 accept: accept.unwrap_or_default(),
                 client_auth,
                 slow: None,
+                sharing,
             },
             cluster,
             evidence_interval,
         })
+    }
+
+    /// `None`: each client has a connection of its own.
+    fn sharing(&mut self, values: &Values) -> Option<Sharing> {
+        const ITS_OWN: [&str; 3] = ["pool.shared", "limits.client_output", "limits.pinned"];
+        let shared =
+            self.choice(values, "sharing", &[("dedicated", false), ("shared", true)]).unwrap_or(false);
+        if !shared {
+            for given in ITS_OWN.iter().filter_map(|path| values.get(path)?.first()) {
+                self.problems
+                    .add(&given.place, "means nothing without sharing = \"shared\": add it, or drop this");
+            }
+        }
+        let settings = Sharing {
+            connections: self.count(values, "pool.shared").map_or(Sharing::CONNECTIONS, NonZeroUsize::get),
+            pinned: self.count(values, "limits.pinned").map_or(Sharing::PINNED, NonZeroUsize::get),
+            client_output: self.parse(values, "limits.client_output", size).unwrap_or(Sharing::CLIENT_OUTPUT),
+        };
+        shared.then_some(settings)
     }
 
     /// `None`: the upstream is no cluster.
@@ -412,6 +433,22 @@ pub(super) fn place<'a>(values: &'a Values, path: &'a str) -> &'a str {
 
 pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("is empty; expected a file") } else { Ok(text.into()) }
+}
+
+/// Of at least a byte, in the units of 1,024.
+fn size(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "B" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        _ => None,
+    };
+    let bytes = unit.and_then(|unit| digits.trim_end().parse::<usize>().ok()?.checked_mul(1 << unit));
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("\"{text}\" is no size: write \"64KiB\", \"32MiB\", \"1GiB\""))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

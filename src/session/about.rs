@@ -2,12 +2,15 @@
 //! them, and which library it looks like.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::pending::Pending;
 use super::setup::Setup;
-use crate::clients::{self, Entry, Guess, Moment};
+use crate::clients::{self, Counter, Entry, Guess, Moment};
+use crate::endpoint::Endpoint;
 use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner, Told};
 use crate::upstream::Connection;
 
@@ -21,11 +24,18 @@ pub(super) struct About {
     guess: Guess,
     /// Kept where the session may be moved.
     setup: Option<Box<Setup>>,
+    was_reset: bool,
 }
 
 impl About {
     pub(super) fn new(entry: Entry, may_move: bool) -> Self {
-        Self { entry, waiting: VecDeque::new(), guess: Guess::default(), setup: may_move.then(Box::default) }
+        Self {
+            entry,
+            waiting: VecDeque::new(),
+            guess: Guess::default(),
+            setup: may_move.then(Box::default),
+            was_reset: false,
+        }
     }
 
     /// The client.
@@ -44,6 +54,11 @@ impl About {
         }
     }
 
+    /// Its number, as in the log.
+    pub(super) fn number(&self) -> u64 {
+        self.entry.number()
+    }
+
     /// It has this upstream connection; `passthrough`: for the client's own TLS.
     pub(super) fn connected(&self, upstream: &Connection, passthrough: bool) {
         self.entry.connected(clients::Upstream {
@@ -52,6 +67,18 @@ impl About {
             tls: passthrough || upstream.channel.is_some(),
             passthrough,
             origin: upstream.origin(),
+        });
+    }
+
+    /// It shares this connection.
+    pub(super) fn shares(&self, endpoint: &Arc<Endpoint>, address: SocketAddr, tls: bool) {
+        let endpoint = endpoint.clone();
+        self.entry.connected(clients::Upstream {
+            endpoint,
+            address,
+            tls,
+            passthrough: false,
+            origin: "shared",
         });
     }
 
@@ -93,6 +120,42 @@ impl About {
     fn hear(&mut self, told: Told, pending: &Pending) {
         match told {
             // True whether the server knows CLIENT SETINFO or not.
+            told @ (Told::Library(_) | Told::Version(_)) => self.accepted(told),
+            _ if pending.opaque().is_some() => {}
+            told => {
+                if self.waiting.len() == WAITING {
+                    self.waiting.pop_front();
+                }
+                self.waiting.push_back((pending.answered() + pending.count(), told));
+            }
+        }
+    }
+
+    /// What a client said is true: the server has accepted it.
+    pub(super) fn accepted(&mut self, told: Told) {
+        match told {
+            Told::Hello { resp3, name } => {
+                if let Some(resp3) = resp3 {
+                    self.entry.speaks(resp3);
+                    self.set_up(|setup| setup.resp3 = resp3);
+                }
+                if let Some(name) = name {
+                    self.accepted(Told::Name(name));
+                }
+            }
+            Told::Reset => {
+                self.entry.reset();
+                self.set_up(Setup::reset);
+                self.was_reset = true;
+            }
+            Told::Database(database) => {
+                self.entry.selected(database);
+                self.set_up(|setup| setup.database = database);
+            }
+            Told::Name(name) => {
+                self.entry.named(&name);
+                self.set_up(|setup| setup.name = name);
+            }
             Told::Library(name) => {
                 self.entry.uses_library(&name);
                 self.set_up(|setup| setup.library = name);
@@ -101,13 +164,44 @@ impl About {
                 self.entry.uses_version(&version);
                 self.set_up(|setup| setup.version = version);
             }
-            _ if pending.opaque().is_some() => {}
-            told => {
-                if self.waiting.len() == WAITING {
-                    self.waiting.pop_front();
-                }
-                self.waiting.push_back((pending.answered() + pending.count(), told));
-            }
+        }
+    }
+
+    /// The client reads from replicas, or does not.
+    pub(super) fn reads_replicas(&mut self, replica: bool) {
+        self.set_up(|setup| setup.replica = replica);
+    }
+
+    /// Whether the server has accepted RESET since this was asked last.
+    pub(super) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.was_reset)
+    }
+
+    /// Its commands go over a connection of its own, for this reason; `None`: over a shared one.
+    pub(super) fn pinned(&self, reason: Option<&'static str>) {
+        self.entry.pinned(reason);
+    }
+
+    /// For those who count what it gets.
+    pub(super) fn counter(&self) -> Counter {
+        self.entry.counter()
+    }
+
+    /// Whether how it begins may still tell which library it is.
+    #[inline]
+    pub(super) fn looks(&self) -> bool {
+        self.guess.goes_on()
+    }
+
+    /// The client's next request is this one.
+    #[cold]
+    pub(super) fn look(&mut self, request: &[u8]) {
+        let mut requests = RequestScanner::default();
+        requests.next(request);
+        if let Some((words, count)) = requests.beginning()
+            && let Some(library) = self.guess.look(words, count)
+        {
+            self.entry.looks_like(library);
         }
     }
 
@@ -128,26 +222,11 @@ impl About {
             return;
         }
         match self.waiting.pop_front() {
-            Some((_, Told::Hello { resp3, name })) if replies.reply() == Reply::Other => {
-                if let Some(resp3) = resp3 {
-                    self.entry.speaks(resp3);
-                    self.set_up(|setup| setup.resp3 = resp3);
-                }
-                if let Some(name) = name {
-                    self.entry.named(&name);
-                    self.set_up(|setup| setup.name = name);
-                }
+            Some((_, told @ (Told::Hello { .. } | Told::Reset))) if replies.reply() == Reply::Other => {
+                self.accepted(told);
             }
-            Some((_, Told::Reset)) if replies.reply() == Reply::Other => self.entry.reset(),
             // Not +QUEUED: EXEC may fail.
-            Some((_, Told::Database(database))) if replies.is_ok() => {
-                self.entry.selected(database);
-                self.set_up(|setup| setup.database = database);
-            }
-            Some((_, Told::Name(name))) if replies.is_ok() => {
-                self.entry.named(&name);
-                self.set_up(|setup| setup.name = name);
-            }
+            Some((_, told @ (Told::Database(_) | Told::Name(_)))) if replies.is_ok() => self.accepted(told),
             _ => {}
         }
         if self.waiting.is_empty() {

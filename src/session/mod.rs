@@ -13,6 +13,7 @@ mod relogin;
 mod rewriting;
 mod scratch;
 mod setup;
+mod shared;
 mod slow;
 mod timing;
 mod unanswerable;
@@ -27,6 +28,7 @@ pub use self::client::{Accepted, ClientStream};
 pub use self::guard::{ClientAuth, LocalPassword};
 pub use self::pending::Opaque;
 use self::relay::{Ended, Relay};
+pub use self::shared::{Hubs, Settings as Sharing};
 use crate::clients::{Entry, Inventory};
 use crate::cluster::Nodes;
 use crate::drain::Drain;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub client_auth: ClientAuth,
     /// Commands that wait longer for their reply are logged; `None`: none are.
     pub slow: Option<Duration>,
+    /// How clients share upstream connections; `None`: each has its own.
+    pub sharing: Option<Sharing>,
 }
 
 /// What clients may speak.
@@ -98,6 +102,8 @@ pub struct Context {
     pub throttle: Throttle,
     /// The same for slow commands: their many names leave what fails its place.
     pub slow_throttle: Throttle,
+    /// The connections that clients share; `None`: each has its own.
+    pub hubs: Option<Hubs>,
 }
 
 impl Context {
@@ -153,17 +159,20 @@ pub enum End {
     Drained,
     /// Nothing passed for `limits.idle_timeout`.
     Idle,
+    /// The client did not read, and others waited behind it: see `limits.client_output`.
+    Overrun,
     /// There was no upstream connection, or it failed.
     Failed,
 }
 
 impl End {
     /// The labels of all ends.
-    pub const LABELS: [&str; 5] = [
+    pub const LABELS: [&str; 6] = [
         Self::ClientClosed.label(),
         Self::UpstreamClosed.label(),
         Self::Drained.label(),
         Self::Idle.label(),
+        Self::Overrun.label(),
         Self::Failed.label(),
     ];
 
@@ -174,6 +183,7 @@ impl End {
             Self::UpstreamClosed => "upstream_closed",
             Self::Drained => "drained",
             Self::Idle => "idle",
+            Self::Overrun => "overrun",
             Self::Failed => "failed",
         }
     }
@@ -211,13 +221,16 @@ pub async fn refuse(client: Accepted, words: &[u8]) {
 }
 
 /// The end, and the upstream connection if it is good for another client.
-async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Option<Left>) {
+async fn run(client: ClientStream, context: &Arc<Context>, entry: Entry) -> (End, Option<Left>) {
     let (route, session) = (&*context.route, entry.number());
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     let brings_tls = match Box::pin(brings_tls(&client, context)).await {
         Ok(brings_tls) => brings_tls,
         Err(end) => return (end, None),
     };
+    if let Some(hubs) = context.hubs.as_ref().filter(|_| !brings_tls) {
+        return (Box::pin(shared::serve(client, context, hubs, entry)).await, None);
+    }
     let connected = Box::pin(async {
         let _waiting = Held::new(&context.metrics.sessions_waiting);
         tokio::select! {
@@ -255,14 +268,9 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
     let ended = loop {
         match relay.run().await {
             Ended::Movable => {
-                if let Ok(upstream) = Box::pin(connect(context, false)).await {
-                    let new = Arc::clone(&upstream.endpoint);
-                    if let Ok(true) = Box::pin(timeout(SETUP, relay.move_to(upstream))).await {
-                        endpoint = new;
-                        in_plaintext = None;
-                        context.metrics.sessions_upgraded.increment(1);
-                        debug!(route, session, "session moved to TLS");
-                    }
+                if let Some(new) = Box::pin(move_to_tls(&mut relay, context, session)).await {
+                    endpoint = new;
+                    in_plaintext = None;
                 }
             }
             ended => break ended,
@@ -270,9 +278,27 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
     };
     let (client, left) = relay.into_parts();
     drop((active, in_plaintext));
-    let end = match ended {
+    (end(ended, client, context, Some(&endpoint)).await, left)
+}
+
+/// Has a session go on over TLS. Returns where to, if it does.
+async fn move_to_tls(relay: &mut Relay<'_>, context: &Context, session: u64) -> Option<Arc<Endpoint>> {
+    let upstream = connect(context, false).await.ok()?;
+    let new = Arc::clone(&upstream.endpoint);
+    if !matches!(timeout(SETUP, relay.move_to(upstream)).await, Ok(true)) {
+        return None;
+    }
+    context.metrics.sessions_upgraded.increment(1);
+    debug!(route = &*context.route, session, "session moved to TLS");
+    Some(new)
+}
+
+/// Tells a client how its session ended, as far as that can be told. `endpoint`: of its upstream connection.
+async fn end(ended: Ended, client: ClientStream, context: &Context, endpoint: Option<&Arc<Endpoint>>) -> End {
+    let route = &*context.route;
+    match ended {
         Ended::Client => End::ClientClosed,
-        Ended::Cut | Ended::Movable => End::Drained,
+        Ended::Cut | Ended::Movable | Ended::Shareable => End::Drained,
         Ended::SpeaksTls => {
             context.metrics.refused("tls");
             if let Some(suppressed) = context.throttle.allow("tls") {
@@ -296,24 +322,28 @@ async fn run(client: ClientStream, context: &Context, entry: Entry) -> (End, Opt
         }
         Ended::Upstream { unanswered, why } => {
             let end = if unanswered > 0 || why.is_some() { End::Failed } else { End::UpstreamClosed };
-            debug!(route, session, unanswered, why, "upstream connection ended");
-            if end == End::Failed {
-                context.distrust(&endpoint, Sign::Lost(why.as_deref()));
-            }
+            debug!(route, unanswered, why, "upstream connection ended");
             if let Some(nodes) = &context.nodes {
                 nodes.refresh(None);
             }
             let unanswered = if context.is_node { 0 } else { unanswered };
-            Box::pin(lost(client, &endpoint, unanswered, why)).await;
+            match endpoint {
+                Some(endpoint) => {
+                    if end == End::Failed {
+                        context.distrust(endpoint, Sign::Lost(why.as_deref()));
+                    }
+                    Box::pin(lost(client, endpoint, unanswered, why)).await;
+                }
+                None => Box::pin(farewell::close(client)).await,
+            }
             end
         }
         Ended::Unanswerable(unanswerable) => {
-            debug!(route, session, %unanswerable, "session ended: to go on would be to guess");
+            debug!(route, %unanswerable, "session ended: to go on would be to guess");
             Box::pin(farewell::refuse(client, 1, &unanswerable.to_string())).await;
             End::Failed
         }
-    };
-    (end, left)
+    }
 }
 
 /// An upstream connection for a client. In a cluster the endpoint that clients begin with may lead to a node that is gone:

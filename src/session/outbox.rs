@@ -34,6 +34,16 @@ impl Outbox {
         *self = Self::default();
     }
 
+    /// Has `bytes` wait.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        // What was sent of it is not kept for as long as the rest.
+        if self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Sends `bytes` after what waits already, and keeps what the socket does not take.
     pub(super) fn send(
         &mut self,

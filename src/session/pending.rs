@@ -99,6 +99,11 @@ enum Run {
 }
 
 impl Pending {
+    /// Of a connection that speaks RESP3, or RESP2, already.
+    pub(super) fn speaking(resp3: bool) -> Self {
+        Self { resp3, ..Self::default() }
+    }
+
     /// Replies due.
     pub(super) fn count(&self) -> u64 {
         self.count

@@ -11,6 +11,8 @@ pub(super) struct Setup {
     pub(super) name: Vec<u8>,
     pub(super) library: Vec<u8>,
     pub(super) version: Vec<u8>,
+    /// READONLY.
+    pub(super) replica: bool,
 }
 
 /// A command that sets up.
@@ -21,10 +23,16 @@ pub(super) struct Step {
 }
 
 impl Setup {
+    /// The same without what only others can see.
+    pub(super) fn of_the_client(&self) -> Self {
+        Self { library: Vec::new(), version: Vec::new(), ..self.clone() }
+    }
+
     /// What to send on a new connection. `None`: a part of it was too long to be kept, or is no text.
     pub(super) fn steps(&self) -> Option<Vec<Step>> {
         let text = |bytes: &[u8]| {
-            (bytes.len() < LONGEST_TOLD).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
+            // One that was cut has this length.
+            (bytes.len() != LONGEST_TOLD).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
         };
         let (name, library, version) = (text(&self.name)?, text(&self.library)?, text(&self.version)?);
         let mut steps = Vec::new();
@@ -38,7 +46,14 @@ impl Setup {
         step(!version.is_empty(), true, &["CLIENT", "SETINFO", "LIB-VER", &version]);
         step(!name.is_empty(), false, &["CLIENT", "SETNAME", &name]);
         step(self.database != 0, false, &["SELECT", &self.database.to_string()]);
+        step(self.replica, false, &["READONLY"]);
         Some(steps)
+    }
+
+    /// The server has accepted RESET.
+    pub(super) fn reset(&mut self) {
+        let (library, version) = (std::mem::take(&mut self.library), std::mem::take(&mut self.version));
+        *self = Self { library, version, ..Self::default() };
     }
 }
 

@@ -74,6 +74,7 @@ pub struct Upstream {
     remotes: Vec<Remote>,
     connect_timeout: Duration,
     credentials: Option<Arc<Credentials>>,
+    client_name: Option<String>,
     /// Where `tls.mode` is `preferred`.
     latch: Option<Latch>,
     last_reached: Mutex<Option<Instant>>,
@@ -185,6 +186,7 @@ impl Upstream {
             remotes: settings.endpoints.iter().map(remote).collect(),
             connect_timeout: settings.connect_timeout,
             credentials,
+            client_name: settings.client_name.clone(),
             latch,
             last_reached: Mutex::default(),
             heard,
@@ -235,12 +237,22 @@ impl Upstream {
         self.origin(connection).is_some_and(Remote::recycles)
     }
 
+    /// Whether a connection would still be given to a client: it is not too old, and nothing has changed since it was made.
+    pub fn is_current(&self, connection: &Connection) -> bool {
+        self.origin(connection).is_some_and(|remote| remote.pool.is_current(connection))
+    }
+
     /// A connection was lost, or the server turned out not to be the primary any more: its endpoint's ready connections
     /// may lead to the wrong place, too, and the next are dialled after a new look at the name.
     pub fn distrust(&self, endpoint: &Arc<Endpoint>) {
         if let Some(remote) = self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint)) {
             remote.pool.retire(Discard::Retired);
         }
+    }
+
+    /// What CLIENT SETNAME says in a greeting.
+    pub fn client_name(&self) -> Option<&str> {
+        self.client_name.as_deref()
     }
 
     /// Who we are, where that is configured.
@@ -414,6 +426,12 @@ pub async fn ask_encoded(connection: &mut Connection, command: &[u8]) -> Result<
     connection.send(command).await?;
     let reply = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
     Ok(!reply.starts_with(b"-"))
+}
+
+/// Sends a command and returns its reply.
+pub async fn ask_frame(connection: &mut Connection, command: &[u8]) -> Result<Vec<u8>, Cause> {
+    connection.send(command).await?;
+    greeting::next_frame(connection, LONGEST_TOPOLOGY).await
 }
 
 /// What a node says of its cluster: its replies, in RESP2.

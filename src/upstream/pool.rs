@@ -165,6 +165,11 @@ impl Pool {
         if room { Ok(()) } else { Err(Discard::Surplus) }
     }
 
+    /// Whether a connection is of the present generation, and young enough.
+    pub(super) fn is_current(&self, connection: &Connection) -> bool {
+        Self::judge(&self.state(), connection).is_ok()
+    }
+
     /// Keeps a clean connection, or gives it to the client that waits longest.
     pub(super) fn put(&self, mut connection: Connection) {
         let mut state = self.state();

@@ -12,6 +12,9 @@ impl Relay<'_> {
         if self.requests.speaks_tls() {
             return Some(Ended::SpeaksTls);
         }
+        if self.is_given_back() {
+            return Some(Ended::Shareable);
+        }
         if !self.to_client.is_empty() || self.is_waiting() {
             return None;
         }
@@ -53,6 +56,9 @@ impl Relay<'_> {
                 }
                 idle.sleep.as_mut().reset(idle.last + idle.timeout);
             }
+        }
+        if self.poll_unpin(cx).is_ready() {
+            return Poll::Ready(Ended::Shareable);
         }
         // While replies are counted, only one that may take for ever is not waited for, and then only once the
         // client sends no more: it may be gone.

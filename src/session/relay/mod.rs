@@ -6,6 +6,7 @@
 
 mod ending;
 mod observing;
+mod pinned;
 mod pumps;
 mod replies;
 mod requests;
@@ -20,6 +21,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use self::pinned::Pin as PinnedState;
+pub(super) use self::pinned::Pinned;
 use super::about::About;
 use super::client::ClientStream;
 use super::guard::{ClientAuth, Guard};
@@ -73,6 +76,8 @@ pub(super) enum Ended {
     SpeaksTls,
     /// It cannot go on without guessing.
     Unanswerable(Unanswerable),
+    /// It has not ended. The client needs no connection of its own any more.
+    Shareable,
     /// It has not ended. The upstream speaks TLS by now, this connection does not, and another could take its place.
     Movable,
 }
@@ -123,6 +128,8 @@ pub(super) struct Relay<'a> {
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
     moving: Option<Moving>,
+    /// For a client that shares a connection otherwise.
+    pin: Option<Box<PinnedState>>,
     timers: Timers,
 }
 
@@ -139,6 +146,8 @@ struct Timers {
     grace: Option<Pin<Box<Sleep>>>,
     grace_over: bool,
     idle: Option<Idle>,
+    /// The client needs no connection of its own any more, and is given back then.
+    unpin: Option<Pin<Box<Sleep>>>,
     /// While pontoon is leaving.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -150,11 +159,17 @@ struct Idle {
 }
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(
+    pub(super) fn new(client: ClientStream, upstream: Connection, route: &'a Route, entry: Entry) -> Self {
+        let mut relay = Self::with(client, upstream, route, |may_move| About::new(entry, may_move));
+        relay.authenticated();
+        relay
+    }
+
+    fn with(
         client: ClientStream,
         mut upstream: Connection,
         route: &'a Route,
-        entry: Entry,
+        about: impl FnOnce(bool) -> About,
     ) -> Self {
         let idle = route.settings.idle_timeout.map(|timeout| Idle {
             timeout,
@@ -178,7 +193,7 @@ impl<'a> Relay<'a> {
             }
             _ => None,
         };
-        let about = About::new(entry, moving.is_some());
+        let about = about(moving.is_some());
         about.connected(&upstream, false);
         let rewriting = route.nodes.as_ref().map(|nodes| {
             let local_host = nodes.advertise().unwrap_or_else(|| client.local_host());
@@ -210,9 +225,9 @@ impl<'a> Relay<'a> {
             unanswerable: None,
             draining: Box::pin(route.drain.started()),
             moving,
+            pin: None,
             timers: Timers { idle, ..Timers::default() },
         };
-        relay.authenticated();
         relay.note_replies(&unread);
         relay.to_client = Outbox::from(unread);
         relay
@@ -361,6 +376,7 @@ impl<'a> Relay<'a> {
             if let Some(idle) = &mut self.timers.idle {
                 idle.last = Instant::now();
             }
+            self.timers.unpin = None;
             if self.timers.grace.is_some() && !self.route.drain.is_draining() {
                 self.timers.grace = None;
                 self.timers.grace_over = false;

@@ -26,14 +26,21 @@ impl Relay<'_> {
         if !self.reads_client() {
             return Ok(false);
         }
-        let mut read = ReadBuf::new(&mut scratch.request);
-        match Pin::new(&mut self.client).poll_read(cx, &mut read) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(result) => result?,
-        }
-        let n = read.filled().len();
+        let n = if let Some(n) = self.take_input(&mut scratch.request) {
+            n
+        } else {
+            let mut read = ReadBuf::new(&mut scratch.request);
+            match Pin::new(&mut self.client).poll_read(cx, &mut read) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(result) => result?,
+            }
+            read.filled().len()
+        };
         if n == 0 {
             self.client_sends = false;
+            return Ok(true);
+        }
+        if self.gives_back(&scratch.request[..n]) {
             return Ok(true);
         }
         if self.guard.is_some() {

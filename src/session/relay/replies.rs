@@ -37,6 +37,9 @@ impl Relay<'_> {
                 self.account(|pending, _| pending.reply(reply));
                 if self.about.waits() {
                     self.about.reply(&self.replies, &self.pending);
+                    if self.about.take_reset() {
+                        self.requests.was_reset();
+                    }
                     self.replies.keep_status(self.about.waits());
                 }
             }

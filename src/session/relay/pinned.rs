@@ -1,0 +1,192 @@
+//! A relay for a client that shares a connection otherwise: it begins with what the client had sent, and ends when nothing is
+//! left that needs a connection of its own.
+
+use std::pin::Pin as Pinning;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{Relay, Route};
+use crate::resp::replies::encode_command;
+use crate::resp::scanner::RequestScanner;
+use crate::resp::sharing::{Sharing, Standing};
+use crate::resp::whole::Front;
+use crate::session::about::About;
+use crate::session::client::ClientStream;
+use crate::session::guard::Guard;
+use crate::session::outbox::Outbox;
+use crate::session::pending::Pending;
+use crate::session::scratch::READ;
+use crate::session::setup::{Setup, Step};
+use crate::upstream::{self, Connection, Left};
+
+/// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a client brings along.
+pub(in crate::session) struct Pinned {
+    /// What it has sent, and nobody has looked at.
+    pub(in crate::session) input: Vec<u8>,
+    /// What it has not read.
+    pub(in crate::session) output: Outbox,
+    /// It stays until then at least.
+    pub(in crate::session) until: Option<Instant>,
+    pub(in crate::session) guard: Option<Box<Guard>>,
+    /// AUTH is not sent on.
+    pub(in crate::session) auth_stays_here: bool,
+}
+
+pub(super) struct Pin {
+    input: Vec<u8>,
+    until: Option<Instant>,
+    /// It has had what it came for.
+    served: bool,
+    given_back: bool,
+}
+
+/// What a client takes along.
+pub(in crate::session) struct Back {
+    pub(in crate::session) client: ClientStream,
+    pub(in crate::session) left: Option<Left>,
+    pub(in crate::session) about: About,
+    pub(in crate::session) guard: Option<Box<Guard>>,
+    pub(in crate::session) input: Vec<u8>,
+}
+
+impl<'a> Relay<'a> {
+    pub(in crate::session) fn pinned(
+        client: ClientStream,
+        upstream: Connection,
+        route: &'a Route,
+        about: About,
+        pinned: Pinned,
+    ) -> Self {
+        let resp3 = about.setup().is_some_and(|setup| setup.resp3);
+        let mut relay = Self::with(client, upstream, route, |_| about);
+        relay.requests = RequestScanner::following(pinned.auth_stays_here);
+        relay.pending = Pending::speaking(resp3);
+        relay.to_client = pinned.output;
+        relay.guard = pinned.guard;
+        relay.pin = Some(Box::new(Pin {
+            input: pinned.input,
+            until: pinned.until,
+            served: false,
+            given_back: false,
+        }));
+        relay.authenticated();
+        relay
+    }
+
+    /// Sets the connection up as the client set up its own. `written`: it is to know of all that was written. `false`: it could
+    /// not be.
+    pub(in crate::session) async fn set_up(&mut self, written: bool) -> bool {
+        let Some(mut steps) = self.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps())
+        else {
+            return false;
+        };
+        if !steps.is_empty() {
+            self.requests.touch();
+        }
+        if written {
+            // After any command a connection waits for the replicas to have all that was written before (`woff`).
+            steps.push(Step { bytes: encode_command(&["PING"]), may_fail: true });
+        }
+        for Step { bytes, may_fail } in &steps {
+            match upstream::ask_encoded(&mut self.upstream, bytes).await {
+                Ok(accepted) if accepted || *may_fail => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// The two sides, once the client needs no connection of its own.
+    pub(in crate::session) fn into_shared(mut self) -> Back {
+        // Nothing holds back what comes next.
+        if let Some(socket) = self.client.as_tcp() {
+            self.client_mark.expect(socket, 0, READ);
+        }
+        self.upstream_mark.expect(&self.upstream.stream, 0, READ);
+        let input = self.pin.take().map(|pin| pin.input).unwrap_or_default();
+        let set_up = self.requests.standing().is_none_or(Standing::is_set_up);
+        let steps = self.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps());
+        let touched = set_up || steps.is_none_or(|steps| !steps.is_empty());
+        let reusable = self.is_reusable();
+        if !reusable {
+            self.say_goodbye();
+        }
+        let left = reusable.then_some(Left { connection: self.upstream, touched });
+        Back { client: self.client, left, about: self.about, guard: self.guard, input }
+    }
+
+    /// Of what the client had sent before.
+    #[inline]
+    pub(super) fn take_input(&mut self, into: &mut [u8]) -> Option<usize> {
+        let pin = self.pin.as_mut().filter(|pin| !pin.input.is_empty())?;
+        let n = pin.input.len().min(into.len());
+        into[..n].copy_from_slice(&pin.input[..n]);
+        pin.input.drain(..n);
+        if pin.input.is_empty() {
+            pin.input = Vec::new();
+        }
+        Some(n)
+    }
+
+    /// Whether what the client sends next needs no connection of its own, nor does anything before: then it is kept.
+    #[inline]
+    pub(super) fn gives_back(&mut self, bytes: &[u8]) -> bool {
+        self.pin.is_some() && self.give_back(bytes)
+    }
+
+    fn give_back(&mut self, bytes: &[u8]) -> bool {
+        if let Some(pin) = self.pin.as_mut().filter(|pin| !pin.served) {
+            // Whoever sent it here would only do so again.
+            pin.served = true;
+            return false;
+        }
+        let shared = match Front::of(bytes) {
+            Front::Whole(whole) => matches!(whole.sharing(), Sharing::Shared | Sharing::Setup(_)),
+            _ => false,
+        };
+        if !shared || !self.is_free() {
+            return false;
+        }
+        let Some(pin) = &mut self.pin else { return false };
+        if pin.until.is_some_and(|until| Instant::now() < until) {
+            return false;
+        }
+        pin.input.splice(0..0, bytes.iter().copied());
+        pin.given_back = true;
+        true
+    }
+
+    pub(super) fn is_given_back(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.given_back)
+    }
+
+    /// Nothing is left that needs a connection of its own, and all that was set up can be told.
+    fn is_free(&self) -> bool {
+        self.is_at_rest()
+            && self.client_sends
+            && !self.route.drain.is_draining()
+            && self.requests.standing().is_some_and(Standing::is_free)
+            && self.guard.as_ref().is_none_or(|guard| guard.is_open())
+            && self.about.setup().is_some_and(|setup| setup.steps().is_some())
+            && !self.about.waits()
+    }
+
+    /// `Ready`: the client has not needed its connection for a while.
+    pub(super) fn poll_unpin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pin.is_none() || !self.is_free() {
+            return Poll::Pending;
+        }
+        let until = self.pin.as_ref().and_then(|pin| pin.until);
+        let timer = self.timers.unpin.get_or_insert_with(|| {
+            let at = Instant::now() + LINGER;
+            Box::pin(sleep_until(until.map_or(at, |until| until.max(at))))
+        });
+        ready!(Pinning::as_mut(timer).poll(cx));
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,434 @@
+//! The task of a connection that clients share: sends what they put on its line, and gives each its replies.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::{debug, info};
+
+use super::line::{Due, Line};
+use super::seat::{Gone, Seat};
+use super::wire::Wire;
+use super::{Key, Settings};
+use crate::cluster::Rewriter;
+use crate::metrics::{Held, Relayed};
+use crate::resp::replies;
+use crate::resp::scanner::{Event, Reply, ReplyScanner};
+use crate::session::Context as Route;
+use crate::session::scratch::{self, Scratch};
+use crate::upstream::{Connection, Left};
+
+/// Reads in one wake-up, after which others have their turn.
+const ROUNDS: usize = 8;
+
+/// How often it is asked whether the connection is still to be used.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A connection that no client has used for so long is given back.
+const LINGER: u32 = 10;
+
+/// So much may wait for a client anyway.
+const MUCH: usize = 1024 * 1024;
+
+/// Others wait for a client that does not read for so long, and no longer.
+const STALL: Duration = Duration::from_secs(1);
+
+pub(super) struct Driver {
+    line: Arc<Line>,
+    wire: Wire,
+    replies: ReplyScanner,
+    route: Arc<Route>,
+    settings: Settings,
+    key: Key,
+    taken: Vec<u8>,
+    /// The present frame is a push, which nobody asked for.
+    skips: bool,
+    /// The beginning of an error that may name a node.
+    held: Option<Vec<u8>>,
+    /// A client for which much waits, and how much.
+    slow: Option<(Arc<Seat>, usize)>,
+    /// Has more than may wait for it, and is waited for.
+    stalled: Option<(Arc<Seat>, Pin<Box<Sleep>>)>,
+    tick: Pin<Box<Sleep>>,
+    /// Ticks without a client.
+    unused: u32,
+}
+
+impl Driver {
+    pub(super) fn new(
+        line: &Arc<Line>,
+        connection: Connection,
+        route: &Arc<Route>,
+        settings: Settings,
+        key: Key,
+    ) -> Self {
+        Self {
+            line: Arc::clone(line),
+            wire: Wire::new(connection),
+            replies: ReplyScanner::default(),
+            route: Arc::clone(route),
+            settings,
+            key,
+            taken: Vec::new(),
+            skips: false,
+            held: None,
+            slow: None,
+            stalled: None,
+            tick: Box::pin(sleep(TICK)),
+            unused: 0,
+        }
+    }
+
+    /// Drives the connection until it is lost or nobody needs it.
+    pub(super) async fn run(mut self) {
+        let route = Arc::clone(&self.route);
+        let plaintext = self.wire.connection.channel.is_none();
+        let _active = Held::new(&route.metrics.upstream_shared);
+        let _in_plaintext = plaintext.then(|| Held::new(&route.metrics.upstream_plaintext));
+        poll_fn(|cx| {
+            self.line.driven_by(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| self.poll(cx)).await;
+        self.line.close();
+        self.fail();
+        if self.wire.is_at_rest() && self.replies.at_boundary() && !route.drain.is_draining() {
+            let left = Left { connection: self.wire.connection, touched: true };
+            route.upstream.give_back(left).await;
+        } else {
+            self.wire.say_goodbye();
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS {
+            let moved = scratch::with(|scratch| {
+                let sent = self.send(cx, scratch);
+                let received = self.receive(cx, scratch);
+                sent | received
+            });
+            if self.wire.is_lost() || self.is_over() {
+                return Poll::Ready(());
+            }
+            if !moved {
+                while self.tick.as_mut().poll(cx).is_ready() {
+                    self.look();
+                    if self.is_over() {
+                        return Poll::Ready(());
+                    }
+                    self.tick.as_mut().reset(Instant::now() + TICK);
+                }
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.line.state();
+        (state.is_closed() && state.is_idle())
+            || (state.is_unused() && (self.unused >= LINGER || self.route.drain.is_draining()))
+    }
+
+    /// A second is over.
+    fn look(&mut self) {
+        let unused = self.line.state().is_unused();
+        self.unused = if unused { self.unused + 1 } else { 0 };
+        // Clients go on over another one, and notice nothing. While pontoon leaves, this one will do.
+        if !self.route.drain.is_draining() && !self.route.upstream.is_current(&self.wire.connection) {
+            self.line.close();
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
+        if !self.wire.is_ready(cx) {
+            return false;
+        }
+        self.line.take(&mut self.taken);
+        if self.taken.is_empty() {
+            return false;
+        }
+        let taken = std::mem::take(&mut self.taken);
+        let relayed = relayed(&self.route, &self.wire);
+        self.wire.send(cx, &taken, &mut scratch.sealed, relayed);
+        self.taken = taken;
+        self.taken.clear();
+        true
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
+        if self.is_stalled(cx) {
+            return false;
+        }
+        let relayed = relayed(&self.route, &self.wire);
+        let Some(plain) = self.wire.receive(cx, scratch, relayed) else { return false };
+        if self.route.nodes.is_some() {
+            self.hand_out_rewritten(plain);
+        } else {
+            self.hand_out(plain);
+        }
+        self.stall();
+        true
+    }
+
+    /// Reads on no more while much waits for a client: for little, where that is nobody else's loss.
+    fn stall(&mut self) {
+        let Some((seat, waiting)) = self.slow.take() else { return };
+        let alone = self.line.state().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
+        if waiting > self.settings.client_output || alone {
+            self.stalled = Some((seat, Box::pin(sleep(STALL))));
+            // Whoever has not asked yet does it elsewhere.
+            self.line.close();
+        }
+    }
+
+    /// A client that does not read is waited for as long as nobody else has to, and a moment longer.
+    fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((seat, patience)) = &mut self.stalled else { return false };
+        if seat.waiting(cx.waker()) <= MUCH / 2 {
+            self.stalled = None;
+            return false;
+        }
+        let others = self.line.state().due.iter().any(|due| !Arc::ptr_eq(&due.seat, seat));
+        if patience.as_mut().poll(cx).is_ready() && others {
+            seat.leave(Gone::Output);
+            self.stalled = None;
+            return false;
+        }
+        true
+    }
+
+    /// Gives each client its replies.
+    fn hand_out(&mut self, plain: &[u8]) {
+        let line = Arc::clone(&self.line);
+        let mut state = line.state();
+        // Of what was looked at, so much is given out.
+        let (mut given, mut at, mut ended) = (0, 0, 0);
+        while at < plain.len() {
+            if self.replies.at_boundary() {
+                self.skips = plain[at] == b'>';
+                if self.skips {
+                    self.give(state.due.front(), &plain[given..at], ended);
+                    (given, ended) = (at, 0);
+                }
+            }
+            let (n, event) = self.replies.next(&plain[at..]);
+            at += n;
+            match event {
+                Event::NeedMore => break,
+                Event::Malformed => {
+                    drop(state);
+                    return self.wire.fail("what the server sent is no RESP");
+                }
+                Event::Frame if self.skips => given = at,
+                Event::Frame => {
+                    if self.replies.reply() == Reply::Error {
+                        self.note_error();
+                    }
+                    let Some(due) = state.due.front_mut() else {
+                        drop(state);
+                        return self.wire.fail("the server sent a reply that nothing asked for");
+                    };
+                    ended += 1;
+                    due.count -= 1;
+                    if due.count == 0 {
+                        self.give(state.due.front(), &plain[given..at], ended);
+                        state.due.pop_front();
+                        (given, ended) = (at, 0);
+                    }
+                }
+            }
+        }
+        if given < plain.len() && !self.skips {
+            self.give(state.due.front(), &plain[given..], ended);
+        }
+    }
+
+    /// The same, where an error may name a node of a cluster.
+    fn hand_out_rewritten(&mut self, plain: &[u8]) {
+        let mut given = 0;
+        let mut at = 0;
+        // Errors are few: what is between them goes the quick way.
+        while at < plain.len() {
+            if self.held.is_none() && self.replies.at_boundary() && matches!(plain[at], b'-' | b'!' | b'|') {
+                self.held = Some(Vec::new());
+            }
+            let mut probe = std::mem::take(&mut self.replies);
+            if self.held.is_some() {
+                let (n, event) = probe.next(&plain[at..]);
+                self.replies = probe;
+                at += n;
+                if let Some(held) = &mut self.held {
+                    held.extend_from_slice(&plain[given..at]);
+                }
+                given = at;
+                match event {
+                    Event::NeedMore => {}
+                    Event::Malformed => return self.wire.fail("what the server sent is no RESP"),
+                    Event::Frame => self.release(),
+                }
+                continue;
+            }
+            self.replies = probe;
+            at = self.hand_out_one(plain, at);
+            given = at;
+            if self.wire.is_lost() {
+                return;
+            }
+        }
+    }
+
+    /// One reply, or a part of it. Returns where it ends.
+    fn hand_out_one(&mut self, plain: &[u8], start: usize) -> usize {
+        if self.replies.at_boundary() {
+            self.skips = plain[start] == b'>';
+        }
+        let (n, event) = self.replies.next(&plain[start..]);
+        let part = &plain[start..start + n];
+        let line = Arc::clone(&self.line);
+        match event {
+            Event::Malformed => self.wire.fail("what the server sent is no RESP"),
+            _ if self.skips => {}
+            Event::NeedMore => self.give(line.state().due.front(), part, 0),
+            Event::Frame => self.answered(part),
+        }
+        start + n
+    }
+
+    fn answered(&mut self, part: &[u8]) {
+        let line = Arc::clone(&self.line);
+        let mut state = line.state();
+        if state.due.is_empty() {
+            drop(state);
+            return self.wire.fail("the server sent a reply that nothing asked for");
+        }
+        self.give(state.due.front(), part, 1);
+        if let Some(due) = state.due.front_mut() {
+            due.count -= 1;
+            if due.count == 0 {
+                state.due.pop_front();
+            }
+        }
+    }
+
+    /// An error is whole.
+    fn release(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.note_error();
+        let host = self.line.state().due.front().and_then(|due| due.seat.local_host.clone());
+        let reply = match (&self.route.nodes, host) {
+            (Some(nodes), Some(host)) => {
+                let map = nodes.map();
+                let asked = &self.wire.connection.endpoint;
+                let rewritten = Rewriter::new(&map, &host, asked).error(&held);
+                match rewritten {
+                    Ok(reply) if reply == held => reply,
+                    Ok(reply) => {
+                        self.route.metrics.rewritten("redirect");
+                        nodes.refresh(Some(asked));
+                        reply
+                    }
+                    // Clients try again after this one, and the node is looked up meanwhile.
+                    Err(problem) => {
+                        debug!(%problem, "a redirect cannot be rewritten");
+                        self.route.metrics.rewritten("refused");
+                        nodes.refresh(Some(asked));
+                        let text = "a node is not known yet, or has no local port: pontoon's log says which";
+                        replies::error_reply_with("CLUSTERDOWN", text)
+                    }
+                }
+            }
+            _ => held,
+        };
+        self.answered(&reply);
+    }
+
+    fn give(&mut self, due: Option<&Due>, bytes: &[u8], replies: u64) {
+        let Some(due) = due else {
+            if !bytes.is_empty() {
+                self.wire.fail("the server sent a reply that nothing asked for");
+            }
+            return;
+        };
+        if bytes.is_empty() {
+            return;
+        }
+        if due.asked {
+            if !due.seat.answer(bytes, replies > 0) {
+                self.wire.fail("the reply to a command that sets up a connection is too long");
+            }
+            return;
+        }
+        let waiting = due.seat.deliver(bytes, replies);
+        if waiting > MUCH {
+            self.slow = Some((Arc::clone(&due.seat), waiting));
+        }
+    }
+
+    #[cold]
+    fn note_error(&self) {
+        let code = self.replies.error_code();
+        self.route.metrics.server_error(code);
+        let endpoint = &self.wire.connection.endpoint;
+        match code {
+            // The server is the primary no more: the next connection leads to the one that is.
+            b"READONLY" if !self.key.replica => self.route.upstream.distrust(endpoint),
+            b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
+            _ => {}
+        }
+    }
+
+    /// Tells the clients whose replies will not come.
+    fn fail(&mut self) {
+        let unanswered = std::mem::take(&mut self.line.state().due);
+        let why = self.wire.why().map(str::to_owned);
+        let endpoint = &self.wire.connection.endpoint;
+        if self.wire.is_lost() {
+            debug!(route = &*self.route.route, upstream = %endpoint, why, "shared connection lost");
+        }
+        if unanswered.is_empty() {
+            return;
+        }
+        let requests: u64 = unanswered.iter().map(|due| due.count).sum();
+        self.route.upstream.distrust(endpoint);
+        if let Some(nodes) = &self.route.nodes {
+            nodes.refresh(None);
+        }
+        if let Some(suppressed) = self.route.throttle.allow("shared connection lost") {
+            info!(
+                route = &*self.route.route,
+                upstream = %endpoint,
+                requests,
+                suppressed,
+                "a connection that clients share was lost, and requests have no reply: their clients are told"
+            );
+        }
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        let reason =
+            format!("connection to {endpoint} lost{why}; the command may or may not have been executed");
+        let error = replies::error_reply(&reason);
+        let mut within = !self.replies.at_boundary() && !self.skips && self.held.is_none();
+        for due in unanswered {
+            if self.route.is_node || std::mem::take(&mut within) {
+                due.seat.forget(due.count);
+                due.seat.leave(Gone::Upstream);
+            } else if due.asked {
+                due.seat.answer(&error, true);
+            } else {
+                for _ in 0..due.count {
+                    due.seat.deliver(&error, 1);
+                }
+            }
+        }
+    }
+}
+
+fn relayed<'a>(route: &'a Route, wire: &Wire) -> &'a Relayed {
+    let over_tls = wire.connection.channel.is_some();
+    if over_tls { &route.metrics.relayed_over_tls } else { &route.metrics.relayed_in_plaintext }
+}

@@ -1,0 +1,231 @@
+//! All lines of a route, by thread and by what a client can see of a connection; and how one is opened.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::driver::Driver;
+use super::line::Line;
+use super::{Key, Settings};
+use crate::resp::replies::encode_command;
+use crate::resp::sharing::{self, Verdict};
+use crate::session::{Context as Route, connect};
+use crate::upstream::{self, Connection, Latch};
+use crate::workers;
+
+/// A connection that is not set up in this time is none.
+const SETUP: Duration = Duration::from_secs(2);
+
+/// A client waits so long for a connection of its own.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Databases and protocols of one thread, at most; who wants another gets a connection of its own.
+const MOST_KEYS: usize = 64;
+
+/// Commands of which the server has said what they are, at most.
+const MOST_LEARNED: usize = 1024;
+
+/// A command that the server does not have is asked about again after so long: it may have loaded a module.
+const ABSENT: Duration = Duration::from_secs(60);
+
+/// A route's shared connections.
+pub struct Hubs {
+    pub(super) settings: Settings,
+    tasks: TaskTracker,
+    all: Mutex<HashMap<(Option<usize>, Key), Hub>>,
+    pinned: Arc<Semaphore>,
+    /// Whether commands that nobody knows here may be sent over them.
+    learned: Mutex<HashMap<Box<[u8]>, Lesson>>,
+}
+
+/// What the server said of a command.
+struct Lesson {
+    safe: bool,
+    /// It does not know it yet, and is asked again then.
+    until: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Hub {
+    slots: Vec<Slot>,
+    /// Clients take turns.
+    next: usize,
+}
+
+#[derive(Clone)]
+enum Slot {
+    Open(Arc<Line>),
+    Opening(Opening),
+}
+
+type Opening = Shared<BoxFuture<'static, Result<Arc<Line>, NoLine>>>;
+
+/// Why there is no line.
+#[derive(Debug, Clone)]
+pub(super) enum NoLine {
+    /// The upstream cannot be reached; for the client.
+    Unreachable(Arc<str>),
+    /// The server does not accept what sets it up: its reply.
+    Refused(Arc<[u8]>),
+    /// There are too many of other kinds.
+    TooMany,
+}
+
+impl Hubs {
+    /// None is open. Their tasks are for `tasks` to wait for.
+    pub fn new(settings: Settings, tasks: TaskTracker) -> Self {
+        let pinned = Arc::new(Semaphore::new(settings.pinned));
+        Self { settings, tasks, all: Mutex::default(), pinned, learned: Mutex::default() }
+    }
+
+    /// A line of this thread for one more client.
+    pub(super) async fn line(&self, route: &Arc<Route>, key: Key) -> Result<Arc<Line>, NoLine> {
+        let here = (workers::current(), key);
+        let (at, slot) = {
+            let mut all = self.all();
+            if !all.contains_key(&here)
+                && all.keys().filter(|(worker, _)| *worker == here.0).count() >= MOST_KEYS
+            {
+                // Those that nobody uses make room.
+                all.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
+                if all.len() >= MOST_KEYS {
+                    return Err(NoLine::TooMany);
+                }
+            }
+            let hub = all.entry(here).or_default();
+            hub.next = (hub.next + 1) % self.settings.connections;
+            let at = hub.next.min(hub.slots.len());
+            // Once an endpoint speaks TLS, no client begins in plaintext.
+            let over = route.upstream.latch().is_some_and(Latch::is_set);
+            let slot = hub.slots.get(at).filter(|slot| slot.is_alive()).cloned();
+            let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
+            let slot = slot.unwrap_or_else(|| {
+                let opening = open(Arc::clone(route), key, self.settings, self.tasks.clone());
+                let slot = Slot::Opening(opening.boxed().shared());
+                if at == hub.slots.len() {
+                    hub.slots.push(slot.clone());
+                } else {
+                    hub.slots[at] = slot.clone();
+                }
+                slot
+            });
+            (at, slot)
+        };
+        let opening = match slot {
+            Slot::Open(line) => return Ok(line),
+            Slot::Opening(opening) => opening,
+        };
+        let opened = opening.clone().await;
+        let mut all = self.all();
+        if let Some(slot) = all.get_mut(&here).and_then(|hub| hub.slots.get_mut(at))
+            && matches!(slot, Slot::Opening(other) if other.ptr_eq(&opening))
+            && let Ok(line) = &opened
+        {
+            *slot = Slot::Open(Arc::clone(line));
+        }
+        opened
+    }
+
+    /// Leave for a connection of a client's own; `None`: there are too many.
+    pub(super) async fn pin(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = timeout(PATIENCE, Arc::clone(&self.pinned).acquire_owned()).await.ok()?;
+        Some(permit.expect("the semaphore is never closed"))
+    }
+
+    /// Whether a command that nobody knows here may be sent over a shared connection; `None`: the server was not asked.
+    pub(super) fn learned(&self, name: &[u8]) -> Option<bool> {
+        let learned = lock(&self.learned);
+        let lesson = learned.get(name)?;
+        lesson.until.is_none_or(|until| Instant::now() < until).then_some(lesson.safe)
+    }
+
+    /// Asks the server what a command is.
+    pub(super) async fn learn(&self, name: &[u8], connection: &mut Connection) -> bool {
+        let Ok(text) = std::str::from_utf8(name) else { return false };
+        let command = encode_command(&["COMMAND", "INFO", text]);
+        let asked = timeout(SETUP, upstream::ask_frame(connection, &command)).await;
+        let Ok(Ok(reply)) = asked else { return false };
+        let (safe, until) = match sharing::verdict(&reply) {
+            Verdict::Absent => (true, Some(Instant::now() + ABSENT)),
+            verdict => (verdict == Verdict::Safe, None),
+        };
+        let mut learned = lock(&self.learned);
+        if learned.len() >= MOST_LEARNED {
+            // Names that nobody has a command for are as many as somebody likes.
+            learned.retain(|_, lesson| lesson.until.is_none());
+        }
+        if learned.len() >= MOST_LEARNED {
+            return false;
+        }
+        learned.insert(name.to_ascii_uppercase().into(), Lesson { safe, until });
+        safe
+    }
+
+    /// Has something done off the clients' path.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<(Option<usize>, Key), Hub>> {
+        lock(&self.all)
+    }
+}
+
+impl Slot {
+    /// Closes a line in plaintext: its clients go on over another. Whether it was one.
+    fn ends_plaintext(&self) -> bool {
+        let line = match self {
+            Self::Open(line) => Some(line),
+            Self::Opening(opening) => opening.peek().and_then(|opened| opened.as_ref().ok()),
+        };
+        let in_plaintext = line.filter(|line| !line.upstream.tls);
+        if let Some(line) = in_plaintext {
+            line.close();
+        }
+        in_plaintext.is_some()
+    }
+
+    /// One that failed is opened anew.
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Open(line) => line.is_open(),
+            Self::Opening(opening) => match opening.peek() {
+                None => true,
+                Some(Ok(line)) => line.is_open(),
+                Some(Err(_)) => false,
+            },
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn open(
+    route: Arc<Route>,
+    key: Key,
+    settings: Settings,
+    tasks: TaskTracker,
+) -> Result<Arc<Line>, NoLine> {
+    let unreachable = |why: String| NoLine::Unreachable(why.into());
+    let mut connection = connect(&route, false).await.map_err(|error| unreachable(error.to_string()))?;
+    for command in key.commands() {
+        match timeout(SETUP, upstream::ask_frame(&mut connection, &command)).await {
+            Ok(Ok(reply)) if reply.starts_with(b"-") => return Err(NoLine::Refused(reply.into())),
+            Ok(Ok(_)) => {}
+            Ok(Err(cause)) => return Err(unreachable(format!("setting up a connection failed: {cause}"))),
+            Err(_) => return Err(unreachable(format!("setting up a connection took more than {SETUP:?}"))),
+        }
+    }
+    let line = Arc::new(Line::over(&connection));
+    let driver = Driver::new(&line, connection, &route, settings, key);
+    tasks.spawn(driver.run());
+    Ok(line)
+}

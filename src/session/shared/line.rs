@@ -1,0 +1,184 @@
+//! A connection that clients share, as they see it: where they put their requests, and in which order they get replies.
+//!
+//! Requests of all clients that one look at the sockets found ready are put here before the [`driver`](super::driver) has its
+//! turn: they leave in one write, and nothing waits for a clock.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use super::seat::Seat;
+use crate::endpoint::Endpoint;
+use crate::upstream::Connection;
+
+/// While so much waits to be sent, no client is read.
+const FULL: usize = 256 * 1024;
+
+/// A buffer that has been larger is not kept.
+const KEPT: usize = 256 * 1024;
+
+pub(super) struct Line {
+    /// Where it leads.
+    pub(super) upstream: Upstream,
+    state: Mutex<State>,
+}
+
+/// Where a line leads.
+pub(super) struct Upstream {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) peer: SocketAddr,
+    pub(super) tls: bool,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Requests that have not been sent.
+    out: Vec<u8>,
+    /// Of all that were put here, who gets the replies.
+    pub(super) due: VecDeque<Due>,
+    clients: usize,
+    closed: bool,
+    driver: Option<Waker>,
+    /// Clients that wait until there is room.
+    waiting: Vec<Waker>,
+}
+
+/// Replies in a row that one client gets.
+pub(super) struct Due {
+    pub(super) seat: Arc<Seat>,
+    pub(super) count: u64,
+    /// Its task gets it, and not the client.
+    pub(super) asked: bool,
+}
+
+/// Why a line takes no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotNow {
+    /// There is no room: the task is woken when there is.
+    Full,
+    /// It takes no more: another line is to be found.
+    Closed,
+}
+
+impl Line {
+    pub(super) fn over(connection: &Connection) -> Self {
+        let upstream = Upstream {
+            endpoint: Arc::clone(&connection.endpoint),
+            peer: connection.peer,
+            tls: connection.channel.is_some(),
+        };
+        Self { upstream, state: Mutex::default() }
+    }
+
+    /// Puts `count` requests of a client here. `asked`: the reply is for its task.
+    pub(super) fn put(
+        &self,
+        cx: &mut Context<'_>,
+        seat: &Arc<Seat>,
+        requests: &[u8],
+        count: u64,
+        asked: bool,
+    ) -> Result<(), NotNow> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.closed {
+            return Err(NotNow::Closed);
+        }
+        if state.out.len() > FULL {
+            state.waiting.push(cx.waker().clone());
+            return Err(NotNow::Full);
+        }
+        if state.out.is_empty()
+            && let Some(driver) = &state.driver
+        {
+            driver.wake_by_ref();
+        }
+        state.out.extend_from_slice(requests);
+        match state.due.back_mut() {
+            Some(last) if !asked && !last.asked && Arc::ptr_eq(&last.seat, seat) => last.count += count,
+            _ => state.due.push_back(Due { seat: Arc::clone(seat), count, asked }),
+        }
+        seat.owes(count);
+        Ok(())
+    }
+
+    /// Takes no more requests. Those that are here are still sent.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.waiting.drain(..).for_each(Waker::wake);
+        if let Some(driver) = &state.driver {
+            driver.wake_by_ref();
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.state().closed
+    }
+
+    /// Has the driver woken by what happens here.
+    pub(super) fn driven_by(&self, driver: &Waker) {
+        self.state().driver = Some(driver.clone());
+    }
+
+    /// What is to be sent; `into` must be empty, and its memory is used on.
+    pub(super) fn take(&self, into: &mut Vec<u8>) {
+        let mut state = self.state();
+        std::mem::swap(&mut state.out, into);
+        if state.out.capacity() > KEPT {
+            state.out = Vec::new();
+        }
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Nobody uses it, and it owes nothing.
+    pub(super) fn is_unused(&self) -> bool {
+        self.clients == 0 && self.is_idle()
+    }
+
+    /// Nothing is to be sent, and no reply is due.
+    pub(super) fn is_idle(&self) -> bool {
+        self.due.is_empty() && self.out.is_empty()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
+/// A client's hold on a line.
+pub(super) struct Hold(Arc<Line>);
+
+impl Hold {
+    pub(super) fn on(line: &Arc<Line>) -> Self {
+        line.state().clients += 1;
+        Self(Arc::clone(line))
+    }
+}
+
+impl std::ops::Deref for Hold {
+    type Target = Arc<Line>;
+
+    fn deref(&self) -> &Arc<Line> {
+        &self.0
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.clients -= 1;
+        if state.clients == 0
+            && let Some(driver) = &state.driver
+        {
+            driver.wake_by_ref();
+        }
+    }
+}

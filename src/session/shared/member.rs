@@ -1,0 +1,451 @@
+//! One client of those that share: reads its requests, puts on the line what may go there, and says what else is needed.
+
+mod setting_up;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use self::setting_up::Asked;
+use super::line::{Hold, Line, NotNow, Upstream};
+use super::seat::{Gone, Seat};
+use super::{Hubs, Key};
+use crate::resp::sharing::{Own, Setup, Sharing};
+use crate::resp::whole::{Front, Whole};
+use crate::session::Context as Route;
+use crate::session::about::About;
+use crate::session::client::{ClientStream, ReadHalf};
+use crate::session::guard::Guard;
+use crate::session::outbox::Outbox;
+use crate::session::relay::Ended;
+use crate::session::scratch;
+
+/// A larger request gets a connection of its own.
+pub(super) const LARGE: usize = 32 * 1024;
+
+/// A client with large requests or replies keeps its own connection for so long at least.
+const HEAVY: Duration = Duration::from_secs(1);
+
+/// While so many replies are due, no more is read.
+const MOST_DUE: u64 = 16 * 1024;
+
+/// Reads in one wake-up, after which others have their turn.
+const ROUNDS: usize = 4;
+
+/// What a client needs. No reply is due then.
+pub(super) enum Next {
+    /// A line of this kind.
+    Line(Key),
+    /// A connection of its own.
+    Own(Reason),
+    /// Nothing more.
+    Ended(Ended),
+    /// These words, and nothing more.
+    Quit(&'static [u8]),
+    /// It is cut off.
+    Overrun,
+}
+
+/// Why a client needs a connection of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reason {
+    Command(Own),
+    /// A request is large.
+    Large,
+    /// Replies are large, or wait to be read.
+    Heavy,
+    /// A request is written in a line, or is none.
+    Inline,
+    /// Nobody knows the command here; its name, if the server was not asked.
+    Unknown(Option<Box<[u8]>>),
+    /// There are too many databases.
+    Key,
+}
+
+impl Reason {
+    /// As a metric label.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Command(own) => own.label(),
+            Self::Large => "large_request",
+            Self::Heavy => "large_reply",
+            Self::Inline => "inline",
+            Self::Unknown(_) => "unknown_command",
+            Self::Key => "database",
+        }
+    }
+
+    /// Whether it is about what was written before.
+    pub(super) fn is_wait(&self) -> bool {
+        matches!(self, Self::Command(Own::Wait))
+    }
+}
+
+/// What comes of looking at requests.
+enum What {
+    /// More must come.
+    Dry,
+    /// There may be more.
+    More,
+    /// Replies that are due must come first, or there is no room.
+    Wait,
+    /// A reply is awaited that decides something.
+    Asked,
+    Next(Next),
+}
+
+pub(super) struct Member<'a> {
+    route: &'a Arc<Route>,
+    hubs: &'a Hubs,
+    reader: ReadHalf,
+    seat: Arc<Seat>,
+    about: About,
+    guard: Option<Box<Guard>>,
+    /// The line's.
+    on: Key,
+    /// What was read and is not on the line.
+    input: Vec<u8>,
+    asked: Option<Asked>,
+    client_sends: bool,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    timers: Option<Box<Timers>>,
+}
+
+/// Few members have one.
+#[derive(Default)]
+struct Timers {
+    idle: Option<Pin<Box<Sleep>>>,
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// What it takes to serve a client in another way.
+pub(super) struct Parts {
+    pub(super) client: ClientStream,
+    pub(super) about: About,
+    pub(super) guard: Option<Box<Guard>>,
+    pub(super) input: Vec<u8>,
+    pub(super) output: Outbox,
+}
+
+impl<'a> Member<'a> {
+    pub(super) fn new(
+        client: ClientStream,
+        route: &'a Arc<Route>,
+        hubs: &'a Hubs,
+        about: About,
+        guard: Option<Box<Guard>>,
+        input: Vec<u8>,
+    ) -> Self {
+        let local_host =
+            route.nodes.as_ref().map(|nodes| nodes.advertise().unwrap_or_else(|| client.local_host()));
+        let idle = route.settings.idle_timeout;
+        let seat = Arc::new(Seat::new(about.counter(), local_host, idle.is_some()));
+        let (reader, writer) = client.into_split();
+        seat.sit(writer);
+        let timers = idle.map(|timeout| Timers { idle: Some(Box::pin(sleep(timeout))), cut: None });
+        Self {
+            route,
+            hubs,
+            reader,
+            seat,
+            about,
+            guard,
+            on: Key::default(),
+            input,
+            asked: None,
+            client_sends: true,
+            draining: Box::pin(route.drain.started()),
+            timers: timers.map(Box::new),
+        }
+    }
+
+    /// Its number, as in the log.
+    pub(super) fn number(&self) -> u64 {
+        self.about.number()
+    }
+
+    pub(super) fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// What the client can see of its connection.
+    pub(super) fn key(&self) -> Key {
+        self.about.setup().map(Key::of).unwrap_or_default()
+    }
+
+    /// Its line is this one from now on, of this kind.
+    pub(super) fn moved(&mut self, line: &Line, key: Key) {
+        self.on = key;
+        let Upstream { endpoint, peer, tls } = &line.upstream;
+        self.about.shares(endpoint, *peer, *tls);
+    }
+
+    /// The server does not accept the client's next request: its reply.
+    pub(super) fn refused(&mut self, reply: &[u8]) {
+        if let Front::Whole(whole) = Front::of(&self.input) {
+            let length = whole.bytes.len();
+            self.input.drain(..length);
+        }
+        self.seat.deliver(reply, 0);
+    }
+
+    /// To take leave. Replies that are still due are nobody's.
+    pub(super) fn into_client(self) -> Option<ClientStream> {
+        let seat = Arc::clone(&self.seat);
+        let parts = self.into_parts();
+        seat.leave(Gone::Client);
+        parts.map(|parts| parts.client)
+    }
+
+    /// `None`: its socket is gone.
+    pub(super) fn into_parts(self) -> Option<Parts> {
+        let (writer, output) = self.seat.stand_up();
+        let client = ClientStream::reunite(self.reader, writer?)?;
+        Some(Parts { client, about: self.about, guard: self.guard, input: self.input, output })
+    }
+
+    /// Serves the client over this line, until it needs something else.
+    pub(super) async fn run(&mut self, line: &Hold) -> Next {
+        // Registered once: a task's waker stays the same, and later wake-ups ask an atomic flag instead.
+        poll_fn(|cx| {
+            let _ = self.draining.as_mut().poll(cx);
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| self.poll(cx, line)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
+        for _ in 0..ROUNDS {
+            let standing = self.seat.tend(cx);
+            match standing.gone {
+                None => {}
+                Some(Gone::Client) => return Poll::Ready(Next::Ended(Ended::Client)),
+                Some(Gone::Upstream) => {
+                    return Poll::Ready(Next::Ended(Ended::Upstream { unanswered: 0, why: None }));
+                }
+                Some(Gone::Output) => return Poll::Ready(Next::Overrun),
+            }
+            self.take_answer();
+            let mut what = if self.asked.is_some() {
+                What::Asked
+            } else if self.input.is_empty() {
+                What::Dry
+            } else {
+                let input = std::mem::take(&mut self.input);
+                let (passed, what) = self.look(cx, line, &input, standing.heavy);
+                self.input = input;
+                self.consume(passed);
+                what
+            };
+            if let What::Dry = what {
+                if !self.client_sends || self.stops() {
+                    return self.poll_end(cx);
+                }
+                if standing.due > MOST_DUE {
+                    self.seat.wake_when_idle();
+                    return self.poll_timers(cx);
+                }
+                match self.read(cx, line, standing.heavy) {
+                    Poll::Pending => return self.poll_timers(cx),
+                    Poll::Ready(read) => what = read,
+                }
+            }
+            match what {
+                What::Next(next) => return Poll::Ready(next),
+                What::Wait => {
+                    self.seat.wake_when_idle();
+                    return self.poll_timers(cx);
+                }
+                What::Asked => return self.poll_timers(cx),
+                What::Dry | What::More => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, line: &Hold, heavy: bool) -> Poll<What> {
+        scratch::with(|scratch| {
+            let mut read = ReadBuf::new(&mut scratch.request);
+            match Pin::new(&mut self.reader).poll_read(cx, &mut read) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(What::Next(Next::Ended(Ended::Client))),
+            }
+            let n = read.filled().len();
+            if n == 0 {
+                self.client_sends = false;
+                return Poll::Ready(What::Dry);
+            }
+            if self.timers.is_some() {
+                self.seat.touch();
+            }
+            if !self.input.is_empty() {
+                self.input.extend_from_slice(&scratch.request[..n]);
+                let input = std::mem::take(&mut self.input);
+                let (passed, what) = self.look(cx, line, &input, heavy);
+                self.input = input;
+                self.consume(passed);
+                return Poll::Ready(what);
+            }
+            let (passed, what) = self.look(cx, line, &scratch.request[..n], heavy);
+            if passed < n {
+                self.input.extend_from_slice(&scratch.request[passed..n]);
+            }
+            Poll::Ready(what)
+        })
+    }
+
+    /// pontoon is leaving, and the client stands between two requests.
+    fn stops(&self) -> bool {
+        self.route.drain.is_draining() && self.input.is_empty()
+    }
+
+    fn consume(&mut self, passed: usize) {
+        if passed == self.input.len() {
+            // An idle client holds no memory.
+            self.input = Vec::new();
+        } else {
+            self.input.drain(..passed);
+        }
+    }
+
+    /// Looks at requests, and puts on the line what may go there. Returns how many bytes need no further look.
+    fn look(&mut self, cx: &mut Context<'_>, line: &Hold, input: &[u8], heavy: bool) -> (usize, What) {
+        let draining = self.route.drain.is_draining();
+        let (mut put, mut at, mut count) = (0, 0, 0);
+        let what = loop {
+            if at == input.len() || (draining && at > 0) {
+                break None;
+            }
+            let reason = match Front::of(&input[at..]) {
+                Front::Whole(_) if heavy => Reason::Heavy,
+                Front::Whole(whole) => match self.sharing(&whole) {
+                    Sharing::Shared => {
+                        if self.about.looks() {
+                            self.about.look(whole.bytes);
+                        }
+                        at += whole.bytes.len();
+                        count += 1;
+                        continue;
+                    }
+                    Sharing::Setup(_) | Sharing::Own(Own::Auth) => break Some(Err(whole)),
+                    Sharing::Own(own) => Reason::Command(own),
+                    Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
+                        Some(true) => {
+                            at += whole.bytes.len();
+                            count += 1;
+                            continue;
+                        }
+                        Some(false) => Reason::Unknown(None),
+                        None => Reason::Unknown(Some(whole.name.into())),
+                    },
+                },
+                Front::Part(least) if least > LARGE => Reason::Large,
+                Front::Part(_) => break None,
+                Front::Other => Reason::Inline,
+                Front::Tls => break Some(Ok(What::Next(Next::Ended(Ended::SpeaksTls)))),
+            };
+            break Some(Ok(What::Next(Next::Own(reason))));
+        };
+        if count > 0 {
+            match self.put(cx, line, &input[..at], count) {
+                Ok(()) => put = at,
+                Err(what) => return (0, what),
+            }
+        }
+        match what {
+            // What came after it had not begun.
+            None if draining && at > 0 => (input.len(), What::Dry),
+            None => (put, What::Dry),
+            // What was sent before is answered before.
+            Some(_) if self.seat.due() > 0 => (put, What::Wait),
+            Some(Ok(what)) => (put, what),
+            Some(Err(whole)) => {
+                let (passed, what) = match whole.sharing() {
+                    Sharing::Setup(setup) => self.set_up(cx, line, setup, &whole),
+                    _ => self.identify(cx, line, &whole),
+                };
+                (put + passed, what)
+            }
+        }
+    }
+
+    /// How a request is sent. A client that has to authenticate here may do little else before.
+    fn sharing(&self, whole: &Whole<'_>) -> Sharing {
+        let sharing = whole.sharing();
+        match sharing {
+            Sharing::Own(_) | Sharing::Setup(Setup::Quit) => sharing,
+            _ if self.guard.as_ref().is_none_or(|guard| guard.is_open()) => sharing,
+            _ => Sharing::Own(Own::Reset),
+        }
+    }
+
+    fn put(&mut self, cx: &mut Context<'_>, line: &Hold, requests: &[u8], count: u64) -> Result<(), What> {
+        let key = self.key();
+        let result = if key == self.on {
+            line.put(cx, &self.seat, requests, count, false)
+        } else {
+            Err(NotNow::Closed)
+        };
+        match result {
+            Ok(()) => {
+                self.route.metrics.requests.increment(count);
+                self.about.sent(requests.len(), count);
+                Ok(())
+            }
+            Err(NotNow::Full) => Err(What::Wait),
+            Err(NotNow::Closed) if self.seat.due() > 0 => Err(What::Wait),
+            Err(NotNow::Closed) => Err(What::Next(Next::Line(key))),
+        }
+    }
+
+    /// The client sends no more, or is not to: over, once it has its replies.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let standing = self.seat.tend(cx);
+        if standing.due == 0 && (standing.waiting == 0 || standing.gone.is_some()) {
+            return Poll::Ready(Next::Ended(if self.client_sends { Ended::Drained } else { Ended::Client }));
+        }
+        self.seat.wake_when_idle();
+        self.poll_timers(cx)
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if self.route.drain.is_draining() {
+            let timers = self.timers.get_or_insert_default();
+            let cut = timers.cut.get_or_insert_with(|| Box::pin(self.route.drain.cut_off()));
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Next::Ended(Ended::Cut));
+            }
+        }
+        let idle = self.timers.as_mut().and_then(|timers| timers.idle.as_mut());
+        if let (Some(idle), Some(timeout)) = (idle, self.route.settings.idle_timeout) {
+            while idle.as_mut().poll(cx).is_ready() {
+                let last = self.seat.last().unwrap_or_else(Instant::now);
+                if last.elapsed() >= timeout {
+                    return Poll::Ready(Next::Ended(Ended::Idle));
+                }
+                idle.as_mut().reset(last + timeout);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// A client that is given a connection of its own for this reason keeps it until then at least.
+    pub(super) fn until(reason: &Reason) -> Option<Instant> {
+        match reason {
+            Reason::Large | Reason::Heavy => Some(Instant::now() + HEAVY),
+            // The server has said so, or cannot say.
+            Reason::Unknown(_) | Reason::Command(_) | Reason::Inline => None,
+            // There is no line for it.
+            Reason::Key => Some(Instant::now() + Duration::from_secs(365 * 24 * 3600)),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What clients send to set up their connection: it is kept for each of them, and the server has its say.
+
+use std::task::Context;
+
+use super::{Member, Next, Reason, What};
+use crate::resp::commands::Request;
+use crate::resp::replies::encode_command;
+use crate::resp::scanner::{LONGEST_TOLD, Told};
+use crate::resp::sharing::{Own, Setup};
+use crate::resp::whole::{Front, Whole};
+use crate::session::guard::Decision;
+use crate::session::shared::line::{Hold, NotNow};
+
+/// Redis' own word.
+const OK: &[u8] = b"+OK\r\n";
+
+/// A longer name is the server's to judge.
+const LONGEST_NAME: usize = 1024;
+
+/// What was asked for a client, and counts if the server agrees.
+pub(super) enum Asked {
+    Told(Told),
+    Replica(bool),
+    Nothing,
+}
+
+impl Member<'_> {
+    /// A request that sets up the connection; no reply is due. Returns how much of it needs no further look.
+    pub(super) fn set_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        line: &Hold,
+        setup: Setup,
+        whole: &Whole<'_>,
+    ) -> (usize, What) {
+        let length = whole.bytes.len();
+        let own = |own| (0, What::Next(Next::Own(Reason::Command(own))));
+        let mut key = self.key();
+        // Sent in place of the client's request: it makes the same of every connection of the kind.
+        let mut instead = None;
+        let asked = match setup {
+            Setup::Quit => return (length, What::Next(Next::Quit(OK))),
+            Setup::Database => {
+                let database = std::str::from_utf8(whole.first).ok().and_then(|text| text.parse().ok());
+                // What is none, the server says so itself.
+                let Some(database) = database.filter(|_| whole.words == 2) else {
+                    return own(Own::Administration);
+                };
+                key.database = database;
+                Asked::Told(Told::Database(database))
+            }
+            Setup::Protocol => match hello(whole) {
+                Some((version, name)) => {
+                    if let Some(resp3) = version {
+                        key.resp3 = resp3;
+                    }
+                    if name.is_some() {
+                        let version = if key.resp3 { "3" } else { "2" };
+                        instead = Some(encode_command(&["HELLO", version]));
+                    }
+                    Asked::Told(Told::Hello { resp3: version, name: name.map(Into::into) })
+                }
+                None => return own(Own::Auth),
+            },
+            Setup::Name => match whole.arguments().nth(1).filter(|name| is_name(name) && whole.words == 3) {
+                Some(name) => {
+                    let ours = self.route.upstream.client_name().unwrap_or_default();
+                    instead = Some(encode_command(&["CLIENT", "SETNAME", ours]));
+                    Asked::Told(Told::Name(name.into()))
+                }
+                None => return own(Own::Administration),
+            },
+            Setup::AsksName => {
+                let name = self.about.setup().map_or(&[][..], |setup| &setup.name);
+                if !name.is_empty() && whole.words == 2 {
+                    let reply = [format!("${}\r\n", name.len()).as_bytes(), name, b"\r\n"].concat();
+                    self.seat.deliver(&reply, 0);
+                    return (length, What::More);
+                }
+                Asked::Nothing
+            }
+            Setup::Library => match library(whole) {
+                Some(told) => Asked::Told(told),
+                None => return own(Own::Administration),
+            },
+            Setup::Replica => {
+                key.replica = true;
+                Asked::Replica(true)
+            }
+            Setup::Primary => {
+                key.replica = false;
+                Asked::Replica(false)
+            }
+        };
+        if key != self.on {
+            return (0, What::Next(Next::Line(key)));
+        }
+        if self.about.looks() {
+            self.about.look(whole.bytes);
+        }
+        match line.put(cx, &self.seat, instead.as_deref().unwrap_or(whole.bytes), 1, true) {
+            Ok(()) => {
+                self.route.metrics.requests.increment(1);
+                self.about.sent(length, 1);
+                self.asked = Some(asked);
+                (length, What::Asked)
+            }
+            Err(NotNow::Full) => (0, What::Wait),
+            Err(NotNow::Closed) => (0, What::Next(Next::Line(key))),
+        }
+    }
+
+    /// The server's word on what was asked for the client.
+    pub(super) fn take_answer(&mut self) {
+        if self.asked.is_none() {
+            return;
+        }
+        let Some(reply) = self.seat.take_answer() else { return };
+        let accepted = !reply.starts_with(b"-") && !reply.starts_with(b"!");
+        match self.asked.take() {
+            // True whether the server knows CLIENT SETINFO or not.
+            Some(Asked::Told(told @ (Told::Library(_) | Told::Version(_)))) => self.about.accepted(told),
+            Some(Asked::Told(told)) if accepted => self.about.accepted(told),
+            Some(Asked::Replica(replica)) if accepted => self.about.reads_replicas(replica),
+            _ => {}
+        }
+        self.seat.deliver(&reply, 0);
+    }
+
+    /// AUTH, or HELLO with it; no reply is due. Returns how much of it needs no further look.
+    pub(super) fn identify(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
+        let length = whole.bytes.len();
+        let is_auth = whole.name.eq_ignore_ascii_case(b"AUTH");
+        let request = if is_auth { Request::Auth } else { Request::Hello(None) };
+        match self.guard.as_mut().map(|guard| guard.decide(request, whole.bytes)) {
+            Some(Decision::Answer(reply)) => {
+                self.seat.deliver(&reply, 0);
+                (length, What::More)
+            }
+            Some(Decision::Replace(rest)) => match Front::of(&rest) {
+                Front::Whole(hello) => {
+                    let (passed, what) = self.set_up(cx, line, Setup::Protocol, &hello);
+                    (if passed > 0 { length } else { 0 }, what)
+                }
+                _ => (0, What::Next(Next::Own(Reason::Command(Own::Auth)))),
+            },
+            Some(Decision::Pass) | None => (0, What::Next(Next::Own(Reason::Command(Own::Auth)))),
+        }
+    }
+}
+
+/// What a server takes for a name, and can be kept whole.
+fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
+        && name.len() != LONGEST_TOLD
+        && name.len() <= LONGEST_NAME
+}
+
+/// HELLO without AUTH: the protocol that it asks for, and the name. `None`: it is something else.
+fn hello<'a>(whole: &Whole<'a>) -> Option<(Option<bool>, Option<&'a [u8]>)> {
+    let words: Vec<&[u8]> = whole.arguments().collect();
+    let version = |word: &[u8]| match word {
+        b"2" => Some(Some(false)),
+        b"3" => Some(Some(true)),
+        _ => None,
+    };
+    match words[..] {
+        [] => Some((None, None)),
+        [word] => Some((version(word)?, None)),
+        [word, option, name] if option.eq_ignore_ascii_case(b"SETNAME") && is_name(name) => {
+            Some((version(word)?, Some(name)))
+        }
+        _ => None,
+    }
+}
+
+/// CLIENT SETINFO.
+fn library(whole: &Whole<'_>) -> Option<Told> {
+    let words: Vec<&[u8]> = whole.arguments().collect();
+    let [_, option, value] = words[..] else { return None };
+    let value = value[..value.len().min(LONGEST_TOLD)].to_vec();
+    if option.eq_ignore_ascii_case(b"LIB-NAME") {
+        Some(Told::Library(value))
+    } else if option.eq_ignore_ascii_case(b"LIB-VER") {
+        Some(Told::Version(value))
+    } else {
+        None
+    }
+}

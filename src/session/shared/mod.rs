@@ -1,0 +1,275 @@
+//! Many clients over few upstream connections: each client's commands go over a connection that it shares with others of its
+//! thread, and over one of its own where they must.
+//!
+//! [`member`] reads a client, and finds out what goes where: [`crate::resp::sharing`] has the table. [`line`](mod@line) is where the
+//! requests of all meet, [`driver`] the task that sends them and hands out the replies, [`seat`] where a client gets its own.
+//! [`hub`] knows the lines of each thread. A client that needs a connection of its own is a [relay](super::relay)'s until it
+//! needs none.
+
+mod driver;
+mod hub;
+mod line;
+mod member;
+mod seat;
+mod wire;
+
+use std::sync::Arc;
+
+use tracing::{debug, warn};
+
+pub use self::hub::Hubs;
+use self::hub::NoLine;
+use self::line::Hold;
+use self::member::{Member, Next, Reason};
+use super::about::About;
+use super::client::ClientStream;
+use super::guard::{ClientAuth, Guard};
+use super::relay::{Ended, Pinned, Relay};
+use super::setup::Setup;
+use super::{Context, End, connect, end, farewell, move_to_tls};
+use crate::clients::Entry;
+use crate::metrics::Held;
+use crate::upstream::{Auth, Left};
+
+/// How clients share connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Connections of each thread to each node, for each database and protocol.
+    pub connections: usize,
+    /// Clients with a connection of their own, at most.
+    pub pinned: usize,
+    /// Bytes that may wait for a client that does not read, where others wait behind it.
+    pub client_output: usize,
+}
+
+impl Settings {
+    /// `pool.shared` where it is not configured.
+    pub const CONNECTIONS: usize = 1;
+    /// `limits.pinned` where it is not configured.
+    pub const PINNED: usize = 1000;
+    /// `limits.client_output` where it is not configured.
+    pub const CLIENT_OUTPUT: usize = 32 * 1024 * 1024;
+}
+
+/// What a client can see of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Key {
+    database: u32,
+    resp3: bool,
+    /// READONLY.
+    replica: bool,
+}
+
+impl Key {
+    fn of(setup: &Setup) -> Self {
+        Self { database: setup.database, resp3: setup.resp3, replica: setup.replica }
+    }
+
+    /// What makes a new connection such a one.
+    fn commands(self) -> Vec<Vec<u8>> {
+        let setup =
+            Setup { database: self.database, resp3: self.resp3, replica: self.replica, ..Setup::default() };
+        setup.steps().unwrap_or_default().into_iter().map(|step| step.bytes).collect()
+    }
+}
+
+/// Serves a client to its end.
+pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &Hubs, entry: Entry) -> End {
+    let about = About::new(entry, true);
+    let mut line = match Box::pin(line(context, hubs, Key::default())).await {
+        Ok(line) => line,
+        Err(NoLine::Refused(reply)) => {
+            Box::pin(farewell::say(client, &reply)).await;
+            return End::Failed;
+        }
+        Err(NoLine::Unreachable(_) | NoLine::TooMany) if context.is_node => {
+            Box::pin(farewell::close(client)).await;
+            return End::Failed;
+        }
+        Err(NoLine::Unreachable(why)) => {
+            Box::pin(farewell::refuse(client, 1, &why)).await;
+            return End::Failed;
+        }
+        Err(NoLine::TooMany) => return End::Drained,
+    };
+    let guard = guard(context);
+    let mut member = Box::new(Member::new(client, context, hubs, about, guard, Vec::new()));
+    member.moved(&line, Key::default());
+    loop {
+        let reason = match member.run(&line).await {
+            Next::Line(key) => match Box::pin(self::line(context, hubs, key)).await {
+                Ok(new) => {
+                    line = new;
+                    member.moved(&line, key);
+                    continue;
+                }
+                Err(NoLine::Refused(reply)) => {
+                    member.refused(&reply);
+                    continue;
+                }
+                Err(NoLine::TooMany) => Reason::Key,
+                Err(NoLine::Unreachable(why)) => return Box::pin(unreachable(*member, context, &why)).await,
+            },
+            Next::Own(reason) => reason,
+            Next::Ended(ended) => {
+                let Some(client) = member.into_client() else { return End::ClientClosed };
+                return Box::pin(end(ended, client, context, None)).await;
+            }
+            Next::Quit(words) => {
+                if let Some(client) = member.into_client() {
+                    Box::pin(farewell::say(client, words)).await;
+                }
+                return End::ClientClosed;
+            }
+            Next::Overrun => {
+                cut_off(&member, context);
+                return End::Overrun;
+            }
+        };
+        drop(line);
+        member = match Box::pin(pinned(*member, context, hubs, reason)).await {
+            Ok(back) => Box::new(back),
+            Err(end) => return end,
+        };
+        let key = member.key();
+        line = match Box::pin(self::line(context, hubs, key)).await {
+            Ok(line) => line,
+            Err(NoLine::Unreachable(why)) => return Box::pin(unreachable(*member, context, &why)).await,
+            Err(_) => return Box::pin(unreachable(*member, context, "no connection can be shared")).await,
+        };
+        member.moved(&line, key);
+    }
+}
+
+/// Tells a client that the upstream cannot be reached.
+async fn unreachable(member: Member<'_>, context: &Context, why: &str) -> End {
+    if let Some(client) = member.into_client() {
+        if context.is_node {
+            farewell::close(client).await;
+        } else {
+            farewell::refuse(client, 1, why).await;
+        }
+    }
+    End::Failed
+}
+
+fn cut_off(member: &Member<'_>, context: &Context) {
+    if let Some(suppressed) = context.throttle.allow("client_output") {
+        warn!(
+            route = &*context.route,
+            session = member.number(),
+            suppressed,
+            "a client was cut off: it did not read, and others waited behind it. See limits.client_output"
+        );
+    }
+}
+
+async fn line(context: &Arc<Context>, hubs: &Hubs, key: Key) -> Result<Hold, NoLine> {
+    tokio::select! {
+        line = hubs.line(context, key) => line.map(|line| Hold::on(&line)),
+        () = context.drain.cut_off() => Err(NoLine::TooMany),
+    }
+}
+
+/// Where pontoon authenticates, or clients authenticate to it.
+fn guard(context: &Context) -> Option<Box<Guard>> {
+    let asks = &context.settings.client_auth;
+    let needed = !matches!(asks, ClientAuth::Forward);
+    needed.then(|| Box::new(Guard::new(asks.clone())))
+}
+
+/// Serves a client over a connection of its own, until it needs none. `Err`: to its end.
+async fn pinned<'a>(
+    member: Member<'a>,
+    context: &'a Arc<Context>,
+    hubs: &'a Hubs,
+    reason: Reason,
+) -> Result<Member<'a>, End> {
+    let session = member.number();
+    let permit = tokio::select! {
+        permit = hubs.pin() => permit,
+        () = context.drain.cut_off() => return Err(End::Drained),
+    };
+    let Some(_permit) = permit else {
+        context.metrics.refused("pinned");
+        if let Some(suppressed) = context.throttle.allow("pinned") {
+            warn!(
+                route = &*context.route,
+                session,
+                suppressed,
+                "a client was refused: as many have a connection of their own as may. See limits.pinned"
+            );
+        }
+        let why = "as many clients have a connection of their own as may: see limits.pinned";
+        return Err(Box::pin(unreachable(member, context, why)).await);
+    };
+    let connected = tokio::select! {
+        connected = connect(context, false) => connected,
+        () = context.drain.cut_off() => return Err(End::Drained),
+    };
+    let mut upstream = match connected {
+        Ok(upstream) => upstream,
+        Err(error) => return Err(Box::pin(unreachable(member, context, &error.to_string())).await),
+    };
+    if let Reason::Unknown(Some(name)) = &reason
+        && hubs.learn(name, &mut upstream).await
+    {
+        let (context, left) = (Arc::clone(context), Left { connection: upstream, touched: false });
+        hubs.spawn(async move { context.upstream.give_back(left).await });
+        return Ok(member);
+    }
+    context.metrics.pinned(reason.label());
+    member.about().pinned(Some(reason.label()));
+    debug!(route = &*context.route, session, reason = reason.label(), "client has a connection of its own");
+    let _pinned = Held::new(&context.metrics.sessions_pinned);
+    let _active = Held::new(&context.metrics.upstream_active);
+    let in_plaintext = upstream.channel.is_none();
+    let _in_plaintext = in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext));
+    let mut endpoint = Arc::clone(&upstream.endpoint);
+    let ours = upstream.auth == Auth::Accepted;
+    let Some(parts) = member.into_parts() else { return Err(End::ClientClosed) };
+    let mut relay = Box::new(Relay::pinned(
+        parts.client,
+        upstream,
+        context,
+        parts.about,
+        Pinned {
+            input: parts.input,
+            output: parts.output,
+            until: Member::until(&reason),
+            guard: parts.guard,
+            auth_stays_here: ours || !matches!(context.settings.client_auth, ClientAuth::Forward),
+        },
+    ));
+    if !Box::pin(relay.set_up(reason.is_wait())).await {
+        let (client, _) = relay.into_parts();
+        Box::pin(farewell::refuse(client, 1, "a connection could not be set up as the client's was")).await;
+        return Err(End::Failed);
+    }
+    let ended = loop {
+        match relay.run().await {
+            Ended::Movable => {
+                if let Some(new) = Box::pin(move_to_tls(&mut relay, context, session)).await {
+                    endpoint = new;
+                }
+            }
+            ended => break ended,
+        }
+    };
+    if let Ended::Shareable = ended {
+        let back = relay.into_shared();
+        back.about.pinned(None);
+        if let Some(left) = back.left {
+            let context = Arc::clone(context);
+            hubs.spawn(async move { context.upstream.give_back(left).await });
+        }
+        return Ok(Member::new(back.client, context, hubs, back.about, back.guard, back.input));
+    }
+    let (client, left) = relay.into_parts();
+    let end = Box::pin(end(ended, client, context, Some(&endpoint))).await;
+    if let Some(left) = left {
+        let context = Arc::clone(context);
+        hubs.spawn(async move { context.upstream.give_back(left).await });
+    }
+    Err(end)
+}

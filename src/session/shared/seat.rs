@@ -1,0 +1,251 @@
+//! Where a client sits while others write to it: its socket's writing half, what the socket would not take yet, and how many
+//! replies are due.
+//!
+//! All who touch it run on the client's own thread: the lock is there for the compiler, and never waited for.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::time::Instant;
+
+use crate::clients::Counter;
+use crate::endpoint::Host;
+use crate::session::client::WriteHalf;
+use crate::session::outbox::Outbox;
+
+/// Of a reply to what pontoon asks for a client. That to HELLO names some modules.
+const LONGEST_ANSWER: usize = 256 * 1024;
+
+/// A larger reply, or more that waits, is worth a connection of its own.
+const HEAVY: usize = 256 * 1024;
+
+/// One client's.
+pub(super) struct Seat {
+    counter: Counter,
+    /// What the client is told of a cluster's nodes.
+    pub(super) local_host: Option<Host>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    writer: Option<WriteHalf>,
+    outbox: Outbox,
+    /// Requests without a reply.
+    due: u64,
+    /// The client's task wants to know when none is.
+    waits: bool,
+    task: Option<Waker>,
+    /// Of the present reply so much has gone by.
+    passed: usize,
+    /// It gets or leaves much at once.
+    heavy: bool,
+    /// The answer to what was asked for the client, and its beginning.
+    answer: Option<Vec<u8>>,
+    answering: Vec<u8>,
+    gone: Option<Gone>,
+    /// Waits until the client has read.
+    reader_waits: Option<Waker>,
+    last: Option<Instant>,
+}
+
+/// Why nothing more is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// The client does not take it.
+    Client,
+    /// The connection was lost within a reply, or where its loss is told by the end.
+    Upstream,
+    /// `limits.client_output`.
+    Output,
+}
+
+/// How it stands.
+pub(super) struct Standing {
+    pub(super) gone: Option<Gone>,
+    pub(super) due: u64,
+    pub(super) waiting: usize,
+    pub(super) heavy: bool,
+}
+
+impl Seat {
+    pub(super) fn new(counter: Counter, local_host: Option<Host>, timed: bool) -> Self {
+        let state = State { last: timed.then(Instant::now), ..State::default() };
+        Self { counter, local_host, state: Mutex::new(state) }
+    }
+
+    /// The client is written to here from now on.
+    pub(super) fn sit(&self, writer: WriteHalf) {
+        self.state().writer = Some(writer);
+    }
+
+    /// It is not any more: its socket, and what waits for it.
+    pub(super) fn stand_up(&self) -> (Option<WriteHalf>, Outbox) {
+        let mut state = self.state();
+        state.heavy = false;
+        (state.writer.take(), std::mem::take(&mut state.outbox))
+    }
+
+    /// A wake-up of the client's task: sends what waits, and tells how things stand.
+    pub(super) fn tend(&self, cx: &mut Context<'_>) -> Standing {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.task.as_ref().is_none_or(|task| !task.will_wake(cx.waker())) {
+            state.task = Some(cx.waker().clone());
+        }
+        if !state.outbox.is_empty()
+            && let Some(writer) = &mut state.writer
+        {
+            if let Poll::Ready(Err(_)) = state.outbox.poll_flush(cx, writer) {
+                state.leave(Gone::Client);
+            }
+            if let Some(reader) = state.reader_waits.take() {
+                reader.wake();
+            }
+        }
+        state.waits = false;
+        Standing {
+            gone: state.gone,
+            due: state.due,
+            waiting: state.outbox.len(),
+            heavy: state.heavy || state.outbox.len() > HEAVY,
+        }
+    }
+
+    /// Requests were sent.
+    #[inline]
+    pub(super) fn owes(&self, count: u64) {
+        self.state().due += count;
+    }
+
+    /// Replies due.
+    pub(super) fn due(&self) -> u64 {
+        self.state().due
+    }
+
+    /// Has the client's task woken when no reply is due.
+    pub(super) fn wake_when_idle(&self) {
+        self.state().waits = true;
+    }
+
+    /// Something passed last then; only where that matters.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.state().last
+    }
+
+    /// The client's requests count as well.
+    pub(super) fn touch(&self) {
+        let mut state = self.state();
+        if state.last.is_some() {
+            state.last = Some(Instant::now());
+        }
+    }
+
+    /// The answer to what was asked for the client.
+    pub(super) fn take_answer(&self) -> Option<Vec<u8>> {
+        self.state().answer.take()
+    }
+
+    /// Bytes for the client, in which so many replies end. Returns how many wait.
+    pub(super) fn deliver(&self, bytes: &[u8], replies: u64) -> usize {
+        self.counter.received(bytes.len());
+        let mut state = self.state();
+        state.passed += bytes.len();
+        state.heavy |= state.passed > HEAVY;
+        if replies > 0 {
+            state.passed = 0;
+        }
+        state.write(bytes);
+        state.answered(replies);
+        state.outbox.len()
+    }
+
+    /// A part of an answer that the client's task asked for. `false`: it is longer than any.
+    pub(super) fn answer(&self, bytes: &[u8], whole: bool) -> bool {
+        let mut state = self.state();
+        if state.answering.len() + bytes.len() > LONGEST_ANSWER {
+            return false;
+        }
+        state.answering.extend_from_slice(bytes);
+        if whole {
+            state.answer = Some(std::mem::take(&mut state.answering));
+            state.answered(1);
+            state.wake();
+        }
+        true
+    }
+
+    /// Nothing more is written.
+    pub(super) fn leave(&self, why: Gone) {
+        self.state().leave(why);
+    }
+
+    /// So many replies are not to come.
+    pub(super) fn forget(&self, replies: u64) {
+        self.state().answered(replies);
+    }
+
+    /// Bytes that wait for the client; `waker` is woken when it has read some. 0: nobody is there to read them.
+    pub(super) fn waiting(&self, waker: &Waker) -> usize {
+        let mut state = self.state();
+        if state.gone.is_some() {
+            return 0;
+        }
+        state.reader_waits = Some(waker.clone());
+        state.outbox.len()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn write(&mut self, mut bytes: &[u8]) {
+        if self.gone.is_some() {
+            return;
+        }
+        if self.last.is_some() {
+            self.last = Some(Instant::now());
+        }
+        if self.outbox.is_empty()
+            && let Some(writer) = &self.writer
+        {
+            while !bytes.is_empty() {
+                match writer.try_write(bytes) {
+                    Ok(n @ 1..) => bytes = &bytes[n..],
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                    Ok(0) | Err(_) => return self.leave(Gone::Client),
+                }
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            // Its task sends the rest.
+            self.wake();
+        }
+        self.outbox.keep(bytes);
+    }
+
+    fn answered(&mut self, replies: u64) {
+        self.due = self.due.saturating_sub(replies);
+        if replies > 0 && self.due == 0 && self.waits {
+            self.wake();
+        }
+    }
+
+    fn leave(&mut self, why: Gone) {
+        self.gone.get_or_insert(why);
+        self.outbox.clear();
+        self.wake();
+        if let Some(reader) = self.reader_waits.take() {
+            reader.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+}
