@@ -35,6 +35,7 @@ mod readme;
 mod reload;
 mod road;
 mod sessions;
+mod shared;
 mod systemd;
 mod tls;
 mod transparent;

@@ -103,3 +103,6 @@ TEST_POOL=on cargo test --locked --lib --test integration
 
 step "Tests, with a connection of its own for each client"
 TEST_POOL=off cargo test --locked --test integration
+
+step "Tests, with clients that share connections"
+TEST_SHARING=shared TEST_POOL=on cargo test --locked --test integration

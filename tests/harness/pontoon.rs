@@ -66,6 +66,12 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
+/// Whether the promises are asked of a pontoon whose clients share connections: `TEST_SHARING=shared`. Some are made only to
+/// clients that have connections of their own.
+pub fn clients_share() -> bool {
+    std::env::var("TEST_SHARING").as_deref() == Ok("shared")
+}
+
 pub struct Pontoon {
     process: Child,
     log: Arc<Log>,
@@ -151,6 +157,9 @@ impl Pontoon {
                 Ok("on") => command.args(["--pool-warm", "true", "--pool-reuse", "true"]),
                 _ => &mut command,
             };
+        }
+        if clients_share() && !args.iter().any(|arg| ["--sharing", "--config"].contains(arg)) {
+            command.args(["--sharing", "shared"]);
         }
         let mut process =
             command.args(args).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

@@ -1,0 +1,257 @@
+//! Clients share upstream connections, and notice nothing of each other.
+
+mod differential;
+
+use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually};
+
+/// A Redis, and a bridge to it whose clients share one connection.
+fn shared(args: &[&str]) -> (Redis, Pontoon) {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let all = [&["--sharing", "shared", "--workers", "1"], args].concat();
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &all);
+    redis.keep(authority);
+    (redis, pontoon)
+}
+
+/// So many connections has the server, ours not among them.
+fn connections(redis: &Redis) -> usize {
+    let list = redis.direct().ask(&["CLIENT", "LIST", "TYPE", "normal"]);
+    String::from_utf8(list).unwrap().matches("id=").count() - 1
+}
+
+fn pinned(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_sessions_pinned", "")
+}
+
+#[test]
+fn many_clients_have_one_connection() {
+    let (redis, pontoon) = shared(&[]);
+    let mut clients: Vec<Wire> = (0..50).map(|_| pontoon.client()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.send(&command(&["SET", &format!("k{i}"), &format!("v{i}")]));
+    }
+    for client in &mut clients {
+        client.expect_next("+OK\r\n");
+    }
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.expect(&["GET", &format!("k{i}")], &format!("${}\r\nv{i}\r\n", 1 + i.to_string().len()));
+    }
+    // One is asked whether the server is there.
+    assert!(connections(&redis) <= 2, "{}", connections(&redis));
+    assert_eq!(pontoon.metric("pontoon_upstream_connections", "state=\"shared\""), 1);
+    assert_eq!(pontoon.metric("pontoon_sessions_active", ""), 50);
+}
+
+#[test]
+fn what_a_client_leaves_with_its_connection_no_other_client_finds() {
+    let (_redis, pontoon) = shared(&[]);
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    other.expect(&["SET", "k", "0"], "+OK\r\n");
+    one.expect(&["SELECT", "3"], "+OK\r\n");
+    one.expect(&["SET", "k", "3"], "+OK\r\n");
+    other.expect(&["GET", "k"], "$1\r\n0\r\n");
+    one.expect(&["CLIENT", "SETNAME", "one"], "+OK\r\n");
+    one.expect(&["CLIENT", "GETNAME"], "$3\r\none\r\n");
+    other.expect(&["CLIENT", "GETNAME"], "$-1\r\n");
+    one.ask(&["HELLO", "3"]);
+    one.expect(&["HGETALL", "none"], "%0\r\n");
+    other.expect(&["HGETALL", "none"], "*0\r\n");
+    one.expect(&["GET", "k"], "$1\r\n3\r\n");
+    one.expect(&["MULTI"], "+OK\r\n");
+    one.expect(&["SET", "k", "4"], "+QUEUED\r\n");
+    other.expect(&["SET", "k", "1"], "+OK\r\n");
+    one.expect(&["EXEC"], "*1\r\n+OK\r\n");
+    other.expect(&["GET", "k"], "$1\r\n1\r\n");
+    one.expect(&["GET", "k"], "$1\r\n4\r\n");
+    one.expect(&["CLIENT", "GETNAME"], "$3\r\none\r\n");
+    one.send(&command(&["CLIENT", "REPLY", "OFF"]));
+    one.send(&command(&["SET", "k", "5"]));
+    other.expect(&["GET", "k"], "$1\r\n1\r\n");
+    one.send(&command(&["CLIENT", "REPLY", "ON"]));
+    one.expect_next("+OK\r\n");
+    one.expect(&["GET", "k"], "$1\r\n5\r\n");
+}
+
+#[test]
+fn a_transaction_has_a_connection_of_its_own_until_it_ends() {
+    let (_redis, pontoon) = shared(&[]);
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    one.expect(&["WATCH", "k"], "+OK\r\n");
+    assert_eq!(pinned(&pontoon), 1);
+    let (_, inventory) = pontoon.get("/clients");
+    assert!(inventory.contains("\"pinned\":\"transaction\""), "{inventory}");
+    one.expect(&["GET", "k"], "$-1\r\n");
+    other.expect(&["SET", "k", "v"], "+OK\r\n");
+    one.expect(&["MULTI"], "+OK\r\n");
+    one.expect(&["GET", "k"], "+QUEUED\r\n");
+    one.expect(&["EXEC"], "*-1\r\n");
+    one.expect(&["GET", "k"], "$1\r\nv\r\n");
+    assert_eq!(pinned(&pontoon), 0);
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"transaction\""), 1);
+    // Nobody asks, and it is given back all the same.
+    one.expect(&["MULTI"], "+OK\r\n");
+    one.expect(&["DISCARD"], "+OK\r\n");
+    eventually("it is given back", || pinned(&pontoon) == 0);
+}
+
+#[test]
+fn a_client_that_waits_keeps_nobody_waiting() {
+    let (_redis, pontoon) = shared(&[]);
+    let (mut waiter, mut reader, mut other) = (pontoon.client(), pontoon.client(), pontoon.client());
+    other.expect(&["XADD", "s", "1-1", "f", "v"], "$3\r\n1-1\r\n");
+    waiter.send(&command(&["BLPOP", "list", "0"]));
+    reader.send(&command(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]));
+    eventually("both wait", || pinned(&pontoon) == 2);
+    for _ in 0..100 {
+        other.expect(&["PING"], "+PONG\r\n");
+    }
+    // Who does not wait needs no connection of its own.
+    other.expect(&["XREAD", "STREAMS", "s", "1-1"], "*-1\r\n");
+    assert_eq!(pinned(&pontoon), 2);
+    other.expect(&["RPUSH", "list", "x"], ":1\r\n");
+    waiter.expect_next("*2\r\n$4\r\nlist\r\n$1\r\nx\r\n");
+    waiter.expect(&["PING"], "+PONG\r\n");
+    eventually("one waits", || pinned(&pontoon) == 1);
+}
+
+#[test]
+fn what_was_sent_before_is_answered_before() {
+    let (_redis, pontoon) = shared(&[]);
+    let mut client = pontoon.client();
+    let pipeline: Vec<u8> = [
+        &["SET", "k", "1"][..],
+        &["INCR", "k"],
+        &["MULTI"],
+        &["INCR", "k"],
+        &["EXEC"],
+        &["INCR", "k"],
+        &["SELECT", "1"],
+        &["GET", "k"],
+        &["SELECT", "0"],
+        &["BLPOP", "none", "0.01"],
+        &["INCR", "k"],
+        &["SELECT", "99999"],
+        &["CLIENT", "SETNAME", "n"],
+        &["CLIENT", "GETNAME"],
+        &["GET", "k"],
+        &["QUIT"],
+    ]
+    .iter()
+    .flat_map(|words| command(words))
+    .collect();
+    client.send(&pipeline);
+    let replies = String::from_utf8(client.rest()).unwrap();
+    assert_eq!(
+        replies,
+        "+OK\r\n:2\r\n+OK\r\n+QUEUED\r\n*1\r\n:3\r\n:4\r\n+OK\r\n$-1\r\n+OK\r\n*-1\r\n:5\r\n\
+         -ERR DB index is out of range\r\n+OK\r\n$1\r\nn\r\n$1\r\n5\r\n+OK\r\n"
+    );
+}
+
+#[test]
+fn a_lost_connection_is_told_to_those_who_wait_and_is_no_matter_to_the_others() {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    redis.keep(authority);
+    let (mut idle, mut waiting) = (pontoon.client(), pontoon.client());
+    idle.expect(&["PING"], "+PONG\r\n");
+    waiting.expect(&["PING"], "+PONG\r\n");
+    redis.pause();
+    waiting.send(&[command(&["INCR", "n"]), command(&["INCR", "n"])].concat());
+    eventually("they were sent", || pontoon.metric("pontoon_requests_total", "") == 4);
+    // It may be looked at while it is away.
+    pontoon.allows("localhost");
+    redis.kill();
+    let lost = String::from_utf8_lossy(&waiting.reply()).into_owned();
+    assert!(lost.contains("may or may not have been executed"), "{lost}");
+    waiting.reply();
+    redis.restart();
+    idle.expect(&["SET", "k", "v"], "+OK\r\n");
+    waiting.expect(&["GET", "k"], "$1\r\nv\r\n");
+}
+
+#[test]
+fn of_a_reply_that_was_cut_nobody_gets_the_rest_and_the_others_are_told() {
+    let authority = Authority::new();
+    let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
+        // Three commands, and half of the first's reply.
+        let mut seen = 0;
+        while seen < 3 {
+            let mut buffer = [0; 4096];
+            let n = std::io::Read::read(stream, &mut buffer).unwrap_or(0);
+            if n == 0 {
+                return;
+            }
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            seen += text.matches("GET").count();
+            for _ in 0..text.matches("PING").count() {
+                let _ = std::io::Write::write_all(stream, b"+PONG\r\n");
+            }
+        }
+        let _ = std::io::Write::write_all(stream, b"$10\r\nhalf");
+    });
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    let (mut first, mut second, mut third) = (pontoon.client(), pontoon.client(), pontoon.client());
+    for client in [&mut first, &mut second, &mut third] {
+        client.expect(&["PING"], "+PONG\r\n");
+    }
+    first.send(&command(&["GET", "a"]));
+    eventually("it was sent", || pontoon.metric("pontoon_requests_total", "") == 4);
+    second.send(&command(&["GET", "b"]));
+    eventually("it was sent", || pontoon.metric("pontoon_requests_total", "") == 5);
+    third.send(&command(&["GET", "c"]));
+    assert_eq!(first.rest(), b"$10\r\nhalf");
+    for client in [&mut second, &mut third] {
+        let told = String::from_utf8(client.reply()).unwrap();
+        assert!(told.contains("may or may not have been executed"), "{told}");
+        // The next one finds a connection.
+        client.expect(&["PING"], "+PONG\r\n");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off_and_the_others_go_on() {
+    let (_redis, pontoon) = shared(&["--client-output", "1MiB"]);
+    pontoon.expects("a client was cut off");
+    let (mut slow, mut other) = (pontoon.client(), pontoon.client());
+    other.expect(&["SETRANGE", "big", "3000000", "x"], ":3000001\r\n");
+    slow.send(&command(&["GET", "big"]).repeat(20));
+    for _ in 0..100 {
+        other.expect(&["PING"], "+PONG\r\n");
+    }
+    eventually("it is cut off", || pontoon.metric("pontoon_sessions_total", "end=\"overrun\"") == 1);
+    other.expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn giant_requests_and_replies_get_connections_of_their_own() {
+    let (_redis, pontoon) = shared(&[]);
+    let mut client = pontoon.client();
+    let value = "x".repeat(50_000_000);
+    client.expect(&["SET", "giant", &value], "+OK\r\n");
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"large_request\""), 1);
+    eventually("it is given back", || pinned(&pontoon) == 0);
+    for _ in 0..3 {
+        assert_eq!(client.ask(&["GET", "giant"]).len(), value.len() + 13);
+    }
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"large_reply\""), 1);
+}
+
+#[test]
+fn beyond_the_limit_a_client_waits_and_is_told() {
+    let (_redis, pontoon) = shared(&["--max-pinned", "1"]);
+    pontoon.expects("as many have a connection of their own as may");
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    one.expect(&["MULTI"], "+OK\r\n");
+    other.expect(&["PING"], "+PONG\r\n");
+    other.send(&command(&["MULTI"]));
+    let told = String::from_utf8(other.reply()).unwrap();
+    assert!(told.contains("see limits.pinned"), "{told}");
+    other.expect_end();
+    let mut third = pontoon.client();
+    third.send(&command(&["MULTI"]));
+    one.expect(&["DISCARD"], "+OK\r\n");
+    third.expect_next("+OK\r\n");
+}
