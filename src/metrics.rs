@@ -7,9 +7,8 @@ mod recorder;
 
 use std::time::Duration;
 
-use metrics::{
-    Counter, Gauge, Histogram, Label, NoopRecorder, SharedString, Unit, counter, gauge, histogram,
-};
+pub use metrics::Histogram;
+use metrics::{Counter, Gauge, Label, NoopRecorder, SharedString, Unit, counter, gauge, histogram};
 
 use self::by_label::ByLabel;
 pub use self::durations::Durations;

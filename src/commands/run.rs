@@ -23,6 +23,9 @@ impl NotStarted {
     }
 }
 
+/// For names to look up, processes to find, files to write: a name server that hangs does not become a crowd of threads.
+const BLOCKING_THREADS: usize = 64;
+
 /// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
 pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let inherited = Inherited::take().map_err(|error| NotStarted(vec![error.into()]))?;
@@ -35,7 +38,10 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
     }
     let metrics = metrics::install().context("cannot set up metrics")?;
     // Accepting, signals and the admin server; sessions have the workers.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
     runtime.block_on(async {
         let app = App::bind(config, inherited, metrics).map_err(NotStarted)?;
         let orders = Orders::new();

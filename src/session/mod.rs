@@ -3,6 +3,7 @@
 
 mod about;
 mod client;
+mod counts;
 mod farewell;
 mod guard;
 mod low_water;

@@ -76,9 +76,9 @@ fn nothing_acknowledged_is_lost_when_a_primary_dies() {
     stage.cluster.settle();
     stage.cluster.fail_over(0);
     stage.check();
-    for node in [3, 0] {
-        let told =
-            format!("failover: node became a primary (node: {}, ", stage.cluster.nodes[node].endpoint());
+    let node = stage.cluster.nodes[3].endpoint();
+    for role in ["primary", "replica"] {
+        let told = format!("failover: node became a {role} (node: {node}, ");
         eventually("the failover is on the page", || stage.pontoon.get("/").1.contains(&told));
     }
 }

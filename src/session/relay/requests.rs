@@ -7,41 +7,11 @@ use zeroize::Zeroizing;
 
 use super::Relay;
 use crate::resp::commands::Request;
-use crate::resp::families::{Command, Family};
 use crate::resp::scanner::Event;
+use crate::session::counts::Counts;
 use crate::session::guard::{Decision, Guard};
 use crate::session::pending::Opaque;
 use crate::session::unanswerable::Unanswerable;
-
-/// Requests of one read.
-#[derive(Default)]
-struct Counts {
-    all: u64,
-    by_family: [u32; Family::LABELS.len()],
-    /// A bit for each family that is counted: there is one in most reads.
-    families: u32,
-}
-
-impl Counts {
-    #[inline]
-    fn add(&mut self, command: Command) {
-        let family = command.family();
-        self.all += 1;
-        self.by_family[family as usize] += 1;
-        self.families |= 1 << family as u32;
-    }
-
-    /// The families that are counted, and how many requests of each.
-    fn families(&self) -> impl Iterator<Item = (usize, u64)> {
-        const { assert!(Family::LABELS.len() <= u32::BITS as usize, "each has its bit") };
-        let mut left = self.families;
-        std::iter::from_fn(move || {
-            let family = left.trailing_zeros() as usize;
-            left &= left.wrapping_sub(1);
-            Some((family, u64::from(*self.by_family.get(family)?)))
-        })
-    }
-}
 
 impl Relay<'_> {
     /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
@@ -99,10 +69,7 @@ impl Relay<'_> {
     fn noted(&mut self, bytes: usize, counts: &Counts) {
         self.about.sent(bytes, counts.all);
         if counts.all > 0 {
-            self.route.metrics.requests.increment(counts.all);
-            for (family, count) in counts.families() {
-                self.route.metrics.commands(family, Family::LABELS[family], count);
-            }
+            counts.record(&self.route.metrics);
             self.timing.sent(&self.pending);
         }
     }

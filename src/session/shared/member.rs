@@ -16,11 +16,13 @@ use self::setting_up::Asked;
 use super::line::{Hold, Line, NotNow, Upstream};
 use super::seat::{Gone, Seat};
 use super::{Hubs, Key};
+use crate::resp::families::Command;
 use crate::resp::sharing::{Own, Setup, Sharing};
 use crate::resp::whole::{Front, Whole};
 use crate::session::Context as Route;
 use crate::session::about::About;
 use crate::session::client::{ClientStream, ReadHalf};
+use crate::session::counts::Counts;
 use crate::session::guard::Guard;
 use crate::session::outbox::Outbox;
 use crate::session::relay::Ended;
@@ -145,7 +147,12 @@ impl<'a> Member<'a> {
         let local_host =
             route.nodes.as_ref().map(|nodes| nodes.advertise().unwrap_or_else(|| client.local_host()));
         let idle = route.settings.idle_timeout;
-        let seat = Arc::new(Seat::new(about.counter(), local_host, idle.is_some()));
+        let seat = Arc::new(Seat::new(
+            about.counter(),
+            local_host,
+            idle.is_some(),
+            route.metrics.request_seconds.clone(),
+        ));
         let (reader, writer) = client.into_split();
         seat.sit(writer);
         let timers = idle.map(|timeout| Timers { idle: Some(Box::pin(sleep(timeout))), cut: None });
@@ -320,7 +327,7 @@ impl<'a> Member<'a> {
     /// Looks at requests, and puts on the line what may go there. Returns how many bytes need no further look.
     fn look(&mut self, cx: &mut Context<'_>, line: &Hold, input: &[u8], heavy: bool) -> (usize, What) {
         let draining = self.route.drain.is_draining();
-        let (mut put, mut at, mut count) = (0, 0, 0);
+        let (mut put, mut at, mut counts) = (0, 0, Counts::default());
         let what = loop {
             if at == input.len() || (draining && at > 0) {
                 break None;
@@ -333,7 +340,7 @@ impl<'a> Member<'a> {
                             self.about.look(whole.bytes);
                         }
                         at += whole.bytes.len();
-                        count += 1;
+                        counts.add(Command::named(whole.name));
                         continue;
                     }
                     Sharing::Setup(_) | Sharing::Own(Own::Auth) => break Some(Err(whole)),
@@ -341,7 +348,7 @@ impl<'a> Member<'a> {
                     Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
                         Some(true) => {
                             at += whole.bytes.len();
-                            count += 1;
+                            counts.add(Command::named(whole.name));
                             continue;
                         }
                         Some(false) => Reason::Unknown(None),
@@ -355,8 +362,8 @@ impl<'a> Member<'a> {
             };
             break Some(Ok(What::Next(Next::Own(reason))));
         };
-        if count > 0 {
-            match self.put(cx, line, &input[..at], count) {
+        if counts.all > 0 {
+            match self.put(cx, line, &input[..at], &counts) {
                 Ok(()) => put = at,
                 Err(what) => return (0, what),
             }
@@ -388,17 +395,23 @@ impl<'a> Member<'a> {
         }
     }
 
-    fn put(&mut self, cx: &mut Context<'_>, line: &Hold, requests: &[u8], count: u64) -> Result<(), What> {
+    fn put(
+        &mut self,
+        cx: &mut Context<'_>,
+        line: &Hold,
+        requests: &[u8],
+        counts: &Counts,
+    ) -> Result<(), What> {
         let key = self.key();
         let result = if key == self.on {
-            line.put(cx, &self.seat, requests, count, false)
+            line.put(cx, &self.seat, requests, counts.all, false)
         } else {
             Err(NotNow::Closed)
         };
         match result {
             Ok(()) => {
-                self.route.metrics.requests.increment(count);
-                self.about.sent(requests.len(), count);
+                counts.record(&self.route.metrics);
+                self.about.sent(requests.len(), counts.all);
                 Ok(())
             }
             Err(NotNow::Full) => Err(What::Wait),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::clients::Counter;
 use crate::endpoint::Host;
+use crate::metrics::Histogram;
 use crate::session::client::WriteHalf;
 use crate::session::outbox::Outbox;
 
@@ -24,6 +25,7 @@ pub(super) struct Seat {
     counter: Counter,
     /// What the client is told of a cluster's nodes.
     pub(super) local_host: Option<Host>,
+    request_seconds: Histogram,
     state: Mutex<State>,
 }
 
@@ -33,6 +35,8 @@ struct State {
     outbox: Outbox,
     /// Requests without a reply.
     due: u64,
+    /// One request at a time is timed: since when, and how many replies come before its own.
+    timed: Option<(Instant, u64)>,
     /// The client's task wants to know when none is.
     waits: bool,
     task: Option<Waker>,
@@ -69,9 +73,14 @@ pub(super) struct Standing {
 }
 
 impl Seat {
-    pub(super) fn new(counter: Counter, local_host: Option<Host>, timed: bool) -> Self {
-        let state = State { last: timed.then(Instant::now), ..State::default() };
-        Self { counter, local_host, state: Mutex::new(state) }
+    pub(super) fn new(
+        counter: Counter,
+        local_host: Option<Host>,
+        idles: bool,
+        request_seconds: Histogram,
+    ) -> Self {
+        let state = State { last: idles.then(Instant::now), ..State::default() };
+        Self { counter, local_host, request_seconds, state: Mutex::new(state) }
     }
 
     /// The client is written to here from now on.
@@ -115,7 +124,11 @@ impl Seat {
     /// Requests were sent.
     #[inline]
     pub(super) fn owes(&self, count: u64) {
-        self.state().due += count;
+        let mut state = self.state();
+        state.due += count;
+        if state.timed.is_none() {
+            state.timed = Some((Instant::now(), state.due - 1));
+        }
     }
 
     /// Replies due.
@@ -150,6 +163,7 @@ impl Seat {
     pub(super) fn deliver(&self, bytes: &[u8], replies: u64) -> usize {
         self.counter.received(bytes.len());
         let mut state = self.state();
+        self.time(&mut state, replies);
         state.passed += bytes.len();
         state.heavy |= state.passed > HEAVY;
         if replies > 0 {
@@ -167,6 +181,7 @@ impl Seat {
             return false;
         }
         state.answering.extend_from_slice(bytes);
+        self.time(&mut state, u64::from(whole));
         if whole {
             state.answer = Some(std::mem::take(&mut state.answering));
             state.answered(1);
@@ -182,7 +197,9 @@ impl Seat {
 
     /// So many replies are not to come.
     pub(super) fn forget(&self, replies: u64) {
-        self.state().answered(replies);
+        let mut state = self.state();
+        state.timed = None;
+        state.answered(replies);
     }
 
     /// Bytes that wait for the client; `waker` is woken when it has read some. 0: nobody is there to read them.
@@ -193,6 +210,20 @@ impl Seat {
         }
         state.reader_waits = Some(waker.clone());
         state.outbox.len()
+    }
+
+    /// Something came, in which so many replies end.
+    #[inline]
+    fn time(&self, state: &mut State, replies: u64) {
+        match &mut state.timed {
+            // The first of a reply that comes in parts, or a whole one.
+            Some((since, ahead)) if *ahead == 0 || replies > *ahead => {
+                self.request_seconds.record(since.elapsed());
+                state.timed = None;
+            }
+            Some((_, ahead)) => *ahead -= replies,
+            None => {}
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,10 +4,12 @@ use std::task::Context;
 
 use super::{Member, Next, Reason, What};
 use crate::resp::commands::Request;
+use crate::resp::families::Command;
 use crate::resp::replies::encode_command;
 use crate::resp::scanner::{LONGEST_TOLD, Told};
 use crate::resp::sharing::{Own, Setup};
 use crate::resp::whole::{Front, Whole};
+use crate::session::counts::Counts;
 use crate::session::guard::Decision;
 use crate::session::shared::line::{Hold, NotNow};
 
@@ -100,7 +102,9 @@ impl Member<'_> {
         }
         match line.put(cx, &self.seat, instead.as_deref().unwrap_or(whole.bytes), 1, true) {
             Ok(()) => {
-                self.route.metrics.requests.increment(1);
+                let mut counts = Counts::default();
+                counts.add(Command::named(whole.name));
+                counts.record(&self.route.metrics);
                 self.about.sent(length, 1);
                 self.asked = Some(asked);
                 (length, What::Asked)

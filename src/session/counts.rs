@@ -1,0 +1,43 @@
+//! How many requests were read, by what they are about.
+
+use crate::metrics::RouteMetrics;
+use crate::resp::families::{Command, Family};
+
+/// Requests of one read.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) all: u64,
+    by_family: [u32; Family::LABELS.len()],
+    /// A bit for each family that is counted: there is one in most reads.
+    families: u32,
+}
+
+impl Counts {
+    #[inline]
+    pub(super) fn add(&mut self, command: Command) {
+        let family = command.family();
+        self.all += 1;
+        self.by_family[family as usize] += 1;
+        self.families |= 1 << family as u32;
+    }
+
+    /// The families that are counted, and how many requests of each.
+    fn families(&self) -> impl Iterator<Item = (usize, u64)> {
+        const { assert!(Family::LABELS.len() <= u32::BITS as usize, "each has its bit") };
+        let mut left = self.families;
+        std::iter::from_fn(move || {
+            let family = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            Some((family, u64::from(*self.by_family.get(family)?)))
+        })
+    }
+
+    /// Adds them to a route's.
+    #[inline]
+    pub(super) fn record(&self, metrics: &RouteMetrics) {
+        metrics.requests.increment(self.all);
+        for (family, count) in self.families() {
+            metrics.commands(family, Family::LABELS[family], count);
+        }
+    }
+}
