@@ -1,6 +1,8 @@
 //! One version follows another, and no client notices: two processes on one address.
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -184,6 +186,70 @@ fn a_successor_gets_no_client_before_the_old_one_leaves() {
     stays.expect_end();
     drop(stays);
     assert_eq!(old.wait().code(), Some(0));
+}
+
+fn ping(path: &Path) {
+    Wire::unix(path).expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn a_successor_on_a_unix_socket_gets_no_client_before_the_old_one_leaves() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let listen = format!("unix:{}", path.display());
+    let mut old = start(&redis, &authority, &listen);
+    // It waits for a server that is not there.
+    let args = ["--listen", &listen, "--handover"];
+    let unready = Pontoon::with("127.0.0.1:1", &authority, &args);
+    unready.allows("TCP connection to");
+    for _ in 0..20 {
+        ping(&path);
+    }
+    eventually("they were the old one's", || old.metric("pontoon_sessions_total", "") == 20);
+    assert_eq!(sessions(&unready), 0);
+    let third = pontoon(&["run", "--upstream", "x", "--admin", "off", "--listen", &listen, "--handover"]);
+    let error = String::from_utf8(third.stderr).unwrap();
+    assert!(error.contains("two running processes do already, one to follow the other"), "{error}");
+    drop(unready);
+    ping(&path);
+
+    // That one was killed: what it left is no successor, and in nobody's way.
+    let mut another = start(&redis, &authority, &listen);
+    another.signal(Signal::TERM);
+    assert_eq!(another.wait().code(), Some(0));
+    ping(&path);
+    old.signal(Signal::TERM);
+    assert_eq!(old.wait().code(), Some(0));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file is left");
+}
+
+#[test]
+fn a_successor_on_a_unix_socket_takes_the_place_of_one_that_was_killed() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let listen = format!("unix:{}", path.display());
+    let mut old = start(&redis, &authority, &listen);
+    let mut new = start(&redis, &authority, &listen);
+    old.signal(Signal::KILL);
+    old.wait();
+    eventually("it can be reached", || UnixStream::connect(&path).is_ok());
+    ping(&path);
+    let mut newer = start(&redis, &authority, &listen);
+    for killed in [&mut newer, &mut new] {
+        killed.signal(Signal::KILL);
+        killed.wait();
+    }
+    let (mut one, mut other) = (start(&redis, &authority, &listen), start(&redis, &authority, &listen));
+    ping(&path);
+    for ends in [&mut one, &mut other] {
+        ends.signal(Signal::TERM);
+        assert_eq!(ends.wait().code(), Some(0));
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file is left");
 }
 
 #[test]

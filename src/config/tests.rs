@@ -123,7 +123,7 @@ fn a_path_that_a_successor_could_not_lengthen_is_refused() {
         Config::from_toml("f", &text).map_err(|problems| problems.to_string())
     };
     check(107, false).unwrap();
-    check(99, true).unwrap();
-    let problems = check(100, true).unwrap_err();
-    assert!(problems.contains("with handover a path may have 99 bytes"), "{problems}");
+    check(102, true).unwrap();
+    let problems = check(103, true).unwrap_err();
+    assert!(problems.contains("with handover a path may have 102 bytes"), "{problems}");
 }

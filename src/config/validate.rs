@@ -24,8 +24,8 @@ const ADMIN: &str = "127.0.0.1:9900";
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 const MOST_WORKERS: usize = 4;
 
-/// A Unix socket's path may have 107 bytes, of which its temporary name takes a dot and a process' number.
-const LONGEST_HANDED_OVER: usize = 99;
+/// A Unix socket's path may have 107 bytes, of which ".next" is a successor's.
+const LONGEST_HANDED_OVER: usize = 102;
 
 /// Checks everything, and adds to `problems`; none in the end means a [`Config`].
 pub(super) fn validate(

@@ -7,6 +7,7 @@ mod admission;
 mod handover;
 mod inherited;
 mod socket;
+mod socket_file;
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -44,6 +45,9 @@ impl Settings {
 /// How long a listener that is handed over goes on accepting once clients are led to its successor, at least: who was
 /// half way through TCP's handshake by then is still its own.
 pub const HANDOVER: Duration = Duration::from_millis(200);
+
+/// How often a Unix socket that waits for its predecessor to leave looks whether it was killed.
+const SUCCEED: Duration = Duration::from_millis(250);
 
 /// How long to wait for a descriptor to become free; clients wait in the kernel's queue.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -106,7 +110,11 @@ impl Listener {
         };
         self.address = wanted.clone();
         // The file may be the service manager's, and not ours to change.
-        if before == mode { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(*mode)) }
+        if before == mode {
+            return Ok(());
+        }
+        let file = self.socket.file().unwrap_or_else(|| path.clone());
+        fs::set_permissions(file, Permissions::from_mode(*mode))
     }
 
     /// Accepts on the event loop of this thread, for whoever has rules of his own.
@@ -129,12 +137,27 @@ impl Listener {
         let (leaving, draining) = (drain.leaving(), drain.started());
         tokio::pin!(leaving, draining);
         let mut is_leaving = false;
+        let mut waits = socket.waits();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 () = &mut leaving, if !is_leaving => {
                     is_leaving = true;
                     step_aside(&socket, &address, route);
+                    continue;
+                }
+                () = sleep(SUCCEED), if waits.is_some() => {
+                    if let Some(Err(error)) = waits.as_ref().map(|file| file.succeed())
+                        && let Some(suppressed) = clients.throttle.allow("succeed")
+                    {
+                        warn!(
+                            route,
+                            %address,
+                            suppressed,
+                            "nobody can connect: whoever listened here is gone, and the socket's file cannot take its place: {error}"
+                        );
+                    }
+                    waits = socket.waits();
                     continue;
                 }
                 () = &mut draining => break,

@@ -1,18 +1,19 @@
 //! Listening sockets, TCP and Unix: bind, accept, clean up.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::{fs, io};
 
 use rustix::fs::{Access, Mode, access};
-use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 use tokio::net;
 
 use super::handover::{Lead, lead};
 use super::inherited::Inherited;
+use super::socket_file::{self, SocketFile, is_dead};
 use crate::endpoint::ListenAddr;
 use crate::session::Accepted;
 
@@ -34,6 +35,11 @@ pub enum BindError {
     /// A server answers on the Unix socket.
     #[error("cannot listen on {0}: a running process listens there: stop it, or choose another path")]
     Live(ListenAddr),
+    /// One successor is enough.
+    #[error(
+        "cannot listen on {0}: two running processes do already, one to follow the other: stop one of them"
+    )]
+    Followed(ListenAddr),
     /// The path is taken by something that is not a socket; nothing is removed.
     #[error("cannot listen on {0}: the file exists and is not a socket: remove it, or choose another path")]
     NotASocket(ListenAddr),
@@ -57,7 +63,9 @@ impl BindError {
     /// otherwise does not.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::InUse(_) | Self::NotShared(_) | Self::Live(_) | Self::Other { .. } => true,
+            Self::InUse(_) | Self::NotShared(_) | Self::Live(_) | Self::Followed(_) | Self::Other { .. } => {
+                true
+            }
             Self::NotASocket(_) | Self::Privileged(_) => false,
         }
     }
@@ -105,14 +113,18 @@ impl Socket {
                 Ok((Self::Tcp(socket, port), ListenAddr::Tcp(bound)))
             }
             ListenAddr::Unix { path, mode, .. } => {
-                match is_stale(path, address) {
-                    Ok(true) => fs::remove_file(path).map_err(explain(address))?,
-                    Ok(false) => {}
-                    // Its file is replaced when all else has gone well.
-                    Err(BindError::Live(_)) if handover => {}
+                let first = match is_stale(path, address) {
+                    Ok(stale) => {
+                        if stale {
+                            fs::remove_file(path).map_err(explain(address))?;
+                        }
+                        path.clone()
+                    }
+                    Err(BindError::Live(_)) if handover => socket_file::room_for_successor(path, address)?,
                     Err(error) => return Err(error),
-                }
-                let (socket, file) = bind_unix(path, *mode, handover).map_err(explain(address))?;
+                };
+                let socket = bind_unix(&first, *mode).map_err(explain(address))?;
+                let file = SocketFile::of(path, &first, handover).map_err(explain(address))?;
                 Ok((Self::Unix(socket, Some(Arc::new(file))), address.clone()))
             }
         }
@@ -141,16 +153,16 @@ impl Socket {
         })
     }
 
+    /// Where its file is, if it is ours.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        if let Self::Unix(_, Some(file)) = self { Some(file.now()) } else { None }
+    }
+
     /// Ready to accept, on the event loop of this thread.
     pub(super) fn listen(self) -> io::Result<Acceptor> {
         Ok(match self {
             Self::Tcp(socket, port) => Acceptor::Tcp(net::TcpListener::from_std(socket)?, port),
-            Self::Unix(socket, file) => {
-                if let Some(file) = &file {
-                    file.publish()?;
-                }
-                Acceptor::Unix(net::UnixListener::from_std(socket)?, file)
-            }
+            Self::Unix(socket, file) => Acceptor::Unix(net::UnixListener::from_std(socket)?, file),
         })
     }
 }
@@ -193,12 +205,19 @@ impl Acceptor {
         matches!(self, Self::Tcp(_, Port::Inherited) | Self::Unix(_, None))
     }
 
-    /// Leads clients to the successor, if there is one. That of a Unix socket has taken the file's name already.
+    /// Leads clients to the successor, if there is one.
     pub(super) fn step_aside(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket, Port::Shared) => lead(socket, Lead::Successor),
-            Self::Tcp(..) | Self::Unix(..) => Ok(()),
+            Self::Unix(_, Some(file)) => file.hand_over().map(drop),
+            Self::Tcp(..) | Self::Unix(_, None) => Ok(()),
         }
+    }
+
+    /// The file, while another process has the name that it is to have.
+    pub(super) fn waits(&self) -> Option<Arc<SocketFile>> {
+        let Self::Unix(_, Some(file)) = self else { return None };
+        file.waits().then(|| Arc::clone(file))
     }
 }
 
@@ -237,7 +256,7 @@ fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<(TcpListener, Socke
 }
 
 /// Whether there is the socket file of a process that did not get to remove it.
-fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindError> {
+pub(super) fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(false) };
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(address.clone()));
@@ -245,74 +264,20 @@ fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindError> {
     if is_dead(path).map_err(explain(address))? { Ok(true) } else { Err(BindError::Live(address.clone())) }
 }
 
-/// Whether nobody listens on a socket's file. Not waited for: a process that was stopped takes nobody, and its queue may
-/// be full.
-fn is_dead(path: &Path) -> io::Result<bool> {
-    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    let connected = socket.connect(&SockAddr::unix(path)?);
-    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
-}
-
-fn bind_unix(path: &Path, mode: u32, replace: bool) -> io::Result<(UnixListener, SocketFile)> {
-    let first = if replace { temporary(path) } else { path.to_owned() };
+fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     // The mask rather than a later chmod: there is no moment in which others could connect.
     let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
-    let bound = UnixListener::bind(&first);
+    let bound = UnixListener::bind(path);
     rustix::process::umask(before);
     let socket = bound?;
-    let file = SocketFile::of(path, first)?;
     socket.set_nonblocking(true)?;
-    Ok((socket, file))
-}
-
-/// A name beside `path` that no other process uses.
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    name.into()
-}
-
-/// The file of a bound socket, removed on drop unless somebody has put another in its place.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    /// Where it is until it is published.
-    now: Mutex<PathBuf>,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(path: &Path, now: PathBuf) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(&now)?, now: Mutex::new(now) })
-    }
-
-    /// Takes the place of the file that had the path, so that at any time there is one to connect to.
-    fn publish(&self) -> io::Result<()> {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if *now != self.path {
-            fs::rename(&*now, &self.path)?;
-            now.clone_from(&self.path);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let now = self.now.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if identity(now).is_ok_and(|found| found == self.identity) {
-            let _ = fs::remove_file(now);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
+    use socket2::SockAddr;
+
     use super::*;
     use crate::endpoint::Peers;
 
