@@ -8,6 +8,8 @@ mod families;
 mod header;
 #[path = "../../src/resp/scanner/mod.rs"]
 pub mod scanner;
+#[path = "../../src/resp/sharing.rs"]
+mod sharing;
 #[path = "../../src/resp/value.rs"]
 pub mod value;
 
