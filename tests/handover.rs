@@ -1,8 +1,9 @@
 //! One version follows another, and no client notices: two processes on one address.
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::harness::{Authority, Pontoon, Redis, Wire, eventually, pontoon};
 
@@ -62,6 +64,30 @@ impl Crowd {
     }
 }
 
+/// A Unix socket to listen on. What is beside it is what handovers leave behind.
+struct Socket {
+    directory: TempDir,
+    path: PathBuf,
+    listen: String,
+}
+
+impl Socket {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("redis.sock");
+        let listen = format!("unix:{}", path.display());
+        Self { directory, path, listen }
+    }
+
+    fn ping(&self) {
+        Wire::unix(&self.path).expect(&["PING"], "+PONG\r\n");
+    }
+
+    fn files(&self) -> usize {
+        fs::read_dir(self.directory.path()).unwrap().count()
+    }
+}
+
 fn start(redis: &Redis, authority: &Authority, listen: &str) -> Pontoon {
     let args = ["--listen", listen, "--handover", "--shutdown-delay", "2s"];
     Pontoon::with(&redis.endpoint(), authority, &args).ready()
@@ -106,16 +132,15 @@ fn a_successor_on_the_same_port_takes_over_and_no_client_fails() {
 fn a_successor_on_the_same_unix_socket_takes_over_and_no_client_fails() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("redis.sock");
-    let listen = format!("unix:{}?mode=0600", path.display());
+    let socket = Socket::new();
+    let listen = format!("{}?mode=0600", socket.listen);
     let old = start(&redis, &authority, &listen);
     let crowd = {
-        let path = path.clone();
+        let path = socket.path.clone();
         Crowd::gather(move || Wire::unix(&path))
     };
     replace(&redis, &authority, old, &listen, crowd);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file is left");
+    assert_eq!(socket.files(), 0, "no file is left");
 }
 
 /// Ends what waits for it, however the test ends.
@@ -188,85 +213,78 @@ fn a_successor_gets_no_client_before_the_old_one_leaves() {
     assert_eq!(old.wait().code(), Some(0));
 }
 
-fn ping(path: &Path) {
-    Wire::unix(path).expect(&["PING"], "+PONG\r\n");
-}
-
 #[test]
 fn a_successor_on_a_unix_socket_gets_no_client_before_the_old_one_leaves() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("redis.sock");
-    let listen = format!("unix:{}", path.display());
-    let mut old = start(&redis, &authority, &listen);
+    let socket = Socket::new();
+    let mut old = start(&redis, &authority, &socket.listen);
     // It waits for a server that is not there.
-    let args = ["--listen", &listen, "--handover"];
+    let args = ["--listen", &socket.listen, "--handover"];
     let unready = Pontoon::with("127.0.0.1:1", &authority, &args);
     unready.allows("TCP connection to");
     for _ in 0..20 {
-        ping(&path);
+        socket.ping();
     }
     eventually("they were the old one's", || old.metric("pontoon_sessions_total", "") == 20);
     assert_eq!(sessions(&unready), 0);
-    let third = pontoon(&["run", "--upstream", "x", "--admin", "off", "--listen", &listen, "--handover"]);
+    let third =
+        pontoon(&["run", "--upstream", "x", "--admin", "off", "--listen", &socket.listen, "--handover"]);
     let error = String::from_utf8(third.stderr).unwrap();
     assert!(error.contains("two running processes do already, one to follow the other"), "{error}");
     drop(unready);
-    ping(&path);
+    socket.ping();
 
     // That one was killed: what it left is no successor, and in nobody's way.
-    let mut another = start(&redis, &authority, &listen);
+    let mut another = start(&redis, &authority, &socket.listen);
     another.signal(Signal::TERM);
     assert_eq!(another.wait().code(), Some(0));
-    ping(&path);
+    socket.ping();
     old.signal(Signal::TERM);
     assert_eq!(old.wait().code(), Some(0));
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file is left");
+    assert_eq!(socket.files(), 0, "no file is left");
 }
 
 #[test]
 fn a_successor_on_a_unix_socket_takes_the_place_of_one_that_was_killed() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("redis.sock");
-    let listen = format!("unix:{}", path.display());
-    let mut old = start(&redis, &authority, &listen);
-    let mut new = start(&redis, &authority, &listen);
+    let socket = Socket::new();
+    let mut old = start(&redis, &authority, &socket.listen);
+    let mut new = start(&redis, &authority, &socket.listen);
     old.signal(Signal::KILL);
     old.wait();
-    eventually("it can be reached", || UnixStream::connect(&path).is_ok());
-    ping(&path);
-    let mut newer = start(&redis, &authority, &listen);
+    eventually("it can be reached", || UnixStream::connect(&socket.path).is_ok());
+    socket.ping();
+    let mut newer = start(&redis, &authority, &socket.listen);
     for killed in [&mut newer, &mut new] {
         killed.signal(Signal::KILL);
         killed.wait();
     }
-    let (mut one, mut other) = (start(&redis, &authority, &listen), start(&redis, &authority, &listen));
-    ping(&path);
+    let (mut one, mut other) =
+        (start(&redis, &authority, &socket.listen), start(&redis, &authority, &socket.listen));
+    socket.ping();
     for ends in [&mut one, &mut other] {
         ends.signal(Signal::TERM);
         assert_eq!(ends.wait().code(), Some(0));
     }
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "no file is left");
+    assert_eq!(socket.files(), 0, "no file is left");
 }
 
 #[test]
 fn a_successor_that_does_not_start_leaves_the_old_one_alone() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("redis.sock");
-    let listen = format!("unix:{}", path.display());
-    let old = start(&redis, &authority, &listen);
+    let socket = Socket::new();
+    let old = start(&redis, &authority, &socket.listen);
     let admin = old.admin().to_string();
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let args = ["run", "--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", &listen, "--handover"];
+    let args =
+        ["run", "--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", &socket.listen, "--handover"];
     let failed = pontoon(&[&args[..], &["--admin", &admin]].concat());
     assert_eq!(failed.status.code(), Some(1));
-    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no other file is left");
+    socket.ping();
+    assert_eq!(socket.files(), 1, "no other file is left");
     drop(old);
 }
 

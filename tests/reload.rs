@@ -78,6 +78,15 @@ fn route(name: &str, redis: &Redis, authority: &Authority, more: &str) -> String
     )
 }
 
+fn cluster_route(cluster: &Cluster, more: &str) -> String {
+    format!(
+        "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntopology = \"cluster\"\nupstream = \"{}\"\n\
+         tls.ca_files = \"{}\"\nlimits.max_clients = 100\n{more}\n",
+        cluster.endpoint(),
+        cluster.authority().file()
+    )
+}
+
 fn id(client: &mut Wire) -> Vec<u8> {
     client.ask(&["CLIENT", "ID"])
 }
@@ -360,7 +369,7 @@ fn a_unix_socket_gets_another_mode_and_is_the_same_socket() {
     client.expect(&["PING"], "+PONG\r\n");
     Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
     bridge.reload(&route("a", &redis, &authority, ""));
-    assert!(!path.exists(), "it is not listened on any more");
+    eventually("it is not listened on any more", || !path.exists());
 }
 
 #[test]
@@ -414,14 +423,7 @@ fn sessions_in_plaintext_move_to_tls_though_their_route_was_changed_since() {
 #[test]
 fn nodes_of_a_cluster_keep_their_ports_and_obey_the_new_settings() {
     let cluster = Cluster::start();
-    let with = |more: &str| {
-        format!(
-            "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntopology = \"cluster\"\nupstream = \"{}\"\n\
-             tls.ca_files = \"{}\"\nlimits.max_clients = 100\n{more}\n",
-            cluster.endpoint(),
-            cluster.authority().file()
-        )
-    };
+    let with = |more: &str| cluster_route(&cluster, more);
     let bridge = Configured::new(&with(""));
     eventually("all nodes are known", || bridge.pontoon.metric("pontoon_cluster_nodes", "") == 6);
     let ports = || {
@@ -458,14 +460,7 @@ fn nodes_of_a_cluster_keep_their_ports_and_obey_the_new_settings() {
 #[test]
 fn a_clusters_nodes_that_have_spoken_tls_are_not_spoken_to_in_plaintext_after_a_reload() {
     let cluster = Cluster::start();
-    let with = |mode: &str| {
-        format!(
-            "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntopology = \"cluster\"\nupstream = \"{}\"\n\
-             tls.ca_files = \"{}\"\nlimits.max_clients = 100\ntls.mode = \"{mode}\"\n",
-            cluster.endpoint(),
-            cluster.authority().file()
-        )
-    };
+    let with = |mode: &str| cluster_route(&cluster, &format!("tls.mode = \"{mode}\""));
     let bridge = Configured::new(&with("required"));
     let known = || bridge.pontoon.metric("pontoon_cluster_nodes", "") == 6;
     eventually("all nodes are known", known);
@@ -483,14 +478,7 @@ fn a_clusters_nodes_that_have_spoken_tls_are_not_spoken_to_in_plaintext_after_a_
 #[test]
 fn another_cluster_takes_the_place_of_the_first_at_once() {
     let (one, other) = (Cluster::start(), Cluster::start());
-    let with = |cluster: &Cluster| {
-        format!(
-            "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntopology = \"cluster\"\nupstream = \"{}\"\n\
-             tls.ca_files = \"{}\"\nlimits.max_clients = 100\n",
-            cluster.endpoint(),
-            cluster.authority().file()
-        )
-    };
+    let with = |cluster: &Cluster| cluster_route(cluster, "");
     let bridge = Configured::new(&with(&one));
     let nodes = |cluster: &Cluster| {
         let routes = bridge.pontoon.get("/routes").1;
