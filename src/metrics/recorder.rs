@@ -8,7 +8,8 @@ use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line
 use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorder};
 
 use super::durations::{Buckets, Durations};
-use super::{HISTOGRAMS, REQUEST_SECONDS, process};
+use super::names::{HISTOGRAMS, REQUEST_BOUNDS, REQUEST_SECONDS};
+use super::process;
 
 /// By name and labels: those of one name stand together.
 type Histograms = BTreeMap<Key, Arc<Buckets>>;
@@ -118,7 +119,7 @@ impl PrometheusHandle {
                 && key.labels().any(|label| label.key() == "route" && label.value() == route)
         };
         let all = histograms.iter().filter(|(key, _)| is_of_route(key)).map(|(_, buckets)| buckets.read());
-        all.fold(Durations::none(super::REQUEST_BOUNDS), |sum, more| sum.with(&more))
+        all.fold(Durations::none(REQUEST_BOUNDS), |sum, more| sum.with(&more))
     }
 }
 
