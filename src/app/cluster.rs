@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,23 +50,6 @@ pub(super) struct Cluster {
     pub(super) nodes: Arc<Nodes>,
     pub(super) clients: Clients,
     pub(super) running: Running,
-}
-
-/// The addresses of nodes' listeners: those of the route's own.
-pub(super) fn addresses(listen: &[ListenAddr]) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
-    for address in listen {
-        if let ListenAddr::Tcp(address) = address
-            && !addresses.contains(&address.ip())
-        {
-            addresses.push(address.ip());
-        }
-    }
-    // Clients of a Unix socket reach nodes over loopback.
-    if addresses.is_empty() {
-        addresses.push(Ipv4Addr::LOCALHOST.into());
-    }
-    addresses
 }
 
 /// A node that has a local port.

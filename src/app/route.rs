@@ -14,8 +14,9 @@ use tracing::{error, info, warn};
 use super::StartError;
 use super::cluster::{self, Cluster};
 use super::running::Running;
-use super::server::{Server, load_tls};
+use super::server::Server;
 use crate::admin;
+use crate::cluster::node_addresses;
 use crate::config::Route;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
@@ -78,7 +79,8 @@ impl Prepared {
         let server = if before.is_some_and(|live| live.serves_as_well(&settings)) {
             ServerSide::Kept
         } else {
-            let tls = load_tls(&settings).map_err(|source| StartError::Tls { route: route.clone(), source });
+            let tls = NodeTls::wanted(&settings.upstream)
+                .map_err(|source| StartError::Tls { route: route.clone(), source });
             ServerSide::New(tls.unwrap_or_else(|problem| {
                 problems.push(problem);
                 None
@@ -179,7 +181,7 @@ impl Live {
 
     /// Of what its settings ask for, that which it cannot become without a restart.
     pub(super) fn needs_restart(&self) -> impl Iterator<Item = &'static str> {
-        let addresses = || cluster::addresses(&self.settings.listener.listen);
+        let addresses = || node_addresses(&self.settings.listener.listen);
         let moved = self.follower.as_ref().is_some_and(|follower| follower.addresses != addresses());
         let moved = moved.then_some("listen, as far as the cluster's nodes go");
         let shared = self.handover != self.settings.listener.handover;
@@ -275,7 +277,7 @@ impl Live {
             follower.settings.send_replace(cluster);
             return self;
         }
-        let addresses = cluster::addresses(&self.settings.listener.listen);
+        let addresses = node_addresses(&self.settings.listener.listen);
         let (settings, changes) = watch::channel(cluster);
         let following = self.sessions.part();
         let follow = cluster::follow(changes, addresses.clone(), following.clone());

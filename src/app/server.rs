@@ -9,7 +9,6 @@ use crate::config::Route;
 use crate::drain::Drain;
 use crate::metrics::RouteMetrics;
 use crate::session;
-use crate::tls;
 use crate::upstream::evidence::Asking;
 use crate::upstream::{NodeTls, Observer, Upstream};
 
@@ -113,13 +112,5 @@ impl Server {
     pub(super) fn forget(&self) {
         self.metrics.removed();
         self.upstreams().for_each(Upstream::forget);
-    }
-}
-
-/// Reads what verifies certificates; `None`: nothing is to be verified.
-pub(super) fn load_tls(settings: &Route) -> Result<Option<NodeTls>, tls::TlsError> {
-    match settings.upstream.tls.mode {
-        tls::Mode::Disabled => Ok(None),
-        tls::Mode::Required | tls::Mode::Preferred => NodeTls::load(&settings.upstream).map(Some),
     }
 }

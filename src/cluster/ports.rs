@@ -3,17 +3,35 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::endpoint::ListenAddr;
+
 /// A client that has not heard of it yet must not meet another node at a port.
 const REST: Duration = Duration::from_secs(600);
 
 /// The system is asked so often for a port that is not at rest.
 const TRIES: usize = 32;
+
+/// The addresses of nodes' listeners: those of the route's own.
+pub fn node_addresses(listen: &[ListenAddr]) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for ip in listen.iter().filter_map(ListenAddr::ip) {
+        if !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    // Clients of a Unix socket reach nodes over loopback.
+    if addresses.is_empty() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    addresses
+}
 
 /// Ports for nodes: `7000-7099`. None of them is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! What there must not be twice: routes' names, and places to listen on.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
 
 use super::validate::Check;
 use super::{Config, Route};
+use crate::cluster::node_addresses;
 use crate::endpoint::ListenAddr;
 
 impl Check {
@@ -48,12 +48,7 @@ impl Check {
     /// A node's port would be one that is taken, or, after a reload, that is wanted.
     fn no_listener_among_nodes(&mut self, route: &Route, all: &[(&ListenAddr, String)]) {
         let Some(ports) = route.cluster.as_ref().and_then(|cluster| cluster.ports.as_ref()) else { return };
-        // As `app::cluster` has it.
-        let own = route.listener.listen.iter().filter_map(ListenAddr::ip);
-        let mut own: Vec<IpAddr> = own.collect();
-        if own.is_empty() {
-            own.push(Ipv4Addr::LOCALHOST.into());
-        }
+        let own = node_addresses(&route.listener.listen);
         for (address, whose) in all {
             if let ListenAddr::Tcp(tcp) = address
                 && ports.contains(tcp.port())

@@ -475,6 +475,14 @@ impl NodeTls {
         Ok(Self { by_name, by_address })
     }
 
+    /// As `settings` have it; `None`: nothing is to be verified, for everything is in plaintext.
+    pub fn wanted(settings: &Settings) -> Result<Option<Self>, TlsError> {
+        match settings.tls.mode {
+            tls::Mode::Disabled => Ok(None),
+            tls::Mode::Required | tls::Mode::Preferred => Self::load(settings).map(Some),
+        }
+    }
+
     /// For a node that is announced so.
     pub fn of(&self, node: &Endpoint) -> &Arc<Tls> {
         match node.host {

@@ -12,7 +12,6 @@ use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
 use crate::resp::info::Info;
 use crate::resp::replies::Answer;
-use crate::tls;
 use crate::upstream::{Auth, Connection, NodeTls, Stage, Upstream, ask};
 
 /// How to check.
@@ -46,16 +45,13 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
 
 async fn check(route: Route, offline: bool, report: &mut Report) {
     local::route(&route, offline, report).await;
-    let tls = match route.upstream.tls.mode {
-        tls::Mode::Disabled => None,
-        tls::Mode::Required | tls::Mode::Preferred => match NodeTls::load(&route.upstream) {
-            Ok(tls) => {
-                report.ok("tls files", None, &tls.by_name.describe());
-                Some(tls)
-            }
-            Err(error) => return report.failed("tls files", &error.to_string()),
-        },
+    let tls = match NodeTls::wanted(&route.upstream) {
+        Ok(tls) => tls,
+        Err(error) => return report.failed("tls files", &error.to_string()),
     };
+    if let Some(tls) = &tls {
+        report.ok("tls files", None, &tls.by_name.describe());
+    }
     if offline {
         return;
     }
