@@ -154,6 +154,26 @@ impl Route {
     }
 }
 
+#[cfg(test)]
+impl RouteReport {
+    /// One in the middle of the road.
+    pub fn example() -> Self {
+        serde_json::from_value(serde_json::json!({
+            "route": "cache", "listeners": ["127.0.0.1:6379"], "tls_mode": "preferred",
+            "upstreams": [{"endpoint": "cache.example:6379", "seen": "tls", "certificate_expires": "2027-01-01T00:00:00Z"}],
+            "sessions_active": 1, "sessions_total": 7, "commands": 70, "bytes_to_upstream": 1, "bytes_to_client": 1,
+            "plaintext": {"sessions_active": 0, "sessions_total": 2, "last": "2026-01-01T00:00:00Z",
+                "sessions_over_tls_ratio": 0.75, "bytes_over_tls_ratio": null},
+            "servers": {"asked": "2026-01-01T00:00:00Z", "nodes": 1, "plaintext_clients": 2, "quiet_since": null,
+                "auth": "not_wanted", "direct": [{"library": "jedis", "version": "4.0", "user": "default", "name": "",
+                    "address": "10.0.0.7", "clients": 2, "oldest_seconds": 9}]},
+            "safe_to_require_tls": {"answer": false, "because": ["a node says no"], "evidence": ["and one yes"]},
+            "bridge_needed": {"answer": true, "because": ["python3"], "evidence": []}
+        }))
+        .unwrap()
+    }
+}
+
 impl ServersReport {
     fn of(seen: &Seen) -> Self {
         let evidence = seen.evidence.as_deref();

@@ -237,19 +237,9 @@ mod tests {
 
     #[test]
     fn the_work_list_says_who_uses_what_and_what_to_change() {
-        let routes: Vec<RouteReport> = serde_json::from_value(json!([{
-            "route": "cache", "listeners": ["127.0.0.1:6379"], "tls_mode": "preferred",
-            "upstreams": [{"endpoint": "cache.example:6379", "seen": "tls", "certificate_expires": "2027-01-01T00:00:00Z"}],
-            "sessions_active": 1, "sessions_total": 7, "commands": 70, "bytes_to_upstream": 1, "bytes_to_client": 1,
-            "plaintext": {"sessions_active": 0, "sessions_total": 2, "last": "2026-01-01T00:00:00Z",
-                "sessions_over_tls_ratio": 0.75, "bytes_over_tls_ratio": null},
-            "servers": {"asked": "2026-01-01T00:00:00Z", "nodes": 1, "plaintext_clients": 2, "quiet_since": null,
-                "auth": "not_wanted", "direct": [{"library": "jedis", "version": "4.0", "user": "default", "name": "",
-                    "address": "10.0.0.7", "clients": 2, "oldest_seconds": 9}]},
-            "safe_to_require_tls": {"answer": false, "because": ["a node\u{1b}[2J says no"], "evidence": ["and one yes"]},
-            "bridge_needed": {"answer": true, "because": ["python3"], "evidence": []}
-        }]))
-        .unwrap();
+        let mut route = RouteReport::example();
+        route.safe_to_require_tls.because = vec!["a node\u{1b}[2J says no".into()];
+        let routes = vec![route];
         let client = |library: Value, active: u64, own_tls: bool| {
             json!({"route": "cache", "process": "python3", "uid": 1000, "container": "0123456789abcdef",
                 "library": library, "client_name": "worker\u{1b}[2J", "own_tls": own_tls,

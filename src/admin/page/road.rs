@@ -78,12 +78,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::admin::page::tests::route;
 
     #[test]
     fn a_route_walks_the_road_step_by_step() {
         let of = |mode: &str, seen: &str, safe: bool, needed: bool, auth: &str| {
-            let mut route = route();
+            let mut route = RouteReport::example();
             route.tls_mode = mode.into();
             route.upstreams[0].seen = serde_json::from_value(json!(seen)).unwrap();
             route.safe_to_require_tls.answer = safe;

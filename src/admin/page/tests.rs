@@ -2,23 +2,6 @@ use serde_json::json;
 
 use super::*;
 
-/// A route in the middle of the road.
-pub(super) fn route() -> RouteReport {
-    serde_json::from_value(json!({
-        "route": "cache", "listeners": ["127.0.0.1:6379"], "tls_mode": "preferred",
-        "upstreams": [{"endpoint": "cache.example:6379", "seen": "tls", "certificate_expires": "2027-01-01T00:00:00Z"}],
-        "sessions_active": 1, "sessions_total": 7, "commands": 70, "bytes_to_upstream": 1, "bytes_to_client": 1,
-        "plaintext": {"sessions_active": 0, "sessions_total": 2, "last": "2026-01-01T00:00:00Z",
-            "sessions_over_tls_ratio": 0.75, "bytes_over_tls_ratio": null},
-        "servers": {"asked": "2026-01-01T00:00:00Z", "nodes": 1, "plaintext_clients": 2, "quiet_since": null,
-            "auth": "not_wanted", "direct": [{"library": "jedis", "version": "4.0", "user": "default", "name": "",
-                "address": "10.0.0.7", "clients": 2, "oldest_seconds": 9}]},
-        "safe_to_require_tls": {"answer": false, "because": ["a node says no"], "evidence": ["and one yes"]},
-        "bridge_needed": {"answer": true, "because": ["python3"], "evidence": []}
-    }))
-    .unwrap()
-}
-
 fn client(name: &str) -> serde_json::Value {
     json!({"route": "cache", "process": name, "uid": 1000, "container": null, "library": {"name": name, "version": name,
         "guessed": false}, "client_name": name, "own_tls": false, "first_seen": "2026-01-01T00:00:00Z",
@@ -42,7 +25,7 @@ fn view(routes: Vec<RouteReport>, clients: &[serde_json::Value]) -> View {
 #[test]
 fn what_others_call_themselves_is_text_and_nothing_else() {
     const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
-    let mut route = route();
+    let mut route = RouteReport::example();
     route.route = HOSTILE.into();
     route.listeners = vec![HOSTILE.into()];
     route.upstreams[0].endpoint = HOSTILE.into();
@@ -50,7 +33,7 @@ fn what_others_call_themselves_is_text_and_nothing_else() {
     route.bridge_needed.evidence = vec![HOSTILE.into()];
     let group = &mut route.servers.as_mut().unwrap().direct[0];
     (group.library, group.name) = (HOSTILE.into(), HOSTILE.into());
-    let mut view = view(vec![route, self::route()], &[client(HOSTILE)]);
+    let mut view = view(vec![route, RouteReport::example()], &[client(HOSTILE)]);
     view.unready = vec![HOSTILE.into()];
     view.events = vec![Event {
         at: view.now,
@@ -68,7 +51,7 @@ fn what_others_call_themselves_is_text_and_nothing_else() {
 
 #[test]
 fn the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else() {
-    let page = document(&view(vec![route()], &[])).into_string();
+    let page = document(&view(vec![RouteReport::example()], &[])).into_string();
     let policy = POLICY.to_str().unwrap();
     for (tag, source) in [("style", "style-src"), ("script", "script-src")] {
         let start = page.find(&format!("<{tag}>")).unwrap() + tag.len() + 2;
@@ -82,7 +65,7 @@ fn the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else() {
 
 #[test]
 fn a_page_of_many_routes_nodes_and_clients_is_bounded_and_says_how_many_more_there_are() {
-    let mut long = route();
+    let mut long = RouteReport::example();
     let node = long.upstreams[0].clone();
     long.upstreams = vec![node; 500];
     long.safe_to_require_tls.because = (0..500).map(|n| format!("reason {n}")).collect();
