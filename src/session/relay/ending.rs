@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::sleep;
 
-use super::{Ended, GRACE, Loss, Relay};
+use super::{Ended, GRACE, Relay};
 
 impl Relay<'_> {
     /// Whether it is over, as far as bytes tell.
@@ -21,12 +21,12 @@ impl Relay<'_> {
         if let Some(unanswerable) = self.unanswerable.take() {
             return Some(Ended::Unanswerable(unanswerable));
         }
-        if let Some(Loss(why)) = &self.upstream_ended {
+        if self.wire.is_lost() {
             let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();
             let unanswered = if placeable { self.pending.due_to_client() } else { 0 };
-            return Some(Ended::Upstream { unanswered, why: why.clone() });
+            return Some(Ended::Upstream { unanswered, why: self.wire.why().map(str::to_owned) });
         }
-        if !self.to_upstream.is_empty() {
+        if self.wire.waiting() > 0 {
             return None;
         }
         let leaving = self.stops_at_boundary();

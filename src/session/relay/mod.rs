@@ -36,6 +36,7 @@ use super::setup::{Setup, Step};
 use super::slow::SlowLog;
 use super::timing::Timing;
 use super::unanswerable::Unanswerable;
+use super::wire::Wire;
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
 use crate::metrics::{Relayed, Share};
@@ -82,32 +83,18 @@ pub(super) enum Ended {
     Movable,
 }
 
-/// How the upstream ended: the error that said so, if one did.
-struct Loss(Option<String>);
-
-impl Loss {
-    fn of(error: &impl std::error::Error) -> Self {
-        Self(Some(error.to_string()))
-    }
-}
-
 /// The two sides and what is known of them.
 pub(super) struct Relay<'a> {
     client: ClientStream,
-    upstream: Connection,
+    wire: Wire,
     requests: RequestScanner,
     replies: ReplyScanner,
     pending: Pending,
-    to_upstream: Outbox,
     to_client: Outbox,
     client_mark: LowWater,
     upstream_mark: LowWater,
     /// The client has not said that it sends no more.
     client_sends: bool,
-    /// The upstream takes bytes.
-    upstream_takes: bool,
-    /// `Some`: the upstream sends no more.
-    upstream_ended: Option<Loss>,
     route: &'a Route,
     relayed: &'a Relayed,
     about: About,
@@ -201,17 +188,14 @@ impl<'a> Relay<'a> {
         });
         let mut relay = Self {
             client,
-            upstream,
+            wire: Wire::new(upstream),
             requests: if moving.is_some() { RequestScanner::attentive() } else { RequestScanner::default() },
             replies: ReplyScanner::default(),
             pending: Pending::default(),
-            to_upstream: Outbox::default(),
             to_client: Outbox::default(),
             client_mark: LowWater::default(),
             upstream_mark: LowWater::default(),
             client_sends: true,
-            upstream_takes: true,
-            upstream_ended: None,
             route,
             relayed,
             about,
@@ -241,7 +225,7 @@ impl<'a> Relay<'a> {
         entry: Entry,
     ) -> Self {
         let mut relay = Self::new(client, upstream, route, entry);
-        relay.about.connected(&relay.upstream, true);
+        relay.about.connected(&relay.wire.connection, true);
         relay.moving = None;
         relay.rewriting = None;
         relay.guard = None;
@@ -270,9 +254,9 @@ impl<'a> Relay<'a> {
     pub(super) fn into_parts(mut self) -> (ClientStream, Option<Left>) {
         if self.is_reusable() {
             let touched = self.requests.touched();
-            return (self.client, Some(Left { connection: self.upstream, touched }));
+            return (self.client, Some(Left { connection: self.wire.connection, touched }));
         }
-        self.say_goodbye();
+        self.wire.say_goodbye();
         (self.client, None)
     }
 
@@ -293,7 +277,7 @@ impl<'a> Relay<'a> {
         if let Some(rewriting) = &mut self.rewriting {
             rewriting.asks(Arc::clone(&upstream.endpoint));
         }
-        self.upstream = upstream;
+        self.wire = Wire::new(upstream);
         self.upstream_mark = LowWater::default();
         self.relayed = &self.route.metrics.relayed_over_tls;
         self.moving = None;
@@ -303,13 +287,13 @@ impl<'a> Relay<'a> {
 
     /// Takes up who pontoon is on the upstream connection, and what clients may say of themselves.
     fn authenticated(&mut self) {
-        let ours = self.upstream.auth == Auth::Accepted;
+        let ours = self.wire.connection.auth == Auth::Accepted;
         self.relogin = self
             .route
             .upstream
             .credentials()
             .filter(|_| ours)
-            .map(|credentials| Box::new(Relogin::new(credentials, self.upstream.authenticated)));
+            .map(|credentials| Box::new(Relogin::new(credentials, self.wire.connection.authenticated)));
         if let Some(relogin) = &self.relogin {
             self.about.reauthenticates(relogin.due());
         }
@@ -336,7 +320,9 @@ impl<'a> Relay<'a> {
 
     /// The connection can serve another client.
     fn is_reusable(&self) -> bool {
-        self.is_at_rest() && !self.route.drain.is_draining() && self.route.upstream.takes_back(&self.upstream)
+        self.is_at_rest()
+            && !self.route.drain.is_draining()
+            && self.route.upstream.takes_back(&self.wire.connection)
     }
 
     /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
@@ -344,14 +330,11 @@ impl<'a> Relay<'a> {
         self.pending.is_clean()
             && self.requests.at_boundary()
             && self.replies.at_boundary()
-            && self.to_upstream.is_empty()
             && self.to_client.is_empty()
-            && self.upstream_takes
-            && self.upstream_ended.is_none()
             && self.rewriting.as_ref().is_none_or(|rewriting| rewriting.is_at_rest())
             && self.guard.as_ref().is_none_or(|guard| guard.is_at_rest())
             && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
-            && self.upstream.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
+            && self.wire.is_at_rest()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -398,8 +381,7 @@ impl<'a> Relay<'a> {
         self.unanswerable.is_none()
             && !self.client_must_wait()
             && self.client_sends
-            && self.upstream_takes
-            && self.upstream_ended.is_none()
+            && self.wire.is_open()
             && !self.stops_at_boundary()
     }
 
@@ -410,12 +392,6 @@ impl<'a> Relay<'a> {
 
     fn is_framed(&self) -> bool {
         self.pending.opaque().is_none_or(Opaque::is_framed)
-    }
-
-    /// A failed write is no reason to miss what the upstream said before: it is read to its end.
-    fn upstream_takes_no_more(&mut self) {
-        self.upstream_takes = false;
-        self.to_upstream.clear();
     }
 
     /// Books something, and counts the session when that makes it opaque.
@@ -432,19 +408,6 @@ impl<'a> Relay<'a> {
                 || self.pending.is_own_lost()
             {
                 self.unanswerable = Some(Unanswerable::Unmatched);
-            }
-        }
-    }
-
-    /// Tells the upstream that this was no truncation, if it still listens.
-    fn say_goodbye(&mut self) {
-        if !self.upstream_takes || !self.to_upstream.is_empty() {
-            return;
-        }
-        if let Some(channel) = &mut self.upstream.channel {
-            let mut alert = [0; 1024];
-            if let Ok(n) = channel.close_notify(&mut alert) {
-                let _ = self.upstream.stream.try_write(&alert[..n]);
             }
         }
     }

@@ -20,7 +20,7 @@ impl Relay<'_> {
         {
             self.tell_of(&slow);
         }
-        self.buffered.set(self.to_upstream.len() + self.to_client.len());
+        self.buffered.set(self.wire.waiting() + self.to_client.len());
     }
 
     #[cold]
@@ -33,8 +33,8 @@ impl Relay<'_> {
             target: SLOW,
             route = &*self.route.route,
             session = entry.number(),
-            upstream = %self.upstream.endpoint,
-            peer = %self.upstream.peer,
+            upstream = %self.wire.connection.endpoint,
+            peer = %self.wire.connection.peer,
             command = operation,
             commands = slow.commands,
             names = (slow.commands > 1).then(|| slow.names()),

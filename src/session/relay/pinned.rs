@@ -93,7 +93,7 @@ impl<'a> Relay<'a> {
             steps.push(Step { bytes: encode_command(&["PING"]), may_fail: true });
         }
         for Step { bytes, may_fail } in &steps {
-            match upstream::ask_encoded(&mut self.upstream, bytes).await {
+            match upstream::ask_encoded(&mut self.wire.connection, bytes).await {
                 Ok(accepted) if accepted || *may_fail => {}
                 _ => return false,
             }
@@ -107,16 +107,16 @@ impl<'a> Relay<'a> {
         if let Some(socket) = self.client.as_tcp() {
             self.client_mark.expect(socket, 0, READ);
         }
-        self.upstream_mark.expect(&self.upstream.stream, 0, READ);
+        self.upstream_mark.expect(&self.wire.connection.stream, 0, READ);
         let input = self.pin.take().map(|pin| pin.input).unwrap_or_default();
         let set_up = self.requests.standing().is_none_or(Standing::is_set_up);
         let steps = self.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps());
         let touched = set_up || steps.is_none_or(|steps| !steps.is_empty());
         let reusable = self.is_reusable();
         if !reusable {
-            self.say_goodbye();
+            self.wire.say_goodbye();
         }
-        let left = reusable.then_some(Left { connection: self.upstream, touched });
+        let left = reusable.then_some(Left { connection: self.wire.connection, touched });
         Back { client: self.client, left, about: self.about, guard: self.guard, input }
     }
 

@@ -2,28 +2,19 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use zeroize::Zeroizing;
 
-use super::{Loss, Relay};
+use super::Relay;
 use crate::session::scratch::{READ, Scratch};
-use crate::tls::channel::Channel;
-use crate::tls::explain;
 
 impl Relay<'_> {
     /// Sends what waits for the upstream, then reads the client once and sends that on. `true`: something moved.
     /// Errors are the client's.
     pub(super) fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if !self.to_upstream.is_empty() {
-            match self.to_upstream.poll_flush(cx, &mut self.upstream.stream) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => self.upstream_takes_no_more(),
-            }
-        }
-        if !self.reads_client() {
+        if self.wire.poll_flush(cx).is_pending() || !self.reads_client() {
             return Ok(false);
         }
         let n = if let Some(n) = self.take_input(&mut scratch.request) {
@@ -49,7 +40,7 @@ impl Relay<'_> {
                 self.client_mark.expect(socket, 0, READ);
             }
             let bytes = self.guard_requests(cx, &scratch.request[..n])?;
-            self.send_upstream(cx, &bytes, &mut scratch.sealed);
+            self.wire.send(cx, &bytes, &mut scratch.sealed, self.relayed);
             return Ok(true);
         }
         let n = self.note_requests(&scratch.request[..n]);
@@ -57,27 +48,8 @@ impl Relay<'_> {
             let certain = if self.is_framed() { self.requests.due() } else { 0 };
             self.client_mark.expect(socket, certain, READ);
         }
-        self.send_upstream(cx, &scratch.request[..n], &mut scratch.sealed);
+        self.wire.send(cx, &scratch.request[..n], &mut scratch.sealed, self.relayed);
         Ok(true)
-    }
-
-    fn send_upstream(&mut self, cx: &mut Context<'_>, bytes: &[u8], sealed: &mut [u8]) {
-        self.relayed.to_upstream.increment(bytes.len() as u64);
-        for bytes in bytes.chunks(READ) {
-            let bytes = match &mut self.upstream.channel {
-                None => bytes,
-                Some(channel) => match channel.encrypt(bytes, sealed) {
-                    Ok(n) => &sealed[..n],
-                    Err(error) => {
-                        self.upstream_ended = Some(Loss::of(&error));
-                        return;
-                    }
-                },
-            };
-            if self.to_upstream.send(cx, &mut self.upstream.stream, bytes).is_err() {
-                return self.upstream_takes_no_more();
-            }
-        }
     }
 
     /// AUTH of our own, where it is due, and what the client sent meanwhile, once it is answered. `true`: something moved.
@@ -92,7 +64,7 @@ impl Relay<'_> {
             Some(relogin) => relogin.is_due(cx, safe && !in_transaction, impossible, self.route),
             None => false,
         };
-        if !self.to_upstream.is_empty() {
+        if self.wire.waiting() > 0 {
             return Ok(false);
         }
         let mut out = Zeroizing::default();
@@ -108,7 +80,7 @@ impl Relay<'_> {
         if out.is_empty() {
             return Ok(false);
         }
-        self.send_upstream(cx, &out, &mut scratch.sealed);
+        self.wire.send(cx, &out, &mut scratch.sealed, self.relayed);
         Ok(true)
     }
 
@@ -121,44 +93,13 @@ impl Relay<'_> {
         if self.is_waiting() {
             return self.go_on(cx);
         }
-        if self.upstream_ended.is_some() {
+        if self.wire.is_lost() {
             return Ok(false);
         }
-        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept);
-        let received = match self.poll_upstream(cx, &mut scratch.received[kept..kept + READ]) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(received) => received,
-        };
-        let n = match received {
-            Ok(0) => {
-                self.upstream_ended = Some(Loss(None));
-                return Ok(true);
-            }
-            Ok(n) => n,
-            Err(error) => {
-                self.upstream_ended = Some(Loss::of(&error));
-                return Ok(true);
-            }
-        };
-        let plain = match &mut self.upstream.channel {
-            None => &scratch.received[..n],
-            Some(channel) => {
-                scratch.reply.clear();
-                let mut answer = Vec::new();
-                match channel.decrypt(&mut scratch.received[..kept + n], &mut scratch.reply, &mut answer) {
-                    Ok(decrypted) if decrypted.closed => self.upstream_ended = Some(Loss(None)),
-                    Ok(_) => {}
-                    Err(error) => self.upstream_ended = Some(Loss(Some(explain(&error)))),
-                }
-                if !answer.is_empty()
-                    && self.to_upstream.send(cx, &mut self.upstream.stream, &answer).is_err()
-                {
-                    self.upstream_takes_no_more();
-                }
-                &scratch.reply[..]
-            }
-        };
-        self.relayed.to_client.increment(plain.len() as u64);
+        let Some(plain) = self.wire.receive(cx, scratch, self.relayed) else { return Ok(false) };
+        if plain.is_empty() && self.wire.is_lost() {
+            return Ok(true);
+        }
         let rewrites = self.rewriting.is_some() || self.pending.is_interleaved();
         if rewrites {
             self.about.received(plain.len());
@@ -167,18 +108,12 @@ impl Relay<'_> {
             self.note_replies(plain);
         }
         // Of what is still due, a part may have arrived in a record that is not whole yet.
-        let kept = self.upstream.channel.as_ref().map_or(0, Channel::kept) as u64;
+        let kept = self.wire.kept() as u64;
         let certain = if self.is_framed() { self.replies.due().saturating_sub(kept) } else { 0 };
-        self.upstream_mark.expect(&self.upstream.stream, certain, READ);
+        self.upstream_mark.expect(&self.wire.connection.stream, certain, READ);
         if !rewrites {
             self.to_client.send(cx, &mut self.client, plain)?;
         }
         Ok(true)
-    }
-
-    fn poll_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.upstream.stream).poll_read(cx, &mut read))?;
-        Poll::Ready(Ok(read.filled().len()))
     }
 }

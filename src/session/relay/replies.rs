@@ -54,8 +54,10 @@ impl Relay<'_> {
         let code = self.replies.error_code();
         self.route.metrics.server_error(code);
         match code {
-            b"READONLY" => self.route.distrust(&self.upstream.endpoint, Sign::ReadOnly),
-            b"MOVED" if self.rewriting.is_none() => self.route.tell_of_cluster(&self.upstream.endpoint),
+            b"READONLY" => self.route.distrust(&self.wire.connection.endpoint, Sign::ReadOnly),
+            b"MOVED" if self.rewriting.is_none() => {
+                self.route.tell_of_cluster(&self.wire.connection.endpoint);
+            }
             _ => {}
         }
     }
@@ -91,7 +93,7 @@ impl Relay<'_> {
                 && std::mem::take(&mut self.swallows)
                 && let Some(relogin) = &mut self.relogin
             {
-                relogin.answered(self.replies.is_ok(), self.route, &self.upstream.endpoint);
+                relogin.answered(self.replies.is_ok(), self.route, &self.wire.connection.endpoint);
                 self.about.reauthenticates(relogin.due());
             }
             self.note_reply(event);

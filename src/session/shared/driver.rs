@@ -11,14 +11,14 @@ use tracing::{debug, info};
 
 use super::line::{Due, Line};
 use super::seat::{Gone, Seat};
-use super::wire::Wire;
 use super::{Key, Settings};
 use crate::cluster::Rewriter;
 use crate::metrics::{Held, Relayed};
 use crate::resp::replies;
 use crate::resp::scanner::{Event, Reply, ReplyScanner};
-use crate::session::Context as Route;
 use crate::session::scratch::{self, Scratch};
+use crate::session::wire::Wire;
+use crate::session::{Context as Route, Sign};
 use crate::upstream::{Connection, Left};
 
 /// Reads in one wake-up, after which others have their turn.
@@ -146,7 +146,7 @@ impl Driver {
     }
 
     fn send(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
-        if !self.wire.is_ready(cx) {
+        if self.wire.poll_flush(cx).is_pending() || self.wire.is_lost() {
             return false;
         }
         self.line.take(&mut self.taken);
@@ -251,22 +251,15 @@ impl Driver {
 
     /// The same, where an error may name a node of a cluster.
     fn hand_out_rewritten(&mut self, plain: &[u8]) {
-        let mut given = 0;
         let mut at = 0;
-        // Errors are few: what is between them goes the quick way.
         while at < plain.len() {
             if self.held.is_none() && self.replies.at_boundary() && matches!(plain[at], b'-' | b'!' | b'|') {
                 self.held = Some(Vec::new());
             }
-            let mut probe = std::mem::take(&mut self.replies);
-            if self.held.is_some() {
-                let (n, event) = probe.next(&plain[at..]);
-                self.replies = probe;
+            if let Some(held) = &mut self.held {
+                let (n, event) = self.replies.next(&plain[at..]);
+                held.extend_from_slice(&plain[at..at + n]);
                 at += n;
-                if let Some(held) = &mut self.held {
-                    held.extend_from_slice(&plain[given..at]);
-                }
-                given = at;
                 match event {
                     Event::NeedMore => {}
                     Event::Malformed => return self.wire.fail("what the server sent is no RESP"),
@@ -274,9 +267,7 @@ impl Driver {
                 }
                 continue;
             }
-            self.replies = probe;
             at = self.hand_out_one(plain, at);
-            given = at;
             if self.wire.is_lost() {
                 return;
             }
@@ -377,7 +368,7 @@ impl Driver {
         let endpoint = &self.wire.connection.endpoint;
         match code {
             // The server is the primary no more: the next connection leads to the one that is.
-            b"READONLY" if !self.key.replica => self.route.upstream.distrust(endpoint),
+            b"READONLY" if !self.key.replica => self.route.distrust(endpoint, Sign::ReadOnly),
             b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
             _ => {}
         }

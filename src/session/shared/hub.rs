@@ -38,7 +38,8 @@ const ABSENT: Duration = Duration::from_secs(60);
 pub struct Hubs {
     pub(super) settings: Settings,
     tasks: TaskTracker,
-    all: Mutex<HashMap<(Option<usize>, Key), Hub>>,
+    /// By thread.
+    all: Mutex<HashMap<Option<usize>, HashMap<Key, Hub>>>,
     pinned: Arc<Semaphore>,
     /// Whether commands that nobody knows here may be sent over them.
     learned: Mutex<HashMap<Box<[u8]>, Lesson>>,
@@ -86,19 +87,18 @@ impl Hubs {
 
     /// A line of this thread for one more client.
     pub(super) async fn line(&self, route: &Arc<Route>, key: Key) -> Result<Arc<Line>, NoLine> {
-        let here = (workers::current(), key);
+        let thread = workers::current();
         let (at, slot) = {
             let mut all = self.all();
-            if !all.contains_key(&here)
-                && all.keys().filter(|(worker, _)| *worker == here.0).count() >= MOST_KEYS
-            {
+            let here = all.entry(thread).or_default();
+            if !here.contains_key(&key) && here.len() >= MOST_KEYS {
                 // Those that nobody uses make room.
-                all.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
-                if all.len() >= MOST_KEYS {
+                here.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
+                if here.len() >= MOST_KEYS {
                     return Err(NoLine::TooMany);
                 }
             }
-            let hub = all.entry(here).or_default();
+            let hub = here.entry(key).or_default();
             hub.next = (hub.next + 1) % self.settings.connections;
             let at = hub.next.min(hub.slots.len());
             // Once an endpoint speaks TLS, no client begins in plaintext.
@@ -123,7 +123,8 @@ impl Hubs {
         };
         let opened = opening.clone().await;
         let mut all = self.all();
-        if let Some(slot) = all.get_mut(&here).and_then(|hub| hub.slots.get_mut(at))
+        let hub = all.get_mut(&thread).and_then(|here| here.get_mut(&key));
+        if let Some(slot) = hub.and_then(|hub| hub.slots.get_mut(at))
             && matches!(slot, Slot::Opening(other) if other.ptr_eq(&opening))
             && let Ok(line) = &opened
         {
@@ -172,7 +173,7 @@ impl Hubs {
         self.tasks.spawn(task);
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<(Option<usize>, Key), Hub>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Option<usize>, HashMap<Key, Hub>>> {
         lock(&self.all)
     }
 }

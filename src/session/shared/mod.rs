@@ -11,7 +11,6 @@ mod hub;
 mod line;
 mod member;
 mod seat;
-mod wire;
 
 use std::sync::Arc;
 

@@ -1,20 +1,23 @@
-//! The upstream connection below a line: plaintext in, plaintext out, by the buffers that the thread's sessions share.
+//! The upstream's side of a session, or of many: plaintext in, plaintext out, by the buffers that the thread's sessions share.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::outbox::Outbox;
+use super::scratch::{READ, Scratch};
 use crate::metrics::Relayed;
-use crate::session::outbox::Outbox;
-use crate::session::scratch::{READ, Scratch};
 use crate::tls::channel::Channel;
 use crate::tls::explain;
 use crate::upstream::Connection;
 
+/// A connection, what waits to be sent over it, and how it ended.
 pub(super) struct Wire {
     pub(super) connection: Connection,
     outbox: Outbox,
+    /// It takes bytes.
+    takes: bool,
     /// `Some`: nothing more comes.
     lost: Option<Loss>,
 }
@@ -24,7 +27,7 @@ struct Loss(Option<String>);
 
 impl Wire {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, outbox: Outbox::default(), lost: None }
+        Self { connection, outbox: Outbox::default(), takes: true, lost: None }
     }
 
     /// Whether nothing more comes.
@@ -37,32 +40,46 @@ impl Wire {
         self.lost.as_ref()?.0.as_deref()
     }
 
+    /// Whether it takes bytes, and more may come.
+    pub(super) fn is_open(&self) -> bool {
+        self.takes && self.lost.is_none()
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// What has come of a TLS record that is not whole, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        self.connection.channel.as_ref().map_or(0, Channel::kept)
+    }
+
+    /// It is open, nothing waits to be sent, and nothing has come in part.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_open() && self.outbox.is_empty() && self.connection.unread.is_empty() && self.kept() == 0
+    }
+
     /// What came makes no sense: nothing of it is used any more.
     pub(super) fn fail(&mut self, why: &str) {
         self.lost = Some(Loss(Some(why.to_owned())));
     }
 
-    /// Nothing waits to be sent, and nothing has come in part.
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.lost.is_none()
-            && self.outbox.is_empty()
-            && self.connection.unread.is_empty()
-            && self.connection.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
-    }
-
-    /// Sends what waits. `true`: it takes more.
-    pub(super) fn is_ready(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Sends what waits. `Ready`: nothing waits any more.
+    #[inline]
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.outbox.is_empty() {
             match self.outbox.poll_flush(cx, &mut self.connection.stream) {
-                Poll::Pending => return false,
+                Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                // What the upstream said before is read to its end.
-                Poll::Ready(Err(_)) => self.outbox.clear(),
+                Poll::Ready(Err(_)) => self.takes_no_more(),
             }
         }
-        self.lost.is_none()
+        Poll::Ready(())
     }
 
+    /// Sends `bytes` after what waits.
+    #[inline]
     pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8], sealed: &mut [u8], relayed: &Relayed) {
         relayed.to_upstream.increment(bytes.len() as u64);
         for bytes in bytes.chunks(READ) {
@@ -77,20 +94,20 @@ impl Wire {
                 },
             };
             if self.outbox.send(cx, &mut self.connection.stream, bytes).is_err() {
-                self.outbox.clear();
-                return;
+                return self.takes_no_more();
             }
         }
     }
 
     /// What has come. `None`: nothing, and the task is woken when something does.
+    #[inline]
     pub(super) fn receive<'a>(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &'a mut Scratch,
         relayed: &Relayed,
     ) -> Option<&'a [u8]> {
-        let kept = self.connection.channel.as_ref().map_or(0, Channel::kept);
+        let kept = self.kept();
         let mut read = ReadBuf::new(&mut scratch.received[kept..kept + READ]);
         let n = match Pin::new(&mut self.connection.stream).poll_read(cx, &mut read) {
             Poll::Pending => return None,
@@ -115,7 +132,7 @@ impl Wire {
                     Err(error) => self.lost = Some(Loss(Some(explain(&error)))),
                 }
                 if !answer.is_empty() && self.outbox.send(cx, &mut self.connection.stream, &answer).is_err() {
-                    self.outbox.clear();
+                    self.takes_no_more();
                 }
                 &scratch.reply[..]
             }
@@ -126,11 +143,20 @@ impl Wire {
 
     /// Tells the upstream that this was no truncation, if it still listens.
     pub(super) fn say_goodbye(&mut self) {
+        if !self.takes || !self.outbox.is_empty() {
+            return;
+        }
         if let Some(channel) = &mut self.connection.channel {
             let mut alert = [0; 1024];
             if let Ok(n) = channel.close_notify(&mut alert) {
                 let _ = self.connection.stream.try_write(&alert[..n]);
             }
         }
+    }
+
+    /// A failed write is no reason to miss what the upstream said before: it is read to its end.
+    fn takes_no_more(&mut self) {
+        self.takes = false;
+        self.outbox.clear();
     }
 }
