@@ -207,7 +207,7 @@ pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
     context.metrics.session_ended(end.label());
     debug!(route, session, end = end.label(), "session ended");
     if let Some(left) = left {
-        context.upstream.give_back(left).await;
+        Box::pin(context.upstream.give_back(*left)).await;
     }
 }
 
@@ -222,65 +222,98 @@ pub async fn refuse(client: Accepted, words: &[u8]) {
     }
 }
 
+/// A session that has begun.
+enum Begun<'a> {
+    /// Over a connection of its own.
+    Alone(Alone<'a>),
+    /// Over connections that it shares.
+    Shared(ClientStream, &'a Hubs, Entry),
+}
+
+struct Alone<'a> {
+    relay: Box<Relay<'a>>,
+    endpoint: Arc<Endpoint>,
+    active: Held,
+    in_plaintext: Option<Held>,
+}
+
 /// The end, and the upstream connection if it is good for another client.
-async fn run(client: ClientStream, context: &Arc<Context>, entry: Entry) -> (End, Option<Left>) {
-    let (route, session) = (&*context.route, entry.number());
+async fn run(client: ClientStream, context: &Arc<Context>, entry: Entry) -> (End, Option<Box<Left>>) {
+    let session = entry.number();
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
-    let brings_tls = match Box::pin(brings_tls(&client, context)).await {
-        Ok(brings_tls) => brings_tls,
-        Err(end) => return (end, None),
-    };
-    if let Some(hubs) = context.hubs.as_ref().filter(|_| !brings_tls) {
-        return (Box::pin(shared::serve(client, context, hubs, entry)).await, None);
+    match Box::pin(begin(client, context, entry)).await {
+        Ok(Begun::Alone(alone)) => alone.run(context, session).await,
+        Ok(Begun::Shared(client, hubs, entry)) => {
+            (Box::pin(shared::serve(client, context, hubs, entry)).await, None)
+        }
+        Err(end) => (end, None),
     }
-    let connected = Box::pin(async {
-        let _waiting = Held::new(&context.metrics.sessions_waiting);
-        tokio::select! {
-            connected = connect(context, brings_tls) => Some(connected),
-            () = context.drain.cut_off() => None,
-        }
-    });
-    let upstream = match connected.await {
-        Some(Ok(upstream)) => upstream,
-        Some(Err(_)) if brings_tls => {
-            Box::pin(farewell::say(client, HANDSHAKE_FAILURE)).await;
-            return (End::Failed, None);
-        }
-        Some(Err(_)) if context.is_node => {
-            Box::pin(farewell::close(client)).await;
-            return (End::Failed, None);
-        }
-        Some(Err(error)) => {
-            Box::pin(farewell::refuse(client, 1, &error.to_string())).await;
-            return (End::Failed, None);
-        }
-        None => return (End::Drained, None),
+}
+
+/// Finds out what a client needs, and connects. `Err`: it was told why not.
+async fn begin(client: ClientStream, context: &Arc<Context>, entry: Entry) -> Result<Begun<'_>, End> {
+    let brings_tls = brings_tls(&client, context).await?;
+    if let Some(hubs) = context.hubs.as_ref().filter(|_| !brings_tls) {
+        return Ok(Begun::Shared(client, hubs, entry));
+    }
+    let waiting = Held::new(&context.metrics.sessions_waiting);
+    let connected = tokio::select! {
+        connected = connect(context, brings_tls) => connected,
+        () = context.drain.cut_off() => return Err(End::Drained),
     };
-    debug!(route, session, upstream = %upstream.endpoint, peer = %upstream.peer, brings_tls, "session started");
-    let active = Held::new(&context.metrics.upstream_active);
-    let in_plaintext = upstream.channel.is_none() && !brings_tls;
-    let mut in_plaintext = in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext));
-    let mut endpoint = Arc::clone(&upstream.endpoint);
-    let mut relay = Box::new(if brings_tls {
-        context.metrics.sessions_passthrough.increment(1);
-        Relay::passthrough(client, upstream, context, entry)
-    } else {
-        Relay::new(client, upstream, context, entry)
-    });
-    let ended = loop {
-        match relay.run().await {
-            Ended::Movable => {
-                if let Some(new) = Box::pin(move_to_tls(&mut relay, context, session)).await {
-                    endpoint = new;
-                    in_plaintext = None;
-                }
+    drop(waiting);
+    let upstream = match connected {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            if brings_tls {
+                farewell::say(client, HANDSHAKE_FAILURE).await;
+            } else if context.is_node {
+                farewell::close(client).await;
+            } else {
+                farewell::refuse(client, 1, &error.to_string()).await;
             }
-            ended => break ended,
+            return Err(End::Failed);
         }
     };
-    let (client, left) = relay.into_parts();
-    drop((active, in_plaintext));
-    (end(ended, client, context, Some(&endpoint)).await, left)
+    debug!(
+        route = &*context.route,
+        session = entry.number(),
+        upstream = %upstream.endpoint,
+        peer = %upstream.peer,
+        brings_tls,
+        "session started"
+    );
+    let in_plaintext = upstream.channel.is_none() && !brings_tls;
+    Ok(Begun::Alone(Alone {
+        active: Held::new(&context.metrics.upstream_active),
+        in_plaintext: in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext)),
+        endpoint: Arc::clone(&upstream.endpoint),
+        relay: Box::new(if brings_tls {
+            context.metrics.sessions_passthrough.increment(1);
+            Relay::passthrough(client, upstream, context, entry)
+        } else {
+            Relay::new(client, upstream, context, entry)
+        }),
+    }))
+}
+
+impl Alone<'_> {
+    async fn run(mut self, context: &Context, session: u64) -> (End, Option<Box<Left>>) {
+        let ended = loop {
+            match self.relay.run().await {
+                Ended::Movable => {
+                    if let Some(new) = Box::pin(move_to_tls(&mut self.relay, context, session)).await {
+                        self.endpoint = new;
+                        self.in_plaintext = None;
+                    }
+                }
+                ended => break ended,
+            }
+        };
+        let (client, left) = self.relay.into_parts();
+        drop((self.active, self.in_plaintext));
+        (Box::pin(end(ended, client, context, Some(&self.endpoint))).await, left)
+    }
 }
 
 /// Has a session go on over TLS. Returns where to, if it does.
@@ -311,15 +344,15 @@ async fn end(ended: Ended, client: ClientStream, context: &Context, endpoint: Op
                      pass its TLS through, or have it connect in plaintext"
                 );
             }
-            Box::pin(farewell::say(client, HANDSHAKE_FAILURE)).await;
+            farewell::say(client, HANDSHAKE_FAILURE).await;
             End::Failed
         }
         Ended::Idle => {
-            Box::pin(farewell::close(client)).await;
+            farewell::close(client).await;
             End::Idle
         }
         Ended::Drained => {
-            Box::pin(farewell::close(client)).await;
+            farewell::close(client).await;
             End::Drained
         }
         Ended::Upstream { unanswered, why } => {
@@ -334,15 +367,15 @@ async fn end(ended: Ended, client: ClientStream, context: &Context, endpoint: Op
                     if end == End::Failed {
                         context.distrust(endpoint, Sign::Lost(why.as_deref()));
                     }
-                    Box::pin(lost(client, endpoint, unanswered, why)).await;
+                    lost(client, endpoint, unanswered, why).await;
                 }
-                None => Box::pin(farewell::close(client)).await,
+                None => farewell::close(client).await,
             }
             end
         }
         Ended::Unanswerable(unanswerable) => {
             debug!(route, %unanswerable, "session ended: to go on would be to guess");
-            Box::pin(farewell::refuse(client, 1, &unanswerable.to_string())).await;
+            farewell::refuse(client, 1, &unanswerable.to_string()).await;
             End::Failed
         }
     }

@@ -251,10 +251,10 @@ impl<'a> Relay<'a> {
     }
 
     /// The client's side, and the upstream's if it can serve another client.
-    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Left>) {
+    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Box<Left>>) {
         if self.is_reusable() {
             let touched = self.requests.touched();
-            return (self.client, Some(Left { connection: self.wire.connection, touched }));
+            return (self.client, Some(Box::new(Left { connection: self.wire.connection, touched })));
         }
         self.wire.say_goodbye();
         (self.client, None)

@@ -16,7 +16,7 @@ use super::{Key, Settings};
 use crate::resp::replies::encode_command;
 use crate::resp::sharing::{self, Verdict};
 use crate::session::{Context as Route, connect};
-use crate::upstream::{self, Connection, Latch};
+use crate::upstream::{self, Connection, Latch, Left};
 use crate::workers;
 
 /// A connection that is not set up in this time is none.
@@ -168,9 +168,10 @@ impl Hubs {
         safe
     }
 
-    /// Has something done off the clients' path.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+    /// Gives a connection back to the pool, off the client's path.
+    pub(super) fn give_back(&self, route: &Arc<Route>, left: Left) {
+        let upstream = Arc::clone(&route.upstream);
+        self.tasks.spawn(async move { upstream.give_back(left).await });
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<Option<usize>, HashMap<Key, Hub>>> {

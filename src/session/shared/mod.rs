@@ -213,8 +213,7 @@ async fn pinned<'a>(
     if let Reason::Unknown(Some(name)) = &reason
         && hubs.learn(name, &mut upstream).await
     {
-        let (context, left) = (Arc::clone(context), Left { connection: upstream, touched: false });
-        hubs.spawn(async move { context.upstream.give_back(left).await });
+        hubs.give_back(context, Left { connection: upstream, touched: false });
         return Ok(member);
     }
     context.metrics.pinned(reason.label());
@@ -259,16 +258,14 @@ async fn pinned<'a>(
         let back = relay.into_shared();
         back.about.pinned(None);
         if let Some(left) = back.left {
-            let context = Arc::clone(context);
-            hubs.spawn(async move { context.upstream.give_back(left).await });
+            hubs.give_back(context, left);
         }
         return Ok(Member::new(back.client, context, hubs, back.about, back.guard, back.input));
     }
     let (client, left) = relay.into_parts();
     let end = Box::pin(end(ended, client, context, Some(&endpoint))).await;
     if let Some(left) = left {
-        let context = Arc::clone(context);
-        hubs.spawn(async move { context.upstream.give_back(left).await });
+        hubs.give_back(context, *left);
     }
     Err(end)
 }
