@@ -78,20 +78,42 @@ impl Command {
         Self { family: COMMANDS[number as usize].0, number }
     }
 
+    /// How many there are: a command's [`number`](Self::number) is less.
+    pub const COUNT: usize = COMMANDS.len();
+
     /// The command with this name, in whatever case.
     #[inline]
     pub fn named(name: &[u8]) -> Self {
-        if name.len() <= LONGEST {
-            let sought = key(name);
-            let mut at = place(sought);
-            while TABLE[at].1.number != Self::OTHER.number {
-                if TABLE[at].0 == sought {
-                    return TABLE[at].1;
-                }
-                at = (at + 1) % PLACES;
-            }
+        match Self::known(name) {
+            Some(command) => command,
+            None if memchr(b'.', name).is_some() => Self::MODULE,
+            None => Self::OTHER,
         }
-        if memchr(b'.', name).is_some() { Self::MODULE } else { Self::OTHER }
+    }
+
+    /// The same, if its name is known.
+    #[inline]
+    pub const fn known(name: &[u8]) -> Option<Self> {
+        if name.len() > LONGEST {
+            return None;
+        }
+        let sought = key(name);
+        let mut at = place(sought);
+        while TABLE[at].1.number != Self::OTHER.number {
+            let ((first, rest), found) = TABLE[at];
+            if first == sought.0 && rest == sought.1 {
+                let is_same = COMMANDS[found.number()].1.as_bytes().eq_ignore_ascii_case(name);
+                return if is_same { Some(found) } else { None };
+            }
+            at = (at + 1) % PLACES;
+        }
+        None
+    }
+
+    /// Its place among all, and the same for one name only if that is known.
+    #[inline]
+    pub const fn number(self) -> usize {
+        self.number as usize
     }
 
     /// In capitals; `other` and `module` where it is not known.
@@ -264,6 +286,8 @@ mod tests {
 
     #[test]
     fn what_is_no_command_keeps_its_name_to_itself() {
+        let almost = ["\0GET", " GET", "EVAL\x7fRO", "GEORADIUXBYMEMBER"];
+        assert!(almost.iter().all(|name| Command::known(name.as_bytes()).is_none()));
         for name in ["", "G", "GETS", "get\r\n", "user:1000:password", "other", "modules", &"x".repeat(1000)]
         {
             assert_eq!(Command::named(name.as_bytes()).name(), "other", "{name}");

@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use super::commands::Transaction;
+use super::families::Command;
 use super::value::{Data, Value};
 
 /// How a command is sent.
@@ -160,52 +161,81 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     (Sharing::Setup(Setup::Quit), &["QUIT"]),
 ];
 
-/// No name in the table is longer.
-const LONGEST: usize = 24;
+/// A command in the table.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    sharing: Sharing,
+    /// Its first argument may decide.
+    contains: bool,
+}
 
-/// Of the table, by name.
-static TABLE: LazyLock<Vec<(&'static [u8], Sharing)>> = LazyLock::new(|| {
-    let all = GROUPS.iter().flat_map(|(sharing, names)| names.iter().map(|name| (name.as_bytes(), *sharing)));
-    let mut all: Vec<_> = all.collect();
-    all.sort_unstable_by_key(|(name, _)| *name);
-    all
+/// Of the table, by the commands' numbers. What their first arguments decide is in [`SUBCOMMANDS`].
+static TABLE: [Entry; Command::COUNT] = {
+    let mut table = [Entry { sharing: Sharing::Unknown, contains: false }; Command::COUNT];
+    let mut group = 0;
+    while group < GROUPS.len() {
+        let (sharing, names) = GROUPS[group];
+        let mut at = 0;
+        while at < names.len() {
+            let (name, first) = words(names[at].as_bytes());
+            let Some(command) = Command::known(name) else { panic!("each name in the table is a command's") };
+            let entry = &mut table[command.number()];
+            if first.is_empty() {
+                assert!(matches!(entry.sharing, Sharing::Unknown), "a command is in two groups");
+                entry.sharing = sharing;
+            } else {
+                entry.contains = true;
+            }
+            at += 1;
+        }
+        group += 1;
+    }
+    table
+};
+
+/// What is named with its first argument.
+static SUBCOMMANDS: LazyLock<Vec<(usize, &[u8], Sharing)>> = LazyLock::new(|| {
+    let all = GROUPS
+        .iter()
+        .flat_map(|(sharing, names)| names.iter().map(|name| (words(name.as_bytes()), *sharing)));
+    all.filter(|((_, first), _)| !first.is_empty())
+        .map(|((name, first), sharing)| (Command::named(name).number(), first, sharing))
+        .collect()
 });
 
-/// Commands that their first argument may decide.
-const CONTAINERS: [&[u8]; 3] = [b"CLIENT", b"FUNCTION", b"SCRIPT"];
-
-/// How a command with this name and first argument, of so many words, is sent.
-#[inline]
-pub fn sharing(name: &[u8], first: &[u8], words: u64) -> Sharing {
-    let mut upper = [0; LONGEST];
-    let Some(own) = upper.get_mut(..name.len()) else { return Sharing::Unknown };
-    own.copy_from_slice(name);
-    own.make_ascii_uppercase();
-    let mut length = name.len();
-    if CONTAINERS.contains(&&upper[..length]) {
-        let whole = length + 1 + first.len();
-        if let Some(rest) = upper.get_mut(length..whole) {
-            rest[0] = b' ';
-            rest[1..].copy_from_slice(first);
-            rest[1..].make_ascii_uppercase();
-            if let Some(found) = find(&upper[..whole]) {
-                return found;
-            }
+/// A name of the table, and its first argument, which may be empty.
+const fn words(name: &[u8]) -> (&[u8], &[u8]) {
+    let mut at = 0;
+    while at < name.len() {
+        if name[at] == b' ' {
+            return (name.split_at(at).0, name.split_at(at + 1).1);
         }
+        at += 1;
     }
-    length = length.min(LONGEST);
-    match find(&upper[..length]) {
+    (name, &[])
+}
+
+/// How a command with this first argument, of so many words, is sent.
+#[inline]
+pub fn sharing(command: Command, first: &[u8], words: u64) -> Sharing {
+    let Entry { sharing, contains } = TABLE[command.number()];
+    if contains && let Some(found) = subcommand(command, first) {
+        return found;
+    }
+    match sharing {
         // AUTH makes it five words at least.
-        Some(Sharing::Setup(Setup::Protocol)) if words > 2 && words != 4 => Sharing::Own(Own::Auth),
-        Some(found) => found,
-        None => Sharing::Unknown,
+        Sharing::Setup(Setup::Protocol) if words > 2 && words != 4 => Sharing::Own(Own::Auth),
+        sharing => sharing,
     }
 }
 
-#[inline]
-fn find(name: &[u8]) -> Option<Sharing> {
-    let at = TABLE.binary_search_by_key(&name, |(known, _)| known).ok()?;
-    Some(TABLE[at].1)
+#[cold]
+fn subcommand(command: Command, sought: &[u8]) -> Option<Sharing> {
+    let mut all = SUBCOMMANDS.iter();
+    let of = |(number, first, _): &&(usize, &[u8], Sharing)| {
+        *number == command.number() && first.eq_ignore_ascii_case(sought)
+    };
+    all.find(of).map(|(_, _, sharing)| *sharing)
 }
 
 /// What requests have left with a connection, as far as it matters for whether another one could take its place.
@@ -338,20 +368,23 @@ pub fn verdict(reply: &[u8]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn of(name: &str, first: &str) -> Sharing {
-        sharing(name.as_bytes(), first.as_bytes(), 2)
+        sharing(Command::named(name.as_bytes()), first.as_bytes(), 2)
     }
 
     #[test]
-    fn no_command_is_in_two_groups_and_none_is_too_long_to_be_found() {
-        for pair in TABLE.windows(2) {
-            assert_ne!(pair[0].0, pair[1].0);
-        }
-        for (name, sharing) in TABLE.iter() {
-            let name = std::str::from_utf8(name).unwrap();
+    fn each_name_is_found_in_whatever_case_and_none_is_in_two_groups() {
+        let mut seen = HashSet::new();
+        for (sharing, name) in
+            GROUPS.iter().flat_map(|(sharing, names)| names.iter().map(move |name| (sharing, name)))
+        {
+            assert!(seen.insert(name), "{name} is in two groups");
             let (name, first) = name.split_once(' ').unwrap_or((name, ""));
+            assert_eq!(of(name, first), *sharing, "{name} {first}");
             assert_eq!(of(&name.to_lowercase(), &first.to_lowercase()), *sharing, "{name} {first}");
         }
     }
@@ -365,8 +398,8 @@ mod tests {
         for name in ["", "FT.SEARCH", "GE", "GETS", &"x".repeat(100)] {
             assert_eq!(of(name, ""), Sharing::Unknown, "{name}");
         }
-        assert_eq!(sharing(b"HELLO", b"3", 2), Sharing::Setup(Setup::Protocol));
-        assert_eq!(sharing(b"HELLO", b"3", 5), Sharing::Own(Own::Auth));
+        assert_eq!(sharing(Command::named(b"HELLO"), b"3", 2), Sharing::Setup(Setup::Protocol));
+        assert_eq!(sharing(Command::named(b"HELLO"), b"3", 5), Sharing::Own(Own::Auth));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use memchr::memchr;
 
+use super::families::Command;
 use super::header;
 use super::scanner::TLS_HANDSHAKE;
 use super::sharing::{self, Own, Setup, Sharing};
@@ -26,6 +27,8 @@ pub struct Whole<'a> {
     pub bytes: &'a [u8],
     /// The command's name.
     pub name: &'a [u8],
+    /// The command, as far as that is known.
+    pub command: Command,
     /// The argument after it; empty if there is none.
     pub first: &'a [u8],
     /// The name counts as one.
@@ -70,7 +73,8 @@ impl<'a> Front<'a> {
                 _ => {}
             }
         }
-        Self::Whole(Whole { bytes: &input[..at], name, first, words, arguments })
+        let command = Command::named(name);
+        Self::Whole(Whole { bytes: &input[..at], name, command, first, words, arguments })
     }
 }
 
@@ -86,9 +90,10 @@ fn line(input: &[u8]) -> Front<'_> {
     let words: Vec<&[u8]> = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
     let Some(&name) = words.first() else { return Front::Other };
     let first = words.get(1).copied().unwrap_or_default();
-    match sharing::sharing(name, first, words.len() as u64) {
+    let command = Command::named(name);
+    match sharing::sharing(command, first, words.len() as u64) {
         Sharing::Shared | Sharing::Setup(Setup::Quit) => {
-            Front::Whole(Whole { bytes, name, first, words: words.len(), arguments: bytes.len() })
+            Front::Whole(Whole { bytes, name, command, first, words: words.len(), arguments: bytes.len() })
         }
         _ => Front::Other,
     }
@@ -117,7 +122,7 @@ impl<'a> Whole<'a> {
     /// How it is sent.
     #[inline]
     pub fn sharing(&self) -> Sharing {
-        match sharing::sharing(self.name, self.first, self.words as u64) {
+        match sharing::sharing(self.command, self.first, self.words as u64) {
             Sharing::Own(Own::Blocking) if self.waits_for_nobody() => Sharing::Shared,
             sharing => sharing,
         }

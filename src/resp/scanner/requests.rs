@@ -108,11 +108,11 @@ impl RequestScanner {
                 State::Start => {
                     if let Some((length, name, words, request)) = short_command(&input[at..]) {
                         self.look_up(name);
+                        self.command = Command::named(name);
                         if let Some(standing) = &mut self.standing {
-                            standing.note(sharing::sharing(name, &[], words));
+                            standing.note(sharing::sharing(self.command, &[], words));
                         }
                         self.request = request;
-                        self.command = Command::named(name);
                         self.arguments_matter = false;
                         if self.early <= EARLY {
                             self.keep_early(name, words);
@@ -286,16 +286,16 @@ impl RequestScanner {
         if !is_attentive || self.quoted || !commands::sets_up(name.get(), first.get(), self.seen) {
             self.look_up(name.get());
         }
+        self.command = Command::named(name.get());
         if let Some(standing) = &mut self.standing {
             // A name in quotes could be any.
-            let sharing = match name.get() {
-                _ if self.quoted => Sharing::Unknown,
-                name => sharing::sharing(name, first.get(), self.seen),
-            };
-            standing.note(sharing);
+            standing.note(if self.quoted {
+                Sharing::Unknown
+            } else {
+                sharing::sharing(self.command, first.get(), self.seen)
+            });
         }
         self.early = self.early.saturating_add(1);
-        self.command = Command::named(name.get());
         let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
         let hidden = name.get().is_empty() || name.get().eq_ignore_ascii_case(b"CLUSTER");
         self.request = match request {

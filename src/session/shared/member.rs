@@ -16,7 +16,6 @@ use self::setting_up::Asked;
 use super::line::{Hold, Line, NotNow, Upstream};
 use super::seat::{Gone, Seat};
 use super::{Hubs, Key};
-use crate::resp::families::Command;
 use crate::resp::sharing::{Own, Setup, Sharing};
 use crate::resp::whole::{Front, Whole};
 use crate::session::Context as Route;
@@ -340,7 +339,7 @@ impl<'a> Member<'a> {
                             self.about.look(whole.bytes);
                         }
                         at += whole.bytes.len();
-                        counts.add(Command::named(whole.name));
+                        counts.add(whole.command);
                         continue;
                     }
                     Sharing::Setup(_) | Sharing::Own(Own::Auth) => break Some(Err(whole)),
@@ -348,7 +347,7 @@ impl<'a> Member<'a> {
                     Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
                         Some(true) => {
                             at += whole.bytes.len();
-                            counts.add(Command::named(whole.name));
+                            counts.add(whole.command);
                             continue;
                         }
                         Some(false) => Reason::Unknown(None),

@@ -4,7 +4,6 @@ use std::task::Context;
 
 use super::{Member, Next, Reason, What};
 use crate::resp::commands::Request;
-use crate::resp::families::Command;
 use crate::resp::replies::encode_command;
 use crate::resp::scanner::{LONGEST_TOLD, Told};
 use crate::resp::sharing::{Own, Setup};
@@ -103,7 +102,7 @@ impl Member<'_> {
         match line.put(cx, &self.seat, instead.as_deref().unwrap_or(whole.bytes), 1, true) {
             Ok(()) => {
                 let mut counts = Counts::default();
-                counts.add(Command::named(whole.name));
+                counts.add(whole.command);
                 counts.record(&self.route.metrics);
                 self.about.sent(length, 1);
                 self.asked = Some(asked);
