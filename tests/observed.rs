@@ -2,9 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{
-    Authority, Pontoon, Redis, Wire, bridge, clients_share, command, eventually, raise_descriptor_limit,
-};
+use crate::harness::{Authority, Pontoon, Redis, Wire, bridge, command, eventually, raise_descriptor_limit};
 
 /// Lines of the log about slow commands.
 fn slow(pontoon: &Pontoon) -> Vec<Value> {
@@ -72,10 +70,6 @@ fn what_the_process_takes_is_shown_by_the_usual_names() {
 
 #[test]
 fn a_slow_command_is_logged_with_its_name_and_size_and_never_its_arguments() {
-    if clients_share() {
-        // Commands on shared connections are not timed one by one: the log says so at the start.
-        return;
-    }
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "100ms"]);
@@ -115,11 +109,34 @@ fn what_waits_behind_a_slow_command_is_not_blamed_nor_what_waits_by_design() {
 }
 
 #[test]
+fn of_clients_that_share_a_connection_the_one_with_the_slow_command_is_named() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let args = ["--sharing", "shared", "--workers", "1", "--log-slow", "100ms"];
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
+    let (mut other, mut one) = (pontoon.client(), pontoon.client());
+    other.expect(&["PING"], "+PONG\r\n");
+    let script = "local t = redis.call('TIME') \
+                  repeat local n = redis.call('TIME') until (n[1] - t[1]) * 1000000 + n[2] - t[2] > 200000 return 1";
+    let record = |command: &str| slow(&pontoon).into_iter().find(|record| record["command"] == command);
+    // What the server reads at once it answers at once, and nobody can tell which took so long.
+    let sent = || pontoon.metric("pontoon_commands_total", "family=\"scripting\"");
+    eventually("it is told from what waits behind it", || {
+        let before = sent();
+        one.send(&command(&["EVAL", script, "0"]));
+        eventually("it is on its way", || sent() > before);
+        other.send(&command(&["GET", "k"]));
+        one.expect_next(":1\r\n");
+        other.expect_next("$-1\r\n");
+        record("EVAL").is_some()
+    });
+    let record = record("EVAL").unwrap();
+    assert_eq!((record["session"].as_u64(), record["commands"].as_u64()), (Some(2), Some(1)), "{record}");
+    assert!(slow(&pontoon).iter().all(|record| record["command"] != "GET"), "{}", pontoon.printed());
+}
+
+#[test]
 fn a_slow_command_that_goes_on_is_logged_once_and_the_rest_counted() {
-    if clients_share() {
-        // Commands on shared connections are not timed one by one: the log says so at the start.
-        return;
-    }
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "1us"]);

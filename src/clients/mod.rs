@@ -261,11 +261,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Its number, as in the log.
-    pub fn number(&self) -> u64 {
-        self.session.number
-    }
-
     /// It has an upstream connection, or another one than before.
     pub fn connected(&self, upstream: Upstream) {
         self.session.connected(upstream, Moment(self.inventory.now()));
@@ -297,6 +292,11 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// What is known of the session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Bytes went to the client.
     #[inline]
     pub fn received(&self, bytes: usize) {

@@ -204,6 +204,11 @@ impl Session {
         facts.client_name = None;
     }
 
+    /// Its number, as in the log.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Whose it is, as far as is known without looking.
     pub fn client(&self) -> (Option<Arc<Process>>, Option<Library>) {
         let facts = self.facts();

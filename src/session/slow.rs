@@ -1,14 +1,22 @@
 //! Slow commands: each request of a session is timed, from its last byte to the first of its reply, or from the end of the
 //! reply before, if that came later. Names that are known, sizes and times; never an argument.
+//!
+//! On a connection that clients share, the same is done for the requests of all of them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use tracing::info;
+
+use super::Context as Route;
 use super::pending::Pending;
 use super::timing::arrived;
+use crate::clients::Session;
 use crate::resp::commands::Request;
 use crate::resp::families::Command;
 use crate::resp::scanner::ReplyScanner;
+use crate::telemetry::SLOW;
+use crate::upstream::Connection;
 
 /// Requests without a reply that are remembered; of a deeper pipeline the rest is not timed.
 const MOST: usize = 1024;
@@ -43,6 +51,8 @@ struct Sent {
 /// A command that was slow; several, if their replies came together and it cannot be told which of them it was.
 #[derive(Debug, PartialEq)]
 pub(super) struct Slow {
+    /// The number of the first.
+    pub(super) first: u64,
     /// How many.
     pub(super) commands: usize,
     /// Of all of them together.
@@ -64,7 +74,7 @@ impl SlowLog {
 
     /// The request that was read was booked.
     pub(super) fn booked(&mut self, command: Command, request: Request, pending: &Pending) {
-        if self.sent.len() >= MOST || pending.opaque().is_some() {
+        if pending.opaque().is_some() {
             return;
         }
         let waits = !matches!(
@@ -77,31 +87,41 @@ impl SlowLog {
                 | Request::Cluster(_)
                 | Request::Transaction(_)
         );
-        let number = pending.answered() + pending.count();
-        self.sent.push_back(Sent { number, command, bytes: self.bytes, at: Instant::now(), waits });
+        self.book(pending.answered() + pending.count(), command, self.bytes, waits);
+    }
+
+    /// A request was sent, the one with this number of all.
+    pub(super) fn book(&mut self, number: u64, command: Command, bytes: u64, waits: bool) {
+        if self.sent.len() < MOST {
+            self.sent.push_back(Sent { number, command, bytes, at: Instant::now(), waits });
+        }
     }
 
     /// What turned out to be slow by the replies that have begun.
     pub(super) fn received(&mut self, pending: &Pending, replies: &ReplyScanner) -> Option<Slow> {
-        if self.sent.is_empty() {
-            self.answered = pending.answered();
-            return None;
-        }
-        self.received_at(pending, replies, Instant::now())
-    }
-
-    fn received_at(&mut self, pending: &Pending, replies: &ReplyScanner, now: Instant) -> Option<Slow> {
         if pending.opaque().is_some() {
             self.sent = VecDeque::new();
             return None;
         }
-        let answered = std::mem::replace(&mut self.answered, pending.answered());
-        let since =
-            if pending.answered() > answered { std::mem::replace(&mut self.since, now) } else { self.since };
-        let arrived = arrived(pending, replies);
+        self.arrived(pending.answered(), arrived(pending, replies))
+    }
+
+    /// The same, where so many requests have their replies, and those of so many have begun.
+    pub(super) fn arrived(&mut self, answered: u64, arrived: u64) -> Option<Slow> {
+        if self.sent.is_empty() {
+            self.answered = answered;
+            return None;
+        }
+        self.arrived_at(answered, arrived, Instant::now())
+    }
+
+    fn arrived_at(&mut self, ended: u64, arrived: u64, now: Instant) -> Option<Slow> {
+        let answered = std::mem::replace(&mut self.answered, ended);
+        let since = if ended > answered { std::mem::replace(&mut self.since, now) } else { self.since };
         let count = self.sent.iter().take_while(|sent| sent.number <= arrived).count();
         let first = *self.sent.front().filter(|_| count > 0)?;
         let mut slow = Slow {
+            first: first.number,
             commands: count,
             bytes: 0,
             took: now.saturating_duration_since(first.at.max(since)),
@@ -123,7 +143,7 @@ impl SlowLog {
 
 impl Slow {
     /// As OpenTelemetry names operations of Redis: `GET`, `PIPELINE GET`, `PIPELINE`.
-    pub(super) fn operation(&self) -> String {
+    fn operation(&self) -> String {
         match (self.commands, &self.names[..]) {
             (0 | 1, [name]) => (*name).to_owned(),
             (_, [name]) => format!("PIPELINE {name}"),
@@ -131,9 +151,29 @@ impl Slow {
         }
     }
 
-    /// Their names.
-    pub(super) fn names(&self) -> String {
-        self.names.join(" ")
+    /// Logs it. `client`: whose it is, if that can be told.
+    #[cold]
+    pub(super) fn tell(&self, route: &Route, upstream: &Connection, client: Option<&Session>) {
+        let operation = self.operation();
+        let Some(suppressed) = route.slow_throttle.allow(&operation) else { return };
+        let (process, library) = client.map(Session::client).unwrap_or_default();
+        info!(
+            target: SLOW,
+            route = &*route.route,
+            session = client.map(Session::number),
+            upstream = %upstream.endpoint,
+            peer = %upstream.peer,
+            command = operation,
+            commands = self.commands,
+            names = (self.commands > 1).then(|| self.names.join(" ")),
+            bytes = self.bytes,
+            seconds = self.took.as_secs_f64(),
+            pid = process.as_ref().and_then(|process| process.pid),
+            process = process.as_ref().and_then(|process| process.name.as_deref()),
+            library = library.as_ref().map(|library| &*library.name),
+            suppressed,
+            "slow command"
+        );
     }
 }
 
@@ -176,7 +216,8 @@ mod tests {
                 }
             }
             let now = Instant::now() + Duration::from_millis(milliseconds);
-            let slow = self.slow.received_at(&self.pending, &self.replies, now)?;
+            let arrived = arrived(&self.pending, &self.replies);
+            let slow = self.slow.arrived_at(self.pending.answered(), arrived, now)?;
             Some((slow.operation(), slow.bytes, slow.took.as_millis() as u64 / 100 * 100))
         }
     }

@@ -172,6 +172,11 @@ impl Driver {
         } else {
             self.hand_out(plain);
         }
+        let within = !self.replies.at_boundary() && !self.skips;
+        if let Some((slow, seat)) = self.line.state().slow(within) {
+            let client = seat.as_ref().map(|seat| seat.client());
+            slow.tell(&self.route, &self.wire.connection, client);
+        }
         self.stall();
         true
     }
@@ -184,6 +189,7 @@ impl Driver {
             self.stalled = Some((seat, Box::pin(sleep(STALL))));
             // Whoever has not asked yet does it elsewhere.
             self.line.close();
+            self.line.state().tell_no_slow();
         }
     }
 

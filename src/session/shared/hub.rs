@@ -226,7 +226,7 @@ async fn open(
             Err(_) => return Err(unreachable(format!("setting up a connection took more than {SETUP:?}"))),
         }
     }
-    let line = Arc::new(Line::over(&connection));
+    let line = Arc::new(Line::over(&connection, route.settings.slow));
     let driver = Driver::new(&line, connection, &route, settings, key);
     tasks.spawn(driver.run());
     Ok(line)

@@ -7,9 +7,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use super::seat::Seat;
+use super::watch::Watch;
 use crate::endpoint::Endpoint;
+use crate::session::slow::Slow;
 use crate::upstream::Connection;
 
 /// While so much waits to be sent, no client is read.
@@ -42,6 +45,8 @@ pub(super) struct State {
     driver: Option<Waker>,
     /// Clients that wait until there is room.
     waiting: Vec<Waker>,
+    /// Where slow commands are logged.
+    slow: Option<Box<Watch>>,
 }
 
 /// Replies in a row that one client gets.
@@ -62,13 +67,15 @@ pub(super) enum NotNow {
 }
 
 impl Line {
-    pub(super) fn over(connection: &Connection) -> Self {
+    /// Commands that wait longer than `slow` are told; `None`: none are.
+    pub(super) fn over(connection: &Connection, slow: Option<Duration>) -> Self {
         let upstream = Upstream {
             endpoint: Arc::clone(&connection.endpoint),
             peer: connection.peer,
             tls: connection.channel.is_some(),
         };
-        Self { upstream, state: Mutex::default() }
+        let slow = slow.map(|threshold| Box::new(Watch::new(threshold)));
+        Self { upstream, state: Mutex::new(State { slow, ..State::default() }) }
     }
 
     /// Puts `count` requests of a client here. `asked`: the reply is for its task.
@@ -100,6 +107,9 @@ impl Line {
             _ => state.due.push_back(Due { seat: Arc::clone(seat), count, asked }),
         }
         seat.owes(count);
+        if let Some(watch) = &mut state.slow {
+            watch.sent(seat, requests, count);
+        }
         Ok(())
     }
 
@@ -150,6 +160,19 @@ impl State {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// What turned out to be slow by the replies that have come, and whose it is; `within`: the next has begun.
+    #[inline]
+    pub(super) fn slow(&mut self, within: bool) -> Option<(Slow, Option<Arc<Seat>>)> {
+        let watch = self.slow.as_mut()?;
+        let due: u64 = self.due.iter().map(|due| due.count).sum();
+        watch.received(due, within)
+    }
+
+    /// From now on it is not the server alone that replies wait for.
+    pub(super) fn tell_no_slow(&mut self) {
+        self.slow = None;
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! [`member`] reads a client, and finds out what goes where: [`crate::resp::sharing`] has the table. [`line`](mod@line) is where the
 //! requests of all meet, [`driver`] the task that sends them and hands out the replies, [`seat`] where a client gets its own.
-//! [`hub`] knows the lines of each thread. A client that needs a connection of its own is a [relay](super::relay)'s until it
+//! [`hub`] knows the lines of each thread, [`watch`] whose commands are slow. A client that needs a connection of its own is a [relay](super::relay)'s until it
 //! needs none.
 
 mod driver;
@@ -11,6 +11,7 @@ mod hub;
 mod line;
 mod member;
 mod seat;
+mod watch;
 
 use std::sync::Arc;
 

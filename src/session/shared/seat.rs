@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
-use crate::clients::Counter;
+use crate::clients::{Counter, Session};
 use crate::endpoint::Host;
 use crate::metrics::Histogram;
 use crate::session::client::WriteHalf;
@@ -81,6 +81,11 @@ impl Seat {
     ) -> Self {
         let state = State { last: idles.then(Instant::now), ..State::default() };
         Self { counter, local_host, request_seconds, state: Mutex::new(state) }
+    }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> &Session {
+        self.counter.session()
     }
 
     /// The client is written to here from now on.
