@@ -1,8 +1,14 @@
 //! What operators see: how long requests take, what they are about, which errors servers give; and a log that nobody fills.
 
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::harness::{Authority, Pontoon, Redis, Wire, bridge, command, eventually, raise_descriptor_limit};
+use crate::harness::{
+    Authority, Fake, Pontoon, Redis, Wire, bridge, command, eventually, raise_descriptor_limit,
+};
 
 /// Lines of the log about slow commands.
 fn slow(pontoon: &Pontoon) -> Vec<Value> {
@@ -133,6 +139,40 @@ fn of_clients_that_share_a_connection_the_one_with_the_slow_command_is_named() {
     let record = record("EVAL").unwrap();
     assert_eq!((record["session"].as_u64(), record["commands"].as_u64()), (Some(2), Some(1)), "{record}");
     assert!(slow(&pontoon).iter().all(|record| record["command"] != "GET"), "{}", pontoon.printed());
+}
+
+#[test]
+fn of_slow_replies_that_come_together_to_several_clients_nobody_is_named() {
+    let authority = Authority::new();
+    let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
+        let mut seen = String::new();
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            seen += &String::from_utf8_lossy(&buffer[..n]);
+            if seen.contains("PING") {
+                seen.clear();
+                let _ = stream.write_all(b"+PONG\r\n");
+            } else if seen.matches("GET").count() == 2 {
+                seen.clear();
+                // So slow it is.
+                thread::sleep(Duration::from_millis(200));
+                let _ = stream.write_all(b"$-1\r\n$-1\r\n");
+            }
+        }
+    });
+    let args = ["--sharing", "shared", "--workers", "1", "--log-slow", "100ms"];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    for client in [&mut one, &mut other] {
+        client.expect(&["PING"], "+PONG\r\n");
+    }
+    one.send(&command(&["GET", "a"]));
+    other.send(&command(&["GET", "b"]));
+    one.expect_next("$-1\r\n");
+    other.expect_next("$-1\r\n");
+    let record = pontoon.wait_for_log("slow command");
+    assert_eq!((&record["command"], &record["commands"]), (&"PIPELINE GET".into(), &2.into()), "{record}");
+    assert!(record.get("session").is_none(), "{record}");
 }
 
 #[test]
