@@ -108,7 +108,7 @@ fn refused_credentials_are_told_to_the_client_the_log_and_readiness_and_are_not_
         let mut client = pontoon.client();
         client.expect(&["GET", "k"], &format!("-ERR pontoon: {text}\r\n"));
     }
-    assert_eq!(pontoon.log_count(&text), 1, "one line a cause, not one a client");
+    pontoon.expect_one_line(&text);
     eventually("readiness says so", || {
         let (status, body) = pontoon.get("/readyz");
         status == 503 && body.contains(&text)
@@ -239,7 +239,7 @@ fn credentials_are_not_sent_in_plaintext_unless_that_is_wanted() {
     for _ in 0..3 {
         careful.client().expect(&["GET", "k"], "-NOAUTH Authentication required.\r\n");
     }
-    assert_eq!(careful.log_count("the credentials stay at home"), 1);
+    careful.expect_one_line("the credentials stay at home");
     let careless = Pontoon::run(&[&args[..], &["--auth-allow-plaintext"]].concat());
     careless.expects("traffic leaves in plaintext");
     careless.client().expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
@@ -277,7 +277,7 @@ fn a_server_without_a_password_is_used_as_it_is() {
     for _ in 0..3 {
         pontoon.client().expect(&["GET", "k"], "$-1\r\n");
     }
-    assert_eq!(pontoon.log_count("the server has no password"), 1);
+    pontoon.expect_one_line("the server has no password");
 }
 
 #[test]

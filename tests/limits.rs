@@ -98,7 +98,7 @@ fn beyond_the_limit_a_client_gets_redis_own_error_and_its_place_is_free_again() 
         pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
     });
     second.expect(&["PING"], "+PONG\r\n");
-    assert_eq!(pontoon.log_count("limits.max_clients is reached"), 1, "one line, not one a client");
+    pontoon.expect_one_line("limits.max_clients is reached");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_client_of_nobody_that_is_named_is_told_so_and_counted_and_logged_once() {
     }
     assert_eq!(pontoon.metric("pontoon_clients_refused_total", "reason=\"peer\""), 5);
     assert_eq!(pontoon.metric("pontoon_sessions_total", ""), 0);
-    assert_eq!(pontoon.log_count(&text), 1, "one line, not one a client");
+    pontoon.expect_one_line(&text);
     redis.direct().expect(&["EXISTS", "k"], ":0\r\n");
 }
 

@@ -27,6 +27,5 @@ fn a_cluster_taken_for_a_single_server_is_told_at_the_first_redirect() {
     let mut client = pontoon.client();
     client.expect(&["GET", "foo"], &moved);
     client.expect(&["GET", "foo"], &moved);
-    pontoon.wait_for_log("set topology = \"cluster\"");
-    assert_eq!(pontoon.log_count("set topology = \"cluster\""), 1);
+    pontoon.expect_one_line("set topology = \"cluster\"");
 }

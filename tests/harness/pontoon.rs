@@ -245,6 +245,12 @@ impl Pontoon {
         self.log.records.lock().unwrap().0.iter().filter(|record| message(record).contains(text)).count()
     }
 
+    /// A cause is told in one line, however many clients met it.
+    pub fn expect_one_line(&self, text: &str) {
+        self.wait_for_log(text);
+        assert_eq!(self.log_count(text), 1, "one line a cause, not one a client: {text}");
+    }
+
     /// `GET` from the admin server: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.request("GET", path)
