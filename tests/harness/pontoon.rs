@@ -158,9 +158,7 @@ impl Pontoon {
                 _ => &mut command,
             };
         }
-        // Who asks for the pool means connections of each client's own.
-        let decided = |arg: &&str| ["--sharing", "--config"].contains(arg) || arg.starts_with("--pool");
-        if clients_share() && !args.iter().any(decided) {
+        if clients_share() && !args.iter().any(|arg| ["--sharing", "--config"].contains(arg)) {
             command.args(["--sharing", "shared"]);
         }
         let mut process =
