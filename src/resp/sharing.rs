@@ -231,11 +231,8 @@ pub fn sharing(command: Command, first: &[u8], words: u64) -> Sharing {
 
 #[cold]
 fn subcommand(command: Command, sought: &[u8]) -> Option<Sharing> {
-    let mut all = SUBCOMMANDS.iter();
-    let of = |(number, first, _): &&(usize, &[u8], Sharing)| {
-        *number == command.number() && first.eq_ignore_ascii_case(sought)
-    };
-    all.find(of).map(|(_, _, sharing)| *sharing)
+    let is_it = |number, first: &[u8]| number == command.number() && first.eq_ignore_ascii_case(sought);
+    SUBCOMMANDS.iter().find(|(number, first, _)| is_it(*number, first)).map(|(_, _, sharing)| *sharing)
 }
 
 /// What requests have left with a connection, as far as it matters for whether another one could take its place.
