@@ -230,9 +230,9 @@ enum Begun<'a> {
     Shared(ClientStream, &'a Hubs, Entry),
 }
 
+/// A session over a connection of its own, and as what that is counted.
 struct Alone<'a> {
     relay: Box<Relay<'a>>,
-    endpoint: Arc<Endpoint>,
     active: Held,
     in_plaintext: Option<Held>,
 }
@@ -242,7 +242,10 @@ async fn run(client: ClientStream, context: &Arc<Context>, entry: Entry) -> (End
     let session = entry.number();
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     match Box::pin(begin(client, context, entry)).await {
-        Ok(Begun::Alone(alone)) => alone.run(context, session).await,
+        Ok(Begun::Alone(mut alone)) => {
+            let ended = alone.relay(context, session).await;
+            alone.end(ended, context).await
+        }
         Ok(Begun::Shared(client, hubs, entry)) => {
             (Box::pin(shared::serve(client, context, hubs, entry)).await, None)
         }
@@ -284,48 +287,56 @@ async fn begin(client: ClientStream, context: &Arc<Context>, entry: Entry) -> Re
         "session started"
     );
     let in_plaintext = upstream.channel.is_none() && !brings_tls;
-    Ok(Begun::Alone(Alone {
-        active: Held::new(&context.metrics.upstream_active),
-        in_plaintext: in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext)),
-        endpoint: Arc::clone(&upstream.endpoint),
-        relay: Box::new(if brings_tls {
-            context.metrics.sessions_passthrough.increment(1);
-            Relay::passthrough(client, upstream, context, entry)
-        } else {
-            Relay::new(client, upstream, context, entry)
-        }),
-    }))
+    let relay = if brings_tls {
+        context.metrics.sessions_passthrough.increment(1);
+        Relay::passthrough(client, upstream, context, entry)
+    } else {
+        Relay::new(client, upstream, context, entry)
+    };
+    Ok(Begun::Alone(Alone::new(relay, context, in_plaintext)))
 }
 
-impl Alone<'_> {
-    async fn run(mut self, context: &Context, session: u64) -> (End, Option<Box<Left>>) {
-        let ended = loop {
+impl<'a> Alone<'a> {
+    fn new(relay: Relay<'a>, context: &Context, in_plaintext: bool) -> Self {
+        Self {
+            relay: Box::new(relay),
+            active: Held::new(&context.metrics.upstream_active),
+            in_plaintext: in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext)),
+        }
+    }
+
+    /// Relays until it has ended, over TLS as soon as that can be.
+    async fn relay(&mut self, context: &Context, session: u64) -> Ended {
+        loop {
             match self.relay.run().await {
                 Ended::Movable => {
-                    if let Some(new) = Box::pin(move_to_tls(&mut self.relay, context, session)).await {
-                        self.endpoint = new;
+                    if Box::pin(move_to_tls(&mut self.relay, context, session)).await {
                         self.in_plaintext = None;
                     }
                 }
-                ended => break ended,
+                ended => return ended,
             }
-        };
+        }
+    }
+
+    /// Tells the client. The end, and the upstream connection if it is good for another client.
+    async fn end(self, ended: Ended, context: &Context) -> (End, Option<Box<Left>>) {
+        let endpoint = Arc::clone(self.relay.endpoint());
         let (client, left) = self.relay.into_parts();
         drop((self.active, self.in_plaintext));
-        (Box::pin(end(ended, client, context, Some(&self.endpoint))).await, left)
+        (Box::pin(end(ended, client, context, Some(&endpoint))).await, left)
     }
 }
 
-/// Has a session go on over TLS. Returns where to, if it does.
-async fn move_to_tls(relay: &mut Relay<'_>, context: &Context, session: u64) -> Option<Arc<Endpoint>> {
-    let upstream = connect(context, false).await.ok()?;
-    let new = Arc::clone(&upstream.endpoint);
+/// Has a session go on over TLS. `false`: it goes on as it was.
+async fn move_to_tls(relay: &mut Relay<'_>, context: &Context, session: u64) -> bool {
+    let Ok(upstream) = connect(context, false).await else { return false };
     if !matches!(timeout(SETUP, relay.move_to(upstream)).await, Ok(true)) {
-        return None;
+        return false;
     }
     context.metrics.sessions_upgraded.increment(1);
     debug!(route = &*context.route, session, "session moved to TLS");
-    Some(new)
+    true
 }
 
 /// Tells a client how its session ended, as far as that can be told. `endpoint`: of its upstream connection.

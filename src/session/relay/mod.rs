@@ -39,6 +39,7 @@ use super::unanswerable::Unanswerable;
 use super::wire::Wire;
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
+use crate::endpoint::Endpoint;
 use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
 use crate::upstream::{self, Auth, Connection, Latch, Left};
@@ -248,6 +249,11 @@ impl<'a> Relay<'a> {
         })
         .await;
         poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Where its upstream connection leads.
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.wire.connection.endpoint
     }
 
     /// The client's side, and the upstream's if it can serve another client.

@@ -26,7 +26,7 @@ use super::client::ClientStream;
 use super::guard::{ClientAuth, Guard};
 use super::relay::{Ended, Pinned, Relay};
 use super::setup::Setup;
-use super::{Context, End, connect, end, farewell, move_to_tls};
+use super::{Alone, Context, End, connect, end, farewell};
 use crate::clients::Entry;
 use crate::metrics::Held;
 use crate::upstream::{Auth, Left};
@@ -221,13 +221,10 @@ async fn pinned<'a>(
     member.about().pinned(Some(reason.label()));
     debug!(route = &*context.route, session, reason = reason.label(), "client has a connection of its own");
     let _pinned = Held::new(&context.metrics.sessions_pinned);
-    let _active = Held::new(&context.metrics.upstream_active);
     let in_plaintext = upstream.channel.is_none();
-    let _in_plaintext = in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext));
-    let mut endpoint = Arc::clone(&upstream.endpoint);
     let ours = upstream.auth == Auth::Accepted;
     let Some(parts) = member.into_parts() else { return Err(End::ClientClosed) };
-    let mut relay = Box::new(Relay::pinned(
+    let relay = Relay::pinned(
         parts.client,
         upstream,
         context,
@@ -239,32 +236,23 @@ async fn pinned<'a>(
             guard: parts.guard,
             auth_stays_here: ours || !matches!(context.settings.client_auth, ClientAuth::Forward),
         },
-    ));
-    if !Box::pin(relay.set_up(reason.is_wait())).await {
-        let (client, _) = relay.into_parts();
+    );
+    let mut alone = Alone::new(relay, context, in_plaintext);
+    if !Box::pin(alone.relay.set_up(reason.is_wait())).await {
+        let (client, _) = alone.relay.into_parts();
         Box::pin(farewell::refuse(client, 1, "a connection could not be set up as the client's was")).await;
         return Err(End::Failed);
     }
-    let ended = loop {
-        match relay.run().await {
-            Ended::Movable => {
-                if let Some(new) = Box::pin(move_to_tls(&mut relay, context, session)).await {
-                    endpoint = new;
-                }
-            }
-            ended => break ended,
-        }
-    };
+    let ended = alone.relay(context, session).await;
     if let Ended::Shareable = ended {
-        let back = relay.into_shared();
+        let back = alone.relay.into_shared();
         back.about.pinned(None);
         if let Some(left) = back.left {
             hubs.give_back(context, left);
         }
         return Ok(Member::new(back.client, context, hubs, back.about, back.guard, back.input));
     }
-    let (client, left) = relay.into_parts();
-    let end = Box::pin(end(ended, client, context, Some(&endpoint))).await;
+    let (end, left) = alone.end(ended, context).await;
     if let Some(left) = left {
         hubs.give_back(context, *left);
     }
