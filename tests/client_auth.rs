@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use crate::harness::programs::{printed, python};
 use crate::harness::{Authority, Pontoon, Redis, Wire, clients_share, command, eventually, pontoon};
 
 const SECRET: &str = "s3rv3r-s3cr3t-of-the-test";
@@ -122,12 +122,10 @@ for protocol in (2, 3):
 
 #[test]
 fn redis_py_gets_what_is_configured() {
-    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
     for mode in ["accept", "verify", "reject", "forward"] {
         let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);
         let port = pontoon.address().port().to_string();
-        let output = Command::new(&python).args(["-c", REDIS_PY, mode, &port, LOCAL]).output().unwrap();
-        assert!(output.status.success(), "{mode}: {}", String::from_utf8_lossy(&output.stderr));
+        printed(python().args(["-c", REDIS_PY, mode, &port, LOCAL]));
     }
 }
 

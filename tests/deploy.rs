@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::programs::python;
 use crate::harness::{Authority, Pontoon, Redis, pontoon};
 
 /// Both streams of what a tool said.
@@ -29,14 +30,13 @@ fn must(command: &mut Command) -> String {
 
 /// The file as JSON, once the schemas of its platform have nothing against it.
 fn checked(platform: &str, text: &str) -> Value {
-    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
-    let mut process = Command::new(&python)
+    let mut process = python()
         .args(["tests/deploy/schemas.py", platform])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{python}: {error}: tests/run.sh makes it"));
+        .unwrap();
     process.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = process.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", said(&output));

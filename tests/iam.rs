@@ -4,7 +4,6 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,6 +11,7 @@ use aws_credential_types::Credentials;
 use pontoon::credentials::iam::{Settings, token};
 use serde_json::json;
 
+use crate::harness::programs::{printed, python};
 use crate::harness::{Authority, Fake, Pontoon, eventually};
 
 /// As AWS' documentation has it for Python, at a time that is told.
@@ -65,10 +65,7 @@ fn a_token_is_what_aws_own_signer_makes_of_the_same() {
                 "cache": "sessions-1", "serverless": serverless, "user": user})
         })
         .collect();
-    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
-    let output = Command::new(python).args(["-c", BOTOCORE, &json!(told).to_string()]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let expected = String::from_utf8(output.stdout).unwrap();
+    let expected = printed(python().args(["-c", BOTOCORE, &json!(told).to_string()]));
     assert_eq!(expected.lines().count(), cases.len());
     for ((region, serverless, session, user), expected) in cases.into_iter().zip(expected.lines()) {
         // Consoles show names as they were typed; the service knows the lower case.

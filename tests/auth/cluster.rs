@@ -1,11 +1,11 @@
 //! In a cluster every node is told who pontoon is, whoever asked for it and whatever becomes of node and secret.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::{NEW, OLD, Password, WRONGPASS};
+use crate::harness::programs::{printed, python};
 use crate::harness::{Cluster, Pontoon, Wire, eventually, pontoon};
 
 /// On which nobody may do anything but the user `app`, with the old password.
@@ -75,10 +75,8 @@ fn clients_of_a_cluster_need_no_password_on_any_node() {
     for door in &doors {
         Wire::tcp(door).expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
     }
-    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
     let port = pontoon.address().port().to_string();
-    let output = Command::new(python).args(["-c", REDIS_PY, &port]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    printed(python().args(["-c", REDIS_PY, &port]));
     // Slot 12182, of the third primary and its replica.
     guarded.admin(5).expect(&["CLUSTER", "FAILOVER"], "+OK\r\n");
     let mut replica = guarded.admin(5);

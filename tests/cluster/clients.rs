@@ -7,8 +7,9 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::programs::{Load, assert_dialled, ioredis, redis_py, redis_py_cluster, run};
+use super::programs::{Load, assert_dialled};
 use super::{Shared, assert_local, shared};
+use crate::harness::programs::{node, printed, python, python_before};
 use crate::harness::{Node, connected_to};
 
 fn port(shared: &Shared) -> String {
@@ -16,8 +17,8 @@ fn port(shared: &Shared) -> String {
 }
 
 /// Runs a script that ends by telling what it dialled.
-fn works(mut program: Command, shared: &Shared, more: &[&str]) {
-    let report = run(program.arg(port(shared)).args(more));
+fn works(mut program: Command, script: &str, shared: &Shared, more: &[&str]) {
+    let report = printed(program.arg(script).arg(port(shared)).args(more));
     assert_dialled(&serde_json::from_str(&report).unwrap(), &shared.pontoon);
 }
 
@@ -25,18 +26,18 @@ fn works(mut program: Command, shared: &Shared, more: &[&str]) {
 fn redis_py_works_with_a_cluster() {
     let shared = shared();
     for protocol in ["2", "3"] {
-        works(redis_py("redis_py.py"), &shared, &[protocol]);
+        works(python(), "tests/cluster/redis_py.py", &shared, &[protocol]);
     }
 }
 
 #[test]
 fn redis_py_cluster_works() {
-    works(redis_py_cluster("redis_py_cluster.py"), &shared(), &[]);
+    works(python_before(), "tests/cluster/redis_py_cluster.py", &shared(), &[]);
 }
 
 #[test]
 fn ioredis_works_with_a_cluster() {
-    works(ioredis("ioredis.js"), &shared(), &[]);
+    works(node(), "tests/cluster/ioredis.js", &shared(), &[]);
 }
 
 /// What redis-cli prints of these lines. Redirects led it to the bridge, and are left out.
@@ -116,7 +117,7 @@ fn redis_cli_subscribes_to_a_channel_of_another_node() {
 fn redis_cli_inspects_the_cluster() {
     let shared = shared();
     let mut check = Command::new("redis-cli");
-    let report = run(check.args(["--cluster", "check", &shared.pontoon.address().to_string()]));
+    let report = printed(check.args(["--cluster", "check", &shared.pontoon.address().to_string()]));
     assert!(report.contains("[OK] All 16384 slots covered."), "{report}");
     assert!(report.contains("[OK] All nodes agree about slots configuration."), "{report}");
     assert_local(&report, &shared.pontoon, &shared.cluster);
@@ -128,7 +129,7 @@ fn redis_benchmark_spreads_over_the_primaries() {
     let before: Vec<u64> = (0..3).map(|node| commands(&shared, node)).collect();
     let mut benchmark = Command::new("redis-benchmark");
     benchmark.args(["--cluster", "-p", &port(&shared), "-n", "9000", "-c", "9", "-P", "8", "-r", "10000"]);
-    let report = run(benchmark.args(["-t", "set,get,incr,lpush"]));
+    let report = printed(benchmark.args(["-t", "set,get,incr,lpush"]));
     assert!(report.contains("Cluster has 3 master nodes"), "{report}");
     assert_local(&report, &shared.pontoon, &shared.cluster);
     let after = (0..3).map(|node| commands(&shared, node));

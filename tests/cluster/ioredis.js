@@ -2,9 +2,9 @@
 const { ports } = require("./dialled.js");
 const assert = require("assert");
 const { once } = require("events");
-const Redis = require(process.argv[2]);
+const Redis = require("ioredis");
 
-const begin = [{ host: "127.0.0.1", port: Number(process.argv[3]) }];
+const begin = [{ host: "127.0.0.1", port: Number(process.argv[2]) }];
 const p = "ioredis-";
 const keys = Array.from({ length: 2000 }, (_, n) => `${p}${n}`);
 

@@ -2,12 +2,12 @@
 const { ports } = require("./dialled.js");
 const { once, EventEmitter } = require("events");
 const readline = require("readline");
-const Redis = require(process.argv[2]);
+const Redis = require("ioredis");
 
 const WORKERS = 3;
 const KEYS = 50;
-const prefix = process.argv[4];
-const client = new Redis.Cluster([{ host: "127.0.0.1", port: Number(process.argv[3]) }]);
+const prefix = process.argv[3];
+const client = new Redis.Cluster([{ host: "127.0.0.1", port: Number(process.argv[2]) }]);
 const redirects = { MOVED: 0, ASK: 0 };
 const errors = {};
 const wrong = [];

@@ -7,50 +7,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 
 use super::local_ports;
+use crate::harness::programs::{node, python};
 use crate::harness::{Cluster, Pontoon, connected_to};
-
-const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/");
-
-/// Of the environment, or where tests/run.sh installs it.
-fn installed(variable: &str, path: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| format!("{}/target/{path}", env!("CARGO_MANIFEST_DIR")))
-}
-
-/// A script beside this file, for a Python with redis-py.
-pub fn redis_py(script: &str) -> Command {
-    let mut command = Command::new(installed("PONTOON_TEST_PYTHON", "venv/bin/python"));
-    command.args(["-B", &format!("{DIRECTORY}{script}")]);
-    command
-}
-
-/// The same, for one with redis-py-cluster.
-pub fn redis_py_cluster(script: &str) -> Command {
-    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_BEFORE", "venv-before/bin/python"));
-    command.args(["-B", &format!("{DIRECTORY}{script}")]);
-    command
-}
-
-/// A script beside this file, for Node.js. Its first argument is the module.
-pub fn ioredis(script: &str) -> Command {
-    let modules = installed("PONTOON_TEST_NODE_MODULES", "node/node_modules");
-    let mut command = Command::new("node");
-    command.arg(format!("{DIRECTORY}{script}")).arg(format!("{modules}/ioredis"));
-    command
-}
-
-/// What a program prints, which must succeed, and soon.
-pub fn run(program: &Command) -> String {
-    let output = Command::new("timeout")
-        .arg("60")
-        .arg(program.get_program())
-        .args(program.get_args())
-        .stdin(Stdio::null())
-        .output()
-        .expect("the client is installed; tests/run.sh does it");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
 
 /// Asserts that a program went to the bridge, there to all of these ports, and nowhere else.
 #[track_caller]
@@ -86,22 +44,22 @@ impl Load {
     pub fn redis_py(pontoon: &Pontoon, protocol: &str) -> Self {
         // Two of them write no key of each other.
         let prefix = format!("redis-py-{protocol}-{:08x}-", fastrand::u32(..));
-        let mut command = redis_py("load.py");
-        command.args([&pontoon.address().port().to_string(), &prefix, protocol]);
+        let mut command = python();
+        command.arg("tests/cluster/load.py").args([&pontoon.address().port().to_string(), &prefix, protocol]);
         Self::start(command, prefix, false)
     }
 
     pub fn ioredis(pontoon: &Pontoon) -> Self {
-        let mut command = ioredis("load.js");
-        command.args([&pontoon.address().port().to_string(), "ioredis-"]);
+        let mut command = node();
+        command.arg("tests/cluster/load.js").args([&pontoon.address().port().to_string(), "ioredis-"]);
         Self::start(command, "ioredis-".to_owned(), false)
     }
 
     /// Over TLS, without the bridge.
     pub fn direct(cluster: &Cluster) -> Self {
-        let mut command = redis_py("load.py");
+        let mut command = python();
         let port = cluster.nodes[0].port.to_string();
-        command.args([&port, "direct-", "2", &cluster.authority().file()]);
+        command.arg("tests/cluster/load.py").args([&port, "direct-", "2", &cluster.authority().file()]);
         Self::start(command, "direct-".to_owned(), true)
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{must, said, strings};
+use crate::harness::programs::python;
 
 #[test]
 fn its_steps_leave_a_program_where_the_image_looks_for_it() {
@@ -40,6 +41,5 @@ fn what_the_program_embeds_is_copied() {
 
 #[test]
 fn hadolint_has_nothing_against_it() {
-    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
-    must(Command::new(Path::new(&python).with_file_name("hadolint")).arg("Dockerfile"));
+    must(Command::new(Path::new(python().get_program()).with_file_name("hadolint")).arg("Dockerfile"));
 }

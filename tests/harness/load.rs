@@ -10,8 +10,7 @@ use std::thread::{self, JoinHandle};
 use serde_json::Value;
 
 use super::eventually;
-
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/load");
+use super::programs::{node, python};
 
 pub struct Load {
     process: Child,
@@ -40,23 +39,19 @@ struct Told {
 
 impl Load {
     pub fn redis_py(address: SocketAddr) -> Self {
-        Self::start(python("redis_py.py"), address, None)
+        Self::start(python().arg("tests/load/redis_py.py"), address)
     }
 
     pub fn redis_cli(address: SocketAddr) -> Self {
-        Self::start(python("redis_cli.py"), address, None)
+        Self::start(python().arg("tests/load/redis_cli.py"), address)
     }
 
     pub fn ioredis(address: SocketAddr) -> Self {
-        let mut node = Command::new("node");
-        node.arg(format!("{SCRIPTS}/ioredis.js"));
-        let modules = std::env::var("PONTOON_TEST_NODE_MODULES")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/node/node_modules").into());
-        Self::start(node, address, Some(modules))
+        Self::start(node().arg("tests/load/ioredis.js"), address)
     }
 
-    fn start(mut command: Command, address: SocketAddr, modules: Option<String>) -> Self {
-        command.arg(address.ip().to_string()).arg(address.port().to_string()).args(modules);
+    fn start(command: &mut Command, address: SocketAddr) -> Self {
+        command.arg(address.ip().to_string()).arg(address.port().to_string());
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), BufReader::new(process.stdout.take().unwrap()));
         let told: Arc<Mutex<Told>> = Arc::default();
@@ -121,14 +116,6 @@ impl Told {
             self.tally = serde_json::from_value(line["tally"].clone()).unwrap();
         }
     }
-}
-
-fn python(script: &str) -> Command {
-    let python = std::env::var("PONTOON_TEST_PYTHON").unwrap_or_else(|_| "target/venv/bin/python".into());
-    let mut command = Command::new(python);
-    // Nothing is left beside the scripts.
-    command.args(["-B", &format!("{SCRIPTS}/{script}")]);
-    command
 }
 
 impl Drop for Load {

@@ -11,6 +11,7 @@ pub mod http;
 mod load;
 mod node;
 mod pontoon;
+pub mod programs;
 mod redis;
 mod sockets;
 mod wire;

@@ -1,0 +1,46 @@
+//! Programs that `tests/run.sh` installs, and where: what runs them, and what they print.
+
+use std::ffi::OsString;
+use std::process::{Command, Stdio};
+
+/// What one of them may take, in seconds.
+const PATIENCE: &str = "120";
+
+/// A Python with redis-py and RQ, AWS' own code, and what knows files that people deploy with.
+pub fn python() -> Command {
+    let mut command = Command::new(installed("PONTOON_TEST_PYTHON", "venv/bin/python"));
+    // Nothing is left beside the scripts.
+    command.arg("-B");
+    command
+}
+
+/// One with redis-py-cluster.
+pub fn python_before() -> Command {
+    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_BEFORE", "venv-before/bin/python"));
+    command.arg("-B");
+    command
+}
+
+/// Node.js, which knows its modules by name.
+pub fn node() -> Command {
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", installed("PONTOON_TEST_NODE_MODULES", "node/node_modules"));
+    command
+}
+
+/// What a program prints, which must succeed, and soon.
+pub fn printed(program: &Command) -> String {
+    let mut command = Command::new("timeout");
+    command.arg(PATIENCE).arg(program.get_program()).args(program.get_args());
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Of the environment, or where the script puts it.
+fn installed(variable: &str, path: &str) -> OsString {
+    std::env::var_os(variable)
+        .unwrap_or_else(|| format!("{}/target/{path}", env!("CARGO_MANIFEST_DIR")).into())
+}
