@@ -1,8 +1,11 @@
 //! Clients share upstream connections, and notice nothing of each other.
 
 mod differential;
+mod transactions;
 
-use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually};
+use std::io::{Read, Write};
+
+use crate::harness::{Authority, Fake, Pontoon, Redis, Tls, Wire, command, eventually};
 
 /// A Redis, and a bridge to it whose clients share one connection.
 fn shared(args: &[&str]) -> (Redis, Pontoon) {
@@ -22,6 +25,21 @@ fn connections(redis: &Redis) -> usize {
 
 fn pinned(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_sessions_pinned", "")
+}
+
+/// Answers every PING, until so many of a command have come.
+fn answer_until(stream: &mut Tls, command: &str, count: usize) {
+    let mut seen = 0;
+    while seen < count {
+        let mut buffer = [0; 4096];
+        let n = stream.read(&mut buffer).unwrap_or(0);
+        if n == 0 {
+            return;
+        }
+        let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+        seen += text.matches(command).count();
+        let _ = stream.write_all("+PONG\r\n".repeat(text.matches("PING").count()).as_bytes());
+    }
 }
 
 #[test]
@@ -176,21 +194,8 @@ fn a_lost_connection_is_told_to_those_who_wait_and_is_no_matter_to_the_others() 
 fn of_a_reply_that_was_cut_nobody_gets_the_rest_and_the_others_are_told() {
     let authority = Authority::new();
     let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
-        // Three commands, and half of the first's reply.
-        let mut seen = 0;
-        while seen < 3 {
-            let mut buffer = [0; 4096];
-            let n = std::io::Read::read(stream, &mut buffer).unwrap_or(0);
-            if n == 0 {
-                return;
-            }
-            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
-            seen += text.matches("GET").count();
-            for _ in 0..text.matches("PING").count() {
-                let _ = std::io::Write::write_all(stream, b"+PONG\r\n");
-            }
-        }
-        let _ = std::io::Write::write_all(stream, b"$10\r\nhalf");
+        answer_until(stream, "GET", 3);
+        let _ = stream.write_all(b"$10\r\nhalf");
     });
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
     let (mut first, mut second, mut third) = (pontoon.client(), pontoon.client(), pontoon.client());
@@ -209,6 +214,20 @@ fn of_a_reply_that_was_cut_nobody_gets_the_rest_and_the_others_are_told() {
         // The next one finds a connection.
         client.expect(&["PING"], "+PONG\r\n");
     }
+}
+
+#[test]
+fn what_came_before_nonsense_is_given_to_those_who_asked_for_it() {
+    let authority = Authority::new();
+    let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
+        answer_until(stream, "GET", 3);
+        let _ = stream.write_all(b"$1\r\na\r\n$1\r\nb\r\nnonsense\r\n");
+    });
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    let mut client = pontoon.client();
+    client.expect(&["PING"], "+PONG\r\n");
+    client.send(&command(&["GET", "k"]).repeat(3));
+    assert_eq!(client.rest(), b"$1\r\na\r\n$1\r\nb\r\n");
 }
 
 #[test]

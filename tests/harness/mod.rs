@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub use authority::{Authority, Identity};
 pub use cluster::Cluster;
 pub use dual::{Dual, Mood};
-pub use fake::Fake;
+pub use fake::{Fake, Tls};
 pub use forwarder::Forwarder;
 pub use hosts::Hosts;
 pub use load::{Failure, Load};

@@ -17,7 +17,6 @@ fn words(all: &[&str]) -> Words {
 /// A client's part of the conversation.
 struct Part {
     number: usize,
-    /// It speaks RESP2 and has subscribed: it may do little else.
     in_transaction: bool,
 }
 
@@ -74,6 +73,25 @@ impl Part {
         }
         picked
     }
+
+    /// One that is sent in one piece.
+    fn transaction(&mut self, random: &mut fastrand::Rng) -> Vec<Words> {
+        let mut all = vec![words(&["MULTI"])];
+        for _ in 0..random.usize(..4) {
+            let key = format!("k{}:{}", self.number, random.u8(..4));
+            let list = format!("l{}", self.number);
+            all.push(match random.u8(..6) {
+                0 => vec!["SET".into(), key, random.u32(..).to_string()],
+                1 => vec!["INCR".into(), key],
+                2 => vec!["GET".into(), key],
+                3 => vec!["RPUSH".into(), list, "x".into()],
+                4 => words(&["GET"]),
+                _ => vec!["MGET".into(), key, "none".into()],
+            });
+        }
+        all.push(words(&["EXEC"]));
+        all
+    }
 }
 
 #[test]
@@ -100,8 +118,12 @@ fn every_client_sees_what_it_would_see_on_a_connection_of_its_own() {
         // All send before any of them reads.
         let mut counts = Vec::new();
         for (i, part) in parts.iter_mut().enumerate() {
-            let count = random.usize(..6);
-            let commands: Vec<Words> = (0..count).map(|_| part.command(&mut random)).collect();
+            let mut commands: Vec<Words> =
+                (0..random.usize(..6)).map(|_| part.command(&mut random)).collect();
+            if !part.in_transaction && random.u8(..4) == 0 {
+                commands.extend(part.transaction(&mut random));
+            }
+            let count = commands.len();
             let bytes: Vec<u8> = commands.iter().flat_map(|words| command(words)).collect();
             bridged[i].send(&bytes);
             direct[i].send(&bytes);

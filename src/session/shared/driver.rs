@@ -1,24 +1,26 @@
 //! The task of a connection that clients share: sends what they put on its line, and gives each its replies.
 
+mod handing_out;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, info};
 
-use super::line::{Due, Line};
+use super::line::{Line, Whose};
 use super::seat::{Gone, Seat};
 use super::{Key, Settings};
-use crate::cluster::Rewriter;
 use crate::metrics::{Held, Relayed};
 use crate::resp::replies;
-use crate::resp::scanner::{Event, Reply, ReplyScanner};
+use crate::resp::scanner::ReplyScanner;
+use crate::session::Context as Route;
 use crate::session::scratch::{self, Scratch};
 use crate::session::wire::Wire;
-use crate::session::{Context as Route, Sign};
 use crate::upstream::{Connection, Left};
 
 /// Reads in one wake-up, after which others have their turn.
@@ -43,6 +45,8 @@ pub(super) struct Driver {
     route: Arc<Route>,
     settings: Settings,
     key: Key,
+    /// Whether transactions may come over it.
+    transactions: Arc<AtomicBool>,
     taken: Vec<u8>,
     /// The present frame is a push, which nobody asked for.
     skips: bool,
@@ -64,6 +68,7 @@ impl Driver {
         route: &Arc<Route>,
         settings: Settings,
         key: Key,
+        transactions: Arc<AtomicBool>,
     ) -> Self {
         Self {
             line: Arc::clone(line),
@@ -72,6 +77,7 @@ impl Driver {
             route: Arc::clone(route),
             settings,
             key,
+            transactions,
             taken: Vec::new(),
             skips: false,
             held: None,
@@ -209,177 +215,6 @@ impl Driver {
         true
     }
 
-    /// Gives each client its replies.
-    fn hand_out(&mut self, plain: &[u8]) {
-        let line = Arc::clone(&self.line);
-        let mut state = line.state();
-        // Of what was looked at, so much is given out.
-        let (mut given, mut at, mut ended) = (0, 0, 0);
-        while at < plain.len() {
-            if self.replies.at_boundary() {
-                self.skips = plain[at] == b'>';
-                if self.skips {
-                    self.give(state.due.front(), &plain[given..at], ended);
-                    (given, ended) = (at, 0);
-                }
-            }
-            let (n, event) = self.replies.next(&plain[at..]);
-            at += n;
-            match event {
-                Event::NeedMore => break,
-                Event::Malformed => {
-                    drop(state);
-                    return self.wire.fail("what the server sent is no RESP");
-                }
-                Event::Frame if self.skips => given = at,
-                Event::Frame => {
-                    if self.replies.reply() == Reply::Error {
-                        self.note_error();
-                    }
-                    let Some(due) = state.due.front_mut() else {
-                        drop(state);
-                        return self.wire.fail("the server sent a reply that nothing asked for");
-                    };
-                    ended += 1;
-                    due.count -= 1;
-                    if due.count == 0 {
-                        self.give(state.due.front(), &plain[given..at], ended);
-                        state.due.pop_front();
-                        (given, ended) = (at, 0);
-                    }
-                }
-            }
-        }
-        if given < plain.len() && !self.skips {
-            self.give(state.due.front(), &plain[given..], ended);
-        }
-    }
-
-    /// The same, where an error may name a node of a cluster.
-    fn hand_out_rewritten(&mut self, plain: &[u8]) {
-        let mut at = 0;
-        while at < plain.len() {
-            if self.held.is_none() && self.replies.at_boundary() && matches!(plain[at], b'-' | b'!' | b'|') {
-                self.held = Some(Vec::new());
-            }
-            if let Some(held) = &mut self.held {
-                let (n, event) = self.replies.next(&plain[at..]);
-                held.extend_from_slice(&plain[at..at + n]);
-                at += n;
-                match event {
-                    Event::NeedMore => {}
-                    Event::Malformed => return self.wire.fail("what the server sent is no RESP"),
-                    Event::Frame => self.release(),
-                }
-                continue;
-            }
-            at = self.hand_out_one(plain, at);
-            if self.wire.is_lost() {
-                return;
-            }
-        }
-    }
-
-    /// One reply, or a part of it. Returns where it ends.
-    fn hand_out_one(&mut self, plain: &[u8], start: usize) -> usize {
-        if self.replies.at_boundary() {
-            self.skips = plain[start] == b'>';
-        }
-        let (n, event) = self.replies.next(&plain[start..]);
-        let part = &plain[start..start + n];
-        let line = Arc::clone(&self.line);
-        match event {
-            Event::Malformed => self.wire.fail("what the server sent is no RESP"),
-            _ if self.skips => {}
-            Event::NeedMore => self.give(line.state().due.front(), part, 0),
-            Event::Frame => self.answered(part),
-        }
-        start + n
-    }
-
-    fn answered(&mut self, part: &[u8]) {
-        let line = Arc::clone(&self.line);
-        let mut state = line.state();
-        if state.due.is_empty() {
-            drop(state);
-            return self.wire.fail("the server sent a reply that nothing asked for");
-        }
-        self.give(state.due.front(), part, 1);
-        if let Some(due) = state.due.front_mut() {
-            due.count -= 1;
-            if due.count == 0 {
-                state.due.pop_front();
-            }
-        }
-    }
-
-    /// An error is whole.
-    fn release(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        self.note_error();
-        let host = self.line.state().due.front().and_then(|due| due.seat.local_host.clone());
-        let reply = match (&self.route.nodes, host) {
-            (Some(nodes), Some(host)) => {
-                let map = nodes.map();
-                let asked = &self.wire.connection.endpoint;
-                let rewritten = Rewriter::new(&map, &host, asked).error(&held);
-                match rewritten {
-                    Ok(reply) if reply == held => reply,
-                    Ok(reply) => {
-                        self.route.metrics.rewritten("redirect");
-                        nodes.refresh(Some(asked));
-                        reply
-                    }
-                    // Clients try again after this one, and the node is looked up meanwhile.
-                    Err(problem) => {
-                        debug!(%problem, "a redirect cannot be rewritten");
-                        self.route.metrics.rewritten("refused");
-                        nodes.refresh(Some(asked));
-                        let text = "a node is not known yet, or has no local port: pontoon's log says which";
-                        replies::error_reply_with("CLUSTERDOWN", text)
-                    }
-                }
-            }
-            _ => held,
-        };
-        self.answered(&reply);
-    }
-
-    fn give(&mut self, due: Option<&Due>, bytes: &[u8], replies: u64) {
-        let Some(due) = due else {
-            if !bytes.is_empty() {
-                self.wire.fail("the server sent a reply that nothing asked for");
-            }
-            return;
-        };
-        if bytes.is_empty() {
-            return;
-        }
-        if due.asked {
-            if !due.seat.answer(bytes, replies > 0) {
-                self.wire.fail("the reply to a command that sets up a connection is too long");
-            }
-            return;
-        }
-        let waiting = due.seat.deliver(bytes, replies);
-        if waiting > MUCH {
-            self.slow = Some((Arc::clone(&due.seat), waiting));
-        }
-    }
-
-    #[cold]
-    fn note_error(&self) {
-        let code = self.replies.error_code();
-        self.route.metrics.server_error(code);
-        let endpoint = &self.wire.connection.endpoint;
-        match code {
-            // The server is the primary no more: the next connection leads to the one that is.
-            b"READONLY" if !self.key.replica => self.route.distrust(endpoint, Sign::ReadOnly),
-            b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
-            _ => {}
-        }
-    }
-
     /// Tells the clients whose replies will not come.
     fn fail(&mut self) {
         let unanswered = std::mem::take(&mut self.line.state().due);
@@ -414,7 +249,7 @@ impl Driver {
             if self.route.is_node || std::mem::take(&mut within) {
                 due.seat.forget(due.count);
                 due.seat.leave(Gone::Upstream);
-            } else if due.asked {
+            } else if due.whose == Whose::Task {
                 due.seat.answer(&error, true);
             } else {
                 for _ in 0..due.count {

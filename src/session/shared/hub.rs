@@ -1,6 +1,7 @@
 //! All lines of a route, by thread and by what a client can see of a connection; and how one is opened.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Hubs {
     pinned: Arc<Semaphore>,
     /// Whether commands that nobody knows here may be sent over them.
     learned: Mutex<HashMap<Box<[u8]>, Lesson>>,
+    /// Transactions need no connection of their own where they are whole: until a server refuses EXEC, and stays in one.
+    pub(super) transactions: Arc<AtomicBool>,
 }
 
 /// What the server said of a command.
@@ -82,7 +85,8 @@ impl Hubs {
     /// None is open. Their tasks are for `tasks` to wait for.
     pub fn new(settings: Settings, tasks: TaskTracker) -> Self {
         let pinned = Arc::new(Semaphore::new(settings.pinned));
-        Self { settings, tasks, all: Mutex::default(), pinned, learned: Mutex::default() }
+        let transactions = Arc::new(AtomicBool::new(true));
+        Self { settings, tasks, all: Mutex::default(), pinned, learned: Mutex::default(), transactions }
     }
 
     /// A line of this thread for one more client.
@@ -106,8 +110,7 @@ impl Hubs {
             let slot = hub.slots.get(at).filter(|slot| slot.is_alive()).cloned();
             let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
             let slot = slot.unwrap_or_else(|| {
-                let opening = open(Arc::clone(route), key, self.settings, self.tasks.clone());
-                let slot = Slot::Opening(opening.boxed().shared());
+                let slot = Slot::Opening(self.open(Arc::clone(route), key).boxed().shared());
                 if at == hub.slots.len() {
                     hub.slots.push(slot.clone());
                 } else {
@@ -131,6 +134,33 @@ impl Hubs {
             *slot = Slot::Open(Arc::clone(line));
         }
         opened
+    }
+
+    /// Opens a line.
+    fn open(&self, route: Arc<Route>, key: Key) -> impl Future<Output = Result<Arc<Line>, NoLine>> + use<> {
+        let (settings, tasks, transactions) =
+            (self.settings, self.tasks.clone(), Arc::clone(&self.transactions));
+        async move {
+            let unreachable = |why: String| NoLine::Unreachable(why.into());
+            let connected = connect(&route, false).await;
+            let mut connection = connected.map_err(|error| unreachable(error.to_string()))?;
+            for command in key.commands() {
+                match timeout(SETUP, upstream::ask_frame(&mut connection, &command)).await {
+                    Ok(Ok(reply)) if reply.starts_with(b"-") => return Err(NoLine::Refused(reply.into())),
+                    Ok(Ok(_)) => {}
+                    Ok(Err(cause)) => {
+                        return Err(unreachable(format!("setting up a connection failed: {cause}")));
+                    }
+                    Err(_) => {
+                        return Err(unreachable(format!("setting up a connection took more than {SETUP:?}")));
+                    }
+                }
+            }
+            let line = Arc::new(Line::over(&connection, route.settings.slow));
+            let driver = Driver::new(&line, connection, &route, settings, key, transactions);
+            tasks.spawn(driver.run());
+            Ok(line)
+        }
     }
 
     /// Leave for a connection of a client's own; `None`: there are too many.
@@ -208,26 +238,4 @@ impl Slot {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn open(
-    route: Arc<Route>,
-    key: Key,
-    settings: Settings,
-    tasks: TaskTracker,
-) -> Result<Arc<Line>, NoLine> {
-    let unreachable = |why: String| NoLine::Unreachable(why.into());
-    let mut connection = connect(&route, false).await.map_err(|error| unreachable(error.to_string()))?;
-    for command in key.commands() {
-        match timeout(SETUP, upstream::ask_frame(&mut connection, &command)).await {
-            Ok(Ok(reply)) if reply.starts_with(b"-") => return Err(NoLine::Refused(reply.into())),
-            Ok(Ok(_)) => {}
-            Ok(Err(cause)) => return Err(unreachable(format!("setting up a connection failed: {cause}"))),
-            Err(_) => return Err(unreachable(format!("setting up a connection took more than {SETUP:?}"))),
-        }
-    }
-    let line = Arc::new(Line::over(&connection, route.settings.slow));
-    let driver = Driver::new(&line, connection, &route, settings, key);
-    tasks.spawn(driver.run());
-    Ok(line)
 }

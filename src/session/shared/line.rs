@@ -53,8 +53,38 @@ pub(super) struct State {
 pub(super) struct Due {
     pub(super) seat: Arc<Seat>,
     pub(super) count: u64,
-    /// Its task gets it, and not the client.
-    pub(super) asked: bool,
+    pub(super) whose: Whose,
+}
+
+/// What replies are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The client.
+    Client,
+    /// The client's task: there is one.
+    Task,
+    /// The client, who sent a transaction of so many requests: the first is MULTI's, and the last EXEC's.
+    Transaction(u64),
+}
+
+/// Errors with which EXEC ends a transaction, as any but those of a server before 6.0.6: `rejectCommand` in `server.c`, and
+/// `discardTransaction` where it leads to another node.
+const ENDS: [&[u8]; 6] = [b"EXECABORT", b"MOVED", b"ASK", b"CROSSSLOT", b"TRYAGAIN", b"CLUSTERDOWN"];
+
+impl Due {
+    /// The next reply is this error. Whether the connection may stay in a transaction, in which the server queues what others
+    /// send.
+    pub(super) fn stays_in_transaction(&mut self, code: &[u8]) -> bool {
+        match self.whose {
+            // MULTI was refused, and none has begun.
+            Whose::Transaction(all) if self.count == all => {
+                self.whose = Whose::Client;
+                false
+            }
+            Whose::Transaction(_) => self.count == 1 && !ENDS.contains(&code),
+            _ => false,
+        }
+    }
 }
 
 /// Why a line takes no request.
@@ -78,14 +108,14 @@ impl Line {
         Self { upstream, state: Mutex::new(State { slow, ..State::default() }) }
     }
 
-    /// Puts `count` requests of a client here. `asked`: the reply is for its task.
+    /// Puts `count` requests of a client here.
     pub(super) fn put(
         &self,
         cx: &mut Context<'_>,
         seat: &Arc<Seat>,
         requests: &[u8],
         count: u64,
-        asked: bool,
+        whose: Whose,
     ) -> Result<(), NotNow> {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -103,8 +133,10 @@ impl Line {
         }
         state.out.extend_from_slice(requests);
         match state.due.back_mut() {
-            Some(last) if !asked && !last.asked && Arc::ptr_eq(&last.seat, seat) => last.count += count,
-            _ => state.due.push_back(Due { seat: Arc::clone(seat), count, asked }),
+            Some(last) if whose == Whose::Client && last.whose == whose && Arc::ptr_eq(&last.seat, seat) => {
+                last.count += count;
+            }
+            _ => state.due.push_back(Due { seat: Arc::clone(seat), count, whose }),
         }
         seat.owes(count);
         if let Some(watch) = &mut state.slow {

@@ -1,5 +1,6 @@
 //! One client of those that share: reads its requests, puts on the line what may go there, and says what else is needed.
 
+mod looking;
 mod setting_up;
 
 use std::future::poll_fn;
@@ -13,15 +14,14 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::setting_up::Asked;
-use super::line::{Hold, Line, NotNow, Upstream};
+use super::line::{Hold, Line, Upstream};
 use super::seat::{Gone, Seat};
 use super::{Hubs, Key};
-use crate::resp::sharing::{Own, Setup, Sharing};
-use crate::resp::whole::{Front, Whole};
+use crate::resp::sharing::Own;
+use crate::resp::whole::Front;
 use crate::session::Context as Route;
 use crate::session::about::About;
 use crate::session::client::{ClientStream, ReadHalf};
-use crate::session::counts::Counts;
 use crate::session::guard::Guard;
 use crate::session::outbox::Outbox;
 use crate::session::relay::Ended;
@@ -320,102 +320,6 @@ impl<'a> Member<'a> {
             self.input = Vec::new();
         } else {
             self.input.drain(..passed);
-        }
-    }
-
-    /// Looks at requests, and puts on the line what may go there. Returns how many bytes need no further look.
-    fn look(&mut self, cx: &mut Context<'_>, line: &Hold, input: &[u8], heavy: bool) -> (usize, What) {
-        let draining = self.route.drain.is_draining();
-        let (mut put, mut at, mut counts) = (0, 0, Counts::default());
-        let what = loop {
-            if at == input.len() || (draining && at > 0) {
-                break None;
-            }
-            let reason = match Front::of(&input[at..]) {
-                Front::Whole(_) if heavy => Reason::Heavy,
-                Front::Whole(whole) => match self.sharing(&whole) {
-                    Sharing::Shared => {
-                        if self.about.looks() {
-                            self.about.look(whole.bytes);
-                        }
-                        at += whole.bytes.len();
-                        counts.add(whole.command);
-                        continue;
-                    }
-                    Sharing::Setup(_) | Sharing::Own(Own::Auth) => break Some(Err(whole)),
-                    Sharing::Own(own) => Reason::Command(own),
-                    Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
-                        Some(true) => {
-                            at += whole.bytes.len();
-                            counts.add(whole.command);
-                            continue;
-                        }
-                        Some(false) => Reason::Unknown(None),
-                        None => Reason::Unknown(Some(whole.name.into())),
-                    },
-                },
-                Front::Part(least) if least > LARGE => Reason::Large,
-                Front::Part(_) => break None,
-                Front::Other => Reason::Inline,
-                Front::Tls => break Some(Ok(What::Next(Next::Ended(Ended::SpeaksTls)))),
-            };
-            break Some(Ok(What::Next(Next::Own(reason))));
-        };
-        if counts.all > 0 {
-            match self.put(cx, line, &input[..at], &counts) {
-                Ok(()) => put = at,
-                Err(what) => return (0, what),
-            }
-        }
-        match what {
-            // What came after it had not begun.
-            None if draining && at > 0 => (input.len(), What::Dry),
-            None => (put, What::Dry),
-            // What was sent before is answered before.
-            Some(_) if self.seat.due() > 0 => (put, What::Wait),
-            Some(Ok(what)) => (put, what),
-            Some(Err(whole)) => {
-                let (passed, what) = match whole.sharing() {
-                    Sharing::Setup(setup) => self.set_up(cx, line, setup, &whole),
-                    _ => self.identify(cx, line, &whole),
-                };
-                (put + passed, what)
-            }
-        }
-    }
-
-    /// How a request is sent. A client that has to authenticate here may do little else before.
-    fn sharing(&self, whole: &Whole<'_>) -> Sharing {
-        let sharing = whole.sharing();
-        match sharing {
-            Sharing::Own(_) | Sharing::Setup(Setup::Quit) => sharing,
-            _ if self.guard.as_ref().is_none_or(|guard| guard.is_open()) => sharing,
-            _ => Sharing::Own(Own::Reset),
-        }
-    }
-
-    fn put(
-        &mut self,
-        cx: &mut Context<'_>,
-        line: &Hold,
-        requests: &[u8],
-        counts: &Counts,
-    ) -> Result<(), What> {
-        let key = self.key();
-        let result = if key == self.on {
-            line.put(cx, &self.seat, requests, counts.all, false)
-        } else {
-            Err(NotNow::Closed)
-        };
-        match result {
-            Ok(()) => {
-                counts.record(&self.route.metrics);
-                self.about.sent(requests.len(), counts.all);
-                Ok(())
-            }
-            Err(NotNow::Full) => Err(What::Wait),
-            Err(NotNow::Closed) if self.seat.due() > 0 => Err(What::Wait),
-            Err(NotNow::Closed) => Err(What::Next(Next::Line(key))),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::resp::sharing::{Own, Setup};
 use crate::resp::whole::{Front, Whole};
 use crate::session::counts::Counts;
 use crate::session::guard::Decision;
-use crate::session::shared::line::{Hold, NotNow};
+use crate::session::shared::line::{Hold, NotNow, Whose};
 
 /// Redis' own word.
 const OK: &[u8] = b"+OK\r\n";
@@ -99,7 +99,7 @@ impl Member<'_> {
         if self.about.looks() {
             self.about.look(whole.bytes);
         }
-        match line.put(cx, &self.seat, instead.as_deref().unwrap_or(whole.bytes), 1, true) {
+        match line.put(cx, &self.seat, instead.as_deref().unwrap_or(whole.bytes), 1, Whose::Task) {
             Ok(()) => {
                 let mut counts = Counts::default();
                 counts.add(whole.command);

@@ -1,0 +1,212 @@
+//! Replies on their way to the clients that they are for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::{debug, info};
+
+use super::{Driver, MUCH};
+use crate::cluster::Rewriter;
+use crate::resp::replies;
+use crate::resp::scanner::{Event, Reply};
+use crate::session::Sign;
+use crate::session::shared::line::{Due, State, Whose};
+
+// Why a connection is of no use any more.
+const NO_RESP: &str = "what the server sent is no RESP";
+const UNASKED: &str = "the server sent a reply that nothing asked for";
+const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may not be over";
+
+impl Driver {
+    /// Gives each client its replies.
+    pub(super) fn hand_out(&mut self, plain: &[u8]) {
+        let line = Arc::clone(&self.line);
+        let mut state = line.state();
+        // Of what was looked at, so much is given out, and so much is whole.
+        let (mut given, mut whole, mut at, mut ended) = (0, 0, 0, 0);
+        let mut wrong = None;
+        while at < plain.len() {
+            if self.replies.at_boundary() {
+                self.skips = plain[at] == b'>';
+                if self.skips {
+                    self.give(state.due.front(), &plain[given..at], ended);
+                    (given, ended) = (at, 0);
+                }
+            }
+            let (n, event) = self.replies.next(&plain[at..]);
+            at += n;
+            match event {
+                Event::NeedMore => break,
+                Event::Malformed => {
+                    wrong = Some(NO_RESP);
+                    break;
+                }
+                Event::Frame if self.skips => (given, whole) = (at, at),
+                Event::Frame => {
+                    if self.replies.reply() == Reply::Error && !self.note_error(&mut state) {
+                        wrong = Some(IN_TRANSACTION);
+                        break;
+                    }
+                    let Some(due) = state.due.front_mut() else {
+                        wrong = Some(UNASKED);
+                        break;
+                    };
+                    (whole, ended) = (at, ended + 1);
+                    due.count -= 1;
+                    if due.count == 0 {
+                        self.give(state.due.front(), &plain[given..at], ended);
+                        state.due.pop_front();
+                        (given, ended) = (at, 0);
+                    }
+                }
+            }
+        }
+        let end = if wrong.is_some() { whole } else { plain.len() };
+        if given < end && !self.skips {
+            self.give(state.due.front(), &plain[given..end], ended);
+        }
+        drop(state);
+        if let Some(why) = wrong {
+            self.wire.fail(why);
+        }
+    }
+
+    /// The same, where an error may name a node of a cluster.
+    pub(super) fn hand_out_rewritten(&mut self, plain: &[u8]) {
+        let mut at = 0;
+        while at < plain.len() {
+            if self.held.is_none() && self.replies.at_boundary() && matches!(plain[at], b'-' | b'!' | b'|') {
+                self.held = Some(Vec::new());
+            }
+            if let Some(held) = &mut self.held {
+                let (n, event) = self.replies.next(&plain[at..]);
+                held.extend_from_slice(&plain[at..at + n]);
+                at += n;
+                match event {
+                    Event::NeedMore => {}
+                    Event::Malformed => return self.wire.fail(NO_RESP),
+                    Event::Frame => self.release(),
+                }
+                continue;
+            }
+            at = self.hand_out_one(plain, at);
+            if self.wire.is_lost() {
+                return;
+            }
+        }
+    }
+
+    /// One reply, or a part of it. Returns where it ends.
+    fn hand_out_one(&mut self, plain: &[u8], start: usize) -> usize {
+        if self.replies.at_boundary() {
+            self.skips = plain[start] == b'>';
+        }
+        let (n, event) = self.replies.next(&plain[start..]);
+        let part = &plain[start..start + n];
+        let line = Arc::clone(&self.line);
+        match event {
+            Event::Malformed => self.wire.fail(NO_RESP),
+            _ if self.skips => {}
+            Event::NeedMore => self.give(line.state().due.front(), part, 0),
+            Event::Frame => self.answered(part),
+        }
+        start + n
+    }
+
+    fn answered(&mut self, part: &[u8]) {
+        let line = Arc::clone(&self.line);
+        let mut state = line.state();
+        if state.due.is_empty() {
+            drop(state);
+            return self.wire.fail(UNASKED);
+        }
+        self.give(state.due.front(), part, 1);
+        if let Some(due) = state.due.front_mut() {
+            due.count -= 1;
+            if due.count == 0 {
+                state.due.pop_front();
+            }
+        }
+    }
+
+    /// An error is whole.
+    fn release(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        let line = Arc::clone(&self.line);
+        if !self.note_error(&mut line.state()) {
+            return self.wire.fail(IN_TRANSACTION);
+        }
+        let host = self.line.state().due.front().and_then(|due| due.seat.local_host.clone());
+        let reply = match (&self.route.nodes, host) {
+            (Some(nodes), Some(host)) => {
+                let map = nodes.map();
+                let asked = &self.wire.connection.endpoint;
+                let rewritten = Rewriter::new(&map, &host, asked).error(&held);
+                match rewritten {
+                    Ok(reply) if reply == held => reply,
+                    Ok(reply) => {
+                        self.route.metrics.rewritten("redirect");
+                        nodes.refresh(Some(asked));
+                        reply
+                    }
+                    // Clients try again after this one, and the node is looked up meanwhile.
+                    Err(problem) => {
+                        debug!(%problem, "a redirect cannot be rewritten");
+                        self.route.metrics.rewritten("refused");
+                        nodes.refresh(Some(asked));
+                        let text = "a node is not known yet, or has no local port: pontoon's log says which";
+                        replies::error_reply_with("CLUSTERDOWN", text)
+                    }
+                }
+            }
+            _ => held,
+        };
+        self.answered(&reply);
+    }
+
+    fn give(&mut self, due: Option<&Due>, bytes: &[u8], replies: u64) {
+        let Some(due) = due else {
+            if !bytes.is_empty() {
+                self.wire.fail(UNASKED);
+            }
+            return;
+        };
+        if bytes.is_empty() {
+            return;
+        }
+        if due.whose == Whose::Task {
+            if !due.seat.answer(bytes, replies > 0) {
+                self.wire.fail("the reply to a command that sets up a connection is too long");
+            }
+            return;
+        }
+        let waiting = due.seat.deliver(bytes, replies);
+        if waiting > MUCH {
+            self.slow = Some((Arc::clone(&due.seat), waiting));
+        }
+    }
+
+    /// `false`: after this error the connection is of no use.
+    #[cold]
+    fn note_error(&mut self, state: &mut State) -> bool {
+        let code = self.replies.error_code();
+        if state.due.front_mut().is_some_and(|due| due.stays_in_transaction(code)) {
+            self.transactions.store(false, Ordering::Relaxed);
+            info!(
+                route = &*self.route.route,
+                code = %code.escape_ascii(),
+                "the server refused EXEC and may stay in the transaction: transactions have connections of their own from now on"
+            );
+            return false;
+        }
+        self.route.metrics.server_error(code);
+        let endpoint = &self.wire.connection.endpoint;
+        match code {
+            // The server is the primary no more: the next connection leads to the one that is.
+            b"READONLY" if !self.key.replica => self.route.distrust(endpoint, Sign::ReadOnly),
+            b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
+            _ => {}
+        }
+        true
+    }
+}

@@ -1,0 +1,166 @@
+//! What a client's requests need: the shared connection, one of its own, or an answer from here.
+
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use super::{LARGE, Member, Next, Reason, What};
+use crate::resp::commands::Transaction;
+use crate::resp::sharing::{Own, Setup, Sharing};
+use crate::resp::whole::{Front, Whole};
+use crate::session::counts::Counts;
+use crate::session::relay::Ended;
+use crate::session::shared::line::{Hold, NotNow, Whose};
+
+/// What comes after requests that can be shared as they are.
+enum Found<'a> {
+    /// Nothing, or not enough to tell.
+    Dry,
+    /// It sets up the connection, or authenticates.
+    Setup(Whole<'a>),
+    /// A transaction from MULTI to EXEC: its bytes, and its requests.
+    Transaction(usize, Counts),
+    /// What needs a connection of the client's own.
+    Own(Reason),
+    /// A client that speaks TLS.
+    Tls,
+}
+
+impl Member<'_> {
+    /// Looks at requests, and puts on the line what may go there. Returns how many bytes need no further look.
+    pub(super) fn look(
+        &mut self,
+        cx: &mut Context<'_>,
+        line: &Hold,
+        input: &[u8],
+        heavy: bool,
+    ) -> (usize, What) {
+        let draining = self.route.drain.is_draining();
+        let (mut put, mut at, mut counts) = (0, 0, Counts::default());
+        let found = loop {
+            if at == input.len() || (draining && at > 0) {
+                break Found::Dry;
+            }
+            let whole = match Front::of(&input[at..]) {
+                Front::Whole(_) if heavy => break Found::Own(Reason::Heavy),
+                Front::Whole(whole) => whole,
+                Front::Part(least) if least > LARGE => break Found::Own(Reason::Large),
+                Front::Part(_) => break Found::Dry,
+                Front::Other => break Found::Own(Reason::Inline),
+                Front::Tls => break Found::Tls,
+            };
+            match self.sharing(&whole) {
+                Sharing::Shared => {
+                    if self.about.looks() {
+                        self.about.look(whole.bytes);
+                    }
+                }
+                Sharing::Setup(_) | Sharing::Own(Own::Auth) => break Found::Setup(whole),
+                Sharing::Own(own) => {
+                    let begins = own == Own::Transaction(Transaction::Begins);
+                    let transaction = begins.then(|| self.transaction(&input[at..])).flatten();
+                    break match transaction {
+                        Some((length, counts)) => Found::Transaction(length, counts),
+                        None => Found::Own(Reason::Command(own)),
+                    };
+                }
+                Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
+                    Some(true) => {}
+                    Some(false) => break Found::Own(Reason::Unknown(None)),
+                    None => break Found::Own(Reason::Unknown(Some(whole.name.into()))),
+                },
+            }
+            at += whole.bytes.len();
+            counts.add(whole.command);
+        };
+        if counts.all > 0 {
+            match self.put(cx, line, &input[..at], &counts, Whose::Client) {
+                Ok(()) => put = at,
+                Err(what) => return (0, what),
+            }
+        }
+        match found {
+            // What came after it had not begun.
+            Found::Dry if draining && at > 0 => (input.len(), What::Dry),
+            Found::Dry => (put, What::Dry),
+            Found::Transaction(length, counts) => {
+                let end = at + length;
+                match self.put(cx, line, &input[at..end], &counts, Whose::Transaction(counts.all)) {
+                    Ok(()) => (end, What::More),
+                    Err(what) => (put, what),
+                }
+            }
+            // What was sent before is answered before.
+            _ if self.seat.due() > 0 => (put, What::Wait),
+            Found::Own(reason) => (put, What::Next(Next::Own(reason))),
+            Found::Tls => (put, What::Next(Next::Ended(Ended::SpeaksTls))),
+            Found::Setup(whole) => {
+                let (passed, what) = match whole.sharing() {
+                    Sharing::Setup(setup) => self.set_up(cx, line, setup, &whole),
+                    _ => self.identify(cx, line, &whole),
+                };
+                (put + passed, what)
+            }
+        }
+    }
+
+    /// How a request is sent. A client that has to authenticate here may do little else before.
+    fn sharing(&self, whole: &Whole<'_>) -> Sharing {
+        let sharing = whole.sharing();
+        match sharing {
+            Sharing::Own(_) | Sharing::Setup(Setup::Quit) => sharing,
+            _ if self.guard.as_ref().is_none_or(|guard| guard.is_open()) => sharing,
+            _ => Sharing::Own(Own::Reset),
+        }
+    }
+
+    /// A transaction that is here from MULTI to EXEC, and could do without a connection of its own: sent in one piece, nothing
+    /// of others comes between, and none of its commands leaves anything. Its bytes, and its requests.
+    fn transaction(&self, input: &[u8]) -> Option<(usize, Counts)> {
+        if !self.hubs.transactions.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (mut at, mut counts) = (0, Counts::default());
+        while at < input.len() {
+            let Front::Whole(whole) = Front::of(&input[at..]) else { return None };
+            let ends = match self.sharing(&whole) {
+                Sharing::Own(Own::Transaction(Transaction::Begins)) if counts.all == 0 => false,
+                Sharing::Shared => false,
+                // With an argument it is refused, and the transaction goes on.
+                Sharing::Own(Own::Transaction(Transaction::Executes)) if whole.words == 1 => true,
+                _ => return None,
+            };
+            at += whole.bytes.len();
+            counts.add(whole.command);
+            if ends {
+                return Some((at, counts));
+            }
+        }
+        None
+    }
+
+    fn put(
+        &mut self,
+        cx: &mut Context<'_>,
+        line: &Hold,
+        requests: &[u8],
+        counts: &Counts,
+        whose: Whose,
+    ) -> Result<(), What> {
+        let key = self.key();
+        let result = if key == self.on {
+            line.put(cx, &self.seat, requests, counts.all, whose)
+        } else {
+            Err(NotNow::Closed)
+        };
+        match result {
+            Ok(()) => {
+                counts.record(&self.route.metrics);
+                self.about.sent(requests.len(), counts.all);
+                Ok(())
+            }
+            Err(NotNow::Full) => Err(What::Wait),
+            Err(NotNow::Closed) if self.seat.due() > 0 => Err(What::Wait),
+            Err(NotNow::Closed) => Err(What::Next(Next::Line(key))),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Transactions that come whole stand between the commands of others, and no other client is part of them.
+
+use std::io::{Read, Write};
+
+use super::{pinned, shared};
+use crate::harness::{Authority, Fake, Pontoon, Wire, command};
+
+/// Requests in one piece.
+fn pipeline(requests: &[&[&str]]) -> Vec<u8> {
+    requests.iter().flat_map(|words| command(words)).collect()
+}
+
+/// Each of these replies.
+#[track_caller]
+fn expect_each(client: &mut Wire, replies: &[&str]) {
+    for reply in replies {
+        client.expect_next(reply);
+    }
+}
+
+fn had_their_own(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_sessions_pinned_total", "reason=\"transaction\"")
+}
+
+#[test]
+fn one_that_comes_whole_needs_no_connection_of_its_own() {
+    let (_redis, pontoon) = shared(&[]);
+    let mut clients: Vec<Wire> = (0..20).map(|_| pontoon.client()).collect();
+    let transaction = pipeline(&[&["MULTI"], &["INCR", "a"], &["INCR", "b"], &["MGET", "a", "b"], &["EXEC"]]);
+    // Others' commands come in between, and requests before and after it in one piece with it.
+    for (i, client) in clients.iter_mut().enumerate() {
+        if i % 2 == 0 {
+            client.send(&[&command(&["PING"])[..], &transaction, &transaction, &command(&["PING"])].concat());
+        } else {
+            client.send(&command(&["ECHO", "x"]).repeat(3));
+        }
+    }
+    let mut seen = 0;
+    for (i, client) in clients.iter_mut().enumerate() {
+        if i % 2 == 1 {
+            expect_each(client, &["$1\r\nx\r\n"; 3]);
+            continue;
+        }
+        client.expect_next("+PONG\r\n");
+        for _ in 0..2 {
+            expect_each(client, &["+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n", "+QUEUED\r\n"]);
+            let reply = String::from_utf8(client.reply()).unwrap();
+            let n: Vec<&str> = reply.split("\r\n").collect();
+            // Both were incremented, and read, at once.
+            assert!(n[1] == n[2] && n[1][1..] == *n[5] && n[5] == n[7], "{reply}");
+            seen += 1;
+        }
+        client.expect_next("+PONG\r\n");
+    }
+    assert_eq!(seen, 20);
+    assert_eq!((had_their_own(&pontoon), pinned(&pontoon)), (0, 0));
+    assert_eq!(pontoon.metric("pontoon_upstream_connections", "state=\"shared\""), 1);
+}
+
+#[test]
+fn one_that_may_leave_something_has_a_connection_of_its_own() {
+    let (_redis, pontoon) = shared(&[]);
+    for (n, (requests, replies)) in [
+        (
+            &[&["MULTI"][..], &["SELECT", "1"], &["SELECT", "0"], &["EXEC"]][..],
+            "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n+OK\r\n",
+        ),
+        (&[&["MULTI"], &["GET", "k"], &["EXEC", "x"], &["DISCARD"]], "+OK\r\n+QUEUED\r\n-"),
+        (&[&["MULTI"], &["MULTI"], &["EXEC"]], "+OK\r\n-ERR MULTI calls can not be nested\r\n"),
+        (&[&["MULTI"], &["NOSUCHCOMMAND"], &["EXEC"]], "+OK\r\n-ERR unknown command"),
+        (&[&["MULTI"], &["BLPOP", "k", "0"], &["EXEC"]], "+OK\r\n+QUEUED\r\n*1\r\n*-1\r\n"),
+        (&[&["WATCH", "k"], &["MULTI"], &["GET", "k"], &["EXEC"]], "+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n$-1\r\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = pontoon.client();
+        client.send(&pipeline(requests));
+        let got: Vec<u8> = requests.iter().flat_map(|_| client.reply()).collect();
+        assert!(got.starts_with(replies.as_bytes()), "{}", got.escape_ascii());
+        client.expect(&["PING"], "+PONG\r\n");
+        assert_eq!(had_their_own(&pontoon), n as u64 + 1, "{requests:?}");
+    }
+    // Of one that comes in parts, nothing is known.
+    let mut client = pontoon.client();
+    client.send(&command(&["MULTI"]));
+    client.expect_next("+OK\r\n");
+    client.send(&pipeline(&[&["GET", "k"], &["EXEC"]]));
+    expect_each(&mut client, &["+QUEUED\r\n", "*1\r\n$-1\r\n"]);
+    assert_eq!(had_their_own(&pontoon), 7);
+}
+
+#[test]
+fn one_that_is_refused_is_over_all_the_same() {
+    let (redis, pontoon) = shared(&[]);
+    redis.direct().expect(&["ACL", "SETUSER", "default", "-exec"], "+OK\r\n");
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    one.send(&pipeline(&[&["MULTI"], &["SET", "k", "v"], &["EXEC"]]));
+    other.expect(&["GET", "k"], "$-1\r\n");
+    expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n"]);
+    let told = String::from_utf8(one.reply()).unwrap();
+    assert!(told.starts_with("-EXECABORT"), "{told}");
+    redis.direct().expect(&["ACL", "SETUSER", "default", "+exec", "-multi"], "+OK\r\n");
+    one.send(&pipeline(&[&["MULTI"], &["SET", "k", "v"], &["EXEC"]]));
+    let told = String::from_utf8(one.reply()).unwrap();
+    assert!(told.starts_with("-NOPERM"), "{told}");
+    expect_each(&mut one, &["+OK\r\n", "-ERR EXEC without MULTI\r\n"]);
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+    assert_eq!(had_their_own(&pontoon), 0);
+}
+
+/// As Redis before 6.0.6, which refuses EXEC and stays in the transaction.
+#[test]
+fn with_a_server_that_does_not_end_it_nobody_else_is_in_it() {
+    let authority = Authority::new();
+    let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
+        let (mut buffer, mut queues) = ([0; 4096], false);
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let mut replies = String::new();
+            for word in text.split("\r\n") {
+                replies += match word {
+                    "MULTI" => {
+                        queues = true;
+                        "+OK\r\n"
+                    }
+                    "EXEC" => "-BUSY Redis is busy running a script.\r\n",
+                    "DISCARD" => {
+                        queues = false;
+                        "+OK\r\n"
+                    }
+                    "GET" if queues => "+QUEUED\r\n",
+                    "GET" => "$1\r\nv\r\n",
+                    "PING" => "+PONG\r\n",
+                    _ => "",
+                };
+            }
+            let _ = stream.write_all(replies.as_bytes());
+        }
+    });
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+    let transaction = pipeline(&[&["MULTI"], &["GET", "k"], &["EXEC"]]);
+    one.send(&transaction);
+    expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n"]);
+    let told = String::from_utf8(one.reply()).unwrap();
+    assert!(
+        told.contains("EXEC was refused") && told.contains("may or may not have been executed"),
+        "{told}"
+    );
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+    // Once is enough.
+    one.send(&transaction);
+    expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n", "-BUSY Redis is busy running a script.\r\n"]);
+    assert_eq!(had_their_own(&pontoon), 1);
+    one.expect(&["DISCARD"], "+OK\r\n");
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+}
