@@ -2,6 +2,7 @@
 
 mod differential;
 mod transactions;
+mod users;
 
 use std::io::{Read, Write};
 
@@ -18,8 +19,8 @@ fn shared(args: &[&str]) -> (Redis, Pontoon) {
 }
 
 /// So many connections has the server, ours not among them.
-fn connections(redis: &Redis) -> usize {
-    let list = redis.direct().ask(&["CLIENT", "LIST", "TYPE", "normal"]);
+fn connections(direct: &mut Wire) -> usize {
+    let list = direct.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
     String::from_utf8(list).unwrap().matches("id=").count() - 1
 }
 
@@ -56,7 +57,8 @@ fn many_clients_have_one_connection() {
         client.expect(&["GET", &format!("k{i}")], &format!("${}\r\nv{i}\r\n", 1 + i.to_string().len()));
     }
     // One is asked whether the server is there.
-    assert!(connections(&redis) <= 2, "{}", connections(&redis));
+    let connections = connections(&mut redis.direct());
+    assert!(connections <= 2, "{connections}");
     assert_eq!(pontoon.metric("pontoon_upstream_connections", "state=\"shared\""), 1);
     assert_eq!(pontoon.metric("pontoon_sessions_active", ""), 50);
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::pending::Pending;
 use super::setup::Setup;
+use super::user::User;
 use crate::clients::{self, Counter, Entry, Guess, Moment};
 use crate::endpoint::Endpoint;
 use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner, Told};
@@ -165,6 +166,11 @@ impl About {
                 self.set_up(|setup| setup.version = version);
             }
         }
+    }
+
+    /// The client is this user to the server.
+    pub(super) fn is_user(&mut self, user: &Arc<User>) {
+        self.set_up(|setup| setup.user = Some(Arc::clone(user)));
     }
 
     /// The client reads from replicas, or does not.

@@ -18,6 +18,7 @@ mod shared;
 mod slow;
 mod timing;
 mod unanswerable;
+mod user;
 mod wire;
 
 use std::sync::Arc;

@@ -1,6 +1,11 @@
 //! What a client set up on its connection as it began: protocol, database, names. It can be set up the same on another one,
 //! so a session that did no more than that can be moved.
 
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::user::User;
 use crate::resp::replies::encode_command;
 use crate::resp::scanner::LONGEST_TOLD;
 
@@ -13,11 +18,13 @@ pub(super) struct Setup {
     pub(super) version: Vec<u8>,
     /// READONLY.
     pub(super) replica: bool,
+    /// Who it is to the server, where that is kept.
+    pub(super) user: Option<Arc<User>>,
 }
 
 /// A command that sets up.
 pub(super) struct Step {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
     /// Older engines do not know it, and said so to the client, too.
     pub(super) may_fail: bool,
 }
@@ -35,10 +42,11 @@ impl Setup {
             (bytes.len() != LONGEST_TOLD).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
         };
         let (name, library, version) = (text(&self.name)?, text(&self.library)?, text(&self.version)?);
-        let mut steps = Vec::new();
+        let authenticates = |user: &Arc<User>| Step { bytes: user.auth().clone(), may_fail: false };
+        let mut steps: Vec<Step> = self.user.iter().map(authenticates).collect();
         let mut step = |needed: bool, may_fail: bool, words: &[&str]| {
             if needed {
-                steps.push(Step { bytes: encode_command(words), may_fail });
+                steps.push(Step { bytes: encode_command(words).into(), may_fail });
             }
         };
         step(self.resp3, false, &["HELLO", "3"]);
@@ -62,11 +70,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_set_up_is_set_up_again_and_the_protocol_comes_first() {
+    fn only_what_was_set_up_is_set_up_again_and_the_user_and_the_protocol_come_first() {
         assert!(Setup::default().steps().unwrap().is_empty());
-        let setup = Setup { resp3: true, database: 3, name: b"shop".into(), ..Setup::default() };
-        let steps: Vec<u8> = setup.steps().unwrap().into_iter().flat_map(|step| step.bytes).collect();
+        let user = User::of(&[b"app", b"secret"]).map(Arc::new);
+        let setup = Setup { resp3: true, database: 3, name: b"shop".into(), user, ..Setup::default() };
+        let steps: Vec<u8> = setup.steps().unwrap().iter().flat_map(|step| step.bytes.to_vec()).collect();
         let expected = [
+            encode_command(&["AUTH", "app", "secret"]),
             encode_command(&["HELLO", "3"]),
             encode_command(&["CLIENT", "SETNAME", "shop"]),
             encode_command(&["SELECT", "3"]),

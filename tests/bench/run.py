@@ -66,9 +66,10 @@ def targets(d, plain, tls):
     """name: (port, pid of the proxy, extra redis-benchmark flags)"""
     found = {"plaintext, direct": (plain, None, []),
              DIRECT: (tls, None, ["--tls", "--cacert", f"{d}/ca.crt", "--sni", "localhost"])}
-    port = free_port()
-    found["pontoon"] = (port, start(f"{ROOT}/target/release/pontoon", "run", "--upstream", f"localhost:{tls}", "--listen",
-                                    f"127.0.0.1:{port}", "--tls-ca-file", f"{d}/ca.crt", "--admin", "off", "--log-level", "error"), [])
+    for name, sharing in (("pontoon", "dedicated"), ("pontoon, shared", "shared")):
+        port = free_port()
+        found[name] = (port, start(f"{ROOT}/target/release/pontoon", "run", "--upstream", f"localhost:{tls}", "--listen", f"127.0.0.1:{port}",
+                                   "--tls-ca-file", f"{d}/ca.crt", "--sharing", sharing, "--admin", "off", "--log-level", "error"), [])
 
     def peer(name, program, file, text, *arguments):
         if program:
@@ -227,10 +228,11 @@ def report(names, found, picked, results, memories):
         per = [SCENARIOS[key].title + (", s/GB" if SCENARIOS[key].size > 4096 else ", µs") for key in measured]
         cells = lambda name: [spread([r[name][1] * (1e9 / SCENARIOS[key].size if SCENARIOS[key].size > 4096 else 1e6) for r in results[key]]) for key in measured]
         table("The proxy's CPU time, for each request or GB", per, [(name, cells(name)) for name in proxies])
-        best = lambda r: min(r[name][1] for name in proxies if name != "pontoon")
-        if measured and len(proxies) > 1:
+        ours = [name for name in proxies if name.startswith("pontoon")]
+        best = lambda r: min(r[name][1] for name in proxies if name not in ours)
+        if measured and len(proxies) > len(ours):
             table("The same, pontoon's divided by the best other's in each round", [SCENARIOS[key].title for key in measured],
-                  [("pontoon", [spread([r["pontoon"][1] / best(r) for r in results[key]]) for key in measured])])
+                  [(name, [spread([r[name][1] / best(r) for r in results[key]]) for key in measured]) for name in ours])
     if memories:
         table("Memory for each idle client, KiB", [f"{count:,} clients" for count in IDLE],
               [(name, [figure(memories[name, count]) for count in IDLE]) for name in proxies])

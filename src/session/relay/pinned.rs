@@ -90,7 +90,7 @@ impl<'a> Relay<'a> {
         }
         if written {
             // After any command a connection waits for the replicas to have all that was written before (`woff`).
-            steps.push(Step { bytes: encode_command(&["PING"]), may_fail: true });
+            steps.push(Step { bytes: encode_command(&["PING"]).into(), may_fail: true });
         }
         for Step { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut self.wire.connection, bytes).await {

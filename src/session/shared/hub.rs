@@ -16,6 +16,7 @@ use super::line::Line;
 use super::{Key, Settings};
 use crate::resp::replies::encode_command;
 use crate::resp::sharing::{self, Verdict};
+use crate::session::user::User;
 use crate::session::{Context as Route, connect};
 use crate::upstream::{self, Connection, Latch, Left};
 use crate::workers;
@@ -77,6 +78,8 @@ pub(super) enum NoLine {
     Unreachable(Arc<str>),
     /// The server does not accept what sets it up: its reply.
     Refused(Arc<[u8]>),
+    /// The server does not believe who the client says that it is.
+    Denied,
     /// There are too many of other kinds.
     TooMany,
 }
@@ -102,7 +105,7 @@ impl Hubs {
                     return Err(NoLine::TooMany);
                 }
             }
-            let hub = here.entry(key).or_default();
+            let hub = here.entry(key.clone()).or_default();
             hub.next = (hub.next + 1) % self.settings.connections;
             let at = hub.next.min(hub.slots.len());
             // Once an endpoint speaks TLS, no client begins in plaintext.
@@ -110,7 +113,7 @@ impl Hubs {
             let slot = hub.slots.get(at).filter(|slot| slot.is_alive()).cloned();
             let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
             let slot = slot.unwrap_or_else(|| {
-                let slot = Slot::Opening(self.open(Arc::clone(route), key).boxed().shared());
+                let slot = Slot::Opening(self.open(Arc::clone(route), key.clone()).boxed().shared());
                 if at == hub.slots.len() {
                     hub.slots.push(slot.clone());
                 } else {
@@ -144,8 +147,11 @@ impl Hubs {
             let unreachable = |why: String| NoLine::Unreachable(why.into());
             let connected = connect(&route, false).await;
             let mut connection = connected.map_err(|error| unreachable(error.to_string()))?;
-            for command in key.commands() {
-                match timeout(SETUP, upstream::ask_frame(&mut connection, &command)).await {
+            for (n, command) in key.commands().iter().enumerate() {
+                match timeout(SETUP, upstream::ask_frame(&mut connection, command)).await {
+                    Ok(Ok(reply)) if reply.starts_with(b"-") && n == 0 && key.user.is_some() => {
+                        return Err(NoLine::Denied);
+                    }
                     Ok(Ok(reply)) if reply.starts_with(b"-") => return Err(NoLine::Refused(reply.into())),
                     Ok(Ok(_)) => {}
                     Ok(Err(cause)) => {
@@ -176,12 +182,22 @@ impl Hubs {
         lesson.until.is_none_or(|until| Instant::now() < until).then_some(lesson.safe)
     }
 
-    /// Asks the server what a command is.
-    pub(super) async fn learn(&self, name: &[u8], connection: &mut Connection) -> bool {
+    /// Asks the server what a command is, as this user.
+    pub(super) async fn learn(&self, name: &[u8], user: Option<&User>, connection: &mut Connection) -> bool {
         let Ok(text) = std::str::from_utf8(name) else { return false };
+        if let Some(user) = user {
+            let accepted = timeout(SETUP, upstream::ask_encoded(connection, user.auth())).await;
+            if !matches!(accepted, Ok(Ok(true))) {
+                return false;
+            }
+        }
         let command = encode_command(&["COMMAND", "INFO", text]);
         let asked = timeout(SETUP, upstream::ask_frame(connection, &command)).await;
         let Ok(Ok(reply)) = asked else { return false };
+        if reply.starts_with(b"-") {
+            // Who may not ask learns nothing, and the others still may.
+            return false;
+        }
         let (safe, until) = match sharing::verdict(&reply) {
             Verdict::Absent => (true, Some(Instant::now() + ABSENT)),
             verdict => (verdict == Verdict::Safe, None),

@@ -185,6 +185,11 @@ impl<'a> Member<'a> {
         self.about.setup().map(Key::of).unwrap_or_default()
     }
 
+    /// Whether it is on a line of its kind.
+    fn is_in_place(&self) -> bool {
+        self.about.setup().is_some_and(|setup| self.on.is_of(setup))
+    }
+
     /// Its line is this one from now on, of this kind.
     pub(super) fn moved(&mut self, line: &Line, key: Key) {
         self.on = key;

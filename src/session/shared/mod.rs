@@ -16,6 +16,7 @@ mod watch;
 use std::sync::Arc;
 
 use tracing::{debug, warn};
+use zeroize::Zeroizing;
 
 pub use self::hub::Hubs;
 use self::hub::NoLine;
@@ -26,9 +27,11 @@ use super::client::ClientStream;
 use super::guard::{ClientAuth, Guard};
 use super::relay::{Ended, Pinned, Relay};
 use super::setup::Setup;
+use super::user::User;
 use super::{Alone, Context, End, connect, end, farewell};
 use crate::clients::Entry;
 use crate::metrics::Held;
+use crate::resp::sharing::Own;
 use crate::upstream::{Auth, Left};
 
 /// How clients share connections.
@@ -52,23 +55,34 @@ impl Settings {
 }
 
 /// What a client can see of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Key {
     database: u32,
     resp3: bool,
     /// READONLY.
     replica: bool,
+    user: Option<Arc<User>>,
 }
 
 impl Key {
     fn of(setup: &Setup) -> Self {
-        Self { database: setup.database, resp3: setup.resp3, replica: setup.replica }
+        let Setup { database, resp3, replica, ref user, .. } = *setup;
+        Self { database, resp3, replica, user: user.clone() }
     }
 
-    /// What makes a new connection such a one.
-    fn commands(self) -> Vec<Vec<u8>> {
-        let setup =
-            Setup { database: self.database, resp3: self.resp3, replica: self.replica, ..Setup::default() };
+    /// Whether a connection of the kind is what the client set up.
+    #[inline]
+    fn is_of(&self, setup: &Setup) -> bool {
+        self.database == setup.database
+            && self.resp3 == setup.resp3
+            && self.replica == setup.replica
+            && self.user == setup.user
+    }
+
+    /// What makes a new connection such a one. AUTH comes first.
+    fn commands(&self) -> Vec<Zeroizing<Vec<u8>>> {
+        let Self { database, resp3, replica, ref user } = *self;
+        let setup = Setup { database, resp3, replica, user: user.clone(), ..Setup::default() };
         setup.steps().unwrap_or_default().into_iter().map(|step| step.bytes).collect()
     }
 }
@@ -90,19 +104,26 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             Box::pin(farewell::refuse(client, 1, &why)).await;
             return End::Failed;
         }
-        Err(NoLine::TooMany) => return End::Drained,
+        // Nobody has said yet who it is.
+        Err(NoLine::TooMany | NoLine::Denied) => return End::Drained,
     };
     let guard = guard(context);
     let mut member = Box::new(Member::new(client, context, hubs, about, guard, Vec::new()));
     member.moved(&line, Key::default());
     loop {
         let reason = match member.run(&line).await {
-            Next::Line(key) => match Box::pin(self::line(context, hubs, key)).await {
+            Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone())).await {
                 Ok(new) => {
                     line = new;
                     member.moved(&line, key);
                     continue;
                 }
+                // It is who it was, and the server would have gone on with the connection that it had.
+                Err(NoLine::Denied) if member.key().user == key.user => {
+                    let why = "the connection was lost, and the server accepts the client's password no more";
+                    return Box::pin(unreachable(*member, context, why)).await;
+                }
+                Err(NoLine::Denied) => Reason::Command(Own::Auth),
                 Err(NoLine::Refused(reply)) => {
                     member.refused(&reply);
                     continue;
@@ -132,7 +153,7 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             Err(end) => return end,
         };
         let key = member.key();
-        line = match Box::pin(self::line(context, hubs, key)).await {
+        line = match Box::pin(self::line(context, hubs, key.clone())).await {
             Ok(line) => line,
             Err(NoLine::Unreachable(why)) => return Box::pin(unreachable(*member, context, &why)).await,
             Err(_) => return Box::pin(unreachable(*member, context, "no connection can be shared")).await,
@@ -211,11 +232,12 @@ async fn pinned<'a>(
         Ok(upstream) => upstream,
         Err(error) => return Err(Box::pin(unreachable(member, context, &error.to_string())).await),
     };
-    if let Reason::Unknown(Some(name)) = &reason
-        && hubs.learn(name, &mut upstream).await
-    {
-        hubs.give_back(context, Left { connection: upstream, touched: false });
-        return Ok(member);
+    if let Reason::Unknown(Some(name)) = &reason {
+        let user = member.key().user;
+        if hubs.learn(name, user.as_deref(), &mut upstream).await {
+            hubs.give_back(context, Left { connection: upstream, touched: user.is_some() });
+            return Ok(member);
+        }
     }
     context.metrics.pinned(reason.label());
     member.about().pinned(Some(reason.label()));

@@ -146,8 +146,7 @@ impl Member<'_> {
         counts: &Counts,
         whose: Whose,
     ) -> Result<(), What> {
-        let key = self.key();
-        let result = if key == self.on {
+        let result = if self.is_in_place() {
             line.put(cx, &self.seat, requests, counts.all, whose)
         } else {
             Err(NotNow::Closed)
@@ -160,7 +159,7 @@ impl Member<'_> {
             }
             Err(NotNow::Full) => Err(What::Wait),
             Err(NotNow::Closed) if self.seat.due() > 0 => Err(What::Wait),
-            Err(NotNow::Closed) => Err(What::Next(Next::Line(key))),
+            Err(NotNow::Closed) => Err(What::Next(Next::Line(self.key()))),
         }
     }
 }

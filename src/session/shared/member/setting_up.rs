@@ -1,16 +1,19 @@
 //! What clients send to set up their connection: it is kept for each of them, and the server has its say.
 
+use std::sync::Arc;
 use std::task::Context;
 
 use super::{Member, Next, Reason, What};
 use crate::resp::commands::Request;
-use crate::resp::replies::encode_command;
+use crate::resp::replies::{encode_command, encode_secret};
 use crate::resp::scanner::{LONGEST_TOLD, Told};
 use crate::resp::sharing::{Own, Setup};
 use crate::resp::whole::{Front, Whole};
 use crate::session::counts::Counts;
 use crate::session::guard::Decision;
+use crate::session::shared::Key;
 use crate::session::shared::line::{Hold, NotNow, Whose};
+use crate::session::user::User;
 
 /// Redis' own word.
 const OK: &[u8] = b"+OK\r\n";
@@ -21,6 +24,8 @@ const LONGEST_NAME: usize = 1024;
 /// What was asked for a client, and counts if the server agrees.
 pub(super) enum Asked {
     Told(Told),
+    /// Who the client is, and what else it has told.
+    User(Arc<User>, Option<Told>),
     Replica(bool),
     Nothing,
 }
@@ -50,18 +55,18 @@ impl Member<'_> {
                 key.database = database;
                 Asked::Told(Told::Database(database))
             }
-            Setup::Protocol => match hello(whole) {
-                Some((version, name)) => {
-                    if let Some(resp3) = version {
+            Setup::Protocol => match Hello::of(&whole.arguments().collect::<Vec<_>>()) {
+                Some(Hello { resp3, user: None, name }) => {
+                    if let Some(resp3) = resp3 {
                         key.resp3 = resp3;
                     }
                     if name.is_some() {
                         let version = if key.resp3 { "3" } else { "2" };
                         instead = Some(encode_command(&["HELLO", version]));
                     }
-                    Asked::Told(Told::Hello { resp3: version, name: name.map(Into::into) })
+                    Asked::Told(Told::Hello { resp3, name: name.map(Into::into) })
                 }
-                None => return own(Own::Auth),
+                _ => return own(Own::Auth),
             },
             Setup::Name => match whole.arguments().nth(1).filter(|name| is_name(name) && whole.words == 3) {
                 Some(name) => {
@@ -93,13 +98,27 @@ impl Member<'_> {
                 Asked::Replica(false)
             }
         };
+        self.ask(cx, line, whole, key, instead.as_deref(), asked)
+    }
+
+    /// Asks the server, with what the client has sent or with this instead of it, over a connection of the kind that it makes.
+    fn ask(
+        &mut self,
+        cx: &mut Context<'_>,
+        line: &Hold,
+        whole: &Whole<'_>,
+        key: Key,
+        instead: Option<&[u8]>,
+        asked: Asked,
+    ) -> (usize, What) {
         if key != self.on {
             return (0, What::Next(Next::Line(key)));
         }
         if self.about.looks() {
             self.about.look(whole.bytes);
         }
-        match line.put(cx, &self.seat, instead.as_deref().unwrap_or(whole.bytes), 1, Whose::Task) {
+        let length = whole.bytes.len();
+        match line.put(cx, &self.seat, instead.unwrap_or(whole.bytes), 1, Whose::Task) {
             Ok(()) => {
                 let mut counts = Counts::default();
                 counts.add(whole.command);
@@ -124,6 +143,12 @@ impl Member<'_> {
             // True whether the server knows CLIENT SETINFO or not.
             Some(Asked::Told(told @ (Told::Library(_) | Told::Version(_)))) => self.about.accepted(told),
             Some(Asked::Told(told)) if accepted => self.about.accepted(told),
+            Some(Asked::User(user, told)) if accepted => {
+                self.about.is_user(&user);
+                if let Some(told) = told {
+                    self.about.accepted(told);
+                }
+            }
             Some(Asked::Replica(replica)) if accepted => self.about.reads_replicas(replica),
             _ => {}
         }
@@ -147,8 +172,34 @@ impl Member<'_> {
                 }
                 _ => (0, What::Next(Next::Own(Reason::Command(Own::Auth)))),
             },
+            None if self.route.upstream.credentials().is_none() => self.authenticate(cx, line, whole),
             Some(Decision::Pass) | None => (0, What::Next(Next::Own(Reason::Command(Own::Auth)))),
         }
+    }
+
+    /// The same, where it is the server's to judge: each client's is sent to it, over a connection that clients of the same user
+    /// and password share, and makes no difference there.
+    fn authenticate(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
+        let words: Vec<&[u8]> = whole.arguments().collect();
+        let mut key = self.key();
+        let (mut instead, mut told) = (None, None);
+        let user = if whole.name.eq_ignore_ascii_case(b"AUTH") {
+            User::of(&words)
+        } else if let Some(Hello { resp3: Some(resp3), user: Some([user, password]), name }) =
+            Hello::of(&words)
+        {
+            key.resp3 = resp3;
+            instead = Some(encode_secret(&[b"HELLO", words[0], b"AUTH", user, password]));
+            told = Some(Told::Hello { resp3: Some(resp3), name: name.map(Into::into) });
+            User::of(&[user, password])
+        } else {
+            None
+        };
+        let Some(user) = user.map(Arc::new) else {
+            return (0, What::Next(Next::Own(Reason::Command(Own::Auth))));
+        };
+        key.user = Some(Arc::clone(&user));
+        self.ask(cx, line, whole, key, instead.as_ref().map(|hello| &hello[..]), Asked::User(user, told))
     }
 }
 
@@ -159,21 +210,43 @@ fn is_name(name: &[u8]) -> bool {
         && name.len() <= LONGEST_NAME
 }
 
-/// HELLO without AUTH: the protocol that it asks for, and the name. `None`: it is something else.
-fn hello<'a>(whole: &Whole<'a>) -> Option<(Option<bool>, Option<&'a [u8]>)> {
-    let words: Vec<&[u8]> = whole.arguments().collect();
-    let version = |word: &[u8]| match word {
-        b"2" => Some(Some(false)),
-        b"3" => Some(Some(true)),
-        _ => None,
-    };
-    match words[..] {
-        [] => Some((None, None)),
-        [word] => Some((version(word)?, None)),
-        [word, option, name] if option.eq_ignore_ascii_case(b"SETNAME") && is_name(name) => {
-            Some((version(word)?, Some(name)))
+/// What HELLO says.
+#[derive(Default)]
+struct Hello<'a> {
+    resp3: Option<bool>,
+    /// Name and password.
+    user: Option<[&'a [u8]; 2]>,
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> Hello<'a> {
+    /// `None`: it says something else.
+    fn of(words: &[&'a [u8]]) -> Option<Self> {
+        let mut hello = Self::default();
+        let Some((version, mut options)) = words.split_first() else { return Some(hello) };
+        hello.resp3 = Some(match *version {
+            b"2" => false,
+            b"3" => true,
+            _ => return None,
+        });
+        while let [option, rest @ ..] = options {
+            options = match *rest {
+                [user, password, ref rest @ ..]
+                    if option.eq_ignore_ascii_case(b"AUTH") && hello.user.is_none() =>
+                {
+                    hello.user = Some([user, password]);
+                    rest
+                }
+                [name, ref rest @ ..]
+                    if option.eq_ignore_ascii_case(b"SETNAME") && hello.name.is_none() && is_name(name) =>
+                {
+                    hello.name = Some(name);
+                    rest
+                }
+                _ => return None,
+            };
         }
-        _ => None,
+        Some(hello)
     }
 }
 

@@ -1,0 +1,149 @@
+//! Clients that say themselves who they are: those of one user and password share, and nobody is somebody else.
+
+use super::{connections, pinned};
+use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
+
+const SECRET: &str = "s3cr3t-of-the-test";
+const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
+const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+
+/// A server with a password, and a bridge that does not know it.
+fn guarded() -> (Redis, Pontoon) {
+    let authority = Authority::new();
+    let mut redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", SECRET]);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    redis.keep(authority);
+    (redis, pontoon)
+}
+
+/// With the rights of the server's owner.
+fn owner(redis: &Redis) -> Wire {
+    let mut direct = redis.direct();
+    direct.expect(&["AUTH", SECRET], "+OK\r\n");
+    direct
+}
+
+/// The same, with two more users, each with keys of its own.
+fn with_users() -> (Redis, Pontoon) {
+    let (redis, pontoon) = guarded();
+    for user in ["ann", "bob"] {
+        let keys = format!("~{user}:*");
+        let rule = ["ACL", "SETUSER", user, "on", &format!(">{user}-{SECRET}"), &keys, "+@all"];
+        owner(&redis).expect(&rule, "+OK\r\n");
+    }
+    (redis, pontoon)
+}
+
+/// A client that has said who it is.
+fn client(pontoon: &Pontoon, user: &str) -> Wire {
+    let mut client = pontoon.client();
+    client.expect(&["AUTH", user, &format!("{user}-{SECRET}")], "+OK\r\n");
+    client
+}
+
+#[track_caller]
+fn refused(client: &mut Wire, words: &[&str]) {
+    let told = String::from_utf8(client.ask(words)).unwrap();
+    assert!(told.starts_with("-NOPERM"), "{told}");
+}
+
+#[test]
+fn those_of_one_password_share_a_connection() {
+    let (redis, pontoon) = guarded();
+    let mut clients: Vec<Wire> = (0..20).map(|_| pontoon.client()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.expect(&["GET", "k"], NOAUTH);
+        if i % 2 == 0 {
+            client.expect(&["AUTH", SECRET], "+OK\r\n");
+        } else {
+            let hello = client.ask(&["HELLO", "3", "SETNAME", "odd", "AUTH", "default", SECRET]);
+            assert!(hello.starts_with(b"%"), "{}", hello.escape_ascii());
+            client.expect(&["CLIENT", "GETNAME"], "$3\r\nodd\r\n");
+        }
+    }
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.expect(&["INCR", "n"], &format!(":{}\r\n", i + 1));
+    }
+    assert_eq!(pinned(&pontoon), 0);
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"auth\""), 0);
+    // One in each protocol, that of those who have not said who they are, and one that looks whether the server is there.
+    let connections = connections(&mut owner(&redis));
+    assert!(connections <= 4, "{connections}");
+}
+
+#[test]
+fn nobody_is_somebody_else() {
+    let (_redis, pontoon) = with_users();
+    let (mut ann, mut bob, mut nobody) = (client(&pontoon, "ann"), client(&pontoon, "bob"), pontoon.client());
+    for _ in 0..3 {
+        ann.expect(&["SET", "ann:k", "1"], "+OK\r\n");
+        bob.expect(&["SET", "bob:k", "1"], "+OK\r\n");
+        refused(&mut ann, &["SET", "bob:k", "1"]);
+        refused(&mut bob, &["SET", "ann:k", "1"]);
+        nobody.expect(&["GET", "ann:k"], NOAUTH);
+    }
+    // With a connection of its own, each is who it is, too.
+    for (who, user) in [(&mut ann, "ann"), (&mut bob, "bob")] {
+        who.expect(&["ACL", "WHOAMI"], &format!("$3\r\n{user}\r\n"));
+        who.expect(&["MULTI"], "+OK\r\n");
+        who.expect(&["GET", &format!("{user}:k")], "+QUEUED\r\n");
+        who.expect(&["EXEC"], "*1\r\n$1\r\n1\r\n");
+        who.expect(&["BLPOP", &format!("{user}:none"), "0.01"], "*-1\r\n");
+        who.expect(&["SELECT", "1"], "+OK\r\n");
+        who.expect(&["GET", &format!("{user}:k")], "$-1\r\n");
+    }
+    // Another user, and nobody again.
+    ann.expect(&["AUTH", "bob", &format!("bob-{SECRET}")], "+OK\r\n");
+    ann.expect(&["SET", "bob:k", "2"], "+OK\r\n");
+    ann.expect(&["RESET"], "+RESET\r\n");
+    ann.expect(&["GET", "bob:k"], NOAUTH);
+    bob.expect(&["GET", "bob:k"], "$1\r\n2\r\n");
+    eventually("nobody needs a connection of its own", || pinned(&pontoon) == 0);
+}
+
+#[test]
+fn a_wrong_password_is_the_servers_to_refuse() {
+    let (redis, pontoon) = with_users();
+    let mut ann = client(&pontoon, "ann");
+    let mut guest = pontoon.client();
+    guest.expect(&["AUTH", "ann", "guess"], WRONGPASS);
+    guest.expect(&["GET", "ann:k"], NOAUTH);
+    // A password that was right once is so for those who came with it then, as on a connection of their own.
+    let change = ["ACL", "SETUSER", "ann", &format!("<ann-{SECRET}"), ">new"];
+    owner(&redis).expect(&change, "+OK\r\n");
+    ann.expect(&["GET", "ann:k"], "$-1\r\n");
+    let mut late = pontoon.client();
+    late.expect(&["AUTH", "ann", &format!("ann-{SECRET}")], WRONGPASS);
+    late.expect(&["GET", "ann:k"], NOAUTH);
+    late.expect(&["AUTH", "ann", "new"], "+OK\r\n");
+    late.expect(&["SET", "ann:k", "1"], "+OK\r\n");
+    ann.expect(&["GET", "ann:k"], "$1\r\n1\r\n");
+}
+
+#[test]
+fn when_a_lost_connection_cannot_be_made_again_its_clients_have_to_say_who_they_are() {
+    let (mut redis, pontoon) = with_users();
+    let mut ann = client(&pontoon, "ann");
+    ann.expect(&["GET", "ann:k"], "$-1\r\n");
+    // The users are gone with the server's memory.
+    redis.kill();
+    redis.restart();
+    pontoon.allows("localhost");
+    ann.send(&command(&["GET", "ann:k"]));
+    let told = String::from_utf8(ann.rest()).unwrap();
+    assert!(told.contains("accepts the client's password no more"), "{told}");
+}
+
+#[test]
+fn commands_are_learned_as_the_user_who_sends_them() {
+    let (_redis, pontoon) = with_users();
+    // Who has not said who it is may not ask, and nothing is learned by that.
+    pontoon.client().ask(&["NO.SUCH", "x"]);
+    let (mut ann, mut bob) = (client(&pontoon, "ann"), client(&pontoon, "bob"));
+    for who in [&mut ann, &mut bob] {
+        let told = String::from_utf8(who.ask(&["NO.SUCH", "x"])).unwrap();
+        assert!(told.starts_with("-ERR unknown command"), "{told}");
+    }
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"unknown_command\""), 1, "nobody's");
+    eventually("nobody needs a connection of its own", || pinned(&pontoon) == 0);
+}
