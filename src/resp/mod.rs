@@ -3,7 +3,7 @@
 //! [`scanner`] finds where frames end as bytes pass, [`commands`] tells what a request means for its replies,
 //! [`families`] what it is about; [`replies`] reads and writes the few frames that pontoon itself sends or receives, and
 //! [`value`] reads those of which the inside matters. Where clients share a connection, [`whole`] reads their
-//! requests and [`sharing`] tells which may go there.
+//! requests, [`sharing`] tells which may go there, and [`standing`] what the others leave behind.
 
 pub mod client_list;
 pub mod commands;
@@ -13,5 +13,6 @@ pub mod info;
 pub mod replies;
 pub mod scanner;
 pub mod sharing;
+pub mod standing;
 pub mod value;
 pub mod whole;

@@ -2,6 +2,7 @@
 //!
 //! Some are ready before a client comes: see [`pool`]. Carrying a client's bytes over one is `session`'s work.
 
+mod ask;
 mod attempt;
 mod auth;
 mod connection;
@@ -11,6 +12,7 @@ mod error;
 pub mod evidence;
 mod gate;
 mod greeting;
+mod node_tls;
 mod observer;
 pub mod pool;
 pub mod probe;
@@ -27,10 +29,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+pub use self::ask::{Topology, ask, ask_encoded, ask_frame, topology};
 pub use self::auth::{Auth, command as login_command};
 pub use self::connection::Connection;
 use self::dial::{Remote, Shared};
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
+pub use self::node_tls::NodeTls;
 pub use self::observer::{Observer, Seen};
 use self::pool::{Discard, Pool};
 use self::transit::Transit;
@@ -38,10 +42,9 @@ pub use self::transit::{Latch, Mode};
 use crate::clients::Moment;
 use crate::credentials::{self, Credentials};
 use crate::drain::Drain;
-use crate::endpoint::{Endpoint, Host};
+use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
-use crate::resp::replies::{self, Answer};
-use crate::tls::{self, Tls, TlsError};
+use crate::tls::{self, Tls};
 
 /// How a route reaches its upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,9 +124,6 @@ impl Wake for Heard {
         self.0.notify_one();
     }
 }
-
-/// A line of CLUSTER NODES may have several KiB where slots are scattered; a cluster has at most 1,000 nodes.
-const LONGEST_TOPOLOGY: usize = 16 * 1024 * 1024;
 
 /// An upstream that clients reached this recently needs no dial of our own.
 const RECENT: Duration = Duration::from_secs(30);
@@ -413,92 +413,6 @@ fn new_latch(settings: &Settings) -> Option<Latch> {
 
 fn new_credentials(settings: &Settings) -> Option<Arc<Credentials>> {
     settings.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)))
-}
-
-/// Asks one thing of an upstream, for a check.
-pub async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
-    connection.send(&replies::encode_command(command)).await?;
-    greeting::next_answer(connection).await?.ok_or(Cause::Closed)
-}
-
-/// Sends a command and reads its reply. Whether that is no error.
-pub async fn ask_encoded(connection: &mut Connection, command: &[u8]) -> Result<bool, Cause> {
-    connection.send(command).await?;
-    let reply = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
-    Ok(!reply.starts_with(b"-"))
-}
-
-/// Sends a command and returns its reply.
-pub async fn ask_frame(connection: &mut Connection, command: &[u8]) -> Result<Vec<u8>, Cause> {
-    connection.send(command).await?;
-    greeting::next_frame(connection, LONGEST_TOPOLOGY).await
-}
-
-/// What a node says of its cluster: its replies, in RESP2.
-pub struct Topology {
-    /// To CLUSTER SLOTS.
-    pub slots: Vec<u8>,
-    /// To CLUSTER NODES.
-    pub nodes: Vec<u8>,
-}
-
-/// Asks a node for its cluster. There is no deadline in it.
-pub async fn topology(connection: &mut Connection) -> Result<Topology, Cause> {
-    let commands =
-        [["CLUSTER", "SLOTS"], ["CLUSTER", "NODES"]].map(|command| replies::encode_command(&command));
-    connection.send(&commands.concat()).await?;
-    let slots = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
-    Ok(Topology { slots, nodes: greeting::next_frame(connection, LONGEST_TOPOLOGY).await? })
-}
-
-/// What certificates are verified by. Cheap to clone.
-#[derive(Clone)]
-pub struct NodeTls {
-    /// Of endpoints, and of nodes that are announced by name.
-    pub by_name: Arc<Tls>,
-    /// Of nodes that are announced by address: their certificates are good for the endpoint's name, where that is one.
-    pub by_address: Arc<Tls>,
-}
-
-impl NodeTls {
-    /// Reads the files.
-    pub fn load(settings: &Settings) -> Result<Self, TlsError> {
-        let by_name = Arc::new(Tls::load(&settings.tls)?);
-        let named = settings.endpoints.iter().find(|endpoint| matches!(endpoint.host, Host::Name(_)));
-        let group = named.and_then(|endpoint| by_name.server_name(endpoint).ok());
-        let by_address = match (&settings.tls.server_name, group) {
-            (None, Some(name)) => {
-                Arc::new(Tls::load(&tls::Settings { server_name: Some(name), ..settings.tls.clone() })?)
-            }
-            _ => Arc::clone(&by_name),
-        };
-        Ok(Self { by_name, by_address })
-    }
-
-    /// As `settings` have it; `None`: nothing is to be verified, for everything is in plaintext.
-    pub fn wanted(settings: &Settings) -> Result<Option<Self>, TlsError> {
-        match settings.tls.mode {
-            tls::Mode::Disabled => Ok(None),
-            tls::Mode::Required | tls::Mode::Preferred => Self::load(settings).map(Some),
-        }
-    }
-
-    /// For a node that is announced so.
-    pub fn of(&self, node: &Endpoint) -> &Arc<Tls> {
-        match node.host {
-            Host::Name(_) => &self.by_name,
-            Host::Ip(_) => &self.by_address,
-        }
-    }
-
-    /// All of them, to be looked after.
-    pub fn all(&self) -> Vec<Arc<Tls>> {
-        let mut all = vec![Arc::clone(&self.by_name)];
-        if !Arc::ptr_eq(&self.by_name, &self.by_address) {
-            all.push(Arc::clone(&self.by_address));
-        }
-        all
-    }
 }
 
 /// An equal part of the time until `deadline`, for the first of `parts` that must share it.

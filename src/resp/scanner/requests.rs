@@ -3,7 +3,8 @@
 use super::super::commands::{self, Request};
 use super::super::families::Command;
 use super::super::header::{self, Header, Length};
-use super::super::sharing::{self, Sharing, Standing};
+use super::super::sharing::{self, Sharing};
+use super::super::standing::Standing;
 use super::told::{Keep, LONGEST, Told};
 use super::{Event, Word};
 
