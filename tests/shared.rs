@@ -85,6 +85,13 @@ fn what_a_client_leaves_with_its_connection_no_other_client_finds() {
     other.expect(&["GET", "k"], "$1\r\n1\r\n");
     one.expect(&["GET", "k"], "$1\r\n4\r\n");
     one.expect(&["CLIENT", "GETNAME"], "$3\r\none\r\n");
+    one.expect(&["EVAL", "redis.call('SELECT', 5) return redis.setresp(3)", "0"], "_\r\n");
+    one.expect(&["GET", "k"], "$1\r\n4\r\n");
+    one.expect(&["CLIENT", "TRACKING", "ON"], "+OK\r\n");
+    for (client, state) in [(&mut one, "on"), (&mut other, "off")] {
+        let tracking = String::from_utf8(client.ask(&["CLIENT", "TRACKINGINFO"])).unwrap();
+        assert!(tracking.contains(&format!("\r\n{state}\r\n")), "{tracking}");
+    }
     one.send(&command(&["CLIENT", "REPLY", "OFF"]));
     one.send(&command(&["SET", "k", "5"]));
     other.expect(&["GET", "k"], "$1\r\n1\r\n");

@@ -17,8 +17,11 @@ use crate::session::outbox::Outbox;
 /// Of a reply to what pontoon asks for a client. That to HELLO names some modules.
 const LONGEST_ANSWER: usize = 256 * 1024;
 
-/// A larger reply, or more that waits, is worth a connection of its own.
-const HEAVY: usize = 256 * 1024;
+/// A larger reply is worth a connection of its own.
+const LARGE: usize = 32 * 1024;
+
+/// More that waits is, too.
+const MUCH: usize = 256 * 1024;
 
 /// One client's.
 pub(super) struct Seat {
@@ -122,7 +125,7 @@ impl Seat {
             gone: state.gone,
             due: state.due,
             waiting: state.outbox.len(),
-            heavy: state.heavy || state.outbox.len() > HEAVY,
+            heavy: state.heavy || state.outbox.len() > MUCH,
         }
     }
 
@@ -170,7 +173,7 @@ impl Seat {
         let mut state = self.state();
         self.time(&mut state, replies);
         state.passed += bytes.len();
-        state.heavy |= state.passed > HEAVY;
+        state.heavy |= state.passed > LARGE;
         if replies > 0 {
             state.passed = 0;
         }
