@@ -227,6 +227,9 @@ fn a_local_password_keeps_others_out() {
     stranger.expect(&["AUTH", "default", "guess"], WRONGPASS);
     assert!(text(stranger.ask(&["HELLO", "3"])).starts_with("-NOAUTH HELLO must be called"));
     stranger.expect(&["HELLO", "3", "AUTH", "default", "guess"], WRONGPASS);
+    stranger.send(&[command(&["MULTI"]), command(&["EXEC"])].concat());
+    stranger.expect_next(NOAUTH);
+    stranger.expect_next(NOAUTH);
     // A large request is dropped as it comes.
     stranger.send(&command(&["SET", "k", &"x".repeat(3_000_000)]));
     stranger.expect_next(NOAUTH);

@@ -240,6 +240,21 @@ fn what_came_before_nonsense_is_given_to_those_who_asked_for_it() {
 }
 
 #[test]
+fn who_makes_the_server_close_closes_nobody_else() {
+    let (_redis, pontoon) = shared(&[]);
+    let mut other = pontoon.client();
+    other.expect(&["PING"], "+PONG\r\n");
+    for nonsense in [&b"*01\r\n$4\r\nPING\r\n"[..], b"*1\r\n$04\r\nPING\r\n", b"*2\r\n$4\r\nPING\r\n+x\r\n"] {
+        let mut client = pontoon.client();
+        client.send(nonsense);
+        let told = String::from_utf8(client.rest()).unwrap();
+        assert!(told.starts_with("-ERR Protocol error"), "{told}");
+        other.expect(&["PING"], "+PONG\r\n");
+    }
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"inline\""), 3);
+}
+
+#[test]
 fn a_client_that_does_not_read_is_cut_off_and_the_others_go_on() {
     let (_redis, pontoon) = shared(&["--client-output", "1MiB"]);
     pontoon.expects("a client was cut off");

@@ -47,6 +47,8 @@ pub(super) fn short(input: &[u8], at: &mut usize, kind: u8) -> Option<usize> {
     let mut value = 0;
     for (digits, byte) in rest.iter().take(DIGITS + 1).enumerate() {
         match byte {
+            // A server takes no number that begins with it (`string2ll`).
+            b'0'..=b'9' if digits == 1 && value == 0 => return None,
             b'0'..=b'9' => value = value * 10 + usize::from(byte - b'0'),
             b'\r' if digits > 0 && rest.get(digits + 1) == Some(&b'\n') => {
                 *at += 1 + digits + 2;

@@ -111,7 +111,7 @@ fn unfinished(input: &[u8], at: usize) -> Front<'_> {
     let mut end = at + 1;
     match header.read(input, &mut end) {
         None => Front::Part(input.len() + 1),
-        Some(Ok(header::Length::Known(length))) if at > 0 => {
+        Some(Ok(header::Length::Known(length))) if at > 0 && rest[1] != b'0' => {
             Front::Part(end.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)))
         }
         Some(_) => Front::Other,
@@ -205,6 +205,8 @@ mod tests {
             b"*-1\r\n",
             b"*1\r\n+OK\r\n",
             b"*x\r\n",
+            b"*01\r\n$4\r\nPING\r\n",
+            b"*1\r\n$04\r\nPING\r\n",
             b"*1\r\n$-1\r\n",
         ] {
             assert_eq!(Front::of(other), Front::Other, "{}", other.escape_ascii());

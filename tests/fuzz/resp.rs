@@ -10,6 +10,8 @@ mod header;
 pub mod scanner;
 #[path = "../../src/resp/sharing.rs"]
 mod sharing;
+#[path = "../../src/resp/standing.rs"]
+mod standing;
 #[path = "../../src/resp/value.rs"]
 pub mod value;
 

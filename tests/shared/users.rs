@@ -121,6 +121,20 @@ fn a_wrong_password_is_the_servers_to_refuse() {
 }
 
 #[test]
+fn a_password_that_the_server_does_not_want_keeps_nobody_from_sharing() {
+    let (redis, pontoon) = super::shared(&[]);
+    let mut direct = redis.direct();
+    let mut client = pontoon.client();
+    for words in [&["AUTH", "left over"][..], &["AUTH"], &["HELLO", "3", "AUTH", "ann", "x"]] {
+        assert_eq!(client.ask(words), direct.ask(words), "{words:?}");
+    }
+    let mut other = pontoon.client();
+    assert_eq!(other.ask(&["AUTH", "left over"]), redis.direct().ask(&["AUTH", "left over"]));
+    other.expect(&["SET", "k", "v"], "+OK\r\n");
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"auth\""), 1, "AUTH alone");
+}
+
+#[test]
 fn when_a_lost_connection_cannot_be_made_again_its_clients_have_to_say_who_they_are() {
     let (mut redis, pontoon) = with_users();
     let mut ann = client(&pontoon, "ann");

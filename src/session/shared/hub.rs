@@ -22,7 +22,7 @@ use crate::upstream::{self, Connection, Latch, Left};
 use crate::workers;
 
 /// A connection that is not set up in this time is none.
-const SETUP: Duration = Duration::from_secs(2);
+pub(super) const SETUP: Duration = Duration::from_secs(2);
 
 /// A client waits so long for a connection of its own.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,8 +78,8 @@ pub(super) enum NoLine {
     Unreachable(Arc<str>),
     /// The server does not accept what sets it up: its reply.
     Refused(Arc<[u8]>),
-    /// The server does not believe who the client says that it is.
-    Denied,
+    /// The server does not believe who the client says that it is: its reply.
+    Denied(Arc<[u8]>),
     /// There are too many of other kinds.
     TooMany,
 }
@@ -98,12 +98,11 @@ impl Hubs {
         let (at, slot) = {
             let mut all = self.all();
             let here = all.entry(thread).or_default();
-            if !here.contains_key(&key) && here.len() >= MOST_KEYS {
-                // Those that nobody uses make room.
-                here.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
-                if here.len() >= MOST_KEYS {
-                    return Err(NoLine::TooMany);
-                }
+            // Passwords that are not needed are not kept.
+            here.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
+            // There is always one for those who begin.
+            if !here.contains_key(&key) && here.len() >= MOST_KEYS && key != Key::default() {
+                return Err(NoLine::TooMany);
             }
             let hub = here.entry(key.clone()).or_default();
             hub.next = (hub.next + 1) % self.settings.connections;
@@ -150,7 +149,7 @@ impl Hubs {
             for (n, command) in key.commands().iter().enumerate() {
                 match timeout(SETUP, upstream::ask_frame(&mut connection, command)).await {
                     Ok(Ok(reply)) if reply.starts_with(b"-") && n == 0 && key.user.is_some() => {
-                        return Err(NoLine::Denied);
+                        return Err(NoLine::Denied(reply.into()));
                     }
                     Ok(Ok(reply)) if reply.starts_with(b"-") => return Err(NoLine::Refused(reply.into())),
                     Ok(Ok(_)) => {}
@@ -182,21 +181,26 @@ impl Hubs {
         lesson.until.is_none_or(|until| Instant::now() < until).then_some(lesson.safe)
     }
 
-    /// Asks the server what a command is, as this user.
-    pub(super) async fn learn(&self, name: &[u8], user: Option<&User>, connection: &mut Connection) -> bool {
-        let Ok(text) = std::str::from_utf8(name) else { return false };
+    /// Asks the server what a command is, as this user; whether it is safe. `None`: an answer is still to come.
+    pub(super) async fn learn(
+        &self,
+        name: &[u8],
+        user: Option<&User>,
+        connection: &mut Connection,
+    ) -> Option<bool> {
+        let Ok(text) = std::str::from_utf8(name) else { return Some(false) };
         if let Some(user) = user {
-            let accepted = timeout(SETUP, upstream::ask_encoded(connection, user.auth())).await;
-            if !matches!(accepted, Ok(Ok(true))) {
-                return false;
+            let asked = timeout(SETUP, upstream::ask_encoded(connection, user.auth())).await;
+            if !asked.ok()?.ok()? {
+                return Some(false);
             }
         }
         let command = encode_command(&["COMMAND", "INFO", text]);
         let asked = timeout(SETUP, upstream::ask_frame(connection, &command)).await;
-        let Ok(Ok(reply)) = asked else { return false };
+        let reply = asked.ok()?.ok()?;
         if reply.starts_with(b"-") {
             // Who may not ask learns nothing, and the others still may.
-            return false;
+            return Some(false);
         }
         let (safe, until) = match sharing::verdict(&reply) {
             Verdict::Absent => (true, Some(Instant::now() + ABSENT)),
@@ -208,10 +212,10 @@ impl Hubs {
             learned.retain(|_, lesson| lesson.until.is_none());
         }
         if learned.len() >= MOST_LEARNED {
-            return false;
+            return Some(false);
         }
         learned.insert(name.to_ascii_uppercase().into(), Lesson { safe, until });
-        safe
+        Some(safe)
     }
 
     /// Gives a connection back to the pool, off the client's path.

@@ -18,7 +18,7 @@ use super::line::{Hold, Line, Upstream};
 use super::seat::{Gone, Seat};
 use super::{Hubs, Key};
 use crate::resp::sharing::Own;
-use crate::resp::whole::Front;
+use crate::resp::whole::{Front, Whole};
 use crate::session::Context as Route;
 use crate::session::about::About;
 use crate::session::client::{ClientStream, ReadHalf};
@@ -195,6 +195,14 @@ impl<'a> Member<'a> {
         self.on = key;
         let Upstream { endpoint, peer, tls } = &line.upstream;
         self.about.shares(endpoint, *peer, *tls);
+    }
+
+    /// Whether the client's next request, which says who it is, would have this reply.
+    pub(super) fn is_answered_by(&self, reply: &[u8]) -> bool {
+        let is_auth = |whole: Whole<'_>| whole.name.eq_ignore_ascii_case(b"AUTH");
+        // To HELLO an older server says something else.
+        reply.starts_with(b"-WRONGPASS")
+            || matches!(Front::of(&self.input), Front::Whole(whole) if is_auth(whole))
     }
 
     /// The server does not accept the client's next request: its reply.

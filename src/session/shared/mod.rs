@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 pub use self::hub::Hubs;
-use self::hub::NoLine;
+use self::hub::{NoLine, SETUP};
 use self::line::Hold;
 use self::member::{Member, Next, Reason};
 use super::about::About;
@@ -87,6 +87,10 @@ impl Key {
     }
 }
 
+// What clients are told whose connection cannot be made again.
+const DENIED: &str = "another connection is needed, and the server accepts the client's password no more";
+const NONE: &str = "no connection can be shared";
+
 /// Serves a client to its end.
 pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &Hubs, entry: Entry) -> End {
     let about = About::new(entry, true);
@@ -105,7 +109,7 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             return End::Failed;
         }
         // Nobody has said yet who it is.
-        Err(NoLine::TooMany | NoLine::Denied) => return End::Drained,
+        Err(NoLine::TooMany | NoLine::Denied(_)) => return End::Drained,
     };
     let guard = guard(context);
     let mut member = Box::new(Member::new(client, context, hubs, about, guard, Vec::new()));
@@ -119,11 +123,20 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
                     continue;
                 }
                 // It is who it was, and the server would have gone on with the connection that it had.
-                Err(NoLine::Denied) if member.key().user == key.user => {
-                    let why = "the connection was lost, and the server accepts the client's password no more";
-                    return Box::pin(unreachable(*member, context, why)).await;
+                Err(NoLine::Denied(_)) if member.key().user == key.user => {
+                    return Box::pin(unreachable(*member, context, DENIED)).await;
                 }
-                Err(NoLine::Denied) => Reason::Command(Own::Auth),
+                Err(NoLine::Denied(reply)) if member.is_answered_by(&reply) => {
+                    member.refused(&reply);
+                    continue;
+                }
+                Err(NoLine::Denied(_)) => Reason::Command(Own::Auth),
+                // Its request is not what was refused.
+                Err(NoLine::Refused(_)) if member.key() == key => {
+                    return Box::pin(unreachable(*member, context, NONE)).await;
+                }
+                // A user that may not do what sets the connection up is one all the same.
+                Err(NoLine::Refused(_)) if member.key().user != key.user => Reason::Command(Own::Auth),
                 Err(NoLine::Refused(reply)) => {
                     member.refused(&reply);
                     continue;
@@ -148,17 +161,39 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             }
         };
         drop(line);
-        member = match Box::pin(pinned(*member, context, hubs, reason)).await {
-            Ok(back) => Box::new(back),
+        let back = Box::pin(apart(*member, context, hubs, reason)).await;
+        let (shares, new) = match back {
+            Ok((member, line)) => (Box::new(member), line),
             Err(end) => return end,
         };
+        (member, line) = (shares, new);
+    }
+}
+
+/// Serves a client over connections of its own, until it can share one again: this one. `Err`: to its end.
+async fn apart<'a>(
+    mut member: Member<'a>,
+    context: &'a Arc<Context>,
+    hubs: &'a Hubs,
+    mut reason: Reason,
+) -> Result<(Member<'a>, Hold), End> {
+    loop {
+        member = pinned(member, context, hubs, reason).await?;
         let key = member.key();
-        line = match Box::pin(self::line(context, hubs, key.clone())).await {
-            Ok(line) => line,
-            Err(NoLine::Unreachable(why)) => return Box::pin(unreachable(*member, context, &why)).await,
-            Err(_) => return Box::pin(unreachable(*member, context, "no connection can be shared")).await,
+        let why = match line(context, hubs, key.clone()).await {
+            Ok(line) => {
+                member.moved(&line, key);
+                return Ok((member, line));
+            }
+            Err(NoLine::TooMany) => {
+                reason = Reason::Key;
+                continue;
+            }
+            Err(NoLine::Unreachable(why)) => why,
+            Err(NoLine::Denied(_)) => DENIED.into(),
+            Err(NoLine::Refused(_)) => NONE.into(),
         };
-        member.moved(&line, key);
+        return Err(unreachable(member, context, &why).await);
     }
 }
 
@@ -234,9 +269,16 @@ async fn pinned<'a>(
     };
     if let Reason::Unknown(Some(name)) = &reason {
         let user = member.key().user;
-        if hubs.learn(name, user.as_deref(), &mut upstream).await {
-            hubs.give_back(context, Left { connection: upstream, touched: user.is_some() });
-            return Ok(member);
+        match hubs.learn(name, user.as_deref(), &mut upstream).await {
+            Some(true) => {
+                hubs.give_back(context, Left { connection: upstream, touched: user.is_some() });
+                return Ok(member);
+            }
+            Some(false) => {}
+            None => {
+                let why = format!("setting up a connection took more than {SETUP:?}, or failed");
+                return Err(Box::pin(unreachable(member, context, &why)).await);
+            }
         }
     }
     context.metrics.pinned(reason.label());

@@ -18,7 +18,7 @@ use crate::session::outbox::Outbox;
 const LONGEST_ANSWER: usize = 256 * 1024;
 
 /// A larger reply is worth a connection of its own.
-const LARGE: usize = 32 * 1024;
+const LARGE: u64 = 32 * 1024;
 
 /// More that waits is, too.
 const MUCH: usize = 256 * 1024;
@@ -173,7 +173,8 @@ impl Seat {
         let mut state = self.state();
         self.time(&mut state, replies);
         state.passed += bytes.len();
-        state.heavy |= state.passed > LARGE;
+        // Of several, as they are on the average.
+        state.heavy |= state.passed as u64 > LARGE * replies.max(1);
         if replies > 0 {
             state.passed = 0;
         }
@@ -186,6 +187,7 @@ impl Seat {
     pub(super) fn answer(&self, bytes: &[u8], whole: bool) -> bool {
         let mut state = self.state();
         if state.answering.len() + bytes.len() > LONGEST_ANSWER {
+            state.answering = Vec::new();
             return false;
         }
         state.answering.extend_from_slice(bytes);

@@ -15,6 +15,7 @@ use crate::session::shared::line::{Due, State, Whose};
 // Why a connection is of no use any more.
 const NO_RESP: &str = "what the server sent is no RESP";
 const UNASKED: &str = "the server sent a reply that nothing asked for";
+const TOO_LONG: &str = "the reply to a command that sets up a connection is too long";
 const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may not be over";
 
 impl Driver {
@@ -29,7 +30,10 @@ impl Driver {
             if self.replies.at_boundary() {
                 self.skips = plain[at] == b'>';
                 if self.skips {
-                    self.give(state.due.front(), &plain[given..at], ended);
+                    if let Err(why) = self.give(state.due.front(), &plain[given..at], ended) {
+                        (wrong, given) = (Some(why), at);
+                        break;
+                    }
                     (given, ended) = (at, 0);
                 }
             }
@@ -54,7 +58,10 @@ impl Driver {
                     (whole, ended) = (at, ended + 1);
                     due.count -= 1;
                     if due.count == 0 {
-                        self.give(state.due.front(), &plain[given..at], ended);
+                        if let Err(why) = self.give(state.due.front(), &plain[given..at], ended) {
+                            (wrong, given) = (Some(why), at);
+                            break;
+                        }
                         state.due.pop_front();
                         (given, ended) = (at, 0);
                     }
@@ -62,8 +69,11 @@ impl Driver {
             }
         }
         let end = if wrong.is_some() { whole } else { plain.len() };
-        if given < end && !self.skips {
-            self.give(state.due.front(), &plain[given..end], ended);
+        if given < end
+            && !self.skips
+            && let Err(why) = self.give(state.due.front(), &plain[given..end], ended)
+        {
+            wrong = wrong.or(Some(why));
         }
         drop(state);
         if let Some(why) = wrong {
@@ -75,66 +85,59 @@ impl Driver {
     pub(super) fn hand_out_rewritten(&mut self, plain: &[u8]) {
         let mut at = 0;
         while at < plain.len() {
-            if self.held.is_none() && self.replies.at_boundary() && matches!(plain[at], b'-' | b'!' | b'|') {
-                self.held = Some(Vec::new());
+            if self.held.is_none() && self.replies.at_boundary() {
+                self.held = matches!(plain[at], b'-' | b'!' | b'|').then(Vec::new);
+                self.skips = plain[at] == b'>';
             }
-            if let Some(held) = &mut self.held {
-                let (n, event) = self.replies.next(&plain[at..]);
-                held.extend_from_slice(&plain[at..at + n]);
-                at += n;
-                match event {
-                    Event::NeedMore => {}
-                    Event::Malformed => return self.wire.fail(NO_RESP),
-                    Event::Frame => self.release(),
-                }
-                continue;
+            let (n, event) = self.replies.next(&plain[at..]);
+            if let Err(why) = self.hand_out_one(&plain[at..at + n], event) {
+                return self.wire.fail(why);
             }
-            at = self.hand_out_one(plain, at);
-            if self.wire.is_lost() {
-                return;
-            }
+            at += n;
         }
     }
 
-    /// One reply, or a part of it. Returns where it ends.
-    fn hand_out_one(&mut self, plain: &[u8], start: usize) -> usize {
-        if self.replies.at_boundary() {
-            self.skips = plain[start] == b'>';
+    /// One reply, or a part of it.
+    fn hand_out_one(&mut self, part: &[u8], event: Event) -> Result<(), &'static str> {
+        if let Some(held) = &mut self.held {
+            held.extend_from_slice(part);
+            return match event {
+                Event::NeedMore => Ok(()),
+                Event::Malformed => Err(NO_RESP),
+                Event::Frame => self.release(),
+            };
         }
-        let (n, event) = self.replies.next(&plain[start..]);
-        let part = &plain[start..start + n];
         let line = Arc::clone(&self.line);
         match event {
-            Event::Malformed => self.wire.fail(NO_RESP),
-            _ if self.skips => {}
+            Event::Malformed => Err(NO_RESP),
+            _ if self.skips => Ok(()),
             Event::NeedMore => self.give(line.state().due.front(), part, 0),
             Event::Frame => self.answered(part),
         }
-        start + n
     }
 
-    fn answered(&mut self, part: &[u8]) {
+    fn answered(&mut self, part: &[u8]) -> Result<(), &'static str> {
         let line = Arc::clone(&self.line);
         let mut state = line.state();
         if state.due.is_empty() {
-            drop(state);
-            return self.wire.fail(UNASKED);
+            return Err(UNASKED);
         }
-        self.give(state.due.front(), part, 1);
+        self.give(state.due.front(), part, 1)?;
         if let Some(due) = state.due.front_mut() {
             due.count -= 1;
             if due.count == 0 {
                 state.due.pop_front();
             }
         }
+        Ok(())
     }
 
     /// An error is whole.
-    fn release(&mut self) {
-        let Some(held) = self.held.take() else { return };
+    fn release(&mut self) -> Result<(), &'static str> {
+        let Some(held) = self.held.take() else { return Ok(()) };
         let line = Arc::clone(&self.line);
         if !self.note_error(&mut line.state()) {
-            return self.wire.fail(IN_TRANSACTION);
+            return Err(IN_TRANSACTION);
         }
         let host = self.line.state().due.front().and_then(|due| due.seat.local_host.clone());
         let reply = match (&self.route.nodes, host) {
@@ -161,29 +164,22 @@ impl Driver {
             }
             _ => held,
         };
-        self.answered(&reply);
+        self.answered(&reply)
     }
 
-    fn give(&mut self, due: Option<&Due>, bytes: &[u8], replies: u64) {
-        let Some(due) = due else {
-            if !bytes.is_empty() {
-                self.wire.fail(UNASKED);
-            }
-            return;
-        };
+    fn give(&mut self, due: Option<&Due>, bytes: &[u8], replies: u64) -> Result<(), &'static str> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
+        let due = due.ok_or(UNASKED)?;
         if due.whose == Whose::Task {
-            if !due.seat.answer(bytes, replies > 0) {
-                self.wire.fail("the reply to a command that sets up a connection is too long");
-            }
-            return;
+            return if due.seat.answer(bytes, replies > 0) { Ok(()) } else { Err(TOO_LONG) };
         }
         let waiting = due.seat.deliver(bytes, replies);
         if waiting > MUCH {
             self.slow = Some((Arc::clone(&due.seat), waiting));
         }
+        Ok(())
     }
 
     /// `false`: after this error the connection is of no use.

@@ -116,7 +116,8 @@ impl Member<'_> {
     /// A transaction that is here from MULTI to EXEC, and could do without a connection of its own: sent in one piece, nothing
     /// of others comes between, and none of its commands leaves anything. Its bytes, and its requests.
     fn transaction(&self, input: &[u8]) -> Option<(usize, Counts)> {
-        if !self.hubs.transactions.load(Ordering::Relaxed) {
+        let open = self.guard.as_ref().is_none_or(|guard| guard.is_open());
+        if !open || !self.hubs.transactions.load(Ordering::Relaxed) {
             return None;
         }
         let (mut at, mut counts) = (0, Counts::default());
