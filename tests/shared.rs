@@ -8,11 +8,14 @@ use std::io::{Read, Write};
 
 use crate::harness::{Authority, Fake, Pontoon, Redis, Tls, Wire, command, eventually};
 
+/// All clients share one connection.
+const SHARED: [&str; 4] = ["--sharing", "shared", "--workers", "1"];
+
 /// A Redis, and a bridge to it whose clients share one connection.
 fn shared(args: &[&str]) -> (Redis, Pontoon) {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
-    let all = [&["--sharing", "shared", "--workers", "1"], args].concat();
+    let all = [&SHARED[..], args].concat();
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &all);
     redis.keep(authority);
     (redis, pontoon)
@@ -178,10 +181,7 @@ fn what_was_sent_before_is_answered_before() {
 
 #[test]
 fn a_lost_connection_is_told_to_those_who_wait_and_is_no_matter_to_the_others() {
-    let authority = Authority::new();
-    let mut redis = Redis::start(&authority);
-    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
-    redis.keep(authority);
+    let (mut redis, pontoon) = shared(&[]);
     let (mut idle, mut waiting) = (pontoon.client(), pontoon.client());
     idle.expect(&["PING"], "+PONG\r\n");
     waiting.expect(&["PING"], "+PONG\r\n");
@@ -206,7 +206,7 @@ fn of_a_reply_that_was_cut_nobody_gets_the_rest_and_the_others_are_told() {
         answer_until(stream, "GET", 3);
         let _ = stream.write_all(b"$10\r\nhalf");
     });
-    let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
     let (mut first, mut second, mut third) = (pontoon.client(), pontoon.client(), pontoon.client());
     for client in [&mut first, &mut second, &mut third] {
         client.expect(&["PING"], "+PONG\r\n");
@@ -232,7 +232,7 @@ fn what_came_before_nonsense_is_given_to_those_who_asked_for_it() {
         answer_until(stream, "GET", 3);
         let _ = stream.write_all(b"$1\r\na\r\n$1\r\nb\r\nnonsense\r\n");
     });
-    let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
     let mut client = pontoon.client();
     client.expect(&["PING"], "+PONG\r\n");
     client.send(&command(&["GET", "k"]).repeat(3));

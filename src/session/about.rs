@@ -138,7 +138,7 @@ impl About {
             Told::Hello { resp3, name } => {
                 if let Some(resp3) = resp3 {
                     self.entry.speaks(resp3);
-                    self.set_up(|setup| setup.resp3 = resp3);
+                    self.set_up(|setup| setup.key.resp3 = resp3);
                 }
                 if let Some(name) = name {
                     self.accepted(Told::Name(name));
@@ -151,7 +151,7 @@ impl About {
             }
             Told::Database(database) => {
                 self.entry.selected(database);
-                self.set_up(|setup| setup.database = database);
+                self.set_up(|setup| setup.key.database = database);
             }
             Told::Name(name) => {
                 self.entry.named(&name);
@@ -170,12 +170,12 @@ impl About {
 
     /// The client is this user to the server.
     pub(super) fn is_user(&mut self, user: &Arc<User>) {
-        self.set_up(|setup| setup.user = Some(Arc::clone(user)));
+        self.set_up(|setup| setup.key.user = Some(Arc::clone(user)));
     }
 
     /// The client reads from replicas, or does not.
     pub(super) fn reads_replicas(&mut self, replica: bool) {
-        self.set_up(|setup| setup.replica = replica);
+        self.set_up(|setup| setup.key.replica = replica);
     }
 
     /// Whether the server has accepted RESET since this was asked last.

@@ -11,11 +11,17 @@ use crate::resp::scanner::LONGEST_TOLD;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Setup {
-    pub(super) resp3: bool,
-    pub(super) database: u32,
+    pub(super) key: Key,
     pub(super) name: Vec<u8>,
     pub(super) library: Vec<u8>,
     pub(super) version: Vec<u8>,
+}
+
+/// What a client can see of a connection: clients share those that are the same in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Key {
+    pub(super) resp3: bool,
+    pub(super) database: u32,
     /// READONLY.
     pub(super) replica: bool,
     /// Who it is to the server, where that is kept.
@@ -43,18 +49,18 @@ impl Setup {
         };
         let (name, library, version) = (text(&self.name)?, text(&self.library)?, text(&self.version)?);
         let authenticates = |user: &Arc<User>| Step { bytes: user.auth().clone(), may_fail: false };
-        let mut steps: Vec<Step> = self.user.iter().map(authenticates).collect();
+        let mut steps: Vec<Step> = self.key.user.iter().map(authenticates).collect();
         let mut step = |needed: bool, may_fail: bool, words: &[&str]| {
             if needed {
                 steps.push(Step { bytes: encode_command(words).into(), may_fail });
             }
         };
-        step(self.resp3, false, &["HELLO", "3"]);
+        step(self.key.resp3, false, &["HELLO", "3"]);
         step(!library.is_empty(), true, &["CLIENT", "SETINFO", "LIB-NAME", &library]);
         step(!version.is_empty(), true, &["CLIENT", "SETINFO", "LIB-VER", &version]);
         step(!name.is_empty(), false, &["CLIENT", "SETNAME", &name]);
-        step(self.database != 0, false, &["SELECT", &self.database.to_string()]);
-        step(self.replica, false, &["READONLY"]);
+        step(self.key.database != 0, false, &["SELECT", &self.key.database.to_string()]);
+        step(self.key.replica, false, &["READONLY"]);
         Some(steps)
     }
 
@@ -73,7 +79,8 @@ mod tests {
     fn only_what_was_set_up_is_set_up_again_and_the_user_and_the_protocol_come_first() {
         assert!(Setup::default().steps().unwrap().is_empty());
         let user = User::of(&[b"app", b"secret"]).map(Arc::new);
-        let setup = Setup { resp3: true, database: 3, name: b"shop".into(), user, ..Setup::default() };
+        let key = Key { resp3: true, database: 3, user, ..Key::default() };
+        let setup = Setup { key, name: b"shop".into(), ..Setup::default() };
         let steps: Vec<u8> = setup.steps().unwrap().iter().flat_map(|step| step.bytes.to_vec()).collect();
         let expected = [
             encode_command(&["AUTH", "app", "secret"]),

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::{pinned, shared};
+use super::{SHARED, pinned, shared};
 use crate::harness::{Authority, Fake, Pontoon, Wire, command};
 
 /// Requests in one piece.
@@ -138,7 +138,7 @@ fn with_a_server_that_does_not_end_it_nobody_else_is_in_it() {
             let _ = stream.write_all(replies.as_bytes());
         }
     });
-    let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     other.expect(&["GET", "k"], "$1\r\nv\r\n");
     let transaction = pipeline(&[&["MULTI"], &["GET", "k"], &["EXEC"]]);

@@ -1,6 +1,6 @@
 //! Clients that say themselves who they are: those of one user and password share, and nobody is somebody else.
 
-use super::{connections, pinned};
+use super::{SHARED, connections, pinned};
 use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
 
 const SECRET: &str = "s3cr3t-of-the-test";
@@ -11,7 +11,7 @@ const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is di
 fn guarded() -> (Redis, Pontoon) {
     let authority = Authority::new();
     let mut redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", SECRET]);
-    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &SHARED);
     redis.keep(authority);
     (redis, pontoon)
 }

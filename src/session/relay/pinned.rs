@@ -63,7 +63,7 @@ impl<'a> Relay<'a> {
         about: About,
         pinned: Pinned,
     ) -> Self {
-        let resp3 = about.setup().is_some_and(|setup| setup.resp3);
+        let resp3 = about.setup().is_some_and(|setup| setup.key.resp3);
         let mut relay = Self::with(client, upstream, route, |_| about);
         relay.requests = RequestScanner::following(pinned.auth_stays_here);
         relay.pending = Pending::speaking(resp3);

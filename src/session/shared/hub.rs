@@ -11,11 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::Settings;
 use super::driver::Driver;
 use super::line::Line;
-use super::{Key, Settings};
 use crate::resp::replies::encode_command;
 use crate::resp::sharing::{self, Verdict};
+use crate::session::setup::{Key, Setup};
 use crate::session::user::User;
 use crate::session::{Context as Route, connect};
 use crate::upstream::{self, Connection, Latch, Left};
@@ -98,11 +99,12 @@ impl Hubs {
         let (at, slot) = {
             let mut all = self.all();
             let here = all.entry(thread).or_default();
-            // Passwords that are not needed are not kept.
-            here.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
-            // There is always one for those who begin.
-            if !here.contains_key(&key) && here.len() >= MOST_KEYS && key != Key::default() {
-                return Err(NoLine::TooMany);
+            if !here.contains_key(&key) {
+                forget(here);
+                // There is always one for those who begin.
+                if here.len() >= MOST_KEYS && key != Key::default() {
+                    return Err(NoLine::TooMany);
+                }
             }
             let hub = here.entry(key.clone()).or_default();
             hub.next = (hub.next + 1) % self.settings.connections;
@@ -128,12 +130,17 @@ impl Hubs {
         };
         let opened = opening.clone().await;
         let mut all = self.all();
-        let hub = all.get_mut(&thread).and_then(|here| here.get_mut(&key));
-        if let Some(slot) = hub.and_then(|hub| hub.slots.get_mut(at))
-            && matches!(slot, Slot::Opening(other) if other.ptr_eq(&opening))
-            && let Ok(line) = &opened
-        {
-            *slot = Slot::Open(Arc::clone(line));
+        let here = all.entry(thread).or_default();
+        match &opened {
+            Ok(line) => {
+                let slot = here.get_mut(&key).and_then(|hub| hub.slots.get_mut(at));
+                if let Some(slot) = slot
+                    && matches!(slot, Slot::Opening(other) if other.ptr_eq(&opening))
+                {
+                    *slot = Slot::Open(Arc::clone(line));
+                }
+            }
+            Err(_) => forget(here),
         }
         opened
     }
@@ -146,9 +153,11 @@ impl Hubs {
             let unreachable = |why: String| NoLine::Unreachable(why.into());
             let connected = connect(&route, false).await;
             let mut connection = connected.map_err(|error| unreachable(error.to_string()))?;
-            for (n, command) in key.commands().iter().enumerate() {
-                match timeout(SETUP, upstream::ask_frame(&mut connection, command)).await {
-                    Ok(Ok(reply)) if reply.starts_with(b"-") && n == 0 && key.user.is_some() => {
+            let setup = Setup { key, ..Setup::default() };
+            // AUTH comes first.
+            for (n, step) in setup.steps().unwrap_or_default().iter().enumerate() {
+                match timeout(SETUP, upstream::ask_frame(&mut connection, &step.bytes)).await {
+                    Ok(Ok(reply)) if reply.starts_with(b"-") && n == 0 && setup.key.user.is_some() => {
                         return Err(NoLine::Denied(reply.into()));
                     }
                     Ok(Ok(reply)) if reply.starts_with(b"-") => return Err(NoLine::Refused(reply.into())),
@@ -162,7 +171,7 @@ impl Hubs {
                 }
             }
             let line = Arc::new(Line::over(&connection, route.settings.slow));
-            let driver = Driver::new(&line, connection, &route, settings, key, transactions);
+            let driver = Driver::new(&line, connection, &route, settings, setup.key, transactions);
             tasks.spawn(driver.run());
             Ok(line)
         }
@@ -254,6 +263,11 @@ impl Slot {
             },
         }
     }
+}
+
+/// Of what nobody can use any more nothing is kept, passwords above all.
+fn forget(here: &mut HashMap<Key, Hub>) {
+    here.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -182,12 +182,12 @@ impl<'a> Member<'a> {
 
     /// What the client can see of its connection.
     pub(super) fn key(&self) -> Key {
-        self.about.setup().map(Key::of).unwrap_or_default()
+        self.about.setup().map(|setup| setup.key.clone()).unwrap_or_default()
     }
 
     /// Whether it is on a line of its kind.
     fn is_in_place(&self) -> bool {
-        self.about.setup().is_some_and(|setup| self.on.is_of(setup))
+        self.about.setup().is_some_and(|setup| self.on == setup.key)
     }
 
     /// Its line is this one from now on, of this kind.

@@ -16,7 +16,6 @@ mod watch;
 use std::sync::Arc;
 
 use tracing::{debug, warn};
-use zeroize::Zeroizing;
 
 pub use self::hub::Hubs;
 use self::hub::{NoLine, SETUP};
@@ -26,8 +25,7 @@ use super::about::About;
 use super::client::ClientStream;
 use super::guard::{ClientAuth, Guard};
 use super::relay::{Ended, Pinned, Relay};
-use super::setup::Setup;
-use super::user::User;
+use super::setup::Key;
 use super::{Alone, Context, End, connect, end, farewell};
 use crate::clients::Entry;
 use crate::metrics::Held;
@@ -52,39 +50,6 @@ impl Settings {
     pub const PINNED: usize = 1000;
     /// `limits.client_output` where it is not configured.
     pub const CLIENT_OUTPUT: usize = 32 * 1024 * 1024;
-}
-
-/// What a client can see of a connection.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Key {
-    database: u32,
-    resp3: bool,
-    /// READONLY.
-    replica: bool,
-    user: Option<Arc<User>>,
-}
-
-impl Key {
-    fn of(setup: &Setup) -> Self {
-        let Setup { database, resp3, replica, ref user, .. } = *setup;
-        Self { database, resp3, replica, user: user.clone() }
-    }
-
-    /// Whether a connection of the kind is what the client set up.
-    #[inline]
-    fn is_of(&self, setup: &Setup) -> bool {
-        self.database == setup.database
-            && self.resp3 == setup.resp3
-            && self.replica == setup.replica
-            && self.user == setup.user
-    }
-
-    /// What makes a new connection such a one. AUTH comes first.
-    fn commands(&self) -> Vec<Zeroizing<Vec<u8>>> {
-        let Self { database, resp3, replica, ref user } = *self;
-        let setup = Setup { database, resp3, replica, user: user.clone(), ..Setup::default() };
-        setup.steps().unwrap_or_default().into_iter().map(|step| step.bytes).collect()
-    }
 }
 
 // What clients are told whose connection cannot be made again.
@@ -161,12 +126,10 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             }
         };
         drop(line);
-        let back = Box::pin(apart(*member, context, hubs, reason)).await;
-        let (shares, new) = match back {
-            Ok((member, line)) => (Box::new(member), line),
+        (member, line) = match Box::pin(apart(*member, context, hubs, reason)).await {
+            Ok((back, line)) => (Box::new(back), line),
             Err(end) => return end,
         };
-        (member, line) = (shares, new);
     }
 }
 

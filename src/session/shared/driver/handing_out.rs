@@ -186,6 +186,7 @@ impl Driver {
     #[cold]
     fn note_error(&mut self, state: &mut State) -> bool {
         let code = self.replies.error_code();
+        self.route.metrics.server_error(code);
         if state.due.front_mut().is_some_and(|due| due.stays_in_transaction(code)) {
             self.transactions.store(false, Ordering::Relaxed);
             info!(
@@ -195,7 +196,6 @@ impl Driver {
             );
             return false;
         }
-        self.route.metrics.server_error(code);
         let endpoint = &self.wire.connection.endpoint;
         match code {
             // The server is the primary no more: the next connection leads to the one that is.

@@ -108,16 +108,20 @@ impl Member<'_> {
         let sharing = whole.sharing();
         match sharing {
             Sharing::Own(_) | Sharing::Setup(Setup::Quit) => sharing,
-            _ if self.guard.as_ref().is_none_or(|guard| guard.is_open()) => sharing,
+            _ if self.may_do_all() => sharing,
             _ => Sharing::Own(Own::Reset),
         }
+    }
+
+    /// Whether the client has authenticated here, where it has to.
+    fn may_do_all(&self) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.is_open())
     }
 
     /// A transaction that is here from MULTI to EXEC, and could do without a connection of its own: sent in one piece, nothing
     /// of others comes between, and none of its commands leaves anything. Its bytes, and its requests.
     fn transaction(&self, input: &[u8]) -> Option<(usize, Counts)> {
-        let open = self.guard.as_ref().is_none_or(|guard| guard.is_open());
-        if !open || !self.hubs.transactions.load(Ordering::Relaxed) {
+        if !self.may_do_all() || !self.hubs.transactions.load(Ordering::Relaxed) {
             return None;
         }
         let (mut at, mut counts) = (0, Counts::default());
