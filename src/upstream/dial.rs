@@ -16,7 +16,7 @@ use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::pool::{Discard, Pool, Taken};
 use super::transit::{Mode, Transit};
-use super::{Left, Settings};
+use super::{Left, Settings, part_of};
 use crate::clients::Moment;
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
@@ -70,11 +70,13 @@ pub(super) struct Shared<'a> {
 impl Remote {
     pub(super) fn new(shared: &Shared<'_>, endpoint: Endpoint, transit: Option<Transit>, pool: Pool) -> Self {
         let Shared { route, settings, tls, credentials, metrics } = shared;
+        // Where none can be reached, each has its share of the time.
+        let patience = part_of(settings.connect_timeout, settings.endpoints.len());
         Self {
             route: (*route).to_owned(),
             endpoint: Arc::new(endpoint),
             pool,
-            gate: Gate::new(settings.handshakes),
+            gate: Gate::new(settings.handshakes, patience),
             tls: tls.cloned(),
             transit,
             greeting: Greeting::new(settings.client_name.as_deref()),

@@ -13,11 +13,12 @@ use super::error::ConnectError;
 /// ([full jitter](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound stops growing here, well inside the default deadline: a waiting client sees an attempt.
+/// The bound stops growing here, or at half of a client's patience: who waits sees an attempt.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Guards one endpoint for all sessions of a route.
 pub(super) struct Gate {
+    longest_pause: Duration,
     slots: Arc<Semaphore>,
     state: Mutex<State>,
     changes: watch::Sender<()>,
@@ -53,8 +54,10 @@ pub(super) enum NoTurn {
 }
 
 impl Gate {
-    pub(super) fn new(handshakes: usize) -> Self {
+    /// `patience`: the time in which a client wants to have been connected.
+    pub(super) fn new(handshakes: usize, patience: Duration) -> Self {
         Self {
+            longest_pause: LONGEST_PAUSE.min(patience / 2),
             slots: Arc::new(Semaphore::new(handshakes)),
             state: Mutex::default(),
             changes: watch::Sender::default(),
@@ -166,7 +169,7 @@ impl Turn<'_> {
         // Of many that were under way together, the first speaks for all.
         if state.generation == self.generation {
             state.generation += 1;
-            let bound = FIRST_PAUSE.saturating_mul(1 << state.failures.min(10)).min(LONGEST_PAUSE);
+            let bound = FIRST_PAUSE.saturating_mul(1 << state.failures.min(10)).min(self.gate.longest_pause);
             state.failures = state.failures.saturating_add(1);
             state.retry_at = Some(Instant::now() + bound.mul_f64(fastrand::f64()));
             state.last_error = Some(Arc::clone(error));
@@ -180,5 +183,26 @@ impl Drop for Turn<'_> {
             self.gate.state().probing = false;
         }
         self.gate.changes.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::error::{Cause, Stage};
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_it_failed_a_client_has_a_turn_within_its_patience() {
+        let patience = Duration::from_secs(1);
+        let gate = Gate::new(1, patience);
+        let (stage, endpoint) = (Stage::Tls, "localhost".parse().unwrap());
+        let cause = Cause::TimedOut { after: patience, stage };
+        let error = Arc::new(ConnectError { endpoint, stage, source: cause });
+        for failures in 0..100 {
+            let Ok(turn) = gate.turn(Instant::now() + patience).await else {
+                panic!("no turn after {failures} failures");
+            };
+            turn.failed(&error);
+        }
     }
 }

@@ -418,5 +418,10 @@ fn new_credentials(settings: &Settings) -> Option<Arc<Credentials>> {
 /// An equal part of the time until `deadline`, for the first of `parts` that must share it.
 fn share(deadline: Instant, parts: usize) -> Instant {
     let now = Instant::now();
-    now + deadline.saturating_duration_since(now) / u32::try_from(parts.max(1)).unwrap_or(u32::MAX)
+    now + part_of(deadline.saturating_duration_since(now), parts)
+}
+
+/// One of `parts` equal parts of a time.
+fn part_of(time: Duration, parts: usize) -> Duration {
+    time / u32::try_from(parts.max(1)).unwrap_or(u32::MAX)
 }
