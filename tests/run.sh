@@ -4,6 +4,7 @@
 #   bash tests/run.sh
 #
 # FUZZ_SECONDS (5): how long each fuzz target runs; 0 leaves them out.
+# TEST_THREADS (three for each core): how many tests run at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -97,6 +98,9 @@ if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
       "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time="$FUZZ_SECONDS" -verbosity=0
   done
 fi
+
+# Most of their time they wait, for servers and for clocks.
+export RUST_TEST_THREADS="${TEST_THREADS:-$(($(nproc) * 3))}"
 
 step "Tests, with connections kept ready"
 TEST_POOL=on cargo test --locked --lib --test integration
