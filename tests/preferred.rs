@@ -224,6 +224,36 @@ fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves()
 }
 
 #[test]
+fn a_client_that_shares_otherwise_and_has_its_own_connection_now_is_moved_with_it() {
+    let (_authority, _redis, dual, pontoon) =
+        road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--sharing", "shared"]);
+    pontoon.allows("plaintext only is spoken here");
+    let mut client = pontoon.client();
+    // Too large to be read at once: it needs a connection of its own, each time.
+    let large = command(&["SET", "k", &"v".repeat(1024 * 1024)]);
+    let mut set = || {
+        client.send(&large);
+        client.expect_next("+OK\r\n");
+    };
+    set();
+    let pinned = || pontoon.metric("pontoon_sessions_pinned", "");
+    assert_eq!((pinned(), in_plaintext(&pontoon)), (1, 2));
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("it is moved", || {
+        set();
+        pontoon.metric("pontoon_sessions_upgraded_total", "") == 1
+    });
+    assert_eq!((pinned(), pontoon.metric("pontoon_sessions_pinned_total", "")), (1, 1));
+    let bytes = dual.plaintext_bytes();
+    set();
+    assert_eq!(dual.plaintext_bytes(), bytes);
+    eventually("nothing is in plaintext", || {
+        set();
+        in_plaintext(&pontoon) == 0
+    });
+}
+
+#[test]
 fn of_two_names_the_one_that_speaks_tls_wins_and_one_that_does_not_exist_yet_is_waited_for_quietly() {
     let (authority, redis, old, _) = road(Mood::Accept, Mood::Close, &["--admin", "off"]);
     let new = Dual::new(&redis, Mood::Accept, Mood::Close);

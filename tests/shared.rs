@@ -298,3 +298,27 @@ fn beyond_the_limit_a_client_waits_and_is_told() {
     one.expect(&["DISCARD"], "+OK\r\n");
     third.expect_next("+OK\r\n");
 }
+
+#[test]
+fn an_answer_that_comes_too_late_is_nobodys() {
+    let authority = Authority::new();
+    // Says what a command is only after the next was sent.
+    let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
+        let (mut buffer, mut late) = ([0; 4096], "");
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let mut replies = late.to_owned();
+            late = if text.contains("COMMAND") { "*1\r\n*-1\r\n" } else { "" };
+            replies += &"+PONG\r\n".repeat(text.matches("PING").count());
+            replies += if text.starts_with("*1\r\n$6\r\nMY.OWN") { "+mine\r\n" } else { "" };
+            let _ = stream.write_all(replies.as_bytes());
+        }
+    });
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    one.send(&command(&["MY.OWN"]));
+    let told = String::from_utf8(one.reply()).unwrap();
+    assert!(told.starts_with("-ERR pontoon: setting up a connection took more than 2s"), "{told}");
+    one.expect_end();
+    other.expect(&["PING"], "+PONG\r\n");
+}

@@ -27,7 +27,7 @@ pub use hosts::Hosts;
 pub use load::{Failure, Load};
 pub use node::Node;
 pub use pontoon::{Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts};
-pub use redis::Redis;
+pub use redis::{Redis, free_port};
 pub use sockets::connected_to;
 pub use wire::{Wire, command};
 

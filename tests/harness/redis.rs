@@ -120,7 +120,7 @@ fn spawn(
         .expect("redis-server is installed; tests/run.sh does it")
 }
 
-pub(super) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use super::{SHARED, pinned, shared};
-use crate::harness::{Authority, Fake, Pontoon, Wire, command};
+use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually, free_port};
 
 /// Requests in one piece.
 fn pipeline(requests: &[&[&str]]) -> Vec<u8> {
@@ -155,5 +155,37 @@ fn with_a_server_that_does_not_end_it_nobody_else_is_in_it() {
     expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n", "-BUSY Redis is busy running a script.\r\n"]);
     assert_eq!(had_their_own(&pontoon), 1);
     one.expect(&["DISCARD"], "+OK\r\n");
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+}
+
+#[test]
+fn in_a_cluster_that_does_not_end_it_nobody_else_is_in_it() {
+    let authority = Authority::new();
+    let bus_port = free_port().to_string();
+    let options = [
+        &["--cluster-enabled", "yes", "--cluster-port", &bus_port][..],
+        &["--cluster-announce-ip", "127.0.0.1", "--rename-command", "EXEC", "COMMIT"],
+    ]
+    .concat();
+    let redis = Redis::with(authority.issue(&["localhost", "127.0.0.1"]), &authority, &options);
+    redis.direct().expect(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"], "+OK\r\n");
+    eventually("the cluster serves", || {
+        redis.direct().ask(&["CLUSTER", "INFO"]).windows(16).any(|text| text == b"cluster_state:ok")
+    });
+    let args = [&SHARED[..], &["--topology", "cluster"]].concat();
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    other.expect(&["SET", "k", "v"], "+OK\r\n");
+    let transaction = pipeline(&[&["MULTI"], &["INCR", "n"], &["EXEC"]]);
+    one.send(&transaction);
+    expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n"]);
+    let told = String::from_utf8(one.reply()).unwrap();
+    assert!(told.contains("EXEC was refused"), "{told}");
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+    // Once is enough.
+    one.send(&transaction);
+    expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n"]);
+    assert!(one.reply().starts_with(b"-ERR unknown command"));
+    assert_eq!(had_their_own(&pontoon), 1);
     other.expect(&["GET", "k"], "$1\r\nv\r\n");
 }
