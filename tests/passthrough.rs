@@ -33,6 +33,8 @@ fn clients_of_both_kinds_are_served_on_one_port_and_counted_apart() {
     assert!(pontoon.metric("pontoon_relayed_bytes_total", "tls=\"passthrough\"") > 1000);
     assert_eq!(pontoon.metric("pontoon_tls_handshakes_total", ""), handshakes, "its TLS is its own");
     pontoon.client().expect(&["GET", "k"], "$5\r\nplain\r\n");
+    let routes: serde_json::Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
+    assert_eq!(routes[0]["plaintext"]["sessions_total"], 0, "{routes}");
 }
 
 #[test]

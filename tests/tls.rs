@@ -121,6 +121,14 @@ fn a_pin_beside_a_ca_file_asks_for_both() {
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-pin", &pin]);
     pontoon.expects("no key of the server's chain is pinned");
     assert!(refusal(&pontoon).contains("no key of the server's chain is pinned"));
+    // What a server sends besides proves nothing: a certificate that it has no key for is there for anybody to send.
+    let other = Authority::new();
+    let redis = Redis::with(authority.issue(&["localhost"]).and_sends(&other), &authority, &[]);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-pin", &other.pin()]);
+    pontoon.expects("TLS handshake");
+    refusal(&pontoon);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-pin", &authority.pin()]);
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
 }
 
 #[test]

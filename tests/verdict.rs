@@ -82,6 +82,17 @@ fn a_yes_has_evidence_and_ends_with_the_first_client_in_plaintext() {
 }
 
 #[test]
+fn of_two_names_of_one_group_one_has_to_answer_and_a_node_that_is_told_of_as_well() {
+    let authority = Authority::new();
+    let server = Fake::counting(&authority, &Arc::default(), NOBODY);
+    let old = format!("old.cache.test:{}", server.port());
+    let args = ["--upstream", &old, "--evidence-interval", "50ms", "--verdict-quiet-for", "1s"];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    pontoon.allows("no such host");
+    eventually("TLS is safe to require", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+}
+
+#[test]
 fn what_is_not_verified_or_expires_soon_is_not_safe() {
     let authority = Authority::new();
     let server = Fake::counting(&authority, &Arc::default(), NOBODY);

@@ -255,7 +255,9 @@ impl Followed {
             live.node = node;
             return;
         }
-        let out = node.flags.has_failed() || node.flags.has_no_address() || node.flags.is_being_met();
+        // One that has failed is named to clients as long as it owns slots, and so has to have a port.
+        let failed = node.flags.has_failed() && node.slots.is_empty();
+        let out = failed || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
         let route = &*self.cluster.context.route;
         let addresses = &self.addresses;

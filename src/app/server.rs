@@ -60,6 +60,7 @@ impl Server {
                 credentials: upstream.credentials().cloned(),
                 bridges: settings.upstream.client_name.iter().cloned().collect(),
                 list_always: false,
+                all_must_answer: false,
             };
             let same = before.filter(|before| before.servers == servers);
             let seen = same.and_then(|before| before.observer.as_ref()).map(|observer| observer.seen());

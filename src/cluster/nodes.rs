@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::map::{LocalNode, NodeMap};
 use crate::endpoint::{Endpoint, Host};
@@ -69,15 +69,21 @@ impl Nodes {
         self.upstreams.load_full()
     }
 
-    /// A connection to any node, for a client that asked for none of them.
+    /// A connection to any node, for a client that asked for none of them; `None`: none was had in time.
     pub async fn connect(&self) -> Option<Result<Connection, Unreachable>> {
         let upstreams = self.upstreams();
         let first = if upstreams.is_empty() { 0 } else { fastrand::usize(..upstreams.len()) };
+        let patience = self.told.load().patience;
+        let deadline = Instant::now() + patience;
         let mut last = None;
         for upstream in upstreams.iter().cycle().skip(first).take(upstreams.len()) {
-            last = Some(upstream.connect().await);
-            if matches!(last, Some(Ok(_))) {
-                break;
+            // One that does not answer leaves time for others.
+            let until = deadline.min(Instant::now() + patience / 4);
+            match timeout_at(until, upstream.connect()).await {
+                Ok(Err(error)) => last = Some(Err(error)),
+                Ok(connected) => return Some(connected),
+                Err(_) if Instant::now() >= deadline => break,
+                Err(_) => {}
             }
         }
         last
@@ -152,8 +158,12 @@ impl Upstreams {
             let map = nodes.map();
             for upstream in nodes.upstreams().iter() {
                 facts.extend(upstream.facts().into_iter().map(|facts| {
+                    // By any of its names: it may be called by another since it was found.
+                    let endpoint: Option<Endpoint> = facts.endpoint.parse().ok();
                     let here = |local: &&LocalNode| {
-                        local.node.endpoint().is_some_and(|endpoint| endpoint.to_string() == facts.endpoint)
+                        endpoint
+                            .as_ref()
+                            .is_some_and(|endpoint| local.node.is_at(&endpoint.host, endpoint.port))
                     };
                     EndpointFacts { local_port: map.iter().find(here).map(|local| local.port), ..facts }
                 }));

@@ -27,7 +27,13 @@ pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
         // Once, before every node is asked in vain.
         runtime.block_on(credentials.ready())?;
     }
-    let asking = Asking { settings: route.upstream.clone(), credentials, bridges, list_always: true };
+    let asking = Asking {
+        settings: route.upstream.clone(),
+        credentials,
+        bridges,
+        list_always: true,
+        all_must_answer: true,
+    };
     let evidence = runtime.block_on(gather(&asking))?;
     if json {
         say!("{}", serde_json::to_string(&evidence)?);

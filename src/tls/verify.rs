@@ -61,6 +61,25 @@ impl Verifier {
         Self { rule: Rule::Anything, provider: Arc::clone(provider) }
     }
 
+    /// A server may send certificates that it has nothing to do with: a pinned one counts where the chain leads to it.
+    fn verify_under_pinned(
+        &self,
+        pins: &[Pin],
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let mut verified = Err(none_pinned(leaf));
+        for ca in chain.iter().filter(|ca| is_pinned(pins, ca)) {
+            verified = self.verify_under(ca, leaf, chain, name, now);
+            if verified.is_ok() {
+                break;
+            }
+        }
+        verified
+    }
+
     /// A pinned CA is the root of its chain, and of no other.
     fn verify_under(
         &self,
@@ -91,14 +110,16 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let verified = match &self.rule {
             Rule::Anything => Ok(()),
-            Rule::Chain(webpki, pins) => webpki
-                .verify_server_cert(leaf, chain, name, ocsp, now)
-                .and_then(|_| if pins.is_empty() { Ok(()) } else { any_pinned(pins, leaf, chain) }),
+            Rule::Chain(webpki, pins) => {
+                webpki.verify_server_cert(leaf, chain, name, ocsp, now).and_then(|_| {
+                    if pins.is_empty() || is_pinned(pins, leaf) {
+                        return Ok(());
+                    }
+                    self.verify_under_pinned(pins, leaf, chain, name, now)
+                })
+            }
             Rule::Pinned(pins) if is_pinned(pins, leaf) => valid_at(leaf, now),
-            Rule::Pinned(pins) => match chain.iter().find(|ca| is_pinned(pins, ca)) {
-                Some(ca) => self.verify_under(ca, leaf, chain, name, now),
-                None => any_pinned(pins, leaf, chain),
-            },
+            Rule::Pinned(pins) => self.verify_under_pinned(pins, leaf, chain, name, now),
         };
         match verified {
             Ok(()) => Ok(ServerCertVerified::assertion()),
@@ -137,15 +158,12 @@ fn is_pinned(pins: &[Pin], certificate: &CertificateDer<'_>) -> bool {
     Pin::of(certificate).is_some_and(|pin| pins.contains(&pin))
 }
 
-fn any_pinned(pins: &[Pin], leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
-    if std::iter::once(leaf).chain(chain).any(|certificate| is_pinned(pins, certificate)) {
-        return Ok(());
-    }
+fn none_pinned(leaf: &CertificateDer<'_>) -> Error {
     let found = Pin::of(leaf).map_or_else(|| "not readable".to_owned(), |pin| pin.to_string());
-    Err(refuse(format!(
+    refuse(format!(
         "no key of the server's chain is pinned; its own key is {found}: if that is the server you mean, pass it as \
          --tls-pin"
-    )))
+    ))
 }
 
 fn valid_at(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {

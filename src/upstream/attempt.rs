@@ -114,7 +114,7 @@ impl<'a> Dial<'a> {
             generation: self.generation,
             ..Connection::new(stream, channel, unread, Arc::clone(&remote.endpoint), peer)
         };
-        if !matches!(self.speaks, Speaks::Nothing) {
+        if !matches!(self.speaks, Speaks::Nothing) && !self.is_over() {
             let (credentials, withheld) = self.credentials();
             let greeted = remote.greeting.exchange(&mut connection, credentials);
             let auth = self.stage(Stage::Greeting, deadline, greeted).await?;
@@ -123,6 +123,12 @@ impl<'a> Dial<'a> {
         }
         connection.timings = std::mem::take(&mut self.timings);
         Ok(connection)
+    }
+
+    /// Plaintext is over since this was begun: nothing is said in it, and no client has it.
+    fn is_over(&self) -> bool {
+        let transit = self.remote.transit.as_ref().filter(|_| matches!(self.speaks, Speaks::Plaintext));
+        transit.is_some_and(|transit| transit.latch().is_set())
     }
 
     fn credentials(&self) -> (Option<&'a Credentials>, bool) {

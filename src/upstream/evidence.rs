@@ -38,6 +38,9 @@ pub struct Asking {
     pub bridges: Vec<String>,
     /// Whether a node that counts no client in plaintext lists its clients all the same: with many of them that is work.
     pub list_always: bool,
+    /// Whether each of the endpoints has to answer; else one does for all, where they are names of one group: yesterday's and
+    /// tomorrow's cannot be reached.
+    pub all_must_answer: bool,
 }
 
 /// A group's.
@@ -124,6 +127,7 @@ pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
     let configured = to_ask.clone();
     let mut known: BTreeSet<String> = to_ask.iter().map(ToString::to_string).collect();
     let mut asked = 0;
+    let (mut unreached, mut told) = (Vec::new(), BTreeSet::new());
     while !to_ask.is_empty() {
         asked += to_ask.len();
         let answers = stream::iter(to_ask.drain(..).map(|endpoint| {
@@ -138,12 +142,23 @@ pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
         known.extend(answers.iter().flat_map(|answer| &answer.own).map(ToString::to_string));
         for answer in answers {
             for names in &answer.others {
+                told.extend(names.iter().map(ToString::to_string));
                 let is_new = !names.iter().any(|name| known.contains(&name.to_string()));
                 known.extend(names.iter().map(ToString::to_string));
                 if is_new && asked + to_ask.len() < MOST_NODES {
                     to_ask.extend(names.first().cloned());
                 }
             }
+            if answer.result.is_err() && configured.contains(&answer.endpoint) {
+                unreached.push(answer);
+            } else {
+                found.take(answer, &asking.bridges);
+            }
+        }
+    }
+    let all = asking.all_must_answer || found.nodes.is_empty();
+    for answer in unreached {
+        if all || told.contains(&answer.endpoint.to_string()) {
             found.take(answer, &asking.bridges);
         }
     }
@@ -196,9 +211,14 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
             None
         };
         let nodes = if Info(&info).field("cluster_enabled") == Some("1") {
-            ask(&mut connection, &["CLUSTER", "NODES"]).await?
+            match ask(&mut connection, &["CLUSTER", "NODES"]).await? {
+                Answer::Text(text) => Some(text),
+                // One node would pass for all of them.
+                Answer::Error(words) => return Err(format!("CLUSTER NODES was answered \"{words}\"")),
+                _ => return Err("an answer of another type to CLUSTER NODES".into()),
+            }
         } else {
-            Answer::Other
+            None
         };
         Ok((Told { own_id, info, list }, nodes))
     };
@@ -212,8 +232,10 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
         Ok((told, nodes)) => {
             // A cluster's replication goes by address, whatever the nodes' names.
             let (own, others) = match &nodes {
-                Answer::Text(text) => cluster_nodes(text),
-                _ => (Vec::new(), replication(Info(&told.info)).into_iter().map(|node| vec![node]).collect()),
+                Some(text) => cluster_nodes(text),
+                None => {
+                    (Vec::new(), replication(Info(&told.info)).into_iter().map(|node| vec![node]).collect())
+                }
             };
             let identity = Info(&told.info).field("run_id").map(str::to_owned);
             Answered { endpoint, identity, result: Ok(told), own, others }

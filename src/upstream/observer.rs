@@ -161,7 +161,13 @@ mod tests {
             },
             tls: tls::Settings::default(),
         };
-        let asking = Asking { settings, credentials: None, bridges: Vec::new(), list_always: false };
+        let asking = Asking {
+            settings,
+            credentials: None,
+            bridges: Vec::new(),
+            list_always: false,
+            all_must_answer: false,
+        };
         Observer::new(asking, Duration::from_secs(60), quiet)
     }
 

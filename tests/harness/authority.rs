@@ -110,6 +110,13 @@ impl Identity {
         Self { chain, key, directory }
     }
 
+    /// With a certificate after its own that has nothing to do with it.
+    pub fn and_sends(self, other: &Authority) -> Self {
+        let pem = std::fs::read_to_string(self.cert_file()).unwrap() + &other.issuer.pem();
+        std::fs::write(self.cert_file(), pem).unwrap();
+        self
+    }
+
     pub fn cert_file(&self) -> PathBuf {
         self.directory.path().join("cert.pem")
     }

@@ -148,7 +148,7 @@ struct Idle {
 
 impl<'a> Relay<'a> {
     pub(super) fn new(client: ClientStream, upstream: Connection, route: &'a Route, entry: Entry) -> Self {
-        let mut relay = Self::with(client, upstream, route, |may_move| About::new(entry, may_move));
+        let mut relay = Self::with(client, upstream, route, false, |may_move| About::new(entry, may_move));
         relay.authenticated();
         relay
     }
@@ -157,6 +157,7 @@ impl<'a> Relay<'a> {
         client: ClientStream,
         mut upstream: Connection,
         route: &'a Route,
+        passthrough: bool,
         about: impl FnOnce(bool) -> About,
     ) -> Self {
         let idle = route.settings.idle_timeout.map(|timeout| Idle {
@@ -182,7 +183,7 @@ impl<'a> Relay<'a> {
             _ => None,
         };
         let about = about(moving.is_some());
-        about.connected(&upstream, false);
+        about.connected(&upstream, passthrough);
         let rewriting = route.nodes.as_ref().map(|nodes| {
             let local_host = nodes.advertise().unwrap_or_else(|| client.local_host());
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
@@ -225,12 +226,9 @@ impl<'a> Relay<'a> {
         route: &'a Route,
         entry: Entry,
     ) -> Self {
-        let mut relay = Self::new(client, upstream, route, entry);
-        relay.about.connected(&relay.wire.connection, true);
+        let mut relay = Self::with(client, upstream, route, true, |_| About::new(entry, false));
         relay.moving = None;
         relay.rewriting = None;
-        relay.guard = None;
-        relay.relogin = None;
         relay.slow = None;
         relay.relayed = &route.metrics.relayed_through;
         relay.account(|pending, _| pending.become_opaque(Opaque::Encrypted));

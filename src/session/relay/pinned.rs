@@ -64,7 +64,7 @@ impl<'a> Relay<'a> {
         pinned: Pinned,
     ) -> Self {
         let resp3 = about.setup().is_some_and(|setup| setup.key.resp3);
-        let mut relay = Self::with(client, upstream, route, |_| about);
+        let mut relay = Self::with(client, upstream, route, false, |_| about);
         relay.requests = RequestScanner::following(pinned.auth_stays_here);
         relay.pending = Pending::speaking(resp3);
         relay.to_client = pinned.output;
