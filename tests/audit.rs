@@ -31,7 +31,7 @@ fn node<'a>(report: &'a Value, endpoint: &str) -> &'a Value {
 }
 
 /// A group of one primary and one replica, which replicate over TLS as they serve.
-fn group(authority: &Authority) -> (Redis, Redis) {
+pub fn group(authority: &Authority) -> (Redis, Redis) {
     let start = || {
         let identity = authority.issue(&["localhost"]);
         Redis::with(identity, authority, &["--tls-replication", "yes", "--repl-diskless-sync-delay", "0"])

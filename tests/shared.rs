@@ -6,6 +6,7 @@ mod users;
 
 use std::io::{Read, Write};
 
+use crate::audit::group;
 use crate::harness::{Authority, Fake, Pontoon, Redis, Tls, Wire, command, eventually};
 
 /// All clients share one connection.
@@ -252,6 +253,14 @@ fn who_makes_the_server_close_closes_nobody_else() {
         other.expect(&["PING"], "+PONG\r\n");
     }
     assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"inline\""), 3);
+    // What it takes for HTTP.
+    for name in ["POST", "host:"] {
+        let mut client = pontoon.client();
+        client.send(&command(&[name]));
+        client.rest();
+        other.expect(&["PING"], "+PONG\r\n");
+    }
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"connection_state\""), 2);
 }
 
 #[test]
@@ -321,4 +330,72 @@ fn an_answer_that_comes_too_late_is_nobodys() {
     assert!(told.starts_with("-ERR pontoon: setting up a connection took more than 2s"), "{told}");
     one.expect_end();
     other.expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn what_was_written_over_a_shared_connection_is_waited_for() {
+    let authority = Authority::new();
+    let (primary, replica) = group(&authority);
+    let pontoon =
+        Pontoon::with(&primary.endpoint(), &authority, &[&SHARED[..], &["--pool-warm", "true"]].concat());
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    one.expect(&["SET", "k", "v"], "+OK\r\n");
+    one.expect(&["WAIT", "1", "10000"], ":1\r\n");
+    replica.pause();
+    let mut late = pontoon.client();
+    for client in [&mut one, &mut late] {
+        assert!(client.ask(&["INCR", "n"]).starts_with(b":"));
+        // Each time, and others wait for none of it.
+        client.send(&command(&["WAIT", "1", "200"]));
+        other.expect(&["PING"], "+PONG\r\n");
+        client.expect_next(":0\r\n");
+        client.expect(&["WAIT", "1", "200"], ":0\r\n");
+    }
+    replica.resume();
+    for client in [&mut one, &mut late] {
+        client.expect(&["WAIT", "1", "20000"], ":1\r\n");
+    }
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"wait\""), 2);
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+}
+
+#[test]
+fn who_quits_has_all_replies_first_however_slowly_it_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    // Takes no more than some hundred kilobytes that nobody reads.
+    let path = directory.path().join("redis.sock");
+    let (_redis, pontoon) =
+        shared(&["--listen", "127.0.0.1:0", "--listen", &format!("unix:{}", path.display())]);
+    let value = "x".repeat(4 * 1024);
+    pontoon.client().expect(&["SET", "k", &value], "+OK\r\n");
+    let each = format!("${}\r\n{value}\r\n", value.len());
+    // Of some, the socket takes all; of some, much waits for them; of some, little.
+    let mut clients: Vec<(usize, Wire)> =
+        (5..200).step_by(5).map(|count| (count, Wire::unix(&path))).collect();
+    for (count, client) in &mut clients {
+        client.send(&[command(&["GET", "k"]).repeat(*count), command(&["QUIT"])].concat());
+    }
+    let mut before = 0;
+    eventually("no more come before somebody reads", || {
+        let relayed = pontoon.metric("pontoon_relayed_bytes_total", "direction=\"to_client\"");
+        std::mem::replace(&mut before, relayed) == relayed && relayed > each.len() as u64
+    });
+    for (count, mut client) in clients {
+        let got = client.rest();
+        assert_eq!(got.len(), count * each.len() + 5, "{count}");
+        assert!(got.ends_with(b"x\r\n+OK\r\n"), "{count}");
+    }
+}
+
+#[test]
+fn who_could_share_is_not_turned_away_for_its_large_replies() {
+    let (_redis, pontoon) = shared(&["--max-pinned", "1"]);
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    one.expect(&["MULTI"], "+OK\r\n");
+    other.expect(&["SETRANGE", "k", "40000", "x"], ":40001\r\n");
+    for _ in 0..3 {
+        assert_eq!(other.ask(&["GET", "k"]).len(), 40_001 + 10);
+        other.expect(&["PING"], "+PONG\r\n");
+    }
+    one.expect(&["DISCARD"], "+OK\r\n");
 }

@@ -183,7 +183,7 @@ const fn place((first, rest): NameKey) -> usize {
 
 /// The families' commands, of Redis 8 and Valkey 9.
 #[rustfmt::skip]
-const COMMANDS: [(Family, &str); 274] = [
+const COMMANDS: [(Family, &str); 276] = [
     (Family::Other, "other"), (Family::Module, "module"),
     (Family::String, "APPEND"), (Family::String, "DECR"), (Family::String, "DECRBY"), (Family::String, "DELEX"),
     (Family::String, "DELIFEQ"), (Family::String, "DIGEST"), (Family::String, "GET"), (Family::String, "GETDEL"),
@@ -254,7 +254,7 @@ const COMMANDS: [(Family, &str); 274] = [
     (Family::Server, "COMMANDLOG"), (Family::Server, "CONFIG"), (Family::Server, "DBSIZE"), (Family::Server, "DEBUG"),
     (Family::Server, "FAILOVER"), (Family::Server, "FLUSHALL"), (Family::Server, "FLUSHDB"), (Family::Server, "INFO"),
     (Family::Server, "LASTSAVE"), (Family::Server, "LATENCY"), (Family::Server, "LOLWUT"), (Family::Server, "MEMORY"),
-    (Family::Server, "MODULE"), (Family::Server, "MONITOR"), (Family::Server, "PSYNC"), (Family::Server, "REPLCONF"),
+    (Family::Server, "HOST:"), (Family::Server, "MODULE"), (Family::Server, "MONITOR"), (Family::Server, "POST"), (Family::Server, "PSYNC"), (Family::Server, "REPLCONF"),
     (Family::Server, "REPLICAOF"), (Family::Server, "ROLE"), (Family::Server, "SAVE"), (Family::Server, "SHUTDOWN"),
     (Family::Server, "SLAVEOF"), (Family::Server, "SLOWLOG"), (Family::Server, "SWAPDB"), (Family::Server, "SYNC"),
     (Family::Server, "TIME"),

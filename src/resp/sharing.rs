@@ -89,8 +89,8 @@ impl Own {
 const GROUPS: &[(Sharing, &[&str])] = &[
     // They read and write keys, at once, and know nothing of connections.
     (Sharing::Shared, &[
-        "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "COPY", "DECR", "DECRBY", "DEL", "DELIFEQ",
-        "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUS",
+        "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "COPY", "DECR", "DECRBY", "DEL", "DELEX",
+        "DELIFEQ", "DIGEST", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUS",
         "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH", "GEOSEARCHSTORE", "GET", "GETBIT",
         "GETDEL", "GETEX", "GETRANGE", "GETSET", "HDEL", "HEXISTS", "HEXPIRE", "HEXPIREAT", "HEXPIRETIME", "HGET",
         "HGETALL", "HGETDEL", "HGETEX", "HINCRBY", "HINCRBYFLOAT", "HKEYS", "HLEN", "HMGET", "HMSET", "HPERSIST",
@@ -117,13 +117,15 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     (Sharing::Shared, &[
         "EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO", "FUNCTION", "SCRIPT",
     ]),
-    // They change the data as a whole, at once.
-    (Sharing::Shared, &["FLUSHALL", "FLUSHDB", "SWAPDB"]),
+    // It changes the data as a whole, at once.
+    (Sharing::Shared, &["SWAPDB"]),
     // A script that does not end is ended from another connection: the server does not read its own.
     (Sharing::Own(Own::Administration), &["FUNCTION KILL", "SCRIPT KILL"]),
     // Each of them waits for somebody else. XREAD and XREADGROUP only with BLOCK: see `judge`.
+    // FLUSHALL and FLUSHDB for what is flushed to be freed, since Redis 7.4: `BLOCKED_LAZYFREE` in `db.c`.
     (Sharing::Own(Own::Blocking), &[
-        "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "XREAD", "XREADGROUP",
+        "FLUSHALL", "FLUSHDB", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "XREAD",
+        "XREADGROUP",
     ]),
     // For the replicas to have what this very connection wrote.
     (Sharing::Own(Own::Wait), &["WAIT", "WAITAOF"]),
@@ -149,6 +151,8 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     (Sharing::Own(Own::Lasts), &[
         "CLIENT", "CLIENT ID", "CLIENT REPLY", "DEBUG", "MONITOR", "PSYNC", "REPLCONF", "SCRIPT DEBUG", "SYNC",
     ]),
+    // A server takes them for HTTP, and closes: `securityWarningCommand` in `networking.c`.
+    (Sharing::Own(Own::Lasts), &["HOST:", "POST"]),
     (Sharing::Own(Own::Auth), &["AUTH"]),
     (Sharing::Own(Own::Reset), &["RESET"]),
     (Sharing::Setup(Setup::Database), &["SELECT"]),

@@ -133,7 +133,12 @@ impl<'a> Whole<'a> {
         if !matches!(self.name.first(), Some(b'X' | b'x')) {
             return false;
         }
-        for word in self.arguments() {
+        let mut words = self.arguments();
+        while let Some(word) = words.next() {
+            // A group and a consumer may be called anything.
+            if word.eq_ignore_ascii_case(b"GROUP") {
+                words.nth(1);
+            }
             if word.eq_ignore_ascii_case(b"BLOCK") {
                 return false;
             }
@@ -230,6 +235,11 @@ mod tests {
         assert_eq!(sharing(&["XREAD", "COUNT", "1", "STREAMS", "block", "0"]), Sharing::Shared);
         let blocks = ["XREADGROUP", "GROUP", "g", "c", "block", "0", "STREAMS", "s", ">"];
         assert_eq!(sharing(&blocks), Sharing::Own(Own::Blocking));
+        for (group, consumer) in [("streams", "c"), ("g", "STREAMS"), ("group", "streams")] {
+            let blocks = ["XREADGROUP", "GROUP", group, consumer, "BLOCK", "0", "STREAMS", "s", ">"];
+            assert_eq!(sharing(&blocks), Sharing::Own(Own::Blocking), "{group} {consumer}");
+        }
+        assert_eq!(sharing(&["XREADGROUP", "GROUP", "block", "block", "STREAMS", "s", ">"]), Sharing::Shared);
         assert_eq!(sharing(&["BLPOP", "k", "0"]), Sharing::Own(Own::Blocking));
     }
 

@@ -1,11 +1,13 @@
 //! The last words to a client, and a close that lets them arrive.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::client::ClientStream;
+use super::outbox::Outbox;
 use crate::resp::replies;
 
 /// A client that does not take its last replies in this time does without.
@@ -33,6 +35,15 @@ pub(super) async fn refuse(mut client: ClientStream, count: u64, reason: &str) {
     if matches!(timeout(PATIENCE, write).await, Ok(Ok(()))) {
         close(client).await;
     }
+}
+
+/// Sends what still waits for a client. `None`: it did not take it.
+pub(super) async fn deliver(mut client: ClientStream, mut output: Outbox) -> Option<ClientStream> {
+    if !output.is_empty() {
+        let flushed = timeout(PATIENCE, poll_fn(|cx| output.poll_flush(cx, &mut client)));
+        flushed.await.ok()?.ok()?;
+    }
+    Some(client)
 }
 
 /// Sends `words`, then closes.

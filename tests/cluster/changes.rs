@@ -131,3 +131,17 @@ fn a_cluster_that_restarts_on_other_ports_is_followed() {
     stage.check();
     assert_eq!(local_ports(&stage.pontoon).into_values().collect::<BTreeSet<u16>>(), before);
 }
+
+#[test]
+fn who_begins_while_a_shard_is_gone_is_told_of_the_others() {
+    let mut cluster = Cluster::start();
+    // Replica and primary: nobody takes over.
+    cluster.nodes[5].kill();
+    cluster.nodes[2].kill();
+    eventually("the others know", || cluster.ask(0, &["CLUSTER", "NODES"]).contains("master,fail "));
+    let pontoon = bridge_at(&cluster.endpoint(), &cluster, &[]);
+    allow_lost_nodes(&pontoon);
+    let mut client = pontoon.client();
+    let slots = String::from_utf8(client.ask(&["CLUSTER", "SLOTS"])).unwrap();
+    assert!(slots.starts_with("*3\r\n"), "{slots}");
+}

@@ -67,7 +67,6 @@ fn one_that_may_leave_something_has_a_connection_of_its_own() {
         ),
         (&[&["MULTI"], &["GET", "k"], &["EXEC", "x"], &["DISCARD"]], "+OK\r\n+QUEUED\r\n-"),
         (&[&["MULTI"], &["MULTI"], &["EXEC"]], "+OK\r\n-ERR MULTI calls can not be nested\r\n"),
-        (&[&["MULTI"], &["NOSUCHCOMMAND"], &["EXEC"]], "+OK\r\n-ERR unknown command"),
         (&[&["MULTI"], &["BLPOP", "k", "0"], &["EXEC"]], "+OK\r\n+QUEUED\r\n*1\r\n*-1\r\n"),
         (&[&["WATCH", "k"], &["MULTI"], &["GET", "k"], &["EXEC"]], "+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n$-1\r\n"),
     ]
@@ -87,7 +86,27 @@ fn one_that_may_leave_something_has_a_connection_of_its_own() {
     client.expect_next("+OK\r\n");
     client.send(&pipeline(&[&["GET", "k"], &["EXEC"]]));
     expect_each(&mut client, &["+QUEUED\r\n", "*1\r\n$-1\r\n"]);
-    assert_eq!(had_their_own(&pontoon), 7);
+    assert_eq!(had_their_own(&pontoon), 6);
+}
+
+#[test]
+fn of_commands_that_nobody_knows_here_the_server_is_asked() {
+    let authority = Authority::new();
+    let options = ["--rename-command", "APPEND", "MY.APPEND", "--rename-command", "KEYS", "MY.KEYS"];
+    let redis = Redis::with(authority.issue(&["localhost"]), &authority, &options);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &SHARED);
+    let mut client = pontoon.client();
+    for n in 1..=2 {
+        client.send(&pipeline(&[&["MULTI"], &["MY.APPEND", "k", "v"], &["MY.KEYS", "*"], &["EXEC"]]));
+        expect_each(&mut client, &["+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n"]);
+        client.expect_next(&format!("*2\r\n:{n}\r\n*1\r\n$1\r\nk\r\n"));
+    }
+    client.send(&pipeline(&[&["MULTI"], &["NOSUCHCOMMAND"], &["EXEC"]]));
+    client.expect_next("+OK\r\n");
+    assert!(client.reply().starts_with(b"-ERR unknown command"));
+    assert!(client.reply().starts_with(b"-EXECABORT"));
+    client.expect(&["GET", "k"], "$2\r\nvv\r\n");
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", ""), 0);
 }
 
 #[test]

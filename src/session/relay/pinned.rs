@@ -8,9 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Relay, Route};
-use crate::resp::replies::encode_command;
 use crate::resp::scanner::RequestScanner;
-use crate::resp::sharing::Sharing;
+use crate::resp::sharing::{Own, Sharing};
 use crate::resp::standing::Standing;
 use crate::resp::whole::Front;
 use crate::session::about::About;
@@ -20,6 +19,7 @@ use crate::session::outbox::Outbox;
 use crate::session::pending::Pending;
 use crate::session::scratch::READ;
 use crate::session::setup::{Setup, Step};
+use crate::session::shared::Hubs;
 use crate::upstream::{self, Connection, Left};
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
@@ -33,6 +33,8 @@ pub(in crate::session) struct Pinned {
     pub(in crate::session) output: Outbox,
     /// It stays until then at least.
     pub(in crate::session) until: Option<Instant>,
+    /// The connection is the one that the client's writes went over.
+    pub(in crate::session) knows_writes: bool,
     pub(in crate::session) guard: Option<Box<Guard>>,
     /// AUTH is not sent on.
     pub(in crate::session) auth_stays_here: bool,
@@ -41,6 +43,7 @@ pub(in crate::session) struct Pinned {
 pub(super) struct Pin {
     input: Vec<u8>,
     until: Option<Instant>,
+    knows_writes: bool,
     /// It has had what it came for.
     served: bool,
     given_back: bool,
@@ -72,6 +75,7 @@ impl<'a> Relay<'a> {
         relay.pin = Some(Box::new(Pin {
             input: pinned.input,
             until: pinned.until,
+            knows_writes: pinned.knows_writes,
             served: false,
             given_back: false,
         }));
@@ -79,19 +83,13 @@ impl<'a> Relay<'a> {
         relay
     }
 
-    /// Sets the connection up as the client set up its own. `written`: it is to know of all that was written. `false`: it could
-    /// not be.
-    pub(in crate::session) async fn set_up(&mut self, written: bool) -> bool {
-        let Some(mut steps) = self.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps())
-        else {
+    /// Sets the connection up as the client set up its own. `false`: it could not be.
+    pub(in crate::session) async fn set_up(&mut self) -> bool {
+        let Some(steps) = self.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps()) else {
             return false;
         };
         if !steps.is_empty() {
             self.requests.touch();
-        }
-        if written {
-            // After any command a connection waits for the replicas to have all that was written before (`woff`).
-            steps.push(Step { bytes: encode_command(&["PING"]).into(), may_fail: true });
         }
         for Step { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut self.wire.connection, bytes).await {
@@ -100,6 +98,12 @@ impl<'a> Relay<'a> {
             }
         }
         true
+    }
+
+    /// The client, and what waits for it.
+    pub(in crate::session) fn into_client(mut self) -> (ClientStream, Outbox) {
+        let output = std::mem::take(&mut self.to_client);
+        (self.into_parts().0, output)
     }
 
     /// The two sides, once the client needs no connection of its own.
@@ -146,20 +150,31 @@ impl<'a> Relay<'a> {
             pin.served = true;
             return false;
         }
-        let shared = match Front::of(bytes) {
-            Front::Whole(whole) => matches!(whole.sharing(), Sharing::Shared | Sharing::Setup(_)),
-            _ => false,
+        let Front::Whole(whole) = Front::of(bytes) else { return false };
+        let sharing = whole.sharing();
+        // About what went over the shared connection.
+        let waits = sharing == Sharing::Own(Own::Wait);
+        let shared = match sharing {
+            Sharing::Shared | Sharing::Setup(_) => true,
+            Sharing::Unknown => self.is_learned(whole.name),
+            Sharing::Own(_) => waits,
         };
         if !shared || !self.is_free() {
             return false;
         }
         let Some(pin) = &mut self.pin else { return false };
-        if pin.until.is_some_and(|until| Instant::now() < until) {
+        if pin.knows_writes || (!waits && pin.until.is_some_and(|until| Instant::now() < until)) {
             return false;
         }
         pin.input.splice(0..0, bytes.iter().copied());
         pin.given_back = true;
         true
+    }
+
+    /// The server has said that it can be shared.
+    fn is_learned(&self, name: &[u8]) -> bool {
+        let learned = |hubs: &Hubs| hubs.learned(&name.to_ascii_uppercase());
+        self.route.hubs.as_ref().and_then(learned) == Some(true)
     }
 
     pub(super) fn is_given_back(&self) -> bool {

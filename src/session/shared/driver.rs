@@ -102,8 +102,16 @@ impl Driver {
         poll_fn(|cx| self.poll(cx)).await;
         self.line.close();
         self.fail();
+        let heir = self.line.heir();
         if self.wire.is_at_rest() && self.replies.at_boundary() && !route.drain.is_draining() {
-            let left = Left { connection: self.wire.connection, touched: true };
+            let connection = match heir {
+                None => self.wire.connection,
+                Some(heir) => match heir.send(self.wire.connection) {
+                    Ok(()) => return,
+                    Err(connection) => connection,
+                },
+            };
+            let left = Left { connection, touched: true };
             route.upstream.give_back(left).await;
         } else {
             self.wire.say_goodbye();

@@ -177,14 +177,17 @@ impl Hubs {
         }
     }
 
-    /// Leave for a connection of a client's own; `None`: there are too many.
-    pub(super) async fn pin(&self) -> Option<OwnedSemaphorePermit> {
+    /// Leave for a connection of a client's own; `None`: there are too many. `must`: it is worth waiting for.
+    pub(super) async fn pin(&self, must: bool) -> Option<OwnedSemaphorePermit> {
+        if !must {
+            return Arc::clone(&self.pinned).try_acquire_owned().ok();
+        }
         let permit = timeout(PATIENCE, Arc::clone(&self.pinned).acquire_owned()).await.ok()?;
         Some(permit.expect("the semaphore is never closed"))
     }
 
     /// Whether a command that nobody knows here may be sent over a shared connection; `None`: the server was not asked.
-    pub(super) fn learned(&self, name: &[u8]) -> Option<bool> {
+    pub(in crate::session) fn learned(&self, name: &[u8]) -> Option<bool> {
         let learned = lock(&self.learned);
         let lesson = learned.get(name)?;
         lesson.until.is_none_or(|until| Instant::now() < until).then_some(lesson.safe)

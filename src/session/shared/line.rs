@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::seat::Seat;
 use super::watch::Watch;
 use crate::endpoint::Endpoint;
@@ -43,6 +45,8 @@ pub(super) struct State {
     clients: usize,
     closed: bool,
     driver: Option<Waker>,
+    /// Has the connection for its own once it owes nothing.
+    heir: Option<oneshot::Sender<Connection>>,
     /// Clients that wait until there is room.
     waiting: Vec<Waker>,
     /// Where slow commands are logged.
@@ -153,6 +157,25 @@ impl Line {
         if let Some(driver) = &state.driver {
             driver.wake_by_ref();
         }
+    }
+
+    /// Takes no more requests, and leaves the connection to one client, once it owes nothing. `None`: it took none before.
+    pub(super) fn bequeath(&self) -> Option<oneshot::Receiver<Connection>> {
+        let (heir, inherited) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.closed {
+                return None;
+            }
+            state.heir = Some(heir);
+        }
+        self.close();
+        Some(inherited)
+    }
+
+    /// Who has the connection from now on.
+    pub(super) fn heir(&self) -> Option<oneshot::Sender<Connection>> {
+        self.state().heir.take()
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -214,12 +214,17 @@ impl<'a> Member<'a> {
         self.seat.deliver(reply, 0);
     }
 
-    /// To take leave. Replies that are still due are nobody's.
-    pub(super) fn into_client(self) -> Option<ClientStream> {
+    /// To take leave, once it has had what waits for it. Replies that are still due are nobody's.
+    pub(super) fn into_client(self) -> Option<(ClientStream, Outbox)> {
         let seat = Arc::clone(&self.seat);
         let parts = self.into_parts();
         seat.leave(Gone::Client);
-        parts.map(|parts| parts.client)
+        parts.map(|parts| (parts.client, parts.output))
+    }
+
+    /// It gets or leaves much, but what waits for it is no burden: it can share all the same.
+    pub(super) fn is_bearable(&self) -> bool {
+        self.seat.is_bearable()
     }
 
     /// `None`: its socket is gone.
@@ -371,10 +376,12 @@ impl<'a> Member<'a> {
     pub(super) fn until(reason: &Reason) -> Option<Instant> {
         match reason {
             Reason::Large | Reason::Heavy => Some(Instant::now() + HEAVY),
+            // The connection knows what it has written; or there is no line for it.
+            Reason::Command(Own::Wait) | Reason::Key => {
+                Some(Instant::now() + Duration::from_secs(365 * 24 * 3600))
+            }
             // The server has said so, or cannot say.
             Reason::Unknown(_) | Reason::Command(_) | Reason::Inline => None,
-            // There is no line for it.
-            Reason::Key => Some(Instant::now() + Duration::from_secs(365 * 24 * 3600)),
         }
     }
 }

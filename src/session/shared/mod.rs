@@ -14,7 +14,10 @@ mod seat;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 pub use self::hub::Hubs;
@@ -30,7 +33,7 @@ use super::{Alone, Context, End, connect, end, farewell};
 use crate::clients::Entry;
 use crate::metrics::Held;
 use crate::resp::sharing::Own;
-use crate::upstream::{Auth, Left};
+use crate::upstream::{Auth, Connection, Left};
 
 /// How clients share connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,10 @@ impl Settings {
 // What clients are told whose connection cannot be made again.
 const DENIED: &str = "another connection is needed, and the server accepts the client's password no more";
 const NONE: &str = "no connection can be shared";
+const GONE: &str = "the connection that the client's writes went over is gone, and no other knows of them";
+
+/// Who inherits a connection waits so long for what others have asked for over it.
+const INHERITANCE: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
 pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &Hubs, entry: Entry) -> End {
@@ -111,11 +118,16 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             },
             Next::Own(reason) => reason,
             Next::Ended(ended) => {
-                let Some(client) = member.into_client() else { return End::ClientClosed };
+                let client = match ended {
+                    // The time is up.
+                    Ended::Cut => member.into_client().map(|(client, _)| client),
+                    _ => Box::pin(leave(*member)).await,
+                };
+                let Some(client) = client else { return End::ClientClosed };
                 return Box::pin(end(ended, client, context, None)).await;
             }
             Next::Quit(words) => {
-                if let Some(client) = member.into_client() {
+                if let Some(client) = Box::pin(leave(*member)).await {
                     Box::pin(farewell::say(client, words)).await;
                 }
                 return End::ClientClosed;
@@ -125,8 +137,14 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
                 return End::Overrun;
             }
         };
+        // What the client has written, no other connection knows.
+        let inherited = reason.is_wait().then(|| line.bequeath());
         drop(line);
-        (member, line) = match Box::pin(apart(*member, context, hubs, reason)).await {
+        if let Some(None) = inherited {
+            return Box::pin(unreachable(*member, context, GONE)).await;
+        }
+        let inherited = inherited.flatten();
+        (member, line) = match Box::pin(apart(*member, context, hubs, reason, inherited)).await {
             Ok((back, line)) => (Box::new(back), line),
             Err(end) => return end,
         };
@@ -139,9 +157,10 @@ async fn apart<'a>(
     context: &'a Arc<Context>,
     hubs: &'a Hubs,
     mut reason: Reason,
+    mut inherited: Option<oneshot::Receiver<Connection>>,
 ) -> Result<(Member<'a>, Hold), End> {
     loop {
-        member = pinned(member, context, hubs, reason).await?;
+        member = pinned(member, context, hubs, reason, inherited.take()).await?;
         let key = member.key();
         let why = match line(context, hubs, key.clone()).await {
             Ok(line) => {
@@ -162,7 +181,7 @@ async fn apart<'a>(
 
 /// Tells a client that the upstream cannot be reached.
 async fn unreachable(member: Member<'_>, context: &Context, why: &str) -> End {
-    if let Some(client) = member.into_client() {
+    if let Some(client) = leave(member).await {
         if context.is_node {
             farewell::close(client).await;
         } else {
@@ -170,6 +189,12 @@ async fn unreachable(member: Member<'_>, context: &Context, why: &str) -> End {
         }
     }
     End::Failed
+}
+
+/// Takes leave of a client that has had all that waits for it. `None`: it is gone, or did not take it.
+async fn leave(member: Member<'_>) -> Option<ClientStream> {
+    let (client, output) = member.into_client()?;
+    farewell::deliver(client, output).await
 }
 
 fn cut_off(member: &Member<'_>, context: &Context) {
@@ -203,13 +228,19 @@ async fn pinned<'a>(
     context: &'a Arc<Context>,
     hubs: &'a Hubs,
     reason: Reason,
+    inherited: Option<oneshot::Receiver<Connection>>,
 ) -> Result<Member<'a>, End> {
     let session = member.number();
+    // It would be better for others, and that is all.
+    let may_share = reason == Reason::Heavy && member.is_bearable();
     let permit = tokio::select! {
-        permit = hubs.pin() => permit,
+        permit = hubs.pin(!may_share) => permit,
         () = context.drain.cut_off() => return Err(End::Drained),
     };
     let Some(_permit) = permit else {
+        if may_share {
+            return Ok(member);
+        }
         context.metrics.refused("pinned");
         if let Some(suppressed) = context.throttle.allow("pinned") {
             warn!(
@@ -222,13 +253,21 @@ async fn pinned<'a>(
         let why = "as many clients have a connection of their own as may: see limits.pinned";
         return Err(Box::pin(unreachable(member, context, why)).await);
     };
+    let connection = async {
+        match inherited {
+            Some(inherited) => {
+                timeout(INHERITANCE, inherited).await.ok().and_then(Result::ok).ok_or(GONE.into())
+            }
+            None => connect(context, false).await.map_err(|error| error.to_string()),
+        }
+    };
     let connected = tokio::select! {
-        connected = connect(context, false) => connected,
+        connected = connection => connected,
         () = context.drain.cut_off() => return Err(End::Drained),
     };
     let mut upstream = match connected {
         Ok(upstream) => upstream,
-        Err(error) => return Err(Box::pin(unreachable(member, context, &error.to_string())).await),
+        Err(why) => return Err(Box::pin(unreachable(member, context, &why)).await),
     };
     if let Reason::Unknown(Some(name)) = &reason {
         let user = member.key().user;
@@ -260,14 +299,22 @@ async fn pinned<'a>(
             input: parts.input,
             output: parts.output,
             until: Member::until(&reason),
+            knows_writes: reason.is_wait(),
             guard: parts.guard,
             auth_stays_here: ours || !matches!(context.settings.client_auth, ClientAuth::Forward),
         },
     );
     let mut alone = Alone::new(relay, context, in_plaintext);
-    if !Box::pin(alone.relay.set_up(reason.is_wait())).await {
-        let (client, _) = alone.relay.into_parts();
-        Box::pin(farewell::refuse(client, 1, "a connection could not be set up as the client's was")).await;
+    let set_up = tokio::select! {
+        set_up = timeout(SETUP, Box::pin(alone.relay.set_up())) => set_up.unwrap_or(false),
+        () = context.drain.cut_off() => return Err(End::Drained),
+    };
+    if !set_up {
+        let (client, output) = alone.relay.into_client();
+        if let Some(client) = Box::pin(farewell::deliver(client, output)).await {
+            let why = "a connection could not be set up as the client's was";
+            Box::pin(farewell::refuse(client, 1, why)).await;
+        }
         return Err(End::Failed);
     }
     let ended = alone.relay(context, session).await;

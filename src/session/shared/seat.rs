@@ -200,6 +200,13 @@ impl Seat {
         true
     }
 
+    /// Forgets that it got much, where little waits. Whether little does.
+    pub(super) fn is_bearable(&self) -> bool {
+        let mut state = self.state();
+        state.heavy = false;
+        state.outbox.len() <= MUCH
+    }
+
     /// Nothing more is written.
     pub(super) fn leave(&self, why: Gone) {
         self.state().leave(why);

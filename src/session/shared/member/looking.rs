@@ -25,6 +25,15 @@ enum Found<'a> {
     Tls,
 }
 
+/// Whether a transaction could do without a connection of its own.
+enum Whether<'a> {
+    /// It could: its bytes, and its requests.
+    Whole(usize, Counts),
+    /// Not before the server has said what this command is.
+    Asks(&'a [u8]),
+    No,
+}
+
 impl Member<'_> {
     /// Looks at requests, and puts on the line what may go there. Returns how many bytes need no further look.
     pub(super) fn look(
@@ -41,7 +50,9 @@ impl Member<'_> {
                 break Found::Dry;
             }
             let whole = match Front::of(&input[at..]) {
-                Front::Whole(_) if heavy => break Found::Own(Reason::Heavy),
+                Front::Whole(whole) if heavy && whole.sharing() != Sharing::Own(Own::Wait) => {
+                    break Found::Own(Reason::Heavy);
+                }
                 Front::Whole(whole) => whole,
                 Front::Part(least) if least > LARGE => break Found::Own(Reason::Large),
                 Front::Part(_) => break Found::Dry,
@@ -57,10 +68,10 @@ impl Member<'_> {
                 Sharing::Setup(_) | Sharing::Own(Own::Auth) => break Found::Setup(whole),
                 Sharing::Own(own) => {
                     let begins = own == Own::Transaction(Transaction::Begins);
-                    let transaction = begins.then(|| self.transaction(&input[at..])).flatten();
-                    break match transaction {
-                        Some((length, counts)) => Found::Transaction(length, counts),
-                        None => Found::Own(Reason::Command(own)),
+                    break match begins.then(|| self.transaction(&input[at..])) {
+                        Some(Whether::Whole(length, counts)) => Found::Transaction(length, counts),
+                        Some(Whether::Asks(name)) => Found::Own(Reason::Unknown(Some(name.into()))),
+                        Some(Whether::No) | None => Found::Own(Reason::Command(own)),
                     };
                 }
                 Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
@@ -119,28 +130,36 @@ impl Member<'_> {
     }
 
     /// A transaction that is here from MULTI to EXEC, and could do without a connection of its own: sent in one piece, nothing
-    /// of others comes between, and none of its commands leaves anything. Its bytes, and its requests.
-    fn transaction(&self, input: &[u8]) -> Option<(usize, Counts)> {
+    /// of others comes between, and none of its commands leaves anything.
+    fn transaction<'i>(&self, input: &'i [u8]) -> Whether<'i> {
         if !self.may_do_all() || !self.hubs.transactions.load(Ordering::Relaxed) {
-            return None;
+            return Whether::No;
         }
-        let (mut at, mut counts) = (0, Counts::default());
+        let (mut at, mut counts, mut asks) = (0, Counts::default(), None);
         while at < input.len() {
-            let Front::Whole(whole) = Front::of(&input[at..]) else { return None };
+            let Front::Whole(whole) = Front::of(&input[at..]) else { return Whether::No };
             let ends = match self.sharing(&whole) {
                 Sharing::Own(Own::Transaction(Transaction::Begins)) if counts.all == 0 => false,
                 Sharing::Shared => false,
                 // With an argument it is refused, and the transaction goes on.
                 Sharing::Own(Own::Transaction(Transaction::Executes)) if whole.words == 1 => true,
-                _ => return None,
+                Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
+                    Some(true) => false,
+                    Some(false) => return Whether::No,
+                    None => {
+                        asks = asks.or(Some(whole.name));
+                        false
+                    }
+                },
+                _ => return Whether::No,
             };
             at += whole.bytes.len();
             counts.add(whole.command);
             if ends {
-                return Some((at, counts));
+                return asks.map_or(Whether::Whole(at, counts), Whether::Asks);
             }
         }
-        None
+        Whether::No
     }
 
     fn put(
