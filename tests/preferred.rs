@@ -224,6 +224,35 @@ fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves()
 }
 
 #[test]
+fn a_session_is_served_in_plaintext_while_the_way_to_tls_takes_its_time() {
+    if clients_share() {
+        // Theirs is replaced by one with TLS: no session is moved.
+        return;
+    }
+    let (_authority, _redis, dual, pontoon) =
+        road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--connect-timeout", "60s"]);
+    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("TLS handshake with");
+    let mut client = pontoon.client();
+    // Half a command.
+    client.send(b"*2\r\n$4\r\nECHO\r\n");
+    eventually("it is there", || in_plaintext(&pontoon) == 1);
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
+    dual.set(Mood::Accept, Mood::Hang);
+    client.send(b"$1\r\nx\r\n");
+    client.expect_next("$1\r\nx\r\n");
+    for n in 1..=100 {
+        client.expect(&["INCR", "n"], &format!(":{n}\r\n"));
+    }
+    assert_eq!(in_plaintext(&pontoon), 1);
+    dual.set(Mood::Accept, Mood::Accept);
+    dual.cut_tls();
+    eventually("it is moved, though nobody says anything", || in_plaintext(&pontoon) == 0);
+    client.expect(&["INCR", "n"], ":101\r\n");
+}
+
+#[test]
 fn a_client_that_shares_otherwise_and_has_its_own_connection_now_is_moved_with_it() {
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--sharing", "shared"]);

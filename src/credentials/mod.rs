@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 pub use self::secret::Secret;
 pub use self::source::{Source, SourceError};
@@ -70,9 +71,11 @@ pub struct Credentials {
     source: Source,
     allow_plaintext: bool,
     renewal: Option<Duration>,
-    known: Mutex<Known>,
-    /// Held by whoever reads the source.
-    reading: tokio::sync::Mutex<Option<Instant>>,
+    known: Arc<Mutex<Known>>,
+    /// Held by whoever reads the source: when that was begun last.
+    reading: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// Who does it: a command ends in its own time.
+    tasks: TaskTracker,
     /// Secrets that replaced another, so far.
     generation: watch::Sender<u64>,
     tokens: iam::Tokens,
@@ -94,8 +97,9 @@ impl Credentials {
             source: settings.source.clone(),
             allow_plaintext: settings.allow_plaintext,
             renewal: settings.renewal,
-            known: Mutex::default(),
-            reading: tokio::sync::Mutex::default(),
+            known: Arc::default(),
+            reading: Arc::default(),
+            tasks: TaskTracker::new(),
             generation: watch::Sender::default(),
             tokens: iam::Tokens::default(),
         }
@@ -186,25 +190,25 @@ impl Credentials {
 
     /// Reads the source, unless it was read within `pause`. Whoever comes meanwhile waits for the outcome.
     async fn read(&self, pause: Duration) {
-        let mut read_at = self.reading.lock().await;
+        let mut read_at = Arc::clone(&self.reading).lock_owned().await;
         if read_at.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
         *read_at = Some(Instant::now());
-        let found = self.source.read().await;
-        let mut known = self.known();
-        match found {
-            Ok(secret) => {
-                known.problem = None;
-                if known.newest.as_ref() != Some(&secret) {
-                    known.previous = known.newest.replace(secret);
-                    if known.previous.is_some() {
-                        self.generation.send_modify(|generation| *generation += 1);
-                    }
-                }
-            }
-            Err(problem) => known.problem = Some(Arc::new(problem)),
+        if self.source.is_local() {
+            let found = self.source.read().await;
+            self.known().take(found, &self.generation);
+            return;
         }
+        let (source, known, generation) =
+            (self.source.clone(), Arc::clone(&self.known), self.generation.clone());
+        // A dial has less time than a command: who asked may be gone when the answer comes, and it is there for the next.
+        let reading = self.tasks.spawn(async move {
+            let found = source.read().await;
+            lock(&known).take(found, &generation);
+            drop(read_at);
+        });
+        let _ = reading.await;
     }
 
     fn login(&self, secret: Secret) -> Login {
@@ -216,8 +220,30 @@ impl Credentials {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+impl Known {
+    /// What a look has brought.
+    fn take(&mut self, found: Result<Secret, SourceError>, generation: &watch::Sender<u64>) {
+        match found {
+            Ok(secret) => {
+                self.problem = None;
+                if self.newest.as_ref() != Some(&secret) {
+                    self.previous = self.newest.replace(secret);
+                    if self.previous.is_some() {
+                        generation.send_modify(|generation| *generation += 1);
+                    }
+                }
+            }
+            Err(problem) => self.problem = Some(Arc::new(problem)),
+        }
+    }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For people: who, and where the secret comes from.

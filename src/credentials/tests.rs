@@ -116,3 +116,14 @@ async fn nothing_prints_a_secret() {
     assert!(printed.contains("user default, password from the configuration"), "{printed}");
     assert!(!printed.contains("hunter2"), "{printed}");
 }
+
+#[tokio::test]
+async fn who_has_no_time_for_a_command_leaves_its_answer_to_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let go = directory.path().join("go");
+    let wait = format!("until test -e {}; do sleep 0.02; done; echo secret", go.display());
+    let credentials = credentials(Source::Command(["sh", "-c", &wait].map(str::to_owned).to_vec()));
+    assert!(tokio::time::timeout(Duration::from_millis(20), credentials.ready()).await.is_err());
+    fs::write(&go, "").unwrap();
+    assert_eq!(secrets(&credentials).await, ["secret"]);
+}

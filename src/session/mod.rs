@@ -21,16 +21,18 @@ mod unanswerable;
 mod user;
 mod wire;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use futures_util::future::OptionFuture;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 pub use self::client::{Accepted, ClientStream};
 pub use self::guard::{ClientAuth, LocalPassword};
 pub use self::pending::Opaque;
-use self::relay::{Ended, Relay};
+use self::relay::{Ended, MOVE_AGAIN, Relay};
 pub use self::shared::{Hubs, Settings as Sharing};
 use crate::clients::{Entry, Inventory};
 use crate::cluster::Nodes;
@@ -39,7 +41,7 @@ use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};
 use crate::resp::scanner::TLS_HANDSHAKE;
 use crate::telemetry::Throttle;
-use crate::upstream::{Connection, Left, Unreachable, Upstream};
+use crate::upstream::{Connection, Dialled, Left, Unreachable, Upstream};
 
 /// A connection that is not set up in this time is not moved to.
 const SETUP: Duration = Duration::from_secs(2);
@@ -111,8 +113,8 @@ pub struct Context {
 
 impl Context {
     /// After a failover, by this sign, connections that are ready lead to the wrong server.
-    fn distrust(&self, endpoint: &Arc<Endpoint>, sign: Sign<'_>) {
-        self.upstream.distrust(endpoint);
+    fn distrust(&self, dialled: &Dialled, sign: Sign<'_>) {
+        self.upstream.distrust(dialled);
         let (words, why) = match sign {
             Sign::ReadOnly => ("the server says that it is a replica", None),
             Sign::Lost(why) => ("a connection in use was lost", why),
@@ -120,7 +122,7 @@ impl Context {
         if let Some(suppressed) = self.throttle.allow(words) {
             info!(
                 route = &*self.route,
-                upstream = %endpoint,
+                upstream = %dialled.endpoint,
                 why,
                 suppressed,
                 "{words}: connections that were ready are retired, and its name is looked up again"
@@ -308,30 +310,53 @@ impl<'a> Alone<'a> {
 
     /// Relays until it has ended, over TLS as soon as that can be.
     async fn relay(&mut self, context: &Context, session: u64) -> Ended {
+        // What works goes on working while a connection is dialled, however long that takes.
+        let mut dialling: Option<Pin<Box<dyn Future<Output = Connection> + Send + '_>>> = None;
+        let mut dialled: Option<Box<Connection>> = None;
         loop {
-            match self.relay.run().await {
-                Ended::Movable => {
-                    if Box::pin(move_to_tls(&mut self.relay, context, session)).await {
-                        self.in_plaintext = None;
+            tokio::select! {
+                biased;
+                ended = self.relay.run() => match (ended, dialled.take()) {
+                    (Ended::Movable, Some(upstream)) => {
+                        if Box::pin(move_to_tls(&mut self.relay, *upstream, context, session)).await {
+                            self.in_plaintext = None;
+                        }
                     }
+                    (Ended::Movable, None) => {
+                        dialling.get_or_insert_with(|| Box::pin(dial_until_there(context)));
+                    }
+                    (ended, _) => return ended,
+                },
+                Some(upstream) = OptionFuture::from(dialling.as_mut()) => {
+                    dialling = None;
+                    dialled = Some(Box::new(upstream));
+                    self.relay.can_move();
                 }
-                ended => return ended,
             }
         }
     }
 
     /// Tells the client. The end, and the upstream connection if it is good for another client.
     async fn end(self, ended: Ended, context: &Context) -> (End, Option<Box<Left>>) {
-        let endpoint = Arc::clone(self.relay.endpoint());
+        let dialled = self.relay.dialled();
         let (client, left) = self.relay.into_parts();
         drop((self.active, self.in_plaintext));
-        (Box::pin(end(ended, client, context, Some(&endpoint))).await, left)
+        (Box::pin(end(ended, client, context, Some(&dialled))).await, left)
+    }
+}
+
+/// A connection for a session that goes on without it meanwhile.
+async fn dial_until_there(context: &Context) -> Connection {
+    loop {
+        match connect(context, false).await {
+            Ok(upstream) => return upstream,
+            Err(_) => sleep(MOVE_AGAIN).await,
+        }
     }
 }
 
 /// Has a session go on over TLS. `false`: it goes on as it was.
-async fn move_to_tls(relay: &mut Relay<'_>, context: &Context, session: u64) -> bool {
-    let Ok(upstream) = connect(context, false).await else { return false };
+async fn move_to_tls(relay: &mut Relay<'_>, upstream: Connection, context: &Context, session: u64) -> bool {
     if !matches!(timeout(SETUP, relay.move_to(upstream)).await, Ok(true)) {
         return false;
     }
@@ -340,8 +365,8 @@ async fn move_to_tls(relay: &mut Relay<'_>, context: &Context, session: u64) -> 
     true
 }
 
-/// Tells a client how its session ended, as far as that can be told. `endpoint`: of its upstream connection.
-async fn end(ended: Ended, client: ClientStream, context: &Context, endpoint: Option<&Arc<Endpoint>>) -> End {
+/// Tells a client how its session ended, as far as that can be told. `dialled`: its upstream connection.
+async fn end(ended: Ended, client: ClientStream, context: &Context, dialled: Option<&Dialled>) -> End {
     let route = &*context.route;
     match ended {
         Ended::Client => End::ClientClosed,
@@ -374,12 +399,12 @@ async fn end(ended: Ended, client: ClientStream, context: &Context, endpoint: Op
                 nodes.refresh(None);
             }
             let unanswered = if context.is_node { 0 } else { unanswered };
-            match endpoint {
-                Some(endpoint) => {
+            match dialled {
+                Some(dialled) => {
                     if end == End::Failed {
-                        context.distrust(endpoint, Sign::Lost(why.as_deref()));
+                        context.distrust(dialled, Sign::Lost(why.as_deref()));
                     }
-                    lost(client, endpoint, unanswered, why).await;
+                    lost(client, &dialled.endpoint, unanswered, why).await;
                 }
                 None => farewell::close(client).await,
             }
@@ -416,7 +441,7 @@ async fn brings_tls(client: &ClientStream, context: &Context) -> Result<bool, En
     }
     let idle = async {
         match context.settings.idle_timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
+            Some(timeout) => sleep(timeout).await,
             None => std::future::pending().await,
         }
     };

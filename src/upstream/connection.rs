@@ -48,6 +48,15 @@ pub struct Connection {
     pub(super) worker: Option<usize>,
 }
 
+/// Where a connection leads, and of which time it is.
+#[derive(Debug, Clone)]
+pub struct Dialled {
+    /// The endpoint that was asked for.
+    pub endpoint: Arc<Endpoint>,
+    /// Of the pool, when it was dialled.
+    pub(super) generation: u64,
+}
+
 /// Large enough for what a greeting is answered.
 const BUFFER: usize = 4 * 1024;
 
@@ -88,6 +97,11 @@ impl Connection {
             state.peer_certificates().and_then(|chain| chain.first()).map(|leaf| tls::describe_leaf(leaf));
         let parts = [version, suite.map(str::to_owned), leaf];
         Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+
+    /// What news of it is about.
+    pub fn dialled(&self) -> Dialled {
+        Dialled { endpoint: Arc::clone(&self.endpoint), generation: self.generation }
     }
 
     /// Where it comes from, as a metric label.

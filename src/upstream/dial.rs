@@ -127,9 +127,10 @@ impl Remote {
             if fresh || proves(&mut connection, deadline).await {
                 return Ok(connection);
             }
+            let generation = connection.generation;
             self.pool.discard(connection, Discard::Unanswered);
             // What was silent as long went the same way, most likely: no client need find out one by one.
-            self.pool.retire(Discard::Unanswered);
+            self.pool.retire_with(generation, Discard::Unanswered);
         }
         let _connecting = Held::new(&self.metrics.upstream_connecting);
         let began = Instant::now();

@@ -31,7 +31,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use self::ask::{Topology, ask, ask_encoded, ask_frame, topology};
 pub use self::auth::{Auth, command as login_command};
-pub use self::connection::Connection;
+pub use self::connection::{Connection, Dialled};
 use self::dial::{Remote, Shared};
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
 pub use self::node_tls::NodeTls;
@@ -243,10 +243,11 @@ impl Upstream {
     }
 
     /// A connection was lost, or the server turned out not to be the primary any more: its endpoint's ready connections
-    /// may lead to the wrong place, too, and the next are dialled after a new look at the name.
-    pub fn distrust(&self, endpoint: &Arc<Endpoint>) {
+    /// that are no younger may lead to the wrong place, too, and the next are dialled after a new look at the name.
+    pub fn distrust(&self, dialled: &Dialled) {
+        let Dialled { endpoint, generation } = dialled;
         if let Some(remote) = self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint)) {
-            remote.pool.retire(Discard::Retired);
+            remote.pool.retire_with(*generation, Discard::Retired);
         }
     }
 

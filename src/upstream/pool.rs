@@ -215,6 +215,14 @@ impl Pool {
         connection.bound_here().inspect_err(|_| self.metrics.pool_discarded(Discard::Closed.label())).ok()
     }
 
+    /// There is news of a connection: what is no younger is not kept. News of an older one is none of those that were
+    /// dialled since.
+    pub(super) fn retire_with(&self, generation: u64, reason: Discard) {
+        if generation == self.generation() {
+            self.retire(reason);
+        }
+    }
+
     /// Keeps nothing of what there is now, and nothing of it that comes back later.
     pub(super) fn retire(&self, reason: Discard) {
         let mut state = self.state();

@@ -48,6 +48,8 @@ struct Shared {
     streams: Mutex<Vec<TcpStream>>,
     /// Of these, the clients' that began in plaintext.
     plaintext_streams: Mutex<Vec<TcpStream>>,
+    /// Those that began with TLS.
+    tls_streams: Mutex<Vec<TcpStream>>,
 }
 
 pub struct Dual {
@@ -72,6 +74,7 @@ impl Dual {
             stopped: AtomicBool::new(false),
             streams: Mutex::default(),
             plaintext_streams: Mutex::default(),
+            tls_streams: Mutex::default(),
         });
         let thread = {
             let shared = Arc::clone(&shared);
@@ -108,6 +111,13 @@ impl Dual {
     /// Ends what is connected in plaintext, as a group does that begins to require TLS.
     pub fn cut_plaintext(&self) {
         for stream in self.shared.plaintext_streams.lock().unwrap().iter() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Ends what is connected over TLS.
+    pub fn cut_tls(&self) {
+        for stream in self.shared.tls_streams.lock().unwrap().iter() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -154,9 +164,8 @@ impl Shared {
         }
         // A TLS record of type "handshake".
         let kind = if first[0] == 0x16 { TLS } else { PLAINTEXT };
-        if kind == PLAINTEXT {
-            self.plaintext_streams.lock().unwrap().push(near.try_clone().unwrap());
-        }
+        let of_kind = if kind == PLAINTEXT { &self.plaintext_streams } else { &self.tls_streams };
+        of_kind.lock().unwrap().push(near.try_clone().unwrap());
         self.connections[kind].fetch_add(1, Ordering::SeqCst);
         let mood = self.moods.lock().unwrap()[kind];
         let ports = *self.ports.lock().unwrap();
@@ -177,7 +186,7 @@ impl Shared {
             }
         }
         // The handles that `cut` has would keep it open.
-        for streams in [&self.streams, &self.plaintext_streams] {
+        for streams in [&self.streams, of_kind] {
             streams.lock().unwrap().retain(|stream| stream.peer_addr().is_ok_and(|peer| Some(peer) != own));
         }
     }

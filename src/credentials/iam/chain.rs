@@ -10,6 +10,7 @@ use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::{Settings, token};
 use crate::credentials::{Secret, SourceError};
@@ -29,9 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Makes tokens.
 #[derive(Default)]
 pub struct Tokens {
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
     /// Held by whoever asks AWS: when that was done last.
-    asking: tokio::sync::Mutex<Option<Instant>>,
+    asking: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// Who does it: the chain ends in its own time.
+    tasks: TaskTracker,
 }
 
 #[derive(Default)]
@@ -79,37 +82,53 @@ impl Tokens {
         key(&self.known()) != before
     }
 
-    /// Whoever asks may give up meanwhile: the pause holds nevertheless.
     async fn ask(&self, cache: &Settings) {
-        let mut asked = self.asking.lock().await;
+        let mut asked = Arc::clone(&self.asking).lock_owned().await;
         if asked.is_some_and(|at| at.elapsed() < PAUSE) {
             return;
         }
         *asked = Some(Instant::now());
-        // Made anew each time: it reads its files once, and its connections belong to one event loop.
-        let chain = async {
-            let chain = DefaultCredentialsChain::builder().region(Region::new(cache.region.clone()));
-            chain.build().await.provide_credentials().await
-        };
-        // Boxed: it is large, and every connection would carry the room for it.
-        let ended = |signer: &Credentials| signer.expiry().is_some_and(|expiry| expiry <= SystemTime::now());
-        let problem = match timeout(PATIENCE, Box::pin(chain)).await {
-            Ok(Ok(signer)) if ended(&signer) => {
-                "what it gives has ended already: is this machine's clock right?".to_owned()
+        let (known, region) = (Arc::clone(&self.known), cache.region.clone());
+        // A dial may have less time than AWS takes: who asked may be gone when the answer comes, and it is there for the next.
+        let asking = self.tasks.spawn(async move {
+            let answer = answer(region).await;
+            let mut known = lock(&known);
+            match answer {
+                Ok(signer) => {
+                    *known = Known { signer: Some(signer), since: Some(Instant::now()), problem: None };
+                }
+                Err(problem) => known.problem = Some(Arc::new(SourceError::Aws(problem))),
             }
-            Ok(Ok(signer)) => {
-                *self.known() = Known { signer: Some(signer), since: Some(Instant::now()), problem: None };
-                return;
-            }
-            Ok(Err(error)) => explain(&error),
-            Err(_) => format!("no answer within {}", humantime::format_duration(PATIENCE)),
-        };
-        self.known().problem = Some(Arc::new(SourceError::Aws(problem)));
+            drop(asked);
+        });
+        let _ = asking.await;
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+/// Asks the chain.
+async fn answer(region: String) -> Result<Credentials, String> {
+    // Made anew each time: it reads its files once, and its connections belong to one event loop.
+    let chain = async {
+        let chain = DefaultCredentialsChain::builder().region(Region::new(region));
+        chain.build().await.provide_credentials().await
+    };
+    let ended = |signer: &Credentials| signer.expiry().is_some_and(|expiry| expiry <= SystemTime::now());
+    match timeout(PATIENCE, chain).await {
+        Ok(Ok(signer)) if ended(&signer) => {
+            Err("what it gives has ended already: is this machine's clock right?".to_owned())
+        }
+        Ok(Ok(signer)) => Ok(signer),
+        Ok(Err(error)) => Err(explain(&error)),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(PATIENCE))),
+    }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Known {

@@ -39,17 +39,16 @@ use super::unanswerable::Unanswerable;
 use super::wire::Wire;
 use super::{Context as Route, Upgrade};
 use crate::clients::Entry;
-use crate::endpoint::Endpoint;
 use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
-use crate::upstream::{self, Auth, Connection, Latch, Left};
+use crate::upstream::{self, Auth, Connection, Dialled, Latch, Left};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
 /// sent its last byte, or when pontoon is leaving.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// A session that could not be moved to TLS is not tried again for so long.
-const MOVE_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const MOVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// More replies of our own do not wait for their turn: the client is not read.
 const MOST_LOCAL: usize = 4096;
@@ -249,9 +248,9 @@ impl<'a> Relay<'a> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Where its upstream connection leads.
-    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.wire.connection.endpoint
+    /// Its upstream connection.
+    pub(super) fn dialled(&self) -> Dialled {
+        self.wire.connection.dialled()
     }
 
     /// The client's side, and the upstream's if it can serve another client.
@@ -304,6 +303,13 @@ impl<'a> Relay<'a> {
         let asks = &self.route.settings.client_auth;
         if self.guard.is_none() && (ours || !matches!(asks, ClientAuth::Forward)) {
             self.guard = Some(Box::new(Guard::new(asks.clone())));
+        }
+    }
+
+    /// There is a connection to move to: as soon as the client stands between two commands.
+    pub(super) fn can_move(&mut self) {
+        if let Some(moving) = &mut self.moving {
+            moving.not_before = Instant::now();
         }
     }
 

@@ -54,7 +54,7 @@ impl Relay<'_> {
         let code = self.replies.error_code();
         self.route.metrics.server_error(code);
         match code {
-            b"READONLY" => self.route.distrust(&self.wire.connection.endpoint, Sign::ReadOnly),
+            b"READONLY" => self.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly),
             b"MOVED" if self.rewriting.is_none() => {
                 self.route.tell_of_cluster(&self.wire.connection.endpoint);
             }

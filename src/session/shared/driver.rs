@@ -235,7 +235,7 @@ impl Driver {
             return;
         }
         let requests: u64 = unanswered.iter().map(|due| due.count).sum();
-        self.route.upstream.distrust(endpoint);
+        self.route.upstream.distrust(&self.wire.connection.dialled());
         if let Some(nodes) = &self.route.nodes {
             nodes.refresh(None);
         }

@@ -199,7 +199,9 @@ impl Driver {
         let endpoint = &self.wire.connection.endpoint;
         match code {
             // The server is the primary no more: the next connection leads to the one that is.
-            b"READONLY" if !self.key.replica => self.route.distrust(endpoint, Sign::ReadOnly),
+            b"READONLY" if !self.key.replica => {
+                self.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly);
+            }
             b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
             _ => {}
         }
