@@ -180,6 +180,9 @@ fn a_route_without_a_name_is_the_same_route_wherever_it_leads() {
     Wire::unix(&path).expect(&["PUBLISH", "news", "x"], ":1\r\n");
     subscriber.expect_next("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\nx\r\n");
     assert_eq!(bridge.pontoon.metric("pontoon_bridge_needed", "route=\"localhost\""), 0);
+    // Its clients are its clients, whatever it is called.
+    let routes: serde_json::Value = serde_json::from_str(&bridge.pontoon.get("/routes").1).unwrap();
+    assert_eq!((&routes[0]["route"], &routes[0]["sessions_active"]), (&"127.0.0.1".into(), &1.into()));
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Route {
             plaintext,
             active,
             last_used,
-            watched_since: shared.inventory.since(),
+            watched_since: shared.inventory.watched_since(&self.name),
             servers: self.observer.as_ref().map(|observer| observer.seen()),
             patience: self.observer.as_ref().map(|observer| observer.patience()).unwrap_or_default(),
         }

@@ -118,6 +118,11 @@ impl Routes {
         let mut before: Vec<Option<Live>> = self.live.drain(..).map(Some).collect();
         // Whatever replaces it must know, under whichever name.
         before.iter().flatten().for_each(|live| live.remember(&self.running));
+        let renamed = |(name, at, _): &(String, Option<usize>, Option<Prepared>)| {
+            let old = &before[(*at)?].as_ref()?.settings().name;
+            (old != name).then(|| (old.as_str().into(), name.as_str().into()))
+        };
+        self.running.inventory.rename(&plans.iter().filter_map(renamed).collect());
         self.running.readiness.follow(plans.iter().map(|(name, ..)| name.clone()));
         for (name, at, prepared) in plans {
             let live = match (at.and_then(|at| before[at].take()), prepared) {

@@ -243,6 +243,7 @@ impl Live {
         self.announce();
         let Server { metrics, upstream, tls, nodes, .. } = &self.server;
         let name: Arc<str> = self.settings.name.as_str().into();
+        running.inventory.watch(&name);
         let sharing = self.settings.session.sharing;
         let context = Arc::new(session::Context {
             hubs: sharing.map(|sharing| session::Hubs::new(sharing, running.tasks.clone())),

@@ -69,6 +69,9 @@ pub struct Client {
 pub struct History {
     /// It goes back so far.
     pub since: Moment,
+    /// By route: since when it is watched.
+    #[serde(default)]
+    pub watched_since: BTreeMap<Box<str>, Moment>,
     /// Latest seen first.
     pub clients: Vec<Client>,
     /// How many had to be forgotten: there were more than are remembered.
@@ -123,6 +126,13 @@ impl Memory {
         });
         clients.truncate(most);
         (clients, self.forgotten)
+    }
+
+    /// Its clients' routes have other names.
+    pub(super) fn rename(&mut self, new: impl Fn(&Arc<str>) -> Arc<str>) {
+        for (who, seen) in std::mem::take(&mut self.clients) {
+            self.add(Who { route: new(&who.route), ..who }, seen);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

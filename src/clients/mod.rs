@@ -53,6 +53,8 @@ pub struct Inventory {
 struct Past {
     memory: Memory,
     routes: HashMap<Arc<str>, Totals>,
+    /// By route: since when it is watched, in this run or an earlier one.
+    watched: HashMap<Arc<str>, Moment>,
     /// The inventory was begun then, in this run or an earlier one.
     since: Moment,
 }
@@ -86,6 +88,18 @@ pub struct InPlaintext {
 }
 
 impl Totals {
+    /// With those of another name.
+    fn merge(&mut self, other: &Self) {
+        self.active += other.active;
+        self.sessions += other.sessions;
+        self.counts.add(other.counts);
+        self.plaintext.active += other.plaintext.active;
+        self.plaintext.sessions += other.plaintext.sessions;
+        self.plaintext.counts.add(other.plaintext.counts);
+        self.plaintext.last = self.plaintext.last.max(other.plaintext.last);
+        self.last_used = self.last_used.max(other.last_used);
+    }
+
     fn add(&mut self, session: &Session, is_active: bool, now: Moment) {
         self.active += u64::from(is_active);
         self.sessions += 1;
@@ -112,6 +126,35 @@ impl Inventory {
     /// When it was begun, in this run or an earlier one.
     pub fn since(&self) -> Moment {
         lock(&self.past).since
+    }
+
+    /// A route is there, from now on or already.
+    pub fn watch(&self, route: &Arc<str>) {
+        let now = Moment(self.now());
+        lock(&self.past).watched.entry(Arc::clone(route)).or_insert(now);
+    }
+
+    /// Since when a route is watched, in this run or an earlier one.
+    pub fn watched_since(&self, route: &str) -> Moment {
+        lock(&self.past).watched.get(route).copied().unwrap_or(Moment(self.now()))
+    }
+
+    /// Routes have other names, all at once: from the first of each pair to the second. Their clients are the same.
+    pub fn rename(&self, names: &HashMap<Arc<str>, Arc<str>>) {
+        let new = |route: &Arc<str>| Arc::clone(names.get(route).unwrap_or(route));
+        let mut past = lock(&self.past);
+        for (route, totals) in std::mem::take(&mut past.routes) {
+            past.routes.entry(new(&route)).or_default().merge(&totals);
+        }
+        for (route, since) in std::mem::take(&mut past.watched) {
+            let known = past.watched.entry(new(&route)).or_insert(since);
+            *known = since.min(*known);
+        }
+        past.memory.rename(new);
+        // Who ends meanwhile waits for this, and is on the right one then.
+        for session in self.live() {
+            session.is_on(&new(&session.route()));
+        }
     }
 
     /// Sets the clock that sessions read. To be called each second.
@@ -141,7 +184,7 @@ impl Inventory {
     pub fn totals(&self, route: &str) -> Totals {
         let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();
         let now = Moment(self.now());
-        for session in self.live().iter().filter(|session| &*session.route == route) {
+        for session in self.live().iter().filter(|session| &*session.route() == route) {
             totals.add(session, true, now);
         }
         totals
@@ -151,7 +194,7 @@ impl Inventory {
     pub fn next_reauthentication(&self, route: &str) -> Option<Moment> {
         let live = self.live();
         live.iter()
-            .filter(|session| &*session.route == route)
+            .filter(|session| &*session.route() == route)
             .filter_map(|session| session.next_reauthentication())
             .min()
     }
@@ -178,19 +221,20 @@ impl Inventory {
     pub fn history(&self) -> History {
         let live = self.live();
         let now = Moment(self.now());
-        let (memory, mut routes, since) = {
+        let (memory, mut routes, since, watched) = {
             let past = lock(&self.past);
-            (past.memory.clone(), past.routes.clone(), past.since)
+            (past.memory.clone(), past.routes.clone(), past.since, past.watched.clone())
         };
         for session in &live {
-            routes.entry(Arc::clone(&session.route)).or_default().add(session, true, now);
+            routes.entry(session.route()).or_default().add(session, true, now);
         }
         let last = |(route, totals): (Arc<str>, Totals)| Some(((*route).into(), totals.plaintext.last?));
         let used = |(route, totals): (&Arc<str>, &Totals)| Some(((**route).into(), totals.last_used?));
         let last_used = routes.iter().filter_map(used).collect();
         let last_in_plaintext = routes.into_iter().filter_map(last).collect();
         let (clients, forgotten) = memory.with_live(&live).into_clients(MOST);
-        History { since, clients, forgotten, last_in_plaintext, last_used }
+        let watched_since = watched.iter().map(|(route, at)| ((**route).into(), *at)).collect();
+        History { since, watched_since, clients, forgotten, last_in_plaintext, last_used }
     }
 
     /// Goes on from what an earlier run saw.
@@ -198,6 +242,15 @@ impl Inventory {
         let mut past = lock(&self.past);
         past.since = past.since.min(history.since);
         past.memory.restore(history.clients, history.forgotten);
+        let mut watched = history.watched_since;
+        // A file of before says the same of all that it names.
+        for route in history.last_in_plaintext.keys().chain(history.last_used.keys()) {
+            watched.entry(route.clone()).or_insert(history.since);
+        }
+        for (route, at) in watched {
+            let since = past.watched.entry(route.into()).or_insert(at);
+            *since = at.min(*since);
+        }
         for (route, at) in history.last_in_plaintext {
             let last = &mut past.routes.entry(route.into()).or_default().plaintext.last;
             *last = (*last).max(Some(at));
@@ -315,10 +368,10 @@ impl Deref for Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let now = Moment(self.inventory.now());
-        lock(&self.inventory.live).remove(&self.session.number);
         let mut past = lock(&self.inventory.past);
+        lock(&self.inventory.live).remove(&self.session.number);
         past.memory.ended(&self.session, now);
-        past.routes.entry(Arc::clone(&self.session.route)).or_default().add(&self.session, false, now);
+        past.routes.entry(self.session.route()).or_default().add(&self.session, false, now);
     }
 }
 
@@ -367,6 +420,39 @@ mod tests {
             (history.clients.len(), history.clients[0].sessions, history.clients[0].active),
             (1, 2, 1)
         );
+    }
+
+    #[test]
+    fn a_route_is_watched_from_when_it_was_there_first_by_whichever_name() {
+        let inventory = Inventory::new();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let restored = |at: u64, route: &str| History {
+            watched_since: [(route.into(), Moment(at))].into(),
+            since: Moment(at),
+            ..History::default()
+        };
+        inventory.restore(restored(10, "a"));
+        inventory.watch(&a);
+        inventory.watch(&b);
+        assert_eq!(inventory.watched_since("a"), Moment(10));
+        assert!(inventory.watched_since("b") > Moment(10), "it is new");
+        let over = inventory.enter(&a, peer());
+        drop(over);
+        let (live, other) = (inventory.enter(&a, peer()), inventory.enter(&b, peer()));
+        // They change their names.
+        inventory.rename(&[(Arc::clone(&a), Arc::clone(&b)), (Arc::clone(&b), Arc::clone(&a))].into());
+        assert_eq!(inventory.watched_since("b"), Moment(10));
+        let totals = |route| (inventory.totals(route).active, inventory.totals(route).sessions);
+        assert_eq!((totals("a"), totals("b")), ((1, 1), (1, 2)));
+        drop((live, other));
+        assert_eq!((totals("a"), totals("b")), ((0, 1), (0, 2)));
+        assert!(
+            inventory.report(10).clients.iter().any(|client| &*client.route == "b" && client.sessions == 2)
+        );
+        // A file of before says since when all of it is watched.
+        let last_used = [("old".into(), Moment(30))].into();
+        inventory.restore(History { since: Moment(20), last_used, ..History::default() });
+        assert_eq!(inventory.watched_since("old"), Moment(20));
     }
 
     #[test]

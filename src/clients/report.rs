@@ -80,7 +80,7 @@ impl SessionReport {
         let facts = session.facts();
         Self {
             session: session.number,
-            route: session.route.as_ref().into(),
+            route: session.route().as_ref().into(),
             peer: match &session.peer {
                 Peer::Tcp { client, .. } => client.to_string().into(),
                 Peer::Unix { .. } => "unix".into(),

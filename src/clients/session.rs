@@ -62,7 +62,7 @@ pub struct Library {
 /// A live session.
 pub struct Session {
     pub(super) number: u64,
-    pub(super) route: Arc<str>,
+    route: Mutex<Arc<str>>,
     pub(super) peer: Peer,
     pub(super) since: Moment,
     last: AtomicU64,
@@ -111,7 +111,7 @@ impl Session {
     pub(super) fn new(number: u64, route: Arc<str>, peer: Peer, since: Moment) -> Self {
         Self {
             number,
-            route,
+            route: Mutex::new(route),
             peer,
             since,
             last: AtomicU64::new(since.0),
@@ -204,6 +204,16 @@ impl Session {
         facts.client_name = None;
     }
 
+    /// The name of its route now.
+    pub(super) fn route(&self) -> Arc<str> {
+        Arc::clone(&self.route.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Its route has another name.
+    pub(super) fn is_on(&self, route: &Arc<str>) {
+        *self.route.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(route);
+    }
+
     /// Its number, as in the log.
     pub fn number(&self) -> u64 {
         self.number
@@ -271,7 +281,7 @@ impl Session {
         let process = process.as_deref();
         let library = facts.library();
         Who {
-            route: Arc::clone(&self.route),
+            route: self.route(),
             process: process.and_then(|process| process.name.clone()),
             uid: process.and_then(|process| process.uid),
             container: process.and_then(|process| process.container.clone()),
