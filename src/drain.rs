@@ -72,9 +72,9 @@ impl Drain {
         self.0.draining.load(Ordering::Acquire) || self.0.whole.as_ref().is_some_and(Self::is_draining)
     }
 
-    /// Whether that of which this is a part is draining, too; of a whole, whether it is.
-    pub fn is_whole_draining(&self) -> bool {
-        self.0.whole.as_ref().unwrap_or(self).is_draining()
+    /// Whether everything is draining, and not a part alone.
+    pub fn is_all_draining(&self) -> bool {
+        self.0.whole.as_ref().map_or_else(|| self.is_draining(), Self::is_all_draining)
     }
 
     /// Completes when [`leave`](Self::leave) was called.
@@ -105,9 +105,9 @@ mod tests {
         let (one, other) = (whole.part(), whole.part());
         one.start();
         assert!(one.is_draining() && !other.is_draining() && !whole.is_draining());
-        assert!(!one.is_whole_draining() && one.part().is_whole_draining());
+        assert!(!one.is_all_draining() && one.part().is_draining() && !one.part().is_all_draining());
         whole.cut();
-        assert!(other.is_draining());
+        assert!(other.is_draining() && one.part().is_all_draining());
         assert!(other.started().now_or_never().is_some() && other.cut_off().now_or_never().is_some());
     }
 }

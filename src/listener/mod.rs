@@ -196,8 +196,8 @@ impl Listener {
                 () = &mut draining => break,
             }
         }
-        // Else the socket outlives this: another task, or another process, serves them.
-        if drain.is_whole_draining() && !socket.is_inherited() {
+        // Else another task, or another process, may serve them: the socket may be another route's by now.
+        if drain.is_all_draining() && !socket.is_inherited() {
             for _ in 0..BACKLOG {
                 let Some(client) = socket.accept_now() else { break };
                 if let Some(admission) = clients.admit(&client, &address, route, metrics) {
@@ -262,8 +262,12 @@ mod tests {
         let whole = Drain::new();
         let changed = whole.part();
         changed.start();
-        let before = handed_on(&listener, &changed).await;
+        let mut before = handed_on(&listener, &changed).await;
         assert!(before < 30, "a task that is replaced does not look for more");
+        let removed = whole.part();
+        removed.start();
+        before += handed_on(&listener, &removed.part()).await;
+        assert!(before < 30, "nor one of a route that is removed: the socket may be another's");
         let last = whole.part();
         whole.start();
         assert_eq!(handed_on(&listener, &last).await, 30 - before);
