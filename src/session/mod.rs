@@ -25,7 +25,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -314,24 +313,29 @@ impl<'a> Alone<'a> {
         let mut dialling: Option<Pin<Box<dyn Future<Output = Connection> + Send + '_>>> = None;
         let mut dialled: Option<Box<Connection>> = None;
         loop {
-            tokio::select! {
-                biased;
-                ended = self.relay.run() => match (ended, dialled.take()) {
-                    (Ended::Movable, Some(upstream)) => {
-                        if Box::pin(move_to_tls(&mut self.relay, *upstream, context, session)).await {
-                            self.in_plaintext = None;
-                        }
+            let ended = match &mut dialling {
+                None => self.relay.run().await,
+                Some(dial) => tokio::select! {
+                    biased;
+                    ended = self.relay.run() => ended,
+                    upstream = dial => {
+                        dialling = None;
+                        dialled = Some(Box::new(upstream));
+                        self.relay.can_move();
+                        continue;
                     }
-                    (Ended::Movable, None) => {
-                        dialling.get_or_insert_with(|| Box::pin(dial_until_there(context)));
-                    }
-                    (ended, _) => return ended,
                 },
-                Some(upstream) = OptionFuture::from(dialling.as_mut()) => {
-                    dialling = None;
-                    dialled = Some(Box::new(upstream));
-                    self.relay.can_move();
+            };
+            match (ended, dialled.take()) {
+                (Ended::Movable, Some(upstream)) => {
+                    if Box::pin(move_to_tls(&mut self.relay, *upstream, context, session)).await {
+                        self.in_plaintext = None;
+                    }
                 }
+                (Ended::Movable, None) => {
+                    dialling.get_or_insert_with(|| Box::pin(dial_until_there(context)));
+                }
+                (ended, _) => return ended,
             }
         }
     }
