@@ -90,7 +90,8 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     // They read and write keys, at once, and know nothing of connections.
     (Sharing::Shared, &[
         "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "COPY", "DECR", "DECRBY", "DEL", "DELEX",
-        "DELIFEQ", "DIGEST", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUS",
+        "DELIFEQ", "DIGEST", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEODIST", "GEOHASH",
+        "GEOPOS", "GEORADIUS",
         "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH", "GEOSEARCHSTORE", "GET", "GETBIT",
         "GETDEL", "GETEX", "GETRANGE", "GETSET", "HDEL", "HEXISTS", "HEXPIRE", "HEXPIREAT", "HEXPIRETIME", "HGET",
         "HGETALL", "HGETDEL", "HGETEX", "HINCRBY", "HINCRBYFLOAT", "HKEYS", "HLEN", "HMGET", "HMSET", "HPERSIST",
@@ -121,11 +122,11 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     (Sharing::Shared, &["SWAPDB"]),
     // A script that does not end is ended from another connection: the server does not read its own.
     (Sharing::Own(Own::Administration), &["FUNCTION KILL", "SCRIPT KILL"]),
-    // Each of them waits for somebody else. XREAD and XREADGROUP only with BLOCK: see `judge`.
+    // Each of them waits for somebody else. XREAD and XREADGROUP only with BLOCK: see `whole`.
     // FLUSHALL and FLUSHDB for what is flushed to be freed, since Redis 7.4: `BLOCKED_LAZYFREE` in `db.c`.
     (Sharing::Own(Own::Blocking), &[
-        "FLUSHALL", "FLUSHDB", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "XREAD",
-        "XREADGROUP",
+        "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "FLUSHALL", "FLUSHDB",
+        "XREAD", "XREADGROUP",
     ]),
     // For the replicas to have what this very connection wrote.
     (Sharing::Own(Own::Wait), &["WAIT", "WAITAOF"]),

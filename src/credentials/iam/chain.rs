@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use aws_config::Region;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::{Settings, token};
-use crate::credentials::{Secret, SourceError};
+use crate::credentials::{Secret, SourceError, lock};
 
 /// Credentials are renewed this long before they end: AWS has new ones by then.
 const AHEAD: Duration = Duration::from_secs(300);
@@ -125,10 +125,6 @@ async fn answer(region: String) -> Result<Credentials, String> {
         Ok(Err(error)) => Err(explain(&error)),
         Err(_) => Err(format!("no answer within {}", humantime::format_duration(PATIENCE))),
     }
-}
-
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Known {

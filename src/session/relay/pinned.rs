@@ -19,7 +19,6 @@ use crate::session::outbox::Outbox;
 use crate::session::pending::Pending;
 use crate::session::scratch::READ;
 use crate::session::setup::{Setup, Step};
-use crate::session::shared::Hubs;
 use crate::upstream::{self, Connection, Left};
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
@@ -173,8 +172,7 @@ impl<'a> Relay<'a> {
 
     /// The server has said that it can be shared.
     fn is_learned(&self, name: &[u8]) -> bool {
-        let learned = |hubs: &Hubs| hubs.learned(&name.to_ascii_uppercase());
-        self.route.hubs.as_ref().and_then(learned) == Some(true)
+        self.route.hubs.as_ref().and_then(|hubs| hubs.learned(name)) == Some(true)
     }
 
     pub(super) fn is_given_back(&self) -> bool {

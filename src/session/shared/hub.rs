@@ -189,7 +189,7 @@ impl Hubs {
     /// Whether a command that nobody knows here may be sent over a shared connection; `None`: the server was not asked.
     pub(in crate::session) fn learned(&self, name: &[u8]) -> Option<bool> {
         let learned = lock(&self.learned);
-        let lesson = learned.get(name)?;
+        let lesson = learned.get(&name.to_ascii_uppercase()[..])?;
         lesson.until.is_none_or(|until| Instant::now() < until).then_some(lesson.safe)
     }
 

@@ -138,12 +138,14 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             }
         };
         // What the client has written, no other connection knows.
-        let inherited = reason.is_wait().then(|| line.bequeath());
-        drop(line);
-        if let Some(None) = inherited {
-            return Box::pin(unreachable(*member, context, GONE)).await;
+        let mut inherited = None;
+        if reason.is_wait() {
+            inherited = line.bequeath();
+            if inherited.is_none() {
+                return Box::pin(unreachable(*member, context, GONE)).await;
+            }
         }
-        let inherited = inherited.flatten();
+        drop(line);
         (member, line) = match Box::pin(apart(*member, context, hubs, reason, inherited)).await {
             Ok((back, line)) => (Box::new(back), line),
             Err(end) => return end,

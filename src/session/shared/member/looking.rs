@@ -74,7 +74,7 @@ impl Member<'_> {
                         Some(Whether::No) | None => Found::Own(Reason::Command(own)),
                     };
                 }
-                Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
+                Sharing::Unknown => match self.hubs.learned(whole.name) {
                     Some(true) => {}
                     Some(false) => break Found::Own(Reason::Unknown(None)),
                     None => break Found::Own(Reason::Unknown(Some(whole.name.into()))),
@@ -143,7 +143,7 @@ impl Member<'_> {
                 Sharing::Shared => false,
                 // With an argument it is refused, and the transaction goes on.
                 Sharing::Own(Own::Transaction(Transaction::Executes)) if whole.words == 1 => true,
-                Sharing::Unknown => match self.hubs.learned(&whole.name.to_ascii_uppercase()) {
+                Sharing::Unknown => match self.hubs.learned(whole.name) {
                     Some(true) => false,
                     Some(false) => return Whether::No,
                     None => {
