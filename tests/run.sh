@@ -4,7 +4,7 @@
 #   bash tests/run.sh
 #
 # FUZZ_SECONDS (5): how long each fuzz target runs; 0 leaves them out.
-# TEST_THREADS (three for each core): how many tests run at once.
+# TEST_THREADS (two for each core): how many tests run at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -100,7 +100,7 @@ if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
 fi
 
 # Most of their time they wait, for servers and for clocks.
-export RUST_TEST_THREADS="${TEST_THREADS:-$(($(nproc) * 3))}"
+export RUST_TEST_THREADS="${TEST_THREADS:-$(($(nproc) * 2))}"
 
 step "Tests, with connections kept ready"
 TEST_POOL=on cargo test --locked --lib --test integration
