@@ -3,13 +3,15 @@
 //! Only commands that differ from "one reply, soon" are named; all others, modules' among them, are
 //! [`Request::Plain`].
 
+use super::families::Command;
+
 /// A request, as far as its replies go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Request {
     /// One reply, soon.
     #[default]
     Plain,
-    /// One reply, soon; and something stays with the connection that RESET does not take away.
+    /// One reply, soon; if it is no error, something may stay with the connection that RESET does not take away.
     Lasting,
     /// One reply, once something happens elsewhere.
     Blocking,
@@ -136,9 +138,74 @@ pub(super) fn arguments_matter(name: &[u8]) -> bool {
         Some(b'H' | b'h') => &[b"HELLO"],
         Some(b'R' | b'r') => &[b"RESET"],
         Some(b'S' | b's') => &[b"SCRIPT", b"SELECT"],
+        Some(b'X' | b'x') => &STREAM_READS,
         _ => return false,
     };
     known.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Commands that block only where they say so.
+const STREAM_READS: [&[u8]; 2] = [b"XREAD", b"XREADGROUP"];
+
+/// Whether [`StreamRead`] tells if a command with this name blocks.
+pub(super) fn reads_streams(name: &[u8]) -> bool {
+    STREAM_READS.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Follows the words of XREAD and XREADGROUP after the name, to find BLOCK (`xreadCommand` in `t_stream.c`).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct StreamRead {
+    /// Words of the present option that still follow.
+    skip: u8,
+    blocks: bool,
+    /// STREAMS was said: keys and ids follow.
+    ended: bool,
+}
+
+impl StreamRead {
+    /// The next word.
+    pub(super) fn word(&mut self, word: &[u8]) {
+        if self.ended {
+            return;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
+        let is = |option: &str| word.eq_ignore_ascii_case(option.as_bytes());
+        if is("BLOCK") {
+            self.blocks = true;
+            self.skip = 1;
+        } else if is("COUNT") {
+            self.skip = 1;
+        } else if is("GROUP") {
+            // A group and a consumer may be called anything.
+            self.skip = 2;
+        } else if is("STREAMS") {
+            self.ended = true;
+        }
+    }
+
+    /// Whether the words so far have BLOCK.
+    pub(super) fn blocks(self) -> bool {
+        self.blocks
+    }
+}
+
+/// Commands of the modules that ship with Redis 8 and with Valkey's bundle. None leaves anything with its connection.
+const MODULES: [&str; 8] = ["BF.", "CF.", "CMS.", "FT.", "JSON.", "TDIGEST.", "TOPK.", "TS."];
+
+/// Whether it is known what a command with this name, of which the table of commands knows `command`, leaves with its
+/// connection. A renamed command, or a module's, could do anything.
+#[inline]
+pub(super) fn is_known(name: &[u8], command: Command) -> bool {
+    if command.is_named() {
+        return true;
+    }
+    let begins = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    MODULES.iter().any(|prefix| begins(prefix))
 }
 
 /// Tells what a command is by its name, its first two arguments, and how many words it has. An empty name is one
@@ -157,7 +224,7 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
     let subscribe = |kind| Request::Subscribe { kind, count: channels };
     let unsubscribe = |kind| Request::Unsubscribe { kind, count: channels };
     match &*upper {
-        // XREAD may block wherever its BLOCK option stands; taken to, always.
+        // XREAD and XREADGROUP with BLOCK: see `StreamRead`.
         b"BLPOP" | b"BRPOP" | b"BLMOVE" | b"BRPOPLPUSH" | b"BLMPOP" | b"BZMPOP" | b"BZPOPMIN"
         | b"BZPOPMAX" | b"XREAD" | b"XREADGROUP" | b"WAIT" | b"WAITAOF" => Request::Blocking,
         b"SUBSCRIBE" => subscribe(Subscription::Channel),

@@ -71,6 +71,12 @@ impl Command {
     /// None that is known.
     const OTHER: Self = Self::numbered(0);
 
+    /// Whether its name is in the table.
+    #[inline]
+    pub fn is_named(self) -> bool {
+        self.number > Self::MODULE.number
+    }
+
     /// Some module's.
     const MODULE: Self = Self::numbered(1);
 

@@ -24,8 +24,6 @@ struct Left {
     asking: bool,
     stays: bool,
     lasts: bool,
-    /// Something that is told: see [`super::scanner::Told`].
-    set_up: bool,
 }
 
 impl Left {
@@ -40,7 +38,6 @@ impl Left {
             asking: self.asking || other.asking,
             stays: self.stays || other.stays,
             lasts: self.lasts || other.lasts,
-            set_up: self.set_up || other.set_up,
         }
     }
 }
@@ -59,8 +56,7 @@ impl Standing {
             // Inside a transaction its reply tells nothing.
             Sharing::Setup(_) if left.transaction => left.stays = true,
             Sharing::Setup(Setup::Replica | Setup::Primary) | Sharing::Unknown => left.stays = true,
-            Sharing::Setup(_) => left.set_up = true,
-            Sharing::Shared => {}
+            Sharing::Setup(_) | Sharing::Shared => {}
             Sharing::Own(own) => match own {
                 Own::Blocking | Own::Wait | Own::Administration => {}
                 Own::Transaction(Transaction::Begins) => left.transaction = true,
@@ -89,13 +85,8 @@ impl Standing {
         self.resets = self.resets.saturating_sub(1);
         // Of several on the way, the last is waited for.
         if self.resets == 0 {
-            self.before = Left { lasts: self.before.lasts, set_up: self.before.set_up, ..Left::default() };
+            self.before = Left { lasts: self.before.lasts, ..Left::default() };
         }
-    }
-
-    /// Whether something was set up.
-    pub fn is_set_up(self) -> bool {
-        self.left.and(self.before).set_up
     }
 
     /// Whether nothing is left but what was set up.

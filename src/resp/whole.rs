@@ -2,6 +2,7 @@
 
 use memchr::memchr;
 
+use super::commands::{self, StreamRead};
 use super::families::Command;
 use super::header;
 use super::scanner::TLS_HANDSHAKE;
@@ -128,26 +129,11 @@ impl<'a> Whole<'a> {
         }
     }
 
-    /// XREAD and XREADGROUP without BLOCK, which stands before the streams.
+    /// XREAD and XREADGROUP without BLOCK.
     fn waits_for_nobody(&self) -> bool {
-        if !matches!(self.name.first(), Some(b'X' | b'x')) {
-            return false;
-        }
-        let mut words = self.arguments();
-        while let Some(word) = words.next() {
-            // A group and a consumer may be called anything.
-            if word.eq_ignore_ascii_case(b"GROUP") {
-                words.nth(1);
-            }
-            if word.eq_ignore_ascii_case(b"BLOCK") {
-                return false;
-            }
-            if word.eq_ignore_ascii_case(b"STREAMS") {
-                return true;
-            }
-        }
-        // A mistake, and the server says so at once.
-        true
+        let mut options = StreamRead::default();
+        self.arguments().for_each(|word| options.word(word));
+        commands::reads_streams(self.name) && !options.blocks()
     }
 
     /// The words after the name.

@@ -7,11 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
 use rustix::net::{RecvFlags, recv};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+use super::presence::{self, Presence};
 use crate::clients::Peer;
 use crate::endpoint::Host;
 use crate::workers;
@@ -104,10 +107,53 @@ impl ClientStream {
         Ok((peeked > 0).then_some(first[0]))
     }
 
+    /// What the kernel knows of its end.
+    pub(super) fn presence(&self) -> Presence {
+        presence_of(self.as_fd())
+    }
+
+    /// How many bytes it has sent that were not read.
+    pub(super) fn unread(&self) -> usize {
+        unread(self.as_fd())
+    }
+
+    /// Completes once nothing need be done for it any more.
+    pub(super) async fn left(&self) {
+        presence::left(|| self.presence(), || self.unread() > 0).await;
+    }
+
     /// The socket, if it is one of TCP.
     pub(super) fn as_tcp(&self) -> Option<&TcpStream> {
         if let Self::Tcp(stream) = self { Some(stream) } else { None }
     }
+}
+
+impl AsFd for ClientStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+fn presence_of(socket: BorrowedFd<'_>) -> Presence {
+    let mut asked = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    if poll(&mut asked, Some(&Timespec::default())).is_err() {
+        return Presence::Sends;
+    }
+    let found = asked[0].revents();
+    if found.contains(PollFlags::ERR) {
+        Presence::Gone
+    } else if found.intersects(PollFlags::RDHUP | PollFlags::HUP) {
+        Presence::Finished
+    } else {
+        Presence::Sends
+    }
+}
+
+fn unread(socket: BorrowedFd<'_>) -> usize {
+    ioctl_fionread(socket).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 /// Where a client's requests come from, while others write to it.
@@ -144,6 +190,27 @@ impl ClientStream {
             (ReadHalf::Tcp(read), WriteHalf::Tcp(write)) => read.reunite(write).ok().map(Self::Tcp),
             (ReadHalf::Unix(read), WriteHalf::Unix(write)) => read.reunite(write).ok().map(Self::Unix),
             _ => None,
+        }
+    }
+}
+
+impl ReadHalf {
+    /// What the kernel knows of the client's end.
+    pub(super) fn presence(&self) -> Presence {
+        presence_of(self.as_fd())
+    }
+
+    /// How many bytes the client has sent that were not read.
+    pub(super) fn unread(&self) -> usize {
+        unread(self.as_fd())
+    }
+}
+
+impl AsFd for ReadHalf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(half) => half.as_ref().as_fd(),
+            Self::Unix(half) => half.as_ref().as_fd(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod guard;
 mod low_water;
 mod outbox;
 mod pending;
+mod presence;
 mod relay;
 mod relogin;
 mod rewriting;
@@ -263,8 +264,10 @@ async fn begin(client: ClientStream, context: &Arc<Context>, entry: Entry) -> Re
     }
     let waiting = Held::new(&context.metrics.sessions_waiting);
     let connected = tokio::select! {
+        biased;
         connected = connect(context, brings_tls) => connected,
         () = context.drain.cut_off() => return Err(End::Drained),
+        () = client.left() => return Err(End::ClientClosed),
     };
     drop(waiting);
     let upstream = match connected {

@@ -82,6 +82,8 @@ pub(super) struct Pending {
 enum Run {
     /// So many requests that get one reply each, soon.
     Plain(u64),
+    /// The same, and what is not refused stays with the connection for good.
+    Lasting(u64),
     /// One reply, once something happens elsewhere.
     Blocking,
     /// RESP3: so many pushes of this kind, or one reply that refuses.
@@ -144,15 +146,19 @@ impl Pending {
         !self.locals.is_empty() && (self.opaque.is_some() || self.runs.front() == Some(&Run::Local))
     }
 
-    /// Whether all replies due come soon.
+    /// Whether every outstanding reply comes soon.
     pub(super) fn is_prompt(&self) -> bool {
-        self.opaque.is_none() && self.runs.iter().all(|run| matches!(run, Run::Plain(_) | Run::Local))
+        let is_prompt = |run: &Run| match run {
+            Run::Plain(_) | Run::Lasting(_) | Run::Hello(_) | Run::Reset | Run::Local | Run::Own => true,
+            Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..) => false,
+        };
+        self.opaque.is_none() && self.runs.iter().all(is_prompt)
     }
 
     /// Whether the request that was booked last gets a reply, soon.
     #[inline]
     pub(super) fn ends_promptly(&self) -> bool {
-        matches!(self.runs.back(), Some(Run::Plain(_))) && self.is_prompt()
+        matches!(self.runs.back(), Some(Run::Plain(_) | Run::Lasting(_))) && self.is_prompt()
     }
 
     /// A request of our own is sent.
@@ -181,11 +187,6 @@ impl Pending {
     #[inline]
     pub(super) fn is_interleaved(&self) -> bool {
         self.own > 0 || !self.locals.is_empty()
-    }
-
-    /// Whether the next reply may take for ever.
-    pub(super) fn is_blocked(&self) -> bool {
-        matches!(self.runs.front(), Some(Run::Blocking))
     }
 
     /// Whether no reply is due, and RESET would make the connection as good as new.
@@ -227,6 +228,13 @@ impl Pending {
                     _ => self.push(Run::Plain(1)),
                 }
             }
+            Request::Lasting => {
+                self.count += 1;
+                match self.runs.back_mut() {
+                    Some(Run::Lasting(count)) => *count += 1,
+                    _ => self.push(Run::Lasting(1)),
+                }
+            }
             other => self.special(other),
         }
     }
@@ -234,14 +242,11 @@ impl Pending {
     #[cold]
     fn special(&mut self, request: Request) {
         let run = match request {
-            Request::Lasting => {
-                self.lasting = true;
-                Run::Plain(1)
-            }
             Request::Auth | Request::Cluster(_) | Request::Transaction(_) => {
                 return self.request(Request::Plain);
             }
             Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
+            Request::Lasting => Run::Lasting(1),
             Request::Blocking => Run::Blocking,
             Request::Hello(version) => {
                 self.switches += 1;
@@ -289,8 +294,10 @@ impl Pending {
             }
             return;
         };
+        let lasts = matches!(head, Run::Lasting(_));
         match (head, reply) {
-            (Run::Plain(left), Reply::Error | Reply::Other) => {
+            (Run::Plain(left) | Run::Lasting(left), Reply::Error | Reply::Other) => {
+                self.lasting |= lasts && reply == Reply::Other;
                 self.count -= 1;
                 self.answered += 1;
                 *left -= 1;
@@ -383,11 +390,11 @@ mod tests {
         }
         pending.request(Request::Blocking);
         for left in (1..=1000).rev() {
-            assert!(!pending.is_blocked());
+            assert!(!pending.is_prompt());
             pending.reply(Reply::Other);
             assert_eq!((pending.count(), pending.answered()), (left, 1001 - left));
         }
-        assert!(pending.is_blocked());
+        assert!(!pending.is_prompt());
         pending.reply(Reply::Error);
         assert_eq!((pending.count(), pending.opaque()), (0, None));
     }
@@ -475,6 +482,11 @@ mod tests {
         assert!(!pending.is_clean());
         pending.reply(Reply::Other);
         assert!(pending.is_clean());
+        pending.request(Request::Lasting);
+        pending.request(Request::Lasting);
+        pending.reply(Reply::Error);
+        pending.reply(Reply::Error);
+        assert!(pending.is_clean(), "what was refused leaves nothing");
         pending.request(Request::Lasting);
         pending.reply(Reply::Other);
         assert_eq!(pending.count(), 0);

@@ -67,6 +67,11 @@ impl SlowLog {
         Self { threshold, sent: VecDeque::new(), bytes: 0, answered: 0, since: Instant::now() }
     }
 
+    /// What takes longer is slow.
+    pub(super) fn threshold(&self) -> Duration {
+        self.threshold
+    }
+
     /// So many bytes of a request were read, with which it `begins` or goes on.
     pub(super) fn read(&mut self, bytes: usize, begins: bool) {
         self.bytes = bytes as u64 + if begins { 0 } else { self.bytes };

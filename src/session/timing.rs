@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_may_take_for_ever_is_not_timed_nor_what_waits_behind_it() {
-        for waits in [Request::Blocking, Request::Monitor, Request::Hello(Some(3))] {
+        for waits in [Request::Blocking, Request::Monitor] {
             let mut session = Session::default();
             session.sends(&[waits]);
             session.sends(&[Request::Plain]);

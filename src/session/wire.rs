@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::outbox::Outbox;
 use super::scratch::{READ, Scratch};
@@ -18,6 +18,8 @@ pub(super) struct Wire {
     outbox: Outbox,
     /// It takes bytes.
     takes: bool,
+    /// After what waits, nothing more is sent.
+    finishes: bool,
     /// `Some`: nothing more comes.
     lost: Option<Loss>,
 }
@@ -27,7 +29,7 @@ struct Loss(Option<String>);
 
 impl Wire {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, outbox: Outbox::default(), takes: true, lost: None }
+        Self { connection, outbox: Outbox::default(), takes: true, finishes: false, lost: None }
     }
 
     /// Whether nothing more comes.
@@ -42,7 +44,7 @@ impl Wire {
 
     /// Whether it takes bytes, and more may come.
     pub(super) fn is_open(&self) -> bool {
-        self.takes && self.lost.is_none()
+        self.takes && !self.finishes && self.lost.is_none()
     }
 
     /// Bytes that wait to be sent.
@@ -75,7 +77,32 @@ impl Wire {
                 Poll::Ready(Err(_)) => self.takes_no_more(),
             }
         }
+        if self.finishes && self.takes {
+            self.takes = false;
+            let _ = Pin::new(&mut self.connection.stream).poll_shutdown(cx);
+        }
         Poll::Ready(())
+    }
+
+    /// Half-closes the connection, directly behind what waits: `close_notify`, and the end of the stream.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>) {
+        if self.finishes || !self.takes {
+            return;
+        }
+        self.finishes = true;
+        if let Some(channel) = &mut self.connection.channel {
+            let mut alert = [0; 1024];
+            let n = channel.close_notify(&mut alert).unwrap_or(0);
+            if self.outbox.send(cx, &mut self.connection.stream, &alert[..n]).is_err() {
+                self.takes_no_more();
+            }
+        }
+        let _ = self.poll_flush(cx);
+    }
+
+    /// Whether [`finish`](Self::finish) was called.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finishes
     }
 
     /// Sends `bytes` after what waits.
@@ -143,7 +170,7 @@ impl Wire {
 
     /// Tells the upstream that this was no truncation, if it still listens.
     pub(super) fn say_goodbye(&mut self) {
-        if !self.takes || !self.outbox.is_empty() {
+        if !self.takes || self.finishes || !self.outbox.is_empty() {
             return;
         }
         if let Some(channel) = &mut self.connection.channel {

@@ -1,6 +1,6 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
-use super::super::commands::{self, Request};
+use super::super::commands::{self, Request, StreamRead};
 use super::super::families::Command;
 use super::super::header::{self, Header, Length};
 use super::super::sharing::{self, Sharing};
@@ -19,7 +19,7 @@ pub const TLS_HANDSHAKE: u8 = 0x16;
 const MAX_SHORT: usize = 16;
 
 /// So many commands are looked up, to find out whether they leave something behind: an effort for clients that come and go.
-const LOOKED_UP: i64 = 32;
+const LOOKED_UP: u32 = 32;
 
 /// The words of so many commands are kept: how a client begins tells which library it uses.
 const EARLY: u8 = 4;
@@ -49,12 +49,25 @@ pub struct RequestScanner {
     request: Request,
     /// Which it is.
     command: Command,
+    /// The options of XREAD and XREADGROUP.
+    stream_read: StreamRead,
     /// Requests that were looked up, of [`LOOKED_UP`].
-    looked_up: i64,
-    /// One of them may have left something behind.
-    touched: bool,
+    looked_up: u32,
+    /// Every command is looked up.
+    attentive: bool,
+    traces: Traces,
     /// What they left, where somebody wants to know.
     standing: Option<Standing>,
+}
+
+/// What requests may have left with their connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Traces {
+    #[default]
+    Nothing,
+    /// Protocol, database and names, which another connection can be given, too.
+    SetUp,
+    Anything,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,10 +91,10 @@ enum State {
 }
 
 impl RequestScanner {
-    /// One that looks up every command, until one leaves something behind that cannot be told: protocol, database and
-    /// names can.
+    /// One that looks up every command, until one leaves something behind that cannot be set up on another connection:
+    /// protocol, database and names can.
     pub fn attentive() -> Self {
-        Self { looked_up: i64::MIN, ..Self::default() }
+        Self { attentive: true, ..Self::default() }
     }
 
     /// One that follows what requests leave with their connection. `auth_stays_here`: AUTH is not sent on.
@@ -108,12 +121,12 @@ impl RequestScanner {
             match self.state {
                 State::Start => {
                     if let Some((length, name, words, request)) = short_command(&input[at..]) {
-                        self.look_up(name);
+                        self.look_up(name, false);
                         self.command = Command::named(name);
                         if let Some(standing) = &mut self.standing {
                             standing.note(sharing::sharing(self.command, &[], words));
                         }
-                        self.request = request;
+                        self.request = known_or_lasting(request, name, self.command);
                         self.arguments_matter = false;
                         if self.early <= EARLY {
                             self.keep_early(name, words);
@@ -207,14 +220,20 @@ impl RequestScanner {
         self.state == State::Start
     }
 
-    /// Whether the requests so far may have changed something about the connection: database, name, a transaction.
+    /// Whether the requests so far may have changed anything about the connection: protocol, database, name, a
+    /// transaction. If not, it is as new.
     pub fn touched(&self) -> bool {
-        self.touched
+        self.traces != Traces::Nothing
+    }
+
+    /// Whether they may have changed something that cannot be set up on another connection.
+    pub fn is_bound(&self) -> bool {
+        self.traces == Traces::Anything
     }
 
     /// The connection was changed by others.
     pub fn touch(&mut self) {
-        self.touched = true;
+        self.traces = Traces::Anything;
     }
 
     /// Bytes that the argument which has begun still lacks.
@@ -233,12 +252,17 @@ impl RequestScanner {
         self.command
     }
 
+    /// `sets_up`: another connection can be set up the same.
     #[inline]
-    fn look_up(&mut self, name: &[u8]) {
-        if !self.touched {
-            self.looked_up += 1;
-            self.touched = self.looked_up > LOOKED_UP || !commands::leaves_nothing_behind(name);
+    fn look_up(&mut self, name: &[u8], sets_up: bool) {
+        if self.is_bound() || (self.touched() && !self.attentive) {
+            return;
         }
+        let enough = !self.attentive && self.looked_up == LOOKED_UP;
+        if enough || !commands::leaves_nothing_behind(name) {
+            self.traces = self.traces.max(if sets_up { Traces::SetUp } else { Traces::Anything });
+        }
+        self.looked_up = self.looked_up.saturating_add(1);
     }
 
     /// How the client begins, while it does: the first words of the command that ended last, and how many it has.
@@ -282,11 +306,7 @@ impl RequestScanner {
 
     fn ended(&mut self) {
         let [name, first, second] = self.words;
-        // Who looks up every command moves what was set up, too.
-        let is_attentive = self.looked_up < 0;
-        if !is_attentive || self.quoted || !commands::sets_up(name.get(), first.get(), self.seen) {
-            self.look_up(name.get());
-        }
+        self.look_up(name.get(), !self.quoted && commands::sets_up(name.get(), first.get(), self.seen));
         self.command = Command::named(name.get());
         if let Some(standing) = &mut self.standing {
             // A name in quotes could be any.
@@ -297,7 +317,14 @@ impl RequestScanner {
             });
         }
         self.early = self.early.saturating_add(1);
-        let request = commands::classify(name.get(), first.get(), second.get(), self.seen);
+        let request = match commands::classify(name.get(), first.get(), second.get(), self.seen) {
+            Request::Blocking
+                if commands::reads_streams(name.get()) && !self.stream_read.blocks() && !self.quoted =>
+            {
+                Request::Plain
+            }
+            request => known_or_lasting(request, name.get(), self.command),
+        };
         let hidden = name.get().is_empty() || name.get().eq_ignore_ascii_case(b"CLUSTER");
         self.request = match request {
             // It may ask for nodes' addresses.
@@ -320,6 +347,7 @@ impl RequestScanner {
         self.arguments_matter = false;
         self.keep = Keep::Word(0);
         self.value = None;
+        self.stream_read = StreamRead::default();
         self.quoted = false;
     }
 
@@ -341,10 +369,7 @@ impl RequestScanner {
         if self.seen == 0 {
             self.name_ended();
         }
-        self.seen += 1;
-        if self.arguments_matter {
-            self.next_argument();
-        }
+        self.word_seen();
         self.left -= 1;
         self.state = if self.left == 0 { State::Start } else { State::BulkMark };
         self.left == 0
@@ -359,8 +384,25 @@ impl RequestScanner {
         }
     }
 
+    #[inline]
+    fn word_seen(&mut self) {
+        self.seen += 1;
+        if self.arguments_matter {
+            self.next_argument();
+        }
+    }
+
     #[cold]
     fn next_argument(&mut self) {
+        if commands::reads_streams(self.words[0].get()) {
+            // All of them: options may stand in any order.
+            if self.seen > 1 {
+                self.stream_read.word(self.words[1].get());
+            }
+            self.keep = Keep::Word(1);
+            self.words[1] = Word::default();
+            return;
+        }
         self.keep = self.keep.next(&self.words, self.seen);
         match self.keep {
             Keep::Word(number) => self.words[number] = Word::default(),
@@ -383,7 +425,12 @@ impl RequestScanner {
                 self.state = State::Malformed;
                 return (i, false);
             }
-            if byte.is_ascii_whitespace() || byte == 0x0b || byte == 0 {
+            // To a server the line ends here, and its end never comes (`processInlineBuffer` in `networking.c`).
+            if byte == 0 {
+                self.state = State::Malformed;
+                return (i, false);
+            }
+            if byte.is_ascii_whitespace() || byte == 0x0b {
                 if in_word {
                     self.word_ended();
                 }
@@ -406,16 +453,19 @@ impl RequestScanner {
             }
             self.name_ended();
         }
-        self.seen += 1;
-        if self.arguments_matter {
-            self.next_argument();
-        }
+        self.word_seen();
     }
 
     fn malformed(&mut self, at: usize) -> (usize, Event) {
         self.state = State::Malformed;
         (at, Event::Malformed)
     }
+}
+
+/// What a request is, where all that is known of its command is that it has one reply: it could leave anything behind.
+#[inline]
+fn known_or_lasting(request: Request, name: &[u8], command: Command) -> Request {
+    if request == Request::Plain && !commands::is_known(name, command) { Request::Lasting } else { request }
 }
 
 /// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, its

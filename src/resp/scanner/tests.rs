@@ -264,7 +264,7 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
         ("RESET", Request::Reset),
         ("MONITOR", Request::Monitor),
         ("PSYNC ? -1", Request::Replication),
-        ("AVERYLONGMODULECOMMAND.X a", Request::Plain),
+        ("AVERYLONGMODULECOMMAND.X a", Request::Lasting),
     ] {
         assert_eq!(request(&words(text)), expected, "{text}");
         assert_eq!(request(format!("{text}\r\n").as_bytes()), expected, "{text} inline");
@@ -414,7 +414,7 @@ fn ok_is_told_from_other_statuses_where_it_is_asked_for() {
 #[test]
 fn the_name_of_one_request_does_not_colour_the_next() {
     assert_eq!(request(&[words("CLIENT REPLY OFF"), words("CLIENT")].concat()), Request::Lasting);
-    assert_eq!(request(&[words("SUBSCRIBE a"), words("SUB")].concat()), Request::Plain);
+    assert_eq!(request(&[words("SUBSCRIBE a"), words("SUB")].concat()), Request::Lasting);
 }
 
 #[test]
@@ -521,24 +521,77 @@ fn the_seeds_of_the_fuzz_targets_give_the_same_verdict_in_any_split() {
 }
 
 #[test]
-fn what_sets_up_a_connection_can_be_told_and_is_no_reason_to_stay() {
-    for (words, touches) in [
-        (&["HELLO", "3"][..], false),
-        (&["HELLO", "3", "SETNAME", "n"], false),
-        (&["HELLO", "3", "AUTH", "u", "p"], true),
-        (&["CLIENT", "SETINFO", "LIB-NAME", "x"], false),
-        (&["CLIENT", "SETNAME", "x"], false),
-        (&["CLIENT", "TRACKING", "on"], true),
-        (&["SELECT", "3"], false),
-        (&["INFO", "server"], false),
-        (&["COMMAND", "DOCS"], false),
-        (&["HSET", "h", "f", "v"], false),
-        (&["WATCH", "k"], true),
+fn what_sets_up_a_connection_touches_it_and_can_be_set_up_on_another() {
+    for (words, touches, binds) in [
+        (&["HELLO", "3"][..], true, false),
+        (&["HELLO", "3", "SETNAME", "n"], true, false),
+        (&["HELLO", "3", "AUTH", "u", "p"], true, true),
+        (&["CLIENT", "SETINFO", "LIB-NAME", "x"], true, false),
+        (&["CLIENT", "SETNAME", "x"], true, false),
+        (&["CLIENT", "TRACKING", "on"], true, true),
+        (&["SELECT", "3"], true, false),
+        (&["INFO", "server"], false, false),
+        (&["COMMAND", "DOCS"], false, false),
+        (&["HSET", "h", "f", "v"], false, false),
+        (&["WATCH", "k"], true, true),
     ] {
         let mut request = format!("*{}\r\n", words.len());
         request.extend(words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())));
         let mut scanner = RequestScanner::attentive();
         assert_eq!(scanner.next(request.as_bytes()), (request.len(), Event::Frame));
+        assert_eq!((scanner.touched(), scanner.is_bound()), (touches, binds), "{words:?}");
+        let mut scanner = RequestScanner::default();
+        scanner.next(request.as_bytes());
         assert_eq!(scanner.touched(), touches, "{words:?}");
+    }
+}
+
+#[test]
+fn reading_streams_blocks_only_where_it_says_so() {
+    let plain = ["XREAD", "COUNT", "block", "STREAMS", "block", "0"];
+    let blocks = ["XREADGROUP", "GROUP", "streams", "c", "NOACK", "block", "0", "STREAMS", "s", ">"];
+    let named = ["xreadgroup", "GROUP", "block", "block", "STREAMS", "s", ">"];
+    for (words, expected) in
+        [(&plain[..], Request::Plain), (&blocks, Request::Blocking), (&named, Request::Plain)]
+    {
+        let mut array = format!("*{}\r\n", words.len());
+        array.extend(words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())));
+        let line = words.join(" ") + "\n";
+        for request in [array, line] {
+            let mut scanner = RequestScanner::default();
+            assert_eq!(scanner.next(request.as_bytes()), (request.len(), Event::Frame));
+            assert_eq!(scanner.request(), expected, "{request}");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_nobody_knows_may_leave_anything_behind() {
+    for (name, expected) in [
+        ("WEIRD", Request::Lasting),
+        ("MY.COMMAND", Request::Lasting),
+        ("json.get", Request::Plain),
+        ("FT.SEARCH", Request::Plain),
+        ("GET", Request::Plain),
+    ] {
+        for rest in ["", " x", " \"x\""] {
+            let line = format!("{name}{rest}\r\n");
+            let mut scanner = RequestScanner::default();
+            scanner.next(line.as_bytes());
+            let expected =
+                if rest.ends_with('"') && expected == Request::Plain { Request::Lasting } else { expected };
+            assert_eq!(scanner.request(), expected, "{line}");
+        }
+        let array = format!("*2\r\n${}\r\n{name}\r\n$1\r\nx\r\n", name.len());
+        let mut scanner = RequestScanner::default();
+        assert_eq!(scanner.next(array.as_bytes()), (array.len(), Event::Frame));
+        assert_eq!(scanner.request(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_line_with_a_nul_never_ends_for_a_server() {
+    for line in [&b"a\0b\n"[..], b"PING\0x\r\n", b"\0\n"] {
+        assert_eq!(RequestScanner::default().next(line).1, Event::Malformed, "{}", line.escape_ascii());
     }
 }

@@ -2,9 +2,10 @@
 
 use std::task::{Context, Poll, ready};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Ended, GRACE, Relay};
+use crate::session::presence::{self, Presence};
 
 impl Relay<'_> {
     /// Whether it is over, as far as bytes tell.
@@ -22,6 +23,10 @@ impl Relay<'_> {
             return Some(Ended::Unanswerable(unanswerable));
         }
         if self.wire.is_lost() {
+            if self.wire.is_finished() {
+                // It has answered the client's end with its own.
+                return Some(Ended::Client);
+            }
             let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();
             let unanswered = if placeable { self.pending.due_to_client() } else { 0 };
             return Some(Ended::Upstream { unanswered, why: self.wire.why().map(str::to_owned) });
@@ -30,15 +35,59 @@ impl Relay<'_> {
             return None;
         }
         let leaving = self.stops_at_boundary();
-        if self.client_sends && !leaving {
+        if (self.client_sends && !leaving) || self.holds_requests() {
             return None;
         }
         let nothing_due = self.pending.opaque().is_none() && self.pending.count() == 0;
         let silent = self.timers.grace_over && (!self.is_framed() || self.replies.at_boundary());
-        if !nothing_due && !silent {
-            return None;
+        match (self.client_sends, nothing_due) {
+            (true, true) => Some(Ended::Drained),
+            (true, false) => silent.then_some(Ended::Drained),
+            (false, _) => nothing_due.then_some(Ended::Client),
         }
-        Some(if self.client_sends { Ended::Drained } else { Ended::Client })
+    }
+
+    /// Requests of the client wait here for something else than room.
+    fn holds_requests(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.has_later())
+    }
+
+    /// The client sends no more: half-closes the upstream connection, too, for the server to see it as soon as it would
+    /// without us. Not while every outstanding reply comes soon: then the connection can serve another client.
+    pub(super) fn pass_on_end(&mut self, cx: &mut Context<'_>) {
+        if !self.client_sends && !self.pending.is_prompt() && !self.holds_requests() {
+            self.wire.finish(cx);
+        }
+    }
+
+    /// The client sends no more, or is gone: `Ready` once that is the end, whatever is outstanding.
+    fn poll_client_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.client_sends && self.reads_client() {
+            self.timers.presence = None;
+            return Poll::Pending;
+        }
+        let presence = self.timers.presence.get_or_insert_default();
+        let client = &self.client;
+        match presence.poll(cx, || client.presence()) {
+            Presence::Gone => return Poll::Ready(Ended::Client),
+            Presence::Sends if self.client_sends => return Poll::Pending,
+            Presence::Sends | Presence::Finished => {}
+        }
+        if !self.to_client.is_empty() {
+            // It is the client that is waited for.
+            self.timers.quiet = None;
+            return Poll::Pending;
+        }
+        let quiet = self.timers.quiet.get_or_insert_with(|| Box::pin(sleep(presence::QUIET)));
+        while quiet.as_mut().poll(cx).is_ready() {
+            if self.wire.is_finished() || self.client_sends || self.wire.waiting() > 0 {
+                return Poll::Ready(Ended::Client);
+            }
+            // It may have had something to say until now. It hears of the end, and has a moment to answer.
+            self.wire.finish(cx);
+            quiet.as_mut().reset(Instant::now() + presence::LAST_WORD);
+        }
+        Poll::Pending
     }
 
     /// Nothing moves: arms the timers that apply, and asks whether one has run out.
@@ -60,12 +109,11 @@ impl Relay<'_> {
         if self.poll_unpin(cx).is_ready() {
             return Poll::Ready(Ended::Shareable);
         }
-        // While replies are counted, only one that may take for ever is not waited for, and then only once the
-        // client sends no more: it may be gone.
-        let uncounted = self.pending.opaque().is_some();
-        let abandoned = !self.client_sends && (uncounted || self.pending.is_blocked());
-        let leaving = self.stops_at_boundary() && uncounted;
-        if !abandoned && !leaving {
+        if let Poll::Ready(ended) = self.poll_client_end(cx) {
+            return Poll::Ready(ended);
+        }
+        // Replies that are counted are waited for; of others, silence must tell.
+        if !self.stops_at_boundary() || self.pending.opaque().is_none() {
             self.timers.grace = None;
             return Poll::Pending;
         }

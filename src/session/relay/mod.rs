@@ -29,6 +29,7 @@ use super::guard::{ClientAuth, Guard};
 use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::pending::{Opaque, Pending};
+use super::presence::Watch;
 use super::relogin::Relogin;
 use super::rewriting::Rewriting;
 use super::scratch::{self};
@@ -43,8 +44,7 @@ use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
 use crate::upstream::{self, Auth, Connection, Dialled, Latch, Left};
 
-/// How long an upstream that owes nothing countable must be silent before its session ends: when the client has
-/// sent its last byte, or when pontoon is leaving.
+/// How long an upstream that owes nothing countable must be silent before its session ends when pontoon is leaving.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// A session that could not be moved to TLS is not tried again for so long.
@@ -113,6 +113,8 @@ pub(super) struct Relay<'a> {
     unanswerable: Option<Unanswerable>,
     /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Once pontoon is leaving: so many bytes that the client had sent before are still to be read.
+    owed_to_drain: Option<usize>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
     moving: Option<Moving>,
     /// For a client that shares a connection otherwise.
@@ -132,6 +134,10 @@ struct Moving {
 struct Timers {
     grace: Option<Pin<Box<Sleep>>>,
     grace_over: bool,
+    /// While the client is not read, or sends no more.
+    presence: Option<Watch>,
+    /// The client sends no more: until when the upstream may be silent.
+    quiet: Option<Pin<Box<Sleep>>>,
     idle: Option<Idle>,
     /// The client needs no connection of its own any more, and is given back then.
     unpin: Option<Pin<Box<Sleep>>>,
@@ -209,6 +215,7 @@ impl<'a> Relay<'a> {
             swallows: false,
             unanswerable: None,
             draining: Box::pin(route.drain.started()),
+            owed_to_drain: None,
             moving,
             pin: None,
             timers: Timers { idle, ..Timers::default() },
@@ -316,7 +323,7 @@ impl<'a> Relay<'a> {
     /// Whether the client would not notice another connection, one with TLS.
     fn is_movable(&mut self) -> bool {
         let Some(moving) = &self.moving else { return false };
-        if !moving.latch.is_set() || Instant::now() < moving.not_before || self.requests.touched() {
+        if !moving.latch.is_set() || Instant::now() < moving.not_before || self.requests.is_bound() {
             return false;
         }
         let movable = self.client_sends
@@ -348,6 +355,9 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.owed_to_drain.is_none() && self.route.drain.is_draining() {
+            self.owed_to_drain = Some(self.client.unread() + self.unread_input());
+        }
         for _ in 0..ROUNDS {
             let moved = scratch::with(|scratch| {
                 let login = self.pump_login(cx, scratch);
@@ -356,6 +366,7 @@ impl<'a> Relay<'a> {
                 Ok::<bool, io::Error>(login? | requests? | replies?)
             });
             let Ok(moved) = moved else { return Poll::Ready(Ended::Client) };
+            self.pass_on_end(cx);
             self.observe();
             if let Some(ended) = self.ended() {
                 return Poll::Ready(ended);
@@ -370,6 +381,7 @@ impl<'a> Relay<'a> {
                 idle.last = Instant::now();
             }
             self.timers.unpin = None;
+            self.timers.quiet = None;
             if self.timers.grace.is_some() && !self.route.drain.is_draining() {
                 self.timers.grace = None;
                 self.timers.grace_over = false;
@@ -395,9 +407,22 @@ impl<'a> Relay<'a> {
             && !self.stops_at_boundary()
     }
 
-    /// pontoon is leaving and the client stands between two requests.
+    /// pontoon is leaving, and the client stands between two requests, of which it had sent none before.
     fn stops_at_boundary(&self) -> bool {
-        self.route.drain.is_draining() && self.requests.at_boundary() && self.is_framed()
+        self.owed_to_drain == Some(0) && self.requests.at_boundary() && self.is_framed()
+    }
+
+    /// So many bytes came from the client. Returns behind how many of them no request may begin.
+    #[inline]
+    fn may_begin_within(&mut self, bytes: usize) -> usize {
+        match &mut self.owed_to_drain {
+            None => bytes,
+            Some(owed) => {
+                let within = bytes.min(*owed);
+                *owed -= within;
+                within
+            }
+        }
     }
 
     fn is_framed(&self) -> bool {

@@ -113,15 +113,18 @@ impl<'a> Relay<'a> {
         }
         self.upstream_mark.expect(&self.wire.connection.stream, 0, READ);
         let input = self.pin.take().map(|pin| pin.input).unwrap_or_default();
-        let set_up = self.requests.standing().is_none_or(Standing::is_set_up);
-        let steps = self.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps());
-        let touched = set_up || steps.is_none_or(|steps| !steps.is_empty());
+        let touched = self.requests.touched();
         let reusable = self.is_reusable();
         if !reusable {
             self.wire.say_goodbye();
         }
         let left = reusable.then_some(Left { connection: self.wire.connection, touched });
         Back { client: self.client, left, about: self.about, guard: self.guard, input }
+    }
+
+    /// How much the client had sent before that was not looked at.
+    pub(super) fn unread_input(&self) -> usize {
+        self.pin.as_ref().map_or(0, |pin| pin.input.len())
     }
 
     /// Of what the client had sent before.

@@ -39,7 +39,8 @@ impl Relay<'_> {
             if let Some(socket) = self.client.as_tcp() {
                 self.client_mark.expect(socket, 0, READ);
             }
-            let bytes = self.guard_requests(cx, &scratch.request[..n])?;
+            let within = self.may_begin_within(n);
+            let bytes = self.guard_requests(cx, &scratch.request[..n], within)?;
             self.wire.send(cx, &bytes, &mut scratch.sealed, self.relayed);
             return Ok(true);
         }
@@ -75,7 +76,7 @@ impl Relay<'_> {
             && self.pending.local_replies() == 0
             && let Some(later) = self.guard.as_mut().and_then(|guard| guard.take_for_later())
         {
-            out.extend_from_slice(&self.guard_requests(cx, &later)?);
+            out.extend_from_slice(&self.guard_requests(cx, &later, later.len())?);
         }
         if out.is_empty() {
             return Ok(false);

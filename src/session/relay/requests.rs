@@ -21,7 +21,7 @@ impl Relay<'_> {
             self.about.sent(bytes.len(), 0);
             return bytes.len();
         }
-        let draining = self.route.drain.is_draining();
+        let within = self.may_begin_within(bytes.len());
         let mut passed = 0;
         let mut counts = Counts::default();
         while passed < bytes.len() {
@@ -35,7 +35,7 @@ impl Relay<'_> {
                         break;
                     }
                     counts.add(self.requests.command());
-                    if draining {
+                    if passed >= within {
                         break;
                     }
                 }
@@ -95,10 +95,12 @@ impl Relay<'_> {
     }
 
     /// As [`note_requests`](Self::note_requests), where what a client says of who it is stays here. Returns what to send on.
+    /// `within`: behind so many of the bytes no request may begin.
     pub(super) fn guard_requests(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
+        within: usize,
     ) -> io::Result<Zeroizing<Vec<u8>>> {
         let Some(mut guard) = self.guard.take() else { return Ok(bytes.to_vec().into()) };
         let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
@@ -109,8 +111,7 @@ impl Relay<'_> {
                 guard.keep_for_later(&bytes[passed..]);
                 break;
             }
-            // While pontoon is leaving, what has begun is all that is sent on.
-            if self.route.drain.is_draining() && self.requests.at_boundary() {
+            if passed >= within && self.requests.at_boundary() {
                 break;
             }
             let (n, event) = self.next_request(&bytes[passed..]);

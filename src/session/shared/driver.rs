@@ -181,6 +181,7 @@ impl Driver {
         }
         let relayed = relayed(&self.route, &self.wire);
         let Some(plain) = self.wire.receive(cx, scratch, relayed) else { return false };
+        self.line.state().heard = Some(Instant::now());
         if self.route.nodes.is_some() {
             self.hand_out_rewritten(plain);
         } else {

@@ -5,11 +5,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::seat::Seat;
 use super::watch::Watch;
@@ -40,8 +42,12 @@ pub(super) struct Upstream {
 pub(super) struct State {
     /// Requests that have not been sent.
     out: Vec<u8>,
+    /// Bytes of those before them, of all that were put here.
+    taken: u64,
     /// Of all that were put here, who gets the replies.
     pub(super) due: VecDeque<Due>,
+    /// When the upstream was last heard; `None`: never.
+    pub(super) heard: Option<Instant>,
     clients: usize,
     closed: bool,
     driver: Option<Waker>,
@@ -58,6 +64,8 @@ pub(super) struct Due {
     pub(super) seat: Arc<Seat>,
     pub(super) count: u64,
     pub(super) whose: Whose,
+    /// Where the requests are, among all bytes that were put here.
+    place: Range<u64>,
 }
 
 /// What replies are for.
@@ -135,18 +143,57 @@ impl Line {
         {
             driver.wake_by_ref();
         }
+        let begin = state.taken + state.out.len() as u64;
         state.out.extend_from_slice(requests);
+        let place = begin..begin + requests.len() as u64;
         match state.due.back_mut() {
-            Some(last) if whose == Whose::Client && last.whose == whose && Arc::ptr_eq(&last.seat, seat) => {
+            Some(last)
+                if whose == Whose::Client
+                    && last.whose == whose
+                    && last.place.start >= state.taken
+                    && Arc::ptr_eq(&last.seat, seat) =>
+            {
                 last.count += count;
+                last.place.end = place.end;
             }
-            _ => state.due.push_back(Due { seat: Arc::clone(seat), count, whose }),
+            _ => state.due.push_back(Due { seat: Arc::clone(seat), count, whose, place }),
         }
         seat.owes(count);
         if let Some(watch) = &mut state.slow {
             watch.sent(seat, requests, count);
         }
         Ok(())
+    }
+
+    /// The client is gone: what it has put here and was not sent is not. Its other replies reach nobody.
+    #[cold]
+    pub(super) fn abandon(&self, seat: &Arc<Seat>) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let taken = state.taken;
+        let unsent = std::mem::take(&mut state.out);
+        let mut abandoned = 0;
+        state.due.retain_mut(|due| {
+            if due.place.start < taken {
+                return true;
+            }
+            if Arc::ptr_eq(&due.seat, seat) {
+                abandoned += due.count;
+                return false;
+            }
+            let bytes = (due.place.start - taken) as usize..(due.place.end - taken) as usize;
+            let begin = taken + state.out.len() as u64;
+            state.out.extend_from_slice(&unsent[bytes]);
+            due.place = begin..taken + state.out.len() as u64;
+            true
+        });
+        if abandoned > 0 {
+            seat.forget(abandoned);
+            if let Some(watch) = &mut state.slow {
+                watch.begin_anew();
+            }
+            state.waiting.drain(..).for_each(Waker::wake);
+        }
     }
 
     /// Takes no more requests. Those that are here are still sent.
@@ -190,6 +237,7 @@ impl Line {
     /// What is to be sent; `into` must be empty, and its memory is used on.
     pub(super) fn take(&self, into: &mut Vec<u8>) {
         let mut state = self.state();
+        state.taken += state.out.len() as u64;
         std::mem::swap(&mut state.out, into);
         if state.out.capacity() > KEPT {
             state.out = Vec::new();

@@ -24,6 +24,7 @@ use crate::session::about::About;
 use crate::session::client::{ClientStream, ReadHalf};
 use crate::session::guard::Guard;
 use crate::session::outbox::Outbox;
+use crate::session::presence::{self, Presence, Watch};
 use crate::session::relay::Ended;
 use crate::session::scratch;
 
@@ -115,6 +116,8 @@ pub(super) struct Member<'a> {
     asked: Option<Asked>,
     client_sends: bool,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Once pontoon is leaving: so many bytes that the client had sent before are still to be looked at.
+    owed_to_drain: Option<usize>,
     timers: Option<Box<Timers>>,
 }
 
@@ -123,6 +126,10 @@ pub(super) struct Member<'a> {
 struct Timers {
     idle: Option<Pin<Box<Sleep>>>,
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// While the client is not read, or sends no more.
+    presence: Option<Watch>,
+    /// The client sends no more: until when the upstream may be silent.
+    quiet: Option<Pin<Box<Sleep>>>,
 }
 
 /// What it takes to serve a client in another way.
@@ -154,7 +161,7 @@ impl<'a> Member<'a> {
         ));
         let (reader, writer) = client.into_split();
         seat.sit(writer);
-        let timers = idle.map(|timeout| Timers { idle: Some(Box::pin(sleep(timeout))), cut: None });
+        let timers = idle.map(|timeout| Timers { idle: Some(Box::pin(sleep(timeout))), ..Timers::default() });
         Self {
             route,
             hubs,
@@ -167,6 +174,7 @@ impl<'a> Member<'a> {
             asked: None,
             client_sends: true,
             draining: Box::pin(route.drain.started()),
+            owed_to_drain: None,
             timers: timers.map(Box::new),
         }
     }
@@ -227,6 +235,12 @@ impl<'a> Member<'a> {
         self.seat.is_bearable()
     }
 
+    /// Completes once nothing need be done for the client any more.
+    pub(super) async fn left(&self) {
+        let owed = || !self.input.is_empty() || self.reader.unread() > 0;
+        presence::left(|| self.reader.presence(), owed).await;
+    }
+
     /// `None`: its socket is gone.
     pub(super) fn into_parts(self) -> Option<Parts> {
         let (writer, output) = self.seat.stand_up();
@@ -246,11 +260,14 @@ impl<'a> Member<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
+        if self.owed_to_drain.is_none() && self.route.drain.is_draining() {
+            self.owed_to_drain = Some(self.reader.unread() + self.input.len());
+        }
         for _ in 0..ROUNDS {
             let standing = self.seat.tend(cx);
             match standing.gone {
                 None => {}
-                Some(Gone::Client) => return Poll::Ready(Next::Ended(Ended::Client)),
+                Some(Gone::Client) => return Poll::Ready(self.gone(line)),
                 Some(Gone::Upstream) => {
                     return Poll::Ready(Next::Ended(Ended::Upstream { unanswered: 0, why: None }));
                 }
@@ -263,18 +280,18 @@ impl<'a> Member<'a> {
                 What::Dry
             } else {
                 let input = std::mem::take(&mut self.input);
-                let (passed, what) = self.look(cx, line, &input, standing.heavy);
+                let (passed, what) = self.look_within(cx, line, &input, standing.heavy);
                 self.input = input;
                 self.consume(passed);
                 what
             };
             if let What::Dry = what {
                 if !self.client_sends || self.stops() {
-                    return self.poll_end(cx);
+                    return self.poll_end(cx, line);
                 }
                 if standing.due > MOST_DUE {
                     self.seat.wake_when_idle();
-                    return self.poll_timers(cx);
+                    return self.poll_unread(cx, line);
                 }
                 match self.read(cx, line, standing.heavy) {
                     Poll::Pending => return self.poll_timers(cx),
@@ -285,9 +302,9 @@ impl<'a> Member<'a> {
                 What::Next(next) => return Poll::Ready(next),
                 What::Wait => {
                     self.seat.wake_when_idle();
-                    return self.poll_timers(cx);
+                    return self.poll_unread(cx, line);
                 }
-                What::Asked => return self.poll_timers(cx),
+                What::Asked => return self.poll_unread(cx, line),
                 What::Dry | What::More => {}
             }
         }
@@ -301,7 +318,7 @@ impl<'a> Member<'a> {
             match Pin::new(&mut self.reader).poll_read(cx, &mut read) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(What::Next(Next::Ended(Ended::Client))),
+                Poll::Ready(Err(_)) => return Poll::Ready(What::Next(self.gone(line))),
             }
             let n = read.filled().len();
             if n == 0 {
@@ -314,12 +331,12 @@ impl<'a> Member<'a> {
             if !self.input.is_empty() {
                 self.input.extend_from_slice(&scratch.request[..n]);
                 let input = std::mem::take(&mut self.input);
-                let (passed, what) = self.look(cx, line, &input, heavy);
+                let (passed, what) = self.look_within(cx, line, &input, heavy);
                 self.input = input;
                 self.consume(passed);
                 return Poll::Ready(what);
             }
-            let (passed, what) = self.look(cx, line, &scratch.request[..n], heavy);
+            let (passed, what) = self.look_within(cx, line, &scratch.request[..n], heavy);
             if passed < n {
                 self.input.extend_from_slice(&scratch.request[passed..n]);
             }
@@ -327,9 +344,27 @@ impl<'a> Member<'a> {
         })
     }
 
-    /// pontoon is leaving, and the client stands between two requests.
+    /// Looks at requests. While pontoon is leaving, only at those that had begun before.
+    #[inline]
+    fn look_within(&mut self, cx: &mut Context<'_>, line: &Hold, input: &[u8], heavy: bool) -> (usize, What) {
+        let within = self.owed_to_drain.unwrap_or(usize::MAX);
+        let (passed, what) = self.look(cx, line, input, heavy, within);
+        if let Some(owed) = &mut self.owed_to_drain {
+            *owed = owed.saturating_sub(passed);
+        }
+        (passed, what)
+    }
+
+    /// pontoon is leaving, and all requests that the client had sent before are on the line.
     fn stops(&self) -> bool {
-        self.route.drain.is_draining() && self.input.is_empty()
+        self.owed_to_drain == Some(0)
+    }
+
+    /// The client has reset its connection.
+    #[cold]
+    fn gone(&self, line: &Hold) -> Next {
+        line.abandon(&self.seat);
+        Next::Ended(Ended::Client)
     }
 
     fn consume(&mut self, passed: usize) {
@@ -342,12 +377,37 @@ impl<'a> Member<'a> {
     }
 
     /// The client sends no more, or is not to: over, once it has its replies.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_end(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
         let standing = self.seat.tend(cx);
         if standing.due == 0 && (standing.waiting == 0 || standing.gone.is_some()) {
             return Poll::Ready(Next::Ended(if self.client_sends { Ended::Drained } else { Ended::Client }));
         }
         self.seat.wake_when_idle();
+        self.poll_unread(cx, line)
+    }
+
+    /// The client is not read, so its end must be looked for. Once it has sent its last byte, and while it is not itself waited
+    /// for, the upstream may be silent for so long and no longer.
+    fn poll_unread(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
+        let timers = self.timers.get_or_insert_default();
+        let presence = timers.presence.get_or_insert_default();
+        let presence = presence.poll(cx, || self.reader.presence());
+        if presence == Presence::Gone {
+            return Poll::Ready(self.gone(line));
+        }
+        if self.client_sends && presence == Presence::Sends {
+            return self.poll_timers(cx);
+        }
+        if self.seat.tend(cx).waiting > 0 {
+            timers.quiet = None;
+            return self.poll_timers(cx);
+        }
+        let quiet = timers.quiet.get_or_insert_with(|| Box::pin(sleep(presence::QUIET)));
+        while quiet.as_mut().poll(cx).is_ready() {
+            let heard = line.state().heard.filter(|heard| heard.elapsed() < presence::QUIET);
+            let Some(heard) = heard else { return Poll::Ready(Next::Ended(Ended::Client)) };
+            quiet.as_mut().reset(heard + presence::QUIET);
+        }
         self.poll_timers(cx)
     }
 

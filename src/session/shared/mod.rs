@@ -16,7 +16,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -66,8 +66,9 @@ const INHERITANCE: Duration = Duration::from_secs(30);
 /// Serves a client to its end.
 pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &Hubs, entry: Entry) -> End {
     let about = About::new(entry, true);
-    let mut line = match Box::pin(line(context, hubs, Key::default())).await {
+    let mut line = match Box::pin(line(context, hubs, Key::default(), client.left())).await {
         Ok(line) => line,
+        Err(NoLine::Left) => return End::ClientClosed,
         Err(NoLine::Refused(reply)) => {
             Box::pin(farewell::say(client, &reply)).await;
             return End::Failed;
@@ -88,12 +89,13 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
     member.moved(&line, Key::default());
     loop {
         let reason = match member.run(&line).await {
-            Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone())).await {
+            Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone(), member.left())).await {
                 Ok(new) => {
                     line = new;
                     member.moved(&line, key);
                     continue;
                 }
+                Err(NoLine::Left) => return End::ClientClosed,
                 // It is who it was, and the server would have gone on with the connection that it had.
                 Err(NoLine::Denied(_)) if member.key().user == key.user => {
                     return Box::pin(unreachable(*member, context, DENIED)).await;
@@ -164,11 +166,12 @@ async fn apart<'a>(
     loop {
         member = pinned(member, context, hubs, reason, inherited.take()).await?;
         let key = member.key();
-        let why = match line(context, hubs, key.clone()).await {
+        let why = match line(context, hubs, key.clone(), member.left()).await {
             Ok(line) => {
                 member.moved(&line, key);
                 return Ok((member, line));
             }
+            Err(NoLine::Left) => return Err(End::ClientClosed),
             Err(NoLine::TooMany) => {
                 reason = Reason::Key;
                 continue;
@@ -210,10 +213,18 @@ fn cut_off(member: &Member<'_>, context: &Context) {
     }
 }
 
-async fn line(context: &Arc<Context>, hubs: &Hubs, key: Key) -> Result<Hold, NoLine> {
+/// A line for a client, unless that has `left` before.
+async fn line(
+    context: &Arc<Context>,
+    hubs: &Hubs,
+    key: Key,
+    left: impl Future<Output = ()>,
+) -> Result<Hold, NoLine> {
     tokio::select! {
+        biased;
         line = hubs.line(context, key) => line.map(|line| Hold::on(&line)),
         () = context.drain.cut_off() => Err(NoLine::TooMany),
+        () = left => Err(NoLine::Left),
     }
 }
 
@@ -222,6 +233,51 @@ fn guard(context: &Context) -> Option<Box<Guard>> {
     let asks = &context.settings.client_auth;
     let needed = !matches!(asks, ClientAuth::Forward);
     needed.then(|| Box::new(Guard::new(asks.clone())))
+}
+
+/// Why a client has no connection of its own.
+enum NotPinned {
+    /// It needs none after all.
+    MayShare,
+    /// Too many have one.
+    TooMany,
+    /// For the client.
+    Unreachable(String),
+}
+
+/// A connection for one client, and leave to have it.
+async fn own_connection(
+    member: &Member<'_>,
+    context: &Arc<Context>,
+    hubs: &Hubs,
+    reason: &Reason,
+    may_share: bool,
+    inherited: Option<oneshot::Receiver<Connection>>,
+) -> Result<(OwnedSemaphorePermit, Connection), NotPinned> {
+    let permit = hubs.pin(!may_share).await;
+    let permit = permit.ok_or(if may_share { NotPinned::MayShare } else { NotPinned::TooMany })?;
+    let mut upstream = match inherited {
+        Some(inherited) => {
+            let inherited = timeout(INHERITANCE, inherited).await.ok().and_then(Result::ok);
+            inherited.ok_or_else(|| NotPinned::Unreachable(GONE.into()))?
+        }
+        None => connect(context, false).await.map_err(|error| NotPinned::Unreachable(error.to_string()))?,
+    };
+    if let Reason::Unknown(Some(name)) = reason {
+        let user = member.key().user;
+        match hubs.learn(name, user.as_deref(), &mut upstream).await {
+            Some(true) => {
+                hubs.give_back(context, Left { connection: upstream, touched: user.is_some() });
+                return Err(NotPinned::MayShare);
+            }
+            Some(false) => {}
+            None => {
+                let why = format!("setting up a connection took more than {SETUP:?}, or failed");
+                return Err(NotPinned::Unreachable(why));
+            }
+        }
+    }
+    Ok((permit, upstream))
 }
 
 /// Serves a client over a connection of its own, until it needs none. `Err`: to its end.
@@ -235,56 +291,32 @@ async fn pinned<'a>(
     let session = member.number();
     // It would be better for others, and that is all.
     let may_share = reason == Reason::Heavy && member.is_bearable();
-    let permit = tokio::select! {
-        permit = hubs.pin(!may_share) => permit,
-        () = context.drain.cut_off() => return Err(End::Drained),
-    };
-    let Some(_permit) = permit else {
-        if may_share {
-            return Ok(member);
-        }
-        context.metrics.refused("pinned");
-        if let Some(suppressed) = context.throttle.allow("pinned") {
-            warn!(
-                route = &*context.route,
-                session,
-                suppressed,
-                "a client was refused: as many have a connection of their own as may. See limits.pinned"
-            );
-        }
-        let why = "as many clients have a connection of their own as may: see limits.pinned";
-        return Err(Box::pin(unreachable(member, context, why)).await);
-    };
-    let connection = async {
-        match inherited {
-            Some(inherited) => {
-                timeout(INHERITANCE, inherited).await.ok().and_then(Result::ok).ok_or(GONE.into())
-            }
-            None => connect(context, false).await.map_err(|error| error.to_string()),
-        }
-    };
     let connected = tokio::select! {
-        connected = connection => connected,
+        biased;
+        connected = own_connection(&member, context, hubs, &reason, may_share, inherited) => connected,
         () = context.drain.cut_off() => return Err(End::Drained),
+        () = member.left() => return Err(End::ClientClosed),
     };
-    let mut upstream = match connected {
-        Ok(upstream) => upstream,
-        Err(why) => return Err(Box::pin(unreachable(member, context, &why)).await),
-    };
-    if let Reason::Unknown(Some(name)) = &reason {
-        let user = member.key().user;
-        match hubs.learn(name, user.as_deref(), &mut upstream).await {
-            Some(true) => {
-                hubs.give_back(context, Left { connection: upstream, touched: user.is_some() });
-                return Ok(member);
+    let (_permit, upstream) = match connected {
+        Ok(connected) => connected,
+        Err(NotPinned::MayShare) => return Ok(member),
+        Err(NotPinned::TooMany) => {
+            context.metrics.refused("pinned");
+            if let Some(suppressed) = context.throttle.allow("pinned") {
+                warn!(
+                    route = &*context.route,
+                    session,
+                    suppressed,
+                    "a client was refused: as many have a connection of their own as may. See limits.pinned"
+                );
             }
-            Some(false) => {}
-            None => {
-                let why = format!("setting up a connection took more than {SETUP:?}, or failed");
-                return Err(Box::pin(unreachable(member, context, &why)).await);
-            }
+            let why = "as many clients have a connection of their own as may: see limits.pinned";
+            return Err(Box::pin(unreachable(member, context, why)).await);
         }
-    }
+        Err(NotPinned::Unreachable(why)) => {
+            return Err(Box::pin(unreachable(member, context, &why)).await);
+        }
+    };
     context.metrics.pinned(reason.label());
     member.about().pinned(Some(reason.label()));
     debug!(route = &*context.route, session, reason = reason.label(), "client has a connection of its own");

@@ -31,6 +31,11 @@ impl Watch {
         Self { log: SlowLog::new(threshold), sent: 0, who: VecDeque::new() }
     }
 
+    /// Requests that were sent are not to be sent after all: those whose replies have not come are not told any more.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self::new(self.log.threshold());
+    }
+
     /// `count` requests were sent for a client.
     pub(super) fn sent(&mut self, seat: &Arc<Seat>, mut requests: &[u8], count: u64) {
         let numbers = self.sent + 1..=self.sent + count;

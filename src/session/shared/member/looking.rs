@@ -35,18 +35,19 @@ enum Whether<'a> {
 }
 
 impl Member<'_> {
-    /// Looks at requests, and puts on the line what may go there. Returns how many bytes need no further look.
+    /// Looks at requests, and puts on the line what may go there. Behind `within` bytes none may begin. Returns how many bytes
+    /// need no further look.
     pub(super) fn look(
         &mut self,
         cx: &mut Context<'_>,
         line: &Hold,
         input: &[u8],
         heavy: bool,
+        within: usize,
     ) -> (usize, What) {
-        let draining = self.route.drain.is_draining();
         let (mut put, mut at, mut counts) = (0, 0, Counts::default());
         let found = loop {
-            if at == input.len() || (draining && at > 0) {
+            if at >= input.len().min(within) {
                 break Found::Dry;
             }
             let whole = match Front::of(&input[at..]) {
@@ -90,8 +91,6 @@ impl Member<'_> {
             }
         }
         match found {
-            // What came after it had not begun.
-            Found::Dry if draining && at > 0 => (input.len(), What::Dry),
             Found::Dry => (put, What::Dry),
             Found::Transaction(length, counts) => {
                 let end = at + length;

@@ -1,0 +1,70 @@
+//! Whether a client is still there, for as long as it is not read: its end waits behind what it sent before.
+//!
+//! The event loop tells of bytes to read, and of an end only to those who read. So the kernel is asked every now and then.
+
+use std::pin::Pin;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+
+/// How often the kernel is asked.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long an upstream may be silent after a client's last byte, before it counts as hung.
+pub(super) const QUIET: Duration = Duration::from_secs(5);
+
+/// How long a hung upstream has to answer the end of the stream.
+pub(super) const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// What the kernel knows of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It may send more.
+    Sends,
+    /// It has sent its last byte.
+    Finished,
+    /// It has reset the connection: nothing reaches it.
+    Gone,
+}
+
+/// Completes once a client that is not read needs nothing any more: it is gone, or has sent its last byte long enough ago,
+/// or at once if `owed` says that none of what it sent is left to do.
+pub(super) async fn left(presence: impl Fn() -> Presence, owed: impl Fn() -> bool) {
+    let mut finished = None;
+    loop {
+        sleep(INTERVAL).await;
+        match presence() {
+            Presence::Sends => {}
+            Presence::Finished if owed() => {
+                if finished.get_or_insert_with(Instant::now).elapsed() >= QUIET {
+                    return;
+                }
+            }
+            Presence::Finished | Presence::Gone => return,
+        }
+    }
+}
+
+/// Asks every now and then.
+pub(super) struct Watch {
+    sleep: Pin<Box<Sleep>>,
+    last: Presence,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { sleep: Box::pin(sleep(INTERVAL)), last: Presence::Sends }
+    }
+}
+
+impl Watch {
+    /// What is known by now; the task is woken when the kernel is to be asked again.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, ask: impl Fn() -> Presence) -> Presence {
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            self.last = ask();
+            self.sleep.as_mut().reset(Instant::now() + INTERVAL);
+        }
+        self.last
+    }
+}
