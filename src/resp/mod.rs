@@ -5,6 +5,7 @@
 //! [`value`] reads those of which the inside matters. Where clients share a connection, [`whole`] reads their
 //! requests, [`sharing`] tells which may go there, and [`standing`] what the others leave behind.
 
+pub mod client_ids;
 pub mod client_list;
 pub mod commands;
 pub mod families;

@@ -326,7 +326,7 @@ impl Guard {
 }
 
 /// The words of a request, an array of strings or a line; `None`: of one in quotes, or of one that holds something else.
-fn words(mut request: &[u8]) -> Option<Vec<&[u8]>> {
+pub(super) fn words(mut request: &[u8]) -> Option<Vec<&[u8]>> {
     // What Redis skips.
     while let Some(rest) =
         [&b"\r\n"[..], b"\n", b"*0\r\n", b"*-1\r\n"].iter().find_map(|skip| request.strip_prefix(*skip))

@@ -72,6 +72,8 @@ pub(super) struct Pending {
     lasting: bool,
     /// Replies of ours whose turn has not come.
     locals: VecDeque<Vec<u8>>,
+    /// HELLO was accepted since this was asked last.
+    greeted: bool,
     /// Requests of ours without a reply yet.
     own: u64,
     /// Counting was given up while there was one.
@@ -173,6 +175,17 @@ impl Pending {
         self.own_lost
     }
 
+    /// Whether a reply to HELLO, or to RESET, is outstanding.
+    #[inline]
+    pub(super) fn awaits_switch(&self) -> bool {
+        self.switches > 0
+    }
+
+    /// Whether HELLO was accepted since this was asked last.
+    pub(super) fn take_greeted(&mut self) -> bool {
+        std::mem::take(&mut self.greeted)
+    }
+
     /// Replies of ours that wait for their turn.
     pub(super) fn local_replies(&self) -> usize {
         self.locals.len()
@@ -242,7 +255,7 @@ impl Pending {
     #[cold]
     fn special(&mut self, request: Request) {
         let run = match request {
-            Request::Auth | Request::Cluster(_) | Request::Transaction(_) => {
+            Request::Auth | Request::ClientId | Request::Cluster(_) | Request::Transaction(_) => {
                 return self.request(Request::Plain);
             }
             Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
@@ -324,8 +337,9 @@ impl Pending {
             // Messages, invalidations: nobody asked, nobody waits.
             (_, Reply::Push(_)) => {}
             (Run::Hello(version), reply) => {
-                if let (Some(version), Reply::Other) = (*version, reply) {
-                    self.resp3 = version;
+                if reply == Reply::Other {
+                    self.resp3 = version.unwrap_or(self.resp3);
+                    self.greeted = true;
                 }
                 self.switches -= 1;
                 self.run_answered();

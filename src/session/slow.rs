@@ -87,6 +87,7 @@ impl SlowLog {
             Request::Plain
                 | Request::Lasting
                 | Request::Auth
+                | Request::ClientId
                 | Request::Hello(_)
                 | Request::Reset
                 | Request::Cluster(_)

@@ -120,6 +120,9 @@ impl<'a> Dial<'a> {
             let auth = self.stage(Stage::Greeting, deadline, greeted).await?;
             connection.auth = if withheld { Auth::Withheld } else { auth };
             connection.authenticated = (connection.auth == Auth::Accepted).then(Instant::now);
+            if !self.anonymous {
+                remote.note_greeted(&connection);
+            }
         }
         connection.timings = std::mem::take(&mut self.timings);
         Ok(connection)

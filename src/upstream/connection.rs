@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::auth::Auth;
 use super::error::Stage;
+use super::greeting::Greeted;
+use super::ids::SeenId;
 use crate::endpoint::Endpoint;
 use crate::tls;
 use crate::tls::channel::{Channel, sealed_len};
@@ -34,6 +36,10 @@ pub struct Connection {
     pub auth: Auth,
     /// When the server accepted that, first or again.
     pub authenticated: Option<Instant>,
+    /// What the server said to the greeting, as far as it matters later.
+    pub(super) greeted: Greeted,
+    /// What its client has learned of its number at the server.
+    pub seen_id: SeenId,
     /// What each stage took.
     pub timings: Vec<(Stage, Duration)>,
     /// It was dialled before a client came for it.
@@ -77,6 +83,8 @@ impl Connection {
             peer,
             auth: Auth::None,
             authenticated: None,
+            greeted: Greeted::default(),
+            seen_id: SeenId::Unseen,
             timings: Vec::new(),
             warm: false,
             used: false,

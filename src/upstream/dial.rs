@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::error::{Cause, ConnectError, Stage};
 use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
+use super::ids::{Ids, SeenId};
 use super::pool::{Discard, Pool, Taken};
 use super::transit::{Mode, Transit};
 use super::{Left, Settings, part_of};
@@ -54,8 +55,11 @@ pub(super) struct Remote {
     credentials: Option<Arc<Credentials>>,
     /// It has been said that they are not sent.
     withheld: AtomicBool,
+    /// The server lets nobody in without AUTH, by its last word; or it has said nothing yet.
+    wants_auth: AtomicBool,
     /// When the certificate that was presented last expires, in Unix time; 0: none was.
     certificate_expiry: AtomicU64,
+    ids: Arc<Ids>,
     pub(super) metrics: Arc<RouteMetrics>,
     throttle: Throttle,
 }
@@ -66,12 +70,13 @@ pub(super) struct Shared<'a> {
     pub(super) settings: &'a Settings,
     pub(super) tls: Option<&'a Arc<Tls>>,
     pub(super) credentials: Option<Arc<Credentials>>,
+    pub(super) ids: &'a Arc<Ids>,
     pub(super) metrics: &'a Arc<RouteMetrics>,
 }
 
 impl Remote {
     pub(super) fn new(shared: &Shared<'_>, endpoint: Endpoint, transit: Option<Transit>, pool: Pool) -> Self {
-        let Shared { route, settings, tls, credentials, metrics } = shared;
+        let Shared { route, settings, tls, credentials, ids, metrics } = shared;
         // Where none can be reached, each has its share of the time.
         let patience = part_of(settings.connect_timeout, settings.endpoints.len());
         Self {
@@ -82,10 +87,12 @@ impl Remote {
             patience,
             tls: tls.cloned(),
             transit,
-            greeting: Greeting::new(settings.client_name.as_deref()),
+            greeting: Greeting::new(settings.client_name.as_deref(), settings.tls.client_auth.is_some()),
+            wants_auth: AtomicBool::new(true),
             credentials: credentials.clone(),
             withheld: AtomicBool::new(false),
             certificate_expiry: AtomicU64::new(0),
+            ids: Arc::clone(ids),
             metrics: Arc::clone(metrics),
             throttle: Throttle::default(),
         }
@@ -239,9 +246,15 @@ impl Remote {
         if let Err(reason) = self.pool.keeps(&connection) {
             return self.pool.discard(connection, reason);
         }
+        match connection.seen_id {
+            SeenId::Unseen => {}
+            SeenId::Seen(id) if !self.ids.are_used() => self.ids.pass_on(id),
+            SeenId::Seen(_) | SeenId::Unread => return self.pool.discard(connection, Discard::Unclean),
+        }
         if touched && !self.renew(&mut connection).await {
             return self.pool.discard(connection, Discard::Unclean);
         }
+        connection.seen_id = SeenId::Unseen;
         connection.used = true;
         self.pool.put(connection);
     }
@@ -252,15 +265,42 @@ impl Remote {
             Ok(Ok(auth)) => {
                 connection.auth = if withheld { Auth::Withheld } else { auth };
                 connection.authenticated = (connection.auth == Auth::Accepted).then(Instant::now);
+                self.note_greeted(connection);
                 connection.is_at_boundary()
             }
             Ok(Err(unclean)) => {
-                if matches!(unclean, Unclean::NoReset) {
+                if matches!(unclean, Unclean::NoReset | Unclean::OtherUser) {
                     debug!(route = self.route, upstream = %self.endpoint, "{unclean}: connections are not reused");
                 }
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// Takes note of what the server said to a greeting.
+    pub(super) fn note_greeted(&self, connection: &Connection) {
+        match connection.greeted.wants_auth {
+            Some(true) => self.note_wants_auth(),
+            Some(false) => self.wants_auth.store(false, Ordering::Relaxed),
+            None => {}
+        }
+    }
+
+    /// The server lets nobody in without AUTH. If it did before, connections from then are in already: no further client
+    /// gets one.
+    pub(super) fn note_wants_auth(&self) {
+        if self.wants_auth.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.pool.retire(Discard::Retired);
+        if let Some(suppressed) = self.throttle.allow("wants auth") {
+            info!(
+                route = self.route,
+                upstream = %self.endpoint,
+                suppressed,
+                "the server asks for a password now: connections that were ready are closed"
+            );
         }
     }
 
@@ -436,7 +476,8 @@ pub(super) async fn once(
 ) -> Result<Connection, ConnectError> {
     let metrics = Arc::new(RouteMetrics::unrecorded());
     let pool = Pool::new(settings.pool.clone(), Waker::noop().clone(), Arc::default(), Arc::clone(&metrics));
-    let shared = Shared { route: "", settings, tls: Some(tls), credentials, metrics: &metrics };
+    let ids = Arc::default();
+    let shared = Shared { route: "", settings, tls: Some(tls), credentials, ids: &ids, metrics: &metrics };
     let remote = Remote::new(&shared, endpoint.clone(), None, pool);
     remote.attempt(Speaks::Tls(tls), Instant::now(), deadline).run().await
 }

@@ -16,8 +16,19 @@ use crate::resp::scanner::{Event, ReplyScanner};
 /// A reply to a greeting is a status or an error line; what never ends is no reply.
 const LONGEST: usize = 64 * 1024;
 
+/// What a server said to a greeting, as far as it matters later.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Greeted {
+    /// It wants AUTH first; `None`: nothing was said that tells.
+    pub(super) wants_auth: Option<bool>,
+    /// Who we are by its own word, where that was asked.
+    identity: Option<Answer>,
+}
+
 /// What to say to one endpoint, and what is known of how it takes that.
 pub(super) struct Greeting {
+    /// The server is asked who we are: a client certificate may have said so.
+    asks_identity: bool,
     with_setinfo: Script,
     without_setinfo: Script,
     /// The engine is older than `CLIENT SETINFO` (Redis 7.2): asking again would only fill its error statistics.
@@ -53,21 +64,29 @@ pub(super) enum Unclean {
     NoReset,
     #[error("RESET was answered by something else")]
     NotReset,
+    #[error(
+        "after RESET the server takes us for another user than the one that the client certificate names"
+    )]
+    OtherUser,
     #[error(transparent)]
     Greeting(#[from] Cause),
 }
 
 impl Greeting {
-    pub(super) fn new(client_name: Option<&str>) -> Self {
+    /// `certificate`: connections may present one of our own.
+    pub(super) fn new(client_name: Option<&str>, certificate: bool) -> Self {
         let setinfo: [&[&str]; 2] = [
             &["CLIENT", "SETINFO", "LIB-NAME", "pontoon"],
             &["CLIENT", "SETINFO", "LIB-VER", env!("CARGO_PKG_VERSION")],
         ];
         let name = client_name.map(|name| ["CLIENT", "SETNAME", name]);
-        let name: Vec<&[&str]> = name.iter().map(|command| &command[..]).collect();
+        let name = name.iter().map(|command| &command[..]);
+        let identity: Option<&[&str]> = certificate.then_some(&["ACL", "WHOAMI"]);
+        let rest: Vec<&[&str]> = name.chain(identity).collect();
         Self {
-            with_setinfo: Script::new(&[&setinfo[..], &name].concat()),
-            without_setinfo: Script::new(&name),
+            asks_identity: certificate,
+            with_setinfo: Script::new(&[&setinfo[..], &rest].concat()),
+            without_setinfo: Script::new(&rest),
             knows_setinfo: AtomicBool::new(true),
             knows_reset: AtomicBool::new(true),
         }
@@ -95,7 +114,10 @@ impl Greeting {
         if !self.knows_reset.load(Ordering::Relaxed) {
             return Err(Unclean::NoReset);
         }
-        self.introduce(connection, true, credentials).await
+        let before = connection.greeted.identity.take();
+        let auth = self.introduce(connection, true, credentials).await?;
+        // Valkey 9 with `tls-auth-clients-user`: RESET makes us the default user, not the certificate's.
+        if connection.greeted.identity == before { Ok(auth) } else { Err(Unclean::OtherUser) }
     }
 
     async fn introduce(
@@ -209,11 +231,18 @@ impl Greeting {
 
     async fn answers(&self, count: usize, setinfo: bool, connection: &mut Connection) -> Result<(), Cause> {
         let mut last_words = None;
+        let mut greeted = Greeted { wants_auth: (count > 0).then_some(false), identity: None };
         for number in 0..count {
             let Some(answer) = next_answer(connection).await? else {
                 return Err(last_words.map_or(Cause::Closed, Cause::Refused));
             };
+            if self.asks_identity && number + 1 == count {
+                greeted.identity = Some(answer.clone());
+            }
             if let Answer::Error(words) = answer {
+                if words.starts_with("NOAUTH") {
+                    greeted.wants_auth = Some(true);
+                }
                 // "unknown subcommand", and from 6.0 on "Unknown subcommand or wrong number of arguments".
                 if setinfo && number == 0 && words.to_ascii_lowercase().contains("subcommand") {
                     self.knows_setinfo.store(false, Ordering::Relaxed);
@@ -221,6 +250,7 @@ impl Greeting {
                 last_words = Some(words);
             }
         }
+        connection.greeted = greeted;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod error;
 pub mod evidence;
 mod gate;
 mod greeting;
+mod ids;
 mod node_tls;
 mod observer;
 pub mod pool;
@@ -34,6 +35,8 @@ pub use self::auth::{Auth, command as login_command};
 pub use self::connection::{Connection, Dialled};
 use self::dial::{Remote, Shared};
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
+use self::ids::Ids;
+pub use self::ids::SeenId;
 pub use self::node_tls::NodeTls;
 pub use self::observer::{Observer, Seen};
 use self::pool::{Discard, Pool};
@@ -44,6 +47,7 @@ use crate::credentials::{self, Credentials};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
+use crate::resp::client_ids::NamedIds;
 use crate::tls::{self, Tls};
 
 /// How a route reaches its upstream.
@@ -83,6 +87,7 @@ pub struct Upstream {
     last_reached: Mutex<Option<Instant>>,
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
+    ids: Arc<Ids>,
 }
 
 /// What is known of an endpoint.
@@ -175,7 +180,8 @@ impl Upstream {
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
         let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
-        let shared = Shared { route, settings, tls, credentials: credentials.clone(), metrics };
+        let ids = Arc::new(Ids::default());
+        let shared = Shared { route, settings, tls, credentials: credentials.clone(), ids: &ids, metrics };
         let remote = |endpoint: &Endpoint| {
             let heard = Waker::from(Arc::clone(&heard));
             let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&lacking), Arc::clone(metrics));
@@ -191,6 +197,7 @@ impl Upstream {
             last_reached: Mutex::default(),
             heard,
             lacking,
+            ids,
         }
     }
 
@@ -237,6 +244,20 @@ impl Upstream {
         self.origin(connection).is_some_and(Remote::recycles)
     }
 
+    /// The connection with this number serves other clients than the one that has learned it.
+    pub fn pass_on(&self, id: u64) {
+        self.ids.pass_on(id);
+    }
+
+    /// Clients name connections by their numbers, these here. The server's reply to an unknown number, if one of them has
+    /// changed clients since it could be learned. From now on connections whose number was learned serve no second client.
+    pub fn refuses(&self, named: &NamedIds) -> Option<&'static [u8]> {
+        if !self.ids.use_them() {
+            self.retire_all();
+        }
+        self.ids.is_any_passed_on(&named.ids).then_some(named.unknown)
+    }
+
     /// Whether a connection would still be given to a client: it is not too old, and nothing has changed since it was made.
     pub fn is_current(&self, connection: &Connection) -> bool {
         self.origin(connection).is_some_and(|remote| remote.pool.is_current(connection))
@@ -246,8 +267,16 @@ impl Upstream {
     /// that are no younger may lead to the wrong place, too, and the next are dialled after a new look at the name.
     pub fn distrust(&self, dialled: &Dialled) {
         let Dialled { endpoint, generation } = dialled;
-        if let Some(remote) = self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint)) {
+        if let Some(remote) = self.remote(endpoint) {
             remote.pool.retire_with(*generation, Discard::Retired);
+        }
+    }
+
+    /// The server asked a client for AUTH that had this connection: if it asked nobody before, connections that are ready
+    /// serve nobody any more, for they need none.
+    pub fn wants_auth(&self, dialled: &Dialled) {
+        if let Some(remote) = self.remote(&dialled.endpoint) {
+            remote.note_wants_auth();
         }
     }
 
@@ -370,7 +399,11 @@ impl Upstream {
     }
 
     fn origin(&self, connection: &Connection) -> Option<&Remote> {
-        self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, &connection.endpoint))
+        self.remote(&connection.endpoint)
+    }
+
+    fn remote(&self, endpoint: &Arc<Endpoint>) -> Option<&Remote> {
+        self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint))
     }
 
     /// Finds out off the clients' path whether the upstream can be reached: dials the endpoints that failed last,

@@ -231,6 +231,11 @@ impl RequestScanner {
         self.traces == Traces::Anything
     }
 
+    /// Forgets the request that has begun: it is to come again from its beginning.
+    pub fn rewind(&mut self) {
+        self.state = State::Start;
+    }
+
     /// The connection was changed by others.
     pub fn touch(&mut self) {
         self.traces = Traces::Anything;
@@ -333,6 +338,7 @@ impl RequestScanner {
             Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
             Request::Plain
             | Request::Lasting
+            | Request::ClientId
             | Request::Blocking
             | Request::Auth
             | Request::Transaction(_) => request,

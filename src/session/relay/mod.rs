@@ -117,6 +117,12 @@ pub(super) struct Relay<'a> {
     owed_to_drain: Option<usize>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
     moving: Option<Moving>,
+    /// What the client has sent and nobody has looked at.
+    input: Vec<u8>,
+    /// That is the beginning of a request, and more of it must come first.
+    lacks_more: bool,
+    /// Whether requests that name connections by their numbers may have to be answered here.
+    judges_ids: bool,
     /// For a client that shares a connection otherwise.
     pin: Option<Box<PinnedState>>,
     timers: Timers,
@@ -193,6 +199,7 @@ impl<'a> Relay<'a> {
             let local_host = nodes.advertise().unwrap_or_else(|| client.local_host());
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
         });
+        let judges_ids = route.hubs.is_some() || route.upstream.takes_back(&upstream);
         let mut relay = Self {
             client,
             wire: Wire::new(upstream),
@@ -217,6 +224,9 @@ impl<'a> Relay<'a> {
             draining: Box::pin(route.drain.started()),
             owed_to_drain: None,
             moving,
+            input: Vec::new(),
+            lacks_more: false,
+            judges_ids,
             pin: None,
             timers: Timers { idle, ..Timers::default() },
         };
@@ -356,7 +366,7 @@ impl<'a> Relay<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.owed_to_drain.is_none() && self.route.drain.is_draining() {
-            self.owed_to_drain = Some(self.client.unread() + self.unread_input());
+            self.owed_to_drain = Some(self.client.unread() + self.input.len());
         }
         for _ in 0..ROUNDS {
             let moved = scratch::with(|scratch| {
@@ -409,7 +419,10 @@ impl<'a> Relay<'a> {
 
     /// pontoon is leaving, and the client stands between two requests, of which it had sent none before.
     fn stops_at_boundary(&self) -> bool {
-        self.owed_to_drain == Some(0) && self.requests.at_boundary() && self.is_framed()
+        self.owed_to_drain == Some(0)
+            && self.requests.at_boundary()
+            && self.input.is_empty()
+            && self.is_framed()
     }
 
     /// So many bytes came from the client. Returns behind how many of them no request may begin.

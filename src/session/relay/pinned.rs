@@ -40,7 +40,6 @@ pub(in crate::session) struct Pinned {
 }
 
 pub(super) struct Pin {
-    input: Vec<u8>,
     until: Option<Instant>,
     knows_writes: bool,
     /// It has had what it came for.
@@ -71,8 +70,8 @@ impl<'a> Relay<'a> {
         relay.pending = Pending::speaking(resp3);
         relay.to_client = pinned.output;
         relay.guard = pinned.guard;
+        relay.input = pinned.input;
         relay.pin = Some(Box::new(Pin {
-            input: pinned.input,
             until: pinned.until,
             knows_writes: pinned.knows_writes,
             served: false,
@@ -112,32 +111,13 @@ impl<'a> Relay<'a> {
             self.client_mark.expect(socket, 0, READ);
         }
         self.upstream_mark.expect(&self.wire.connection.stream, 0, READ);
-        let input = self.pin.take().map(|pin| pin.input).unwrap_or_default();
         let touched = self.requests.touched();
         let reusable = self.is_reusable();
         if !reusable {
             self.wire.say_goodbye();
         }
         let left = reusable.then_some(Left { connection: self.wire.connection, touched });
-        Back { client: self.client, left, about: self.about, guard: self.guard, input }
-    }
-
-    /// How much the client had sent before that was not looked at.
-    pub(super) fn unread_input(&self) -> usize {
-        self.pin.as_ref().map_or(0, |pin| pin.input.len())
-    }
-
-    /// Of what the client had sent before.
-    #[inline]
-    pub(super) fn take_input(&mut self, into: &mut [u8]) -> Option<usize> {
-        let pin = self.pin.as_mut().filter(|pin| !pin.input.is_empty())?;
-        let n = pin.input.len().min(into.len());
-        into[..n].copy_from_slice(&pin.input[..n]);
-        pin.input.drain(..n);
-        if pin.input.is_empty() {
-            pin.input = Vec::new();
-        }
-        Some(n)
+        Back { client: self.client, left, about: self.about, guard: self.guard, input: self.input }
     }
 
     /// Whether what the client sends next needs no connection of its own, nor does anything before: then it is kept.
@@ -168,8 +148,8 @@ impl<'a> Relay<'a> {
         if pin.knows_writes || (!waits && pin.until.is_some_and(|until| Instant::now() < until)) {
             return false;
         }
-        pin.input.splice(0..0, bytes.iter().copied());
         pin.given_back = true;
+        self.input.splice(0..0, bytes.iter().copied());
         true
     }
 

@@ -17,18 +17,24 @@ impl Relay<'_> {
         if self.wire.poll_flush(cx).is_pending() || !self.reads_client() {
             return Ok(false);
         }
-        let n = if let Some(n) = self.take_input(&mut scratch.request) {
-            n
+        let kept = self.input.len();
+        let n = if kept > 0 && !self.lacks_more {
+            self.take_input(&mut scratch.request)
         } else {
-            let mut read = ReadBuf::new(&mut scratch.request);
+            let mut read = ReadBuf::new(&mut scratch.request[kept..]);
             match Pin::new(&mut self.client).poll_read(cx, &mut read) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(result) => result?,
             }
-            read.filled().len()
+            let n = read.filled().len();
+            self.client_sends = n > 0;
+            self.lacks_more = false;
+            if kept > 0 {
+                self.take_input(&mut scratch.request);
+            }
+            kept + n
         };
         if n == 0 {
-            self.client_sends = false;
             return Ok(true);
         }
         if self.gives_back(&scratch.request[..n]) {
@@ -50,7 +56,22 @@ impl Relay<'_> {
             self.client_mark.expect(socket, certain, READ);
         }
         self.wire.send(cx, &scratch.request[..n], &mut scratch.sealed, self.relayed);
+        if self.pending.has_local() {
+            self.answer_locally(cx)?;
+        }
         Ok(true)
+    }
+
+    /// Of what the client had sent before.
+    #[cold]
+    fn take_input(&mut self, into: &mut [u8]) -> usize {
+        let n = self.input.len().min(into.len());
+        into[..n].copy_from_slice(&self.input[..n]);
+        self.input.drain(..n);
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+        n
     }
 
     /// AUTH of our own, where it is due, and what the client sent meanwhile, once it is answered. `true`: something moved.

@@ -9,24 +9,26 @@ use crate::session::Sign;
 use crate::session::pending::Opaque;
 use crate::session::rewriting::Rewritten;
 use crate::session::unanswerable::Unanswerable;
+use crate::upstream::SeenId;
 
 impl Relay<'_> {
     pub(super) fn note_replies(&mut self, bytes: &[u8]) {
         self.about.received(bytes.len());
         let mut passed = 0;
         while passed < bytes.len() && self.is_framed() {
+            let whole = self.pending.awaits_switch() && self.replies.at_boundary();
             let (n, event) = self.replies.next(&bytes[passed..]);
+            self.note_reply(event, whole.then(|| &bytes[passed..passed + n]));
             passed += n;
-            self.note_reply(event);
             if event == Event::NeedMore {
                 break;
             }
         }
     }
 
-    /// What the scanner of replies came to.
+    /// What the scanner of replies came to. `whole`: all of the reply, where it is here and may tell of the connection.
     #[inline]
-    fn note_reply(&mut self, event: Event) {
+    fn note_reply(&mut self, event: Event, whole: Option<&[u8]>) {
         match event {
             Event::NeedMore => {}
             Event::Frame => {
@@ -35,6 +37,9 @@ impl Relay<'_> {
                     self.note_error();
                 }
                 self.account(|pending, _| pending.reply(reply));
+                if self.pending.take_greeted() {
+                    self.wire.connection.seen_id = SeenId::by_hello(whole);
+                }
                 if self.about.waits() {
                     self.about.reply(&self.replies, &self.pending);
                     if self.about.take_reset() {
@@ -55,6 +60,7 @@ impl Relay<'_> {
         self.route.metrics.server_error(code);
         match code {
             b"READONLY" => self.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly),
+            b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection.dialled()),
             b"MOVED" if self.rewriting.is_none() => {
                 self.route.tell_of_cluster(&self.wire.connection.endpoint);
             }
@@ -76,7 +82,9 @@ impl Relay<'_> {
                     rewriting.begins(bytes[passed], self.pending.answered() + 1);
                 }
             }
+            let whole = self.pending.awaits_switch() && self.replies.at_boundary();
             let (n, event) = self.replies.next(&bytes[passed..]);
+            let whole = whole.then(|| &bytes[passed..passed + n]);
             let holds = self.rewriting.as_ref().is_some_and(|rewriting| rewriting.holds());
             if self.swallows || holds {
                 self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
@@ -96,7 +104,7 @@ impl Relay<'_> {
                 relogin.answered(self.replies.is_ok(), self.route, &self.wire.connection.endpoint);
                 self.about.reauthenticates(relogin.due());
             }
-            self.note_reply(event);
+            self.note_reply(event, whole);
             if event == Event::NeedMore {
                 break;
             }

@@ -6,12 +6,16 @@ use std::task::Context;
 use zeroize::Zeroizing;
 
 use super::Relay;
+use crate::resp::client_ids::NamedIds;
 use crate::resp::commands::Request;
 use crate::resp::scanner::Event;
 use crate::session::counts::Counts;
-use crate::session::guard::{Decision, Guard};
+use crate::session::guard::{self, Decision, Guard};
 use crate::session::pending::Opaque;
 use crate::session::unanswerable::Unanswerable;
+
+/// A request that may have to be answered here is never longer.
+const LONGEST_KEPT: usize = 64 * 1024;
 
 impl Relay<'_> {
     /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
@@ -23,13 +27,37 @@ impl Relay<'_> {
         }
         let within = self.may_begin_within(bytes.len());
         let mut passed = 0;
+        // Where the present request begins, if it does in these bytes.
+        let mut began = self.requests.at_boundary().then_some(0);
         let mut counts = Counts::default();
         while passed < bytes.len() {
             let (n, event) = self.next_request(&bytes[passed..]);
             passed += n;
             match event {
-                Event::NeedMore => break,
+                Event::NeedMore => {
+                    if let Some(began) = began.filter(|began| self.may_have_to_stay(&bytes[*began..])) {
+                        self.keep(&bytes[began..]);
+                        self.requests.rewind();
+                        self.lacks_more = true;
+                        passed = began;
+                    }
+                    break;
+                }
                 Event::Frame => {
+                    let begins = began.replace(passed);
+                    if self.judges_ids && self.requests.request() == Request::ClientId {
+                        let Some(begins) = begins else {
+                            self.unanswerable = Some(Unanswerable::TooLong);
+                            passed -= n;
+                            break;
+                        };
+                        if let Some(reply) = self.refusal(&bytes[begins..passed]) {
+                            self.account(|pending, _| pending.local(reply.into()));
+                            self.keep(&bytes[passed..]);
+                            passed = begins;
+                            break;
+                        }
+                    }
                     if !self.book(self.requests.request()) {
                         passed -= n;
                         break;
@@ -52,6 +80,24 @@ impl Relay<'_> {
         }
         self.noted(passed, &counts);
         passed
+    }
+
+    /// Whether this beginning of a request may have to be answered here.
+    fn may_have_to_stay(&self, part: &[u8]) -> bool {
+        let may_be = self.requests.name().is_none_or(|name| name.eq_ignore_ascii_case(b"CLIENT"));
+        self.judges_ids && self.client_sends && may_be && part.len() <= LONGEST_KEPT
+    }
+
+    /// Has these bytes of the client looked at next.
+    fn keep(&mut self, bytes: &[u8]) {
+        self.input.splice(0..0, bytes.iter().copied());
+    }
+
+    /// The server's reply to a request that names a connection by its number, if the number is another client's by now.
+    #[cold]
+    fn refusal(&self, request: &[u8]) -> Option<&'static [u8]> {
+        let named = NamedIds::of(&guard::words(request)?)?;
+        self.route.upstream.refuses(&named)
     }
 
     /// Consumes bytes up to the end of a request.

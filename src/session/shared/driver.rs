@@ -103,6 +103,7 @@ impl Driver {
         self.line.close();
         self.fail();
         let heir = self.line.heir();
+        self.wire.connection.seen_id = self.line.state().seen_id;
         if self.wire.is_at_rest() && self.replies.at_boundary() && !route.drain.is_draining() {
             let connection = match heir {
                 None => self.wire.connection,

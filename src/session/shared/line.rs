@@ -17,7 +17,7 @@ use super::seat::Seat;
 use super::watch::Watch;
 use crate::endpoint::Endpoint;
 use crate::session::slow::Slow;
-use crate::upstream::Connection;
+use crate::upstream::{Connection, SeenId};
 
 /// While so much waits to be sent, no client is read.
 const FULL: usize = 256 * 1024;
@@ -46,6 +46,8 @@ pub(super) struct State {
     taken: u64,
     /// Of all that were put here, who gets the replies.
     pub(super) due: VecDeque<Due>,
+    /// What a client has learned of the connection's number.
+    pub(super) seen_id: SeenId,
     /// When the upstream was last heard; `None`: never.
     pub(super) heard: Option<Instant>,
     clients: usize,

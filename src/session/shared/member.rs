@@ -273,7 +273,7 @@ impl<'a> Member<'a> {
                 }
                 Some(Gone::Output) => return Poll::Ready(Next::Overrun),
             }
-            self.take_answer();
+            self.take_answer(line);
             let mut what = if self.asked.is_some() {
                 What::Asked
             } else if self.input.is_empty() {

@@ -14,6 +14,7 @@ use crate::session::guard::Decision;
 use crate::session::shared::Key;
 use crate::session::shared::line::{Hold, NotNow, Whose};
 use crate::session::user::User;
+use crate::upstream::SeenId;
 
 /// Redis' own word.
 const OK: &[u8] = b"+OK\r\n";
@@ -133,12 +134,23 @@ impl Member<'_> {
     }
 
     /// The server's word on what was asked for the client.
-    pub(super) fn take_answer(&mut self) {
+    pub(super) fn take_answer(&mut self, line: &Hold) {
         if self.asked.is_none() {
             return;
         }
         let Some(reply) = self.seat.take_answer() else { return };
         let accepted = !reply.starts_with(b"-") && !reply.starts_with(b"!");
+        if accepted
+            && let Some(Asked::Told(Told::Hello { .. }) | Asked::User(_, Some(Told::Hello { .. }))) =
+                self.asked
+        {
+            // The number is that of the connection that all share.
+            let seen_id = SeenId::by_hello(Some(&reply));
+            if let SeenId::Seen(id) = seen_id {
+                self.route.upstream.pass_on(id);
+            }
+            line.state().seen_id = seen_id;
+        }
         match self.asked.take() {
             // True whether the server knows CLIENT SETINFO or not.
             Some(Asked::Told(told @ (Told::Library(_) | Told::Version(_)))) => self.about.accepted(told),
