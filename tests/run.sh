@@ -74,6 +74,9 @@ if ! command -v kubectl >/dev/null; then
   [ -x target/kubectl ] || fetch_kubectl
   export PONTOON_TEST_KUBECTL="$PWD/target/kubectl"
 fi
+# Tests of what engines differ in need it. The machine's own redis-server is left as it is.
+PONTOON_TEST_VALKEY_9=$(bash tests/engines.sh valkey-9)
+export PONTOON_TEST_VALKEY_9
 # Five thousand clients want descriptors.
 ulimit -n "$(ulimit -Hn)"
 redis-server --version

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Unpacks a Redis or Valkey of another version than this machine's, and prints the folder that holds its redis-server, redis-cli and
+# redis-benchmark. Tests need it where engines differ: put the folder first in PATH.
+#
+#   bash tests/engines.sh NAME [FOLDER]
+#   PATH="$(bash tests/engines.sh valkey-9):$PATH" cargo test --test integration
+#
+# NAME is valkey-8 (8.1, from Debian trixie), valkey-9 (9.1, from sid) or redis-8 (8.0, from trixie). FOLDER is target/engines where it is
+# left out. The first use downloads Debian's packages with apt-get, and the C library that they were built for; later uses find them
+# unpacked. Nothing is installed, and no other program of the machine changes.
+set -euo pipefail
+
+usage="usage: engines.sh valkey-8|valkey-9|redis-8 [FOLDER]"
+name=${1:?$usage}
+case $name in
+  valkey-8) suite=trixie product=valkey version=8. ;;
+  valkey-9) suite=sid product=valkey version=9. ;;
+  redis-8) suite=trixie product=redis version=8. ;;
+  *)
+    echo "engines.sh: unknown engine $name; $usage" >&2
+    exit 2
+    ;;
+esac
+root=${2:-"$(dirname "$0")/../target/engines"}
+mkdir -p "$root"
+root=$(cd "$root" && pwd)
+
+# The packages come from the mirror that the machine's own sources name, or from Debian's.
+sources() {
+  local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+    grep -v '^ *#' | grep -oE '[a-z]+://[^ ]*/debian/?( |$)' | head -n 1) || true
+  if [ -f "$keys" ]; then keys="[signed-by=$keys]"; else keys=; fi
+  echo "deb $keys ${mirror:-http://deb.debian.org/debian} $suite main"
+}
+
+# A script that starts PROGRAM with the C library beside it: LOADER of LIBRARIES. The script finds them by its own place, so that the
+# engine's folder can be moved.
+launcher() {
+  local program=$1 libraries=$2 loader=$3
+  cat <<END
+#!/bin/sh
+root=\${0%/*}/..
+exec "\$root/$libraries/$loader" --library-path "\$root/$libraries" "\$root/usr/bin/$program" "\$@"
+END
+}
+
+# apt-get with lists, cache and state of its own, and without the machine's preferences.
+apt() {
+  apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+    -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
+    -o Dir::State::Lists="$work/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$work/cache" \
+    -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@"
+}
+
+unpack() {
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages" "$work/engine/path"
+  sources >"$work/sources.list"
+  apt update -qq --error-on=any >&2
+  # Only the programs and their libraries: not what the packages need to be installed.
+  local packages
+  packages=$(apt install -s --no-install-recommends "$product-server" "$product-tools" |
+    awk '/^Inst (lib|valkey|redis)/ { print $2 }')
+  # shellcheck disable=SC2086 # One word for each package.
+  (cd "$work/packages" && apt download -qq $packages >&2)
+  for package in "$work"/packages/*.deb; do dpkg-deb --extract "$package" "$work/engine"; done
+
+  local libraries loader
+  libraries=$(cd "$work/engine" && echo usr/lib/*-linux-gnu*)
+  loader=$(cd "$work/engine/$libraries" && echo ld-linux*.so.*)
+  for tool in server cli benchmark; do
+    launcher "$product-$tool" "$libraries" "$loader" >"$work/engine/path/redis-$tool"
+    chmod +x "$work/engine/path/redis-$tool"
+  done
+}
+
+# Prints the version to standard error. Fails where the engine does not start, or where Debian has moved on to another version.
+start() {
+  local said
+  said=$("$1/path/redis-server" --version) || return
+  echo "$said" >&2
+  [[ $said == *" v=$version"* ]] || { echo "engines.sh: $name must be version $version, and is not" >&2 && return 1; }
+}
+
+if [ ! -x "$root/$name/path/redis-server" ]; then
+  work=$(mktemp -d "$root/.$name.XXXXXX")
+  failed() {
+    rm -rf "$work"
+    echo "engines.sh: could not make $name from Debian $suite; the reason is above" >&2
+  }
+  trap failed EXIT
+  unpack
+  start "$work/engine"
+  # Whole or not at all: an interrupted download leaves nothing that a later run would take for the engine.
+  rm -rf "${root:?}/$name"
+  mv -T "$work/engine" "$root/$name"
+  trap - EXIT
+  rm -rf "$work"
+else
+  start "$root/$name"
+fi
+echo "$root/$name/path"
