@@ -1,9 +1,10 @@
 //! What people watch a fleet with: Prometheus' rules and Grafana's dashboard ask for metrics that exist, and get right answers.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use serde_json::Value;
+
+use crate::harness::programs::promtool;
 
 /// The metrics that a text of `PromQL` asks for; recorded ones, with colons, are not pontoon's.
 fn asked_for(text: &str) -> BTreeSet<&str> {
@@ -39,20 +40,14 @@ fn the_dashboard_asks_for_metrics_that_exist() {
     assert_all_exist(&text);
 }
 
-/// Where `promtool` can be had: `tests/run.sh` takes it out of Debian's package.
 #[test]
 fn the_rules_answer_the_questions_of_the_road() {
-    let promtool = std::env::var("PONTOON_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".into());
-    let Ok(output) = Command::new(&promtool).args(["test", "rules", "tests/prometheus/road.yml"]).output()
-    else {
-        eprintln!("promtool is not installed: the rules' answers were not checked");
-        return;
-    };
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    let lint = Command::new(&promtool)
-        .args(["check", "rules", "config/prometheus/pontoon.rules.yml"])
-        .output()
-        .unwrap();
-    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stderr));
+    for args in [
+        ["test", "rules", "tests/prometheus/road.yml"],
+        ["check", "rules", "config/prometheus/pontoon.rules.yml"],
+    ] {
+        let output = promtool().args(args).output().expect("tests/run.sh downloads promtool");
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+    }
 }

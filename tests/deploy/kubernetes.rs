@@ -1,16 +1,15 @@
 //! The Kustomize components, applied to an app.
 
-use std::process::Command;
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use super::{accepted, checked, must, strings, variables};
+use crate::harness::programs::kubectl;
 
 /// All that the cluster is told.
 static DOCUMENTS: LazyLock<Value> = LazyLock::new(|| {
-    let kubectl = std::env::var("PONTOON_TEST_KUBECTL").unwrap_or_else(|_| "kubectl".into());
-    let text = must(Command::new(kubectl).args(["kustomize", "config/kubernetes/example"]));
+    let text = must(kubectl().args(["kustomize", "config/kubernetes/example"]));
     checked("kubernetes", &text)
 });
 

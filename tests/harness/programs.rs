@@ -28,6 +28,16 @@ pub fn node() -> Command {
     command
 }
 
+/// Checks Prometheus' rules and what they answer.
+pub fn promtool() -> Command {
+    Command::new(installed("PONTOON_TEST_PROMTOOL", "promtool"))
+}
+
+/// Builds Kustomize's components.
+pub fn kubectl() -> Command {
+    Command::new(installed("PONTOON_TEST_KUBECTL", "kubectl"))
+}
+
 /// What a program prints, which must succeed, and soon.
 pub fn printed(program: &Command) -> String {
     let mut command = Command::new("timeout");
