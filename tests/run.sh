@@ -96,7 +96,10 @@ cargo test --locked --quiet --doc
 
 if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
   step "Fuzz targets, $FUZZ_SECONDS s each"
-  command -v cargo-fuzz >/dev/null || cargo install --quiet cargo-fuzz --version 0.13.2 --locked
+  [ "$(cargo fuzz --version 2>/dev/null)" = "cargo-fuzz 0.13.2" ] ||
+    cargo install --quiet cargo-fuzz --version 0.13.2 --locked
+  # cargo-fuzz would correct a lock file that does not agree with its manifest, and say nothing.
+  cargo fetch --quiet --locked --target host-tuple --manifest-path tests/fuzz/Cargo.toml
   for target in cluster replies requests; do
     mkdir -p "tests/fuzz/corpus/$target"
     # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer.
