@@ -8,7 +8,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() { printf '\n== %s\n' "$*"; }
+# Opens a step, and prints how long the one before it took.
+began=
+step() {
+  [ -z "$began" ] || printf -- '-- took %s s\n' "$((SECONDS - began))"
+  began=$SECONDS
+  [ $# = 0 ] || printf '\n== %s\n' "$*"
+}
+trap step EXIT
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 step "What the tests need"
@@ -59,7 +66,7 @@ export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
 export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
 export PONTOON_TEST_PYTHON_BEFORE="$PWD/target/venv-before/bin/python"
 downloads=$(mktemp -d)
-trap 'rm -rf "$downloads"' EXIT
+trap 'rm -rf "$downloads"; step' EXIT
 # Checks the rules' answers. The tool alone, out of Debian's package: a server is not wanted.
 if [ ! -x target/promtool ]; then
   promtool=(apt-get -o APT::Sandbox::User=root download -qq prometheus) # apt-get's own user cannot write to the folder
