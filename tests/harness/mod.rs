@@ -8,6 +8,7 @@ mod fake;
 mod forwarder;
 mod hosts;
 pub mod http;
+mod link;
 mod load;
 mod node;
 mod pontoon;
@@ -24,6 +25,7 @@ pub use dual::{Dual, Mood};
 pub use fake::{Fake, Tls};
 pub use forwarder::Forwarder;
 pub use hosts::Hosts;
+pub use link::Link;
 pub use load::{Failure, Load};
 pub use node::Node;
 pub use pontoon::{Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts};
@@ -35,10 +37,17 @@ pub use wire::{Wire, command};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+#[track_caller]
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    within(PATIENCE, what, condition);
+}
+
+/// As [`eventually`], for what has a bound of its own.
+#[track_caller]
+pub fn within(bound: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + bound;
     while !condition() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
+        assert!(Instant::now() < deadline, "did not happen within {bound:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

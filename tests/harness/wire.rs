@@ -170,6 +170,16 @@ impl Wire {
         }
     }
 
+    /// Ends the connection by RST, as a process that is killed with unread replies does.
+    pub fn reset(self) {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+            Stream::Unix(_) => panic!("TCP only"),
+        };
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// A second handle, for a thread that writes while this one reads.
     pub fn writer(&self) -> TcpStream {
         let Stream::Tcp(stream) = &self.stream else { panic!("TCP only") };
