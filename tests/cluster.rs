@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::harness::{Cluster, Pontoon, eventually};
 
 /// A bridge to a cluster, once it has found its nodes.
-fn bridge(cluster: &Cluster, args: &[&str]) -> Pontoon {
+pub fn bridge(cluster: &Cluster, args: &[&str]) -> Pontoon {
     let pontoon = bridge_at(&cluster.endpoint(), cluster, args);
     eventually("all nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
     pontoon
@@ -65,7 +65,7 @@ fn local_ports(pontoon: &Pontoon) -> BTreeMap<String, u16> {
 }
 
 /// The local port that leads to a node.
-fn local_port(pontoon: &Pontoon, cluster: &Cluster, node: usize) -> u16 {
+pub fn local_port(pontoon: &Pontoon, cluster: &Cluster, node: usize) -> u16 {
     local_ports(pontoon)[&cluster.nodes[node].endpoint()]
 }
 

@@ -16,6 +16,7 @@ mod cluster;
 mod commands;
 mod deploy;
 mod ending;
+mod ends;
 mod failures;
 mod fleet;
 mod handover;

@@ -122,9 +122,9 @@ step "Tests, with connections kept ready"
 TEST_POOL=on cargo test --locked --lib --test integration
 
 step "Tests, with a connection of its own for each client"
-TEST_POOL=off cargo test --locked --test integration
+TEST_POOL=off cargo test --locked --test integration -- --skip ends::
 
 # Left out are the commands that start no bridge, and what is about connections of each client's own.
 step "Tests, with clients that share connections"
 TEST_SHARING=shared TEST_POOL=on cargo test --locked --test integration -- \
-  --skip audit:: --skip deploy:: --skip page:: --skip pool:: --skip probe:: --skip readme::
+  --skip audit:: --skip deploy:: --skip ends:: --skip page:: --skip pool:: --skip probe:: --skip readme::

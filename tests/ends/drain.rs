@@ -1,0 +1,102 @@
+//! What a client sent before the signal is answered, even where pontoon had not read it yet.
+
+use rustix::process::Signal;
+
+use super::{Mode, in_each_mode};
+use crate::harness::{Pontoon, Wire, command, eventually};
+
+/// Where pontoon stands when the signal comes is a matter of chance.
+const ROUNDS: usize = 4;
+
+const PING: &str = "+PONG\r\n";
+
+/// Stops the process, as a busy machine may at any time.
+fn stop(pontoon: &Pontoon) {
+    pontoon.signal(Signal::STOP);
+    eventually("the process is stopped", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pontoon.pid())).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    });
+}
+
+/// Clients that have sent something that pontoon has not read, then the signal.
+fn assert_answered(mode: Mode, clients: usize, requests: usize) {
+    let (_redis, mut pontoon) = mode.with_redis(&[]);
+    let mut clients: Vec<Wire> = (0..clients).map(|_| pontoon.client()).collect();
+    for client in &mut clients {
+        client.expect(&["PING"], PING);
+    }
+    stop(&pontoon);
+    for client in &mut clients {
+        for n in 0..requests {
+            client.send(&command(&["SET", &format!("k{n}"), "v"]));
+        }
+    }
+    pontoon.signal(Signal::TERM);
+    pontoon.signal(Signal::CONT);
+    let answers: Vec<String> =
+        clients.into_iter().map(|mut client| String::from_utf8(client.rest()).unwrap()).collect();
+    let unanswered = answers.iter().filter(|answer| **answer != "+OK\r\n".repeat(requests)).count();
+    assert_eq!(unanswered, 0, "{mode:?}: the clients that got less than all replies, of {}", answers.len());
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_request_that_was_sent_before_the_signal_is_answered() {
+    in_each_mode(|mode| (0..ROUNDS).for_each(|_| assert_answered(mode, 1, 1)));
+}
+
+#[test]
+fn requests_of_many_clients_that_were_sent_before_the_signal_are_answered() {
+    in_each_mode(|mode| (0..ROUNDS).for_each(|_| assert_answered(mode, 50, 3)));
+}
+
+/// The first request is outstanding, and those behind it have not been read when the signal comes.
+fn assert_answered_behind_another(mode: Mode) {
+    let (redis, mut pontoon) = mode.with_redis(&[]);
+    let mut client = pontoon.client();
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+    redis.pause();
+    client.send(&command(&["GET", "k"]));
+    eventually("the first is outstanding", || pontoon.metric("pontoon_requests_total", "") >= 2);
+    stop(&pontoon);
+    for _ in 0..3 {
+        client.send(&command(&["GET", "k"]));
+    }
+    pontoon.signal(Signal::TERM);
+    pontoon.signal(Signal::CONT);
+    pontoon.wait_for_log("draining");
+    redis.resume();
+    let answers = String::from_utf8(client.rest()).unwrap();
+    assert_eq!(answers, "$1\r\nv\r\n".repeat(4), "{mode:?}");
+    drop(client);
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+/// The server is paused, and pontoon has read some requests, or none, when the signal comes.
+fn assert_answered_after_a_pause(mode: Mode) {
+    let (redis, mut pontoon) = mode.with_redis(&[]);
+    let mut client = pontoon.client();
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+    redis.pause();
+    for _ in 0..4 {
+        client.send(&command(&["GET", "k"]));
+    }
+    pontoon.signal(Signal::TERM);
+    pontoon.wait_for_log("draining");
+    redis.resume();
+    let answers = String::from_utf8(client.rest()).unwrap();
+    assert_eq!(answers, "$1\r\nv\r\n".repeat(4), "{mode:?}");
+    drop(client);
+    assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn requests_behind_an_outstanding_one_are_answered() {
+    in_each_mode(|mode| (0..ROUNDS).for_each(|_| assert_answered_behind_another(mode)));
+}
+
+#[test]
+fn requests_that_a_paused_server_holds_up_are_answered() {
+    in_each_mode(|mode| (0..ROUNDS).for_each(|_| assert_answered_after_a_pause(mode)));
+}
