@@ -62,7 +62,7 @@ impl Relay<'_> {
 
     /// The client sends no more, or is gone: `Ready` once that is the end, whatever is outstanding.
     fn poll_client_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.client_sends && self.reads_client() {
+        if self.client_sends && self.reads_client() && self.wire.waiting() == 0 {
             self.timers.presence = None;
             return Poll::Pending;
         }
