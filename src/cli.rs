@@ -11,7 +11,7 @@ use crate::admin::client::Health;
 use crate::commands::{self, run::NotStarted, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
-use crate::endpoint::{Endpoint, ListenAddr, Upstream};
+use crate::endpoint::{Endpoint, ListenAddr, Upstream, without_secrets};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -168,8 +168,15 @@ pub struct Failure {
 
 /// Parses `args` and does what they say.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
-    // clap prints usage errors and help itself, and exits with 2 or 0.
-    let matches = command().get_matches_from(args);
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = match command().try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) => match without_arguments_secrets(&error, &args) {
+            Some(message) => return Err(Failure { code: 2, message }),
+            // clap prints usage errors and help itself, and exits with 2 or 0.
+            None => error.exit(),
+        },
+    };
     let failed = |error: anyhow::Error| {
         let usage = error.is::<Problems>()
             || error.downcast_ref::<NotStarted>().is_some_and(|error| !error.may_pass())
@@ -178,6 +185,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Failure { code: if usage { 2 } else { 1 }, message: format!("{error:#}") }
     };
     dispatch(&matches).map_err(failed)
+}
+
+/// The first line of a usage error that repeats an argument with what could be a secret in it, without that.
+fn without_arguments_secrets(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    let said = error.to_string();
+    let shown = args.iter().filter_map(|arg| arg.to_str()).fold(said.clone(), |said, arg| {
+        let value =
+            arg.strip_prefix("--").and_then(|flag| flag.split_once('=')).map_or(arg, |(_, value)| value);
+        without_secrets(said, value)
+    });
+    let first = shown.lines().next().unwrap_or_default();
+    (shown != said).then(|| first.strip_prefix("error: ").unwrap_or(first).to_owned())
 }
 
 /// A mistake on the command line that clap does not see.

@@ -97,6 +97,77 @@ fn flags_are_checked_like_keys_and_named_as_given() {
     assert_eq!(errors.lines().count(), 4, "{errors}");
 }
 
+/// Texts that hold a password where one is not expected.
+const WITH_PASSWORD: &[&str] = &[
+    "redis://cache:6379?password=hunter2",
+    "rediss://cache:6379/0?user=app&password=hunter2",
+    "rediss://cache:6379/0?password=hunter2@x",
+    "redis://cache:6379#hunter2",
+    "redis://app:hunter2@cache/3",
+    "redis://app:hunter2@cache:port",
+    "redis://app:hunter2@-",
+    "redis://app:hunter2",
+    "redis://app:hunter2/cache",
+    "redis://cache/hunter2",
+    "redis://app:hunter2%40cache:6379",
+    "redis://:hunter2%40cache",
+    "redis://hunter2%40cache",
+    "redis://ca che/app:hunter2@x",
+    "redis://app:hunter2@cache?x@y",
+    "redis:app:hunter2@cache",
+    "http://app:hunter2@cache",
+    "//app:hunter2@cache",
+    "cache:6379?password=hunter2",
+    "cache:6379;password=hunter2",
+    "password=hunter2",
+    "unix:/run/x.sock?password=hunter2",
+    "unix://app:hunter2@/run/x.sock?mode=9",
+];
+
+#[test]
+fn no_error_repeats_a_password_that_stands_where_none_belongs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pontoon.toml");
+    let said = |args: &[&str], variables: &[(&str, &str)], what: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        let output = command.args(args).envs(variables.iter().copied()).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!said.contains("hunter2"), "{args:?} {variables:?} {what}: {said}");
+        assert_eq!(output.status.code(), Some(2), "{args:?} {variables:?} {what}: {said}");
+    };
+    // A mistake of its own, so that nothing is dialled where a text is taken.
+    let mistake = ["--workers", "0"];
+    said(&[&["run", "--upstream", "app:hunter2"], &mistake[..]].concat(), &[], "");
+    for text in WITH_PASSWORD {
+        for command in ["run", "check"] {
+            for key in ["upstream", "listen", "admin", "cluster-advertise", "tls-server-name", "tls-mode"] {
+                let flag = format!("--{key}");
+                said(&[&[command, &flag, text], &mistake[..]].concat(), &[], "");
+            }
+            said(&[&[command, text], &mistake[..]].concat(), &[], "");
+            said(&[&[command, &format!("--upstrem={text}")], &mistake[..]].concat(), &[], "");
+        }
+        for variable in ["UPSTREAM", "LISTEN", "ADMIN", "TLS_PIN", "CONNECT_TIMEOUT", "MAX_CLIENTS"] {
+            said(&[&["run"], &mistake[..]].concat(), &[(&format!("PONTOON_{variable}"), text)], "");
+        }
+        for command in ["probe", "audit"] {
+            said(&[&[command, text], &["--connect-timeout", "0s"][..]].concat(), &[], "");
+        }
+        said(&["probe", "x", "--connect-timeout", "0s", "--also", text], &[], "");
+        said(&["health", "--admin", text], &[], "");
+        said(&["status"], &[("PONTOON_ADMIN", text)], "");
+        for key in
+            ["upstream", "listen", "cluster.advertise", "tls.pins", "auth.client", "limits.idle_timeout"]
+        {
+            let config = format!("runtime.workers = 0\n[[route]]\n{key} = \"{text}\"\n");
+            std::fs::write(&path, &config).unwrap();
+            said(&["run", "--config", path.to_str().unwrap()], &[], &config);
+        }
+        std::fs::write(&path, format!("[[route]]\nupstream = {text}\n")).unwrap();
+        said(&["run", "--config", path.to_str().unwrap()], &[], "no quotes");
+    }
+}
+
 #[test]
 fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
     let directory = tempfile::tempdir().unwrap();

@@ -135,7 +135,7 @@ impl Check {
         if !cache_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             let problem =
                 format!("\"{cache_name}\" is no id of a replication group and no name of a serverless cache");
-            self.problems.add(place(values, path), problem);
+            self.problems.add_about(place(values, path), &cache_name, problem);
             return None;
         }
         let serverless = self.switch(values, "auth.iam.serverless");

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::endpoint::without_secrets;
+
 /// One or more problems, each with its place, the thing, and the remedy.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<String>);
@@ -10,6 +12,11 @@ impl Problems {
     /// One more.
     pub(super) fn add(&mut self, place: impl fmt::Display, problem: impl fmt::Display) {
         self.0.push(format!("{place}: {problem}"));
+    }
+
+    /// One more, which may repeat what was given: without what could be a secret.
+    pub(super) fn add_about(&mut self, place: impl fmt::Display, given: &str, problem: impl fmt::Display) {
+        self.add(place, without_secrets(problem.to_string(), given));
     }
 }
 

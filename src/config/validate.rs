@@ -378,7 +378,7 @@ impl Check {
         match parse(text) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.problems.add(place, error);
+                self.problems.add_about(place, text, error);
                 None
             }
         }
@@ -394,7 +394,7 @@ impl Check {
         for Given { place, text } in values.get(path).into_iter().flatten() {
             match parse(text) {
                 Ok(value) => all.push(value),
-                Err(error) => self.problems.add(place, error),
+                Err(error) => self.problems.add_about(place, text, error),
             }
         }
         all

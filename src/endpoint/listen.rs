@@ -126,6 +126,10 @@ impl FromStr for ListenAddr {
 }
 
 fn parse(text: &str, default_mode: u32) -> Result<ListenAddr, AddressError> {
+    address(text, default_mode).map_err(|error| error.about(text))
+}
+
+fn address(text: &str, default_mode: u32) -> Result<ListenAddr, AddressError> {
     if let Some(rest) = text.strip_prefix("unix:") {
         return unix(text, rest, default_mode);
     }

@@ -3,7 +3,9 @@
 //! Parsing only. Resolving names is `resolve`'s work, binding is `listener`'s.
 
 mod listen;
+mod redacted;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -12,6 +14,8 @@ use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 pub use self::listen::{ListenAddr, Peers};
+use self::redacted::redacted;
+pub use self::redacted::without_secrets;
 
 /// Redis' own port, used where an upstream names none.
 pub const DEFAULT_PORT: u16 = 6379;
@@ -118,10 +122,35 @@ pub enum AddressError {
     BadSocketOption(String),
 }
 
+impl AddressError {
+    /// About `text`, of which it repeats no secret.
+    fn about(self, text: &str) -> Self {
+        let Cow::Owned(shown) = redacted(text) else { return self };
+        match self {
+            Self::NoHost(_) => Self::NoHost(shown),
+            Self::BadHost(_) => Self::BadHost(shown),
+            Self::BadPort(_) => Self::BadPort(shown),
+            Self::Credentials => Self::Credentials,
+            Self::BadCredentials => Self::BadCredentials,
+            Self::Database(_) => Self::Database(shown),
+            Self::BadUrl(_) => Self::BadUrl(shown),
+            Self::BadListen(_) => Self::BadListen(shown),
+            Self::BadPath(_) => Self::BadPath(shown),
+            Self::BadSocketOption(_) => Self::BadSocketOption(shown),
+        }
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::parse(text).map_err(|error| error.about(text))
+    }
+}
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, AddressError> {
         // A bare IPv6 address, whose colons are not a port's.
         if let Ok(ip) = text.parse::<Ipv6Addr>() {
             return Ok(Self { host: Host::Ip(ip.into()), port: DEFAULT_PORT });
@@ -134,6 +163,8 @@ impl FromStr for Endpoint {
             None => DEFAULT_PORT,
             Some(port) => match port.parse() {
                 Ok(port @ 1..) => port,
+                // It could be the password of a URL without a host.
+                _ if !redacted::is_number(port) => return Err(AddressError::BadPort("***".to_owned())),
                 _ => return Err(AddressError::BadPort(port.to_owned())),
             },
         };
@@ -148,7 +179,7 @@ impl FromStr for Host {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let bad = || AddressError::BadHost(text.to_owned());
+        let bad = || AddressError::BadHost(text.to_owned()).about(text);
         if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             return inner.parse::<Ipv6Addr>().map(|ip| Self::Ip(ip.into())).map_err(|_| bad());
         }
@@ -176,6 +207,12 @@ impl FromStr for Upstream {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::parse(text).map_err(|error| error.about(text))
+    }
+}
+
+impl Upstream {
+    fn parse(text: &str) -> Result<Self, AddressError> {
         let Some((scheme, rest)) = text.split_once("://") else {
             if text.contains('@') {
                 return Err(AddressError::Credentials);
@@ -277,6 +314,12 @@ mod tests {
             "redis://app:hunter2@cache/3",
             "redis://app:hunter2@cache?x=y",
             "redis://app:hunter2@-",
+            "redis://app:hunter2/cache",
+            "redis://app:hunter2%40cache:6379",
+            "redis://cache?password=hunter2",
+            "redis://cache#hunter2",
+            "cache;password=hunter2",
+            "app:hunter2",
         ] {
             let error = text.parse::<Upstream>().unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}: {error}");
