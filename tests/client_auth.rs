@@ -317,6 +317,52 @@ fn auth_can_be_refused_or_be_the_clients_own() {
     });
 }
 
+/// The password of the server's user `other`. A connection has that user only where a client's own AUTH has reached the server.
+const OTHER: &str = "0ther-s3cr3t-of-the-test";
+
+/// Runs `test` in each mode that keeps a client's AUTH from the server, with and without sharing. In mode `verify` its clients have
+/// authenticated.
+fn where_auth_stays(test: impl Fn(&str, &dyn Fn() -> Wire)) {
+    for mode in ["accept", "reject", "verify"] {
+        for sharing in ["dedicated", "shared"] {
+            let (redis, pontoon, _directory) = bridge(&["--auth-client", mode, "--sharing", sharing]);
+            let mut direct = redis.direct();
+            direct.expect(&["AUTH", SECRET], "+OK\r\n");
+            let other = ["ACL", "SETUSER", "other", "on", &format!(">{OTHER}"), "+@all", "~*"];
+            direct.expect(&other, "+OK\r\n");
+            test(mode, &|| {
+                let mut client = pontoon.client();
+                if mode == "verify" {
+                    client.expect(&["AUTH", LOCAL], "+OK\r\n");
+                }
+                client
+            });
+        }
+    }
+}
+
+#[track_caller]
+fn is_pontoon(client: &mut Wire, request: impl std::fmt::Debug) {
+    let user = text(client.ask(&["ACL", "WHOAMI"]));
+    assert_eq!(user, "$7\r\ndefault\r\n", "{request:?}");
+}
+
+#[test]
+fn a_command_whose_name_a_server_cuts_short_makes_no_other_user() {
+    where_auth_stays(|_, connect| {
+        let mut client = connect();
+        for n in 0..2_000 {
+            client.ask(&["AUTH\0".to_owned() + &n.to_string(), "other".into(), OTHER.into()]);
+            client.ask(&[
+                format!("AUTH\0 and so on, longer than any name {n}"),
+                "other".into(),
+                OTHER.into(),
+            ]);
+        }
+        is_pontoon(&mut client, "AUTH");
+    });
+}
+
 #[test]
 fn after_reset_the_client_is_again_who_pontoon_says() {
     for mode in ["accept", "forward"] {

@@ -48,6 +48,17 @@ fn answer_until(stream: &mut Tls, command: &str, count: usize) {
 }
 
 #[test]
+fn a_word_that_a_server_reads_in_part_holds_up_no_other_client() {
+    let (_redis, pontoon) = shared(&[]);
+    let (mut blocked, mut other) = (pontoon.client(), pontoon.client());
+    other.expect(&["SET", "k", "v"], "+OK\r\n");
+    // BLOCK, to a server.
+    blocked.send(&command(&["XREAD", "BLOCK\0x", "0", "STREAMS", "stream", "$"]));
+    eventually("it has a connection of its own", || pinned(&pontoon) == 1);
+    other.expect(&["GET", "k"], "$1\r\nv\r\n");
+}
+
+#[test]
 fn many_clients_have_one_connection() {
     let (redis, pontoon) = shared(&[]);
     let mut clients: Vec<Wire> = (0..50).map(|_| pontoon.client()).collect();

@@ -5,6 +5,7 @@
 
 use super::client_ids::NamedIds;
 use super::families::Command;
+use super::words::is_same;
 
 /// A request, as far as its replies go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -175,7 +176,7 @@ impl StreamRead {
             self.skip -= 1;
             return;
         }
-        let is = |option: &str| word.eq_ignore_ascii_case(option.as_bytes());
+        let is = |option: &str| is_same(word, option.as_bytes());
         if is("BLOCK") {
             self.blocks = true;
             self.skip = 1;

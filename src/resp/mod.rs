@@ -3,7 +3,8 @@
 //! [`scanner`] finds where frames end as bytes pass, [`commands`] tells what a request means for its replies,
 //! [`families`] what it is about; [`replies`] reads and writes the few frames that pontoon itself sends or receives, and
 //! [`value`] reads those of which the inside matters. Where clients share a connection, [`whole`] reads their
-//! requests, [`sharing`] tells which may go there, and [`standing`] what the others leave behind.
+//! requests, [`sharing`] tells which may go there, and [`standing`] what the others leave behind. [`words`] splits a line into words as a
+//! server does.
 
 pub mod client_ids;
 pub mod client_list;
@@ -17,3 +18,4 @@ pub mod sharing;
 pub mod standing;
 pub mod value;
 pub mod whole;
+pub mod words;

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use super::commands::Transaction;
 use super::families::Command;
 use super::value::{Data, Value};
+use super::words::up_to_zero;
 
 /// How a command is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +237,7 @@ pub fn sharing(command: Command, first: &[u8], words: u64) -> Sharing {
 
 #[cold]
 fn subcommand(command: Command, sought: &[u8]) -> Option<Sharing> {
+    let sought = up_to_zero(sought);
     let is_it = |number, first: &[u8]| number == command.number() && first.eq_ignore_ascii_case(sought);
     SUBCOMMANDS.iter().find(|(number, first, _)| is_it(*number, first)).map(|(_, _, sharing)| *sharing)
 }

@@ -7,6 +7,7 @@ use super::families::Command;
 use super::header;
 use super::scanner::TLS_HANDSHAKE;
 use super::sharing::{self, Own, Setup, Sharing};
+use super::words::is_same;
 
 /// What a buffer begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +126,8 @@ impl<'a> Whole<'a> {
     pub fn sharing(&self) -> Sharing {
         match sharing::sharing(self.command, self.first, self.words as u64) {
             Sharing::Own(Own::Blocking) if self.waits_for_nobody() => Sharing::Shared,
+            // A server hashes the whole name, but compares it up to a zero byte: by chance it takes "AUTH\0x" for AUTH.
+            Sharing::Unknown if self.name.contains(&0) => Sharing::Own(Own::Lasts),
             sharing => sharing,
         }
     }
@@ -227,6 +230,10 @@ mod tests {
         }
         assert_eq!(sharing(&["XREADGROUP", "GROUP", "block", "block", "STREAMS", "s", ">"]), Sharing::Shared);
         assert_eq!(sharing(&["BLPOP", "k", "0"]), Sharing::Own(Own::Blocking));
+        // A server reads words up to a zero byte.
+        assert_eq!(sharing(&["XREAD", "BLOCK\0x", "0", "STREAMS", "s", "$"]), Sharing::Own(Own::Blocking));
+        assert_eq!(sharing(&["SCRIPT", "DEBUG\0x", "YES"]), Sharing::Own(Own::Lasts));
+        assert_eq!(sharing(&["AUTH\0x", "pw"]), Sharing::Own(Own::Lasts));
     }
 
     proptest! {

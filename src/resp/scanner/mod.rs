@@ -10,6 +10,8 @@ mod replies;
 mod requests;
 mod told;
 
+use super::words;
+
 pub use self::replies::{Confirmed, Reply, ReplyScanner};
 pub use self::requests::{RequestScanner, TLS_HANDSHAKE};
 pub use self::told::{LONGEST as LONGEST_TOLD, Told};
@@ -47,9 +49,12 @@ impl Word {
         self.length = self.length.saturating_add(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
     }
 
-    /// The word, or nothing if it is longer than any name that matters.
+    /// The word as a server compares it, or nothing if it is longer than any name that matters.
     fn get(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or(&[])
+        let length = usize::from(self.length);
+        let kept = &self.bytes[..length.min(Self::KEPT)];
+        let compared = words::up_to_zero(kept);
+        if length <= Self::KEPT || compared.len() < kept.len() { compared } else { &[] }
     }
 }
 

@@ -480,7 +480,9 @@ fn known_or_lasting(request: Request, name: &[u8], command: Command) -> Request 
 fn short_command(input: &[u8]) -> Option<(usize, &[u8], u64, Request)> {
     let mut at = 0;
     let words = header::short(input, &mut at, b'*').filter(|words| (1..=MAX_SHORT).contains(words))?;
-    let name = argument(input, &mut at).filter(|name| !commands::arguments_matter(name))?;
+    // A server may take a name with a zero byte in it for a shorter one.
+    let name =
+        argument(input, &mut at).filter(|name| !commands::arguments_matter(name) && !name.contains(&0))?;
     for _ in 1..words {
         argument(input, &mut at)?;
     }
