@@ -348,6 +348,59 @@ fn is_pontoon(client: &mut Wire, request: impl std::fmt::Debug) {
 }
 
 #[test]
+fn no_hello_makes_a_client_another_user_than_pontoon() {
+    where_auth_stays(|mode, connect| {
+        for request in [
+            &["HELLO", "3", "SETNAME", "SETNAME", "AUTH", "other", OTHER][..],
+            &["HELLO", "3", "setname", "AUTH", "auth", "other", OTHER],
+            &["HELLO", "3", "AUTH", "AUTH", "SETNAME", "AUTH", "other", OTHER],
+            &["HELLO", "3", "AUTH\0", "other", OTHER],
+            &["HELLO", "3", "SETNAME\0x", "SETNAME", "AUTH\0x", "other", OTHER],
+        ] {
+            let mut client = connect();
+            let reply = text(client.ask(request));
+            match mode {
+                "accept" => assert!(reply.starts_with('%'), "{request:?}: {reply}"),
+                "reject" => {
+                    assert!(reply.starts_with("-ERR pontoon: AUTH is refused"), "{request:?}: {reply}");
+                }
+                _ => assert_eq!(reply, WRONGPASS, "{request:?}"),
+            }
+            is_pontoon(&mut client, request);
+        }
+        let name = connect().ask(&["HELLO", "3", "SETNAME", "SETNAME"]);
+        assert!(name.starts_with(b"%"));
+    });
+}
+
+#[test]
+fn a_hello_that_is_wrong_gets_the_servers_own_error() {
+    where_auth_stays(|_, connect| {
+        for (request, error) in [
+            (&["HELLO", "4", "AUTH", "other", OTHER][..], "-NOPROTO unsupported protocol version"),
+            (&["HELLO", "4"], "-NOPROTO unsupported protocol version"),
+            (
+                &["HELLO", "03", "AUTH", "other", OTHER],
+                "-ERR Protocol version is not an integer or out of range",
+            ),
+            (&["HELLO", "AUTH", "other", OTHER], "-ERR Protocol version is not an integer or out of range"),
+            (&["HELLO", "3", "AUTH", "other"], "-ERR Syntax error in HELLO option 'AUTH'"),
+            (&["HELLO", "3", "SETNAME"], "-ERR Syntax error in HELLO option 'SETNAME'"),
+            (&["HELLO", "3", "AUTH", "other", OTHER, "O\r\nP"], "-ERR Syntax error in HELLO option 'O  P'"),
+            (
+                &["HELLO", "3", "SETNAME", "a b", "AUTH", "other", OTHER],
+                "-ERR Client names cannot contain spaces, newlines or special characters.",
+            ),
+            (&["AUTH", "one", "two", "three"], "-ERR syntax error"),
+        ] {
+            let mut client = connect();
+            client.expect(request, &format!("{error}\r\n"));
+            is_pontoon(&mut client, request);
+        }
+    });
+}
+
+#[test]
 fn a_command_whose_name_a_server_cuts_short_makes_no_other_user() {
     where_auth_stays(|_, connect| {
         let mut client = connect();

@@ -3,14 +3,15 @@
 //! [`scanner`] finds where frames end as bytes pass, [`commands`] tells what a request means for its replies,
 //! [`families`] what it is about; [`replies`] reads and writes the few frames that pontoon itself sends or receives, and
 //! [`value`] reads those of which the inside matters. Where clients share a connection, [`whole`] reads their
-//! requests, [`sharing`] tells which may go there, and [`standing`] what the others leave behind. [`words`] splits a line into words as a
-//! server does.
+//! requests, [`sharing`] tells which may go there, and [`standing`] what the others leave behind. [`words`] splits a line into words,
+//! and [`hello`] reads those of HELLO, as a server does.
 
 pub mod client_ids;
 pub mod client_list;
 pub mod commands;
 pub mod families;
 mod header;
+pub mod hello;
 pub mod info;
 pub mod replies;
 pub mod scanner;

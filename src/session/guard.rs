@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::credentials::Secret;
 use crate::resp::commands::{Request, Transaction};
+use crate::resp::hello::Hello;
 use crate::resp::replies;
 use crate::resp::value::Value;
 
@@ -24,7 +25,7 @@ const NOAUTH_HELLO: &[u8] = b"-NOAUTH HELLO must be called with the client alrea
     AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
 const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const AUTH_ARITY: &[u8] = b"-ERR wrong number of arguments for 'auth' command\r\n";
-const HELLO_SYNTAX: &[u8] = b"-ERR Syntax error in HELLO option 'AUTH'\r\n";
+const AUTH_SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 
 /// What a client's own AUTH gets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -243,41 +244,33 @@ impl Guard {
 
     /// AUTH or HELLO, whole.
     fn identify(&mut self, request: Request, whole: &[u8]) -> Decision {
-        let Some(words) = words(whole) else { return Decision::Answer(HELLO_SYNTAX.into()) };
+        let Some(words) = words(whole) else { return Decision::Answer(AUTH_SYNTAX.into()) };
+        let arguments = &words[1..];
         if request == Request::Auth {
-            let ([password] | [_, password]) = words[1..] else {
-                return Decision::Answer(AUTH_ARITY.into());
-            };
-            return Decision::Answer(match self.check(password) {
-                Ok(()) => OK.into(),
-                Err(refusal) => refusal,
+            return Decision::Answer(match *arguments {
+                [] => AUTH_ARITY.into(),
+                [password] | [_, password] => self.check(password).err().unwrap_or_else(|| OK.into()),
+                _ => AUTH_SYNTAX.into(),
             });
         }
-        // HELLO version AUTH user password SETNAME name, in any order after the version.
-        let mut rest: Vec<&[u8]> = Vec::new();
-        let (mut at, mut identified) = (0, false);
-        while let Some(word) = words.get(at) {
-            if at == 0
-                || !word.eq_ignore_ascii_case(b"AUTH")
-                || words[at - 1].eq_ignore_ascii_case(b"SETNAME")
-            {
-                rest.push(word);
-                at += 1;
-                continue;
+        let hello = match Hello::parse(arguments) {
+            Ok(hello) => hello,
+            // A version alone holds no password, and the server may know it.
+            Err(_) if self.open && arguments.len() == 1 => {
+                return Decision::Replace(whole.to_vec().into());
             }
-            let Some(password) = words.get(at + 2).filter(|_| at > 1) else {
-                return Decision::Answer(HELLO_SYNTAX.into());
+            Err(error) => return Decision::Answer(error.reply()),
+        };
+        if let Some([_, password]) = hello.login {
+            return match self.check(password) {
+                Ok(()) => Decision::Replace(hello.without_login()),
+                Err(refusal) => Decision::Answer(refusal),
             };
-            if let Err(refusal) = self.check(password) {
-                return Decision::Answer(refusal);
-            }
-            identified = true;
-            at += 3;
         }
-        if !identified && !self.open {
+        if !self.open {
             return Decision::Answer(NOAUTH_HELLO.into());
         }
-        Decision::Replace(if identified { replies::encode_secret(&rest) } else { whole.to_vec().into() })
+        Decision::Replace(whole.to_vec().into())
     }
 
     /// The error is for the client.
@@ -382,8 +375,8 @@ mod tests {
         }
         assert_eq!(decide(&mut guard, hello, &["HELLO", "3"]), Ok("*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n".into()));
         assert_eq!(
-            decide(&mut guard, hello, &["HELLO", "3", "AUTH", "u"]).unwrap_err().as_bytes(),
-            HELLO_SYNTAX
+            decide(&mut guard, hello, &["HELLO", "3", "AUTH", "u"]).unwrap_err(),
+            "-ERR Syntax error in HELLO option 'AUTH'\r\n"
         );
         assert!(decide(&mut guard, Request::Plain, &["GET", "AUTH"]).is_ok());
         // No password goes on, however it is put.
@@ -392,6 +385,9 @@ mod tests {
         assert_eq!(decide(&mut guard, hello, &twice), Ok(named.into()));
         assert!(decide(&mut guard, hello, &["HELLO", "AUTH", "u", "p"]).is_err());
         assert!(matches!(guard.decide(Request::Unknown, b"\"AUTH\" p\r\n"), Decision::Answer(_)));
+        let named = ["HELLO", "3", "SETNAME", "SETNAME", "AUTH", "u", "p"];
+        let sent = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$7\r\nSETNAME\r\n";
+        assert_eq!(decide(&mut guard, hello, &named), Ok(sent.into()));
         let skipped = [b"\r\n*0\r\n".to_vec(), replies::encode_secret(&[b"AUTH", b"p"]).to_vec()].concat();
         assert!(matches!(guard.decide(Request::Auth, &skipped), Decision::Answer(reply) if reply == OK));
     }

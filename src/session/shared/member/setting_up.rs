@@ -5,7 +5,8 @@ use std::task::Context;
 
 use super::{Member, Next, Reason, What};
 use crate::resp::commands::Request;
-use crate::resp::replies::{encode_command, encode_secret};
+use crate::resp::hello::{self, Hello};
+use crate::resp::replies::encode_command;
 use crate::resp::scanner::{LONGEST_TOLD, Told};
 use crate::resp::sharing::{Own, Setup};
 use crate::resp::whole::{Front, Whole};
@@ -56,8 +57,8 @@ impl Member<'_> {
                 key.database = database;
                 Asked::Told(Told::Database(database))
             }
-            Setup::Protocol => match Hello::of(&whole.arguments().collect::<Vec<_>>()) {
-                Some(Hello { resp3, user: None, name }) => {
+            Setup::Protocol => match hello(&whole.arguments().collect::<Vec<_>>()) {
+                Some(Hello { resp3, login: None, name }) => {
                     if let Some(resp3) = resp3 {
                         key.resp3 = resp3;
                     }
@@ -197,11 +198,11 @@ impl Member<'_> {
         let (mut instead, mut told) = (None, None);
         let user = if whole.name.eq_ignore_ascii_case(b"AUTH") {
             User::of(&words)
-        } else if let Some(Hello { resp3: Some(resp3), user: Some([user, password]), name }) =
-            Hello::of(&words)
+        } else if let Some(hello @ Hello { resp3: Some(resp3), login: Some([user, password]), name }) =
+            hello(&words)
         {
             key.resp3 = resp3;
-            instead = Some(encode_secret(&[b"HELLO", words[0], b"AUTH", user, password]));
+            instead = Some(Hello { name: None, ..hello }.encode());
             told = Some(Told::Hello { resp3: Some(resp3), name: name.map(Into::into) });
             User::of(&[user, password])
         } else {
@@ -215,51 +216,16 @@ impl Member<'_> {
     }
 }
 
+/// A HELLO that a server takes, and that can be kept whole. Not one with an option twice: servers differ in what they make of the
+/// first.
+fn hello<'a>(words: &[&'a [u8]]) -> Option<Hello<'a>> {
+    let hello = Hello::parse(words).ok()?;
+    (hello.words() == words.len() && hello.name.is_none_or(is_name)).then_some(hello)
+}
+
 /// What a server takes for a name, and can be kept whole.
 fn is_name(name: &[u8]) -> bool {
-    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
-        && name.len() != LONGEST_TOLD
-        && name.len() <= LONGEST_NAME
-}
-
-/// What HELLO says.
-#[derive(Default)]
-struct Hello<'a> {
-    resp3: Option<bool>,
-    /// Name and password.
-    user: Option<[&'a [u8]; 2]>,
-    name: Option<&'a [u8]>,
-}
-
-impl<'a> Hello<'a> {
-    /// `None`: it says something else.
-    fn of(words: &[&'a [u8]]) -> Option<Self> {
-        let mut hello = Self::default();
-        let Some((version, mut options)) = words.split_first() else { return Some(hello) };
-        hello.resp3 = Some(match *version {
-            b"2" => false,
-            b"3" => true,
-            _ => return None,
-        });
-        while let [option, rest @ ..] = options {
-            options = match *rest {
-                [user, password, ref rest @ ..]
-                    if option.eq_ignore_ascii_case(b"AUTH") && hello.user.is_none() =>
-                {
-                    hello.user = Some([user, password]);
-                    rest
-                }
-                [name, ref rest @ ..]
-                    if option.eq_ignore_ascii_case(b"SETNAME") && hello.name.is_none() && is_name(name) =>
-                {
-                    hello.name = Some(name);
-                    rest
-                }
-                _ => return None,
-            };
-        }
-        Some(hello)
-    }
+    hello::is_name(name) && name.len() != LONGEST_TOLD && name.len() <= LONGEST_NAME
 }
 
 /// CLIENT SETINFO.

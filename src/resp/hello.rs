@@ -1,0 +1,205 @@
+//! HELLO as a server reads it: `helloCommand` in Redis' `networking.c`.
+
+use zeroize::Zeroizing;
+
+use super::replies::encode_secret;
+use super::words::{is_same, up_to_zero};
+
+/// What a HELLO asks for. Of several options of a kind the last counts.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hello<'a> {
+    /// RESP3, or RESP2; `None`: the protocol stays as it is.
+    pub resp3: Option<bool>,
+    /// User and password.
+    pub login: Option<[&'a [u8]; 2]>,
+    /// The client's name.
+    pub name: Option<&'a [u8]>,
+}
+
+/// A HELLO that a server refuses, whoever sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HelloError {
+    /// The version is no integer.
+    NotAnInteger,
+    /// There is no such version.
+    Version,
+    /// The name has a space in it, or what is not printed.
+    Name,
+    /// An option that there is not, or one that lacks what belongs to it.
+    Option(Vec<u8>),
+}
+
+impl HelloError {
+    /// The reply of a server, to the byte.
+    pub fn reply(&self) -> Vec<u8> {
+        let text: &[u8] = match self {
+            Self::NotAnInteger => b"ERR Protocol version is not an integer or out of range",
+            Self::Version => b"NOPROTO unsupported protocol version",
+            Self::Name => b"ERR Client names cannot contain spaces, newlines or special characters.",
+            Self::Option(option) => &[b"ERR Syntax error in HELLO option '", &option[..], b"'"].concat(),
+        };
+        let line = text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte });
+        std::iter::once(b'-').chain(line).chain(*b"\r\n").collect()
+    }
+}
+
+impl<'a> Hello<'a> {
+    /// Reads the words after the command's name.
+    pub fn parse(arguments: &[&'a [u8]]) -> Result<Self, HelloError> {
+        let mut hello = Self::default();
+        let Some((version, mut options)) = arguments.split_first() else { return Ok(hello) };
+        hello.resp3 = Some(match *version {
+            b"2" => false,
+            b"3" => true,
+            other if is_integer(other) => return Err(HelloError::Version),
+            _ => return Err(HelloError::NotAnInteger),
+        });
+        while let [option, rest @ ..] = options {
+            options = match *rest {
+                [user, password, ref rest @ ..] if is_same(option, b"AUTH") => {
+                    hello.login = Some([user, password]);
+                    rest
+                }
+                [name, ref rest @ ..] if is_same(option, b"SETNAME") => {
+                    if !is_name(name) {
+                        return Err(HelloError::Name);
+                    }
+                    hello.name = Some(name);
+                    rest
+                }
+                _ => return Err(HelloError::Option(up_to_zero(option).to_vec())),
+            };
+        }
+        Ok(hello)
+    }
+
+    /// The same without a user and a password, as it is sent.
+    pub fn without_login(&self) -> Zeroizing<Vec<u8>> {
+        Self { login: None, ..*self }.encode()
+    }
+
+    /// All of it, as it is sent.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        encode_secret(&[&[&b"HELLO"[..]], &self.arguments()[..]].concat())
+    }
+
+    /// The number of words after the command's name, with each option once.
+    pub fn words(&self) -> usize {
+        self.arguments().len()
+    }
+
+    fn arguments(&self) -> Vec<&'a [u8]> {
+        let mut words: Vec<&[u8]> = Vec::new();
+        words.extend(self.resp3.map(|resp3| if resp3 { &b"3"[..] } else { b"2" }));
+        if let Some([user, password]) = self.login {
+            words.extend([b"AUTH", user, password]);
+        }
+        if let Some(name) = self.name {
+            words.extend([b"SETNAME", name]);
+        }
+        words
+    }
+}
+
+/// What a server takes for a client's name (`validateClientName`). An empty one takes the name away.
+pub fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+/// As `string2ll` in Redis' `util.c` reads one: nothing before it, and each number in one way.
+fn is_integer(text: &[u8]) -> bool {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
+    number.is_some_and(|number| number.to_string().as_bytes() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::replies::encode_command;
+    use crate::resp::scanner::{Event, LONGEST_TOLD, RequestScanner, Told};
+    use proptest::prelude::*;
+
+    fn parse<'a>(words: &[&'a str]) -> Result<Hello<'a>, HelloError> {
+        Hello::parse(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_are_what_the_words_before_them_leave() {
+        let login = |words: &[&'static str]| {
+            let hello = parse(words).ok().unwrap();
+            let login = hello.login.map(|words| words.map(|word| std::str::from_utf8(word).unwrap()));
+            (login, hello.name.map(|name| std::str::from_utf8(name).unwrap()))
+        };
+        assert_eq!(login(&[]), (None, None));
+        assert_eq!(login(&["3"]), (None, None));
+        assert_eq!(login(&["3", "auth", "u", "p", "SetName", "n"]), (Some(["u", "p"]), Some("n")));
+        assert_eq!(
+            login(&["3", "SETNAME", "SETNAME", "AUTH", "u", "p"]),
+            (Some(["u", "p"]), Some("SETNAME"))
+        );
+        assert_eq!(login(&["3", "AUTH", "AUTH", "SETNAME"]), (Some(["AUTH", "SETNAME"]), None));
+        assert_eq!(login(&["3", "SETNAME", "AUTH"]), (None, Some("AUTH")));
+        assert_eq!(login(&["3", "AUTH", "a", "b", "AUTH", "u", "p"]), (Some(["u", "p"]), None));
+        assert_eq!(login(&["3", "SETNAME", "a", "SETNAME", ""]), (None, Some("")));
+        assert_eq!(login(&["3", "AUTH\0x", "u", "p"]), (Some(["u", "p"]), None));
+    }
+
+    #[test]
+    fn what_a_server_refuses_is_refused_in_its_words() {
+        for (words, reply) in [
+            (&[""][..], "ERR Protocol version is not an integer or out of range"),
+            (&["x"], "ERR Protocol version is not an integer or out of range"),
+            (&["03"], "ERR Protocol version is not an integer or out of range"),
+            (&["+3"], "ERR Protocol version is not an integer or out of range"),
+            (&["3 "], "ERR Protocol version is not an integer or out of range"),
+            (&["-0"], "ERR Protocol version is not an integer or out of range"),
+            (&["9223372036854775808"], "ERR Protocol version is not an integer or out of range"),
+            (&["AUTH", "u", "p"], "ERR Protocol version is not an integer or out of range"),
+            (&["0"], "NOPROTO unsupported protocol version"),
+            (&["-3"], "NOPROTO unsupported protocol version"),
+            (&["4", "AUTH", "u", "p"], "NOPROTO unsupported protocol version"),
+            (&["3", "AUTH", "u"], "ERR Syntax error in HELLO option 'AUTH'"),
+            (&["3", "setname"], "ERR Syntax error in HELLO option 'setname'"),
+            (&["3", "AUTH", "u", "p", "F\r\nO\0O"], "ERR Syntax error in HELLO option 'F  O'"),
+            (
+                &["3", "SETNAME", "a b", "NO"],
+                "ERR Client names cannot contain spaces, newlines or special characters.",
+            ),
+        ] {
+            let error = parse(words).err().unwrap();
+            assert_eq!(String::from_utf8(error.reply()).unwrap(), format!("-{reply}\r\n"), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_on_says_the_same_without_the_password() {
+        let hello = parse(&["3", "SETNAME", "AUTH", "AUTH", "u", "p"]).ok().unwrap();
+        assert_eq!(&hello.without_login()[..], encode_command(&["HELLO", "3", "SETNAME", "AUTH"]));
+        assert_eq!(&hello.encode()[..], encode_command(&["HELLO", "3", "AUTH", "u", "p", "SETNAME", "AUTH"]));
+        assert_eq!(&Hello::default().encode()[..], encode_command(&["HELLO"]));
+        assert_eq!(hello.words(), 6);
+    }
+
+    proptest! {
+        #[test]
+        fn the_scanner_tells_what_is_asked_for(
+            words in proptest::collection::vec(
+                proptest::sample::select(vec!["2", "3", "AUTH", "auth", "SETNAME", "setname", "u", "", "SETNAME\0x"]),
+                0..9,
+            ),
+            long in 0..80usize,
+        ) {
+            let long = "n".repeat(long);
+            let words: Vec<&str> = words.into_iter().map(|word| if word == "u" { &long } else { word }).collect();
+            let Ok(hello) = parse(&words) else { return Ok(()) };
+            let mut scanner = RequestScanner::default();
+            let request = encode_command(&[&["HELLO"], &words[..]].concat());
+            prop_assert_eq!(scanner.next(&request), (request.len(), Event::Frame));
+            let name = hello.name.map(|name| name[..name.len().min(LONGEST_TOLD)].to_vec());
+            prop_assert_eq!(scanner.told(), Some(Told::Hello { resp3: hello.resp3, name }));
+            // What is encoded is read as the same.
+            let encoded = hello.arguments();
+            prop_assert!(Hello::parse(&encoded).ok() == Some(hello));
+        }
+    }
+}
