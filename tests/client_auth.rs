@@ -417,6 +417,88 @@ fn a_command_whose_name_a_server_cuts_short_makes_no_other_user() {
 }
 
 #[test]
+fn a_password_in_quotes_is_read_as_the_server_reads_it() {
+    let escaped = LOCAL.bytes().map(|byte| format!("\\x{byte:02X}")).collect::<Vec<_>>().concat();
+    where_auth_stays(|mode, connect| {
+        for password in [format!("\"{LOCAL}\""), format!("'{LOCAL}'"), format!("\"{escaped}\"")] {
+            for (line, hello) in [
+                (format!("AUTH {password}\r\n"), false),
+                (format!("AUTH default {password}\n"), false),
+                (format!(" \r\n\"AUTH\"  {password}\r\n"), false),
+                (format!("A'uth' {password}\r\n"), false),
+                (format!("HELLO 3 AUTH default {password} SETNAME 'shop'\r\n"), true),
+                (format!("\"HELLO\" \"3\" \"SETNAME\" shop \"AUTH\" default {password}\r\n"), true),
+            ] {
+                for pieces in [1, 3, line.len()] {
+                    let mut client = connect();
+                    for piece in line.as_bytes().chunks(line.len().div_ceil(pieces)) {
+                        client.send(piece);
+                    }
+                    let reply = text(client.reply());
+                    match (mode, hello) {
+                        ("reject", _) => {
+                            assert!(reply.starts_with("-ERR pontoon: AUTH is refused"), "{reply}");
+                        }
+                        (_, true) => {
+                            assert!(reply.starts_with('%'), "{line}: {reply}");
+                            client.expect(&["CLIENT", "GETNAME"], "$4\r\nshop\r\n");
+                        }
+                        _ => assert_eq!(reply, "+OK\r\n", "{line}"),
+                    }
+                    is_pontoon(&mut client, &line);
+                }
+            }
+        }
+        for (line, reply) in [
+            ("\"PING\"\r\n", "+PONG\r\n"),
+            ("'ECHO' \"a\\x20\\\"b\"\r\n", "$4\r\na \"b\r\n"),
+            ("\"RESET\"\r\n", "+RESET\r\n"),
+        ] {
+            let mut client = connect();
+            client.send(line.as_bytes());
+            client.expect_next(reply);
+            if line.contains("RESET") && mode == "verify" {
+                client.expect(&["GET", "k"], NOAUTH);
+            } else {
+                is_pontoon(&mut client, line);
+            }
+        }
+    });
+}
+
+#[test]
+fn quotes_that_do_not_match_end_the_connection_as_they_do_on_a_server() {
+    where_auth_stays(|_, connect| {
+        for line in ["AUTH \"pw\r\n", "AUTH \"pw\"x\r\n", "\"AUTH pw\r\n", "HELLO 3 AUTH other 'pw\r\n"] {
+            let mut client = connect();
+            client.send(&[&command(&["PING"]), line.as_bytes()].concat());
+            client.expect_next("+PONG\r\n");
+            client.expect_next("-ERR Protocol error: unbalanced quotes in request\r\n");
+            assert!(client.rest().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_client_in_quotes_must_authenticate_as_any_other() {
+    for sharing in ["dedicated", "shared"] {
+        let (_redis, pontoon, _directory) = bridge(&["--auth-client", "verify", "--sharing", sharing]);
+        for line in ["\"GET\" k\r\n", "\"AUTH", "'SET' k v\r\n"] {
+            let mut stranger = pontoon.client();
+            stranger.send(line.as_bytes());
+            if line.ends_with('\n') {
+                stranger.expect_next(NOAUTH);
+            } else {
+                stranger.send(b"\" guess\r\n");
+                stranger.expect_next(WRONGPASS);
+            }
+            stranger.send(b"\"QUIT\"\r\n");
+            stranger.expect_next("+OK\r\n");
+        }
+    }
+}
+
+#[test]
 fn after_reset_the_client_is_again_who_pontoon_says() {
     for mode in ["accept", "forward"] {
         let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);

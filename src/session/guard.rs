@@ -13,6 +13,7 @@ use crate::resp::commands::{Request, Transaction};
 use crate::resp::hello::Hello;
 use crate::resp::replies;
 use crate::resp::value::Value;
+use crate::resp::words::{UnbalancedQuotes, Words};
 
 /// AUTH and HELLO are never longer.
 const LONGEST: usize = 64 * 1024;
@@ -26,6 +27,9 @@ const NOAUTH_HELLO: &[u8] = b"-NOAUTH HELLO must be called with the client alrea
 const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const AUTH_ARITY: &[u8] = b"-ERR wrong number of arguments for 'auth' command\r\n";
 const AUTH_SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+
+/// Sent on in place of a line with unbalanced quotes: the server answers with its own error and closes, and sees no password.
+const UNBALANCED: &[u8] = b"\"\r\n";
 
 /// What a client's own AUTH gets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -107,8 +111,10 @@ enum Part {
 pub(super) enum Decision {
     /// It is sent on.
     Pass,
-    /// This is sent on in its place.
-    Replace(Zeroizing<Vec<u8>>),
+    /// This is sent on in its place, a request of that kind.
+    Replace(Request, Zeroizing<Vec<u8>>),
+    /// It is a line with quotes. These are its words as an array, which is decided on in its place.
+    Again(Zeroizing<Vec<u8>>),
     /// It is not: the client gets this, in its turn.
     Answer(Vec<u8>),
 }
@@ -155,6 +161,8 @@ impl Guard {
         let is = |name: &[u8], text: &str| name.eq_ignore_ascii_case(text.as_bytes());
         let stays = match name {
             None => true,
+            // Quotes may hide any name.
+            Some([]) if !matches!(self.how, ClientAuth::Forward) && self.is_line(part) => true,
             Some(name) if self.open => {
                 !matches!(self.how, ClientAuth::Forward) && (is(name, "AUTH") || is(name, "HELLO"))
             }
@@ -206,10 +214,15 @@ impl Guard {
             }
             // It could be AUTH.
             Request::Unknown if !matches!(self.how, ClientAuth::Forward) => {
-                self.held = Zeroizing::default();
-                Decision::Answer(replies::error_reply(
-                    "a command's name in quotes is not taken here: write it without",
-                ))
+                let mut whole = std::mem::take(&mut self.held);
+                whole.extend_from_slice(part);
+                match words(&whole) {
+                    Ok(Some(words)) => {
+                        Decision::Again(replies::encode_secret(&words.iter().collect::<Vec<_>>()))
+                    }
+                    Ok(None) => unreadable(),
+                    Err(unbalanced) => unbalanced.into(),
+                }
             }
             Request::Reset => Decision::Pass,
             _ if self.open || self.quits(part) => Decision::Pass,
@@ -238,39 +251,54 @@ impl Guard {
 
     fn quits(&self, part: &[u8]) -> bool {
         let whole = [&self.held[..], part].concat();
-        words(&whole)
-            .is_some_and(|words| words.first().is_some_and(|word| word.eq_ignore_ascii_case(b"QUIT")))
+        let Ok(Some(words)) = words(&whole) else { return false };
+        words.iter().next().is_some_and(|name| name.eq_ignore_ascii_case(b"QUIT"))
+    }
+
+    /// Whether the request that is held, and goes on with `part`, is a line.
+    fn is_line(&self, part: &[u8]) -> bool {
+        match skip(&self.held) {
+            [] | [b'*', ..] => {
+                let all = Zeroizing::new([&self.held[..], part].concat());
+                skip(&all).first() != Some(&b'*')
+            }
+            _ => true,
+        }
     }
 
     /// AUTH or HELLO, whole.
     fn identify(&mut self, request: Request, whole: &[u8]) -> Decision {
-        let Some(words) = words(whole) else { return Decision::Answer(AUTH_SYNTAX.into()) };
-        let arguments = &words[1..];
+        let words = match words(whole) {
+            Ok(Some(words)) => words,
+            Ok(None) => return unreadable(),
+            Err(unbalanced) => return unbalanced.into(),
+        };
+        let arguments: Vec<&[u8]> = words.iter().skip(1).collect();
         if request == Request::Auth {
-            return Decision::Answer(match *arguments {
+            return Decision::Answer(match arguments[..] {
                 [] => AUTH_ARITY.into(),
                 [password] | [_, password] => self.check(password).err().unwrap_or_else(|| OK.into()),
                 _ => AUTH_SYNTAX.into(),
             });
         }
-        let hello = match Hello::parse(arguments) {
+        let hello = match Hello::parse(&arguments) {
             Ok(hello) => hello,
             // A version alone holds no password, and the server may know it.
             Err(_) if self.open && arguments.len() == 1 => {
-                return Decision::Replace(whole.to_vec().into());
+                return Decision::Replace(request, whole.to_vec().into());
             }
             Err(error) => return Decision::Answer(error.reply()),
         };
         if let Some([_, password]) = hello.login {
             return match self.check(password) {
-                Ok(()) => Decision::Replace(hello.without_login()),
+                Ok(()) => Decision::Replace(request, hello.without_login()),
                 Err(refusal) => Decision::Answer(refusal),
             };
         }
         if !self.open {
             return Decision::Answer(NOAUTH_HELLO.into());
         }
-        Decision::Replace(whole.to_vec().into())
+        Decision::Replace(request, whole.to_vec().into())
     }
 
     /// The error is for the client.
@@ -318,23 +346,50 @@ impl Guard {
     }
 }
 
-/// The words of a request, an array of strings or a line; `None`: of one in quotes, or of one that holds something else.
-pub(super) fn words(mut request: &[u8]) -> Option<Vec<&[u8]>> {
-    // What Redis skips.
-    while let Some(rest) =
-        [&b"\r\n"[..], b"\n", b"*0\r\n", b"*-1\r\n"].iter().find_map(|skip| request.strip_prefix(*skip))
-    {
-        request = rest;
+impl From<UnbalancedQuotes> for Decision {
+    fn from(_: UnbalancedQuotes) -> Self {
+        Self::Replace(Request::Plain, UNBALANCED.to_vec().into())
     }
-    let words: Vec<&[u8]> = if request.first() == Some(&b'*') {
-        let value = Value::parse(request).ok()?;
-        value.list()?.iter().map(Value::bytes).collect::<Option<_>>()?
-    } else if request.iter().any(|byte| matches!(byte, b'"' | b'\'' | b'\\')) {
-        return None;
-    } else {
-        request.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
-    };
-    (!words.is_empty()).then_some(words)
+}
+
+/// The scanner takes it for a request, and its words cannot be read.
+fn unreadable() -> Decision {
+    Decision::Answer(replies::error_reply("this request cannot be read"))
+}
+
+/// The words of a request, an array of strings or a line. `None`: it has none, or holds something else.
+pub(super) fn words(request: &[u8]) -> Result<Option<Words>, UnbalancedQuotes> {
+    let request = skip(request);
+    if request.first() != Some(&b'*') {
+        return Words::of_line(request).map(|words| Some(words).filter(|words| !words.is_empty()));
+    }
+    let Ok(value) = Value::parse(request) else { return Ok(None) };
+    let strings: Option<Vec<&[u8]>> = value.list().and_then(|list| list.iter().map(Value::bytes).collect());
+    Ok(strings.filter(|strings| !strings.is_empty()).map(|strings| Words::new(&strings)))
+}
+
+/// The request without what a server skips before it: empty arrays, and lines without a word.
+fn skip(mut request: &[u8]) -> &[u8] {
+    loop {
+        match empty_array(request).or_else(|| blank_lines(request)) {
+            Some(rest) => request = rest,
+            None => return request,
+        }
+    }
+}
+
+/// What follows an empty array. The scanner takes more zeros than one.
+fn empty_array(request: &[u8]) -> Option<&[u8]> {
+    let count = request.strip_prefix(b"*")?;
+    let zeros = count.iter().take_while(|byte| **byte == b'0').count();
+    let end = if zeros > 0 { &count[zeros..] } else { count.strip_prefix(b"-1")? };
+    end.strip_prefix(b"\r\n")
+}
+
+fn blank_lines(request: &[u8]) -> Option<&[u8]> {
+    let blanks = request.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b).count();
+    let last = request[..blanks].iter().rposition(|byte| *byte == b'\n')?;
+    Some(&request[last + 1..])
 }
 
 #[cfg(test)]
@@ -354,7 +409,8 @@ mod tests {
         let whole = replies::encode_secret(&words);
         match guard.decide(request, &whole) {
             Decision::Pass => Ok(text(&whole)),
-            Decision::Replace(bytes) => Ok(text(&bytes)),
+            Decision::Replace(_, bytes) => Ok(text(&bytes)),
+            Decision::Again(_) => panic!("it is an array already"),
             Decision::Answer(reply) => Err(text(&reply)),
         }
     }
@@ -384,7 +440,6 @@ mod tests {
         let named = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$4\r\nAUTH\r\n";
         assert_eq!(decide(&mut guard, hello, &twice), Ok(named.into()));
         assert!(decide(&mut guard, hello, &["HELLO", "AUTH", "u", "p"]).is_err());
-        assert!(matches!(guard.decide(Request::Unknown, b"\"AUTH\" p\r\n"), Decision::Answer(_)));
         let named = ["HELLO", "3", "SETNAME", "SETNAME", "AUTH", "u", "p"];
         let sent = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$7\r\nSETNAME\r\n";
         assert_eq!(decide(&mut guard, hello, &named), Ok(sent.into()));
@@ -439,6 +494,32 @@ mod tests {
             long += 1;
         }
         assert_eq!(long, LONGEST / 1024);
+    }
+
+    #[test]
+    fn a_line_in_quotes_is_looked_at_again_as_an_array_wherever_it_is_cut() {
+        for before in ["", "\r\n", " \t\n", "*0\r\n", "*-1\r\n", "*000\r\n \n"] {
+            let line = format!("{before}\"AUTH\" 'p w'\r\n");
+            for cut in 0..line.len() {
+                let (first, second) = line.as_bytes().split_at(cut);
+                let (mut guard, mut out) = (Guard::new(ClientAuth::Accept), Vec::new());
+                // The name ends before the space.
+                let known = cut > before.len() + "\"AUTH\"".len();
+                assert!(cut == 0 || guard.part(known.then_some(&b""[..]), first, &mut out).is_ok());
+                let Decision::Again(array) = guard.decide(Request::Unknown, second) else {
+                    panic!("{line} {cut}")
+                };
+                assert_eq!(&array[..], &replies::encode_secret(&[b"AUTH", b"p w"])[..]);
+                assert!(out.is_empty() && guard.is_at_rest(), "{line} {cut}");
+            }
+        }
+        let mut guard = Guard::new(ClientAuth::Accept);
+        for (request, line) in [(Request::Auth, "AUTH \"p\r\n"), (Request::Unknown, "\"AUTH p\r\n")] {
+            let Decision::Replace(Request::Plain, sent) = guard.decide(request, line.as_bytes()) else {
+                panic!("{line}")
+            };
+            assert_eq!(&sent[..], UNBALANCED);
+        }
     }
 
     #[test]

@@ -224,9 +224,14 @@ impl Relay<'_> {
                     }
                 }
             }
-            Decision::Replace(bytes) => {
+            Decision::Replace(request, bytes) => {
                 if self.book(request) {
                     out.extend_from_slice(&bytes);
+                }
+            }
+            Decision::Again(bytes) => {
+                if self.next_request(&bytes) == (bytes.len(), Event::Frame) {
+                    self.guarded_request(cx, guard, &bytes, out);
                 }
             }
             Decision::Answer(reply) => self.account(|pending, _| pending.local(reply)),

@@ -178,7 +178,7 @@ impl Member<'_> {
                 self.seat.deliver(&reply, 0);
                 (length, What::More)
             }
-            Some(Decision::Replace(rest)) => match Front::of(&rest) {
+            Some(Decision::Replace(_, rest)) => match Front::of(&rest) {
                 Front::Whole(hello) => {
                     let (passed, what) = self.set_up(cx, line, Setup::Protocol, &hello);
                     (if passed > 0 { length } else { 0 }, what)
@@ -186,7 +186,9 @@ impl Member<'_> {
                 _ => (0, What::Next(Next::Own(Reason::Command(Own::Auth)))),
             },
             None if self.route.upstream.credentials().is_none() => self.authenticate(cx, line, whole),
-            Some(Decision::Pass) | None => (0, What::Next(Next::Own(Reason::Command(Own::Auth)))),
+            Some(Decision::Pass | Decision::Again(_)) | None => {
+                (0, What::Next(Next::Own(Reason::Command(Own::Auth))))
+            }
         }
     }
 
