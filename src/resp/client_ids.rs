@@ -1,5 +1,7 @@
 //! CLIENT subcommands that name a connection by its number, and what a server says to a number that it does not know.
 
+use super::words::is_same;
+
 /// What a request asks of connections that it names by their numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedIds {
@@ -16,7 +18,7 @@ const NONE: &[u8] = b":0\r\n";
 impl NamedIds {
     /// Of a request with these words. `None`: it names no connection by its number.
     pub fn of(words: &[&[u8]]) -> Option<Self> {
-        let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
+        let is = |word: &[u8], text: &str| is_same(word, text.as_bytes());
         let [client, subcommand, rest @ ..] = words else { return None };
         if !is(client, "CLIENT") {
             return None;
@@ -40,7 +42,7 @@ impl NamedIds {
 
     /// Whether a CLIENT subcommand may name one.
     pub(super) fn may_be_in(subcommand: &[u8]) -> bool {
-        [&b"KILL"[..], b"TRACKING", b"UNBLOCK"].iter().any(|known| subcommand.eq_ignore_ascii_case(known))
+        [&b"KILL"[..], b"TRACKING", b"UNBLOCK"].iter().any(|known| is_same(subcommand, known))
     }
 }
 

@@ -3,7 +3,6 @@
 //! Only commands that differ from "one reply, soon" are named; all others, modules' among them, are
 //! [`Request::Plain`].
 
-use super::client_ids::NamedIds;
 use super::families::Command;
 use super::words::is_same;
 
@@ -31,8 +30,6 @@ pub enum Request {
         /// Channels named; 0: from all.
         count: u32,
     },
-    /// One reply, soon; it may name another connection by its number.
-    ClientId,
     /// HELLO, with the protocol version that it asks for.
     Hello(Option<u8>),
     /// AUTH: one reply, soon.
@@ -243,7 +240,6 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
             _ => None,
         }),
         b"CLIENT" if first.eq_ignore_ascii_case(b"REPLY") => reply_mode(second),
-        b"CLIENT" if NamedIds::may_be_in(first) => Request::ClientId,
         b"CLIENT" if !is_undone_by_reset(first) => Request::Lasting,
         b"SCRIPT" if first.eq_ignore_ascii_case(b"DEBUG") => Request::Lasting,
         b"DEBUG" => Request::Lasting,
@@ -299,18 +295,21 @@ const LEAVE_NOTHING: &[&[u8]] = &[
 
 /// Whether RESET, and the greeting after it, leave nothing of this CLIENT subcommand (`clearClientConnectionState` in
 /// `networking.c`). Not so: NO-EVICT before Redis 7.2, CAPA and IMPORT-SOURCE of Valkey, and whatever is added later.
-/// ID and INFO are none of them: their replies hold the connection's number, for others to act on this very connection.
+/// ID and INFO are none of them: their replies hold the connection's number, for others to act on this very connection. Nor is
+/// TRACKING: the server goes on reporting keys that were read before RESET (`disableTracking` in `tracking.c`).
 fn is_undone_by_reset(subcommand: &[u8]) -> bool {
     const KNOWN: &[&[u8]] = &[
         b"CACHING",
         b"GETNAME",
         b"GETREDIR",
         b"HELP",
+        b"KILL",
         b"LIST",
         b"PAUSE",
         b"SETINFO",
         b"SETNAME",
         b"TRACKINGINFO",
+        b"UNBLOCK",
         b"UNPAUSE",
     ];
     KNOWN.iter().any(|known| subcommand.eq_ignore_ascii_case(known))

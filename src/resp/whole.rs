@@ -7,7 +7,6 @@ use super::families::Command;
 use super::header;
 use super::scanner::TLS_HANDSHAKE;
 use super::sharing::{self, Own, Setup, Sharing};
-use super::words::is_same;
 
 /// What a buffer begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

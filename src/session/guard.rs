@@ -162,7 +162,9 @@ impl Guard {
         let stays = match name {
             None => true,
             // Quotes may hide any name.
-            Some([]) if !matches!(self.how, ClientAuth::Forward) && self.is_line(part) => true,
+            Some([]) if self.is_line(part) => true,
+            // It may name another client's connection.
+            Some(name) if self.open && is(name, "CLIENT") => true,
             Some(name) if self.open => {
                 !matches!(self.how, ClientAuth::Forward) && (is(name, "AUTH") || is(name, "HELLO"))
             }
@@ -193,6 +195,17 @@ impl Guard {
     pub(super) fn release(&mut self, part: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&std::mem::take(&mut self.held));
         out.extend_from_slice(part);
+    }
+
+    /// All of the request that ends with `part`. `None`: some of it was sent on, or is not taken.
+    pub(super) fn whole(&self, part: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let is_here = self.open && self.part == Part::Held;
+        is_here.then(|| Zeroizing::new([&self.held[..], part].concat()))
+    }
+
+    /// The request that ends is answered elsewhere.
+    pub(super) fn forget(&mut self) {
+        self.held = Zeroizing::default();
     }
 
     /// The request ends with `part`. What is held is the caller's to [release](Self::release) if it passes.

@@ -72,8 +72,6 @@ pub(super) struct Pending {
     lasting: bool,
     /// Replies of ours whose turn has not come.
     locals: VecDeque<Vec<u8>>,
-    /// HELLO was accepted since this was asked last.
-    greeted: bool,
     /// Requests of ours without a reply yet.
     own: u64,
     /// Counting was given up while there was one.
@@ -181,11 +179,6 @@ impl Pending {
         self.switches > 0
     }
 
-    /// Whether HELLO was accepted since this was asked last.
-    pub(super) fn take_greeted(&mut self) -> bool {
-        std::mem::take(&mut self.greeted)
-    }
-
     /// Replies of ours that wait for their turn.
     pub(super) fn local_replies(&self) -> usize {
         self.locals.len()
@@ -255,7 +248,7 @@ impl Pending {
     #[cold]
     fn special(&mut self, request: Request) {
         let run = match request {
-            Request::Auth | Request::ClientId | Request::Cluster(_) | Request::Transaction(_) => {
+            Request::Auth | Request::Cluster(_) | Request::Transaction(_) => {
                 return self.request(Request::Plain);
             }
             Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
@@ -295,18 +288,19 @@ impl Pending {
         }
     }
 
-    /// A frame arrived from upstream.
+    /// A frame arrived from upstream. Whether it accepts HELLO.
     #[inline]
-    pub(super) fn reply(&mut self, reply: Reply) {
+    pub(super) fn reply(&mut self, reply: Reply) -> bool {
         if self.opaque.is_some() {
-            return;
+            return false;
         }
         let Some(head) = self.runs.front_mut() else {
             if !matches!(reply, Reply::Push(_)) {
                 self.become_opaque(Opaque::Unsolicited);
             }
-            return;
+            return false;
         };
+        let mut accepts_hello = false;
         let lasts = matches!(head, Run::Lasting(_));
         match (head, reply) {
             (Run::Plain(left) | Run::Lasting(left), Reply::Error | Reply::Other) => {
@@ -339,7 +333,7 @@ impl Pending {
             (Run::Hello(version), reply) => {
                 if reply == Reply::Other {
                     self.resp3 = version.unwrap_or(self.resp3);
-                    self.greeted = true;
+                    accepts_hello = true;
                 }
                 self.switches -= 1;
                 self.run_answered();
@@ -357,6 +351,7 @@ impl Pending {
             (Run::Local, _) => self.become_opaque(Opaque::Unsolicited),
             (Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..), _) => self.run_answered(),
         }
+        accepts_hello
     }
 
     fn run_answered(&mut self) {

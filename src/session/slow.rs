@@ -87,7 +87,6 @@ impl SlowLog {
             Request::Plain
                 | Request::Lasting
                 | Request::Auth
-                | Request::ClientId
                 | Request::Hello(_)
                 | Request::Reset
                 | Request::Cluster(_)

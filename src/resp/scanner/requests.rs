@@ -1,5 +1,6 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
+use super::super::client_ids::NamedIds;
 use super::super::commands::{self, Request, StreamRead};
 use super::super::families::Command;
 use super::super::header::{self, Header, Length};
@@ -127,7 +128,7 @@ impl RequestScanner {
                             standing.note(sharing::sharing(self.command, &[], words));
                         }
                         self.request = known_or_lasting(request, name, self.command);
-                        self.arguments_matter = false;
+                        (self.arguments_matter, self.quoted) = (false, false);
                         if self.early <= EARLY {
                             self.keep_early(name, words);
                         }
@@ -229,6 +230,17 @@ impl RequestScanner {
     /// Whether they may have changed something that cannot be set up on another connection.
     pub fn is_bound(&self) -> bool {
         self.traces == Traces::Anything
+    }
+
+    /// Whether the request that ended last may name connections by their numbers.
+    #[inline]
+    pub fn may_name_ids(&self) -> bool {
+        let [name, first, _] = &self.words;
+        // Quotes may hide any word.
+        (self.arguments_matter
+            && name.get().eq_ignore_ascii_case(b"CLIENT")
+            && (self.quoted || NamedIds::may_be_in(first.get())))
+            || (self.quoted && name.get().is_empty())
     }
 
     /// Forgets the request that has begun: it is to come again from its beginning.
@@ -338,7 +350,6 @@ impl RequestScanner {
             Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
             Request::Plain
             | Request::Lasting
-            | Request::ClientId
             | Request::Blocking
             | Request::Auth
             | Request::Transaction(_) => request,

@@ -253,7 +253,7 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
         ("client reply off", Request::ReplyMode(ReplyMode::Off)),
         ("CLIENT REPLY SKIP", Request::ReplyMode(ReplyMode::Skip)),
         ("CLIENT SETNAME a", Request::Plain),
-        ("client tracking on", Request::ClientId),
+        ("client tracking on", Request::Lasting),
         ("CLIENT ID", Request::Lasting),
         ("client no-evict on", Request::Lasting),
         ("CLIENT IMPORT-SOURCE ON", Request::Lasting),

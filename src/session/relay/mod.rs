@@ -117,15 +117,20 @@ pub(super) struct Relay<'a> {
     owed_to_drain: Option<usize>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
     moving: Option<Moving>,
-    /// What the client has sent and nobody has looked at.
-    input: Vec<u8>,
-    /// That is the beginning of a request, and more of it must come first.
-    lacks_more: bool,
+    input: Input,
     /// Whether requests that name connections by their numbers may have to be answered here.
     judges_ids: bool,
     /// For a client that shares a connection otherwise.
     pin: Option<Box<PinnedState>>,
     timers: Timers,
+}
+
+/// What the client has sent and nobody has looked at.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    /// They are the beginning of a request, and more of it must come first.
+    lacks_more: bool,
 }
 
 struct Moving {
@@ -224,8 +229,7 @@ impl<'a> Relay<'a> {
             draining: Box::pin(route.drain.started()),
             owed_to_drain: None,
             moving,
-            input: Vec::new(),
-            lacks_more: false,
+            input: Input::default(),
             judges_ids,
             pin: None,
             timers: Timers { idle, ..Timers::default() },
@@ -366,7 +370,7 @@ impl<'a> Relay<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.owed_to_drain.is_none() && self.route.drain.is_draining() {
-            self.owed_to_drain = Some(self.client.unread() + self.input.len());
+            self.owed_to_drain = Some(self.client.unread() + self.input.bytes.len());
         }
         for _ in 0..ROUNDS {
             let moved = scratch::with(|scratch| {
@@ -421,7 +425,7 @@ impl<'a> Relay<'a> {
     fn stops_at_boundary(&self) -> bool {
         self.owed_to_drain == Some(0)
             && self.requests.at_boundary()
-            && self.input.is_empty()
+            && self.input.bytes.is_empty()
             && self.is_framed()
     }
 
@@ -444,9 +448,9 @@ impl<'a> Relay<'a> {
 
     /// Books something, and counts the session when that makes it opaque.
     #[inline]
-    fn account(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner)) {
+    fn account<T>(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner) -> T) -> T {
         let before = self.pending.opaque();
-        book(&mut self.pending, &self.requests);
+        let booked = book(&mut self.pending, &self.requests);
         if before.is_none()
             && let Some(reason) = self.pending.opaque()
         {
@@ -458,5 +462,6 @@ impl<'a> Relay<'a> {
                 self.unanswerable = Some(Unanswerable::Unmatched);
             }
         }
+        booked
     }
 }

@@ -70,7 +70,7 @@ impl<'a> Relay<'a> {
         relay.pending = Pending::speaking(resp3);
         relay.to_client = pinned.output;
         relay.guard = pinned.guard;
-        relay.input = pinned.input;
+        relay.input.bytes = pinned.input;
         relay.pin = Some(Box::new(Pin {
             until: pinned.until,
             knows_writes: pinned.knows_writes,
@@ -117,7 +117,7 @@ impl<'a> Relay<'a> {
             self.wire.say_goodbye();
         }
         let left = reusable.then_some(Left { connection: self.wire.connection, touched });
-        Back { client: self.client, left, about: self.about, guard: self.guard, input: self.input }
+        Back { client: self.client, left, about: self.about, guard: self.guard, input: self.input.bytes }
     }
 
     /// Whether what the client sends next needs no connection of its own, nor does anything before: then it is kept.
@@ -149,7 +149,7 @@ impl<'a> Relay<'a> {
             return false;
         }
         pin.given_back = true;
-        self.input.splice(0..0, bytes.iter().copied());
+        self.keep(bytes);
         true
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use zeroize::Zeroizing;
 
-use super::Relay;
+use super::{Input, Relay};
 use crate::session::scratch::{READ, Scratch};
 
 impl Relay<'_> {
@@ -17,8 +17,8 @@ impl Relay<'_> {
         if self.wire.poll_flush(cx).is_pending() || !self.reads_client() {
             return Ok(false);
         }
-        let kept = self.input.len();
-        let n = if kept > 0 && !self.lacks_more {
+        let kept = self.input.bytes.len();
+        let n = if kept > 0 && !self.input.lacks_more {
             self.take_input(&mut scratch.request)
         } else {
             let mut read = ReadBuf::new(&mut scratch.request[kept..]);
@@ -28,7 +28,7 @@ impl Relay<'_> {
             }
             let n = read.filled().len();
             self.client_sends = n > 0;
-            self.lacks_more = false;
+            self.input.lacks_more = false;
             if kept > 0 {
                 self.take_input(&mut scratch.request);
             }
@@ -65,11 +65,12 @@ impl Relay<'_> {
     /// Of what the client had sent before.
     #[cold]
     fn take_input(&mut self, into: &mut [u8]) -> usize {
-        let n = self.input.len().min(into.len());
-        into[..n].copy_from_slice(&self.input[..n]);
-        self.input.drain(..n);
-        if self.input.is_empty() {
-            self.input = Vec::new();
+        let n = self.input.bytes.len().min(into.len());
+        into[..n].copy_from_slice(&self.input.bytes[..n]);
+        self.input.bytes.drain(..n);
+        if self.input.bytes.is_empty() {
+            // An idle client holds no memory.
+            self.input = Input::default();
         }
         n
     }

@@ -36,8 +36,7 @@ impl Relay<'_> {
                 if reply == Reply::Error {
                     self.note_error();
                 }
-                self.account(|pending, _| pending.reply(reply));
-                if self.pending.take_greeted() {
+                if self.account(|pending, _| pending.reply(reply)) {
                     self.wire.connection.seen_id = SeenId::by_hello(whole);
                 }
                 if self.about.waits() {

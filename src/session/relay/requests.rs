@@ -38,14 +38,14 @@ impl Relay<'_> {
                     if let Some(began) = began.filter(|began| self.may_have_to_stay(&bytes[*began..])) {
                         self.keep(&bytes[began..]);
                         self.requests.rewind();
-                        self.lacks_more = true;
+                        self.input.lacks_more = true;
                         passed = began;
                     }
                     break;
                 }
                 Event::Frame => {
                     let begins = began.replace(passed);
-                    if self.judges_ids && self.requests.request() == Request::ClientId {
+                    if self.judges_ids && self.requests.may_name_ids() {
                         let Some(begins) = begins else {
                             self.unanswerable = Some(Unanswerable::TooLong);
                             passed -= n;
@@ -84,19 +84,22 @@ impl Relay<'_> {
 
     /// Whether this beginning of a request may have to be answered here.
     fn may_have_to_stay(&self, part: &[u8]) -> bool {
-        let may_be = self.requests.name().is_none_or(|name| name.eq_ignore_ascii_case(b"CLIENT"));
+        // Quotes may hide the name.
+        let may_be =
+            self.requests.name().is_none_or(|name| name.is_empty() || name.eq_ignore_ascii_case(b"CLIENT"));
         self.judges_ids && self.client_sends && may_be && part.len() <= LONGEST_KEPT
     }
 
     /// Has these bytes of the client looked at next.
-    fn keep(&mut self, bytes: &[u8]) {
-        self.input.splice(0..0, bytes.iter().copied());
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        self.input.bytes.splice(0..0, bytes.iter().copied());
     }
 
     /// The server's reply to a request that names a connection by its number, if the number is another client's by now.
     #[cold]
     fn refusal(&self, request: &[u8]) -> Option<&'static [u8]> {
-        let named = NamedIds::of(&guard::words(request)?)?;
+        let words = guard::words(request).ok()??;
+        let named = NamedIds::of(&words.iter().collect::<Vec<_>>())?;
         self.route.upstream.refuses(&named)
     }
 
@@ -200,6 +203,14 @@ impl Relay<'_> {
         part: &[u8],
         out: &mut Zeroizing<Vec<u8>>,
     ) {
+        if self.judges_ids
+            && self.requests.may_name_ids()
+            && let Some(whole) = guard.whole(part)
+            && let Some(reply) = self.refusal(&whole)
+        {
+            guard.forget();
+            return self.account(|pending, _| pending.local(reply.into()));
+        }
         let request = self.requests.request();
         match guard.decide(request, part) {
             Decision::Pass if self.pending.local_replies() > 0 && request.ends_counting() => {
