@@ -23,6 +23,7 @@ mod handover;
 #[cfg(feature = "iam")]
 mod iam;
 mod inventory;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod observed;

@@ -57,6 +57,20 @@ impl Authority {
         Arc::new(config.with_root_certificates(roots).with_no_client_auth())
     }
 
+    /// For clients of ours that trust it and present `identity`.
+    pub fn client_config_with(&self, identity: &Identity) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(identity.chain.clone(), identity.private_key())
+            .unwrap();
+        Arc::new(config)
+    }
+
     /// A certificate for these names.
     pub fn issue(&self, names: &[&str]) -> Identity {
         self.issue_with(names, |_| {})
@@ -74,6 +88,14 @@ impl Authority {
     /// A client's certificate.
     pub fn issue_client(&self) -> Identity {
         self.issue_with(&["client"], |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        })
+    }
+
+    /// The certificate of a client whose common name is `name`.
+    pub fn issue_user(&self, name: &str) -> Identity {
+        self.issue_with(&[name], |params| {
+            params.distinguished_name.push(DnType::CommonName, name);
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         })
     }
@@ -132,14 +154,17 @@ impl Identity {
 
     /// What a server needs to present it.
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), key)
+            .with_single_cert(self.chain.clone(), self.private_key())
             .unwrap();
         Arc::new(config)
+    }
+
+    fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
 }

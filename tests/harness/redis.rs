@@ -1,6 +1,7 @@
 //! A real `redis-server`, on TLS and on plaintext at once.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 use super::{Authority, Identity, Wire, eventually};
 
 pub struct Redis {
+    program: PathBuf,
     process: Child,
     identity: Identity,
     directory: TempDir,
@@ -25,12 +27,19 @@ impl Redis {
     }
 
     pub fn with(identity: Identity, authority: &Authority, options: &[&str]) -> Self {
+        Self::of(Path::new("redis-server"), identity, authority, options)
+    }
+
+    /// Another engine's server, which understands the same options.
+    pub fn of(program: &Path, identity: Identity, authority: &Authority, options: &[&str]) -> Self {
+        let program = program.to_owned();
         let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         options.extend(["--tls-ca-cert-file".to_owned(), authority.file()]);
         let directory = tempfile::tempdir().unwrap();
         let (plain_port, tls_port) = (free_port(), free_port());
-        let process = spawn(&identity, &directory, &options, plain_port, tls_port);
-        let mut redis = Self { process, identity, directory, options, authority: None, plain_port, tls_port };
+        let process = spawn(&program, &identity, &directory, &options, plain_port, tls_port);
+        let mut redis =
+            Self { program, process, identity, directory, options, authority: None, plain_port, tls_port };
         // Another process may take a free port before Redis does.
         for _ in 0..20 {
             if redis.is_up() {
@@ -39,8 +48,7 @@ impl Redis {
             let _ = redis.process.kill();
             let _ = redis.process.wait();
             (redis.plain_port, redis.tls_port) = (free_port(), free_port());
-            redis.process =
-                spawn(&redis.identity, &redis.directory, &redis.options, redis.plain_port, redis.tls_port);
+            redis.process = redis.spawn();
         }
         panic!("redis-server did not start");
     }
@@ -68,7 +76,7 @@ impl Redis {
 
     /// Starts it again, on the same ports.
     pub fn restart(&mut self) {
-        self.process = spawn(&self.identity, &self.directory, &self.options, self.plain_port, self.tls_port);
+        self.process = self.spawn();
         assert!(self.is_up(), "redis-server did not start again");
     }
 
@@ -79,6 +87,11 @@ impl Redis {
 
     pub fn resume(&self) {
         kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
+    }
+
+    fn spawn(&self) -> Child {
+        let Self { program, identity, directory, options, plain_port, tls_port, .. } = self;
+        spawn(program, identity, directory, options, *plain_port, *tls_port)
     }
 
     fn is_up(&mut self) -> bool {
@@ -97,13 +110,14 @@ impl Redis {
 }
 
 fn spawn(
+    program: &Path,
     identity: &Identity,
     directory: &TempDir,
     options: &[String],
     plain_port: u16,
     tls_port: u16,
 ) -> Child {
-    Command::new("redis-server")
+    Command::new(program)
         .args(["--port", &plain_port.to_string(), "--tls-port", &tls_port.to_string()])
         .args(["--bind", "127.0.0.1", "-::1", "--save", "", "--appendonly", "no"])
         .args(["--enable-debug-command", "yes", "--tls-auth-clients", "no", "--maxclients", "12000"])
@@ -117,7 +131,7 @@ fn spawn(
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("redis-server is installed; tests/run.sh does it")
+        .unwrap_or_else(|error| panic!("{} does not start ({error}): see tests/run.sh", program.display()))
 }
 
 pub fn free_port() -> u16 {

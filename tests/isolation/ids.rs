@@ -1,0 +1,234 @@
+//! The server gives each connection a client id. A client that has seen one can act on that connection, which may serve
+//! another client by now.
+
+use super::{DEDICATED, SHARED, bridge, idle, reused, settle};
+use crate::harness::{Pontoon, Redis, Wire, command, eventually};
+
+const NO_SUCH_ID: &str = "-ERR The client ID you want redirect to does not exist\r\n";
+
+/// How a client can see the id of its connection without CLIENT ID.
+#[derive(Debug, Clone, Copy)]
+enum Learns {
+    FromHello,
+    FromInfo,
+    FromList,
+}
+
+const WAYS: [Learns; 3] = [Learns::FromHello, Learns::FromInfo, Learns::FromList];
+
+fn learn(client: &mut Wire, how: Learns) -> String {
+    let reply = match how {
+        Learns::FromHello => client.ask(&["HELLO", "2"]),
+        Learns::FromInfo => client.ask(&["CLIENT", "INFO"]),
+        Learns::FromList => client.ask(&["CLIENT", "LIST"]),
+    };
+    let reply = String::from_utf8(reply).unwrap();
+    let (before, after) = match how {
+        Learns::FromHello => ("$2\r\nid\r\n:", "\r\n"),
+        Learns::FromInfo | Learns::FromList => ("id=", " "),
+    };
+    // In the list, the client that asks is the one whose last command is the list.
+    let of_this_one = reply.lines().find(|line| line.contains("cmd=client|list")).unwrap_or(&reply);
+    let text = if matches!(how, Learns::FromList) { of_this_one } else { &reply };
+    text.split_once(before).unwrap().1.split(after).next().unwrap().to_owned()
+}
+
+/// A client learns its id and leaves; the next client gets the connection.
+fn handed_on(how: Learns) -> (Redis, Pontoon, String, Wire) {
+    let (redis, pontoon) = bridge(&DEDICATED);
+    let mut first = pontoon.client();
+    let id = learn(&mut first, how);
+    drop(first);
+    settle(&pontoon, &mut redis.direct(), 1);
+    let mut next = pontoon.client();
+    next.expect(&["PING"], "+PONG\r\n");
+    (redis, pontoon, id, next)
+}
+
+/// How many clients wait in a blocking command.
+fn blocked(direct: &mut Wire) -> String {
+    let info = String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).into_owned();
+    let found =
+        info.lines().find_map(|line| line.strip_prefix("blocked_clients:")).unwrap().trim().to_owned();
+    found
+}
+
+#[test]
+fn a_connection_whose_client_id_was_seen_in_hello_is_reused() {
+    let (_redis, pontoon, ..) = handed_on(Learns::FromHello);
+    assert_eq!(reused(&pontoon), 1);
+}
+
+#[test]
+fn tracking_that_redirects_to_an_earlier_client_id_is_refused() {
+    for how in WAYS {
+        let (redis, pontoon, id, mut next) = handed_on(how);
+        assert!(next.ask(&["HELLO", "3"]).starts_with(b"%"));
+        let mut other = pontoon.client();
+        other.expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], NO_SUCH_ID);
+        other.expect(&["GET", "k"], "$-1\r\n");
+        redis.direct().expect(&["SET", "k", "v"], "+OK\r\n");
+        next.expect(&["PING"], "+PONG\r\n");
+    }
+}
+
+#[test]
+fn redirecting_to_an_earlier_client_id_is_refused_however_it_is_written() {
+    let (_redis, pontoon, id, _next) = handed_on(Learns::FromHello);
+    for words in [
+        &["CLIENT", "TRACKING", "ON", "BCAST", "REDIRECT", &id][..],
+        &["client", "tracking", "on", "NOLOOP", "redirect", &id],
+        &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "REDIRECT", "REDIRECT", &id],
+        &["CLIENT", "TRACKING", "ON", "REDIRECT", &id, "BCAST", "PREFIX", "a"],
+    ] {
+        let mut other = pontoon.client();
+        other.expect(words, NO_SUCH_ID);
+    }
+}
+
+#[test]
+fn an_earlier_client_id_unblocks_no_other_client() {
+    for how in WAYS {
+        let (redis, pontoon, id, mut next) = handed_on(how);
+        let mut direct = redis.direct();
+        next.send(&command(&["BLPOP", "queue", "0"]));
+        eventually("it waits", || blocked(&mut direct) == "1");
+        for words in [&["CLIENT", "UNBLOCK", &id][..], &["client", "unblock", &id, "ERROR"]] {
+            pontoon.client().expect(words, ":0\r\n");
+        }
+        pontoon.client().expect(&["RPUSH", "queue", "job"], ":1\r\n");
+        next.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    }
+}
+
+#[test]
+fn an_earlier_client_id_kills_no_other_client() {
+    for how in WAYS {
+        let (_redis, pontoon, id, mut next) = handed_on(how);
+        pontoon.allows("localhost");
+        for words in [
+            &["CLIENT", "KILL", "ID", &id][..],
+            &["client", "kill", "id", &id],
+            &["CLIENT", "KILL", "SKIPME", "yes", "ID", &id],
+            &["CLIENT", "KILL", "ID", &id, "TYPE", "normal"],
+        ] {
+            pontoon.client().expect(words, ":0\r\n");
+        }
+        next.expect(&["PING"], "+PONG\r\n");
+    }
+}
+
+#[test]
+fn an_earlier_client_id_has_no_effect_inline_or_in_a_transaction() {
+    let (redis, pontoon, id, mut next) = handed_on(Learns::FromHello);
+    pontoon.allows("localhost");
+    let mut direct = redis.direct();
+    next.send(&command(&["BLPOP", "queue", "0"]));
+    eventually("it waits", || blocked(&mut direct) == "1");
+    let mut other = pontoon.client();
+    other.send(format!("CLIENT UNBLOCK {id}\r\n").as_bytes());
+    other.expect_next(":0\r\n");
+    let mut other = pontoon.client();
+    other.expect(&["MULTI"], "+OK\r\n");
+    other.ask(&["CLIENT", "UNBLOCK", &id]);
+    other.ask(&["CLIENT", "KILL", "ID", &id]);
+    other.ask(&["EXEC"]);
+    pontoon.client().expect(&["RPUSH", "queue", "job"], ":1\r\n");
+    next.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+}
+
+#[test]
+fn the_client_id_of_a_connected_client_works() {
+    let (redis, pontoon) = bridge(&DEDICATED);
+    let mut direct = redis.direct();
+    let (mut one, mut other) = (pontoon.client(), pontoon.client());
+    let id = learn(&mut one, Learns::FromHello);
+    one.send(&command(&["BLPOP", "queue", "0"]));
+    eventually("it waits", || blocked(&mut direct) == "1");
+    other.expect(&["CLIENT", "UNBLOCK", &id], ":1\r\n");
+    one.expect_next("*-1\r\n");
+    other.expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], "+OK\r\n");
+    other.expect(&["CLIENT", "TRACKING", "OFF"], "+OK\r\n");
+    pontoon.allows("localhost");
+    other.expect(&["CLIENT", "KILL", "ID", &id], ":1\r\n");
+    one.expect_end();
+}
+
+#[test]
+fn once_clients_use_ids_connections_whose_id_was_seen_are_not_reused() {
+    for words in
+        [&["CLIENT", "TRACKING", "ON", "REDIRECT"][..], &["CLIENT", "UNBLOCK"], &["CLIENT", "KILL", "ID"]]
+    {
+        let (redis, pontoon, id, next) = handed_on(Learns::FromHello);
+        pontoon.allows("localhost");
+        let mut direct = redis.direct();
+        let mut other = pontoon.client();
+        other.ask(&[words, &[id.as_str()]].concat());
+        drop((next, other));
+        settle(&pontoon, &mut direct, 1);
+        // They take the connections that are still kept.
+        let mut holders: Vec<Wire> = (0..idle(&pontoon)).map(|_| pontoon.client()).collect();
+        for client in &mut holders {
+            client.expect(&["PING"], "+PONG\r\n");
+        }
+        let mut late = pontoon.client();
+        learn(&mut late, Learns::FromHello);
+        let kept = idle(&pontoon);
+        drop(late);
+        let ours = 1 + holders.len() as u64;
+        eventually("the connection is closed or kept", || {
+            let sessions = pontoon.metric("pontoon_sessions_active", "");
+            let info = String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).into_owned();
+            let connected = info.lines().find_map(|line| line.strip_prefix("connected_clients:")).unwrap();
+            let connected: u64 = connected.trim().parse().unwrap();
+            sessions == holders.len() as u64 && connected == ours + idle(&pontoon)
+        });
+        assert_eq!(idle(&pontoon), kept, "after {words:?} the connection is closed");
+    }
+}
+
+/// A client learns the id of the connection that it shares, from HELLO.
+fn shared_id() -> (Redis, Pontoon, String, Wire) {
+    let (redis, pontoon) = bridge(&SHARED);
+    let mut one = pontoon.client();
+    let id = learn(&mut one, Learns::FromHello);
+    let mut other = pontoon.client();
+    other.expect(&["PING"], "+PONG\r\n");
+    (redis, pontoon, id, other)
+}
+
+#[test]
+fn the_client_id_of_a_shared_connection_kills_and_unblocks_no_client() {
+    let (_redis, pontoon, id, mut other) = shared_id();
+    pontoon.allows("localhost");
+    pontoon.client().expect(&["CLIENT", "KILL", "ID", &id], ":0\r\n");
+    pontoon.client().expect(&["CLIENT", "UNBLOCK", &id], ":0\r\n");
+    other.expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn tracking_that_redirects_to_a_shared_connection_is_refused() {
+    let (_redis, pontoon, id, mut other) = shared_id();
+    pontoon.client().expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], NO_SUCH_ID);
+    other.expect(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn the_client_id_of_a_pinned_client_is_void_once_it_has_left() {
+    for how in [Learns::FromInfo, Learns::FromList] {
+        let (redis, pontoon) = bridge(&SHARED);
+        pontoon.allows("localhost");
+        let mut direct = redis.direct();
+        let mut first = pontoon.client();
+        let id = learn(&mut first, how);
+        drop(first);
+        settle(&pontoon, &mut direct, 1);
+        let mut next = pontoon.client();
+        next.send(&command(&["BLPOP", "queue", "0"]));
+        eventually("it waits", || blocked(&mut direct) == "1");
+        pontoon.client().expect(&["CLIENT", "UNBLOCK", &id], ":0\r\n");
+        pontoon.client().expect(&["CLIENT", "KILL", "ID", &id], ":0\r\n");
+        pontoon.client().expect(&["RPUSH", "queue", "job"], ":1\r\n");
+        next.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+    }
+}

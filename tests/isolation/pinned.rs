@@ -1,0 +1,57 @@
+//! Clients that share have a connection of their own for some commands. It goes back to the pool, or becomes a shared one.
+
+use super::view::{differences, pristine, view};
+use super::{SHARED, bridge, database_of, settle};
+use crate::harness::{Pontoon, Wire};
+
+/// Too large to be sent over a shared connection.
+fn set_large(client: &mut Wire, key: &str) {
+    client.expect(&["SET", key, &"v".repeat(200_000)], "+OK\r\n");
+}
+
+/// A client has a connection of its own, sets it up, and leaves.
+fn leave_set_up(pontoon: &Pontoon, words: &[&str]) {
+    let mut first = pontoon.client();
+    set_large(&mut first, "first");
+    assert!(!first.ask(words).starts_with(b"-"), "{words:?}");
+}
+
+#[test]
+fn the_next_client_with_a_connection_of_its_own_writes_to_its_own_database() {
+    let (redis, pontoon) = bridge(&SHARED);
+    let mut direct = redis.direct();
+    leave_set_up(&pontoon, &["SELECT", "5"]);
+    settle(&pontoon, &mut direct, 1);
+    set_large(&mut pontoon.client(), "leak");
+    assert_eq!(database_of(&mut direct, "leak"), "0");
+}
+
+#[test]
+fn a_connection_that_a_client_has_set_up_becomes_no_shared_one() {
+    for protocol in ["2", "3"] {
+        let (redis, pontoon) = bridge(&SHARED);
+        let mut direct = redis.direct();
+        leave_set_up(&pontoon, &["SELECT", "5"]);
+        settle(&pontoon, &mut direct, 1);
+        for n in 0..3 {
+            let mut next = pontoon.client();
+            assert!(!next.ask(&["HELLO", protocol]).starts_with(b"-"));
+            next.expect(&["SET", "leak", "x"], "+OK\r\n");
+            assert_eq!(database_of(&mut direct, "leak"), "0", "client {n} of RESP{protocol}");
+        }
+    }
+}
+
+#[test]
+fn the_next_client_finds_neither_name_nor_protocol_of_the_one_before() {
+    for words in [&["CLIENT", "SETNAME", "first"][..], &["HELLO", "3"], &["HELLO", "3", "SETNAME", "first"]] {
+        let (redis, pontoon) = bridge(&SHARED);
+        let mut direct = redis.direct();
+        leave_set_up(&pontoon, words);
+        settle(&pontoon, &mut direct, 1);
+        let mut next = pontoon.client();
+        set_large(&mut next, "leak");
+        let found = differences(&view(&mut next), &pristine(&redis));
+        assert!(found.is_empty(), "after {words:?}: {found:#?}");
+    }
+}

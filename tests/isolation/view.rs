@@ -1,0 +1,118 @@
+//! What a client can find out about its connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::harness::{PATIENCE, Pontoon, Redis, Wire, command};
+
+/// Answers by question, and the fields of CLIENT INFO by name.
+pub type View = BTreeMap<String, String>;
+
+/// Fields of CLIENT INFO that differ between any two new connections, or name the library that connected.
+const VARIES: &[&str] = &[
+    "id",
+    "addr",
+    "laddr",
+    "fd",
+    "age",
+    "idle",
+    "tot-mem",
+    "rbs",
+    "rbp",
+    "qbuf",
+    "qbuf-free",
+    "lib-name",
+    "lib-ver",
+    "tot-net-in",
+    "tot-net-out",
+    "tot-cmds",
+    "io-thread",
+    // EXEC's answer tells of a transaction. Valkey 9.1 says 0, not -1, once a connection has had one, even after RESET.
+    "multi",
+];
+
+/// What is asked besides CLIENT INFO. None of it says HELLO: the protocol is seen by the replies to HGETALL and
+/// TRACKINGINFO.
+const QUESTIONS: &[&[&str]] = &[
+    &["PING"],
+    &["EXEC"],
+    &["HGETALL", "isolation:none"],
+    &["CLIENT", "GETNAME"],
+    &["CLIENT", "GETREDIR"],
+    &["CLIENT", "TRACKINGINFO"],
+    &["ACL", "WHOAMI"],
+    // Fails where replies are switched off, and where the connection has subscribed.
+    &["ECHO", "isolation"],
+];
+
+/// All that a client can find out about its connection by asking, but for what differs between any two new ones.
+pub fn view(client: &mut Wire) -> View {
+    let all = std::iter::once(&["CLIENT", "INFO"][..]).chain(QUESTIONS.iter().copied());
+    client.send(&all.flat_map(command).collect::<Vec<u8>>());
+    let mut text = || String::from_utf8_lossy(&client.try_reply().unwrap_or_default()).into_owned();
+    let mut seen = BTreeMap::new();
+    let info = text();
+    let line = info.lines().nth(1).unwrap_or(&info);
+    // In RESP3 the text says what kind of text it is.
+    for field in line.strip_prefix("txt:").unwrap_or(line).split(' ') {
+        let (name, value) = field.split_once('=').unwrap_or(("CLIENT INFO", field));
+        if !VARIES.contains(&name) {
+            seen.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    for words in QUESTIONS {
+        seen.insert(words.join(" "), text());
+    }
+    seen
+}
+
+/// In what a client's view differs from that of a new connection.
+pub fn differences(seen: &View, new: &View) -> Vec<String> {
+    let names: BTreeSet<&String> = seen.keys().chain(new.keys()).collect();
+    let differ = names.into_iter().filter(|name| seen.get(*name) != new.get(*name));
+    differ.map(|name| format!("{name}: {:?}, not {:?}", seen.get(name), new.get(name))).collect()
+}
+
+/// What a client of a new connection to the server finds.
+pub fn pristine(redis: &Redis) -> View {
+    view(&mut redis.direct())
+}
+
+/// The databases that hold `key`, which is removed: asked of the server itself.
+pub fn database_of(direct: &mut Wire, key: &str) -> String {
+    const SEARCH: &str = "local found = {}
+        for database = 0, 15 do
+            redis.call('SELECT', database)
+            if redis.call('DEL', KEYS[1]) == 1 then table.insert(found, database) end
+        end
+        return table.concat(found, ' ')";
+    let reply = String::from_utf8(direct.ask(&["EVAL", SEARCH, "1", key])).unwrap();
+    reply.lines().nth(1).unwrap_or(&reply).to_owned()
+}
+
+/// Waits until no client is there, and each connection that the server still has is one that pontoon keeps: it has made
+/// clean or closed those that clients have left. `ours`: the connections that the test itself has to the server.
+pub fn settle(pontoon: &Pontoon, direct: &mut Wire, ours: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, metrics) = pontoon.get("/metrics");
+        let of = |name: &str, label: &str| -> u64 {
+            let lines = metrics.lines().filter(|line| line.starts_with(name) && line.contains(label));
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+        };
+        let kept =
+            ["state=\"idle\"", "state=\"shared\""].map(|state| of("pontoon_upstream_connections", state));
+        let info = String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).into_owned();
+        let connected = info.lines().find_map(|line| line.strip_prefix("connected_clients:")).unwrap();
+        let connected: u64 = connected.trim().parse().unwrap();
+        let sessions = of("pontoon_sessions_active", "");
+        if sessions == 0 && connected == ours + kept[0] + kept[1] {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "never settled: {sessions} sessions, {connected} connections at the server, {kept:?} kept"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
