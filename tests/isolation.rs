@@ -1,6 +1,8 @@
 //! No client can find out, by any command, that another client had its connection before it, or shares it now.
 
 mod certificates;
+mod commands;
+mod differential;
 mod ids;
 mod passwords;
 mod pinned;

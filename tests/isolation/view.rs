@@ -70,7 +70,7 @@ pub fn view(client: &mut Wire) -> View {
 pub fn differences(seen: &View, new: &View) -> Vec<String> {
     let names: BTreeSet<&String> = seen.keys().chain(new.keys()).collect();
     let differ = names.into_iter().filter(|name| seen.get(*name) != new.get(*name));
-    differ.map(|name| format!("{name}: {:?}, not {:?}", seen.get(name), new.get(name))).collect()
+    differ.map(|name| format!("{name} is {:?}", seen.get(name).map_or("", String::as_str))).collect()
 }
 
 /// What a client of a new connection to the server finds.
@@ -93,6 +93,11 @@ pub fn database_of(direct: &mut Wire, key: &str) -> String {
 /// Waits until no client is there, and each connection that the server still has is one that pontoon keeps: it has made
 /// clean or closed those that clients have left. `ours`: the connections that the test itself has to the server.
 pub fn settle(pontoon: &Pontoon, direct: &mut Wire, ours: u64) {
+    settle_with(pontoon, direct, ours, 0);
+}
+
+/// The same with so many clients that are there, each with its own connection.
+pub fn settle_with(pontoon: &Pontoon, direct: &mut Wire, ours: u64, clients: u64) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (_, metrics) = pontoon.get("/metrics");
@@ -103,10 +108,11 @@ pub fn settle(pontoon: &Pontoon, direct: &mut Wire, ours: u64) {
         let kept =
             ["state=\"idle\"", "state=\"shared\""].map(|state| of("pontoon_upstream_connections", state));
         let info = String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).into_owned();
-        let connected = info.lines().find_map(|line| line.strip_prefix("connected_clients:")).unwrap();
-        let connected: u64 = connected.trim().parse().unwrap();
+        let connected = info.lines().find_map(|line| line.strip_prefix("connected_clients:"));
+        let connected: u64 =
+            connected.unwrap_or_else(|| panic!("INFO says {info:?}")).trim().parse().unwrap();
         let sessions = of("pontoon_sessions_active", "");
-        if sessions == 0 && connected == ours + kept[0] + kept[1] {
+        if sessions == clients && connected == ours + clients + kept[0] + kept[1] {
             return;
         }
         assert!(

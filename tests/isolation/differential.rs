@@ -1,0 +1,340 @@
+//! For every command, every way to leave and every way to share: the next client finds what it would on a new connection.
+
+use std::fs;
+use std::time::Duration;
+
+use super::certificates::valkey;
+use super::commands::{Said, Written, all, missing, replies, written};
+use super::view::{View, differences, view};
+use super::{DEDICATED, ONE_THREAD, SHARED, database_of, reused, road, settle};
+use crate::harness::{
+    Authority, Dual, Mood, Pontoon, Redis, Wire, command, eventually, raise_descriptor_limit,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    Closes,
+    Resets,
+    HalfCloses,
+    InMidPipeline,
+    InMidCommand,
+}
+
+const WAYS: [Leaves; 5] =
+    [Leaves::Closes, Leaves::Resets, Leaves::HalfCloses, Leaves::InMidPipeline, Leaves::InMidCommand];
+
+/// Takes some milliseconds, longer than a client takes to leave. Within a script the time stands still in Valkey 9.1.
+const SLOW: &str = "for n = 1, 300000 do end return 'left over'";
+
+/// What is said besides the command that is tried.
+#[derive(Debug, Clone, Copy)]
+enum With {
+    Nothing,
+    SetupBefore,
+    SetupAfter,
+    ProtocolBefore,
+}
+
+const WITHS: [With; 4] = [With::Nothing, With::SetupBefore, With::SetupAfter, With::ProtocolBefore];
+
+fn conversation(said: &Said, with: With) -> Said {
+    let setup = vec![vec!["SELECT", "5"], vec!["CLIENT", "SETNAME", "first"]];
+    match with {
+        With::Nothing => said.clone(),
+        With::SetupBefore => [setup, said.clone()].concat(),
+        With::SetupAfter => [said.clone(), setup].concat(),
+        With::ProtocolBefore => [vec![vec!["HELLO", "3"]], said.clone()].concat(),
+    }
+}
+
+/// A client's whole life.
+struct Life {
+    said: Said,
+    written: Written,
+    leaves: Leaves,
+    /// It has a connection of its own before it says anything else, where clients share.
+    pinned: bool,
+}
+
+impl Life {
+    fn describe(&self) -> String {
+        let said: Vec<String> = self.said.iter().map(|words| words.join(" ")).collect();
+        let pinned = if self.pinned { "large SET ; " } else { "" };
+        format!("{:?} after {pinned}{} ({:?})", self.leaves, said.join(" ; "), self.written)
+    }
+
+    fn live(&self, mut client: Wire) {
+        if self.pinned {
+            client.expect(&["SET", "large", &"v".repeat(LARGE)], "+OK\r\n");
+        }
+        let bytes = written(&self.said, self.written);
+        if self.leaves == Leaves::InMidPipeline {
+            let _ = client.try_send(&[command(&["EVAL", SLOW, "0"]), bytes].concat());
+            return;
+        }
+        client.send(&bytes);
+        // QUIT, and what the server closes for, may have fewer.
+        for _ in 0..replies(&self.said) {
+            if client.try_reply().is_none() {
+                return;
+            }
+        }
+        match self.leaves {
+            Leaves::Closes | Leaves::InMidPipeline => {}
+            Leaves::Resets => {
+                let _ = socket2::SockRef::from(&client.writer()).set_linger(Some(Duration::ZERO));
+            }
+            Leaves::HalfCloses => {
+                let _ = client.writer().shutdown(std::net::Shutdown::Write);
+                client.rest();
+            }
+            Leaves::InMidCommand => {
+                let _ = client.try_send(b"*2\r\n$3\r\nGET\r\n$100\r\nhalf");
+            }
+        }
+    }
+}
+
+/// Larger than what is sent over a shared connection.
+const LARGE: usize = 40_000;
+
+/// Every command, in every way to leave if it is about connections, and else in one of them. `offset` makes this choice
+/// another one in each test. `TEST_ISOLATION=full`: every command in every way.
+fn lives(offset: usize, pinned: bool) -> Vec<Life> {
+    const WRITTEN: [Written; 3] = [Written::Arrays, Written::Lines, Written::SmallArrays];
+    let full = std::env::var("TEST_ISOLATION").as_deref() == Ok("full");
+    let mut lives = Vec::new();
+    for (number, (said, about_connections)) in all().into_iter().enumerate() {
+        let number = number + offset;
+        let ways = if about_connections || full { WAYS.len() } else { 1 };
+        for n in number..number + ways {
+            let leaves = WAYS[n % WAYS.len()];
+            // These combine differently as the ways go by.
+            let with = match WITHS[(number / WAYS.len() + n) % WITHS.len()] {
+                // In RESP3 EXEC's reply would hold a push message, which is no RESP.
+                With::ProtocolBefore if is_subscribed_by_exec(&said) => With::Nothing,
+                with => with,
+            };
+            let written = WRITTEN[(n + number) % WRITTEN.len()];
+            lives.push(Life { said: conversation(&said, with), written, leaves, pinned });
+        }
+    }
+    lives
+}
+
+fn is_subscribed_by_exec(said: &Said) -> bool {
+    let says = |name: &str| said.iter().any(|words| words[0].ends_with(name));
+    says("MULTI") && says("SUBSCRIBE")
+}
+
+/// A bridge, and what a client of a new connection to its server would find.
+struct Stage {
+    redis: Redis,
+    pontoon: Pontoon,
+    /// Of the server itself.
+    direct: Wire,
+    new: View,
+    shared: bool,
+    password: Option<&'static str>,
+    found: Vec<String>,
+}
+
+impl Stage {
+    fn new(redis: Redis, pontoon: Pontoon, password: Option<&'static str>) -> Self {
+        let connect = || {
+            let mut direct = redis.direct();
+            if let Some(password) = password {
+                direct.expect(&["AUTH", password], "+OK\r\n");
+            }
+            direct
+        };
+        let mut direct = connect();
+        direct.expect(&["ACL", "SETUSER", "first", "on", "nopass", "~*", "&*", "+@all"], "+OK\r\n");
+        let new = view(&mut connect());
+        let mut stage = Self { redis, pontoon, direct, new, shared: false, password, found: Vec::new() };
+        stage.settle();
+        stage
+    }
+
+    fn settle(&mut self) {
+        settle(&self.pontoon, &mut self.direct, 1);
+    }
+
+    /// What the next client finds that a new connection would not have.
+    fn look(&mut self, life: &Life) {
+        let mut next = self.pontoon.client();
+        let mut found = Vec::new();
+        let mut write = |next: &mut Wire, direct: &mut Wire, value: &str| {
+            let reply = String::from_utf8_lossy(&next.ask(&["SET", "probe", value])).into_owned();
+            let database = database_of(direct, "probe");
+            if reply != "+OK\r\n" || database != "0" {
+                found.push(format!("it writes to database {database:?} and gets {reply:?}"));
+            }
+        };
+        write(&mut next, &mut self.direct, "small");
+        if self.shared {
+            write(&mut next, &mut self.direct, &"v".repeat(LARGE));
+        }
+        let differ = differences(&view(&mut next), &self.new);
+        if self.shared {
+            // It needs a connection that speaks RESP3.
+            let mut third = self.pontoon.client();
+            third.ask(&["HELLO", "3"]);
+            write(&mut third, &mut self.direct, "small");
+        }
+        found.extend(differ);
+        if !found.is_empty() {
+            self.found.push(format!("{}: {}", life.describe(), found.join("; ")));
+        }
+    }
+
+    /// Lets clients live, each after the one before, and looks after each.
+    fn play(&mut self, lives: &[Life]) {
+        for life in lives {
+            life.live(self.pontoon.client());
+            self.settle();
+            self.look(life);
+            self.settle();
+        }
+    }
+
+    #[track_caller]
+    fn finish(self) {
+        let missing = missing(&mut self.direct_again());
+        assert!(missing.is_empty(), "commands.txt lacks {missing:?}");
+        assert!(self.found.is_empty(), "{} findings: {:#?}", self.found.len(), self.found);
+    }
+
+    fn direct_again(&self) -> Wire {
+        let mut direct = self.redis.direct();
+        if let Some(password) = self.password {
+            direct.expect(&["AUTH", password], "+OK\r\n");
+        }
+        direct
+    }
+}
+
+/// Most clients must have got a connection that had served another one, or the test shows nothing.
+#[track_caller]
+fn expect_reuse(pontoon: &Pontoon, lives: usize) {
+    let reused = reused(pontoon);
+    assert!(reused > lives as u64, "{reused} of {} clients got a connection that was kept", 2 * lives);
+}
+
+fn dedicated(args: &[&str]) -> Stage {
+    let (redis, pontoon) = super::bridge(&[&DEDICATED[..], args].concat());
+    Stage::new(redis, pontoon, None)
+}
+
+#[test]
+fn with_reuse() {
+    let mut stage = dedicated(&[]);
+    let lives = lives(0, false);
+    stage.play(&lives);
+    expect_reuse(&stage.pontoon, lives.len());
+    stage.finish();
+}
+
+#[test]
+fn with_reuse_of_valkey() {
+    let authority = Authority::new();
+    let mut redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &[]);
+    let args = [&ONE_THREAD[..], &DEDICATED].concat();
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args).ready();
+    redis.keep(authority);
+    let mut stage = Stage::new(redis, pontoon, None);
+    let lives = lives(1, false);
+    stage.play(&lives);
+    expect_reuse(&stage.pontoon, lives.len());
+    assert!(stage.found.is_empty(), "{} findings: {:#?}", stage.found.len(), stage.found);
+}
+
+#[test]
+fn in_plaintext_that_may_become_tls() {
+    let (redis, _dual, pontoon) = road();
+    let mut stage = Stage::new(redis, pontoon, None);
+    let lives = lives(2, false);
+    stage.play(&lives);
+    expect_reuse(&stage.pontoon, lives.len());
+    stage.finish();
+}
+
+#[test]
+fn after_a_move_to_tls() {
+    raise_descriptor_limit();
+    let (redis, dual, pontoon) = road();
+    let mut stage = Stage::new(redis, pontoon, None);
+    let lives = lives(3, false);
+    let mut clients = moved(&stage.pontoon, &dual, lives.len());
+    for life in &lives {
+        life.live(clients.pop().unwrap());
+        wait_for_clients(&mut stage, clients.len() as u64);
+        stage.look(life);
+        // Each of the others has its connection, so that the next one finds no other that is kept.
+        wait_for_clients(&mut stage, clients.len() as u64);
+        let mut last: Vec<Wire> = (0..super::idle(&stage.pontoon)).map(|_| stage.pontoon.client()).collect();
+        last.iter_mut().for_each(|client| {
+            client.ask(&["CLIENT", "ID"]);
+        });
+        drop(last);
+        wait_for_clients(&mut stage, clients.len() as u64);
+    }
+    expect_reuse(&stage.pontoon, lives.len() / 2);
+    stage.finish();
+}
+
+/// So many clients whose sessions began in plaintext and have moved to TLS.
+fn moved(pontoon: &Pontoon, dual: &Dual, count: usize) -> Vec<Wire> {
+    let mut clients: Vec<Wire> = (0..count).map(|_| pontoon.client()).collect();
+    for client in &mut clients {
+        client.expect(&["PING"], "+PONG\r\n");
+        // Within a command a session does not move. Connections that were made before TLS was seen are not kept.
+        client.send(b"*2\r\n$4\r\nECHO\r\n");
+    }
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS is seen", || pontoon.metric("pontoon_transit_encryption", "mode=\"tls\"") == 1);
+    for client in &mut clients {
+        client.send(b"$1\r\nx\r\n");
+        client.expect_next("$1\r\nx\r\n");
+    }
+    let all = count as u64;
+    eventually("all move", || pontoon.metric("pontoon_sessions_upgraded_total", "") == all);
+    clients
+}
+
+fn wait_for_clients(stage: &mut Stage, count: u64) {
+    super::view::settle_with(&stage.pontoon, &mut stage.direct, 1, count);
+}
+
+#[test]
+fn with_credentials_of_the_route() {
+    const PASSWORD: &str = "secret";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    fs::write(&file, PASSWORD).unwrap();
+    let args = [&DEDICATED[..], &["--auth-password-file", file.to_str().unwrap()]].concat();
+    let (redis, pontoon) = super::bridge_to(&["--requirepass", PASSWORD], &args);
+    let mut stage = Stage::new(redis, pontoon, Some(PASSWORD));
+    let lives = lives(4, false);
+    stage.play(&lives);
+    expect_reuse(&stage.pontoon, lives.len());
+    stage.finish();
+}
+
+fn shared(offset: usize, pinned: bool) {
+    let (redis, pontoon) = super::bridge(&SHARED);
+    let mut stage = Stage::new(redis, pontoon, None);
+    stage.shared = true;
+    stage.play(&lives(offset, pinned));
+    stage.finish();
+}
+
+#[test]
+fn where_clients_share() {
+    shared(5, false);
+}
+
+#[test]
+fn where_clients_share_after_a_connection_of_their_own() {
+    shared(6, true);
+}
