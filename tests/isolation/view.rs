@@ -8,7 +8,10 @@ use crate::harness::{PATIENCE, Pontoon, Redis, Wire, command};
 /// Answers by question, and the fields of CLIENT INFO by name.
 pub type View = BTreeMap<String, String>;
 
-/// Fields of CLIENT INFO that differ between any two new connections, or name the library that connected.
+/// What `lib-name` and `lib-ver` say where no client has said it.
+const NO_CLIENTS_LIBRARY: &[&str] = &["", "pontoon", env!("CARGO_PKG_VERSION")];
+
+/// Fields of CLIENT INFO that differ between any two new connections.
 const VARIES: &[&str] = &[
     "id",
     "addr",
@@ -21,8 +24,6 @@ const VARIES: &[&str] = &[
     "rbp",
     "qbuf",
     "qbuf-free",
-    "lib-name",
-    "lib-ver",
     "tot-net-in",
     "tot-net-out",
     "tot-cmds",
@@ -56,7 +57,7 @@ pub fn view(client: &mut Wire) -> View {
     // In RESP3 the text says what kind of text it is.
     for field in line.strip_prefix("txt:").unwrap_or(line).split(' ') {
         let (name, value) = field.split_once('=').unwrap_or(("CLIENT INFO", field));
-        if !VARIES.contains(&name) {
+        if !VARIES.contains(&name) && !(name.starts_with("lib-") && NO_CLIENTS_LIBRARY.contains(&value)) {
             seen.insert(name.to_owned(), value.to_owned());
         }
     }
