@@ -6,6 +6,7 @@ mod differential;
 mod ids;
 mod passwords;
 mod pinned;
+mod remembered;
 mod unknown;
 mod upgrade;
 mod view;

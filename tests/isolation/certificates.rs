@@ -1,4 +1,4 @@
-//! Valkey takes the user from the certificate of the connection. RESET makes it the default user's.
+//! Valkey takes a connection's user from its certificate, and RESET replaces that user by the default one.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub fn valkey() -> PathBuf {
     PathBuf::from(folder).join("redis-server")
 }
 
-/// What presents a certificate whose common name is a user of the server's.
+/// A server that takes users from certificates, and a certificate for its user `ann`.
 struct Certified {
     authority: Authority,
     redis: Redis,

@@ -1,4 +1,4 @@
-//! For every command, every way to leave and every way to share: the next client finds what it would on a new connection.
+//! Whatever command a client says and however it leaves, the next client finds what it would on a new connection.
 
 use std::fs;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const WAYS: [Leaves; 5] =
 /// Takes some milliseconds, longer than a client takes to leave. Within a script the time stands still in Valkey 9.1.
 const SLOW: &str = "for n = 1, 300000 do end return 'left over'";
 
-/// What is said besides the command that is tried.
+/// What a client says besides the command under test.
 #[derive(Debug, Clone, Copy)]
 enum With {
     Nothing,
@@ -52,7 +52,7 @@ struct Life {
     said: Said,
     written: Written,
     leaves: Leaves,
-    /// It has a connection of its own before it says anything else, where clients share.
+    /// Where clients share, it is pinned before it says anything else.
     pinned: bool,
 }
 
@@ -119,7 +119,7 @@ fn lives(offset: usize, most_ways: usize, pinned: bool) -> Vec<Life> {
             let leaves = WAYS[n % WAYS.len()];
             // These combine differently as the ways go by.
             let with = match WITHS[(number / WAYS.len() + n) % WITHS.len()] {
-                // In RESP3 EXEC's reply would hold a push message, which is no RESP.
+                // In RESP3 EXEC's reply would hold a push message, which RESP forbids.
                 With::ProtocolBefore if is_subscribed_by_exec(&said) => With::Nothing,
                 with => with,
             };
@@ -139,11 +139,11 @@ fn is_subscribed_by_exec(said: &Said) -> bool {
 struct Stage {
     redis: Redis,
     pontoon: Pontoon,
-    /// Of the server itself.
+    /// A connection around the bridge.
     direct: Wire,
     new: View,
     shared: bool,
-    /// The client that looks gives its connection back.
+    /// The connection of the client that looks may be reused.
     keeps_the_last: bool,
     password: Option<&'static str>,
     found: Vec<String>,
@@ -214,7 +214,7 @@ impl Stage {
         }
     }
 
-    /// Lets clients live, each after the one before, and looks after each.
+    /// Runs clients one after another, and looks as another client after each.
     fn play(&mut self, lives: &[Life]) {
         for life in lives {
             life.live(self.pontoon.client());
@@ -253,7 +253,7 @@ fn dedicated(args: &[&str]) -> Stage {
 }
 
 #[test]
-fn with_reuse() {
+fn the_next_client_finds_a_new_connection_with_reuse() {
     let mut stage = dedicated(&[]);
     let lives = lives(0, WAYS.len(), false);
     stage.play(&lives);
@@ -262,7 +262,7 @@ fn with_reuse() {
 }
 
 #[test]
-fn with_reuse_of_valkey() {
+fn the_next_client_finds_a_new_connection_with_valkey() {
     let authority = Authority::new();
     let mut redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &[]);
     let args = [&ONE_THREAD[..], &DEDICATED].concat();
@@ -270,7 +270,7 @@ fn with_reuse_of_valkey() {
     redis.keep(authority);
     let mut stage = Stage::new(redis, pontoon, None);
     let mut lives = lives(1, WAYS.len(), false);
-    // Valkey 9.1 goes on to debug the scripts of others once the client is gone, and may end by it.
+    // After SCRIPT DEBUG and a client that leaves, Valkey 9.1 crashes at the next script of any client.
     lives.retain(|life| !life.says("SCRIPT DEBUG"));
     stage.play(&lives);
     expect_reuse(&stage.pontoon, lives.len());
@@ -278,7 +278,7 @@ fn with_reuse_of_valkey() {
 }
 
 #[test]
-fn in_plaintext_that_may_become_tls() {
+fn the_next_client_finds_a_new_connection_before_tls_is_seen() {
     let (redis, _dual, pontoon) = road();
     let mut stage = Stage::new(redis, pontoon, None);
     let lives = lives(2, WAYS.len(), false);
@@ -288,10 +288,10 @@ fn in_plaintext_that_may_become_tls() {
 }
 
 #[test]
-fn after_a_move_to_tls() {
+fn the_next_client_finds_a_new_connection_after_a_move_to_tls() {
     raise_descriptor_limit();
     let mut lives = lives(3, 3, false);
-    // A server that closes a connection is looked for anew, and no connection of before is kept.
+    // When the server closes a connection, those that were made before it are not kept.
     lives.sort_by_key(|life| life.says("QUIT"));
     let (mut kept, mut found) = (0, Vec::new());
     for part in lives.chunks(MOVED) {
@@ -339,7 +339,7 @@ fn moved(pontoon: &Pontoon, dual: &Dual, count: usize) -> Vec<Wire> {
 }
 
 #[test]
-fn with_credentials_of_the_route() {
+fn the_next_client_finds_a_new_connection_with_route_credentials() {
     const PASSWORD: &str = "secret";
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
@@ -362,11 +362,11 @@ fn shared(offset: usize, pinned: bool) {
 }
 
 #[test]
-fn where_clients_share() {
+fn the_next_client_finds_a_new_connection_where_clients_share() {
     shared(5, false);
 }
 
 #[test]
-fn where_clients_share_after_a_connection_of_their_own() {
+fn the_next_client_finds_a_new_connection_after_a_pinned_client() {
     shared(6, true);
 }

@@ -8,33 +8,33 @@ const NO_SUCH_ID: &str = "-ERR The client ID you want redirect to does not exist
 
 /// How a client can see the id of its connection without CLIENT ID.
 #[derive(Debug, Clone, Copy)]
-enum Learns {
-    FromHello,
-    FromInfo,
-    FromList,
+enum Source {
+    Hello,
+    Info,
+    List,
 }
 
-const WAYS: [Learns; 3] = [Learns::FromHello, Learns::FromInfo, Learns::FromList];
+const SOURCES: [Source; 3] = [Source::Hello, Source::Info, Source::List];
 
-fn learn(client: &mut Wire, how: Learns) -> String {
+fn learn(client: &mut Wire, how: Source) -> String {
     let reply = match how {
-        Learns::FromHello => client.ask(&["HELLO", "2"]),
-        Learns::FromInfo => client.ask(&["CLIENT", "INFO"]),
-        Learns::FromList => client.ask(&["CLIENT", "LIST"]),
+        Source::Hello => client.ask(&["HELLO", "2"]),
+        Source::Info => client.ask(&["CLIENT", "INFO"]),
+        Source::List => client.ask(&["CLIENT", "LIST"]),
     };
     let reply = String::from_utf8(reply).unwrap();
     let (before, after) = match how {
-        Learns::FromHello => ("$2\r\nid\r\n:", "\r\n"),
-        Learns::FromInfo | Learns::FromList => ("id=", " "),
+        Source::Hello => ("$2\r\nid\r\n:", "\r\n"),
+        Source::Info | Source::List => ("id=", " "),
     };
     // In the list, the client that asks is the one whose last command is the list.
     let of_this_one = reply.lines().find(|line| line.contains("cmd=client|list")).unwrap_or(&reply);
-    let text = if matches!(how, Learns::FromList) { of_this_one } else { &reply };
+    let text = if matches!(how, Source::List) { of_this_one } else { &reply };
     text.split_once(before).unwrap().1.split(after).next().unwrap().to_owned()
 }
 
 /// A client learns its id and leaves; the next client gets the connection.
-fn handed_on(how: Learns) -> (Redis, Pontoon, String, Wire) {
+fn handed_on(how: Source) -> (Redis, Pontoon, String, Wire) {
     let (redis, pontoon) = bridge(&DEDICATED);
     let mut first = pontoon.client();
     let id = learn(&mut first, how);
@@ -48,20 +48,19 @@ fn handed_on(how: Learns) -> (Redis, Pontoon, String, Wire) {
 /// How many clients wait in a blocking command.
 fn blocked(direct: &mut Wire) -> String {
     let info = String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).into_owned();
-    let found =
-        info.lines().find_map(|line| line.strip_prefix("blocked_clients:")).unwrap().trim().to_owned();
-    found
+    let mut counts = info.lines().filter_map(|line| line.strip_prefix("blocked_clients:"));
+    counts.next().unwrap().trim().to_owned()
 }
 
 #[test]
 fn a_connection_whose_client_id_was_seen_in_hello_is_reused() {
-    let (_redis, pontoon, ..) = handed_on(Learns::FromHello);
+    let (_redis, pontoon, ..) = handed_on(Source::Hello);
     assert_eq!(reused(&pontoon), 1);
 }
 
 #[test]
 fn tracking_that_redirects_to_an_earlier_client_id_is_refused() {
-    for how in WAYS {
+    for how in SOURCES {
         let (redis, pontoon, id, mut next) = handed_on(how);
         assert!(next.ask(&["HELLO", "3"]).starts_with(b"%"));
         let mut other = pontoon.client();
@@ -74,7 +73,7 @@ fn tracking_that_redirects_to_an_earlier_client_id_is_refused() {
 
 #[test]
 fn redirecting_to_an_earlier_client_id_is_refused_however_it_is_written() {
-    let (_redis, pontoon, id, _next) = handed_on(Learns::FromHello);
+    let (_redis, pontoon, id, _next) = handed_on(Source::Hello);
     for words in [
         &["CLIENT", "TRACKING", "ON", "BCAST", "REDIRECT", &id][..],
         &["client", "tracking", "on", "NOLOOP", "redirect", &id],
@@ -88,7 +87,7 @@ fn redirecting_to_an_earlier_client_id_is_refused_however_it_is_written() {
 
 #[test]
 fn an_earlier_client_id_unblocks_no_other_client() {
-    for how in WAYS {
+    for how in SOURCES {
         let (redis, pontoon, id, mut next) = handed_on(how);
         let mut direct = redis.direct();
         next.send(&command(&["BLPOP", "queue", "0"]));
@@ -103,7 +102,7 @@ fn an_earlier_client_id_unblocks_no_other_client() {
 
 #[test]
 fn an_earlier_client_id_kills_no_other_client() {
-    for how in WAYS {
+    for how in SOURCES {
         let (_redis, pontoon, id, mut next) = handed_on(how);
         pontoon.allows("localhost");
         for words in [
@@ -120,7 +119,7 @@ fn an_earlier_client_id_kills_no_other_client() {
 
 #[test]
 fn an_earlier_client_id_has_no_effect_inline_or_in_a_transaction() {
-    let (redis, pontoon, id, mut next) = handed_on(Learns::FromHello);
+    let (redis, pontoon, id, mut next) = handed_on(Source::Hello);
     pontoon.allows("localhost");
     let mut direct = redis.direct();
     next.send(&command(&["BLPOP", "queue", "0"]));
@@ -142,7 +141,7 @@ fn the_client_id_of_a_connected_client_works() {
     let (redis, pontoon) = bridge(&DEDICATED);
     let mut direct = redis.direct();
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
-    let id = learn(&mut one, Learns::FromHello);
+    let id = learn(&mut one, Source::Hello);
     one.send(&command(&["BLPOP", "queue", "0"]));
     eventually("it waits", || blocked(&mut direct) == "1");
     other.expect(&["CLIENT", "UNBLOCK", &id], ":1\r\n");
@@ -159,7 +158,7 @@ fn once_clients_use_ids_connections_whose_id_was_seen_are_not_reused() {
     for words in
         [&["CLIENT", "TRACKING", "ON", "REDIRECT"][..], &["CLIENT", "UNBLOCK"], &["CLIENT", "KILL", "ID"]]
     {
-        let (redis, pontoon, id, next) = handed_on(Learns::FromHello);
+        let (redis, pontoon, id, next) = handed_on(Source::Hello);
         pontoon.allows("localhost");
         let mut direct = redis.direct();
         let mut other = pontoon.client();
@@ -172,7 +171,7 @@ fn once_clients_use_ids_connections_whose_id_was_seen_are_not_reused() {
             client.expect(&["PING"], "+PONG\r\n");
         }
         let mut late = pontoon.client();
-        learn(&mut late, Learns::FromHello);
+        learn(&mut late, Source::Hello);
         let kept = idle(&pontoon);
         drop(late);
         let ours = 1 + holders.len() as u64;
@@ -187,11 +186,29 @@ fn once_clients_use_ids_connections_whose_id_was_seen_are_not_reused() {
     }
 }
 
+#[test]
+fn an_earlier_client_address_kills_no_other_client() {
+    let (redis, pontoon) = bridge(&DEDICATED);
+    pontoon.allows("localhost");
+    let mut first = pontoon.client();
+    let info = String::from_utf8(first.ask(&["CLIENT", "INFO"])).unwrap();
+    let address = info.split_once(" addr=").unwrap().1.split(' ').next().unwrap();
+    drop(first);
+    settle(&pontoon, &mut redis.direct(), 1);
+    let mut next = pontoon.client();
+    next.expect(&["PING"], "+PONG\r\n");
+    for words in [&["CLIENT", "KILL", "ADDR", address][..], &["CLIENT", "KILL", address]] {
+        let mut other = pontoon.client();
+        other.ask(words);
+        next.expect(&["PING"], "+PONG\r\n");
+    }
+}
+
 /// A client learns the id of the connection that it shares, from HELLO.
 fn shared_id() -> (Redis, Pontoon, String, Wire) {
     let (redis, pontoon) = bridge(&SHARED);
     let mut one = pontoon.client();
-    let id = learn(&mut one, Learns::FromHello);
+    let id = learn(&mut one, Source::Hello);
     let mut other = pontoon.client();
     other.expect(&["PING"], "+PONG\r\n");
     (redis, pontoon, id, other)
@@ -215,7 +232,7 @@ fn tracking_that_redirects_to_a_shared_connection_is_refused() {
 
 #[test]
 fn the_client_id_of_a_pinned_client_is_void_once_it_has_left() {
-    for how in [Learns::FromInfo, Learns::FromList] {
+    for how in [Source::Info, Source::List] {
         let (redis, pontoon) = bridge(&SHARED);
         pontoon.allows("localhost");
         let mut direct = redis.direct();

@@ -1,4 +1,4 @@
-//! Clients that share have a connection of their own for some commands. It goes back to the pool, or becomes a shared one.
+//! Some commands pin a client to a dedicated connection. That connection goes back to the pool, or becomes a shared one.
 
 use super::view::{differences, pristine, view};
 use super::{SHARED, bridge, database_of, settle};
@@ -9,7 +9,7 @@ fn set_large(client: &mut Wire, key: &str) {
     client.expect(&["SET", key, &"v".repeat(200_000)], "+OK\r\n");
 }
 
-/// A client has a connection of its own, sets it up, and leaves.
+/// A client is pinned, sets up its connection, and leaves.
 fn leave_set_up(pontoon: &Pontoon, words: &[&str]) {
     let mut first = pontoon.client();
     set_large(&mut first, "first");
@@ -17,7 +17,7 @@ fn leave_set_up(pontoon: &Pontoon, words: &[&str]) {
 }
 
 #[test]
-fn the_next_client_with_a_connection_of_its_own_writes_to_its_own_database() {
+fn the_next_pinned_client_writes_to_its_own_database() {
     let (redis, pontoon) = bridge(&SHARED);
     let mut direct = redis.direct();
     leave_set_up(&pontoon, &["SELECT", "5"]);
@@ -43,7 +43,7 @@ fn a_connection_that_a_client_has_set_up_becomes_no_shared_one() {
 }
 
 #[test]
-fn the_next_client_finds_neither_name_nor_protocol_of_the_one_before() {
+fn the_next_pinned_client_finds_neither_name_nor_protocol() {
     for words in [&["CLIENT", "SETNAME", "first"][..], &["HELLO", "3"], &["HELLO", "3", "SETNAME", "first"]] {
         let (redis, pontoon) = bridge(&SHARED);
         let mut direct = redis.direct();

@@ -51,7 +51,7 @@ fn is_reused_after(last_words: &[u8], sharing: &[&str]) -> bool {
     let before = ended();
     drop(first);
     eventually("the session ends", || ended() > before);
-    // The second has a connection of its own for MULTI, and the third needs one that speaks RESP3, where clients share.
+    // Where clients share, MULTI pins the second, and the third needs a connection that speaks RESP3.
     [&["SET", "k", "v"][..], &["MULTI"], &["HELLO", "3"]].into_iter().any(|words| {
         let mut next = pontoon.client();
         let reply = next.ask(words);

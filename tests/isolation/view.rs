@@ -57,7 +57,8 @@ pub fn view(client: &mut Wire) -> View {
     // In RESP3 the text says what kind of text it is.
     for field in line.strip_prefix("txt:").unwrap_or(line).split(' ') {
         let (name, value) = field.split_once('=').unwrap_or(("CLIENT INFO", field));
-        if !VARIES.contains(&name) && !(name.starts_with("lib-") && NO_CLIENTS_LIBRARY.contains(&value)) {
+        let is_no_clients = name.starts_with("lib-") && NO_CLIENTS_LIBRARY.contains(&value);
+        if !VARIES.contains(&name) && !is_no_clients {
             seen.insert(name.to_owned(), value.to_owned());
         }
     }
