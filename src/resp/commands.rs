@@ -295,8 +295,8 @@ const LEAVE_NOTHING: &[&[u8]] = &[
 
 /// Whether RESET, and the greeting after it, leave nothing of this CLIENT subcommand (`clearClientConnectionState` in
 /// `networking.c`). Not so: NO-EVICT before Redis 7.2, CAPA and IMPORT-SOURCE of Valkey, and whatever is added later.
-/// ID and INFO are none of them: their replies hold the connection's number, for others to act on this very connection. Nor is
-/// TRACKING: the server goes on reporting keys that were read before RESET (`disableTracking` in `tracking.c`).
+/// ID, INFO and LIST are none of them: their replies hold the connection's number, for others to act on this very connection.
+/// Nor is TRACKING: the server goes on reporting keys that were read before RESET (`disableTracking` in `tracking.c`).
 fn is_undone_by_reset(subcommand: &[u8]) -> bool {
     const KNOWN: &[&[u8]] = &[
         b"CACHING",
@@ -304,7 +304,6 @@ fn is_undone_by_reset(subcommand: &[u8]) -> bool {
         b"GETREDIR",
         b"HELP",
         b"KILL",
-        b"LIST",
         b"PAUSE",
         b"SETINFO",
         b"SETNAME",

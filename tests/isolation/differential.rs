@@ -240,11 +240,12 @@ impl Stage {
     }
 }
 
-/// Most clients must have got a connection that had served another one, or the test shows nothing.
+/// Many clients must have got a connection that had served another one, or the test shows nothing. The view itself asks for the
+/// number of its connection, which serves no other client then, and in some ways of leaving none is kept.
 #[track_caller]
 fn expect_reuse(pontoon: &Pontoon, lives: usize) {
     let reused = reused(pontoon);
-    assert!(reused > lives as u64, "{reused} of {} clients got a connection that was kept", 2 * lives);
+    assert!(3 * reused > lives as u64, "{reused} of {lives} clients got a connection that was kept");
 }
 
 fn dedicated(args: &[&str]) -> Stage {

@@ -73,7 +73,8 @@ fn once_a_client_on_a_kept_connection_is_refused_no_new_client_can_read() {
 
 #[test]
 fn once_a_warm_connection_is_greeted_no_new_client_can_read() {
-    let warm = ["--pool-warm", "true", "--pool-warm-min", "4"];
+    // Without a name there is nothing to say to a server that does not know CLIENT SETINFO, and nothing to hear.
+    let warm = ["--pool-warm", "true", "--pool-warm-min", "4", "--client-name", "bridge"];
     let (_redis, pontoon, mut direct) = with_trusted_connections(&warm);
     let made = || pontoon.metric("pontoon_tls_handshakes_total", "");
     let before = made();
