@@ -53,6 +53,11 @@ fn redis_py_works() {
 }
 
 #[test]
+fn redis_py_loses_no_job_where_a_worker_gives_up_waiting() {
+    works(python(), "tests/clients/redis_py_timeouts.py");
+}
+
+#[test]
 fn ioredis_works() {
     works(node(), "tests/clients/ioredis.js");
 }

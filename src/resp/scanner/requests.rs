@@ -246,6 +246,7 @@ impl RequestScanner {
     /// Forgets the request that has begun: it is to come again from its beginning.
     pub fn rewind(&mut self) {
         self.state = State::Start;
+        self.header = Header::default();
     }
 
     /// The connection was changed by others.

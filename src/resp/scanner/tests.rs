@@ -590,6 +590,19 @@ fn a_command_that_nobody_knows_may_leave_anything_behind() {
 }
 
 #[test]
+fn a_request_that_comes_again_from_its_beginning_is_the_same() {
+    for whole in [words("CLUSTER SLOTS"), words("CLIENT KILL ID 7"), b"CLIENT \"KILL\" ID 7\r\n".to_vec()] {
+        for end in 1..whole.len() {
+            let mut scanner = RequestScanner::default();
+            assert_eq!(scanner.next(&whole[..end]).1, Event::NeedMore);
+            scanner.rewind();
+            assert_eq!(scanner.next(&whole), (whole.len(), Event::Frame), "{end}");
+            assert_eq!(scanner.request(), request(&whole), "{end}");
+        }
+    }
+}
+
+#[test]
 fn a_line_with_a_nul_never_ends_for_a_server() {
     for line in [&b"a\0b\n"[..], b"PING\0x\r\n", b"\0\n"] {
         assert_eq!(RequestScanner::default().next(line).1, Event::Malformed, "{}", line.escape_ascii());
