@@ -145,8 +145,13 @@ fn systemd_starts_pontoon_when_the_first_client_comes() {
         return;
     };
     let mut process = Started(process);
-    eventually("systemd listens", || path.exists());
-    Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
+    // The file is there before the socket listens.
+    let mut client = None;
+    eventually("systemd listens", || {
+        client = Wire::try_unix(&path).ok();
+        client.is_some()
+    });
+    client.unwrap().expect(&["PING"], "+PONG\r\n");
     kill_process(Pid::from_child(&process.0), Signal::TERM).unwrap();
     let mut status = None;
     eventually("pontoon exits", || {

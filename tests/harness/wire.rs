@@ -62,9 +62,14 @@ impl Wire {
     }
 
     pub fn unix(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: Stream::Unix(stream), received: Vec::new() }
+        Self::try_unix(path).unwrap()
+    }
+
+    /// As [`unix`](Self::unix), for a server that may not be there yet.
+    pub fn try_unix(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: Stream::Unix(stream), received: Vec::new() })
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
