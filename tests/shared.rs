@@ -116,6 +116,20 @@ fn what_a_client_leaves_with_its_connection_no_other_client_finds() {
 }
 
 #[test]
+fn a_client_with_a_connection_of_its_own_gets_all_replies_wherever_its_requests_are_cut() {
+    const REQUESTS: usize = 6000;
+    let (_redis, pontoon) = shared(&[]);
+    // What it had sent before it got its connection is more than is looked at in one go.
+    for padding in 0..command(&["PING", "x"]).len() {
+        let mut client = pontoon.client();
+        let inline = format!("ECHO \"{}\"\r\n", "p".repeat(padding));
+        client.send(&[inline.into_bytes(), command(&["ECHO", "x"]).repeat(REQUESTS)].concat());
+        client.expect_next(&format!("${padding}\r\n{}\r\n", "p".repeat(padding)));
+        assert_eq!(client.exactly(7 * REQUESTS), "$1\r\nx\r\n".repeat(REQUESTS).into_bytes());
+    }
+}
+
+#[test]
 fn a_transaction_has_a_connection_of_its_own_until_it_ends() {
     let (_redis, pontoon) = shared(&[]);
     let (mut one, mut other) = (pontoon.client(), pontoon.client());

@@ -117,9 +117,9 @@ impl ClientStream {
         unread(self.as_fd())
     }
 
-    /// Completes once nothing need be done for it any more.
-    pub(super) async fn left(&self) {
-        presence::left(|| self.presence(), || self.unread() > 0).await;
+    /// Completes when it is gone, while it is not read.
+    pub(super) async fn gone(&self) {
+        presence::gone(|| self.presence(), || self.unread() > 0).await;
     }
 
     /// The socket, if it is one of TCP.
@@ -143,7 +143,13 @@ fn presence_of(socket: BorrowedFd<'_>) -> Presence {
         return Presence::Sends;
     }
     let found = asked[0].revents();
-    if found.contains(PollFlags::ERR) {
+    // After its FIN a client that is gone answers our replies by RST: what it sent before is done all the same. The kernel tells
+    // the one from the other (`tcp_reset` in Linux).
+    let resets = found.contains(PollFlags::ERR)
+        && SockRef::from(&socket)
+            .take_error()
+            .is_ok_and(|error| error.is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe));
+    if resets {
         Presence::Gone
     } else if found.intersects(PollFlags::RDHUP | PollFlags::HUP) {
         Presence::Finished

@@ -15,8 +15,8 @@ use crate::resp::replies;
 use crate::resp::value::Value;
 use crate::resp::words::{UnbalancedQuotes, Words};
 
-/// AUTH and HELLO are never longer.
-const LONGEST: usize = 64 * 1024;
+/// A request that must be whole before it is sent on is never longer: AUTH, HELLO, CLIENT.
+pub(super) const LONGEST: usize = 64 * 1024;
 
 const OK: &[u8] = b"+OK\r\n";
 

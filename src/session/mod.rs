@@ -8,6 +8,7 @@ mod farewell;
 mod guard;
 mod low_water;
 mod outbox;
+mod owed;
 mod pending;
 mod presence;
 mod relay;
@@ -267,7 +268,7 @@ async fn begin(client: ClientStream, context: &Arc<Context>, entry: Entry) -> Re
         biased;
         connected = connect(context, brings_tls) => connected,
         () = context.drain.cut_off() => return Err(End::Drained),
-        () = client.left() => return Err(End::ClientClosed),
+        () = client.gone() => return Err(End::ClientClosed),
     };
     drop(waiting);
     let upstream = match connected {

@@ -28,9 +28,9 @@ pub(super) enum Presence {
     Gone,
 }
 
-/// Completes once a client that is not read needs nothing any more: it is gone, or has sent its last byte long enough ago,
-/// or at once if `owed` says that none of what it sent is left to do.
-pub(super) async fn left(presence: impl Fn() -> Presence, owed: impl Fn() -> bool) {
+/// Completes when a client that is not read is gone: it has reset its connection, or it has sent its last byte and `owed` says that
+/// nothing of what it sent is left to do, or it sent that byte [`QUIET`] ago.
+pub(super) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> bool) {
     let mut finished = None;
     loop {
         sleep(INTERVAL).await;
@@ -47,18 +47,18 @@ pub(super) async fn left(presence: impl Fn() -> Presence, owed: impl Fn() -> boo
 }
 
 /// Asks every now and then.
-pub(super) struct Watch {
+pub(super) struct PresenceCheck {
     sleep: Pin<Box<Sleep>>,
     last: Presence,
 }
 
-impl Default for Watch {
+impl Default for PresenceCheck {
     fn default() -> Self {
         Self { sleep: Box::pin(sleep(INTERVAL)), last: Presence::Sends }
     }
 }
 
-impl Watch {
+impl PresenceCheck {
     /// What is known by now; the task is woken when the kernel is to be asked again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, ask: impl Fn() -> Presence) -> Presence {
         while self.sleep.as_mut().poll(cx).is_ready() {

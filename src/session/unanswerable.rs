@@ -4,7 +4,9 @@
 /// address, or a reply to AUTH of our own, or reach the server without a password.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswerable {
-    #[error("a reply that names nodes, or a request that says who the client is, is too long")]
+    #[error(
+        "a reply that names nodes, or a request that names connections or says who the client is, is too long"
+    )]
     TooLong,
     #[error("more than {0} requests for nodes' addresses in one pipeline")]
     TooMany(usize),

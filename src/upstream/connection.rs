@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::auth::Auth;
 use super::error::Stage;
 use super::greeting::Greeted;
-use super::ids::SeenId;
+use super::ids::{PassedOnId, SeenId};
 use crate::endpoint::Endpoint;
 use crate::tls;
 use crate::tls::channel::{Channel, sealed_len};
@@ -40,6 +40,8 @@ pub struct Connection {
     pub(super) greeted: Greeted,
     /// What its client has learned of its number at the server.
     pub seen_id: SeenId,
+    /// The number, where an earlier client has learned it.
+    pub passed_on: Option<PassedOnId>,
     /// What each stage took.
     pub timings: Vec<(Stage, Duration)>,
     /// It was dialled before a client came for it.
@@ -85,6 +87,7 @@ impl Connection {
             authenticated: None,
             greeted: Greeted::default(),
             seen_id: SeenId::Unseen,
+            passed_on: None,
             timings: Vec::new(),
             warm: false,
             used: false,

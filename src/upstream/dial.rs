@@ -55,7 +55,7 @@ pub(super) struct Remote {
     credentials: Option<Arc<Credentials>>,
     /// It has been said that they are not sent.
     withheld: AtomicBool,
-    /// The server lets nobody in without AUTH, by its last word; or it has said nothing yet.
+    /// By its last reply, the server requires AUTH; or it has not replied yet.
     wants_auth: AtomicBool,
     /// When the certificate that was presented last expires, in Unix time; 0: none was.
     certificate_expiry: AtomicU64,
@@ -248,7 +248,7 @@ impl Remote {
         }
         match connection.seen_id {
             SeenId::Unseen => {}
-            SeenId::Seen(id) if !self.ids.are_used() => self.ids.pass_on(id),
+            SeenId::Seen(id) if !self.ids.are_used() => connection.passed_on = Some(self.ids.pass_on(id)),
             SeenId::Seen(_) | SeenId::Unread => return self.pool.discard(connection, Discard::Unclean),
         }
         if touched && !self.renew(&mut connection).await {
@@ -287,8 +287,7 @@ impl Remote {
         }
     }
 
-    /// The server lets nobody in without AUTH. If it did before, connections from then are in already: no further client
-    /// gets one.
+    /// The server requires AUTH. If it did not before, connections from then need none: no further client gets one.
     pub(super) fn note_wants_auth(&self) {
         if self.wants_auth.swap(true, Ordering::Relaxed) {
             return;
@@ -299,9 +298,18 @@ impl Remote {
                 route = self.route,
                 upstream = %self.endpoint,
                 suppressed,
-                "the server asks for a password now: connections that were ready are closed"
+                "server requires authentication, ready connections closed"
             );
         }
+    }
+
+    /// Logs that connections whose number was seen are not reused from now on.
+    pub(super) fn tell_ids_are_used(&self) {
+        info!(
+            route = self.route,
+            upstream = %self.endpoint,
+            "client named a connection by its number, connections whose number was seen are no longer reused"
+        );
     }
 
     /// What to present, and whether that is nothing because the connection is in plaintext.

@@ -1,15 +1,12 @@
-//! Numbers of upstream connections, as servers give them to clients (CLIENT ID). Who knows one can have another client's
-//! connection act on it: CLIENT TRACKING REDIRECT, CLIENT UNBLOCK, CLIENT KILL. A number outlives the client that learned it
-//! where its connection serves another one.
+//! Numbers of upstream connections, as the server gives them to clients (CLIENT ID). With a number, a client can act on another
+//! connection: CLIENT TRACKING REDIRECT, CLIENT UNBLOCK, CLIENT KILL. Where a connection serves one client after another, its
+//! number outlives the client that learned it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::resp::value::Value;
-
-/// Numbers that are remembered. The oldest are of connections that are closed long since.
-const MOST: usize = 64 * 1024;
 
 /// What a client has learned of its connection's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,7 +16,7 @@ pub enum SeenId {
     Unseen,
     /// The number.
     Seen(u64),
-    /// Something that could not be read here.
+    /// It may know the number, and pontoon does not.
     Unread,
 }
 
@@ -40,14 +37,15 @@ impl SeenId {
 pub(super) struct Ids {
     /// A client has named a connection by its number.
     used: AtomicBool,
-    passed_on: Mutex<PassedOn>,
+    /// How many handles there are for each number.
+    passed_on: Mutex<HashMap<u64, usize>>,
 }
 
-/// Of connections that serve other clients than those who learned the number.
-#[derive(Debug, Default)]
-struct PassedOn {
-    all: HashSet<u64>,
-    in_order: VecDeque<u64>,
+/// The number of a connection that serves other clients than the one that learned it. It is remembered until this is dropped.
+#[derive(Debug)]
+pub struct PassedOnId {
+    ids: Arc<Ids>,
+    id: u64,
 }
 
 impl Ids {
@@ -57,28 +55,35 @@ impl Ids {
     }
 
     /// From now on they do. Whether they did before.
-    pub(super) fn use_them(&self) -> bool {
+    pub(super) fn note_use(&self) -> bool {
         self.used.swap(true, Ordering::Relaxed)
     }
 
-    /// The connection with this number serves other clients than the one that knows it.
-    pub(super) fn pass_on(&self, id: u64) {
-        let mut guard = self.passed_on.lock().unwrap_or_else(PoisonError::into_inner);
-        let PassedOn { all, in_order } = &mut *guard;
-        if all.insert(id) {
-            in_order.push_back(id);
-        }
-        if in_order.len() > MOST
-            && let Some(oldest) = in_order.pop_front()
-        {
-            all.remove(&oldest);
-        }
+    /// Remembers that the connection with this number serves other clients than the one that learned it.
+    pub(super) fn pass_on(self: &Arc<Self>, id: u64) -> PassedOnId {
+        *self.passed_on().entry(id).or_default() += 1;
+        PassedOnId { ids: Arc::clone(self), id }
     }
 
-    /// Whether one of these is such a number.
-    pub(super) fn is_any_passed_on(&self, ids: &[u64]) -> bool {
-        let passed_on = self.passed_on.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.iter().any(|id| passed_on.all.contains(id))
+    /// Whether this is such a number.
+    pub(super) fn is_passed_on(&self, id: u64) -> bool {
+        self.passed_on().contains_key(&id)
+    }
+
+    fn passed_on(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
+        self.passed_on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for PassedOnId {
+    fn drop(&mut self) {
+        let mut passed_on = self.ids.passed_on();
+        if let Some(handles) = passed_on.get_mut(&self.id) {
+            *handles -= 1;
+            if *handles == 0 {
+                passed_on.remove(&self.id);
+            }
+        }
     }
 }
 
@@ -98,10 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_numbers_are_forgotten() {
-        let ids = Ids::default();
-        (0..=MOST as u64).chain([5]).for_each(|id| ids.pass_on(id));
-        assert!(!ids.is_any_passed_on(&[0]));
-        assert!(ids.is_any_passed_on(&[0, 1]) && ids.is_any_passed_on(&[MOST as u64]));
+    fn a_number_is_remembered_for_as_long_as_its_connection_is_there() {
+        let ids = Arc::new(Ids::default());
+        let (one, other) = (ids.pass_on(7), ids.pass_on(7));
+        drop(one);
+        assert!(ids.is_passed_on(7) && !ids.is_passed_on(8));
+        drop(other);
+        assert!(!ids.is_passed_on(7));
     }
 }

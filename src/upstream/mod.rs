@@ -36,7 +36,7 @@ pub use self::connection::{Connection, Dialled};
 use self::dial::{Remote, Shared};
 pub use self::error::{Cause, ConnectError, Stage, Unreachable};
 use self::ids::Ids;
-pub use self::ids::SeenId;
+pub use self::ids::{PassedOnId, SeenId};
 pub use self::node_tls::NodeTls;
 pub use self::observer::{Observer, Seen};
 use self::pool::{Discard, Pool};
@@ -47,7 +47,8 @@ use crate::credentials::{self, Credentials};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
-use crate::resp::client_ids::NamedIds;
+use crate::resp::client_ids;
+use crate::resp::replies::encode_secret;
 use crate::tls::{self, Tls};
 
 /// How a route reaches its upstream.
@@ -244,18 +245,26 @@ impl Upstream {
         self.origin(connection).is_some_and(Remote::recycles)
     }
 
-    /// The connection with this number serves other clients than the one that has learned it.
-    pub fn pass_on(&self, id: u64) {
-        self.ids.pass_on(id);
+    /// Remembers that the connection with this number serves other clients than the one that learned it.
+    pub fn pass_on(&self, id: u64) -> PassedOnId {
+        self.ids.pass_on(id)
     }
 
-    /// Clients name connections by their numbers, these here. The server's reply to an unknown number, if one of them has
-    /// changed clients since it could be learned. From now on connections whose number was learned serve no second client.
-    pub fn refuses(&self, named: &NamedIds) -> Option<&'static [u8]> {
-        if !self.ids.use_them() {
+    /// The request to send in place of one with these words. `None`: it names no connection that has changed clients since its
+    /// number could be learned. Otherwise it names, in its place, one that the server does not have.
+    ///
+    /// From the first request on that names a connection by its number, connections whose number was seen are not reused.
+    pub fn without_passed_on_ids(&self, words: &[&[u8]]) -> Option<Vec<u8>> {
+        let named = client_ids::named_in(words);
+        if !named.is_empty() && !self.ids.note_use() {
             self.retire_all();
+            self.remotes.iter().take(1).for_each(Remote::tell_ids_are_used);
         }
-        self.ids.is_any_passed_on(&named.ids).then_some(named.unknown)
+        let mut other = words.to_vec();
+        for (at, _) in named.iter().filter(|(_, id)| self.ids.is_passed_on(*id)) {
+            other[*at] = client_ids::NO_ID;
+        }
+        (other != words).then(|| encode_secret(&other).to_vec())
     }
 
     /// Whether a connection would still be given to a client: it is not too old, and nothing has changed since it was made.
@@ -272,10 +281,11 @@ impl Upstream {
         }
     }
 
-    /// The server asked a client for AUTH that had this connection: if it asked nobody before, connections that are ready
-    /// serve nobody any more, for they need none.
-    pub fn wants_auth(&self, dialled: &Dialled) {
-        if let Some(remote) = self.remote(&dialled.endpoint) {
+    /// The server refused a client on this connection for want of AUTH. If it asked for none before, connections that are
+    /// ready are closed: they need none.
+    pub fn wants_auth(&self, connection: &Connection) {
+        let ours = connection.auth == Auth::Accepted;
+        if let Some(remote) = self.origin(connection).filter(|_| !ours) {
             remote.note_wants_auth();
         }
     }

@@ -1,9 +1,13 @@
 //! What a client sent before the signal is answered, even where pontoon had not read it yet.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
 use rustix::process::Signal;
+use socket2::SockRef;
 
 use super::{Mode, in_each_mode};
-use crate::harness::{Pontoon, Wire, command, eventually};
+use crate::harness::{PATIENCE, Pontoon, Wire, command, eventually};
 
 /// Where pontoon stands when the signal comes is a matter of chance.
 const ROUNDS: usize = 4;
@@ -49,6 +53,46 @@ fn a_request_that_was_sent_before_the_signal_is_answered() {
 #[test]
 fn requests_of_many_clients_that_were_sent_before_the_signal_are_answered() {
     in_each_mode(|mode| (0..ROUNDS).for_each(|_| assert_answered(mode, 50, 3)));
+}
+
+#[test]
+fn what_is_no_request_delays_no_end() {
+    in_each_mode(|mode| {
+        for skipped in ["\r\n", "*0\r\n", "  \r\n"] {
+            let (_redis, mut pontoon) = mode.with_redis(&["--drain-timeout", "60s"]);
+            let mut client = pontoon.client();
+            client.send(format!("PING\r\n{skipped}").as_bytes());
+            client.expect_next(PING);
+            pontoon.signal(Signal::TERM);
+            client.expect_end();
+            assert_eq!(pontoon.wait().code(), Some(0));
+        }
+    });
+}
+
+/// It is read in several parts, which end within requests.
+#[test]
+fn a_long_pipeline_that_had_arrived_before_the_signal_is_answered() {
+    const REQUESTS: usize = 10_000;
+    in_each_mode(|mode| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("redis.sock");
+        let (_redis, mut pontoon) = mode.with_redis(&["--listen", &format!("unix:{}", path.display())]);
+        // What is written to a Unix socket has arrived.
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        SockRef::from(&client).set_send_buffer_size(1024 * 1024).unwrap();
+        client.write_all(&command(&["PING"])).unwrap();
+        client.read_exact(&mut [0; PING.len()]).unwrap();
+        stop(&pontoon);
+        client.write_all(&command(&["ECHO", "x"]).repeat(REQUESTS)).unwrap();
+        pontoon.signal(Signal::TERM);
+        pontoon.signal(Signal::CONT);
+        let mut answers = Vec::new();
+        client.read_to_end(&mut answers).unwrap();
+        assert_eq!(answers.len(), REQUESTS * "$1\r\nx\r\n".len(), "{mode:?}");
+        assert_eq!(pontoon.wait().code(), Some(0));
+    });
 }
 
 /// The first request is outstanding, and those behind it have not been read when the signal comes.

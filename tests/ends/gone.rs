@@ -157,6 +157,23 @@ fn a_client_that_closes_while_it_is_not_read_keeps_no_session() {
     });
 }
 
+/// The reply to the first is what its close answers with RST.
+#[test]
+fn what_a_client_sent_before_it_closed_is_done_though_its_own_connection_takes_a_while() {
+    let (redis, link, pontoon) = Mode::Shared.with_link(Duration::from_millis(300));
+    let mut direct = redis.direct();
+    for n in 0..5 {
+        let key = format!("n{n}");
+        let mut client = pontoon.client();
+        client.expect(&["PING"], "+PONG\r\n");
+        client
+            .send(&[command(&["INCR", &key]), command(&["WATCH", &key]), command(&["INCR", &key])].concat());
+        drop(client);
+        eventually("all of it is done", || direct.ask(&["GET", &key]) == b"$1\r\n2\r\n");
+    }
+    drop(link);
+}
+
 /// An upstream that accepts and never completes the TLS handshake.
 fn never_completes() -> Fake {
     Fake::start(|mut stream, _| {

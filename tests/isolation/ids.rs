@@ -137,6 +137,42 @@ fn an_earlier_client_id_has_no_effect_inline_or_in_a_transaction() {
 }
 
 #[test]
+fn requests_with_an_earlier_client_id_are_answered_in_their_turn() {
+    let (_redis, pontoon, id, _next) = handed_on(Source::Hello);
+    pontoon.allows("localhost");
+    let requests = [
+        command(&["SET", "a", "1"]),
+        command(&["CLIENT", "UNBLOCK", &id]),
+        command(&["GET", "a"]),
+        format!("CLIENT \"KILL\" ID {id}\r\n").into_bytes(),
+        command(&["MULTI"]),
+        command(&["CLIENT", "UNBLOCK", &id]),
+        command(&["GET", "a"]),
+        command(&["EXEC"]),
+        command(&["CLIENT", "KILL", "ID", &id]),
+        command(&["SUBSCRIBE", "x"]),
+    ]
+    .concat();
+    let replies = "+OK\r\n:0\r\n$1\r\n1\r\n:0\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:0\r\n$1\r\n1\r\n:0\r\n\
+        *3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n";
+    for piece in [requests.len(), 50, 7, 1] {
+        let mut client = pontoon.client();
+        for bytes in requests.chunks(piece) {
+            client.send(bytes);
+        }
+        client.finish();
+        assert_eq!(String::from_utf8(client.rest()).unwrap(), replies, "in pieces of {piece}");
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_the_id_of_its_reused_connection_can_use_it() {
+    let (_redis, pontoon, id, mut next) = handed_on(Source::Hello);
+    next.expect(&["CLIENT", "ID"], &format!(":{id}\r\n"));
+    pontoon.client().expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], "+OK\r\n");
+}
+
+#[test]
 fn the_client_id_of_a_connected_client_works() {
     let (redis, pontoon) = bridge(&DEDICATED);
     let mut direct = redis.direct();

@@ -1,6 +1,6 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
-use super::super::client_ids::NamedIds;
+use super::super::client_ids;
 use super::super::commands::{self, Request, StreamRead};
 use super::super::families::Command;
 use super::super::header::{self, Header, Length};
@@ -235,12 +235,33 @@ impl RequestScanner {
     /// Whether the request that ended last may name connections by their numbers.
     #[inline]
     pub fn may_name_ids(&self) -> bool {
-        let [name, first, _] = &self.words;
         // Quotes may hide any word.
-        (self.arguments_matter
-            && name.get().eq_ignore_ascii_case(b"CLIENT")
-            && (self.quoted || NamedIds::may_be_in(first.get())))
-            || (self.quoted && name.get().is_empty())
+        (self.arguments_matter || self.quoted)
+            && (self.hides_name() || (self.is_client() && self.may_be(client_ids::may_be_named_by)))
+    }
+
+    /// Whether the reply to the request that ended last tells the client the number of its connection.
+    #[inline]
+    pub fn asks_for_id(&self) -> bool {
+        self.arguments_matter && self.is_client() && self.may_be(client_ids::is_told_by)
+    }
+
+    /// Whether the request that has begun may turn out to name connections by their numbers.
+    pub fn may_yet_name_ids(&self) -> bool {
+        !self.at_boundary() && (self.seen == 0 || self.hides_name() || self.is_client())
+    }
+
+    fn hides_name(&self) -> bool {
+        self.quoted && self.words[0].get().is_empty()
+    }
+
+    #[cold]
+    fn is_client(&self) -> bool {
+        self.words[0].get().eq_ignore_ascii_case(b"CLIENT")
+    }
+
+    fn may_be(&self, subcommand: impl Fn(&[u8]) -> bool) -> bool {
+        self.quoted || subcommand(self.words[1].get())
     }
 
     /// Forgets the request that has begun: it is to come again from its beginning.

@@ -47,9 +47,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Requests of the client wait here for something else than room.
+    /// Requests of the client wait here.
     fn holds_requests(&self) -> bool {
-        self.guard.as_ref().is_some_and(|guard| guard.has_later())
+        !self.input.bytes.is_empty() || self.guard.as_ref().is_some_and(|guard| guard.has_later())
     }
 
     /// The client sends no more: half-closes the upstream connection, too, for the server to see it as soon as it would
@@ -83,7 +83,7 @@ impl Relay<'_> {
             if self.wire.is_finished() || self.client_sends || self.wire.waiting() > 0 {
                 return Poll::Ready(Ended::Client);
             }
-            // It may have had something to say until now. It hears of the end, and has a moment to answer.
+            // A slow upstream may still answer: half-close, and wait a moment for its reply.
             self.wire.finish(cx);
             quiet.as_mut().reset(Instant::now() + presence::LAST_WORD);
         }

@@ -28,8 +28,9 @@ use super::client::ClientStream;
 use super::guard::{ClientAuth, Guard};
 use super::low_water::LowWater;
 use super::outbox::Outbox;
+use super::owed::Owed;
 use super::pending::{Opaque, Pending};
-use super::presence::Watch;
+use super::presence::PresenceCheck;
 use super::relogin::Relogin;
 use super::rewriting::Rewriting;
 use super::scratch::{self};
@@ -113,8 +114,8 @@ pub(super) struct Relay<'a> {
     unanswerable: Option<Unanswerable>,
     /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Once pontoon is leaving: so many bytes that the client had sent before are still to be read.
-    owed_to_drain: Option<usize>,
+    /// Once pontoon is leaving.
+    owed: Option<Owed>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
     moving: Option<Moving>,
     input: Input,
@@ -125,7 +126,7 @@ pub(super) struct Relay<'a> {
     timers: Timers,
 }
 
-/// What the client has sent and nobody has looked at.
+/// What the client has sent and the relay has not looked at.
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
@@ -146,7 +147,7 @@ struct Timers {
     grace: Option<Pin<Box<Sleep>>>,
     grace_over: bool,
     /// While the client is not read, or sends no more.
-    presence: Option<Watch>,
+    presence: Option<PresenceCheck>,
     /// The client sends no more: until when the upstream may be silent.
     quiet: Option<Pin<Box<Sleep>>>,
     idle: Option<Idle>,
@@ -227,7 +228,7 @@ impl<'a> Relay<'a> {
             swallows: false,
             unanswerable: None,
             draining: Box::pin(route.drain.started()),
-            owed_to_drain: None,
+            owed: None,
             moving,
             input: Input::default(),
             judges_ids,
@@ -369,8 +370,8 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.owed_to_drain.is_none() && self.route.drain.is_draining() {
-            self.owed_to_drain = Some(self.client.unread() + self.input.bytes.len());
+        if self.owed.is_none() && self.route.drain.is_draining() {
+            self.owed = Some(Owed::new(self.client.unread() + self.input.bytes.len()));
         }
         for _ in 0..ROUNDS {
             let moved = scratch::with(|scratch| {
@@ -416,30 +417,17 @@ impl<'a> Relay<'a> {
     fn reads_client(&self) -> bool {
         self.unanswerable.is_none()
             && !self.client_must_wait()
-            && self.client_sends
+            && (self.client_sends || !self.input.bytes.is_empty())
             && self.wire.is_open()
             && !self.stops_at_boundary()
     }
 
     /// pontoon is leaving, and the client stands between two requests, of which it had sent none before.
     fn stops_at_boundary(&self) -> bool {
-        self.owed_to_drain == Some(0)
+        self.owed.as_ref().is_some_and(|owed| owed.bytes() == 0)
             && self.requests.at_boundary()
             && self.input.bytes.is_empty()
             && self.is_framed()
-    }
-
-    /// So many bytes came from the client. Returns behind how many of them no request may begin.
-    #[inline]
-    fn may_begin_within(&mut self, bytes: usize) -> usize {
-        match &mut self.owed_to_drain {
-            None => bytes,
-            Some(owed) => {
-                let within = bytes.min(*owed);
-                *owed -= within;
-                within
-            }
-        }
     }
 
     fn is_framed(&self) -> bool {

@@ -45,8 +45,9 @@ impl Relay<'_> {
             if let Some(socket) = self.client.as_tcp() {
                 self.client_mark.expect(socket, 0, READ);
             }
-            let within = self.may_begin_within(n);
+            let within = self.within();
             let bytes = self.guard_requests(cx, &scratch.request[..n], within)?;
+            self.looked_at(n);
             self.wire.send(cx, &bytes, &mut scratch.sealed, self.relayed);
             return Ok(true);
         }
@@ -56,9 +57,6 @@ impl Relay<'_> {
             self.client_mark.expect(socket, certain, READ);
         }
         self.wire.send(cx, &scratch.request[..n], &mut scratch.sealed, self.relayed);
-        if self.pending.has_local() {
-            self.answer_locally(cx)?;
-        }
         Ok(true)
     }
 

@@ -59,7 +59,7 @@ impl Relay<'_> {
         self.route.metrics.server_error(code);
         match code {
             b"READONLY" => self.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly),
-            b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection.dialled()),
+            b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.rewriting.is_none() => {
                 self.route.tell_of_cluster(&self.wire.connection.endpoint);
             }

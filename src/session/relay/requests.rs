@@ -6,16 +6,14 @@ use std::task::Context;
 use zeroize::Zeroizing;
 
 use super::Relay;
-use crate::resp::client_ids::NamedIds;
 use crate::resp::commands::Request;
 use crate::resp::scanner::Event;
 use crate::session::counts::Counts;
 use crate::session::guard::{self, Decision, Guard};
+use crate::session::owed::Owed;
 use crate::session::pending::Opaque;
 use crate::session::unanswerable::Unanswerable;
-
-/// A request that may have to be answered here is never longer.
-const LONGEST_KEPT: usize = 64 * 1024;
+use crate::upstream::SeenId;
 
 impl Relay<'_> {
     /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
@@ -25,7 +23,7 @@ impl Relay<'_> {
             self.about.sent(bytes.len(), 0);
             return bytes.len();
         }
-        let within = self.may_begin_within(bytes.len());
+        let within = self.within();
         let mut passed = 0;
         // Where the present request begins, if it does in these bytes.
         let mut began = self.requests.at_boundary().then_some(0);
@@ -35,10 +33,10 @@ impl Relay<'_> {
             passed += n;
             match event {
                 Event::NeedMore => {
-                    if let Some(began) = began.filter(|began| self.may_have_to_stay(&bytes[*began..])) {
+                    if let Some(began) = began.filter(|began| self.may_have_to_change(&bytes[*began..])) {
+                        self.input.lacks_more = self.input.bytes.is_empty();
                         self.keep(&bytes[began..]);
                         self.requests.rewind();
-                        self.input.lacks_more = true;
                         passed = began;
                     }
                     break;
@@ -51,9 +49,12 @@ impl Relay<'_> {
                             passed -= n;
                             break;
                         };
-                        if let Some(reply) = self.refusal(&bytes[begins..passed]) {
-                            self.account(|pending, _| pending.local(reply.into()));
+                        if let Some(other) = self.without_passed_on_ids(&bytes[begins..passed]) {
                             self.keep(&bytes[passed..]);
+                            self.keep(&other);
+                            if let Some(owed) = &mut self.owed {
+                                owed.replace(passed - begins, other.len());
+                            }
                             passed = begins;
                             break;
                         }
@@ -78,16 +79,31 @@ impl Relay<'_> {
                 passed = bytes.len();
             }
         }
+        self.looked_at(passed);
         self.noted(passed, &counts);
         passed
     }
 
-    /// Whether this beginning of a request may have to be answered here.
-    fn may_have_to_stay(&self, part: &[u8]) -> bool {
-        // Quotes may hide the name.
-        let may_be =
-            self.requests.name().is_none_or(|name| name.is_empty() || name.eq_ignore_ascii_case(b"CLIENT"));
-        self.judges_ids && self.client_sends && may_be && part.len() <= LONGEST_KEPT
+    /// No request may begin this many bytes from here, or later.
+    #[inline]
+    pub(super) fn within(&self) -> usize {
+        self.owed.as_ref().map_or(usize::MAX, Owed::bytes)
+    }
+
+    /// So many bytes that came from the client need no further look.
+    #[inline]
+    pub(super) fn looked_at(&mut self, bytes: usize) {
+        if let Some(owed) = &mut self.owed {
+            owed.looked_at(bytes);
+        }
+    }
+
+    /// Whether the request that begins with `part` may have to be changed once it is whole.
+    fn may_have_to_change(&self, part: &[u8]) -> bool {
+        self.judges_ids
+            && self.client_sends
+            && self.requests.may_yet_name_ids()
+            && part.len() <= guard::LONGEST
     }
 
     /// Has these bytes of the client looked at next.
@@ -95,12 +111,11 @@ impl Relay<'_> {
         self.input.bytes.splice(0..0, bytes.iter().copied());
     }
 
-    /// The server's reply to a request that names a connection by its number, if the number is another client's by now.
+    /// What to send in place of a request that names a connection by its number, where that serves another client by now.
     #[cold]
-    fn refusal(&self, request: &[u8]) -> Option<&'static [u8]> {
+    fn without_passed_on_ids(&self, request: &[u8]) -> Option<Vec<u8>> {
         let words = guard::words(request).ok()??;
-        let named = NamedIds::of(&words.iter().collect::<Vec<_>>())?;
-        self.route.upstream.refuses(&named)
+        self.route.upstream.without_passed_on_ids(&words.iter().collect::<Vec<_>>())
     }
 
     /// Consumes bytes up to the end of a request.
@@ -127,6 +142,11 @@ impl Relay<'_> {
     #[inline]
     fn book(&mut self, request: Request) -> bool {
         self.account(|pending, _| pending.request(request));
+        if self.requests.asks_for_id() {
+            // From now on the number stands for this client, to which the connection is left.
+            self.wire.connection.passed_on = None;
+            self.wire.connection.seen_id = SeenId::Unread;
+        }
         if let Some(rewriting) = &mut self.rewriting {
             let counted = self.pending.opaque().is_none();
             let number = self.pending.answered() + self.pending.count();
@@ -203,15 +223,18 @@ impl Relay<'_> {
         part: &[u8],
         out: &mut Zeroizing<Vec<u8>>,
     ) {
+        let request = self.requests.request();
         if self.judges_ids
             && self.requests.may_name_ids()
             && let Some(whole) = guard.whole(part)
-            && let Some(reply) = self.refusal(&whole)
+            && let Some(other) = self.without_passed_on_ids(&whole)
         {
             guard.forget();
-            return self.account(|pending, _| pending.local(reply.into()));
+            if self.book(request) {
+                out.extend_from_slice(&other);
+            }
+            return;
         }
-        let request = self.requests.request();
         match guard.decide(request, part) {
             Decision::Pass if self.pending.local_replies() > 0 && request.ends_counting() => {
                 // Then the replies of our own could not be placed: they go first.

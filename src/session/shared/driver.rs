@@ -103,7 +103,11 @@ impl Driver {
         self.line.close();
         self.fail();
         let heir = self.line.heir();
-        self.wire.connection.seen_id = self.line.state().seen_id;
+        {
+            let mut state = self.line.state();
+            self.wire.connection.seen_id = state.seen_id;
+            self.wire.connection.passed_on = state.passed_on.take();
+        }
         if self.wire.is_at_rest() && self.replies.at_boundary() && !route.drain.is_draining() {
             let connection = match heir {
                 None => self.wire.connection,

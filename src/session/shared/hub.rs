@@ -83,8 +83,8 @@ pub(super) enum NoLine {
     Denied(Arc<[u8]>),
     /// There are too many of other kinds.
     TooMany,
-    /// The client has left.
-    Left,
+    /// The client is gone.
+    ClientGone,
 }
 
 impl Hubs {

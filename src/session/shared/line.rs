@@ -17,7 +17,7 @@ use super::seat::Seat;
 use super::watch::Watch;
 use crate::endpoint::Endpoint;
 use crate::session::slow::Slow;
-use crate::upstream::{Connection, SeenId};
+use crate::upstream::{Connection, PassedOnId, SeenId};
 
 /// While so much waits to be sent, no client is read.
 const FULL: usize = 256 * 1024;
@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) due: VecDeque<Due>,
     /// What a client has learned of the connection's number.
     pub(super) seen_id: SeenId,
+    /// The number, which no client is to name.
+    pub(super) passed_on: Option<PassedOnId>,
     /// When the upstream was last heard; `None`: never.
     pub(super) heard: Option<Instant>,
     clients: usize,
@@ -167,7 +169,7 @@ impl Line {
         Ok(())
     }
 
-    /// The client is gone: what it has put here and was not sent is not. Its other replies reach nobody.
+    /// The client is gone: drops its requests that were not sent. Replies to the others will be discarded.
     #[cold]
     pub(super) fn abandon(&self, seat: &Arc<Seat>) {
         let mut guard = self.state();
@@ -192,7 +194,7 @@ impl Line {
         if abandoned > 0 {
             seat.forget(abandoned);
             if let Some(watch) = &mut state.slow {
-                watch.begin_anew();
+                watch.begin_anew(state.due.iter().map(|due| due.count).sum());
             }
             state.waiting.drain(..).for_each(Waker::wake);
         }

@@ -24,7 +24,8 @@ use crate::session::about::About;
 use crate::session::client::{ClientStream, ReadHalf};
 use crate::session::guard::Guard;
 use crate::session::outbox::Outbox;
-use crate::session::presence::{self, Presence, Watch};
+use crate::session::owed::Owed;
+use crate::session::presence::{self, Presence, PresenceCheck};
 use crate::session::relay::Ended;
 use crate::session::scratch;
 
@@ -116,8 +117,8 @@ pub(super) struct Member<'a> {
     asked: Option<Asked>,
     client_sends: bool,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Once pontoon is leaving: so many bytes that the client had sent before are still to be looked at.
-    owed_to_drain: Option<usize>,
+    /// Once pontoon is leaving.
+    owed: Option<Owed>,
     timers: Option<Box<Timers>>,
 }
 
@@ -127,7 +128,7 @@ struct Timers {
     idle: Option<Pin<Box<Sleep>>>,
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// While the client is not read, or sends no more.
-    presence: Option<Watch>,
+    presence: Option<PresenceCheck>,
     /// The client sends no more: until when the upstream may be silent.
     quiet: Option<Pin<Box<Sleep>>>,
 }
@@ -174,7 +175,7 @@ impl<'a> Member<'a> {
             asked: None,
             client_sends: true,
             draining: Box::pin(route.drain.started()),
-            owed_to_drain: None,
+            owed: None,
             timers: timers.map(Box::new),
         }
     }
@@ -235,10 +236,10 @@ impl<'a> Member<'a> {
         self.seat.is_bearable()
     }
 
-    /// Completes once nothing need be done for the client any more.
-    pub(super) async fn left(&self) {
+    /// Completes when the client is gone, while it is not read.
+    pub(super) async fn gone(&self) {
         let owed = || !self.input.is_empty() || self.reader.unread() > 0;
-        presence::left(|| self.reader.presence(), owed).await;
+        presence::gone(|| self.reader.presence(), owed).await;
     }
 
     /// `None`: its socket is gone.
@@ -260,14 +261,14 @@ impl<'a> Member<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
-        if self.owed_to_drain.is_none() && self.route.drain.is_draining() {
-            self.owed_to_drain = Some(self.reader.unread() + self.input.len());
+        if self.owed.is_none() && self.route.drain.is_draining() {
+            self.owed = Some(Owed::new(self.reader.unread() + self.input.len()));
         }
         for _ in 0..ROUNDS {
             let standing = self.seat.tend(cx);
             match standing.gone {
                 None => {}
-                Some(Gone::Client) => return Poll::Ready(self.gone(line)),
+                Some(Gone::Client) => return Poll::Ready(self.reset_by_client(line)),
                 Some(Gone::Upstream) => {
                     return Poll::Ready(Next::Ended(Ended::Upstream { unanswered: 0, why: None }));
                 }
@@ -294,7 +295,10 @@ impl<'a> Member<'a> {
                     return self.poll_unread(cx, line);
                 }
                 match self.read(cx, line, standing.heavy) {
-                    Poll::Pending => return self.poll_timers(cx),
+                    Poll::Pending => {
+                        self.is_read();
+                        return self.poll_timers(cx);
+                    }
                     Poll::Ready(read) => what = read,
                 }
             }
@@ -318,14 +322,14 @@ impl<'a> Member<'a> {
             match Pin::new(&mut self.reader).poll_read(cx, &mut read) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(What::Next(self.gone(line))),
+                Poll::Ready(Err(_)) => return Poll::Ready(What::Next(self.reset_by_client(line))),
             }
             let n = read.filled().len();
             if n == 0 {
                 self.client_sends = false;
                 return Poll::Ready(What::Dry);
             }
-            if self.timers.is_some() {
+            if self.route.settings.idle_timeout.is_some() {
                 self.seat.touch();
             }
             if !self.input.is_empty() {
@@ -347,22 +351,22 @@ impl<'a> Member<'a> {
     /// Looks at requests. While pontoon is leaving, only at those that had begun before.
     #[inline]
     fn look_within(&mut self, cx: &mut Context<'_>, line: &Hold, input: &[u8], heavy: bool) -> (usize, What) {
-        let within = self.owed_to_drain.unwrap_or(usize::MAX);
+        let within = self.owed.as_ref().map_or(usize::MAX, Owed::bytes);
         let (passed, what) = self.look(cx, line, input, heavy, within);
-        if let Some(owed) = &mut self.owed_to_drain {
-            *owed = owed.saturating_sub(passed);
+        if let Some(owed) = &mut self.owed {
+            owed.looked_at(passed);
         }
         (passed, what)
     }
 
     /// pontoon is leaving, and all requests that the client had sent before are on the line.
     fn stops(&self) -> bool {
-        self.owed_to_drain == Some(0)
+        self.owed.as_ref().is_some_and(|owed| owed.bytes() == 0)
     }
 
     /// The client has reset its connection.
     #[cold]
-    fn gone(&self, line: &Hold) -> Next {
+    fn reset_by_client(&self, line: &Hold) -> Next {
         line.abandon(&self.seat);
         Next::Ended(Ended::Client)
     }
@@ -393,12 +397,12 @@ impl<'a> Member<'a> {
         let presence = timers.presence.get_or_insert_default();
         let presence = presence.poll(cx, || self.reader.presence());
         if presence == Presence::Gone {
-            return Poll::Ready(self.gone(line));
+            return Poll::Ready(self.reset_by_client(line));
         }
         if self.client_sends && presence == Presence::Sends {
             return self.poll_timers(cx);
         }
-        if self.seat.tend(cx).waiting > 0 {
+        if self.seat.has_output() {
             timers.quiet = None;
             return self.poll_timers(cx);
         }
@@ -409,6 +413,16 @@ impl<'a> Member<'a> {
             quiet.as_mut().reset(heard + presence::QUIET);
         }
         self.poll_timers(cx)
+    }
+
+    /// The client is read: its end needs no looking for. An idle client holds no memory.
+    fn is_read(&mut self) {
+        if let Some(timers) = &mut self.timers {
+            (timers.presence, timers.quiet) = (None, None);
+            if timers.idle.is_none() && timers.cut.is_none() {
+                self.timers = None;
+            }
+        }
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Next> {

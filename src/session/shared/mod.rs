@@ -66,9 +66,9 @@ const INHERITANCE: Duration = Duration::from_secs(30);
 /// Serves a client to its end.
 pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &Hubs, entry: Entry) -> End {
     let about = About::new(entry, true);
-    let mut line = match Box::pin(line(context, hubs, Key::default(), client.left())).await {
+    let mut line = match Box::pin(line(context, hubs, Key::default(), client.gone())).await {
         Ok(line) => line,
-        Err(NoLine::Left) => return End::ClientClosed,
+        Err(NoLine::ClientGone) => return End::ClientClosed,
         Err(NoLine::Refused(reply)) => {
             Box::pin(farewell::say(client, &reply)).await;
             return End::Failed;
@@ -89,13 +89,13 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
     member.moved(&line, Key::default());
     loop {
         let reason = match member.run(&line).await {
-            Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone(), member.left())).await {
+            Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone(), member.gone())).await {
                 Ok(new) => {
                     line = new;
                     member.moved(&line, key);
                     continue;
                 }
-                Err(NoLine::Left) => return End::ClientClosed,
+                Err(NoLine::ClientGone) => return End::ClientClosed,
                 // It is who it was, and the server would have gone on with the connection that it had.
                 Err(NoLine::Denied(_)) if member.key().user == key.user => {
                     return Box::pin(unreachable(*member, context, DENIED)).await;
@@ -166,12 +166,12 @@ async fn apart<'a>(
     loop {
         member = pinned(member, context, hubs, reason, inherited.take()).await?;
         let key = member.key();
-        let why = match line(context, hubs, key.clone(), member.left()).await {
+        let why = match line(context, hubs, key.clone(), member.gone()).await {
             Ok(line) => {
                 member.moved(&line, key);
                 return Ok((member, line));
             }
-            Err(NoLine::Left) => return Err(End::ClientClosed),
+            Err(NoLine::ClientGone) => return Err(End::ClientClosed),
             Err(NoLine::TooMany) => {
                 reason = Reason::Key;
                 continue;
@@ -213,18 +213,18 @@ fn cut_off(member: &Member<'_>, context: &Context) {
     }
 }
 
-/// A line for a client, unless that has `left` before.
+/// A line for a client, unless that is `gone` before.
 async fn line(
     context: &Arc<Context>,
     hubs: &Hubs,
     key: Key,
-    left: impl Future<Output = ()>,
+    gone: impl Future<Output = ()>,
 ) -> Result<Hold, NoLine> {
     tokio::select! {
         biased;
         line = hubs.line(context, key) => line.map(|line| Hold::on(&line)),
         () = context.drain.cut_off() => Err(NoLine::TooMany),
-        () = left => Err(NoLine::Left),
+        () = gone => Err(NoLine::ClientGone),
     }
 }
 
@@ -295,7 +295,7 @@ async fn pinned<'a>(
         biased;
         connected = own_connection(&member, context, hubs, &reason, may_share, inherited) => connected,
         () = context.drain.cut_off() => return Err(End::Drained),
-        () = member.left() => return Err(End::ClientClosed),
+        () = member.gone() => return Err(End::ClientClosed),
     };
     let (_permit, upstream) = match connected {
         Ok(connected) => connected,

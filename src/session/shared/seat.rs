@@ -139,6 +139,11 @@ impl Seat {
         }
     }
 
+    /// Whether bytes wait for the client to read.
+    pub(super) fn has_output(&self) -> bool {
+        !self.state().outbox.is_empty()
+    }
+
     /// Replies due.
     pub(super) fn due(&self) -> u64 {
         self.state().due

@@ -31,9 +31,9 @@ impl Watch {
         Self { log: SlowLog::new(threshold), sent: 0, who: VecDeque::new() }
     }
 
-    /// Requests that were sent are not to be sent after all: those whose replies have not come are not told any more.
-    pub(super) fn begin_anew(&mut self) {
-        *self = Self::new(self.log.threshold());
+    /// Forgets all requests without a reply, `due` of them: some were dropped before they were sent, so numbers have changed.
+    pub(super) fn begin_anew(&mut self, due: u64) {
+        *self = Self { sent: due, ..Self::new(self.log.threshold()) };
     }
 
     /// `count` requests were sent for a client.

@@ -202,7 +202,7 @@ impl Driver {
             b"READONLY" if !self.key.replica => {
                 self.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly);
             }
-            b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection.dialled()),
+            b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
             _ => {}
         }

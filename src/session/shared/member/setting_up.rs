@@ -146,11 +146,11 @@ impl Member<'_> {
                 self.asked
         {
             // The number is that of the connection that all share.
-            let seen_id = SeenId::by_hello(Some(&reply));
-            if let SeenId::Seen(id) = seen_id {
-                self.route.upstream.pass_on(id);
+            let mut state = line.state();
+            state.seen_id = SeenId::by_hello(Some(&reply));
+            if let (SeenId::Seen(id), None) = (state.seen_id, &state.passed_on) {
+                state.passed_on = Some(self.route.upstream.pass_on(id));
             }
-            line.state().seen_id = seen_id;
         }
         match self.asked.take() {
             // True whether the server knows CLIENT SETINFO or not.
