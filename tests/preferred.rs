@@ -254,6 +254,12 @@ fn a_session_is_served_in_plaintext_while_the_way_to_tls_takes_its_time() {
 
 #[test]
 fn a_client_that_shares_otherwise_and_has_its_own_connection_now_is_moved_with_it() {
+    let is_moved = (0..5).any(|_| a_pinned_client_is_moved());
+    assert!(is_moved, "the machine was too slow for it to keep its connection, again and again");
+}
+
+/// Whether it is. `false`: it paused for so long that it shared a connection meanwhile.
+fn a_pinned_client_is_moved() -> bool {
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--sharing", "shared"]);
     pontoon.allows("plaintext only is spoken here");
@@ -268,11 +274,16 @@ fn a_client_that_shares_otherwise_and_has_its_own_connection_now_is_moved_with_i
     let pinned = || pontoon.metric("pontoon_sessions_pinned", "");
     assert_eq!((pinned(), in_plaintext(&pontoon)), (1, 2));
     dual.set(Mood::Accept, Mood::Accept);
+    let total = || pontoon.metric("pontoon_sessions_pinned_total", "");
+    let moved = || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1;
     eventually("it is moved", || {
         set();
-        pontoon.metric("pontoon_sessions_upgraded_total", "") == 1
+        moved() || total() > 1
     });
-    assert_eq!((pinned(), pontoon.metric("pontoon_sessions_pinned_total", "")), (1, 1));
+    if total() > 1 {
+        return false;
+    }
+    assert_eq!(pinned(), 1);
     let bytes = dual.plaintext_bytes();
     set();
     assert_eq!(dual.plaintext_bytes(), bytes);
@@ -280,6 +291,7 @@ fn a_client_that_shares_otherwise_and_has_its_own_connection_now_is_moved_with_i
         set();
         in_plaintext(&pontoon) == 0
     });
+    true
 }
 
 #[test]
