@@ -16,7 +16,7 @@ pub struct Hello<'a> {
     pub name: Option<&'a [u8]>,
 }
 
-/// A HELLO that a server refuses, whoever sends it.
+/// A HELLO that a server refuses, whatever user the client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HelloError {
     /// The version is no integer.

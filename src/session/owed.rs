@@ -14,12 +14,12 @@ impl Owed {
         self.0
     }
 
-    /// So many bytes were looked at.
+    /// `bytes` of them were looked at, or more.
     pub(super) fn looked_at(&mut self, bytes: usize) {
         self.0 = self.0.saturating_sub(bytes);
     }
 
-    /// Other bytes, `by` in number, will be looked at in place of so many.
+    /// `by` other bytes will be looked at in place of `bytes` of them.
     pub(super) fn replace(&mut self, bytes: usize, by: usize) {
         self.0 = (self.0 + by).saturating_sub(bytes);
     }

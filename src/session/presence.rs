@@ -1,6 +1,6 @@
-//! Whether a client is still there, for as long as it is not read: its end waits behind what it sent before.
+//! Whether a client is still there while it is not read: its end waits behind what it sent before.
 //!
-//! The event loop tells of bytes to read, and of an end only to those who read. So the kernel is asked every now and then.
+//! The event loop reports the end of a stream only to a reader. So the kernel is asked every 250 ms.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How often the kernel is asked.
+/// Between two questions to the kernel.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long an upstream may be silent after a client's last byte, before it counts as hung.
@@ -28,8 +28,8 @@ pub(super) enum Presence {
     Gone,
 }
 
-/// Completes when a client that is not read is gone: it has reset its connection, or it has sent its last byte and `owed` says that
-/// nothing of what it sent is left to do, or it sent that byte [`QUIET`] ago.
+/// Completes when a client that is not read is gone: it has reset its connection, or it has sent its last byte and is not `owed`
+/// anything. A client that is owed something counts as gone [`QUIET`] after its last byte.
 pub(super) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> bool) {
     let mut finished = None;
     loop {
@@ -46,7 +46,7 @@ pub(super) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> boo
     }
 }
 
-/// Asks every now and then.
+/// Asks the kernel at intervals.
 pub(super) struct PresenceCheck {
     sleep: Pin<Box<Sleep>>,
     last: Presence,
@@ -59,7 +59,7 @@ impl Default for PresenceCheck {
 }
 
 impl PresenceCheck {
-    /// What is known by now; the task is woken when the kernel is to be asked again.
+    /// The last answer. The task is woken when the next question is due.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, ask: impl Fn() -> Presence) -> Presence {
         while self.sleep.as_mut().poll(cx).is_ready() {
             self.last = ask();

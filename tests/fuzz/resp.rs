@@ -1,5 +1,7 @@
 //! The modules under test, where they are, and the promise that the scanners' targets test.
 
+#[path = "../../src/resp/client_ids.rs"]
+mod client_ids;
 #[path = "../../src/resp/commands.rs"]
 pub mod commands;
 #[path = "../../src/resp/families.rs"]
@@ -14,6 +16,8 @@ mod sharing;
 mod standing;
 #[path = "../../src/resp/value.rs"]
 pub mod value;
+#[path = "../../src/resp/words.rs"]
+mod words;
 
 /// Any bytes, in any two pieces and byte by byte: the same frames end in the same places, and nothing panics.
 #[macro_export]

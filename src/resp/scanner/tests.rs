@@ -566,7 +566,7 @@ fn reading_streams_blocks_only_where_it_says_so() {
 }
 
 #[test]
-fn a_command_that_nobody_knows_may_leave_anything_behind() {
+fn an_unknown_command_may_leave_anything_behind() {
     for (name, expected) in [
         ("WEIRD", Request::Lasting),
         ("MY.COMMAND", Request::Lasting),

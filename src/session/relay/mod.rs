@@ -119,7 +119,7 @@ pub(super) struct Relay<'a> {
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
     moving: Option<Moving>,
     input: Input,
-    /// Whether requests that name connections by their numbers may have to be answered here.
+    /// Whether requests that name connections by their numbers may have to be changed.
     judges_ids: bool,
     /// For a client that shares a connection otherwise.
     pin: Option<Box<PinnedState>>,
@@ -422,7 +422,7 @@ impl<'a> Relay<'a> {
             && !self.stops_at_boundary()
     }
 
-    /// pontoon is leaving, and the client stands between two requests, of which it had sent none before.
+    /// pontoon is leaving, and all requests that had arrived before, or begun, were sent on.
     fn stops_at_boundary(&self) -> bool {
         self.owed.as_ref().is_some_and(|owed| owed.bytes() == 0)
             && self.requests.at_boundary()

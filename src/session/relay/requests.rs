@@ -90,7 +90,7 @@ impl Relay<'_> {
         self.owed.as_ref().map_or(usize::MAX, Owed::bytes)
     }
 
-    /// So many bytes that came from the client need no further look.
+    /// `bytes` more that came from the client were looked at.
     #[inline]
     pub(super) fn looked_at(&mut self, bytes: usize) {
         if let Some(owed) = &mut self.owed {
@@ -164,7 +164,7 @@ impl Relay<'_> {
     }
 
     /// As [`note_requests`](Self::note_requests), where what a client says of who it is stays here. Returns what to send on.
-    /// `within`: behind so many of the bytes no request may begin.
+    /// `within`: no request may begin at this byte, or later.
     pub(super) fn guard_requests(
         &mut self,
         cx: &mut Context<'_>,

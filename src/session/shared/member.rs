@@ -390,8 +390,8 @@ impl<'a> Member<'a> {
         self.poll_unread(cx, line)
     }
 
-    /// The client is not read, so its end must be looked for. Once it has sent its last byte, and while it is not itself waited
-    /// for, the upstream may be silent for so long and no longer.
+    /// The client is not read, so the kernel is asked for its end. Once it has sent its last byte, the upstream may be silent for
+    /// [`presence::QUIET`]. That time does not run while bytes wait for the client.
     fn poll_unread(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
         let timers = self.timers.get_or_insert_default();
         let presence = timers.presence.get_or_insert_default();
@@ -415,7 +415,7 @@ impl<'a> Member<'a> {
         self.poll_timers(cx)
     }
 
-    /// The client is read: its end needs no looking for. An idle client holds no memory.
+    /// The client is read, which shows its end. An idle client holds no memory.
     fn is_read(&mut self) {
         if let Some(timers) = &mut self.timers {
             (timers.presence, timers.quiet) = (None, None);

@@ -35,8 +35,8 @@ enum Whether<'a> {
 }
 
 impl Member<'_> {
-    /// Looks at requests, and puts on the line what may go there. Behind `within` bytes none may begin. Returns how many bytes
-    /// need no further look.
+    /// Looks at requests, and puts on the line what may go there. None may begin at the byte `within`, or later. Returns how
+    /// many bytes need no further look.
     pub(super) fn look(
         &mut self,
         cx: &mut Context<'_>,
