@@ -9,7 +9,7 @@
 //! 3. For `runtime.shutdown_delay` (none by default; with `handover` at least 200 ms) all else goes on, and new clients are
 //!    served; where a successor shares the port, by it.
 //! 4. Listeners close, once nobody waits in them, and the files of Unix sockets go, but those that systemd or a successor put there.
-//! 5. Sessions with nothing pending end at once, others at their next reply boundary. Connections that are ready for
+//! 5. Sessions with nothing pending end at once, others once what had arrived is answered. Connections that are ready for
 //!    clients are closed, and nothing is looked after any more.
 //! 6. After `runtime.drain_timeout` the rest are cut, and counted in the log.
 //! 7. After `POST /drain` alone, pontoon waits here, and answers on its admin address, until SIGTERM, SIGINT or `POST /quit`.

@@ -312,3 +312,52 @@ impl Drop for Hold {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::{Inventory, Peer};
+    use crate::metrics::RouteMetrics;
+
+    fn seat() -> Arc<Seat> {
+        let peer = Peer::Unix { pid: None, uid: None };
+        let counter = Inventory::new().enter(&"route".into(), peer).counter();
+        Arc::new(Seat::new(counter, None, false, RouteMetrics::unrecorded().request_seconds))
+    }
+
+    fn line() -> Line {
+        let endpoint = Arc::new("cache:6379".parse().unwrap());
+        let upstream = Upstream { endpoint, peer: ([127, 0, 0, 1], 6379).into(), tls: true };
+        let slow = Some(Box::new(Watch::new(Duration::ZERO)));
+        Line { upstream, state: Mutex::new(State { slow, ..State::default() }) }
+    }
+
+    #[test]
+    fn what_a_client_that_is_gone_has_not_sent_is_not_sent_and_the_others_requests_are() {
+        let (line, one, other) = (line(), seat(), seat());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut put = |seat: &Arc<Seat>, requests: &[u8], count, whose| {
+            line.put(&mut cx, seat, requests, count, whose).unwrap();
+        };
+        let mut sent = Vec::new();
+        put(&one, b"PING\r\n", 1, Whose::Client);
+        line.take(&mut sent);
+        assert_eq!(sent, b"PING\r\n");
+        sent.clear();
+        put(&one, b"INCR a\r\n", 1, Whose::Client);
+        put(&other, b"INCR b\r\nINCR c\r\n", 2, Whose::Client);
+        put(&one, b"MULTI\r\nINCR a\r\nEXEC\r\n", 3, Whose::Transaction(3));
+        put(&other, b"SELECT 1\r\n", 1, Whose::Task);
+        line.abandon(&one);
+        put(&other, b"INCR d\r\n", 1, Whose::Client);
+        assert!(line.state().slow(true).is_none(), "the first reply is not that of a later request");
+        line.take(&mut sent);
+        assert_eq!(sent, b"INCR b\r\nINCR c\r\nSELECT 1\r\nINCR d\r\n");
+        let due: Vec<(bool, u64)> =
+            line.state().due.iter().map(|due| (Arc::ptr_eq(&due.seat, &one), due.count)).collect();
+        assert_eq!(due, [(true, 1), (false, 2), (false, 1), (false, 1)], "what was sent is still answered");
+        assert_eq!((one.due(), other.due()), (1, 4));
+        line.abandon(&other);
+        assert_eq!(line.state().due.len(), 4);
+    }
+}
