@@ -142,6 +142,24 @@ fn quit_is_answered_and_ends_the_connection() {
 }
 
 #[test]
+fn what_follows_quit_gets_no_reply_and_the_end_says_nothing_of_other_connections() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let args = ["--sharing", "dedicated", "--pool-reuse", "true", "--workers", "1"];
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args).ready();
+    let kept = || pontoon.metric("pontoon_upstream_connections", "state=\"idle\"");
+    let mut quits = pontoon.client();
+    quits.expect(&["PING"], "+PONG\r\n");
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+    eventually("a connection is kept", || kept() == 1);
+    quits.send(&[command(&["ECHO", "x"]), command(&["QUIT"]), command(&["ECHO", "y"])].concat());
+    assert_eq!(String::from_utf8(quits.rest()).unwrap(), "$1\r\nx\r\n+OK\r\n");
+    eventually("it is counted", || pontoon.metric("pontoon_sessions_total", "") >= 2);
+    assert_eq!(pontoon.metric("pontoon_sessions_total", "end=\"failed\""), 0);
+    assert_eq!(kept(), 1);
+}
+
+#[test]
 fn reset_returns_to_resp2() {
     let (_redis, pontoon) = bridge();
     let mut client = resp3(&pontoon);

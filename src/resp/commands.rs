@@ -36,6 +36,8 @@ pub enum Request {
     Auth,
     /// RESET: back to RESP2, no subscriptions, no transaction.
     Reset,
+    /// QUIT: one reply, soon, and the server closes. What follows gets no reply.
+    Quit,
     /// MONITOR: a stream of its own.
     Monitor,
     /// CLIENT REPLY.
@@ -250,6 +252,7 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
         b"WATCH" => Request::Transaction(Transaction::Watches),
         b"AUTH" => Request::Auth,
         b"RESET" => Request::Reset,
+        b"QUIT" => Request::Quit,
         b"MONITOR" => Request::Monitor,
         b"SYNC" | b"PSYNC" | b"REPLCONF" => Request::Replication,
         _ => Request::Plain,

@@ -70,6 +70,8 @@ pub(super) struct Pending {
     opaque: Option<Opaque>,
     /// Something was asked for that RESET does not take away.
     lasting: bool,
+    /// The number of the request that was QUIT.
+    quit: Option<u64>,
     /// Replies of ours whose turn has not come.
     locals: VecDeque<Vec<u8>>,
     /// Requests of ours without a reply yet.
@@ -118,7 +120,12 @@ impl Pending {
 
     /// Of the replies due, those that the client waits for.
     pub(super) fn due_to_client(&self) -> u64 {
-        self.count - self.own
+        if self.has_quit() { 0 } else { self.count - self.own }
+    }
+
+    /// Whether the server has answered QUIT: it closes the connection then.
+    pub(super) fn has_quit(&self) -> bool {
+        self.quit.is_some_and(|number| self.answered >= number)
     }
 
     /// The client's request is answered here, in its turn.
@@ -253,6 +260,11 @@ impl Pending {
             }
             Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
             Request::Lasting => Run::Lasting(1),
+            Request::Quit => {
+                self.request(Request::Plain);
+                self.quit.get_or_insert(self.answered + self.count);
+                return;
+            }
             Request::Blocking => Run::Blocking,
             Request::Hello(version) => {
                 self.switches += 1;

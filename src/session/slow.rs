@@ -89,6 +89,7 @@ impl SlowLog {
                 | Request::Auth
                 | Request::Hello(_)
                 | Request::Reset
+                | Request::Quit
                 | Request::Cluster(_)
                 | Request::Transaction(_)
         );

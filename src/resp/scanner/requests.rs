@@ -372,6 +372,7 @@ impl RequestScanner {
             Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
             Request::Plain
             | Request::Lasting
+            | Request::Quit
             | Request::Blocking
             | Request::Auth
             | Request::Transaction(_) => request,

@@ -29,7 +29,8 @@ impl Relay<'_> {
             }
             let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();
             let unanswered = if placeable { self.pending.due_to_client() } else { 0 };
-            return Some(Ended::Upstream { unanswered, why: self.wire.why().map(str::to_owned) });
+            let why = self.wire.why().filter(|_| !self.pending.has_quit());
+            return Some(Ended::Upstream { unanswered, why: why.map(str::to_owned) });
         }
         if self.wire.waiting() > 0 {
             return None;
