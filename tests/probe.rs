@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Dual, Fake, Identity, Mood, Redis, pontoon};
+use crate::harness::{Authority, Dual, Fake, Identity, Mood, Redis, free_port, pontoon};
 
 struct Probed {
     code: Option<i32>,
@@ -211,7 +211,10 @@ fn a_name_that_does_not_exist_is_told_and_usage_is_checked() {
 fn a_node_of_a_cluster_is_told() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
-    let redis = Redis::with(identity, &authority, &["--cluster-enabled", "yes"]);
+    // The port that it would choose for itself may be another test's client's.
+    let bus_port = free_port().to_string();
+    let options = ["--cluster-enabled", "yes", "--cluster-port", &bus_port];
+    let redis = Redis::with(identity, &authority, &options);
     assert_eq!(trusting(&redis.endpoint(), &authority, &[]).report["server"]["cluster"], true);
 }
 
