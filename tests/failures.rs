@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Authority, Fake, Pontoon, Redis, clients_share, command, eventually};
+use crate::harness::{Authority, Fake, Pontoon, Redis, clients_share, command, eventually, uninterrupted};
 
 /// A port on which nothing listens.
 fn dead_endpoint() -> String {
@@ -44,7 +44,7 @@ fn a_server_that_stalls_in_the_handshake_costs_the_deadline_and_no_more() {
     let authority = Authority::new();
     let fake = Fake::start(|mut stream, _| {
         let mut sink = [0; 1024];
-        while stream.read(&mut sink).is_ok_and(|n| n > 0) {}
+        while uninterrupted(|| stream.read(&mut sink)).is_ok_and(|n| n > 0) {}
     });
     let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "300ms"]);
     pontoon.expects("timed out after");
@@ -270,7 +270,7 @@ fn no_command_is_sent_twice_whatever_becomes_of_the_connection() {
 fn a_reply_that_nests_without_end_costs_one_connection_and_not_the_process() {
     let fake = Fake::start(|mut stream, _| {
         // Few enough bytes for a greeting's reply, and more levels than a thread has stack for.
-        while stream.read(&mut [0; 512]).is_ok_and(|n| n > 0) {
+        while uninterrupted(|| stream.read(&mut [0; 512])).is_ok_and(|n| n > 0) {
             if stream.write_all(&b"*1\r\n".repeat(16_000)).is_err() {
                 return;
             }

@@ -12,7 +12,7 @@ use pontoon::credentials::iam::{Settings, token};
 use serde_json::json;
 
 use crate::harness::programs::{printed, python};
-use crate::harness::{Authority, Fake, Pontoon, eventually};
+use crate::harness::{Authority, Fake, Pontoon, eventually, uninterrupted};
 
 /// As AWS' documentation has it for Python, at a time that is told.
 const BOTOCORE: &str = r#"
@@ -138,7 +138,7 @@ fn web(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Fake 
             body.len() >= length.unwrap_or(0)
         };
         while !is_whole(&request) {
-            match stream.read(&mut buffer) {
+            match uninterrupted(|| stream.read(&mut buffer)) {
                 Ok(n @ 1..) => request += std::str::from_utf8(&buffer[..n]).unwrap(),
                 _ => return,
             }

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Dual, Fake, Identity, Mood, Redis, free_port, pontoon};
+use crate::harness::{Authority, Dual, Fake, Identity, Mood, Redis, free_port, pontoon, uninterrupted};
 
 struct Probed {
     code: Option<i32>,
@@ -246,11 +246,11 @@ fn each_tls_version_is_tried_though_the_other_is_met_with_silence() {
     // As servers and middleboxes that newer hellos are too much for.
     let fake = Fake::start(move |stream, _| {
         let mut hello = [0; 4096];
-        let n = stream.peek(&mut hello).unwrap();
+        let n = uninterrupted(|| stream.peek(&mut hello)).unwrap();
         // The extension supported_versions, with TLS 1.3 alone in it.
         if hello[..n].windows(7).any(|bytes| bytes == [0, 43, 0, 3, 2, 3, 4]) {
             let mut stream = stream;
-            while stream.read(&mut hello).is_ok_and(|n| n > 0) {}
+            while uninterrupted(|| stream.read(&mut hello)).is_ok_and(|n| n > 0) {}
         } else {
             let connection = rustls::ServerConnection::new(config.clone()).unwrap();
             let _ = rustls::StreamOwned::new(connection, stream).read(&mut hello);
@@ -284,7 +284,7 @@ fn a_server_that_refuses_us_over_tls_is_quoted() {
 fn an_alert_to_plaintext_is_told_from_other_silence() {
     let fake = Fake::start(|mut stream, _| {
         let mut first = [0; 4096];
-        if stream.read(&mut first).is_ok_and(|n| n > 0) && first[0] == b'*' {
+        if uninterrupted(|| stream.read(&mut first)).is_ok_and(|n| n > 0) && first[0] == b'*' {
             // unexpected_message
             let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 10]);
         }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Authority, PATIENCE, Pontoon, Redis};
+use crate::harness::{Authority, PATIENCE, Pontoon, Redis, uninterrupted};
 
 /// systemd, as far as its ears go.
 struct Ears {
@@ -29,7 +29,7 @@ impl Ears {
     fn wait_for(&self, variable: &str) -> String {
         let mut buffer = [0; 4096];
         loop {
-            let length = self.socket.recv(&mut buffer).unwrap();
+            let length = uninterrupted(|| self.socket.recv(&mut buffer)).unwrap();
             let message = str::from_utf8(&buffer[..length]).unwrap();
             if message.lines().any(|line| line.starts_with(&format!("{variable}="))) {
                 return message.to_owned();

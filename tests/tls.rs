@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 
-use crate::harness::{Authority, Fake, Identity, Pontoon, Redis, clients_share, command, eventually};
+use crate::harness::{
+    Authority, Fake, Identity, Pontoon, Redis, clients_share, command, eventually, uninterrupted,
+};
 
 /// What a client is answered by a bridge that finds no upstream, and that the connection then ends.
 #[track_caller]
@@ -173,11 +175,11 @@ fn nothing_but_a_client_hello_leaves_for_a_plaintext_server() {
     let authority = Authority::new();
     let fake = Fake::start(|mut stream, seen| {
         let mut buffer = [0; 4096];
-        let n = stream.read(&mut buffer).unwrap();
+        let n = uninterrupted(|| stream.read(&mut buffer)).unwrap();
         seen.lock().unwrap().extend_from_slice(&buffer[..n]);
         // As a Redis that found a line end in what it takes for an inline command.
         stream.write_all(b"-ERR unknown command\r\n").unwrap();
-        if let Ok(n) = stream.read(&mut buffer) {
+        if let Ok(n) = uninterrupted(|| stream.read(&mut buffer)) {
             seen.lock().unwrap().extend_from_slice(&buffer[..n]);
         }
     });

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::PATIENCE;
+use super::{PATIENCE, uninterrupted};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -48,7 +48,7 @@ fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Option<Answer> {
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
-    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+    while let Ok(count @ 1..) = uninterrupted(|| stream.read(&mut chunk)) {
         answer.extend(&chunk[..count]);
     }
     let answer = String::from_utf8(answer).unwrap();

@@ -17,6 +17,7 @@ mod redis;
 mod sockets;
 mod wire;
 
+use std::io;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
@@ -49,6 +50,17 @@ pub fn within(bound: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     while !condition() {
         assert!(Instant::now() < deadline, "did not happen within {bound:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Repeats a call that was interrupted. A process that is stopped and goes on, as when its machine is saved, interrupts calls on
+/// sockets that have a time limit: `signal(7)`, "Interruption of system calls and library functions by stop signals".
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            ended => return ended,
+        }
     }
 }
 

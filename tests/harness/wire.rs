@@ -11,8 +11,8 @@ use pontoon::resp::scanner::{Event, ReplyScanner};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::PATIENCE;
 use super::explained::assert_explained;
+use super::{PATIENCE, uninterrupted};
 
 /// A command as an array of bulk strings.
 pub fn command<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
@@ -161,7 +161,7 @@ impl Wire {
     pub fn is_silent(&mut self, moment: Duration) -> bool {
         let Stream::Tcp(stream) = &mut self.stream else { panic!("TCP only") };
         stream.set_read_timeout(Some(moment)).unwrap();
-        let silent = matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let silent = matches!(uninterrupted(|| stream.peek(&mut [0])), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         silent && self.received.is_empty()
     }
@@ -194,11 +194,11 @@ impl Wire {
     /// Reads some; 0 at the end, and when the connection was reset.
     fn fill(&mut self) -> usize {
         let mut buffer = vec![0; 64 * 1024];
-        let read = match &mut self.stream {
+        let read = uninterrupted(|| match &mut self.stream {
             Stream::Tcp(stream) => stream.read(&mut buffer),
             Stream::Unix(stream) => stream.read(&mut buffer),
             Stream::Tls(stream) => stream.read(&mut buffer),
-        };
+        });
         let n = match read {
             Ok(n) => n,
             // TLS that ends without a farewell, as Redis' does when it is killed.
