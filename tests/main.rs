@@ -13,6 +13,7 @@ mod bad_input;
 mod client_auth;
 mod clients;
 mod cluster;
+mod command_table;
 mod commands;
 mod deploy;
 mod ending;

@@ -239,6 +239,34 @@ fn clients_that_connect_per_request_cost_the_server_no_handshakes() {
     assert_eq!((handshakes(&pontoon), leases(&pontoon, "reused")), (2, 199));
 }
 
+/// Scripts, completed transactions, and what the server refuses: as today's clients use their connections by default.
+#[test]
+fn what_leaves_nothing_behind_needs_no_reset() {
+    let (redis, pontoon) = reusing(&[], &[]);
+    let uses: &[&[&[&str]]] = &[
+        &[&["EVAL", "redis.call('SELECT', 5) return 1", "0"]],
+        &[&["SCRIPT", "LOAD", "return 1"], &["EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "0"]],
+        &[&["MULTI"], &["INCR", "n"], &["EXEC"]],
+        &[&["WATCH", "n"], &["GET", "n"], &["UNWATCH"]],
+        &[&["WATCH", "n"], &["MULTI"], &["INCR", "n"], &["EXEC"]],
+        &[&["MULTI"], &["SELECT", "3"], &["DISCARD"]],
+        &[&["CLIENT", "NO-SUCH-SUBCOMMAND", "ON"]],
+        &[&["SELECT", "99"], &["HELLO", "9"], &["CLIENT", "SETNAME", "a b"], &["NO.SUCH.COMMAND"]],
+        &[&["BLPOP", "none", "0.01"], &["CONFIG", "GET", "maxmemory"], &["UNWATCH"]],
+    ];
+    for requests in uses {
+        let mut client = pontoon.client();
+        for request in *requests {
+            client.ask(request);
+        }
+        drop(client);
+        eventually("its connection is kept", || idle(&pontoon) == 1);
+    }
+    assert_eq!((leases(&pontoon, "dialled"), leases(&pontoon, "reused")), (1, uses.len() as u64 - 1));
+    let stats = String::from_utf8(redis.direct().ask(&["INFO", "commandstats"])).unwrap();
+    assert!(stats.contains("cmdstat_evalsha") && !stats.contains("cmdstat_reset"), "{stats}");
+}
+
 #[test]
 fn with_reuse_off_every_client_gets_a_connection_of_its_own() {
     let (_redis, pontoon) = reusing(&[], &["--pool-reuse", "false"]);

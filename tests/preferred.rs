@@ -224,6 +224,31 @@ fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves()
 }
 
 #[test]
+fn scripts_completed_transactions_and_what_was_refused_keep_no_session_in_plaintext() {
+    if clients_share() {
+        // Theirs is replaced by one with TLS: no session is moved.
+        return;
+    }
+    let (_authority, _redis, dual, pontoon) =
+        road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--pool-reuse", "false"]);
+    pontoon.allows("plaintext only is spoken here");
+    let mut client = pontoon.client();
+    client.expect(&["EVAL", "return 1", "0"], ":1\r\n");
+    client.expect(&["WATCH", "n"], "+OK\r\n");
+    client.expect(&["MULTI"], "+OK\r\n");
+    client.expect(&["INCR", "n"], "+QUEUED\r\n");
+    client.expect(&["EXEC"], "*1\r\n:1\r\n");
+    client.expect(&["WATCH", "n"], "+OK\r\n");
+    client.expect(&["UNWATCH"], "+OK\r\n");
+    assert!(client.ask(&["CLIENT", "NO-SUCH-SUBCOMMAND", "ON"]).starts_with(b"-"));
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("it is moved", || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1);
+    let bytes = dual.plaintext_bytes();
+    client.expect(&["GET", "n"], "$1\r\n1\r\n");
+    assert_eq!(dual.plaintext_bytes(), bytes);
+}
+
+#[test]
 fn a_session_is_served_in_plaintext_while_the_way_to_tls_takes_its_time() {
     if clients_share() {
         // Theirs is replaced by one with TLS: no session is moved.

@@ -116,6 +116,20 @@ fn what_a_client_leaves_with_its_connection_no_other_client_finds() {
 }
 
 #[test]
+fn what_the_server_refuses_keeps_no_client_on_a_connection_of_its_own() {
+    let (_redis, pontoon) = shared(&[]);
+    let mut client = pontoon.client();
+    client.expect(&["UNWATCH"], "+OK\r\n");
+    client.expect(&["EVAL", "return 1", "0"], ":1\r\n");
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", ""), 0);
+    assert!(client.ask(&["CLIENT", "NO-SUCH-SUBCOMMAND", "ON"]).starts_with(b"-"));
+    client.expect(&["GET", "k"], "$-1\r\n");
+    eventually("it shares again", || pinned(&pontoon) == 0);
+    client.expect(&["GET", "k"], "$-1\r\n");
+    assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", ""), 1);
+}
+
+#[test]
 fn a_client_with_a_connection_of_its_own_gets_all_replies_wherever_its_requests_are_cut() {
     const REQUESTS: usize = 6000;
     let (_redis, pontoon) = shared(&[]);

@@ -3,7 +3,6 @@
 //! Only commands that differ from "one reply, soon" are named; all others, modules' among them, are
 //! [`Request::Plain`].
 
-use super::families::Command;
 use super::words::is_same;
 
 /// A request, as far as its replies go.
@@ -12,8 +11,8 @@ pub enum Request {
     /// One reply, soon.
     #[default]
     Plain,
-    /// One reply, soon; if it is no error, something may stay with the connection that RESET does not take away.
-    Lasting,
+    /// One reply, soon; if it is no error, this is left with the connection.
+    Leaves(Leaves),
     /// One reply, once something happens elsewhere.
     Blocking,
     /// SUBSCRIBE and its kin: as many confirmations as channels.
@@ -30,8 +29,8 @@ pub enum Request {
         /// Channels named; 0: from all.
         count: u32,
     },
-    /// HELLO, with the protocol version that it asks for.
-    Hello(Option<u8>),
+    /// HELLO, with the protocol version that it asks for, and what it leaves.
+    Hello(Option<u8>, Leaves),
     /// AUTH: one reply, soon.
     Auth,
     /// RESET: back to RESP2, no subscriptions, no transaction.
@@ -67,6 +66,19 @@ impl Request {
     }
 }
 
+/// What a command leaves with its connection, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leaves {
+    /// The command after it may use a slot that is being imported.
+    Asking,
+    /// Protocol, database or names, which can be set up on another connection, too.
+    SetUp,
+    /// What RESET takes away.
+    UntilReset,
+    /// What nothing takes away for certain.
+    ForGood,
+}
+
 /// What can be subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscription {
@@ -100,6 +112,8 @@ pub enum Transaction {
     Ends,
     /// WATCH: refused between MULTI and EXEC, and not queued (`processCommand` in `server.c`).
     Watches,
+    /// UNWATCH.
+    Unwatches,
 }
 
 /// A reply that holds addresses of a cluster's nodes.
@@ -198,13 +212,9 @@ impl StreamRead {
 /// Commands of the modules that ship with Redis 8 and with Valkey's bundle. None leaves anything with its connection.
 const MODULES: [&str; 8] = ["BF.", "CF.", "CMS.", "FT.", "JSON.", "TDIGEST.", "TOPK.", "TS."];
 
-/// Whether it is known what a command with this name, of which the table of commands knows `command`, leaves with its
-/// connection. A renamed command, or a module's, could do anything.
+/// Whether it is a command of such a module. A renamed command, or another module's, could do anything.
 #[inline]
-pub(super) fn is_known(name: &[u8], command: Command) -> bool {
-    if command.is_named() {
-        return true;
-    }
+pub(super) fn is_of_known_module(name: &[u8]) -> bool {
     let begins = |prefix: &str| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
     };
@@ -236,20 +246,23 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
         b"UNSUBSCRIBE" => unsubscribe(Subscription::Channel),
         b"PUNSUBSCRIBE" => unsubscribe(Subscription::Pattern),
         b"SUNSUBSCRIBE" => unsubscribe(Subscription::Shard),
-        b"HELLO" => Request::Hello(match first {
-            b"2" => Some(2),
-            b"3" => Some(3),
-            _ => None,
-        }),
+        b"HELLO" => {
+            let version = match first {
+                b"2" => Some(2),
+                b"3" => Some(3),
+                _ => None,
+            };
+            // With SETNAME there are four words, with AUTH five.
+            let is_set_up = words <= 2 || words == 4;
+            Request::Hello(version, if is_set_up { Leaves::SetUp } else { Leaves::UntilReset })
+        }
         b"CLIENT" if first.eq_ignore_ascii_case(b"REPLY") => reply_mode(second),
-        b"CLIENT" if !is_undone_by_reset(first) => Request::Lasting,
-        b"SCRIPT" if first.eq_ignore_ascii_case(b"DEBUG") => Request::Lasting,
-        b"DEBUG" => Request::Lasting,
         b"CLUSTER" => ClusterReply::to(name, first).map_or(Request::Plain, Request::Cluster),
         b"MULTI" => Request::Transaction(Transaction::Begins),
         b"EXEC" => Request::Transaction(Transaction::Executes),
         b"DISCARD" => Request::Transaction(Transaction::Ends),
         b"WATCH" => Request::Transaction(Transaction::Watches),
+        b"UNWATCH" => Request::Transaction(Transaction::Unwatches),
         b"AUTH" => Request::Auth,
         b"RESET" => Request::Reset,
         b"QUIT" => Request::Quit,
@@ -257,64 +270,6 @@ pub(super) fn classify(name: &[u8], first: &[u8], second: &[u8], words: u64) -> 
         b"SYNC" | b"PSYNC" | b"REPLCONF" => Request::Replication,
         _ => Request::Plain,
     }
-}
-
-/// Whether a connection is the same after this command as before it, whatever its arguments. Only the common ones are
-/// known; of any other it is not claimed.
-pub(super) fn leaves_nothing_behind(name: &[u8]) -> bool {
-    let mut upper = [0; 16];
-    let Some(upper) = upper.get_mut(..name.len()) else { return false };
-    upper.copy_from_slice(name);
-    upper.make_ascii_uppercase();
-    LEAVE_NOTHING.binary_search(&&*upper).is_ok()
-}
-
-/// Whether all that a command does to a connection is told of it, and can be done to another one: the protocol, the
-/// database, names. Not so HELLO with AUTH.
-pub(super) fn sets_up(name: &[u8], first: &[u8], words: u64) -> bool {
-    let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
-    if is(name, "HELLO") {
-        // With SETNAME there are four words, with AUTH five.
-        return words <= 2 || words == 4;
-    }
-    is(name, "SELECT") || (is(name, "CLIENT") && (is(first, "SETNAME") || is(first, "SETINFO")))
-}
-
-/// Sorted. They read and write keys, and nothing of the connection's.
-#[rustfmt::skip]
-const LEAVE_NOTHING: &[&[u8]] = &[
-    b"APPEND", b"BITCOUNT", b"BITFIELD", b"BITPOS", b"COMMAND", b"DBSIZE", b"DECR", b"DECRBY", b"DEL", b"ECHO", b"EXISTS", b"EXPIRE",
-    b"EXPIREAT", b"GET", b"GETBIT", b"GETDEL", b"GETEX", b"GETRANGE", b"GETSET", b"HDEL", b"HEXISTS", b"HGET", b"HGETALL",
-    b"HINCRBY", b"HINCRBYFLOAT", b"HKEYS", b"HLEN", b"HMGET", b"HMSET", b"HSCAN", b"HSET", b"HSETNX", b"HVALS", b"INCR",
-    b"INCRBY", b"INCRBYFLOAT", b"INFO", b"KEYS", b"LINDEX", b"LINSERT", b"LLEN", b"LMOVE", b"LPOP", b"LPOS", b"LPUSH", b"LPUSHX",
-    b"LRANGE", b"LREM", b"LSET", b"LTRIM", b"MGET", b"MSET", b"MSETNX", b"PERSIST", b"PEXPIRE", b"PEXPIREAT", b"PFADD",
-    b"PFCOUNT", b"PING", b"PSETEX", b"PTTL", b"PUBLISH", b"RENAME", b"RPOP", b"RPOPLPUSH", b"RPUSH", b"RPUSHX", b"SADD",
-    b"SCAN", b"SCARD", b"SDIFF", b"SET", b"SETBIT", b"SETEX", b"SETNX", b"SETRANGE", b"SINTER", b"SISMEMBER", b"SMEMBERS",
-    b"SMISMEMBER", b"SMOVE", b"SPOP", b"SRANDMEMBER", b"SREM", b"SSCAN", b"STRLEN", b"SUNION", b"TIME", b"TOUCH", b"TTL",
-    b"TYPE", b"UNLINK", b"XACK", b"XADD", b"XDEL", b"XLEN", b"XRANGE", b"XREVRANGE", b"XTRIM", b"ZADD", b"ZCARD", b"ZCOUNT",
-    b"ZINCRBY", b"ZRANGE", b"ZRANGEBYSCORE", b"ZRANK", b"ZREM", b"ZREMRANGEBYRANK", b"ZREMRANGEBYSCORE", b"ZREVRANGE",
-    b"ZREVRANGEBYSCORE", b"ZREVRANK", b"ZSCAN", b"ZSCORE",
-];
-
-/// Whether RESET, and the greeting after it, leave nothing of this CLIENT subcommand (`clearClientConnectionState` in
-/// `networking.c`). Not so: NO-EVICT before Redis 7.2, CAPA and IMPORT-SOURCE of Valkey, and whatever is added later.
-/// ID, INFO and LIST are none of them: their replies hold the connection's number, for others to act on this very connection.
-/// Nor is TRACKING: the server goes on reporting keys that were read before RESET (`disableTracking` in `tracking.c`).
-fn is_undone_by_reset(subcommand: &[u8]) -> bool {
-    const KNOWN: &[&[u8]] = &[
-        b"CACHING",
-        b"GETNAME",
-        b"GETREDIR",
-        b"HELP",
-        b"KILL",
-        b"PAUSE",
-        b"SETINFO",
-        b"SETNAME",
-        b"TRACKINGINFO",
-        b"UNBLOCK",
-        b"UNPAUSE",
-    ];
-    KNOWN.iter().any(|known| subcommand.eq_ignore_ascii_case(known))
 }
 
 fn reply_mode(mode: &[u8]) -> Request {
@@ -349,29 +304,5 @@ mod tests {
             assert_eq!(ClusterReply::to(b"cluster", first.as_bytes()), reply, "{first}");
         }
         assert_eq!(ClusterReply::to(b"COMMAND", b"SLOTS"), None);
-    }
-
-    #[test]
-    fn only_commands_that_are_known_to_are_said_to_leave_nothing_behind() {
-        assert!(LEAVE_NOTHING.is_sorted(), "the search needs it");
-        for name in LEAVE_NOTHING {
-            assert!(leaves_nothing_behind(&name.to_ascii_lowercase()));
-            assert_eq!(classify(name, b"", b"", 2), Request::Plain);
-        }
-        for name in [
-            "SELECT",
-            "MULTI",
-            "WATCH",
-            "CLIENT",
-            "AUTH",
-            "READONLY",
-            "ASKING",
-            "EVAL",
-            "G",
-            "",
-            "a long name of a module",
-        ] {
-            assert!(!leaves_nothing_behind(name.as_bytes()), "{name}");
-        }
     }
 }

@@ -71,12 +71,6 @@ impl Command {
     /// None that is known.
     const OTHER: Self = Self::numbered(0);
 
-    /// Whether its name is in the table.
-    #[inline]
-    pub fn is_named(self) -> bool {
-        self.number > Self::MODULE.number
-    }
-
     /// Some module's.
     const MODULE: Self = Self::numbered(1);
 
@@ -189,7 +183,7 @@ const fn place((first, rest): NameKey) -> usize {
 
 /// The families' commands, of Redis 8 and Valkey 9.
 #[rustfmt::skip]
-const COMMANDS: [(Family, &str); 276] = [
+const COMMANDS: [(Family, &str); 279] = [
     (Family::Other, "other"), (Family::Module, "module"),
     (Family::String, "APPEND"), (Family::String, "DECR"), (Family::String, "DECRBY"), (Family::String, "DELEX"),
     (Family::String, "DELIFEQ"), (Family::String, "DIGEST"), (Family::String, "GET"), (Family::String, "GETDEL"),
@@ -197,7 +191,7 @@ const COMMANDS: [(Family, &str); 276] = [
     (Family::String, "INCRBY"), (Family::String, "INCRBYFLOAT"), (Family::String, "LCS"), (Family::String, "MGET"),
     (Family::String, "MSET"), (Family::String, "MSETEX"), (Family::String, "MSETNX"), (Family::String, "PSETEX"),
     (Family::String, "SET"), (Family::String, "SETEX"), (Family::String, "SETNX"), (Family::String, "SETRANGE"),
-    (Family::String, "STRLEN"), (Family::String, "SUBSTR"),
+    (Family::String, "STRALGO"), (Family::String, "STRLEN"), (Family::String, "SUBSTR"),
     (Family::Hash, "HDEL"), (Family::Hash, "HEXISTS"), (Family::Hash, "HEXPIRE"), (Family::Hash, "HEXPIREAT"),
     (Family::Hash, "HEXPIRETIME"), (Family::Hash, "HGET"), (Family::Hash, "HGETALL"), (Family::Hash, "HGETDEL"),
     (Family::Hash, "HGETEX"), (Family::Hash, "HINCRBY"), (Family::Hash, "HINCRBYFLOAT"), (Family::Hash, "HKEYS"),
@@ -253,6 +247,7 @@ const COMMANDS: [(Family, &str); 276] = [
     (Family::Generic, "MIGRATE"), (Family::Generic, "MOVE"), (Family::Generic, "OBJECT"), (Family::Generic, "PERSIST"),
     (Family::Generic, "PEXPIRE"), (Family::Generic, "PEXPIREAT"), (Family::Generic, "PEXPIRETIME"), (Family::Generic, "PTTL"),
     (Family::Generic, "RANDOMKEY"), (Family::Generic, "RENAME"), (Family::Generic, "RENAMENX"), (Family::Generic, "RESTORE"),
+    (Family::Server, "RESTORE-ASKING"),
     (Family::Generic, "SCAN"), (Family::Generic, "SORT"), (Family::Generic, "SORT_RO"), (Family::Generic, "TOUCH"),
     (Family::Generic, "TTL"), (Family::Generic, "TYPE"), (Family::Generic, "UNLINK"), (Family::Generic, "WAIT"),
     (Family::Generic, "WAITAOF"),
@@ -265,7 +260,7 @@ const COMMANDS: [(Family, &str); 276] = [
     (Family::Server, "REPLICAOF"), (Family::Server, "ROLE"), (Family::Server, "SAVE"), (Family::Server, "SHUTDOWN"),
     (Family::Server, "SLAVEOF"), (Family::Server, "SLOWLOG"), (Family::Server, "SWAPDB"), (Family::Server, "SYNC"),
     (Family::Server, "TIME"),
-    (Family::Cluster, "ASKING"), (Family::Cluster, "CLUSTER"), (Family::Cluster, "READONLY"), (Family::Cluster, "READWRITE"),
+    (Family::Cluster, "ASKING"), (Family::Cluster, "CLUSTER"), (Family::Cluster, "CLUSTERSCAN"), (Family::Cluster, "READONLY"), (Family::Cluster, "READWRITE"),
     (Family::VectorSet, "VADD"), (Family::VectorSet, "VCARD"), (Family::VectorSet, "VDIM"), (Family::VectorSet, "VEMB"),
     (Family::VectorSet, "VGETATTR"), (Family::VectorSet, "VINFO"), (Family::VectorSet, "VISMEMBER"),
     (Family::VectorSet, "VLINKS"), (Family::VectorSet, "VRANDMEMBER"), (Family::VectorSet, "VRANGE"),

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use super::commands::Transaction;
+use super::commands::{self, Leaves, Transaction};
 use super::families::Command;
 use super::value::{Data, Value};
 use super::words::up_to_zero;
@@ -55,8 +55,6 @@ pub enum Own {
     Administration,
     /// Its state lasts until the transaction ends.
     Transaction(Transaction),
-    /// UNWATCH.
-    Unwatch,
     /// It is for the command after it.
     Asking,
     /// Its state lasts until RESET.
@@ -76,7 +74,7 @@ impl Own {
             Self::Blocking => "blocking",
             Self::Wait => "wait",
             Self::Administration => "administration",
-            Self::Transaction(_) | Self::Unwatch => "transaction",
+            Self::Transaction(_) => "transaction",
             Self::Asking => "asking",
             Self::Stays | Self::Lasts | Self::Reset => "connection_state",
             Self::Auth => "auth",
@@ -90,7 +88,7 @@ impl Own {
 const GROUPS: &[(Sharing, &[&str])] = &[
     // They read and write keys, at once, and know nothing of connections.
     (Sharing::Shared, &[
-        "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "COPY", "DECR", "DECRBY", "DEL", "DELEX",
+        "APPEND", "BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "CLUSTERSCAN", "COPY", "DECR", "DECRBY", "DEL", "DELEX",
         "DELIFEQ", "DIGEST", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "GEOADD", "GEODIST", "GEOHASH",
         "GEOPOS", "GEORADIUS",
         "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH", "GEOSEARCHSTORE", "GET", "GETBIT",
@@ -100,15 +98,19 @@ const GROUPS: &[(Sharing, &[&str])] = &[
         "HSTRLEN", "HTTL", "HVALS", "INCR", "INCRBY", "INCRBYFLOAT", "KEYS", "LCS", "LINDEX", "LINSERT", "LLEN",
         "LMOVE", "LMPOP", "LPOP", "LPOS", "LPUSH", "LPUSHX", "LRANGE", "LREM", "LSET", "LTRIM", "MGET", "MOVE", "MSET",
         "MSETEX", "MSETNX", "OBJECT", "PERSIST", "PEXPIRE", "PEXPIREAT", "PEXPIRETIME", "PFADD", "PFCOUNT", "PFMERGE",
-        "PSETEX", "PTTL", "RANDOMKEY", "RENAME", "RENAMENX", "RESTORE", "RPOP", "RPOPLPUSH", "RPUSH", "RPUSHX", "SADD",
+        "PSETEX", "PTTL", "RANDOMKEY", "RENAME", "RENAMENX", "RESTORE", "RESTORE-ASKING", "RPOP", "RPOPLPUSH", "RPUSH", "RPUSHX", "SADD",
         "SCAN", "SCARD", "SDIFF", "SDIFFSTORE", "SET", "SETBIT", "SETEX", "SETNX", "SETRANGE", "SINTER", "SINTERCARD",
         "SINTERSTORE", "SISMEMBER", "SMEMBERS", "SMISMEMBER", "SMOVE", "SORT", "SORT_RO", "SPOP", "SRANDMEMBER", "SREM",
-        "SSCAN", "STRLEN", "SUBSTR", "SUNION", "SUNIONSTORE", "TOUCH", "TTL", "TYPE", "UNLINK", "XACK", "XACKDEL",
+        "SSCAN", "STRALGO", "STRLEN", "SUBSTR", "SUNION", "SUNIONSTORE", "TOUCH", "TTL", "TYPE", "UNLINK", "XACK", "XACKDEL",
         "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XDELEX", "XGROUP", "XINFO", "XLEN", "XPENDING", "XRANGE", "XREVRANGE",
         "XSETID", "XTRIM", "ZADD", "ZCARD", "ZCOUNT", "ZDIFF", "ZDIFFSTORE", "ZINCRBY", "ZINTER", "ZINTERCARD",
         "ZINTERSTORE", "ZLEXCOUNT", "ZMPOP", "ZMSCORE", "ZPOPMAX", "ZPOPMIN", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX",
         "ZRANGEBYSCORE", "ZRANGESTORE", "ZRANK", "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE",
         "ZREVRANGE", "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION", "ZUNIONSTORE",
+    ]),
+    // The same, of vector sets.
+    (Sharing::Shared, &[
+        "VCARD", "VDIM", "VEMB", "VGETATTR", "VINFO", "VISMEMBER", "VLINKS", "VRANDMEMBER", "VRANGE", "VREM", "VSETATTR",
     ]),
     // They say the same on every connection, and clients send them as they begin.
     (Sharing::Shared, &["COMMAND", "DBSIZE", "ECHO", "INFO", "LASTSAVE", "LOLWUT", "MEMORY", "PING", "TIME"]),
@@ -121,37 +123,42 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     ]),
     // It changes the data as a whole, at once.
     (Sharing::Shared, &["SWAPDB"]),
+    // Who watches has a connection of its own; on any other it does nothing (`unwatchAllKeys` in `multi.c`).
+    (Sharing::Shared, &["UNWATCH"]),
     // A script that does not end is ended from another connection: the server does not read its own.
     (Sharing::Own(Own::Administration), &["FUNCTION KILL", "SCRIPT KILL"]),
     // Each of them waits for somebody else. XREAD and XREADGROUP only with BLOCK: see `whole`.
     // FLUSHALL and FLUSHDB for what is flushed to be freed, since Redis 7.4: `BLOCKED_LAZYFREE` in `db.c`.
+    // VADD and VSIM for a thread of their own, and with them all that comes after on their connection: `VSIM_RedisCommand` and
+    // `VADD_RedisCommand` in `vset.c` of Redis 8.
     (Sharing::Own(Own::Blocking), &[
         "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "FLUSHALL", "FLUSHDB",
-        "XREAD", "XREADGROUP",
+        "VADD", "VSIM", "XREAD", "XREADGROUP",
     ]),
     // For the replicas to have what this very connection wrote.
     (Sharing::Own(Own::Wait), &["WAIT", "WAITAOF"]),
     // Rare, slow, or about all connections; nothing of them stays with the one that they came by. CLUSTER's name nodes.
     (Sharing::Own(Own::Administration), &[
-        "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT GETREDIR", "CLIENT HELP", "CLIENT INFO", "CLIENT KILL", "CLIENT LIST",
-        "CLIENT PAUSE", "CLIENT TRACKINGINFO", "CLIENT UNBLOCK", "CLIENT UNPAUSE", "CLUSTER", "COMMANDLOG", "CONFIG",
-        "FAILOVER", "LATENCY", "MIGRATE", "MODULE", "REPLICAOF", "ROLE", "SAVE", "SHUTDOWN", "SLAVEOF", "SLOWLOG",
+        "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT GETREDIR", "CLIENT HELP", "CLIENT KILL", "CLIENT PAUSE", "CLIENT TRACKINGINFO", "CLIENT UNBLOCK", "CLIENT UNPAUSE", "CLUSTER", "COMMANDLOG", "CONFIG",
+        "FAILOVER", "LATENCY", "MIGRATE", "MODULE", "PFDEBUG", "PFSELFTEST", "REPLICAOF", "ROLE", "SAVE", "SHUTDOWN", "SLAVEOF", "SLOWLOG",
     ]),
     (Sharing::Own(Own::Transaction(Transaction::Begins)), &["MULTI"]),
     (Sharing::Own(Own::Transaction(Transaction::Executes)), &["EXEC"]),
     (Sharing::Own(Own::Transaction(Transaction::Ends)), &["DISCARD"]),
     (Sharing::Own(Own::Transaction(Transaction::Watches)), &["WATCH"]),
-    // Who watches has a connection of its own; to anybody else it does nothing.
-    (Sharing::Own(Own::Unwatch), &["UNWATCH"]),
     (Sharing::Own(Own::Asking), &["ASKING"]),
     // RESET takes it back.
     (Sharing::Own(Own::Stays), &[
-        "CLIENT CACHING", "CLIENT TRACKING", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE",
+        "CLIENT CACHING", "PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE",
         "UNSUBSCRIBE",
     ]),
-    // Nothing takes it back for certain. Who asks for the number wants others to act on this very connection.
+    // Nothing takes it back for certain. NO-EVICT stays before Redis 7.2, CAPA and IMPORT-SOURCE on Valkey
+    // (`clearClientConnectionState` in `networking.c`); a subcommand that is added later is not known. After TRACKING the server goes
+    // on reporting keys that were read before RESET (`disableTracking` in `tracking.c`). ID, INFO and LIST tell the connection's
+    // number, for others to act on this very connection.
     (Sharing::Own(Own::Lasts), &[
-        "CLIENT", "CLIENT ID", "CLIENT REPLY", "DEBUG", "MONITOR", "PSYNC", "REPLCONF", "SCRIPT DEBUG", "SYNC",
+        "CLIENT", "CLIENT CAPA", "CLIENT ID", "CLIENT IMPORT-SOURCE", "CLIENT INFO", "CLIENT LIST", "CLIENT NO-EVICT",
+        "CLIENT NO-TOUCH", "CLIENT REPLY", "CLIENT TRACKING", "DEBUG", "MONITOR", "PSYNC", "REPLCONF", "SCRIPT DEBUG", "SYNC",
     ]),
     // A server takes them for HTTP, and closes: `securityWarningCommand` in `networking.c`.
     (Sharing::Own(Own::Lasts), &["HOST:", "POST"]),
@@ -235,11 +242,33 @@ pub fn sharing(command: Command, first: &[u8], words: u64) -> Sharing {
     }
 }
 
+/// Whether the table names this command, or a command with its first argument: `CLIENT ID`.
+pub fn is_listed(name: &str) -> bool {
+    GROUPS.iter().any(|(_, names)| names.contains(&name))
+}
+
 #[cold]
 fn subcommand(command: Command, sought: &[u8]) -> Option<Sharing> {
     let sought = up_to_zero(sought);
     let is_it = |number, first: &[u8]| number == command.number() && first.eq_ignore_ascii_case(sought);
     SUBCOMMANDS.iter().find(|(number, first, _)| is_it(*number, first)).map(|(_, _, sharing)| *sharing)
+}
+
+/// What a command with one reply, soon, leaves with its connection.
+#[inline]
+pub(super) fn leaves(command: Command, first: &[u8], name: &[u8]) -> Option<Leaves> {
+    match sharing(command, first, 1) {
+        Sharing::Shared | Sharing::Setup(Setup::AsksName | Setup::Quit) => None,
+        Sharing::Setup(Setup::Replica | Setup::Primary) => Some(Leaves::UntilReset),
+        Sharing::Setup(_) => Some(Leaves::SetUp),
+        Sharing::Own(own) => match own {
+            Own::Blocking | Own::Wait | Own::Administration | Own::Transaction(_) => None,
+            Own::Asking => Some(Leaves::Asking),
+            Own::Stays | Own::Auth | Own::Reset => Some(Leaves::UntilReset),
+            Own::Lasts => Some(Leaves::ForGood),
+        },
+        Sharing::Unknown => (!commands::is_of_known_module(name)).then_some(Leaves::ForGood),
+    }
 }
 
 /// What the server says of a command that the table does not name.

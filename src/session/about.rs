@@ -25,18 +25,11 @@ pub(super) struct About {
     guess: Guess,
     /// Kept where the session may be moved.
     setup: Option<Box<Setup>>,
-    was_reset: bool,
 }
 
 impl About {
     pub(super) fn new(entry: Entry, may_move: bool) -> Self {
-        Self {
-            entry,
-            waiting: VecDeque::new(),
-            guess: Guess::default(),
-            setup: may_move.then(Box::default),
-            was_reset: false,
-        }
+        Self { entry, waiting: VecDeque::new(), guess: Guess::default(), setup: may_move.then(Box::default) }
     }
 
     /// The client.
@@ -147,7 +140,6 @@ impl About {
             Told::Reset => {
                 self.entry.reset();
                 self.set_up(Setup::reset);
-                self.was_reset = true;
             }
             Told::Database(database) => {
                 self.entry.selected(database);
@@ -176,11 +168,6 @@ impl About {
     /// The client reads from replicas, or does not.
     pub(super) fn reads_replicas(&mut self, replica: bool) {
         self.set_up(|setup| setup.key.replica = replica);
-    }
-
-    /// Whether the server has accepted RESET since this was asked last.
-    pub(super) fn take_reset(&mut self) -> bool {
-        std::mem::take(&mut self.was_reset)
     }
 
     /// Its commands go over a connection of its own, for this reason; `None`: over a shared one.

@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 use crate::credentials::Secret;
-use crate::resp::commands::{Request, Transaction};
+use crate::resp::commands::{Leaves, Request, Transaction};
 use crate::resp::hello::Hello;
 use crate::resp::replies;
 use crate::resp::value::Value;
@@ -220,7 +220,7 @@ impl Guard {
             return Decision::Answer(NOAUTH.into());
         }
         let decision = match request {
-            Request::Auth | Request::Hello(_) if !matches!(self.how, ClientAuth::Forward) => {
+            Request::Auth | Request::Hello(..) if !matches!(self.how, ClientAuth::Forward) => {
                 let mut whole = std::mem::take(&mut self.held);
                 whole.extend_from_slice(part);
                 self.identify(request, &whole)
@@ -304,7 +304,7 @@ impl Guard {
         };
         if let Some([_, password]) = hello.login {
             return match self.check(password) {
-                Ok(()) => Decision::Replace(request, hello.without_login()),
+                Ok(()) => Decision::Replace(without_login(request), hello.without_login()),
                 Err(refusal) => Decision::Answer(refusal),
             };
         }
@@ -363,6 +363,11 @@ impl From<UnbalancedQuotes> for Decision {
     fn from(_: UnbalancedQuotes) -> Self {
         Self::Replace(Request::Plain, UNBALANCED.to_vec().into())
     }
+}
+
+/// A HELLO that says nothing of who the client is can be set up on another connection.
+fn without_login(request: Request) -> Request {
+    if let Request::Hello(version, _) = request { Request::Hello(version, Leaves::SetUp) } else { request }
 }
 
 /// The scanner takes it for a request, and its words cannot be read.
@@ -434,7 +439,7 @@ mod tests {
         assert_eq!(decide(&mut guard, Request::Auth, &["AUTH", "old"]), Err("+OK\r\n".into()));
         assert_eq!(decide(&mut guard, Request::Auth, &["auth", "user", "old"]), Err("+OK\r\n".into()));
         assert_eq!(decide(&mut guard, Request::Auth, &["AUTH"]).unwrap_err().as_bytes(), AUTH_ARITY);
-        let hello = Request::Hello(Some(3));
+        let hello = Request::Hello(Some(3), Leaves::SetUp);
         let rest = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$1\r\nn\r\n";
         for words in [
             ["HELLO", "3", "AUTH", "u", "p", "SETNAME", "n"],
@@ -470,7 +475,7 @@ mod tests {
             let refused = decide(&mut guard, Request::Auth, &["AUTH", wrong]).unwrap_err();
             assert!(refused.starts_with("-WRONGPASS"), "{refused}");
         }
-        let hello = Request::Hello(Some(3));
+        let hello = Request::Hello(Some(3), Leaves::SetUp);
         assert!(decide(&mut guard, hello, &["HELLO", "3"]).unwrap_err().starts_with("-NOAUTH HELLO"));
         assert!(decide(&mut guard, Request::Plain, &["QUIT"]).is_ok());
         assert_eq!(decide(&mut guard, Request::Auth, &["AUTH", "hunter2"]), Err("+OK\r\n".into()));

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use crate::resp::commands::{ReplyMode, Request, Subscription};
+use crate::resp::commands::{Leaves, ReplyMode, Request, Subscription, Transaction};
 use crate::resp::scanner::Reply;
+use crate::resp::standing::Standing;
 
 /// More alternations than this in one pipeline are not worth their memory.
-const MAX_RUNS: usize = 4096;
+const MAX_RUNS: usize = 16 * 1024;
 
 /// Why replies are not counted any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +69,8 @@ pub(super) struct Pending {
     /// HELLO and RESET without a reply yet: until then the protocol version is not known.
     switches: u32,
     opaque: Option<Opaque>,
-    /// Something was asked for that RESET does not take away.
-    lasting: bool,
+    /// What was answered so far left with the connection.
+    standing: Standing,
     /// The number of the request that was QUIT.
     quit: Option<u64>,
     /// Replies of ours whose turn has not come.
@@ -84,16 +85,18 @@ pub(super) struct Pending {
 enum Run {
     /// So many requests that get one reply each, soon.
     Plain(u64),
-    /// The same, and what is not refused stays with the connection for good.
-    Lasting(u64),
+    /// The same, and what is not refused leaves this.
+    Leaves(Leaves, u64),
+    /// One reply, soon: a transaction begins or ends.
+    Transaction(Transaction),
     /// One reply, once something happens elsewhere.
     Blocking,
     /// RESP3: so many pushes of this kind, or one reply that refuses.
     Subscribe(Subscription, u32),
     /// RESP3: as above; 0: without arguments, at least one.
     Unsubscribe(Subscription, u32),
-    /// HELLO: changes to RESP3 (or back) if it succeeds; `None`: changes nothing.
-    Hello(Option<bool>),
+    /// HELLO: changes to RESP3 (or back) if it succeeds, `None`: changes nothing; and what it leaves.
+    Hello(Option<bool>, Leaves),
     /// RESET: changes to RESP2.
     Reset,
     /// The reply is ours, and waits for its turn.
@@ -156,7 +159,13 @@ impl Pending {
     /// Whether every outstanding reply comes soon.
     pub(super) fn is_prompt(&self) -> bool {
         let is_prompt = |run: &Run| match run {
-            Run::Plain(_) | Run::Lasting(_) | Run::Hello(_) | Run::Reset | Run::Local | Run::Own => true,
+            Run::Plain(_)
+            | Run::Leaves(..)
+            | Run::Transaction(_)
+            | Run::Hello(..)
+            | Run::Reset
+            | Run::Local
+            | Run::Own => true,
             Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..) => false,
         };
         self.opaque.is_none() && self.runs.iter().all(is_prompt)
@@ -165,7 +174,8 @@ impl Pending {
     /// Whether the request that was booked last gets a reply, soon.
     #[inline]
     pub(super) fn ends_promptly(&self) -> bool {
-        matches!(self.runs.back(), Some(Run::Plain(_) | Run::Lasting(_))) && self.is_prompt()
+        matches!(self.runs.back(), Some(Run::Plain(_) | Run::Leaves(..) | Run::Transaction(_)))
+            && self.is_prompt()
     }
 
     /// A request of our own is sent.
@@ -204,7 +214,26 @@ impl Pending {
 
     /// Whether no reply is due, and RESET would make the connection as good as new.
     pub(super) fn is_clean(&self) -> bool {
-        self.opaque.is_none() && self.count == 0 && !self.lasting
+        self.is_settled() && self.standing.is_undone_by_reset()
+    }
+
+    /// Whether no reply is due, and nothing was left with the connection but what can be set up on another one.
+    pub(super) fn is_free(&self) -> bool {
+        self.is_settled() && self.standing.is_free()
+    }
+
+    /// Whether the connection is as new.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.is_settled() && self.standing.is_untouched()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.opaque.is_none() && self.count == 0
+    }
+
+    /// The connection was set up by pontoon itself.
+    pub(super) fn was_set_up(&mut self) {
+        self.standing.accepted(Leaves::SetUp);
     }
 
     /// Why replies are not counted, if they aren't.
@@ -241,11 +270,11 @@ impl Pending {
                     _ => self.push(Run::Plain(1)),
                 }
             }
-            Request::Lasting => {
+            Request::Leaves(leaves) => {
                 self.count += 1;
                 match self.runs.back_mut() {
-                    Some(Run::Lasting(count)) => *count += 1,
-                    _ => self.push(Run::Lasting(1)),
+                    Some(Run::Leaves(last, count)) if *last == leaves => *count += 1,
+                    _ => self.push(Run::Leaves(leaves, 1)),
                 }
             }
             other => self.special(other),
@@ -255,20 +284,21 @@ impl Pending {
     #[cold]
     fn special(&mut self, request: Request) {
         let run = match request {
-            Request::Auth | Request::Cluster(_) | Request::Transaction(_) => {
+            Request::Plain | Request::Cluster(_) | Request::ReplyMode(ReplyMode::On) => {
                 return self.request(Request::Plain);
             }
-            Request::Plain | Request::ReplyMode(ReplyMode::On) => Run::Plain(1),
-            Request::Lasting => Run::Lasting(1),
+            Request::Leaves(_) => return self.request(request),
+            Request::Auth => return self.request(Request::Leaves(Leaves::UntilReset)),
+            Request::Transaction(transaction) => Run::Transaction(transaction),
             Request::Quit => {
                 self.request(Request::Plain);
                 self.quit.get_or_insert(self.answered + self.count);
                 return;
             }
             Request::Blocking => Run::Blocking,
-            Request::Hello(version) => {
+            Request::Hello(version, leaves) => {
                 self.switches += 1;
-                Run::Hello(version.map(|version| version == 3))
+                Run::Hello(version.map(|version| version == 3), leaves)
             }
             Request::Reset => {
                 self.switches += 1;
@@ -313,10 +343,10 @@ impl Pending {
             return false;
         };
         let mut accepts_hello = false;
-        let lasts = matches!(head, Run::Lasting(_));
+        let refused = reply == Reply::Error;
         match (head, reply) {
-            (Run::Plain(left) | Run::Lasting(left), Reply::Error | Reply::Other) => {
-                self.lasting |= lasts && reply == Reply::Other;
+            (Run::Plain(left), Reply::Error | Reply::Other) => {
+                self.standing.replied();
                 self.count -= 1;
                 self.answered += 1;
                 *left -= 1;
@@ -324,9 +354,27 @@ impl Pending {
                     self.pop();
                 }
             }
+            (Run::Leaves(leaves, left), Reply::Error | Reply::Other) => {
+                self.standing.replied();
+                if !refused {
+                    self.standing.accepted(*leaves);
+                }
+                self.count -= 1;
+                self.answered += 1;
+                *left -= 1;
+                if *left == 0 {
+                    self.pop();
+                }
+            }
+            (Run::Transaction(transaction), Reply::Error | Reply::Other) => {
+                self.standing.replied();
+                self.standing.transaction(*transaction, refused);
+                self.run_answered();
+            }
             (Run::Subscribe(kind, left), Reply::Push(Some(confirmed)))
                 if confirmed.subscribes() == Some(*kind) =>
             {
+                self.standing.accepted(Leaves::UntilReset);
                 *left -= 1;
                 if *left == 0 {
                     self.run_answered();
@@ -342,16 +390,24 @@ impl Pending {
             }
             // Messages, invalidations: nobody asked, nobody waits.
             (_, Reply::Push(_)) => {}
-            (Run::Hello(version), reply) => {
-                if reply == Reply::Other {
+            (Run::Hello(version, leaves), _) => {
+                self.standing.replied();
+                if !refused && !self.standing.in_transaction() {
                     self.resp3 = version.unwrap_or(self.resp3);
                     accepts_hello = true;
+                }
+                // With several options it does what the first of them ask for, and fails at a later one (`helloCommand`).
+                if !refused || *leaves == Leaves::UntilReset {
+                    self.standing.accepted(*leaves);
                 }
                 self.switches -= 1;
                 self.run_answered();
             }
             (Run::Reset, _) => {
-                self.resp3 = false;
+                if !refused {
+                    self.resp3 = false;
+                    self.standing.reset();
+                }
                 self.switches -= 1;
                 self.run_answered();
             }
@@ -361,7 +417,10 @@ impl Pending {
             }
             // Its turn had come before this reply: nothing of the kind is sent.
             (Run::Local, _) => self.become_opaque(Opaque::Unsolicited),
-            (Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..), _) => self.run_answered(),
+            (Run::Blocking | Run::Subscribe(..) | Run::Unsubscribe(..), _) => {
+                self.standing.replied();
+                self.run_answered();
+            }
         }
         accepts_hello
     }
@@ -398,7 +457,7 @@ mod tests {
 
     fn resp3() -> Pending {
         let mut pending = Pending::default();
-        pending.request(Request::Hello(Some(3)));
+        pending.request(Request::Hello(Some(3), Leaves::SetUp));
         pending.reply(Reply::Other);
         pending
     }
@@ -458,7 +517,7 @@ mod tests {
         pending.request(subscribe(1));
         assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
         let mut pending = Pending::default();
-        pending.request(Request::Hello(Some(3)));
+        pending.request(Request::Hello(Some(3), Leaves::SetUp));
         pending.request(subscribe(1));
         assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
         let mut pending = resp3();
@@ -471,7 +530,7 @@ mod tests {
     #[test]
     fn a_refused_hello_changes_nothing() {
         let mut pending = Pending::default();
-        pending.request(Request::Hello(Some(3)));
+        pending.request(Request::Hello(Some(3), Leaves::SetUp));
         pending.reply(Reply::Error);
         pending.request(subscribe(1));
         assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
@@ -503,15 +562,35 @@ mod tests {
         assert!(!pending.is_clean());
         pending.reply(Reply::Other);
         assert!(pending.is_clean());
-        pending.request(Request::Lasting);
-        pending.request(Request::Lasting);
+        pending.request(Request::Leaves(Leaves::ForGood));
+        pending.request(Request::Leaves(Leaves::ForGood));
         pending.reply(Reply::Error);
         pending.reply(Reply::Error);
-        assert!(pending.is_clean(), "what was refused leaves nothing");
-        pending.request(Request::Lasting);
+        assert!(pending.is_clean() && pending.is_untouched(), "what was refused leaves nothing");
+        pending.request(Request::Leaves(Leaves::ForGood));
         pending.reply(Reply::Other);
         assert_eq!(pending.count(), 0);
         assert!(!pending.is_clean());
+    }
+
+    #[test]
+    fn a_hello_with_options_may_have_done_what_it_was_refused_for_later() {
+        for (leaves, touched) in [(Leaves::SetUp, false), (Leaves::UntilReset, true)] {
+            let mut pending = Pending::default();
+            pending.request(Request::Hello(Some(3), leaves));
+            pending.reply(Reply::Error);
+            assert_eq!(pending.is_untouched(), !touched);
+        }
+    }
+
+    #[test]
+    fn a_reset_that_is_refused_changes_nothing() {
+        let mut pending = resp3();
+        pending.request(Request::Reset);
+        pending.reply(Reply::Error);
+        assert!(!pending.is_untouched());
+        pending.request(subscribe(1));
+        assert_eq!(pending.opaque(), None, "it is RESP3 still");
     }
 
     #[test]

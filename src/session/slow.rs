@@ -85,9 +85,9 @@ impl SlowLog {
         let waits = !matches!(
             request,
             Request::Plain
-                | Request::Lasting
+                | Request::Leaves(_)
                 | Request::Auth
-                | Request::Hello(_)
+                | Request::Hello(..)
                 | Request::Reset
                 | Request::Quit
                 | Request::Cluster(_)
@@ -186,6 +186,7 @@ impl Slow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::commands::Leaves;
     use crate::resp::scanner::Event;
 
     const THRESHOLD: Duration = Duration::from_millis(100);
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(session.gets(b"+1\r\n+2\r\n", 300), Some(("PIPELINE GET".into(), 60, 300)));
         session.slow.since = Instant::now();
         session.sends("get", Request::Plain);
-        session.sends("debug", Request::Lasting);
+        session.sends("debug", Request::Leaves(Leaves::ForGood));
         assert_eq!(session.gets(b"+1\r\n+2\r\n", 300), Some(("PIPELINE".into(), 60, 300)));
     }
 

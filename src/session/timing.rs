@@ -53,6 +53,7 @@ pub(super) fn arrived(pending: &Pending, replies: &ReplyScanner) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::commands::Leaves;
     use crate::resp::commands::Request;
     use crate::resp::scanner::Event;
     use crate::session::pending::Opaque;
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn a_message_is_no_reply() {
         let mut session = Session::default();
-        session.sends(&[Request::Hello(Some(3))]);
+        session.sends(&[Request::Hello(Some(3), Leaves::SetUp)]);
         assert!(!session.gets(b"%0\r\n"));
         session.sends(&[Request::Plain]);
         assert!(!session.gets(b">2\r\n$10\r\ninvalid"));

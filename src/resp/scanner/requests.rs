@@ -1,11 +1,10 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
 use super::super::client_ids;
-use super::super::commands::{self, Request, StreamRead};
+use super::super::commands::{self, Leaves, Request, StreamRead};
 use super::super::families::Command;
 use super::super::header::{self, Header, Length};
-use super::super::sharing::{self, Sharing};
-use super::super::standing::Standing;
+use super::super::sharing;
 use super::told::{Keep, LONGEST, Told};
 use super::{Event, Word};
 
@@ -18,9 +17,6 @@ pub const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A longer command is not looked at twice to find out whether it is whole.
 const MAX_SHORT: usize = 16;
-
-/// So many commands are looked up, to find out whether they leave something behind: an effort for clients that come and go.
-const LOOKED_UP: u32 = 32;
 
 /// The words of so many commands are kept: how a client begins tells which library it uses.
 const EARLY: u8 = 4;
@@ -52,23 +48,6 @@ pub struct RequestScanner {
     command: Command,
     /// The options of XREAD and XREADGROUP.
     stream_read: StreamRead,
-    /// Requests that were looked up, of [`LOOKED_UP`].
-    looked_up: u32,
-    /// Every command is looked up.
-    attentive: bool,
-    traces: Traces,
-    /// What they left, where somebody wants to know.
-    standing: Option<Standing>,
-}
-
-/// What requests may have left with their connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-enum Traces {
-    #[default]
-    Nothing,
-    /// Protocol, database and names, which another connection can be given, too.
-    SetUp,
-    Anything,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,29 +71,6 @@ enum State {
 }
 
 impl RequestScanner {
-    /// One that looks up every command, until one leaves something behind that cannot be set up on another connection:
-    /// protocol, database and names can.
-    pub fn attentive() -> Self {
-        Self { attentive: true, ..Self::default() }
-    }
-
-    /// One that follows what requests leave with their connection. `auth_stays_here`: AUTH is not sent on.
-    pub fn following(auth_stays_here: bool) -> Self {
-        Self { standing: Some(Standing::new(auth_stays_here)), ..Self::attentive() }
-    }
-
-    /// What the requests so far have left with their connection, if that is followed.
-    pub fn standing(&self) -> Option<Standing> {
-        self.standing
-    }
-
-    /// The server has accepted RESET.
-    pub fn was_reset(&mut self) {
-        if let Some(standing) = &mut self.standing {
-            standing.reset();
-        }
-    }
-
     /// Consumes `input` up to the end of the first frame that ends in it. Returns how much it consumed.
     pub fn next(&mut self, input: &[u8]) -> (usize, Event) {
         let mut at = 0;
@@ -122,12 +78,8 @@ impl RequestScanner {
             match self.state {
                 State::Start => {
                     if let Some((length, name, words, request)) = short_command(&input[at..]) {
-                        self.look_up(name, false);
                         self.command = Command::named(name);
-                        if let Some(standing) = &mut self.standing {
-                            standing.note(sharing::sharing(self.command, &[], words));
-                        }
-                        self.request = known_or_lasting(request, name, self.command);
+                        self.request = with_what_it_leaves(request, self.command, &[], name);
                         (self.arguments_matter, self.quoted) = (false, false);
                         if self.early <= EARLY {
                             self.keep_early(name, words);
@@ -221,17 +173,6 @@ impl RequestScanner {
         self.state == State::Start
     }
 
-    /// Whether the requests so far may have changed anything about the connection: protocol, database, name, a
-    /// transaction. If not, it is as new.
-    pub fn touched(&self) -> bool {
-        self.traces != Traces::Nothing
-    }
-
-    /// Whether they may have changed something that cannot be set up on another connection.
-    pub fn is_bound(&self) -> bool {
-        self.traces == Traces::Anything
-    }
-
     /// Whether the request that ended last may name connections by their numbers.
     #[inline]
     pub fn may_name_ids(&self) -> bool {
@@ -270,11 +211,6 @@ impl RequestScanner {
         self.header = Header::default();
     }
 
-    /// The connection was changed by others.
-    pub fn touch(&mut self) {
-        self.traces = Traces::Anything;
-    }
-
     /// Bytes that the argument which has begun still lacks.
     pub fn due(&self) -> u64 {
         if let State::Payload(left) = self.state { left } else { 0 }
@@ -289,19 +225,6 @@ impl RequestScanner {
     #[inline]
     pub fn command(&self) -> Command {
         self.command
-    }
-
-    /// `sets_up`: another connection can be set up the same.
-    #[inline]
-    fn look_up(&mut self, name: &[u8], sets_up: bool) {
-        if self.is_bound() || (self.touched() && !self.attentive) {
-            return;
-        }
-        let enough = !self.attentive && self.looked_up == LOOKED_UP;
-        if enough || !commands::leaves_nothing_behind(name) {
-            self.traces = self.traces.max(if sets_up { Traces::SetUp } else { Traces::Anything });
-        }
-        self.looked_up = self.looked_up.saturating_add(1);
     }
 
     /// How the client begins, while it does: the first words of the command that ended last, and how many it has.
@@ -345,16 +268,7 @@ impl RequestScanner {
 
     fn ended(&mut self) {
         let [name, first, second] = self.words;
-        self.look_up(name.get(), !self.quoted && commands::sets_up(name.get(), first.get(), self.seen));
         self.command = Command::named(name.get());
-        if let Some(standing) = &mut self.standing {
-            // A name in quotes could be any.
-            standing.note(if self.quoted {
-                Sharing::Unknown
-            } else {
-                sharing::sharing(self.command, first.get(), self.seen)
-            });
-        }
         self.early = self.early.saturating_add(1);
         let request = match commands::classify(name.get(), first.get(), second.get(), self.seen) {
             Request::Blocking
@@ -362,16 +276,16 @@ impl RequestScanner {
             {
                 Request::Plain
             }
-            request => known_or_lasting(request, name.get(), self.command),
+            request => with_what_it_leaves(request, self.command, first.get(), name.get()),
         };
         let hidden = name.get().is_empty() || name.get().eq_ignore_ascii_case(b"CLUSTER");
         self.request = match request {
             // It may ask for nodes' addresses.
             _ if self.quoted && hidden => Request::Unknown,
             // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
-            Request::Plain | Request::Lasting if self.quoted => Request::Lasting,
+            Request::Plain | Request::Leaves(_) if self.quoted => Request::Leaves(Leaves::ForGood),
             Request::Plain
-            | Request::Lasting
+            | Request::Leaves(_)
             | Request::Quit
             | Request::Blocking
             | Request::Auth
@@ -502,10 +416,13 @@ impl RequestScanner {
     }
 }
 
-/// What a request is, where all that is known of its command is that it has one reply: it could leave anything behind.
+/// The same, for a command of which no more is known than that it has one reply, soon, with what it leaves.
 #[inline]
-fn known_or_lasting(request: Request, name: &[u8], command: Command) -> Request {
-    if request == Request::Plain && !commands::is_known(name, command) { Request::Lasting } else { request }
+fn with_what_it_leaves(request: Request, command: Command, first: &[u8], name: &[u8]) -> Request {
+    match request {
+        Request::Plain => sharing::leaves(command, first, name).map_or(request, Request::Leaves),
+        _ => request,
+    }
 }
 
 /// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, its

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use redis_protocol::resp3::decode::complete::decode;
 
-use super::super::commands::{ReplyMode, Request, Subscription};
+use super::super::commands::{Leaves, ReplyMode, Request, Subscription, Transaction};
 use super::*;
 
 /// Where frames end, and whether the stream turned out malformed, when it comes in these pieces.
@@ -248,23 +248,23 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
         ("Subscribe a b c", three_channels),
         ("PUNSUBSCRIBE", Request::Unsubscribe { kind: Subscription::Pattern, count: 0 }),
         ("SSUBSCRIBE a", Request::Subscribe { kind: Subscription::Shard, count: 1 }),
-        ("HELLO 3 AUTH u p", Request::Hello(Some(3))),
-        ("HELLO", Request::Hello(None)),
+        ("HELLO 3 AUTH u p", Request::Hello(Some(3), Leaves::UntilReset)),
+        ("HELLO", Request::Hello(None, Leaves::SetUp)),
         ("client reply off", Request::ReplyMode(ReplyMode::Off)),
         ("CLIENT REPLY SKIP", Request::ReplyMode(ReplyMode::Skip)),
-        ("CLIENT SETNAME a", Request::Plain),
-        ("client tracking on", Request::Lasting),
-        ("CLIENT ID", Request::Lasting),
-        ("client no-evict on", Request::Lasting),
-        ("CLIENT IMPORT-SOURCE ON", Request::Lasting),
-        ("CLIENT", Request::Lasting),
+        ("CLIENT SETNAME a", Request::Leaves(Leaves::SetUp)),
+        ("client tracking on", Request::Leaves(Leaves::ForGood)),
+        ("CLIENT ID", Request::Leaves(Leaves::ForGood)),
+        ("client no-evict on", Request::Leaves(Leaves::ForGood)),
+        ("CLIENT IMPORT-SOURCE ON", Request::Leaves(Leaves::ForGood)),
+        ("CLIENT", Request::Leaves(Leaves::ForGood)),
         ("SCRIPT LOAD x", Request::Plain),
-        ("script debug yes", Request::Lasting),
-        ("DEBUG SLEEP 0", Request::Lasting),
+        ("script debug yes", Request::Leaves(Leaves::ForGood)),
+        ("DEBUG SLEEP 0", Request::Leaves(Leaves::ForGood)),
         ("RESET", Request::Reset),
         ("MONITOR", Request::Monitor),
         ("PSYNC ? -1", Request::Replication),
-        ("AVERYLONGMODULECOMMAND.X a", Request::Lasting),
+        ("AVERYLONGMODULECOMMAND.X a", Request::Leaves(Leaves::ForGood)),
     ] {
         assert_eq!(request(&words(text)), expected, "{text}");
         assert_eq!(request(format!("{text}\r\n").as_bytes()), expected, "{text} inline");
@@ -413,15 +413,18 @@ fn ok_is_told_from_other_statuses_where_it_is_asked_for() {
 
 #[test]
 fn the_name_of_one_request_does_not_colour_the_next() {
-    assert_eq!(request(&[words("CLIENT REPLY OFF"), words("CLIENT")].concat()), Request::Lasting);
-    assert_eq!(request(&[words("SUBSCRIBE a"), words("SUB")].concat()), Request::Lasting);
+    assert_eq!(
+        request(&[words("CLIENT REPLY OFF"), words("CLIENT")].concat()),
+        Request::Leaves(Leaves::ForGood)
+    );
+    assert_eq!(request(&[words("SUBSCRIBE a"), words("SUB")].concat()), Request::Leaves(Leaves::ForGood));
 }
 
 #[test]
 fn quotes_make_it_uncertain_what_an_inline_command_leaves_behind() {
     assert_eq!(request(b"\"SUBSCRIBE\" a\r\n"), Request::Unknown);
     assert_eq!(request(b"CLUSTER \"SLOTS\"\r\n"), Request::Unknown);
-    assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Lasting);
+    assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Leaves(Leaves::ForGood));
     assert_eq!(request(b"SUBSCRIBE \"a b\"\r\n"), Request::Unknown);
 }
 
@@ -521,28 +524,36 @@ fn the_seeds_of_the_fuzz_targets_give_the_same_verdict_in_any_split() {
 }
 
 #[test]
-fn what_sets_up_a_connection_touches_it_and_can_be_set_up_on_another() {
-    for (words, touches, binds) in [
-        (&["HELLO", "3"][..], true, false),
-        (&["HELLO", "3", "SETNAME", "n"], true, false),
-        (&["HELLO", "3", "AUTH", "u", "p"], true, true),
-        (&["CLIENT", "SETINFO", "LIB-NAME", "x"], true, false),
-        (&["CLIENT", "SETNAME", "x"], true, false),
-        (&["CLIENT", "TRACKING", "on"], true, true),
-        (&["SELECT", "3"], true, false),
-        (&["INFO", "server"], false, false),
-        (&["COMMAND", "DOCS"], false, false),
-        (&["HSET", "h", "f", "v"], false, false),
-        (&["WATCH", "k"], true, true),
+fn what_a_request_leaves_is_told_with_it() {
+    use Leaves::{Asking, ForGood, SetUp, UntilReset};
+    for (words, expected) in [
+        (&["HELLO", "3"][..], Request::Hello(Some(3), SetUp)),
+        (&["HELLO", "3", "SETNAME", "n"], Request::Hello(Some(3), SetUp)),
+        (&["HELLO", "3", "AUTH", "u", "p"], Request::Hello(Some(3), UntilReset)),
+        (&["CLIENT", "SETINFO", "LIB-NAME", "x"], Request::Leaves(SetUp)),
+        (&["CLIENT", "SETNAME", "x"], Request::Leaves(SetUp)),
+        (&["SELECT", "3"], Request::Leaves(SetUp)),
+        (&["CLIENT", "CACHING", "yes"], Request::Leaves(UntilReset)),
+        (&["READONLY"], Request::Leaves(UntilReset)),
+        (&["ASKING"], Request::Leaves(Asking)),
+        (&["CLIENT", "TRACKING", "on"], Request::Leaves(ForGood)),
+        (&["WATCH", "k"], Request::Transaction(Transaction::Watches)),
+        (&["UNWATCH"], Request::Transaction(Transaction::Unwatches)),
+        (&["INFO", "server"], Request::Plain),
+        (&["COMMAND", "DOCS"], Request::Plain),
+        (&["HSET", "h", "f", "v"], Request::Plain),
+        (&["EVAL", "return 1", "0"], Request::Plain),
+        (&["EVALSHA", "x", "0"], Request::Plain),
+        (&["FCALL", "f", "0"], Request::Plain),
+        (&["SCRIPT", "LOAD", "return 1"], Request::Plain),
+        (&["CLIENT", "GETNAME"], Request::Plain),
+        (&["CONFIG", "GET", "x"], Request::Plain),
     ] {
         let mut request = format!("*{}\r\n", words.len());
         request.extend(words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())));
-        let mut scanner = RequestScanner::attentive();
-        assert_eq!(scanner.next(request.as_bytes()), (request.len(), Event::Frame));
-        assert_eq!((scanner.touched(), scanner.is_bound()), (touches, binds), "{words:?}");
         let mut scanner = RequestScanner::default();
-        scanner.next(request.as_bytes());
-        assert_eq!(scanner.touched(), touches, "{words:?}");
+        assert_eq!(scanner.next(request.as_bytes()), (request.len(), Event::Frame));
+        assert_eq!(scanner.request(), expected, "{words:?}");
     }
 }
 
@@ -568,8 +579,8 @@ fn reading_streams_blocks_only_where_it_says_so() {
 #[test]
 fn an_unknown_command_may_leave_anything_behind() {
     for (name, expected) in [
-        ("WEIRD", Request::Lasting),
-        ("MY.COMMAND", Request::Lasting),
+        ("WEIRD", Request::Leaves(Leaves::ForGood)),
+        ("MY.COMMAND", Request::Leaves(Leaves::ForGood)),
         ("json.get", Request::Plain),
         ("FT.SEARCH", Request::Plain),
         ("GET", Request::Plain),
@@ -578,8 +589,11 @@ fn an_unknown_command_may_leave_anything_behind() {
             let line = format!("{name}{rest}\r\n");
             let mut scanner = RequestScanner::default();
             scanner.next(line.as_bytes());
-            let expected =
-                if rest.ends_with('"') && expected == Request::Plain { Request::Lasting } else { expected };
+            let expected = if rest.ends_with('"') && expected == Request::Plain {
+                Request::Leaves(Leaves::ForGood)
+            } else {
+                expected
+            };
             assert_eq!(scanner.request(), expected, "{line}");
         }
         let array = format!("*2\r\n${}\r\n{name}\r\n$1\r\nx\r\n", name.len());

@@ -209,7 +209,7 @@ impl<'a> Relay<'a> {
         let mut relay = Self {
             client,
             wire: Wire::new(upstream),
-            requests: if moving.is_some() { RequestScanner::attentive() } else { RequestScanner::default() },
+            requests: RequestScanner::default(),
             replies: ReplyScanner::default(),
             pending: Pending::default(),
             to_client: Outbox::default(),
@@ -278,7 +278,7 @@ impl<'a> Relay<'a> {
     /// The client's side, and the upstream's if it can serve another client.
     pub(super) fn into_parts(mut self) -> (ClientStream, Option<Box<Left>>) {
         if self.is_reusable() {
-            let touched = self.requests.touched();
+            let touched = !self.pending.is_untouched();
             return (self.client, Some(Box::new(Left { connection: self.wire.connection, touched })));
         }
         self.wire.say_goodbye();
@@ -296,7 +296,7 @@ impl<'a> Relay<'a> {
             }
         }
         if !steps.is_empty() {
-            self.requests.touch();
+            self.pending.was_set_up();
         }
         self.about.connected(&upstream, false);
         if let Some(rewriting) = &mut self.rewriting {
@@ -338,7 +338,7 @@ impl<'a> Relay<'a> {
     /// Whether the client would not notice another connection, one with TLS.
     fn is_movable(&mut self) -> bool {
         let Some(moving) = &self.moving else { return false };
-        if !moving.latch.is_set() || Instant::now() < moving.not_before || self.requests.is_bound() {
+        if !moving.latch.is_set() || Instant::now() < moving.not_before || !self.pending.is_free() {
             return false;
         }
         let movable = self.client_sends

@@ -8,9 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Relay, Route};
-use crate::resp::scanner::RequestScanner;
 use crate::resp::sharing::{Own, Sharing};
-use crate::resp::standing::Standing;
 use crate::resp::whole::Front;
 use crate::session::about::About;
 use crate::session::client::ClientStream;
@@ -35,8 +33,6 @@ pub(in crate::session) struct Pinned {
     /// The connection is the one that the client's writes went over.
     pub(in crate::session) knows_writes: bool,
     pub(in crate::session) guard: Option<Box<Guard>>,
-    /// AUTH is not sent on.
-    pub(in crate::session) auth_stays_here: bool,
 }
 
 pub(super) struct Pin {
@@ -66,7 +62,6 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let resp3 = about.setup().is_some_and(|setup| setup.key.resp3);
         let mut relay = Self::with(client, upstream, route, false, |_| about);
-        relay.requests = RequestScanner::following(pinned.auth_stays_here);
         relay.pending = Pending::speaking(resp3);
         relay.to_client = pinned.output;
         relay.guard = pinned.guard;
@@ -87,7 +82,7 @@ impl<'a> Relay<'a> {
             return false;
         };
         if !steps.is_empty() {
-            self.requests.touch();
+            self.pending.was_set_up();
         }
         for Step { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut self.wire.connection, bytes).await {
@@ -111,7 +106,7 @@ impl<'a> Relay<'a> {
             self.client_mark.expect(socket, 0, READ);
         }
         self.upstream_mark.expect(&self.wire.connection.stream, 0, READ);
-        let touched = self.requests.touched();
+        let touched = !self.pending.is_untouched();
         let reusable = self.is_reusable();
         if !reusable {
             self.wire.say_goodbye();
@@ -167,7 +162,7 @@ impl<'a> Relay<'a> {
         self.is_at_rest()
             && self.client_sends
             && !self.route.drain.is_draining()
-            && self.requests.standing().is_some_and(Standing::is_free)
+            && self.pending.is_free()
             && self.guard.as_ref().is_none_or(|guard| guard.is_open())
             && self.about.setup().is_some_and(|setup| setup.steps().is_some())
             && !self.about.waits()

@@ -41,9 +41,6 @@ impl Relay<'_> {
                 }
                 if self.about.waits() {
                     self.about.reply(&self.replies, &self.pending);
-                    if self.about.take_reset() {
-                        self.requests.was_reset();
-                    }
                     self.replies.keep_status(self.about.waits());
                 }
             }

@@ -33,7 +33,7 @@ use super::{Alone, Context, End, connect, end, farewell};
 use crate::clients::Entry;
 use crate::metrics::Held;
 use crate::resp::sharing::Own;
-use crate::upstream::{Auth, Connection, Left};
+use crate::upstream::{Connection, Left};
 
 /// How clients share connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -322,7 +322,6 @@ async fn pinned<'a>(
     debug!(route = &*context.route, session, reason = reason.label(), "client has a connection of its own");
     let _pinned = Held::new(&context.metrics.sessions_pinned);
     let in_plaintext = upstream.channel.is_none();
-    let ours = upstream.auth == Auth::Accepted;
     let Some(parts) = member.into_parts() else { return Err(End::ClientClosed) };
     let relay = Relay::pinned(
         parts.client,
@@ -335,7 +334,6 @@ async fn pinned<'a>(
             until: Member::until(&reason),
             knows_writes: reason.is_wait(),
             guard: parts.guard,
-            auth_stays_here: ours || !matches!(context.settings.client_auth, ClientAuth::Forward),
         },
     );
     let mut alone = Alone::new(relay, context, in_plaintext);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use super::{Member, Next, Reason, What};
-use crate::resp::commands::Request;
+use crate::resp::commands::{Leaves, Request};
 use crate::resp::hello::{self, Hello};
 use crate::resp::replies::encode_command;
 use crate::resp::scanner::{LONGEST_TOLD, Told};
@@ -172,7 +172,7 @@ impl Member<'_> {
     pub(super) fn identify(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
         let length = whole.bytes.len();
         let is_auth = whole.name.eq_ignore_ascii_case(b"AUTH");
-        let request = if is_auth { Request::Auth } else { Request::Hello(None) };
+        let request = if is_auth { Request::Auth } else { Request::Hello(None, Leaves::UntilReset) };
         match self.guard.as_mut().map(|guard| guard.decide(request, whole.bytes)) {
             Some(Decision::Answer(reply)) => {
                 self.seat.deliver(&reply, 0);

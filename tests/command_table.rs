@@ -1,0 +1,135 @@
+//! What the server says of its own commands, and what pontoon's table says of them.
+
+use pontoon::resp::families::{Command, Family};
+use pontoon::resp::sharing::{Own, Sharing, is_listed, sharing};
+use pontoon::resp::value::Value;
+
+use crate::harness::{Authority, Redis};
+
+/// Replies to COMMAND and its kin, as `redis-server` of this machine gives them.
+fn ask(words: &[&str]) -> Vec<u8> {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    redis.keep(authority);
+    redis.direct().ask(words)
+}
+
+/// A command, or one with its first argument, and its flags.
+struct Told {
+    name: String,
+    first: String,
+    flags: Vec<String>,
+}
+
+impl Told {
+    fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|known| known == flag)
+    }
+
+    fn sharing(&self) -> Sharing {
+        sharing(Command::named(self.name.as_bytes()), self.first.as_bytes(), 2)
+    }
+
+    fn full_name(&self) -> String {
+        format!("{} {}", self.name, self.first).trim().to_owned()
+    }
+}
+
+fn text(value: &Value<'_>) -> String {
+    value.text().unwrap().to_owned()
+}
+
+/// Each command that the server has, and each of its subcommands, where it tells them (since Redis 7.0).
+fn all(reply: &[u8]) -> Vec<Told> {
+    let reply = Value::parse(reply).unwrap();
+    let mut told = Vec::new();
+    for command in reply.list().unwrap() {
+        let fields = command.list().unwrap();
+        let of = |fields: &[Value<'_>]| fields[2].list().unwrap().iter().map(text).collect();
+        let name = text(&fields[0]).to_uppercase();
+        for subcommand in fields.get(9).and_then(Value::list).unwrap_or_default() {
+            let fields = subcommand.list().unwrap();
+            let full = text(&fields[0]).to_uppercase();
+            let first = full.split_once('|').unwrap().1.to_owned();
+            told.push(Told { name: name.clone(), first, flags: of(fields) });
+        }
+        told.push(Told { name, first: String::new(), flags: of(fields) });
+    }
+    told
+}
+
+/// Flags of commands that need more than any connection: they block, or leave something with it.
+const MORE: [&str; 6] = ["admin", "blocking", "no_auth", "no_multi", "noscript", "pubsub"];
+
+/// A script may not call these, but they do without a connection of their own: a script is none to the connection, and what is
+/// published reaches subscribers wherever it was said.
+const SHARED_ALL_THE_SAME: [&str; 12] = [
+    "EVAL",
+    "EVALSHA",
+    "EVALSHA_RO",
+    "EVAL_RO",
+    "FCALL",
+    "FCALL_RO",
+    "FUNCTION",
+    "PUBLISH",
+    "PUBSUB",
+    "SCRIPT",
+    "SPUBLISH",
+    "UNWATCH",
+];
+
+/// Flags tell nothing of why these get connections of their own: MIGRATE waits for another server, FLUSHALL and FLUSHDB for
+/// memory to be freed, VADD and VSIM for a thread.
+const ALONE_ALL_THE_SAME: [&str; 5] = ["FLUSHALL", "FLUSHDB", "MIGRATE", "VADD", "VSIM"];
+
+#[test]
+fn every_command_of_the_server_is_known_and_is_what_its_flags_say() {
+    let mut wrong = Vec::new();
+    for told in all(&ask(&["COMMAND"])) {
+        let (name, sharing) = (told.full_name(), told.sharing());
+        let mut is = |what: &str| wrong.push(format!("{name} {what}: {sharing:?}, {:?}", told.flags));
+        if sharing == Sharing::Unknown {
+            is("is not known");
+        }
+        if told.name == "CLIENT" && !is_listed(&name) {
+            is("is not listed");
+        }
+        if told.has("blocking") && !matches!(sharing, Sharing::Own(Own::Blocking | Own::Wait)) {
+            is("may block");
+        }
+        let (needs_more, is_shared) = (MORE.iter().any(|flag| told.has(flag)), sharing == Sharing::Shared);
+        if is_shared && needs_more && !SHARED_ALL_THE_SAME.contains(&&*told.name) {
+            is("is shared");
+        }
+        let touches_keys = told.has("readonly") || told.has("write");
+        if !is_shared && touches_keys && !needs_more && !ALONE_ALL_THE_SAME.contains(&&*told.name) {
+            is("could be shared");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_command_is_counted_where_the_servers_documentation_puts_it() {
+    let reply = ask(&["COMMAND", "DOCS"]);
+    if reply.starts_with(b"-") {
+        // Redis before 7.0 has none.
+        return;
+    }
+    let reply = Value::parse(&reply).unwrap();
+    let mut wrong = Vec::new();
+    for pair in reply.list().unwrap().chunks(2) {
+        let name = text(&pair[0]).to_uppercase();
+        let fields: Vec<String> =
+            pair[1].list().unwrap().iter().map(|field| field.text().unwrap_or_default().to_owned()).collect();
+        let group = fields.chunks(2).find(|pair| pair[0] == "group").map(|pair| pair[1].replace('-', "_"));
+        // Vector sets come as a module that tells no group of theirs.
+        let Some(group) = group.filter(|group| group != "module") else { continue };
+        let family = Command::named(name.as_bytes()).family();
+        let label = Family::LABELS[family as usize];
+        if label != group {
+            wrong.push(format!("{name}: {group}, not {label}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
