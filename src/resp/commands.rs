@@ -277,7 +277,9 @@ pub(super) fn sets_up(name: &[u8], first: &[u8], words: u64) -> bool {
         // With SETNAME there are four words, with AUTH five.
         return words <= 2 || words == 4;
     }
-    is(name, "SELECT") || (is(name, "CLIENT") && (is(first, "SETNAME") || is(first, "SETINFO")))
+    let may_set_up =
+        |first: &[u8]| ["MAINT_NOTIFICATIONS", "SETINFO", "SETNAME"].iter().any(|known| is(first, known));
+    is(name, "SELECT") || (is(name, "CLIENT") && may_set_up(first))
 }
 
 /// Sorted. They read and write keys, and nothing of the connection's.
@@ -307,6 +309,8 @@ fn is_undone_by_reset(subcommand: &[u8]) -> bool {
         b"GETREDIR",
         b"HELP",
         b"KILL",
+        // Only OFF is sent: see `client_requests`.
+        b"MAINT_NOTIFICATIONS",
         b"PAUSE",
         b"SETINFO",
         b"SETNAME",

@@ -36,6 +36,8 @@ pub enum Setup {
     AsksName,
     /// CLIENT SETINFO.
     Library,
+    /// CLIENT MAINT_NOTIFICATIONS, of which only OFF is sent: it changes nothing.
+    Notifications,
     /// READONLY.
     Replica,
     /// READWRITE.
@@ -162,6 +164,7 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     (Sharing::Setup(Setup::Name), &["CLIENT SETNAME"]),
     (Sharing::Setup(Setup::AsksName), &["CLIENT GETNAME"]),
     (Sharing::Setup(Setup::Library), &["CLIENT SETINFO"]),
+    (Sharing::Setup(Setup::Notifications), &["CLIENT MAINT_NOTIFICATIONS"]),
     (Sharing::Setup(Setup::Replica), &["READONLY"]),
     (Sharing::Setup(Setup::Primary), &["READWRITE"]),
     (Sharing::Setup(Setup::Quit), &["QUIT"]),
