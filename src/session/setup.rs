@@ -94,6 +94,14 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_library_is_set_up_with_the_mark() {
+        let setup = Setup { library: b"redis-py(rq_v1)".into(), ..Setup::default() };
+        let steps = setup.steps().unwrap();
+        let expected = encode_command(&["CLIENT", "SETINFO", "LIB-NAME", "redis-py(rq_v1;pontoon)"]);
+        assert_eq!(*steps[0].bytes, expected);
+    }
+
+    #[test]
     fn what_was_cut_or_is_no_text_is_not_set_up_wrongly() {
         assert!(Setup { name: vec![b'x'; LONGEST_TOLD], ..Setup::default() }.steps().is_none());
         assert!(Setup { name: vec![0xff], ..Setup::default() }.steps().is_none());

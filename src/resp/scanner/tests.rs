@@ -278,6 +278,7 @@ fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
     for (text, expected) in [
         ("CLIENT SETNAME app", Some(Told::Name(value("app")))),
         ("client setinfo lib-name redis-py", Some(Told::Library(value("redis-py")))),
+        ("client setinfo lib-name redis-py(pontoon)", Some(Told::Library(value("redis-py")))),
         ("CLIENT SETINFO LIB-VER 8.1.0", Some(Told::Version(value("8.1.0")))),
         ("CLIENT SETINFO OTHER x", None),
         ("CLIENT LIST TYPE normal", None),
@@ -528,6 +529,7 @@ fn what_sets_up_a_connection_touches_it_and_can_be_set_up_on_another() {
         (&["HELLO", "3", "AUTH", "u", "p"], true, true),
         (&["CLIENT", "SETINFO", "LIB-NAME", "x"], true, false),
         (&["CLIENT", "SETNAME", "x"], true, false),
+        (&["CLIENT", "MAINT_NOTIFICATIONS", "OFF"], true, false),
         (&["CLIENT", "TRACKING", "on"], true, true),
         (&["SELECT", "3"], true, false),
         (&["INFO", "server"], false, false),
