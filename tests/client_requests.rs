@@ -17,7 +17,9 @@ fn converse(wire: &mut Wire, requests: &[u8], size: usize) -> Vec<u8> {
     }
     let mut replies = Vec::new();
     while !replies.ends_with(LAST) {
-        replies.extend(wire.reply());
+        // Whoever closes has said why.
+        let Some(reply) = wire.try_reply() else { return replies };
+        replies.extend(reply);
     }
     replies
 }
