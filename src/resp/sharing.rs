@@ -36,7 +36,7 @@ pub enum Setup {
     AsksName,
     /// CLIENT SETINFO.
     Library,
-    /// CLIENT MAINT_NOTIFICATIONS, of which only OFF is sent: it changes nothing.
+    /// `CLIENT MAINT_NOTIFICATIONS`, of which only OFF is sent: it changes nothing.
     Notifications,
     /// READONLY.
     Replica,

@@ -245,7 +245,7 @@ fn library(whole: &Whole<'_>) -> Option<Told> {
     Told::by_setinfo(option, value)
 }
 
-/// What is sent in place of CLIENT SETINFO or MAINT_NOTIFICATIONS.
+/// What is sent in place of `CLIENT SETINFO` or `CLIENT MAINT_NOTIFICATIONS`.
 fn marked_or_off(whole: &Whole<'_>) -> Option<Vec<u8>> {
     let words: Vec<&[u8]> = std::iter::once(whole.name).chain(whole.arguments()).collect();
     client_requests::instead(&words)
