@@ -86,7 +86,7 @@ pub fn command() -> Command {
                         .value_name("PREFIX")
                         .action(ArgAction::Append)
                         .help("Clients whose name begins so are bridged ones (pontoon's --client-name), for engines older \
-                               than CLIENT SETINFO; repeatable"),
+                               than CLIENT SETINFO, where all others are unknown; repeatable"),
                 )
                 .arg(switch("json", "Write JSON"))
                 .after_help(

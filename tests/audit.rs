@@ -7,7 +7,11 @@ use std::sync::atomic::AtomicU32;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Cluster, Fake, Pontoon, Redis, eventually, pontoon, pontoon_with_hosts};
+use crate::harness::{
+    Authority, Cluster, Fake, Pontoon, Redis, Wire, eventually, pontoon, pontoon_with_hosts,
+};
+use crate::inventory::Program;
+use crate::isolation::valkey;
 
 struct Audited {
     code: Option<i32>,
@@ -64,14 +68,19 @@ fn every_node_of_a_group_is_asked_and_its_clients_are_told_apart() {
     let Audited { code, report, error } =
         audit(&primary.endpoint(), &authority, &["--bridge-name", "bridge-"]);
     let first = node(&report, &primary.endpoint());
-    assert_eq!((first["role"].as_str(), first["direct"].as_u64()), (Some("master"), Some(3)), "{report}");
+    // This engine has no names of libraries: a client that has a name of its own may be bridged.
+    assert_eq!((first["role"].as_str(), first["unknown"].as_u64()), (Some("master"), Some(3)), "{report}");
+    assert_eq!(first["direct"], Value::Null, "{report}");
     assert_eq!(first["bridged"], 1, "the bridge's client, and neither ourselves nor the replica: {report}");
     // Announced by address, verified by the group's name.
     let second = node(&report, &format!("127.0.0.1:{}", replica.tls_port));
-    assert_eq!((second["role"].as_str(), second["direct"].as_u64()), (Some("slave"), Some(1)), "{report}");
-    assert_eq!(report["direct"][0]["name"], "web");
+    assert_eq!((second["role"].as_str(), second["unknown"].as_u64()), (Some("slave"), Some(1)), "{report}");
     assert_eq!(
-        (&report["direct"][0]["clients"], &report["direct"][0]["address"]),
+        (&report["direct"], &report["unknown"][0]["name"]),
+        (&Value::Array(Vec::new()), &"web".into())
+    );
+    assert_eq!(
+        (&report["unknown"][0]["clients"], &report["unknown"][0]["address"]),
         (&3.into(), &"127.0.0.1".into())
     );
     // This engine does not count its plaintext clients: that is not zero.
@@ -138,15 +147,146 @@ fn every_node_of_a_cluster_is_found_through_one_endpoint_and_asked_once() {
             let name = if number == 0 { endpoint.clone() } else { wanted.endpoint() };
             let told = node(&report, &name);
             let role = if cluster.is_primary(number) { "master" } else { "slave" };
-            let (at_bridge, direct) = [(0, 0), (1, 2), (0, 0), (0, 1), (0, 0), (0, 0)][number];
+            let (at_bridge, unknown) = [(0, 0), (1, 2), (0, 0), (0, 1), (0, 0), (0, 0)][number];
             assert_eq!((&told["problem"], &told["role"]), (&Value::Null, &role.into()), "{report}");
-            assert_eq!((&told["bridged"], &told["direct"]), (&at_bridge.into(), &direct.into()), "{report}");
+            assert_eq!(
+                (&told["bridged"], &told["unknown"]),
+                (&at_bridge.into(), &unknown.into()),
+                "{report}"
+            );
             let lists = cluster.ask(number, &["INFO", "commandstats"]);
             assert!(lists.contains("cmdstat_client|list:calls=1,"), "{name} was asked once: {lists}");
         }
-        let direct = report["direct"].as_array().unwrap();
-        assert_eq!((direct.len(), &direct[0]["name"], &direct[0]["clients"]), (1, &"web".into(), &3.into()));
+        let unknown = report["unknown"].as_array().unwrap();
+        assert_eq!(
+            (unknown.len(), &unknown[0]["name"], &unknown[0]["clients"]),
+            (1, &"web".into(), &3.into())
+        );
     }
+}
+
+/// What a library says of itself as it begins.
+fn introduce(wire: &mut Wire, library: &str) {
+    wire.ask(&["CLIENT", "SETINFO", "LIB-NAME", library]);
+    wire.ask(&["CLIENT", "SETINFO", "LIB-VER", "1.0"]);
+}
+
+/// A program with redis-py as it comes, in both protocols.
+fn redis_py(pontoon: &Pontoon) -> Program {
+    let script = "
+keep = [redis.Redis(port=port, protocol=protocol) for protocol in (2, 3)]
+for r in keep: r.set('k', 'v')";
+    Program::redis_py(pontoon, script)
+}
+
+/// The names of libraries that a server lists.
+fn libraries(redis: &Redis) -> Vec<String> {
+    let list = String::from_utf8(redis.direct().ask(&["CLIENT", "LIST"])).unwrap();
+    list.split([' ', '\n']).filter_map(|field| field.strip_prefix("lib-name=")).map(str::to_owned).collect()
+}
+
+#[test]
+fn bridged_and_direct_clients_are_told_apart_whatever_they_say_of_themselves() {
+    let (dedicated, shared) = (["--sharing", "dedicated"], ["--sharing", "shared"]);
+    let (once, again) = (["--pool-reuse", "false"], ["--pool-reuse", "true"]);
+    for args in [[dedicated, once], [dedicated, again], [shared, again]].map(|args| args.concat()) {
+        let authority = Authority::new();
+        let redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &[]);
+        let bridge =
+            Pontoon::with(&redis.endpoint(), &authority, &[&args[..], &["--workers", "1"]].concat()).ready();
+        let _program = redis_py(&bridge);
+        // One before has left its name with the connection.
+        let mut before = bridge.client();
+        introduce(&mut before, "lettuce");
+        before.finish();
+        let mut clients: Vec<Wire> = (0..5).map(|_| bridge.client()).collect();
+        introduce(&mut clients[0], "jedis");
+        introduce(&mut clients[1], "jedis(spring_v3)");
+        introduce(&mut clients[2], "");
+        clients[3].expect(&["CLIENT", "SETNAME", "web"], "+OK\r\n");
+        for client in &mut clients {
+            client.expect(&["GET", "k"], "$1\r\nv\r\n");
+        }
+        let mut direct: Vec<Wire> = (0..3).map(|_| redis.direct()).collect();
+        introduce(&mut direct[0], "jedis");
+        introduce(&mut direct[1], "jedis(pontoons)");
+        direct[2].expect(&["CLIENT", "SETNAME", "web"], "+OK\r\n");
+
+        let report = audit(&redis.endpoint(), &authority, &[]).report;
+        let node = node(&report, &redis.endpoint());
+        assert_eq!((&node["direct"], &node["unknown"]), (&3.into(), &0.into()), "{args:?}: {report}");
+        let bridged = node["bridged"].as_u64().unwrap();
+        if args.contains(&"dedicated") {
+            assert!(bridged >= 7, "{args:?}: {report}");
+            let listed = libraries(&redis);
+            let expected =
+                ["redis-py(pontoon)", "jedis(pontoon)", "jedis(spring_v3;pontoon)", "(pontoon)", "pontoon"];
+            for library in expected {
+                assert!(listed.iter().any(|listed| listed == library), "{library}: {listed:?}");
+            }
+        } else {
+            assert!(bridged >= 1, "{args:?}: {report}");
+        }
+        // The inventory shows what the clients said.
+        let clients = bridge.get("/clients").1;
+        for library in ["\"redis-py\"", "\"jedis\"", "\"jedis(spring_v3)\""] {
+            assert!(clients.contains(library), "{args:?}: {library}: {clients}");
+        }
+        assert!(!clients.contains("(pontoon)") && !clients.contains(";pontoon"), "{args:?}: {clients}");
+    }
+}
+
+#[test]
+fn a_client_that_cannot_be_told_apart_is_not_called_direct() {
+    let authority = Authority::new();
+    // This engine has no names of libraries.
+    let redis = Redis::start(&authority);
+    let bridge = Pontoon::with(&redis.endpoint(), &authority, &["--client-name", "bridge-1"]).ready();
+    let _program = redis_py(&bridge);
+    let mut clients = [bridge.client(), redis.direct()];
+    for client in &mut clients {
+        client.expect(&["CLIENT", "SETNAME", "web"], "+OK\r\n");
+    }
+    for args in [&[][..], &["--bridge-name", "bridge-"]] {
+        let report = audit(&redis.endpoint(), &authority, args).report;
+        let node = node(&report, &redis.endpoint());
+        assert_eq!(
+            (&node["direct"], &report["direct"]),
+            (&Value::Null, &Value::Array(Vec::new())),
+            "{report}"
+        );
+        assert!(node["unknown"].as_u64().unwrap() >= 1, "{report}");
+        assert_eq!(node["bridged"].as_u64().unwrap() > 0, !args.is_empty(), "{report}");
+    }
+    let text = pontoon(&["audit", &redis.endpoint(), "--tls-ca-file", &authority.file()]).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("may come through a bridge or not") && !text.contains("come through no bridge"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_client_that_authenticates_itself_and_names_no_library_is_not_called_direct() {
+    let authority = Authority::new();
+    let options = ["--requirepass", "s3cr3t-of-the-test"];
+    let redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &options);
+    let bridge = Pontoon::with(&redis.endpoint(), &authority, &["--pool-reuse", "false"]);
+    let mut clients = [bridge.client(), bridge.client(), redis.direct(), redis.direct()];
+    for (client, library) in clients.iter_mut().zip([None, Some("jedis"), None, Some("jedis")]) {
+        client.expect(&["AUTH", "s3cr3t-of-the-test"], "+OK\r\n");
+        if let Some(library) = library {
+            introduce(client, library);
+        }
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file.as_file(), "s3cr3t-of-the-test").unwrap();
+    let path = file.path().to_str().unwrap();
+    let report = audit(&redis.endpoint(), &authority, &["--auth-password-file", path]).report;
+    let node = node(&report, &redis.endpoint());
+    let counts = ["bridged", "direct", "unknown"].map(|how| node[how].as_u64());
+    assert_eq!(counts[1..], [Some(1), Some(2)], "{report}");
+    assert!(counts[0] >= Some(1), "{report}");
 }
 
 #[test]

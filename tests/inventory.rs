@@ -48,7 +48,7 @@ fn uses(library: &str) -> impl Fn(&Value) -> bool {
 }
 
 /// A program that has done its work, said "ready" and holds its connections.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Program {
     fn start(command: &mut Command) -> Self {
@@ -60,7 +60,7 @@ impl Program {
         program
     }
 
-    fn redis_py(pontoon: &Pontoon, script: &str) -> Self {
+    pub fn redis_py(pontoon: &Pontoon, script: &str) -> Self {
         let script = format!(
             "import redis, sys\nport = int(sys.argv[1])\n{script}\nprint('ready', flush=True)\ninput()"
         );

@@ -11,6 +11,8 @@ mod unknown;
 mod upgrade;
 mod view;
 
+pub use certificates::valkey;
+
 use crate::harness::{Authority, Dual, Mood, Pontoon, Redis, Wire, eventually};
 use view::{database_of, settle};
 

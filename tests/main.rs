@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod bad_input;
 mod client_auth;
+mod client_requests;
 mod clients;
 mod cluster;
 mod command_table;

@@ -93,6 +93,9 @@ pub struct ServersReport {
     pub auth: Auth,
     /// Clients that came through no bridge when the servers were asked to list them: where they count plaintext, or do not count.
     pub direct: Vec<Group>,
+    /// Clients of which that is not known.
+    #[serde(default)]
+    pub unknown: Vec<Group>,
 }
 
 /// Whether servers ask clients for credentials.
@@ -193,6 +196,7 @@ impl ServersReport {
                 Auth::Unknown
             },
             direct: evidence.map(|evidence| evidence.direct.clone()).unwrap_or_default(),
+            unknown: evidence.map(|evidence| evidence.unknown.clone()).unwrap_or_default(),
         }
     }
 }

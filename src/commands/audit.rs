@@ -69,40 +69,50 @@ fn why(Evidence { nodes, .. }: &Evidence) -> String {
 
 fn print(evidence: &Evidence) {
     say!(
-        "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7}  engine",
+        "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7} {:>8}  engine",
         "node",
         "role",
         "plaintext",
         "connected",
         "bridged",
-        "direct"
+        "direct",
+        "unknown"
     );
     let count = |count: Option<u64>| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     for node in &evidence.nodes {
-        let NodeEvidence { endpoint, role, plaintext_clients, connected_clients, bridged, direct, .. } = node;
+        let NodeEvidence { endpoint, role, plaintext_clients, connected_clients, .. } = node;
         if let Some(problem) = &node.problem {
             say!("{:<40} {}", plain(endpoint), plain(problem));
             continue;
         }
         say!(
-            "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7}  {}",
+            "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7} {:>8}  {}",
             plain(endpoint),
             plain(role.as_deref().unwrap_or("unknown")),
             count(*plaintext_clients),
             count(*connected_clients),
-            count(*bridged),
-            count(*direct),
+            count(node.bridged),
+            count(node.direct),
+            count(node.unknown),
             plain(node.engine.as_deref().unwrap_or("unknown"))
         );
         if let Some(words) = &node.list_refused {
             say!("{:<40} CLIENT LIST is not allowed: {}", "", plain(words));
         }
     }
-    if !evidence.direct.is_empty() {
-        say!("\nClients that come through no bridge:");
+    list("Clients that come through no bridge:", &evidence.direct);
+    list(
+        "Clients that may come through a bridge or not (the server tells no names of libraries for them):",
+        &evidence.unknown,
+    );
+}
+
+fn list(title: &str, groups: &[Group]) {
+    if !groups.is_empty() {
+        say!("\n{title}");
         say!("{:>7} {:>12}  {:<24} {:<16} {:<20} address", "clients", "oldest", "library", "user", "name");
     }
-    for Group { library, version, user, name, address, clients, oldest_seconds } in &evidence.direct {
+    for Group { library, version, user, name, address, clients, oldest_seconds } in groups {
         let library = if library.is_empty() { "unknown".into() } else { format!("{library} {version}") };
         let oldest = humantime::format_duration(Duration::from_secs(*oldest_seconds)).to_string();
         say!(

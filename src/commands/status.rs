@@ -137,10 +137,12 @@ fn servers(servers: &ServersReport) -> String {
         Auth::Unknown => "have not answered",
     };
     let mut parts = vec![format!("  the servers {auth}")];
-    for group in &servers.direct {
+    let direct = servers.direct.iter().map(|group| ("direct clients", group));
+    let unknown = servers.unknown.iter().map(|group| ("clients, direct or bridged", group));
+    for (what, group) in direct.chain(unknown) {
         let told = [&group.library, &group.version, &group.name, &group.user, &group.address];
         let told: Vec<&str> = told.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-        parts.push(format!("{} direct clients: {}", group.clients, told.join(" ")));
+        parts.push(format!("{} {what}: {}", group.clients, told.join(" ")));
     }
     parts.join("; ")
 }

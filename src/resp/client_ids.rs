@@ -25,11 +25,6 @@ pub fn named_in(words: &[&[u8]]) -> Vec<(usize, u64)> {
     }
 }
 
-/// Whether a request with this CLIENT subcommand may name one.
-pub(super) fn may_be_named_by(subcommand: &[u8]) -> bool {
-    [&b"KILL"[..], b"TRACKING", b"UNBLOCK"].iter().any(|known| is_same(subcommand, known))
-}
-
 /// Whether the reply to a request with this CLIENT subcommand tells the client the number of its connection.
 pub(super) fn is_told_by(subcommand: &[u8]) -> bool {
     [&b"ID"[..], b"INFO", b"LIST"].iter().any(|known| is_same(subcommand, known))

@@ -1,6 +1,6 @@
 //! What `CLIENT LIST` says: a line a client, of `name=value` fields that differ from engine to engine.
 
-/// A client, as far as its line tells. What an engine does not tell is empty.
+/// A client, as far as its line tells. What an engine does not tell is empty, or `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Client<'a> {
     /// The server's number of the connection.
@@ -15,8 +15,8 @@ pub struct Client<'a> {
     pub name: &'a str,
     /// The ACL user.
     pub user: &'a str,
-    /// CLIENT SETINFO LIB-NAME; since Redis 7.2.
-    pub lib_name: &'a str,
+    /// CLIENT SETINFO LIB-NAME; `None` before Redis 7.2, which does not have it.
+    pub lib_name: Option<&'a str>,
     /// CLIENT SETINFO LIB-VER; since Redis 7.2.
     pub lib_ver: &'a str,
 }
@@ -48,7 +48,7 @@ pub fn parse(text: &str) -> impl Iterator<Item = Client<'_>> {
                 "flags" => client.flags = value,
                 "name" => client.name = value,
                 "user" => client.user = value,
-                "lib-name" => client.lib_name = value,
+                "lib-name" => client.lib_name = Some(value),
                 "lib-ver" => client.lib_ver = value,
                 _ => {}
             }
@@ -71,9 +71,9 @@ mod tests {
             something else\n";
         let clients: Vec<_> = parse(text).collect();
         assert_eq!(clients.len(), 4);
-        assert_eq!((clients[0].ip(), clients[0].age, clients[0].lib_name), ("10.0.0.7", 12, ""));
+        assert_eq!((clients[0].ip(), clients[0].age, clients[0].lib_name), ("10.0.0.7", 12, None));
         assert_eq!((clients[1].ip(), clients[1].name, clients[1].user), ("fd00::7", "web", "app"));
-        assert_eq!((clients[1].lib_name, clients[1].lib_ver), ("redis-py", "5.0.1"));
+        assert_eq!((clients[1].lib_name, clients[1].lib_ver), (Some("redis-py"), "5.0.1"));
         assert!(clients[2].is_replication() && !clients[1].is_replication());
         assert_eq!(clients[3].ip(), "/run/redis.sock");
     }

@@ -36,6 +36,8 @@ pub enum Setup {
     AsksName,
     /// CLIENT SETINFO.
     Library,
+    /// `CLIENT MAINT_NOTIFICATIONS`, of which only OFF is sent: it changes nothing.
+    Notifications,
     /// READONLY.
     Replica,
     /// READWRITE.
@@ -169,6 +171,7 @@ const GROUPS: &[(Sharing, &[&str])] = &[
     (Sharing::Setup(Setup::Name), &["CLIENT SETNAME"]),
     (Sharing::Setup(Setup::AsksName), &["CLIENT GETNAME"]),
     (Sharing::Setup(Setup::Library), &["CLIENT SETINFO"]),
+    (Sharing::Setup(Setup::Notifications), &["CLIENT MAINT_NOTIFICATIONS"]),
     (Sharing::Setup(Setup::Replica), &["READONLY"]),
     (Sharing::Setup(Setup::Primary), &["READWRITE"]),
     (Sharing::Setup(Setup::Quit), &["QUIT"]),
@@ -258,7 +261,7 @@ fn subcommand(command: Command, sought: &[u8]) -> Option<Sharing> {
 #[inline]
 pub(super) fn leaves(command: Command, first: &[u8], name: &[u8]) -> Option<Leaves> {
     match sharing(command, first, 1) {
-        Sharing::Shared | Sharing::Setup(Setup::AsksName | Setup::Quit) => None,
+        Sharing::Shared | Sharing::Setup(Setup::AsksName | Setup::Notifications | Setup::Quit) => None,
         Sharing::Setup(Setup::Replica | Setup::Primary) => Some(Leaves::UntilReset),
         Sharing::Setup(_) => Some(Leaves::SetUp),
         Sharing::Own(own) => match own {

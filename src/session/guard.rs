@@ -203,7 +203,7 @@ impl Guard {
         is_here.then(|| Zeroizing::new([&self.held[..], part].concat()))
     }
 
-    /// The request that ends is answered elsewhere.
+    /// Another request takes the place of the one that ends.
     pub(super) fn forget(&mut self) {
         self.held = Zeroizing::default();
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::user::User;
+use crate::resp::client_requests::marked;
 use crate::resp::replies::encode_command;
 use crate::resp::scanner::LONGEST_TOLD;
 
@@ -56,7 +57,8 @@ impl Setup {
             }
         };
         step(self.key.resp3, false, &["HELLO", "3"]);
-        step(!library.is_empty(), true, &["CLIENT", "SETINFO", "LIB-NAME", &library]);
+        let marked = String::from_utf8_lossy(&marked(library.as_bytes())).into_owned();
+        step(!library.is_empty(), true, &["CLIENT", "SETINFO", "LIB-NAME", &marked]);
         step(!version.is_empty(), true, &["CLIENT", "SETINFO", "LIB-VER", &version]);
         step(!name.is_empty(), false, &["CLIENT", "SETNAME", &name]);
         step(self.key.database != 0, false, &["SELECT", &self.key.database.to_string()]);
@@ -89,6 +91,14 @@ mod tests {
             encode_command(&["SELECT", "3"]),
         ];
         assert_eq!(steps, expected.concat());
+    }
+
+    #[test]
+    fn the_name_of_a_library_is_set_up_with_the_mark() {
+        let setup = Setup { library: b"redis-py(rq_v1)".into(), ..Setup::default() };
+        let steps = setup.steps().unwrap();
+        let expected = encode_command(&["CLIENT", "SETINFO", "LIB-NAME", "redis-py(rq_v1;pontoon)"]);
+        assert_eq!(*steps[0].bytes, expected);
     }
 
     #[test]

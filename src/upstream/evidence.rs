@@ -7,6 +7,7 @@ use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
+use super::auth::Auth;
 use super::connection::Connection;
 use super::dial::once;
 use super::error::Cause;
@@ -15,6 +16,7 @@ use super::{NodeTls, Settings};
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::client_list::{self, Client};
+use crate::resp::client_requests::is_marked;
 use crate::resp::info::Info;
 use crate::resp::replies::{self, Answer};
 use crate::tls::{Tls, TlsError};
@@ -50,6 +52,9 @@ pub struct Evidence {
     pub nodes: Vec<NodeEvidence>,
     /// Clients that come through no bridge, those that are alike together, the most first.
     pub direct: Vec<Group>,
+    /// The same of clients that may come through one or not.
+    #[serde(default)]
+    pub unknown: Vec<Group>,
 }
 
 /// A node's.
@@ -67,10 +72,13 @@ pub struct NodeEvidence {
     pub plaintext_clients: Option<u64>,
     /// Its own count of all clients.
     pub connected_clients: Option<u64>,
-    /// Clients that come through a bridge; `None`: it does not list its clients, or was not asked to.
+    /// Clients that certainly come through a bridge; `None`: it does not list its clients, or was not asked to.
     pub bridged: Option<u64>,
-    /// Clients that do not; ourselves and the replication left out.
+    /// Clients that certainly do not; ourselves and the replication left out. `None`: whether there are any is not known.
     pub direct: Option<u64>,
+    /// Clients of which neither is certain.
+    #[serde(default)]
+    pub unknown: Option<u64>,
     /// What it said instead of a list of its clients.
     pub list_refused: Option<String>,
 }
@@ -106,6 +114,7 @@ impl NodeEvidence {
             connected_clients: None,
             bridged: None,
             direct: None,
+            unknown: None,
             list_refused: None,
         }
     }
@@ -179,6 +188,7 @@ struct Answered {
 
 struct Told {
     own_id: Option<i64>,
+    wants_auth: bool,
     info: String,
     /// `None`: it was not asked.
     list: Option<Result<String, String>>,
@@ -220,7 +230,8 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
         } else {
             None
         };
-        Ok((Told { own_id, info, list }, nodes))
+        let wants_auth = connection.auth == Auth::Accepted;
+        Ok((Told { own_id, wants_auth, info, list }, nodes))
     };
     // The connector has its own deadline; the answers have as long again.
     let limit = asking.settings.connect_timeout * 2;
@@ -311,7 +322,20 @@ fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
 struct Found {
     nodes: Vec<NodeEvidence>,
     identities: BTreeSet<String>,
-    groups: BTreeMap<[String; 5], (u64, u64)>,
+    direct: Groups,
+    unknown: Groups,
+}
+
+/// Clients that are alike: how many, and the oldest.
+#[derive(Default)]
+struct Groups(BTreeMap<[String; 5], (u64, u64)>);
+
+/// Clients by how they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Counts {
+    bridged: u64,
+    direct: u64,
+    unknown: u64,
 }
 
 impl Found {
@@ -335,8 +359,11 @@ impl Found {
                     Some(Err(words)) => node.list_refused = Some(words),
                     Some(Ok(list)) => {
                         let own = told.own_id.and_then(|id| u64::try_from(id).ok());
-                        let (bridged, direct) = self.count(&list, own, bridges);
-                        (node.bridged, node.direct) = (Some(bridged), Some(direct));
+                        let Counts { bridged, direct, unknown } =
+                            self.count(&list, own, told.wants_auth, bridges);
+                        node.bridged = Some(bridged);
+                        node.direct = (direct > 0 || unknown == 0).then_some(direct);
+                        node.unknown = Some(unknown);
                     }
                 }
             }
@@ -344,41 +371,65 @@ impl Found {
         self.nodes.push(node);
     }
 
-    fn count(&mut self, list: &str, own: Option<u64>, bridges: &[String]) -> (u64, u64) {
-        let (mut bridged, mut direct) = (0, 0);
+    fn count(&mut self, list: &str, own: Option<u64>, wants_auth: bool, bridges: &[String]) -> Counts {
+        let mut counts = Counts::default();
         for client in client_list::parse(list) {
             if Some(client.id) == own || client.is_replication() {
                 continue;
             }
-            if is_bridged(&client, bridges) {
-                bridged += 1;
-                continue;
+            match is_bridged(&client, wants_auth, bridges) {
+                Some(true) => counts.bridged += 1,
+                Some(false) => {
+                    counts.direct += 1;
+                    self.direct.add(&client);
+                }
+                None => {
+                    counts.unknown += 1;
+                    self.unknown.add(&client);
+                }
             }
-            direct += 1;
-            let key =
-                [client.lib_name, client.lib_ver, client.user, client.name, client.ip()].map(str::to_owned);
-            let (clients, oldest) = self.groups.entry(key).or_default();
-            *clients += 1;
-            *oldest = client.age.max(*oldest);
         }
-        (bridged, direct)
+        counts
     }
 
     fn into_evidence(mut self) -> Evidence {
         self.nodes.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
-        let mut direct = Vec::new();
-        for ([library, version, user, name, address], (clients, oldest_seconds)) in self.groups {
-            direct.push(Group { library, version, user, name, address, clients, oldest_seconds });
-        }
-        direct.sort_by_key(|group| std::cmp::Reverse(group.clients));
-        Evidence { nodes: self.nodes, direct }
+        Evidence { nodes: self.nodes, direct: self.direct.into_list(), unknown: self.unknown.into_list() }
     }
 }
 
-/// pontoon introduces itself as a library where the engine has that, and by a name where one is configured.
-fn is_bridged(client: &Client<'_>, bridges: &[String]) -> bool {
-    client.lib_name == "pontoon"
-        || (!client.name.is_empty() && bridges.iter().any(|prefix| client.name.starts_with(prefix.as_str())))
+impl Groups {
+    fn add(&mut self, client: &Client<'_>) {
+        let library = client.lib_name.unwrap_or_default();
+        let key = [library, client.lib_ver, client.user, client.name, client.ip()].map(str::to_owned);
+        let (clients, oldest) = self.0.entry(key).or_default();
+        *clients += 1;
+        *oldest = client.age.max(*oldest);
+    }
+
+    /// The most first.
+    fn into_list(self) -> Vec<Group> {
+        let mut list = Vec::new();
+        for ([library, version, user, name, address], (clients, oldest_seconds)) in self.0 {
+            list.push(Group { library, version, user, name, address, clients, oldest_seconds });
+        }
+        list.sort_by_key(|group| std::cmp::Reverse(group.clients));
+        list
+    }
+}
+
+/// Whether a client comes through a bridge, as far as it can be told: pontoon introduces itself as a library, marks the names of
+/// clients' libraries, and has a name of its own where one is configured. Before Redis 7.2 there is only the name, which a client
+/// may have changed. A server that wants AUTH refuses what pontoon says before the client's AUTH, so that a client which then
+/// names no library looks the same either way.
+fn is_bridged(client: &Client<'_>, wants_auth: bool, bridges: &[String]) -> Option<bool> {
+    if !client.name.is_empty() && bridges.iter().any(|prefix| client.name.starts_with(prefix.as_str())) {
+        return Some(true);
+    }
+    match client.lib_name? {
+        "" if wants_auth => None,
+        name => Some(is_marked(name.as_bytes())),
+    }
 }
 
 #[cfg(test)]
@@ -427,15 +478,42 @@ mod tests {
         let mut found = Found::default();
         let text = "id=1 addr=10.0.0.9:1 age=1 flags=N name= user=default lib-name=pontoon lib-ver=0.1.0\n\
             id=2 addr=10.0.0.9:2 age=2 flags=N name=bridge-7 user=default\n\
+            id=7 addr=10.0.0.9:7 age=2 flags=N name=web user=app lib-name=jedis(pontoon) lib-ver=4.0\n\
+            id=8 addr=10.0.0.9:8 age=2 flags=N name= user=app lib-name=jedis(x;pontoon) lib-ver=\n\
             id=3 addr=10.0.0.8:3 age=30 flags=N name=web user=app lib-name=jedis lib-ver=4.0\n\
             id=4 addr=10.0.0.8:4 age=40 flags=P name=web user=app lib-name=jedis lib-ver=4.0\n\
             id=5 addr=10.0.0.2:5 age=50 flags=S name= user=default\n\
             id=6 addr=10.0.0.1:6 age=0 flags=N name= user=default\n";
-        assert_eq!(found.count(text, Some(6), &["bridge-".into()]), (2, 2));
+        let counts = found.count(text, Some(6), false, &["bridge-".into()]);
+        assert_eq!(counts, Counts { bridged: 4, direct: 2, unknown: 0 });
         let evidence = found.into_evidence();
         assert_eq!(evidence.direct.len(), 1);
         let group = &evidence.direct[0];
         assert_eq!((group.library.as_str(), group.address.as_str()), ("jedis", "10.0.0.8"));
         assert_eq!((group.clients, group.oldest_seconds), (2, 40));
+    }
+
+    #[test]
+    fn a_client_of_which_nothing_tells_is_not_said_to_be_direct() {
+        let counted = |line: &str, wants_auth| {
+            let mut found = Found::default();
+            let counts = found.count(line, None, wants_auth, &["bridge-".into()]);
+            let evidence = found.into_evidence();
+            assert_eq!((counts.direct, counts.unknown), (sum(&evidence.direct), sum(&evidence.unknown)));
+            (counts.bridged, counts.direct, counts.unknown)
+        };
+        // The engine has no names of libraries.
+        assert_eq!(counted("id=1 addr=10.0.0.9:1 age=1 flags=N name=web user=app", false), (0, 0, 1));
+        assert_eq!(counted("id=1 addr=10.0.0.9:1 age=1 flags=N name=bridge-1 user=app", false), (1, 0, 0));
+        // The client has set none, and pontoon could not before the client's AUTH.
+        let silent = "id=1 addr=10.0.0.9:1 age=1 flags=N name=web user=app lib-name= lib-ver=";
+        assert_eq!(counted(silent, true), (0, 0, 1));
+        assert_eq!(counted(silent, false), (0, 1, 0));
+        let named = "id=1 addr=10.0.0.9:1 age=1 flags=N name=web user=app lib-name=jedis lib-ver=";
+        assert_eq!(counted(named, true), (0, 1, 0));
+    }
+
+    fn sum(groups: &[Group]) -> u64 {
+        groups.iter().map(|group| group.clients).sum()
     }
 }

@@ -1,5 +1,6 @@
 //! What pontoon says on a connection before the client's first byte: AUTH where credentials are configured, who it is, so
-//! that an audit can tell bridged from direct clients, and the client name where one is configured. On a connection that
+//! that an audit can tell bridged from direct clients until a client names its own library (then
+//! `resp::client_requests` marks that), and the client name where one is configured. On a connection that
 //! another client has left, RESET goes before.
 
 use std::sync::atomic::{AtomicBool, Ordering};

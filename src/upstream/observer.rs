@@ -178,7 +178,7 @@ mod tests {
             problem: problem.map(str::to_owned),
             ..NodeEvidence::new("cache.example:6379".into())
         };
-        Ok(Evidence { nodes: vec![node], direct: Vec::new() })
+        Ok(Evidence { nodes: vec![node], direct: Vec::new(), unknown: Vec::new() })
     }
 
     #[test]

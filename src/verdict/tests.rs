@@ -24,7 +24,7 @@ fn node(count: Option<u64>, problem: Option<&str>) -> NodeEvidence {
 
 #[allow(clippy::unnecessary_wraps, reason = "as it is in the facts")]
 fn seen(nodes: Vec<NodeEvidence>, quiet: Option<Quiet>) -> Option<Seen> {
-    let evidence = Some(Arc::new(Evidence { nodes, direct: Vec::new() }));
+    let evidence = Some(Arc::new(Evidence { nodes, direct: Vec::new(), unknown: Vec::new() }));
     Some(Seen { asked: Some(at(0)), evidence, quiet, problem: None })
 }
 

@@ -1,10 +1,11 @@
 //! Servers that misbehave as no real one can be made to.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustls::{ServerConnection, StreamOwned};
 
@@ -69,6 +70,37 @@ impl Fake {
                 }
                 if tls.write_all(answer.as_bytes()).is_err() {
                     return;
+                }
+            }
+        })
+    }
+
+    /// The way to a server's plaintext port: takes TLS, and keeps what pontoon sends.
+    pub fn recording(authority: &Authority, port: u16) -> Self {
+        let config = authority.issue(&["localhost", "127.0.0.1"]).server_config();
+        Self::start(move |near, seen| {
+            let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)) else { return };
+            // Either side may be the next to say something.
+            for stream in [&near, &far] {
+                stream.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+            }
+            let mut near = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), near);
+            loop {
+                let mut buffer = [0; 4096];
+                for requests in [true, false] {
+                    let read = if requests { near.read(&mut buffer) } else { far.read(&mut buffer) };
+                    let written = match read {
+                        Ok(n @ 1..) if requests => {
+                            seen.lock().unwrap().extend_from_slice(&buffer[..n]);
+                            far.write_all(&buffer[..n])
+                        }
+                        Ok(n @ 1..) => near.write_all(&buffer[..n]),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+                        Ok(0) | Err(_) => return,
+                    };
+                    if written.is_err() {
+                        return;
+                    }
                 }
             }
         })

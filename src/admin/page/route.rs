@@ -170,7 +170,10 @@ fn expiry(upstream: &EndpointFacts, now: Moment) -> Markup {
 
 /// What the servers say of their clients.
 fn said(servers: &ServersReport, now: Moment) -> Markup {
-    let hidden = servers.direct.len().saturating_sub(GROUPS);
+    let direct = servers.direct.iter().map(|group| ("direct client", "", group));
+    let unknown = servers.unknown.iter().map(|group| ("client", ", direct or bridged", group));
+    let groups: Vec<_> = direct.chain(unknown).collect();
+    let hidden = groups.len().saturating_sub(GROUPS);
     let plaintext = match servers.plaintext_clients {
         Some(clients) => words::count(clients, "client") + " in plaintext",
         None => "clients in plaintext are not known".into(),
@@ -187,11 +190,11 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
             @if let Some(asked) = servers.asked { "; asked " (words::ago(asked, now)) }
             "."
         }
-        @if !servers.direct.is_empty() {
+        @if !groups.is_empty() {
             ul.because {
-                @for group in servers.direct.iter().take(GROUPS) {
+                @for (noun, how, group) in groups.iter().take(GROUPS) {
                     li {
-                        (words::count(group.clients, "direct client")) ": "
+                        (words::count(group.clients, noun)) (how) ": "
                         (group.library) " " (group.version) " " (group.name) " " (group.user) " " (group.address)
                     }
                 }

@@ -1,11 +1,10 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
-use super::super::client_ids;
 use super::super::commands::{self, Leaves, Request, StreamRead};
 use super::super::families::Command;
 use super::super::header::{self, Header, Length};
-use super::super::sharing;
-use super::told::{Keep, LONGEST, Told};
+use super::super::{client_ids, client_requests, sharing};
+use super::told::{KEPT, Keep, Told};
 use super::{Event, Word};
 
 /// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
@@ -173,12 +172,16 @@ impl RequestScanner {
         self.state == State::Start
     }
 
-    /// Whether the request that ended last may name connections by their numbers.
+    /// Whether the request that ended last is CLIENT, or may be.
     #[inline]
-    pub fn may_name_ids(&self) -> bool {
+    pub fn may_be_client(&self) -> bool {
         // Quotes may hide any word.
-        (self.arguments_matter || self.quoted)
-            && (self.hides_name() || (self.is_client() && self.may_be(client_ids::may_be_named_by)))
+        (self.arguments_matter || self.quoted) && (self.hides_name() || self.is_client())
+    }
+
+    /// Whether that must not be sent on before all of it was seen.
+    pub fn must_be_seen(&self) -> bool {
+        self.may_be(client_requests::must_be_seen)
     }
 
     /// Whether the reply to the request that ended last tells the client the number of its connection.
@@ -187,8 +190,8 @@ impl RequestScanner {
         self.arguments_matter && self.is_client() && self.may_be(client_ids::is_told_by)
     }
 
-    /// Whether the request that has begun may turn out to name connections by their numbers.
-    pub fn may_yet_name_ids(&self) -> bool {
+    /// Whether the request that has begun may turn out to be CLIENT.
+    pub fn may_yet_be_client(&self) -> bool {
         !self.at_boundary() && (self.seen == 0 || self.hides_name() || self.is_client())
     }
 
@@ -312,7 +315,7 @@ impl RequestScanner {
             Keep::Word(number) => self.words[number].push(bytes),
             Keep::Value => {
                 let value = self.value.get_or_insert_default();
-                value.extend_from_slice(&bytes[..bytes.len().min(LONGEST - value.len())]);
+                value.extend_from_slice(&bytes[..bytes.len().min(KEPT - value.len())]);
             }
         }
     }

@@ -278,6 +278,7 @@ fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
     for (text, expected) in [
         ("CLIENT SETNAME app", Some(Told::Name(value("app")))),
         ("client setinfo lib-name redis-py", Some(Told::Library(value("redis-py")))),
+        ("client setinfo lib-name redis-py(pontoon)", Some(Told::Library(value("redis-py")))),
         ("CLIENT SETINFO LIB-VER 8.1.0", Some(Told::Version(value("8.1.0")))),
         ("CLIENT SETINFO OTHER x", None),
         ("CLIENT LIST TYPE normal", None),
@@ -547,6 +548,7 @@ fn what_a_request_leaves_is_told_with_it() {
         (&["FCALL", "f", "0"], Request::Plain),
         (&["SCRIPT", "LOAD", "return 1"], Request::Plain),
         (&["CLIENT", "GETNAME"], Request::Plain),
+        (&["CLIENT", "MAINT_NOTIFICATIONS", "OFF"], Request::Plain),
         (&["CONFIG", "GET", "x"], Request::Plain),
     ] {
         let mut request = format!("*{}\r\n", words.len());

@@ -2,10 +2,14 @@
 //!
 //! [`Keep`] decides, argument by argument, which are kept for it. A password is none of them, at no moment.
 
+use super::super::client_requests::{MARK_LENGTH, without_mark};
 use super::Word;
 
 /// Longer values are cut: one more than is ever shown, so that the cut can be told.
 pub const LONGEST: usize = 65;
+
+/// So much of a value is looked at: a mark may be taken off.
+pub(super) const KEPT: usize = LONGEST + MARK_LENGTH;
 
 /// Said by a request, and true if the server accepts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,19 +49,34 @@ impl Told {
                 b"3" => Some(true),
                 _ => None,
             };
-            return Some(Self::Hello { resp3, name: value });
+            return Some(Self::Hello { resp3, name: value.map(cut) });
         }
         let value = value?;
         if is(first, "SETNAME") {
-            Some(Self::Name(value))
-        } else if is(second, "LIB-NAME") {
-            Some(Self::Library(value))
-        } else if is(second, "LIB-VER") {
-            Some(Self::Version(value))
+            Some(Self::Name(cut(value)))
+        } else if is(first, "SETINFO") {
+            Self::by_setinfo(second, &value)
         } else {
             None
         }
     }
+
+    /// By CLIENT SETINFO. A mark on a library's name is pontoon's.
+    pub fn by_setinfo(option: &[u8], value: &[u8]) -> Option<Self> {
+        let value = &value[..value.len().min(KEPT)];
+        if option.eq_ignore_ascii_case(b"LIB-NAME") {
+            Some(Self::Library(cut(without_mark(value))))
+        } else if option.eq_ignore_ascii_case(b"LIB-VER") {
+            Some(Self::Version(cut(value.to_vec())))
+        } else {
+            None
+        }
+    }
+}
+
+fn cut(mut value: Vec<u8>) -> Vec<u8> {
+    value.truncate(LONGEST);
+    value
 }
 
 /// What is kept of an argument.

@@ -6,6 +6,7 @@ use std::task::Context;
 use zeroize::Zeroizing;
 
 use super::Relay;
+use crate::resp::client_requests;
 use crate::resp::commands::Request;
 use crate::resp::scanner::Event;
 use crate::session::counts::Counts;
@@ -43,13 +44,15 @@ impl Relay<'_> {
                 }
                 Event::Frame => {
                     let begins = began.replace(passed);
-                    if self.judges_ids && self.requests.may_name_ids() {
-                        let Some(begins) = begins else {
+                    if self.requests.may_be_client() {
+                        if begins.is_none() && self.requests.must_be_seen() {
                             self.unanswerable = Some(Unanswerable::TooLong);
                             passed -= n;
                             break;
-                        };
-                        if let Some(other) = self.without_passed_on_ids(&bytes[begins..passed]) {
+                        }
+                        if let Some(begins) = begins
+                            && let Some(other) = self.instead(&bytes[begins..passed])
+                        {
                             self.keep(&bytes[passed..]);
                             self.keep(&other);
                             if let Some(owed) = &mut self.owed {
@@ -100,10 +103,7 @@ impl Relay<'_> {
 
     /// Whether the request that begins with `part` may have to be changed once it is whole.
     fn may_have_to_change(&self, part: &[u8]) -> bool {
-        self.judges_ids
-            && self.client_sends
-            && self.requests.may_yet_name_ids()
-            && part.len() <= guard::LONGEST
+        self.client_sends && self.requests.may_yet_be_client() && part.len() <= guard::LONGEST
     }
 
     /// Has these bytes of the client looked at next.
@@ -111,11 +111,13 @@ impl Relay<'_> {
         self.input.bytes.splice(0..0, bytes.iter().copied());
     }
 
-    /// What to send in place of a request that names a connection by its number, where that serves another client by now.
+    /// What to send in place of a CLIENT request.
     #[cold]
-    fn without_passed_on_ids(&self, request: &[u8]) -> Option<Vec<u8>> {
+    fn instead(&self, request: &[u8]) -> Option<Vec<u8>> {
         let words = guard::words(request).ok()??;
-        self.route.upstream.without_passed_on_ids(&words.iter().collect::<Vec<_>>())
+        let words: Vec<&[u8]> = words.iter().collect();
+        client_requests::instead(&words)
+            .or_else(|| self.judges_ids.then(|| self.route.upstream.without_passed_on_ids(&words)).flatten())
     }
 
     /// Consumes bytes up to the end of a request.
@@ -224,14 +226,14 @@ impl Relay<'_> {
         out: &mut Zeroizing<Vec<u8>>,
     ) {
         let request = self.requests.request();
-        if self.judges_ids
-            && self.requests.may_name_ids()
+        if self.requests.may_be_client()
             && let Some(whole) = guard.whole(part)
-            && let Some(other) = self.without_passed_on_ids(&whole)
+            && let Some(other) = self.instead(&whole)
         {
             guard.forget();
-            if self.book(request) {
-                out.extend_from_slice(&other);
+            // What it is may have been hidden in quotes before.
+            if self.next_request(&other) == (other.len(), Event::Frame) {
+                self.guarded_request(cx, guard, &other, out);
             }
             return;
         }

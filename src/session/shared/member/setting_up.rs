@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use super::{Member, Next, Reason, What};
+use crate::resp::client_requests;
 use crate::resp::commands::{Leaves, Request};
 use crate::resp::hello::{self, Hello};
 use crate::resp::replies::encode_command;
@@ -88,9 +89,16 @@ impl Member<'_> {
                 Asked::Nothing
             }
             Setup::Library => match library(whole) {
-                Some(told) => Asked::Told(told),
+                Some(told) => {
+                    instead = marked_or_off(whole);
+                    Asked::Told(told)
+                }
                 None => return own(Own::Administration),
             },
+            Setup::Notifications => {
+                instead = marked_or_off(whole);
+                Asked::Nothing
+            }
             Setup::Replica => {
                 key.replica = true;
                 Asked::Replica(true)
@@ -234,12 +242,11 @@ fn is_name(name: &[u8]) -> bool {
 fn library(whole: &Whole<'_>) -> Option<Told> {
     let words: Vec<&[u8]> = whole.arguments().collect();
     let [_, option, value] = words[..] else { return None };
-    let value = value[..value.len().min(LONGEST_TOLD)].to_vec();
-    if option.eq_ignore_ascii_case(b"LIB-NAME") {
-        Some(Told::Library(value))
-    } else if option.eq_ignore_ascii_case(b"LIB-VER") {
-        Some(Told::Version(value))
-    } else {
-        None
-    }
+    Told::by_setinfo(option, value)
+}
+
+/// What is sent in place of `CLIENT SETINFO` or `CLIENT MAINT_NOTIFICATIONS`.
+fn marked_or_off(whole: &Whole<'_>) -> Option<Vec<u8>> {
+    let words: Vec<&[u8]> = std::iter::once(whole.name).chain(whole.arguments()).collect();
+    client_requests::instead(&words)
 }

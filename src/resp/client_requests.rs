@@ -1,0 +1,172 @@
+//! CLIENT requests that are not sent on as the client wrote them: one tells the server that the client comes through pontoon,
+//! the other would make the server push addresses that lead around it.
+
+use super::replies::encode_secret;
+use super::words::is_same;
+
+/// Added to the name of a client's library: what `CLIENT LIST` shows of a client that comes through pontoon.
+pub const MARK: &str = "pontoon";
+
+/// How much longer a marked name is, at most.
+pub(super) const MARK_LENGTH: usize = MARK.len() + "()".len();
+
+/// What to send in place of a request with these words. `None`: the request as it is. What is returned is itself sent as it is.
+///
+/// - `CLIENT SETINFO LIB-NAME redis-py` goes as `redis-py(pontoon)`. Clients themselves name what builds on them in parentheses,
+///   separated by semicolons ([CLIENT SETINFO](https://redis.io/docs/latest/commands/client-setinfo/)). Servers take any printable
+///   ASCII but spaces (`validateClientAttr` in `networking.c`), so the mark changes no verdict.
+/// - `CLIENT MAINT_NOTIFICATIONS ON …` goes as `… OFF`. After ON, Redis Enterprise and Redis Cloud push addresses of their own nodes
+///   ([smart client handoffs](https://redis.io/docs/latest/develop/clients/sch)). `off` without options is how go-redis takes it back
+///   (`ClientMaintNotifications` in its `commands.go`). A server that does not know the subcommand answers with the same error
+///   either way. redis-py 8 (`_enable_maintenance_notifications` in `connection.py`) and node-redis 6
+///   (`enterprise-maintenance-manager.ts`) go on after an error, unless the application insists, and after `+OK`.
+///
+/// A request with another number of words is left alone: it gets the server's own error.
+pub fn instead(words: &[&[u8]]) -> Option<Vec<u8>> {
+    let is = |at: usize, text: &str| words.get(at).is_some_and(|word| is_same(word, text.as_bytes()));
+    if !is(0, "CLIENT") {
+        return None;
+    }
+    match words {
+        // An error repeats these words as the client wrote them.
+        [client, setinfo, option, name] if is(1, "SETINFO") && is(2, "LIB-NAME") && !is_marked(name) => {
+            Some(encode_secret(&[client, setinfo, option, &marked(name)]).to_vec())
+        }
+        [client, notifications, _, ..] if is(1, "MAINT_NOTIFICATIONS") && is(2, "ON") => {
+            Some(encode_secret(&[client, notifications, b"OFF"]).to_vec())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a request with this CLIENT subcommand must not be sent on unseen. The name of a library may: without the mark it counts
+/// as a direct client's.
+pub(super) fn must_be_seen(subcommand: &[u8]) -> bool {
+    [&b"KILL"[..], b"MAINT_NOTIFICATIONS", b"TRACKING", b"UNBLOCK"]
+        .iter()
+        .any(|known| is_same(subcommand, known))
+}
+
+/// Whether a library of this name comes through pontoon, or is pontoon.
+pub fn is_marked(name: &[u8]) -> bool {
+    let within = || {
+        let name = name.strip_suffix(b")")?;
+        let begins = name.iter().rposition(|byte| *byte == b'(')?;
+        Some(name[begins + 1..].split(|byte| *byte == b';').any(|part| part == MARK.as_bytes()))
+    };
+    name == MARK.as_bytes() || within().unwrap_or(false)
+}
+
+/// The name with the mark.
+pub fn marked(name: &[u8]) -> Vec<u8> {
+    match name.strip_suffix(b")") {
+        _ if is_marked(name) => name.to_vec(),
+        Some(rest) if rest.contains(&b'(') => [rest, b";", MARK.as_bytes(), b")"].concat(),
+        _ => [name, b"(", MARK.as_bytes(), b")"].concat(),
+    }
+}
+
+/// The name as it was before it was marked.
+pub fn without_mark(name: &[u8]) -> Vec<u8> {
+    let before = |mark: &[u8]| name.strip_suffix(b")")?.strip_suffix(MARK.as_bytes())?.strip_suffix(mark);
+    match (before(b"("), before(b";")) {
+        (Some(name), _) => name.to_vec(),
+        (None, Some(rest)) => [rest, b")"].concat(),
+        (None, None) => name.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::value::Value;
+    use crate::resp::words::Words;
+    use proptest::prelude::*;
+
+    fn words(request: &[u8]) -> Vec<Vec<u8>> {
+        let value = Value::parse(request).unwrap();
+        value.list().unwrap().iter().map(|word| word.bytes().unwrap().to_vec()).collect()
+    }
+
+    fn sent(line: &str) -> Option<String> {
+        let words = Words::of_line(line.as_bytes()).unwrap();
+        let other = instead(&words.iter().collect::<Vec<_>>())?;
+        let words = self::words(&other);
+        Some(String::from_utf8(words.join(&b' ')).unwrap())
+    }
+
+    #[test]
+    fn the_name_of_a_library_is_sent_with_a_mark() {
+        for (name, marked) in [
+            ("redis-py", "redis-py(pontoon)"),
+            ("redis-py(rq_v1)", "redis-py(rq_v1;pontoon)"),
+            ("redis-py(rq_v1;celery_v5)", "redis-py(rq_v1;celery_v5;pontoon)"),
+            ("x()", "x(;pontoon)"),
+            ("x)", "x)(pontoon)"),
+            ("x(y)z", "x(y)z(pontoon)"),
+            ("''", "(pontoon)"),
+            ("xpontoon", "xpontoon(pontoon)"),
+            ("x(xpontoon)", "x(xpontoon;pontoon)"),
+        ] {
+            let expected = format!("client SetInfo lib-NAME {marked}");
+            assert_eq!(sent(&format!("client SetInfo lib-NAME {name}")), Some(expected));
+        }
+    }
+
+    #[test]
+    fn notifications_of_maintenance_are_switched_off_where_a_client_switches_them_on() {
+        for line in [
+            "CLIENT MAINT_NOTIFICATIONS ON",
+            "CLIENT MAINT_NOTIFICATIONS ON moving-endpoint-type external-ip",
+            "CLIENT MAINT_NOTIFICATIONS on x",
+        ] {
+            assert_eq!(sent(line).as_deref(), Some("CLIENT MAINT_NOTIFICATIONS OFF"));
+        }
+        assert_eq!(sent("client maint_notifications On").as_deref(), Some("client maint_notifications OFF"));
+    }
+
+    #[test]
+    fn all_else_is_sent_as_it_is() {
+        for line in [
+            "CLIENT",
+            "CLIENT SETINFO",
+            "CLIENT SETINFO LIB-NAME",
+            "CLIENT SETINFO LIB-NAME a b",
+            "CLIENT SETINFO LIB-VER 1.0",
+            "CLIENT SETINFO OTHER x",
+            "CLIENT SETNAME lib-name",
+            "CLIENT SETINFO LIB-NAME pontoon",
+            "CLIENT SETINFO LIB-NAME redis-py(pontoon)",
+            "CLIENT SETINFO LIB-NAME redis-py(rq_v1;pontoon)",
+            "CLIENT SETINFO LIB-NAME redis-py(pontoon;rq_v1)",
+            "CLIENT MAINT_NOTIFICATIONS",
+            "CLIENT MAINT_NOTIFICATIONS OFF",
+            "CLIENT MAINT_NOTIFICATIONS moving-endpoint-type ON",
+            "CLIENT TRACKING ON",
+            "SET SETINFO LIB-NAME x",
+            "SET MAINT_NOTIFICATIONS ON",
+        ] {
+            assert_eq!(sent(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_server_takes_stays_one() {
+        let other = instead(&[b"CLIENT", b"SETINFO", b"LIB-NAME", b"redis py"]).unwrap();
+        assert_eq!(words(&other)[3], b"redis py(pontoon)");
+    }
+
+    proptest! {
+        #[test]
+        fn a_mark_is_added_once_and_can_be_taken_off(name in "[a-c();]{0,6}(\\(?;?pontoon\\)?)?[();]{0,2}") {
+            let name = name.as_bytes();
+            let marked = marked(name);
+            prop_assert!(is_marked(&marked) && marked.len() <= name.len() + MARK_LENGTH);
+            prop_assert_eq!(super::marked(&marked), marked.clone());
+            prop_assert_eq!(instead(&[b"CLIENT", b"SETINFO", b"LIB-NAME", &marked]), None);
+            if !is_marked(name) {
+                prop_assert_eq!(without_mark(&marked), name);
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! CLIENT requests that are not sent on as they are: what of them the server sees, and what the client gets.
+
+use std::io::{Read, Write};
+
+use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually};
+use crate::isolation::valkey;
+
+const PASSWORD: &str = "s3cr3t-of-the-test";
+
+/// What ends a conversation.
+const LAST: &[u8] = b"$3\r\nend\r\n";
+
+/// The replies to `requests`, which are sent in pieces of this size.
+fn converse(wire: &mut Wire, requests: &[u8], size: usize) -> Vec<u8> {
+    for piece in [requests, &command(&["ECHO", "end"])].concat().chunks(size) {
+        wire.send(piece);
+    }
+    let mut replies = Vec::new();
+    while !replies.ends_with(LAST) {
+        // Whoever closes has said why.
+        let Some(reply) = wire.try_reply() else { return replies };
+        replies.extend(reply);
+    }
+    replies
+}
+
+/// Asserts that clients get the same replies through the bridge as without it, in one piece and byte by byte, in both protocols.
+#[track_caller]
+fn assert_same(redis: &Redis, pontoon: &Pontoon, conversations: &[Vec<u8>], password: bool) {
+    for protocol in ["2", "3"] {
+        for (requests, size) in
+            conversations.iter().flat_map(|requests| [(requests, 1), (requests, usize::MAX)])
+        {
+            let mut direct = redis.direct();
+            if password {
+                direct.expect(&["AUTH", PASSWORD], "+OK\r\n");
+            }
+            let mut bridged = pontoon.client();
+            for wire in [&mut direct, &mut bridged] {
+                wire.ask(&["HELLO", protocol]);
+            }
+            let expected = converse(&mut direct, requests, usize::MAX);
+            let found = converse(&mut bridged, requests, size);
+            assert_eq!(
+                found.escape_ascii().to_string(),
+                expected.escape_ascii().to_string(),
+                "in pieces of {size}"
+            );
+            bridged.finish();
+        }
+    }
+}
+
+/// Requests alone, in a pipeline, and in a transaction.
+fn conversations(requests: &[&[u8]]) -> Vec<Vec<u8>> {
+    let [ping, multi, exec] = [&["PING"][..], &["MULTI"], &["EXEC"]].map(command);
+    requests
+        .iter()
+        .flat_map(|request| {
+            [
+                request.to_vec(),
+                [&ping[..], request, request, &ping].concat(),
+                [&multi[..], &ping, request, &exec].concat(),
+            ]
+        })
+        .collect()
+}
+
+/// Every way of being a session, as arguments; the last has credentials of its own.
+fn ways(file: &str) -> Vec<Vec<&str>> {
+    let one = ["--workers", "1"];
+    let ways: [&[&str]; 4] = [
+        &["--sharing", "dedicated", "--pool-reuse", "false"],
+        &["--sharing", "dedicated", "--pool-reuse", "true"],
+        &["--sharing", "shared", "--pool-reuse", "true"],
+        &["--sharing", "dedicated", "--pool-reuse", "false", "--auth-password-file", file],
+    ];
+    ways.into_iter().map(|way| [way, &one].concat()).collect()
+}
+
+#[test]
+fn no_server_is_asked_to_push_addresses_of_its_own() {
+    let notifications =
+        command(&["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "external-ip"]);
+    let lower = command(&["client", "maint_notifications", "on"]);
+    let conversations = conversations(&[
+        &notifications,
+        &lower,
+        b"client maint_notifications on moving-endpoint-type none\r\n",
+        b"\"client\" 'maint_notifications' \"\\x6fn\"\r\n",
+        &command(&["CLIENT", "MAINT_NOTIFICATIONS"]),
+        &command(&["CLIENT", "MAINT_NOTIFICATIONS", "OFF"]),
+    ]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file.as_file(), "{PASSWORD}").unwrap();
+    for way in ways(file.path().to_str().unwrap()) {
+        for cluster in [false, true] {
+            if cluster && way.contains(&"shared") {
+                continue;
+            }
+            let authority = Authority::new();
+            let password = way.contains(&"--auth-password-file");
+            let mut options = vec!["--cluster-enabled", if cluster { "yes" } else { "no" }];
+            if password {
+                options.extend(["--requirepass", PASSWORD]);
+            }
+            let redis = Redis::with(authority.issue(&["localhost"]), &authority, &options);
+            let recorder = Fake::recording(&authority, redis.plain_port);
+            if cluster {
+                let mut direct = redis.direct();
+                direct.ask(&["AUTH", PASSWORD]);
+                direct.expect(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"], "+OK\r\n");
+                for option in ["cluster-announce-port", "cluster-announce-tls-port"] {
+                    direct.expect(&["CONFIG", "SET", option, &recorder.port().to_string()], "+OK\r\n");
+                }
+                direct.expect(&["CONFIG", "SET", "cluster-announce-ip", "127.0.0.1"], "+OK\r\n");
+            }
+            let topology = ["--topology", if cluster { "cluster" } else { "standalone" }];
+            let args = [&way[..], &topology].concat();
+            let pontoon = Pontoon::with(&recorder.endpoint(), &authority, &args).ready();
+            assert_same(&redis, &pontoon, &conversations, password);
+            let seen = String::from_utf8_lossy(&recorder.seen()).to_uppercase();
+            assert!(seen.contains("MAINT_NOTIFICATIONS\r\n$3\r\nOFF\r\n"), "{args:?}: {seen}");
+            for on in ["MAINT_NOTIFICATIONS\r\n$2\r\nON", "NOTIFICATIONS ON", "'MAINT", "\\X6FN", "ENDPOINT"]
+            {
+                assert!(!seen.contains(on), "{args:?}: {on}: {seen}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_serves_the_next_client_though_the_server_accepted_the_request() {
+    let authority = Authority::new();
+    // As Redis Enterprise does.
+    let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            let asked = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let count = |word: &str| asked.matches(word).count();
+            let answer = "+RESET\r\n".repeat(count("RESET"))
+                + &"+OK\r\n".repeat(count("SETINFO") + count("MAINT_NOTIFICATIONS\r\n$3\r\nOFF"))
+                + &"+PONG\r\n".repeat(count("PING"));
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let args = ["--sharing", "dedicated", "--workers", "1", "--pool-reuse", "true", "--pool-warm", "false"];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    eventually("a connection is reused", || {
+        let mut client = pontoon.client();
+        client.expect(&["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "none"], "+OK\r\n");
+        client.finish();
+        pontoon.metric("pontoon_upstream_leases_total", "origin=\"reused\"") > 0
+    });
+}
+
+#[test]
+fn what_a_client_says_of_its_library_is_answered_as_without_the_bridge() {
+    let set = |name: &str| command(&["CLIENT", "SETINFO", "LIB-NAME", name]);
+    let requests = [
+        set("redis-py"),
+        set("redis-py(rq_v1)"),
+        set("redis-py(pontoon)"),
+        set(""),
+        // The server's own errors.
+        set("redis py"),
+        set("redis-py\n"),
+        command(&["client", "setinfo", "Lib-Name", "redis\tpy"]),
+        command(&["CLIENT", "SETINFO", "LIB-NAME"]),
+        command(&["CLIENT", "SETINFO", "LIB-NAME", "a", "b"]),
+        command(&["CLIENT", "SETINFO", "OTHER", "a"]),
+        command(&["CLIENT", "SETINFO", "LIB-VER", "1.0"]),
+        b"client setinfo lib-name redis-py\r\n".to_vec(),
+        b"client 'setinfo' \"lib-name\" 'redis py'\r\n".to_vec(),
+    ];
+    let conversations = conversations(&requests.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file.as_file(), "{PASSWORD}").unwrap();
+    for way in ways(file.path().to_str().unwrap()) {
+        for engine in ["redis-server".into(), valkey()] {
+            let authority = Authority::new();
+            let password = way.contains(&"--auth-password-file");
+            let options = if password { &["--requirepass", PASSWORD][..] } else { &[] };
+            let redis = Redis::of(&engine, authority.issue(&["localhost"]), &authority, options);
+            let pontoon = Pontoon::with(&redis.endpoint(), &authority, &way).ready();
+            assert_same(&redis, &pontoon, &conversations, password);
+        }
+    }
+}
+
+#[test]
+fn a_library_with_a_name_too_long_to_be_marked_is_answered_all_the_same() {
+    let authority = Authority::new();
+    let redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &[]);
+    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let mut client = pontoon.client();
+    client.expect(&["CLIENT", "SETINFO", "LIB-NAME", &"x".repeat(1 << 20)], "+OK\r\n");
+    client.expect(&["PING"], "+PONG\r\n");
+}
