@@ -1,10 +1,11 @@
 //! Clients that cannot authenticate are authenticated, whatever becomes of the secret.
 
 mod cluster;
+mod permissions;
 mod rotation;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -39,7 +40,12 @@ impl Password {
 
 /// A server on which nobody may do anything but the user `app`, with the old password.
 fn guarded(authority: &Authority) -> Redis {
-    let redis = Redis::with(authority.issue(&["localhost"]), authority, &[]);
+    guarded_by(Path::new("redis-server"), authority)
+}
+
+/// The same of another engine.
+fn guarded_by(engine: &Path, authority: &Authority) -> Redis {
+    let redis = Redis::of(engine, authority.issue(&["localhost"]), authority, &[]);
     let mut admin = redis.direct();
     admin.expect(&["ACL", "SETUSER", "admin", "on", ">admin", "allcommands", "allkeys"], "+OK\r\n");
     admin.expect(

@@ -1,6 +1,7 @@
 //! Clients share upstream connections, and notice nothing of each other.
 
 mod differential;
+mod odd;
 mod transactions;
 mod users;
 

@@ -11,11 +11,12 @@ use super::sharing::{self, Own, Setup, Sharing};
 /// What a buffer begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front<'a> {
-    /// A request.
+    /// A request, written so that every engine takes it and all read the same.
     Whole(Whole<'a>),
     /// The beginning of one, of at least so many bytes.
     Part(usize),
-    /// A request in a line that is not plain or not whole, or what is none.
+    /// A request in a line that is not plain or not whole, an array that an engine may refuse by closing the connection, or what is
+    /// none.
     Other,
     /// A client that speaks TLS.
     Tls,
@@ -66,8 +67,11 @@ impl<'a> Front<'a> {
             let Some(text) = input.get(at..end).filter(|_| end + 2 <= input.len()) else {
                 return Self::Part(end + 2);
             };
-            // A server does not look at these two bytes either.
             at = end + 2;
+            // Valkey 9.1 closes the connection (`parseMultibulk` in `networking.c`); other engines do not look at these two bytes.
+            if input[end..at] != *b"\r\n" {
+                return Self::Other;
+            }
             match word {
                 0 => (name, arguments) = (text, at),
                 1 => first = text,
@@ -79,16 +83,17 @@ impl<'a> Front<'a> {
     }
 }
 
-/// A request in a line, if all of it is there and it is as plain as can be: words without quotes, of a command that is
-/// sent as it is whoever sends it.
+/// A request in a line, if all of it is there and it is as plain as can be: printable words without quotes, with spaces between, of
+/// a command that is sent as it is whoever sends it. Engines divide other lines in ways of their own (`sdssplitargs` in `sds.c`).
 #[cold]
 fn line(input: &[u8]) -> Front<'_> {
     let Some(end) = memchr(b'\n', &input[..input.len().min(LONGEST_LINE)]) else { return Front::Other };
     let (bytes, text) = (&input[..=end], &input[..end]);
-    if text.iter().any(|byte| matches!(byte, b'"' | b'\'' | b'\\' | 0 | 0x0b)) {
+    let words = text.strip_suffix(b"\r").unwrap_or(text);
+    if words.iter().any(|byte| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\'' | b'\\')) {
         return Front::Other;
     }
-    let words: Vec<&[u8]> = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&[u8]> = words.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
     let Some(&name) = words.first() else { return Front::Other };
     let first = words.get(1).copied().unwrap_or_default();
     let command = Command::named(name);
@@ -153,7 +158,7 @@ impl<'a> Whole<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::replies::encode_command;
+    use crate::resp::replies::{encode_command, encode_secret};
     use crate::resp::scanner::{Event, RequestScanner};
     use proptest::prelude::*;
 
@@ -201,6 +206,13 @@ mod tests {
             b"*01\r\n$4\r\nPING\r\n",
             b"*1\r\n$04\r\nPING\r\n",
             b"*1\r\n$-1\r\n",
+            b"*1\r\n$4\r\nPINGxx",
+            b"*2\r\n$3\r\nGETxx$1\r\nk\r\n",
+            b"*1\r\n$4\r\nPING\n\r",
+            b"PING\r\r\n",
+            b"GET\x0ck\r\n",
+            b"GET\tk\r\n",
+            b"GET \xe9\r\n",
         ] {
             assert_eq!(Front::of(other), Front::Other, "{}", other.escape_ascii());
         }
@@ -235,6 +247,10 @@ mod tests {
         assert_eq!(sharing(&["AUTH\0x", "pw"]), Sharing::Own(Own::Lasts));
     }
 
+    fn odd_byte() -> impl Strategy<Value = u8> {
+        prop_oneof![proptest::sample::select(b"*$0123456789+-? \r\n\0\x0c".to_vec()), any::<u8>()]
+    }
+
     proptest! {
         #[test]
         fn a_whole_request_is_one_to_the_scanner_too(
@@ -242,6 +258,36 @@ mod tests {
         ) {
             if let Front::Whole(whole) = Front::of(&input) {
                 prop_assert_eq!(RequestScanner::default().next(&input), (whole.bytes.len(), Event::Frame));
+            }
+        }
+
+        #[test]
+        fn a_whole_request_is_written_as_every_engine_takes_it(
+            words in proptest::collection::vec("[A-Za-z]{3}|[\r\n$*0-9 ]{0,12}|[a-z]{100}", 1..5),
+            in_a_line in any::<bool>(),
+            // Bytes that stand in another's place, or between others.
+            wrong in proptest::collection::vec((any::<proptest::sample::Index>(), any::<bool>(), odd_byte()), 0..3),
+        ) {
+            let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+            let mut input =
+                if in_a_line { [&words.join(&b' '), &b"\r\n"[..]].concat() } else { encode_secret(&words).to_vec() };
+            for (at, instead, byte) in &wrong {
+                let at = at.index(input.len());
+                input.splice(at..at + usize::from(*instead), [*byte]);
+            }
+            let front = Front::of(&input);
+            match front {
+                Front::Whole(whole) if whole.bytes[0] == b'*' => {
+                    let words: Vec<&[u8]> = std::iter::once(whole.name).chain(whole.arguments()).collect();
+                    prop_assert_eq!(whole.bytes, &encode_secret(&words)[..]);
+                }
+                Front::Whole(whole) => {
+                    let line = whole.bytes.strip_suffix(b"\n").unwrap();
+                    let line = line.strip_suffix(b"\r").unwrap_or(line);
+                    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"'\\".contains(byte);
+                    prop_assert!(line.iter().all(|byte| is_plain(byte) || *byte == b' '));
+                }
+                _ => prop_assert!(in_a_line || !wrong.is_empty()),
             }
         }
     }

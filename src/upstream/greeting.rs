@@ -3,8 +3,12 @@
 //! `resp::client_requests` marks that), and the client name where one is configured. On a connection that
 //! another client has left, RESET goes before.
 
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::auth::{self, Auth, Verdict};
@@ -28,33 +32,72 @@ pub(super) struct Greeted {
 
 /// What to say to one endpoint, and what is known of how it takes that.
 pub(super) struct Greeting {
-    /// The server is asked who we are: a client certificate may have said so.
-    asks_identity: bool,
-    with_setinfo: Script,
-    without_setinfo: Script,
-    /// The engine is older than `CLIENT SETINFO` (Redis 7.2): asking again would only fill its error statistics.
-    knows_setinfo: AtomicBool,
+    /// CLIENT SETINFO; CLIENT SETNAME.
+    parts: [Part; 2],
+    /// Asks who we are, where a client certificate may have said so.
+    whoami: Option<Vec<u8>>,
     /// The engine is older than RESET (Redis 6.2).
     knows_reset: AtomicBool,
 }
 
-/// Commands, encoded: RESET, and then the greeting.
-struct Script {
+/// Commands of the greeting that are accepted or declined together.
+struct Part {
+    /// Encoded.
     bytes: Vec<u8>,
-    /// Where RESET ends.
-    greeting: usize,
-    /// Replies to the greeting.
     replies: usize,
+    /// The engine is older than `CLIENT SETINFO` (Redis 7.2): asking again would only fill its error statistics.
+    is_known: AtomicBool,
+    /// To the default user.
+    as_default: Permission,
+    /// To the user of the credentials.
+    as_configured: Permission,
 }
 
-impl Script {
+/// Whether a user may send a command, as far as is known. Servers log each refusal (ACL LOG).
+#[derive(Default)]
+struct Permission {
+    refused: Mutex<Option<Instant>>,
+}
+
+/// A command that was refused is sent again after this time: the user may have been given the permission.
+const ASK_AGAIN: Duration = Duration::from_secs(3600);
+
+impl Part {
     fn new(commands: &[&[&str]]) -> Self {
-        let mut bytes = replies::encode_command(&["RESET"]);
-        let greeting = bytes.len();
-        for command in commands {
-            bytes.extend(replies::encode_command(command));
+        Self {
+            bytes: commands.iter().flat_map(|command| replies::encode_command(command)).collect(),
+            replies: commands.len(),
+            is_known: AtomicBool::new(true),
+            as_default: Permission::default(),
+            as_configured: Permission::default(),
         }
-        Self { bytes, greeting, replies: commands.len() }
+    }
+
+    fn permission(&self, configured: bool) -> &Permission {
+        if configured { &self.as_configured } else { &self.as_default }
+    }
+
+    /// Whether to say it as the user of the credentials, or else as the default user.
+    fn is_worth_saying(&self, configured: bool) -> bool {
+        self.is_known.load(Ordering::Relaxed) && !self.permission(configured).is_refused()
+    }
+}
+
+impl Permission {
+    fn is_refused(&self) -> bool {
+        self.refused().is_some_and(|at| at.elapsed() < ASK_AGAIN)
+    }
+
+    fn note_refusal(&self) {
+        *self.refused() = Some(Instant::now());
+    }
+
+    fn forget(&self) {
+        *self.refused() = None;
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,20 +119,24 @@ pub(super) enum Unclean {
 impl Greeting {
     /// `certificate`: connections may present one of our own.
     pub(super) fn new(client_name: Option<&str>, certificate: bool) -> Self {
+        let name = client_name.map(|name| ["CLIENT", "SETNAME", name]);
         let setinfo: [&[&str]; 2] = [
             &["CLIENT", "SETINFO", "LIB-NAME", "pontoon"],
             &["CLIENT", "SETINFO", "LIB-VER", env!("CARGO_PKG_VERSION")],
         ];
-        let name = client_name.map(|name| ["CLIENT", "SETNAME", name]);
-        let name = name.iter().map(|command| &command[..]);
-        let identity: Option<&[&str]> = certificate.then_some(&["ACL", "WHOAMI"]);
-        let rest: Vec<&[&str]> = name.chain(identity).collect();
+        let setname: Vec<&[&str]> = name.iter().map(|command| &command[..]).collect();
         Self {
-            asks_identity: certificate,
-            with_setinfo: Script::new(&[&setinfo[..], &rest].concat()),
-            without_setinfo: Script::new(&rest),
-            knows_setinfo: AtomicBool::new(true),
+            parts: [Part::new(&setinfo), Part::new(&setname)],
+            whoami: certificate.then(|| replies::encode_command(&["ACL", "WHOAMI"])),
             knows_reset: AtomicBool::new(true),
+        }
+    }
+
+    /// Users may have been given permissions.
+    pub(super) fn forget_refusals(&self) {
+        for part in &self.parts {
+            part.as_default.forget();
+            part.as_configured.forget();
         }
     }
 
@@ -171,13 +218,18 @@ impl Greeting {
         reset: bool,
         login: Option<&Login>,
     ) -> Result<Verdict, Unclean> {
-        let (script, setinfo) = self.script();
-        let (resets, greets) = script.bytes.split_at(script.greeting);
+        let said: Vec<&Part> =
+            self.parts.iter().filter(|part| part.is_worth_saying(login.is_some())).collect();
+        let reset_bytes = reset.then(|| replies::encode_command(&["RESET"]));
         let auth = login.map(auth::command);
-        let parts = [if reset { resets } else { &[] }, auth.as_ref().map_or(&[][..], |auth| auth), greets];
+        let parts: Vec<&[u8]> = (reset_bytes.as_deref().into_iter())
+            .chain(auth.as_ref().map(|auth| &auth[..]))
+            .chain(said.iter().map(|part| &part.bytes[..]))
+            .chain(self.whoami.as_deref())
+            .collect();
         // Of its final size at once: a buffer that grows leaves copies of the secret behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
-        for part in parts {
+        for part in &parts {
             bytes.extend_from_slice(part);
         }
         if bytes.is_empty() {
@@ -185,7 +237,7 @@ impl Greeting {
         }
         // A server that has closed already may still have said why.
         let sent = connection.send(&bytes).await;
-        match self.hear(connection, reset, login.is_some(), script.replies, setinfo).await {
+        match self.hear(connection, reset, login.is_some(), &said).await {
             Err(Unclean::Greeting(Cause::Closed)) => {
                 Err(sent.err().map_or(Cause::Closed, Cause::from).into())
             }
@@ -198,8 +250,7 @@ impl Greeting {
         connection: &mut Connection,
         reset: bool,
         auth: bool,
-        replies: usize,
-        setinfo: bool,
+        said: &[&Part],
     ) -> Result<Verdict, Unclean> {
         if reset {
             match next_answer(connection).await? {
@@ -216,7 +267,9 @@ impl Greeting {
         } else {
             Verdict::Accepted
         };
-        match (self.answers(replies, setinfo, connection).await, verdict) {
+        // After a refusal the greeting was another user's.
+        let user = (!matches!(verdict, Verdict::Refused(_))).then_some(auth);
+        match (self.answers(said, user, connection).await, verdict) {
             // It said why, before the greeting's turn came: too many clients, say.
             (Err(Cause::Closed | Cause::Io(_)), Verdict::Refused(words)) => Err(Cause::Refused(words).into()),
             (Err(cause), _) => Err(cause.into()),
@@ -224,32 +277,41 @@ impl Greeting {
         }
     }
 
-    /// What to say, and whether that begins with `CLIENT SETINFO`.
-    fn script(&self) -> (&Script, bool) {
-        let setinfo = self.knows_setinfo.load(Ordering::Relaxed);
-        (if setinfo { &self.with_setinfo } else { &self.without_setinfo }, setinfo)
-    }
-
-    async fn answers(&self, count: usize, setinfo: bool, connection: &mut Connection) -> Result<(), Cause> {
+    /// `configured`: the user of the credentials said it, or else the default user; `None`: the server refused that user.
+    async fn answers(
+        &self,
+        said: &[&Part],
+        configured: Option<bool>,
+        connection: &mut Connection,
+    ) -> Result<(), Cause> {
         let mut last_words = None;
-        let mut greeted = Greeted { wants_auth: (count > 0).then_some(false), identity: None };
-        for number in 0..count {
+        let mut greeted = Greeted::default();
+        // What each reply is to; `None`: to ACL WHOAMI.
+        let said = said.iter().flat_map(|part| iter::repeat_n(Some(*part), part.replies));
+        for part in said.chain(self.whoami.as_ref().map(|_| None)) {
             let Some(answer) = next_answer(connection).await? else {
                 return Err(last_words.map_or(Cause::Closed, Cause::Refused));
             };
-            if self.asks_identity && number + 1 == count {
+            greeted.wants_auth.get_or_insert(false);
+            if part.is_none() {
                 greeted.identity = Some(answer.clone());
             }
-            if let Answer::Error(words) = answer {
-                if words.starts_with("NOAUTH") {
-                    greeted.wants_auth = Some(true);
+            let Answer::Error(words) = answer else { continue };
+            if words.starts_with("NOAUTH") {
+                greeted.wants_auth = Some(true);
+            }
+            match (part, configured) {
+                // Its words hold "subcommand" as well, before 7.0.
+                (Some(part), Some(configured)) if words.starts_with("NOPERM") => {
+                    part.permission(configured).note_refusal();
                 }
                 // "unknown subcommand", and from 6.0 on "Unknown subcommand or wrong number of arguments".
-                if setinfo && number == 0 && words.to_ascii_lowercase().contains("subcommand") {
-                    self.knows_setinfo.store(false, Ordering::Relaxed);
+                (Some(part), _) if words.to_ascii_lowercase().contains("unknown subcommand") => {
+                    part.is_known.store(false, Ordering::Relaxed);
                 }
-                last_words = Some(words);
+                _ => {}
             }
+            last_words = Some(words);
         }
         connection.greeted = greeted;
         Ok(())
@@ -299,5 +361,23 @@ async fn await_frame(connection: &mut Connection, longest: usize) -> Result<Opti
             // What arrived before a reset has been read; the reset itself is the end.
             Ok(false) | Err(_) => return Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_user_may_not_send_is_sent_again_after_an_hour() {
+        let greeting = Greeting::new(None, false);
+        let [setinfo, _] = &greeting.parts;
+        setinfo.permission(true).note_refusal();
+        assert_eq!((setinfo.is_worth_saying(true), setinfo.is_worth_saying(false)), (false, true));
+        tokio::time::advance(ASK_AGAIN).await;
+        assert!(setinfo.is_worth_saying(true));
+        setinfo.permission(true).note_refusal();
+        greeting.forget_refusals();
+        assert!(setinfo.is_worth_saying(true));
     }
 }

@@ -305,10 +305,12 @@ impl Upstream {
         self.remotes.iter().find_map(Remote::auth_problem)
     }
 
-    /// TLS files or secrets have changed: connections made with the old ones serve no further client.
+    /// TLS files or secrets have changed: connections made with the old ones serve no further client,
+    /// and what users may do is found out anew.
     pub fn retire_all(&self) {
         for remote in &self.remotes {
             remote.pool.retire(Discard::Retired);
+            remote.greeting.forget_refusals();
         }
     }
 

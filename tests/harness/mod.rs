@@ -30,7 +30,7 @@ pub use link::Link;
 pub use load::{Failure, Load};
 pub use node::Node;
 pub use pontoon::{Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts};
-pub use redis::{Redis, free_port};
+pub use redis::{Redis, free_port, valkey};
 pub use sockets::connected_to;
 pub use wire::{Wire, command};
 

@@ -136,6 +136,15 @@ fn spawn(
         .unwrap_or_else(|error| panic!("{} does not start ({error}): see tests/run.sh", program.display()))
 }
 
+/// The `redis-server` of Valkey 9.1 or newer: the first that knows users of certificates, and that closes a connection where a string
+/// does not end in CR LF.
+pub fn valkey() -> PathBuf {
+    let folder = std::env::var_os("PONTOON_TEST_VALKEY_9").expect(
+        "PONTOON_TEST_VALKEY_9 names the folder with the redis-server of Valkey 9.1: tests/run.sh sets it",
+    );
+    PathBuf::from(folder).join("redis-server")
+}
+
 /// A port for a server that may be started again on it. Below those that Linux gives to clients (`ip_local_port_range`), and no two
 /// tests of a run get the same: while the server is down, nothing else takes it.
 pub fn free_port() -> u16 {

@@ -168,9 +168,14 @@ impl Wire {
 
     /// Says that no more is sent.
     pub fn finish(&mut self) {
+        self.try_finish().unwrap();
+    }
+
+    /// As [`finish`](Self::finish), on a connection that may be gone.
+    pub fn try_finish(&mut self) -> io::Result<()> {
         match &self.stream {
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
             Stream::Tls(_) => panic!("TCP and Unix sockets only"),
         }
     }

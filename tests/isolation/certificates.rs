@@ -1,18 +1,8 @@
 //! Valkey takes a connection's user from its certificate, and RESET replaces that user by the default one.
 
-use std::path::PathBuf;
-
 use super::view::{differences, view};
 use super::{DEDICATED, ONE_THREAD, SHARED, reused, settle};
-use crate::harness::{Authority, Identity, Pontoon, Redis, Wire};
-
-/// Where Valkey 9.1 or newer is: the first that knows users of certificates.
-pub fn valkey() -> PathBuf {
-    let folder = std::env::var_os("PONTOON_TEST_VALKEY_9").expect(
-        "PONTOON_TEST_VALKEY_9 names the folder with the redis-server of Valkey 9.1: tests/run.sh sets it",
-    );
-    PathBuf::from(folder).join("redis-server")
-}
+use crate::harness::{Authority, Identity, Pontoon, Redis, Wire, valkey};
 
 /// A server that takes users from certificates, and a certificate for its user `ann`.
 struct Certified {

@@ -3,12 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use super::certificates::valkey;
 use super::commands::{Said, Written, all, missing, replies, written};
 use super::view::{View, differences, settle_with, view};
 use super::{DEDICATED, ONE_THREAD, SHARED, database_of, reused, road};
 use crate::harness::{
-    Authority, Dual, Mood, Pontoon, Redis, Wire, command, eventually, raise_descriptor_limit,
+    Authority, Dual, Mood, Pontoon, Redis, Wire, command, eventually, raise_descriptor_limit, valkey,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
