@@ -65,7 +65,7 @@ class RedisPy:
         client.close()
 
     def transactions(self, client, tagged):
-        with self.transactional(client, tagged) as executor, executor.pipeline(transaction=True) as pipeline:
+        with self.transactional(client, tagged).pipeline(transaction=True) as pipeline:
             pipeline.set(tagged + "x", 1).incr(tagged + "x").get(tagged + "x")
             assert self.ok(pipeline.execute()) == [True, 2, b"2"]
             for writes in (False, True):
@@ -151,20 +151,20 @@ class RedisPy:
         client = self.client()
         name, tagged = f"{os.getpid()}:", f"{{{os.getpid()}}}:"
         sha = client.script_load("return ARGV[1]")
-        with self.transactional(client, tagged) as executor:
-            for n in range(ROUNDS):
-                value = b"%d" % n
-                assert client.set(name + "string", value) and client.get(name + "string") == value
-                client.hset(name + "hash", "field", value)
-                client.lpush(name + "list", value)
-                with client.pipeline(transaction=False) as pipeline:
-                    for i in range(10):
-                        pipeline.set(f"{tagged}{i}", value)
-                    assert pipeline.execute() == [True] * 10
-                assert client.evalsha(sha, 1, name + "script", value) == value
-                with executor.pipeline(transaction=True) as pipeline:
-                    pipeline.set(tagged + "x", value).get(tagged + "x")
-                    assert self.ok(pipeline.execute()) == [True, value]
+        executor = self.transactional(client, tagged)
+        for n in range(ROUNDS):
+            value = b"%d" % n
+            assert client.set(name + "string", value) and client.get(name + "string") == value
+            client.hset(name + "hash", "field", value)
+            client.lpush(name + "list", value)
+            with client.pipeline(transaction=False) as pipeline:
+                for i in range(10):
+                    pipeline.set(f"{tagged}{i}", value)
+                assert pipeline.execute() == [True] * 10
+            assert client.evalsha(sha, 1, name + "script", value) == value
+            with executor.pipeline(transaction=True) as pipeline:
+                pipeline.set(tagged + "x", value).get(tagged + "x")
+                assert self.ok(pipeline.execute()) == [True, value]
         client.close()
 
     def connect(self):
