@@ -28,6 +28,7 @@ mod inventory;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod matrix;
 mod observed;
 mod page;
 mod passthrough;

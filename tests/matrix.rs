@@ -1,0 +1,146 @@
+//! The matrix of clients: what each library, with its default settings, gets from pontoon in each mode. It runs programs of
+//! `tests/clients/matrix`, and measures with pontoon's own metrics and inventory.
+//!
+//! Each result is a line of JSON in the file that `PONTOON_TEST_RESULTS` names. `tests/clients/table.py` makes a table of them.
+
+mod measures;
+mod program;
+mod results;
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use self::results::Results;
+
+/// How pontoon gives connections to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Each client's connection is dialled for it.
+    Dedicated,
+    /// The default: a connection serves one client after another.
+    Pooled,
+    /// Clients share connections.
+    Shared,
+    /// The default, in front of a cluster.
+    Cluster,
+}
+
+impl Mode {
+    /// As the table of results names it.
+    fn letter(self) -> &'static str {
+        match self {
+            Self::Dedicated => "D",
+            Self::Pooled => "P",
+            Self::Shared => "S",
+            Self::Cluster => "C",
+        }
+    }
+
+    /// Said in full: the harness would choose for itself else.
+    fn args(self) -> &'static [&'static str] {
+        match self {
+            Self::Dedicated => &["--pool-reuse", "false", "--sharing", "dedicated"],
+            Self::Pooled | Self::Cluster => &["--pool-reuse", "true", "--sharing", "dedicated"],
+            Self::Shared => &["--pool-reuse", "true", "--sharing", "shared"],
+        }
+    }
+}
+
+/// A library, or an application that is built on one.
+struct Client {
+    /// As its program says it, and the table.
+    library: &'static str,
+    version: &'static str,
+    /// What `/clients` shows for it: a library and, where it says so, a version.
+    inventory: (&'static str, Option<&'static str>),
+    /// What runs it; a scenario, a port and, in a cluster, `cluster` follow.
+    program: fn() -> Command,
+    /// It has a program for every scenario. Of an application there is `work` alone.
+    has_all_scenarios: bool,
+}
+
+impl Client {
+    /// Goes through the scenarios, and fails after the last if one has failed.
+    #[track_caller]
+    fn runs(&self, mode: Mode) {
+        let results = if mode == Mode::Cluster { self.in_a_cluster() } else { self.with_a_server(mode) };
+        results.assert_all_passed();
+    }
+
+    fn with_a_server(&self, mode: Mode) -> Results {
+        let mut bridge = measures::Bridge::to_a_server(mode);
+        let mut results = Results::of(self, mode, &bridge.engine());
+        if self.has_all_scenarios {
+            results.add("connect", measures::connect(self, mode, &bridge));
+        }
+        results.add("work", measures::work(self, mode, &bridge));
+        if self.has_all_scenarios {
+            if mode == Mode::Shared {
+                results.add("plain", measures::plain(self, &bridge));
+            }
+            results.add("leftover", measures::leftover(self, mode));
+            results.add("moved", measures::moved(self, mode, bridge.server()));
+            results.add("recovery", measures::recovery(self, &mut bridge));
+        }
+        results
+    }
+
+    fn in_a_cluster(&self) -> Results {
+        let mut bridge = measures::Bridge::to_a_cluster();
+        let mut results = Results::of(self, Mode::Cluster, &bridge.engine());
+        results.add("connect", measures::connect(self, Mode::Cluster, &bridge));
+        results.add("work", measures::work(self, Mode::Cluster, &bridge));
+        results.add("recovery", measures::cluster_recovery(self, &mut bridge));
+        results
+    }
+}
+
+/// What a scenario measured, and why it failed, if it did.
+struct Outcome {
+    measured: Value,
+    problems: Vec<String>,
+}
+
+impl Outcome {
+    fn new() -> Self {
+        Self { measured: json!({}), problems: Vec::new() }
+    }
+
+    fn measure(&mut self, name: &str, value: impl Into<Value>) {
+        self.measured[name] = value.into();
+    }
+
+    /// Takes the error of a step for a problem.
+    fn note(&mut self, step: Result<(), String>) {
+        self.problems.extend(step.err());
+    }
+
+    fn demand(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(otherwise());
+        }
+    }
+}
+
+/// A module for each client, with a test for each mode.
+macro_rules! clients {
+    ($($name:ident in $($mode:ident = $variant:ident),+: $client:expr;)+) => {$(
+        mod $name {
+            #[allow(unused_imports, reason = "a client may need none of it")]
+            use super::*;
+            use $crate::matrix::{Client, Mode};
+
+            static CLIENT: Client = $client;
+
+            $(#[test]
+            fn $mode() {
+                CLIENT.runs(Mode::$variant);
+            })+
+        }
+    )+};
+}
+
+// After the macro that they use.
+mod node;
+mod python;

@@ -1,0 +1,35 @@
+//! Node's clients, and a queue that is built on ioredis.
+
+use std::process::Command;
+
+use crate::harness::programs::node;
+
+fn program(library: &str) -> Command {
+    let mut node = node();
+    node.args(["tests/clients/matrix/node_client.js", library]);
+    node
+}
+
+clients! {
+    ioredis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
+        library: "ioredis",
+        version: "5.8.2",
+        inventory: ("ioredis", Some("5.8.2")),
+        program: || program("ioredis"),
+        has_all_scenarios: true,
+    };
+    node_redis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
+        library: "node-redis",
+        version: "6.3.1",
+        inventory: ("node-redis", Some("6.3.1")),
+        program: || program("node-redis"),
+        has_all_scenarios: true,
+    };
+    bullmq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
+        library: "bullmq",
+        version: "6.7.0",
+        inventory: ("ioredis", Some("5.8.2")),
+        program: || program("bullmq"),
+        has_all_scenarios: false,
+    };
+}
