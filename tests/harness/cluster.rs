@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::node::Name;
 use super::{Authority, Hosts, Node, Wire, eventually};
 
 /// Of every cluster.
@@ -46,9 +47,10 @@ impl Cluster {
             cluster.start_node();
         }
         for (number, node) in cluster.nodes[..PRIMARIES].iter().enumerate() {
-            let first = (number * SLOTS / PRIMARIES).to_string();
-            let last = ((number + 1) * SLOTS / PRIMARIES - 1).to_string();
-            node.wire().expect(&["CLUSTER", "ADDSLOTSRANGE", &first, &last], "+OK\r\n");
+            let slots = number * SLOTS / PRIMARIES..(number + 1) * SLOTS / PRIMARIES;
+            let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+            words.extend(slots.map(|slot| slot.to_string()));
+            node.wire().expect(&words, "+OK\r\n");
             // Else the nodes would have to agree on who is the newest.
             node.wire().expect(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()], "+OK\r\n");
         }
@@ -220,11 +222,12 @@ impl Cluster {
 
     fn start_node(&mut self) -> usize {
         let number = self.nodes.len() + 1;
-        let hostname = self.hosts.is_some().then(|| format!("node-{number}.cluster.test"));
-        if let (Some(hosts), Some(name)) = (&self.hosts, &hostname) {
-            hosts.add(name);
-        }
-        self.nodes.push(Node::start(&self.authority, hostname));
+        let name = self.hosts.as_ref().map(|hosts| {
+            let host = format!("node-{number}.cluster.test");
+            hosts.add(&host);
+            Name { host, hosts: hosts.path() }
+        });
+        self.nodes.push(Node::start(&self.authority, name));
         number - 1
     }
 

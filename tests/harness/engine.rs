@@ -1,0 +1,72 @@
+//! What the `redis-server` under test can do. It is the one that PATH finds first: Redis from 6.2 on, or Valkey.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Engine {
+    /// Major and minor version.
+    pub version: (u32, u32),
+    /// It was built with TLS. If not, a [`Front`](super::front::Front) speaks TLS for it.
+    pub tls: bool,
+}
+
+/// The program that PATH finds first.
+pub const SERVER: &str = "redis-server";
+
+impl Engine {
+    /// The engine under test.
+    pub fn here() -> Self {
+        static HERE: LazyLock<Engine> = LazyLock::new(|| Engine::ask(OsStr::new(SERVER)));
+        *HERE
+    }
+
+    /// The engine of which `program` is the server.
+    pub fn of(program: &Path) -> Self {
+        if program == Path::new(SERVER) { Self::here() } else { Self::ask(program.as_os_str()) }
+    }
+
+    fn ask(program: &OsStr) -> Self {
+        let run = |args: &[&str]| {
+            let output = Command::new(program).args(args).output().unwrap_or_else(|error| {
+                panic!("{} does not start ({error}): see tests/run.sh", program.display())
+            });
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+        };
+        let said = run(&["--version"]);
+        let version = said.split(" v=").nth(1).and_then(|rest| {
+            let mut numbers = rest.split('.').map(str::parse);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        });
+        // The port is wrong, so that no server starts. One without TLS refuses the option before it.
+        let refused = run(&["--tls-auth-clients", "no", "--port", "none"]);
+        Self {
+            version: version.unwrap_or_else(|| panic!("no version in {said:?}")),
+            tls: !refused.contains("tls-auth-clients"),
+        }
+    }
+
+    /// Redis 7.0 brought many commands and options; all Valkeys have them.
+    pub fn is_before_7(self) -> bool {
+        self.version < (7, 0)
+    }
+
+    /// Options that all servers of tests get. Before 7.0, DEBUG was allowed without being asked for.
+    pub fn options(self) -> &'static [&'static str] {
+        const OLD: &[&str] = &["--bind", "127.0.0.1", "-::1", "--save", "", "--appendonly", "no"];
+        const NEW: &[&str] = &[
+            "--bind",
+            "127.0.0.1",
+            "-::1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--enable-debug-command",
+            "yes",
+        ];
+        if self.is_before_7() { OLD } else { NEW }
+    }
+}
