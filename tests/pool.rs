@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    Authority, Fake, Forwarder, Pontoon, Redis, Wire, command, eventually, raise_descriptor_limit,
+    Authority, Fake, Forwarder, Pontoon, Redis, Wire, busy_script, command, eventually,
+    raise_descriptor_limit,
 };
 
 const IDLE: (&str, &str) = ("pontoon_upstream_connections", "state=\"idle\"");
@@ -96,9 +97,8 @@ fn leave(mut client: Wire, how: Leaves) {
             client.rest();
         }
         Leaves::InMidPipeline => {
-            let slow = "local t = redis.call('TIME') local e = t[1] * 1e6 + t[2] + 50000
-                repeat t = redis.call('TIME') until t[1] * 1e6 + t[2] > e return 'left over'";
-            client.send(&command(&["EVAL", slow, "0"]).repeat(2));
+            let slow = busy_script(Duration::from_millis(50));
+            client.send(&command(&["EVAL", &slow, "0"]).repeat(2));
         }
         Leaves::InMidCommand => client.send(b"*2\r\n$3\r\nGET\r\n$100\r\nhalf"),
     }

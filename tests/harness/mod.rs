@@ -64,6 +64,17 @@ pub fn bridge() -> (Redis, Pontoon) {
     (redis, pontoon)
 }
 
+/// A script that keeps the server busy for this long, and returns 1. By its processor's clock: since Redis 7.2 TIME stands still while a
+/// script runs. Before 7.0 there is no clock but TIME.
+pub fn busy_script(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    format!(
+        "local os = rawget(_G, 'os') local function now() if os then return os.clock() end \
+         local time = redis.call('TIME') return time[1] + time[2] / 1000000 end \
+         local start = now() repeat until now() - start > {seconds} return 1"
+    )
+}
+
 /// Both descriptors' worth of room for tests with thousands of clients.
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
