@@ -9,7 +9,7 @@ mod pinned;
 mod remembered;
 mod unknown;
 mod upgrade;
-mod view;
+pub mod view;
 
 use crate::harness::{Authority, Dual, Mood, Pontoon, Redis, Wire, eventually};
 use view::{database_of, settle};

@@ -12,6 +12,7 @@ use crate::harness::{
     Authority, Fake, Forwarder, Pontoon, Redis, Wire, busy_script, command, eventually,
     raise_descriptor_limit,
 };
+use crate::isolation::view::{NO_CLIENTS_LIBRARY, VARIES};
 
 const IDLE: (&str, &str) = ("pontoon_upstream_connections", "state=\"idle\"");
 
@@ -56,9 +57,8 @@ fn connection_state(client: &mut Wire) -> BTreeMap<String, String> {
     let info = ask(client, &["CLIENT", "INFO"]);
     for field in info.lines().nth(1).unwrap().split(' ') {
         let (name, value) = field.split_once('=').unwrap();
-        let varies =
-            ["id", "addr", "laddr", "fd", "age", "idle", "tot-mem", "rbs", "rbp", "qbuf", "qbuf-free"];
-        if !varies.contains(&name) {
+        let is_no_clients = name.starts_with("lib-") && NO_CLIENTS_LIBRARY.contains(&value);
+        if !VARIES.contains(&name) && !is_no_clients {
             state.insert(name.to_owned(), value.to_owned());
         }
     }

@@ -5,10 +5,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Engine {
-    /// Major and minor version.
-    pub version: (u32, u32),
+    /// `Redis` or `Valkey`.
+    pub name: String,
+    /// `7.0.15`.
+    pub version: String,
+    major: u32,
     /// It was built with TLS. If not, a [`Front`](super::front::Front) speaks TLS for it.
     pub tls: bool,
 }
@@ -18,14 +21,14 @@ pub const SERVER: &str = "redis-server";
 
 impl Engine {
     /// The engine under test.
-    pub fn here() -> Self {
+    pub fn here() -> &'static Self {
         static HERE: LazyLock<Engine> = LazyLock::new(|| Engine::ask(OsStr::new(SERVER)));
-        *HERE
+        &HERE
     }
 
     /// The engine of which `program` is the server.
     pub fn of(program: &Path) -> Self {
-        if program == Path::new(SERVER) { Self::here() } else { Self::ask(program.as_os_str()) }
+        if program == Path::new(SERVER) { Self::here().clone() } else { Self::ask(program.as_os_str()) }
     }
 
     fn ask(program: &OsStr) -> Self {
@@ -36,25 +39,30 @@ impl Engine {
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
         };
         let said = run(&["--version"]);
-        let version = said.split(" v=").nth(1).and_then(|rest| {
-            let mut numbers = rest.split('.').map(str::parse);
-            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-        });
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let &[name, "server", version, ..] = &words[..] else { panic!("no version in {said:?}") };
+        let version = version.trim_start_matches("v=");
         // The port is wrong, so that no server starts. One without TLS refuses the option before it.
         let refused = run(&["--tls-auth-clients", "no", "--port", "none"]);
         Self {
-            version: version.unwrap_or_else(|| panic!("no version in {said:?}")),
+            name: name.to_owned(),
+            version: version.to_owned(),
+            major: version.split('.').next().unwrap().parse().unwrap(),
             tls: !refused.contains("tls-auth-clients"),
         }
     }
 
     /// Redis 7.0 brought many commands and options; all Valkeys have them.
-    pub fn is_before_7(self) -> bool {
-        self.version < (7, 0)
+    pub fn is_before_7(&self) -> bool {
+        self.major < 7
+    }
+
+    pub fn is_valkey_from_9(&self) -> bool {
+        self.name == "Valkey" && self.major >= 9
     }
 
     /// Options that all servers of tests get. Before 7.0, DEBUG was allowed without being asked for.
-    pub fn options(self) -> &'static [&'static str] {
+    pub fn options(&self) -> &'static [&'static str] {
         const OLD: &[&str] = &["--bind", "127.0.0.1", "-::1", "--save", "", "--appendonly", "no"];
         const NEW: &[&str] = &[
             "--bind",

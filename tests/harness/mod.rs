@@ -22,7 +22,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, SLOTS, own_slots};
 pub use dual::{Dual, Mood};
 pub use engine::Engine;
 pub use fake::{Fake, Tls};
@@ -73,6 +73,14 @@ pub fn busy_script(time: Duration) -> String {
          local time = redis.call('TIME') return time[1] + time[2] / 1000000 end \
          local start = now() repeat until now() - start > {seconds} return 1"
     )
+}
+
+/// Asserts that a command which the engine lacks gets the server's own error through the bridge.
+#[track_caller]
+pub fn expect_unknown(direct: &mut Wire, client: &mut Wire, words: &[&str]) {
+    let error = String::from_utf8(direct.ask(words)).unwrap();
+    assert!(error.starts_with("-ERR unknown "), "{error}");
+    client.expect(words, &error);
 }
 
 /// Both descriptors' worth of room for tests with thousands of clients.

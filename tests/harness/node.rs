@@ -175,7 +175,7 @@ impl Node {
 }
 
 /// Of the node, of its server and of its bus. Before 7.0 the bus is 10000 above the server.
-fn ports(engine: Engine) -> (u16, u16, u16) {
+fn ports(engine: &Engine) -> (u16, u16, u16) {
     let port = free_port();
     let server_port = if engine.tls { port } else { free_port() };
     let bus_port = if engine.is_before_7() { server_port + 10_000 } else { free_port() };

@@ -49,23 +49,23 @@ impl Redis {
         let ca = authority.file();
         if engine.tls {
             all.extend(["--tls-auth-clients", "no", "--tls-ca-cert-file", &ca]);
-            all.extend(options);
-        } else {
-            // Each of these has one value.
-            let mut rest = options.iter();
-            while let Some(option) = rest.next() {
-                if option.starts_with("--tls-") {
-                    rest.next();
-                } else {
-                    all.push(option);
-                }
+        }
+        // Each option that an engine may lack has one value. Before 7.0 the port of the bus is 10000 above the server's.
+        let is_missing = |option: &str| {
+            !engine.tls && option.starts_with("--tls-") || engine.is_before_7() && option == "--cluster-port"
+        };
+        let mut rest = options.iter();
+        while let Some(option) = rest.next() {
+            if is_missing(option) {
+                rest.next();
+            } else {
+                all.push(option);
             }
         }
         let options: Vec<String> = all.iter().map(|&option| option.to_owned()).collect();
         let directory = tempfile::tempdir().unwrap();
         let (program, plain_port, tls_port) = (program.to_owned(), free_port(), free_port());
-        let process =
-            spawn(&program, &identity, &directory, &options, plain_port, engine.tls.then_some(tls_port));
+        let process = spawn(&program, &identity, &directory, &options, (plain_port, tls_port), engine.tls);
         let mut redis = Self {
             program,
             process,
@@ -132,9 +132,15 @@ impl Redis {
     }
 
     fn spawn(&self) -> Child {
-        let Self { program, identity, directory, options, plain_port, .. } = self;
-        let tls_port = self.front_config.is_none().then_some(self.tls_port);
-        spawn(program, identity, directory, options, *plain_port, tls_port)
+        let Self { program, identity, directory, options, .. } = self;
+        spawn(
+            program,
+            identity,
+            directory,
+            options,
+            (self.plain_port, self.tls_port),
+            self.front_config.is_none(),
+        )
     }
 
     fn is_up(&mut self) -> bool {
@@ -161,15 +167,18 @@ fn spawn(
     identity: &Identity,
     directory: &TempDir,
     options: &[String],
-    plain_port: u16,
-    tls_port: Option<u16>,
+    (plain_port, tls_port): (u16, u16),
+    tls: bool,
 ) -> Child {
     let mut command = Command::new(program);
     command.args(["--port", &plain_port.to_string()]).arg("--dir").arg(directory.path());
-    if let Some(tls_port) = tls_port {
+    if tls {
         command.args(["--tls-port", &tls_port.to_string()]);
         command.arg("--tls-cert-file").arg(identity.cert_file());
         command.arg("--tls-key-file").arg(identity.key_file());
+    } else {
+        // Nodes of a cluster lead their clients there.
+        command.args(["--cluster-announce-port", &tls_port.to_string()]);
     }
     command
         .args(options)

@@ -7,7 +7,7 @@ use super::{DEDICATED, ONE_THREAD, SHARED, reused, settle};
 use crate::harness::{Authority, Identity, Pontoon, Redis, Wire};
 
 /// Where Valkey 9.1 or newer is: the first that knows users of certificates.
-pub fn valkey() -> PathBuf {
+fn valkey() -> PathBuf {
     let folder = std::env::var_os("PONTOON_TEST_VALKEY_9").expect(
         "PONTOON_TEST_VALKEY_9 names the folder with the redis-server of Valkey 9.1: tests/run.sh sets it",
     );
