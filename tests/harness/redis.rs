@@ -177,8 +177,9 @@ fn spawn(
         command.arg("--tls-cert-file").arg(identity.cert_file());
         command.arg("--tls-key-file").arg(identity.key_file());
     } else {
-        // Nodes of a cluster lead their clients there.
-        command.args(["--cluster-announce-port", &tls_port.to_string()]);
+        // Clients are led there, by nodes of a cluster and by replicas.
+        let port = tls_port.to_string();
+        command.args(["--cluster-announce-port", &port, "--replica-announce-port", &port]);
     }
     command
         .args(options)
