@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicU32;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Cluster, Fake, Pontoon, Redis, eventually, pontoon, pontoon_with_hosts};
+use crate::harness::{
+    Authority, Cluster, Engine, Fake, Pontoon, Redis, eventually, pontoon, pontoon_with_hosts,
+};
 
 struct Audited {
     code: Option<i32>,
@@ -142,7 +144,9 @@ fn every_node_of_a_cluster_is_found_through_one_endpoint_and_asked_once() {
             assert_eq!((&told["problem"], &told["role"]), (&Value::Null, &role.into()), "{report}");
             assert_eq!((&told["bridged"], &told["direct"]), (&at_bridge.into(), &direct.into()), "{report}");
             let lists = cluster.ask(number, &["INFO", "commandstats"]);
-            assert!(lists.contains("cmdstat_client|list:calls=1,"), "{name} was asked once: {lists}");
+            // Before 7.0 a server does not count subcommands apart.
+            let once = Engine::here().is_before_7() || lists.contains("cmdstat_client|list:calls=1,");
+            assert!(once, "{name} was asked once: {lists}");
         }
         let direct = report["direct"].as_array().unwrap();
         assert_eq!((direct.len(), &direct[0]["name"], &direct[0]["clients"]), (1, &"web".into(), &3.into()));

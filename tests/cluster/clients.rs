@@ -70,7 +70,7 @@ fn redis_cli_follows_redirects() {
     let shared = shared();
     // RESP2 is what it begins with; before 7.0 it has no option for it.
     for protocol in [&[][..], &["-3"]] {
-        let keys: Vec<String> = (0..2000).map(|n| format!("redis-cli{protocol:?}-{n}")).collect();
+        let keys: Vec<String> = (0..2000).map(|n| format!("redis-cli{}-{n}", protocol.concat())).collect();
         let lines: Vec<String> =
             keys.iter().flat_map(|key| [format!("SET {key} {key}"), format!("GET {key}")]).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

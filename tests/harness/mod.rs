@@ -79,7 +79,7 @@ pub fn busy_script(time: Duration) -> String {
 #[track_caller]
 pub fn expect_unknown(direct: &mut Wire, client: &mut Wire, words: &[&str]) {
     let error = String::from_utf8(direct.ask(words)).unwrap();
-    assert!(error.starts_with("-ERR unknown "), "{error}");
+    assert!(error.to_lowercase().starts_with("-err unknown "), "{error}");
     client.expect(words, &error);
 }
 
