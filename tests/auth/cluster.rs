@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{NEW, OLD, Password, WRONGPASS};
 use crate::harness::programs::{printed, python};
-use crate::harness::{Cluster, Pontoon, Wire, eventually, pontoon};
+use crate::harness::{Cluster, Engine, Pontoon, Wire, eventually, pontoon};
 
 /// On which nobody may do anything but the user `app`, with the old password.
 struct Guarded(Cluster);
@@ -24,6 +24,10 @@ impl Guarded {
             let (password, app) = (format!(">{OLD}"), ["ACL", "SETUSER", "app", "on"]);
             let may = [&password, "allkeys", "+@all", "-@dangerous", "+acl|whoami"];
             wire.expect(&[&app[..], &may].concat(), "+OK\r\n");
+            if Engine::here().is_before_7() {
+                // There CLUSTER is dangerous with all of its subcommands.
+                wire.expect(&[&app[..], &["+cluster|slots"]].concat(), "+OK\r\n");
+            }
             wire.expect(&["ACL", "SETUSER", "default", "off"], "+OK\r\n");
         }
         Self(cluster)
