@@ -8,10 +8,9 @@ use std::sync::atomic::AtomicU32;
 use serde_json::Value;
 
 use crate::harness::{
-    Authority, Cluster, Fake, Pontoon, Redis, Wire, eventually, pontoon, pontoon_with_hosts,
+    Authority, Cluster, Engine, Fake, Pontoon, Redis, Wire, eventually, pontoon, pontoon_with_hosts, valkey,
 };
 use crate::inventory::Program;
-use crate::isolation::valkey;
 
 struct Audited {
     code: Option<i32>,
@@ -155,7 +154,9 @@ fn every_node_of_a_cluster_is_found_through_one_endpoint_and_asked_once() {
                 "{report}"
             );
             let lists = cluster.ask(number, &["INFO", "commandstats"]);
-            assert!(lists.contains("cmdstat_client|list:calls=1,"), "{name} was asked once: {lists}");
+            // Before 7.0 a server does not count subcommands apart.
+            let once = Engine::here().is_before_7() || lists.contains("cmdstat_client|list:calls=1,");
+            assert!(once, "{name} was asked once: {lists}");
         }
         let unknown = report["unknown"].as_array().unwrap();
         assert_eq!(
@@ -238,8 +239,11 @@ fn bridged_and_direct_clients_are_told_apart_whatever_they_say_of_themselves() {
 
 #[test]
 fn a_client_that_cannot_be_told_apart_is_not_called_direct() {
+    // Others are asked in the test above.
+    if Engine::here().has_library_names() {
+        return;
+    }
     let authority = Authority::new();
-    // This engine has no names of libraries.
     let redis = Redis::start(&authority);
     let bridge = Pontoon::with(&redis.endpoint(), &authority, &["--client-name", "bridge-1"]).ready();
     let _program = redis_py(&bridge);

@@ -1,9 +1,9 @@
 //! CLIENT requests that are not sent on as they are: what of them the server sees, and what the client gets.
 
 use std::io::{Read, Write};
+use std::path::PathBuf;
 
-use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually};
-use crate::isolation::valkey;
+use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually, valkey};
 
 const PASSWORD: &str = "s3cr3t-of-the-test";
 
@@ -179,7 +179,7 @@ fn what_a_client_says_of_its_library_is_answered_as_without_the_bridge() {
     let file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file.as_file(), "{PASSWORD}").unwrap();
     for way in ways(file.path().to_str().unwrap()) {
-        for engine in ["redis-server".into(), valkey()] {
+        for engine in [PathBuf::from("redis-server"), valkey()] {
             let authority = Authority::new();
             let password = way.contains(&"--auth-password-file");
             let options = if password { &["--requirepass", PASSWORD][..] } else { &[] };

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Pontoon, eventually};
+use crate::harness::{Cluster, Engine, Pontoon, eventually};
 
 /// A bridge to a cluster, once it has found its nodes.
 pub fn bridge(cluster: &Cluster, args: &[&str]) -> Pontoon {
@@ -53,6 +53,11 @@ fn shared() -> Arc<Shared> {
     })
 }
 
+/// Subcommands of CLUSTER that this engine has and whose replies name all nodes.
+fn naming_nodes() -> &'static [&'static str] {
+    if Engine::here().is_before_7() { &["SLOTS", "NODES"] } else { &["SLOTS", "NODES", "SHARDS"] }
+}
+
 /// The local port of each node, by its endpoint, as `/routes` tells it.
 fn local_ports(pontoon: &Pontoon) -> BTreeMap<String, u16> {
     let routes: Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
@@ -88,7 +93,7 @@ fn replies_that_name_nodes_lead_to_the_bridge() {
     let shared = shared();
     for (cluster, pontoon) in [(&shared.cluster, &shared.pontoon), (&named, &to_named)] {
         let mut client = pontoon.client();
-        for command in ["SLOTS", "NODES", "SHARDS"] {
+        for command in naming_nodes() {
             let reply = String::from_utf8(client.ask(&["CLUSTER", command])).unwrap();
             assert_local(&reply, pontoon, cluster);
             assert!(reply.contains("127.0.0.1"), "{command}: {reply}");

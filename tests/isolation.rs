@@ -9,9 +9,7 @@ mod pinned;
 mod remembered;
 mod unknown;
 mod upgrade;
-mod view;
-
-pub use certificates::valkey;
+pub mod view;
 
 use crate::harness::{Authority, Dual, Mood, Pontoon, Redis, Wire, eventually};
 use view::{database_of, settle};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{
-    Authority, Fake, Pontoon, Redis, Wire, bridge, command, eventually, raise_descriptor_limit,
+    Authority, Fake, Pontoon, Redis, Wire, bridge, busy_script, command, eventually, raise_descriptor_limit,
 };
 
 /// Lines of the log about slow commands.
@@ -81,9 +81,9 @@ fn a_slow_command_is_logged_with_its_name_and_size_and_never_its_arguments() {
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "100ms"]);
     let mut client = pontoon.client();
     client.ask(&["SET", "key-that-is-nobodys-business", "value"]);
-    let script = "redis.call('GET', 'key-that-is-nobodys-business') local t = redis.call('TIME') \
-                  repeat local n = redis.call('TIME') until (n[1] - t[1]) * 1000000 + n[2] - t[2] > 200000 return 1";
-    let request = command(&["eval", script, "0", "argument-that-is-secret"]);
+    let busy = busy_script(Duration::from_millis(200));
+    let script = format!("redis.call('GET', 'key-that-is-nobodys-business') {busy}");
+    let request = command(&["eval", &script, "0", "argument-that-is-secret"]);
     client.send(&request);
     client.expect_next(":1\r\n");
     let record = pontoon.wait_for_log("slow command");
@@ -122,14 +122,13 @@ fn of_clients_that_share_a_connection_the_one_with_the_slow_command_is_named() {
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
     let (mut other, mut one) = (pontoon.client(), pontoon.client());
     other.expect(&["PING"], "+PONG\r\n");
-    let script = "local t = redis.call('TIME') \
-                  repeat local n = redis.call('TIME') until (n[1] - t[1]) * 1000000 + n[2] - t[2] > 200000 return 1";
+    let script = busy_script(Duration::from_millis(200));
     let record = |command: &str| slow(&pontoon).into_iter().find(|record| record["command"] == command);
     // What the server reads at once it answers at once, and nobody can tell which took so long.
     let sent = || pontoon.metric("pontoon_commands_total", "family=\"scripting\"");
     eventually("it is told from what waits behind it", || {
         let before = sent();
-        one.send(&command(&["EVAL", script, "0"]));
+        one.send(&command(&["EVAL", &script, "0"]));
         eventually("it is on its way", || sent() > before);
         other.send(&command(&["GET", "k"]));
         one.expect_next(":1\r\n");

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
-use crate::harness::{Authority, Pontoon, Redis, Wire, eventually};
+use crate::harness::{Authority, Pontoon, Redis, Wire, eventually, programs};
 
 fn any(redis: &Redis, authority: &Authority, args: &[&str]) -> Pontoon {
     Pontoon::with(&redis.endpoint(), authority, &[&["--accept", "any"], args].concat())
@@ -16,7 +16,13 @@ fn redis_cli_over_tls(pontoon: &Pontoon, authority: &Authority, words: &[&str]) 
     let flags =
         ["-h", "localhost", "-p", &port, "--tls", "--cacert", &authority.file(), "--sni", "localhost"];
     // One that hangs fails.
-    Command::new("timeout").args(["30", "redis-cli"]).args(flags).args(words).output().unwrap()
+    Command::new("timeout")
+        .arg("30")
+        .arg(programs::redis_cli_over_tls())
+        .args(flags)
+        .args(words)
+        .output()
+        .unwrap()
 }
 
 #[test]

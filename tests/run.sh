@@ -1,12 +1,55 @@
 #!/usr/bin/env bash
 # All checks: format, lints, documentation, fuzz targets, tests. Installs what they need where it is missing.
 #
-#   bash tests/run.sh
+#   bash tests/run.sh                  everything
+#   bash tests/run.sh --quick          format, lints, unit tests, and the integration tests once, without the slowest of them
+#   bash tests/run.sh --engine NAME    all integration tests once, on an engine of tests/engines.sh: valkey-8, valkey-9, redis-8, redis-6
+#   bash tests/run.sh --help           prints this
+#
+# The last lines of a run that fails name each test that failed, and why.
 #
 # FUZZ_SECONDS (5): how long each fuzz target runs; 0 leaves them out.
 # TEST_THREADS (two for each core): how many tests run at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# Which integration tests run in which pass. All of them run on this machine's redis-server, with connections kept ready.
+#
+# How a client gets its connection changes nothing for the other modules: they start no bridge, choose for themselves how clients get
+# their connections (ends, isolation, pool, shared), or are about files, sockets, the admin server or the process itself.
+mode_modules=(auth client_auth clients cluster ending failures handover inventory lifecycle limits observed preferred reload road sessions
+  tls transparent)
+# Here the replies of a server, its commands, or how it ends connections are part of what is promised. The other modules ask a server for
+# nothing in which engines differ.
+engine_modules=(audit auth client_auth clients cluster commands ends failures harness inventory isolation lifecycle observed passthrough
+  pool preferred probe road sessions shared transparent)
+engines=(valkey-8 valkey-9 redis-8 redis-6)
+# Left out by --quick: the slowest, and what only changes with the files in config/.
+slow_tests=(clients:: cluster::programs:: deploy:: ends::fuzzed:: isolation::differential:: page:: road::)
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
+refuse() {
+  printf 'run.sh: %s\n\n%s\n' "$1" "$(usage)" >&2
+  exit 2
+}
+# A pass of its own, for more versions of the client libraries for instance, is another value of "what".
+what=everything
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help | -h)
+      usage
+      exit
+      ;;
+    --quick) what=quick ;;
+    --engine)
+      what=engine engine=${2:-}
+      [[ " ${engines[*]} " == *" $engine "* && -n $engine ]] || refuse "unknown engine \"$engine\"; there are ${engines[*]}"
+      shift
+      ;;
+    *) refuse "unknown option \"$1\"" ;;
+  esac
+  shift
+done
 
 # Opens a step, and prints how long the one before it took.
 began=
@@ -93,17 +136,24 @@ export PONTOON_TEST_VALKEY_9
 ulimit -n "$(ulimit -Hn)"
 redis-server --version
 
-step "Format"
-cargo fmt --check
+check_format() {
+  step "Format"
+  cargo fmt --check
+}
 
-step "Lints"
-cargo clippy --locked --all-targets -- -D warnings
+check_lints() {
+  step "Lints"
+  cargo clippy --locked --all-targets -- -D warnings
+}
 
-step "Documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-cargo test --locked --quiet --doc
+# With the features that tests want of dependencies: else these would be checked anew for the documentation alone.
+check_documentation() {
+  step "Documentation"
+  RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --features tokio/test-util
+}
 
-if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
+run_fuzz_targets() {
+  [ "${FUZZ_SECONDS:=5}" != 0 ] || return 0
   step "Fuzz targets, $FUZZ_SECONDS s each"
   [ "$(cargo fuzz --version 2>/dev/null)" = "cargo-fuzz 0.13.2" ] ||
     cargo install --quiet cargo-fuzz --version 0.13.2 --locked
@@ -115,19 +165,74 @@ if [ "${FUZZ_SECONDS:=5}" != 0 ]; then
     RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none "$target" \
       "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time="$FUZZ_SECONDS" -verbosity=0
   done
-fi
+}
 
 # Most of their time they wait, for servers and for clocks.
 export RUST_TEST_THREADS="${TEST_THREADS:-$(($(nproc) * 2))}"
+export TEST_POOL=on
+logs=target/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+failed=()
 
-step "Tests, with connections kept ready"
-TEST_POOL=on cargo test --locked --lib --test integration
+# PASS ARGUMENT…: `cargo test`. What fails is remembered, and the next pass runs.
+run_tests() {
+  local log="$logs/${1// /-}.log"
+  step "Tests: $1"
+  cargo test --locked --no-fail-fast "${@:2}" 2>&1 | tee "$log" || failed+=("$1" "$log")
+}
 
-# `ends` and `isolation` choose for themselves how clients get their connections.
-step "Tests, with a connection of its own for each client"
-TEST_POOL=off cargo test --locked --test integration -- --skip ends:: --skip isolation::
+# ENGINE ARGUMENT…: integration tests on another engine.
+run_on_engine() {
+  local path
+  path=$(bash tests/engines.sh "$1")
+  PATH="$path:$PATH" run_tests "on $1" --test integration "${@:2}"
+}
 
-# Left out are the commands that start no bridge, and what is about connections of each client's own.
-step "Tests, with clients that share connections"
-TEST_SHARING=shared TEST_POOL=on cargo test --locked --test integration -- \
-  --skip audit:: --skip deploy:: --skip ends:: --skip isolation:: --skip page:: --skip pool:: --skip probe:: --skip readme::
+# MODULE…: the arguments that choose them.
+only() { printf '%s::\n' "$@"; }
+
+# Prints what failed, and fails, if anything did.
+report_failures() {
+  step
+  began=
+  [ ${#failed[@]} -gt 0 ] || return 0
+  local n
+  for ((n = 0; n < ${#failed[@]}; n += 2)); do
+    printf '\n== Failed: %s (%s)\n' "${failed[n]}" "${failed[n + 1]}"
+    # The name of each failed test, and the first lines of each panic in it; errors of the compiler, or a test program that was killed.
+    awk '
+      /^---- .* stdout ----$/ { print "\n" $2; named = 1; left = 0; next }
+      /^thread .* panicked at / { left = 15 }
+      /^(stack backtrace:|note: run with)/ { left = 0 }
+      /^error/ { left = 10 }
+      left > 0 { print "  " substr($0, 1, 1000); left-- }
+    ' "${failed[n + 1]}"
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/failed: \1/p' "${failed[n + 1]}"
+  done
+  exit 1
+}
+
+case $what in
+  engine) run_on_engine "$engine" ;;
+  quick)
+    check_format
+    check_lints
+    # shellcheck disable=SC2046 # One word for each.
+    run_tests "the quick ones" --lib --test integration -- $(printf -- '--skip %s ' "${slow_tests[@]}")
+    ;;
+  everything)
+    check_format
+    check_lints
+    check_documentation
+    run_fuzz_targets
+    run_tests "with connections kept ready" --lib --test integration
+    mapfile -t modes < <(only "${mode_modules[@]}")
+    # A connection that a client of shared mode gets for itself is kept ready, too.
+    TEST_POOL=off run_tests "with a connection of its own for each client" --test integration -- "${modes[@]}" shared::
+    TEST_SHARING=shared run_tests "with clients that share connections" --test integration -- "${modes[@]}"
+    mapfile -t modules < <(only "${engine_modules[@]}")
+    for engine in "${engines[@]}"; do run_on_engine "$engine" -- "${modules[@]}"; done
+    ;;
+esac
+report_failures

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{NEW, OLD, Password, WRONGPASS};
 use crate::harness::programs::{printed, python};
-use crate::harness::{Cluster, Pontoon, Wire, eventually, pontoon};
+use crate::harness::{Cluster, Engine, Pontoon, Wire, eventually, pontoon};
 
 /// On which nobody may do anything but the user `app`, with the old password.
 struct Guarded(Cluster);
@@ -18,10 +18,16 @@ impl Guarded {
             let mut wire = node.wire();
             // For replicas, too.
             wire.expect(&["ACL", "SETUSER", "admin", "on", ">admin", "allcommands", "allkeys"], "+OK\r\n");
-            wire.expect(&["CONFIG", "SET", "masteruser", "admin", "masterauth", "admin"], "+OK\r\n");
+            for key in ["masteruser", "masterauth"] {
+                wire.expect(&["CONFIG", "SET", key, "admin"], "+OK\r\n");
+            }
             let (password, app) = (format!(">{OLD}"), ["ACL", "SETUSER", "app", "on"]);
             let may = [&password, "allkeys", "+@all", "-@dangerous", "+acl|whoami"];
             wire.expect(&[&app[..], &may].concat(), "+OK\r\n");
+            if Engine::here().is_before_7() {
+                // There CLUSTER is dangerous with all of its subcommands.
+                wire.expect(&[&app[..], &["+cluster|slots"]].concat(), "+OK\r\n");
+            }
             wire.expect(&["ACL", "SETUSER", "default", "off"], "+OK\r\n");
         }
         Self(cluster)
@@ -94,7 +100,10 @@ fn clients_of_a_cluster_need_no_password_on_any_node() {
 fn one_password_for_the_default_user_of_every_node_is_enough() {
     let (cluster, password) = (Cluster::start(), Password::new(OLD));
     for node in &cluster.nodes {
-        node.wire().expect(&["CONFIG", "SET", "masterauth", OLD, "requirepass", OLD], "+OK\r\n");
+        let mut wire = node.wire();
+        for key in ["masterauth", "requirepass"] {
+            wire.expect(&["CONFIG", "SET", key, OLD], "+OK\r\n");
+        }
     }
     let pontoon = to(&cluster, &password, &[]);
     for door in doors(&pontoon) {

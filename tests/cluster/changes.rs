@@ -55,6 +55,7 @@ impl Stage {
 fn allow_lost_nodes(pontoon: &Pontoon) {
     pontoon.allows("TCP connection to ");
     pontoon.allows("TLS handshake with ");
+    pontoon.allows("greeting ");
 }
 
 #[test]

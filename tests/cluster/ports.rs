@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use super::{assert_local, bridge, bridge_at, local_port, local_ports, shared};
+use super::{assert_local, bridge, bridge_at, local_port, local_ports, naming_nodes, shared};
 use crate::harness::{Cluster, Wire, eventually};
 
 /// Slot 12182, of the third primary.
@@ -65,7 +65,7 @@ fn a_range_that_is_too_small_is_told_and_no_other_address_is_handed_out() {
     eventually("nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
     assert_eq!(pontoon.metric("pontoon_cluster_nodes_without_port", ""), 1);
     let mut client = pontoon.client();
-    for command in ["SLOTS", "NODES", "SHARDS"] {
+    for command in naming_nodes() {
         let reply = String::from_utf8(client.ask(&["CLUSTER", command])).unwrap();
         assert!(reply.starts_with("-CLUSTERDOWN pontoon: ") && reply.contains("no local port"), "{reply}");
     }
@@ -87,7 +87,7 @@ fn clients_are_told_the_host_that_is_advertised() {
     let shared = shared();
     let pontoon = bridge(&shared.cluster, &["--cluster-advertise", "bridge.example"]);
     let mut client = pontoon.client();
-    for command in ["SLOTS", "NODES", "SHARDS"] {
+    for command in naming_nodes() {
         let reply = String::from_utf8(client.ask(&["CLUSTER", command])).unwrap();
         assert_local(&reply, &pontoon, &shared.cluster);
         assert!(reply.contains("bridge.example") && !reply.contains("127.0.0.1"), "{reply}");

@@ -1,6 +1,6 @@
 //! Each command that waits for an element, and whether the element is still there.
 
-use crate::harness::{Wire, command};
+use crate::harness::{Engine, Wire, command};
 
 pub(super) struct Blocking {
     pub name: &'static str,
@@ -14,7 +14,7 @@ const LIST: &[&str] = &["RPUSH", "KEY", "job"];
 const SORTED: &[&str] = &["ZADD", "KEY", "1", "job"];
 const STREAM: &[&str] = &["XADD", "KEY", "1-1", "f", "job"];
 
-pub(super) const ALL: &[Blocking] = &[
+const ALL: &[Blocking] = &[
     Blocking { name: "BLPOP", request: &["BLPOP", "KEY", "0"], before: &[], push: LIST },
     Blocking { name: "BRPOP", request: &["BRPOP", "KEY", "0"], before: &[], push: LIST },
     Blocking {
@@ -41,6 +41,12 @@ pub(super) const ALL: &[Blocking] = &[
         push: STREAM,
     },
 ];
+
+/// Those that the engine has: BLMPOP and BZMPOP came with Redis 7.0.
+pub(super) fn all() -> impl Iterator<Item = &'static Blocking> {
+    let lacks = |name| Engine::here().is_before_7() && ["BLMPOP", "BZMPOP"].contains(&name);
+    ALL.iter().filter(move |blocking| !lacks(blocking.name))
+}
 
 impl Blocking {
     pub(super) fn named(name: &str) -> &'static Self {

@@ -47,7 +47,7 @@ enum Push {
 }
 
 fn cases() -> Vec<(&'static Blocking, End)> {
-    blocking::ALL.iter().flat_map(|blocking| End::ALL.map(|end| (blocking, end))).collect()
+    blocking::all().flat_map(|blocking| End::ALL.map(|end| (blocking, end))).collect()
 }
 
 /// Lets all cases block at once, ends them, and adds the elements after `delay`.

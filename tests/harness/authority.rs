@@ -42,6 +42,10 @@ impl Authority {
         self.directory.path().join("ca.pem").to_str().unwrap().to_owned()
     }
 
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
+    }
+
     /// SPKI pin of the authority's key.
     pub fn pin(&self) -> String {
         pontoon::tls::Pin::of(self.issuer.der()).unwrap().to_string()
@@ -133,7 +137,8 @@ impl Identity {
     }
 
     /// With a certificate after its own that has nothing to do with it.
-    pub fn and_sends(self, other: &Authority) -> Self {
+    pub fn and_sends(mut self, other: &Authority) -> Self {
+        self.chain.push(other.certificate());
         let pem = std::fs::read_to_string(self.cert_file()).unwrap() + &other.issuer.pem();
         std::fs::write(self.cert_file(), pem).unwrap();
         self
@@ -162,6 +167,10 @@ impl Identity {
             .with_single_cert(self.chain.clone(), self.private_key())
             .unwrap();
         Arc::new(config)
+    }
+
+    pub fn chain_and_key(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain.clone(), self.private_key())
     }
 
     fn private_key(&self) -> PrivateKeyDer<'static> {

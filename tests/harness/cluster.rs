@@ -1,11 +1,13 @@
 //! A real cluster, TLS only: three primaries, each with a replica, and what happens to clusters in their life.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
+use super::node::Name;
 use super::{Authority, Hosts, Node, Wire, eventually};
 
 /// Of every cluster.
-const SLOTS: usize = 16_384;
+pub const SLOTS: usize = 16_384;
 
 const PRIMARIES: usize = 3;
 
@@ -46,9 +48,8 @@ impl Cluster {
             cluster.start_node();
         }
         for (number, node) in cluster.nodes[..PRIMARIES].iter().enumerate() {
-            let first = (number * SLOTS / PRIMARIES).to_string();
-            let last = ((number + 1) * SLOTS / PRIMARIES - 1).to_string();
-            node.wire().expect(&["CLUSTER", "ADDSLOTSRANGE", &first, &last], "+OK\r\n");
+            let slots = number * SLOTS / PRIMARIES..(number + 1) * SLOTS / PRIMARIES;
+            own_slots(&mut node.wire(), slots);
             // Else the nodes would have to agree on who is the newest.
             node.wire().expect(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()], "+OK\r\n");
         }
@@ -220,11 +221,12 @@ impl Cluster {
 
     fn start_node(&mut self) -> usize {
         let number = self.nodes.len() + 1;
-        let hostname = self.hosts.is_some().then(|| format!("node-{number}.cluster.test"));
-        if let (Some(hosts), Some(name)) = (&self.hosts, &hostname) {
-            hosts.add(name);
-        }
-        self.nodes.push(Node::start(&self.authority, hostname));
+        let name = self.hosts.as_ref().map(|hosts| {
+            let host = format!("node-{number}.cluster.test");
+            hosts.add(&host);
+            Name { host, hosts: hosts.path() }
+        });
+        self.nodes.push(Node::start(&self.authority, name));
         number - 1
     }
 
@@ -238,6 +240,13 @@ impl Cluster {
     fn wires(&self) -> Vec<Wire> {
         self.nodes.iter().filter(|node| node.is_alive()).map(Node::wire).collect()
     }
+}
+
+/// Makes a node the owner of these slots. Before 7.0 a range of them has to be spelled out.
+pub fn own_slots(wire: &mut Wire, slots: Range<usize>) {
+    let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+    words.extend(slots.map(|slot| slot.to_string()));
+    wire.expect(&words, "+OK\r\n");
 }
 
 fn meet(node: &Node, other: &Node) {

@@ -3,9 +3,11 @@
 mod authority;
 mod cluster;
 mod dual;
+mod engine;
 mod explained;
 mod fake;
 mod forwarder;
+mod front;
 mod hosts;
 pub mod http;
 mod link;
@@ -21,8 +23,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, SLOTS, own_slots};
 pub use dual::{Dual, Mood};
+pub use engine::Engine;
 pub use fake::{Fake, Tls};
 pub use forwarder::Forwarder;
 pub use hosts::Hosts;
@@ -71,6 +74,25 @@ pub fn bridge() -> (Redis, Pontoon) {
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
     redis.keep(authority);
     (redis, pontoon)
+}
+
+/// A script that keeps the server busy for this long, and returns 1. By its processor's clock: since Redis 7.2 TIME stands still while a
+/// script runs. Before 7.0 there is no clock but TIME.
+pub fn busy_script(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    format!(
+        "local os = rawget(_G, 'os') local function now() if os then return os.clock() end \
+         local time = redis.call('TIME') return time[1] + time[2] / 1000000 end \
+         local start = now() repeat until now() - start > {seconds} return 1"
+    )
+}
+
+/// Asserts that a command which the engine lacks gets the server's own error through the bridge.
+#[track_caller]
+pub fn expect_unknown(direct: &mut Wire, client: &mut Wire, words: &[&str]) {
+    let error = String::from_utf8(direct.ask(words)).unwrap();
+    assert!(error.to_lowercase().starts_with("-err unknown "), "{error}");
+    client.expect(words, &error);
 }
 
 /// Both descriptors' worth of room for tests with thousands of clients.

@@ -1,17 +1,29 @@
-//! A node of a [`Cluster`](super::Cluster): a `redis-server` that speaks TLS and nothing else, to clients and on the bus.
+//! A node of a [`Cluster`](super::Cluster): a `redis-server` that speaks TLS and nothing else, to clients and on the bus. One that is built
+//! without TLS has a [`Front`] for its clients.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ServerConfig};
 use tempfile::TempDir;
 
+use super::engine::SERVER;
+use super::front::Front;
+use super::pontoon::with_hosts;
 use super::redis::free_port;
-use super::{Authority, Identity, Wire, eventually};
+use super::{Authority, Engine, Identity, Wire, eventually};
 
 /// A node is given up by the others after this long without an answer.
 const NODE_TIMEOUT_MS: &str = "1500";
+
+/// How clients know a node.
+pub struct Name {
+    pub host: String,
+    /// A file in the form of `/etc/hosts` that has the name.
+    pub hosts: PathBuf,
+}
 
 pub struct Node {
     process: Child,
@@ -19,8 +31,13 @@ pub struct Node {
     identity: Identity,
     ca: String,
     trust: Arc<ClientConfig>,
-    hostname: Option<String>,
+    name: Option<Name>,
     alive: bool,
+    /// For an engine without TLS.
+    front_config: Option<Arc<ServerConfig>>,
+    front: Option<Front>,
+    /// Of the server itself: where there is a front, not the one that it announces.
+    server_port: u16,
     /// What the cluster calls it.
     pub id: String,
     pub port: u16,
@@ -28,13 +45,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Empty, and in no cluster yet. `hostname`: announced, and preferred to the address.
-    pub fn start(authority: &Authority, hostname: Option<String>) -> Self {
-        let names = if hostname.is_some() { "*.cluster.test" } else { "localhost" };
+    /// Empty, and in no cluster yet. `name`: announced, and preferred to the address.
+    pub fn start(authority: &Authority, name: Option<Name>) -> Self {
+        let names = if name.is_some() { "*.cluster.test" } else { "localhost" };
         let (directory, identity, ca) =
             (tempfile::tempdir().unwrap(), authority.issue(&[names]), authority.file());
-        let (port, bus_port) = (free_port(), free_port());
-        let process = spawn(&directory, &identity, &ca, hostname.as_deref(), port, bus_port);
+        let engine = Engine::here();
+        let front_config = (!engine.tls).then(|| Front::config(&identity, authority, &[]));
+        let (port, server_port, bus_port) = ports(engine);
+        let process = spawn(&directory, &identity, &ca, name.as_ref(), port, server_port, bus_port);
         let trust = authority.client_config();
         let mut node = Self {
             process,
@@ -42,8 +61,11 @@ impl Node {
             identity,
             ca,
             trust,
-            hostname,
+            name,
             alive: true,
+            front_config,
+            front: None,
+            server_port,
             id: String::new(),
             port,
             bus_port,
@@ -58,7 +80,7 @@ impl Node {
 
     /// `host:port`, as it announces itself.
     pub fn endpoint(&self) -> String {
-        format!("{}:{}", self.hostname.as_deref().unwrap_or("127.0.0.1"), self.port)
+        format!("{}:{}", self.name.as_ref().map_or("127.0.0.1", |name| &name.host), self.port)
     }
 
     pub fn pid(&self) -> u32 {
@@ -75,12 +97,13 @@ impl Node {
     }
 
     fn try_wire(&self) -> Option<Wire> {
-        let name = if self.hostname.is_some() { "any.cluster.test" } else { "localhost" };
+        let name = if self.name.is_some() { "any.cluster.test" } else { "localhost" };
         Wire::tls(("127.0.0.1", self.port), name, &self.trust).ok()
     }
 
     /// Ends it, as a crash would.
     pub fn kill(&mut self) {
+        self.front = None;
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.alive = false;
@@ -88,11 +111,13 @@ impl Node {
 
     /// Stops it from answering, without closing anything.
     pub fn pause(&self) {
+        self.front.iter().for_each(|front| front.pause(true));
         kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
     }
 
     pub fn resume(&self) {
         kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
+        self.front.iter().for_each(|front| front.pause(false));
     }
 
     /// Starts it again with what it knew of the cluster, on the same ports.
@@ -108,17 +133,19 @@ impl Node {
     /// Another process may take a free port before the node does.
     fn respawn(&mut self, elsewhere: bool) {
         for _ in 0..20 {
+            self.front = None;
             let _ = self.process.kill();
             let _ = self.process.wait();
             if elsewhere {
-                (self.port, self.bus_port) = (free_port(), free_port());
+                (self.port, self.server_port, self.bus_port) = ports(Engine::here());
             }
             self.process = spawn(
                 &self.directory,
                 &self.identity,
                 &self.ca,
-                self.hostname.as_deref(),
+                self.name.as_ref(),
                 self.port,
+                self.server_port,
                 self.bus_port,
             );
             if self.is_up() {
@@ -133,6 +160,9 @@ impl Node {
         let mut up = false;
         eventually("the node answers or exits", || {
             let exited = self.process.try_wait().unwrap().is_some();
+            if let (None, Some(config)) = (&self.front, &self.front_config) {
+                self.front = Front::start(self.port, self.server_port, config, true).ok();
+            }
             up = !exited
                 && self
                     .try_wire()
@@ -144,44 +174,64 @@ impl Node {
     }
 }
 
+/// Of the node, of its server and of its bus. Before 7.0 the bus is 10000 above the server.
+fn ports(engine: &Engine) -> (u16, u16, u16) {
+    let port = free_port();
+    let server_port = if engine.tls { port } else { free_port() };
+    let bus_port = if engine.is_before_7() { server_port + 10_000 } else { free_port() };
+    (port, server_port, bus_port)
+}
+
 fn spawn(
     directory: &TempDir,
     identity: &Identity,
     ca: &str,
-    hostname: Option<&str>,
+    name: Option<&Name>,
     port: u16,
+    server_port: u16,
     bus_port: u16,
 ) -> Child {
-    let mut command = Command::new("redis-server");
+    let engine = Engine::here();
+    let [announced, port, bus_port] = [port, server_port, bus_port].map(|port| port.to_string());
+    // Before 7.0 nodes have no hostname. A name in place of the address leads clients to it all the same, and the other nodes, which have
+    // to know it.
+    let mut command = match name {
+        Some(name) if engine.is_before_7() => {
+            let mut command = with_hosts(&name.hosts);
+            command.args([SERVER, "--cluster-announce-ip", &name.host]);
+            command
+        }
+        _ => {
+            let mut command = Command::new(SERVER);
+            command.args(["--cluster-announce-ip", "127.0.0.1"]);
+            command
+        }
+    };
     command
-        .args(["--port", "0", "--tls-port", &port.to_string(), "--cluster-port", &bus_port.to_string()])
-        .args([
-            "--bind",
-            "127.0.0.1",
-            "--cluster-announce-ip",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ])
-        .args(["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"])
+        .args(engine.options())
+        .args(["--cluster-enabled", "yes"])
+        .args(["--cluster-config-file", "nodes.conf"])
         .args(["--cluster-node-timeout", NODE_TIMEOUT_MS, "--cluster-allow-replica-migration", "no"])
-        .args(["--tls-cluster", "yes", "--tls-replication", "yes", "--repl-diskless-sync-delay", "0"])
-        .args(["--tls-auth-clients", "no", "--tls-ca-cert-file", ca, "--enable-debug-command", "yes"])
-        .arg("--tls-cert-file")
-        .arg(identity.cert_file())
-        .arg("--tls-key-file")
-        .arg(identity.key_file())
+        .args(["--repl-diskless-sync-delay", "0"])
         .arg("--dir")
         .arg(directory.path());
-    if let Some(hostname) = hostname {
-        command.args([
-            "--cluster-announce-hostname",
-            hostname,
-            "--cluster-preferred-endpoint-type",
-            "hostname",
-        ]);
+    if !engine.is_before_7() {
+        command.args(["--cluster-port", &bus_port]);
+    }
+    if engine.tls {
+        command
+            .args(["--port", "0", "--tls-port", &port, "--tls-cluster", "yes", "--tls-replication", "yes"])
+            .args(["--tls-auth-clients", "no", "--tls-ca-cert-file", ca])
+            .arg("--tls-cert-file")
+            .arg(identity.cert_file())
+            .arg("--tls-key-file")
+            .arg(identity.key_file());
+    } else {
+        command.args(["--port", &port, "--cluster-announce-port", &announced]);
+    }
+    if let Some(name) = name.filter(|_| !engine.is_before_7()) {
+        command.args(["--cluster-announce-hostname", &name.host]);
+        command.args(["--cluster-preferred-endpoint-type", "hostname"]);
     }
     let spawned = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     spawned.expect("redis-server is installed; tests/run.sh does it")

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -20,7 +21,7 @@ pub fn pontoon(args: &[&str]) -> Output {
 
 /// As [`pontoon`], with these names of this machine.
 pub fn pontoon_with_hosts(hosts: &Hosts, args: &[&str]) -> Output {
-    let mut command = clean(with_hosts(hosts));
+    let mut command = clean(with_hosts(&hosts.path()));
     command
         .args(["timeout", "60", env!("CARGO_BIN_EXE_pontoon")])
         .args(args)
@@ -45,13 +46,13 @@ fn activated(program: &str) -> Command {
 }
 
 /// Runs the program that is its next argument with `hosts` for its `/etc/hosts`.
-fn with_hosts(hosts: &Hosts) -> Command {
+pub fn with_hosts(hosts: &Path) -> Command {
     let mut unshare = Command::new("unshare");
     if !rustix::process::getuid().is_root() {
         unshare.arg("--map-root-user");
     }
     unshare.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
-    unshare.arg(hosts.path());
+    unshare.arg(hosts);
     unshare
 }
 
@@ -128,7 +129,7 @@ impl Pontoon {
 
     /// With `hosts` for its `/etc/hosts`: names appear and vanish as the file is written.
     pub fn with_hosts(hosts: &Hosts, args: &[&str]) -> Self {
-        Self::by(with_hosts(hosts), args)
+        Self::by(with_hosts(&hosts.path()), args)
     }
 
     /// Started by a program that runs the one named by its last arguments.

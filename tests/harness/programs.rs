@@ -1,6 +1,7 @@
 //! Programs that `tests/run.sh` installs, and where: what runs them, and what they print.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// What one of them may take, in seconds.
@@ -43,6 +44,17 @@ pub fn promtool() -> Command {
 /// Builds Kustomize's components.
 pub fn kubectl() -> Command {
     Command::new(installed("PONTOON_TEST_KUBECTL", "kubectl"))
+}
+
+/// The first `redis-cli` of PATH that speaks TLS: the engine's own may not.
+pub fn redis_cli_over_tls() -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let speaks_tls = |program: &PathBuf| {
+        let help = Command::new(program).arg("--help").output();
+        help.is_ok_and(|help| [help.stdout, help.stderr].concat().windows(5).any(|text| text == b"--tls"))
+    };
+    let mut all = std::env::split_paths(&folders).map(|folder| folder.join("redis-cli"));
+    all.find(speaks_tls).expect("a redis-cli with TLS is installed: see tests/run.sh")
 }
 
 /// What a program prints, which must succeed, and soon.

@@ -3,13 +3,16 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::ServerConfig;
 use tempfile::TempDir;
 
-use super::{Authority, Identity, Wire, eventually};
+use super::engine::SERVER;
+use super::front::Front;
+use super::{Authority, Engine, Identity, Wire, eventually};
 
 pub struct Redis {
     program: PathBuf,
@@ -18,6 +21,10 @@ pub struct Redis {
     directory: TempDir,
     options: Vec<String>,
     authority: Option<Authority>,
+    /// For an engine without TLS.
+    front_config: Option<Arc<ServerConfig>>,
+    front: Option<Front>,
+    replicates: bool,
     pub plain_port: u16,
     pub tls_port: u16,
 }
@@ -29,19 +36,49 @@ impl Redis {
     }
 
     pub fn with(identity: Identity, authority: &Authority, options: &[&str]) -> Self {
-        Self::of(Path::new("redis-server"), identity, authority, options)
+        Self::of(Path::new(SERVER), identity, authority, options)
     }
 
     /// Another engine's server, which understands the same options.
     pub fn of(program: &Path, identity: Identity, authority: &Authority, options: &[&str]) -> Self {
-        let program = program.to_owned();
-        let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        options.extend(["--tls-ca-cert-file".to_owned(), authority.file()]);
+        let engine = Engine::of(program);
+        let front_config = (!engine.tls).then(|| Front::config(&identity, authority, options));
+        let replicates = options.contains(&"--tls-replication");
+        let mut all: Vec<&str> = engine.options().to_vec();
+        all.extend(["--maxclients", "12000"]);
+        let ca = authority.file();
+        if engine.tls {
+            all.extend(["--tls-auth-clients", "no", "--tls-ca-cert-file", &ca]);
+        }
+        // Each option that an engine may lack has one value. Before 7.0 the port of the bus is 10000 above the server's.
+        let is_missing = |option: &str| {
+            !engine.tls && option.starts_with("--tls-") || engine.is_before_7() && option == "--cluster-port"
+        };
+        let mut rest = options.iter();
+        while let Some(option) = rest.next() {
+            if is_missing(option) {
+                rest.next();
+            } else {
+                all.push(option);
+            }
+        }
+        let options: Vec<String> = all.iter().map(|&option| option.to_owned()).collect();
         let directory = tempfile::tempdir().unwrap();
-        let (plain_port, tls_port) = (free_port(), free_port());
-        let process = spawn(&program, &identity, &directory, &options, plain_port, tls_port);
-        let mut redis =
-            Self { program, process, identity, directory, options, authority: None, plain_port, tls_port };
+        let (program, plain_port, tls_port) = (program.to_owned(), free_port(), free_port());
+        let process = spawn(&program, &identity, &directory, &options, (plain_port, tls_port), engine.tls);
+        let mut redis = Self {
+            program,
+            process,
+            identity,
+            directory,
+            options,
+            authority: None,
+            front_config,
+            front: None,
+            replicates,
+            plain_port,
+            tls_port,
+        };
         // Another process may take a free port before Redis does.
         for _ in 0..20 {
             if redis.is_up() {
@@ -77,6 +114,7 @@ impl Redis {
 
     /// Ends it, as a crash would.
     pub fn kill(&mut self) {
+        self.front = None;
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -89,16 +127,25 @@ impl Redis {
 
     /// Stops it from answering, without closing anything.
     pub fn pause(&self) {
+        self.front.iter().for_each(|front| front.pause(true));
         kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
     }
 
     pub fn resume(&self) {
         kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
+        self.front.iter().for_each(|front| front.pause(false));
     }
 
     fn spawn(&self) -> Child {
-        let Self { program, identity, directory, options, plain_port, tls_port, .. } = self;
-        spawn(program, identity, directory, options, *plain_port, *tls_port)
+        let Self { program, identity, directory, options, .. } = self;
+        spawn(
+            program,
+            identity,
+            directory,
+            options,
+            (self.plain_port, self.tls_port),
+            self.front_config.is_none(),
+        )
     }
 
     fn is_up(&mut self) -> bool {
@@ -112,6 +159,10 @@ impl Redis {
             });
             exited || up
         });
+        if up && let Some(config) = &self.front_config {
+            self.front = Front::start(self.tls_port, port, config, self.replicates).ok();
+            up = self.front.is_some();
+        }
         up
     }
 }
@@ -121,19 +172,21 @@ fn spawn(
     identity: &Identity,
     directory: &TempDir,
     options: &[String],
-    plain_port: u16,
-    tls_port: u16,
+    (plain_port, tls_port): (u16, u16),
+    tls: bool,
 ) -> Child {
-    Command::new(program)
-        .args(["--port", &plain_port.to_string(), "--tls-port", &tls_port.to_string()])
-        .args(["--bind", "127.0.0.1", "-::1", "--save", "", "--appendonly", "no"])
-        .args(["--enable-debug-command", "yes", "--tls-auth-clients", "no", "--maxclients", "12000"])
-        .arg("--tls-cert-file")
-        .arg(identity.cert_file())
-        .arg("--tls-key-file")
-        .arg(identity.key_file())
-        .arg("--dir")
-        .arg(directory.path())
+    let mut command = Command::new(program);
+    command.args(["--port", &plain_port.to_string()]).arg("--dir").arg(directory.path());
+    if tls {
+        command.args(["--tls-port", &tls_port.to_string()]);
+        command.arg("--tls-cert-file").arg(identity.cert_file());
+        command.arg("--tls-key-file").arg(identity.key_file());
+    } else {
+        // Clients are led there, by nodes of a cluster and by replicas.
+        let port = tls_port.to_string();
+        command.args(["--cluster-announce-port", &port, "--replica-announce-port", &port]);
+    }
+    command
         .args(options)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -207,6 +207,7 @@ impl Wire {
         let n = match read {
             Ok(n) => n,
             // TLS that ends without a farewell, as Redis' does when it is killed.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.fill(),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>
             {

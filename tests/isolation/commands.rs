@@ -25,7 +25,7 @@ pub fn all() -> Vec<(Said, bool)> {
 const FILE: &str = include_str!("commands.txt");
 const EXCLUDED: &str = "x: ";
 
-/// Commands and subcommands of the server that the file does not mention.
+/// Commands and subcommands of the server that the file does not mention. Before 7.0 a server cannot list them.
 pub fn missing(direct: &mut Wire) -> Vec<String> {
     let words: BTreeSet<String> = FILE
         .lines()
@@ -37,7 +37,7 @@ pub fn missing(direct: &mut Wire) -> Vec<String> {
         .collect();
     let list = String::from_utf8(direct.ask(&["COMMAND", "LIST"])).unwrap();
     let names = list.lines().skip(2).step_by(2);
-    names.filter(|name| !words.contains(*name)).map(str::to_owned).collect()
+    names.map(str::to_ascii_lowercase).filter(|name| !words.contains(name)).collect()
 }
 
 /// How commands are written on the wire.

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use super::commands::{Said, Written, all, missing, replies, written};
 use super::view::{View, differences, settle_with, view};
-use super::{DEDICATED, ONE_THREAD, SHARED, database_of, reused, road};
-use crate::harness::{
-    Authority, Dual, Mood, Pontoon, Redis, Wire, command, eventually, raise_descriptor_limit, valkey,
-};
+use super::{DEDICATED, SHARED, database_of, reused, road};
+use crate::harness::{Dual, Engine, Mood, Pontoon, Redis, Wire, command, eventually, raise_descriptor_limit};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaves {
@@ -108,6 +106,12 @@ fn lives(offset: usize, most_ways: usize, pinned: bool) -> Vec<Life> {
     let full = std::env::var("TEST_ISOLATION").as_deref() == Ok("full");
     let mut lives = Vec::new();
     for (number, (said, about_connections)) in all().into_iter().enumerate() {
+        // After SCRIPT DEBUG and a client that leaves, Valkey 9.1 crashes at the next script of any client.
+        if Engine::here().is_valkey_from_9()
+            && said.iter().any(|words| words.join(" ").starts_with("SCRIPT DEBUG"))
+        {
+            continue;
+        }
         let number = number + offset;
         let ways = match (full, about_connections) {
             (true, _) => WAYS.len(),
@@ -259,22 +263,6 @@ fn the_next_client_finds_a_new_connection_with_reuse() {
     stage.play(&lives);
     expect_reuse(&stage.pontoon, lives.len());
     stage.finish();
-}
-
-#[test]
-fn the_next_client_finds_a_new_connection_with_valkey() {
-    let authority = Authority::new();
-    let mut redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &[]);
-    let args = [&ONE_THREAD[..], &DEDICATED].concat();
-    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args).ready();
-    redis.keep(authority);
-    let mut stage = Stage::new(redis, pontoon, None);
-    let mut lives = lives(1, WAYS.len(), false);
-    // After SCRIPT DEBUG and a client that leaves, Valkey 9.1 crashes at the next script of any client.
-    lives.retain(|life| !life.says("SCRIPT DEBUG"));
-    stage.play(&lives);
-    expect_reuse(&stage.pontoon, lives.len());
-    assert!(stage.found.is_empty(), "{} findings: {:#?}", stage.found.len(), stage.found);
 }
 
 #[test]

@@ -9,10 +9,10 @@ use crate::harness::{PATIENCE, Pontoon, Redis, Wire, command};
 pub type View = BTreeMap<String, String>;
 
 /// What `lib-name` and `lib-ver` say where no client has said it.
-const NO_CLIENTS_LIBRARY: &[&str] = &["", "pontoon", env!("CARGO_PKG_VERSION")];
+pub const NO_CLIENTS_LIBRARY: &[&str] = &["", "pontoon", env!("CARGO_PKG_VERSION")];
 
 /// Fields of CLIENT INFO that differ between any two new connections.
-const VARIES: &[&str] = &[
+pub const VARIES: &[&str] = &[
     "id",
     "addr",
     "laddr",

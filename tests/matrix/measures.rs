@@ -29,7 +29,7 @@ pub struct Bridge {
 }
 
 enum Server {
-    Redis(Redis),
+    Redis(Box<Redis>),
     Cluster(Cluster),
 }
 
@@ -39,7 +39,7 @@ impl Bridge {
         let mut redis = Redis::start(&authority);
         let pontoon = Pontoon::with(&redis.endpoint(), &authority, mode.args());
         redis.keep(authority);
-        Self { pontoon, server: Server::Redis(redis) }
+        Self { pontoon, server: Server::Redis(Box::new(redis)) }
     }
 
     pub fn to_a_cluster() -> Self {
