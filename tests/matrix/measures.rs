@@ -30,7 +30,7 @@ pub struct Bridge {
 
 enum Server {
     Redis(Box<Redis>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 impl Bridge {
@@ -45,7 +45,7 @@ impl Bridge {
     pub fn to_a_cluster() -> Self {
         let cluster = Cluster::start();
         let pontoon = bridge_to_cluster(&cluster, Mode::Cluster.args());
-        Self { pontoon, server: Server::Cluster(cluster) }
+        Self { pontoon, server: Server::Cluster(Box::new(cluster)) }
     }
 
     /// The server of a bridge to one.
