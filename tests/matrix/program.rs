@@ -25,19 +25,22 @@ fn command(client: &Client, scenario: &str, port: u16, cluster: bool) -> Command
     command
 }
 
-/// The program's last line names the library and the version that were to be tested.
-fn ends_well(client: &Client, success: bool, stdout: &str, stderr: &str) -> Result<(), String> {
-    let expected = format!("ok {} {}", client.library, client.version);
-    if success && stdout.trim_end().lines().last() == Some(&expected) {
-        return Ok(());
+/// The program's last line names the library and the version that were to be tested. The version is returned.
+fn ends_well(client: &Client, success: bool, stdout: &str, stderr: &str) -> Result<String, String> {
+    let named = stdout.trim_end().lines().last().and_then(|last| {
+        last.strip_prefix("ok ")?.strip_prefix(client.library)?.strip_prefix(' ')
+    });
+    if let Some(version) = named.filter(|version| success && version.starts_with(client.version)) {
+        return Ok(version.to_owned());
     }
     let lines: Vec<&str> = stderr.lines().collect();
     let last = &lines[lines.len().saturating_sub(25)..];
+    let expected = format!("ok {} {}", client.library, client.version);
     Err(format!("did not end with {expected:?}: {stdout}{}", last.join("\n")))
 }
 
-/// Runs a scenario to its end.
-pub fn run(client: &Client, scenario: &str, port: u16, cluster: bool) -> Result<(), String> {
+/// Runs a scenario to its end, and returns the version of the library.
+pub fn run(client: &Client, scenario: &str, port: u16, cluster: bool) -> Result<String, String> {
     let output: Output =
         command(client, scenario, port, cluster).stdin(Stdio::null()).output().expect("`timeout` is there");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -84,7 +87,7 @@ impl Stay {
     }
 
     /// Lets it end, and returns all that it said before its last line.
-    pub fn end(mut self, client: &Client) -> (Vec<String>, Result<(), String>) {
+    pub fn end(mut self, client: &Client) -> (Vec<String>, Result<String, String>) {
         self.stdin = None;
         let success = self.process.wait().unwrap().success();
         self.reader.take().expect("it is joined once").join().unwrap();

@@ -3,12 +3,14 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Client, Mode, Outcome};
 
+/// Written as it is dropped, also by a test that ends early: only then each line has the version that a program printed.
 pub struct Results {
-    about: serde_json::Value,
+    about: Value,
+    lines: Vec<Value>,
     problems: Vec<String>,
 }
 
@@ -20,15 +22,18 @@ impl Results {
             "engine": engine,
             "mode": mode.letter(),
         });
-        Self { about, problems: Vec::new() }
+        Self { about, lines: Vec::new(), problems: Vec::new() }
     }
 
     pub fn add(&mut self, scenario: &str, outcome: Outcome) {
-        let mut line = self.about.clone();
-        line["scenario"] = scenario.into();
-        line["measured"] = outcome.measured;
-        line["problems"] = outcome.problems.clone().into();
-        write(&line);
+        if let Some(version) = outcome.version {
+            self.about["version"] = version.into();
+        }
+        self.lines.push(json!({
+            "scenario": scenario,
+            "measured": outcome.measured,
+            "problems": outcome.problems,
+        }));
         self.problems.extend(outcome.problems.iter().map(|problem| format!("{scenario}: {problem}")));
     }
 
@@ -38,10 +43,18 @@ impl Results {
     }
 }
 
-/// In one write: tests that run at the same time write to the same file.
-fn write(line: &serde_json::Value) {
-    if let Some(path) = std::env::var_os("PONTOON_TEST_RESULTS") {
+impl Drop for Results {
+    fn drop(&mut self) {
+        let Some(path) = std::env::var_os("PONTOON_TEST_RESULTS") else { return };
+        let mut text = String::new();
+        for line in &mut self.lines {
+            for (name, value) in self.about.as_object().expect("it is made as one") {
+                line[name] = value.clone();
+            }
+            text.push_str(&format!("{line}\n"));
+        }
+        // In one write: tests that run at the same time write to the same file.
         let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
     }
 }

@@ -1,0 +1,22 @@
+//! PHP's client.
+
+use std::process::Command;
+
+use crate::harness::programs::php;
+
+fn program() -> Command {
+    let mut php = php();
+    php.arg("tests/clients/matrix/php_client.php");
+    php
+}
+
+clients! {
+    phpredis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
+        library: "phpredis",
+        version: "6.",
+        // It says nothing of itself.
+        inventory: ("unknown", None),
+        program,
+        has_all_scenarios: true,
+    };
+}

@@ -1,0 +1,28 @@
+//! Ruby's client, and a queue that is built on it.
+
+use std::process::Command;
+
+use crate::harness::programs::ruby;
+
+fn program(script: &str) -> Command {
+    let mut ruby = ruby();
+    ruby.arg(format!("tests/clients/matrix/{script}"));
+    ruby
+}
+
+clients! {
+    redis_rb in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
+        library: "redis-rb",
+        version: "6.",
+        inventory: ("redis-rb", Some("6.")),
+        program: || program("ruby_client.rb"),
+        has_all_scenarios: true,
+    };
+    sidekiq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
+        library: "sidekiq",
+        version: "8.",
+        inventory: ("redis-client", Some("0.")),
+        program: || program("sidekiq_client.rb"),
+        has_all_scenarios: false,
+    };
+}
