@@ -53,12 +53,14 @@ struct Client {
     library: &'static str,
     /// What its version begins with, all of it where it can be chosen: Debian's releases choose for themselves.
     version: &'static str,
-    /// What `/clients` shows for it: a library and, where it says so, what its version begins with.
-    inventory: (&'static str, Option<&'static str>),
+    /// What its entry of `/clients` begins with: the library's name and, where it tells it, the version.
+    inventory: &'static str,
     /// What runs it; a scenario, a port and, in a cluster, `cluster` follow.
     program: fn() -> Command,
     /// It has a program for every scenario. Of an application there is `work` alone.
     has_all_scenarios: bool,
+    /// How often `plain` gives it a connection of its own in shared mode.
+    pinned: u64,
 }
 
 impl Client {

@@ -1,40 +1,67 @@
-"""Prints the table of clients for the documentation, in Markdown, from the results of the tests `matrix::`.
+"""Prints docs/clients.md: which clients the tests `matrix::` tried, and what each one got from pontoon.
 
-Argument: the file that PONTOON_TEST_RESULTS named.
+Argument: the file with results that PONTOON_TEST_RESULTS named. The last result of a scenario counts.
 """
 
 import json
+import re
 import sys
 
+HEAD = """# Clients that are tested with pontoon
+
+Each line is one version of a library, or of an application that is built on one, with its default settings. The tests `matrix::` ran it
+through pontoon against a real server, and checked each reply: commands, pipelines, transactions, Pub/Sub, blocking commands, scripts and
+SCAN. Applications did their own work instead: jobs, tasks or messages.
+
+- **Modes** in which all of this worked: D, a connection dialled for each client (`pool.reuse = false`); P, the default, in which a
+  connection serves one client after another; S, shared connections (`sharing = "shared"`); C, the default in front of a cluster.
+- **Reused** (P): how many of 100 clients, one after another, got a connection that had served another client before.
+- **Pinned** (S): how often the client got a connection of its own for 2,000 rounds of commands, pipelines, scripts and transactions. A
+  library that waits for the reply to MULTI before it sends the next command needs one for each transaction.
+- **Moved**: the client began in plaintext, and pontoon moved it to TLS without an error that the client noticed.
+- **Inventory**: what `/clients` shows for it. "unknown": the library does not say its name.
+- **Recovery**: what the client noticed while its server, or the primary in a cluster, was killed and came back or was replaced. "One gap":
+  commands failed for a while, and then succeeded again without help.
+
+"–": not tried, since the scenario is not the client's.
+"""
+COLUMNS = ["Client", "Version", "Server", "Modes", "Reused", "Pinned", "Moved", "Inventory", "Recovery"]
 MODES = "DPSC"
-COLUMNS = ["Client", "Version", "Engine", "Modes", "Reused (P)", "Pinned (S)", "Moved to TLS", "Inventory", "Recovery"]
+GAPS = {"up": "no gap", "up down up": "one gap"}
 
 
 def row(client, version, engine, results):
-    """The last result of a scenario in a mode counts."""
+    """`results` has the lines of this client by mode and scenario."""
 
-    def measured(name, scenario, modes=MODES):
-        values = [results[mode, scenario]["measured"].get(name) for mode in modes if (mode, scenario) in results]
-        return [value for value in values if value is not None]
+    def measured(name, scenario):
+        """By mode, where it was measured."""
+        found = {mode: results[mode, scenario]["measured"].get(name) for mode in MODES if (mode, scenario) in results}
+        return {mode: value for mode, value in found.items() if value is not None}
 
-    modes = {mode for mode, _ in results}
-    worked = [mode for mode in MODES if mode in modes and not results[mode, "work"]["problems"]]
-    failed = [f"not {mode}" for mode in MODES if mode in modes and mode not in worked]
-    reused = [f"{value} of 100" for value in measured("reused", "connect", "P")]
-    moved = measured("moved", "moved")
-    shown = measured("inventory", "moved") or measured("inventory", "work")
-    recovered = sorted({value.replace(" ", " → ") for value in measured("recovery", "recovery")})
+    tried = [mode for mode in MODES if any(of == mode for of, _ in results)]
+    works = {mode: (mode, "work") in results and not results[mode, "work"]["problems"] for mode in tried}
+    moved = measured("moved", "moved").values()
+    libraries = [*measured("inventory", "moved").values()] or [*measured("inventory", "work").values()]
+    recovered = {}
+    for mode, said in measured("recovery", "recovery").items():
+        words = GAPS.get(said, said.replace(" ", ", "))
+        recovered.setdefault(words if said.endswith("up") else f"does not come back ({words})", []).append(mode)
     return [
         client,
         version,
         engine,
-        " ".join(worked + failed),
-        ", ".join(reused),
-        ", ".join(map(str, measured("pinned", "plain", "S"))),
+        " ".join(mode if works[mode] else f"not {mode}" for mode in tried),
+        *[str(measured(name, scenario).get(mode, "")) for name, scenario, mode in [("reused", "connect", "P"), ("pinned", "plain", "S")]],
         "" if not moved else "yes" if all(moved) else "no",
-        ", ".join(sorted({library for libraries in shown for library in libraries})),
-        ", ".join(recovered),
+        ", ".join(sorted({library for each in libraries for library in each})),
+        "; ".join(words if len(recovered) == 1 else f"{' '.join(modes)}: {words}" for words, modes in recovered.items()),
     ]
+
+
+def order(key):
+    """Versions are compared number by number."""
+    client, version, engine = key
+    return client.lower(), [int(number) for number in re.findall(r"\d+", version)], engine
 
 
 def main(path):
@@ -43,7 +70,8 @@ def main(path):
         for line in map(json.loads, lines):
             key = line["client"], line["version"], line["engine"]
             clients.setdefault(key, {})[line["mode"], line["scenario"]] = line
-    rows = [row(*key, results) for key, results in sorted(clients.items())]
+    print(HEAD)
+    rows = [row(*key, clients[key]) for key in sorted(clients, key=order)]
     for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows]:
         print("|", " | ".join(cell or "–" for cell in cells), "|")
 

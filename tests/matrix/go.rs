@@ -6,8 +6,9 @@ clients! {
     go_redis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "go-redis",
         version: "9.",
-        inventory: ("go-redis", Some("9.")),
+        inventory: "go-redis(,go1.27.3) 9.",
         program: go_client,
         has_all_scenarios: true,
+        pinned: 0,
     };
 }

@@ -14,22 +14,25 @@ clients! {
     ioredis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "ioredis",
         version: "5.8.2",
-        inventory: ("ioredis", Some("5.8.2")),
+        inventory: "ioredis 5.8.2",
         program: || program("ioredis"),
         has_all_scenarios: true,
+        pinned: 0,
     };
     node_redis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "node-redis",
         version: "6.3.1",
-        inventory: ("node-redis", Some("6.3.1")),
+        inventory: "node-redis 6.3.1",
         program: || program("node-redis"),
         has_all_scenarios: true,
+        pinned: 0,
     };
     bullmq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "bullmq",
         version: "6.7.0",
-        inventory: ("ioredis", Some("5.8.2")),
+        inventory: "ioredis 5.8.2",
         program: || program("bullmq"),
         has_all_scenarios: false,
+        pinned: 0,
     };
 }

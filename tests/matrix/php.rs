@@ -15,8 +15,10 @@ clients! {
         library: "phpredis",
         version: "6.",
         // It says nothing of itself.
-        inventory: ("unknown", None),
+        inventory: "unknown",
         program,
         has_all_scenarios: true,
+        // For each transaction: it waits for the reply to MULTI.
+        pinned: 2000,
     };
 }

@@ -27,9 +27,11 @@ fn command(client: &Client, scenario: &str, port: u16, cluster: bool) -> Command
 
 /// The program's last line names the library and the version that were to be tested. The version is returned.
 fn ends_well(client: &Client, success: bool, stdout: &str, stderr: &str) -> Result<String, String> {
-    let named = stdout.trim_end().lines().last().and_then(|last| {
-        last.strip_prefix("ok ")?.strip_prefix(client.library)?.strip_prefix(' ')
-    });
+    let named = stdout
+        .trim_end()
+        .lines()
+        .last()
+        .and_then(|last| last.strip_prefix("ok ")?.strip_prefix(client.library)?.strip_prefix(' '));
     if let Some(version) = named.filter(|version| success && version.starts_with(client.version)) {
         return Ok(version.to_owned());
     }

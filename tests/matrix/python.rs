@@ -13,30 +13,34 @@ clients! {
     redis_py in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "redis-py",
         version: "8.1.0",
-        inventory: ("redis-py", Some("8.1.0")),
+        inventory: "redis-py 8.1.0",
         program: || program(python(), "redis-py"),
         has_all_scenarios: true,
+        pinned: 0,
     };
     redis_py_4 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "redis-py",
         version: "4.6.0",
         // It says nothing of itself.
-        inventory: ("unknown", None),
+        inventory: "unknown",
         program: || program(python_4(), "redis-py"),
         has_all_scenarios: true,
+        pinned: 0,
     };
     celery in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "celery",
         version: "5.7.0",
-        inventory: ("redis-py", Some("8.1.0")),
+        inventory: "redis-py 8.1.0",
         program: || program(python(), "celery"),
         has_all_scenarios: false,
+        pinned: 0,
     };
     channels_redis in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "channels_redis",
         version: "4.3.0",
-        inventory: ("redis-py", Some("8.1.0")),
+        inventory: "redis-py 8.1.0",
         program: || program(python(), "channels_redis"),
         has_all_scenarios: false,
+        pinned: 0,
     };
 }

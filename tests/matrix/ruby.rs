@@ -14,15 +14,17 @@ clients! {
     redis_rb in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "redis-rb",
         version: "6.",
-        inventory: ("redis-rb", Some("6.")),
+        inventory: "redis-rb 6.",
         program: || program("ruby_client.rb"),
         has_all_scenarios: true,
+        pinned: 0,
     };
     sidekiq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "sidekiq",
         version: "8.",
-        inventory: ("redis-client", Some("0.")),
+        inventory: "redis-client(sidekiq_v8.",
         program: || program("sidekiq_client.rb"),
         has_all_scenarios: false,
+        pinned: 0,
     };
 }

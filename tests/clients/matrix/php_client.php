@@ -274,8 +274,9 @@ $scenarios = [
                 set_and_get($r, (string) $i);
             } catch (RedisException | RedisClusterException $error) {
                 // phpredis connects again by itself where a command finds the connection closed. Where that fails too, the object has
-                // no connection until connect() is called.
-                if ($r instanceof Redis && $up === false) {
+                // no connection until connect() is called. A RedisCluster does not come back either, and may crash PHP, also without
+                // pontoon: a new request to a web server has a new one.
+                if ($r instanceof RedisCluster || $up === false) {
                     $r = null;
                 }
             }
