@@ -151,6 +151,7 @@ macro_rules! clients {
 
 // After the macro that they use.
 mod go;
+mod more;
 mod node;
 mod php;
 mod python;

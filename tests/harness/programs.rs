@@ -1,6 +1,6 @@
 //! Programs that `tests/run.sh` installs, and where: what runs them, and what they print.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -29,10 +29,36 @@ pub fn python_4() -> Command {
     command
 }
 
+/// One with the last redis-py of its third series. As those with `more` in their names, only
+/// `tests/run.sh --clients all` installs it.
+pub fn python_3() -> Command {
+    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_3", "venv-3/bin/python"));
+    command.arg("-B");
+    command
+}
+
+/// One with redis-py 5, valkey-py and Dramatiq.
+pub fn python_more() -> Command {
+    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_MORE", "venv-more/bin/python"));
+    command.arg("-B");
+    command
+}
+
 /// Node.js, which knows its modules by name.
 pub fn node() -> Command {
     let mut command = Command::new("node");
     command.env("NODE_PATH", installed("PONTOON_TEST_NODE_MODULES", "node/node_modules"));
+    command
+}
+
+/// Node.js, which knows older versions of its clients beside, and iovalkey.
+pub fn node_more() -> Command {
+    let mut command = Command::new("node");
+    let folders = [
+        installed("PONTOON_TEST_NODE_MODULES", "node/node_modules"),
+        installed("PONTOON_TEST_NODE_MODULES_MORE", "node-more/node_modules"),
+    ];
+    command.env("NODE_PATH", folders.join(OsStr::new(":")));
     command
 }
 

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use crate::harness::programs::node;
 
-fn program(library: &str) -> Command {
+fn program(module: &str) -> Command {
     let mut node = node();
-    node.args(["tests/clients/matrix/node_client.js", library]);
+    node.args(["tests/clients/matrix/node_client.js", module]);
     node
 }
 
@@ -23,7 +23,7 @@ clients! {
         library: "node-redis",
         version: "6.3.1",
         inventory: "node-redis 6.3.1",
-        program: || program("node-redis"),
+        program: || program("redis-6"),
         has_all_scenarios: true,
         pinned: 0,
     };

@@ -1,11 +1,12 @@
-// Node's clients in their ordinary use, with their default settings. Arguments: a library, a scenario, a port, and `cluster` where there is
-// one; python_client.py says what the scenarios are.
+// Node's clients in their ordinary use, with their default settings. Arguments: the module of a library, a scenario, a port, and `cluster`
+// where there is one; python_client.py says what the scenarios are.
 const assert = require("node:assert");
 const { randomBytes, randomInt } = require("node:crypto");
 const { once } = require("node:events");
+const { promisify } = require("node:util");
 const { setTimeout: later } = require("node:timers/promises");
 
-const [library, scenario, portArgument, topology] = process.argv.slice(2);
+const [moduleName, scenario, portArgument, topology] = process.argv.slice(2);
 const host = "127.0.0.1";
 const port = Number(portArgument);
 const cluster = topology === "cluster";
@@ -14,11 +15,12 @@ const rounds = 2000;
 const name = `${process.pid}:`;
 const tagged = `{${process.pid}}:`;
 
-// What both libraries do in their own words.
+// What the libraries do in their own words.
 
+// ioredis, and its fork iovalkey.
 class Ioredis {
-  version = require("ioredis/package.json").version;
-  Redis = require("ioredis");
+  library = moduleName.startsWith("ioredis") ? "ioredis" : moduleName;
+  Redis = require(moduleName);
 
   async client(options = {}) {
     const client = cluster
@@ -107,18 +109,23 @@ class Ioredis {
 }
 
 class NodeRedis {
-  version = require("redis-6/package.json").version;
-  redis = require("redis-6");
+  library = "node-redis";
+  redis = require(moduleName);
 
   async client({ password } = {}) {
     const client = cluster
       ? this.redis.createCluster({ rootNodes: [{ socket: { host, port } }], defaults: { password } })
       : this.redis.createClient({ socket: { host, port }, password });
     client.on("error", (error) => console.error(`${error}`));
-    return client.connect();
+    return this.connected(client);
   }
 
-  close(client) { return client.close(); }
+  // Before version 5 connect() returns nothing.
+  async connected(client) { await client.connect(); return client; }
+
+  // And close() and destroy() had other names.
+  close(client) { return client.close ? client.close() : client.quit(); }
+  destroy(client) { return client.destroy ? client.destroy() : client.disconnect(); }
 
   // Commands of one tick are a pipeline.
   pipeline(client, commands) {
@@ -132,9 +139,9 @@ class NodeRedis {
   }
 
   async watcher(client) {
-    if (!cluster) return client.duplicate().connect();
+    if (!cluster) return this.connected(client.duplicate());
     const slot = require("cluster-key-slot")(tagged);
-    return (await client.nodeClient(client.slots[slot].master)).duplicate().connect();
+    return this.connected((await client.nodeClient(client.slots[slot].master)).duplicate());
   }
 
   hset(client, key, fields) { return client.hSet(key, fields); }
@@ -146,20 +153,20 @@ class NodeRedis {
     const popped = assert.rejects(blocked.blPop(key, 0));
     await later(200);
     // What a user has for a command that was sent: ends the connection.
-    await blocked.destroy();
+    await this.destroy(blocked);
     await popped;
-    return blocked.connect();
+    return this.connected(blocked);
   }
 
   async subscribed(client, channel, pattern, heard) {
-    const subscriber = await client.duplicate().connect();
+    const subscriber = await this.connected(client.duplicate());
     const listener = (message, from) => heard.push([from, message]);
     await subscriber.subscribe(channel, listener);
     await subscriber.pSubscribe(pattern, listener);
     return async () => {
       await subscriber.unsubscribe(channel);
       await subscriber.pUnsubscribe(pattern);
-      await subscriber.close();
+      await this.close(subscriber);
     };
   }
 
@@ -170,6 +177,7 @@ class NodeRedis {
       NUMBER_OF_KEYS: 1,
       FIRST_KEY_INDEX: 1,
       parseCommand(parser, key, number) { parser.pushKey(key); parser.push(String(number)); },
+      transformArguments: (key, number) => [key, String(number)], // the same, before version 5
       transformReply: (reply) => reply,
     });
     const own = cluster
@@ -177,7 +185,7 @@ class NodeRedis {
       : this.redis.createClient({ socket: { host, port }, scripts: { twice } });
     await own.connect();
     assert.strictEqual(await own.twice(`${name}script`, 21), 42);
-    await own.close();
+    await this.close(own);
     assert.strictEqual(await client.eval("return ARGV[1]", { keys: [`${name}script`], arguments: ["text"] }), "text");
   }
 
@@ -193,13 +201,94 @@ class NodeRedis {
     const nodes = cluster ? await Promise.all(client.masters.map((node) => client.nodeClient(node))) : [client];
     const found = new Set();
     for (const node of nodes) {
-      for await (const keys of node.scanIterator({ MATCH: pattern, COUNT: 100 })) keys.forEach((key) => found.add(key));
+      // Before version 5 they come one by one.
+      for await (const keys of node.scanIterator({ MATCH: pattern, COUNT: 100 })) [keys].flat().forEach((key) => found.add(key));
     }
     return found.size;
   }
 }
 
-// What is done with either.
+// node_redis before version 4, whose methods take callbacks.
+class NodeRedisBefore {
+  library = "node_redis";
+  redis = require(moduleName);
+
+  async client({ password } = {}) {
+    const client = this.redis.createClient({ host, port, password });
+    client.on("error", (error) => console.error(`${error}`));
+    return this.promising(client);
+  }
+
+  promising(client) {
+    const direct = ["duplicate", "end", "multi", "on"];
+    const get = (_, name) => {
+      const value = client[name];
+      if (typeof value !== "function") return value;
+      return (direct.includes(name) ? value : promisify(value)).bind(client);
+    };
+    return new Proxy(client, { get });
+  }
+
+  close(client) { return client.quit(); }
+
+  // Commands of one tick are a pipeline.
+  pipeline(client, commands) {
+    return Promise.all(commands.map(([command, ...words]) => client[command](...words)));
+  }
+
+  transaction(client, commands) {
+    const multi = client.multi();
+    for (const [command, ...words] of commands) multi[command](...words);
+    return promisify(multi.exec).call(multi);
+  }
+
+  async watcher(client) { return this.promising(client.duplicate()); }
+
+  hset(client, key, fields) { return client.hset(key, ...Object.entries(fields).flat()); }
+  rpush(client, key, ...elements) { return client.rpush(key, ...elements); }
+  async blpop(client, key) { return (await client.blpop(key, 10))[1]; }
+
+  async interrupted(key) {
+    const blocked = await this.client();
+    const popped = assert.rejects(blocked.blpop(key, 0));
+    await later(200);
+    blocked.end(true);
+    await popped;
+    return this.client();
+  }
+
+  async subscribed(client, channel, pattern, heard) {
+    const subscriber = this.promising(client.duplicate());
+    subscriber.on("message", (from, message) => heard.push([from, message]));
+    subscriber.on("pmessage", (_, from, message) => heard.push([from, message]));
+    await subscriber.subscribe(channel);
+    await subscriber.psubscribe(pattern);
+    return async () => {
+      await subscriber.unsubscribe(channel);
+      await subscriber.punsubscribe(pattern);
+      await subscriber.quit();
+    };
+  }
+
+  async scripts(client) {
+    assert.strictEqual(await client.eval("return ARGV[1]", 1, `${name}script`, "text"), "text");
+  }
+
+  load(client, script) { return client.script("LOAD", script); }
+  evalsha(client, sha, key, word) { return client.evalsha(sha, 1, key, word); }
+
+  async scan(client, pattern) {
+    const found = new Set();
+    let [cursor, keys] = ["0", []];
+    do {
+      [cursor, keys] = await client.scan(cursor, "MATCH", pattern, "COUNT", 100);
+      keys.forEach((key) => found.add(key));
+    } while (cursor !== "0");
+    return found.size;
+  }
+}
+
+// What is done with each.
 
 async function work(own) {
   const client = await own.client();
@@ -335,18 +424,26 @@ async function bullmq() {
   const results = await Promise.all(jobs.map((job) => job.waitUntilFinished(events, 30_000)));
   assert.deepStrictEqual(results, jobs.map((_, n) => n * 2));
   for (const each of [worker, events, queue]) await each.close();
-  return require("bullmq/package.json").version;
 }
+
+const clients = {
+  ioredis: Ioredis,
+  "ioredis-4": Ioredis,
+  iovalkey: Ioredis,
+  "redis-3": NodeRedisBefore,
+  "redis-4": NodeRedis,
+  redis: NodeRedis,
+  "redis-6": NodeRedis,
+};
 
 async function main() {
-  if (library === "bullmq") return bullmq();
-  const own = library === "ioredis" ? new Ioredis() : new NodeRedis();
-  await scenarios[scenario](own);
-  return own.version;
+  const own = moduleName === "bullmq" ? { library: moduleName } : new clients[moduleName]();
+  await (moduleName === "bullmq" ? bullmq() : scenarios[scenario](own));
+  return `${own.library} ${require(`${moduleName}/package.json`).version}`;
 }
 
-main().then((version) => {
-  console.log(`ok ${library} ${version}`);
+main().then((about) => {
+  console.log(`ok ${about}`);
   process.exit(0);
 }, (error) => {
   console.error(error);

@@ -8,6 +8,8 @@ Arguments: a library, a scenario, a port, and `cluster` where there is one. The 
 """
 
 import asyncio
+import functools
+import importlib.util
 import os
 import random
 import subprocess
@@ -19,13 +21,11 @@ HOST = "127.0.0.1"
 
 
 class RedisPy:
-    """redis-py, with the client for clusters in a cluster."""
+    """redis-py, or what has its names, with the client for clusters in a cluster."""
 
-    def __init__(self, port, cluster):
-        import redis
-
-        self.redis, self.port, self.cluster = redis, port, cluster
-        self.version = redis.__version__
+    def __init__(self, port, cluster, module="redis"):
+        self.redis, self.port, self.cluster = importlib.import_module(module), port, cluster
+        self.version = self.redis.__version__
 
     def client(self, **options):
         make = self.redis.cluster.RedisCluster if self.cluster else self.redis.Redis
@@ -84,7 +84,7 @@ class RedisPy:
 
     def transactional(self, client, key):
         """What makes transactions. Before redis-py 6 a cluster's client made none: the client of the key's node did."""
-        if self.cluster and int(self.version.split(".")[0]) < 6:
+        if self.cluster and not hasattr(self.redis.cluster, "TransactionStrategy"):
             return self.redis.Redis(connection_pool=client.get_redis_connection(client.get_node_from_key(key)).connection_pool)
         return client
 
@@ -125,12 +125,13 @@ class RedisPy:
             client.rpush(queue, "element")
             popper.join()
         assert [tuple(each) for each in popped] == [(queue.encode(), b"element")]
-        asyncio.run(self.impatient(queue))
+        # Before redis-py 4.2 asyncio was another library's.
+        if importlib.util.find_spec(self.redis.__name__ + ".asyncio"):
+            asyncio.run(self.impatient(queue))
 
     async def impatient(self, queue):
-        import redis.asyncio
-
-        make = redis.asyncio.RedisCluster if self.cluster else redis.asyncio.Redis
+        module = importlib.import_module(self.redis.__name__ + ".asyncio")
+        make = module.RedisCluster if self.cluster else module.Redis
         async with make(host=HOST, port=self.port) as impatient:
             await impatient.set(queue + "-after", "before")
             try:
@@ -230,6 +231,48 @@ class Celery:
         sys.exit()
 
 
+class Rq:
+    """A worker that runs each job in a process of its own."""
+
+    def __init__(self, port, cluster):
+        import redis
+        import rq
+
+        self.rq, self.version = rq, rq.VERSION
+        self.connection = redis.Redis(host=HOST, port=port)
+
+    def work(self):
+        queue = self.rq.Queue(f"matrix-{os.getpid()}", connection=self.connection)
+        jobs = [queue.enqueue("operator.mul", n, 2) for n in range(20)]
+        self.rq.Worker([queue], connection=self.connection).work(burst=True, logging_level="WARNING")
+        assert [job.return_value() for job in jobs] == [double(n) for n in range(20)]
+
+
+class Dramatiq:
+    """A worker with its threads, and messages whose results it stores."""
+
+    def __init__(self, port, cluster):
+        import dramatiq
+        from dramatiq.brokers.redis import RedisBroker
+        from dramatiq.results import Results
+        from dramatiq.results.backends import RedisBackend
+
+        self.dramatiq, self.version = dramatiq, dramatiq.__version__
+        self.broker = RedisBroker(host=HOST, port=port, namespace=f"matrix-{os.getpid()}")
+        self.broker.add_middleware(Results(backend=RedisBackend(host=HOST, port=port, namespace=f"results-{os.getpid()}")))
+
+    def work(self):
+        actor = self.dramatiq.actor(double, broker=self.broker, store_results=True)
+        worker = self.dramatiq.Worker(self.broker, worker_threads=2)
+        worker.start()
+        try:
+            messages = [actor.send(n) for n in range(20)]
+            assert [message.get_result(block=True, timeout=30_000) for message in messages] == [double(n) for n in range(20)]
+        finally:
+            worker.stop()
+        self.broker.close()
+
+
 class ChannelsRedis:
     """Both of its layers: one keeps messages in sorted sets and pops them, the other one subscribes."""
 
@@ -278,7 +321,14 @@ class ChannelsRedis:
 
 
 ROUNDS = 2000
-LIBRARIES = {"redis-py": RedisPy, "celery": Celery, "channels_redis": ChannelsRedis}
+LIBRARIES = {
+    "redis-py": RedisPy,
+    "valkey-py": functools.partial(RedisPy, module="valkey"),
+    "celery": Celery,
+    "channels_redis": ChannelsRedis,
+    "rq": Rq,
+    "dramatiq": Dramatiq,
+}
 
 if __name__ == "__main__":
     library, scenario, port = sys.argv[1:4]
