@@ -83,7 +83,8 @@ clients! {
     node_redis_4 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "node-redis",
         version: "4.7.1",
-        inventory: "node-redis 4.7.1",
+        // The version of the package inside that has its client.
+        inventory: "node-redis 1.6.0",
         program: || in_node("redis-4"),
         has_all_scenarios: true,
         pinned: 0,

@@ -259,10 +259,11 @@ class Dramatiq:
 
         self.dramatiq, self.version = dramatiq, dramatiq.__version__
         self.broker = RedisBroker(host=HOST, port=port, namespace=f"matrix-{os.getpid()}")
+        dramatiq.set_broker(self.broker)
         self.broker.add_middleware(Results(backend=RedisBackend(host=HOST, port=port, namespace=f"results-{os.getpid()}")))
 
     def work(self):
-        actor = self.dramatiq.actor(double, broker=self.broker, store_results=True)
+        actor = self.dramatiq.actor(double, store_results=True)
         worker = self.dramatiq.Worker(self.broker, worker_threads=2)
         worker.start()
         try:
