@@ -61,9 +61,22 @@ struct Client {
     has_all_scenarios: bool,
     /// How often `plain` gives it a connection of its own in shared mode.
     pinned: u64,
+    /// In a cluster it comes back once a replica takes the place of its primary. What does not, does not without pontoon either.
+    survives_failover: bool,
 }
 
 impl Client {
+    /// What most libraries have in common.
+    const USUAL: Self = Self {
+        library: "",
+        version: "",
+        inventory: "",
+        program: || unreachable!("each has one"),
+        has_all_scenarios: true,
+        pinned: 0,
+        survives_failover: true,
+    };
+
     /// Goes through the scenarios, and fails after the last if one has failed.
     #[track_caller]
     fn runs(&self, mode: Mode) {

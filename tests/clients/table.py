@@ -21,9 +21,10 @@ SCAN. Applications did their own work instead: jobs, tasks or messages.
 - **Moved**: the client began in plaintext, and pontoon moved it to TLS without an error that the client noticed.
 - **Inventory**: what `/clients` shows for it. "unknown": the library does not say its name.
 - **Recovery**: what the client noticed while its server, or the primary in a cluster, was killed and came back or was replaced. "One gap":
-  commands failed for a while, and then succeeded again without help.
+  commands failed for a while, and then succeeded again without help. A client that does not come back in a cluster does not without
+  pontoon either.
 
-"–": not tried, since the scenario is not the client's.
+"–": not measured. Applications were only tried in their own work.
 """
 COLUMNS = ["Client", "Version", "Server", "Modes", "Reused", "Pinned", "Moved", "Inventory", "Recovery"]
 MODES = "DPSC"
@@ -38,6 +39,14 @@ def row(client, version, engine, results):
         found = {mode: results[mode, scenario]["measured"].get(name) for mode in MODES if (mode, scenario) in results}
         return {mode: value for mode, value in found.items() if value is not None}
 
+    def count(name, scenario, mode):
+        result = results.get((mode, scenario))
+        if result is None:
+            return ""
+        # The client gave up, or its program did.
+        failed = any(problem.startswith("did not end") for problem in result["problems"])
+        return "failed" if failed else str(result["measured"].get(name, ""))
+
     tried = [mode for mode in MODES if any(of == mode for of, _ in results)]
     works = {mode: (mode, "work") in results and not results[mode, "work"]["problems"] for mode in tried}
     moved = measured("moved", "moved").values()
@@ -45,13 +54,14 @@ def row(client, version, engine, results):
     recovered = {}
     for mode, said in measured("recovery", "recovery").items():
         words = GAPS.get(said, said.replace(" ", ", "))
-        recovered.setdefault(words if said.endswith("up") else f"does not come back ({words})", []).append(mode)
+        recovered.setdefault(words if said.endswith("up") else "does not come back", []).append(mode)
     return [
         client,
         version,
         engine,
         " ".join(mode if works[mode] else f"not {mode}" for mode in tried),
-        *[str(measured(name, scenario).get(mode, "")) for name, scenario, mode in [("reused", "connect", "P"), ("pinned", "plain", "S")]],
+        count("reused", "connect", "P"),
+        count("pinned", "plain", "S"),
         "" if not moved else "yes" if all(moved) else "no",
         ", ".join(sorted({library for each in libraries for library in each})),
         "; ".join(words if len(recovered) == 1 else f"{' '.join(modes)}: {words}" for words, modes in recovered.items()),

@@ -8,7 +8,6 @@ clients! {
         version: "9.",
         inventory: "go-redis(,go1.27.3) 9.",
         program: go_client,
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
 }

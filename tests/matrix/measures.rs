@@ -247,7 +247,9 @@ pub fn cluster_recovery(client: &Client, bridge: &mut Bridge) -> Outcome {
     let _ = cluster.ask(replica, &["CONFIG", "RESETSTAT"]);
     let writes = || cluster.ask(replica, &["INFO", "commandstats"]).contains("cmdstat_set:");
     let back = holds_within(PATIENCE, || writes() && stay.is("up"));
-    outcome.demand(back, || format!("it does not come back: {:?}", stay.said()));
+    outcome.demand(back == client.survives_failover, || {
+        format!("it {} back: {:?}", if back { "comes" } else { "does not come" }, stay.said())
+    });
     let (said, end) = stay.end(client);
     outcome.measure("recovery", said.join(" "));
     outcome.note(end);

@@ -21,24 +21,21 @@ clients! {
         version: "3.5.3",
         inventory: "unknown",
         program: || in_python(python_3(), "redis-py"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     redis_py_5 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "redis-py",
         version: "5.3.1",
         inventory: "redis-py 5.3.1",
         program: || in_python(python_more(), "redis-py"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     valkey_py in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "valkey-py",
         version: "6.1.1",
         inventory: "valkey-py 6.1.1",
         program: || in_python(python_more(), "valkey-py"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     rq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "rq",
@@ -46,7 +43,7 @@ clients! {
         inventory: "redis-py 8.1.0",
         program: || in_python(python(), "rq"),
         has_all_scenarios: false,
-        pinned: 0,
+        ..Client::USUAL
     };
     dramatiq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "dramatiq",
@@ -54,31 +51,28 @@ clients! {
         inventory: "redis-py 5.3.1",
         program: || in_python(python_more(), "dramatiq"),
         has_all_scenarios: false,
-        pinned: 0,
+        ..Client::USUAL
     };
     ioredis_4 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "ioredis",
         version: "4.31.0",
         inventory: "ioredis or node_redis",
         program: || in_node("ioredis-4"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     iovalkey in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "iovalkey",
         version: "0.4.0",
         inventory: "ioredis or node_redis",
         program: || in_node("iovalkey"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     node_redis_3 in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "node_redis",
         version: "3.1.2",
         inventory: "ioredis or node_redis",
         program: || in_node("redis-3"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     node_redis_4 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "node-redis",
@@ -86,15 +80,15 @@ clients! {
         // The version of the package inside that has its client.
         inventory: "node-redis 1.6.0",
         program: || in_node("redis-4"),
-        has_all_scenarios: true,
-        pinned: 0,
+        survives_failover: false,
+        ..Client::USUAL
     };
     node_redis_5 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "node-redis",
         version: "5.12.1",
         inventory: "node-redis 5.12.1",
         program: || in_node("redis"),
-        has_all_scenarios: true,
-        pinned: 0,
+        survives_failover: false,
+        ..Client::USUAL
     };
 }

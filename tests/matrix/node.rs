@@ -16,16 +16,14 @@ clients! {
         version: "5.8.2",
         inventory: "ioredis 5.8.2",
         program: || program("ioredis"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     node_redis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "node-redis",
         version: "6.3.1",
         inventory: "node-redis 6.3.1",
         program: || program("redis-6"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     bullmq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "bullmq",
@@ -33,6 +31,6 @@ clients! {
         inventory: "ioredis 5.8.2",
         program: || program("bullmq"),
         has_all_scenarios: false,
-        pinned: 0,
+        ..Client::USUAL
     };
 }

@@ -17,8 +17,8 @@ clients! {
         // It says nothing of itself.
         inventory: "unknown",
         program,
-        has_all_scenarios: true,
         // For each transaction: it waits for the reply to MULTI.
         pinned: 2000,
+        ..Client::USUAL
     };
 }

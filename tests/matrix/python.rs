@@ -15,8 +15,7 @@ clients! {
         version: "8.1.0",
         inventory: "redis-py 8.1.0",
         program: || program(python(), "redis-py"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     redis_py_4 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "redis-py",
@@ -24,8 +23,7 @@ clients! {
         // It says nothing of itself.
         inventory: "unknown",
         program: || program(python_4(), "redis-py"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     celery in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "celery",
@@ -33,7 +31,7 @@ clients! {
         inventory: "redis-py 8.1.0",
         program: || program(python(), "celery"),
         has_all_scenarios: false,
-        pinned: 0,
+        ..Client::USUAL
     };
     channels_redis in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "channels_redis",
@@ -41,6 +39,6 @@ clients! {
         inventory: "redis-py 8.1.0",
         program: || program(python(), "channels_redis"),
         has_all_scenarios: false,
-        pinned: 0,
+        ..Client::USUAL
     };
 }

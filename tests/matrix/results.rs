@@ -46,15 +46,15 @@ impl Results {
 impl Drop for Results {
     fn drop(&mut self) {
         let Some(path) = std::env::var_os("PONTOON_TEST_RESULTS") else { return };
-        let mut text = String::new();
+        let mut text = Vec::new();
         for line in &mut self.lines {
             for (name, value) in self.about.as_object().expect("it is made as one") {
                 line[name] = value.clone();
             }
-            text.push_str(&format!("{line}\n"));
+            writeln!(text, "{line}").unwrap();
         }
         // In one write: tests that run at the same time write to the same file.
         let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+        file.write_all(&text).unwrap();
     }
 }

@@ -16,8 +16,7 @@ clients! {
         version: "6.",
         inventory: "redis-rb 6.",
         program: || program("ruby_client.rb"),
-        has_all_scenarios: true,
-        pinned: 0,
+        ..Client::USUAL
     };
     sidekiq in dedicated = Dedicated, pooled = Pooled, shared = Shared: Client {
         library: "sidekiq",
@@ -25,6 +24,6 @@ clients! {
         inventory: "redis-client(sidekiq_v8.",
         program: || program("sidekiq_client.rb"),
         has_all_scenarios: false,
-        pinned: 0,
+        ..Client::USUAL
     };
 }

@@ -175,7 +175,7 @@ class NodeRedis {
     const twice = this.redis.defineScript({
       SCRIPT: "return ARGV[1] * 2",
       NUMBER_OF_KEYS: 1,
-      FIRST_KEY_INDEX: 1,
+      FIRST_KEY_INDEX: (key) => key,
       parseCommand(parser, key, number) { parser.pushKey(key); parser.push(String(number)); },
       transformArguments: (key, number) => [key, String(number)], // the same, before version 5
       transformReply: (reply) => reply,

@@ -28,7 +28,7 @@ class RedisPy:
         self.version = self.redis.__version__
 
     def client(self, **options):
-        make = self.redis.cluster.RedisCluster if self.cluster else self.redis.Redis
+        make = self.redis.RedisCluster if self.cluster else self.redis.Redis
         return make(host=HOST, port=self.port, **options)
 
     def work(self):
