@@ -144,9 +144,14 @@ impl Remote {
         let turn = tokio::select! {
             biased;
             turn = self.turn(began, deadline) => turn?,
-            connection = self.pool.returned() => return Ok(connection),
+            connection = self.pool.returned(false) => return Ok(connection),
         };
-        self.dial(turn, began, deadline).await
+        // RESET is one round trip, a new connection several.
+        tokio::select! {
+            biased;
+            connection = self.dial(turn, began, deadline) => connection,
+            connection = self.pool.returned(true) => Ok(connection),
+        }
     }
 
     /// Waits for a turn, then dials.
