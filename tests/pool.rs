@@ -295,7 +295,9 @@ fn a_client_that_says_quit_leaves_its_connection_to_the_next() {
     }
     for pieces in [command(&["QUIT"]).chunks(1).map(<[u8]>::to_vec).collect(), vec![b"quit\r\n".to_vec()]] {
         let mut client = pontoon.client();
-        pieces.iter().for_each(|piece| client.send(piece));
+        for piece in pieces {
+            client.send(&piece);
+        }
         client.expect_next("+OK\r\n");
         client.expect_end();
         eventually("its connection is kept, or was closed", || {

@@ -88,6 +88,8 @@ struct State {
     idle: VecDeque<Idle>,
     /// Clients that wait for their turn to dial, and would rather have one that comes back.
     waiting: VecDeque<oneshot::Sender<Connection>>,
+    /// Some client has had a connection.
+    has_leased: bool,
     /// Clients for which one is being dialled. They are served after the others.
     dialling: VecDeque<oneshot::Sender<Connection>>,
     /// Connections of an older one are not kept.
@@ -123,6 +125,7 @@ impl Pool {
             idle: VecDeque::new(),
             waiting: VecDeque::new(),
             dialling: VecDeque::new(),
+            has_leased: false,
             generation: 0,
             closed: false,
             demand,
@@ -207,6 +210,11 @@ impl Pool {
         drop(connection);
     }
 
+    /// Whether a client has had a connection before this one.
+    pub(super) fn has_leased(&self) -> bool {
+        std::mem::replace(&mut self.state().has_leased, true)
+    }
+
     /// Waits for a connection that another client gives back. `dialling`: one is being dialled meanwhile.
     pub(super) async fn returned(&self, dialling: bool) -> Connection {
         loop {
@@ -216,8 +224,11 @@ impl Pool {
                 if dialling { &mut state.dialling } else { &mut state.waiting }.push_back(sender);
             }
             let mut waiting = Waiting { pool: self, receiver };
-            let connection = (&mut waiting.receiver).await.expect("a sender is dropped only after it sent");
-            if let Some(connection) = self.bound_here(connection) {
+            let mut connection =
+                (&mut waiting.receiver).await.expect("a sender is dropped only after it sent");
+            if !connection.is_silent() {
+                self.discard(connection, Discard::Closed);
+            } else if let Some(connection) = self.bound_here(connection) {
                 return connection;
             }
         }
