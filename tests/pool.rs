@@ -271,6 +271,45 @@ fn what_leaves_nothing_behind_needs_no_reset() {
 }
 
 #[test]
+fn a_client_that_says_quit_leaves_its_connection_to_the_next() {
+    let (redis, pontoon) = reusing(&[], &[]);
+    let begins: [&[&[&str]]; 4] = [
+        &[],
+        &[&["MULTI"], &["SET", "k", "v"]],
+        &[&["DEBUG", "SLEEP", "0.3"]],
+        &[&["CLIENT", "SETNAME", "x"]],
+    ];
+    for requests in begins {
+        let mut client = pontoon.client();
+        let mut pipeline: Vec<u8> = requests.iter().flat_map(|words| command(words)).collect();
+        pipeline.extend([command(&["QUIT"]), command(&["SET", "k", "never"])].concat());
+        client.send(&pipeline);
+        for _ in requests {
+            assert!(client.reply().starts_with(b"+"));
+        }
+        client.expect_next("+OK\r\n");
+        client.expect_end();
+        drop(client);
+        let kept = requests.first().is_none_or(|first| first[0] != "DEBUG");
+        eventually("its connection is kept, if it can be", || idle(&pontoon) == u64::from(kept));
+    }
+    for pieces in [command(&["QUIT"]).chunks(1).map(<[u8]>::to_vec).collect(), vec![b"quit\r\n".to_vec()]] {
+        let mut client = pontoon.client();
+        for piece in pieces {
+            client.send(&piece);
+        }
+        client.expect_next("+OK\r\n");
+        client.expect_end();
+        eventually("its connection is kept, or was closed", || {
+            pontoon.metric("pontoon_sessions_active", "") == 0 && idle(&pontoon) <= 1
+        });
+    }
+    let mut direct = redis.direct();
+    direct.expect(&["EXISTS", "k"], ":0\r\n");
+    assert!(leases(&pontoon, "reused") >= 3);
+}
+
+#[test]
 fn with_reuse_off_every_client_gets_a_connection_of_its_own() {
     let (_redis, pontoon) = reusing(&[], &["--pool-reuse", "false"]);
     for _ in 0..5 {

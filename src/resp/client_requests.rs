@@ -21,6 +21,9 @@ pub(super) const MARK_LENGTH: usize = MARK.len() + "()".len();
 ///   either way. redis-py 8 (`_enable_maintenance_notifications` in `connection.py`) and node-redis 6
 ///   (`enterprise-maintenance-manager.ts`) go on after an error, unless the application insists, and after `+OK`.
 ///
+/// - `CLIENT CAPA redirect` goes without the capability, by a name that servers ignore: with it a replica of Valkey 8 answers
+///   with `-REDIRECT` and the address of its primary ([CLIENT CAPA](https://valkey.io/commands/client-capa/)).
+///
 /// A request with another number of words is left alone: it gets the server's own error.
 pub fn instead(words: &[&[u8]]) -> Option<Vec<u8>> {
     let is = |at: usize, text: &str| words.get(at).is_some_and(|word| is_same(word, text.as_bytes()));
@@ -35,6 +38,14 @@ pub fn instead(words: &[&[u8]]) -> Option<Vec<u8>> {
         [client, notifications, _, ..] if is(1, "MAINT_NOTIFICATIONS") && is(2, "ON") => {
             Some(encode_secret(&[client, notifications, b"OFF"]).to_vec())
         }
+        [_, _, capabilities @ ..] if is(1, "CAPA") => {
+            let is_redirect = |word: &&[u8]| is_same(word, b"redirect");
+            capabilities.iter().any(is_redirect).then(|| {
+                let words: Vec<&[u8]> =
+                    words.iter().map(|word| if is_redirect(word) { MARK.as_bytes() } else { word }).collect();
+                encode_secret(&words).to_vec()
+            })
+        }
         _ => None,
     }
 }
@@ -42,7 +53,7 @@ pub fn instead(words: &[&[u8]]) -> Option<Vec<u8>> {
 /// Whether a request with this CLIENT subcommand must not be sent on unseen. The name of a library may: without the mark it counts
 /// as a direct client's.
 pub(super) fn must_be_seen(subcommand: &[u8]) -> bool {
-    [&b"KILL"[..], b"MAINT_NOTIFICATIONS", b"TRACKING", b"UNBLOCK"]
+    [&b"CAPA"[..], b"KILL", b"MAINT_NOTIFICATIONS", b"TRACKING", b"UNBLOCK"]
         .iter()
         .any(|known| is_same(subcommand, known))
 }
@@ -126,6 +137,12 @@ mod tests {
     }
 
     #[test]
+    fn no_server_is_asked_to_redirect() {
+        assert_eq!(sent("client capa Redirect").as_deref(), Some("client capa pontoon"));
+        assert_eq!(sent("CLIENT CAPA other REDIRECT").as_deref(), Some("CLIENT CAPA other pontoon"));
+    }
+
+    #[test]
     fn all_else_is_sent_as_it_is() {
         for line in [
             "CLIENT",
@@ -143,6 +160,8 @@ mod tests {
             "CLIENT MAINT_NOTIFICATIONS OFF",
             "CLIENT MAINT_NOTIFICATIONS moving-endpoint-type ON",
             "CLIENT TRACKING ON",
+            "CLIENT CAPA",
+            "CLIENT CAPA other",
             "SET SETINFO LIB-NAME x",
             "SET MAINT_NOTIFICATIONS ON",
         ] {

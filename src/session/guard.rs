@@ -337,6 +337,11 @@ impl Guard {
         self.later.extend_from_slice(bytes);
     }
 
+    /// Whether a part of the request that just ended was sent on before.
+    pub(super) fn passed_in_pieces(&self) -> bool {
+        self.passed_in_pieces
+    }
+
     /// Keeps the request that just ended. `false`: a part of it was sent on.
     pub(super) fn put_back(&mut self, part: &[u8]) -> bool {
         if self.passed_in_pieces {

@@ -73,6 +73,8 @@ pub(super) struct Pending {
     standing: Standing,
     /// The number of the request that was QUIT.
     quit: Option<u64>,
+    /// It is answered here.
+    quits_here: bool,
     /// Replies of ours whose turn has not come.
     locals: VecDeque<Vec<u8>>,
     /// Requests of ours without a reply yet.
@@ -126,7 +128,7 @@ impl Pending {
         if self.has_quit() { 0 } else { self.count - self.own }
     }
 
-    /// Whether the server has answered QUIT: it closes the connection then.
+    /// Whether QUIT has its reply: its sender expects no other.
     pub(super) fn has_quit(&self) -> bool {
         self.quit.is_some_and(|number| self.answered >= number)
     }
@@ -138,6 +140,18 @@ impl Pending {
             self.count += 1;
             self.push(Run::Local);
         }
+    }
+
+    /// QUIT is answered here, in its turn.
+    pub(super) fn quit(&mut self) {
+        self.local(b"+OK\r\n".into());
+        self.quit.get_or_insert(self.answered + self.count);
+        self.quits_here = true;
+    }
+
+    /// Whether QUIT is answered here.
+    pub(super) fn quits_here(&self) -> bool {
+        self.quits_here
     }
 
     /// The reply of ours whose turn it is.

@@ -37,6 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// What answers in plaintext may still turn out to speak TLS in this time, before clients use it as it is.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// So long a client waits for a connection that another one leaves, before one is dialled: less than a handshake takes.
+const ABOUT_TO_RETURN: Duration = Duration::from_millis(3);
+
 /// A connection that is not made clean in this time is closed.
 const RENEWAL: Duration = Duration::from_secs(2);
 
@@ -130,6 +133,7 @@ impl Remote {
     }
 
     async fn ready_or_new(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
+        let _connecting = Held::new(&self.metrics.upstream_connecting);
         while let Some(Taken { mut connection, fresh }) = self.pool.take() {
             if fresh || proves(&mut connection, deadline).await {
                 return Ok(connection);
@@ -139,14 +143,30 @@ impl Remote {
             // What was silent as long went the same way, most likely: no client need find out one by one.
             self.pool.retire_with(generation, Discard::Unanswered);
         }
-        let _connecting = Held::new(&self.metrics.upstream_connecting);
         let began = Instant::now();
+        if let Some(connection) = self.about_to_return().await {
+            return Ok(connection);
+        }
         let turn = tokio::select! {
             biased;
             turn = self.turn(began, deadline) => turn?,
-            connection = self.pool.returned() => return Ok(connection),
+            connection = self.pool.returned(false) => return Ok(connection),
         };
-        self.dial(turn, began, deadline).await
+        // RESET is one round trip, a new connection several.
+        tokio::select! {
+            biased;
+            connection = self.dial(turn, began, deadline) => connection,
+            connection = self.pool.returned(true) => Ok(connection),
+        }
+    }
+
+    /// Waits a moment for the connection of a client that has just left. Of a program that connects for each task, its next client may
+    /// be seen before the end of the one before.
+    async fn about_to_return(&self) -> Option<Connection> {
+        if !self.recycles() || !self.pool.has_leased() {
+            return None;
+        }
+        timeout(ABOUT_TO_RETURN, self.pool.returned(false)).await.ok()
     }
 
     /// Waits for a turn, then dials.

@@ -88,6 +88,10 @@ struct State {
     idle: VecDeque<Idle>,
     /// Clients that wait for their turn to dial, and would rather have one that comes back.
     waiting: VecDeque<oneshot::Sender<Connection>>,
+    /// Some client has had a connection.
+    has_leased: bool,
+    /// Clients for which one is being dialled. They are served after the others.
+    dialling: VecDeque<oneshot::Sender<Connection>>,
     /// Connections of an older one are not kept.
     generation: u64,
     closed: bool,
@@ -117,8 +121,15 @@ impl Pool {
     ) -> Self {
         let min = if settings.warm { settings.warm_min } else { 0 };
         let demand = Demand::new(min, settings.warm_max);
-        let state =
-            State { idle: VecDeque::new(), waiting: VecDeque::new(), generation: 0, closed: false, demand };
+        let state = State {
+            idle: VecDeque::new(),
+            waiting: VecDeque::new(),
+            dialling: VecDeque::new(),
+            has_leased: false,
+            generation: 0,
+            closed: false,
+            demand,
+        };
         Self { settings, metrics, heard, lacking, state: Mutex::new(state) }
     }
 
@@ -161,7 +172,8 @@ impl Pool {
     pub(super) fn keeps(&self, connection: &Connection) -> Result<(), Discard> {
         let state = self.state();
         Self::judge(&state, connection)?;
-        let room = state.idle.len() < self.settings.warm_max || !state.waiting.is_empty();
+        let awaited = !state.waiting.is_empty() || !state.dialling.is_empty();
+        let room = state.idle.len() < self.settings.warm_max || awaited;
         if room { Ok(()) } else { Err(Discard::Surplus) }
     }
 
@@ -177,7 +189,7 @@ impl Pool {
             return self.discard(connection, reason);
         }
         state.demand.returned();
-        while let Some(waiting) = state.waiting.pop_front() {
+        while let Some(waiting) = state.waiting.pop_front().or_else(|| state.dialling.pop_front()) {
             match waiting.send(connection) {
                 Ok(()) => return,
                 Err(returned) => connection = returned,
@@ -198,14 +210,25 @@ impl Pool {
         drop(connection);
     }
 
-    /// Waits for a connection that somebody else gives back.
-    pub(super) async fn returned(&self) -> Connection {
+    /// Whether a client has had a connection before this one.
+    pub(super) fn has_leased(&self) -> bool {
+        std::mem::replace(&mut self.state().has_leased, true)
+    }
+
+    /// Waits for a connection that another client gives back. `dialling`: one is being dialled meanwhile.
+    pub(super) async fn returned(&self, dialling: bool) -> Connection {
         loop {
             let (sender, receiver) = oneshot::channel();
-            self.state().waiting.push_back(sender);
+            {
+                let mut state = self.state();
+                if dialling { &mut state.dialling } else { &mut state.waiting }.push_back(sender);
+            }
             let mut waiting = Waiting { pool: self, receiver };
-            let connection = (&mut waiting.receiver).await.expect("a sender is dropped only after it sent");
-            if let Some(connection) = self.bound_here(connection) {
+            let mut connection =
+                (&mut waiting.receiver).await.expect("a sender is dropped only after it sent");
+            if !connection.is_silent() {
+                self.discard(connection, Discard::Closed);
+            } else if let Some(connection) = self.bound_here(connection) {
                 return connection;
             }
         }
@@ -313,8 +336,11 @@ impl Pool {
     /// Who left behind one who still waits goes with that one.
     fn forget_who_left(&self) {
         let mut state = self.state();
-        while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-            state.waiting.pop_front();
+        let State { waiting, dialling, .. } = &mut *state;
+        for queue in [waiting, dialling] {
+            while queue.front().is_some_and(oneshot::Sender::is_closed) {
+                queue.pop_front();
+            }
         }
     }
 
@@ -351,12 +377,13 @@ mod tests {
             Settings { warm: false, warm_min: 0, warm_max: 1, reuse: false, max_age: Settings::MAX_AGE };
         let metrics = Arc::new(RouteMetrics::unrecorded());
         let pool = Pool::new(settings, Waker::noop().clone(), Arc::default(), metrics);
-        let mut patient = Box::pin(pool.returned());
+        let mut patient = Box::pin(pool.returned(false));
         assert!(patient.as_mut().now_or_never().is_none());
         for _ in 0..10 {
-            assert!(pool.returned().now_or_never().is_none());
+            assert!(pool.returned(false).now_or_never().is_none());
+            assert!(pool.returned(true).now_or_never().is_none());
         }
         drop(patient);
-        assert!(pool.state().waiting.is_empty());
+        assert!(pool.state().waiting.is_empty() && pool.state().dialling.is_empty());
     }
 }

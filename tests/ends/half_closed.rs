@@ -116,6 +116,18 @@ fn a_half_closed_client_gets_a_reply_that_takes_three_seconds_and_none_that_take
 }
 
 #[test]
+fn a_client_that_quits_behind_a_slow_request_gets_both_replies() {
+    in_each_mode(|mode| {
+        let (_redis, pontoon) = mode.with_redis(&[]);
+        let mut client = pontoon.client();
+        client.send(&[command(&["DEBUG", "SLEEP", "6"]), command(&["QUIT"])].concat());
+        client.expect_next("+OK\r\n");
+        client.expect_next("+OK\r\n");
+        client.expect_end();
+    });
+}
+
+#[test]
 fn a_connection_whose_half_closed_client_has_all_replies_serves_the_next() {
     let (redis, _link, pontoon) = Mode::Reused.with_link(Duration::from_millis(40));
     for _ in 0..3 {

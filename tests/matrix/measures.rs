@@ -110,7 +110,9 @@ pub fn connect(client: &Client, mode: Mode, bridge: &Bridge) -> Outcome {
     outcome.measure("dialled", dialled);
     outcome.measure("reused", 100_u64.saturating_sub(dialled));
     if mode == Mode::Pooled {
-        outcome.demand(dialled <= 1, || format!("{dialled} connections were dialled for 100 clients"));
+        // One is the goal, and what there is on a quiet machine. On a busy one the next client may be served before the end of the one
+        // before is seen.
+        outcome.demand(dialled <= 3, || format!("{dialled} connections were dialled for 100 clients"));
     }
     outcome
 }

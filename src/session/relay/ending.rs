@@ -71,7 +71,7 @@ impl Relay<'_> {
         let client = &self.client;
         match presence.poll(cx, || client.presence()) {
             Presence::Gone => return Poll::Ready(Ended::Client),
-            Presence::Sends if self.client_sends => return Poll::Pending,
+            Presence::Sends if self.client_sends || self.pending.quits_here() => return Poll::Pending,
             Presence::Sends | Presence::Finished => {}
         }
         if !self.to_client.is_empty() {

@@ -52,6 +52,9 @@ impl Relay<'_> {
             return Ok(true);
         }
         let n = self.note_requests(&scratch.request[..n]);
+        if self.pending.quits_here() {
+            self.answer_locally(cx)?;
+        }
         if let Some(socket) = self.client.as_tcp() {
             let certain = if self.is_framed() { self.requests.due() } else { 0 };
             self.client_mark.expect(socket, certain, READ);

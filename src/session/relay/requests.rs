@@ -5,7 +5,7 @@ use std::task::Context;
 
 use zeroize::Zeroizing;
 
-use super::Relay;
+use super::{Input, Relay};
 use crate::resp::client_requests;
 use crate::resp::commands::Request;
 use crate::resp::scanner::Event;
@@ -44,6 +44,15 @@ impl Relay<'_> {
                 }
                 Event::Frame => {
                     let begins = began.replace(passed);
+                    if self.requests.request() == Request::Quit
+                        && let Some(begins) = begins
+                        && self.answers_quit()
+                    {
+                        counts.add(self.requests.command());
+                        self.quit();
+                        passed = begins;
+                        break;
+                    }
                     if self.requests.may_be_client() {
                         if begins.is_none() && self.requests.must_be_seen() {
                             self.unanswerable = Some(Unanswerable::TooLong);
@@ -85,6 +94,19 @@ impl Relay<'_> {
         self.looked_at(passed);
         self.noted(passed, &counts);
         passed
+    }
+
+    /// Whether QUIT is answered here, so that the connection can serve another client: a server would close it. Not behind a request
+    /// whose reply may take for ever: the server may see the end of such a client only once it has read QUIT.
+    fn answers_quit(&self) -> bool {
+        self.pending.is_prompt() && self.route.upstream.takes_back(&self.wire.connection)
+    }
+
+    /// QUIT has its reply, in its turn, and the client is not read any more.
+    fn quit(&mut self) {
+        self.account(|pending, _| pending.quit());
+        self.input = Input::default();
+        self.client_sends = false;
     }
 
     /// No request may begin this many bytes from here, or later.
@@ -177,7 +199,11 @@ impl Relay<'_> {
         let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
         let mut passed = 0;
         let mut counts = Counts::default();
-        while passed < bytes.len() && self.is_framed() && self.unanswerable.is_none() {
+        while passed < bytes.len()
+            && self.is_framed()
+            && self.unanswerable.is_none()
+            && !self.pending.quits_here()
+        {
             if guard.has_later() || self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent()) {
                 guard.keep_for_later(&bytes[passed..]);
                 break;
@@ -238,6 +264,12 @@ impl Relay<'_> {
             return;
         }
         match guard.decide(request, part) {
+            Decision::Pass
+                if request == Request::Quit && !guard.passed_in_pieces() && self.answers_quit() =>
+            {
+                guard.forget();
+                self.quit();
+            }
             Decision::Pass if self.pending.local_replies() > 0 && request.ends_counting() => {
                 // Then the replies of our own could not be placed: they go first.
                 if !guard.put_back(part) {
