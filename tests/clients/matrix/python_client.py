@@ -85,7 +85,8 @@ class RedisPy:
     def transactional(self, client, key):
         """What makes transactions. Before redis-py 6 a cluster's client made none: the client of the key's node did."""
         if self.cluster and not hasattr(self.redis.cluster, "TransactionStrategy"):
-            return self.redis.Redis(connection_pool=client.get_redis_connection(client.get_node_from_key(key)).connection_pool)
+            connection_to = getattr(client, "get_valkey_connection", None) or client.get_redis_connection
+            return self.redis.Redis(connection_pool=connection_to(client.get_node_from_key(key)).connection_pool)
         return client
 
     def ok(self, replies):
