@@ -119,6 +119,7 @@ fn a_half_closed_client_gets_a_reply_that_takes_three_seconds_and_none_that_take
 fn a_client_that_quits_behind_a_slow_request_gets_both_replies() {
     in_each_mode(|mode| {
         let (_redis, pontoon) = mode.with_redis(&[]);
+        allow_timeouts(&pontoon);
         let mut client = pontoon.client();
         client.send(&[command(&["DEBUG", "SLEEP", "6"]), command(&["QUIT"])].concat());
         client.expect_next("+OK\r\n");
