@@ -131,8 +131,7 @@ go_program() {
   set -- "$@" "$(sha256sum <$source)" # another program is built anew
   complete "$@" && return
   rm -rf "$1"
-  mkdir -p "$1"
-  work=$(mktemp -d)
+  work=$PWD/$1/build
   debian_unpack "$work" sid 'golang-github-(redis|cespare|dgryski)-' "${@:3:$#-3}"
   "$PWD/target/venv/bin/pip" install --quiet --no-deps --target "$work/compiler" "$2"
   # Without modules Go looks for github.com/redis/go-redis/v9 in a folder of this name. The package has another one.
