@@ -59,6 +59,7 @@ fn once_tls_was_spoken_nothing_brings_plaintext_back() {
     pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
     assert_eq!(in_plaintext(&pontoon), 0);
     pontoon.allows("TLS handshake with");
+    pontoon.allows("greeting");
     pontoon.allows("timed out");
     for mood in Mood::NO_TLS {
         dual.set(Mood::Accept, mood);

@@ -1,7 +1,8 @@
 //! CLIENT requests that are not sent on as the client wrote them: one tells the server that the client comes through pontoon,
 //! the other would make the server push addresses that lead around it.
 
-use super::replies::encode_secret;
+use std::borrow::Cow;
+
 use super::words::is_same;
 
 /// Added to the name of a client's library: what `CLIENT LIST` shows of a client that comes through pontoon.
@@ -25,7 +26,7 @@ pub(super) const MARK_LENGTH: usize = MARK.len() + "()".len();
 ///   with `-REDIRECT` and the address of its primary ([CLIENT CAPA](https://valkey.io/commands/client-capa/)).
 ///
 /// A request with another number of words is left alone: it gets the server's own error.
-pub fn instead(words: &[&[u8]]) -> Option<Vec<u8>> {
+pub fn instead<'a>(words: &[&'a [u8]]) -> Option<Vec<Cow<'a, [u8]>>> {
     let is = |at: usize, text: &str| words.get(at).is_some_and(|word| is_same(word, text.as_bytes()));
     if !is(0, "CLIENT") {
         return None;
@@ -33,18 +34,16 @@ pub fn instead(words: &[&[u8]]) -> Option<Vec<u8>> {
     match words {
         // An error repeats these words as the client wrote them.
         [client, setinfo, option, name] if is(1, "SETINFO") && is(2, "LIB-NAME") && !is_marked(name) => {
-            Some(encode_secret(&[client, setinfo, option, &marked(name)]).to_vec())
+            Some(vec![(*client).into(), (*setinfo).into(), (*option).into(), marked(name).into()])
         }
         [client, notifications, _, ..] if is(1, "MAINT_NOTIFICATIONS") && is(2, "ON") => {
-            Some(encode_secret(&[client, notifications, b"OFF"]).to_vec())
+            Some(vec![(*client).into(), (*notifications).into(), b"OFF"[..].into()])
         }
         [_, _, capabilities @ ..] if is(1, "CAPA") => {
             let is_redirect = |word: &&[u8]| is_same(word, b"redirect");
-            capabilities.iter().any(is_redirect).then(|| {
-                let words: Vec<&[u8]> =
-                    words.iter().map(|word| if is_redirect(word) { MARK.as_bytes() } else { word }).collect();
-                encode_secret(&words).to_vec()
-            })
+            let without =
+                |word: &&'a [u8]| if is_redirect(word) { MARK.as_bytes().into() } else { (*word).into() };
+            capabilities.iter().any(is_redirect).then(|| words.iter().map(without).collect())
         }
         _ => None,
     }
@@ -90,20 +89,13 @@ pub fn without_mark(name: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::value::Value;
     use crate::resp::words::Words;
     use proptest::prelude::*;
 
-    fn words(request: &[u8]) -> Vec<Vec<u8>> {
-        let value = Value::parse(request).unwrap();
-        value.list().unwrap().iter().map(|word| word.bytes().unwrap().to_vec()).collect()
-    }
-
     fn sent(line: &str) -> Option<String> {
         let words = Words::of_line(line.as_bytes()).unwrap();
-        let other = instead(&words.iter().collect::<Vec<_>>())?;
-        let words = self::words(&other);
-        Some(String::from_utf8(words.join(&b' ')).unwrap())
+        let words: Vec<&[u8]> = words.iter().collect();
+        Some(String::from_utf8(instead(&words)?.join(&b' ')).unwrap())
     }
 
     #[test]
@@ -172,7 +164,7 @@ mod tests {
     #[test]
     fn a_name_that_no_server_takes_stays_one() {
         let other = instead(&[b"CLIENT", b"SETINFO", b"LIB-NAME", b"redis py"]).unwrap();
-        assert_eq!(words(&other)[3], b"redis py(pontoon)");
+        assert_eq!(&other[3][..], b"redis py(pontoon)");
     }
 
     proptest! {

@@ -47,12 +47,12 @@ pub fn encode_command(words: &[&str]) -> Vec<u8> {
 }
 
 /// The same of words of which one is a secret.
-pub fn encode_secret(words: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-    let length = words.iter().map(|word| word.len() + 32).sum();
+pub fn encode_secret<W: AsRef<[u8]>>(words: &[W]) -> Zeroizing<Vec<u8>> {
+    let length = words.iter().map(|word| word.as_ref().len() + 32).sum();
     // Of its final size at once: a buffer that grows leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(length));
     bytes.extend(format!("*{}\r\n", words.len()).as_bytes());
-    for word in words {
+    for word in words.iter().map(AsRef::as_ref) {
         bytes.extend(format!("${}\r\n", word.len()).as_bytes());
         bytes.extend_from_slice(word);
         bytes.extend(b"\r\n");

@@ -466,7 +466,7 @@ mod tests {
         let named = ["HELLO", "3", "SETNAME", "SETNAME", "AUTH", "u", "p"];
         let sent = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$7\r\nSETNAME\r\n";
         assert_eq!(decide(&mut guard, hello, &named), Ok(sent.into()));
-        let skipped = [b"\r\n*0\r\n".to_vec(), replies::encode_secret(&[b"AUTH", b"p"]).to_vec()].concat();
+        let skipped = [b"\r\n*0\r\n".to_vec(), replies::encode_secret(&["AUTH", "p"]).to_vec()].concat();
         assert!(matches!(guard.decide(Request::Auth, &skipped), Decision::Answer(reply) if reply == OK));
     }
 
@@ -532,7 +532,7 @@ mod tests {
                 let Decision::Again(array) = guard.decide(Request::Unknown, second) else {
                     panic!("{line} {cut}")
                 };
-                assert_eq!(&array[..], &replies::encode_secret(&[b"AUTH", b"p w"])[..]);
+                assert_eq!(&array[..], &replies::encode_secret(&["AUTH", "p w"])[..]);
                 assert!(out.is_empty() && guard.is_at_rest(), "{line} {cut}");
             }
         }

@@ -149,6 +149,11 @@ impl Pending {
         self.quits_here = true;
     }
 
+    /// Whether the server was told QUIT: it closes the connection, or has.
+    pub(super) fn has_sent_quit(&self) -> bool {
+        self.quit.is_some() && !self.quits_here
+    }
+
     /// Whether QUIT is answered here.
     pub(super) fn quits_here(&self) -> bool {
         self.quits_here

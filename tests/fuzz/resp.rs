@@ -2,6 +2,8 @@
 
 #[path = "../../src/resp/client_ids.rs"]
 mod client_ids;
+#[path = "../../src/resp/client_requests.rs"]
+mod client_requests;
 #[path = "../../src/resp/commands.rs"]
 pub mod commands;
 #[path = "../../src/resp/families.rs"]

@@ -353,6 +353,7 @@ impl<'a> Relay<'a> {
     /// The connection can serve another client.
     fn is_reusable(&self) -> bool {
         self.is_at_rest()
+            && !self.pending.has_sent_quit()
             && !self.route.drain.is_draining()
             && self.route.upstream.takes_back(&self.wire.connection)
     }

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::{Input, Relay};
 use crate::resp::client_requests;
 use crate::resp::commands::Request;
+use crate::resp::replies::encode_secret;
 use crate::resp::scanner::Event;
 use crate::session::counts::Counts;
 use crate::session::guard::{self, Decision, Guard};
@@ -139,6 +140,7 @@ impl Relay<'_> {
         let words = guard::words(request).ok()??;
         let words: Vec<&[u8]> = words.iter().collect();
         client_requests::instead(&words)
+            .map(|words| encode_secret(&words).to_vec())
             .or_else(|| self.judges_ids.then(|| self.route.upstream.without_passed_on_ids(&words)).flatten())
     }
 

@@ -7,7 +7,7 @@ use super::{Member, Next, Reason, What};
 use crate::resp::client_requests;
 use crate::resp::commands::{Leaves, Request};
 use crate::resp::hello::{self, Hello};
-use crate::resp::replies::encode_command;
+use crate::resp::replies::{encode_command, encode_secret};
 use crate::resp::scanner::{LONGEST_TOLD, Told};
 use crate::resp::sharing::{Own, Setup};
 use crate::resp::whole::{Front, Whole};
@@ -248,5 +248,5 @@ fn library(whole: &Whole<'_>) -> Option<Told> {
 /// What is sent in place of `CLIENT SETINFO` or `CLIENT MAINT_NOTIFICATIONS`.
 fn marked_or_off(whole: &Whole<'_>) -> Option<Vec<u8>> {
     let words: Vec<&[u8]> = std::iter::once(whole.name).chain(whole.arguments()).collect();
-    client_requests::instead(&words)
+    client_requests::instead(&words).map(|words| encode_secret(&words).to_vec())
 }
