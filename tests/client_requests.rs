@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually, valkey};
+use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually, free_port, valkey};
 
 const PASSWORD: &str = "s3cr3t-of-the-test";
 
@@ -100,7 +100,9 @@ fn no_server_is_asked_to_push_addresses_of_its_own() {
             }
             let authority = Authority::new();
             let password = way.contains(&"--auth-password-file");
-            let mut options = vec!["--cluster-enabled", if cluster { "yes" } else { "no" }];
+            let bus_port = free_port().to_string();
+            let enabled = if cluster { "yes" } else { "no" };
+            let mut options = vec!["--cluster-enabled", enabled, "--cluster-port", &bus_port];
             if password {
                 options.extend(["--requirepass", PASSWORD]);
             }
