@@ -79,8 +79,10 @@ const SHARED_ALL_THE_SAME: [&str; 12] = [
 ];
 
 /// Flags tell nothing of why these get connections of their own: MIGRATE waits for another server, FLUSHALL and FLUSHDB for
-/// memory to be freed, VADD and VSIM for a thread.
-const ALONE_ALL_THE_SAME: [&str; 5] = ["FLUSHALL", "FLUSHDB", "MIGRATE", "VADD", "VSIM"];
+/// memory to be freed, VADD and VSIM for a thread. Redis before 7.0 says neither that XREAD and XREADGROUP may block, nor that
+/// `HOST:` and `POST` end the connection: they are requests of HTTP.
+const ALONE_ALL_THE_SAME: [&str; 9] =
+    ["FLUSHALL", "FLUSHDB", "HOST:", "MIGRATE", "POST", "VADD", "VSIM", "XREAD", "XREADGROUP"];
 
 #[test]
 fn every_command_of_the_server_is_known_and_is_what_its_flags_say() {

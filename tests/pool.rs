@@ -12,7 +12,7 @@ use crate::harness::{
     Authority, Engine, Fake, Forwarder, Pontoon, Redis, Wire, busy_script, command, eventually,
     raise_descriptor_limit,
 };
-use crate::isolation::view::{NO_CLIENTS_LIBRARY, VARIES};
+use crate::isolation::view::{NO_CLIENTS_LIBRARY, VARIES, settle};
 
 const IDLE: (&str, &str) = ("pontoon_upstream_connections", "state=\"idle\"");
 
@@ -379,10 +379,17 @@ fn warm_connections_grow_with_arrivals_up_to_their_limit() {
 fn warm_connections_that_the_server_kills_are_no_clients_concern() {
     let (redis, pontoon) = warming(&["--pool-warm-min", "4"]);
     pontoon.allows("localhost");
+    let mut direct = redis.direct();
     for _ in 0..20 {
         eventually("four are warm", || idle(&pontoon) >= 4);
-        redis.direct().ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        // At once: the bridge may not have heard of it yet.
+        settle(&pontoon, &mut direct, 1);
+        let (warm, closed) = (idle(&pontoon), discards(&pontoon, "closed"));
+        direct.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        if !Engine::here().tls {
+            // The front before the server passes the end on a moment later.
+            eventually("the ends have arrived", || discards(&pontoon, "closed") >= closed + warm);
+        }
+        // At once: the bridge may not have noticed yet.
         let mut client = pontoon.client();
         client.expect(&["PING"], "+PONG\r\n");
     }

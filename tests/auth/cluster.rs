@@ -26,7 +26,7 @@ impl Guarded {
             wire.expect(&[&app[..], &may].concat(), "+OK\r\n");
             if Engine::here().is_before_7() {
                 // There CLUSTER is dangerous with all of its subcommands.
-                wire.expect(&[&app[..], &["+cluster|slots"]].concat(), "+OK\r\n");
+                wire.expect(&[&app[..], &["+cluster|slots", "+cluster|nodes"]].concat(), "+OK\r\n");
             }
             wire.expect(&["ACL", "SETUSER", "default", "off"], "+OK\r\n");
         }

@@ -27,8 +27,9 @@ fn learn(client: &mut Wire, how: Source) -> String {
         Source::Hello => ("$2\r\nid\r\n:", "\r\n"),
         Source::Info | Source::List => ("id=", " "),
     };
-    // In the list, the client that asks is the one whose last command is the list.
-    let of_this_one = reply.lines().find(|line| line.contains("cmd=client|list")).unwrap_or(&reply);
+    // In the list, the client that asks is the one whose command CLIENT is not over: its words still take memory.
+    let asks = |line: &&str| line.contains(" cmd=client") && !line.contains(" argv-mem=0 ");
+    let of_this_one = reply.lines().find(asks).unwrap_or(&reply);
     let text = if matches!(how, Source::List) { of_this_one } else { &reply };
     text.split_once(before).unwrap().1.split(after).next().unwrap().to_owned()
 }
