@@ -380,14 +380,17 @@ fn warm_connections_that_the_server_kills_are_no_clients_concern() {
     let (redis, pontoon) = warming(&["--pool-warm-min", "4"]);
     pontoon.allows("localhost");
     let mut direct = redis.direct();
+    // It passes the end on a moment after the server has closed a connection.
+    let has_front = !Engine::here().tls;
     for _ in 0..20 {
         eventually("four are warm", || idle(&pontoon) >= 4);
-        settle(&pontoon, &mut direct, 1);
-        let (warm, closed) = (idle(&pontoon), discards(&pontoon, "closed"));
+        if has_front {
+            settle(&pontoon, &mut direct, 1);
+        }
+        let all_closed = idle(&pontoon) + discards(&pontoon, "closed");
         direct.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        if !Engine::here().tls {
-            // The front before the server passes the end on a moment later.
-            eventually("the ends have arrived", || discards(&pontoon, "closed") >= closed + warm);
+        if has_front {
+            eventually("the ends have arrived", || discards(&pontoon, "closed") >= all_closed);
         }
         // At once: the bridge may not have noticed yet.
         let mut client = pontoon.client();
