@@ -146,6 +146,19 @@ fn inline_commands_work() {
 }
 
 #[test]
+fn what_a_server_refuses_for_a_length_is_refused_at_once() {
+    let (redis, pontoon) = bridge();
+    for request in [&b"*2147483648\r\n"[..], b"*1\r\n$536870913\r\n", b"*2\r\n$3\r\nGET\r\n$536870913\r\n"] {
+        let [direct, bridged] = [redis.direct(), pontoon.client()].map(|mut wire| {
+            wire.send(request);
+            String::from_utf8(wire.rest()).unwrap()
+        });
+        assert!(direct.starts_with("-ERR Protocol error"), "{direct}");
+        assert!(bridged.starts_with(&direct), "{bridged}, not {direct}");
+    }
+}
+
+#[test]
 fn quit_is_answered_and_ends_the_connection() {
     let (_redis, pontoon) = bridge();
     let mut client = pontoon.client();

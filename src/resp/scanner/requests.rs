@@ -10,6 +10,9 @@ use super::{Event, Word};
 /// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
 const MAX_INLINE: usize = 64 * 1024;
 
+/// A server answers more words with an error at once, and closes (`processMultibulkBuffer` in `networking.c`).
+const MOST_WORDS: u64 = i32::MAX as u64;
+
 /// How a TLS connection begins: a record of the type "handshake"
 /// ([RFC 8446, 5.1](https://www.rfc-editor.org/rfc/rfc8446#section-5.1)). No request begins so.
 pub const TLS_HANDSHAKE: u8 = 0x16;
@@ -97,7 +100,7 @@ impl RequestScanner {
                 }
                 State::Count => match self.header.read(input, &mut at) {
                     None => break,
-                    Some(Ok(Length::Known(count @ 1..))) => {
+                    Some(Ok(Length::Known(count @ 1..=MOST_WORDS))) => {
                         self.left = count;
                         self.state = State::BulkMark;
                     }

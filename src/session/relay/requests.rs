@@ -126,7 +126,11 @@ impl Relay<'_> {
 
     /// Whether the request that begins with `part` may have to be changed once it is whole.
     fn may_have_to_change(&self, part: &[u8]) -> bool {
-        self.client_sends && self.requests.may_yet_be_client() && part.len() <= guard::LONGEST
+        self.client_sends
+            && self.requests.may_yet_be_client()
+            && part.len() <= guard::LONGEST
+            // A server may refuse a word for its length, and not wait for it.
+            && self.requests.due() <= guard::LONGEST as u64
     }
 
     /// Has these bytes of the client looked at next.
