@@ -15,7 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("listener", 5),
     ("session", 4),
     ("cluster", 3),
-    ("verdict", 3),
+    ("group", 3),
     ("upstream", 2),
     ("tls", 1),
     ("resolve", 1),

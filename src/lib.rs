@@ -34,7 +34,7 @@
 //! | 6 | [`config`], [`admin`] |
 //! | 5 | [`listener`] |
 //! | 4 | [`session`] |
-//! | 3 | [`cluster`], [`verdict`] |
+//! | 3 | [`cluster`], [`group`] |
 //! | 2 | [`upstream`] |
 //! | 1 | [`tls`], [`resolve`], [`credentials`], [`state`], [`telemetry`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`], [`notify`] |
@@ -49,6 +49,7 @@ pub mod config;
 pub mod credentials;
 pub mod drain;
 pub mod endpoint;
+pub mod group;
 pub mod listener;
 pub mod metrics;
 pub mod notify;
@@ -59,7 +60,6 @@ pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
-pub mod verdict;
 pub mod workers;
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ impl RouteMetrics {
         }
     }
 
-    /// The verdict: see `verdict`.
+    /// The verdict: see `group::verdict`.
     pub fn verdict(&self, safe_to_require_tls: bool, bridge_needed: bool) {
         let gauge = |answer: bool| f64::from(u8::from(answer));
         gauge!("pontoon_safe_to_require_tls", self.own.clone()).set(gauge(safe_to_require_tls));

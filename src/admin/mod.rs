@@ -34,9 +34,9 @@ pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport}
 use self::server::Connection;
 use crate::clients::Inventory;
 use crate::endpoint::ListenAddr;
+use crate::group::verdict;
 use crate::listener::{BindError, Listener};
 use crate::metrics::PrometheusHandle;
-use crate::verdict;
 
 /// A bound admin server.
 #[derive(Debug)]

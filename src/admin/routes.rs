@@ -12,11 +12,11 @@ use super::server::Connection;
 use super::{Desk, Shared};
 use crate::clients::{Client, Counts, Moment, Totals};
 use crate::cluster::Upstreams;
+use crate::group::verdict::{self, Facts, Verdict};
+use crate::group::{Group, Observer, Seen};
 use crate::metrics::RouteMetrics;
 use crate::tls;
-use crate::upstream::evidence::Group;
-use crate::upstream::{EndpointFacts, Observer, Seen};
-use crate::verdict::{self, Facts, Verdict};
+use crate::upstream::EndpointFacts;
 
 /// A route, and those who know about it.
 #[derive(Clone)]

@@ -20,10 +20,11 @@ use crate::cluster::node_addresses;
 use crate::config::Route;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
+use crate::group::Observer;
 use crate::listener::{BindError, Clients, Inherited, Listener};
 use crate::session;
 use crate::telemetry::Throttle;
-use crate::upstream::{Latch, NodeTls, Observer};
+use crate::upstream::{Latch, NodeTls};
 
 /// What can fail has been done; nothing runs yet.
 pub(super) struct Prepared {

@@ -7,10 +7,10 @@ use super::tasks::{observe, reload_tls, renew_credentials};
 use crate::cluster::{Nodes, Upstreams};
 use crate::config::Route;
 use crate::drain::Drain;
+use crate::group::{Asking, Observer};
 use crate::metrics::RouteMetrics;
 use crate::session;
-use crate::upstream::evidence::Asking;
-use crate::upstream::{NodeTls, Observer, Upstream};
+use crate::upstream::{NodeTls, Upstream};
 
 /// It stays as it is until a change of settings replaces it.
 pub(super) struct Server {

@@ -15,10 +15,11 @@ use crate::clients::Inventory;
 use crate::cluster::Upstreams;
 use crate::credentials::Look;
 use crate::drain::Drain;
+use crate::group::Observer;
 use crate::metrics::RouteMetrics;
 use crate::state::StateFile;
 use crate::tls::{Reload, Tls};
-use crate::upstream::{Mode, Observer, Upstream};
+use crate::upstream::{Mode, Upstream};
 
 /// How often each route's upstream is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use anyhow::bail;
 use super::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
-use crate::upstream::evidence::{Asking, Evidence, Group, NodeEvidence, gather};
+use crate::group::{Asking, Evidence, Group, NodeEvidence, gather};
 
 /// How to audit.
 pub struct Options {

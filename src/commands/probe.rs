@@ -12,8 +12,9 @@ use super::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
+use crate::group::probe::{self, Attempt, Findings, Looking, Mode, Server, Verified, Version};
 use crate::tls::{self, Tls};
-use crate::upstream::probe::{self, Attempt, Findings, Looking, Mode, Server, Verified, Version};
+use crate::upstream::Cause;
 
 /// How to probe.
 pub struct Options {
@@ -60,7 +61,7 @@ pub fn run(route: &Route, options: &Options) -> anyhow::Result<()> {
             for other in &options.also {
                 also.push(compare(other, &findings, probe::addresses(other, looking.timeout).await));
             }
-            Ok::<_, probe::Cause>((findings, also))
+            Ok::<_, Cause>((findings, also))
         })
         .with_context(|| format!("name lookup for {endpoint} failed"))?;
     let next = next_step(&findings);
@@ -86,11 +87,7 @@ fn server_name(endpoint: &Endpoint) -> Option<ServerName<'static>> {
     }
 }
 
-fn compare(
-    other: &Endpoint,
-    findings: &Findings,
-    found: Result<Vec<std::net::SocketAddr>, probe::Cause>,
-) -> Also {
+fn compare(other: &Endpoint, findings: &Findings, found: Result<Vec<std::net::SocketAddr>, Cause>) -> Also {
     let set = |addresses: &[std::net::SocketAddr]| {
         addresses.iter().map(std::net::SocketAddr::ip).collect::<BTreeSet<_>>()
     };

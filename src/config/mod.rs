@@ -20,7 +20,8 @@ use clap::ArgMatches;
 pub use self::args::{args, probe_args};
 pub use self::problems::Problems;
 use crate::endpoint::ListenAddr;
-use crate::{cluster, listener, session, telemetry, upstream, verdict};
+use crate::group::verdict;
+use crate::{cluster, listener, session, telemetry, upstream};
 
 /// Everything that `run` needs to know, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

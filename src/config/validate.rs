@@ -14,10 +14,11 @@ use super::values::{Given, Values};
 use super::{Config, Route};
 use crate::cluster::PortRange;
 use crate::endpoint::{Endpoint, Host, ListenAddr, Upstream};
+use crate::group::verdict;
 use crate::session::{Accept, Sharing, Upgrade};
 use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
 use crate::upstream::pool;
-use crate::{cluster, listener, session, telemetry, tls, upstream, verdict};
+use crate::{cluster, listener, session, telemetry, tls, upstream};
 
 const LISTEN: &str = "127.0.0.1:6379";
 const ADMIN: &str = "127.0.0.1:9900";

@@ -8,13 +8,11 @@
 //! what is sent in place of some requests.
 
 pub mod client_ids;
-pub mod client_list;
 pub mod client_requests;
 pub mod commands;
 pub mod families;
 mod header;
 pub mod hello;
-pub mod info;
 pub mod replies;
 pub mod scanner;
 pub mod sharing;

@@ -45,7 +45,7 @@ pub(super) fn verdict(answer: Answer) -> Verdict {
 }
 
 /// Authenticates. `Some`: the server's words where it refuses, or wants none.
-pub(super) async fn present(login: &Login, connection: &mut Connection) -> Result<Option<String>, Cause> {
+pub(crate) async fn present(login: &Login, connection: &mut Connection) -> Result<Option<String>, Cause> {
     connection.send(&command(login)).await?;
     match next_answer(connection).await?.ok_or(Cause::Closed)? {
         Answer::Error(words) => Ok(Some(words)),

@@ -70,7 +70,7 @@ const BUFFER: usize = 4 * 1024;
 
 impl Connection {
     /// One that serves no second client, unless somebody says otherwise.
-    pub(super) fn new(
+    pub(crate) fn new(
         stream: TcpStream,
         channel: Option<Channel>,
         unread: Vec<u8>,

@@ -495,7 +495,7 @@ impl Remote {
 }
 
 /// One attempt to reach an endpoint over TLS, of no route: nobody counts it, and what it leads to serves no client.
-pub(super) async fn once(
+pub(crate) async fn once(
     endpoint: &Endpoint,
     settings: &Settings,
     tls: &Arc<Tls>,

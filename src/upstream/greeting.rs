@@ -330,7 +330,7 @@ pub(super) async fn next_answer(connection: &mut Connection) -> Result<Option<An
 }
 
 /// The next reply, of so many bytes at most. `None`: the server sends no more.
-pub(super) async fn next_answer_within(
+pub(crate) async fn next_answer_within(
     connection: &mut Connection,
     longest: usize,
 ) -> Result<Option<Answer>, Cause> {

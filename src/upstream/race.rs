@@ -30,14 +30,15 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
 
 /// Connects to addresses in order, each with a head start over the next.
-pub(super) struct Race {
+pub(crate) struct Race {
     waiting: VecDeque<SocketAddr>,
     running: FuturesUnordered<Attempt>,
     next_start: Instant,
 }
 
 impl Race {
-    pub(super) fn new(addresses: Vec<SocketAddr>) -> Self {
+    /// One over these addresses; nothing is dialled yet.
+    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
         Self { waiting: addresses.into(), running: FuturesUnordered::new(), next_start: Instant::now() }
     }
 
@@ -47,7 +48,7 @@ impl Race {
     }
 
     /// The next connection that comes in or fails; `None` when no address is left.
-    pub(super) async fn next(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    pub(crate) async fn next(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         loop {
             if (self.running.is_empty() || Instant::now() >= self.next_start)
                 && let Some(address) = self.waiting.pop_front()

@@ -6,8 +6,8 @@ use super::{hour, road, words};
 use crate::admin::history::Past;
 use crate::admin::routes::{Auth, RouteReport, ServersReport};
 use crate::clients::Moment;
+use crate::group::verdict::Verdict;
 use crate::upstream::EndpointFacts;
-use crate::verdict::Verdict;
 
 /// Endpoints and nodes shown; /routes has more.
 const ENDPOINTS: usize = 40;

@@ -9,8 +9,8 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use crate::config::{Config, Route};
+use crate::group::Info;
 use crate::metrics::RouteMetrics;
-use crate::resp::info::Info;
 use crate::resp::replies::Answer;
 use crate::upstream::{Auth, Connection, NodeTls, Stage, Upstream, ask};
 

@@ -7,19 +7,14 @@ use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::auth::Auth;
-use super::connection::Connection;
-use super::dial::once;
-use super::error::Cause;
-use super::greeting::next_answer_within;
-use super::{NodeTls, Settings};
+use super::client_list::{self, Client};
+use super::info::Info;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
-use crate::resp::client_list::{self, Client};
 use crate::resp::client_requests::is_marked;
-use crate::resp::info::Info;
 use crate::resp::replies::{self, Answer};
 use crate::tls::{Tls, TlsError};
+use crate::upstream::{Auth, Cause, Connection, NodeTls, Settings, next_answer_within, once};
 
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 8;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::Latch;
 use super::evidence::{Asking, Evidence, gather};
 use crate::clients::Moment;
 use crate::metrics::RouteMetrics;
 use crate::state::Quiet;
+use crate::upstream::Latch;
 
 /// After a longer silence than this many intervals nobody knows what happened in it.
 const MISSED: u32 = 3;
@@ -141,8 +141,8 @@ fn describe(seen: &Seen) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::NodeEvidence;
     use crate::tls;
-    use crate::upstream::evidence::NodeEvidence;
     use crate::upstream::{Settings, pool};
 
     fn observer(quiet: Option<Quiet>) -> Observer {

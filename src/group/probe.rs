@@ -12,18 +12,14 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::Connection;
-pub use super::error::Cause;
-use super::error::Stage;
-use super::race::Race;
-use super::{ask, auth};
+use super::info::Info;
 use crate::credentials::Login;
 use crate::endpoint::Endpoint;
 use crate::resolve::resolve;
-use crate::resp::info::Info;
 use crate::resp::replies::Answer;
 use crate::tls::channel::Channel;
 use crate::tls::{Certificate, Tls, TlsError};
+use crate::upstream::{Cause, Connection, Race, Stage, ask, present};
 
 /// How a record of TLS begins that says why there is no connection.
 const TLS_ALERT: [u8; 2] = [0x15, 3];
@@ -364,7 +360,7 @@ fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
 async fn server(connection: &mut Connection, login: Option<&Login>) -> Result<Server, Cause> {
     let mut server = Server::default();
     if let Some(login) = login {
-        server.auth_refused = auth::present(login, connection).await?;
+        server.auth_refused = present(login, connection).await?;
     }
     let pong = ask(connection, &["PING"]).await?;
     server.auth_wanted = match &pong {

@@ -1,74 +1,10 @@
-//! Whether a route's group is safe to require TLS, and whether the bridge is still needed: pure judgement over what others
-//! have seen. Every yes lists its evidence, and what is not known counts as no.
+//! Whether a route's group is safe to require TLS.
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
-use crate::clients::{Client, InPlaintext, Moment};
+use super::days::days_or_less;
+use super::facts::{Facts, Settings, Verdict};
+use crate::clients::InPlaintext;
 use crate::tls;
-use crate::upstream::{EndpointFacts, Seen};
-
-/// Clients that are named where the bridge is still needed.
-const NAMED: usize = 10;
-
-/// How long is long enough.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// So long nobody may have been in plaintext, by the servers' count and by this bridge's own.
-    pub quiet_for: Duration,
-    /// So long no client may have used the bridge.
-    pub unused_for: Duration,
-    /// So long the certificates must still be good.
-    pub certificate_left: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
-        Self { quiet_for: DAY, unused_for: DAY * 7, certificate_left: DAY * 14 }
-    }
-}
-
-/// An answer, and what it rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// Yes or no.
-    pub answer: bool,
-    /// What speaks against yes, or for the bridge. Of "safe to require TLS": empty where the answer is yes.
-    pub because: Vec<String>,
-    /// What speaks for it.
-    pub evidence: Vec<String>,
-}
-
-/// What is known of a route.
-#[derive(Debug)]
-pub struct Facts {
-    /// The present.
-    pub now: Moment,
-    /// As configured.
-    pub mode: tls::Mode,
-    /// Certificates are verified.
-    pub verifies: bool,
-    /// Why the upstream does not count as reached; `None`: it was reached lately.
-    pub unreached: Option<String>,
-    /// Where the mode is `preferred`: TLS was seen, and plaintext is over.
-    pub latched: bool,
-    /// What is known of each endpoint. Cluster nodes are just more of them.
-    pub endpoints: Vec<EndpointFacts>,
-    /// This bridge's own sessions in plaintext.
-    pub plaintext: InPlaintext,
-    /// Sessions now.
-    pub active: u64,
-    /// When a client used the route last; `None`: none has.
-    pub last_used: Option<Moment>,
-    /// Clients were watched since then.
-    pub watched_since: Moment,
-    /// What the servers said; `None`: they are not asked.
-    pub servers: Option<Seen>,
-    /// What the servers said is not older than this.
-    pub patience: Duration,
-}
+use crate::upstream::EndpointFacts;
 
 /// Whether anybody would miss plaintext.
 pub fn safe_to_require_tls(facts: &Facts, settings: &Settings) -> Verdict {
@@ -214,69 +150,3 @@ fn servers(facts: &Facts, settings: &Settings) -> Result<String, Vec<String>> {
         None => one("it is not known since when the servers count no client in plaintext".into()),
     }
 }
-
-/// Whether anybody would miss the bridge. `clients`: the route's, the latest first.
-pub fn bridge_needed(facts: &Facts, settings: &Settings, clients: &[&Client]) -> Verdict {
-    let wanted = settings.unused_for.as_secs();
-    let used_lately =
-        facts.active > 0 || facts.last_used.is_some_and(|last| facts.now.seconds_since(last) < wanted);
-    let watched = facts.now.seconds_since(facts.watched_since);
-    let mut because = Vec::new();
-    let mut evidence = Vec::new();
-    if used_lately {
-        let mut users = clients
-            .iter()
-            .filter(|client| client.active > 0 || facts.now.seconds_since(client.last_seen) < wanted);
-        because.extend(users.by_ref().take(NAMED).map(|client| describe(client)));
-        let more = users.count();
-        if more > 0 {
-            because.push(format!("{more} more: see /clients"));
-        }
-        if because.is_empty() {
-            because.push(format!("sessions now: {}", facts.active));
-        }
-    } else if watched < wanted {
-        because.push(format!(
-            "clients are watched only since {}: {} without one are asked for (verdict.unused_for)",
-            facts.watched_since,
-            days_or_less(wanted)
-        ));
-    } else {
-        evidence.push(match facts.last_used {
-            Some(last) => format!("unused for {}", days_or_less(facts.now.seconds_since(last))),
-            None => format!("never used in {}", days_or_less(watched)),
-        });
-    }
-    Verdict { answer: !because.is_empty(), because, evidence }
-}
-
-/// Who it is, in a line.
-fn describe(client: &Client) -> String {
-    let library = client.library.as_ref().map(|library| match &library.version {
-        Some(version) => format!("{} {version}", library.name),
-        None => library.name.to_string(),
-    });
-    let parts = [
-        Some(client.process.as_deref().unwrap_or("an unknown process").to_owned()),
-        library,
-        client.client_name.as_ref().map(|name| format!("named {name}")),
-        Some(match client.active {
-            0 => format!("last seen at {}", client.last_seen),
-            active => format!("sessions now: {active}"),
-        }),
-        client.own_tls.then(|| "with its own TLS through this address".into()),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// Whole days, or hours and less where there are none.
-fn days_or_less(seconds: u64) -> String {
-    match seconds {
-        0..86_400 => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
-        86_400..172_800 => "1 day".into(),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,11 +1,14 @@
 //! Each reason, once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
+use crate::clients::{Client, InPlaintext, Moment};
+use crate::group::{Evidence, NodeEvidence, Seen};
 use crate::state::Quiet;
-use crate::upstream::Mode;
-use crate::upstream::evidence::{Evidence, NodeEvidence};
+use crate::tls;
+use crate::upstream::{EndpointFacts, Mode};
 
 const DAY: u64 = 86_400;
 const NOW: u64 = 1_000 * DAY;

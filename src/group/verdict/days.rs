@@ -1,0 +1,12 @@
+//! How reasons name a time.
+
+use std::time::Duration;
+
+/// Whole days, or hours and less where there are none.
+pub(super) fn days_or_less(seconds: u64) -> String {
+    match seconds {
+        0..86_400 => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+        86_400..172_800 => "1 day".into(),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

@@ -1,0 +1,14 @@
+//! Whether a route's group is safe to require TLS, and whether the bridge is still needed: pure judgement over what others
+//! have seen. Every yes lists its evidence, and what is not known counts as no.
+
+mod days;
+mod facts;
+mod needed;
+mod safe;
+
+pub use self::facts::{Facts, Settings, Verdict};
+pub use self::needed::bridge_needed;
+pub use self::safe::safe_to_require_tls;
+
+#[cfg(test)]
+mod tests;
