@@ -35,9 +35,9 @@
 //! | 5 | [`listener`] |
 //! | 4 | [`session`] |
 //! | 3 | [`cluster`], [`group`] |
-//! | 2 | [`upstream`] |
-//! | 1 | [`tls`], [`resolve`], [`credentials`], [`state`], [`telemetry`] |
-//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`clients`], [`workers`], [`notify`] |
+//! | 2 | [`upstream`], [`state`] |
+//! | 1 | [`tls`], [`resolve`], [`credentials`], [`telemetry`], [`clients`] |
+//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`moment`], [`workers`], [`notify`] |
 
 pub mod admin;
 pub mod app;
@@ -52,6 +52,7 @@ pub mod endpoint;
 pub mod group;
 pub mod listener;
 pub mod metrics;
+pub mod moment;
 pub mod notify;
 pub mod resolve;
 pub mod resp;

@@ -14,8 +14,9 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
-use crate::clients::{History, Moment};
+use crate::clients::History;
 use crate::endpoint::Endpoint;
+use crate::moment::{Moment, Quiet};
 
 const VERSION: u32 = 1;
 
@@ -36,15 +37,6 @@ struct Contents {
     /// By route and endpoints.
     #[serde(default)]
     quiet: BTreeMap<String, Quiet>,
-}
-
-/// A time in which no node of a group counted a client in plaintext.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quiet {
-    /// When none was counted first.
-    pub since: Moment,
-    /// When none was counted last.
-    pub until: Moment,
 }
 
 /// Why a state file is of no use.

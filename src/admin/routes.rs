@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::inventory::{LIMIT, json, look_up};
 use super::server::Connection;
 use super::{Desk, Shared};
-use crate::clients::{Client, Counts, Moment, Totals};
+use crate::clients::{Client, Counts, Totals};
 use crate::cluster::Upstreams;
 use crate::group::verdict::{self, Facts, Verdict};
 use crate::group::{Group, Observer, Seen};
 use crate::metrics::RouteMetrics;
+use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::EndpointFacts;
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{error, warn};
 
 use crate::endpoint::Endpoint;
-use crate::state::{Quiet, StateFile};
+use crate::moment::Quiet;
+use crate::state::StateFile;
 use crate::upstream::Upstream;
 
 /// Cheap to clone.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::moment::Moment;
 use super::session::{Library, Session};
 use super::text::clean;
+use crate::moment::Moment;
 
 /// More clients than this are not remembered at once.
 pub const MOST: usize = 1000;
@@ -229,7 +229,7 @@ mod tests {
 
     fn session(number: u64, name: &str, since: u64) -> Session {
         let peer = Peer::Unix { pid: None, uid: Some(33) };
-        let session = Session::new(number, "r".into(), peer, Moment(since));
+        let session = Session::new(number, "r".into(), peer, Moment::at(since));
         session.named(name.as_bytes());
         session
     }
@@ -240,7 +240,7 @@ mod tests {
         for (number, since, end) in [(1, 10, 20), (2, 5, 12), (3, 30, 31)] {
             let session = session(number, "app", since);
             session.sent(10, 2, since);
-            memory.ended(&session, Moment(end));
+            memory.ended(&session, Moment::at(end));
         }
         let live = session(4, "app", 40);
         live.sent(10, 1, 50);
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(clients.len(), 2);
         let app = &clients[0];
         assert_eq!(app.client_name.as_deref(), Some("app"));
-        assert_eq!((app.first_seen, app.last_seen), (Moment(5), Moment(50)));
+        assert_eq!((app.first_seen, app.last_seen), (Moment::at(5), Moment::at(50)));
         assert_eq!((app.sessions, app.active, app.commands), (4, 1, 7));
     }
 
@@ -257,11 +257,11 @@ mod tests {
     fn of_too_many_clients_the_oldest_gone_is_forgotten_and_counted() {
         let mut memory = Memory::default();
         for n in 0..MOST as u64 + 10 {
-            memory.ended(&session(n, &format!("c{n}"), n), Moment(n));
+            memory.ended(&session(n, &format!("c{n}"), n), Moment::at(n));
         }
         let (clients, forgotten) = memory.into_clients(usize::MAX);
         assert_eq!((clients.len(), forgotten), (MOST, 10));
-        assert!(clients.iter().all(|client| client.last_seen >= Moment(10)));
+        assert!(clients.iter().all(|client| client.last_seen >= Moment::at(10)));
     }
 
     #[test]
@@ -269,18 +269,18 @@ mod tests {
         let mut memory = Memory::default();
         let first = session(1, "app", 10);
         first.looks_like("redis-cli");
-        memory.ended(&first, Moment(20));
+        memory.ended(&first, Moment::at(20));
         let saved = serde_json::to_string(&memory.clone().into_clients(MOST)).unwrap();
         let mut next = Memory::default();
         let (clients, forgotten) = serde_json::from_str(&saved).unwrap();
         next.restore(clients, forgotten);
         let again = session(1, "app", 100);
         again.looks_like("redis-cli");
-        next.ended(&again, Moment(110));
+        next.ended(&again, Moment::at(110));
         let (clients, _) = next.into_clients(MOST);
         assert_eq!(clients.len(), 1);
         let app = &clients[0];
-        assert_eq!((app.first_seen, app.last_seen, app.sessions), (Moment(10), Moment(110), 2));
+        assert_eq!((app.first_seen, app.last_seen, app.sessions), (Moment::at(10), Moment::at(110), 2));
     }
 
     #[test]

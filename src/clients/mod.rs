@@ -8,7 +8,6 @@ mod advice;
 mod container;
 mod guess;
 mod history;
-mod moment;
 mod process;
 mod report;
 mod session;
@@ -24,11 +23,11 @@ pub use self::advice::{Advice, advice};
 pub use self::guess::Guess;
 use self::history::Memory;
 pub use self::history::{Client, History, MOST};
-pub use self::moment::Moment;
 pub use self::process::Process;
 pub use self::report::{Report, SessionReport, UpstreamReport};
 use self::session::Lookup;
 pub use self::session::{Counts, Library, Peer, Session, Upstream};
+use crate::moment::Moment;
 
 /// `/proc` is read at most once in this time, whoever asks.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
@@ -119,7 +118,7 @@ impl Inventory {
     pub fn new() -> Arc<Self> {
         let inventory = Self::default();
         inventory.tick();
-        lock(&inventory.past).since = Moment(inventory.now());
+        lock(&inventory.past).since = Moment::at(inventory.now());
         Arc::new(inventory)
     }
 
@@ -130,13 +129,13 @@ impl Inventory {
 
     /// A route is there, from now on or already.
     pub fn watch(&self, route: &Arc<str>) {
-        let now = Moment(self.now());
+        let now = Moment::at(self.now());
         lock(&self.past).watched.entry(Arc::clone(route)).or_insert(now);
     }
 
     /// Since when a route is watched, in this run or an earlier one.
     pub fn watched_since(&self, route: &str) -> Moment {
-        lock(&self.past).watched.get(route).copied().unwrap_or(Moment(self.now()))
+        lock(&self.past).watched.get(route).copied().unwrap_or(Moment::at(self.now()))
     }
 
     /// Routes have other names, all at once: from the first of each pair to the second. Their clients are the same.
@@ -159,13 +158,13 @@ impl Inventory {
 
     /// Sets the clock that sessions read. To be called each second.
     pub fn tick(&self) {
-        self.clock.store(Moment::now().0, Ordering::Relaxed);
+        self.clock.store(Moment::now().unix(), Ordering::Relaxed);
     }
 
     /// A session begins.
     pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> Entry {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        let session = Arc::new(Session::new(number, Arc::clone(route), peer, Moment(self.now())));
+        let session = Arc::new(Session::new(number, Arc::clone(route), peer, Moment::at(self.now())));
         lock(&self.live).insert(number, Arc::clone(&session));
         Entry { session, inventory: Arc::clone(self) }
     }
@@ -183,7 +182,7 @@ impl Inventory {
     /// A route's sessions.
     pub fn totals(&self, route: &str) -> Totals {
         let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();
-        let now = Moment(self.now());
+        let now = Moment::at(self.now());
         for session in self.live().iter().filter(|session| &*session.route() == route) {
             totals.add(session, true, now);
         }
@@ -202,7 +201,7 @@ impl Inventory {
     /// All there is to tell; of sessions and of clients at most `limit` each.
     pub fn report(&self, limit: usize) -> Report {
         self.tick();
-        let now = Moment(self.now());
+        let now = Moment::at(self.now());
         let live = self.live();
         let memory = lock(&self.past).memory.clone().with_live(&live);
         let clients_total = memory.len();
@@ -220,7 +219,7 @@ impl Inventory {
     /// Everybody who was seen, those that are here included, for a file.
     pub fn history(&self) -> History {
         let live = self.live();
-        let now = Moment(self.now());
+        let now = Moment::at(self.now());
         let (memory, mut routes, since, watched) = {
             let past = lock(&self.past);
             (past.memory.clone(), past.routes.clone(), past.since, past.watched.clone())
@@ -316,7 +315,7 @@ pub struct Entry {
 impl Entry {
     /// It has an upstream connection, or another one than before.
     pub fn connected(&self, upstream: Upstream) {
-        self.session.connected(upstream, Moment(self.inventory.now()));
+        self.session.connected(upstream, Moment::at(self.inventory.now()));
     }
 
     /// For those who send to its client.
@@ -367,7 +366,7 @@ impl Deref for Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let now = Moment(self.inventory.now());
+        let now = Moment::at(self.inventory.now());
         let mut past = lock(&self.inventory.past);
         lock(&self.inventory.live).remove(&self.session.number);
         past.memory.ended(&self.session, now);
@@ -427,21 +426,21 @@ mod tests {
         let inventory = Inventory::new();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let restored = |at: u64, route: &str| History {
-            watched_since: [(route.into(), Moment(at))].into(),
-            since: Moment(at),
+            watched_since: [(route.into(), Moment::at(at))].into(),
+            since: Moment::at(at),
             ..History::default()
         };
         inventory.restore(restored(10, "a"));
         inventory.watch(&a);
         inventory.watch(&b);
-        assert_eq!(inventory.watched_since("a"), Moment(10));
-        assert!(inventory.watched_since("b") > Moment(10), "it is new");
+        assert_eq!(inventory.watched_since("a"), Moment::at(10));
+        assert!(inventory.watched_since("b") > Moment::at(10), "it is new");
         let over = inventory.enter(&a, peer());
         drop(over);
         let (live, other) = (inventory.enter(&a, peer()), inventory.enter(&b, peer()));
         // They change their names.
         inventory.rename(&[(Arc::clone(&a), Arc::clone(&b)), (Arc::clone(&b), Arc::clone(&a))].into());
-        assert_eq!(inventory.watched_since("b"), Moment(10));
+        assert_eq!(inventory.watched_since("b"), Moment::at(10));
         let totals = |route| (inventory.totals(route).active, inventory.totals(route).sessions);
         assert_eq!((totals("a"), totals("b")), ((1, 1), (1, 2)));
         drop((live, other));
@@ -450,9 +449,9 @@ mod tests {
             inventory.report(10).clients.iter().any(|client| &*client.route == "b" && client.sessions == 2)
         );
         // A file of before says since when all of it is watched.
-        let last_used = [("old".into(), Moment(30))].into();
-        inventory.restore(History { since: Moment(20), last_used, ..History::default() });
-        assert_eq!(inventory.watched_since("old"), Moment(20));
+        let last_used = [("old".into(), Moment::at(30))].into();
+        inventory.restore(History { since: Moment::at(20), last_used, ..History::default() });
+        assert_eq!(inventory.watched_since("old"), Moment::at(20));
     }
 
     #[test]

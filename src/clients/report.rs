@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::advice::{Advice, advice};
 use super::history::Client;
-use super::moment::Moment;
 use super::process::Process;
 use super::session::{Counts, Library, Peer, Session};
+use crate::moment::Moment;
 
 /// Who is on the bridge, who was, and what they need to leave it.
 #[derive(Debug, Serialize, Deserialize)]

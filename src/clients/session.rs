@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::history::Who;
-use super::moment::Moment;
 use super::process::{Ends, Process};
 use super::text::clean;
+use crate::moment::Moment;
 
 /// Where a client comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl Session {
             route: Mutex::new(route),
             peer,
             since,
-            last: AtomicU64::new(since.0),
+            last: AtomicU64::new(since.unix()),
             commands: AtomicU64::new(0),
             to_upstream: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
@@ -230,7 +230,7 @@ impl Session {
     }
 
     pub(super) fn last(&self) -> Moment {
-        Moment(self.last.load(Ordering::Relaxed))
+        Moment::at(self.last.load(Ordering::Relaxed))
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -336,7 +336,7 @@ mod tests {
 
     fn session() -> Session {
         let peer = Peer::Unix { pid: None, uid: Some(33) };
-        Session::new(1, "r".into(), peer, Moment(10))
+        Session::new(1, "r".into(), peer, Moment::at(10))
     }
 
     fn library(session: &Session) -> Option<(String, Option<String>, bool)> {
@@ -381,11 +381,11 @@ mod tests {
     #[test]
     fn what_passes_is_counted_with_the_time_of_the_last() {
         let session = session();
-        assert_eq!(session.last(), Moment(10));
+        assert_eq!(session.last(), Moment::at(10));
         session.sent(100, 2, 11);
         session.sent(1, 1, 12);
         session.received(7, 13);
         let counts = Counts { commands: 3, bytes_to_upstream: 101, bytes_to_client: 7 };
-        assert_eq!((session.counts(), session.last()), (counts, Moment(13)));
+        assert_eq!((session.counts(), session.last()), (counts, Moment::at(13)));
     }
 }

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::plain;
 use super::table::Table;
 use crate::admin::{Auth, RouteReport, ServersReport, client};
-use crate::clients::{Advice, Client, Moment, Report, advice};
+use crate::clients::{Advice, Client, Report, advice};
 use crate::endpoint::ListenAddr;
+use crate::moment::Moment;
 use crate::upstream::EndpointFacts;
 
 /// What every route must be, for a pipeline to go on.

@@ -7,9 +7,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::evidence::{Asking, Evidence, gather};
-use crate::clients::Moment;
 use crate::metrics::RouteMetrics;
-use crate::state::Quiet;
+use crate::moment::{Moment, Quiet};
 use crate::upstream::Latch;
 
 /// After a longer silence than this many intervals nobody knows what happened in it.

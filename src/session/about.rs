@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::pending::Pending;
 use super::setup::Setup;
 use super::user::User;
-use crate::clients::{self, Counter, Entry, Guess, Moment};
+use crate::clients::{self, Counter, Entry, Guess};
 use crate::endpoint::Endpoint;
+use crate::moment::Moment;
 use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner, Told};
 use crate::upstream::Connection;
 

@@ -10,7 +10,7 @@ use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::clients::Moment;
+use crate::moment::Moment;
 
 /// Events kept; the oldest goes first.
 const MOST: usize = 100;

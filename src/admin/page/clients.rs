@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use super::words;
-use crate::clients::{Client, Moment, Report, advice};
+use crate::clients::{Client, Report, advice};
+use crate::moment::Moment;
 
 /// The table's columns, and the name by which the script sorts each.
 const COLUMNS: [(&str, &str); 7] = [

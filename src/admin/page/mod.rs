@@ -27,7 +27,8 @@ use super::inventory::look_up;
 use super::routes::{RouteReport, reports};
 use super::server::Connection;
 use super::{Desk, Shared};
-use crate::clients::{Moment, Report};
+use crate::clients::Report;
+use crate::moment::Moment;
 use crate::telemetry::{self, Event};
 
 const STYLE: &str = include_str!("style.css");

@@ -5,8 +5,8 @@ use maud::{Markup, html};
 use super::{hour, road, words};
 use crate::admin::history::Past;
 use crate::admin::routes::{Auth, RouteReport, ServersReport};
-use crate::clients::Moment;
 use crate::group::verdict::Verdict;
+use crate::moment::Moment;
 use crate::upstream::EndpointFacts;
 
 /// Endpoints and nodes shown; /routes has more.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::clients::Moment;
+use crate::moment::Moment;
 
 /// Yes or no, for those who see no colour, too.
 pub(super) fn mark(yes: bool) -> Markup {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clients::{InPlaintext, Moment};
+use crate::clients::InPlaintext;
 use crate::group::Seen;
+use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::EndpointFacts;
 

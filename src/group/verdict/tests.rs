@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::clients::{Client, InPlaintext, Moment};
+use crate::clients::{Client, InPlaintext};
 use crate::group::{Evidence, NodeEvidence, Seen};
-use crate::state::Quiet;
+use crate::moment::{Moment, Quiet};
 use crate::tls;
 use crate::upstream::{EndpointFacts, Mode};
 

@@ -1,4 +1,4 @@
-//! Points in time, to the second: numbers inside, dates in JSON.
+//! Points in time, to the second: numbers inside, dates in JSON; and the time in which a group was quiet.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A second, counted from 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(pub(super) u64);
+pub struct Moment(u64);
 
 /// 9999-12-31T23:59:59Z: dates end here.
 const LAST: u64 = 253_402_300_799;
@@ -56,6 +56,15 @@ impl<'de> Deserialize<'de> for Moment {
         let since = time.duration_since(UNIX_EPOCH).map_err(|_| D::Error::custom("a date before 1970"))?;
         Ok(Self(since.as_secs()))
     }
+}
+
+/// A time in which no node of a group counted a client in plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quiet {
+    /// When none was counted first.
+    pub since: Moment,
+    /// When none was counted last.
+    pub until: Moment,
 }
 
 #[cfg(test)]
