@@ -6,17 +6,18 @@ use std::path::Path;
 
 /// Each module's floor, as `lib.rs` and CONTRIBUTING.md tell it.
 const FLOORS: &[(&str, u8)] = &[
-    ("main", 8),
-    ("cli", 8),
-    ("commands", 8),
-    ("app", 7),
-    ("config", 6),
-    ("admin", 6),
-    ("listener", 5),
+    ("main", 7),
+    ("cli", 7),
+    ("commands", 7),
+    ("app", 6),
+    ("config", 5),
+    ("admin", 5),
     ("session", 4),
     ("cluster", 3),
     ("group", 3),
+    ("listener", 3),
     ("upstream", 2),
+    ("downstream", 2),
     ("state", 2),
     ("tls", 1),
     ("resolve", 1),
@@ -86,7 +87,7 @@ fn modules_import_only_from_floors_below_their_own() {
         };
         for import in imports(&fs::read_to_string(&file).unwrap()) {
             // The top floor is one flat: the command line calls the commands.
-            let allowed = import == module || own == 8 || floor(&import).is_some_and(|other| other < own);
+            let allowed = import == module || own == 7 || floor(&import).is_some_and(|other| other < own);
             if !allowed {
                 breaches.push(format!("{}: imports {import}", relative.display()));
             }

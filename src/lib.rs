@@ -29,13 +29,12 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | 8 | `main`, [`cli`], [`commands`] |
-//! | 7 | [`app`] |
-//! | 6 | [`config`], [`admin`] |
-//! | 5 | [`listener`] |
+//! | 7 | `main`, [`cli`], [`commands`] |
+//! | 6 | [`app`] |
+//! | 5 | [`config`], [`admin`] |
 //! | 4 | [`session`] |
-//! | 3 | [`cluster`], [`group`] |
-//! | 2 | [`upstream`], [`state`] |
+//! | 3 | [`cluster`], [`group`], [`listener`] |
+//! | 2 | [`upstream`], [`downstream`], [`state`] |
 //! | 1 | [`tls`], [`resolve`], [`credentials`], [`telemetry`], [`clients`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`moment`], [`workers`], [`notify`] |
 
@@ -47,6 +46,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod credentials;
+pub mod downstream;
 pub mod drain;
 pub mod endpoint;
 pub mod group;

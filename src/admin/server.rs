@@ -18,8 +18,8 @@ use tracing::debug;
 
 use super::guard::Source;
 use super::places::{Place, Places};
+use crate::downstream::Accepted;
 use crate::listener::Listener;
-use crate::session::Accepted;
 
 /// Connections at once: probes and scrapers are few. One more takes the place of the one whose last request is the oldest.
 const CONNECTIONS: usize = 64;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
+use crate::downstream::Accepted;
 use crate::endpoint::ListenAddr;
 use crate::metrics::RouteMetrics;
 use crate::resp::replies;
-use crate::session::Accepted;
 use crate::telemetry::Throttle;
 
 /// Refused clients that are being told so, at most; beyond, they are closed without a word.

@@ -21,10 +21,10 @@ pub use self::admission::{Admission, Clients, Place};
 pub use self::inherited::{InheritError, Inherited};
 pub use self::socket::BindError;
 use self::socket::{Acceptor, BACKLOG, Socket};
+use crate::downstream::Accepted;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::metrics::RouteMetrics;
-use crate::session::Accepted;
 
 /// Where and for how many clients a route listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

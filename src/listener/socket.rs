@@ -14,8 +14,8 @@ use tokio::net;
 use super::handover::{Lead, lead};
 use super::inherited::Inherited;
 use super::socket_file::{self, SocketFile, is_dead};
+use crate::downstream::Accepted;
 use crate::endpoint::ListenAddr;
-use crate::session::Accepted;
 
 /// Clients that may wait to be accepted; the kernel lowers it to its own limit (`net.core.somaxconn`).
 pub(super) const BACKLOG: i32 = 4096;

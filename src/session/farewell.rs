@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::client::ClientStream;
 use super::outbox::Outbox;
+use crate::downstream::ClientStream;
 use crate::resp::replies;
 
 /// A client that does not take its last replies in this time does without.

@@ -2,7 +2,6 @@
 //! a named [`End`].
 
 mod about;
-mod client;
 mod counts;
 mod farewell;
 mod guard;
@@ -10,7 +9,6 @@ mod low_water;
 mod outbox;
 mod owed;
 mod pending;
-mod presence;
 mod relay;
 mod relogin;
 mod rewriting;
@@ -30,13 +28,13 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-pub use self::client::{Accepted, ClientStream};
 pub use self::guard::{ClientAuth, LocalPassword};
 pub use self::pending::Opaque;
 use self::relay::{Ended, MOVE_AGAIN, Relay};
 pub use self::shared::{Hubs, Settings as Sharing};
 use crate::clients::{Entry, Inventory};
 use crate::cluster::Nodes;
+use crate::downstream::{Accepted, ClientStream};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};

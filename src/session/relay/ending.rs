@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, sleep};
 
 use super::{Ended, GRACE, Relay};
-use crate::session::presence::{self, Presence};
+use crate::downstream::presence::{self, Presence};
 
 impl Relay<'_> {
     /// Whether it is over, as far as bytes tell.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Relay, Route};
+use crate::downstream::ClientStream;
 use crate::resp::sharing::{Own, Sharing};
 use crate::resp::whole::Front;
 use crate::session::about::About;
-use crate::session::client::ClientStream;
 use crate::session::guard::Guard;
 use crate::session::outbox::Outbox;
 use crate::session::pending::Pending;

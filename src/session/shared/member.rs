@@ -17,15 +17,15 @@ use self::setting_up::Asked;
 use super::line::{Hold, Line, Upstream};
 use super::seat::{Gone, Seat};
 use super::{Hubs, Key};
+use crate::downstream::presence::{self, Presence, PresenceCheck};
+use crate::downstream::{ClientStream, ReadHalf};
 use crate::resp::sharing::Own;
 use crate::resp::whole::{Front, Whole};
 use crate::session::Context as Route;
 use crate::session::about::About;
-use crate::session::client::{ClientStream, ReadHalf};
 use crate::session::guard::Guard;
 use crate::session::outbox::Outbox;
 use crate::session::owed::Owed;
-use crate::session::presence::{self, Presence, PresenceCheck};
 use crate::session::relay::Ended;
 use crate::session::scratch;
 

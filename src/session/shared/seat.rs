@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
 use crate::clients::{Counter, Session};
+use crate::downstream::WriteHalf;
 use crate::endpoint::Host;
 use crate::metrics::Histogram;
-use crate::session::client::WriteHalf;
 use crate::session::outbox::Outbox;
 
 /// Of a reply to what pontoon asks for a client. That to HELLO names some modules.

@@ -12,14 +12,14 @@ use tokio::time::{Instant, Sleep, sleep};
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long an upstream may be silent after a client's last byte, before it counts as hung.
-pub(super) const QUIET: Duration = Duration::from_secs(5);
+pub(crate) const QUIET: Duration = Duration::from_secs(5);
 
 /// How long a hung upstream has to answer the end of the stream.
-pub(super) const LAST_WORD: Duration = Duration::from_millis(500);
+pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// What the kernel knows of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
+pub(crate) enum Presence {
     /// It may send more.
     Sends,
     /// It has sent its last byte.
@@ -30,7 +30,7 @@ pub(super) enum Presence {
 
 /// Completes when a client that is not read is gone: it has reset its connection, or it has sent its last byte and is not `owed`
 /// anything. A client that is owed something counts as gone [`QUIET`] after its last byte.
-pub(super) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> bool) {
+pub(crate) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> bool) {
     let mut finished = None;
     loop {
         sleep(INTERVAL).await;
@@ -47,7 +47,7 @@ pub(super) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> boo
 }
 
 /// Asks the kernel at intervals.
-pub(super) struct PresenceCheck {
+pub(crate) struct PresenceCheck {
     sleep: Pin<Box<Sleep>>,
     last: Presence,
 }
@@ -60,7 +60,7 @@ impl Default for PresenceCheck {
 
 impl PresenceCheck {
     /// The last answer. The task is woken when the next question is due.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, ask: impl Fn() -> Presence) -> Presence {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, ask: impl Fn() -> Presence) -> Presence {
         while self.sleep.as_mut().poll(cx).is_ready() {
             self.last = ask();
             self.sleep.as_mut().reset(Instant::now() + INTERVAL);

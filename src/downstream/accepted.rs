@@ -1,0 +1,69 @@
+//! A client that a listener has accepted, before its session begins.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::stream::ClientStream;
+use crate::clients::Peer;
+use crate::workers;
+
+/// An accepted client, still bound to the event loop of the thread that accepted it.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: ClientStream,
+    peer: Peer,
+    worker: Option<usize>,
+}
+
+impl Accepted {
+    /// Over TCP, from that address, accepted by this thread.
+    pub fn tcp(stream: TcpStream, client: SocketAddr) -> Self {
+        let local = stream.local_addr().ok();
+        let local = local.filter(|local| client.ip().is_loopback() || client.ip() == local.ip());
+        let peer = Peer::Tcp { client, local };
+        Self { stream: ClientStream::Tcp(stream), peer, worker: workers::current() }
+    }
+
+    /// Over a Unix socket, accepted by this thread.
+    pub fn unix(stream: UnixStream) -> Self {
+        let credentials = stream.peer_cred().ok();
+        let pid = credentials.and_then(|credentials| credentials.pid());
+        let peer = Peer::Unix {
+            // 0: of a process that this namespace does not have.
+            pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
+            uid: credentials.map(|credentials| credentials.uid()),
+        };
+        Self { stream: ClientStream::Unix(stream), peer, worker: workers::current() }
+    }
+
+    /// The user and the group of a Unix socket's other end, as the kernel says.
+    pub fn user_and_group(&self) -> Option<(u32, u32)> {
+        let ClientStream::Unix(stream) = &self.stream else { return None };
+        stream.peer_cred().ok().map(|credentials| (credentials.uid(), credentials.gid()))
+    }
+
+    /// Where it comes from.
+    pub fn peer(&self) -> Peer {
+        self.peer.clone()
+    }
+
+    /// Bound to the event loop of this thread.
+    pub fn into_stream(self) -> io::Result<ClientStream> {
+        if let (Peer::Tcp { local: None, .. }, ClientStream::Tcp(stream)) = (&self.peer, &self.stream) {
+            // A client on another machine may vanish without a word; Redis asks after the same time.
+            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));
+            SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+        }
+        if self.worker == workers::current() {
+            return Ok(self.stream);
+        }
+        Ok(match self.stream {
+            ClientStream::Tcp(stream) => ClientStream::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            ClientStream::Unix(stream) => ClientStream::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
+    }
+}
