@@ -11,34 +11,17 @@ mod node;
 mod nodes;
 mod ports;
 mod rewrite;
+mod settings;
 mod told;
 mod topology;
-
-use std::time::Duration;
 
 pub use self::map::{LocalNode, NodeMap};
 pub use self::node::{Flags, Node, Role};
 pub use self::nodes::{Nodes, Upstreams};
 pub use self::ports::{InvalidPortRange, NoPort, PortRange, Ports, node_addresses};
 pub use self::rewrite::{RewriteError, Rewriter};
+pub use self::settings::Settings;
 pub use self::topology::{Topology, TopologyError};
-use crate::endpoint::Host;
-
-/// How a route to a cluster is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Local ports for nodes; `None`: the system chooses.
-    pub ports: Option<PortRange>,
-    /// The host that clients are told; `None`: the address that they connected to.
-    pub advertise: Option<Host>,
-    /// How often nodes are looked up where nothing calls for it.
-    pub refresh: Duration,
-}
-
-impl Settings {
-    /// `cluster.refresh` where it is not configured.
-    pub const REFRESH: Duration = Duration::from_secs(60);
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! `CLUSTER NODES`, a text of lines, and `CLUSTER REPLICAS`, a list of lines.
 
-use super::{Named, RewriteError, Rewriter, Splice};
+use super::rewriter::{Named, RewriteError, Rewriter};
+use super::splice::Splice;
 use crate::cluster::line::{Line, Place};
 use crate::resp::commands::ClusterReply;
 use crate::resp::value::{Data, Value};

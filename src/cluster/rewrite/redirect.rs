@@ -1,6 +1,7 @@
 //! `MOVED slot host:port` and `ASK slot host:port`.
 
-use super::{RewriteError, Rewriter, Splice};
+use super::rewriter::{RewriteError, Rewriter};
+use super::splice::Splice;
 use crate::resp::value::{Data, Value};
 
 impl Rewriter<'_> {

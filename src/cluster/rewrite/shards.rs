@@ -1,7 +1,8 @@
 //! `CLUSTER SHARDS`: shards as maps with a list `nodes`, each node a map.
 //! Source: [CLUSTER SHARDS](https://valkey.io/commands/cluster-shards/).
 
-use super::{Named, RewriteError, Rewriter, Splice};
+use super::rewriter::{Named, RewriteError, Rewriter};
+use super::splice::Splice;
 use crate::resp::commands::ClusterReply;
 use crate::resp::value::Value;
 

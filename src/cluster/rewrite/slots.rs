@@ -1,6 +1,7 @@
 //! `CLUSTER SLOTS`: `[first, last, node…]…`, each node `[host, port, id, metadata…]`.
 
-use super::{Named, RewriteError, Rewriter, Splice};
+use super::rewriter::{Named, RewriteError, Rewriter};
+use super::splice::Splice;
 use crate::resp::commands::ClusterReply;
 use crate::resp::value::{Data, Value};
 

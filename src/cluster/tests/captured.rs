@@ -1,7 +1,10 @@
 //! Redis 7.0.15, as captured: `tests/data/cluster/README.md`.
 
-use super::*;
-use crate::cluster::Role;
+use super::support::{bulk, data, differences, host, kind, map, utf8};
+use crate::cluster::{NodeMap, Rewriter, Role, Topology};
+use crate::endpoint::Endpoint;
+use crate::resp::commands::ClusterReply;
+use crate::resp::value::Value;
 
 const STATES: [&str; 5] = ["ip", "hostname", "unknown-endpoint", "nameless", "failed"];
 const COMMANDS: [&str; 4] = ["slots", "shards", "nodes", "replicas"];

@@ -1,7 +1,10 @@
 //! Forms of other engines, as documented: `tests/data/cluster/README.md`.
 
-use super::*;
-use crate::cluster::Role;
+use super::support::{data, differences, host, kind, map, utf8};
+use crate::cluster::{Rewriter, Role, Topology};
+use crate::endpoint::Endpoint;
+use crate::resp::commands::ClusterReply;
+use crate::resp::value::Value;
 
 fn rewritten(slots: &[u8], nodes: &[u8], asked: &str, kind: ClusterReply, reply: &[u8]) -> String {
     let asked: Endpoint = asked.parse().unwrap();

@@ -1,9 +1,16 @@
 //! Replies that no engine sends.
 
-use super::*;
+use std::path::PathBuf;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+
+use super::support::{bulk, data, host, map, utf8};
+use crate::cluster::{RewriteError, Rewriter, Topology};
+use crate::endpoint::Endpoint;
+use crate::resp::commands::ClusterReply;
+use crate::resp::value::Value;
 
 const KINDS: [ClusterReply; 4] =
     [ClusterReply::Slots, ClusterReply::Shards, ClusterReply::Nodes, ClusterReply::Replicas];

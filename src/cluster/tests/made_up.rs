@@ -1,10 +1,14 @@
 //! Clusters of all kinds, made up. Their replies are written twice, with the nodes' addresses and with local ones, and
 //! rewriting must lead from the one to the other, byte for byte: so nothing else changes.
 
-use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+
+use super::support::{bulk, host, map, utf8};
+use crate::cluster::{Rewriter, Topology};
+use crate::endpoint::Endpoint;
+use crate::resp::commands::ClusterReply;
 
 #[derive(Debug, Clone)]
 struct Made {

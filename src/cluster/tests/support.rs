@@ -1,0 +1,64 @@
+//! Replies from files, and what rewriting changed in them.
+
+use std::path::PathBuf;
+
+use crate::cluster::{NodeMap, Topology, node};
+use crate::endpoint::Host;
+use crate::resp::commands::ClusterReply;
+use crate::resp::value::{Data, Value};
+
+pub(super) fn data(path: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/cluster").join(path);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub(super) fn host(text: &str) -> Host {
+    node::host(text).unwrap()
+}
+
+/// Each node gets a local port, from 7000 on.
+pub(super) fn map(topology: &Topology) -> NodeMap {
+    NodeMap::new(topology.nodes.iter().cloned().zip(7000..))
+}
+
+pub(super) fn kind(name: &str) -> ClusterReply {
+    ClusterReply::to(b"CLUSTER", name.as_bytes()).unwrap()
+}
+
+pub(super) fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+/// Texts and numbers that differ, word for word where a text holds lines. Panics where anything else does.
+pub(super) fn differences(before: &Value<'_>, after: &Value<'_>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    compare(before, after, &mut found);
+    found
+}
+
+fn compare(before: &Value<'_>, after: &Value<'_>, found: &mut Vec<(String, String)>) {
+    match (&before.data, &after.data) {
+        (Data::List(before), Data::List(after)) | (Data::Map(before), Data::Map(after)) => {
+            assert_eq!(before.len(), after.len());
+            for (before, after) in before.iter().zip(after) {
+                compare(before, after, found);
+            }
+        }
+        (Data::Number(before), Data::Number(after)) if before != after => {
+            found.push((before.to_string(), after.to_string()));
+        }
+        (Data::Null, Data::Text(after)) => found.push((String::new(), utf8(after))),
+        (Data::Text(before), Data::Text(after)) | (Data::Error(before), Data::Error(after)) => {
+            let (before, after) = (utf8(before), utf8(after));
+            let words = |text: &str| text.split([' ', '\n']).map(str::to_owned).collect::<Vec<_>>();
+            let (before, after) = (words(&before), words(&after));
+            assert_eq!(before.len(), after.len());
+            found.extend(before.into_iter().zip(after).filter(|(before, after)| before != after));
+        }
+        (before, after) => assert_eq!(before, after),
+    }
+}
+
+pub(super) fn utf8(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).unwrap().to_owned()
+}
