@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
+use super::load::{Config, Route};
 use super::validate::Check;
-use super::{Config, Route};
 use crate::cluster::node_addresses;
 use crate::endpoint::ListenAddr;
 

@@ -1,6 +1,7 @@
 //! The files that users start from.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::keys::{GLOBAL, ROUTE};
 use super::*;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
+use super::load::{Config, Route};
 use super::problems::Problems;
 use super::values::{Given, Values};
-use super::{Config, Route};
 use crate::cluster::PortRange;
 use crate::endpoint::{Endpoint, Host, ListenAddr, Upstream};
 use crate::group::verdict;
