@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::secret::Secret;
 use super::source::SourceError;
 
 /// A program that has not ended then is killed.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
-use super::{Secret, command, iam};
+use super::secret::Secret;
+use super::{command, iam};
 
 /// A file that is longer holds no password.
 const LONGEST: u64 = 64 * 1024;

@@ -12,8 +12,10 @@ use aws_credential_types::provider::ProvideCredentials as _;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::{Settings, token};
-use crate::credentials::{Secret, SourceError, lock};
+use super::settings::Settings;
+use super::token::token;
+use crate::credentials::lock::lock;
+use crate::credentials::{Secret, SourceError};
 
 /// Credentials are renewed this long before they end: AWS has new ones by then.
 const AHEAD: Duration = Duration::from_secs(300);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Settings;
+use super::settings::Settings;
 use crate::credentials::{Secret, SourceError};
 
 /// Has none, and says what is missing.

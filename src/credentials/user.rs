@@ -1,0 +1,245 @@
+//! A route's user and the secrets that it is known by.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::iam;
+use super::lock::lock;
+use super::secret::Secret;
+use super::source::{Source, SourceError};
+
+/// How a route authenticates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `None`: the default user.
+    pub username: Option<String>,
+    /// Where the secret comes from.
+    pub source: Source,
+    /// Send it in plaintext, too.
+    pub allow_plaintext: bool,
+    /// Live connections authenticate again after this time; `None`: never.
+    pub renewal: Option<Duration>,
+}
+
+impl Settings {
+    /// `auth.reauthenticate` with IAM, where it is not configured: ElastiCache cuts connections after 12 hours.
+    pub const IAM_RENEWAL: Duration = Duration::from_secs(11 * 3600);
+}
+
+/// What AUTH takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// `None`: the default user.
+    pub username: Option<String>,
+    /// A password or a token.
+    pub secret: Secret,
+}
+
+/// There is nothing to present.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no secret for user {user}: {source}")]
+pub struct NoSecret {
+    /// Whose.
+    pub user: String,
+    /// Why.
+    pub source: Arc<SourceError>,
+}
+
+/// What became of a look at the source.
+#[derive(Debug)]
+pub enum Look {
+    /// There is a secret, of now.
+    Good,
+    /// It gives none; the last one it gave stays in use.
+    Failed(NoSecret),
+}
+
+/// A route's user, and the secrets that it is known by: the newest, and the one before it, for a server that has not been
+/// told yet or has been told too early.
+pub struct Credentials {
+    username: Option<String>,
+    source: Source,
+    allow_plaintext: bool,
+    renewal: Option<Duration>,
+    known: Arc<Mutex<Known>>,
+    /// Held by whoever reads the source: when that was begun last.
+    reading: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// Who does it: a command ends in its own time.
+    tasks: TaskTracker,
+    /// Secrets that replaced another, so far.
+    generation: watch::Sender<u64>,
+    tokens: iam::Tokens,
+}
+
+#[derive(Default)]
+struct Known {
+    newest: Option<Secret>,
+    previous: Option<Secret>,
+    /// Of the last look.
+    problem: Option<Arc<SourceError>>,
+}
+
+impl Credentials {
+    /// Reads nothing yet.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            username: settings.username.clone(),
+            source: settings.source.clone(),
+            allow_plaintext: settings.allow_plaintext,
+            renewal: settings.renewal,
+            known: Arc::default(),
+            reading: Arc::default(),
+            tasks: TaskTracker::new(),
+            generation: watch::Sender::default(),
+            tokens: iam::Tokens::default(),
+        }
+    }
+
+    /// The user's name, for messages.
+    pub fn user(&self) -> &str {
+        self.username.as_deref().unwrap_or("default")
+    }
+
+    /// Whether they may be sent in plaintext.
+    pub fn allow_plaintext(&self) -> bool {
+        self.allow_plaintext
+    }
+
+    /// Live connections authenticate again after this time; `None`: never.
+    pub fn renewal(&self) -> Option<Duration> {
+        self.renewal
+    }
+
+    /// Waits until there is something to present: a first look may take its time, and so may AWS.
+    pub async fn ready(&self) -> Result<(), NoSecret> {
+        if let Source::Iam(cache) = &self.source {
+            return self.tokens.ready(cache).await.map_err(|source| self.none(source));
+        }
+        if self.known().newest.is_none() {
+            self.read(self.source.pause_after_failure()).await;
+        }
+        let known = self.known();
+        match (&known.newest, &known.problem) {
+            (Some(_), _) => Ok(()),
+            (None, Some(problem)) => Err(self.none(Arc::clone(problem))),
+            (None, None) => Err(self.none(Arc::new(SourceError::Unanswered))),
+        }
+    }
+
+    /// What to present on a new connection, the likeliest first; never empty.
+    pub async fn logins(&self) -> Result<Vec<Login>, NoSecret> {
+        self.ready().await?;
+        if let Source::Iam(cache) = &self.source {
+            let token = self.tokens.token(cache, self.user()).map_err(|source| self.none(source))?;
+            return Ok(vec![self.login(token)]);
+        }
+        let known = self.known();
+        let secrets = known.newest.iter().chain(&known.previous);
+        Ok(secrets.map(|secret| self.login(secret.clone())).collect())
+    }
+
+    /// The server refused them all, in this order. What the source gives now, if that is something else, and what is worth
+    /// another attempt.
+    pub async fn logins_after_refusal(&self, refused: &[Login]) -> Vec<Login> {
+        if let Source::Iam(cache) = &self.source {
+            // Tokens differ by the second: what counts is who signs them.
+            if !self.tokens.renew_after_refusal(cache).await {
+                return Vec::new();
+            }
+        } else {
+            self.read(self.source.pause_after_failure()).await;
+        }
+        let mut logins = self.logins().await.unwrap_or_default();
+        // The newest was refused, the one before it, too: the server may have been told in between.
+        let told_meanwhile = refused.len() > 1;
+        let is_first = |login: &Login| refused.first() == Some(login);
+        logins.retain(|login| !refused.contains(login) || told_meanwhile && is_first(login));
+        logins
+    }
+
+    /// Reads the source again where that is due.
+    pub async fn look(&self) -> Look {
+        if let Source::Iam(cache) = &self.source {
+            return match self.tokens.renew(cache).await {
+                Ok(()) => Look::Good,
+                Err(source) => Look::Failed(self.none(source)),
+            };
+        }
+        let failed = self.known().problem.is_some();
+        self.read(if failed { self.source.pause_after_failure() } else { self.source.interval() }).await;
+        match &self.known().problem {
+            None => Look::Good,
+            Some(source) => Look::Failed(self.none(Arc::clone(source))),
+        }
+    }
+
+    /// Tells when a secret has replaced another: whoever authenticated with that one should not be trusted with new work.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Reads the source, unless it was read within `pause`. Whoever comes meanwhile waits for the outcome.
+    async fn read(&self, pause: Duration) {
+        let mut read_at = Arc::clone(&self.reading).lock_owned().await;
+        if read_at.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        *read_at = Some(Instant::now());
+        if self.source.is_local() {
+            let found = self.source.read().await;
+            self.known().take(found, &self.generation);
+            return;
+        }
+        let (source, known, generation) =
+            (self.source.clone(), Arc::clone(&self.known), self.generation.clone());
+        // A dial has less time than a command: who asked may be gone when the answer comes, and it is there for the next.
+        let reading = self.tasks.spawn(async move {
+            let found = source.read().await;
+            lock(&known).take(found, &generation);
+            drop(read_at);
+        });
+        let _ = reading.await;
+    }
+
+    fn login(&self, secret: Secret) -> Login {
+        Login { username: self.username.clone(), secret }
+    }
+
+    fn none(&self, source: Arc<SourceError>) -> NoSecret {
+        NoSecret { user: self.user().to_owned(), source }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
+    }
+}
+
+impl Known {
+    /// What a look has brought.
+    fn take(&mut self, found: Result<Secret, SourceError>, generation: &watch::Sender<u64>) {
+        match found {
+            Ok(secret) => {
+                self.problem = None;
+                if self.newest.as_ref() != Some(&secret) {
+                    self.previous = self.newest.replace(secret);
+                    if self.previous.is_some() {
+                        generation.send_modify(|generation| *generation += 1);
+                    }
+                }
+            }
+            Err(problem) => self.problem = Some(Arc::new(problem)),
+        }
+    }
+}
+
+/// For people: who, and where the secret comes from.
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {}, {}", self.user(), self.source)
+    }
+}
