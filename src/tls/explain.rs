@@ -4,8 +4,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, CertificateError, Error};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Pin;
 use super::certificate::{Certificate, date};
+use super::pin::Pin;
 
 /// Why a handshake failed, and what to do.
 pub fn explain(error: &Error) -> String {

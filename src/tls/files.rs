@@ -9,7 +9,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::{Settings, TlsError, default_roots};
+use super::error::TlsError;
+use super::settings::Settings;
 
 /// Contents, in the order of the settings. Not kept: a private key is among them.
 pub(super) struct Files {
@@ -76,6 +77,18 @@ impl Files {
         })?;
         Ok(Some((chain, key)))
     }
+}
+
+/// The system's roots, and if it has none, Mozilla's.
+fn default_roots() -> (RootCertStore, String) {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if added > 0 {
+        return (roots, format!("{added} system roots"));
+    }
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let count = roots.len();
+    (roots, format!("{count} built-in Mozilla roots"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -10,8 +10,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::error::TlsError;
 use super::explain::certificate;
-use super::{Pin, TlsError};
+use super::pin::Pin;
 
 /// Why a certificate was refused, in words a person acts on.
 #[derive(Debug)]
