@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::AddressError;
+use super::error::AddressError;
 
 /// Where a route listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
