@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::plain;
+use super::plain::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::group::{Asking, Evidence, Group, NodeEvidence, gather};

@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde_json::json;
 
-use super::plain;
+use super::plain::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::plain;
+use super::plain::plain;
+use super::reachable::reachable;
 use super::table::Table;
 use crate::admin::{Auth, RouteReport, ServersReport, client};
 use crate::clients::{Advice, Client, Report, advice};
@@ -25,7 +26,7 @@ pub enum Unless {
 
 /// Prints what the pontoon at `address` tells of its routes and clients; fails unless all routes are as asked.
 pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::Result<()> {
-    let address = super::reachable(address);
+    let address = reachable(address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (routes, clients) = runtime.block_on(async {
         let routes = client::fetch(&address, "/routes").await?;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::plain::plain;
+
 /// Rows under a heading.
 pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
@@ -15,7 +17,7 @@ impl<const N: usize> Table<N> {
 
     /// Adds a row. Whoever told of it may not be who was asked: nothing of it steers the terminal.
     pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| super::plain(&cell)));
+        self.rows.push(cells.map(|cell| plain(&cell)));
     }
 }
 

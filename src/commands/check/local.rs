@@ -1,6 +1,6 @@
 //! What this machine has to give: addresses, files, descriptors. Nothing is dialled.
 
-use super::Report;
+use super::report::Report;
 use crate::app::raise_limit;
 use crate::config::{Config, Route};
 use crate::credentials::Credentials;

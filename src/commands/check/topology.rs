@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Report, dialled};
+use super::dialled::dialled;
+use super::report::Report;
 use crate::cluster::{Node, Role, Topology, TopologyError};
 use crate::config::Route;
 use crate::metrics::RouteMetrics;

@@ -1,0 +1,72 @@
+//! What a connection says of itself once it is there.
+
+use std::time::{Duration, Instant};
+
+use super::report::Report;
+use crate::group::Info;
+use crate::resp::replies::Answer;
+use crate::upstream::{Auth, Cause, Connection, Stage, ask};
+
+/// Says how it was reached, and asks what it is. `None`: it does not answer.
+pub(super) async fn dialled(
+    mut connection: Connection,
+    who: &str,
+    deadline: Duration,
+    report: &mut Report,
+) -> Option<Connection> {
+    let endpoint = connection.endpoint.to_string();
+    let mut waited_for_secret = None;
+    for (stage, took) in connection.timings.clone() {
+        let detail = match stage {
+            Stage::Resolve => endpoint.clone(),
+            Stage::Tcp => connection.peer.to_string(),
+            Stage::Tls => connection.tls_details().unwrap_or_default(),
+            Stage::Auth => {
+                waited_for_secret = Some(took);
+                continue;
+            }
+            Stage::Greeting | Stage::Queue => "CLIENT SETINFO, CLIENT SETNAME".into(),
+        };
+        report.ok(stage.label(), Some(took), &detail);
+    }
+    let auth = match connection.auth {
+        Auth::None => None,
+        Auth::Accepted => Some(format!("accepted: {who}")),
+        Auth::Withheld => Some(format!("not sent, for this is plaintext: {who}")),
+        Auth::Unwanted => Some(format!("the server has no password, and wants none: {who}")),
+    };
+    if let Some(detail) = auth {
+        report.ok("auth", waited_for_secret, &detail);
+    }
+    let started = Instant::now();
+    let answers = tokio::time::timeout(deadline, async {
+        Ok::<_, Cause>([
+            ask(&mut connection, &["PING"]).await?,
+            ask(&mut connection, &["INFO", "server"]).await?,
+        ])
+    });
+    match answers.await {
+        Err(_) => {
+            report.failed("ping", &format!("no answer within {}", humantime::format_duration(deadline)));
+            None
+        }
+        Ok(Err(cause)) => {
+            report.failed("ping", &cause.to_string());
+            None
+        }
+        Ok(Ok([ping, info])) => {
+            let took = Some(started.elapsed());
+            match ping {
+                Answer::Text(text) => report.ok("ping", took, &text),
+                // It answers, and wants credentials that the clients bring.
+                Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, &text),
+                Answer::Error(text) => report.failed("ping", &text),
+                Answer::Number(_) | Answer::Other => report.failed("ping", "an answer of another type"),
+            }
+            if let Answer::Text(info) = info {
+                report.ok("server", None, &Info(&info).describe());
+            }
+            Some(connection)
+        }
+    }
+}
