@@ -1,0 +1,399 @@
+//! Every session of every route: those that last, and what is kept of those that are over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::history::{History, MOST, Memory};
+use super::process::{self, Process};
+use super::report::{Report, SessionReport, libraries};
+use super::session::{Lookup, Peer, Session, Upstream};
+use super::totals::Totals;
+use crate::moment::Moment;
+
+/// `/proc` is read at most once in this time, whoever asks.
+const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
+
+/// And for at most this part of the time, where there is much to read.
+const LOOKUP_SHARE: u32 = 50;
+
+/// Every session of every route.
+#[derive(Default)]
+pub struct Inventory {
+    numbers: AtomicU64,
+    /// Unix time, set by [`tick`](Self::tick): sessions read it instead of the system's clock.
+    clock: AtomicU64,
+    live: Mutex<BTreeMap<u64, Arc<Session>>>,
+    past: Mutex<Past>,
+    /// `/proc` may be read again from then on; `None`: at once.
+    next_lookup: Mutex<Option<Instant>>,
+}
+
+/// Sessions that are over.
+#[derive(Default)]
+struct Past {
+    memory: Memory,
+    routes: HashMap<Arc<str>, Totals>,
+    /// By route: since when it is watched, in this run or an earlier one.
+    watched: HashMap<Arc<str>, Moment>,
+    /// The inventory was begun then, in this run or an earlier one.
+    since: Moment,
+}
+
+impl Inventory {
+    /// Nobody is here.
+    pub fn new() -> Arc<Self> {
+        let inventory = Self::default();
+        inventory.tick();
+        lock(&inventory.past).since = Moment::at(inventory.now());
+        Arc::new(inventory)
+    }
+
+    /// When it was begun, in this run or an earlier one.
+    pub fn since(&self) -> Moment {
+        lock(&self.past).since
+    }
+
+    /// A route is there, from now on or already.
+    pub fn watch(&self, route: &Arc<str>) {
+        let now = Moment::at(self.now());
+        lock(&self.past).watched.entry(Arc::clone(route)).or_insert(now);
+    }
+
+    /// Since when a route is watched, in this run or an earlier one.
+    pub fn watched_since(&self, route: &str) -> Moment {
+        lock(&self.past).watched.get(route).copied().unwrap_or(Moment::at(self.now()))
+    }
+
+    /// Routes have other names, all at once: from the first of each pair to the second. Their clients are the same.
+    pub fn rename(&self, names: &HashMap<Arc<str>, Arc<str>>) {
+        let new = |route: &Arc<str>| Arc::clone(names.get(route).unwrap_or(route));
+        let mut past = lock(&self.past);
+        for (route, totals) in std::mem::take(&mut past.routes) {
+            past.routes.entry(new(&route)).or_default().merge(&totals);
+        }
+        for (route, since) in std::mem::take(&mut past.watched) {
+            let known = past.watched.entry(new(&route)).or_insert(since);
+            *known = since.min(*known);
+        }
+        past.memory.rename(new);
+        // Who ends meanwhile waits for this, and is on the right one then.
+        for session in self.live() {
+            session.is_on(&new(&session.route()));
+        }
+    }
+
+    /// Sets the clock that sessions read. To be called each second.
+    pub fn tick(&self) {
+        self.clock.store(Moment::now().unix(), Ordering::Relaxed);
+    }
+
+    /// A session begins.
+    pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> Entry {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let session = Arc::new(Session::new(number, Arc::clone(route), peer, Moment::at(self.now())));
+        lock(&self.live).insert(number, Arc::clone(&session));
+        Entry { session, inventory: Arc::clone(self) }
+    }
+
+    /// Sessions now, of all routes.
+    pub fn active(&self) -> usize {
+        lock(&self.live).len()
+    }
+
+    /// Sessions of this run, those that are over included.
+    pub fn so_far(&self) -> u64 {
+        self.numbers.load(Ordering::Relaxed)
+    }
+
+    /// A route's sessions.
+    pub fn totals(&self, route: &str) -> Totals {
+        let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();
+        let now = Moment::at(self.now());
+        for session in self.live().iter().filter(|session| &*session.route() == route) {
+            totals.add(session, true, now);
+        }
+        totals
+    }
+
+    /// When pontoon authenticates again for one of a route's sessions next; `None`: never.
+    pub fn next_reauthentication(&self, route: &str) -> Option<Moment> {
+        let live = self.live();
+        live.iter()
+            .filter(|session| &*session.route() == route)
+            .filter_map(|session| session.next_reauthentication())
+            .min()
+    }
+
+    /// All there is to tell; of sessions and of clients at most `limit` each.
+    pub fn report(&self, limit: usize) -> Report {
+        self.tick();
+        let now = Moment::at(self.now());
+        let live = self.live();
+        let memory = lock(&self.past).memory.clone().with_live(&live);
+        let clients_total = memory.len();
+        let (clients, forgotten) = memory.into_clients(limit);
+        Report {
+            sessions: live.iter().take(limit).map(|session| SessionReport::of(session, now)).collect(),
+            sessions_total: live.len(),
+            libraries: libraries(&clients),
+            clients,
+            clients_total,
+            clients_forgotten: forgotten,
+        }
+    }
+
+    /// Everybody who was seen, those that are here included, for a file.
+    pub fn history(&self) -> History {
+        let live = self.live();
+        let now = Moment::at(self.now());
+        let (memory, mut routes, since, watched) = {
+            let past = lock(&self.past);
+            (past.memory.clone(), past.routes.clone(), past.since, past.watched.clone())
+        };
+        for session in &live {
+            routes.entry(session.route()).or_default().add(session, true, now);
+        }
+        let last = |(route, totals): (Arc<str>, Totals)| Some(((*route).into(), totals.plaintext.last?));
+        let used = |(route, totals): (&Arc<str>, &Totals)| Some(((**route).into(), totals.last_used?));
+        let last_used = routes.iter().filter_map(used).collect();
+        let last_in_plaintext = routes.into_iter().filter_map(last).collect();
+        let (clients, forgotten) = memory.with_live(&live).into_clients(MOST);
+        let watched_since = watched.iter().map(|(route, at)| ((**route).into(), *at)).collect();
+        History { since, watched_since, clients, forgotten, last_in_plaintext, last_used }
+    }
+
+    /// Goes on from what an earlier run saw.
+    pub fn restore(&self, history: History) {
+        let mut past = lock(&self.past);
+        past.since = past.since.min(history.since);
+        past.memory.restore(history.clients, history.forgotten);
+        let mut watched = history.watched_since;
+        // A file of before says the same of all that it names.
+        for route in history.last_in_plaintext.keys().chain(history.last_used.keys()) {
+            watched.entry(route.clone()).or_insert(history.since);
+        }
+        for (route, at) in watched {
+            let since = past.watched.entry(route.into()).or_insert(at);
+            *since = at.min(*since);
+        }
+        for (route, at) in history.last_in_plaintext {
+            let last = &mut past.routes.entry(route.into()).or_default().plaintext.last;
+            *last = (*last).max(Some(at));
+        }
+        for (route, at) in history.last_used {
+            let last = &mut past.routes.entry(route.into()).or_default().last_used;
+            *last = (*last).max(Some(at));
+        }
+    }
+
+    /// Finds out which processes are at the other end of sessions of which that is not known. Reads `/proc`, and blocks
+    /// while it does; does nothing where it was done a moment ago.
+    pub fn look_up(&self) {
+        // Held throughout: two at once would do the same work.
+        let mut next = lock(&self.next_lookup);
+        let began = Instant::now();
+        if next.is_some_and(|next| began < next) {
+            return;
+        }
+        let unknown: Vec<(Arc<Session>, Lookup)> = self
+            .live()
+            .into_iter()
+            .filter_map(|session| session.unknown_process().map(|lookup| (session, lookup)))
+            .collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let ends: Vec<_> = unknown
+            .iter()
+            .filter_map(|(_, lookup)| if let Lookup::Ends(ends) = lookup { Some(*ends) } else { None })
+            .collect();
+        let found = if ends.is_empty() { HashMap::new() } else { process::find(&ends) };
+        let mut by_pid: HashMap<u32, Arc<Process>> = HashMap::new();
+        for (session, lookup) in unknown {
+            let process = match lookup {
+                Lookup::Pid(pid, uid) => {
+                    Arc::clone(by_pid.entry(pid).or_insert_with(|| Arc::new(Process::of(pid, uid))))
+                }
+                // Not found once is not found again.
+                Lookup::Ends(ends) => found.get(&ends).cloned().unwrap_or_default(),
+            };
+            session.facts().process = Some(process);
+        }
+        *next = Some(Instant::now() + LOOKUP_PAUSE.max(began.elapsed() * LOOKUP_SHARE));
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    fn live(&self) -> Vec<Arc<Session>> {
+        lock(&self.live).values().cloned().collect()
+    }
+}
+
+/// A session's place in the inventory, for as long as it lasts.
+pub struct Entry {
+    session: Arc<Session>,
+    inventory: Arc<Inventory>,
+}
+
+impl Entry {
+    /// It has an upstream connection, or another one than before.
+    pub fn connected(&self, upstream: Upstream) {
+        self.session.connected(upstream, Moment::at(self.inventory.now()));
+    }
+
+    /// For those who send to its client.
+    pub fn counter(&self) -> Counter {
+        Counter { session: Arc::clone(&self.session), inventory: Arc::clone(&self.inventory) }
+    }
+
+    /// Bytes and commands went upstream.
+    #[inline]
+    pub fn sent(&self, bytes: usize, commands: u64) {
+        self.session.sent(bytes as u64, commands, self.inventory.now());
+    }
+
+    /// Bytes went to the client.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        self.session.received(bytes as u64, self.inventory.now());
+    }
+}
+
+/// Counts what a session's client gets, where others than its own task send it: on the same thread.
+#[derive(Clone)]
+pub struct Counter {
+    session: Arc<Session>,
+    inventory: Arc<Inventory>,
+}
+
+impl Counter {
+    /// What is known of the session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Bytes went to the client.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        self.session.received(bytes as u64, self.inventory.now());
+    }
+}
+
+impl Deref for Entry {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let now = Moment::at(self.inventory.now());
+        let mut past = lock(&self.inventory.past);
+        lock(&self.inventory.live).remove(&self.session.number);
+        past.memory.ended(&self.session, now);
+        past.routes.entry(self.session.route()).or_default().add(&self.session, false, now);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> Peer {
+        Peer::Unix { pid: Some(std::process::id()), uid: Some(0) }
+    }
+
+    #[test]
+    fn a_session_is_live_until_it_is_dropped_and_remembered_afterwards() {
+        let inventory = Inventory::new();
+        let route: Arc<str> = "r".into();
+        let first = inventory.enter(&route, peer());
+        let second = inventory.enter(&route, peer());
+        first.uses_library(b"redis-py");
+        first.sent(10, 2);
+        let report = inventory.report(1);
+        assert_eq!((report.sessions.len(), report.sessions_total), (1, 2));
+        assert_eq!((report.clients.len(), report.clients_total), (1, 2));
+        drop((first, second));
+        let report = inventory.report(10);
+        assert_eq!((report.sessions_total, report.clients_total), (0, 2));
+        assert_eq!(report.libraries.len(), 1);
+        let totals = inventory.totals("r");
+        assert_eq!((totals.active, totals.sessions, totals.counts.commands), (0, 2, 2));
+        assert_eq!(inventory.totals("other"), Totals::default());
+    }
+
+    #[test]
+    fn what_a_file_kept_and_what_is_live_are_one_history() {
+        let (before, after) = (Inventory::new(), Inventory::new());
+        let route: Arc<str> = "r".into();
+        let live = before.enter(&route, peer());
+        after.restore(before.history());
+        drop(live);
+        let _again = after.enter(&route, peer());
+        let history = after.history();
+        assert_eq!(
+            (history.clients.len(), history.clients[0].sessions, history.clients[0].active),
+            (1, 2, 1)
+        );
+    }
+
+    #[test]
+    fn a_route_is_watched_from_when_it_was_there_first_by_whichever_name() {
+        let inventory = Inventory::new();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let restored = |at: u64, route: &str| History {
+            watched_since: [(route.into(), Moment::at(at))].into(),
+            since: Moment::at(at),
+            ..History::default()
+        };
+        inventory.restore(restored(10, "a"));
+        inventory.watch(&a);
+        inventory.watch(&b);
+        assert_eq!(inventory.watched_since("a"), Moment::at(10));
+        assert!(inventory.watched_since("b") > Moment::at(10), "it is new");
+        let over = inventory.enter(&a, peer());
+        drop(over);
+        let (live, other) = (inventory.enter(&a, peer()), inventory.enter(&b, peer()));
+        // They change their names.
+        inventory.rename(&[(Arc::clone(&a), Arc::clone(&b)), (Arc::clone(&b), Arc::clone(&a))].into());
+        assert_eq!(inventory.watched_since("b"), Moment::at(10));
+        let totals = |route| (inventory.totals(route).active, inventory.totals(route).sessions);
+        assert_eq!((totals("a"), totals("b")), ((1, 1), (1, 2)));
+        drop((live, other));
+        assert_eq!((totals("a"), totals("b")), ((0, 1), (0, 2)));
+        assert!(
+            inventory.report(10).clients.iter().any(|client| &*client.route == "b" && client.sessions == 2)
+        );
+        // A file of before says since when all of it is watched.
+        let last_used = [("old".into(), Moment::at(30))].into();
+        inventory.restore(History { since: Moment::at(20), last_used, ..History::default() });
+        assert_eq!(inventory.watched_since("old"), Moment::at(20));
+    }
+
+    #[test]
+    fn a_process_is_looked_up_when_asked_and_not_over_and_over() {
+        let inventory = Inventory::new();
+        let route: Arc<str> = "r".into();
+        let first = inventory.enter(&route, peer());
+        let name = |session: &Session| session.who().process;
+        assert_eq!(name(&first), None);
+        inventory.look_up();
+        assert!(name(&first).is_some());
+        let second = inventory.enter(&route, peer());
+        inventory.look_up();
+        assert_eq!(name(&second), None, "a moment ago");
+    }
+}
