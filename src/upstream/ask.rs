@@ -1,6 +1,8 @@
 //! Questions to a server that pontoon has itself.
 
-use super::{Cause, Connection, greeting};
+use super::connection::Connection;
+use super::error::Cause;
+use super::greeting;
 use crate::resp::replies::{self, Answer};
 
 /// A line of CLUSTER NODES may have several KiB where slots are scattered; a cluster has at most 1,000 nodes.

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::dial::Remote;
 use super::error::{Cause, ConnectError, Stage};
 use super::race::Race;
-use super::share;
+use super::share::share;
 use crate::credentials::Credentials;
 use crate::resolve::resolve;
 use crate::tls::Tls;

@@ -10,14 +10,15 @@ use tracing::{debug, info, warn};
 
 use super::attempt::{Dial, Speaks, whole_ms};
 use super::auth::Auth;
-use super::connection::Connection;
+use super::connection::{Connection, Left};
 use super::error::{Cause, ConnectError, Stage};
 use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::ids::{Ids, SeenId};
 use super::pool::{Discard, Pool, Taken};
+use super::settings::Settings;
+use super::share::part_of;
 use super::transit::{Mode, Transit};
-use super::{Left, Settings, part_of};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::metrics::{Held, RouteMetrics};

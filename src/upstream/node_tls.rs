@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Settings;
+use super::settings::Settings;
 use crate::endpoint::{Endpoint, Host};
 use crate::tls::{self, Tls, TlsError};
 

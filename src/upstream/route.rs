@@ -1,0 +1,404 @@
+//! A route's upstream: its endpoints, and what all of its sessions know of them.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::auth::Auth;
+use super::connection::{Connection, Dialled, Left};
+use super::dial::{Remote, Shared};
+use super::error::{ConnectError, Unreachable};
+use super::ids::{Ids, PassedOnId};
+use super::pool::{Discard, Pool};
+use super::settings::Settings;
+use super::share::share;
+use super::transit::{Latch, Mode, Transit};
+use crate::credentials::Credentials;
+use crate::drain::Drain;
+use crate::endpoint::Endpoint;
+use crate::metrics::RouteMetrics;
+use crate::moment::Moment;
+use crate::resp::client_ids;
+use crate::resp::replies::encode_secret;
+use crate::tls::{self, Tls};
+
+/// A route's upstream: its endpoints, and what all of its sessions know of them.
+pub struct Upstream {
+    remotes: Vec<Remote>,
+    connect_timeout: Duration,
+    credentials: Option<Arc<Credentials>>,
+    client_name: Option<String>,
+    /// Where `tls.mode` is `preferred`.
+    latch: Option<Latch>,
+    last_reached: Mutex<Option<Instant>>,
+    heard: Arc<Heard>,
+    lacking: Arc<Notify>,
+    ids: Arc<Ids>,
+}
+
+/// What is known of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointFacts {
+    /// As configured or announced.
+    pub endpoint: String,
+    /// What it was seen to accept, where `tls.mode` is `preferred`.
+    pub seen: Option<Mode>,
+    /// When the certificate expires that it presented last.
+    pub certificate_expires: Option<Moment>,
+    /// Of a cluster's node: the local port that leads to it.
+    #[serde(default)]
+    pub local_port: Option<u16>,
+}
+
+/// On its way to a connection.
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Arc<ConnectError>>> + Send + 'a>>;
+
+/// Something arrived on a connection that is kept ready.
+#[derive(Default)]
+struct Heard(Notify);
+
+impl Wake for Heard {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+/// An upstream that clients reached this recently needs no dial of our own.
+const RECENT: Duration = Duration::from_secs(30);
+
+impl Upstream {
+    /// Prepares the way; nothing is dialled yet. `tls`: `None` for plaintext.
+    pub fn new(
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
+        Self::with(route, settings, tls, new_latch(settings), new_credentials(settings), metrics)
+    }
+
+    /// One that takes this one's place. Where both lead to the same servers, plaintext is over for both at once.
+    #[must_use]
+    pub fn succeeded_by(
+        &self,
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
+        let same = self.leads_to_any(&settings.endpoints);
+        let ours = || self.latch.clone().filter(|_| same);
+        let latch = new_latch(settings).map(|latch| ours().unwrap_or(latch));
+        Self::with(route, settings, tls, latch, new_credentials(settings), metrics)
+    }
+
+    /// Another one with the same credentials, which are read once for all.
+    #[must_use]
+    pub fn another(
+        &self,
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
+        Self::with(route, settings, tls, new_latch(settings), self.credentials.clone(), metrics)
+    }
+
+    fn with(
+        route: &str,
+        settings: &Settings,
+        tls: Option<&Arc<Tls>>,
+        latch: Option<Latch>,
+        credentials: Option<Arc<Credentials>>,
+        metrics: &Arc<RouteMetrics>,
+    ) -> Self {
+        let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
+        let ids = Arc::new(Ids::default());
+        let shared = Shared { route, settings, tls, credentials: credentials.clone(), ids: &ids, metrics };
+        let remote = |endpoint: &Endpoint| {
+            let heard = Waker::from(Arc::clone(&heard));
+            let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&lacking), Arc::clone(metrics));
+            let transit = latch.clone().map(Transit::new);
+            Remote::new(&shared, endpoint.clone(), transit, pool)
+        };
+        Self {
+            remotes: settings.endpoints.iter().map(remote).collect(),
+            connect_timeout: settings.connect_timeout,
+            credentials,
+            client_name: settings.client_name.clone(),
+            latch,
+            last_reached: Mutex::default(),
+            heard,
+            lacking,
+            ids,
+        }
+    }
+
+    /// A greeted connection to the first endpoint that can be reached before the deadline: one that is ready, or a new
+    /// one.
+    pub async fn connect(&self) -> Result<Connection, Unreachable> {
+        self.first(|remote, deadline| Box::pin(remote.lease(deadline))).await
+    }
+
+    /// A connection to the first endpoint that can be reached before the deadline, on which nothing has been said: for a
+    /// client that brings its own TLS.
+    pub async fn open(&self) -> Result<Connection, Unreachable> {
+        self.first(|remote, deadline| Box::pin(remote.open(deadline))).await
+    }
+
+    async fn first<'a>(
+        &'a self,
+        attempt: impl Fn(&'a Remote, Instant) -> Attempt<'a>,
+    ) -> Result<Connection, Unreachable> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let mut attempts = Vec::new();
+        let order = self.order();
+        for (i, remote) in order.iter().enumerate() {
+            match attempt(remote, share(deadline, order.len() - i)).await {
+                Ok(connection) => {
+                    self.note_reached();
+                    return Ok(connection);
+                }
+                Err(error) => attempts.push(error),
+            }
+        }
+        Err(Unreachable { attempts })
+    }
+
+    /// Takes back a connection whose client has left. It is made clean and kept, or closed.
+    pub async fn give_back(&self, left: Left) {
+        if let Some(remote) = self.origin(&left.connection) {
+            remote.recycle(left).await;
+        }
+    }
+
+    /// Whether [`give_back`](Self::give_back) is of any use.
+    pub fn takes_back(&self, connection: &Connection) -> bool {
+        self.origin(connection).is_some_and(Remote::recycles)
+    }
+
+    /// Remembers that the connection with this number serves other clients than the one that learned it.
+    pub fn pass_on(&self, id: u64) -> PassedOnId {
+        self.ids.pass_on(id)
+    }
+
+    /// The request to send in place of one with these words. `None`: it names no connection that has changed clients since its
+    /// number could be learned. Otherwise it names, in its place, one that the server does not have.
+    ///
+    /// From the first request on that names a connection by its number, connections whose number was seen are not reused.
+    pub fn without_passed_on_ids(&self, words: &[&[u8]]) -> Option<Vec<u8>> {
+        let named = client_ids::named_in(words);
+        if !named.is_empty() && !self.ids.note_use() {
+            self.retire_all();
+            self.remotes.iter().take(1).for_each(Remote::tell_ids_are_used);
+        }
+        let mut other = words.to_vec();
+        for (at, _) in named.iter().filter(|(_, id)| self.ids.is_passed_on(*id)) {
+            other[*at] = client_ids::NO_ID;
+        }
+        (other != words).then(|| encode_secret(&other).to_vec())
+    }
+
+    /// Whether a connection would still be given to a client: it is not too old, and nothing has changed since it was made.
+    pub fn is_current(&self, connection: &Connection) -> bool {
+        self.origin(connection).is_some_and(|remote| remote.pool.is_current(connection))
+    }
+
+    /// A connection was lost, or the server turned out not to be the primary any more: its endpoint's ready connections
+    /// that are no younger may lead to the wrong place, too, and the next are dialled after a new look at the name.
+    pub fn distrust(&self, dialled: &Dialled) {
+        let Dialled { endpoint, generation } = dialled;
+        if let Some(remote) = self.remote(endpoint) {
+            remote.pool.retire_with(*generation, Discard::Retired);
+        }
+    }
+
+    /// The server refused a client on this connection for want of AUTH. If it asked for none before, connections that are
+    /// ready are closed: they need none.
+    pub fn wants_auth(&self, connection: &Connection) {
+        let ours = connection.auth == Auth::Accepted;
+        if let Some(remote) = self.origin(connection).filter(|_| !ours) {
+            remote.note_wants_auth();
+        }
+    }
+
+    /// What CLIENT SETNAME says in a greeting.
+    pub fn client_name(&self) -> Option<&str> {
+        self.client_name.as_deref()
+    }
+
+    /// Who we are, where that is configured.
+    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref()
+    }
+
+    /// Why the server does not take the credentials, or why there are none, if that is why the last attempt failed.
+    pub fn auth_problem(&self) -> Option<Arc<ConnectError>> {
+        self.remotes.iter().find_map(Remote::auth_problem)
+    }
+
+    /// TLS files or secrets have changed: connections made with the old ones serve no further client,
+    /// and what users may do is found out anew.
+    pub fn retire_all(&self) {
+        for remote in &self.remotes {
+            remote.pool.retire(Discard::Retired);
+            remote.greeting.forget_refusals();
+        }
+    }
+
+    /// Keeps connections ready until draining starts.
+    pub async fn tend(&self, drain: &Drain) {
+        let mut seconds = interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut dials = FuturesUnordered::new();
+        let draining = drain.started();
+        tokio::pin!(draining);
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => self.remotes.iter().for_each(|remote| remote.pool.second()),
+                () = self.lacking.notified() => {}
+                () = self.heard.0.notified() => self.remotes.iter().for_each(|remote| remote.pool.sweep()),
+                Some(()) = dials.next() => {}
+                () = &mut draining => break,
+            }
+            // Clients would use this one.
+            let Some(remote) = self.order().first().copied() else { break };
+            for _ in 0..remote.pool.lacks(dials.len()) {
+                let Some(turn) = remote.spare_turn() else { break };
+                dials.push(remote.fill(turn, Instant::now() + self.connect_timeout));
+            }
+        }
+        for remote in &self.remotes {
+            remote.pool.close();
+        }
+    }
+
+    /// Where `tls.mode` is `preferred`: what tells that plaintext is over.
+    pub fn latch(&self) -> Option<&Latch> {
+        self.latch.as_ref()
+    }
+
+    /// What is known of each endpoint.
+    pub fn facts(&self) -> Vec<EndpointFacts> {
+        let facts = |remote: &Remote| EndpointFacts {
+            endpoint: remote.endpoint.to_string(),
+            seen: remote.transit.as_ref().map(Transit::seen),
+            certificate_expires: remote.certificate_expiry(),
+            local_port: None,
+        };
+        self.remotes.iter().map(facts).collect()
+    }
+
+    /// Those of the endpoints that have spoken TLS.
+    pub fn spoke_tls(&self) -> impl Iterator<Item = &Endpoint> {
+        let seen =
+            |remote: &&Remote| remote.transit.as_ref().is_some_and(|transit| transit.seen() == Mode::Tls);
+        let spoke = move |remote: &&Remote| seen(remote) || remote.certificate_expiry().is_some();
+        self.remotes.iter().filter(spoke).map(|remote| &*remote.endpoint)
+    }
+
+    /// Whether one of these is among the endpoints.
+    pub fn leads_to_any(&self, endpoints: &[Endpoint]) -> bool {
+        let names = |endpoint: &Endpoint| endpoint.to_string().to_ascii_lowercase();
+        self.remotes
+            .iter()
+            .any(|remote| endpoints.iter().any(|other| names(other) == names(&remote.endpoint)))
+    }
+
+    /// Nobody goes there any more: what the metrics say of the endpoints is to worry nobody.
+    pub fn forget(&self) {
+        for remote in &self.remotes {
+            let seen = remote.transit.as_ref().map(|transit| transit.seen().label());
+            remote.metrics.forget_upstream(
+                &remote.endpoint.to_string(),
+                seen,
+                remote.certificate_expiry().is_some(),
+            );
+        }
+    }
+
+    /// What each endpoint was seen to accept, where `tls.mode` is `preferred`.
+    pub fn transit(&self) -> impl Iterator<Item = (&Endpoint, Mode)> {
+        self.remotes.iter().filter_map(|remote| Some((&*remote.endpoint, remote.transit.as_ref()?.seen())))
+    }
+
+    /// Looks once at what each endpoint accepts, where `tls.mode` is `preferred`.
+    pub async fn look(&self) {
+        let looks: FuturesUnordered<_> =
+            self.remotes.iter().map(|remote| remote.look(self.connect_timeout)).collect();
+        looks.for_each(|()| async {}).await;
+    }
+
+    /// Looks at the endpoints, where `tls.mode` is `preferred`, until one of them speaks TLS, or draining starts. Then
+    /// plaintext is over for all of them.
+    pub async fn find_tls(&self, drain: &Drain) {
+        let Some(latch) = &self.latch else { return };
+        let looks: FuturesUnordered<_> =
+            self.remotes.iter().map(|remote| remote.look_often(self.connect_timeout)).collect();
+        tokio::select! {
+            () = looks.for_each(|()| async {}) => {}
+            () = latch.wait() => self.retire_all(),
+            () = drain.started() => {}
+        }
+    }
+
+    fn origin(&self, connection: &Connection) -> Option<&Remote> {
+        self.remote(&connection.endpoint)
+    }
+
+    fn remote(&self, endpoint: &Arc<Endpoint>) -> Option<&Remote> {
+        self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint))
+    }
+
+    /// Finds out off the clients' path whether the upstream can be reached: dials the endpoints that failed last,
+    /// and where no client has shown it lately, the first that did not.
+    pub async fn look_after(&self) -> bool {
+        let mut reached = self.reached_recently();
+        for remote in &self.remotes {
+            let dial = remote.is_failing() || !reached;
+            if dial && remote.connect(Instant::now() + self.connect_timeout).await.is_ok() {
+                self.note_reached();
+                reached = true;
+            }
+        }
+        reached
+    }
+
+    fn note_reached(&self) {
+        *self.last_reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn reached_recently(&self) -> bool {
+        let last = *self.last_reached.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < RECENT) && !self.remotes.iter().all(Remote::is_failing)
+    }
+
+    /// Endpoints as configured, but those that speak TLS come first, where it is preferred, and those that failed last
+    /// come last: a client does not wait for what [`look_after`](Self::look_after) finds out, unless nothing else is left.
+    fn order(&self) -> Vec<&Remote> {
+        let mut order: Vec<&Remote> = self.remotes.iter().collect();
+        order.sort_by_key(|remote| {
+            let seen = remote.transit.as_ref().map(Transit::seen);
+            (remote.retry_at(), seen != Some(Mode::Tls))
+        });
+        order
+    }
+}
+
+fn new_latch(settings: &Settings) -> Option<Latch> {
+    (settings.tls.mode == tls::Mode::Preferred).then(Latch::default)
+}
+
+fn new_credentials(settings: &Settings) -> Option<Arc<Credentials>> {
+    settings.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)))
+}
