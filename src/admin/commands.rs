@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Desk;
+use super::desk::Desk;
 
 /// Commands that may wait to be obeyed; beyond, who commands is told to come again.
 pub const WAITING: usize = 16;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Shared;
+use super::desk::Shared;
 use crate::clients::Totals;
 use crate::metrics::Durations;
 

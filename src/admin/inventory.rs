@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::desk::{Desk, Shared};
 use super::server::Connection;
-use super::{Desk, Shared};
 
 /// Sessions and clients shown, where `?limit=` does not say.
 pub(super) const LIMIT: usize = 1000;

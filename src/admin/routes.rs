@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
+use super::desk::{Desk, Shared};
 use super::inventory::{LIMIT, json, look_up};
 use super::server::Connection;
-use super::{Desk, Shared};
 use crate::clients::{Client, Counts, Totals};
 use crate::cluster::Upstreams;
 use crate::group::verdict::{self, Facts, Verdict};

@@ -1,6 +1,10 @@
 use serde_json::json;
 
-use super::*;
+use super::document::{CLIENTS, POLICY, View, document, hash};
+use crate::admin::history::Past;
+use crate::admin::routes::RouteReport;
+use crate::moment::Moment;
+use crate::telemetry::Event;
 
 fn client(name: &str) -> serde_json::Value {
     json!({"route": "cache", "process": name, "uid": 1000, "container": null, "library": {"name": name, "version": name,

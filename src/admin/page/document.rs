@@ -1,0 +1,193 @@
+//! The document as a whole, and what lets its script run.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::Response;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::{clients, events, route, words};
+use crate::admin::desk::{Desk, Shared};
+use crate::admin::history::{History, Past};
+use crate::admin::inventory::look_up;
+use crate::admin::routes::{RouteReport, reports};
+use crate::admin::server::Connection;
+use crate::clients::Report;
+use crate::moment::Moment;
+use crate::telemetry::{self, Event};
+
+const STYLE: &str = include_str!("style.css");
+
+/// A library, unchanged, and what uses it.
+static SCRIPT: LazyLock<String> =
+    LazyLock::new(|| [include_str!("idiomorph-0.7.4.min.js"), include_str!("page.js")].join("\n"));
+
+/// Nothing but what the page brings along, and the page itself once more.
+pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let policy = format!(
+        "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        hash(STYLE),
+        hash(&SCRIPT)
+    );
+    HeaderValue::from_str(&policy).expect("Base64 and what is written above are fit for a header")
+});
+
+/// Clients shown; /clients has more.
+pub(super) const CLIENTS: usize = 100;
+
+/// Routes shown in full; /routes has more.
+const ROUTES: usize = 50;
+
+/// What is shown.
+pub(super) struct View {
+    pub(super) now: Moment,
+    /// Why pontoon is not ready; empty: it is.
+    pub(super) unready: Vec<String>,
+    pub(super) since: Moment,
+    pub(super) routes: Vec<(RouteReport, Past)>,
+    /// Routes that are not shown.
+    pub(super) more_routes: usize,
+    pub(super) report: Report,
+    pub(super) events: Vec<Event>,
+}
+
+pub(in crate::admin) async fn page(
+    State(desk): State<Desk>,
+    Extension(connection): Extension<Connection>,
+) -> Response {
+    look_up(&desk).await;
+    let (shared, history) = (Arc::clone(&desk.shared), Arc::clone(&desk.history));
+    let text = move || document(&View::of(&shared, &history)).into_string();
+    let mut response = desk.costly.answer(&connection.cut, "text/html; charset=utf-8", text).await;
+    response.headers_mut().extend([
+        (header::CONTENT_SECURITY_POLICY, POLICY.clone()),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    ]);
+    response
+}
+
+impl View {
+    fn of(shared: &Shared, history: &History) -> Self {
+        let mut routes = reports(shared);
+        let more_routes = routes.len().saturating_sub(ROUTES);
+        routes.truncate(ROUTES);
+        let with_past = |route: RouteReport| {
+            let past = history.of(&route.route);
+            (route, past)
+        };
+        Self {
+            now: Moment::now(),
+            unready: shared.readiness.reasons(),
+            since: shared.inventory.since(),
+            routes: routes.into_iter().map(with_past).collect(),
+            more_routes,
+            report: shared.inventory.report(CLIENTS),
+            events: telemetry::recent(),
+        }
+    }
+}
+
+pub(super) fn document(view: &View) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                // Another style or script has another policy: the script that runs sees that it is old.
+                meta name="policy" content=(POLICY.to_str().unwrap_or_default());
+                title { (title(view)) }
+                link rel="icon" href="data:,";
+                noscript { meta http-equiv="refresh" content="10"; }
+                style { (PreEscaped(STYLE)) }
+                script { (PreEscaped(&*SCRIPT)) }
+            }
+            body {
+                (banner(view))
+                main { (content(view)) }
+                footer {
+                    p {
+                        "For programs: " a href="routes" { "routes" } ", " a href="clients" { "clients" } ", "
+                        a href="metrics" { "metrics" } ". Watched since " (words::time(view.since)) "."
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The answer, for whoever has the page in a tab.
+fn title(view: &View) -> String {
+    let safe = view.routes.iter().filter(|(route, _)| route.safe_to_require_tls.answer).count();
+    let mark = if view.unready.is_empty() { "" } else { "! " };
+    format!("{mark}{safe} of {} ready for TLS · pontoon", view.routes.len() + view.more_routes)
+}
+
+fn banner(view: &View) -> Markup {
+    html! {
+    header.banner {
+        h1 { "pontoon " span.muted { (env!("CARGO_PKG_VERSION")) } }
+        @if view.unready.is_empty() {
+            p.badge.good { (words::mark(true)) "Ready" }
+        } @else {
+            p.badge.bad { (words::mark(false)) "Not ready" }
+        }
+        p.muted.updated { "As of " (words::time_of_day(view.now)) }
+        p #link role="status" {}
+    }
+    }
+}
+
+fn content(view: &View) -> Markup {
+    html! {
+        @if !view.unready.is_empty() {
+            ul.problems aria-label="Why pontoon is not ready" { @for reason in &view.unready { li { (reason) } } }
+        }
+        @if view.routes.len() > 1 { (overview(view)) }
+        @for (number, (route, past)) in view.routes.iter().enumerate() {
+            (route::section(number, route, past, view.now))
+        }
+        @if view.more_routes > 0 {
+            p { (view.more_routes) " more routes: see " a href="routes" { "routes" } "." }
+        }
+        (clients::section(&view.report, view.routes.len() > 1, view.now))
+        (events::section(&view.events))
+    }
+}
+
+/// Where there are several routes: all of them at a glance.
+fn overview(view: &View) -> Markup {
+    html! {
+        nav.card aria-labelledby="routes" {
+            h2 #routes { "Routes" }
+            ul.overview {
+                @for (number, (route, _)) in view.routes.iter().enumerate() {
+                    li {
+                        a href={ "#" (route::anchor(number)) } { (route.route) }
+                        @if route.safe_to_require_tls.answer {
+                            span.good { (words::mark(true)) "safe to require TLS" }
+                        } @else {
+                            span.warn { (words::mark(false)) "not safe to require TLS yet" }
+                        }
+                        span.muted { (words::count(route.sessions_active, "session")) }
+                    }
+                    @if number + 1 == view.routes.len() && view.more_routes > 0 {
+                        li.muted { (view.more_routes) " more" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// As a policy names what it lets run.
+pub(super) fn hash(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    format!("sha256-{}", BASE64_STANDARD.encode(digest))
+}

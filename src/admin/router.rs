@@ -1,0 +1,90 @@
+//! The admin server as a whole: bound, and which request is answered by what.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::middleware::from_fn;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use tokio_util::sync::CancellationToken;
+
+use super::costly::Costly;
+use super::desk::{Desk, Shared};
+use super::inventory::Looking;
+use super::server::Connection;
+use super::{commands, guard, inventory, page, routes, server};
+use crate::endpoint::ListenAddr;
+use crate::listener::{BindError, Listener};
+
+/// A bound admin server.
+#[derive(Debug)]
+pub struct Admin(Listener);
+
+impl Admin {
+    /// Binds `address`.
+    pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
+        Listener::bind(address).map(Self)
+    }
+
+    /// The address, with the port that the system chose.
+    pub fn address(&self) -> &ListenAddr {
+        self.0.address()
+    }
+
+    /// Serves until `stop`.
+    pub async fn run(self, shared: Shared, stop: CancellationToken) {
+        let desk = Desk {
+            shared: Arc::new(shared),
+            looking: Looking::default(),
+            costly: Costly::new(),
+            scrapes: Costly::new(),
+            history: Arc::default(),
+        };
+        tokio::select! {
+            () = server::serve(self.0, router(desk.clone()), stop) => {}
+            () = desk.history.keep(&desk.shared) => {}
+        }
+    }
+}
+
+fn router(desk: Desk) -> Router {
+    Router::new()
+        .route("/", get(page::page))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/routes", get(routes::routes))
+        .route("/clients", get(inventory::clients))
+        .route("/drain", post(commands::drain))
+        .route("/reload", post(commands::reload))
+        .route("/quit", post(commands::quit))
+        .fallback(|| async {
+            let words = "not found; there are / for people, /livez, /readyz, /metrics, /routes, /clients; and to POST: /drain, \
+                         /reload, /quit\n";
+            (StatusCode::NOT_FOUND, words)
+        })
+        .layer(from_fn(guard::guard))
+        .with_state(desk)
+}
+
+async fn readyz(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
+    let reasons = shared.readiness.reasons();
+    if reasons.is_empty() {
+        (StatusCode::OK, "ok\n".into())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    }
+}
+
+async fn metrics(
+    State(Desk { shared, scrapes, .. }): State<Desk>,
+    Extension(connection): Extension<Connection>,
+) -> Response {
+    let text = move || {
+        routes::record(&shared);
+        shared.metrics.render()
+    };
+    scrapes.answer(&connection.cut, "text/plain; version=0.0.4; charset=utf-8", text).await
+}
