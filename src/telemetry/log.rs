@@ -1,8 +1,4 @@
-//! Logging: format, level, the subscriber that obeys them.
-
-mod events;
-mod json;
-mod throttle;
+//! The subscriber: what is written, in which format, where to.
 
 use std::io::{IsTerminal, stderr};
 use std::str::FromStr;
@@ -12,9 +8,8 @@ use tracing_subscriber::filter::{FilterExt as _, LevelFilter, ParseError, Target
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
 
-pub use self::events::{Event, recent};
-use self::json::Json;
-pub use self::throttle::Throttle;
+use super::events;
+use super::json::Json;
 
 /// How the log is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
