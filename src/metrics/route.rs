@@ -1,44 +1,11 @@
-//! Handles to all metrics, so that the relay touches atomics and nothing else.
-
-mod by_label;
-mod durations;
-mod names;
-mod process;
-mod recorder;
+//! A route's metrics.
 
 use std::time::Duration;
 
-pub use metrics::Histogram;
-use metrics::{Counter, Gauge, Label, NoopRecorder, SharedString, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Label, NoopRecorder, SharedString, counter, gauge, histogram};
 
-use self::by_label::ByLabel;
-pub use self::durations::Durations;
-pub use self::names::names;
-use self::names::{CONNECT_SECONDS, REQUEST_SECONDS, SERVER_ERRORS};
-pub use self::recorder::PrometheusHandle;
-use self::recorder::Recorder;
-
-/// Makes Prometheus the destination of all metrics, for this process, and returns what renders them.
-pub fn install() -> Result<PrometheusHandle, AlreadyInstalled> {
-    let recorder = Recorder::new();
-    let handle = recorder.handle().with_process();
-    metrics::set_global_recorder(recorder).map_err(|_| AlreadyInstalled)?;
-    names::describe();
-    gauge!("pontoon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
-    gauge!("pontoon_config_last_reload_successful").set(1);
-    Ok(handle)
-}
-
-/// The configuration was reloaded, or was refused.
-pub fn config_reloaded(ok: bool) {
-    counter!("pontoon_config_reloads_total", "result" => if ok { "ok" } else { "failed" }).increment(1);
-    gauge!("pontoon_config_last_reload_successful").set(u8::from(ok));
-}
-
-/// Metrics have a destination already.
-#[derive(Debug, thiserror::Error)]
-#[error("metrics have a destination already")]
-pub struct AlreadyInstalled;
+use super::by_label::ByLabel;
+use super::names::{CONNECT_SECONDS, REQUEST_SECONDS, SERVER_ERRORS};
 
 /// A route's metrics. All exist, at zero, from the start.
 #[allow(missing_docs, reason = "the names say it")]
@@ -319,50 +286,5 @@ impl RouteMetrics {
         if let Some(labels) = self.with(label, value) {
             counter!(name, labels).increment(1);
         }
-    }
-}
-
-/// Counts one in a gauge for as long as it lives.
-pub struct Held(Gauge);
-
-impl Held {
-    /// One more.
-    pub fn new(gauge: &Gauge) -> Self {
-        gauge.increment(1);
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.decrement(1);
-    }
-}
-
-/// A part of what a gauge shows, for as long as it lives.
-pub struct Share {
-    gauge: Gauge,
-    amount: usize,
-}
-
-impl Share {
-    /// Nothing yet.
-    pub fn new(gauge: &Gauge) -> Self {
-        Self { gauge: gauge.clone(), amount: 0 }
-    }
-
-    /// It is so much now.
-    #[inline]
-    pub fn set(&mut self, amount: usize) {
-        if amount != self.amount {
-            self.gauge.increment(amount as f64 - self.amount as f64);
-            self.amount = amount;
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }

@@ -1,0 +1,48 @@
+//! What a gauge shows for as long as something lives.
+
+use metrics::Gauge;
+
+/// Counts one in a gauge for as long as it lives.
+pub struct Held(Gauge);
+
+impl Held {
+    /// One more.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+/// A part of what a gauge shows, for as long as it lives.
+pub struct Share {
+    gauge: Gauge,
+    amount: usize,
+}
+
+impl Share {
+    /// Nothing yet.
+    pub fn new(gauge: &Gauge) -> Self {
+        Self { gauge: gauge.clone(), amount: 0 }
+    }
+
+    /// It is so much now.
+    #[inline]
+    pub fn set(&mut self, amount: usize) {
+        if amount != self.amount {
+            self.gauge.increment(amount as f64 - self.amount as f64);
+            self.amount = amount;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}

@@ -1,0 +1,19 @@
+//! Handles to all metrics, so that the relay touches atomics and nothing else.
+
+mod by_label;
+mod durations;
+mod held;
+mod install;
+mod names;
+mod process;
+mod recorder;
+mod route;
+
+pub use metrics::Histogram;
+
+pub use self::durations::Durations;
+pub use self::held::{Held, Share};
+pub use self::install::{AlreadyInstalled, config_reloaded, install};
+pub use self::names::names;
+pub use self::recorder::PrometheusHandle;
+pub use self::route::{Relayed, RouteMetrics};
