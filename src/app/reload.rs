@@ -203,8 +203,8 @@ mod tests {
     use tokio::time::{sleep, timeout};
     use tokio_util::task::TaskTracker;
 
-    use super::super::memory::Memory;
     use super::*;
+    use crate::app::memory::Memory;
     use crate::clients::Inventory;
     use crate::drain::Drain;
     use crate::listener::Inherited;

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::StartError;
 use super::cluster::{self, Cluster};
+use super::error::StartError;
 use super::running::Running;
 use super::server::Server;
 use crate::admin;

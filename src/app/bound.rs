@@ -1,39 +1,5 @@
-//! The parts meet: everything is bound before anything runs, and everything ends in order.
-//!
-//! The end, step by step:
-//!
-//! 1. It is asked for: by SIGTERM or SIGINT, or `POST /quit`; by `POST /drain`, which stops before step 8; where
-//!    `runtime.exit_with_clients` is set, by the last client that left so long ago.
-//! 2. Readiness turns off: `/readyz` says `draining` from here on. Liveness stays. systemd is told, if it wants
-//!    to be; after `POST /drain` alone, once the exit is asked for, too. Nothing is reloaded any more.
-//! 3. For `runtime.shutdown_delay` (none by default; with `handover` at least 200 ms) all else goes on, and new clients are
-//!    served; where a successor shares the port, by it.
-//! 4. Listeners close, once nobody waits in them, and the files of Unix sockets go, but those that systemd or a successor put there.
-//! 5. Sessions with nothing pending end at once, others once what had arrived is answered. Connections that are ready for
-//!    clients are closed, and nothing is looked after any more.
-//! 6. After `runtime.drain_timeout` the rest are cut, and counted in the log.
-//! 7. After `POST /drain` alone, pontoon waits here, and answers on its admin address, until SIGTERM, SIGINT or `POST /quit`.
-//! 8. The admin server closes, the state file is written, event loops end.
-//! 9. The exit status is 0, even where sessions were cut: the end was asked for, and `drain_timeout` says when it is to come.
-//!    A status that says otherwise would make a failed unit, or a failed job, of a subscriber that stayed to the end. What
-//!    was cut is a warning in the log.
-//!
-//! The first signal begins this, or goes along with what `POST` began; each further one skips the wait that is on, in
-//! step 3 or 5.
+//! Everything bound, and how it runs to its end.
 
-mod cluster;
-mod descriptors;
-mod ending;
-mod last_client;
-mod memory;
-mod reload;
-mod route;
-mod running;
-mod server;
-mod service;
-mod tasks;
-
-use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -42,79 +8,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-pub use self::descriptors::{TooFew, raise_limit};
-pub use self::ending::Orders;
-use self::ending::{ABANDON, Ending, Settings};
-use self::memory::Memory;
-use self::reload::Routes;
-pub use self::reload::Source;
-use self::route::Prepared;
-use self::running::Running;
-use self::tasks::{Books, keep_books};
+use super::ending::{self, ABANDON, Ending, Orders, Settings};
+use super::error::StartError;
+use super::memory::Memory;
+use super::reload::{Routes, Source};
+use super::route::Prepared;
+use super::running::Running;
+use super::tasks::{Books, keep_books};
+use super::{last_client, service};
 use crate::admin::{self, Admin, Command, Readiness};
 use crate::clients::Inventory;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
-use crate::listener::{BindError, InheritError, Inherited};
+use crate::listener::Inherited;
 use crate::metrics::{self, PrometheusHandle};
 use crate::notify;
-use crate::tls::TlsError;
 use crate::workers::Workers;
-
-/// Why pontoon did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address could not be bound.
-    #[error("route \"{route}\": {source}")]
-    Bind {
-        /// Whose listener.
-        route: String,
-        /// Why.
-        source: BindError,
-    },
-    /// An address cannot be had beside one that this process listens on.
-    #[error(
-        "route \"{route}\": cannot listen on {address} while this process itself listens on {own}: restart it to change from \
-         one to the other"
-    )]
-    OwnAddress {
-        /// Whose listener.
-        route: String,
-        /// What is wanted.
-        address: ListenAddr,
-        /// What there is.
-        own: ListenAddr,
-    },
-    /// What systemd passed on is no use.
-    #[error(transparent)]
-    Inherited(#[from] InheritError),
-    /// A route's TLS files could not be used.
-    #[error("route \"{route}\": {source}")]
-    Tls {
-        /// Whose.
-        route: String,
-        /// Why.
-        source: TlsError,
-    },
-    /// The admin server's address could not be bound.
-    #[error("admin server: {0}; or choose another with --admin, or \"off\"")]
-    Admin(BindError),
-    /// The system gave no threads.
-    #[error("cannot start the event-loop threads: {0}")]
-    Workers(#[from] io::Error),
-}
-
-impl StartError {
-    /// Whether it is the machine's, and may pass by itself; else something must be configured otherwise.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Bind { source, .. } | Self::Admin(source) => source.may_pass(),
-            Self::Workers(_) => true,
-            Self::Inherited(_) | Self::OwnAddress { .. } | Self::Tls { .. } => false,
-        }
-    }
-}
 
 /// Everything bound, nothing running.
 pub struct App {
