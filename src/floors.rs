@@ -1,4 +1,5 @@
-//! The house has floors: a module imports only from floors below its own, and from its own children.
+//! The house has floors: a module imports only from floors below its own, and from its own children. A `mod.rs` is a
+//! module's door: it holds no code.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -94,6 +95,50 @@ fn modules_import_only_from_floors_below_their_own() {
         }
     }
     assert!(breaches.is_empty(), "{breaches:#?}");
+}
+
+/// Modules whose doors still hold code.
+const OPEN: [&str; 2] = ["resp", "session"];
+
+/// Whether a `mod.rs` holds documentation, `mod` and `pub use`, and nothing else.
+fn is_door(source: &str) -> bool {
+    let is_code = |line: &&str| !line.starts_with("//") && !line.starts_with("#[");
+    let code: Vec<&str> = source.lines().filter(is_code).collect();
+    code.concat().split(';').filter(|item| !item.is_empty()).all(|item| {
+        let visible = item.strip_prefix("pub").and_then(|rest| Some(rest.split_once(' ')?.1));
+        let names_module = |item: &str| item.starts_with("mod ") && !item.contains('{');
+        names_module(item) || visible.is_some_and(|item| names_module(item) || item.starts_with("use "))
+    })
+}
+
+#[test]
+fn a_module_with_children_has_a_door_and_no_code_in_it() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut breaches = Vec::new();
+    for file in files {
+        let relative = file.strip_prefix(&src).unwrap();
+        if OPEN.iter().any(|module| relative.starts_with(module)) {
+            continue;
+        }
+        if file.with_extension("").is_dir() {
+            breaches.push(format!("{}: its children's folder needs a mod.rs", relative.display()));
+        }
+        if file.ends_with("mod.rs") && !is_door(&fs::read_to_string(&file).unwrap()) {
+            breaches.push(format!("{}: move its code to a named file", relative.display()));
+        }
+    }
+    assert!(breaches.is_empty(), "{breaches:#?}");
+}
+
+#[test]
+fn a_door_is_told_from_a_body() {
+    let door = "//! Doc.\n\nmod a;\npub mod b;\n#[cfg(test)]\nmod tests;\npub(crate) use self::a::A;\npub use self::b::{\n    B,\n    C,\n};\n";
+    assert!(is_door(door));
+    for body in ["use std::fmt;", "fn f() {}", "pub struct S;", "mod tests {\n}", "pub const N: u8 = 1;"] {
+        assert!(!is_door(&format!("{door}{body}\n")), "{body}");
+    }
 }
 
 #[test]
