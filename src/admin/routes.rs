@@ -13,7 +13,7 @@ use super::server::Connection;
 use crate::clients::{Client, Counts, Totals};
 use crate::cluster::Upstreams;
 use crate::group::verdict::{self, Facts, Verdict};
-use crate::group::{Group, Observer, Seen};
+use crate::group::{Observer, Seen, SimilarClients};
 use crate::metrics::RouteMetrics;
 use crate::moment::Moment;
 use crate::tls;
@@ -93,10 +93,10 @@ pub struct ServersReport {
     /// Whether they ask clients for credentials.
     pub auth: Auth,
     /// Clients that came through no bridge when the servers were asked to list them: where they count plaintext, or do not count.
-    pub direct: Vec<Group>,
+    pub direct: Vec<SimilarClients>,
     /// Clients of which that is not known.
     #[serde(default)]
-    pub unknown: Vec<Group>,
+    pub unknown: Vec<SimilarClients>,
 }
 
 /// Whether servers ask clients for credentials.

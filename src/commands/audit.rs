@@ -8,7 +8,7 @@ use anyhow::bail;
 use super::plain::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
-use crate::group::{Asking, Evidence, Group, NodeEvidence, gather};
+use crate::group::{Asking, Evidence, NodeEvidence, SimilarClients, gather};
 
 /// How to audit.
 pub struct Options {
@@ -107,12 +107,12 @@ fn print(evidence: &Evidence) {
     );
 }
 
-fn list(title: &str, groups: &[Group]) {
+fn list(title: &str, groups: &[SimilarClients]) {
     if !groups.is_empty() {
         say!("\n{title}");
         say!("{:>7} {:>12}  {:<24} {:<16} {:<20} address", "clients", "oldest", "library", "user", "name");
     }
-    for Group { library, version, user, name, address, clients, oldest_seconds } in groups {
+    for SimilarClients { library, version, user, name, address, clients, oldest_seconds } in groups {
         let library = if library.is_empty() { "unknown".into() } else { format!("{library} {version}") };
         let oldest = humantime::format_duration(Duration::from_secs(*oldest_seconds)).to_string();
         say!(

@@ -46,10 +46,10 @@ pub struct Evidence {
     /// By endpoint.
     pub nodes: Vec<NodeEvidence>,
     /// Clients that come through no bridge, those that are alike together, the most first.
-    pub direct: Vec<Group>,
+    pub direct: Vec<SimilarClients>,
     /// The same of clients that may come through one or not.
     #[serde(default)]
-    pub unknown: Vec<Group>,
+    pub unknown: Vec<SimilarClients>,
 }
 
 /// A node's.
@@ -80,7 +80,7 @@ pub struct NodeEvidence {
 
 /// Clients that are alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
+pub struct SimilarClients {
     /// As CLIENT SETINFO tells, else empty.
     pub library: String,
     /// Of the library.
@@ -317,13 +317,13 @@ fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
 struct Found {
     nodes: Vec<NodeEvidence>,
     identities: BTreeSet<String>,
-    direct: Groups,
-    unknown: Groups,
+    direct: Similar,
+    unknown: Similar,
 }
 
 /// Clients that are alike: how many, and the oldest.
 #[derive(Default)]
-struct Groups(BTreeMap<[String; 5], (u64, u64)>);
+struct Similar(BTreeMap<[String; 5], (u64, u64)>);
 
 /// Clients by how they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -393,7 +393,7 @@ impl Found {
     }
 }
 
-impl Groups {
+impl Similar {
     fn add(&mut self, client: &Client<'_>) {
         let library = client.lib_name.unwrap_or_default();
         let key = [library, client.lib_ver, client.user, client.name, client.ip()].map(str::to_owned);
@@ -403,10 +403,10 @@ impl Groups {
     }
 
     /// The most first.
-    fn into_list(self) -> Vec<Group> {
+    fn into_list(self) -> Vec<SimilarClients> {
         let mut list = Vec::new();
         for ([library, version, user, name, address], (clients, oldest_seconds)) in self.0 {
-            list.push(Group { library, version, user, name, address, clients, oldest_seconds });
+            list.push(SimilarClients { library, version, user, name, address, clients, oldest_seconds });
         }
         list.sort_by_key(|group| std::cmp::Reverse(group.clients));
         list
@@ -508,7 +508,7 @@ mod tests {
         assert_eq!(counted(named, true), (0, 1, 0));
     }
 
-    fn sum(groups: &[Group]) -> u64 {
+    fn sum(groups: &[SimilarClients]) -> u64 {
         groups.iter().map(|group| group.clients).sum()
     }
 }

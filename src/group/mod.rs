@@ -11,6 +11,6 @@ mod observer;
 pub mod probe;
 pub mod verdict;
 
-pub use self::evidence::{Asking, Evidence, Group, NodeEvidence, gather};
+pub use self::evidence::{Asking, Evidence, NodeEvidence, SimilarClients, gather};
 pub use self::info::Info;
 pub use self::observer::{Observer, Seen};
