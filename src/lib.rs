@@ -20,7 +20,7 @@
 //!
 //! With `sharing = "shared"` a session reads whole requests, and most of them meet those of the thread's other clients on one
 //! connection, whose own task hands out the replies. What needs a connection of its own, a transaction say, is relayed as above,
-//! for as long as it does: `resp::sharing` has the table.
+//! for as long as it does: [`resp::command_table`] says which.
 //!
 //! # Floors
 //!

@@ -185,6 +185,25 @@ fn what_follows_quit_gets_no_reply_and_the_end_says_nothing_of_other_connections
 }
 
 #[test]
+fn what_is_no_quit_to_the_server_is_not_answered_as_one() {
+    let (redis, pontoon) = bridge();
+    for request in [
+        &b"QUIT \"x\r\n"[..],
+        b"*1\r\n$6\r\nQUIT\0x\r\nPING\r\n",
+        b"QUIT\x0bfoo\r\nPING\r\n",
+        b"QUIT\x0cfoo\r\nPING\r\n",
+        b"\"QUIT\"\r\nPING\r\n",
+    ] {
+        let replies = |mut client: Wire| {
+            client.send(request);
+            client.finish();
+            String::from_utf8(client.rest()).unwrap()
+        };
+        assert_eq!(replies(pontoon.client()), replies(redis.direct()), "{}", request.escape_ascii());
+    }
+}
+
+#[test]
 fn reset_returns_to_resp2() {
     let (_redis, pontoon) = bridge();
     let mut client = resp3(&pontoon);

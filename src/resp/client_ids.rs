@@ -1,5 +1,6 @@
 //! CLIENT subcommands that name connections by their numbers.
 
+use super::command_table::Command;
 use super::words::is_same;
 
 /// A number that no server gives to a connection.
@@ -9,25 +10,23 @@ pub const NO_ID: &[u8] = b"9223372036854775807";
 pub fn named_in(words: &[&[u8]]) -> Vec<(usize, u64)> {
     let is = |at: usize, text: &str| words.get(at).is_some_and(|word| is_same(word, text.as_bytes()));
     let number = |at: usize| Some((at, std::str::from_utf8(words.get(at)?).ok()?.parse().ok()?));
-    if !is(0, "CLIENT") {
-        return Vec::new();
-    }
     let options = 2..words.len();
-    if is(1, "UNBLOCK") {
-        number(2).into_iter().collect()
-    } else if is(1, "TRACKING") {
-        options.filter(|at| is(*at, "REDIRECT")).filter_map(|at| number(at + 1)).collect()
-    } else if is(1, "KILL") {
+    match Command::of_words(words) {
+        Command::CLIENT_UNBLOCK => number(2).into_iter().collect(),
+        Command::CLIENT_TRACKING => {
+            options.filter(|at| is(*at, "REDIRECT")).filter_map(|at| number(at + 1)).collect()
+        }
         // Valkey takes several after one ID.
-        options.filter(|at| is(*at, "ID")).flat_map(|at| (at + 1..).map_while(number)).collect()
-    } else {
-        Vec::new()
+        Command::CLIENT_KILL => {
+            options.filter(|at| is(*at, "ID")).flat_map(|at| (at + 1..).map_while(number)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
-/// Whether the reply to a request with this CLIENT subcommand tells the client the number of its connection.
-pub(super) fn is_told_by(subcommand: &[u8]) -> bool {
-    [&b"ID"[..], b"INFO", b"LIST"].iter().any(|known| is_same(subcommand, known))
+/// Whether the reply to this command shows the client the number of its connection. ACL LOG shows it with what was refused.
+pub(super) fn is_shown_by(command: Command) -> bool {
+    matches!(command, Command::ACL_LOG | Command::CLIENT_ID | Command::CLIENT_INFO | Command::CLIENT_LIST)
 }
 
 #[cfg(test)]

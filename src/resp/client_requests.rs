@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::command_table::Command;
 use super::words::is_same;
 
 /// Added to the name of a client's library: what `CLIENT LIST` shows of a client that comes through pontoon.
@@ -28,18 +29,17 @@ pub(super) const MARK_LENGTH: usize = MARK.len() + "()".len();
 /// A request with another number of words is left alone: it gets the server's own error.
 pub fn instead<'a>(words: &[&'a [u8]]) -> Option<Vec<Cow<'a, [u8]>>> {
     let is = |at: usize, text: &str| words.get(at).is_some_and(|word| is_same(word, text.as_bytes()));
-    if !is(0, "CLIENT") {
-        return None;
-    }
-    match words {
+    match (Command::of_words(words), words) {
         // An error repeats these words as the client wrote them.
-        [client, setinfo, option, name] if is(1, "SETINFO") && is(2, "LIB-NAME") && !is_marked(name) => {
+        (Command::CLIENT_SETINFO, [client, setinfo, option, name])
+            if is(2, "LIB-NAME") && !is_marked(name) =>
+        {
             Some(vec![(*client).into(), (*setinfo).into(), (*option).into(), marked(name).into()])
         }
-        [client, notifications, _, ..] if is(1, "MAINT_NOTIFICATIONS") && is(2, "ON") => {
+        (Command::CLIENT_MAINT_NOTIFICATIONS, [client, notifications, _, ..]) if is(2, "ON") => {
             Some(vec![(*client).into(), (*notifications).into(), b"OFF"[..].into()])
         }
-        [_, _, capabilities @ ..] if is(1, "CAPA") => {
+        (Command::CLIENT_CAPA, [_, _, capabilities @ ..]) => {
             let is_redirect = |word: &&[u8]| is_same(word, b"redirect");
             let without =
                 |word: &&'a [u8]| if is_redirect(word) { MARK.as_bytes().into() } else { (*word).into() };
@@ -49,12 +49,17 @@ pub fn instead<'a>(words: &[&'a [u8]]) -> Option<Vec<Cow<'a, [u8]>>> {
     }
 }
 
-/// Whether a request with this CLIENT subcommand must not be sent on unseen. The name of a library may: without the mark it counts
-/// as a direct client's.
-pub(super) fn must_be_seen(subcommand: &[u8]) -> bool {
-    [&b"CAPA"[..], b"KILL", b"MAINT_NOTIFICATIONS", b"TRACKING", b"UNBLOCK"]
-        .iter()
-        .any(|known| is_same(subcommand, known))
+/// Whether a request with this command must not be sent on unseen. The name of a library may: without the mark it counts as a direct
+/// client's.
+pub(super) fn must_be_seen(command: Command) -> bool {
+    matches!(
+        command,
+        Command::CLIENT_CAPA
+            | Command::CLIENT_KILL
+            | Command::CLIENT_MAINT_NOTIFICATIONS
+            | Command::CLIENT_TRACKING
+            | Command::CLIENT_UNBLOCK
+    )
 }
 
 /// Whether a library of this name comes through pontoon, or is pontoon.

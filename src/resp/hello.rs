@@ -43,34 +43,60 @@ impl HelloError {
     }
 }
 
+/// What a word of HELLO after the name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HelloWord {
+    /// The protocol's version.
+    Version,
+    /// AUTH or SETNAME.
+    Option,
+    /// After AUTH.
+    User,
+    /// After the user.
+    Password,
+    /// After SETNAME.
+    Name,
+}
+
+impl HelloWord {
+    /// What the word after this one is. The error is the server's.
+    pub(super) fn next(self, word: &[u8]) -> Result<Self, HelloError> {
+        match self {
+            Self::Version => match word {
+                b"2" | b"3" => Ok(Self::Option),
+                other if is_integer(other) => Err(HelloError::Version),
+                _ => Err(HelloError::NotAnInteger),
+            },
+            Self::Option if is_same(word, b"AUTH") => Ok(Self::User),
+            Self::Option if is_same(word, b"SETNAME") => Ok(Self::Name),
+            Self::Option => Err(HelloError::Option(up_to_zero(word).to_vec())),
+            Self::User => Ok(Self::Password),
+            Self::Password | Self::Name => Ok(Self::Option),
+        }
+    }
+}
+
 impl<'a> Hello<'a> {
     /// Reads the words after the command's name.
     pub fn parse(arguments: &[&'a [u8]]) -> Result<Self, HelloError> {
         let mut hello = Self::default();
-        let Some((version, mut options)) = arguments.split_first() else { return Ok(hello) };
-        hello.resp3 = Some(match *version {
-            b"2" => false,
-            b"3" => true,
-            other if is_integer(other) => return Err(HelloError::Version),
-            _ => return Err(HelloError::NotAnInteger),
-        });
-        while let [option, rest @ ..] = options {
-            options = match *rest {
-                [user, password, ref rest @ ..] if is_same(option, b"AUTH") => {
-                    hello.login = Some([user, password]);
-                    rest
-                }
-                [name, ref rest @ ..] if is_same(option, b"SETNAME") => {
-                    if !is_name(name) {
-                        return Err(HelloError::Name);
-                    }
-                    hello.name = Some(name);
-                    rest
-                }
-                _ => return Err(HelloError::Option(up_to_zero(option).to_vec())),
-            };
+        let (mut this, mut option, mut user) = (HelloWord::Version, &[][..], &[][..]);
+        for word in arguments.iter().copied() {
+            match this {
+                HelloWord::Version => hello.resp3 = Some(word == b"3"),
+                HelloWord::Option => option = word,
+                HelloWord::User => user = word,
+                HelloWord::Password => hello.login = Some([user, word]),
+                HelloWord::Name if !is_name(word) => return Err(HelloError::Name),
+                HelloWord::Name => hello.name = Some(word),
+            }
+            this = this.next(word)?;
         }
-        Ok(hello)
+        match this {
+            HelloWord::Version | HelloWord::Option => Ok(hello),
+            // The option lacks what belongs to it.
+            _ => Err(HelloError::Option(up_to_zero(option).to_vec())),
+        }
     }
 
     /// The same without a user and a password, as it is sent.
@@ -115,8 +141,9 @@ fn is_integer(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::arguments::{ClientInfo, MAX_CLIENT_INFO};
     use crate::resp::replies::encode_command;
-    use crate::resp::scanner::{Event, LONGEST_TOLD, RequestScanner, Told};
+    use crate::resp::scanner::{Event, RequestScanner};
     use proptest::prelude::*;
 
     fn parse<'a>(words: &[&'a str]) -> Result<Hello<'a>, HelloError> {
@@ -195,8 +222,8 @@ mod tests {
             let mut scanner = RequestScanner::default();
             let request = encode_command(&[&["HELLO"], &words[..]].concat());
             prop_assert_eq!(scanner.next(&request), (request.len(), Event::Frame));
-            let name = hello.name.map(|name| name[..name.len().min(LONGEST_TOLD)].to_vec());
-            prop_assert_eq!(scanner.told(), Some(Told::Hello { resp3: hello.resp3, name }));
+            let name = hello.name.map(|name| name[..name.len().min(MAX_CLIENT_INFO)].to_vec());
+            prop_assert_eq!(scanner.client_info(), Some(ClientInfo::Hello { resp3: hello.resp3, name }));
             // What is encoded is read as the same.
             let encoded = hello.arguments();
             prop_assert!(Hello::parse(&encoded).ok() == Some(hello));

@@ -1,7 +1,7 @@
 //! What requests leave behind with their connection. Decided by their replies: what a server refuses changes nothing, but
 //! where it is known to act before it fails.
 
-use super::commands::{Leaves, Transaction};
+use super::command_table::{Leaves, Transaction};
 
 /// What is left with a connection, as far as it matters for whether another client could have it, or another connection
 /// could take its place.
@@ -68,7 +68,7 @@ impl Standing {
 
     /// RESET was accepted. It leaves the server's default user, and takes away what pontoon had set up.
     pub fn reset(&mut self) {
-        let left = self.left.filter(|left| *left == Leaves::ForGood);
+        let left = self.left.filter(|left| *left == Leaves::UntilClose);
         *self = Self { left: left.or(Some(Leaves::SetUp)), ..Self::default() };
     }
 
@@ -90,7 +90,7 @@ impl Standing {
 
     /// Whether RESET leaves nothing of it.
     pub fn is_undone_by_reset(self) -> bool {
-        self.left != Some(Leaves::ForGood)
+        self.left != Some(Leaves::UntilClose)
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
                 "SELECT" => Some(Leaves::SetUp),
                 "ASKING" => Some(Leaves::Asking),
                 "READONLY" => Some(Leaves::UntilReset),
-                "TRACKING" => Some(Leaves::ForGood),
+                "TRACKING" => Some(Leaves::UntilClose),
                 _ => None,
             };
             if leaves != Some(Leaves::Asking) {

@@ -2,11 +2,10 @@
 
 use memchr::memchr;
 
-use super::commands::{self, StreamRead};
-use super::families::Command;
+use super::arguments::StreamOptions;
+use super::command_table::{Command, Multiplexing, PinReason, ReplyKind};
 use super::header;
 use super::scanner::TLS_HANDSHAKE;
-use super::sharing::{self, Own, Setup, Sharing};
 
 /// What a buffer begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub struct Whole<'a> {
     pub bytes: &'a [u8],
     /// The command's name.
     pub name: &'a [u8],
-    /// The command, as far as that is known.
+    /// The command with its first argument, as far as that is known.
     pub command: Command,
     /// The argument after it; empty if there is none.
     pub first: &'a [u8],
@@ -78,7 +77,7 @@ impl<'a> Front<'a> {
                 _ => {}
             }
         }
-        let command = Command::named(name);
+        let command = Command::named(name).with(first);
         Self::Whole(Whole { bytes: &input[..at], name, command, first, words, arguments })
     }
 }
@@ -96,13 +95,12 @@ fn line(input: &[u8]) -> Front<'_> {
     let words: Vec<&[u8]> = words.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
     let Some(&name) = words.first() else { return Front::Other };
     let first = words.get(1).copied().unwrap_or_default();
-    let command = Command::named(name);
-    match sharing::sharing(command, first, words.len() as u64) {
-        Sharing::Shared | Sharing::Setup(Setup::Quit) => {
-            Front::Whole(Whole { bytes, name, command, first, words: words.len(), arguments: bytes.len() })
-        }
-        _ => Front::Other,
+    let command = Command::named(name).with(first);
+    // Its arguments are not read here.
+    if command.facts().multiplexing != Multiplexing::Shared && command != Command::QUIT {
+        return Front::Other;
     }
+    Front::Whole(Whole { bytes, name, command, first, words: words.len(), arguments: bytes.len() })
 }
 
 /// At a header that is not whole, or too long to be one of a short word.
@@ -127,20 +125,31 @@ fn unfinished(input: &[u8], at: usize) -> Front<'_> {
 impl<'a> Whole<'a> {
     /// How it is sent.
     #[inline]
-    pub fn sharing(&self) -> Sharing {
-        match sharing::sharing(self.command, self.first, self.words as u64) {
-            Sharing::Own(Own::Blocking) if self.waits_for_nobody() => Sharing::Shared,
+    pub fn multiplexing(&self) -> Multiplexing {
+        match self.command.facts().multiplexing {
+            Multiplexing::Dedicated(PinReason::Blocking) if self.lacks_block() => Multiplexing::Shared,
+            // With AUTH it has five words at least.
+            Multiplexing::PerClient
+                if self.command == Command::HELLO && self.words > 2 && self.words != 4 =>
+            {
+                Multiplexing::Dedicated(PinReason::Auth)
+            }
             // A server hashes the whole name, but compares it up to a zero byte: by chance it takes "AUTH\0x" for AUTH.
-            Sharing::Unknown if self.name.contains(&0) => Sharing::Own(Own::Lasts),
-            sharing => sharing,
+            Multiplexing::Unknown if self.name.contains(&0) => {
+                Multiplexing::Dedicated(PinReason::ConnectionState)
+            }
+            multiplexing => multiplexing,
         }
     }
 
     /// XREAD and XREADGROUP without BLOCK.
-    fn waits_for_nobody(&self) -> bool {
-        let mut options = StreamRead::default();
+    fn lacks_block(&self) -> bool {
+        if self.command.facts().reply != ReplyKind::BlockingByOption {
+            return false;
+        }
+        let mut options = StreamOptions::default();
         self.arguments().for_each(|word| options.word(word));
-        commands::reads_streams(self.name) && !options.blocks()
+        !options.blocks()
     }
 
     /// The words after the name.
@@ -162,10 +171,10 @@ mod tests {
     use crate::resp::scanner::{Event, RequestScanner};
     use proptest::prelude::*;
 
-    fn sharing(words: &[&str]) -> Sharing {
+    fn multiplexing(words: &[&str]) -> Multiplexing {
         let request = encode_command(words);
         let Front::Whole(whole) = Front::of(&request) else { panic!("{words:?}") };
-        whole.sharing()
+        whole.multiplexing()
     }
 
     #[test]
@@ -225,26 +234,39 @@ mod tests {
             [(&b"PING\r\n"[..], &b"PING"[..], &b""[..]), (b"get  k\nGET", b"get", b"k")]
         {
             let Front::Whole(whole) = Front::of(line) else { panic!("{}", line.escape_ascii()) };
-            assert_eq!((whole.name, whole.first, whole.sharing()), (name, first, Sharing::Shared));
+            assert_eq!((whole.name, whole.first, whole.multiplexing()), (name, first, Multiplexing::Shared));
             assert!(whole.bytes.ends_with(b"\n"));
         }
     }
 
     #[test]
     fn reading_streams_blocks_only_where_it_says_so() {
-        assert_eq!(sharing(&["XREAD", "COUNT", "1", "STREAMS", "block", "0"]), Sharing::Shared);
+        assert_eq!(multiplexing(&["XREAD", "COUNT", "1", "STREAMS", "block", "0"]), Multiplexing::Shared);
         let blocks = ["XREADGROUP", "GROUP", "g", "c", "block", "0", "STREAMS", "s", ">"];
-        assert_eq!(sharing(&blocks), Sharing::Own(Own::Blocking));
+        assert_eq!(multiplexing(&blocks), Multiplexing::Dedicated(PinReason::Blocking));
         for (group, consumer) in [("streams", "c"), ("g", "STREAMS"), ("group", "streams")] {
             let blocks = ["XREADGROUP", "GROUP", group, consumer, "BLOCK", "0", "STREAMS", "s", ">"];
-            assert_eq!(sharing(&blocks), Sharing::Own(Own::Blocking), "{group} {consumer}");
+            assert_eq!(
+                multiplexing(&blocks),
+                Multiplexing::Dedicated(PinReason::Blocking),
+                "{group} {consumer}"
+            );
         }
-        assert_eq!(sharing(&["XREADGROUP", "GROUP", "block", "block", "STREAMS", "s", ">"]), Sharing::Shared);
-        assert_eq!(sharing(&["BLPOP", "k", "0"]), Sharing::Own(Own::Blocking));
+        assert_eq!(
+            multiplexing(&["XREADGROUP", "GROUP", "block", "block", "STREAMS", "s", ">"]),
+            Multiplexing::Shared
+        );
+        assert_eq!(multiplexing(&["BLPOP", "k", "0"]), Multiplexing::Dedicated(PinReason::Blocking));
         // A server reads words up to a zero byte.
-        assert_eq!(sharing(&["XREAD", "BLOCK\0x", "0", "STREAMS", "s", "$"]), Sharing::Own(Own::Blocking));
-        assert_eq!(sharing(&["SCRIPT", "DEBUG\0x", "YES"]), Sharing::Own(Own::Lasts));
-        assert_eq!(sharing(&["AUTH\0x", "pw"]), Sharing::Own(Own::Lasts));
+        assert_eq!(
+            multiplexing(&["XREAD", "BLOCK\0x", "0", "STREAMS", "s", "$"]),
+            Multiplexing::Dedicated(PinReason::Blocking)
+        );
+        assert_eq!(
+            multiplexing(&["SCRIPT", "DEBUG\0x", "YES"]),
+            Multiplexing::Dedicated(PinReason::ConnectionState)
+        );
+        assert_eq!(multiplexing(&["AUTH\0x", "pw"]), Multiplexing::Dedicated(PinReason::ConnectionState));
     }
 
     fn odd_byte() -> impl Strategy<Value = u8> {

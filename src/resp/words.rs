@@ -105,7 +105,7 @@ pub(super) fn up_to_zero(word: &[u8]) -> &[u8] {
 }
 
 /// `isspace` of C.
-fn is_space(byte: u8) -> bool {
+pub(super) fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }
 

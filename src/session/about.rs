@@ -13,7 +13,8 @@ use super::user::User;
 use crate::clients::{self, Counter, Entry, Guess};
 use crate::endpoint::Endpoint;
 use crate::moment::Moment;
-use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner, Told};
+use crate::resp::arguments::ClientInfo;
+use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner};
 use crate::upstream::Connection;
 
 /// Of more requests whose reply is awaited only the latest count.
@@ -22,7 +23,7 @@ const WAITING: usize = 64;
 pub(super) struct About {
     entry: Entry,
     /// Told by requests without a reply yet, each with the request's number.
-    waiting: VecDeque<(u64, Told)>,
+    waiting: VecDeque<(u64, ClientInfo)>,
     guess: Guess,
     /// Kept where the session may be moved.
     setup: Option<Box<Setup>>,
@@ -104,18 +105,18 @@ impl About {
         {
             self.entry.looks_like(library);
         }
-        if requests.tells()
-            && let Some(told) = requests.told()
+        if requests.reads_arguments()
+            && let Some(told) = requests.client_info()
         {
             self.hear(told, pending);
         }
     }
 
     #[cold]
-    fn hear(&mut self, told: Told, pending: &Pending) {
+    fn hear(&mut self, told: ClientInfo, pending: &Pending) {
         match told {
             // True whether the server knows CLIENT SETINFO or not.
-            told @ (Told::Library(_) | Told::Version(_)) => self.accepted(told),
+            told @ (ClientInfo::Library(_) | ClientInfo::Version(_)) => self.accepted(told),
             _ if pending.opaque().is_some() => {}
             told => {
                 if self.waiting.len() == WAITING {
@@ -127,34 +128,34 @@ impl About {
     }
 
     /// What a client said is true: the server has accepted it.
-    pub(super) fn accepted(&mut self, told: Told) {
+    pub(super) fn accepted(&mut self, told: ClientInfo) {
         match told {
-            Told::Hello { resp3, name } => {
+            ClientInfo::Hello { resp3, name } => {
                 if let Some(resp3) = resp3 {
                     self.entry.speaks(resp3);
                     self.set_up(|setup| setup.key.resp3 = resp3);
                 }
                 if let Some(name) = name {
-                    self.accepted(Told::Name(name));
+                    self.accepted(ClientInfo::Name(name));
                 }
             }
-            Told::Reset => {
+            ClientInfo::Reset => {
                 self.entry.reset();
                 self.set_up(Setup::reset);
             }
-            Told::Database(database) => {
+            ClientInfo::Database(database) => {
                 self.entry.selected(database);
                 self.set_up(|setup| setup.key.database = database);
             }
-            Told::Name(name) => {
+            ClientInfo::Name(name) => {
                 self.entry.named(&name);
                 self.set_up(|setup| setup.name = name);
             }
-            Told::Library(name) => {
+            ClientInfo::Library(name) => {
                 self.entry.uses_library(&name);
                 self.set_up(|setup| setup.library = name);
             }
-            Told::Version(version) => {
+            ClientInfo::Version(version) => {
                 self.entry.uses_version(&version);
                 self.set_up(|setup| setup.version = version);
             }
@@ -216,11 +217,9 @@ impl About {
             return;
         }
         match self.waiting.pop_front() {
-            Some((_, told @ (Told::Hello { .. } | Told::Reset))) if replies.reply() == Reply::Other => {
-                self.accepted(told);
-            }
-            // Not +QUEUED: EXEC may fail.
-            Some((_, told @ (Told::Database(_) | Told::Name(_)))) if replies.is_ok() => self.accepted(told),
+            // EXEC may fail.
+            Some(_) if replies.is_queued() => {}
+            Some((_, told)) if replies.reply() == Reply::Other => self.accepted(told),
             _ => {}
         }
         if self.waiting.is_empty() {

@@ -1,7 +1,7 @@
 //! How many requests were read, by what they are about.
 
 use crate::metrics::RouteMetrics;
-use crate::resp::families::{Command, Family};
+use crate::resp::command_table::{Command, Family};
 
 /// Requests of one read.
 #[derive(Default)]

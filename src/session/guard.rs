@@ -9,9 +9,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 use crate::credentials::Secret;
-use crate::resp::commands::{Leaves, Request, Transaction};
+use crate::resp::command_table::{Command, Leaves, Transaction};
 use crate::resp::hello::Hello;
 use crate::resp::replies;
+use crate::resp::request::Request;
 use crate::resp::value::Value;
 use crate::resp::words::{UnbalancedQuotes, Words};
 
@@ -158,17 +159,18 @@ impl Guard {
         part: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), TooLong> {
-        let is = |name: &[u8], text: &str| name.eq_ignore_ascii_case(text.as_bytes());
-        let stays = match name {
+        let stays = match name.map(|name| (name, Command::named(name))) {
             None => true,
             // Quotes may hide any name.
-            Some([]) if self.is_line(part) => true,
+            Some(([], _)) if self.is_line(part) => true,
             // It may name another client's connection.
-            Some(name) if self.open && is(name, "CLIENT") => true,
-            Some(name) if self.open => {
-                !matches!(self.how, ClientAuth::Forward) && (is(name, "AUTH") || is(name, "HELLO"))
+            Some((_, Command::CLIENT)) if self.open => true,
+            Some((_, command)) if self.open => {
+                !matches!(self.how, ClientAuth::Forward) && matches!(command, Command::AUTH | Command::HELLO)
             }
-            Some(name) => ["AUTH", "HELLO", "RESET", "QUIT"].iter().any(|known| is(name, known)),
+            Some((_, command)) => {
+                matches!(command, Command::AUTH | Command::HELLO | Command::RESET | Command::QUIT)
+            }
         };
         match self.part {
             Part::Sent => out.extend_from_slice(part),
@@ -220,7 +222,7 @@ impl Guard {
             return Decision::Answer(NOAUTH.into());
         }
         let decision = match request {
-            Request::Auth | Request::Hello(..) if !matches!(self.how, ClientAuth::Forward) => {
+            Request::Auth | Request::Hello { .. } if !matches!(self.how, ClientAuth::Forward) => {
                 let mut whole = std::mem::take(&mut self.held);
                 whole.extend_from_slice(part);
                 self.identify(request, &whole)
@@ -265,7 +267,7 @@ impl Guard {
     fn quits(&self, part: &[u8]) -> bool {
         let whole = [&self.held[..], part].concat();
         let Ok(Some(words)) = words(&whole) else { return false };
-        words.iter().next().is_some_and(|name| name.eq_ignore_ascii_case(b"QUIT"))
+        words.iter().next().is_some_and(|name| Command::named(name) == Command::QUIT)
     }
 
     /// Whether the request that is held, and goes on with `part`, is a line.
@@ -372,7 +374,12 @@ impl From<UnbalancedQuotes> for Decision {
 
 /// A HELLO that says nothing of who the client is can be set up on another connection.
 fn without_login(request: Request) -> Request {
-    if let Request::Hello(version, _) = request { Request::Hello(version, Leaves::SetUp) } else { request }
+    match request {
+        Request::Hello { resp3, has_options, .. } => {
+            Request::Hello { resp3, leaves: Leaves::SetUp, has_options }
+        }
+        other => other,
+    }
 }
 
 /// The scanner takes it for a request, and its words cannot be read.
@@ -444,7 +451,7 @@ mod tests {
         assert_eq!(decide(&mut guard, Request::Auth, &["AUTH", "old"]), Err("+OK\r\n".into()));
         assert_eq!(decide(&mut guard, Request::Auth, &["auth", "user", "old"]), Err("+OK\r\n".into()));
         assert_eq!(decide(&mut guard, Request::Auth, &["AUTH"]).unwrap_err().as_bytes(), AUTH_ARITY);
-        let hello = Request::Hello(Some(3), Leaves::SetUp);
+        let hello = Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options: false };
         let rest = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$1\r\nn\r\n";
         for words in [
             ["HELLO", "3", "AUTH", "u", "p", "SETNAME", "n"],
@@ -480,7 +487,7 @@ mod tests {
             let refused = decide(&mut guard, Request::Auth, &["AUTH", wrong]).unwrap_err();
             assert!(refused.starts_with("-WRONGPASS"), "{refused}");
         }
-        let hello = Request::Hello(Some(3), Leaves::SetUp);
+        let hello = Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options: false };
         assert!(decide(&mut guard, hello, &["HELLO", "3"]).unwrap_err().starts_with("-NOAUTH HELLO"));
         assert!(decide(&mut guard, Request::Plain, &["QUIT"]).is_ok());
         assert_eq!(decide(&mut guard, Request::Auth, &["AUTH", "hunter2"]), Err("+OK\r\n".into()));

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use crate::resp::commands::{Leaves, ReplyMode, Request, Subscription, Transaction};
+use crate::resp::command_table::{Leaves, Subscription, Transaction};
+use crate::resp::request::{ReplyMode, Request};
 use crate::resp::scanner::Reply;
 use crate::resp::standing::Standing;
 
@@ -97,14 +98,26 @@ enum Run {
     Subscribe(Subscription, u32),
     /// RESP3: as above; 0: without arguments, at least one.
     Unsubscribe(Subscription, u32),
-    /// HELLO: changes to RESP3 (or back) if it succeeds, `None`: changes nothing; and what it leaves.
-    Hello(Option<bool>, Leaves),
+    /// HELLO: changes to RESP3 (or back) if it succeeds, `None`: changes nothing; what it leaves; and whether it may leave something
+    /// though it is refused.
+    Hello(Option<bool>, Leaves, bool),
     /// RESET: changes to RESP2.
     Reset,
     /// The reply is ours, and waits for its turn.
     Local,
     /// The request is ours: the client gets no reply to it.
     Own,
+}
+
+/// What a reply says of HELLO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hello {
+    /// It answers another request, or refuses.
+    None,
+    /// The server accepts it.
+    Accepted,
+    /// EXEC will do it, and its reply will hold HELLO's.
+    Queued,
 }
 
 impl Pending {
@@ -315,9 +328,9 @@ impl Pending {
                 return;
             }
             Request::Blocking => Run::Blocking,
-            Request::Hello(version, leaves) => {
+            Request::Hello { resp3, leaves, has_options } => {
                 self.switches += 1;
-                Run::Hello(version.map(|version| version == 3), leaves)
+                Run::Hello(resp3, leaves, has_options)
             }
             Request::Reset => {
                 self.switches += 1;
@@ -349,19 +362,19 @@ impl Pending {
         }
     }
 
-    /// A frame arrived from upstream. Whether it accepts HELLO.
+    /// A frame arrived from upstream: whether it answers HELLO.
     #[inline]
-    pub(super) fn reply(&mut self, reply: Reply) -> bool {
+    pub(super) fn reply(&mut self, reply: Reply) -> Hello {
         if self.opaque.is_some() {
-            return false;
+            return Hello::None;
         }
         let Some(head) = self.runs.front_mut() else {
             if !matches!(reply, Reply::Push(_)) {
                 self.become_opaque(Opaque::Unsolicited);
             }
-            return false;
+            return Hello::None;
         };
-        let mut accepts_hello = false;
+        let mut hello = Hello::None;
         let refused = reply == Reply::Error;
         match (head, reply) {
             (Run::Plain(left), Reply::Error | Reply::Other) => {
@@ -409,17 +422,21 @@ impl Pending {
             }
             // Messages, invalidations: nobody asked, nobody waits.
             (_, Reply::Push(_)) => {}
-            (Run::Hello(version, leaves), _) => {
+            (Run::Hello(resp3, leaves, has_options), _) => {
                 self.standing.replied();
-                if !refused && !self.standing.in_transaction() {
-                    self.resp3 = version.unwrap_or(self.resp3);
-                    accepts_hello = true;
+                if !refused && self.standing.in_transaction() {
+                    hello = Hello::Queued;
+                } else if !refused {
+                    self.resp3 = resp3.unwrap_or(self.resp3);
+                    hello = Hello::Accepted;
                 }
-                // With several options it does what the first of them ask for, and fails at a later one (`helloCommand`).
-                if !refused || *leaves == Leaves::UntilReset {
+                if !refused {
                     self.standing.accepted(*leaves);
+                } else if *has_options {
+                    self.standing.accepted(Leaves::UntilReset);
                 }
-                self.switches -= 1;
+                // Whether EXEC will change the protocol is not known.
+                self.switches -= u32::from(hello != Hello::Queued);
                 self.run_answered();
             }
             (Run::Reset, _) => {
@@ -441,7 +458,7 @@ impl Pending {
                 self.run_answered();
             }
         }
-        accepts_hello
+        hello
     }
 
     fn run_answered(&mut self) {
@@ -476,7 +493,7 @@ mod tests {
 
     fn resp3() -> Pending {
         let mut pending = Pending::default();
-        pending.request(Request::Hello(Some(3), Leaves::SetUp));
+        pending.request(Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options: false });
         pending.reply(Reply::Other);
         pending
     }
@@ -536,7 +553,7 @@ mod tests {
         pending.request(subscribe(1));
         assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
         let mut pending = Pending::default();
-        pending.request(Request::Hello(Some(3), Leaves::SetUp));
+        pending.request(Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options: false });
         pending.request(subscribe(1));
         assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
         let mut pending = resp3();
@@ -549,7 +566,7 @@ mod tests {
     #[test]
     fn a_refused_hello_changes_nothing() {
         let mut pending = Pending::default();
-        pending.request(Request::Hello(Some(3), Leaves::SetUp));
+        pending.request(Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options: false });
         pending.reply(Reply::Error);
         pending.request(subscribe(1));
         assert_eq!(pending.opaque(), Some(Opaque::Subscribed));
@@ -581,12 +598,12 @@ mod tests {
         assert!(!pending.is_clean());
         pending.reply(Reply::Other);
         assert!(pending.is_clean());
-        pending.request(Request::Leaves(Leaves::ForGood));
-        pending.request(Request::Leaves(Leaves::ForGood));
+        pending.request(Request::Leaves(Leaves::UntilClose));
+        pending.request(Request::Leaves(Leaves::UntilClose));
         pending.reply(Reply::Error);
         pending.reply(Reply::Error);
         assert!(pending.is_clean() && pending.is_untouched(), "what was refused leaves nothing");
-        pending.request(Request::Leaves(Leaves::ForGood));
+        pending.request(Request::Leaves(Leaves::UntilClose));
         pending.reply(Reply::Other);
         assert_eq!(pending.count(), 0);
         assert!(!pending.is_clean());
@@ -594,11 +611,11 @@ mod tests {
 
     #[test]
     fn a_hello_with_options_may_have_done_what_it_was_refused_for_later() {
-        for (leaves, touched) in [(Leaves::SetUp, false), (Leaves::UntilReset, true)] {
+        for has_options in [false, true] {
             let mut pending = Pending::default();
-            pending.request(Request::Hello(Some(3), leaves));
+            pending.request(Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options });
             pending.reply(Reply::Error);
-            assert_eq!(pending.is_untouched(), !touched);
+            assert_eq!(pending.is_untouched(), !has_options);
         }
     }
 

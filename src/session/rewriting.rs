@@ -13,8 +13,9 @@ use tracing::debug;
 use super::unanswerable::Unanswerable;
 use crate::cluster::{Nodes, RewriteError, Rewriter};
 use crate::endpoint::{Endpoint, Host};
-use crate::resp::commands::{ClusterReply, Request, Transaction};
+use crate::resp::command_table::{ClusterReply, Transaction};
 use crate::resp::replies;
+use crate::resp::request::Request;
 
 /// A longer reply is not held. That of a cluster of 500 nodes has some 100 KiB.
 const LONGEST: usize = 64 * 1024 * 1024;

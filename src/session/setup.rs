@@ -6,9 +6,9 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::user::User;
+use crate::resp::arguments::MAX_CLIENT_INFO;
 use crate::resp::client_requests::marked;
 use crate::resp::replies::encode_command;
-use crate::resp::scanner::LONGEST_TOLD;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Setup {
@@ -46,7 +46,7 @@ impl Setup {
     pub(super) fn steps(&self) -> Option<Vec<Step>> {
         let text = |bytes: &[u8]| {
             // One that was cut has this length.
-            (bytes.len() != LONGEST_TOLD).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
+            (bytes.len() != MAX_CLIENT_INFO).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
         };
         let (name, library, version) = (text(&self.name)?, text(&self.library)?, text(&self.version)?);
         let authenticates = |user: &Arc<User>| Step { bytes: user.auth().clone(), may_fail: false };
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_was_cut_or_is_no_text_is_not_set_up_wrongly() {
-        assert!(Setup { name: vec![b'x'; LONGEST_TOLD], ..Setup::default() }.steps().is_none());
+        assert!(Setup { name: vec![b'x'; MAX_CLIENT_INFO], ..Setup::default() }.steps().is_none());
         assert!(Setup { name: vec![0xff], ..Setup::default() }.steps().is_none());
     }
 }

@@ -12,8 +12,8 @@ use super::Context as Route;
 use super::pending::Pending;
 use super::timing::arrived;
 use crate::clients::Session;
-use crate::resp::commands::Request;
-use crate::resp::families::Command;
+use crate::resp::command_table::Command;
+use crate::resp::request::Request;
 use crate::resp::scanner::ReplyScanner;
 use crate::telemetry::SLOW;
 use crate::upstream::Connection;
@@ -87,7 +87,7 @@ impl SlowLog {
             Request::Plain
                 | Request::Leaves(_)
                 | Request::Auth
-                | Request::Hello(..)
+                | Request::Hello { .. }
                 | Request::Reset
                 | Request::Quit
                 | Request::Cluster(_)
@@ -186,7 +186,7 @@ impl Slow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::commands::Leaves;
+    use crate::resp::command_table::Leaves;
     use crate::resp::scanner::Event;
 
     const THRESHOLD: Duration = Duration::from_millis(100);
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(session.gets(b"+1\r\n+2\r\n", 300), Some(("PIPELINE GET".into(), 60, 300)));
         session.slow.since = Instant::now();
         session.sends("get", Request::Plain);
-        session.sends("debug", Request::Leaves(Leaves::ForGood));
+        session.sends("debug", Request::Leaves(Leaves::UntilClose));
         assert_eq!(session.gets(b"+1\r\n+2\r\n", 300), Some(("PIPELINE".into(), 60, 300)));
     }
 

@@ -53,8 +53,8 @@ pub(super) fn arrived(pending: &Pending, replies: &ReplyScanner) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::commands::Leaves;
-    use crate::resp::commands::Request;
+    use crate::resp::command_table::Leaves;
+    use crate::resp::request::Request;
     use crate::resp::scanner::Event;
     use crate::session::pending::Opaque;
 
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_message_is_no_reply() {
         let mut session = Session::default();
-        session.sends(&[Request::Hello(Some(3), Leaves::SetUp)]);
+        session.sends(&[Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options: false }]);
         assert!(!session.gets(b"%0\r\n"));
         session.sends(&[Request::Plain]);
         assert!(!session.gets(b">2\r\n$10\r\ninvalid"));

@@ -10,21 +10,27 @@ const NO_SUCH_ID: &str = "-ERR The client ID you want redirect to does not exist
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Hello,
+    HelloInTransaction,
     Info,
     List,
 }
 
-const SOURCES: [Source; 3] = [Source::Hello, Source::Info, Source::List];
+const SOURCES: [Source; 4] = [Source::Hello, Source::HelloInTransaction, Source::Info, Source::List];
 
 fn learn(client: &mut Wire, how: Source) -> String {
     let reply = match how {
         Source::Hello => client.ask(&["HELLO", "2"]),
+        Source::HelloInTransaction => {
+            client.expect(&["MULTI"], "+OK\r\n");
+            client.expect(&["HELLO", "2"], "+QUEUED\r\n");
+            client.ask(&["EXEC"])
+        }
         Source::Info => client.ask(&["CLIENT", "INFO"]),
         Source::List => client.ask(&["CLIENT", "LIST"]),
     };
     let reply = String::from_utf8(reply).unwrap();
     let (before, after) = match how {
-        Source::Hello => ("$2\r\nid\r\n:", "\r\n"),
+        Source::Hello | Source::HelloInTransaction => ("$2\r\nid\r\n:", "\r\n"),
         Source::Info | Source::List => ("id=", " "),
     };
     // In the list, the client that asks is the one whose command CLIENT is not over: its words still take memory.

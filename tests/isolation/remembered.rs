@@ -1,7 +1,7 @@
 //! The server remembers some things for a connection that no command shows, and that RESET does not clear.
 
 use super::{DEDICATED, SHARED, bridge, settle};
-use crate::harness::Wire;
+use crate::harness::{Authority, Pontoon, Redis, Wire};
 
 fn tracks(client: &mut Wire) {
     assert!(client.ask(&["HELLO", "3"]).starts_with(b"%"));
@@ -28,4 +28,20 @@ fn keys_that_an_earlier_client_tracked_are_not_reported_to_the_next() {
         }
     }
     assert!(leaks.is_empty(), "{leaks:?}");
+}
+
+#[test]
+fn a_name_that_came_with_a_refused_hello_is_not_the_next_clients() {
+    let authority = Authority::new();
+    let redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", "pw"]);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &DEDICATED).ready();
+    // The first client shows that the server wants AUTH, for which connections are not kept.
+    for _ in 0..3 {
+        let mut first = pontoon.client();
+        assert!(first.ask(&["HELLO", "3", "SETNAME", "secret"]).starts_with(b"-NOAUTH"));
+        drop(first);
+        let mut next = pontoon.client();
+        next.expect(&["AUTH", "pw"], "+OK\r\n");
+        next.expect(&["CLIENT", "GETNAME"], "$-1\r\n");
+    }
 }

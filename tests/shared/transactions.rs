@@ -210,3 +210,24 @@ fn in_a_cluster_that_does_not_end_it_nobody_else_is_in_it() {
     assert_eq!(had_their_own(&pontoon), 1);
     other.expect(&["GET", "k"], "$1\r\nv\r\n");
 }
+
+#[test]
+fn a_hello_that_is_queued_and_discarded_changes_nothing() {
+    for (before, queued, after) in [
+        (&["HELLO", "2"][..], &["HELLO", "3"][..], "$-1\r\n"),
+        (&["HELLO", "3"], &["HELLO", "2"], "_\r\n"),
+        (&["HELLO", "2"], &["HELLO", "3", "SETNAME", "other"], "$-1\r\n"),
+    ] {
+        let (_redis, pontoon) = shared(&[]);
+        let mut client = pontoon.client();
+        client.ask(before);
+        client.expect(&["MULTI"], "+OK\r\n");
+        client.expect(queued, "+QUEUED\r\n");
+        client.expect(&["DISCARD"], "+OK\r\n");
+        client.expect(&["GET", "none"], after);
+        client.expect(&["CLIENT", "GETNAME"], after);
+        eventually("it needs no connection of its own", || pinned(&pontoon) == 0);
+        client.expect(&["GET", "none"], after);
+        client.expect(&["CLIENT", "GETNAME"], after);
+    }
+}

@@ -3,7 +3,7 @@
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
 use crate::cluster::line::{Line, Place};
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::ClusterReply;
 use crate::resp::value::{Data, Value};
 
 impl Rewriter<'_> {

@@ -3,7 +3,7 @@
 use super::splice::Splice;
 use crate::cluster::map::NodeMap;
 use crate::endpoint::{Endpoint, Host};
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::ClusterReply;
 use crate::resp::value::{Data, Unreadable, Value};
 
 /// A reply was not rewritten, and must not reach the client as it is.

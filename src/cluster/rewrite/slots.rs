@@ -2,7 +2,7 @@
 
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::ClusterReply;
 use crate::resp::value::{Data, Value};
 
 const NODE: RewriteError = shape("a node as [host, port, id, …]");

@@ -3,7 +3,7 @@
 use super::support::{bulk, data, differences, host, kind, map, utf8};
 use crate::cluster::{NodeMap, Rewriter, Role, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::ClusterReply;
 use crate::resp::value::Value;
 
 const STATES: [&str; 5] = ["ip", "hostname", "unknown-endpoint", "nameless", "failed"];

@@ -3,7 +3,7 @@
 use super::support::{data, differences, host, kind, map, utf8};
 use crate::cluster::{Rewriter, Role, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::ClusterReply;
 use crate::resp::value::Value;
 
 fn rewritten(slots: &[u8], nodes: &[u8], asked: &str, kind: ClusterReply, reply: &[u8]) -> String {

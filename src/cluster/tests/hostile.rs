@@ -9,7 +9,7 @@ use proptest::sample::{Index, select};
 use super::support::{bulk, data, host, map, utf8};
 use crate::cluster::{RewriteError, Rewriter, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::ClusterReply;
 use crate::resp::value::Value;
 
 const KINDS: [ClusterReply; 4] =

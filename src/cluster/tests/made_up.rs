@@ -8,7 +8,7 @@ use proptest::sample::select;
 use super::support::{bulk, host, map, utf8};
 use crate::cluster::{Rewriter, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::ClusterReply;
 
 #[derive(Debug, Clone)]
 struct Made {

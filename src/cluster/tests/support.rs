@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cluster::{NodeMap, Topology, node};
 use crate::endpoint::Host;
-use crate::resp::commands::ClusterReply;
+use crate::resp::command_table::{ClusterReply, Command};
 use crate::resp::value::{Data, Value};
 
 pub(super) fn data(path: &str) -> Vec<u8> {
@@ -22,7 +22,7 @@ pub(super) fn map(topology: &Topology) -> NodeMap {
 }
 
 pub(super) fn kind(name: &str) -> ClusterReply {
-    ClusterReply::to(b"CLUSTER", name.as_bytes()).unwrap()
+    Command::of_words(&[b"CLUSTER", name.as_bytes()]).nodes().unwrap()
 }
 
 pub(super) fn bulk(text: &str) -> String {

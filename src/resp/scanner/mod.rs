@@ -8,13 +8,11 @@
 
 mod replies;
 mod requests;
-mod told;
 
 use super::words;
 
 pub use self::replies::{Confirmed, Reply, ReplyScanner};
 pub use self::requests::{RequestScanner, TLS_HANDSHAKE};
-pub use self::told::{LONGEST as LONGEST_TOLD, Told};
 
 /// How far a call to `next` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub enum Event {
 
 /// The first bytes of a word, enough to tell every name that matters.
 #[derive(Debug, Clone, Copy, Default)]
-struct Word {
+pub(super) struct Word {
     bytes: [u8; Word::KEPT],
     /// Of the whole word; capped.
     length: u8,
@@ -40,7 +38,7 @@ impl Word {
     const KEPT: usize = 20;
 
     #[inline]
-    fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         let have = usize::from(self.length);
         if have < Self::KEPT {
             let n = bytes.len().min(Self::KEPT - have);
@@ -49,8 +47,13 @@ impl Word {
         self.length = self.length.saturating_add(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
     }
 
+    /// Whether a zero byte is among the bytes that are kept.
+    fn has_zero(&self) -> bool {
+        self.bytes[..usize::from(self.length).min(Self::KEPT)].contains(&0)
+    }
+
     /// The word as a server compares it, or nothing if it is longer than any name that matters.
-    fn get(&self) -> &[u8] {
+    pub(super) fn get(&self) -> &[u8] {
         let length = usize::from(self.length);
         let kept = &self.bytes[..length.min(Self::KEPT)];
         let compared = words::up_to_zero(kept);

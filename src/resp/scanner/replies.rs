@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::super::commands::Subscription;
+use super::super::command_table::Subscription;
 use super::super::header::{self, Header, Length};
 use super::{Event, Word};
 
@@ -225,7 +225,7 @@ impl ReplyScanner {
         &self.name.bytes[..end.unwrap_or(self.name.bytes.len())]
     }
 
-    /// Whether [`is_ok`](Self::is_ok) will be asked of replies that begin from now on.
+    /// Whether [`is_ok`](Self::is_ok) or [`is_queued`](Self::is_queued) will be asked of replies that begin from now on.
     #[inline]
     pub fn keep_status(&mut self, keep: bool) {
         self.keep_status = keep;
@@ -235,6 +235,11 @@ impl ReplyScanner {
     pub fn is_ok(&self) -> bool {
         // Of a line that came in pieces the carriage return is kept.
         self.frame == b'+' && matches!(self.name.get(), b"OK" | b"OK\r")
+    }
+
+    /// Whether the frame that ended last is `+QUEUED`: the request waits for EXEC.
+    pub fn is_queued(&self) -> bool {
+        self.frame == b'+' && matches!(self.name.get(), b"QUEUED" | b"QUEUED\r")
     }
 
     /// An attribute alone is no frame: the one that it describes must follow.

@@ -1,10 +1,11 @@
 //! Requests: arrays of bulk strings, and inline commands.
 
-use super::super::commands::{self, Leaves, Request, StreamRead};
-use super::super::families::Command;
+use super::super::arguments::{ArgumentReader, ClientInfo};
+use super::super::command_table::{Arguments, Command, Leaves};
 use super::super::header::{self, Header, Length};
-use super::super::{client_ids, client_requests, sharing};
-use super::told::{KEPT, Keep, Told};
+use super::super::request::Request;
+use super::super::words::is_space;
+use super::super::{client_ids, client_requests};
 use super::{Event, Word};
 
 /// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
@@ -32,14 +33,9 @@ pub struct RequestScanner {
     left: u64,
     /// Arguments seen, the name included.
     seen: u64,
-    /// The name, and where they matter two words after it.
-    words: [Word; 3],
-    /// The name is one whose arguments matter.
-    arguments_matter: bool,
-    /// What is kept of the present argument.
-    keep: Keep,
-    /// An argument that is told.
-    value: Option<Vec<u8>>,
+    name: Word,
+    /// Where they matter, what is read of them.
+    arguments: ArgumentReader,
     /// Commands so far, of [`EARLY`].
     early: u8,
     /// Quotes or escapes make an inline command's words uncertain.
@@ -48,8 +44,6 @@ pub struct RequestScanner {
     request: Request,
     /// Which it is.
     command: Command,
-    /// The options of XREAD and XREADGROUP.
-    stream_read: StreamRead,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,10 +73,10 @@ impl RequestScanner {
         while at < input.len() {
             match self.state {
                 State::Start => {
-                    if let Some((length, name, words, request)) = short_command(&input[at..]) {
-                        self.command = Command::named(name);
-                        self.request = with_what_it_leaves(request, self.command, &[], name);
-                        (self.arguments_matter, self.quoted) = (false, false);
+                    if let Some((length, name, words, command)) = short_command(&input[at..]) {
+                        self.command = command;
+                        self.request = Request::of(command, words);
+                        self.quoted = false;
                         if self.early <= EARLY {
                             self.keep_early(name, words);
                         }
@@ -167,7 +161,7 @@ impl RequestScanner {
 
     /// The name of the request that has begun. `None`: it is not known yet. Empty: it is longer than any that matters.
     pub fn name(&self) -> Option<&[u8]> {
-        (self.state != State::Start && self.seen > 0).then(|| self.words[0].get())
+        (self.state != State::Start && self.seen > 0).then(|| self.name.get())
     }
 
     /// Whether the stream stands between two requests.
@@ -179,36 +173,27 @@ impl RequestScanner {
     #[inline]
     pub fn may_be_client(&self) -> bool {
         // Quotes may hide any word.
-        (self.arguments_matter || self.quoted) && (self.hides_name() || self.is_client())
+        self.command == Command::CLIENT || self.hides_name()
     }
 
     /// Whether that must not be sent on before all of it was seen.
     pub fn must_be_seen(&self) -> bool {
-        self.may_be(client_requests::must_be_seen)
+        self.quoted || client_requests::must_be_seen(self.arguments.row())
     }
 
-    /// Whether the reply to the request that ended last tells the client the number of its connection.
+    /// Whether the reply to the request that ended last shows the client the number of its connection.
     #[inline]
     pub fn asks_for_id(&self) -> bool {
-        self.arguments_matter && self.is_client() && self.may_be(client_ids::is_told_by)
+        self.reads_arguments() && (self.quoted || client_ids::is_shown_by(self.arguments.row()))
     }
 
     /// Whether the request that has begun may turn out to be CLIENT.
     pub fn may_yet_be_client(&self) -> bool {
-        !self.at_boundary() && (self.seen == 0 || self.hides_name() || self.is_client())
+        !self.at_boundary() && (self.seen == 0 || self.may_be_client())
     }
 
     fn hides_name(&self) -> bool {
-        self.quoted && self.words[0].get().is_empty()
-    }
-
-    #[cold]
-    fn is_client(&self) -> bool {
-        self.words[0].get().eq_ignore_ascii_case(b"CLIENT")
-    }
-
-    fn may_be(&self, subcommand: impl Fn(&[u8]) -> bool) -> bool {
-        self.quoted || subcommand(self.words[1].get())
+        self.quoted && self.name.get().is_empty()
     }
 
     /// Forgets the request that has begun: it is to come again from its beginning.
@@ -239,136 +224,81 @@ impl RequestScanner {
         if self.early > EARLY {
             return None;
         }
-        let [name, first, second] = &self.words;
-        let words = if self.arguments_matter {
-            [name.get(), first.get(), second.get()]
-        } else {
-            [name.get(), &[], &[]]
-        };
-        Some((words, self.seen))
+        let [first, second] =
+            if self.reads_arguments() { self.arguments.first_words() } else { [&[][..]; 2] };
+        Some(([self.name.get(), first, second], self.seen))
     }
 
-    /// Whether [`told`](Self::told) may have something.
+    /// Whether [`client_info`](Self::client_info) may have something.
     #[inline]
-    pub fn tells(&self) -> bool {
-        self.arguments_matter
+    pub fn reads_arguments(&self) -> bool {
+        self.command.facts().arguments != Arguments::Ignored
     }
 
-    /// What the request that ended last tells of its client.
-    pub fn told(&mut self) -> Option<Told> {
-        let value = self.value.take();
-        let [name, first, second] = &self.words;
-        if !self.arguments_matter || self.quoted {
+    /// What the request that ended last says of its client.
+    pub fn client_info(&mut self) -> Option<ClientInfo> {
+        if !self.reads_arguments() || self.quoted {
             return None;
         }
-        Told::by([name.get(), first.get(), second.get()], value)
+        self.arguments.client_info()
     }
 
     #[cold]
     fn keep_early(&mut self, name: &[u8], words: u64) {
         self.early += 1;
-        self.words[0] = Word::default();
-        self.words[0].push(name);
+        self.name = Word::default();
+        self.name.push(name);
         self.seen = words;
     }
 
     fn ended(&mut self) {
-        let [name, first, second] = self.words;
-        self.command = Command::named(name.get());
         self.early = self.early.saturating_add(1);
-        let request = match commands::classify(name.get(), first.get(), second.get(), self.seen) {
-            Request::Blocking
-                if commands::reads_streams(name.get()) && !self.stream_read.blocks() && !self.quoted =>
-            {
-                Request::Plain
-            }
-            request => with_what_it_leaves(request, self.command, first.get(), name.get()),
-        };
-        let hidden = name.get().is_empty() || name.get().eq_ignore_ascii_case(b"CLUSTER");
-        self.request = match request {
-            // It may ask for nodes' addresses.
-            _ if self.quoted && hidden => Request::Unknown,
-            // Whatever it is, it gets one reply; but what it leaves behind cannot be told.
-            Request::Plain | Request::Leaves(_) if self.quoted => Request::Leaves(Leaves::ForGood),
-            Request::Plain
-            | Request::Leaves(_)
-            | Request::Quit
-            | Request::Blocking
-            | Request::Auth
-            | Request::Transaction(_) => request,
-            _ if self.quoted => Request::Unknown,
-            other => other,
-        };
+        self.request = self.arguments.request(self.seen, self.quoted);
+        if self.quoted {
+            // CLUSTER may ask for nodes' addresses.
+            let is_known = !self.name.get().is_empty() && self.command != Command::CLUSTER;
+            self.request = self.request.in_quotes(is_known);
+        }
+        if self.request == Request::Quit && (self.quoted || self.name.has_zero()) {
+            // Only a QUIT that is certain may be answered here. A server knows no command "QUIT\0x".
+            self.request = Request::Leaves(Leaves::UntilClose);
+        }
     }
 
     fn begin(&mut self) {
         self.seen = 0;
-        self.words[0] = Word::default();
-        self.arguments_matter = false;
-        self.keep = Keep::Word(0);
-        self.value = None;
-        self.stream_read = StreamRead::default();
+        self.name = Word::default();
+        self.command = Command::default();
         self.quoted = false;
     }
 
     #[inline]
     fn note(&mut self, bytes: &[u8]) {
-        match self.keep {
-            Keep::Nothing | Keep::Skip(_) => {}
-            Keep::Word(number) => self.words[number].push(bytes),
-            Keep::Value => {
-                let value = self.value.get_or_insert_default();
-                value.extend_from_slice(&bytes[..bytes.len().min(KEPT - value.len())]);
-            }
+        if self.seen == 0 {
+            self.name.push(bytes);
+        } else {
+            self.arguments.note(bytes);
         }
     }
 
     /// Returns whether it was the last.
     #[inline]
     fn argument_ended(&mut self) -> bool {
-        if self.seen == 0 {
-            self.name_ended();
-        }
         self.word_seen();
         self.left -= 1;
         self.state = if self.left == 0 { State::Start } else { State::BulkMark };
         self.left == 0
     }
 
-    fn name_ended(&mut self) {
-        self.arguments_matter = commands::arguments_matter(self.words[0].get());
-        self.keep = Keep::Nothing;
-        if self.arguments_matter {
-            self.words[1] = Word::default();
-            self.words[2] = Word::default();
-        }
-    }
-
     #[inline]
     fn word_seen(&mut self) {
+        if self.seen == 0 {
+            self.command = Command::named(self.name.get());
+            self.arguments.begin(self.command);
+        } else {
+            self.arguments.end_argument();
+        }
         self.seen += 1;
-        if self.arguments_matter {
-            self.next_argument();
-        }
-    }
-
-    #[cold]
-    fn next_argument(&mut self) {
-        if commands::reads_streams(self.words[0].get()) {
-            // All of them: options may stand in any order.
-            if self.seen > 1 {
-                self.stream_read.word(self.words[1].get());
-            }
-            self.keep = Keep::Word(1);
-            self.words[1] = Word::default();
-            return;
-        }
-        self.keep = self.keep.next(&self.words, self.seen);
-        match self.keep {
-            Keep::Word(number) => self.words[number] = Word::default(),
-            Keep::Value => self.value = Some(Vec::new()),
-            Keep::Nothing | Keep::Skip(_) => {}
-        }
     }
 
     /// Returns how much it consumed, and whether the line ended.
@@ -390,7 +320,9 @@ impl RequestScanner {
                 self.state = State::Malformed;
                 return (i, false);
             }
-            if byte.is_ascii_whitespace() || byte == 0x0b {
+            if is_space(byte) {
+                // Between words these two are blanks, and after a word they belong to it (`sdssplitargs` in `sds.c`).
+                self.quoted |= in_word && matches!(byte, 0x0b | 0x0c);
                 if in_word {
                     self.word_ended();
                 }
@@ -406,12 +338,9 @@ impl RequestScanner {
     }
 
     fn word_ended(&mut self) {
-        if self.seen == 0 {
-            // A name in quotes could be any.
-            if self.quoted {
-                self.words[0] = Word::default();
-            }
-            self.name_ended();
+        // A name in quotes could be any.
+        if self.seen == 0 && self.quoted {
+            self.name = Word::default();
         }
         self.word_seen();
     }
@@ -422,29 +351,22 @@ impl RequestScanner {
     }
 }
 
-/// The same, for a command of which no more is known than that it has one reply, soon, with what it leaves.
+/// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, its name, how many words it has,
+/// and which it is.
 #[inline]
-fn with_what_it_leaves(request: Request, command: Command, first: &[u8], name: &[u8]) -> Request {
-    match request {
-        Request::Plain => sharing::leaves(command, first, name).map_or(request, Request::Leaves),
-        _ => request,
-    }
-}
-
-/// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, its
-/// name, how many words it has, and what it is.
-#[inline]
-fn short_command(input: &[u8]) -> Option<(usize, &[u8], u64, Request)> {
+fn short_command(input: &[u8]) -> Option<(usize, &[u8], u64, Command)> {
     let mut at = 0;
     let words = header::short(input, &mut at, b'*').filter(|words| (1..=MAX_SHORT).contains(words))?;
     // A server may take a name with a zero byte in it for a shorter one.
-    let name =
-        argument(input, &mut at).filter(|name| !commands::arguments_matter(name) && !name.contains(&0))?;
+    let name = argument(input, &mut at).filter(|name| !name.contains(&0))?;
+    let command = Command::named(name);
+    if command.facts().arguments != Arguments::Ignored {
+        return None;
+    }
     for _ in 1..words {
         argument(input, &mut at)?;
     }
-    let words = words as u64;
-    Some((at, name, words, commands::classify(name, &[], &[], words)))
+    Some((at, name, words as u64, command))
 }
 
 #[inline]

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use redis_protocol::resp3::decode::complete::decode;
 
-use super::super::commands::{Leaves, ReplyMode, Request, Subscription, Transaction};
+use super::super::arguments::ClientInfo;
+use super::super::command_table::{Leaves, Subscription, Transaction};
+use super::super::request::{ReplyMode, Request};
 use super::*;
 
 /// Where frames end, and whether the stream turned out malformed, when it comes in these pieces.
@@ -188,12 +190,12 @@ proptest! {
 }
 
 /// What each request of a stream tells, when it comes in these pieces.
-fn tells(stream: &[u8], pieces: &[usize]) -> Vec<Option<Told>> {
+fn tells(stream: &[u8], pieces: &[usize]) -> Vec<Option<ClientInfo>> {
     let mut hearing = (RequestScanner::default(), Vec::new());
     let next = |(scanner, told): &mut (RequestScanner, Vec<_>), input: &[u8]| {
         let (n, event) = scanner.next(input);
         if event == Event::Frame {
-            told.push(scanner.told());
+            told.push(scanner.client_info());
         }
         (n, event)
     };
@@ -248,23 +250,26 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
         ("Subscribe a b c", three_channels),
         ("PUNSUBSCRIBE", Request::Unsubscribe { kind: Subscription::Pattern, count: 0 }),
         ("SSUBSCRIBE a", Request::Subscribe { kind: Subscription::Shard, count: 1 }),
-        ("HELLO 3 AUTH u p", Request::Hello(Some(3), Leaves::UntilReset)),
-        ("HELLO", Request::Hello(None, Leaves::SetUp)),
+        (
+            "HELLO 3 AUTH u p",
+            Request::Hello { resp3: Some(true), leaves: Leaves::UntilReset, has_options: true },
+        ),
+        ("HELLO", Request::Hello { resp3: None, leaves: Leaves::SetUp, has_options: false }),
         ("client reply off", Request::ReplyMode(ReplyMode::Off)),
         ("CLIENT REPLY SKIP", Request::ReplyMode(ReplyMode::Skip)),
         ("CLIENT SETNAME a", Request::Leaves(Leaves::SetUp)),
-        ("client tracking on", Request::Leaves(Leaves::ForGood)),
-        ("CLIENT ID", Request::Leaves(Leaves::ForGood)),
-        ("client no-evict on", Request::Leaves(Leaves::ForGood)),
-        ("CLIENT IMPORT-SOURCE ON", Request::Leaves(Leaves::ForGood)),
-        ("CLIENT", Request::Leaves(Leaves::ForGood)),
+        ("client tracking on", Request::Leaves(Leaves::UntilClose)),
+        ("CLIENT ID", Request::Leaves(Leaves::UntilClose)),
+        ("client no-evict on", Request::Leaves(Leaves::UntilClose)),
+        ("CLIENT IMPORT-SOURCE ON", Request::Leaves(Leaves::UntilClose)),
+        ("CLIENT", Request::Leaves(Leaves::UntilClose)),
         ("SCRIPT LOAD x", Request::Plain),
-        ("script debug yes", Request::Leaves(Leaves::ForGood)),
-        ("DEBUG SLEEP 0", Request::Leaves(Leaves::ForGood)),
+        ("script debug yes", Request::Leaves(Leaves::UntilClose)),
+        ("DEBUG SLEEP 0", Request::Leaves(Leaves::UntilClose)),
         ("RESET", Request::Reset),
         ("MONITOR", Request::Monitor),
         ("PSYNC ? -1", Request::Replication),
-        ("AVERYLONGMODULECOMMAND.X a", Request::Leaves(Leaves::ForGood)),
+        ("AVERYLONGMODULECOMMAND.X a", Request::Leaves(Leaves::UntilClose)),
     ] {
         assert_eq!(request(&words(text)), expected, "{text}");
         assert_eq!(request(format!("{text}\r\n").as_bytes()), expected, "{text} inline");
@@ -274,12 +279,12 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
 #[test]
 fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
     let value = |text: &str| text.as_bytes().to_vec();
-    let hello = |resp3, name: Option<&str>| Told::Hello { resp3, name: name.map(value) };
+    let hello = |resp3, name: Option<&str>| ClientInfo::Hello { resp3, name: name.map(value) };
     for (text, expected) in [
-        ("CLIENT SETNAME app", Some(Told::Name(value("app")))),
-        ("client setinfo lib-name redis-py", Some(Told::Library(value("redis-py")))),
-        ("client setinfo lib-name redis-py(pontoon)", Some(Told::Library(value("redis-py")))),
-        ("CLIENT SETINFO LIB-VER 8.1.0", Some(Told::Version(value("8.1.0")))),
+        ("CLIENT SETNAME app", Some(ClientInfo::Name(value("app")))),
+        ("client setinfo lib-name redis-py", Some(ClientInfo::Library(value("redis-py")))),
+        ("client setinfo lib-name redis-py(pontoon)", Some(ClientInfo::Library(value("redis-py")))),
+        ("CLIENT SETINFO LIB-VER 8.1.0", Some(ClientInfo::Version(value("8.1.0")))),
         ("CLIENT SETINFO OTHER x", None),
         ("CLIENT LIST TYPE normal", None),
         ("HELLO", Some(hello(None, None))),
@@ -290,11 +295,11 @@ fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
         ("HELLO 3 AUTH SETNAME AUTH SETNAME app", Some(hello(Some(true), Some("app")))),
         ("HELLO 4 SETNAME app", Some(hello(None, None))),
         ("HELLO 3 OTHER SETNAME app", Some(hello(Some(true), None))),
-        ("SELECT 15", Some(Told::Database(15))),
+        ("SELECT 15", Some(ClientInfo::Database(15))),
         ("select x", None),
         ("SELECT -1", None),
         ("SELECT 4294967296", None),
-        ("RESET", Some(Told::Reset)),
+        ("RESET", Some(ClientInfo::Reset)),
         ("AUTH u p", None),
         ("SET CLIENT SETNAME", None),
         ("CONFIG SET requirepass p", None),
@@ -306,14 +311,14 @@ fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
     }
     assert_eq!(tells(b"CLIENT SETNAME \"a b\"\r\n", &[]), [None], "who knows what is in quotes");
     let empty = [counted(b'$', b"CLIENT"), counted(b'$', b"SETNAME"), counted(b'$', b"")];
-    assert_eq!(tells(&aggregate(b'*', 3, &empty), &[]), [Some(Told::Name(Vec::new()))]);
+    assert_eq!(tells(&aggregate(b'*', 3, &empty), &[]), [Some(ClientInfo::Name(Vec::new()))]);
 }
 
 #[test]
 fn what_one_request_tells_is_not_told_of_the_next() {
     let stream = [words("CLIENT SETNAME a"), words("GET k"), words("CLIENT LIST"), words("HELLO")].concat();
-    let hello = Told::Hello { resp3: None, name: None };
-    let expected = [Some(Told::Name(b"a".to_vec())), None, None, Some(hello)];
+    let hello = ClientInfo::Hello { resp3: None, name: None };
+    let expected = [Some(ClientInfo::Name(b"a".to_vec())), None, None, Some(hello)];
     assert_eq!(tells(&stream, &[]), expected);
     assert_eq!(tells(&stream, &vec![1; stream.len()]), expected);
 }
@@ -322,7 +327,7 @@ fn what_one_request_tells_is_not_told_of_the_next() {
 fn of_a_long_name_no_more_is_kept_than_is_shown() {
     let long = words(&format!("CLIENT SETNAME {}", "n".repeat(1 << 20)));
     for pieces in [&[][..], &[1; 200], &[1 << 19]] {
-        let [Some(Told::Name(name))] = &tells(&long, pieces)[..] else { panic!("a name") };
+        let [Some(ClientInfo::Name(name))] = &tells(&long, pieces)[..] else { panic!("a name") };
         assert_eq!(name, &[b'n'; 65]);
     }
 }
@@ -351,7 +356,7 @@ fn a_password_is_kept_at_no_moment() {
             }
             let mut whole = RequestScanner::default();
             whole.next(&stream);
-            assert!(!format!("{whole:?} {:?}", scanner.told()).contains(printed), "{text}");
+            assert!(!format!("{whole:?} {:?}", scanner.client_info()).contains(printed), "{text}");
         }
     }
 }
@@ -416,16 +421,16 @@ fn ok_is_told_from_other_statuses_where_it_is_asked_for() {
 fn the_name_of_one_request_does_not_colour_the_next() {
     assert_eq!(
         request(&[words("CLIENT REPLY OFF"), words("CLIENT")].concat()),
-        Request::Leaves(Leaves::ForGood)
+        Request::Leaves(Leaves::UntilClose)
     );
-    assert_eq!(request(&[words("SUBSCRIBE a"), words("SUB")].concat()), Request::Leaves(Leaves::ForGood));
+    assert_eq!(request(&[words("SUBSCRIBE a"), words("SUB")].concat()), Request::Leaves(Leaves::UntilClose));
 }
 
 #[test]
 fn quotes_make_it_uncertain_what_an_inline_command_leaves_behind() {
     assert_eq!(request(b"\"SUBSCRIBE\" a\r\n"), Request::Unknown);
     assert_eq!(request(b"CLUSTER \"SLOTS\"\r\n"), Request::Unknown);
-    assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Leaves(Leaves::ForGood));
+    assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Leaves(Leaves::UntilClose));
     assert_eq!(request(b"SUBSCRIBE \"a b\"\r\n"), Request::Unknown);
 }
 
@@ -526,18 +531,24 @@ fn the_seeds_of_the_fuzz_targets_give_the_same_verdict_in_any_split() {
 
 #[test]
 fn what_a_request_leaves_is_told_with_it() {
-    use Leaves::{Asking, ForGood, SetUp, UntilReset};
+    use Leaves::{Asking, SetUp, UntilClose, UntilReset};
     for (words, expected) in [
-        (&["HELLO", "3"][..], Request::Hello(Some(3), SetUp)),
-        (&["HELLO", "3", "SETNAME", "n"], Request::Hello(Some(3), SetUp)),
-        (&["HELLO", "3", "AUTH", "u", "p"], Request::Hello(Some(3), UntilReset)),
+        (&["HELLO", "3"][..], Request::Hello { resp3: Some(true), leaves: SetUp, has_options: false }),
+        (
+            &["HELLO", "3", "SETNAME", "n"],
+            Request::Hello { resp3: Some(true), leaves: SetUp, has_options: true },
+        ),
+        (
+            &["HELLO", "3", "AUTH", "u", "p"],
+            Request::Hello { resp3: Some(true), leaves: UntilReset, has_options: true },
+        ),
         (&["CLIENT", "SETINFO", "LIB-NAME", "x"], Request::Leaves(SetUp)),
         (&["CLIENT", "SETNAME", "x"], Request::Leaves(SetUp)),
         (&["SELECT", "3"], Request::Leaves(SetUp)),
         (&["CLIENT", "CACHING", "yes"], Request::Leaves(UntilReset)),
         (&["READONLY"], Request::Leaves(UntilReset)),
         (&["ASKING"], Request::Leaves(Asking)),
-        (&["CLIENT", "TRACKING", "on"], Request::Leaves(ForGood)),
+        (&["CLIENT", "TRACKING", "on"], Request::Leaves(UntilClose)),
         (&["WATCH", "k"], Request::Transaction(Transaction::Watches)),
         (&["UNWATCH"], Request::Transaction(Transaction::Unwatches)),
         (&["INFO", "server"], Request::Plain),
@@ -581,8 +592,8 @@ fn reading_streams_blocks_only_where_it_says_so() {
 #[test]
 fn an_unknown_command_may_leave_anything_behind() {
     for (name, expected) in [
-        ("WEIRD", Request::Leaves(Leaves::ForGood)),
-        ("MY.COMMAND", Request::Leaves(Leaves::ForGood)),
+        ("WEIRD", Request::Leaves(Leaves::UntilClose)),
+        ("MY.COMMAND", Request::Leaves(Leaves::UntilClose)),
         ("json.get", Request::Plain),
         ("FT.SEARCH", Request::Plain),
         ("GET", Request::Plain),
@@ -592,7 +603,7 @@ fn an_unknown_command_may_leave_anything_behind() {
             let mut scanner = RequestScanner::default();
             scanner.next(line.as_bytes());
             let expected = if rest.ends_with('"') && expected == Request::Plain {
-                Request::Leaves(Leaves::ForGood)
+                Request::Leaves(Leaves::UntilClose)
             } else {
                 expected
             };

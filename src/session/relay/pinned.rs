@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Relay, Route};
 use crate::downstream::ClientStream;
-use crate::resp::sharing::{Own, Sharing};
+use crate::resp::command_table::{Multiplexing, PinReason};
 use crate::resp::whole::Front;
 use crate::session::about::About;
 use crate::session::guard::Guard;
@@ -128,13 +128,13 @@ impl<'a> Relay<'a> {
             return false;
         }
         let Front::Whole(whole) = Front::of(bytes) else { return false };
-        let sharing = whole.sharing();
+        let multiplexing = whole.multiplexing();
         // About what went over the shared connection.
-        let waits = sharing == Sharing::Own(Own::Wait);
-        let shared = match sharing {
-            Sharing::Shared | Sharing::Setup(_) => true,
-            Sharing::Unknown => self.is_learned(whole.name),
-            Sharing::Own(_) => waits,
+        let waits = multiplexing == Multiplexing::Dedicated(PinReason::Wait);
+        let shared = match multiplexing {
+            Multiplexing::Shared | Multiplexing::PerClient => true,
+            Multiplexing::Unknown => self.is_learned(whole.name),
+            Multiplexing::Dedicated(_) => waits,
         };
         if !shared || !self.is_free() {
             return false;

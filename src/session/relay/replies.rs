@@ -6,7 +6,7 @@ use std::task::Context;
 use super::Relay;
 use crate::resp::scanner::{Event, Reply};
 use crate::session::Sign;
-use crate::session::pending::Opaque;
+use crate::session::pending::{Hello, Opaque};
 use crate::session::rewriting::Rewritten;
 use crate::session::unanswerable::Unanswerable;
 use crate::upstream::SeenId;
@@ -36,8 +36,11 @@ impl Relay<'_> {
                 if reply == Reply::Error {
                     self.note_error();
                 }
-                if self.account(|pending, _| pending.reply(reply)) {
-                    self.wire.connection.seen_id = SeenId::by_hello(whole);
+                match self.account(|pending, _| pending.reply(reply)) {
+                    Hello::None => {}
+                    Hello::Accepted => self.wire.connection.seen_id = SeenId::by_hello(whole),
+                    // EXEC's reply, which is not read, will hold the number.
+                    Hello::Queued => self.note_unread_id(),
                 }
                 if self.about.waits() {
                     self.about.reply(&self.replies, &self.pending);

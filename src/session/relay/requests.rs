@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::{Input, Relay};
 use crate::resp::client_requests;
-use crate::resp::commands::Request;
 use crate::resp::replies::encode_secret;
+use crate::resp::request::Request;
 use crate::resp::scanner::Event;
 use crate::session::counts::Counts;
 use crate::session::guard::{self, Decision, Guard};
@@ -173,9 +173,7 @@ impl Relay<'_> {
     fn book(&mut self, request: Request) -> bool {
         self.account(|pending, _| pending.request(request));
         if self.requests.asks_for_id() {
-            // From now on the number stands for this client, to which the connection is left.
-            self.wire.connection.passed_on = None;
-            self.wire.connection.seen_id = SeenId::Unread;
+            self.note_unread_id();
         }
         if let Some(rewriting) = &mut self.rewriting {
             let counted = self.pending.opaque().is_none();
@@ -191,6 +189,14 @@ impl Relay<'_> {
         self.about.request(&mut self.requests, &self.pending);
         self.replies.keep_status(self.about.waits());
         true
+    }
+
+    /// The client is shown the number of its connection in a reply that is not read. From now on the number stands for this client, to
+    /// which the connection is left.
+    #[cold]
+    pub(super) fn note_unread_id(&mut self) {
+        self.wire.connection.passed_on = None;
+        self.wire.connection.seen_id = SeenId::Unread;
     }
 
     /// As [`note_requests`](Self::note_requests), where what a client says of who it is stays here. Returns what to send on.

@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 use super::Settings;
 use super::driver::Driver;
 use super::line::Line;
+use crate::resp::command_table::{CommandInfo, may_be_shared};
 use crate::resp::replies::encode_command;
-use crate::resp::sharing::{self, Verdict};
 use crate::session::setup::{Key, Setup};
 use crate::session::user::User;
 use crate::session::{Context as Route, connect};
@@ -216,9 +216,9 @@ impl Hubs {
             // Who may not ask learns nothing, and the others still may.
             return Some(false);
         }
-        let (safe, until) = match sharing::verdict(&reply) {
-            Verdict::Absent => (true, Some(Instant::now() + ABSENT)),
-            verdict => (verdict == Verdict::Safe, None),
+        let (safe, until) = match may_be_shared(&reply) {
+            CommandInfo::Absent => (true, Some(Instant::now() + ABSENT)),
+            info => (info == CommandInfo::Shareable, None),
         };
         let mut learned = lock(&self.learned);
         if learned.len() >= MOST_LEARNED {

@@ -19,7 +19,7 @@ use super::seat::{Gone, Seat};
 use super::{Hubs, Key};
 use crate::downstream::presence::{self, Presence, PresenceCheck};
 use crate::downstream::{ClientStream, ReadHalf};
-use crate::resp::sharing::Own;
+use crate::resp::command_table::{Command, PinReason};
 use crate::resp::whole::{Front, Whole};
 use crate::session::Context as Route;
 use crate::session::about::About;
@@ -58,7 +58,7 @@ pub(super) enum Next {
 /// Why a client needs a connection of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reason {
-    Command(Own),
+    Command(PinReason),
     /// A request is large.
     Large,
     /// Replies are large, or wait to be read.
@@ -75,7 +75,7 @@ impl Reason {
     /// As a metric label.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::Command(own) => own.label(),
+            Self::Command(reason) => reason.label(),
             Self::Large => "large_request",
             Self::Heavy => "large_reply",
             Self::Inline => "inline",
@@ -86,7 +86,7 @@ impl Reason {
 
     /// Whether it is about what was written before.
     pub(super) fn is_wait(&self) -> bool {
-        matches!(self, Self::Command(Own::Wait))
+        matches!(self, Self::Command(PinReason::Wait))
     }
 }
 
@@ -208,7 +208,7 @@ impl<'a> Member<'a> {
 
     /// Whether the client's next request, which says who it is, would have this reply.
     pub(super) fn is_answered_by(&self, reply: &[u8]) -> bool {
-        let is_auth = |whole: Whole<'_>| whole.name.eq_ignore_ascii_case(b"AUTH");
+        let is_auth = |whole: Whole<'_>| whole.command == Command::AUTH;
         // To HELLO an older server says something else.
         reply.starts_with(b"-WRONGPASS")
             || matches!(Front::of(&self.input), Front::Whole(whole) if is_auth(whole))
@@ -451,7 +451,7 @@ impl<'a> Member<'a> {
         match reason {
             Reason::Large | Reason::Heavy => Some(Instant::now() + HEAVY),
             // The connection knows what it has written; or there is no line for it.
-            Reason::Command(Own::Wait) | Reason::Key => {
+            Reason::Command(PinReason::Wait) | Reason::Key => {
                 Some(Instant::now() + Duration::from_secs(365 * 24 * 3600))
             }
             // The server has said so, or cannot say.

@@ -1,7 +1,7 @@
 //! Many clients over few upstream connections: each client's commands go over a connection that it shares with others of its
 //! thread, and over one of its own where they must.
 //!
-//! [`member`] reads a client, and finds out what goes where: [`crate::resp::sharing`] has the table. [`line`](mod@line) is where the
+//! [`member`] reads a client, and finds out what goes where: [`crate::resp::command_table`] says so. [`line`](mod@line) is where the
 //! requests of all meet, [`driver`] the task that sends them and hands out the replies, [`seat`] where a client gets its own.
 //! [`hub`] knows the lines of each thread, [`watch`] whose commands are slow. A client that needs a connection of its own is a [relay](super::relay)'s until it
 //! needs none.
@@ -32,7 +32,7 @@ use super::{Alone, Context, End, connect, end, farewell};
 use crate::clients::Entry;
 use crate::downstream::ClientStream;
 use crate::metrics::Held;
-use crate::resp::sharing::Own;
+use crate::resp::command_table::PinReason;
 use crate::upstream::{Connection, Left};
 
 /// How clients share connections.
@@ -104,13 +104,13 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
                     member.refused(&reply);
                     continue;
                 }
-                Err(NoLine::Denied(_)) => Reason::Command(Own::Auth),
+                Err(NoLine::Denied(_)) => Reason::Command(PinReason::Auth),
                 // Its request is not what was refused.
                 Err(NoLine::Refused(_)) if member.key() == key => {
                     return Box::pin(unreachable(*member, context, NONE)).await;
                 }
                 // A user that may not do what sets the connection up is one all the same.
-                Err(NoLine::Refused(_)) if member.key().user != key.user => Reason::Command(Own::Auth),
+                Err(NoLine::Refused(_)) if member.key().user != key.user => Reason::Command(PinReason::Auth),
                 Err(NoLine::Refused(reply)) => {
                     member.refused(&reply);
                     continue;

@@ -4,8 +4,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use super::{LARGE, Member, Next, Reason, What};
-use crate::resp::commands::Transaction;
-use crate::resp::sharing::{Own, Setup, Sharing};
+use crate::resp::command_table::{Command, Effect, Multiplexing, PinReason, Transaction};
 use crate::resp::whole::{Front, Whole};
 use crate::session::counts::Counts;
 use crate::session::relay::Ended;
@@ -51,7 +50,9 @@ impl Member<'_> {
                 break Found::Dry;
             }
             let whole = match Front::of(&input[at..]) {
-                Front::Whole(whole) if heavy && whole.sharing() != Sharing::Own(Own::Wait) => {
+                Front::Whole(whole)
+                    if heavy && whole.multiplexing() != Multiplexing::Dedicated(PinReason::Wait) =>
+                {
                     break Found::Own(Reason::Heavy);
                 }
                 Front::Whole(whole) => whole,
@@ -60,22 +61,24 @@ impl Member<'_> {
                 Front::Other => break Found::Own(Reason::Inline),
                 Front::Tls => break Found::Tls,
             };
-            match self.sharing(&whole) {
-                Sharing::Shared => {
+            match self.multiplexing(&whole) {
+                Multiplexing::Shared => {
                     if self.about.looks() {
                         self.about.look(whole.bytes);
                     }
                 }
-                Sharing::Setup(_) | Sharing::Own(Own::Auth) => break Found::Setup(whole),
-                Sharing::Own(own) => {
-                    let begins = own == Own::Transaction(Transaction::Begins);
+                Multiplexing::PerClient | Multiplexing::Dedicated(PinReason::Auth) => {
+                    break Found::Setup(whole);
+                }
+                Multiplexing::Dedicated(reason) => {
+                    let begins = is(&whole, Transaction::Begins);
                     break match begins.then(|| self.transaction(&input[at..])) {
                         Some(Whether::Whole(length, counts)) => Found::Transaction(length, counts),
                         Some(Whether::Asks(name)) => Found::Own(Reason::Unknown(Some(name.into()))),
-                        Some(Whether::No) | None => Found::Own(Reason::Command(own)),
+                        Some(Whether::No) | None => Found::Own(Reason::Command(reason)),
                     };
                 }
-                Sharing::Unknown => match self.hubs.learned(whole.name) {
+                Multiplexing::Unknown => match self.hubs.learned(whole.name) {
                     Some(true) => {}
                     Some(false) => break Found::Own(Reason::Unknown(None)),
                     None => break Found::Own(Reason::Unknown(Some(whole.name.into()))),
@@ -104,8 +107,8 @@ impl Member<'_> {
             Found::Own(reason) => (put, What::Next(Next::Own(reason))),
             Found::Tls => (put, What::Next(Next::Ended(Ended::SpeaksTls))),
             Found::Setup(whole) => {
-                let (passed, what) = match whole.sharing() {
-                    Sharing::Setup(setup) => self.set_up(cx, line, setup, &whole),
+                let (passed, what) = match whole.multiplexing() {
+                    Multiplexing::PerClient => self.set_up(cx, line, &whole),
                     _ => self.identify(cx, line, &whole),
                 };
                 (put + passed, what)
@@ -114,12 +117,12 @@ impl Member<'_> {
     }
 
     /// How a request is sent. A client that has to authenticate here may do little else before.
-    fn sharing(&self, whole: &Whole<'_>) -> Sharing {
-        let sharing = whole.sharing();
-        match sharing {
-            Sharing::Own(_) | Sharing::Setup(Setup::Quit) => sharing,
-            _ if self.may_do_all() => sharing,
-            _ => Sharing::Own(Own::Reset),
+    fn multiplexing(&self, whole: &Whole<'_>) -> Multiplexing {
+        let multiplexing = whole.multiplexing();
+        match multiplexing {
+            Multiplexing::Dedicated(_) => multiplexing,
+            _ if self.may_do_all() || whole.command == Command::QUIT => multiplexing,
+            _ => Multiplexing::Dedicated(PinReason::ConnectionState),
         }
     }
 
@@ -137,12 +140,12 @@ impl Member<'_> {
         let (mut at, mut counts, mut asks) = (0, Counts::default(), None);
         while at < input.len() {
             let Front::Whole(whole) = Front::of(&input[at..]) else { return Whether::No };
-            let ends = match self.sharing(&whole) {
-                Sharing::Own(Own::Transaction(Transaction::Begins)) if counts.all == 0 => false,
-                Sharing::Shared => false,
+            let ends = match self.multiplexing(&whole) {
+                _ if is(&whole, Transaction::Begins) && counts.all == 0 => false,
                 // With an argument it is refused, and the transaction goes on.
-                Sharing::Own(Own::Transaction(Transaction::Executes)) if whole.words == 1 => true,
-                Sharing::Unknown => match self.hubs.learned(whole.name) {
+                _ if is(&whole, Transaction::Executes) && whole.words == 1 => true,
+                Multiplexing::Shared => false,
+                Multiplexing::Unknown => match self.hubs.learned(whole.name) {
                     Some(true) => false,
                     Some(false) => return Whether::No,
                     None => {
@@ -185,4 +188,8 @@ impl Member<'_> {
             Err(NotNow::Closed) => Err(What::Next(Next::Line(self.key()))),
         }
     }
+}
+
+fn is(whole: &Whole<'_>, transaction: Transaction) -> bool {
+    whole.command.facts().effect == Effect::Transaction(transaction)
 }

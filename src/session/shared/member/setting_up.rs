@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::task::Context;
 
 use super::{Member, Next, Reason, What};
+use crate::resp::arguments::{ClientInfo, MAX_CLIENT_INFO};
 use crate::resp::client_requests;
-use crate::resp::commands::{Leaves, Request};
+use crate::resp::command_table::{Command, Leaves, PinReason};
 use crate::resp::hello::{self, Hello};
 use crate::resp::replies::{encode_command, encode_secret};
-use crate::resp::scanner::{LONGEST_TOLD, Told};
-use crate::resp::sharing::{Own, Setup};
+use crate::resp::request::Request;
 use crate::resp::whole::{Front, Whole};
 use crate::session::counts::Counts;
 use crate::session::guard::Decision;
@@ -26,39 +26,33 @@ const LONGEST_NAME: usize = 1024;
 
 /// What was asked for a client, and counts if the server agrees.
 pub(super) enum Asked {
-    Told(Told),
+    Told(ClientInfo),
     /// Who the client is, and what else it has told.
-    User(Arc<User>, Option<Told>),
+    User(Arc<User>, Option<ClientInfo>),
     Replica(bool),
     Nothing,
 }
 
 impl Member<'_> {
     /// A request that sets up the connection; no reply is due. Returns how much of it needs no further look.
-    pub(super) fn set_up(
-        &mut self,
-        cx: &mut Context<'_>,
-        line: &Hold,
-        setup: Setup,
-        whole: &Whole<'_>,
-    ) -> (usize, What) {
+    pub(super) fn set_up(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
         let length = whole.bytes.len();
-        let own = |own| (0, What::Next(Next::Own(Reason::Command(own))));
+        let own = |reason| (0, What::Next(Next::Own(Reason::Command(reason))));
         let mut key = self.key();
         // Sent in place of the client's request: it makes the same of every connection of the kind.
         let mut instead = None;
-        let asked = match setup {
-            Setup::Quit => return (length, What::Next(Next::Quit(OK))),
-            Setup::Database => {
+        let asked = match whole.command {
+            Command::QUIT => return (length, What::Next(Next::Quit(OK))),
+            Command::SELECT => {
                 let database = std::str::from_utf8(whole.first).ok().and_then(|text| text.parse().ok());
                 // What is none, the server says so itself.
                 let Some(database) = database.filter(|_| whole.words == 2) else {
-                    return own(Own::Administration);
+                    return own(PinReason::Administration);
                 };
                 key.database = database;
-                Asked::Told(Told::Database(database))
+                Asked::Told(ClientInfo::Database(database))
             }
-            Setup::Protocol => match hello(&whole.arguments().collect::<Vec<_>>()) {
+            Command::HELLO => match hello(&whole.arguments().collect::<Vec<_>>()) {
                 Some(Hello { resp3, login: None, name }) => {
                     if let Some(resp3) = resp3 {
                         key.resp3 = resp3;
@@ -67,19 +61,21 @@ impl Member<'_> {
                         let version = if key.resp3 { "3" } else { "2" };
                         instead = Some(encode_command(&["HELLO", version]));
                     }
-                    Asked::Told(Told::Hello { resp3, name: name.map(Into::into) })
+                    Asked::Told(ClientInfo::Hello { resp3, name: name.map(Into::into) })
                 }
-                _ => return own(Own::Auth),
+                _ => return own(PinReason::Auth),
             },
-            Setup::Name => match whole.arguments().nth(1).filter(|name| is_name(name) && whole.words == 3) {
-                Some(name) => {
-                    let ours = self.route.upstream.client_name().unwrap_or_default();
-                    instead = Some(encode_command(&["CLIENT", "SETNAME", ours]));
-                    Asked::Told(Told::Name(name.into()))
+            Command::CLIENT_SETNAME => {
+                match whole.arguments().nth(1).filter(|name| is_name(name) && whole.words == 3) {
+                    Some(name) => {
+                        let ours = self.route.upstream.client_name().unwrap_or_default();
+                        instead = Some(encode_command(&["CLIENT", "SETNAME", ours]));
+                        Asked::Told(ClientInfo::Name(name.into()))
+                    }
+                    None => return own(PinReason::Administration),
                 }
-                None => return own(Own::Administration),
-            },
-            Setup::AsksName => {
+            }
+            Command::CLIENT_GETNAME => {
                 let name = self.about.setup().map_or(&[][..], |setup| &setup.name);
                 if !name.is_empty() && whole.words == 2 {
                     let reply = [format!("${}\r\n", name.len()).as_bytes(), name, b"\r\n"].concat();
@@ -88,24 +84,25 @@ impl Member<'_> {
                 }
                 Asked::Nothing
             }
-            Setup::Library => match library(whole) {
+            Command::CLIENT_SETINFO => match library(whole) {
                 Some(told) => {
                     instead = marked_or_off(whole);
                     Asked::Told(told)
                 }
-                None => return own(Own::Administration),
+                None => return own(PinReason::Administration),
             },
-            Setup::Notifications => {
-                instead = marked_or_off(whole);
-                Asked::Nothing
-            }
-            Setup::Replica => {
+            Command::READONLY => {
                 key.replica = true;
                 Asked::Replica(true)
             }
-            Setup::Primary => {
+            Command::READWRITE => {
                 key.replica = false;
                 Asked::Replica(false)
+            }
+            // CLIENT MAINT_NOTIFICATIONS.
+            _ => {
+                instead = marked_or_off(whole);
+                Asked::Nothing
             }
         };
         self.ask(cx, line, whole, key, instead.as_deref(), asked)
@@ -150,8 +147,9 @@ impl Member<'_> {
         let Some(reply) = self.seat.take_answer() else { return };
         let accepted = !reply.starts_with(b"-") && !reply.starts_with(b"!");
         if accepted
-            && let Some(Asked::Told(Told::Hello { .. }) | Asked::User(_, Some(Told::Hello { .. }))) =
-                self.asked
+            && let Some(
+                Asked::Told(ClientInfo::Hello { .. }) | Asked::User(_, Some(ClientInfo::Hello { .. })),
+            ) = self.asked
         {
             // The number is that of the connection that all share.
             let mut state = line.state();
@@ -162,7 +160,9 @@ impl Member<'_> {
         }
         match self.asked.take() {
             // True whether the server knows CLIENT SETINFO or not.
-            Some(Asked::Told(told @ (Told::Library(_) | Told::Version(_)))) => self.about.accepted(told),
+            Some(Asked::Told(told @ (ClientInfo::Library(_) | ClientInfo::Version(_)))) => {
+                self.about.accepted(told)
+            }
             Some(Asked::Told(told)) if accepted => self.about.accepted(told),
             Some(Asked::User(user, told)) if accepted => {
                 self.about.is_user(&user);
@@ -179,8 +179,12 @@ impl Member<'_> {
     /// AUTH, or HELLO with it; no reply is due. Returns how much of it needs no further look.
     pub(super) fn identify(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
         let length = whole.bytes.len();
-        let is_auth = whole.name.eq_ignore_ascii_case(b"AUTH");
-        let request = if is_auth { Request::Auth } else { Request::Hello(None, Leaves::UntilReset) };
+        let is_auth = whole.command == Command::AUTH;
+        let request = if is_auth {
+            Request::Auth
+        } else {
+            Request::Hello { resp3: None, leaves: Leaves::UntilReset, has_options: true }
+        };
         match self.guard.as_mut().map(|guard| guard.decide(request, whole.bytes)) {
             Some(Decision::Answer(reply)) => {
                 self.seat.deliver(&reply, 0);
@@ -188,14 +192,14 @@ impl Member<'_> {
             }
             Some(Decision::Replace(_, rest)) => match Front::of(&rest) {
                 Front::Whole(hello) => {
-                    let (passed, what) = self.set_up(cx, line, Setup::Protocol, &hello);
+                    let (passed, what) = self.set_up(cx, line, &hello);
                     (if passed > 0 { length } else { 0 }, what)
                 }
-                _ => (0, What::Next(Next::Own(Reason::Command(Own::Auth)))),
+                _ => (0, What::Next(Next::Own(Reason::Command(PinReason::Auth)))),
             },
             None if self.route.upstream.credentials().is_none() => self.authenticate(cx, line, whole),
             Some(Decision::Pass | Decision::Again(_)) | None => {
-                (0, What::Next(Next::Own(Reason::Command(Own::Auth))))
+                (0, What::Next(Next::Own(Reason::Command(PinReason::Auth))))
             }
         }
     }
@@ -206,20 +210,20 @@ impl Member<'_> {
         let words: Vec<&[u8]> = whole.arguments().collect();
         let mut key = self.key();
         let (mut instead, mut told) = (None, None);
-        let user = if whole.name.eq_ignore_ascii_case(b"AUTH") {
+        let user = if whole.command == Command::AUTH {
             User::of(&words)
         } else if let Some(hello @ Hello { resp3: Some(resp3), login: Some([user, password]), name }) =
             hello(&words)
         {
             key.resp3 = resp3;
             instead = Some(Hello { name: None, ..hello }.encode());
-            told = Some(Told::Hello { resp3: Some(resp3), name: name.map(Into::into) });
+            told = Some(ClientInfo::Hello { resp3: Some(resp3), name: name.map(Into::into) });
             User::of(&[user, password])
         } else {
             None
         };
         let Some(user) = user.map(Arc::new) else {
-            return (0, What::Next(Next::Own(Reason::Command(Own::Auth))));
+            return (0, What::Next(Next::Own(Reason::Command(PinReason::Auth))));
         };
         key.user = Some(Arc::clone(&user));
         self.ask(cx, line, whole, key, instead.as_ref().map(|hello| &hello[..]), Asked::User(user, told))
@@ -235,14 +239,14 @@ fn hello<'a>(words: &[&'a [u8]]) -> Option<Hello<'a>> {
 
 /// What a server takes for a name, and can be kept whole.
 fn is_name(name: &[u8]) -> bool {
-    hello::is_name(name) && name.len() != LONGEST_TOLD && name.len() <= LONGEST_NAME
+    hello::is_name(name) && name.len() != MAX_CLIENT_INFO && name.len() <= LONGEST_NAME
 }
 
 /// CLIENT SETINFO.
-fn library(whole: &Whole<'_>) -> Option<Told> {
+fn library(whole: &Whole<'_>) -> Option<ClientInfo> {
     let words: Vec<&[u8]> = whole.arguments().collect();
     let [_, option, value] = words[..] else { return None };
-    Told::by_setinfo(option, value)
+    ClientInfo::by_setinfo(option, value)
 }
 
 /// What is sent in place of `CLIENT SETINFO` or `CLIENT MAINT_NOTIFICATIONS`.

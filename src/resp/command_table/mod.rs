@@ -1,0 +1,17 @@
+//! What pontoon knows of each command: the only place in the crate that does.
+//!
+//! `table` lists the commands with their [`Facts`]: what they are about, how they reply, what they do to their connection, and
+//! whether clients may share a connection for them. [`Command`] finds a row by name. A test compares the table with what every
+//! engine says of its commands. Of commands that the table lacks, [`may_be_shared`] reads what the server says.
+
+mod command;
+mod command_info;
+mod facts;
+mod table;
+
+pub use self::command::Command;
+pub use self::command_info::{CommandInfo, may_be_shared};
+pub use self::facts::{
+    Arguments, ClusterReply, Effect, Facts, Family, Leaves, Multiplexing, PinReason, ReplyKind, Subscription,
+    Transaction,
+};

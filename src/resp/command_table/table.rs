@@ -1,0 +1,280 @@
+//! The table. Commands of Redis 6.2 to 8 and Valkey 8 and 9, and of the modules that come with them.
+//!
+//! A subcommand has a row of its own, `CLIENT|ID`, where it differs from the row of its command.
+
+use super::facts::{
+    Arguments, ClusterReply, Effect, Facts, Family, Multiplexing, PinReason, ReplyKind, Subscription,
+    Transaction,
+};
+
+/// Commands with the same facts.
+pub(super) struct Group {
+    pub(super) facts: Facts,
+    pub(super) commands: &'static [(Family, &'static [&'static str])],
+}
+
+/// One prompt reply, nothing left behind, shared.
+const PLAIN: Facts = Facts {
+    reply: ReplyKind::Prompt,
+    effect: Effect::None,
+    multiplexing: Multiplexing::Shared,
+    arguments: Arguments::Ignored,
+};
+
+/// The same, and kept for each client.
+const PER_CLIENT: Facts = Facts { multiplexing: Multiplexing::PerClient, ..PLAIN };
+
+/// The same over a dedicated connection.
+const fn pinned(reason: PinReason) -> Facts {
+    Facts { multiplexing: Multiplexing::Dedicated(reason), ..PLAIN }
+}
+
+/// The row of every command that the table lacks. It could do anything.
+const UNKNOWN: Facts = Facts { effect: Effect::UntilClose, multiplexing: Multiplexing::Unknown, ..PLAIN };
+
+/// Commands of the modules that come with Redis 8 and with Valkey's bundle begin so. None leaves anything with its connection.
+pub(super) const KNOWN_MODULES: [&str; 8] =
+    ["BF.", "CF.", "CMS.", "FT.", "JSON.", "TDIGEST.", "TOPK.", "TS."];
+
+#[rustfmt::skip]
+pub(super) const GROUPS: &[Group] = &[
+    // These three are no names: `Command::named` has rows for what the table lacks. A renamed command, or another module's, could do
+    // anything.
+    Group { facts: UNKNOWN, commands: &[(Family::Other, &["other"]), (Family::Module, &["module"])] },
+    Group { facts: Facts { effect: Effect::None, ..UNKNOWN }, commands: &[(Family::Module, &["module"])] },
+    // They read and write keys at once, and know nothing of connections.
+    Group { facts: PLAIN, commands: &[
+        (Family::Bitmap, &["BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "GETBIT", "SETBIT"]),
+        (Family::Cluster, &["CLUSTERSCAN"]),
+        (Family::Generic, &[
+            "COPY", "DEL", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "KEYS", "MOVE", "OBJECT", "PERSIST", "PEXPIRE",
+            "PEXPIREAT", "PEXPIRETIME", "PTTL", "RANDOMKEY", "RENAME", "RENAMENX", "RESTORE", "SCAN", "SORT", "SORT_RO", "TOUCH",
+            "TTL", "TYPE", "UNLINK",
+        ]),
+        (Family::Geo, &[
+            "GEOADD", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUS", "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO",
+            "GEOSEARCH", "GEOSEARCHSTORE",
+        ]),
+        (Family::Hash, &[
+            "HDEL", "HEXISTS", "HEXPIRE", "HEXPIREAT", "HEXPIRETIME", "HGET", "HGETALL", "HGETDEL", "HGETEX", "HINCRBY",
+            "HINCRBYFLOAT", "HKEYS", "HLEN", "HMGET", "HMSET", "HPERSIST", "HPEXPIRE", "HPEXPIREAT", "HPEXPIRETIME", "HPTTL",
+            "HRANDFIELD", "HSCAN", "HSET", "HSETEX", "HSETNX", "HSTRLEN", "HTTL", "HVALS",
+        ]),
+        (Family::HyperLogLog, &["PFADD", "PFCOUNT", "PFMERGE"]),
+        (Family::List, &[
+            "LINDEX", "LINSERT", "LLEN", "LMOVE", "LMPOP", "LPOP", "LPOS", "LPUSH", "LPUSHX", "LRANGE", "LREM", "LSET", "LTRIM",
+            "RPOP", "RPOPLPUSH", "RPUSH", "RPUSHX",
+        ]),
+        (Family::Server, &["RESTORE-ASKING"]),
+        (Family::Set, &[
+            "SADD", "SCARD", "SDIFF", "SDIFFSTORE", "SINTER", "SINTERCARD", "SINTERSTORE", "SISMEMBER", "SMEMBERS", "SMISMEMBER",
+            "SMOVE", "SPOP", "SRANDMEMBER", "SREM", "SSCAN", "SUNION", "SUNIONSTORE",
+        ]),
+        (Family::SortedSet, &[
+            "ZADD", "ZCARD", "ZCOUNT", "ZDIFF", "ZDIFFSTORE", "ZINCRBY", "ZINTER", "ZINTERCARD", "ZINTERSTORE", "ZLEXCOUNT",
+            "ZMPOP", "ZMSCORE", "ZPOPMAX", "ZPOPMIN", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZRANGESTORE",
+            "ZRANK", "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "ZREVRANGE", "ZREVRANGEBYLEX",
+            "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION", "ZUNIONSTORE",
+        ]),
+        (Family::Stream, &[
+            "XACK", "XACKDEL", "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XDELEX", "XGROUP", "XINFO", "XLEN", "XPENDING", "XRANGE",
+            "XREVRANGE", "XSETID", "XTRIM",
+        ]),
+        (Family::String, &[
+            "APPEND", "DECR", "DECRBY", "DELEX", "DELIFEQ", "DIGEST", "GET", "GETDEL", "GETEX", "GETRANGE", "GETSET", "INCR",
+            "INCRBY", "INCRBYFLOAT", "LCS", "MGET", "MSET", "MSETEX", "MSETNX", "PSETEX", "SET", "SETEX", "SETNX", "SETRANGE",
+            "STRALGO", "STRLEN", "SUBSTR",
+        ]),
+        (Family::VectorSet, &[
+            "VCARD", "VDIM", "VEMB", "VGETATTR", "VINFO", "VISMEMBER", "VLINKS", "VRANDMEMBER", "VRANGE", "VREM", "VSETATTR",
+        ]),
+    ] },
+    // They say the same on every connection, and clients send them as they begin.
+    Group { facts: PLAIN, commands: &[
+        (Family::Connection, &["ECHO", "PING"]),
+        (Family::Server, &["DBSIZE", "INFO", "LASTSAVE", "LOLWUT", "MEMORY", "TIME"]),
+    ] },
+    // The first argument of COMMAND shows which client asks.
+    Group { facts: Facts { arguments: Arguments::Words, ..PLAIN }, commands: &[
+        (Family::Server, &["COMMAND"]),
+    ] },
+    // What is published reaches all subscribers, over whichever connection it came.
+    Group { facts: PLAIN, commands: &[
+        (Family::PubSub, &["PUBLISH", "PUBSUB", "SPUBLISH"]),
+    ] },
+    // What a script selects or sets is its own: `scriptPrepareForRun` and its end in `script.c`; before 7.0 `lua_client` in
+    // `scripting.c`. A database that it selects is restored since Redis 2.8.12.
+    Group { facts: PLAIN, commands: &[
+        (Family::Scripting, &["EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO"]),
+    ] },
+    // They load scripts for all connections. Subcommands that do more have rows of their own.
+    Group { facts: Facts { arguments: Arguments::Words, ..PLAIN }, commands: &[
+        (Family::Scripting, &["FUNCTION", "SCRIPT"]),
+    ] },
+    // It changes the data as a whole, at once.
+    Group { facts: PLAIN, commands: &[
+        (Family::Server, &["SWAPDB"]),
+    ] },
+    // They block until another client acts or a time has passed.
+    Group { facts: Facts { reply: ReplyKind::Blocking, ..pinned(PinReason::Blocking) }, commands: &[
+        (Family::List, &["BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH"]),
+        (Family::SortedSet, &["BZMPOP", "BZPOPMAX", "BZPOPMIN"]),
+    ] },
+    // They block with the option BLOCK, and are multiplexed without it (`xreadCommand` in `t_stream.c`).
+    Group { facts: Facts { reply: ReplyKind::BlockingByOption, arguments: Arguments::Streams, ..pinned(PinReason::Blocking) }, commands: &[
+        (Family::Stream, &["XREAD", "XREADGROUP"]),
+    ] },
+    // They reply as soon as the work is done, but hold up what follows on their connection: FLUSHALL and FLUSHDB until the memory
+    // is freed, since Redis 7.4 (`BLOCKED_LAZYFREE` in `db.c`); VADD and VSIM for a thread (`VSIM_RedisCommand`, `VADD_RedisCommand` in
+    // `vset.c` of Redis 8).
+    Group { facts: pinned(PinReason::Blocking), commands: &[
+        (Family::Server, &["FLUSHALL", "FLUSHDB"]),
+        (Family::VectorSet, &["VADD", "VSIM"]),
+    ] },
+    // They wait for replicas to have what this very connection wrote.
+    Group { facts: Facts { reply: ReplyKind::Blocking, ..pinned(PinReason::Wait) }, commands: &[
+        (Family::Generic, &["WAIT", "WAITAOF"]),
+    ] },
+    // A running script is stopped from another connection: the server does not read the script's own.
+    Group { facts: pinned(PinReason::Administration), commands: &[
+        (Family::Scripting, &["FUNCTION|KILL", "SCRIPT|KILL"]),
+    ] },
+    // They are rare, slow, or act on all connections, and leave nothing with their own.
+    Group { facts: pinned(PinReason::Administration), commands: &[
+        (Family::Generic, &["MIGRATE"]),
+        (Family::HyperLogLog, &["PFDEBUG", "PFSELFTEST"]),
+        (Family::Server, &[
+            "BGREWRITEAOF", "BGSAVE", "COMMANDLOG", "FAILOVER", "LATENCY", "MODULE", "REPLICAOF", "ROLE", "SAVE",
+            "SHUTDOWN", "SLAVEOF", "SLOWLOG",
+        ]),
+    ] },
+    // Of its subcommands one has a row of its own.
+    Group { facts: Facts { arguments: Arguments::Words, ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Server, &["ACL"]),
+    ] },
+    // The first arguments of CONFIG show which client asks.
+    Group { facts: Facts { arguments: Arguments::Words, ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Cluster, &["CLUSTER"]),
+        (Family::Server, &["CONFIG"]),
+    ] },
+    // Its reply names nodes.
+    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Nodes), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Cluster, &["CLUSTER|NODES"]),
+    ] },
+    // Their replies name nodes.
+    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Replicas), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Cluster, &["CLUSTER|REPLICAS", "CLUSTER|SLAVES"]),
+    ] },
+    // Its reply names nodes.
+    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Shards), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Cluster, &["CLUSTER|SHARDS"]),
+    ] },
+    // Its reply names nodes.
+    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Slots), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Cluster, &["CLUSTER|SLOTS"]),
+    ] },
+    // They ask about, or act on, other connections.
+    Group { facts: pinned(PinReason::Administration), commands: &[
+        (Family::Connection, &[
+            "CLIENT|GETREDIR", "CLIENT|HELP", "CLIENT|KILL", "CLIENT|PAUSE", "CLIENT|TRACKINGINFO", "CLIENT|UNBLOCK",
+            "CLIENT|UNPAUSE",
+        ]),
+    ] },
+    Group { facts: Facts { effect: Effect::Transaction(Transaction::Begins), ..pinned(PinReason::Transaction) }, commands: &[
+        (Family::Transactions, &["MULTI"]),
+    ] },
+    Group { facts: Facts { effect: Effect::Transaction(Transaction::Executes), ..pinned(PinReason::Transaction) }, commands: &[
+        (Family::Transactions, &["EXEC"]),
+    ] },
+    Group { facts: Facts { effect: Effect::Transaction(Transaction::Ends), ..pinned(PinReason::Transaction) }, commands: &[
+        (Family::Transactions, &["DISCARD"]),
+    ] },
+    Group { facts: Facts { effect: Effect::Transaction(Transaction::Watches), ..pinned(PinReason::Transaction) }, commands: &[
+        (Family::Transactions, &["WATCH"]),
+    ] },
+    // A client that watches has a dedicated connection; on any other UNWATCH does nothing (`unwatchAllKeys` in `multi.c`).
+    Group { facts: Facts { effect: Effect::Transaction(Transaction::Unwatches), ..PLAIN }, commands: &[
+        (Family::Transactions, &["UNWATCH"]),
+    ] },
+    // It applies to the command after it.
+    Group { facts: Facts { effect: Effect::Asking, ..pinned(PinReason::Asking) }, commands: &[
+        (Family::Cluster, &["ASKING"]),
+    ] },
+    // RESET undoes it.
+    Group { facts: Facts { effect: Effect::UntilReset, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Connection, &["CLIENT|CACHING"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Confirmations, effect: Effect::Subscribe(Subscription::Channel), ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::PubSub, &["SUBSCRIBE"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Confirmations, effect: Effect::Unsubscribe(Subscription::Channel), ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::PubSub, &["UNSUBSCRIBE"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Confirmations, effect: Effect::Subscribe(Subscription::Pattern), ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::PubSub, &["PSUBSCRIBE"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Confirmations, effect: Effect::Unsubscribe(Subscription::Pattern), ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::PubSub, &["PUNSUBSCRIBE"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Confirmations, effect: Effect::Subscribe(Subscription::Shard), ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::PubSub, &["SSUBSCRIBE"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Confirmations, effect: Effect::Unsubscribe(Subscription::Shard), ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::PubSub, &["SUNSUBSCRIBE"]),
+    ] },
+    // A CLIENT subcommand that is added later is not known.
+    Group { facts: Facts { effect: Effect::UntilClose, arguments: Arguments::Client, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Connection, &["CLIENT"]),
+    ] },
+    // Nothing undoes them for certain. NO-EVICT stays before Redis 7.2, CAPA and IMPORT-SOURCE on Valkey
+    // (`clearClientConnectionState` in `networking.c`). After TRACKING the server still reports keys that were read before RESET
+    // (`disableTracking` in `tracking.c`). ID, INFO, LIST and ACL LOG show the connection's id, by which other clients act
+    // on it.
+    Group { facts: Facts { effect: Effect::UntilClose, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Connection, &[
+            "CLIENT|CAPA", "CLIENT|ID", "CLIENT|IMPORT-SOURCE", "CLIENT|INFO", "CLIENT|LIST", "CLIENT|NO-EVICT",
+            "CLIENT|NO-TOUCH", "CLIENT|TRACKING",
+        ]),
+        (Family::Scripting, &["SCRIPT|DEBUG"]),
+        (Family::Server, &["ACL|LOG", "DEBUG"]),
+    ] },
+    // A server takes them for HTTP, and closes: `securityWarningCommand` in `networking.c`.
+    Group { facts: Facts { effect: Effect::UntilClose, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Server, &["HOST:", "POST"]),
+    ] },
+    Group { facts: Facts { effect: Effect::ReplyMode, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Connection, &["CLIENT|REPLY"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Stream, effect: Effect::Monitor, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Server, &["MONITOR"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Stream, effect: Effect::Replication, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Server, &["PSYNC", "REPLCONF", "SYNC"]),
+    ] },
+    Group { facts: Facts { effect: Effect::Auth, ..pinned(PinReason::Auth) }, commands: &[
+        (Family::Connection, &["AUTH"]),
+    ] },
+    Group { facts: Facts { effect: Effect::Reset, arguments: Arguments::Words, ..pinned(PinReason::ConnectionState) }, commands: &[
+        (Family::Connection, &["RESET"]),
+    ] },
+    Group { facts: Facts { effect: Effect::SetUp, arguments: Arguments::Words, ..PER_CLIENT }, commands: &[
+        (Family::Connection, &["SELECT"]),
+    ] },
+    // With AUTH it needs a dedicated connection, or one of the same user.
+    Group { facts: Facts { effect: Effect::Hello, arguments: Arguments::Hello, ..PER_CLIENT }, commands: &[
+        (Family::Connection, &["HELLO"]),
+    ] },
+    Group { facts: Facts { effect: Effect::SetUp, ..PER_CLIENT }, commands: &[
+        (Family::Connection, &["CLIENT|SETINFO", "CLIENT|SETNAME"]),
+    ] },
+    // GETNAME is answered with the client's own name. Of MAINT_NOTIFICATIONS only OFF is sent, which changes nothing.
+    Group { facts: PER_CLIENT, commands: &[
+        (Family::Connection, &["CLIENT|GETNAME", "CLIENT|MAINT_NOTIFICATIONS"]),
+    ] },
+    Group { facts: Facts { effect: Effect::UntilReset, ..PER_CLIENT }, commands: &[
+        (Family::Cluster, &["READONLY", "READWRITE"]),
+    ] },
+    Group { facts: Facts { effect: Effect::Quit, ..PER_CLIENT }, commands: &[
+        (Family::Connection, &["QUIT"]),
+    ] },
+];
