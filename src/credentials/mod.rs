@@ -8,9 +8,10 @@ mod secret;
 mod source;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -125,10 +126,10 @@ impl Credentials {
         if let Source::Iam(cache) = &self.source {
             return self.tokens.ready(cache).await.map_err(|source| self.none(source));
         }
-        if self.known().newest.is_none() {
+        if self.known.lock().newest.is_none() {
             self.read(self.source.pause_after_failure()).await;
         }
-        let known = self.known();
+        let known = self.known.lock();
         match (&known.newest, &known.problem) {
             (Some(_), _) => Ok(()),
             (None, Some(problem)) => Err(self.none(Arc::clone(problem))),
@@ -143,7 +144,7 @@ impl Credentials {
             let token = self.tokens.token(cache, self.user()).map_err(|source| self.none(source))?;
             return Ok(vec![self.login(token)]);
         }
-        let known = self.known();
+        let known = self.known.lock();
         let secrets = known.newest.iter().chain(&known.previous);
         Ok(secrets.map(|secret| self.login(secret.clone())).collect())
     }
@@ -175,9 +176,9 @@ impl Credentials {
                 Err(source) => Look::Failed(self.none(source)),
             };
         }
-        let failed = self.known().problem.is_some();
+        let failed = self.known.lock().problem.is_some();
         self.read(if failed { self.source.pause_after_failure() } else { self.source.interval() }).await;
-        match &self.known().problem {
+        match &self.known.lock().problem {
             None => Look::Good,
             Some(source) => Look::Failed(self.none(Arc::clone(source))),
         }
@@ -197,7 +198,7 @@ impl Credentials {
         *read_at = Some(Instant::now());
         if self.source.is_local() {
             let found = self.source.read().await;
-            self.known().take(found, &self.generation);
+            self.known.lock().take(found, &self.generation);
             return;
         }
         let (source, known, generation) =
@@ -205,7 +206,7 @@ impl Credentials {
         // A dial has less time than a command: who asked may be gone when the answer comes, and it is there for the next.
         let reading = self.tasks.spawn(async move {
             let found = source.read().await;
-            lock(&known).take(found, &generation);
+            known.lock().take(found, &generation);
             drop(read_at);
         });
         let _ = reading.await;
@@ -217,10 +218,6 @@ impl Credentials {
 
     fn none(&self, source: Arc<SourceError>) -> NoSecret {
         NoSecret { user: self.user().to_owned(), source }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        lock(&self.known)
     }
 }
 
@@ -240,10 +237,6 @@ impl Known {
             Err(problem) => self.problem = Some(Arc::new(problem)),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For people: who, and where the secret comes from.

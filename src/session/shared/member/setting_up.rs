@@ -154,7 +154,7 @@ impl Member<'_> {
                 self.asked
         {
             // The number is that of the connection that all share.
-            let mut state = line.state();
+            let mut state = line.state.lock();
             state.seen_id = SeenId::by_hello(Some(&reply));
             if let (SeenId::Seen(id), None) = (state.seen_id, &state.passed_on) {
                 state.passed_on = Some(self.route.upstream.pass_on(id));
