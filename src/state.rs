@@ -9,8 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,7 @@ impl StateFile {
 
     /// Whether `endpoint` is known to speak TLS.
     pub fn speaks_tls(&self, endpoint: &Endpoint) -> bool {
-        let contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let contents = self.contents.lock();
         contents.tls_since.contains_key(&key(endpoint))
     }
 
@@ -97,12 +97,12 @@ impl StateFile {
 
     /// The inventory, as it was [kept](Self::keep).
     pub fn inventory(&self) -> Option<History> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner).inventory.clone()
+        self.contents.lock().inventory.clone()
     }
 
     /// Of these servers, as it was [kept](Self::keep).
     pub fn quiet(&self, servers: &str) -> Option<Quiet> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner).quiet.get(servers).copied()
+        self.contents.lock().quiet.get(servers).copied()
     }
 
     /// Remembers the inventory, and what each route's servers said.
@@ -114,7 +114,7 @@ impl StateFile {
     }
 
     fn change(&self, change: impl FnOnce(&mut Contents)) -> io::Result<()> {
-        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contents = self.contents.lock();
         change(&mut contents);
         let bytes = serde_json::to_vec_pretty(&*contents)?;
         replace(&self.path, &bytes)

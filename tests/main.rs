@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stderr, reason = "a failing test shows the log of the program under test")]
 #![allow(clippy::needless_pass_by_value, reason = "fixtures are handed over")]
+#![allow(clippy::disallowed_types, reason = "poisoning helps here: a thread that panics fails its test")]
 
 mod harness;
 

@@ -1,9 +1,10 @@
 //! The last hour of each route, for the page's charts: a few numbers each some seconds, in rings of fixed size.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::desk::Shared;
@@ -71,7 +72,7 @@ impl History {
                 let bytes = counts.bytes_to_upstream + counts.bytes_to_client;
                 Reading { active, commands: counts.commands, bytes }
             };
-            let mut pasts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pasts = self.0.lock();
             pasts.retain(|name, _| shown.routes.iter().any(|route| route.name == *name));
             for route in &shown.routes {
                 let past = pasts.entry(Arc::clone(&route.name)).or_default();
@@ -83,7 +84,7 @@ impl History {
 
     /// A route's last hour.
     pub(super) fn of(&self, route: &str) -> Past {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(route).cloned().unwrap_or_default()
+        self.0.lock().get(route).cloned().unwrap_or_default()
     }
 }
 

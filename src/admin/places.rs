@@ -2,9 +2,10 @@
 //! longest.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,7 @@ impl Places {
         loop {
             let given_back = self.given_back.notified();
             {
-                let mut taken = self.lock();
+                let mut taken = self.taken.lock();
                 if taken.holders.len() >= self.most
                     && Instant::now() >= deadline
                     && let Some((_, (_, longest))) = taken.holders.pop_first()
@@ -60,10 +61,6 @@ impl Places {
             let _ = timeout_at(deadline, given_back).await;
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A place, given back when it is dropped.
@@ -76,8 +73,8 @@ pub(super) struct Place {
 impl Place {
     /// As if it were taken just now, unless it is lost.
     pub(super) fn renew(&self) {
-        let mut number = self.number();
-        let mut taken = self.places.lock();
+        let mut number = self.number.lock();
+        let mut taken = self.places.taken.lock();
         if let Some((_, cut)) = taken.holders.remove(&number) {
             *number = taken.add(cut);
         }
@@ -85,19 +82,15 @@ impl Place {
 
     /// When it was taken; `None`: it is lost.
     pub(super) fn since(&self) -> Option<Instant> {
-        let number = *self.number();
-        self.places.lock().holders.get(&number).map(|(since, _)| *since)
-    }
-
-    fn number(&self) -> MutexGuard<'_, u64> {
-        self.number.lock().unwrap_or_else(PoisonError::into_inner)
+        let number = *self.number.lock();
+        self.places.taken.lock().holders.get(&number).map(|(since, _)| *since)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let number = *self.number();
-        self.places.lock().holders.remove(&number);
+        let number = *self.number.lock();
+        self.places.taken.lock().holders.remove(&number);
         self.places.given_back.notify_one();
     }
 }
@@ -118,7 +111,7 @@ mod tests {
         assert_eq!(shorter.since(), None);
         shorter.renew();
         drop(shorter);
-        assert_eq!(places.lock().holders.len(), 2, "what is lost is not given back");
+        assert_eq!(places.taken.lock().holders.len(), 2, "what is lost is not given back");
     }
 
     #[tokio::test(start_paused = true)]

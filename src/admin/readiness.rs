@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// An upstream that was reached this recently counts as reachable.
@@ -40,7 +40,7 @@ impl Seen {
 impl Readiness {
     /// These are all routes from now on. What was seen of those that stay is still true.
     pub fn follow(&self, routes: impl Iterator<Item = String>) {
-        let mut seen = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.routes.lock();
         *seen = routes.map(|route| (route.clone(), seen.remove(&route).unwrap_or_default())).collect();
     }
 
@@ -60,7 +60,7 @@ impl Readiness {
     }
 
     fn note(&self, route: &str, change: impl FnOnce(&mut Seen)) {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.routes.lock();
         if let Some(seen) = routes.get_mut(route) {
             change(seen);
         }
@@ -76,14 +76,14 @@ impl Readiness {
         if self.draining.load(Ordering::Acquire) {
             return vec!["draining".into()];
         }
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.routes.lock();
         let late = routes.iter().filter_map(|(route, seen)| Some((route, seen.late()?)));
         late.map(|(route, why)| format!("route \"{route}\": {why}; see the log")).collect()
     }
 
     /// Why the upstream of `route` does not count as reached; `None`: it was reached lately.
     pub fn unreached(&self, route: &str) -> Option<String> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.routes.lock();
         routes.get(route).map_or_else(|| Some("there is no such route".into()), Seen::late)
     }
 }

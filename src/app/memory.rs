@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::{error, warn};
 
 use crate::endpoint::Endpoint;
@@ -36,7 +37,7 @@ impl Memory {
 
     /// Has `upstream` speak TLS alone, if one of its endpoints has spoken it.
     pub(super) fn close(&self, upstream: &Upstream, endpoints: &[Endpoint]) {
-        let spoke = self.spoke.lock().unwrap_or_else(PoisonError::into_inner);
+        let spoke = self.spoke.lock();
         let spoken = |endpoint: &Endpoint| {
             self.damaged
                 || spoke.contains(&key(endpoint))
@@ -51,7 +52,7 @@ impl Memory {
 
     /// `endpoint` has spoken TLS.
     pub(super) fn note(&self, endpoint: &Endpoint) {
-        self.spoke.lock().unwrap_or_else(PoisonError::into_inner).insert(key(endpoint));
+        self.spoke.lock().insert(key(endpoint));
     }
 
     /// As [`note`](Self::note), and for runs to come.

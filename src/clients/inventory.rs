@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::history::{History, MOST, Memory};
 use super::process::{self, Process};
@@ -47,30 +49,30 @@ impl Inventory {
     pub fn new() -> Arc<Self> {
         let inventory = Self::default();
         inventory.tick();
-        lock(&inventory.past).since = Moment::at(inventory.now());
+        inventory.past.lock().since = Moment::at(inventory.now());
         Arc::new(inventory)
     }
 
     /// When it was begun, in this run or an earlier one.
     pub fn since(&self) -> Moment {
-        lock(&self.past).since
+        self.past.lock().since
     }
 
     /// A route is there, from now on or already.
     pub fn watch(&self, route: &Arc<str>) {
         let now = Moment::at(self.now());
-        lock(&self.past).watched.entry(Arc::clone(route)).or_insert(now);
+        self.past.lock().watched.entry(Arc::clone(route)).or_insert(now);
     }
 
     /// Since when a route is watched, in this run or an earlier one.
     pub fn watched_since(&self, route: &str) -> Moment {
-        lock(&self.past).watched.get(route).copied().unwrap_or(Moment::at(self.now()))
+        self.past.lock().watched.get(route).copied().unwrap_or(Moment::at(self.now()))
     }
 
     /// Routes have other names, all at once: from the first of each pair to the second. Their clients are the same.
     pub fn rename(&self, names: &HashMap<Arc<str>, Arc<str>>) {
         let new = |route: &Arc<str>| Arc::clone(names.get(route).unwrap_or(route));
-        let mut past = lock(&self.past);
+        let mut past = self.past.lock();
         for (route, totals) in std::mem::take(&mut past.routes) {
             past.routes.entry(new(&route)).or_default().merge(&totals);
         }
@@ -94,13 +96,13 @@ impl Inventory {
     pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> Entry {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let session = Arc::new(Session::new(number, Arc::clone(route), peer, Moment::at(self.now())));
-        lock(&self.live).insert(number, Arc::clone(&session));
+        self.live.lock().insert(number, Arc::clone(&session));
         Entry { session, inventory: Arc::clone(self) }
     }
 
     /// Sessions now, of all routes.
     pub fn active(&self) -> usize {
-        lock(&self.live).len()
+        self.live.lock().len()
     }
 
     /// Sessions of this run, those that are over included.
@@ -110,7 +112,7 @@ impl Inventory {
 
     /// A route's sessions.
     pub fn totals(&self, route: &str) -> Totals {
-        let mut totals = lock(&self.past).routes.get(route).copied().unwrap_or_default();
+        let mut totals = self.past.lock().routes.get(route).copied().unwrap_or_default();
         let now = Moment::at(self.now());
         for session in self.live().iter().filter(|session| &*session.route() == route) {
             totals.add(session, true, now);
@@ -132,7 +134,7 @@ impl Inventory {
         self.tick();
         let now = Moment::at(self.now());
         let live = self.live();
-        let memory = lock(&self.past).memory.clone().with_live(&live);
+        let memory = self.past.lock().memory.clone().with_live(&live);
         let clients_total = memory.len();
         let (clients, forgotten) = memory.into_clients(limit);
         Report {
@@ -150,7 +152,7 @@ impl Inventory {
         let live = self.live();
         let now = Moment::at(self.now());
         let (memory, mut routes, since, watched) = {
-            let past = lock(&self.past);
+            let past = self.past.lock();
             (past.memory.clone(), past.routes.clone(), past.since, past.watched.clone())
         };
         for session in &live {
@@ -167,7 +169,7 @@ impl Inventory {
 
     /// Goes on from what an earlier run saw.
     pub fn restore(&self, history: History) {
-        let mut past = lock(&self.past);
+        let mut past = self.past.lock();
         past.since = past.since.min(history.since);
         past.memory.restore(history.clients, history.forgotten);
         let mut watched = history.watched_since;
@@ -193,7 +195,7 @@ impl Inventory {
     /// while it does; does nothing where it was done a moment ago.
     pub fn look_up(&self) {
         // Held throughout: two at once would do the same work.
-        let mut next = lock(&self.next_lookup);
+        let mut next = self.next_lookup.lock();
         let began = Instant::now();
         if next.is_some_and(|next| began < next) {
             return;
@@ -220,7 +222,7 @@ impl Inventory {
                 // Not found once is not found again.
                 Lookup::Ends(ends) => found.get(&ends).cloned().unwrap_or_default(),
             };
-            session.facts().process = Some(process);
+            session.facts.lock().process = Some(process);
         }
         *next = Some(Instant::now() + LOOKUP_PAUSE.max(began.elapsed() * LOOKUP_SHARE));
     }
@@ -231,7 +233,7 @@ impl Inventory {
     }
 
     fn live(&self) -> Vec<Arc<Session>> {
-        lock(&self.live).values().cloned().collect()
+        self.live.lock().values().cloned().collect()
     }
 }
 
@@ -296,15 +298,11 @@ impl Deref for Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let now = Moment::at(self.inventory.now());
-        let mut past = lock(&self.inventory.past);
-        lock(&self.inventory.live).remove(&self.session.number);
+        let mut past = self.inventory.past.lock();
+        self.inventory.live.lock().remove(&self.session.number);
         past.memory.ended(&self.session, now);
         past.routes.entry(self.session.route()).or_default().add(&self.session, false, now);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub struct UpstreamReport {
 
 impl SessionReport {
     pub(super) fn of(session: &Session, now: Moment) -> Self {
-        let facts = session.facts();
+        let facts = session.facts.lock();
         Self {
             session: session.number,
             route: session.route().as_ref().into(),

@@ -5,9 +5,10 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::history::Who;
@@ -69,7 +70,7 @@ pub struct Session {
     commands: AtomicU64,
     to_upstream: AtomicU64,
     to_client: AtomicU64,
-    facts: Mutex<Facts>,
+    pub(super) facts: Mutex<Facts>,
 }
 
 /// What is not counted.
@@ -139,7 +140,7 @@ impl Session {
 
     /// It has an upstream connection, or another one than before.
     pub(super) fn connected(&self, upstream: Upstream, now: Moment) {
-        let mut facts = self.facts();
+        let mut facts = self.facts.lock();
         if upstream.tls && facts.upstream.as_ref().is_some_and(|before| !before.tls) {
             facts.moved = Some((self.counts(), now));
         }
@@ -148,33 +149,33 @@ impl Session {
 
     /// Pontoon authenticates again for it then, if ever.
     pub fn reauthenticates(&self, at: Option<Moment>) {
-        self.facts().reauthenticates = at;
+        self.facts.lock().reauthenticates = at;
     }
 
     /// When pontoon authenticates again for it.
     pub(super) fn next_reauthentication(&self) -> Option<Moment> {
-        self.facts().reauthenticates
+        self.facts.lock().reauthenticates
     }
 
     /// It has a connection of its own for this reason; `None`: it shares one, or the route knows no sharing.
     pub fn pinned(&self, reason: Option<&'static str>) {
-        self.facts().pinned = reason;
+        self.facts.lock().pinned = reason;
     }
 
     /// The client has chosen another database.
     pub fn selected(&self, database: u32) {
-        self.facts().database = database;
+        self.facts.lock().database = database;
     }
 
     /// The protocol version has changed.
     pub fn speaks(&self, resp3: bool) {
-        self.facts().resp3 = resp3;
+        self.facts.lock().resp3 = resp3;
     }
 
     /// The client has given its connection a name; an empty one takes it away.
     pub fn named(&self, name: &[u8]) {
         let name = clean(name);
-        let mut facts = self.facts();
+        let mut facts = self.facts.lock();
         if let Some(version) = name.as_deref().and_then(stack_exchange) {
             facts.guess = Some(("SE.Redis", (!version.is_empty()).then(|| version.into())));
         }
@@ -183,22 +184,22 @@ impl Session {
 
     /// The client said which library it is.
     pub fn uses_library(&self, name: &[u8]) {
-        self.facts().library = clean(name);
+        self.facts.lock().library = clean(name);
     }
 
     /// The client said which version of it.
     pub fn uses_version(&self, version: &[u8]) {
-        self.facts().version = clean(version);
+        self.facts.lock().version = clean(version);
     }
 
     /// The client behaves as this library does.
     pub fn looks_like(&self, library: &'static str) {
-        self.facts().guess = Some((library, None));
+        self.facts.lock().guess = Some((library, None));
     }
 
     /// The client sent RESET: database, protocol and name are as at the beginning.
     pub fn reset(&self) {
-        let mut facts = self.facts();
+        let mut facts = self.facts.lock();
         facts.database = 0;
         facts.resp3 = false;
         facts.client_name = None;
@@ -206,12 +207,12 @@ impl Session {
 
     /// The name of its route now.
     pub(super) fn route(&self) -> Arc<str> {
-        Arc::clone(&self.route.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.route.lock())
     }
 
     /// Its route has another name.
     pub(super) fn is_on(&self, route: &Arc<str>) {
-        *self.route.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(route);
+        *self.route.lock() = Arc::clone(route);
     }
 
     /// Its number, as in the log.
@@ -221,12 +222,8 @@ impl Session {
 
     /// Whose it is, as far as is known without looking.
     pub fn client(&self) -> (Option<Arc<Process>>, Option<Library>) {
-        let facts = self.facts();
+        let facts = self.facts.lock();
         (self.process(&facts), facts.library())
-    }
-
-    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn last(&self) -> Moment {
@@ -243,7 +240,7 @@ impl Session {
 
     /// What passed in plaintext, and when it went on over TLS, if it did; `None`: it was never in plaintext.
     pub(super) fn in_plaintext(&self) -> Option<(Counts, Option<Moment>)> {
-        let facts = self.facts();
+        let facts = self.facts.lock();
         match (&facts.upstream, facts.moved) {
             (_, Some((counts, at))) => Some((counts, Some(at))),
             (Some(upstream), None) if !upstream.tls => Some((self.counts(), None)),
@@ -264,7 +261,7 @@ impl Session {
 
     /// What it takes to look its process up; `None`: that was done, or nothing would be found.
     pub(super) fn unknown_process(&self) -> Option<Lookup> {
-        if self.facts().process.is_some() {
+        if self.facts.lock().process.is_some() {
             return None;
         }
         match self.peer {
@@ -276,7 +273,7 @@ impl Session {
 
     /// What it counts as once it is over.
     pub(super) fn who(&self) -> Who {
-        let facts = self.facts();
+        let facts = self.facts.lock();
         let process = self.process(&facts);
         let process = process.as_deref();
         let library = facts.library();
@@ -340,7 +337,7 @@ mod tests {
     }
 
     fn library(session: &Session) -> Option<(String, Option<String>, bool)> {
-        let library = session.facts().library()?;
+        let library = session.facts.lock().library()?;
         Some((library.name.into(), library.version.map(Into::into), library.guessed))
     }
 
@@ -373,7 +370,7 @@ mod tests {
         session.named(b"name");
         session.uses_library(b"lib");
         session.reset();
-        let facts = session.facts();
+        let facts = session.facts.lock();
         assert_eq!((facts.database, facts.resp3, &facts.client_name), (0, false, &None));
         assert_eq!(facts.library().unwrap().name.as_ref(), "lib");
     }

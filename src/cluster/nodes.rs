@@ -1,9 +1,10 @@
 //! The nodes of a route's cluster as all of its sessions see them, and how a session has them looked up again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -92,7 +93,7 @@ impl Nodes {
     /// Has the nodes looked up again, soon. `asked`: the node to ask, for it has told of another.
     pub fn refresh(&self, asked: Option<&Arc<Endpoint>>) {
         if let Some(asked) = asked {
-            *self.hint.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(asked));
+            *self.hint.lock() = Some(Arc::clone(asked));
         }
         self.wanted.notify_one();
     }
@@ -116,7 +117,7 @@ impl Nodes {
     /// A refresh begins. The node to ask first, if there is one.
     pub fn refresh_begins(&self) -> Option<Arc<Endpoint>> {
         self.refreshes.send_modify(|refreshes| refreshes.begun += 1);
-        self.hint.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.hint.lock().take()
     }
 
     /// A refresh is over, with this result; `None`: nobody could be asked.

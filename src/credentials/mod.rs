@@ -4,7 +4,6 @@
 
 mod command;
 pub mod iam;
-mod lock;
 mod secret;
 mod source;
 mod user;

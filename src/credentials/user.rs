@@ -1,15 +1,15 @@
 //! A route's user and the secrets that it is known by.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::iam;
-use super::lock::lock;
 use super::secret::Secret;
 use super::source::{Source, SourceError};
 
@@ -120,10 +120,10 @@ impl Credentials {
         if let Source::Iam(cache) = &self.source {
             return self.tokens.ready(cache).await.map_err(|source| self.none(source));
         }
-        if self.known().newest.is_none() {
+        if self.known.lock().newest.is_none() {
             self.read(self.source.pause_after_failure()).await;
         }
-        let known = self.known();
+        let known = self.known.lock();
         match (&known.newest, &known.problem) {
             (Some(_), _) => Ok(()),
             (None, Some(problem)) => Err(self.none(Arc::clone(problem))),
@@ -138,7 +138,7 @@ impl Credentials {
             let token = self.tokens.token(cache, self.user()).map_err(|source| self.none(source))?;
             return Ok(vec![self.login(token)]);
         }
-        let known = self.known();
+        let known = self.known.lock();
         let secrets = known.newest.iter().chain(&known.previous);
         Ok(secrets.map(|secret| self.login(secret.clone())).collect())
     }
@@ -170,9 +170,9 @@ impl Credentials {
                 Err(source) => Look::Failed(self.none(source)),
             };
         }
-        let failed = self.known().problem.is_some();
+        let failed = self.known.lock().problem.is_some();
         self.read(if failed { self.source.pause_after_failure() } else { self.source.interval() }).await;
-        match &self.known().problem {
+        match &self.known.lock().problem {
             None => Look::Good,
             Some(source) => Look::Failed(self.none(Arc::clone(source))),
         }
@@ -192,7 +192,7 @@ impl Credentials {
         *read_at = Some(Instant::now());
         if self.source.is_local() {
             let found = self.source.read().await;
-            self.known().take(found, &self.generation);
+            self.known.lock().take(found, &self.generation);
             return;
         }
         let (source, known, generation) =
@@ -200,7 +200,7 @@ impl Credentials {
         // A dial has less time than a command: who asked may be gone when the answer comes, and it is there for the next.
         let reading = self.tasks.spawn(async move {
             let found = source.read().await;
-            lock(&known).take(found, &generation);
+            known.lock().take(found, &generation);
             drop(read_at);
         });
         let _ = reading.await;
@@ -212,10 +212,6 @@ impl Credentials {
 
     fn none(&self, source: Arc<SourceError>) -> NoSecret {
         NoSecret { user: self.user().to_owned(), source }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        lock(&self.known)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Asks a group's servers again and again how many clients they have in plaintext, and remembers since when there is none.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -62,7 +63,7 @@ impl Observer {
 
     /// What was seen last.
     pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().clone()
     }
 
     /// What is older than this is not known any more.
@@ -98,7 +99,7 @@ impl Observer {
 
     fn note(&self, result: Result<Evidence, String>, now: Moment) -> Seen {
         let patience = self.patience().as_secs();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         seen.asked = Some(now);
         seen.quiet = seen.quiet.filter(|quiet| now.seconds_since(quiet.until) <= patience);
         match result {

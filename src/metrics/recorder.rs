@@ -1,11 +1,12 @@
 //! Where all metrics go: to the exporter's recorder, but for histograms.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
 use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorder};
+use parking_lot::Mutex;
 
 use super::durations::{Buckets, Durations};
 use super::names::{HISTOGRAMS, REQUEST_BOUNDS, REQUEST_SECONDS};
@@ -67,7 +68,7 @@ impl metrics::Recorder for Recorder {
         let Some((_, bounds, _)) = HISTOGRAMS.iter().find(|(name, ..)| *name == key.name()) else {
             return Histogram::noop();
         };
-        let mut histograms = lock(&self.histograms);
+        let mut histograms = self.histograms.lock();
         let buckets = histograms.entry(key.to_retained()).or_insert_with(|| Arc::new(Buckets::new(bounds)));
         Histogram::from_arc(Arc::clone(buckets))
     }
@@ -90,7 +91,7 @@ impl PrometheusHandle {
     pub fn render(&self) -> String {
         let mut text = self.others.render();
         let mut before = None;
-        for (key, buckets) in &*lock(&self.histograms) {
+        for (key, buckets) in &*self.histograms.lock() {
             let durations = buckets.read();
             if durations.count() == 0 {
                 continue;
@@ -113,7 +114,7 @@ impl PrometheusHandle {
     /// How long the requests of a route took since pontoon began, those to all its nodes together. Prometheus shows them as
     /// `pontoon_request_duration_seconds`.
     pub fn request_durations(&self, route: &str) -> Durations {
-        let histograms = lock(&self.histograms);
+        let histograms = self.histograms.lock();
         let is_of_route = |key: &Key| {
             key.name() == REQUEST_SECONDS
                 && key.labels().any(|label| label.key() == "route" && label.value() == route)
@@ -135,11 +136,6 @@ fn write(text: &mut String, key: &Key, durations: &Durations) {
     let sum = durations.sum().as_secs_f64();
     write_metric_line::<&str, f64>(text, key.name(), Some("sum"), &labels, None, sum, None);
     write_metric_line::<&str, u64>(text, key.name(), Some("count"), &labels, None, count, None);
-}
-
-/// Nothing panics while it is held.
-fn lock(histograms: &Mutex<Histograms>) -> MutexGuard<'_, Histograms> {
-    histograms.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

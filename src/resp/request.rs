@@ -72,7 +72,7 @@ pub enum ReplyMode {
 
 impl Request {
     /// A request with these facts, as long as no argument decides.
-    pub(super) const fn with(facts: &Facts) -> Self {
+    pub(super) const fn with(facts: Facts) -> Self {
         if let ReplyKind::Blocking | ReplyKind::BlockingByOption = facts.reply {
             return Self::Blocking;
         }

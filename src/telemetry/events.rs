@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -38,7 +38,7 @@ static RECENT: Mutex<VecDeque<Event>> = Mutex::new(VecDeque::new());
 
 /// The latest first.
 pub fn recent() -> Vec<Event> {
-    lock(&RECENT).iter().cloned().collect()
+    RECENT.lock().iter().cloned().collect()
 }
 
 /// Keeps what it is given.
@@ -48,7 +48,7 @@ impl<S: Subscriber> Layer<S> for Keeper {
     fn on_event(&self, record: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut noted = Noted::default();
         record.record(&mut noted);
-        keep(&mut lock(&RECENT), noted.into_event(*record.metadata().level(), Moment::now()));
+        keep(&mut RECENT.lock(), noted.into_event(*record.metadata().level(), Moment::now()));
     }
 }
 
@@ -116,10 +116,6 @@ impl Visit for Noted {
             name => write!(to, ", {name}: {value:?}"),
         };
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What would repeat is written once, and then ever less often.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A cause is written once in this time, in twice that if it goes on, and so forth.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ impl Throttle {
     }
 
     fn allow_at(&self, cause: &str, now: Instant) -> Option<u64> {
-        let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut causes = self.0.lock();
         let known = causes.contains_key(cause) || causes.len() < CAUSES;
         let cause = if known { cause } else { "" };
         match causes.get_mut(cause) {

@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
@@ -29,12 +29,8 @@ struct Server {
 }
 
 impl Sessions {
-    fn servers(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, Server>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn update(&self, name: ServerName<'static>, change: impl FnOnce(&mut Server)) {
-        let mut servers = self.servers();
+        let mut servers = self.0.lock();
         if servers.len() >= SERVERS && !servers.contains_key(&name) {
             servers.clear();
         }
@@ -48,7 +44,7 @@ impl ClientSessionStore for Sessions {
     }
 
     fn kx_hint(&self, name: &ServerName<'_>) -> Option<NamedGroup> {
-        self.servers().get(name)?.group
+        self.0.lock().get(name)?.group
     }
 
     fn set_tls12_session(&self, name: ServerName<'static>, session: Tls12ClientSessionValue) {
@@ -56,11 +52,11 @@ impl ClientSessionStore for Sessions {
     }
 
     fn tls12_session(&self, name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.servers().get(name)?.tls12.clone()
+        self.0.lock().get(name)?.tls12.clone()
     }
 
     fn remove_tls12_session(&self, name: &ServerName<'static>) {
-        if let Some(server) = self.servers().get_mut(name) {
+        if let Some(server) = self.0.lock().get_mut(name) {
             server.tls12 = None;
         }
     }
@@ -77,7 +73,7 @@ impl ClientSessionStore for Sessions {
     /// The newest, which lives longest; for one connection only
     /// ([RFC 8446, C.4](https://www.rfc-editor.org/rfc/rfc8446#appendix-C.4)).
     fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.servers().get_mut(name)?.tickets.pop_back()
+        self.0.lock().get_mut(name)?.tickets.pop_back()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The way to one endpoint, kept narrow: few handshakes at once, and after a failure a pause in which only one
 //! dialler at a time finds out whether the endpoint is back.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -66,12 +67,12 @@ impl Gate {
 
     /// When the pause ends.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.state().retry_at
+        self.state.lock().retry_at
     }
 
     /// The last failure, where the endpoint is failing.
     pub(super) fn last_error(&self) -> Option<Arc<ConnectError>> {
-        self.state().last_error.clone()
+        self.state.lock().last_error.clone()
     }
 
     /// Waits for a turn until `deadline`.
@@ -90,7 +91,7 @@ impl Gate {
     /// A turn without waiting: `None` where the endpoint is failing, or as many are at it as may be.
     pub(super) fn spare_turn(&self) -> Option<Turn<'_>> {
         let generation = {
-            let state = self.state();
+            let state = self.state.lock();
             if state.retry_at.is_some() {
                 return None;
             }
@@ -102,10 +103,10 @@ impl Gate {
 
     async fn admission(&self, deadline: Instant) -> Result<(u64, bool), NoTurn> {
         let mut changes = self.changes.subscribe();
-        let arrived = self.state().generation;
+        let arrived = self.state.lock().generation;
         loop {
             let wake_at = {
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 if state.generation != arrived
                     && state.retry_at.is_some()
                     && let Some(error) = &state.last_error
@@ -126,15 +127,11 @@ impl Gate {
                 _ = changes.changed() => {}
                 () = sleep_until(wake_at) => {
                     if Instant::now() >= deadline {
-                        return Err(NoTurn::TimedOut(self.state().last_error.clone()));
+                        return Err(NoTurn::TimedOut(self.state.lock().last_error.clone()));
                     }
                 }
             }
         }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,7 +144,7 @@ struct Pass<'a> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if self.probe {
-            self.gate.state().probing = false;
+            self.gate.state.lock().probing = false;
             self.gate.changes.send_replace(());
         }
     }
@@ -156,7 +153,7 @@ impl Drop for Pass<'_> {
 impl Turn<'_> {
     /// The endpoint was reached. Returns how many failures came before, for the log.
     pub(super) fn succeeded(self) -> u32 {
-        let mut state = self.gate.state();
+        let mut state = self.gate.state.lock();
         state.retry_at = None;
         state.last_error = None;
         std::mem::take(&mut state.failures)
@@ -165,7 +162,7 @@ impl Turn<'_> {
 
     /// The endpoint was not reached.
     pub(super) fn failed(self, error: &Arc<ConnectError>) {
-        let mut state = self.gate.state();
+        let mut state = self.gate.state.lock();
         // Of many that were under way together, the first speaks for all.
         if state.generation == self.generation {
             state.generation += 1;
@@ -180,7 +177,7 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.probe {
-            self.gate.state().probing = false;
+            self.gate.state.lock().probing = false;
         }
         self.gate.changes.send_replace(());
     }

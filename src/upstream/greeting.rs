@@ -5,9 +5,9 @@
 
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -85,19 +85,15 @@ impl Part {
 
 impl Permission {
     fn is_refused(&self) -> bool {
-        self.refused().is_some_and(|at| at.elapsed() < ASK_AGAIN)
+        self.refused.lock().is_some_and(|at| at.elapsed() < ASK_AGAIN)
     }
 
     fn note_refusal(&self) {
-        *self.refused() = Some(Instant::now());
+        *self.refused.lock() = Some(Instant::now());
     }
 
     fn forget(&self) {
-        *self.refused() = None;
-    }
-
-    fn refused(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.refused.lock() = None;
     }
 }
 

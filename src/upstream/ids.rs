@@ -3,10 +3,11 @@
 //! number outlives the client that learned it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::resp::value::Value;
+use parking_lot::Mutex;
 
 /// What a client has learned of its connection's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,23 +62,19 @@ impl Ids {
 
     /// Remembers that the connection with this number serves other clients than the one that learned it.
     pub(super) fn pass_on(self: &Arc<Self>, id: u64) -> PassedOnId {
-        *self.passed_on().entry(id).or_default() += 1;
+        *self.passed_on.lock().entry(id).or_default() += 1;
         PassedOnId { ids: Arc::clone(self), id }
     }
 
     /// Whether this is such a number.
     pub(super) fn is_passed_on(&self, id: u64) -> bool {
-        self.passed_on().contains_key(&id)
-    }
-
-    fn passed_on(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
-        self.passed_on.lock().unwrap_or_else(PoisonError::into_inner)
+        self.passed_on.lock().contains_key(&id)
     }
 }
 
 impl Drop for PassedOnId {
     fn drop(&mut self) {
-        let mut passed_on = self.ids.passed_on();
+        let mut passed_on = self.ids.passed_on.lock();
         if let Some(handles) = passed_on.get_mut(&self.id) {
             *handles -= 1;
             if *handles == 0 {

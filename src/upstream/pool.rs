@@ -4,10 +4,11 @@
 //! `dial`'s work, cleaning `greeting`'s; how many to keep is `demand`'s.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -135,12 +136,12 @@ impl Pool {
 
     /// What a connection that is dialled now belongs to.
     pub(super) fn generation(&self) -> u64 {
-        self.state().generation
+        self.state.lock().generation
     }
 
     /// A connection that is ready, bound to this thread; of several, one that this thread has used last.
     pub(super) fn take(&self) -> Option<Taken> {
-        self.state().demand.leased();
+        self.state.lock().demand.leased();
         while let Some(Idle { mut connection, since, .. }) = self.pop() {
             // System calls, without the lock.
             let now = Instant::now();
@@ -157,7 +158,7 @@ impl Pool {
 
     fn pop(&self) -> Option<Idle> {
         let here = workers::current();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let own = state.idle.iter().rposition(|idle| idle.connection.worker == here);
         let idle = own.or(state.idle.len().checked_sub(1)).and_then(|at| state.idle.remove(at));
         let left = state.idle.len();
@@ -170,7 +171,7 @@ impl Pool {
 
     /// Whether [`put`](Self::put) would keep it now.
     pub(super) fn keeps(&self, connection: &Connection) -> Result<(), Discard> {
-        let state = self.state();
+        let state = self.state.lock();
         Self::judge(&state, connection)?;
         let awaited = !state.waiting.is_empty() || !state.dialling.is_empty();
         let room = state.idle.len() < self.settings.warm_max || awaited;
@@ -179,12 +180,12 @@ impl Pool {
 
     /// Whether a connection is of the present generation, and young enough.
     pub(super) fn is_current(&self, connection: &Connection) -> bool {
-        Self::judge(&self.state(), connection).is_ok()
+        Self::judge(&self.state.lock(), connection).is_ok()
     }
 
     /// Keeps a clean connection, or gives it to the client that waits longest.
     pub(super) fn put(&self, mut connection: Connection) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Err(reason) = Self::judge(&state, &connection) {
             return self.discard(connection, reason);
         }
@@ -212,7 +213,7 @@ impl Pool {
 
     /// Whether a client has had a connection before this one.
     pub(super) fn has_leased(&self) -> bool {
-        std::mem::replace(&mut self.state().has_leased, true)
+        std::mem::replace(&mut self.state.lock().has_leased, true)
     }
 
     /// Waits for a connection that another client gives back. `dialling`: one is being dialled meanwhile.
@@ -220,7 +221,7 @@ impl Pool {
         loop {
             let (sender, receiver) = oneshot::channel();
             {
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 if dialling { &mut state.dialling } else { &mut state.waiting }.push_back(sender);
             }
             let mut waiting = Waiting { pool: self, receiver };
@@ -248,21 +249,21 @@ impl Pool {
 
     /// Keeps nothing of what there is now, and nothing of it that comes back later.
     pub(super) fn retire(&self, reason: Discard) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.generation += 1;
         self.discard_all(&mut state, reason);
     }
 
     /// Closes all, and keeps none from now on.
     pub(super) fn close(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.closed = true;
         state.idle.clear();
     }
 
     /// How many must be dialled when so many are on the way.
     pub(super) fn lacks(&self, on_the_way: usize) -> usize {
-        let state = self.state();
+        let state = self.state.lock();
         if state.closed || !self.settings.warm {
             return 0;
         }
@@ -271,7 +272,7 @@ impl Pool {
 
     /// Looks at those of which something was heard.
     pub(super) fn sweep(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let all = std::mem::take(&mut state.idle);
         for mut idle in all {
             let heard = self.watch(&idle.connection);
@@ -289,7 +290,7 @@ impl Pool {
     /// A second is over: closes what is too old, and what nobody needs.
     pub(super) fn second(&self) {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let all = std::mem::take(&mut state.idle);
         for idle in all {
             if now >= idle.connection.expires {
@@ -335,17 +336,13 @@ impl Pool {
     /// Clears places in the queue. [`put`](Self::put) does, too, but where nothing is reused or dialled ahead it is never called.
     /// Who left behind one who still waits goes with that one.
     fn forget_who_left(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let State { waiting, dialling, .. } = &mut *state;
         for queue in [waiting, dialling] {
             while queue.front().is_some_and(oneshot::Sender::is_closed) {
                 queue.pop_front();
             }
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -384,6 +381,6 @@ mod tests {
             assert!(pool.returned(true).now_or_never().is_none());
         }
         drop(patient);
-        assert!(pool.state().waiting.is_empty() && pool.state().dialling.is_empty());
+        assert!(pool.state.lock().waiting.is_empty() && pool.state.lock().dialling.is_empty());
     }
 }

@@ -1,11 +1,12 @@
 //! A route's upstream: its endpoints, and what all of its sessions know of them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -375,11 +376,11 @@ impl Upstream {
     }
 
     fn note_reached(&self) {
-        *self.last_reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last_reached.lock() = Some(Instant::now());
     }
 
     fn reached_recently(&self) -> bool {
-        let last = *self.last_reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.last_reached.lock();
         last.is_some_and(|at| at.elapsed() < RECENT) && !self.remotes.iter().all(Remote::is_failing)
     }
 

@@ -2,19 +2,19 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::settings::Settings;
 use super::token::token;
-use crate::credentials::lock::lock;
 use crate::credentials::{Secret, SourceError};
 
 /// Credentials are renewed this long before they end: AWS has new ones by then.
@@ -50,16 +50,16 @@ struct Known {
 impl Tokens {
     /// Waits for AWS where there is nothing to sign with.
     pub async fn ready(&self, cache: &Settings) -> Result<(), Arc<SourceError>> {
-        if self.known().usable(SystemTime::now()).is_none() {
+        if self.known.lock().usable(SystemTime::now()).is_none() {
             self.ask(cache).await;
         }
-        let known = self.known();
+        let known = self.known.lock();
         known.usable(SystemTime::now()).map(drop).ok_or_else(|| known.why_not())
     }
 
     /// A token for a new connection.
     pub fn token(&self, cache: &Settings, user: &str) -> Result<Secret, Arc<SourceError>> {
-        let (known, now) = (self.known(), SystemTime::now());
+        let (known, now) = (self.known.lock(), SystemTime::now());
         match known.usable(now) {
             Some(signer) => {
                 token(cache, user, signer, now).map_err(|error| Arc::new(SourceError::Aws(error)))
@@ -70,18 +70,18 @@ impl Tokens {
 
     /// Renews what tokens are signed with, where that is due. What is known goes on being used meanwhile.
     pub async fn renew(&self, cache: &Settings) -> Result<(), Arc<SourceError>> {
-        if self.known().is_due(SystemTime::now()) {
+        if self.known.lock().is_due(SystemTime::now()) {
             self.ask(cache).await;
         }
-        self.known().problem.clone().map_or(Ok(()), Err)
+        self.known.lock().problem.clone().map_or(Ok(()), Err)
     }
 
     /// A server refused a token: asks AWS again. Whether the answer is another.
     pub async fn renew_after_refusal(&self, cache: &Settings) -> bool {
         let key = |known: &Known| known.signer.as_ref().map(|signer| signer.access_key_id().to_owned());
-        let before = key(&self.known());
+        let before = key(&self.known.lock());
         self.ask(cache).await;
-        key(&self.known()) != before
+        key(&self.known.lock()) != before
     }
 
     async fn ask(&self, cache: &Settings) {
@@ -94,7 +94,7 @@ impl Tokens {
         // A dial may have less time than AWS takes: who asked may be gone when the answer comes, and it is there for the next.
         let asking = self.tasks.spawn(async move {
             let answer = answer(region).await;
-            let mut known = lock(&known);
+            let mut known = known.lock();
             match answer {
                 Ok(signer) => {
                     *known = Known { signer: Some(signer), since: Some(Instant::now()), problem: None };
@@ -104,10 +104,6 @@ impl Tokens {
             drop(asked);
         });
         let _ = asking.await;
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        lock(&self.known)
     }
 }
 

@@ -170,8 +170,8 @@ impl Command {
 
     /// What is known of it.
     #[inline]
-    pub fn facts(self) -> &'static Facts {
-        &ROWS[self.number()].facts
+    pub fn facts(self) -> Facts {
+        ROWS[self.number()].facts
     }
 
     /// The addresses of nodes that its reply holds, if it does.
@@ -208,7 +208,7 @@ const ALL: [Row; Command::COUNT] = {
             let (family, names) = GROUPS[group].commands[at];
             let mut name = 0;
             while name < names.len() {
-                let request = Request::with(&facts);
+                let request = Request::with(facts);
                 rows[number] = Row { name: names[name], family, facts, request, has_subcommands: false };
                 number += 1;
                 name += 1;

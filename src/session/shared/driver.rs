@@ -104,7 +104,7 @@ impl Driver {
         self.fail();
         let heir = self.line.heir();
         {
-            let mut state = self.line.state();
+            let mut state = self.line.state.lock();
             self.wire.connection.seen_id = state.seen_id;
             self.wire.connection.passed_on = state.passed_on.take();
         }
@@ -149,14 +149,14 @@ impl Driver {
     }
 
     fn is_over(&self) -> bool {
-        let state = self.line.state();
+        let state = self.line.state.lock();
         (state.is_closed() && state.is_idle())
             || (state.is_unused() && (self.unused >= LINGER || self.route.drain.is_draining()))
     }
 
     /// A second is over.
     fn look(&mut self) {
-        let unused = self.line.state().is_unused();
+        let unused = self.line.state.lock().is_unused();
         self.unused = if unused { self.unused + 1 } else { 0 };
         // Clients go on over another one, and notice nothing. While pontoon leaves, this one will do.
         if !self.route.drain.is_draining() && !self.route.upstream.is_current(&self.wire.connection) {
@@ -186,14 +186,14 @@ impl Driver {
         }
         let relayed = relayed(&self.route, &self.wire);
         let Some(plain) = self.wire.receive(cx, scratch, relayed) else { return false };
-        self.line.state().heard = Some(Instant::now());
+        self.line.state.lock().heard = Some(Instant::now());
         if self.route.nodes.is_some() {
             self.hand_out_rewritten(plain);
         } else {
             self.hand_out(plain);
         }
         let within = !self.replies.at_boundary() && !self.skips;
-        if let Some((slow, seat)) = self.line.state().slow(within) {
+        if let Some((slow, seat)) = self.line.state.lock().slow(within) {
             let client = seat.as_ref().map(|seat| seat.client());
             slow.tell(&self.route, &self.wire.connection, client);
         }
@@ -204,12 +204,12 @@ impl Driver {
     /// Reads on no more while much waits for a client: for little, where that is nobody else's loss.
     fn stall(&mut self) {
         let Some((seat, waiting)) = self.slow.take() else { return };
-        let alone = self.line.state().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
+        let alone = self.line.state.lock().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
         if waiting > self.settings.client_output || alone {
             self.stalled = Some((seat, Box::pin(sleep(STALL))));
             // Whoever has not asked yet does it elsewhere.
             self.line.close();
-            self.line.state().tell_no_slow();
+            self.line.state.lock().tell_no_slow();
         }
     }
 
@@ -220,7 +220,7 @@ impl Driver {
             self.stalled = None;
             return false;
         }
-        let others = self.line.state().due.iter().any(|due| !Arc::ptr_eq(&due.seat, seat));
+        let others = self.line.state.lock().due.iter().any(|due| !Arc::ptr_eq(&due.seat, seat));
         if patience.as_mut().poll(cx).is_ready() && others {
             seat.leave(Gone::Output);
             self.stalled = None;
@@ -231,7 +231,7 @@ impl Driver {
 
     /// Tells the clients whose replies will not come.
     fn fail(&mut self) {
-        let unanswered = std::mem::take(&mut self.line.state().due);
+        let unanswered = std::mem::take(&mut self.line.state.lock().due);
         let why = self.wire.why().map(str::to_owned);
         let endpoint = &self.wire.connection.endpoint;
         if self.wire.is_lost() {

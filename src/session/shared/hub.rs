@@ -1,12 +1,13 @@
 //! All lines of a route, by thread and by what a client can see of a connection; and how one is opened.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -99,7 +100,7 @@ impl Hubs {
     pub(super) async fn line(&self, route: &Arc<Route>, key: Key) -> Result<Arc<Line>, NoLine> {
         let thread = workers::current();
         let (at, slot) = {
-            let mut all = self.all();
+            let mut all = self.all.lock();
             let here = all.entry(thread).or_default();
             if !here.contains_key(&key) {
                 forget(here);
@@ -131,7 +132,7 @@ impl Hubs {
             Slot::Opening(opening) => opening,
         };
         let opened = opening.clone().await;
-        let mut all = self.all();
+        let mut all = self.all.lock();
         let here = all.entry(thread).or_default();
         match &opened {
             Ok(line) => {
@@ -190,7 +191,7 @@ impl Hubs {
 
     /// Whether a command that nobody knows here may be sent over a shared connection; `None`: the server was not asked.
     pub(in crate::session) fn learned(&self, name: &[u8]) -> Option<bool> {
-        let learned = lock(&self.learned);
+        let learned = self.learned.lock();
         let lesson = learned.get(&name.to_ascii_uppercase()[..])?;
         lesson.until.is_none_or(|until| Instant::now() < until).then_some(lesson.safe)
     }
@@ -220,7 +221,7 @@ impl Hubs {
             CommandInfo::Absent => (true, Some(Instant::now() + ABSENT)),
             info => (info == CommandInfo::Shareable, None),
         };
-        let mut learned = lock(&self.learned);
+        let mut learned = self.learned.lock();
         if learned.len() >= MOST_LEARNED {
             // Names that nobody has a command for are as many as somebody likes.
             learned.retain(|_, lesson| lesson.until.is_none());
@@ -236,10 +237,6 @@ impl Hubs {
     pub(super) fn give_back(&self, route: &Arc<Route>, left: Left) {
         let upstream = Arc::clone(&route.upstream);
         self.tasks.spawn(async move { upstream.give_back(left).await });
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<Option<usize>, HashMap<Key, Hub>>> {
-        lock(&self.all)
     }
 }
 
@@ -273,8 +270,4 @@ impl Slot {
 /// Of what nobody can use any more nothing is kept, passwords above all.
 fn forget(here: &mut HashMap<Key, Hub>) {
     here.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

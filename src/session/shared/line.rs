@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -28,7 +29,7 @@ const KEPT: usize = 256 * 1024;
 pub(super) struct Line {
     /// Where it leads.
     pub(super) upstream: Upstream,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 /// Where a line leads.
@@ -133,7 +134,7 @@ impl Line {
         count: u64,
         whose: Whose,
     ) -> Result<(), NotNow> {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.closed {
             return Err(NotNow::Closed);
@@ -172,7 +173,7 @@ impl Line {
     /// The client is gone: drops its requests that were not sent. Replies to the others will be discarded.
     #[cold]
     pub(super) fn abandon(&self, seat: &Arc<Seat>) {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let taken = state.taken;
         let unsent = std::mem::take(&mut state.out);
@@ -202,7 +203,7 @@ impl Line {
 
     /// Takes no more requests. Those that are here are still sent.
     pub(super) fn close(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.closed = true;
         state.waiting.drain(..).for_each(Waker::wake);
         if let Some(driver) = &state.driver {
@@ -214,7 +215,7 @@ impl Line {
     pub(super) fn bequeath(&self) -> Option<oneshot::Receiver<Connection>> {
         let (heir, inherited) = oneshot::channel();
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             if state.closed {
                 return None;
             }
@@ -226,31 +227,27 @@ impl Line {
 
     /// Who has the connection from now on.
     pub(super) fn heir(&self) -> Option<oneshot::Sender<Connection>> {
-        self.state().heir.take()
+        self.state.lock().heir.take()
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !self.state().closed
+        !self.state.lock().closed
     }
 
     /// Has the driver woken by what happens here.
     pub(super) fn driven_by(&self, driver: &Waker) {
-        self.state().driver = Some(driver.clone());
+        self.state.lock().driver = Some(driver.clone());
     }
 
     /// What is to be sent; `into` must be empty, and its memory is used on.
     pub(super) fn take(&self, into: &mut Vec<u8>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.taken += state.out.len() as u64;
         std::mem::swap(&mut state.out, into);
         if state.out.capacity() > KEPT {
             state.out = Vec::new();
         }
         state.waiting.drain(..).for_each(Waker::wake);
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -288,7 +285,7 @@ pub(super) struct Hold(Arc<Line>);
 
 impl Hold {
     pub(super) fn on(line: &Arc<Line>) -> Self {
-        line.state().clients += 1;
+        line.state.lock().clients += 1;
         Self(Arc::clone(line))
     }
 }
@@ -303,7 +300,7 @@ impl std::ops::Deref for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         state.clients -= 1;
         if state.clients == 0
             && let Some(driver) = &state.driver
@@ -350,14 +347,14 @@ mod tests {
         put(&other, b"SELECT 1\r\n", 1, Whose::Task);
         line.abandon(&one);
         put(&other, b"INCR d\r\n", 1, Whose::Client);
-        assert!(line.state().slow(true).is_none(), "the first reply is not that of a later request");
+        assert!(line.state.lock().slow(true).is_none(), "the first reply is not that of a later request");
         line.take(&mut sent);
         assert_eq!(sent, b"INCR b\r\nINCR c\r\nSELECT 1\r\nINCR d\r\n");
         let due: Vec<(bool, u64)> =
-            line.state().due.iter().map(|due| (Arc::ptr_eq(&due.seat, &one), due.count)).collect();
+            line.state.lock().due.iter().map(|due| (Arc::ptr_eq(&due.seat, &one), due.count)).collect();
         assert_eq!(due, [(true, 1), (false, 2), (false, 1), (false, 1)], "what was sent is still answered");
         assert_eq!((one.due(), other.due()), (1, 4));
         line.abandon(&other);
-        assert_eq!(line.state().due.len(), 4);
+        assert_eq!(line.state.lock().due.len(), 4);
     }
 }

@@ -408,7 +408,7 @@ impl<'a> Member<'a> {
         }
         let quiet = timers.quiet.get_or_insert_with(|| Box::pin(sleep(presence::QUIET)));
         while quiet.as_mut().poll(cx).is_ready() {
-            let heard = line.state().heard.filter(|heard| heard.elapsed() < presence::QUIET);
+            let heard = line.state.lock().heard.filter(|heard| heard.elapsed() < presence::QUIET);
             let Some(heard) = heard else { return Poll::Ready(Next::Ended(Ended::Client)) };
             quiet.as_mut().reset(heard + presence::QUIET);
         }

@@ -3,9 +3,9 @@
 //!
 //! All who touch it run on the client's own thread: the lock is there for the compiler, and never waited for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::clients::{Counter, Session};
@@ -93,19 +93,19 @@ impl Seat {
 
     /// The client is written to here from now on.
     pub(super) fn sit(&self, writer: WriteHalf) {
-        self.state().writer = Some(writer);
+        self.state.lock().writer = Some(writer);
     }
 
     /// It is not any more: its socket, and what waits for it.
     pub(super) fn stand_up(&self) -> (Option<WriteHalf>, Outbox) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.heavy = false;
         (state.writer.take(), std::mem::take(&mut state.outbox))
     }
 
     /// A wake-up of the client's task: sends what waits, and tells how things stand.
     pub(super) fn tend(&self, cx: &mut Context<'_>) -> Standing {
-        let mut guard = self.state();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.task.as_ref().is_none_or(|task| !task.will_wake(cx.waker())) {
             state.task = Some(cx.waker().clone());
@@ -132,7 +132,7 @@ impl Seat {
     /// Requests were sent.
     #[inline]
     pub(super) fn owes(&self, count: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.due += count;
         if state.timed.is_none() {
             state.timed = Some((Instant::now(), state.due - 1));
@@ -141,27 +141,27 @@ impl Seat {
 
     /// Whether bytes wait for the client to read.
     pub(super) fn has_output(&self) -> bool {
-        !self.state().outbox.is_empty()
+        !self.state.lock().outbox.is_empty()
     }
 
     /// Replies due.
     pub(super) fn due(&self) -> u64 {
-        self.state().due
+        self.state.lock().due
     }
 
     /// Has the client's task woken when no reply is due.
     pub(super) fn wake_when_idle(&self) {
-        self.state().waits = true;
+        self.state.lock().waits = true;
     }
 
     /// Something passed last then; only where that matters.
     pub(super) fn last(&self) -> Option<Instant> {
-        self.state().last
+        self.state.lock().last
     }
 
     /// The client's requests count as well.
     pub(super) fn touch(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.last.is_some() {
             state.last = Some(Instant::now());
         }
@@ -169,13 +169,13 @@ impl Seat {
 
     /// The answer to what was asked for the client.
     pub(super) fn take_answer(&self) -> Option<Vec<u8>> {
-        self.state().answer.take()
+        self.state.lock().answer.take()
     }
 
     /// Bytes for the client, in which so many replies end. Returns how many wait.
     pub(super) fn deliver(&self, bytes: &[u8], replies: u64) -> usize {
         self.counter.received(bytes.len());
-        let mut state = self.state();
+        let mut state = self.state.lock();
         self.time(&mut state, replies);
         state.passed += bytes.len();
         // Of several, as they are on the average.
@@ -190,7 +190,7 @@ impl Seat {
 
     /// A part of an answer that the client's task asked for. `false`: it is longer than any.
     pub(super) fn answer(&self, bytes: &[u8], whole: bool) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.answering.len() + bytes.len() > LONGEST_ANSWER {
             state.answering = Vec::new();
             return false;
@@ -207,26 +207,26 @@ impl Seat {
 
     /// Forgets that it got much, where little waits. Whether little does.
     pub(super) fn is_bearable(&self) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.heavy = false;
         state.outbox.len() <= MUCH
     }
 
     /// Nothing more is written.
     pub(super) fn leave(&self, why: Gone) {
-        self.state().leave(why);
+        self.state.lock().leave(why);
     }
 
     /// So many replies are not to come.
     pub(super) fn forget(&self, replies: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.timed = None;
         state.answered(replies);
     }
 
     /// Bytes that wait for the client; `waker` is woken when it has read some. 0: nobody is there to read them.
     pub(super) fn waiting(&self, waker: &Waker) -> usize {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.gone.is_some() {
             return 0;
         }
@@ -246,10 +246,6 @@ impl Seat {
             Some((_, ahead)) => *ahead -= replies,
             None => {}
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

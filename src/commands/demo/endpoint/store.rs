@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::str;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use redis_protocol::resp2::types::BytesFrame as Reply;
 
 /// Keys beyond this are refused, as a Redis out of memory would.
@@ -25,7 +26,7 @@ impl Store {
     pub(super) fn execute(&self, words: &[Vec<u8>]) -> Reply {
         let Some((name, arguments)) = words.split_first() else { return error("ERR empty command") };
         let name = String::from_utf8_lossy(name).to_uppercase();
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.lock();
         let now = Instant::now();
         entries.retain(|_, entry| entry.expires.is_none_or(|at| at > now));
         match (name.as_str(), arguments) {

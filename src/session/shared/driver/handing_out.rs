@@ -22,7 +22,7 @@ impl Driver {
     /// Gives each client its replies.
     pub(super) fn hand_out(&mut self, plain: &[u8]) {
         let line = Arc::clone(&self.line);
-        let mut state = line.state();
+        let mut state = line.state.lock();
         // Of what was looked at, so much is given out, and so much is whole.
         let (mut given, mut whole, mut at, mut ended) = (0, 0, 0, 0);
         let mut wrong = None;
@@ -111,14 +111,14 @@ impl Driver {
         match event {
             Event::Malformed => Err(NO_RESP),
             _ if self.skips => Ok(()),
-            Event::NeedMore => self.give(line.state().due.front(), part, 0),
+            Event::NeedMore => self.give(line.state.lock().due.front(), part, 0),
             Event::Frame => self.answered(part),
         }
     }
 
     fn answered(&mut self, part: &[u8]) -> Result<(), &'static str> {
         let line = Arc::clone(&self.line);
-        let mut state = line.state();
+        let mut state = line.state.lock();
         if state.due.is_empty() {
             return Err(UNASKED);
         }
@@ -136,10 +136,10 @@ impl Driver {
     fn release(&mut self) -> Result<(), &'static str> {
         let Some(held) = self.held.take() else { return Ok(()) };
         let line = Arc::clone(&self.line);
-        if !self.note_error(&mut line.state()) {
+        if !self.note_error(&mut line.state.lock()) {
             return Err(IN_TRANSACTION);
         }
-        let host = self.line.state().due.front().and_then(|due| due.seat.local_host.clone());
+        let host = self.line.state.lock().due.front().and_then(|due| due.seat.local_host.clone());
         let reply = match (&self.route.nodes, host) {
             (Some(nodes), Some(host)) => {
                 let map = nodes.map();

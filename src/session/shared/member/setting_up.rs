@@ -152,7 +152,7 @@ impl Member<'_> {
             ) = self.asked
         {
             // The number is that of the connection that all share.
-            let mut state = line.state();
+            let mut state = line.state.lock();
             state.seen_id = SeenId::by_hello(Some(&reply));
             if let (SeenId::Seen(id), None) = (state.seen_id, &state.passed_on) {
                 state.passed_on = Some(self.route.upstream.pass_on(id));
@@ -161,7 +161,7 @@ impl Member<'_> {
         match self.asked.take() {
             // True whether the server knows CLIENT SETINFO or not.
             Some(Asked::Told(told @ (ClientInfo::Library(_) | ClientInfo::Version(_)))) => {
-                self.about.accepted(told)
+                self.about.accepted(told);
             }
             Some(Asked::Told(told)) if accepted => self.about.accepted(told),
             Some(Asked::User(user, told)) if accepted => {
