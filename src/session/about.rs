@@ -1,29 +1,22 @@
 //! What a session tells the inventory of its client: what the client's own commands say, once the server has accepted
 //! them, and which library it looks like.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::pending::Pending;
 use super::setup::Setup;
 use super::user::User;
 use crate::clients::{self, Counter, Entry, Guess};
 use crate::endpoint::Endpoint;
 use crate::moment::Moment;
 use crate::resp::arguments::ClientInfo;
-use crate::resp::scanner::{Reply, ReplyScanner, RequestScanner};
+use crate::resp::scanner::RequestScanner;
 use crate::upstream::Connection;
-
-/// Of more requests whose reply is awaited only the latest count.
-const WAITING: usize = 64;
 
 pub(super) struct About {
     entry: Entry,
-    /// Told by requests without a reply yet, each with the request's number.
-    waiting: VecDeque<(u64, ClientInfo)>,
     guess: Guess,
     /// Kept where the session may be moved.
     setup: Option<Box<Setup>>,
@@ -31,7 +24,7 @@ pub(super) struct About {
 
 impl About {
     pub(super) fn new(entry: Entry, may_move: bool) -> Self {
-        Self { entry, waiting: VecDeque::new(), guess: Guess::default(), setup: may_move.then(Box::default) }
+        Self { entry, guess: Guess::default(), setup: may_move.then(Box::default) }
     }
 
     /// The client.
@@ -96,34 +89,25 @@ impl About {
         self.entry.received(bytes);
     }
 
-    /// A request was booked.
+    /// A request is about to be sent. What it says of the client, if that is true only once the server accepts it.
     #[inline]
-    pub(super) fn request(&mut self, requests: &mut RequestScanner, pending: &Pending) {
+    pub(super) fn request(&mut self, requests: &mut RequestScanner) -> Option<ClientInfo> {
         if self.guess.goes_on()
             && let Some((words, count)) = requests.beginning()
             && let Some(library) = self.guess.look(words, count)
         {
             self.entry.looks_like(library);
         }
-        if requests.reads_arguments()
-            && let Some(told) = requests.client_info()
-        {
-            self.hear(told, pending);
+        if !requests.reads_arguments() {
+            return None;
         }
-    }
-
-    #[cold]
-    fn hear(&mut self, told: ClientInfo, pending: &Pending) {
-        match told {
+        match requests.client_info()? {
             // True whether the server knows CLIENT SETINFO or not.
-            told @ (ClientInfo::Library(_) | ClientInfo::Version(_)) => self.accepted(told),
-            _ if pending.opaque().is_some() => {}
-            told => {
-                if self.waiting.len() == WAITING {
-                    self.waiting.pop_front();
-                }
-                self.waiting.push_back((pending.answered() + pending.count(), told));
+            info @ (ClientInfo::Library(_) | ClientInfo::Version(_)) => {
+                self.accepted(info);
+                None
             }
+            info => Some(info),
         }
     }
 
@@ -197,34 +181,6 @@ impl About {
             && let Some(library) = self.guess.look(words, count)
         {
             self.entry.looks_like(library);
-        }
-    }
-
-    /// Whether a reply is awaited that decides something.
-    #[inline]
-    pub(super) fn waits(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// A reply was booked.
-    #[cold]
-    pub(super) fn reply(&mut self, replies: &ReplyScanner, pending: &Pending) {
-        if pending.opaque().is_some() {
-            self.waiting = VecDeque::new();
-            return;
-        }
-        if self.waiting.front().is_none_or(|(number, _)| *number > pending.answered()) {
-            return;
-        }
-        match self.waiting.pop_front() {
-            // EXEC may fail.
-            Some(_) if replies.is_queued() => {}
-            Some((_, told)) if replies.reply() == Reply::Other => self.accepted(told),
-            _ => {}
-        }
-        if self.waiting.is_empty() {
-            // What a deep pipeline needed is not kept.
-            self.waiting = VecDeque::new();
         }
     }
 }

@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 use crate::credentials::Secret;
-use crate::resp::command_table::{Command, Leaves, Transaction};
+use crate::resp::command_table::{Command, Leaves};
 use crate::resp::hello::Hello;
 use crate::resp::replies;
 use crate::resp::request::Request;
@@ -95,7 +95,6 @@ pub(super) struct Guard {
     part: Part,
     /// Requests that wait until pontoon has authenticated again.
     later: Zeroizing<Vec<u8>>,
-    in_transaction: bool,
     /// The request that just passed had been sent on in part.
     passed_in_pieces: bool,
 }
@@ -132,7 +131,6 @@ impl Guard {
             held: Zeroizing::default(),
             part: Part::Held,
             later: Zeroizing::default(),
-            in_transaction: false,
             passed_in_pieces: false,
         }
     }
@@ -140,11 +138,6 @@ impl Guard {
     /// Whether the client may send what it likes.
     pub(super) fn is_open(&self) -> bool {
         self.open
-    }
-
-    /// Whether MULTI was sent, and its end was not.
-    pub(super) fn in_transaction(&self) -> bool {
-        self.in_transaction
     }
 
     /// Nothing waits here.
@@ -253,14 +246,8 @@ impl Guard {
     }
 
     fn note(&mut self, request: Request) {
-        match request {
-            Request::Transaction(Transaction::Begins) => self.in_transaction = true,
-            Request::Transaction(Transaction::Executes | Transaction::Ends) => self.in_transaction = false,
-            Request::Reset => {
-                self.in_transaction = false;
-                self.open = !matches!(self.how, ClientAuth::Verify(_));
-            }
-            _ => {}
+        if request == Request::Reset {
+            self.open = !matches!(self.how, ClientAuth::Verify(_));
         }
     }
 

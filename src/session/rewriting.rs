@@ -3,25 +3,21 @@
 //! A reply is rewritten because its request asked for addresses, or because it is an error: a value that looks like a
 //! redirect is a value. How a reply is rewritten is `cluster`'s work.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tracing::debug;
 
+use super::ledger::{Ledger, MAX_NODE_REQUESTS, NodeAddresses};
 use super::unanswerable::Unanswerable;
 use crate::cluster::{Nodes, RewriteError, Rewriter};
 use crate::endpoint::{Endpoint, Host};
-use crate::resp::command_table::{ClusterReply, Transaction};
 use crate::resp::replies;
 use crate::resp::request::Request;
 
 /// A longer reply is not held. That of a cluster of 500 nodes has some 100 KiB.
 const LONGEST: usize = 64 * 1024 * 1024;
-
-/// More requests for addresses than this are not asked in one pipeline.
-const MOST: usize = 4096;
 
 pub(super) struct Rewriting {
     nodes: Arc<Nodes>,
@@ -29,34 +25,22 @@ pub(super) struct Rewriting {
     local_host: Host,
     /// The node at the other end.
     asked: Arc<Endpoint>,
-    /// Requests without a reply yet that ask for addresses, each with its number.
-    due: VecDeque<(u64, Due)>,
-    /// Since MULTI.
-    transaction: Option<Queued>,
     /// The reply that is being held, and what it answers.
     held: Vec<u8>,
-    holds: Option<Due>,
+    holds: Option<Held>,
     /// The held reply names a node that is being looked up.
     lookup: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// What came after it.
     after: Vec<u8>,
 }
 
-/// What a reply must be rewritten for.
+/// Why a reply is held.
 #[derive(Debug, Clone)]
-enum Due {
-    Topology(ClusterReply),
-    Transaction(Queued),
+enum Held {
+    /// It answers a request for addresses of nodes.
+    Addresses(NodeAddresses),
     /// It is an error: it may be a redirect.
     Error,
-}
-
-/// What a transaction will be answered by.
-#[derive(Debug, Clone, Default)]
-struct Queued {
-    commands: usize,
-    /// Those that ask for addresses, by their place.
-    topology: Vec<(usize, ClusterReply)>,
 }
 
 /// What became of a held reply.
@@ -74,17 +58,7 @@ pub(super) enum Rewritten {
 
 impl Rewriting {
     pub(super) fn new(nodes: Arc<Nodes>, local_host: Host, asked: Arc<Endpoint>) -> Self {
-        Self {
-            nodes,
-            local_host,
-            asked,
-            due: VecDeque::new(),
-            transaction: None,
-            held: Vec::new(),
-            holds: None,
-            lookup: None,
-            after: Vec::new(),
-        }
+        Self { nodes, local_host, asked, held: Vec::new(), holds: None, lookup: None, after: Vec::new() }
     }
 
     /// The connection leads there from now on.
@@ -92,59 +66,28 @@ impl Rewriting {
         self.asked = asked;
     }
 
-    /// A request was booked. `number`: its own; `None`: replies are not counted any more.
-    pub(super) fn request(&mut self, request: Request, number: Option<u64>) -> Result<(), Unanswerable> {
-        if number.is_none() && !self.due.is_empty() {
-            return Err(Unanswerable::Unmatched);
-        }
+    /// Whether this request must not be sent, and why.
+    pub(super) fn refuses(request: Request, ledger: &Ledger) -> Option<Unanswerable> {
         match request {
-            Request::Cluster(kind) => {
-                if let Some(queued) = &mut self.transaction {
-                    queued.topology.push((queued.commands, kind));
-                    queued.commands += 1;
-                }
-                // Even then: MULTI may have been refused.
-                self.expect(number, Due::Topology(kind))?;
+            Request::Cluster(_) if ledger.opaque().is_some() => Some(Unanswerable::Unmatched),
+            Request::Cluster(_) if ledger.is_full_of_node_requests() => {
+                Some(Unanswerable::TooMany(MAX_NODE_REQUESTS))
             }
-            Request::Unknown => return Err(Unanswerable::Quoted),
-            Request::Transaction(Transaction::Begins) => {
-                self.transaction.get_or_insert_default();
-            }
-            Request::Transaction(Transaction::Executes) => {
-                if let Some(queued) = self.transaction.take().filter(|queued| !queued.topology.is_empty()) {
-                    self.expect(number, Due::Transaction(queued))?;
-                }
-            }
-            Request::Transaction(Transaction::Ends) | Request::Reset => self.transaction = None,
-            Request::Transaction(Transaction::Watches) => {}
-            _ => {
-                if let Some(queued) = &mut self.transaction {
-                    queued.commands += 1;
-                }
-            }
+            Request::Unknown => Some(Unanswerable::Quoted),
+            _ => None,
         }
-        Ok(())
     }
 
-    fn expect(&mut self, number: Option<u64>, due: Due) -> Result<(), Unanswerable> {
-        let number = number.ok_or(Unanswerable::Unmatched)?;
-        if self.due.len() == MOST {
-            return Err(Unanswerable::TooMany(MOST));
-        }
-        self.due.push_back((number, due));
-        Ok(())
-    }
-
-    /// A frame begins with this byte. `number`: of the request that it answers, if it is no push.
+    /// A frame begins with this byte.
     #[inline]
-    pub(super) fn begins(&mut self, first: u8, number: u64) {
+    pub(super) fn begins(&mut self, first: u8, ledger: &Ledger) {
         if first == b'>' {
             return;
         }
-        self.holds = match self.due.front() {
-            Some((due, _)) if *due == number => self.due.pop_front().map(|(_, due)| due),
+        self.holds = match ledger.node_addresses() {
+            Some(addresses) => Some(Held::Addresses(addresses)),
             // An attribute says something of what follows, which may be an error.
-            _ => matches!(first, b'-' | b'!' | b'|').then_some(Due::Error),
+            None => matches!(first, b'-' | b'!' | b'|').then_some(Held::Error),
         };
     }
 
@@ -164,23 +107,23 @@ impl Rewriting {
 
     /// The held frame is whole.
     pub(super) fn rewrite(&mut self) -> Rewritten {
-        let Some(due) = &self.holds else { return Rewritten::Reply { bytes: Vec::new(), kind: "none" } };
+        let Some(held) = &self.holds else { return Rewritten::Reply { bytes: Vec::new(), kind: "none" } };
         let map = self.nodes.map();
         let rewriter = Rewriter::new(&map, &self.local_host, &self.asked);
-        let (result, kind) = match due {
-            Due::Topology(kind) => (rewriter.reply(*kind, &self.held), "topology"),
-            Due::Transaction(queued) => {
+        let (result, kind) = match held {
+            Held::Addresses(NodeAddresses::Topology(kind)) => (rewriter.reply(*kind, &self.held), "topology"),
+            Held::Addresses(NodeAddresses::Transaction(queued)) => {
                 let mut requests = vec![None; queued.commands];
-                for (place, kind) in &queued.topology {
+                for (place, kind) in &queued.nodes {
                     requests[*place] = Some(*kind);
                 }
                 (rewriter.transaction(&requests, &self.held), "transaction")
             }
-            Due::Error => (rewriter.error(&self.held), "redirect"),
+            Held::Error => (rewriter.error(&self.held), "redirect"),
         };
         let bytes = match result {
             Ok(bytes) => {
-                let redirected = bytes != self.held && matches!(due, Due::Error);
+                let redirected = bytes != self.held && matches!(held, Held::Error);
                 let kind = if bytes == self.held { "none" } else { kind };
                 if redirected {
                     // Slots have moved, and nodes may have.
@@ -232,17 +175,5 @@ impl Rewriting {
     /// What came after a reply that waited.
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.after)
-    }
-
-    /// Addresses were asked for, and the reply is not there.
-    pub(super) fn is_owed(&self) -> bool {
-        !self.due.is_empty()
-            || self.holds.is_some()
-            || self.transaction.as_ref().is_some_and(|queued| !queued.topology.is_empty())
-    }
-
-    /// Nothing is held, and no addresses are asked for.
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.holds.is_none() && self.due.is_empty() && self.transaction.is_none()
     }
 }

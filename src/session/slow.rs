@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::Context as Route;
-use super::pending::Pending;
-use super::timing::arrived;
+use super::ledger::Ledger;
 use crate::clients::Session;
 use crate::resp::command_table::Command;
 use crate::resp::request::Request;
@@ -78,8 +77,8 @@ impl SlowLog {
     }
 
     /// The request that was read was booked.
-    pub(super) fn booked(&mut self, command: Command, request: Request, pending: &Pending) {
-        if pending.opaque().is_some() {
+    pub(super) fn booked(&mut self, command: Command, request: Request, ledger: &Ledger) {
+        if ledger.opaque().is_some() {
             return;
         }
         let waits = !matches!(
@@ -93,7 +92,7 @@ impl SlowLog {
                 | Request::Cluster(_)
                 | Request::Transaction(_)
         );
-        self.book(pending.answered() + pending.count(), command, self.bytes, waits);
+        self.book(ledger.answered() + ledger.outstanding(), command, self.bytes, waits);
     }
 
     /// A request was sent, the one with this number of all.
@@ -104,12 +103,12 @@ impl SlowLog {
     }
 
     /// What turned out to be slow by the replies that have begun.
-    pub(super) fn received(&mut self, pending: &Pending, replies: &ReplyScanner) -> Option<Slow> {
-        if pending.opaque().is_some() {
+    pub(super) fn received(&mut self, ledger: &Ledger, replies: &ReplyScanner) -> Option<Slow> {
+        if ledger.opaque().is_some() {
             self.sent = VecDeque::new();
             return None;
         }
-        self.arrived(pending.answered(), arrived(pending, replies))
+        self.arrived(ledger.answered(), arrived(ledger, replies))
     }
 
     /// The same, where so many requests have their replies, and those of so many have begun.
@@ -145,6 +144,11 @@ impl SlowLog {
         let had_its_turn = first.number == answered + 1;
         (had_its_turn && !waits && slow.took >= self.threshold).then_some(slow)
     }
+}
+
+/// The number of the last request whose reply has begun.
+fn arrived(ledger: &Ledger, replies: &ReplyScanner) -> u64 {
+    ledger.answered() + u64::from(replies.is_within_reply())
 }
 
 impl Slow {
@@ -193,7 +197,7 @@ mod tests {
 
     struct Session {
         slow: SlowLog,
-        pending: Pending,
+        ledger: Ledger,
         replies: ReplyScanner,
     }
 
@@ -201,16 +205,16 @@ mod tests {
         fn new() -> Self {
             Self {
                 slow: SlowLog::new(THRESHOLD),
-                pending: Pending::default(),
+                ledger: Ledger::default(),
                 replies: ReplyScanner::default(),
             }
         }
 
         fn sends(&mut self, name: &str, request: Request) {
-            self.pending.request(request);
+            self.ledger.request(request, None);
             self.slow.read(10, true);
             self.slow.read(20, false);
-            self.slow.booked(Command::named(name.as_bytes()), request, &self.pending);
+            self.slow.booked(Command::named(name.as_bytes()), request, &self.ledger);
         }
 
         /// These bytes come so many milliseconds later.
@@ -219,12 +223,12 @@ mod tests {
                 let (n, event) = self.replies.next(bytes);
                 bytes = &bytes[n..];
                 if event == Event::Frame {
-                    self.pending.reply(self.replies.reply());
+                    self.ledger.reply(self.replies.reply(), false);
                 }
             }
             let now = Instant::now() + Duration::from_millis(milliseconds);
-            let arrived = arrived(&self.pending, &self.replies);
-            let slow = self.slow.arrived_at(self.pending.answered(), arrived, now)?;
+            let arrived = arrived(&self.ledger, &self.replies);
+            let slow = self.slow.arrived_at(self.ledger.answered(), arrived, now)?;
             Some((slow.operation(), slow.bytes, slow.took.as_millis() as u64 / 100 * 100))
         }
     }

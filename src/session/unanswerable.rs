@@ -9,7 +9,7 @@ pub(super) enum Unanswerable {
     )]
     TooLong,
     #[error("more than {0} requests for nodes' addresses in one pipeline")]
-    TooMany(usize),
+    TooMany(u32),
     #[error("a reply that names nodes is no RESP")]
     Malformed,
     #[error("what the client sent before it authenticated is no RESP")]

@@ -219,6 +219,12 @@ impl ReplyScanner {
         }
     }
 
+    /// Whether a reply has begun, and has not ended. A push is none.
+    #[inline]
+    pub fn is_within_reply(&self) -> bool {
+        !self.at_boundary() && !matches!(self.reply(), Reply::Push(_))
+    }
+
     /// The first word of the error that ended last.
     pub fn error_code(&self) -> &[u8] {
         let end = self.name.bytes.iter().position(|byte| !byte.is_ascii_uppercase());

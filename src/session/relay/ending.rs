@@ -27,9 +27,9 @@ impl Relay<'_> {
                 // It has answered the client's end with its own.
                 return Some(Ended::Client);
             }
-            let placeable = self.replies.at_boundary() && self.pending.opaque().is_none();
-            let unanswered = if placeable { self.pending.due_to_client() } else { 0 };
-            let why = self.wire.why().filter(|_| !self.pending.has_quit());
+            let placeable = self.replies.at_boundary() && self.ledger.opaque().is_none();
+            let unanswered = if placeable { self.ledger.due_to_client() } else { 0 };
+            let why = self.wire.why().filter(|_| !self.ledger.has_quit());
             return Some(Ended::Upstream { unanswered, why: why.map(str::to_owned) });
         }
         if self.wire.waiting() > 0 {
@@ -39,7 +39,7 @@ impl Relay<'_> {
         if (self.client_sends && !leaving) || self.holds_requests() {
             return None;
         }
-        let nothing_due = self.pending.opaque().is_none() && self.pending.count() == 0;
+        let nothing_due = self.ledger.opaque().is_none() && self.ledger.outstanding() == 0;
         let silent = self.timers.grace_over && (!self.is_framed() || self.replies.at_boundary());
         match (self.client_sends, nothing_due) {
             (true, true) => Some(Ended::Drained),
@@ -56,7 +56,7 @@ impl Relay<'_> {
     /// The client sends no more: half-closes the upstream connection, too, for the server to see it as soon as it would
     /// without us. Not while every outstanding reply comes soon: then the connection can serve another client.
     pub(super) fn pass_on_end(&mut self, cx: &mut Context<'_>) {
-        if !self.client_sends && !self.pending.is_prompt() && !self.holds_requests() {
+        if !self.client_sends && !self.ledger.is_prompt() && !self.holds_requests() {
             self.wire.finish(cx);
         }
     }
@@ -71,7 +71,7 @@ impl Relay<'_> {
         let client = &self.client;
         match presence.poll(cx, || client.presence()) {
             Presence::Gone => return Poll::Ready(Ended::Client),
-            Presence::Sends if self.client_sends || self.pending.quits_here() => return Poll::Pending,
+            Presence::Sends if self.client_sends || self.ledger.quits_here() => return Poll::Pending,
             Presence::Sends | Presence::Finished => {}
         }
         if !self.to_client.is_empty() {
@@ -114,7 +114,7 @@ impl Relay<'_> {
             return Poll::Ready(ended);
         }
         // Replies that are counted are waited for; of others, silence must tell.
-        if !self.stops_at_boundary() || self.pending.opaque().is_none() {
+        if !self.stops_at_boundary() || self.ledger.opaque().is_none() {
             self.timers.grace = None;
             return Poll::Pending;
         }

@@ -25,16 +25,15 @@ use self::pinned::Pin as PinnedState;
 pub(super) use self::pinned::Pinned;
 use super::about::About;
 use super::guard::{ClientAuth, Guard};
+use super::ledger::{Ledger, Opaque};
 use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::owed::Owed;
-use super::pending::{Opaque, Pending};
 use super::relogin::Relogin;
 use super::rewriting::Rewriting;
 use super::scratch::{self};
 use super::setup::{Setup, Step};
 use super::slow::SlowLog;
-use super::timing::Timing;
 use super::unanswerable::Unanswerable;
 use super::wire::Wire;
 use super::{Context as Route, Upgrade};
@@ -90,7 +89,7 @@ pub(super) struct Relay<'a> {
     wire: Wire,
     requests: RequestScanner,
     replies: ReplyScanner,
-    pending: Pending,
+    ledger: Ledger,
     to_client: Outbox,
     client_mark: LowWater,
     upstream_mark: LowWater,
@@ -99,7 +98,6 @@ pub(super) struct Relay<'a> {
     route: &'a Route,
     relayed: &'a Relayed,
     about: About,
-    timing: Timing,
     /// Where slow commands are logged.
     slow: Option<Box<SlowLog>>,
     /// What waits in both directions.
@@ -211,7 +209,7 @@ impl<'a> Relay<'a> {
             wire: Wire::new(upstream),
             requests: RequestScanner::default(),
             replies: ReplyScanner::default(),
-            pending: Pending::default(),
+            ledger: Ledger::default(),
             to_client: Outbox::default(),
             client_mark: LowWater::default(),
             upstream_mark: LowWater::default(),
@@ -219,7 +217,6 @@ impl<'a> Relay<'a> {
             route,
             relayed,
             about,
-            timing: Timing::default(),
             buffered: Share::new(&metrics.buffered_bytes),
             slow: route.settings.slow.map(|threshold| Box::new(SlowLog::new(threshold))),
             rewriting,
@@ -252,7 +249,7 @@ impl<'a> Relay<'a> {
         relay.rewriting = None;
         relay.slow = None;
         relay.relayed = &route.metrics.relayed_through;
-        relay.account(|pending, _| pending.become_opaque(Opaque::Encrypted));
+        relay.account(|ledger| ledger.become_opaque(Opaque::Encrypted));
         relay
     }
 
@@ -278,7 +275,7 @@ impl<'a> Relay<'a> {
     /// The client's side, and the upstream's if it can serve another client.
     pub(super) fn into_parts(mut self) -> (ClientStream, Option<Box<Left>>) {
         if self.is_reusable() {
-            let touched = !self.pending.is_untouched();
+            let touched = !self.ledger.is_untouched();
             return (self.client, Some(Box::new(Left { connection: self.wire.connection, touched })));
         }
         self.wire.say_goodbye();
@@ -296,7 +293,7 @@ impl<'a> Relay<'a> {
             }
         }
         if !steps.is_empty() {
-            self.pending.was_set_up();
+            self.ledger.was_set_up();
         }
         self.about.connected(&upstream, false);
         if let Some(rewriting) = &mut self.rewriting {
@@ -338,7 +335,7 @@ impl<'a> Relay<'a> {
     /// Whether the client would not notice another connection, one with TLS.
     fn is_movable(&mut self) -> bool {
         let Some(moving) = &self.moving else { return false };
-        if !moving.latch.is_set() || Instant::now() < moving.not_before || !self.pending.is_free() {
+        if !moving.latch.is_set() || Instant::now() < moving.not_before || !self.ledger.is_free() {
             return false;
         }
         let movable = self.client_sends
@@ -353,18 +350,18 @@ impl<'a> Relay<'a> {
     /// The connection can serve another client.
     fn is_reusable(&self) -> bool {
         self.is_at_rest()
-            && !self.pending.has_sent_quit()
+            && !self.ledger.has_sent_quit()
             && !self.route.drain.is_draining()
             && self.route.upstream.takes_back(&self.wire.connection)
     }
 
     /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
     fn is_at_rest(&self) -> bool {
-        self.pending.is_clean()
+        self.ledger.is_clean()
             && self.requests.at_boundary()
             && self.replies.at_boundary()
             && self.to_client.is_empty()
-            && self.rewriting.as_ref().is_none_or(|rewriting| rewriting.is_at_rest())
+            && self.rewriting.as_ref().is_none_or(|rewriting| !rewriting.holds())
             && self.guard.as_ref().is_none_or(|guard| guard.is_at_rest())
             && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
             && self.wire.is_at_rest()
@@ -411,7 +408,7 @@ impl<'a> Relay<'a> {
     fn client_must_wait(&self) -> bool {
         self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent())
             || self.guard.as_ref().is_some_and(|guard| guard.has_later())
-            || self.pending.local_replies() > MOST_LOCAL
+            || self.ledger.local_replies() > MOST_LOCAL
             || (self.guard.is_some() && self.to_client.len() > MOST_WAITING)
     }
 
@@ -432,22 +429,24 @@ impl<'a> Relay<'a> {
     }
 
     fn is_framed(&self) -> bool {
-        self.pending.opaque().is_none_or(Opaque::is_framed)
+        self.ledger.opaque().is_none_or(Opaque::is_framed)
     }
 
     /// Books something, and counts the session when that makes it opaque.
     #[inline]
-    fn account<T>(&mut self, book: impl FnOnce(&mut Pending, &RequestScanner) -> T) -> T {
-        let before = self.pending.opaque();
-        let booked = book(&mut self.pending, &self.requests);
+    fn account<T>(&mut self, book: impl FnOnce(&mut Ledger) -> T) -> T {
+        let before = self.ledger.opaque();
+        let booked = book(&mut self.ledger);
         if before.is_none()
-            && let Some(reason) = self.pending.opaque()
+            && let Some(reason) = self.ledger.opaque()
         {
             self.route.metrics.opaque(reason.label());
             // What is owed could not be told from the rest.
-            if self.rewriting.as_ref().is_some_and(|rewriting| rewriting.is_owed())
-                || self.pending.is_own_lost()
-            {
+            let lost_addresses = self
+                .rewriting
+                .as_ref()
+                .is_some_and(|rewriting| rewriting.holds() || self.ledger.are_addresses_lost());
+            if lost_addresses || self.ledger.is_own_lost() {
                 self.unanswerable = Some(Unanswerable::Unmatched);
             }
         }

@@ -6,13 +6,11 @@ impl Relay<'_> {
     /// After each pass in both directions.
     #[inline]
     pub(super) fn observe(&mut self) {
-        if self.timing.waits()
-            && let Some(took) = self.timing.received(&self.pending, &self.replies)
-        {
+        if let Some(took) = self.ledger.took(&self.replies) {
             self.route.metrics.request_seconds.record(took);
         }
         if let Some(log) = &mut self.slow
-            && let Some(slow) = log.received(&self.pending, &self.replies)
+            && let Some(slow) = log.received(&self.ledger, &self.replies)
         {
             slow.tell(self.route, &self.wire.connection, Some(self.about.entry()));
         }

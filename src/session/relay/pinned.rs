@@ -13,8 +13,8 @@ use crate::resp::command_table::{Multiplexing, PinReason};
 use crate::resp::whole::Front;
 use crate::session::about::About;
 use crate::session::guard::Guard;
+use crate::session::ledger::Ledger;
 use crate::session::outbox::Outbox;
-use crate::session::pending::Pending;
 use crate::session::scratch::READ;
 use crate::session::setup::{Setup, Step};
 use crate::upstream::{self, Connection, Left};
@@ -62,7 +62,7 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let resp3 = about.setup().is_some_and(|setup| setup.key.resp3);
         let mut relay = Self::with(client, upstream, route, false, |_| about);
-        relay.pending = Pending::speaking(resp3);
+        relay.ledger = Ledger::speaking(resp3);
         relay.to_client = pinned.output;
         relay.guard = pinned.guard;
         relay.input.bytes = pinned.input;
@@ -82,7 +82,7 @@ impl<'a> Relay<'a> {
             return false;
         };
         if !steps.is_empty() {
-            self.pending.was_set_up();
+            self.ledger.was_set_up();
         }
         for Step { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut self.wire.connection, bytes).await {
@@ -106,7 +106,7 @@ impl<'a> Relay<'a> {
             self.client_mark.expect(socket, 0, READ);
         }
         self.upstream_mark.expect(&self.wire.connection.stream, 0, READ);
-        let touched = !self.pending.is_untouched();
+        let touched = !self.ledger.is_untouched();
         let reusable = self.is_reusable();
         if !reusable {
             self.wire.say_goodbye();
@@ -162,10 +162,9 @@ impl<'a> Relay<'a> {
         self.is_at_rest()
             && self.client_sends
             && !self.route.drain.is_draining()
-            && self.pending.is_free()
+            && self.ledger.is_free()
             && self.guard.as_ref().is_none_or(|guard| guard.is_open())
             && self.about.setup().is_some_and(|setup| setup.steps().is_some())
-            && !self.about.waits()
     }
 
     /// `Ready`: the client has not needed its connection for a while.

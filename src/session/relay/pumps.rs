@@ -52,7 +52,7 @@ impl Relay<'_> {
             return Ok(true);
         }
         let n = self.note_requests(&scratch.request[..n]);
-        if self.pending.quits_here() {
+        if self.ledger.quits_here() {
             self.answer_locally(cx)?;
         }
         if let Some(socket) = self.client.as_tcp() {
@@ -81,9 +81,9 @@ impl Relay<'_> {
         if self.guard.is_none() {
             return Ok(false);
         }
-        let safe = self.requests.at_boundary() && self.pending.is_prompt();
-        let impossible = self.pending.opaque().is_some();
-        let in_transaction = self.guard.as_ref().is_some_and(|guard| guard.in_transaction());
+        let safe = self.requests.at_boundary() && self.ledger.is_prompt();
+        let impossible = self.ledger.opaque().is_some();
+        let in_transaction = self.ledger.may_be_in_transaction();
         let due = match &mut self.relogin {
             Some(relogin) => relogin.is_due(cx, safe && !in_transaction, impossible, self.route),
             None => false,
@@ -96,7 +96,7 @@ impl Relay<'_> {
             self.log_in_again(cx, &mut out);
         }
         if self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
-            && self.pending.local_replies() == 0
+            && self.ledger.local_replies() == 0
             && let Some(later) = self.guard.as_mut().and_then(|guard| guard.take_for_later())
         {
             out.extend_from_slice(&self.guard_requests(cx, &later, later.len())?);
@@ -124,7 +124,7 @@ impl Relay<'_> {
         if plain.is_empty() && self.wire.is_lost() {
             return Ok(true);
         }
-        let rewrites = self.rewriting.is_some() || self.pending.is_interleaved();
+        let rewrites = self.rewriting.is_some() || self.ledger.is_interleaved();
         if rewrites {
             self.about.received(plain.len());
             self.rewrite(cx, plain)?;

@@ -4,9 +4,10 @@ use std::io;
 use std::task::Context;
 
 use super::Relay;
+use crate::resp::connection_state::HelloReply;
 use crate::resp::scanner::{Event, Reply};
 use crate::session::Sign;
-use crate::session::pending::{Hello, Opaque};
+use crate::session::ledger::Opaque;
 use crate::session::rewriting::Rewritten;
 use crate::session::unanswerable::Unanswerable;
 use crate::upstream::SeenId;
@@ -16,7 +17,7 @@ impl Relay<'_> {
         self.about.received(bytes.len());
         let mut passed = 0;
         while passed < bytes.len() && self.is_framed() {
-            let whole = self.pending.awaits_switch() && self.replies.at_boundary();
+            let whole = self.ledger.awaits_switch() && self.replies.at_boundary();
             let (n, event) = self.replies.next(&bytes[passed..]);
             self.note_reply(event, whole.then(|| &bytes[passed..passed + n]));
             passed += n;
@@ -36,19 +37,21 @@ impl Relay<'_> {
                 if reply == Reply::Error {
                     self.note_error();
                 }
-                match self.account(|pending, _| pending.reply(reply)) {
-                    Hello::None => {}
-                    Hello::Accepted => self.wire.connection.seen_id = SeenId::by_hello(whole),
+                let queued = self.ledger.wants_status() && self.replies.is_queued();
+                let answer = self.account(|ledger| ledger.reply(reply, queued));
+                match answer.hello {
+                    HelloReply::None => {}
+                    HelloReply::Accepted => self.wire.connection.seen_id = SeenId::by_hello(whole),
                     // EXEC's reply, which is not read, will hold the number.
-                    Hello::Queued => self.note_unread_id(),
+                    HelloReply::Queued => self.note_unread_id(),
                 }
-                if self.about.waits() {
-                    self.about.reply(&self.replies, &self.pending);
-                    self.replies.keep_status(self.about.waits());
+                if let Some(info) = answer.info {
+                    self.about.accepted(*info);
                 }
+                self.replies.keep_status(self.ledger.wants_status());
             }
             Event::Malformed => {
-                self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+                self.account(|ledger| ledger.become_opaque(Opaque::Malformed));
             }
         }
     }
@@ -74,14 +77,14 @@ impl Relay<'_> {
         let (mut sent, mut passed) = (0, 0);
         while passed < bytes.len() && self.is_framed() {
             if self.replies.at_boundary() {
-                self.swallows = bytes[passed] != b'>' && self.pending.is_own();
+                self.swallows = bytes[passed] != b'>' && self.ledger.is_own();
                 if self.swallows {
                     self.replies.keep_status(true);
                 } else if let Some(rewriting) = &mut self.rewriting {
-                    rewriting.begins(bytes[passed], self.pending.answered() + 1);
+                    rewriting.begins(bytes[passed], &self.ledger);
                 }
             }
-            let whole = self.pending.awaits_switch() && self.replies.at_boundary();
+            let whole = self.ledger.awaits_switch() && self.replies.at_boundary();
             let (n, event) = self.replies.next(&bytes[passed..]);
             let whole = whole.then(|| &bytes[passed..passed + n]);
             let holds = self.rewriting.as_ref().is_some_and(|rewriting| rewriting.holds());
@@ -118,7 +121,7 @@ impl Relay<'_> {
                     }
                     return Ok(());
                 }
-                if self.pending.has_local() {
+                if self.ledger.has_local() {
                     self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
                     sent = passed;
                     self.answer_locally(cx)?;
@@ -133,7 +136,7 @@ impl Relay<'_> {
         // A push may have begun.
         while self.replies.at_boundary()
             && !self.is_waiting()
-            && let Some(reply) = self.pending.take_local()
+            && let Some(reply) = self.ledger.take_local()
         {
             self.to_client.send(cx, &mut self.client, &reply)?;
         }

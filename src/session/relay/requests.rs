@@ -12,8 +12,9 @@ use crate::resp::request::Request;
 use crate::resp::scanner::Event;
 use crate::session::counts::Counts;
 use crate::session::guard::{self, Decision, Guard};
+use crate::session::ledger::{Ledger, Opaque};
 use crate::session::owed::Owed;
-use crate::session::pending::Opaque;
+use crate::session::rewriting::Rewriting;
 use crate::session::unanswerable::Unanswerable;
 use crate::upstream::SeenId;
 
@@ -82,7 +83,7 @@ impl Relay<'_> {
                     }
                 }
                 Event::Malformed => {
-                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+                    self.account(|ledger| ledger.become_opaque(Opaque::Malformed));
                     if self.requests.speaks_tls() {
                         return passed;
                     }
@@ -100,12 +101,12 @@ impl Relay<'_> {
     /// Whether QUIT is answered here, so that the connection can serve another client: a server would close it. Not behind a request
     /// whose reply may take for ever: the server may see the end of such a client only once it has read QUIT.
     fn answers_quit(&self) -> bool {
-        self.pending.is_prompt() && self.route.upstream.takes_back(&self.wire.connection)
+        self.ledger.is_prompt() && self.route.upstream.takes_back(&self.wire.connection)
     }
 
     /// QUIT has its reply, in its turn, and the client is not read any more.
     fn quit(&mut self) {
-        self.account(|pending, _| pending.quit());
+        self.account(Ledger::quit);
         self.input = Input::default();
         self.client_sends = false;
     }
@@ -164,30 +165,31 @@ impl Relay<'_> {
         self.about.sent(bytes, counts.all);
         if counts.all > 0 {
             counts.record(&self.route.metrics);
-            self.timing.sent(&self.pending);
+            self.ledger.time();
         }
     }
 
     /// Books a request that is sent on. `false`: it must not be.
     #[inline]
     fn book(&mut self, request: Request) -> bool {
-        self.account(|pending, _| pending.request(request));
+        if self.rewriting.is_some()
+            && let Some(unanswerable) = Rewriting::refuses(request, &self.ledger)
+        {
+            self.unanswerable = Some(unanswerable);
+            return false;
+        }
+        let info = self.about.request(&mut self.requests);
+        self.account(|ledger| ledger.request(request, info));
+        if self.unanswerable.is_some() {
+            return false;
+        }
         if self.requests.asks_for_id() {
             self.note_unread_id();
         }
-        if let Some(rewriting) = &mut self.rewriting {
-            let counted = self.pending.opaque().is_none();
-            let number = self.pending.answered() + self.pending.count();
-            if let Err(unanswerable) = rewriting.request(request, counted.then_some(number)) {
-                self.unanswerable = Some(unanswerable);
-                return false;
-            }
-        }
         if let Some(slow) = &mut self.slow {
-            slow.booked(self.requests.command(), request, &self.pending);
+            slow.booked(self.requests.command(), request, &self.ledger);
         }
-        self.about.request(&mut self.requests, &self.pending);
-        self.replies.keep_status(self.about.waits());
+        self.replies.keep_status(self.ledger.wants_status());
         true
     }
 
@@ -214,7 +216,7 @@ impl Relay<'_> {
         while passed < bytes.len()
             && self.is_framed()
             && self.unanswerable.is_none()
-            && !self.pending.quits_here()
+            && !self.ledger.quits_here()
         {
             if guard.has_later() || self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent()) {
                 guard.keep_for_later(&bytes[passed..]);
@@ -237,7 +239,7 @@ impl Relay<'_> {
                     self.guarded_request(cx, &mut guard, part, &mut out);
                 }
                 Event::Malformed => {
-                    self.account(|pending, _| pending.become_opaque(Opaque::Malformed));
+                    self.account(|ledger| ledger.become_opaque(Opaque::Malformed));
                     // What is no request is let through only from a client that may send any; TLS is not.
                     if !guard.is_open() {
                         self.unanswerable = Some(Unanswerable::Unauthenticated);
@@ -282,7 +284,7 @@ impl Relay<'_> {
                 guard.forget();
                 self.quit();
             }
-            Decision::Pass if self.pending.local_replies() > 0 && request.ends_counting() => {
+            Decision::Pass if self.ledger.local_replies() > 0 && request.ends_counting() => {
                 // Then the replies of our own could not be placed: they go first.
                 if !guard.put_back(part) {
                     self.unanswerable = Some(Unanswerable::Unmatched);
@@ -295,7 +297,7 @@ impl Relay<'_> {
                 if request == Request::Reset
                     && let Some(relogin) = &mut self.relogin
                 {
-                    if self.pending.opaque().is_some() {
+                    if self.ledger.opaque().is_some() {
                         // The reply to our AUTH could not be told from the client's.
                         self.unanswerable = Some(Unanswerable::Unmatched);
                     } else {
@@ -314,7 +316,7 @@ impl Relay<'_> {
                     self.guarded_request(cx, guard, &bytes, out);
                 }
             }
-            Decision::Answer(reply) => self.account(|pending, _| pending.local(reply)),
+            Decision::Answer(reply) => self.account(|ledger| ledger.local(reply)),
         }
     }
 
@@ -327,8 +329,8 @@ impl Relay<'_> {
             longer.extend_from_slice(out);
             longer.extend_from_slice(&command);
             *out = longer;
-            self.account(|pending, _| pending.own());
-            if self.pending.opaque().is_some() {
+            self.account(Ledger::own);
+            if self.ledger.opaque().is_some() {
                 // Its reply could not be told from the client's.
                 self.unanswerable = Some(Unanswerable::Unmatched);
             }
