@@ -110,6 +110,9 @@ fn every_command_of_the_server_is_known_and_is_what_its_flags_say() {
         if may_block && !told.has("blocking") && !BLOCKS_ALL_THE_SAME.contains(&&*told.name) {
             is("does not block");
         }
+        if told.has("write") && !facts.writes {
+            is("writes");
+        }
         let (needs_more, is_shared) =
             (MORE.iter().any(|flag| told.has(flag)), facts.multiplexing == Multiplexing::Shared);
         if is_shared && needs_more && !SHARED_ALL_THE_SAME.contains(&&*told.name) {

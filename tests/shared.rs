@@ -372,6 +372,73 @@ fn an_answer_that_comes_too_late_is_nobodys() {
     other.expect(&["PING"], "+PONG\r\n");
 }
 
+/// Ways to write that need a connection of the client's own: requests, and how the reply to the last begins.
+const PINNED_WRITES: [(&[&[&str]], &str); 6] = [
+    (&[&["MULTI"], &["SET", "k", "v"], &["EXEC"]], "*1\r\n+OK\r\n"),
+    (&[&["WATCH", "k"], &["SET", "k", "v"]], "+OK\r\n"),
+    (&[&["RPUSH", "list", "a"], &["BLPOP", "list", "0"]], "*2\r\n"),
+    (
+        &[
+            &["XGROUP", "CREATE", "s", "g", "$", "MKSTREAM"],
+            &["XADD", "s", "*", "f", "v"],
+            &["XREADGROUP", "GROUP", "g", "c", "BLOCK", "1000", "STREAMS", "s", ">"],
+        ],
+        "*1\r\n",
+    ),
+    (&[&["FLUSHALL"]], "+OK\r\n"),
+    (&[&["CLIENT", "NO-EVICT", "ON"], &["INCR", "n"]], ":1\r\n"),
+];
+
+#[test]
+fn what_was_written_over_a_connection_of_its_own_is_waited_for() {
+    let authority = Authority::new();
+    let large = "v".repeat(200_000);
+    let large: &[&[&str]] = &[&["SET", "k", &large]];
+    for (requests, last) in PINNED_WRITES.into_iter().chain([(large, "+OK\r\n")]) {
+        let (primary, replica) = group(&authority);
+        let pontoon = Pontoon::with(&primary.endpoint(), &authority, &SHARED);
+        let mut client = pontoon.client();
+        client.expect(&["SET", "before", "v"], "+OK\r\n");
+        let mut direct = primary.direct();
+        direct.ask(&["SET", "before", "w"]);
+        eventually("the replica is there", || direct.ask(&["WAIT", "1", "100"]) == b":1\r\n");
+        replica.pause();
+        let mut reply = String::new();
+        for words in requests {
+            reply = String::from_utf8(client.ask(words)).unwrap();
+        }
+        assert!(reply.starts_with(last), "{reply}");
+        client.expect(&["WAIT", "1", "200"], ":0\r\n");
+        replica.resume();
+        client.expect(&["WAIT", "1", "20000"], ":1\r\n");
+    }
+}
+
+#[test]
+fn no_other_connection_answers_for_one_that_carried_writes_and_is_gone() {
+    let (_redis, pontoon) = shared(&[]);
+    let write_apart = |client: &mut Wire| {
+        client.expect(&["MULTI"], "+OK\r\n");
+        client.expect(&["SET", "k", "v"], "+QUEUED\r\n");
+        client.expect(&["EXEC"], "*1\r\n+OK\r\n");
+        client.expect(&["GET", "k"], "$1\r\nv\r\n");
+        eventually("it has no connection of its own", || pinned(&pontoon) == 0);
+    };
+    let mut client = pontoon.client();
+    write_apart(&mut client);
+    client.send(&command(&["WAIT", "1", "10"]));
+    let told = String::from_utf8(client.reply()).unwrap();
+    assert!(
+        told.starts_with("-ERR pontoon: the connection that the client's writes went over is gone"),
+        "{told}"
+    );
+    client.expect_end();
+    let mut client = pontoon.client();
+    write_apart(&mut client);
+    client.expect(&["SET", "k", "w"], "+OK\r\n");
+    client.expect(&["WAIT", "0", "10"], ":0\r\n");
+}
+
 #[test]
 fn what_was_written_over_a_shared_connection_is_waited_for() {
     let authority = Authority::new();

@@ -62,6 +62,8 @@ pub struct Facts {
     pub multiplexing: Multiplexing,
     /// Which of its arguments are read as they pass.
     pub arguments: Arguments,
+    /// It may change data, or is passed on to replicas as if it did: WAIT waits for it.
+    pub writes: bool,
 }
 
 /// How a command replies.

@@ -19,18 +19,23 @@ const PLAIN: Facts = Facts {
     effect: Effect::None,
     multiplexing: Multiplexing::Shared,
     arguments: Arguments::Ignored,
+    writes: false,
 };
 
-/// The same, and kept for each client.
+/// The same, and it may change data.
+const WRITES: Facts = Facts { writes: true, ..PLAIN };
+
+/// As `PLAIN`, and kept for each client.
 const PER_CLIENT: Facts = Facts { multiplexing: Multiplexing::PerClient, ..PLAIN };
 
-/// The same over a dedicated connection.
+/// As `PLAIN`, over a dedicated connection.
 const fn pinned(reason: PinReason) -> Facts {
     Facts { multiplexing: Multiplexing::Dedicated(reason), ..PLAIN }
 }
 
 /// The row of every command that the table lacks. It could do anything.
-const UNKNOWN: Facts = Facts { effect: Effect::UntilClose, multiplexing: Multiplexing::Unknown, ..PLAIN };
+const UNKNOWN: Facts =
+    Facts { writes: true, effect: Effect::UntilClose, multiplexing: Multiplexing::Unknown, ..PLAIN };
 
 /// Commands of the modules that come with Redis 8 and with Valkey's bundle begin so. None leaves anything with its connection.
 pub(super) const KNOWN_MODULES: [&str; 8] =
@@ -42,52 +47,61 @@ pub(super) const GROUPS: &[Group] = &[
     // anything.
     Group { facts: UNKNOWN, commands: &[(Family::Other, &["other"]), (Family::Module, &["module"])] },
     Group { facts: Facts { effect: Effect::None, ..UNKNOWN }, commands: &[(Family::Module, &["module"])] },
-    // They read and write keys at once, and know nothing of connections.
+    // They read keys at once, and know nothing of connections.
     Group { facts: PLAIN, commands: &[
-        (Family::Bitmap, &["BITCOUNT", "BITFIELD", "BITFIELD_RO", "BITOP", "BITPOS", "GETBIT", "SETBIT"]),
+        (Family::Bitmap, &["BITCOUNT", "BITFIELD_RO", "BITPOS", "GETBIT"]),
         (Family::Cluster, &["CLUSTERSCAN"]),
         (Family::Generic, &[
-            "COPY", "DEL", "DUMP", "EXISTS", "EXPIRE", "EXPIREAT", "EXPIRETIME", "KEYS", "MOVE", "OBJECT", "PERSIST", "PEXPIRE",
-            "PEXPIREAT", "PEXPIRETIME", "PTTL", "RANDOMKEY", "RENAME", "RENAMENX", "RESTORE", "SCAN", "SORT", "SORT_RO", "TOUCH",
-            "TTL", "TYPE", "UNLINK",
+            "DUMP", "EXISTS", "EXPIRETIME", "KEYS", "OBJECT", "PEXPIRETIME", "PTTL", "RANDOMKEY", "SCAN", "SORT_RO", "TOUCH",
+            "TTL", "TYPE",
         ]),
-        (Family::Geo, &[
-            "GEOADD", "GEODIST", "GEOHASH", "GEOPOS", "GEORADIUS", "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO",
-            "GEOSEARCH", "GEOSEARCHSTORE",
-        ]),
+        (Family::Geo, &["GEODIST", "GEOHASH", "GEOPOS", "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH"]),
         (Family::Hash, &[
-            "HDEL", "HEXISTS", "HEXPIRE", "HEXPIREAT", "HEXPIRETIME", "HGET", "HGETALL", "HGETDEL", "HGETEX", "HINCRBY",
-            "HINCRBYFLOAT", "HKEYS", "HLEN", "HMGET", "HMSET", "HPERSIST", "HPEXPIRE", "HPEXPIREAT", "HPEXPIRETIME", "HPTTL",
-            "HRANDFIELD", "HSCAN", "HSET", "HSETEX", "HSETNX", "HSTRLEN", "HTTL", "HVALS",
+            "HEXISTS", "HEXPIRETIME", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "HPEXPIRETIME", "HPTTL", "HRANDFIELD", "HSCAN",
+            "HSTRLEN", "HTTL", "HVALS",
         ]),
-        (Family::HyperLogLog, &["PFADD", "PFCOUNT", "PFMERGE"]),
-        (Family::List, &[
-            "LINDEX", "LINSERT", "LLEN", "LMOVE", "LMPOP", "LPOP", "LPOS", "LPUSH", "LPUSHX", "LRANGE", "LREM", "LSET", "LTRIM",
-            "RPOP", "RPOPLPUSH", "RPUSH", "RPUSHX",
-        ]),
-        (Family::Server, &["RESTORE-ASKING"]),
+        (Family::HyperLogLog, &["PFCOUNT"]),
+        (Family::List, &["LINDEX", "LLEN", "LPOS", "LRANGE"]),
         (Family::Set, &[
-            "SADD", "SCARD", "SDIFF", "SDIFFSTORE", "SINTER", "SINTERCARD", "SINTERSTORE", "SISMEMBER", "SMEMBERS", "SMISMEMBER",
-            "SMOVE", "SPOP", "SRANDMEMBER", "SREM", "SSCAN", "SUNION", "SUNIONSTORE",
+            "SCARD", "SDIFF", "SINTER", "SINTERCARD", "SISMEMBER", "SMEMBERS", "SMISMEMBER", "SRANDMEMBER", "SSCAN", "SUNION",
         ]),
         (Family::SortedSet, &[
-            "ZADD", "ZCARD", "ZCOUNT", "ZDIFF", "ZDIFFSTORE", "ZINCRBY", "ZINTER", "ZINTERCARD", "ZINTERSTORE", "ZLEXCOUNT",
-            "ZMPOP", "ZMSCORE", "ZPOPMAX", "ZPOPMIN", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZRANGESTORE",
-            "ZRANK", "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "ZREVRANGE", "ZREVRANGEBYLEX",
-            "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION", "ZUNIONSTORE",
+            "ZCARD", "ZCOUNT", "ZDIFF", "ZINTER", "ZINTERCARD", "ZLEXCOUNT", "ZMSCORE", "ZRANDMEMBER", "ZRANGE", "ZRANGEBYLEX",
+            "ZRANGEBYSCORE", "ZRANK", "ZREVRANGE", "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCAN", "ZSCORE", "ZUNION",
         ]),
-        (Family::Stream, &[
-            "XACK", "XACKDEL", "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XDELEX", "XGROUP", "XINFO", "XLEN", "XPENDING", "XRANGE",
-            "XREVRANGE", "XSETID", "XTRIM",
+        (Family::Stream, &["XINFO", "XLEN", "XPENDING", "XRANGE", "XREVRANGE"]),
+        (Family::String, &["DIGEST", "GET", "GETRANGE", "LCS", "MGET", "STRALGO", "STRLEN", "SUBSTR"]),
+        (Family::VectorSet, &["VCARD", "VDIM", "VEMB", "VGETATTR", "VINFO", "VISMEMBER", "VLINKS", "VRANDMEMBER", "VRANGE"]),
+    ] },
+    // They write keys, too.
+    Group { facts: WRITES, commands: &[
+        (Family::Bitmap, &["BITFIELD", "BITOP", "SETBIT"]),
+        (Family::Generic, &[
+            "COPY", "DEL", "EXPIRE", "EXPIREAT", "MOVE", "PERSIST", "PEXPIRE", "PEXPIREAT", "RENAME", "RENAMENX", "RESTORE",
+            "SORT", "UNLINK",
         ]),
+        (Family::Geo, &["GEOADD", "GEORADIUS", "GEORADIUSBYMEMBER", "GEOSEARCHSTORE"]),
+        (Family::Hash, &[
+            "HDEL", "HEXPIRE", "HEXPIREAT", "HGETDEL", "HGETEX", "HINCRBY", "HINCRBYFLOAT", "HMSET", "HPERSIST", "HPEXPIRE",
+            "HPEXPIREAT", "HSET", "HSETEX", "HSETNX",
+        ]),
+        (Family::HyperLogLog, &["PFADD", "PFMERGE"]),
+        (Family::List, &[
+            "LINSERT", "LMOVE", "LMPOP", "LPOP", "LPUSH", "LPUSHX", "LREM", "LSET", "LTRIM", "RPOP", "RPOPLPUSH", "RPUSH",
+            "RPUSHX",
+        ]),
+        (Family::Server, &["RESTORE-ASKING"]),
+        (Family::Set, &["SADD", "SDIFFSTORE", "SINTERSTORE", "SMOVE", "SPOP", "SREM", "SUNIONSTORE"]),
+        (Family::SortedSet, &[
+            "ZADD", "ZDIFFSTORE", "ZINCRBY", "ZINTERSTORE", "ZMPOP", "ZPOPMAX", "ZPOPMIN", "ZRANGESTORE", "ZREM",
+            "ZREMRANGEBYLEX", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "ZUNIONSTORE",
+        ]),
+        (Family::Stream, &["XACK", "XACKDEL", "XADD", "XAUTOCLAIM", "XCLAIM", "XDEL", "XDELEX", "XGROUP", "XSETID", "XTRIM"]),
         (Family::String, &[
-            "APPEND", "DECR", "DECRBY", "DELEX", "DELIFEQ", "DIGEST", "GET", "GETDEL", "GETEX", "GETRANGE", "GETSET", "INCR",
-            "INCRBY", "INCRBYFLOAT", "LCS", "MGET", "MSET", "MSETEX", "MSETNX", "PSETEX", "SET", "SETEX", "SETNX", "SETRANGE",
-            "STRALGO", "STRLEN", "SUBSTR",
+            "APPEND", "DECR", "DECRBY", "DELEX", "DELIFEQ", "GETDEL", "GETEX", "GETSET", "INCR", "INCRBY", "INCRBYFLOAT", "MSET",
+            "MSETEX", "MSETNX", "PSETEX", "SET", "SETEX", "SETNX", "SETRANGE",
         ]),
-        (Family::VectorSet, &[
-            "VCARD", "VDIM", "VEMB", "VGETATTR", "VINFO", "VISMEMBER", "VLINKS", "VRANDMEMBER", "VRANGE", "VREM", "VSETATTR",
-        ]),
+        (Family::VectorSet, &["VREM", "VSETATTR"]),
     ] },
     // They say the same on every connection, and clients send them as they begin.
     Group { facts: PLAIN, commands: &[
@@ -100,36 +114,51 @@ pub(super) const GROUPS: &[Group] = &[
     ] },
     // What is published reaches all subscribers, over whichever connection it came.
     Group { facts: PLAIN, commands: &[
-        (Family::PubSub, &["PUBLISH", "PUBSUB", "SPUBLISH"]),
+        (Family::PubSub, &["PUBSUB"]),
+    ] },
+    Group { facts: WRITES, commands: &[
+        (Family::PubSub, &["PUBLISH", "SPUBLISH"]),
     ] },
     // What a script selects or sets is its own: `scriptPrepareForRun` and its end in `script.c`; before 7.0 `lua_client` in
     // `scripting.c`. A database that it selects is restored since Redis 2.8.12.
     Group { facts: PLAIN, commands: &[
-        (Family::Scripting, &["EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO"]),
+        (Family::Scripting, &["EVALSHA_RO", "EVAL_RO", "FCALL_RO"]),
+    ] },
+    Group { facts: WRITES, commands: &[
+        (Family::Scripting, &["EVAL", "EVALSHA", "FCALL"]),
     ] },
     // They load scripts for all connections. Subcommands that do more have rows of their own.
     Group { facts: Facts { arguments: Arguments::Words, ..PLAIN }, commands: &[
-        (Family::Scripting, &["FUNCTION", "SCRIPT"]),
+        (Family::Scripting, &["SCRIPT"]),
+    ] },
+    Group { facts: Facts { writes: true, arguments: Arguments::Words, ..PLAIN }, commands: &[
+        (Family::Scripting, &["FUNCTION"]),
     ] },
     // It changes the data as a whole, at once.
-    Group { facts: PLAIN, commands: &[
+    Group { facts: WRITES, commands: &[
         (Family::Server, &["SWAPDB"]),
     ] },
     // They block until another client acts or a time has passed.
-    Group { facts: Facts { reply: ReplyKind::Blocking, ..pinned(PinReason::Blocking) }, commands: &[
+    Group { facts: Facts { writes: true, reply: ReplyKind::Blocking, ..pinned(PinReason::Blocking) }, commands: &[
         (Family::List, &["BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH"]),
         (Family::SortedSet, &["BZMPOP", "BZPOPMAX", "BZPOPMIN"]),
     ] },
     // They block with the option BLOCK, and are multiplexed without it (`xreadCommand` in `t_stream.c`).
     Group { facts: Facts { reply: ReplyKind::BlockingByOption, arguments: Arguments::Streams, ..pinned(PinReason::Blocking) }, commands: &[
-        (Family::Stream, &["XREAD", "XREADGROUP"]),
+        (Family::Stream, &["XREAD"]),
+    ] },
+    Group { facts: Facts { writes: true, reply: ReplyKind::BlockingByOption, arguments: Arguments::Streams, ..pinned(PinReason::Blocking) }, commands: &[
+        (Family::Stream, &["XREADGROUP"]),
     ] },
     // They reply as soon as the work is done, but hold up what follows on their connection: FLUSHALL and FLUSHDB until the memory
     // is freed, since Redis 7.4 (`BLOCKED_LAZYFREE` in `db.c`); VADD and VSIM for a thread (`VSIM_RedisCommand`, `VADD_RedisCommand` in
     // `vset.c` of Redis 8).
     Group { facts: pinned(PinReason::Blocking), commands: &[
+        (Family::VectorSet, &["VSIM"]),
+    ] },
+    Group { facts: Facts { writes: true, ..pinned(PinReason::Blocking) }, commands: &[
         (Family::Server, &["FLUSHALL", "FLUSHDB"]),
-        (Family::VectorSet, &["VADD", "VSIM"]),
+        (Family::VectorSet, &["VADD"]),
     ] },
     // They wait for replicas to have what this very connection wrote.
     Group { facts: Facts { reply: ReplyKind::Blocking, ..pinned(PinReason::Wait) }, commands: &[
@@ -141,12 +170,15 @@ pub(super) const GROUPS: &[Group] = &[
     ] },
     // They are rare, slow, or act on all connections, and leave nothing with their own.
     Group { facts: pinned(PinReason::Administration), commands: &[
-        (Family::Generic, &["MIGRATE"]),
-        (Family::HyperLogLog, &["PFDEBUG", "PFSELFTEST"]),
+        (Family::HyperLogLog, &["PFSELFTEST"]),
         (Family::Server, &[
-            "BGREWRITEAOF", "BGSAVE", "COMMANDLOG", "FAILOVER", "LATENCY", "MODULE", "REPLICAOF", "ROLE", "SAVE",
-            "SHUTDOWN", "SLAVEOF", "SLOWLOG",
+            "BGREWRITEAOF", "BGSAVE", "COMMANDLOG", "FAILOVER", "LATENCY", "MODULE", "REPLICAOF", "ROLE", "SAVE", "SHUTDOWN",
+            "SLAVEOF", "SLOWLOG",
         ]),
+    ] },
+    Group { facts: Facts { writes: true, ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Generic, &["MIGRATE"]),
+        (Family::HyperLogLog, &["PFDEBUG"]),
     ] },
     // Of its subcommands one has a row of its own.
     Group { facts: Facts { arguments: Arguments::Words, ..pinned(PinReason::Administration) }, commands: &[
@@ -183,7 +215,7 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { effect: Effect::Transaction(Transaction::Begins), ..pinned(PinReason::Transaction) }, commands: &[
         (Family::Transactions, &["MULTI"]),
     ] },
-    Group { facts: Facts { effect: Effect::Transaction(Transaction::Executes), ..pinned(PinReason::Transaction) }, commands: &[
+    Group { facts: Facts { writes: true, effect: Effect::Transaction(Transaction::Executes), ..pinned(PinReason::Transaction) }, commands: &[
         (Family::Transactions, &["EXEC"]),
     ] },
     Group { facts: Facts { effect: Effect::Transaction(Transaction::Ends), ..pinned(PinReason::Transaction) }, commands: &[

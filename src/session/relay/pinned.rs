@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Relay, Route};
 use crate::downstream::ClientStream;
-use crate::resp::command_table::{Multiplexing, PinReason};
+use crate::resp::command_table::{Command, Multiplexing, PinReason};
 use crate::resp::whole::Front;
 use crate::session::about::About;
 use crate::session::guard::Guard;
@@ -30,17 +30,38 @@ pub(in crate::session) struct Pinned {
     pub(in crate::session) output: Outbox,
     /// It stays until then at least.
     pub(in crate::session) until: Option<Instant>,
-    /// The connection is the one that the client's writes went over.
+    /// The connection is the shared one that the client's writes went over.
     pub(in crate::session) knows_writes: bool,
     pub(in crate::session) guard: Option<Box<Guard>>,
 }
 
 pub(super) struct Pin {
     until: Option<Instant>,
-    knows_writes: bool,
+    writes: Writes,
     /// It has had what it came for.
     served: bool,
     given_back: bool,
+}
+
+/// Which of the client's writes its connection has carried: WAIT is for that connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    /// None.
+    None,
+    /// The last ones.
+    Last,
+    /// All: it is the shared one that the client had before, and WAIT was asked over it.
+    All,
+}
+
+impl Pin {
+    /// A request is sent with this command.
+    #[inline]
+    pub(super) fn note(&mut self, command: Command) {
+        if self.writes == Writes::None && command.facts().writes {
+            self.writes = Writes::Last;
+        }
+    }
 }
 
 /// What a client takes along.
@@ -50,6 +71,8 @@ pub(in crate::session) struct Back {
     pub(in crate::session) about: About,
     pub(in crate::session) guard: Option<Box<Guard>>,
     pub(in crate::session) input: Vec<u8>,
+    /// Its last writes went over the connection that it leaves.
+    pub(in crate::session) wrote_elsewhere: bool,
 }
 
 impl<'a> Relay<'a> {
@@ -68,7 +91,7 @@ impl<'a> Relay<'a> {
         relay.input.bytes = pinned.input;
         relay.pin = Some(Box::new(Pin {
             until: pinned.until,
-            knows_writes: pinned.knows_writes,
+            writes: if pinned.knows_writes { Writes::All } else { Writes::None },
             served: false,
             given_back: false,
         }));
@@ -112,7 +135,14 @@ impl<'a> Relay<'a> {
             self.wire.say_goodbye();
         }
         let left = reusable.then_some(Left { connection: self.wire.connection, touched });
-        Back { client: self.client, left, about: self.about, guard: self.guard, input: self.input.bytes }
+        Back {
+            client: self.client,
+            left,
+            about: self.about,
+            guard: self.guard,
+            input: self.input.bytes,
+            wrote_elsewhere: self.pin.is_some_and(|pin| pin.writes != Writes::None),
+        }
     }
 
     /// Whether what the client sends next needs no connection of its own, nor does anything before: then it is kept.
@@ -140,7 +170,12 @@ impl<'a> Relay<'a> {
             return false;
         }
         let Some(pin) = &mut self.pin else { return false };
-        if pin.knows_writes || (!waits && pin.until.is_some_and(|until| Instant::now() < until)) {
+        let stays = match pin.writes {
+            Writes::None => false,
+            Writes::Last => waits,
+            Writes::All => true,
+        };
+        if stays || (!waits && pin.until.is_some_and(|until| Instant::now() < until)) {
             return false;
         }
         pin.given_back = true;

@@ -186,6 +186,9 @@ impl Relay<'_> {
         if self.requests.asks_for_id() {
             self.note_unread_id();
         }
+        if let Some(pin) = &mut self.pin {
+            pin.note(self.requests.command());
+        }
         if let Some(slow) = &mut self.slow {
             slow.booked(self.requests.command(), request, &self.ledger);
         }

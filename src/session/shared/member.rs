@@ -114,6 +114,8 @@ pub(super) struct Member<'a> {
     on: Key,
     /// What was read and is not on the line.
     input: Vec<u8>,
+    /// The client's last writes went over a connection that is gone.
+    wrote_elsewhere: bool,
     asked: Option<Asked>,
     client_sends: bool,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -172,12 +174,23 @@ impl<'a> Member<'a> {
             guard,
             on: Key::default(),
             input,
+            wrote_elsewhere: false,
             asked: None,
             client_sends: true,
             draining: Box::pin(route.drain.started()),
             owed: None,
             timers: timers.map(Box::new),
         }
+    }
+
+    /// The client's last writes went over a connection that is gone.
+    pub(super) fn wrote_elsewhere(&mut self) {
+        self.wrote_elsewhere = true;
+    }
+
+    /// Whether the line knows the client's last writes.
+    pub(super) fn line_knows_writes(&self) -> bool {
+        !self.wrote_elsewhere
     }
 
     /// Its number, as in the log.

@@ -142,7 +142,7 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
         // What the client has written, no other connection knows.
         let mut inherited = None;
         if reason.is_wait() {
-            inherited = line.bequeath();
+            inherited = if member.line_knows_writes() { line.bequeath() } else { None };
             if inherited.is_none() {
                 return Box::pin(unreachable(*member, context, GONE)).await;
             }
@@ -356,7 +356,11 @@ async fn pinned<'a>(
         if let Some(left) = back.left {
             hubs.give_back(context, left);
         }
-        return Ok(Member::new(back.client, context, hubs, back.about, back.guard, back.input));
+        let mut member = Member::new(back.client, context, hubs, back.about, back.guard, back.input);
+        if back.wrote_elsewhere {
+            member.wrote_elsewhere();
+        }
+        return Ok(member);
     }
     let (end, left) = alone.end(ended, context).await;
     if let Some(left) = left {

@@ -44,7 +44,7 @@ impl Member<'_> {
         heavy: bool,
         within: usize,
     ) -> (usize, What) {
-        let (mut put, mut at, mut counts) = (0, 0, Counts::default());
+        let (mut put, mut at, mut counts, mut writes) = (0, 0, Counts::default(), false);
         let found = loop {
             if at >= input.len().min(within) {
                 break Found::Dry;
@@ -86,11 +86,15 @@ impl Member<'_> {
             }
             at += whole.bytes.len();
             counts.add(whole.command);
+            writes |= whole.command.facts().writes;
         };
         if counts.all > 0 {
             match self.put(cx, line, &input[..at], &counts, Whose::Client) {
                 Ok(()) => put = at,
                 Err(what) => return (0, what),
+            }
+            if writes {
+                self.wrote_elsewhere = false;
             }
         }
         match found {
@@ -98,7 +102,10 @@ impl Member<'_> {
             Found::Transaction(length, counts) => {
                 let end = at + length;
                 match self.put(cx, line, &input[at..end], &counts, Whose::Transaction(counts.all)) {
-                    Ok(()) => (end, What::More),
+                    Ok(()) => {
+                        self.wrote_elsewhere = false;
+                        (end, What::More)
+                    }
                     Err(what) => (put, what),
                 }
             }
