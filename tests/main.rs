@@ -37,6 +37,7 @@ mod peers;
 mod pool;
 mod preferred;
 mod probe;
+mod progress;
 mod readme;
 mod reload;
 mod road;

@@ -131,9 +131,18 @@ enum Expects {
     /// The client's, by the server.
     Client(Request),
     /// Pontoon's, by the server: the client does not get it.
-    Own,
+    Own(OwnRequest),
     /// The client's, by pontoon.
     Local(Box<[u8]>),
+}
+
+/// A request of pontoon's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnRequest {
+    /// AUTH.
+    Auth,
+    /// It sets up the connection as the client set up another one.
+    SetUp,
 }
 
 /// What a reply decides, beyond what the ledger itself keeps.
@@ -233,9 +242,9 @@ impl Ledger {
         self.count.local
     }
 
-    /// Whether the next reply is to a request of pontoon's own.
-    pub(super) fn is_own(&self) -> bool {
-        self.entries.front().is_some_and(|entry| entry.expects == Expects::Own)
+    /// The request of pontoon's own that the next reply answers, if it does.
+    pub(super) fn next_own(&self) -> Option<OwnRequest> {
+        if let Expects::Own(request) = self.entries.front()?.expects { Some(request) } else { None }
     }
 
     /// Whether the reply to a request of pontoon's own can no more be told from others.
@@ -266,6 +275,11 @@ impl Ledger {
 
     fn is_settled(&self) -> bool {
         self.opaque.is_none() && self.outstanding == 0
+    }
+
+    /// The server has accepted this request, before the account began.
+    pub(super) fn has_accepted(&mut self, request: Request) {
+        self.state.answered(request, false, false);
     }
 
     /// The connection was set up by pontoon itself.
@@ -354,9 +368,9 @@ impl Ledger {
     }
 
     /// A request of pontoon's own is sent.
-    pub(super) fn own(&mut self) {
+    pub(super) fn own(&mut self, request: OwnRequest) {
         self.count.own += 1;
-        self.push(Entry::of(Expects::Own));
+        self.push(Entry::of(Expects::Own(request)));
     }
 
     /// A request was sent upstream, which says this of the client.
@@ -476,7 +490,7 @@ impl Ledger {
                     *count -= 1;
                 }
             }
-            Expects::Own => self.count.own -= 1,
+            Expects::Own(_) => self.count.own -= 1,
             // Its turn had come before this reply: nothing of the kind is sent.
             Expects::Local(_) => {
                 self.become_opaque(Opaque::Unsolicited);

@@ -25,7 +25,7 @@ use self::pinned::Pin as PinnedState;
 pub(super) use self::pinned::Pinned;
 use super::about::About;
 use super::guard::{ClientAuth, Guard};
-use super::ledger::{Ledger, Opaque};
+use super::ledger::{Ledger, Opaque, OwnRequest};
 use super::low_water::LowWater;
 use super::outbox::Outbox;
 use super::owed::Owed;
@@ -107,8 +107,8 @@ pub(super) struct Relay<'a> {
     /// Where pontoon authenticates, or clients authenticate to it.
     guard: Option<Box<Guard>>,
     relogin: Option<Box<Relogin>>,
-    /// The present reply is to a request of our own.
-    swallows: bool,
+    /// The present reply is to this request of our own.
+    swallows: Option<OwnRequest>,
     unanswerable: Option<Unanswerable>,
     /// Registered for its waker alone; whether it is over is asked of `route.drain`.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -163,14 +163,15 @@ struct Idle {
 
 impl<'a> Relay<'a> {
     pub(super) fn new(client: ClientStream, upstream: Connection, route: &'a Route, entry: Entry) -> Self {
-        let mut relay = Self::with(client, upstream, route, false, |may_move| About::new(entry, may_move));
+        let wire = Wire::new(upstream);
+        let mut relay = Self::with(client, wire, route, false, |may_move| About::new(entry, may_move));
         relay.authenticated();
         relay
     }
 
     fn with(
         client: ClientStream,
-        mut upstream: Connection,
+        mut wire: Wire,
         route: &'a Route,
         passthrough: bool,
         about: impl FnOnce(bool) -> About,
@@ -180,6 +181,7 @@ impl<'a> Relay<'a> {
             last: Instant::now(),
             sleep: Box::pin(tokio::time::sleep(timeout)),
         });
+        let upstream = &mut wire.connection;
         let metrics = &route.metrics;
         let relayed = if upstream.channel.is_some() {
             &metrics.relayed_over_tls
@@ -198,15 +200,15 @@ impl<'a> Relay<'a> {
             _ => None,
         };
         let about = about(moving.is_some());
-        about.connected(&upstream, passthrough);
+        about.connected(upstream, passthrough);
         let rewriting = route.nodes.as_ref().map(|nodes| {
             let local_host = nodes.advertise().unwrap_or_else(|| client.local_host());
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
         });
-        let judges_ids = route.hubs.is_some() || route.upstream.takes_back(&upstream);
+        let judges_ids = route.hubs.is_some() || route.upstream.takes_back(upstream);
         let mut relay = Self {
             client,
-            wire: Wire::new(upstream),
+            wire,
             requests: RequestScanner::default(),
             replies: ReplyScanner::default(),
             ledger: Ledger::default(),
@@ -222,7 +224,7 @@ impl<'a> Relay<'a> {
             rewriting,
             guard: None,
             relogin: None,
-            swallows: false,
+            swallows: None,
             unanswerable: None,
             draining: Box::pin(route.drain.started()),
             owed: None,
@@ -244,7 +246,7 @@ impl<'a> Relay<'a> {
         route: &'a Route,
         entry: Entry,
     ) -> Self {
-        let mut relay = Self::with(client, upstream, route, true, |_| About::new(entry, false));
+        let mut relay = Self::with(client, Wire::new(upstream), route, true, |_| About::new(entry, false));
         relay.moving = None;
         relay.rewriting = None;
         relay.slow = None;
@@ -265,6 +267,11 @@ impl<'a> Relay<'a> {
         })
         .await;
         poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The session's number, as in the log.
+    pub(super) fn number(&self) -> u64 {
+        self.about.number()
     }
 
     /// Its upstream connection.
@@ -409,7 +416,7 @@ impl<'a> Relay<'a> {
         self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent())
             || self.guard.as_ref().is_some_and(|guard| guard.has_later())
             || self.ledger.local_replies() > MOST_LOCAL
-            || (self.guard.is_some() && self.to_client.len() > MOST_WAITING)
+            || (self.guard.is_some() && self.to_client.len() > MOST_WAITING + self.handed_output())
     }
 
     fn reads_client(&self) -> bool {

@@ -1,6 +1,7 @@
 //! A relay for a client that shares a connection otherwise: it begins with what the client had sent, and ends when nothing is
 //! left that needs a connection of its own.
 
+use std::future::poll_fn;
 use std::pin::Pin as Pinning;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,13 +11,16 @@ use tokio::time::{Instant, sleep_until};
 use super::{Relay, Route};
 use crate::downstream::ClientStream;
 use crate::resp::command_table::{Command, Multiplexing, PinReason};
+use crate::resp::replies::encode_secret;
 use crate::resp::whole::Front;
 use crate::session::about::About;
 use crate::session::guard::Guard;
-use crate::session::ledger::Ledger;
+use crate::session::ledger::{Ledger, OwnRequest};
 use crate::session::outbox::Outbox;
-use crate::session::scratch::READ;
+use crate::session::scratch::{self, READ};
 use crate::session::setup::{Setup, Step};
+use crate::session::shared::HandedOff;
+use crate::session::wire::Wire;
 use crate::upstream::{self, Connection, Left};
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
@@ -41,6 +45,8 @@ pub(super) struct Pin {
     /// It has had what it came for.
     served: bool,
     given_back: bool,
+    /// Bytes that waited for the client when it got this connection.
+    handed_output: usize,
 }
 
 /// Which of the client's writes its connection has carried: WAIT is for that connection.
@@ -84,8 +90,31 @@ impl<'a> Relay<'a> {
         pinned: Pinned,
     ) -> Self {
         let resp3 = about.setup().is_some_and(|setup| setup.key.resp3);
-        let mut relay = Self::with(client, upstream, route, false, |_| about);
+        let mut relay = Self::with(client, Wire::new(upstream), route, false, |_| about);
         relay.ledger = Ledger::speaking(resp3);
+        relay.pinned_with(pinned);
+        relay
+    }
+
+    /// Goes on with a connection that was shared, from where it stands.
+    pub(in crate::session) fn handed_off(
+        client: ClientStream,
+        handed_off: HandedOff,
+        route: &'a Route,
+        about: About,
+        pinned: Pinned,
+    ) -> Self {
+        let mut relay = Self::with(client, handed_off.wire, route, false, |_| about);
+        relay.ledger = handed_off.ledger;
+        relay.ledger.was_set_up();
+        relay.replies = handed_off.replies;
+        relay.pinned_with(pinned);
+        relay
+    }
+
+    fn pinned_with(&mut self, pinned: Pinned) {
+        let relay = self;
+        let handed_output = pinned.output.len();
         relay.to_client = pinned.output;
         relay.guard = pinned.guard;
         relay.input.bytes = pinned.input;
@@ -94,9 +123,29 @@ impl<'a> Relay<'a> {
             writes: if pinned.knows_writes { Writes::All } else { Writes::None },
             served: false,
             given_back: false,
+            handed_output,
         }));
         relay.authenticated();
-        relay
+    }
+
+    /// Bytes that waited for the client when it got this connection.
+    pub(super) fn handed_output(&self) -> usize {
+        self.pin.as_ref().map_or(0, |pin| pin.handed_output)
+    }
+
+    /// Sets the client's name on a connection that was handed off to it: all else is as it was.
+    pub(in crate::session) async fn set_name(&mut self) {
+        let name = self.about.setup().map(|setup| setup.name.clone()).unwrap_or_default();
+        if name.is_empty() {
+            return;
+        }
+        let request = encode_secret(&[&b"CLIENT"[..], b"SETNAME", &name]);
+        poll_fn(|cx| {
+            scratch::with(|scratch| self.wire.send(cx, &request, &mut scratch.sealed, self.relayed));
+            Poll::Ready(())
+        })
+        .await;
+        self.account(|ledger| ledger.own(OwnRequest::SetUp));
     }
 
     /// Sets the connection up as the client set up its own. `false`: it could not be.

@@ -7,7 +7,7 @@ use super::Relay;
 use crate::resp::connection_state::HelloReply;
 use crate::resp::scanner::{Event, Reply};
 use crate::session::Sign;
-use crate::session::ledger::Opaque;
+use crate::session::ledger::{Opaque, OwnRequest};
 use crate::session::rewriting::Rewritten;
 use crate::session::unanswerable::Unanswerable;
 use crate::upstream::SeenId;
@@ -77,8 +77,8 @@ impl Relay<'_> {
         let (mut sent, mut passed) = (0, 0);
         while passed < bytes.len() && self.is_framed() {
             if self.replies.at_boundary() {
-                self.swallows = bytes[passed] != b'>' && self.ledger.is_own();
-                if self.swallows {
+                self.swallows = self.ledger.next_own().filter(|_| bytes[passed] != b'>');
+                if self.swallows.is_some() {
                     self.replies.keep_status(true);
                 } else if let Some(rewriting) = &mut self.rewriting {
                     rewriting.begins(bytes[passed], &self.ledger);
@@ -88,7 +88,7 @@ impl Relay<'_> {
             let (n, event) = self.replies.next(&bytes[passed..]);
             let whole = whole.then(|| &bytes[passed..passed + n]);
             let holds = self.rewriting.as_ref().is_some_and(|rewriting| rewriting.holds());
-            if self.swallows || holds {
+            if self.swallows.is_some() || holds {
                 self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
                 sent = passed + n;
             }
@@ -100,7 +100,7 @@ impl Relay<'_> {
             }
             passed += n;
             if event == Event::Frame
-                && std::mem::take(&mut self.swallows)
+                && self.swallows.take() == Some(OwnRequest::Auth)
                 && let Some(relogin) = &mut self.relogin
             {
                 relogin.answered(self.replies.is_ok(), self.route, &self.wire.connection.endpoint);

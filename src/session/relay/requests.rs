@@ -12,7 +12,7 @@ use crate::resp::request::Request;
 use crate::resp::scanner::Event;
 use crate::session::counts::Counts;
 use crate::session::guard::{self, Decision, Guard};
-use crate::session::ledger::{Ledger, Opaque};
+use crate::session::ledger::{Ledger, Opaque, OwnRequest};
 use crate::session::owed::Owed;
 use crate::session::rewriting::Rewriting;
 use crate::session::unanswerable::Unanswerable;
@@ -332,7 +332,7 @@ impl Relay<'_> {
             longer.extend_from_slice(out);
             longer.extend_from_slice(&command);
             *out = longer;
-            self.account(Ledger::own);
+            self.account(|ledger| ledger.own(OwnRequest::Auth));
             if self.ledger.opaque().is_some() {
                 // Its reply could not be told from the client's.
                 self.unanswerable = Some(Unanswerable::Unmatched);

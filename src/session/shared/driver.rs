@@ -9,9 +9,12 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, info};
 
+use super::hand_off::{self, HandOff, HandedOff};
+use super::hub::Hubs;
 use super::line::{Line, Whose};
 use super::seat::{Gone, Seat};
 use super::{Key, Settings};
@@ -54,6 +57,8 @@ pub(super) struct Driver {
     held: Option<Vec<u8>>,
     /// A client for which much waits, and how much.
     slow: Option<(Arc<Seat>, usize)>,
+    /// Has the connection for its own from now on.
+    heir: Option<(Arc<Seat>, OwnedSemaphorePermit)>,
     /// Has more than may wait for it, and is waited for.
     stalled: Option<(Arc<Seat>, Pin<Box<Sleep>>)>,
     tick: Pin<Box<Sleep>>,
@@ -82,6 +87,7 @@ impl Driver {
             skips: false,
             held: None,
             slow: None,
+            heir: None,
             stalled: None,
             tick: Box::pin(sleep(TICK)),
             unused: 0,
@@ -100,6 +106,9 @@ impl Driver {
         })
         .await;
         poll_fn(|cx| self.poll(cx)).await;
+        if let Some((seat, permit)) = self.heir.take() {
+            return self.hand_off(&seat, permit);
+        }
         self.line.close();
         self.fail();
         let heir = self.line.heir();
@@ -130,7 +139,10 @@ impl Driver {
                 let received = self.receive(cx, scratch);
                 sent | received
             });
-            if self.wire.is_lost() || self.is_over() {
+            if self.wire.is_lost() {
+                self.heir = None;
+            }
+            if self.wire.is_lost() || self.heir.is_some() || self.is_over() {
                 return Poll::Ready(());
             }
             if !moved {
@@ -198,6 +210,12 @@ impl Driver {
             slow.tell(&self.route, &self.wire.connection, client);
         }
         self.stall();
+        if self.heir.is_some() {
+            // Nobody else can put anything here any more.
+            self.line.take(&mut self.taken);
+            let relayed = self::relayed(&self.route, &self.wire);
+            self.wire.send(cx, &self.taken, &mut scratch.sealed, relayed);
+        }
         true
     }
 
@@ -205,12 +223,46 @@ impl Driver {
     fn stall(&mut self) {
         let Some((seat, waiting)) = self.slow.take() else { return };
         let alone = self.line.state.lock().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
+        if alone && self.can_be_handed_off() {
+            let permit = self.route.hubs.as_ref().and_then(Hubs::try_pin);
+            if let Some(permit) = permit {
+                self.line.close();
+                self.heir = Some((seat, permit));
+                return;
+            }
+        }
+        if waiting > self.settings.client_output / 2 {
+            // Others go elsewhere, and it will be alone.
+            self.line.close();
+        }
         if waiting > self.settings.client_output || alone {
             self.stalled = Some((seat, Box::pin(sleep(STALL))));
             // Whoever has not asked yet does it elsewhere.
             self.line.close();
             self.line.state.lock().tell_no_slow();
         }
+    }
+
+    /// Whether all that is outstanding could be told on another account, and nothing has come in part that a client is not to see.
+    fn can_be_handed_off(&self) -> bool {
+        self.held.is_none()
+            && (!self.skips || self.replies.at_boundary())
+            && !self.route.drain.is_draining()
+            && self.line.state.lock().due.iter().all(|due| due.whose != Whose::Task)
+    }
+
+    /// Gives the connection to the one client that it owes replies.
+    fn hand_off(self, seat: &Seat, permit: OwnedSemaphorePermit) {
+        let mut wire = self.wire;
+        let ledger = {
+            let mut state = self.line.state.lock();
+            wire.connection.seen_id = state.seen_id;
+            wire.connection.passed_on = state.passed_on.take();
+            let due = std::mem::take(&mut state.due);
+            hand_off::ledger(self.key.resp3, &due)
+        };
+        let line = HandedOff { wire, replies: self.replies, ledger };
+        seat.hand_off(HandOff { line, permit });
     }
 
     /// A client that does not read is waited for as long as nobody else has to, and a moment longer.

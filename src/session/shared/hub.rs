@@ -183,10 +183,15 @@ impl Hubs {
     /// Leave for a connection of a client's own; `None`: there are too many. `must`: it is worth waiting for.
     pub(super) async fn pin(&self, must: bool) -> Option<OwnedSemaphorePermit> {
         if !must {
-            return Arc::clone(&self.pinned).try_acquire_owned().ok();
+            return self.try_pin();
         }
         let permit = timeout(PATIENCE, Arc::clone(&self.pinned).acquire_owned()).await.ok()?;
         Some(permit.expect("the semaphore is never closed"))
+    }
+
+    /// The same, at once.
+    pub(super) fn try_pin(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.pinned).try_acquire_owned().ok()
     }
 
     /// Whether a command that nobody knows here may be sent over a shared connection; `None`: the server was not asked.

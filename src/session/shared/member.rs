@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::setting_up::Asked;
+use super::hand_off::HandOff;
 use super::line::{Hold, Line, Upstream};
 use super::seat::{Gone, Seat};
 use super::{Hubs, Key};
@@ -47,6 +48,8 @@ pub(super) enum Next {
     Line(Key),
     /// A connection of its own.
     Own(Reason),
+    /// Nothing: it has this one for its own. Replies may be due.
+    HandedOff(Box<HandOff>),
     /// Nothing more.
     Ended(Ended),
     /// These words, and nothing more.
@@ -279,6 +282,9 @@ impl<'a> Member<'a> {
         }
         for _ in 0..ROUNDS {
             let standing = self.seat.tend(cx);
+            if let Some(hand_off) = self.seat.take_hand_off() {
+                return Poll::Ready(Next::HandedOff(hand_off));
+            }
             match standing.gone {
                 None => {}
                 Some(Gone::Client) => return Poll::Ready(self.reset_by_client(line)),

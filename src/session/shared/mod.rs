@@ -7,6 +7,7 @@
 //! needs none.
 
 mod driver;
+mod hand_off;
 mod hub;
 mod line;
 mod member;
@@ -20,10 +21,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use self::hand_off::HandOff;
+pub(super) use self::hand_off::HandedOff;
 pub use self::hub::Hubs;
 use self::hub::{NoLine, SETUP};
 use self::line::Hold;
-use self::member::{Member, Next, Reason};
+use self::member::{Member, Next, Parts, Reason};
 use super::about::About;
 use super::guard::{ClientAuth, Guard};
 use super::relay::{Ended, Pinned, Relay};
@@ -88,6 +91,7 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
     let mut member = Box::new(Member::new(client, context, hubs, about, guard, Vec::new()));
     member.moved(&line, Key::default());
     loop {
+        let mut own = None;
         let reason = match member.run(&line).await {
             Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone(), member.gone())).await {
                 Ok(new) => {
@@ -119,6 +123,10 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
                 Err(NoLine::Unreachable(why)) => return Box::pin(unreachable(*member, context, &why)).await,
             },
             Next::Own(reason) => reason,
+            Next::HandedOff(hand_off) => {
+                own = Some(Own::HandedOff(hand_off));
+                Reason::Heavy
+            }
             Next::Ended(ended) => {
                 let client = match ended {
                     // The time is up.
@@ -140,15 +148,14 @@ pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &H
             }
         };
         // What the client has written, no other connection knows.
-        let mut inherited = None;
         if reason.is_wait() {
-            inherited = if member.line_knows_writes() { line.bequeath() } else { None };
-            if inherited.is_none() {
+            own = if member.line_knows_writes() { line.bequeath().map(Own::Inherited) } else { None };
+            if own.is_none() {
                 return Box::pin(unreachable(*member, context, GONE)).await;
             }
         }
         drop(line);
-        (member, line) = match Box::pin(apart(*member, context, hubs, reason, inherited)).await {
+        (member, line) = match Box::pin(apart(*member, context, hubs, reason, own)).await {
             Ok((back, line)) => (Box::new(back), line),
             Err(end) => return end,
         };
@@ -161,10 +168,10 @@ async fn apart<'a>(
     context: &'a Arc<Context>,
     hubs: &'a Hubs,
     mut reason: Reason,
-    mut inherited: Option<oneshot::Receiver<Connection>>,
+    mut own: Option<Own>,
 ) -> Result<(Member<'a>, Hold), End> {
     loop {
-        member = pinned(member, context, hubs, reason, inherited.take()).await?;
+        member = pinned(member, context, hubs, reason, own.take()).await?;
         let key = member.key();
         let why = match line(context, hubs, key.clone(), member.gone()).await {
             Ok(line) => {
@@ -235,6 +242,14 @@ fn guard(context: &Context) -> Option<Box<Guard>> {
     needed.then(|| Box::new(Guard::new(asks.clone())))
 }
 
+/// A connection that a client is to have for its own.
+enum Own {
+    /// The shared one, once it owes nothing.
+    Inherited(oneshot::Receiver<Connection>),
+    /// The shared one, as it stands.
+    HandedOff(Box<HandOff>),
+}
+
 /// Why a client has no connection of its own.
 enum NotPinned {
     /// It needs none after all.
@@ -286,9 +301,20 @@ async fn pinned<'a>(
     context: &'a Arc<Context>,
     hubs: &'a Hubs,
     reason: Reason,
-    inherited: Option<oneshot::Receiver<Connection>>,
+    own: Option<Own>,
 ) -> Result<Member<'a>, End> {
-    let session = member.number();
+    let inherited = match own {
+        None => None,
+        Some(Own::Inherited(inherited)) => Some(inherited),
+        Some(Own::HandedOff(hand_off)) => {
+            let HandOff { line, permit } = *hand_off;
+            let in_plaintext = line.wire.connection.channel.is_none();
+            let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit)?;
+            let mut relay = Relay::handed_off(parts.client, line, context, parts.about, pinned);
+            relay.set_name().await;
+            return relay_apart(Alone::new(relay, context, in_plaintext), context, hubs).await;
+        }
+    };
     // It would be better for others, and that is all.
     let may_share = reason == Reason::Heavy && member.is_bearable();
     let connected = tokio::select! {
@@ -297,7 +323,7 @@ async fn pinned<'a>(
         () = context.drain.cut_off() => return Err(End::Drained),
         () = member.gone() => return Err(End::ClientClosed),
     };
-    let (_permit, upstream) = match connected {
+    let (permit, upstream) = match connected {
         Ok(connected) => connected,
         Err(NotPinned::MayShare) => return Ok(member),
         Err(NotPinned::TooMany) => {
@@ -305,7 +331,7 @@ async fn pinned<'a>(
             if let Some(suppressed) = context.throttle.allow("pinned") {
                 warn!(
                     route = &*context.route,
-                    session,
+                    session = member.number(),
                     suppressed,
                     "a client was refused: as many have a connection of their own as may. See limits.pinned"
                 );
@@ -317,25 +343,9 @@ async fn pinned<'a>(
             return Err(Box::pin(unreachable(member, context, &why)).await);
         }
     };
-    context.metrics.pinned(reason.label());
-    member.about().pinned(Some(reason.label()));
-    debug!(route = &*context.route, session, reason = reason.label(), "client has a connection of its own");
-    let _pinned = Held::new(&context.metrics.sessions_pinned);
     let in_plaintext = upstream.channel.is_none();
-    let Some(parts) = member.into_parts() else { return Err(End::ClientClosed) };
-    let relay = Relay::pinned(
-        parts.client,
-        upstream,
-        context,
-        parts.about,
-        Pinned {
-            input: parts.input,
-            output: parts.output,
-            until: Member::until(&reason),
-            knows_writes: reason.is_wait(),
-            guard: parts.guard,
-        },
-    );
+    let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit)?;
+    let relay = Relay::pinned(parts.client, upstream, context, parts.about, pinned);
     let mut alone = Alone::new(relay, context, in_plaintext);
     let set_up = tokio::select! {
         set_up = timeout(SETUP, Box::pin(alone.relay.set_up())) => set_up.unwrap_or(false),
@@ -349,6 +359,49 @@ async fn pinned<'a>(
         }
         return Err(End::Failed);
     }
+    relay_apart(alone, context, hubs).await
+}
+
+/// What is counted while a client has a connection of its own.
+struct Pinning {
+    _permit: OwnedSemaphorePermit,
+    _pinned: Held,
+}
+
+/// Takes a client from those that share. `Err`: its socket is gone.
+fn leave_shared(
+    member: Member<'_>,
+    context: &Context,
+    reason: &Reason,
+    permit: OwnedSemaphorePermit,
+) -> Result<(Pinning, Parts, Pinned), End> {
+    context.metrics.pinned(reason.label());
+    member.about().pinned(Some(reason.label()));
+    debug!(
+        route = &*context.route,
+        session = member.number(),
+        reason = reason.label(),
+        "client has a connection of its own"
+    );
+    let pinning = Pinning { _permit: permit, _pinned: Held::new(&context.metrics.sessions_pinned) };
+    let mut parts = member.into_parts().ok_or(End::ClientClosed)?;
+    let pinned = Pinned {
+        input: std::mem::take(&mut parts.input),
+        output: std::mem::take(&mut parts.output),
+        until: Member::until(reason),
+        knows_writes: reason.is_wait(),
+        guard: parts.guard.take(),
+    };
+    Ok((pinning, parts, pinned))
+}
+
+/// Relays for a client that shares otherwise, until it can share again. `Err`: to its end.
+async fn relay_apart<'a>(
+    mut alone: Alone<'a>,
+    context: &'a Arc<Context>,
+    hubs: &'a Hubs,
+) -> Result<Member<'a>, End> {
+    let session = alone.relay.number();
     let ended = alone.relay(context, session).await;
     if let Ended::Shareable = ended {
         let back = alone.relay.into_shared();

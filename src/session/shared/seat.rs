@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::hand_off::HandOff;
+
 use crate::clients::{Counter, Session};
 use crate::downstream::WriteHalf;
 use crate::endpoint::Host;
@@ -51,6 +53,8 @@ struct State {
     answer: Option<Vec<u8>>,
     answering: Vec<u8>,
     gone: Option<Gone>,
+    /// The connection that its replies come over, for its own.
+    hand_off: Option<Box<HandOff>>,
     /// Waits until the client has read.
     reader_waits: Option<Waker>,
     last: Option<Instant>,
@@ -215,6 +219,19 @@ impl Seat {
     /// Nothing more is written.
     pub(super) fn leave(&self, why: Gone) {
         self.state.lock().leave(why);
+    }
+
+    /// The client has this connection for its own: replies that are due come to it there.
+    pub(super) fn hand_off(&self, hand_off: HandOff) {
+        let mut state = self.state.lock();
+        (state.due, state.timed, state.passed) = (0, None, 0);
+        state.hand_off = Some(Box::new(hand_off));
+        state.wake();
+    }
+
+    /// The connection that the client has for its own from now on.
+    pub(super) fn take_hand_off(&self) -> Option<Box<HandOff>> {
+        self.state.lock().hand_off.take()
     }
 
     /// So many replies are not to come.

@@ -1,0 +1,55 @@
+//! A shared connection that becomes one client's own, with all that is outstanding on it.
+//!
+//! A client that writes a long pipeline before it reads would wait for pontoon, which waits for the client to read. Over a dedicated
+//! connection the server keeps the replies meanwhile, as it does without pontoon. So the client gets the connection that its replies
+//! come over, and the others get a new one.
+
+use std::collections::VecDeque;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::line::{Due, Whose};
+use crate::resp::command_table::Transaction;
+use crate::resp::request::Request;
+use crate::resp::scanner::ReplyScanner;
+use crate::session::ledger::Ledger;
+use crate::session::wire::Wire;
+
+/// What a client gets.
+pub(super) struct HandOff {
+    pub(super) line: HandedOff,
+    /// Leave to have a dedicated connection.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// The connection, as it stands.
+pub(in crate::session) struct HandedOff {
+    pub(in crate::session) wire: Wire,
+    /// It may stand within a reply.
+    pub(in crate::session) replies: ReplyScanner,
+    /// The client's requests without a reply.
+    pub(in crate::session) ledger: Ledger,
+}
+
+/// The account of a connection that speaks RESP3 or not, and that `due` are outstanding on: all of them one client's.
+pub(super) fn ledger(resp3: bool, due: &VecDeque<Due>) -> Ledger {
+    let mut ledger = Ledger::speaking(resp3);
+    for due in due {
+        let mut plain = due.count;
+        if let Whose::Transaction(all) = due.whose {
+            let begins = Request::Transaction(Transaction::Begins);
+            if due.count == all {
+                ledger.request(begins, None);
+                plain -= 1;
+            } else {
+                ledger.has_accepted(begins);
+            }
+            plain -= 1;
+        }
+        (0..plain).for_each(|_| ledger.request(Request::Plain, None));
+        if let Whose::Transaction(_) = due.whose {
+            ledger.request(Request::Transaction(Transaction::Executes), None);
+        }
+    }
+    ledger
+}
