@@ -214,17 +214,34 @@ check_documentation() {
   RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --features tokio/test-util
 }
 
+# The fuzz targets are tested with what pontoon is built with. cargo-fuzz would correct a lock file that does not agree with its manifest,
+# and say nothing; one that agrees may still name other versions than pontoon's own.
+check_fuzz_lock() {
+  awk '
+    FNR == 1 { name = "" }
+    /^name = / { name = $3 }
+    !name || !/^version = / { next }
+    NR == FNR { named[name]; locked[name, $3]; next }
+    name in named && !((name, $3) in locked) { print "tests/fuzz/Cargo.lock: " name " " $3 " is not in Cargo.lock"; stale = 1 }
+    END { exit stale }
+  ' Cargo.lock tests/fuzz/Cargo.lock >&2 &&
+    cargo fetch --quiet --locked --target host-tuple --manifest-path tests/fuzz/Cargo.toml && return
+  printf 'run.sh: is tests/fuzz/Cargo.lock out of date? This renews it:\n\n  %s\n\n' \
+    "cp Cargo.lock tests/fuzz/Cargo.lock && cargo metadata --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null" >&2
+  exit 1
+}
+
 run_fuzz_targets() {
   [ "${FUZZ_SECONDS:=5}" != 0 ] || return 0
   step "Fuzz targets, $FUZZ_SECONDS s each"
   [ "$(cargo fuzz --version 2>/dev/null)" = "cargo-fuzz 0.13.2" ] ||
     cargo install --quiet cargo-fuzz --version 0.13.2 --locked
-  # cargo-fuzz would correct a lock file that does not agree with its manifest, and say nothing.
-  cargo fetch --quiet --locked --target host-tuple --manifest-path tests/fuzz/Cargo.toml
+  check_fuzz_lock
   for target in cluster replies requests; do
     mkdir -p "tests/fuzz/corpus/$target"
-    # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer.
-    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none "$target" \
+    # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer. A release build
+    # takes many minutes, most of them for dependencies that no target runs; tests/fuzz/Cargo.toml says what --dev makes fast.
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --dev --fuzz-dir tests/fuzz --sanitizer none "$target" \
       "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time="$FUZZ_SECONDS" -verbosity=0
   done
 }
