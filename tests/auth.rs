@@ -11,7 +11,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::harness::{Authority, Dual, Mood, Pontoon, Redis, Wire, eventually, pontoon};
+use crate::harness::{Authority, Dual, Mood, Pontoon, Redis, Wire, clients_share, eventually, pontoon};
 
 const OLD: &str = "0ld-s3cr3t-of-the-test";
 const NEW: &str = "n3w-s3cr3t-of-the-test";
@@ -198,18 +198,23 @@ fn connections_that_serve_one_client_after_another_are_authenticated_for_each() 
     let password = Password::new(OLD);
     let pontoon = to(&redis, &authority, &password, &["--workers", "1", "--pool-reuse", "true"]).ready();
     let idle = || pontoon.metric("pontoon_upstream_connections", "state=\"idle\"");
+    // Where clients share, what needs no connection of the client's own goes over a shared one. That is a lease more, and it is kept,
+    // too, some seconds after its last use: how many leases and kept connections there are depends on the pace of the machine.
+    let is = |count: u64, expected| if clients_share() { count >= expected } else { count == expected };
     for words in [&["GET", "k"][..], &["SELECT", "3"], &["AUTH", "admin", "admin"], &["HELLO", "3"]] {
         let mut client = pontoon.client();
         client.expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
         client.ask(words);
         drop(client);
-        eventually("it is kept", || idle() == 1);
+        eventually("it is kept", || is(idle(), 1));
     }
-    assert_eq!(pontoon.metric("pontoon_upstream_leases_total", "origin=\"reused\""), 3);
+    let reused = pontoon.metric("pontoon_upstream_leases_total", "origin=\"reused\"");
+    assert!(is(reused, 3), "{reused} leases");
     password.replace(NEW);
     pontoon.wait_for_log("credentials changed");
     eventually("what knows the old secret is closed", || idle() == 0);
-    assert_eq!(pontoon.metric("pontoon_upstream_discards_total", "reason=\"retired\""), 1);
+    let retired = pontoon.metric("pontoon_upstream_discards_total", "reason=\"retired\"");
+    assert!(is(retired, 1), "{retired} discards");
 }
 
 #[test]

@@ -10,6 +10,9 @@
 # The last lines of a run that fails name each test that failed, and why. --clients leaves what each client got in target/clients.jsonl,
 # of which tests/clients/table.py makes docs/clients.md.
 #
+# A test that fails is run again, alone, if no more than three did in its pass. If it passes then, the run does not fail, but names it in
+# its last lines as unsteady.
+#
 # FUZZ_SECONDS (5): how long each fuzz target runs; 0 leaves them out.
 # TEST_THREADS (two for each core): how many tests run at once.
 set -euo pipefail
@@ -211,17 +214,34 @@ check_documentation() {
   RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --features tokio/test-util
 }
 
+# The fuzz targets are tested with what pontoon is built with. cargo-fuzz would correct a lock file that does not agree with its manifest,
+# and say nothing; one that agrees may still name other versions than pontoon's own.
+check_fuzz_lock() {
+  awk '
+    FNR == 1 { name = "" }
+    /^name = / { name = $3 }
+    !name || !/^version = / { next }
+    NR == FNR { named[name]; locked[name, $3]; next }
+    name in named && !((name, $3) in locked) { print "tests/fuzz/Cargo.lock: " name " " $3 " is not in Cargo.lock"; stale = 1 }
+    END { exit stale }
+  ' Cargo.lock tests/fuzz/Cargo.lock >&2 &&
+    cargo fetch --quiet --locked --target host-tuple --manifest-path tests/fuzz/Cargo.toml && return
+  printf 'run.sh: is tests/fuzz/Cargo.lock out of date? This renews it:\n\n  %s\n\n' \
+    "cp Cargo.lock tests/fuzz/Cargo.lock && cargo metadata --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null" >&2
+  exit 1
+}
+
 run_fuzz_targets() {
   [ "${FUZZ_SECONDS:=5}" != 0 ] || return 0
   step "Fuzz targets, $FUZZ_SECONDS s each"
   [ "$(cargo fuzz --version 2>/dev/null)" = "cargo-fuzz 0.13.2" ] ||
     cargo install --quiet cargo-fuzz --version 0.13.2 --locked
-  # cargo-fuzz would correct a lock file that does not agree with its manifest, and say nothing.
-  cargo fetch --quiet --locked --target host-tuple --manifest-path tests/fuzz/Cargo.toml
+  check_fuzz_lock
   for target in cluster replies requests; do
     mkdir -p "tests/fuzz/corpus/$target"
-    # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer.
-    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none "$target" \
+    # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer. A release build
+    # takes many minutes, most of them for dependencies that no target runs; tests/fuzz/Cargo.toml says what --dev makes fast.
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --dev --fuzz-dir tests/fuzz --sanitizer none "$target" \
       "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time="$FUZZ_SECONDS" -verbosity=0
   done
 }
@@ -233,12 +253,70 @@ logs=target/test-logs
 rm -rf "$logs"
 mkdir -p "$logs"
 failed=()
+unsteady=()
 
 # PASS ARGUMENT…: `cargo test`. What fails is remembered, and the next pass runs.
 run_tests() {
   local log="$logs/${1// /-}.log"
   step "Tests: $1"
-  cargo test --locked --no-fail-fast "${@:2}" 2>&1 | tee "$log" || failed+=("$1" "$log")
+  cargo test --locked --no-fail-fast "${@:2}" 2>&1 | tee "$log" || pass_alone "$1" "$log" || failed+=("$1" "$log")
+}
+
+# More than so many failures in a pass are no accident.
+most_again=3
+
+# PASS LOG: runs the tests that failed in it once more, each alone, as the pass ran them. Fails if one of them does, or if more went wrong.
+#
+# Tests talk to real servers, by real clocks. A machine that stands still for a second must not hide what the thousand other tests say. A
+# test that is unsteady in two runs in a row is a fault, of the test or of pontoon, and is to be mended.
+pass_alone() {
+  local tests target name log all=0
+  tests=$(failed_tests "$2") || return 1
+  [ "$(wc -l <<<"$tests")" -le $most_again ] || return 1
+  while read -r target name <&3; do
+    step "Tests: $1: $name again, alone"
+    log="${2%.log}-${name//::/.}.log"
+    # shellcheck disable=SC2086 # An option and its value.
+    if RUST_TEST_THREADS=1 cargo test --locked ${target//=/ } -- --exact "$name" 2>&1 | tee "$log" &&
+      grep -q '^test result: ok\. 1 passed' "$log"; then
+      unsteady+=("$1" "$name" "$2")
+    else
+      all=1
+    fi
+  done 3<<<"$tests"
+  return $all
+}
+
+# LOG: prints Cargo's option for the test target, with "=" before its value, and the test, for each that failed. Fails where failed tests
+# are not all that went wrong: a test program was killed, or never built.
+failed_tests() {
+  awk '
+    /^test [^ ]+( - should panic)? \.\.\. FAILED$/ { names[++n] = $2 }
+    /^test result: FAILED\./ { told = $6 }
+    /^error: test failed, to rerun pass `.*`$/ {
+      if (n == 0 || n != told) exit (lost = 1)
+      split($0, quoted, "`")
+      sub(" ", "=", quoted[2])
+      for (i = 1; i <= n; i++) print quoted[2], names[i]
+      n = told = 0
+      found = 1
+    }
+    END { exit lost || n || !found }
+  ' "$1"
+}
+
+# LOG [TEST]: the name of each failed test, and the first lines of each panic in it; errors of the compiler, or a test program that was
+# killed. With TEST, only the panics in this test.
+panics() {
+  awk -v only="${2:-}" '
+    /^---- .* stdout ----$/ { named = $2 == only; left = 0; if (!only) print "\n" $2; next }
+    /^test result:/ { named = 0 }
+    /^thread .* panicked at / { left = 15 }
+    /^(stack backtrace:|note: run with)/ { left = 0 }
+    /^error/ && !only { left = 10 }
+    left > 0 && (named || !only) { print "  " substr($0, 1, 1000) }
+    left > 0 { left-- }
+  ' "$1"
 }
 
 # ENGINE MODULE…: integration tests on another engine, all where no module is named.
@@ -251,22 +329,20 @@ run_on_engine() {
 # MODULE…: the arguments that choose them.
 only() { printf '%s::\n' "$@"; }
 
-# Prints what failed, and fails, if anything did.
+# Prints what was unsteady and what failed, and fails, if anything failed.
 report_failures() {
   step
   began=
-  [ ${#failed[@]} -gt 0 ] || return 0
   local n
+  [ ${#unsteady[@]} = 0 ] || printf '\n== Unsteady: failed once, passed alone\n'
+  for ((n = 0; n < ${#unsteady[@]}; n += 3)); do
+    printf '\n%s\n  %s (%s)\n' "${unsteady[n + 1]}" "${unsteady[n]}" "${unsteady[n + 2]}"
+    panics "${unsteady[n + 2]}" "${unsteady[n + 1]}"
+  done
+  [ ${#failed[@]} -gt 0 ] || return 0
   for ((n = 0; n < ${#failed[@]}; n += 2)); do
     printf '\n== Failed: %s (%s)\n' "${failed[n]}" "${failed[n + 1]}"
-    # The name of each failed test, and the first lines of each panic in it; errors of the compiler, or a test program that was killed.
-    awk '
-      /^---- .* stdout ----$/ { print "\n" $2; named = 1; left = 0; next }
-      /^thread .* panicked at / { left = 15 }
-      /^(stack backtrace:|note: run with)/ { left = 0 }
-      /^error/ { left = 10 }
-      left > 0 { print "  " substr($0, 1, 1000); left-- }
-    ' "${failed[n + 1]}"
+    panics "${failed[n + 1]}"
     sed -n 's/^test \(.*\) \.\.\. FAILED$/failed: \1/p' "${failed[n + 1]}"
   done
   exit 1

@@ -1,20 +1,13 @@
 //! Replies of a cluster that means harm: whatever is rewritten is one whole reply, and nothing panics.
 #![no_main]
-#![allow(dead_code, unused_imports, reason = "the target uses a part of the modules that it takes in")]
 
-#[path = "../cluster.rs"]
-mod cluster;
-#[path = "../../../src/endpoint/mod.rs"]
-mod endpoint;
-#[path = "../resp.rs"]
-mod resp;
-
-use cluster::{NodeMap, Rewriter, Topology};
-use resp::commands::ClusterReply;
-use resp::value::Value;
+use pontoon::cluster::{NodeMap, Rewriter, Topology};
+use pontoon::endpoint::Endpoint;
+use pontoon::resp::command_table::ClusterReply;
+use pontoon::resp::value::Value;
 
 libfuzzer_sys::fuzz_target!(|reply: &[u8]| {
-    let asked: endpoint::Endpoint = "10.0.0.1:6379".parse().expect("it is one");
+    let asked: Endpoint = "10.0.0.1:6379".parse().expect("it is one");
     let known = b"+a 10.0.0.1:6379@16379,a.example myself,master - 0 0 1 connected 0-16383\r\n";
     let from_nodes = Topology::parse(b"*0\r\n", reply, &asked.host);
     let from_slots = Topology::parse(reply, known, &asked.host);

@@ -1,8 +1,7 @@
 //! The scanner of what a client may send.
 #![no_main]
-#![allow(dead_code, unused_imports, reason = "the target uses a part of the module that it takes in")]
 
-#[path = "../resp.rs"]
-mod resp;
+#[path = "../scanner.rs"]
+mod scanner;
 
-fuzz_scanner!(resp::scanner::RequestScanner);
+fuzz_scanner!(pontoon::resp::scanner::RequestScanner);

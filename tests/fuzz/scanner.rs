@@ -1,32 +1,11 @@
-//! The modules under test, where they are, and the promise that the scanners' targets test.
-
-#[path = "../../src/resp/client_ids.rs"]
-mod client_ids;
-#[path = "../../src/resp/client_requests.rs"]
-mod client_requests;
-#[path = "../../src/resp/commands.rs"]
-pub mod commands;
-#[path = "../../src/resp/families.rs"]
-mod families;
-#[path = "../../src/resp/header.rs"]
-mod header;
-#[path = "../../src/resp/scanner/mod.rs"]
-pub mod scanner;
-#[path = "../../src/resp/sharing.rs"]
-mod sharing;
-#[path = "../../src/resp/standing.rs"]
-mod standing;
-#[path = "../../src/resp/value.rs"]
-pub mod value;
-#[path = "../../src/resp/words.rs"]
-mod words;
+//! The promise that the scanners' targets test.
 
 /// Any bytes, in any two pieces and byte by byte: the same frames end in the same places, and nothing panics.
 #[macro_export]
 macro_rules! fuzz_scanner {
     ($scanner:ty) => {
         fn ends(pieces: &[&[u8]]) -> (Vec<usize>, bool) {
-            use resp::scanner::Event;
+            use pontoon::resp::scanner::Event;
             let mut scanner = <$scanner>::default();
             let (mut found, mut before) = (Vec::new(), 0);
             for piece in pieces {
