@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use super::places::{Place, Places};
+use super::permits::{EvictablePermit, EvictablePermits};
 
 /// Answers of one maker in memory at once.
 const ANSWERS: usize = 4;
@@ -26,14 +26,14 @@ const REST: u32 = 9;
 /// Makes answers, one at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Costly {
-    places: Arc<Places>,
+    permits: Arc<EvictablePermits>,
     /// The next answer may be made from then on.
     turn: Arc<Mutex<Instant>>,
 }
 
 impl Costly {
     pub(super) fn new() -> Self {
-        Self { places: Places::new(ANSWERS, PATIENCE), turn: Arc::new(Mutex::new(Instant::now())) }
+        Self { permits: EvictablePermits::new(ANSWERS, PATIENCE), turn: Arc::new(Mutex::new(Instant::now())) }
     }
 
     /// What `make` returns, of this type, for the connection that `cut` ends.
@@ -43,7 +43,7 @@ impl Costly {
         content_type: &'static str,
         make: impl FnOnce() -> String + Send + 'static,
     ) -> Response {
-        let place = self.places.take(cut).await;
+        let permit = self.permits.take(cut).await;
         // Goes with the work: who is cut while he waits for it does not let in the next before it is done.
         let mut turn = Arc::clone(&self.turn).lock_owned().await;
         sleep_until((*turn).into()).await;
@@ -55,7 +55,7 @@ impl Costly {
         });
         match made.await {
             Ok(text) => {
-                let text = Bytes::from_owner(Held { text, _place: place });
+                let text = Bytes::from_owner(CostlyAnswer { text, _permit: permit });
                 ([(header::CONTENT_TYPE, content_type)], text).into_response()
             }
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made\n").into_response(),
@@ -63,13 +63,13 @@ impl Costly {
     }
 }
 
-/// An answer keeps its place until it is taken.
-struct Held {
+/// An answer keeps its permit until it is read.
+struct CostlyAnswer {
     text: String,
-    _place: Place,
+    _permit: EvictablePermit,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for CostlyAnswer {
     fn as_ref(&self) -> &[u8] {
         self.text.as_bytes()
     }

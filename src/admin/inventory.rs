@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::desk::{Desk, Shared};
-use super::server::Connection;
+use super::server::RequestConnection;
+use super::state::{AdminContext, AdminState};
 
 /// Sessions and clients shown, where `?limit=` does not say.
 pub(super) const LIMIT: usize = 1000;
@@ -25,28 +25,28 @@ const MOST: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn clients(
-    State(desk): State<Desk>,
-    Extension(connection): Extension<Connection>,
+    State(state): State<AdminState>,
+    Extension(connection): Extension<RequestConnection>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let Some(limit) = limit(query.as_deref().unwrap_or_default()) else {
         return (StatusCode::BAD_REQUEST, "expected /clients?limit=NUMBER\n").into_response();
     };
-    look_up(&desk).await;
-    json(&desk, &connection, move |shared| shared.inventory.report(limit)).await
+    look_up(&state).await;
+    json(&state, &connection, move |shared| shared.inventory.report(limit)).await
 }
 
 /// Finds out who the clients' processes are, as far as that does not take long.
-pub(super) async fn look_up(desk: &Desk) {
-    let inventory = Arc::clone(&desk.shared.inventory);
-    desk.looking.wait_for(move || inventory.look_up()).await;
+pub(super) async fn look_up(state: &AdminState) {
+    let inventory = Arc::clone(&state.shared.inventory);
+    state.looking.wait_for(move || inventory.look_up()).await;
 }
 
 /// Work that takes one thread, however many wait for it: those who go leave it running.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Looking(Arc<Mutex<()>>);
+pub(super) struct SingleLookup(Arc<Mutex<()>>);
 
-impl Looking {
+impl SingleLookup {
     /// Does `work` when nobody else does, and waits for it for [`PATIENCE`], the wait for the others included.
     async fn wait_for(&self, work: impl FnOnce() + Send + 'static) {
         let turn = Arc::clone(&self.0);
@@ -73,13 +73,13 @@ fn limit(query: &str) -> Option<usize> {
 
 /// What `tell` tells, as JSON.
 pub(super) async fn json<T: Serialize>(
-    desk: &Desk,
-    connection: &Connection,
-    tell: impl FnOnce(&Shared) -> T + Send + 'static,
+    state: &AdminState,
+    connection: &RequestConnection,
+    tell: impl FnOnce(&AdminContext) -> T + Send + 'static,
 ) -> Response {
-    let shared = Arc::clone(&desk.shared);
+    let shared = Arc::clone(&state.shared);
     let text = move || serde_json::to_string(&tell(&shared)).expect("plain data has a form in JSON") + "\n";
-    desk.costly.answer(&connection.cut, "application/json", text).await
+    state.costly.answer(&connection.cut, "application/json", text).await
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn askers_without_number_take_one_thread_while_proc_is_slow() {
-        let looking = Looking::default();
+        let looking = SingleLookup::default();
         let (began, has_begun) = oneshot::channel();
         let (release, released) = mpsc::channel::<()>();
         let slow = looking.wait_for(move || {

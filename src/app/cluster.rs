@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::running::Running;
-use crate::cluster::{Node, NodeMap, Nodes, Ports, Role, Settings, Topology};
+use crate::cluster::{self, Node, NodeMap, Nodes, Ports, Role, Topology};
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, ListenAddr};
 use crate::listener::{Clients, Listener};
@@ -40,7 +40,7 @@ const GONE: Duration = Duration::from_secs(60);
 
 /// What a cluster's nodes have in common.
 pub(super) struct Cluster {
-    pub(super) settings: Settings,
+    pub(super) settings: cluster::Settings,
     /// How nodes are reached; the endpoints are those to begin with.
     pub(super) reach: upstream::Settings,
     /// `None`: in plaintext.
@@ -53,7 +53,7 @@ pub(super) struct Cluster {
 }
 
 /// A node that has a local port.
-struct Live {
+struct LiveNode {
     node: Node,
     port: u16,
     endpoint: Endpoint,
@@ -115,7 +115,7 @@ struct Followed {
     ports: Ports,
     /// Where nodes' listeners are.
     addresses: Vec<IpAddr>,
-    live: HashMap<String, Live>,
+    live: HashMap<String, LiveNode>,
     /// Nodes that got no port.
     portless: usize,
     /// The last refresh failed.
@@ -169,7 +169,7 @@ impl Followed {
     async fn look_up(&self, hint: Option<&Endpoint>) -> Result<Topology, String> {
         let mut candidates: Vec<Arc<Upstream>> = Vec::new();
         let known = || self.live.values().filter(|live| !live.node.flags.has_failed());
-        let upstream = |live: &Live| Arc::clone(&live.context.load().upstream);
+        let upstream = |live: &LiveNode| Arc::clone(&live.context.load().upstream);
         candidates.extend(known().filter(|live| Some(&live.endpoint) == hint).map(upstream));
         candidates.push(Arc::clone(&self.cluster.context.upstream));
         let mut others: Vec<_> = known().filter(|live| Some(&live.endpoint) != hint).map(upstream).collect();
@@ -281,13 +281,20 @@ impl Followed {
             let now = move || context.load_full();
             running.accept(route, listener, &self.cluster.clients, &now, &listeners_leaving);
         }
-        let live =
-            Live { port, endpoint, context, upstream_leaving, listeners_leaving, missing_since: None, node };
+        let live = LiveNode {
+            port,
+            endpoint,
+            context,
+            upstream_leaving,
+            listeners_leaving,
+            missing_since: None,
+            node,
+        };
         self.live.insert(live.node.id.clone(), live);
     }
 }
 
-impl Live {
+impl LiveNode {
     /// It is new: there was a failover.
     fn tell_role(&self, role: Role) {
         let context = self.context.load();
@@ -379,7 +386,7 @@ async fn ask(upstream: Arc<Upstream>, limit: Duration) -> Result<Topology, Strin
         let mut connection = upstream.connect().await.map_err(|error| error.to_string())?;
         let endpoint = Arc::clone(&connection.endpoint);
         let topology = upstream::topology(&mut connection).await.map_err(|cause| cause.to_string())?;
-        upstream.give_back(upstream::Left { connection, touched: false }).await;
+        upstream.give_back(upstream::ReturnedConnection { connection, touched: false }).await;
         let topology = Topology::parse(&topology.slots, &topology.nodes, &endpoint.host)
             .map_err(|error| error.to_string())?;
         // A node that was taken out of its cluster knows of itself alone.

@@ -39,7 +39,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
         .kill_on_drop(true)
         .spawn();
     let child = spawned.map_err(|error| failed(format!("cannot be started: {error}")))?;
-    let mut group = Group(child);
+    let mut group = ProcessGroup(child);
     let Ok(ended) = timeout(limit, group.outcome()).await else {
         group.kill();
         // Killed: this is the reaping.
@@ -59,17 +59,17 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
 }
 
 /// A child and all that it started.
-struct Group(Child);
+struct ProcessGroup(Child);
 
-struct Ended {
+struct ProgramOutput {
     status: ExitStatus,
     printed: Zeroizing<Vec<u8>>,
     /// The first line of what it wrote to standard error.
     complaint: String,
 }
 
-impl Group {
-    async fn outcome(&mut self) -> std::io::Result<Ended> {
+impl ProcessGroup {
+    async fn outcome(&mut self) -> std::io::Result<ProgramOutput> {
         let (stdout, stderr) = (self.0.stdout.take(), self.0.stderr.take());
         let printed = beginning(stdout, LONGEST + 1);
         let complaint = beginning(stderr, COMPLAINT);
@@ -77,7 +77,7 @@ impl Group {
         let complaint = String::from_utf8_lossy(&complaint);
         let line = complaint.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
         let complaint = line.chars().filter(|c| !c.is_control()).collect();
-        Ok(Ended { status, printed, complaint })
+        Ok(ProgramOutput { status, printed, complaint })
     }
 
     fn kill(&self) {
@@ -88,7 +88,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         // Whoever waited for it has gone. Ended and reaped it has no id any more.
         self.kill();

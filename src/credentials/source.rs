@@ -18,7 +18,7 @@ const COMMAND_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum SecretSource {
     /// A file, read again whenever it is looked at: a mounted secret changes by being replaced.
     File(PathBuf),
     /// An environment variable, by name.
@@ -69,7 +69,7 @@ pub enum SourceError {
     Unanswered,
 }
 
-impl Source {
+impl SecretSource {
     /// Whether it can be read without asking anybody.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::File(_) | Self::Variable(_) | Self::Inline(_))
@@ -108,7 +108,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "password from {}", path.display()),

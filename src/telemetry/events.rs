@@ -20,7 +20,7 @@ const LONGEST: usize = 600;
 
 /// An event, as often as it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct LoggedEvent {
     /// When it happened last.
     pub at: Moment,
     /// How bad it is: `INFO`, `WARN` or `ERROR`.
@@ -34,10 +34,10 @@ pub struct Event {
 }
 
 /// Log records hold no secret, so events don't.
-static RECENT: Mutex<VecDeque<Event>> = Mutex::new(VecDeque::new());
+static RECENT: Mutex<VecDeque<LoggedEvent>> = Mutex::new(VecDeque::new());
 
 /// The latest first.
-pub fn recent() -> Vec<Event> {
+pub fn recent() -> Vec<LoggedEvent> {
     RECENT.lock().iter().cloned().collect()
 }
 
@@ -52,8 +52,8 @@ impl<S: Subscriber> Layer<S> for Keeper {
     }
 }
 
-fn keep(events: &mut VecDeque<Event>, mut event: Event) {
-    let is_same = |known: &Event| {
+fn keep(events: &mut VecDeque<LoggedEvent>, mut event: LoggedEvent) {
+    let is_same = |known: &LoggedEvent| {
         (known.level, &known.route, &known.words) == (event.level, &event.route, &event.words)
     };
     if let Some(known) = events.iter().position(is_same).and_then(|at| events.remove(at)) {
@@ -73,7 +73,7 @@ struct Noted {
 }
 
 impl Noted {
-    fn into_event(self, level: Level, at: Moment) -> Event {
+    fn into_event(self, level: Level, at: Moment) -> LoggedEvent {
         let mut words = self.message;
         if !self.others.is_empty() {
             words = format!("{words} ({})", self.others);
@@ -83,7 +83,7 @@ impl Noted {
             words.push('…');
         }
         let times = self.suppressed.saturating_add(1);
-        Event { at, level, route: self.route, words: words.into(), times }
+        LoggedEvent { at, level, route: self.route, words: words.into(), times }
     }
 }
 

@@ -16,10 +16,10 @@ const CAUSES: usize = 64;
 
 /// Lets a cause into the log ever less often while it goes on, and counts how often it was kept out.
 #[derive(Debug, Default)]
-pub struct Throttle(Mutex<HashMap<String, Seen>>);
+pub struct Throttle(Mutex<HashMap<String, ThrottledCause>>);
 
 #[derive(Debug)]
-struct Seen {
+struct ThrottledCause {
     written: Instant,
     window: Duration,
     suppressed: u64,
@@ -47,7 +47,8 @@ impl Throttle {
                 Some(std::mem::take(&mut seen.suppressed))
             }
             None => {
-                causes.insert(cause.to_owned(), Seen { written: now, window: WINDOW, suppressed: 0 });
+                causes
+                    .insert(cause.to_owned(), ThrottledCause { written: now, window: WINDOW, suppressed: 0 });
                 Some(0)
             }
         }

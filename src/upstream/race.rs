@@ -27,12 +27,12 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
+type TcpAttempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
 
 /// Connects to addresses in order, each with a head start over the next.
 pub(crate) struct Race {
     waiting: VecDeque<SocketAddr>,
-    running: FuturesUnordered<Attempt>,
+    running: FuturesUnordered<TcpAttempt>,
     next_start: Instant,
 }
 

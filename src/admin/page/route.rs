@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::{hour, road, words};
-use crate::admin::history::Past;
-use crate::admin::routes::{Auth, RouteReport, ServersReport};
+use crate::admin::history::RouteHistory;
+use crate::admin::routes::{AuthRequirement, RouteReport, ServersReport};
 use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 use crate::upstream::EndpointFacts;
@@ -26,7 +26,7 @@ pub(super) fn anchor(number: usize) -> String {
     format!("route-{number}")
 }
 
-pub(super) fn section(number: usize, route: &RouteReport, past: &Past, now: Moment) -> Markup {
+pub(super) fn section(number: usize, route: &RouteReport, past: &RouteHistory, now: Moment) -> Markup {
     let anchor = anchor(number);
     let upstream = route.upstreams.first().map_or("", |upstream| upstream.endpoint.as_str());
     let (safe, needed) = (&route.safe_to_require_tls, &route.bridge_needed);
@@ -179,9 +179,9 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
         None => "clients in plaintext are not known".into(),
     };
     let credentials = match servers.auth {
-        Auth::Wanted => "; credentials are asked for",
-        Auth::NotWanted => "; no credentials are asked for",
-        Auth::Unknown => "",
+        AuthRequirement::Wanted => "; credentials are asked for",
+        AuthRequirement::NotWanted => "; no credentials are asked for",
+        AuthRequirement::Unknown => "",
     };
     html! {
         p {

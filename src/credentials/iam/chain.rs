@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Makes tokens.
 #[derive(Default)]
 pub struct Tokens {
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<KnownSigner>>,
     /// Held by whoever asks AWS: when that was done last.
     asking: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// Who does it: the chain ends in its own time.
@@ -40,7 +40,7 @@ pub struct Tokens {
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownSigner {
     signer: Option<Credentials>,
     since: Option<Instant>,
     /// Of the last time that AWS was asked.
@@ -78,7 +78,7 @@ impl Tokens {
 
     /// A server refused a token: asks AWS again. Whether the answer is another.
     pub async fn renew_after_refusal(&self, cache: &Settings) -> bool {
-        let key = |known: &Known| known.signer.as_ref().map(|signer| signer.access_key_id().to_owned());
+        let key = |known: &KnownSigner| known.signer.as_ref().map(|signer| signer.access_key_id().to_owned());
         let before = key(&self.known.lock());
         self.ask(cache).await;
         key(&self.known.lock()) != before
@@ -97,7 +97,7 @@ impl Tokens {
             let mut known = known.lock();
             match answer {
                 Ok(signer) => {
-                    *known = Known { signer: Some(signer), since: Some(Instant::now()), problem: None };
+                    *known = KnownSigner { signer: Some(signer), since: Some(Instant::now()), problem: None };
                 }
                 Err(problem) => known.problem = Some(Arc::new(SourceError::Aws(problem))),
             }
@@ -125,7 +125,7 @@ async fn answer(region: String) -> Result<Credentials, String> {
     }
 }
 
-impl Known {
+impl KnownSigner {
     fn usable(&self, now: SystemTime) -> Option<&Credentials> {
         self.signer.as_ref().filter(|signer| signer.expiry().is_none_or(|expiry| expiry > now))
     }

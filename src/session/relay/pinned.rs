@@ -17,7 +17,7 @@ use crate::session::ledger::Ledger;
 use crate::session::outbox::Outbox;
 use crate::session::scratch::READ;
 use crate::session::setup::{Setup, Step};
-use crate::upstream::{self, Connection, Left};
+use crate::upstream::{self, Connection, ReturnedConnection};
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
 const LINGER: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub(super) struct Pin {
 /// What a client takes along.
 pub(in crate::session) struct Back {
     pub(in crate::session) client: ClientStream,
-    pub(in crate::session) left: Option<Left>,
+    pub(in crate::session) left: Option<ReturnedConnection>,
     pub(in crate::session) about: About,
     pub(in crate::session) guard: Option<Box<Guard>>,
     pub(in crate::session) input: Vec<u8>,
@@ -111,7 +111,7 @@ impl<'a> Relay<'a> {
         if !reusable {
             self.wire.say_goodbye();
         }
-        let left = reusable.then_some(Left { connection: self.wire.connection, touched });
+        let left = reusable.then_some(ReturnedConnection { connection: self.wire.connection, touched });
         Back { client: self.client, left, about: self.about, guard: self.guard, input: self.input.bytes }
     }
 
