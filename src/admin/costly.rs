@@ -17,11 +17,11 @@ use super::permits::{EvictablePermit, EvictablePermits};
 /// Answers of one maker in memory at once.
 const ANSWERS: usize = 4;
 
-/// An answer that is taken slowly may be, for so long, while others wait for its place.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time, in seconds, that a slowly read response keeps its permit while others wait for it.
+const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After an answer that took some time to make, none is made for this many times as long.
-const REST: u32 = 9;
+const REST_FACTOR: u32 = 9;
 
 /// Makes answers, one at a time.
 #[derive(Debug, Clone)]
@@ -33,7 +33,10 @@ pub(super) struct Costly {
 
 impl Costly {
     pub(super) fn new() -> Self {
-        Self { permits: EvictablePermits::new(ANSWERS, PATIENCE), turn: Arc::new(Mutex::new(Instant::now())) }
+        Self {
+            permits: EvictablePermits::new(ANSWERS, SLOW_READER_TIMEOUT),
+            turn: Arc::new(Mutex::new(Instant::now())),
+        }
     }
 
     /// What `make` returns, of this type, for the connection that `cut` ends.
@@ -50,7 +53,7 @@ impl Costly {
         let made = spawn_blocking(move || {
             let began = Instant::now();
             let text = make();
-            *turn = Instant::now() + began.elapsed() * REST;
+            *turn = Instant::now() + began.elapsed() * REST_FACTOR;
             text
         });
         match made.await {

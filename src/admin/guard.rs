@@ -45,8 +45,8 @@ fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// What anybody may see, whatever name he asks by.
-const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// Paths that any client may read, under any host name.
+const PUBLIC_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// What browsers must know of every answer: it is what its type says, no other site's, and old at once.
 const HEADERS: [(HeaderName, HeaderValue); 3] = [
@@ -79,7 +79,7 @@ fn problem(request: &Request, from: RequestSource) -> Option<Refusal> {
         return Some((StatusCode::BAD_REQUEST, "more than one Host\n"));
     }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let open = reads && OPEN.contains(&request.uri().path());
+    let open = reads && PUBLIC_PATHS.contains(&request.uri().path());
     if !open && !names_this_machine(request) {
         let words = "ask by an IP address, by localhost or by this machine's name: another Host may be a web site that has \
                      a browser ask\n";
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn probes_and_scrapers_ask_by_any_name_and_from_anywhere() {
-        for path in OPEN {
+        for path in PUBLIC_PATHS {
             for headers in [&[][..], &[("host", "pontoon.example:9900")]] {
                 assert_eq!(refused("GET", path, headers, RequestSource::Elsewhere), None);
                 assert_eq!(refused("HEAD", path, headers, RequestSource::Elsewhere), None);

@@ -16,13 +16,13 @@ use super::server::RequestConnection;
 use super::state::{AdminContext, AdminState};
 
 /// Sessions and clients shown, where `?limit=` does not say.
-pub(super) const LIMIT: usize = 1000;
+pub(super) const DEFAULT_INVENTORY_LIMIT: usize = 1000;
 
-/// And where it says more.
-const MOST: usize = 10_000;
+/// Sessions and clients in a response, at most, where the request asks for more.
+const MAX_INVENTORY_LIMIT: usize = 10_000;
 
-/// Processes that are not found in this time are shown next time.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time to look up processes, in seconds: those that are not found by then are shown next time.
+const PROCESS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn clients(
     State(state): State<AdminState>,
@@ -47,7 +47,7 @@ pub(super) async fn look_up(state: &AdminState) {
 pub(super) struct SingleLookup(Arc<Mutex<()>>);
 
 impl SingleLookup {
-    /// Does `work` when nobody else does, and waits for it for [`PATIENCE`], the wait for the others included.
+    /// Does `work` when nobody else does, and waits for it for [`PROCESS_LOOKUP_TIMEOUT`], the wait for the others included.
     async fn wait_for(&self, work: impl FnOnce() + Send + 'static) {
         let turn = Arc::clone(&self.0);
         let done = async {
@@ -59,16 +59,16 @@ impl SingleLookup {
             })
             .await
         };
-        let _ = timeout(PATIENCE, done).await;
+        let _ = timeout(PROCESS_LOOKUP_TIMEOUT, done).await;
     }
 }
 
 fn limit(query: &str) -> Option<usize> {
-    let mut limit = LIMIT;
+    let mut limit = DEFAULT_INVENTORY_LIMIT;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         limit = pair.strip_prefix("limit=")?.parse().ok()?;
     }
-    Some(limit.min(MOST))
+    Some(limit.min(MAX_INVENTORY_LIMIT))
 }
 
 /// What `tell` tells, as JSON.
@@ -112,7 +112,7 @@ mod tests {
         // Time does not pass by itself while a thread is busy.
         let patience = async {
             has_begun.await.unwrap();
-            advance(PATIENCE).await;
+            advance(PROCESS_LOOKUP_TIMEOUT).await;
         };
         tokio::join!(slow, askers, patience);
         assert_eq!(late.load(Ordering::Relaxed), 0, "they went without");
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn a_limit_is_a_number_and_has_its_own() {
-        assert_eq!(limit(""), Some(LIMIT));
+        assert_eq!(limit(""), Some(DEFAULT_INVENTORY_LIMIT));
         assert_eq!(limit("limit=5"), Some(5));
-        assert_eq!(limit("limit=99999999"), Some(MOST));
+        assert_eq!(limit("limit=99999999"), Some(MAX_INVENTORY_LIMIT));
         for query in ["limit=", "limit=-1", "limit=a", "lim=5", "limit=99999999999999999999999"] {
             assert_eq!(limit(query), None, "{query}");
         }

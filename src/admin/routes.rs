@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::inventory::{LIMIT, json, look_up};
+use super::inventory::{DEFAULT_INVENTORY_LIMIT, json, look_up};
 use super::server::RequestConnection;
 use super::state::{AdminContext, AdminState};
 use crate::clients::{ClientRecord, Totals, TrafficCounts};
@@ -222,7 +222,7 @@ pub(super) async fn routes(
 
 /// All routes, as `/routes` shows them.
 pub(super) fn reports(shared: &AdminContext) -> Vec<RouteReport> {
-    let clients = shared.inventory.report(LIMIT).clients;
+    let clients = shared.inventory.report(DEFAULT_INVENTORY_LIMIT).clients;
     let shown = shared.shown.load();
     shown.routes.iter().map(|route| route.report(shared, &shown.verdict, &clients)).collect()
 }

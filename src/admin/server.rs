@@ -21,8 +21,8 @@ use super::permits::{EvictablePermit, EvictablePermits};
 use crate::downstream::Accepted;
 use crate::listener::Listener;
 
-/// Connections at once: probes and scrapers are few. One more takes the place of the one whose last request is the oldest.
-const CONNECTIONS: usize = 64;
+/// Connections at once: probes and scrapers are few. One more takes the permit of the one whose last request is the oldest.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
 
 /// A request's header must arrive in this time, an idle connection's next one too.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,8 +33,8 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A longer request line and header is refused.
 const LONGEST_HEADER: usize = 16 * 1024;
 
-/// After a failure to accept.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Time until the next accept after one that failed, in milliseconds.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a request's connection is.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub(super) struct RequestConnection {
 /// Serves until `stop`.
 pub(super) async fn serve(listener: Listener, router: Router, stop: CancellationToken) {
     let Ok(listener) = listener.accepting() else { return };
-    let permits = EvictablePermits::new(CONNECTIONS, Duration::ZERO);
+    let permits = EvictablePermits::new(MAX_ADMIN_CONNECTIONS, Duration::ZERO);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -65,7 +65,7 @@ pub(super) async fn serve(listener: Listener, router: Router, stop: Cancellation
                 yield_now().await;
             }
             Ok(None) => {}
-            Err(_) => sleep(PAUSE).await,
+            Err(_) => sleep(ACCEPT_RETRY_INTERVAL).await,
         }
     }
 }

@@ -26,17 +26,17 @@ use crate::session;
 use crate::telemetry::Throttle;
 use crate::upstream::{self, Latch, NodeTls, Upstream};
 
-/// Two refreshes are never closer, however many clients are sent from node to node.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Shortest time between two refreshes, in milliseconds, however many redirects clients follow.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A node that does not answer in this time is not waited for any longer before the next is asked, too.
 const STAGGER: Duration = Duration::from_millis(500);
 
-/// After a refresh that failed.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Time until the next refresh after one that failed, in seconds.
+const REFRESH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A node that is not in the cluster for this long is gone.
-const GONE: Duration = Duration::from_secs(60);
+/// Time, in seconds, after which a node that the topology no longer lists is given up.
+const MISSING_NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a cluster's nodes have in common.
 pub(super) struct Cluster {
@@ -93,11 +93,11 @@ pub(super) async fn follow(
             () = &mut leaves => break,
         };
         let ended = Instant::now();
-        let pause = if ok { followed.cluster.settings.refresh } else { AGAIN };
+        let pause = if ok { followed.cluster.settings.refresh } else { REFRESH_RETRY_INTERVAL };
         let nodes = Arc::clone(&followed.cluster.nodes);
         tokio::select! {
             () = sleep(pause.mul_f64(1.0 - fastrand::f64() / 5.0)) => {}
-            () = nodes.wanted() => sleep_until(ended + PAUSE).await,
+            () = nodes.wanted() => sleep_until(ended + MIN_REFRESH_INTERVAL).await,
             Ok(()) = changes.changed() => followed.change(Arc::clone(&changes.borrow_and_update())),
             () = &mut leaves => break,
         }
@@ -208,7 +208,9 @@ impl Followed {
         let gone: Vec<String> = self
             .live
             .iter()
-            .filter(|(_, live)| live.missing_since.is_some_and(|since| since.elapsed() > GONE))
+            .filter(|(_, live)| {
+                live.missing_since.is_some_and(|since| since.elapsed() > MISSING_NODE_TIMEOUT)
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for live in gone.iter().filter_map(|id| self.live.remove(id)) {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::guess::NODE;
+use super::guess::NODE_LIBRARIES;
 
 /// What one library needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ const TABLE: &[LibrarySupport] = &[
     },
     LibrarySupport {
         library: "ioredis or node_redis",
-        names: &[NODE],
+        names: &[NODE_LIBRARIES],
         tls_since: Some("ioredis 1.9.0, node_redis 2.4"),
         sni_since: None,
         host_name_check: Some("by default, as Node.js does"),
@@ -193,7 +193,7 @@ mod tests {
             ("Lettuce", "Lettuce"),
             ("SE.Redis", "StackExchange.Redis"),
             ("NRedisStack(SE.Redis-v2.6.122;.NET-6.2.18)", "StackExchange.Redis"),
-            (NODE, "ioredis or node_redis"),
+            (NODE_LIBRARIES, "ioredis or node_redis"),
         ] {
             assert_eq!(advice(name).map(|advice| advice.library), Some(library.into()), "{name}");
         }

@@ -9,8 +9,8 @@ use super::session::{Library, Session};
 use super::text::clean;
 use crate::moment::Moment;
 
-/// More clients than this are not remembered at once.
-pub const MOST: usize = 1000;
+/// Clients that are remembered at once.
+pub const MAX_REMEMBERED_CLIENTS: usize = 1000;
 
 /// What makes clients the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -145,7 +145,7 @@ impl PastClients {
 
     /// The oldest gone goes first.
     fn shrink(&mut self) {
-        while self.clients.len() > MOST {
+        while self.clients.len() > MAX_REMEMBERED_CLIENTS {
             let oldest = self.clients.iter().min_by_key(|(_, seen)| seen.last).map(|(who, _)| who.clone());
             let Some(oldest) = oldest else { break };
             self.clients.remove(&oldest);
@@ -256,11 +256,11 @@ mod tests {
     #[test]
     fn of_too_many_clients_the_oldest_gone_is_forgotten_and_counted() {
         let mut memory = PastClients::default();
-        for n in 0..MOST as u64 + 10 {
+        for n in 0..MAX_REMEMBERED_CLIENTS as u64 + 10 {
             memory.ended(&session(n, &format!("c{n}"), n), Moment::at(n));
         }
         let (clients, forgotten) = memory.into_clients(usize::MAX);
-        assert_eq!((clients.len(), forgotten), (MOST, 10));
+        assert_eq!((clients.len(), forgotten), (MAX_REMEMBERED_CLIENTS, 10));
         assert!(clients.iter().all(|client| client.last_seen >= Moment::at(10)));
     }
 
@@ -270,14 +270,14 @@ mod tests {
         let first = session(1, "app", 10);
         first.looks_like("redis-cli");
         memory.ended(&first, Moment::at(20));
-        let saved = serde_json::to_string(&memory.clone().into_clients(MOST)).unwrap();
+        let saved = serde_json::to_string(&memory.clone().into_clients(MAX_REMEMBERED_CLIENTS)).unwrap();
         let mut next = PastClients::default();
         let (clients, forgotten) = serde_json::from_str(&saved).unwrap();
         next.restore(clients, forgotten);
         let again = session(1, "app", 100);
         again.looks_like("redis-cli");
         next.ended(&again, Moment::at(110));
-        let (clients, _) = next.into_clients(MOST);
+        let (clients, _) = next.into_clients(MAX_REMEMBERED_CLIENTS);
         assert_eq!(clients.len(), 1);
         let app = &clients[0];
         assert_eq!((app.first_seen, app.last_seen, app.sessions), (Moment::at(10), Moment::at(110), 2));

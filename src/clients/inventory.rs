@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::history::{ClientHistory, MOST, PastClients};
+use super::history::{ClientHistory, MAX_REMEMBERED_CLIENTS, PastClients};
 use super::process::{self, Process};
 use super::report::{InventoryReport, SessionReport, libraries};
 use super::session::{Lookup, Peer, Session, SessionUpstream};
@@ -162,7 +162,7 @@ impl Inventory {
         let used = |(route, totals): (&Arc<str>, &Totals)| Some(((**route).into(), totals.last_used?));
         let last_used = routes.iter().filter_map(used).collect();
         let last_in_plaintext = routes.into_iter().filter_map(last).collect();
-        let (clients, forgotten) = memory.with_live(&live).into_clients(MOST);
+        let (clients, forgotten) = memory.with_live(&live).into_clients(MAX_REMEMBERED_CLIENTS);
         let watched_since = watched.iter().map(|(route, at)| ((**route).into(), *at)).collect();
         ClientHistory { since, watched_since, clients, forgotten, last_in_plaintext, last_used }
     }

@@ -17,7 +17,7 @@ mod totals;
 
 pub use self::advice::{Advice, advice};
 pub use self::guess::Guess;
-pub use self::history::{ClientHistory, ClientRecord, MOST};
+pub use self::history::{ClientHistory, ClientRecord, MAX_REMEMBERED_CLIENTS};
 pub use self::inventory::{Counter, Inventory, InventoryEntry};
 pub use self::process::Process;
 pub use self::report::{InventoryReport, SessionReport, UpstreamReport};

@@ -23,8 +23,9 @@ impl NotStarted {
     }
 }
 
-/// For names to look up, processes to find, files to write: a name server that hangs does not become a crowd of threads.
-const BLOCKING_THREADS: usize = 64;
+/// Blocking threads of the main runtime: for names to look up, processes to find, files to write. A name server that hangs
+/// does not become a crowd of threads.
+const MAX_BLOCKING_THREADS: usize = 64;
 
 /// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
 pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<()> {
@@ -40,7 +41,7 @@ pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     // Accepting, signals and the admin server; sessions have the workers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()?;
     runtime.block_on(async {
         let app = App::bind(config, inherited, metrics).map_err(NotStarted)?;

@@ -15,8 +15,8 @@ use super::source::SourceError;
 /// A program that has not ended then is killed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is longer is no password.
-const LONGEST: usize = 64 * 1024;
+/// Bytes that a command may print: longer output is not a password.
+const MAX_COMMAND_OUTPUT: usize = 64 * 1024;
 
 /// So much of standard error is looked at for its first line.
 const COMPLAINT: usize = 1024;
@@ -51,7 +51,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
     if !ended.status.success() {
         return Err(failed(format!("failed ({}){said}", ended.status)));
     }
-    if ended.printed.len() > LONGEST {
+    if ended.printed.len() > MAX_COMMAND_OUTPUT {
         return Err(failed("printed more than 64 KiB, which is no password".into()));
     }
     Secret::without_newline(std::mem::take(&mut ended.printed))
@@ -71,7 +71,7 @@ struct ProgramOutput {
 impl ProcessGroup {
     async fn outcome(&mut self) -> std::io::Result<ProgramOutput> {
         let (stdout, stderr) = (self.0.stdout.take(), self.0.stderr.take());
-        let printed = beginning(stdout, LONGEST + 1);
+        let printed = beginning(stdout, MAX_COMMAND_OUTPUT + 1);
         let complaint = beginning(stderr, COMPLAINT);
         let (printed, complaint, status) = tokio::try_join!(printed, complaint, self.0.wait())?;
         let complaint = String::from_utf8_lossy(&complaint);

@@ -7,8 +7,8 @@ use std::{fmt, fs, io};
 use super::secret::Secret;
 use super::{command, iam};
 
-/// A file that is longer holds no password.
-const LONGEST: u64 = 64 * 1024;
+/// Bytes of a password file: a longer one does not hold a password.
+const MAX_SECRET_FILE: u64 = 64 * 1024;
 
 /// What a command printed is good for this long, unless a server refuses it: secret managers charge by the question.
 const COMMAND_INTERVAL: Duration = Duration::from_secs(300);
@@ -128,7 +128,7 @@ fn read(path: &Path) -> Result<Secret, SourceError> {
     if !about.is_file() {
         return Err(problem("is no regular file"));
     }
-    if about.len() > LONGEST {
+    if about.len() > MAX_SECRET_FILE {
         return Err(problem("is too long for a password (64 KiB)"));
     }
     Secret::without_newline(fs::read(path).map_err(failed)?).ok_or_else(|| problem("is empty"))

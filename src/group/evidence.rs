@@ -22,8 +22,8 @@ const AT_ONCE: usize = 8;
 /// A group has at most 500 nodes; more addresses than this are no group's.
 const MOST_NODES: usize = 1000;
 
-/// A line of `CLIENT LIST` has some 350 bytes, and a node at most 65,000 clients.
-const LONGEST: usize = 64 * 1024 * 1024;
+/// Bytes of a reply to `CLIENT LIST`: a line has some 350, and a node at most 65,000 clients.
+const MAX_CLIENT_LIST: usize = 64 * 1024 * 1024;
 
 /// How to ask.
 pub struct Asking {
@@ -255,7 +255,7 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
 async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, String> {
     let answer = async {
         connection.send(&replies::encode_command(command)).await?;
-        next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+        next_answer_within(connection, MAX_CLIENT_LIST).await?.ok_or(Cause::Closed)
     };
     answer.await.map_err(|cause| cause.to_string())
 }

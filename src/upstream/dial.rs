@@ -35,8 +35,9 @@ const PROOF: Duration = Duration::from_secs(1);
 /// After a look that found no TLS, until the next.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// What answers in plaintext may still turn out to speak TLS in this time, before clients use it as it is.
-const HEAD_START: Duration = Duration::from_millis(250);
+/// Time, in milliseconds, in which an endpoint that answers in plaintext may still turn out to speak TLS, before clients
+/// use it as it is.
+const TLS_HEAD_START: Duration = Duration::from_millis(250);
 
 /// So long a client waits for a connection that another one leaves, before one is dialled: less than a handshake takes.
 const ABOUT_TO_RETURN: Duration = Duration::from_millis(3);
@@ -216,7 +217,7 @@ impl Remote {
                 Err(_) => false,
             };
             if answers {
-                sleep_until(began + HEAD_START).await;
+                sleep_until(began + TLS_HEAD_START).await;
                 transit.presume_plaintext();
             }
             answers

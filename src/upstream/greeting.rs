@@ -18,8 +18,8 @@ use crate::credentials::{Credentials, Login};
 use crate::resp::replies::{self, Answer};
 use crate::resp::scanner::{Event, ReplyScanner};
 
-/// A reply to a greeting is a status or an error line; what never ends is no reply.
-const LONGEST: usize = 64 * 1024;
+/// Bytes of a reply to a greeting: it is a status or an error line, and a longer one is refused.
+const MAX_GREETING_REPLY: usize = 64 * 1024;
 
 /// What a server said to a greeting, as far as it matters later.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -324,7 +324,7 @@ pub(super) async fn next_frame(connection: &mut Connection, longest: usize) -> R
 
 /// The next reply. `None`: the server sends no more.
 pub(super) async fn next_answer(connection: &mut Connection) -> Result<Option<Answer>, Cause> {
-    next_answer_within(connection, LONGEST).await
+    next_answer_within(connection, MAX_GREETING_REPLY).await
 }
 
 /// The next reply, of so many bytes at most. `None`: the server sends no more.

@@ -13,8 +13,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-/// An address that has not answered in this time gets company from the next.
-const HEAD_START: Duration = Duration::from_millis(250);
+/// Time, in milliseconds, that an address has before the next one is tried beside it.
+const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 
 /// A peer that is silent for this long is asked whether it is still there, so that connections idle for hours
 /// survive firewalls on the way, and dead ones are found.
@@ -54,7 +54,7 @@ impl Race {
                 && let Some(address) = self.waiting.pop_front()
             {
                 self.running.push(Box::pin(connect(address)));
-                self.next_start = Instant::now() + HEAD_START;
+                self.next_start = Instant::now() + ADDRESS_HEAD_START;
             }
             tokio::select! {
                 finished = self.running.next() => return finished,

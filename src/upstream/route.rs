@@ -74,8 +74,8 @@ impl Wake for Heard {
     }
 }
 
-/// An upstream that clients reached this recently needs no dial of our own.
-const RECENT: Duration = Duration::from_secs(30);
+/// Time, in seconds, in which an upstream that clients have reached needs no dial of our own.
+const RECENT_LEASE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// Prepares the way; nothing is dialled yet. `tls`: `None` for plaintext.
@@ -383,7 +383,8 @@ impl Upstream {
 
     fn reached_recently(&self) -> bool {
         let last = *self.last_reached.lock();
-        last.is_some_and(|at| at.elapsed() < RECENT) && !self.remotes.iter().all(Remote::is_failing)
+        last.is_some_and(|at| at.elapsed() < RECENT_LEASE_LIMIT)
+            && !self.remotes.iter().all(Remote::is_failing)
     }
 
     /// Endpoints as configured, but those that speak TLS come first, where it is preferred, and those that failed last

@@ -6,8 +6,8 @@ use tracing::Level;
 use super::words;
 use crate::telemetry::LoggedEvent;
 
-/// Shown; the log has more.
-const MOST: usize = 50;
+/// Events shown; the log has more.
+const MAX_EVENTS_SHOWN: usize = 50;
 
 pub(super) fn section(events: &[LoggedEvent]) -> Markup {
     html! {
@@ -17,7 +17,7 @@ pub(super) fn section(events: &[LoggedEvent]) -> Markup {
                 p { "None." }
             } @else {
                 ol.events {
-                    @for event in events.iter().take(MOST) {
+                    @for event in events.iter().take(MAX_EVENTS_SHOWN) {
                         li {
                             (words::time(event.at))
                             @match event.level {

@@ -13,7 +13,7 @@ use crate::upstream::EndpointFacts;
 const ENDPOINTS: usize = 40;
 
 /// Groups of direct clients shown; /routes has more.
-const GROUPS: usize = 10;
+const MAX_GROUPS_SHOWN: usize = 10;
 
 /// Reasons shown without a click.
 const REASONS: usize = 4;
@@ -173,7 +173,7 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
     let direct = servers.direct.iter().map(|group| ("direct client", "", group));
     let unknown = servers.unknown.iter().map(|group| ("client", ", direct or bridged", group));
     let groups: Vec<_> = direct.chain(unknown).collect();
-    let hidden = groups.len().saturating_sub(GROUPS);
+    let hidden = groups.len().saturating_sub(MAX_GROUPS_SHOWN);
     let plaintext = match servers.plaintext_clients {
         Some(clients) => words::count(clients, "client") + " in plaintext",
         None => "clients in plaintext are not known".into(),
@@ -192,7 +192,7 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
         }
         @if !groups.is_empty() {
             ul.because {
-                @for (noun, how, group) in groups.iter().take(GROUPS) {
+                @for (noun, how, group) in groups.iter().take(MAX_GROUPS_SHOWN) {
                     li {
                         (words::count(group.clients, noun)) (how) ": "
                         (group.library) " " (group.version) " " (group.name) " " (group.user) " " (group.address)

@@ -25,8 +25,8 @@ use crate::resp::replies::{Answer, decode_answer, encode_command};
 /// What the demonstration looks for on the wire, and must not find.
 const SECRET: &str = "hello-from-a-client-without-TLS";
 
-/// An answer on loopback takes less.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for an answer, in seconds: on loopback it takes less.
+const DEMO_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the conversation; with `serve`, keeps endpoint and bridge until interrupted.
 pub fn run(serve: bool) -> anyhow::Result<()> {
@@ -126,7 +126,8 @@ impl DemoClient {
     async fn say(&mut self, command: &[&str]) -> anyhow::Result<()> {
         say!("   > {}", command.join(" "));
         self.stream.write_all(&encode_command(command)).await?;
-        let answer = timeout(PATIENCE, self.answer()).await.context("no answer from the bridge")??;
+        let answer =
+            timeout(DEMO_ANSWER_TIMEOUT, self.answer()).await.context("no answer from the bridge")??;
         match answer {
             Answer::Text(text) => say!("   < {text}"),
             Answer::Error(text) => say!("   < (error) {text}"),

@@ -23,11 +23,11 @@ const AHEAD: Duration = Duration::from_secs(300);
 /// Without an end they are asked for again after this long: profiles are files, and files change.
 const GOOD_FOR: Duration = Duration::from_secs(300);
 
-/// AWS is not asked more often, whatever happens.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Shortest time between two requests to AWS, in seconds.
+const MIN_AWS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Of the whole chain; each of its links has limits of its own.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time for the whole chain, in seconds; each of its links has limits of its own.
+const CREDENTIAL_CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Makes tokens.
 #[derive(Default)]
@@ -86,7 +86,7 @@ impl Tokens {
 
     async fn ask(&self, cache: &Settings) {
         let mut asked = Arc::clone(&self.asking).lock_owned().await;
-        if asked.is_some_and(|at| at.elapsed() < PAUSE) {
+        if asked.is_some_and(|at| at.elapsed() < MIN_AWS_INTERVAL) {
             return;
         }
         *asked = Some(Instant::now());
@@ -115,13 +115,13 @@ async fn answer(region: String) -> Result<Credentials, String> {
         chain.build().await.provide_credentials().await
     };
     let ended = |signer: &Credentials| signer.expiry().is_some_and(|expiry| expiry <= SystemTime::now());
-    match timeout(PATIENCE, chain).await {
+    match timeout(CREDENTIAL_CHAIN_TIMEOUT, chain).await {
         Ok(Ok(signer)) if ended(&signer) => {
             Err("what it gives has ended already: is this machine's clock right?".to_owned())
         }
         Ok(Ok(signer)) => Ok(signer),
         Ok(Err(error)) => Err(explain(&error)),
-        Err(_) => Err(format!("no answer within {}", humantime::format_duration(PATIENCE))),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(CREDENTIAL_CHAIN_TIMEOUT))),
     }
 }
 

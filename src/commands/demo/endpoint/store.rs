@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use redis_protocol::resp2::types::BytesFrame as Reply;
 
 /// Keys beyond this are refused, as a Redis out of memory would.
-const MOST_KEYS: usize = 10_000;
+const MAX_STORED_KEYS: usize = 10_000;
 
 /// Shared by all connections.
 #[derive(Clone, Default)]
@@ -82,7 +82,7 @@ fn set(entries: &mut HashMap<Vec<u8>, StoredValue>, key: &[u8], value: &[u8], op
         };
         expires = Some(Instant::now() + Duration::from_millis(time.unsigned_abs().saturating_mul(unit)));
     }
-    if entries.len() >= MOST_KEYS && !entries.contains_key(key) {
+    if entries.len() >= MAX_STORED_KEYS && !entries.contains_key(key) {
         return error("OOM command not allowed when used memory > 'maxmemory'");
     }
     entries.insert(key.to_vec(), StoredValue { value: value.to_vec(), expires });
