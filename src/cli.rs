@@ -11,7 +11,7 @@ use crate::admin::client::Health;
 use crate::commands::{self, run::NotStarted, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
-use crate::endpoint::{Endpoint, ListenAddr, Upstream, without_secrets};
+use crate::endpoint::{Endpoint, ListenAddr, UpstreamAddress, without_secrets};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +61,7 @@ pub fn command() -> Command {
                         .long("also")
                         .value_name("HOST[:PORT]")
                         .action(ArgAction::Append)
-                        .value_parser(|text: &str| text.parse::<Upstream>().and_then(Upstream::anonymous))
+                        .value_parser(|text: &str| text.parse::<UpstreamAddress>().and_then(UpstreamAddress::anonymous))
                         .help("Another name of the same group, old or new: does it lead to the same addresses, and is the \
                                certificate good for it? Repeatable"),
                 )
@@ -212,7 +212,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             commands::run::run(config, Box::new(move || Config::load(&matches)))
         }
         Some(("check", matches)) => {
-            let options = commands::check::Options {
+            let options = commands::check::CheckOptions {
                 json: matches.get_flag("json"),
                 offline: matches.get_flag("offline"),
             };
@@ -220,7 +220,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Some(("probe", matches)) => {
             let config = Config::load(matches)?;
-            let options = commands::probe::Options {
+            let options = commands::probe::ProbeOptions {
                 json: matches.get_flag("json"),
                 also: matches.get_many::<Endpoint>("also").into_iter().flatten().cloned().collect(),
             };
@@ -228,7 +228,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Some(("audit", matches)) => {
             let config = Config::load(matches)?;
-            let options = commands::audit::Options {
+            let options = commands::audit::AuditOptions {
                 json: matches.get_flag("json"),
                 bridges: matches.get_many::<String>("bridge-name").into_iter().flatten().cloned().collect(),
             };

@@ -1,7 +1,7 @@
 //! The house has floors: a module imports only from floors below its own, and from its own children. A `mod.rs` is a
-//! module's door: it holds no code.
+//! module's door: it holds no code. A type's name stands once in the crate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -147,4 +147,83 @@ fn imports_are_found_alone_and_in_braces() {
         "use crate::tls::Tls;\nuse crate::{listener, session::End};\nlet x = crate::resp::replies::encode;";
     let found: Vec<String> = imports(source).into_iter().collect();
     assert_eq!(found, ["listener", "resp", "session", "tls"]);
+}
+
+/// Type names that may stand more than once, each with the reason.
+const SHARED_NAMES: [(&str, &str); 2] = [
+    ("Settings", "live with the module that obeys them, and are written with it elsewhere: `tls::Settings`"),
+    ("Tokens", "two builds of one type: with the feature \"iam\" and without"),
+];
+
+/// Type names that still stand more than once, each time with a definition in `session` or `resp`. To be emptied: a new
+/// type gets a name of its own, and a name that is unique leaves the list.
+const TO_BE_RENAMED: &[&str] =
+    &["Answer", "Counts", "Sent", "Session", "Sign", "State", "Timers", "Upstream"];
+
+/// Names of the types that a source defines. An indented `type` is an associated one: its trait gives the name.
+fn types(source: &str) -> impl Iterator<Item = &str> {
+    source.lines().filter_map(|line| {
+        let item = line.trim_start();
+        let item = match item.strip_prefix("pub(") {
+            Some(rest) => rest.split_once(") ")?.1,
+            None => item.strip_prefix("pub ").unwrap_or(item),
+        };
+        let (keyword, rest) = item.split_once(' ')?;
+        let defines = match keyword {
+            "struct" | "enum" | "union" | "trait" => true,
+            "type" => !line.starts_with(' '),
+            _ => false,
+        };
+        let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+        (defines && name.starts_with(|c: char| c.is_uppercase())).then_some(name)
+    })
+}
+
+#[test]
+fn a_type_name_stands_once_in_the_crate() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in files {
+        let relative = file.strip_prefix(&src).unwrap().display().to_string();
+        for name in types(&fs::read_to_string(&file).unwrap()) {
+            places.entry(name.to_owned()).or_default().push(relative.clone());
+        }
+    }
+    places.retain(|_, files| files.len() > 1);
+    let shared: Vec<&str> = SHARED_NAMES.iter().map(|(name, _)| *name).collect();
+    let unique: Vec<_> =
+        shared.iter().chain(TO_BE_RENAMED).filter(|name| !places.contains_key(**name)).collect();
+    assert!(unique.is_empty(), "unique by now, and to be taken off the list: {unique:?}");
+    let is_old = |file: &str| file.starts_with("session/") || file.starts_with("resp/");
+    places.retain(|name, files| {
+        let name = name.as_str();
+        let elsewhere = files.iter().filter(|file| !is_old(file)).count();
+        !(shared.contains(&name) || TO_BE_RENAMED.contains(&name) && elsewhere < 2)
+    });
+    assert!(places.is_empty(), "names of more than one type: {places:#?}");
+}
+
+#[test]
+fn settings_are_written_with_their_module_elsewhere() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut breaches = Vec::new();
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        for import in source.split("use crate::").skip(1).filter_map(|rest| rest.split(';').next()) {
+            if import.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "Settings") {
+                breaches.push(format!("{}: {import}", file.strip_prefix(&src).unwrap().display()));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "{breaches:#?}");
+}
+
+#[test]
+fn types_are_found_whatever_their_visibility() {
+    let source = "pub struct A<'a> {\nenum B {\npub(in crate::x) trait C: D {\npub(super) type E = F;\n    type Err = G;\n    struct H(I);\n/// struct J\nstructure K";
+    assert_eq!(types(source).collect::<Vec<_>>(), ["A", "B", "C", "E", "H"]);
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
-use crate::clients::History;
+use crate::clients::ClientHistory;
 use crate::endpoint::Endpoint;
 use crate::moment::{Moment, Quiet};
 
@@ -33,7 +33,7 @@ struct Contents {
     /// By endpoint: since when it is known to speak TLS, in RFC 3339.
     tls_since: BTreeMap<String, Moment>,
     #[serde(default)]
-    inventory: Option<History>,
+    inventory: Option<ClientHistory>,
     /// By route and endpoints.
     #[serde(default)]
     quiet: BTreeMap<String, Quiet>,
@@ -96,7 +96,7 @@ impl StateFile {
     }
 
     /// The inventory, as it was [kept](Self::keep).
-    pub fn inventory(&self) -> Option<History> {
+    pub fn inventory(&self) -> Option<ClientHistory> {
         self.contents.lock().inventory.clone()
     }
 
@@ -106,7 +106,7 @@ impl StateFile {
     }
 
     /// Remembers the inventory, and what each route's servers said.
-    pub fn keep(&self, inventory: History, quiet: BTreeMap<String, Quiet>) -> io::Result<()> {
+    pub fn keep(&self, inventory: ClientHistory, quiet: BTreeMap<String, Quiet>) -> io::Result<()> {
         self.change(|contents| {
             contents.inventory = Some(inventory);
             contents.quiet = quiet;

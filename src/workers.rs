@@ -11,8 +11,9 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Names look up on their own threads; a name server that hangs holds at most these, and callers their deadline.
-const BLOCKING_THREADS: usize = 16;
+/// Blocking threads of one worker: names are looked up on them. A name server that hangs holds at most these, and callers
+/// their deadline.
+const MAX_LOOKUP_THREADS: usize = 16;
 
 /// So many tasks that share something are gathered on a thread before the next gets any.
 const GATHERED: usize = 1024;
@@ -49,7 +50,7 @@ impl Workers {
             let runtime = runtime::Builder::new_current_thread()
                 .enable_io()
                 .enable_time()
-                .max_blocking_threads(BLOCKING_THREADS)
+                .max_blocking_threads(MAX_LOOKUP_THREADS)
                 .build()?;
             let handle = runtime.handle().clone();
             let stop = stop.clone();

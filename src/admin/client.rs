@@ -18,11 +18,11 @@ const READY: Duration = Duration::from_secs(2);
 /// What takes some work is told in this time.
 const FETCH: Duration = Duration::from_secs(10);
 
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Time between two tries, in milliseconds.
+const ADMIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A longer answer is none of a pontoon's.
-const LONGEST: usize = 64 * 1024 * 1024;
+/// Bytes of a response: a longer one was not sent by pontoon.
+const MAX_ADMIN_RESPONSE: usize = 64 * 1024 * 1024;
 
 /// A pontoon could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +62,10 @@ pub async fn health(address: &ListenAddr, health: Health, wait: Duration) -> Res
     let deadline = Instant::now() + wait;
     loop {
         let Err(error) = ask(address, health).await else { return Ok(()) };
-        if Instant::now() + PAUSE > deadline {
+        if Instant::now() + ADMIN_RETRY_INTERVAL > deadline {
             return Err(error);
         }
-        sleep(PAUSE).await;
+        sleep(ADMIN_RETRY_INTERVAL).await;
     }
 }
 
@@ -130,7 +130,7 @@ async fn exchange(
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), MAX_ADMIN_RESPONSE).collect().await?.to_bytes();
         Ok::<_, BoxError>((status, String::from_utf8_lossy(&body).into_owned()))
     };
     tokio::pin!(connection);

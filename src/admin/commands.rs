@@ -4,14 +4,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
-use super::desk::Desk;
+use super::state::AdminState;
 
 /// Commands that may wait to be obeyed; beyond, who commands is told to come again.
 pub const WAITING: usize = 16;
 
 /// What a running pontoon is told to do.
 #[derive(Debug)]
-pub enum Command {
+pub enum AdminCommand {
     /// Read the configuration again, and answer with what became of it, or with why nothing did.
     Reload(oneshot::Sender<Result<String, String>>),
     /// Take no more clients and have the sessions end, as on SIGTERM; but stay.
@@ -20,17 +20,17 @@ pub enum Command {
     Quit,
 }
 
-pub(super) async fn drain(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
-    tell(&shared.commands, Command::Drain, "draining")
+pub(super) async fn drain(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
+    tell(&shared.commands, AdminCommand::Drain, "draining")
 }
 
-pub(super) async fn quit(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
-    tell(&shared.commands, Command::Quit, "ending")
+pub(super) async fn quit(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
+    tell(&shared.commands, AdminCommand::Quit, "ending")
 }
 
-pub(super) async fn reload(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
+pub(super) async fn reload(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
     let (answer, answered) = oneshot::channel();
-    let (status, said) = tell(&shared.commands, Command::Reload(answer), "");
+    let (status, said) = tell(&shared.commands, AdminCommand::Reload(answer), "");
     if status != StatusCode::ACCEPTED {
         return (status, said);
     }
@@ -41,7 +41,7 @@ pub(super) async fn reload(State(Desk { shared, .. }): State<Desk>) -> (StatusCo
     }
 }
 
-fn tell(commands: &mpsc::Sender<Command>, command: Command, said: &str) -> (StatusCode, String) {
+fn tell(commands: &mpsc::Sender<AdminCommand>, command: AdminCommand, said: &str) -> (StatusCode, String) {
     match commands.try_send(command) {
         Ok(()) => (StatusCode::ACCEPTED, format!("{said}\n")),
         Err(mpsc::error::TrySendError::Full(_)) => {

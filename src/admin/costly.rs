@@ -12,28 +12,31 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use super::places::{Place, Places};
+use super::permits::{EvictablePermit, EvictablePermits};
 
 /// Answers of one maker in memory at once.
 const ANSWERS: usize = 4;
 
-/// An answer that is taken slowly may be, for so long, while others wait for its place.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time, in seconds, that a slowly read response keeps its permit while others wait for it.
+const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After an answer that took some time to make, none is made for this many times as long.
-const REST: u32 = 9;
+const REST_FACTOR: u32 = 9;
 
 /// Makes answers, one at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Costly {
-    places: Arc<Places>,
+    permits: Arc<EvictablePermits>,
     /// The next answer may be made from then on.
     turn: Arc<Mutex<Instant>>,
 }
 
 impl Costly {
     pub(super) fn new() -> Self {
-        Self { places: Places::new(ANSWERS, PATIENCE), turn: Arc::new(Mutex::new(Instant::now())) }
+        Self {
+            permits: EvictablePermits::new(ANSWERS, SLOW_READER_TIMEOUT),
+            turn: Arc::new(Mutex::new(Instant::now())),
+        }
     }
 
     /// What `make` returns, of this type, for the connection that `cut` ends.
@@ -43,19 +46,19 @@ impl Costly {
         content_type: &'static str,
         make: impl FnOnce() -> String + Send + 'static,
     ) -> Response {
-        let place = self.places.take(cut).await;
+        let permit = self.permits.take(cut).await;
         // Goes with the work: who is cut while he waits for it does not let in the next before it is done.
         let mut turn = Arc::clone(&self.turn).lock_owned().await;
         sleep_until((*turn).into()).await;
         let made = spawn_blocking(move || {
             let began = Instant::now();
             let text = make();
-            *turn = Instant::now() + began.elapsed() * REST;
+            *turn = Instant::now() + began.elapsed() * REST_FACTOR;
             text
         });
         match made.await {
             Ok(text) => {
-                let text = Bytes::from_owner(Held { text, _place: place });
+                let text = Bytes::from_owner(CostlyAnswer { text, _permit: permit });
                 ([(header::CONTENT_TYPE, content_type)], text).into_response()
             }
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made\n").into_response(),
@@ -63,13 +66,13 @@ impl Costly {
     }
 }
 
-/// An answer keeps its place until it is taken.
-struct Held {
+/// An answer keeps its permit until it is read.
+struct CostlyAnswer {
     text: String,
-    _place: Place,
+    _permit: EvictablePermit,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for CostlyAnswer {
     fn as_ref(&self) -> &[u8] {
         self.text.as_bytes()
     }

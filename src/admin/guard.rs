@@ -15,19 +15,19 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::server::Connection;
+use super::server::RequestConnection;
 use crate::clients::Peer;
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum RequestSource {
     /// Another process of this machine, or of its network namespace.
     Here,
     /// Maybe another machine.
     Elsewhere,
 }
 
-impl Source {
+impl RequestSource {
     /// The other end of a connection.
     pub(super) fn of(peer: &Peer) -> Self {
         match peer {
@@ -45,8 +45,8 @@ fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// What anybody may see, whatever name he asks by.
-const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// Paths that any client may read, under any host name.
+const PUBLIC_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// What browsers must know of every answer: it is what its type says, no other site's, and old at once.
 const HEADERS: [(HeaderName, HeaderValue); 3] = [
@@ -57,7 +57,7 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
 
 /// Answers what may be asked, and tells the rest why not.
 pub(super) async fn guard(
-    Extension(Connection { source, .. }): Extension<Connection>,
+    Extension(RequestConnection { source, .. }): Extension<RequestConnection>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -71,7 +71,7 @@ pub(super) async fn guard(
 
 type Refusal = (StatusCode, &'static str);
 
-fn problem(request: &Request, from: Source) -> Option<Refusal> {
+fn problem(request: &Request, from: RequestSource) -> Option<Refusal> {
     if !request.body().is_end_stream() {
         return Some((StatusCode::BAD_REQUEST, "no request here has a body\n"));
     }
@@ -79,7 +79,7 @@ fn problem(request: &Request, from: Source) -> Option<Refusal> {
         return Some((StatusCode::BAD_REQUEST, "more than one Host\n"));
     }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let open = reads && OPEN.contains(&request.uri().path());
+    let open = reads && PUBLIC_PATHS.contains(&request.uri().path());
     if !open && !names_this_machine(request) {
         let words = "ask by an IP address, by localhost or by this machine's name: another Host may be a web site that has \
                      a browser ask\n";
@@ -88,8 +88,8 @@ fn problem(request: &Request, from: Source) -> Option<Refusal> {
     if reads { None } else { commands(request.headers(), from) }
 }
 
-fn commands(headers: &HeaderMap, from: Source) -> Option<Refusal> {
-    if from == Source::Elsewhere {
+fn commands(headers: &HeaderMap, from: RequestSource) -> Option<Refusal> {
+    if from == RequestSource::Elsewhere {
         return Some((
             StatusCode::FORBIDDEN,
             "only a process beside pontoon may command it: over loopback, or a Unix socket\n",
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    fn refused(method: &str, path: &str, headers: &[(&str, &str)], from: Source) -> Option<u16> {
+    fn refused(method: &str, path: &str, headers: &[(&str, &str)], from: RequestSource) -> Option<u16> {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -139,10 +139,14 @@ mod tests {
     #[test]
     fn what_tells_of_clients_is_for_those_who_name_this_machine() {
         for host in ["127.0.0.1:9900", "[::1]:9900", "10.0.0.7", "localhost:1", "LOCALHOST"] {
-            assert_eq!(refused("GET", "/clients", &[("host", host)], Source::Elsewhere), None, "{host}");
+            assert_eq!(
+                refused("GET", "/clients", &[("host", host)], RequestSource::Elsewhere),
+                None,
+                "{host}"
+            );
         }
         let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();
-        assert_eq!(refused("GET", "/", &[("host", &own)], Source::Here), None);
+        assert_eq!(refused("GET", "/", &[("host", &own)], RequestSource::Here), None);
         for host in [
             "attacker.example",
             "localhost.attacker.example",
@@ -153,68 +157,75 @@ mod tests {
         ] {
             for path in ["/", "/clients", "/routes", "/metrics/"] {
                 assert_eq!(
-                    refused("GET", path, &[("host", host)], Source::Here),
+                    refused("GET", path, &[("host", host)], RequestSource::Here),
                     Some(403),
                     "{host:?} {path}"
                 );
             }
         }
-        assert_eq!(refused("GET", "/", &[], Source::Here), Some(403));
+        assert_eq!(refused("GET", "/", &[], RequestSource::Here), Some(403));
         assert_eq!(
-            refused("GET", "http://attacker.example/", &[("host", "localhost")], Source::Here),
+            refused("GET", "http://attacker.example/", &[("host", "localhost")], RequestSource::Here),
             Some(403)
         );
         assert_eq!(
-            refused("GET", "/", &[("host", "localhost"), ("host", "localhost")], Source::Here),
+            refused("GET", "/", &[("host", "localhost"), ("host", "localhost")], RequestSource::Here),
             Some(400)
         );
     }
 
     #[test]
     fn probes_and_scrapers_ask_by_any_name_and_from_anywhere() {
-        for path in OPEN {
+        for path in PUBLIC_PATHS {
             for headers in [&[][..], &[("host", "pontoon.example:9900")]] {
-                assert_eq!(refused("GET", path, headers, Source::Elsewhere), None);
-                assert_eq!(refused("HEAD", path, headers, Source::Elsewhere), None);
+                assert_eq!(refused("GET", path, headers, RequestSource::Elsewhere), None);
+                assert_eq!(refused("HEAD", path, headers, RequestSource::Elsewhere), None);
             }
-            assert_eq!(refused("POST", path, &[("host", "pontoon.example")], Source::Here), Some(403));
+            assert_eq!(refused("POST", path, &[("host", "pontoon.example")], RequestSource::Here), Some(403));
         }
     }
 
     #[test]
     fn only_a_neighbour_that_is_no_browser_commands() {
         let local = ("host", "127.0.0.1:9900");
-        assert_eq!(refused("POST", "/drain", &[local], Source::Here), None);
-        assert_eq!(refused("POST", "/drain", &[local], Source::Elsewhere), Some(403));
-        assert_eq!(refused("POST", "/drain", &[("host", "attacker.example")], Source::Here), Some(403));
+        assert_eq!(refused("POST", "/drain", &[local], RequestSource::Here), None);
+        assert_eq!(refused("POST", "/drain", &[local], RequestSource::Elsewhere), Some(403));
+        assert_eq!(
+            refused("POST", "/drain", &[("host", "attacker.example")], RequestSource::Here),
+            Some(403)
+        );
         for browser in [
             ("origin", "http://127.0.0.1:9900"),
             ("origin", "null"),
             ("sec-fetch-site", "same-origin"),
             ("sec-fetch-mode", "no-cors"),
         ] {
-            assert_eq!(refused("POST", "/drain", &[local, browser], Source::Here), Some(403), "{browser:?}");
+            assert_eq!(
+                refused("POST", "/drain", &[local, browser], RequestSource::Here),
+                Some(403),
+                "{browser:?}"
+            );
         }
         for form in ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"] {
             let headers = [local, ("content-type", form)];
-            assert_eq!(refused("POST", "/drain", &headers, Source::Here), Some(415), "{form}");
+            assert_eq!(refused("POST", "/drain", &headers, RequestSource::Here), Some(415), "{form}");
         }
     }
 
     #[test]
     fn a_peer_is_here_if_it_is_on_loopback_in_whatever_notation() {
         let over = |client: &str, local: &str| {
-            Source::of(&Peer::Tcp { client: client.parse().unwrap(), local: local.parse().ok() })
+            RequestSource::of(&Peer::Tcp { client: client.parse().unwrap(), local: local.parse().ok() })
         };
         let source = |client: &str| over(client, "127.0.0.1:9900");
         for here in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            assert_eq!(source(here), Source::Here, "{here}");
+            assert_eq!(source(here), RequestSource::Here, "{here}");
         }
         for elsewhere in ["10.0.0.1:1", "[::ffff:10.0.0.1]:1", "0.0.0.0:1"] {
-            assert_eq!(source(elsewhere), Source::Elsewhere, "{elsewhere}");
+            assert_eq!(source(elsewhere), RequestSource::Elsewhere, "{elsewhere}");
         }
-        assert_eq!(over("127.0.0.6:1", "10.0.0.1:9900"), Source::Elsewhere, "forwarded");
-        assert_eq!(over("127.0.0.1:1", ""), Source::Elsewhere, "not known");
-        assert_eq!(Source::of(&Peer::Unix { pid: None, uid: None }), Source::Here);
+        assert_eq!(over("127.0.0.6:1", "10.0.0.1:9900"), RequestSource::Elsewhere, "forwarded");
+        assert_eq!(over("127.0.0.1:1", ""), RequestSource::Elsewhere, "not known");
+        assert_eq!(RequestSource::of(&Peer::Unix { pid: None, uid: None }), RequestSource::Here);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::desk::Shared;
+use super::state::AdminContext;
 use crate::clients::Totals;
 use crate::metrics::Durations;
 
@@ -22,11 +22,11 @@ pub(super) const POINTS: usize = 120;
 
 /// All routes' last hours.
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<BTreeMap<Arc<str>, Past>>);
+pub(super) struct RouteHistories(Mutex<BTreeMap<Arc<str>, RouteHistory>>);
 
 /// A route's last hour.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Past {
+pub(super) struct RouteHistory {
     /// What the next sample is counted from.
     before: Option<Reading>,
     timed: Option<Durations>,
@@ -59,9 +59,9 @@ pub(super) struct Sample {
     pub(super) slow: f32,
 }
 
-impl History {
+impl RouteHistories {
     /// Takes samples for ever.
-    pub(super) async fn keep(&self, shared: &Shared) {
+    pub(super) async fn keep(&self, shared: &AdminContext) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -83,12 +83,12 @@ impl History {
     }
 
     /// A route's last hour.
-    pub(super) fn of(&self, route: &str) -> Past {
+    pub(super) fn of(&self, route: &str) -> RouteHistory {
         self.0.lock().get(route).cloned().unwrap_or_default()
     }
 }
 
-impl Past {
+impl RouteHistory {
     /// Of what was timed since this was asked last: the median and the 99th percentile.
     fn latency(&mut self, now: Durations) -> [f32; 2] {
         let since = self.timed.as_ref().map(|before| now.since(before));
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_what_happened_between_two_readings() {
-        let mut past = Past::default();
+        let mut past = RouteHistory::default();
         past.add(reading(1, 100), [f32::NAN; 2]);
         assert_eq!(past.last(), None);
         past.add(reading(3, 150), [f32::NAN; 2]);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_hour_is_kept_and_a_point_stays_as_it_is_while_time_goes_on() {
-        let mut past = Past::default();
+        let mut past = RouteHistory::default();
         for n in 0..2000 {
             past.add(reading(n, 0), [f32::NAN; 2]);
         }
@@ -181,6 +181,6 @@ mod tests {
         }
         let after = past.points(|sample| sample.sessions);
         assert_eq!(before[2..POINTS - 1], after[1..POINTS - 2]);
-        assert!(Past::default().points(|sample| sample.sessions).iter().all(|point| point.is_nan()));
+        assert!(RouteHistory::default().points(|sample| sample.sessions).iter().all(|point| point.is_nan()));
     }
 }

@@ -12,42 +12,42 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::desk::{Desk, Shared};
-use super::server::Connection;
+use super::server::RequestConnection;
+use super::state::{AdminContext, AdminState};
 
 /// Sessions and clients shown, where `?limit=` does not say.
-pub(super) const LIMIT: usize = 1000;
+pub(super) const DEFAULT_INVENTORY_LIMIT: usize = 1000;
 
-/// And where it says more.
-const MOST: usize = 10_000;
+/// Sessions and clients in a response, at most, where the request asks for more.
+const MAX_INVENTORY_LIMIT: usize = 10_000;
 
-/// Processes that are not found in this time are shown next time.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time to look up processes, in seconds: those that are not found by then are shown next time.
+const PROCESS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn clients(
-    State(desk): State<Desk>,
-    Extension(connection): Extension<Connection>,
+    State(state): State<AdminState>,
+    Extension(connection): Extension<RequestConnection>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let Some(limit) = limit(query.as_deref().unwrap_or_default()) else {
         return (StatusCode::BAD_REQUEST, "expected /clients?limit=NUMBER\n").into_response();
     };
-    look_up(&desk).await;
-    json(&desk, &connection, move |shared| shared.inventory.report(limit)).await
+    look_up(&state).await;
+    json(&state, &connection, move |shared| shared.inventory.report(limit)).await
 }
 
 /// Finds out who the clients' processes are, as far as that does not take long.
-pub(super) async fn look_up(desk: &Desk) {
-    let inventory = Arc::clone(&desk.shared.inventory);
-    desk.looking.wait_for(move || inventory.look_up()).await;
+pub(super) async fn look_up(state: &AdminState) {
+    let inventory = Arc::clone(&state.shared.inventory);
+    state.looking.wait_for(move || inventory.look_up()).await;
 }
 
 /// Work that takes one thread, however many wait for it: those who go leave it running.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Looking(Arc<Mutex<()>>);
+pub(super) struct SingleLookup(Arc<Mutex<()>>);
 
-impl Looking {
-    /// Does `work` when nobody else does, and waits for it for [`PATIENCE`], the wait for the others included.
+impl SingleLookup {
+    /// Does `work` when nobody else does, and waits for it for [`PROCESS_LOOKUP_TIMEOUT`], the wait for the others included.
     async fn wait_for(&self, work: impl FnOnce() + Send + 'static) {
         let turn = Arc::clone(&self.0);
         let done = async {
@@ -59,27 +59,27 @@ impl Looking {
             })
             .await
         };
-        let _ = timeout(PATIENCE, done).await;
+        let _ = timeout(PROCESS_LOOKUP_TIMEOUT, done).await;
     }
 }
 
 fn limit(query: &str) -> Option<usize> {
-    let mut limit = LIMIT;
+    let mut limit = DEFAULT_INVENTORY_LIMIT;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         limit = pair.strip_prefix("limit=")?.parse().ok()?;
     }
-    Some(limit.min(MOST))
+    Some(limit.min(MAX_INVENTORY_LIMIT))
 }
 
 /// What `tell` tells, as JSON.
 pub(super) async fn json<T: Serialize>(
-    desk: &Desk,
-    connection: &Connection,
-    tell: impl FnOnce(&Shared) -> T + Send + 'static,
+    state: &AdminState,
+    connection: &RequestConnection,
+    tell: impl FnOnce(&AdminContext) -> T + Send + 'static,
 ) -> Response {
-    let shared = Arc::clone(&desk.shared);
+    let shared = Arc::clone(&state.shared);
     let text = move || serde_json::to_string(&tell(&shared)).expect("plain data has a form in JSON") + "\n";
-    desk.costly.answer(&connection.cut, "application/json", text).await
+    state.costly.answer(&connection.cut, "application/json", text).await
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn askers_without_number_take_one_thread_while_proc_is_slow() {
-        let looking = Looking::default();
+        let looking = SingleLookup::default();
         let (began, has_begun) = oneshot::channel();
         let (release, released) = mpsc::channel::<()>();
         let slow = looking.wait_for(move || {
@@ -112,7 +112,7 @@ mod tests {
         // Time does not pass by itself while a thread is busy.
         let patience = async {
             has_begun.await.unwrap();
-            advance(PATIENCE).await;
+            advance(PROCESS_LOOKUP_TIMEOUT).await;
         };
         tokio::join!(slow, askers, patience);
         assert_eq!(late.load(Ordering::Relaxed), 0, "they went without");
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn a_limit_is_a_number_and_has_its_own() {
-        assert_eq!(limit(""), Some(LIMIT));
+        assert_eq!(limit(""), Some(DEFAULT_INVENTORY_LIMIT));
         assert_eq!(limit("limit=5"), Some(5));
-        assert_eq!(limit("limit=99999999"), Some(MOST));
+        assert_eq!(limit("limit=99999999"), Some(MAX_INVENTORY_LIMIT));
         for query in ["limit=", "limit=-1", "limit=a", "lim=5", "limit=99999999999999999999999"] {
             assert_eq!(limit(query), None, "{query}");
         }

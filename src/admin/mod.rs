@@ -4,19 +4,19 @@
 pub mod client;
 mod commands;
 mod costly;
-mod desk;
 mod guard;
 mod history;
 mod inventory;
 mod page;
-mod places;
+mod permits;
 mod readiness;
 mod router;
 mod routes;
 mod server;
+mod state;
 
-pub use self::commands::{Command, WAITING};
-pub use self::desk::{Shared, Shown};
+pub use self::commands::{AdminCommand, WAITING};
 pub use self::readiness::Readiness;
 pub use self::router::Admin;
-pub use self::routes::{Auth, PlaintextReport, Route, RouteReport, ServersReport};
+pub use self::routes::{AdminRoute, AuthRequirement, PlaintextReport, RouteReport, ServersReport};
+pub use self::state::{AdminContext, AdminView};

@@ -14,17 +14,17 @@ const LATELY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct Readiness {
     draining: AtomicBool,
-    routes: Mutex<BTreeMap<String, Seen>>,
+    routes: Mutex<BTreeMap<String, Reachability>>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Reachability {
     reached: Option<Instant>,
     /// Why not, where that is worth more than a look at the log.
     problem: Option<String>,
 }
 
-impl Seen {
+impl Reachability {
     /// Why it does not count as reached.
     fn late(&self) -> Option<String> {
         let since = match self.reached {
@@ -46,12 +46,12 @@ impl Readiness {
 
     /// The upstream of `route` is another one: nothing is known of it.
     pub fn forget(&self, route: &str) {
-        self.note(route, |seen| *seen = Seen::default());
+        self.note(route, |seen| *seen = Reachability::default());
     }
 
     /// The upstream of `route` was reached just now.
     pub fn reached(&self, route: &str) {
-        self.note(route, |seen| *seen = Seen { reached: Some(Instant::now()), problem: None });
+        self.note(route, |seen| *seen = Reachability { reached: Some(Instant::now()), problem: None });
     }
 
     /// The upstream of `route` could not be reached, for this reason.
@@ -59,7 +59,7 @@ impl Readiness {
         self.note(route, |seen| seen.problem = problem);
     }
 
-    fn note(&self, route: &str, change: impl FnOnce(&mut Seen)) {
+    fn note(&self, route: &str, change: impl FnOnce(&mut Reachability)) {
         let mut routes = self.routes.lock();
         if let Some(seen) = routes.get_mut(route) {
             change(seen);
@@ -84,7 +84,7 @@ impl Readiness {
     /// Why the upstream of `route` does not count as reached; `None`: it was reached lately.
     pub fn unreached(&self, route: &str) -> Option<String> {
         let routes = self.routes.lock();
-        routes.get(route).map_or_else(|| Some("there is no such route".into()), Seen::late)
+        routes.get(route).map_or_else(|| Some("there is no such route".into()), Reachability::late)
     }
 }
 

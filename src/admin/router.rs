@@ -11,9 +11,9 @@ use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
 use super::costly::Costly;
-use super::desk::{Desk, Shared};
-use super::inventory::Looking;
-use super::server::Connection;
+use super::inventory::SingleLookup;
+use super::server::RequestConnection;
+use super::state::{AdminContext, AdminState};
 use super::{commands, guard, inventory, page, routes, server};
 use crate::endpoint::ListenAddr;
 use crate::listener::{BindError, Listener};
@@ -34,22 +34,22 @@ impl Admin {
     }
 
     /// Serves until `stop`.
-    pub async fn run(self, shared: Shared, stop: CancellationToken) {
-        let desk = Desk {
+    pub async fn run(self, shared: AdminContext, stop: CancellationToken) {
+        let state = AdminState {
             shared: Arc::new(shared),
-            looking: Looking::default(),
+            looking: SingleLookup::default(),
             costly: Costly::new(),
             scrapes: Costly::new(),
             history: Arc::default(),
         };
         tokio::select! {
-            () = server::serve(self.0, router(desk.clone()), stop) => {}
-            () = desk.history.keep(&desk.shared) => {}
+            () = server::serve(self.0, router(state.clone()), stop) => {}
+            () = state.history.keep(&state.shared) => {}
         }
     }
 }
 
-fn router(desk: Desk) -> Router {
+fn router(state: AdminState) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/livez", get(|| async { "ok\n" }))
@@ -66,10 +66,10 @@ fn router(desk: Desk) -> Router {
             (StatusCode::NOT_FOUND, words)
         })
         .layer(from_fn(guard::guard))
-        .with_state(desk)
+        .with_state(state)
 }
 
-async fn readyz(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String) {
+async fn readyz(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
     let reasons = shared.readiness.reasons();
     if reasons.is_empty() {
         (StatusCode::OK, "ok\n".into())
@@ -79,8 +79,8 @@ async fn readyz(State(Desk { shared, .. }): State<Desk>) -> (StatusCode, String)
 }
 
 async fn metrics(
-    State(Desk { shared, scrapes, .. }): State<Desk>,
-    Extension(connection): Extension<Connection>,
+    State(AdminState { shared, scrapes, .. }): State<AdminState>,
+    Extension(connection): Extension<RequestConnection>,
 ) -> Response {
     let text = move || {
         routes::record(&shared);

@@ -7,13 +7,13 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::desk::{Desk, Shared};
-use super::inventory::{LIMIT, json, look_up};
-use super::server::Connection;
-use crate::clients::{Client, Counts, Totals};
+use super::inventory::{DEFAULT_INVENTORY_LIMIT, json, look_up};
+use super::server::RequestConnection;
+use super::state::{AdminContext, AdminState};
+use crate::clients::{ClientRecord, Totals, TrafficCounts};
 use crate::cluster::Upstreams;
-use crate::group::verdict::{self, Facts, Verdict};
-use crate::group::{Observer, Seen, SimilarClients};
+use crate::group::verdict::{self, RouteFacts, Verdict};
+use crate::group::{Observation, Observer, SimilarClients};
 use crate::metrics::RouteMetrics;
 use crate::moment::Moment;
 use crate::tls;
@@ -21,7 +21,7 @@ use crate::upstream::EndpointFacts;
 
 /// A route, and those who know about it.
 #[derive(Clone)]
-pub struct Route {
+pub struct AdminRoute {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens, with the ports that the system chose.
@@ -53,7 +53,7 @@ pub struct RouteReport {
     pub sessions_total: u64,
     /// What passed in this run.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: TrafficCounts,
     /// Of these, what was in plaintext upstream.
     pub plaintext: PlaintextReport,
     /// What the servers say; `None`: they are not asked.
@@ -91,7 +91,7 @@ pub struct ServersReport {
     /// Since when they count none.
     pub quiet_since: Option<Moment>,
     /// Whether they ask clients for credentials.
-    pub auth: Auth,
+    pub auth: AuthRequirement,
     /// Clients that came through no bridge when the servers were asked to list them: where they count plaintext, or do not count.
     pub direct: Vec<SimilarClients>,
     /// Clients of which that is not known.
@@ -102,7 +102,7 @@ pub struct ServersReport {
 /// Whether servers ask clients for credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Auth {
+pub enum AuthRequirement {
     /// They answer without.
     NotWanted,
     /// They do not.
@@ -111,10 +111,10 @@ pub enum Auth {
     Unknown,
 }
 
-impl Route {
-    fn facts(&self, shared: &Shared, totals: Totals) -> Facts {
+impl AdminRoute {
+    fn facts(&self, shared: &AdminContext, totals: Totals) -> RouteFacts {
         let Totals { active, plaintext, last_used, .. } = totals;
-        Facts {
+        RouteFacts {
             now: Moment::now(),
             mode: self.tls.mode,
             verifies: !self.tls.insecure_skip_verify,
@@ -130,12 +130,17 @@ impl Route {
         }
     }
 
-    fn report(&self, shared: &Shared, settings: &verdict::Settings, clients: &[Client]) -> RouteReport {
+    fn report(
+        &self,
+        shared: &AdminContext,
+        settings: &verdict::Settings,
+        clients: &[ClientRecord],
+    ) -> RouteReport {
         let totals = shared.inventory.totals(&self.name);
         let facts = self.facts(shared, totals);
         let Totals { active, sessions, counts, plaintext, .. } = totals;
         let clients: Vec<_> = clients.iter().filter(|client| *client.route == *self.name).collect();
-        let bytes = |counts: &Counts| counts.bytes_to_upstream + counts.bytes_to_client;
+        let bytes = |counts: &TrafficCounts| counts.bytes_to_upstream + counts.bytes_to_client;
         RouteReport {
             route: (*self.name).into(),
             listeners: self.listeners.clone(),
@@ -179,7 +184,7 @@ impl RouteReport {
 }
 
 impl ServersReport {
-    fn of(seen: &Seen) -> Self {
+    fn of(seen: &Observation) -> Self {
         let evidence = seen.evidence.as_deref();
         let nodes = evidence.map_or(&[][..], |evidence| &evidence.nodes);
         let problems = || nodes.iter().filter_map(|node| node.problem.as_deref());
@@ -190,11 +195,11 @@ impl ServersReport {
             plaintext_clients: seen.plaintext_clients(),
             quiet_since: seen.quiet.map(|quiet| quiet.since),
             auth: if problems().any(|problem| problem.contains("NOAUTH")) {
-                Auth::Wanted
+                AuthRequirement::Wanted
             } else if answered > 0 {
-                Auth::NotWanted
+                AuthRequirement::NotWanted
             } else {
-                Auth::Unknown
+                AuthRequirement::Unknown
             },
             direct: evidence.map(|evidence| evidence.direct.clone()).unwrap_or_default(),
             unknown: evidence.map(|evidence| evidence.unknown.clone()).unwrap_or_default(),
@@ -208,22 +213,22 @@ fn rest(part: u64, whole: u64) -> Option<f64> {
 }
 
 pub(super) async fn routes(
-    State(desk): State<Desk>,
-    Extension(connection): Extension<Connection>,
+    State(state): State<AdminState>,
+    Extension(connection): Extension<RequestConnection>,
 ) -> Response {
-    look_up(&desk).await;
-    json(&desk, &connection, reports).await
+    look_up(&state).await;
+    json(&state, &connection, reports).await
 }
 
 /// All routes, as `/routes` shows them.
-pub(super) fn reports(shared: &Shared) -> Vec<RouteReport> {
-    let clients = shared.inventory.report(LIMIT).clients;
+pub(super) fn reports(shared: &AdminContext) -> Vec<RouteReport> {
+    let clients = shared.inventory.report(DEFAULT_INVENTORY_LIMIT).clients;
     let shown = shared.shown.load();
     shown.routes.iter().map(|route| route.report(shared, &shown.verdict, &clients)).collect()
 }
 
 /// Brings the verdicts in the metrics up to date.
-pub(super) fn record(shared: &Shared) {
+pub(super) fn record(shared: &AdminContext) {
     let shown = shared.shown.load();
     for route in &shown.routes {
         let facts = route.facts(shared, shared.inventory.totals(&route.name));

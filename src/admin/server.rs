@@ -1,4 +1,4 @@
-//! The admin server's connections: few, short, and none in another's way. Who holds places without using them loses them to
+//! The admin server's connections: few, short, and none in another's way. Who holds permits without using them loses them to
 //! those who come.
 
 use std::time::Duration;
@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::guard::Source;
-use super::places::{Place, Places};
+use super::guard::RequestSource;
+use super::permits::{EvictablePermit, EvictablePermits};
 use crate::downstream::Accepted;
 use crate::listener::Listener;
 
-/// Connections at once: probes and scrapers are few. One more takes the place of the one whose last request is the oldest.
-const CONNECTIONS: usize = 64;
+/// Connections at once: probes and scrapers are few. One more takes the permit of the one whose last request is the oldest.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
 
 /// A request's header must arrive in this time, an idle connection's next one too.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,14 +33,14 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A longer request line and header is refused.
 const LONGEST_HEADER: usize = 16 * 1024;
 
-/// After a failure to accept.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Time until the next accept after one that failed, in milliseconds.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a request's connection is.
 #[derive(Debug, Clone)]
-pub(super) struct Connection {
+pub(super) struct RequestConnection {
     /// Where it comes from.
-    pub(super) source: Source,
+    pub(super) source: RequestSource,
     /// Ends it.
     pub(super) cut: CancellationToken,
 }
@@ -48,7 +48,7 @@ pub(super) struct Connection {
 /// Serves until `stop`.
 pub(super) async fn serve(listener: Listener, router: Router, stop: CancellationToken) {
     let Ok(listener) = listener.accepting() else { return };
-    let places = Places::new(CONNECTIONS, Duration::ZERO);
+    let permits = EvictablePermits::new(MAX_ADMIN_CONNECTIONS, Duration::ZERO);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -57,24 +57,25 @@ pub(super) async fn serve(listener: Listener, router: Router, stop: Cancellation
         };
         match accepted {
             Ok(Some(client)) => {
-                let connection = Connection { source: Source::of(&client.peer()), cut: stop.child_token() };
-                let place = places.take(&connection.cut).await;
-                connections.spawn(converse(client, connection, place, router.clone()));
+                let connection =
+                    RequestConnection { source: RequestSource::of(&client.peer()), cut: stop.child_token() };
+                let permit = permits.take(&connection.cut).await;
+                connections.spawn(converse(client, connection, permit, router.clone()));
                 // So that a flood of connections leaves time to answer the one among them that asks.
                 yield_now().await;
             }
             Ok(None) => {}
-            Err(_) => sleep(PAUSE).await,
+            Err(_) => sleep(ACCEPT_RETRY_INTERVAL).await,
         }
     }
 }
 
-async fn converse(client: Accepted, connection: Connection, place: Place, router: Router) {
+async fn converse(client: Accepted, connection: RequestConnection, permit: EvictablePermit, router: Router) {
     let Ok(stream) = client.into_stream() else { return };
     let cut = connection.cut.clone();
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: Request<Incoming>| {
-        place.renew();
+        permit.renew();
         request.extensions_mut().insert(connection.clone());
         router.call(request)
     });
@@ -82,7 +83,7 @@ async fn converse(client: Accepted, connection: Connection, place: Place, router
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(LONGEST_HEADER)
-        // A copy of an answer would outlive the answer's place.
+        // A copy of an answer would outlive the answer's permit.
         .writev(true)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
@@ -93,14 +94,14 @@ async fn converse(client: Accepted, connection: Connection, place: Place, router
                 debug!("an admin connection failed: {error}");
             }
         }
-        () = overdue(&place) => debug!("an admin connection is cut: its answer was not taken in time"),
+        () = overdue(&permit) => debug!("an admin connection is cut: its answer was not taken in time"),
     }
 }
 
 /// Completes when the last request has been under way for too long.
-async fn overdue(place: &Place) {
+async fn overdue(permit: &EvictablePermit) {
     while let Some(due) =
-        place.since().map(|since| since + EXCHANGE_TIMEOUT).filter(|due| *due > Instant::now())
+        permit.since().map(|since| since + EXCHANGE_TIMEOUT).filter(|due| *due > Instant::now())
     {
         sleep_until(due).await;
     }

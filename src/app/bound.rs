@@ -8,15 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::ending::{self, ABANDON, Ending, Orders, Settings};
+use super::ending::{self, ABANDON, Ending, Settings, Shutdown};
 use super::error::StartError;
-use super::memory::Memory;
-use super::reload::{Routes, Source};
+use super::memory::LatchMemory;
+use super::reload::{ConfigSource, Routes};
 use super::route::Prepared;
 use super::running::Running;
-use super::tasks::{Books, keep_books};
+use super::tasks::{StateWriter, keep_inventory};
 use super::{last_client, service};
-use crate::admin::{self, Admin, Command, Readiness};
+use crate::admin::{self, Admin, AdminCommand, Readiness};
 use crate::clients::Inventory;
 use crate::config::Config;
 use crate::drain::Drain;
@@ -35,8 +35,8 @@ pub struct App {
     admin: Option<Admin>,
     metrics: PrometheusHandle,
     workers: Workers,
-    commands: mpsc::Sender<Command>,
-    commanded: mpsc::Receiver<Command>,
+    commands: mpsc::Sender<AdminCommand>,
+    commanded: mpsc::Receiver<AdminCommand>,
 }
 
 impl App {
@@ -83,15 +83,15 @@ impl App {
     }
 
     /// What it obeys while it runs.
-    pub fn commands(&self) -> mpsc::Sender<Command> {
+    pub fn commands(&self) -> mpsc::Sender<AdminCommand> {
         self.commands.clone()
     }
 
-    /// Runs until `orders` say otherwise and everything has ended. `source`: where another configuration comes from.
-    pub async fn run(self, orders: &Orders, source: Source) {
+    /// Runs until `shutdown` is requested and everything has ended. `source`: where another configuration comes from.
+    pub async fn run(self, shutdown: &Shutdown, source: ConfigSource) {
         let drain = &Drain::new();
         let Self { routes, config, inherited, admin, metrics, workers, commands, mut commanded } = self;
-        let memory = Memory::open(config.state_file.as_deref());
+        let memory = LatchMemory::open(config.state_file.as_deref());
         let inventory = Inventory::new();
         if let Some(history) = memory.state.as_ref().and_then(|state| state.inventory()) {
             inventory.restore(history);
@@ -107,7 +107,7 @@ impl App {
             inherited,
             drain: drain.clone(),
         };
-        let shared = admin::Shared {
+        let shared = admin::AdminContext {
             readiness: Arc::clone(&running.readiness),
             metrics,
             inventory: Arc::clone(&inventory),
@@ -115,39 +115,40 @@ impl App {
             commands,
         };
         let state = memory.state;
-        let books =
-            Arc::new(Books { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state });
-        let mut routes = Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&books));
+        let state_writer =
+            Arc::new(StateWriter { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state });
+        let mut routes =
+            Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&state_writer));
         if let Some(admin) = admin {
             info!(address = %admin.address(), "admin listening");
             running.tasks.spawn(admin.run(shared, admin_stop.clone()));
         }
-        running.tasks.spawn(keep_books(Arc::clone(&books), drain.clone()));
+        running.tasks.spawn(keep_inventory(Arc::clone(&state_writer), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
         running.tell_service_manager(&admin_stop);
 
         if let Some(limit) = routes.config().exit_with_clients {
             let inventory = Arc::clone(&inventory);
-            running.tasks.spawn(last_client::watch(limit, inventory, orders.clone(), drain.clone()));
+            running.tasks.spawn(last_client::watch(limit, inventory, shutdown.clone(), drain.clone()));
         }
 
-        let mut ending = Ending::new(orders, &running.readiness, drain);
+        let mut ending = Ending::new(shutdown, &running.readiness, drain);
         loop {
             let command = tokio::select! {
                 () = ending.asked() => break,
                 Some(command) = commanded.recv() => command,
             };
             match command {
-                Command::Reload(reply) => {
+                AdminCommand::Reload(reply) => {
                     let _ = reply.send(reload(&mut routes, &source));
                 }
-                Command::Drain => orders.drain(),
-                Command::Quit => orders.quit(),
+                AdminCommand::Drain => shutdown.drain(),
+                AdminCommand::Quit => shutdown.quit(),
             }
         }
         let settings = Settings::of(routes.config(), routes.hand_over());
-        running.tasks.spawn(ending::obey(commanded, orders.clone(), admin_stop.clone()));
-        running.tasks.spawn(service::tell_end(orders.clone(), settings.at_most(), admin_stop.clone()));
+        running.tasks.spawn(ending::obey(commanded, shutdown.clone(), admin_stop.clone()));
+        running.tasks.spawn(service::tell_end(shutdown.clone(), settings.at_most(), admin_stop.clone()));
         ending.begin(settings).await;
         // It holds listeners.
         drop(routes);
@@ -160,7 +161,7 @@ impl App {
         admin_stop.cancel();
         tasks.close();
         let _ = tokio::time::timeout(ABANDON, tasks.wait()).await;
-        books.write();
+        state_writer.write();
         if let Some(workers) = Arc::into_inner(workers) {
             workers.join();
         }
@@ -169,7 +170,7 @@ impl App {
 }
 
 /// Tells how it went in the log and in a metric, too.
-fn reload(routes: &mut Routes, source: &Source) -> Result<String, String> {
+fn reload(routes: &mut Routes, source: &ConfigSource) -> Result<String, String> {
     notify::reloading();
     let result = routes.reload(source);
     notify::ready();

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::running::Running;
-use crate::cluster::{Node, NodeMap, Nodes, Ports, Role, Settings, Topology};
+use crate::cluster::{self, Node, NodeMap, Nodes, Ports, Role, Topology};
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, ListenAddr};
 use crate::listener::{Clients, Listener};
@@ -26,21 +26,21 @@ use crate::session;
 use crate::telemetry::Throttle;
 use crate::upstream::{self, Latch, NodeTls, Upstream};
 
-/// Two refreshes are never closer, however many clients are sent from node to node.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Shortest time between two refreshes, in milliseconds, however many redirects clients follow.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A node that does not answer in this time is not waited for any longer before the next is asked, too.
 const STAGGER: Duration = Duration::from_millis(500);
 
-/// After a refresh that failed.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Time until the next refresh after one that failed, in seconds.
+const REFRESH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A node that is not in the cluster for this long is gone.
-const GONE: Duration = Duration::from_secs(60);
+/// Time, in seconds, after which a node that the topology no longer lists is given up.
+const MISSING_NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a cluster's nodes have in common.
 pub(super) struct Cluster {
-    pub(super) settings: Settings,
+    pub(super) settings: cluster::Settings,
     /// How nodes are reached; the endpoints are those to begin with.
     pub(super) reach: upstream::Settings,
     /// `None`: in plaintext.
@@ -53,7 +53,7 @@ pub(super) struct Cluster {
 }
 
 /// A node that has a local port.
-struct Live {
+struct LiveNode {
     node: Node,
     port: u16,
     endpoint: Endpoint,
@@ -93,11 +93,11 @@ pub(super) async fn follow(
             () = &mut leaves => break,
         };
         let ended = Instant::now();
-        let pause = if ok { followed.cluster.settings.refresh } else { AGAIN };
+        let pause = if ok { followed.cluster.settings.refresh } else { REFRESH_RETRY_INTERVAL };
         let nodes = Arc::clone(&followed.cluster.nodes);
         tokio::select! {
             () = sleep(pause.mul_f64(1.0 - fastrand::f64() / 5.0)) => {}
-            () = nodes.wanted() => sleep_until(ended + PAUSE).await,
+            () = nodes.wanted() => sleep_until(ended + MIN_REFRESH_INTERVAL).await,
             Ok(()) = changes.changed() => followed.change(Arc::clone(&changes.borrow_and_update())),
             () = &mut leaves => break,
         }
@@ -115,7 +115,7 @@ struct Followed {
     ports: Ports,
     /// Where nodes' listeners are.
     addresses: Vec<IpAddr>,
-    live: HashMap<String, Live>,
+    live: HashMap<String, LiveNode>,
     /// Nodes that got no port.
     portless: usize,
     /// The last refresh failed.
@@ -169,7 +169,7 @@ impl Followed {
     async fn look_up(&self, hint: Option<&Endpoint>) -> Result<Topology, String> {
         let mut candidates: Vec<Arc<Upstream>> = Vec::new();
         let known = || self.live.values().filter(|live| !live.node.flags.has_failed());
-        let upstream = |live: &Live| Arc::clone(&live.context.load().upstream);
+        let upstream = |live: &LiveNode| Arc::clone(&live.context.load().upstream);
         candidates.extend(known().filter(|live| Some(&live.endpoint) == hint).map(upstream));
         candidates.push(Arc::clone(&self.cluster.context.upstream));
         let mut others: Vec<_> = known().filter(|live| Some(&live.endpoint) != hint).map(upstream).collect();
@@ -208,7 +208,9 @@ impl Followed {
         let gone: Vec<String> = self
             .live
             .iter()
-            .filter(|(_, live)| live.missing_since.is_some_and(|since| since.elapsed() > GONE))
+            .filter(|(_, live)| {
+                live.missing_since.is_some_and(|since| since.elapsed() > MISSING_NODE_TIMEOUT)
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for live in gone.iter().filter_map(|id| self.live.remove(id)) {
@@ -281,13 +283,20 @@ impl Followed {
             let now = move || context.load_full();
             running.accept(route, listener, &self.cluster.clients, &now, &listeners_leaving);
         }
-        let live =
-            Live { port, endpoint, context, upstream_leaving, listeners_leaving, missing_since: None, node };
+        let live = LiveNode {
+            port,
+            endpoint,
+            context,
+            upstream_leaving,
+            listeners_leaving,
+            missing_since: None,
+            node,
+        };
         self.live.insert(live.node.id.clone(), live);
     }
 }
 
-impl Live {
+impl LiveNode {
     /// It is new: there was a failover.
     fn tell_role(&self, role: Role) {
         let context = self.context.load();
@@ -379,7 +388,7 @@ async fn ask(upstream: Arc<Upstream>, limit: Duration) -> Result<Topology, Strin
         let mut connection = upstream.connect().await.map_err(|error| error.to_string())?;
         let endpoint = Arc::clone(&connection.endpoint);
         let topology = upstream::topology(&mut connection).await.map_err(|cause| cause.to_string())?;
-        upstream.give_back(upstream::Left { connection, touched: false }).await;
+        upstream.give_back(upstream::ReturnedConnection { connection, touched: false }).await;
         let topology = Topology::parse(&topology.slots, &topology.nodes, &endpoint.host)
             .map_err(|error| error.to_string())?;
         // A node that was taken out of its cluster knows of itself alone.

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{Command, Readiness};
+use crate::admin::{AdminCommand, Readiness};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::listener::HANDOVER;
@@ -40,11 +40,11 @@ impl Settings {
 
 /// Asks a run to end. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Orders(Arc<watch::Sender<Wishes>>);
+pub struct Shutdown(Arc<watch::Sender<ShutdownRequests>>);
 
 /// What was asked for so far.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wishes {
+struct ShutdownRequests {
     /// To go through the steps.
     drain: bool,
     /// And to exit after the last.
@@ -55,7 +55,7 @@ struct Wishes {
     signals: u32,
 }
 
-impl Orders {
+impl Shutdown {
     /// Nothing was asked for yet.
     pub fn new() -> Self {
         Self::default()
@@ -63,41 +63,45 @@ impl Orders {
 
     /// End. More than once is once.
     pub fn quit(&self) {
-        self.0.send_modify(|wishes| wishes.quit = true);
+        self.0.send_modify(|requests| requests.quit = true);
     }
 
     /// End all but the process. More than once is once.
     pub fn drain(&self) {
-        self.0.send_modify(|wishes| wishes.drain = true);
+        self.0.send_modify(|requests| requests.drain = true);
     }
 
     /// Completes when the process is to end.
     pub(super) async fn quit_asked(&self) {
         // The sender is there: it is `self`.
-        let _ = self.0.subscribe().wait_for(|wishes| wishes.quit).await;
+        let _ = self.0.subscribe().wait_for(|requests| requests.quit).await;
     }
 
     /// A signal to end: the first is like [`quit`](Self::quit), each further one skips the wait that is on. One that
     /// follows an order by other means is a first one: an orchestrator sends it whatever a hook has asked for before.
     pub fn signal(&self, name: &str) {
         info!(signal = name, "signal received");
-        self.0.send_modify(|wishes| {
-            wishes.quit = true;
-            wishes.skips += u32::from(wishes.signals > 0);
-            wishes.signals += 1;
+        self.0.send_modify(|requests| {
+            requests.quit = true;
+            requests.skips += u32::from(requests.signals > 0);
+            requests.signals += 1;
         });
     }
 }
 
 /// Obeys what comes over the admin server once the end has begun, until `stop`: less than before.
-pub(super) async fn obey(mut commanded: mpsc::Receiver<Command>, orders: Orders, stop: CancellationToken) {
+pub(super) async fn obey(
+    mut commanded: mpsc::Receiver<AdminCommand>,
+    shutdown: Shutdown,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             command = commanded.recv() => match command {
-                Some(Command::Drain) => orders.drain(),
-                Some(Command::Quit) => orders.quit(),
+                Some(AdminCommand::Drain) => shutdown.drain(),
+                Some(AdminCommand::Quit) => shutdown.quit(),
                 // Who asks by POST learns it from the reply, which is dropped.
-                Some(Command::Reload(_)) => info!("leaving: the configuration is not reloaded"),
+                Some(AdminCommand::Reload(_)) => info!("leaving: the configuration is not reloaded"),
                 None => return,
             },
             () = stop.cancelled() => return,
@@ -107,8 +111,8 @@ pub(super) async fn obey(mut commanded: mpsc::Receiver<Command>, orders: Orders,
 
 /// Takes a run through its end.
 pub(super) struct Ending {
-    orders: Orders,
-    wishes: watch::Receiver<Wishes>,
+    shutdown: Shutdown,
+    requests: watch::Receiver<ShutdownRequests>,
     /// Skips that have had their effect.
     skipped: u32,
     readiness: Arc<Readiness>,
@@ -116,10 +120,10 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) fn new(orders: &Orders, readiness: &Arc<Readiness>, drain: &Drain) -> Self {
+    pub(super) fn new(shutdown: &Shutdown, readiness: &Arc<Readiness>, drain: &Drain) -> Self {
         Self {
-            orders: orders.clone(),
-            wishes: orders.0.subscribe(),
+            shutdown: shutdown.clone(),
+            requests: shutdown.0.subscribe(),
             skipped: 0,
             readiness: Arc::clone(readiness),
             drain: drain.clone(),
@@ -128,7 +132,7 @@ impl Ending {
 
     /// Step 1: waits for the order to end.
     pub(super) async fn asked(&mut self) {
-        self.wishes(|wishes| wishes.quit || wishes.drain).await;
+        self.requests(|requests| requests.quit || requests.drain).await;
     }
 
     /// Steps 2 and 3, and asks for 4: waits for the delay.
@@ -166,21 +170,21 @@ impl Ending {
 
     /// Step 7: waits for the order to quit, if draining is all that was asked for.
     pub(super) async fn stay(&mut self) {
-        if !self.orders.0.borrow().quit {
+        if !self.shutdown.0.borrow().quit {
             info!("drained: waiting for SIGTERM or POST /quit");
-            self.orders.quit_asked().await;
+            self.shutdown.quit_asked().await;
         }
     }
 
-    async fn wishes(&mut self, what: impl Fn(&Wishes) -> bool) {
-        // The sender is there: it is `self.orders`.
-        let _ = self.wishes.wait_for(|wishes| what(wishes)).await;
+    async fn requests(&mut self, what: impl Fn(&ShutdownRequests) -> bool) {
+        // The sender is there: it is `self.shutdown`.
+        let _ = self.requests.wait_for(|requests| what(requests)).await;
     }
 
     /// Completes when a signal asks to skip the wait that is on.
     async fn skip(&mut self) {
         let skipped = self.skipped;
-        self.wishes(|wishes| wishes.skips > skipped).await;
+        self.requests(|requests| requests.skips > skipped).await;
         self.skipped += 1;
     }
 }
@@ -193,8 +197,8 @@ mod tests {
 
     use super::*;
 
-    fn ending(orders: &Orders) -> Ending {
-        Ending::new(orders, &Arc::default(), &Drain::new())
+    fn ending(shutdown: &Shutdown) -> Ending {
+        Ending::new(shutdown, &Arc::default(), &Drain::new())
     }
 
     /// Seconds that each step takes.
@@ -214,32 +218,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_step_has_its_time() {
-        let orders = Orders::new();
-        orders.quit();
-        orders.quit();
-        assert_eq!(times(ending(&orders)).await, [10, 100, 0]);
+        let shutdown = Shutdown::new();
+        shutdown.quit();
+        shutdown.quit();
+        assert_eq!(times(ending(&shutdown)).await, [10, 100, 0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_second_signal_skips_the_delay_and_the_third_the_drain() {
-        let orders = Orders::new();
-        orders.signal("SIGTERM");
-        orders.signal("SIGTERM");
-        assert_eq!(times(ending(&orders)).await, [0, 100, 0]);
-        orders.signal("SIGTERM");
-        assert_eq!(times(ending(&orders)).await, [0, 0, 0]);
+        let shutdown = Shutdown::new();
+        shutdown.signal("SIGTERM");
+        shutdown.signal("SIGTERM");
+        assert_eq!(times(ending(&shutdown)).await, [0, 100, 0]);
+        shutdown.signal("SIGTERM");
+        assert_eq!(times(ending(&shutdown)).await, [0, 0, 0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_signal_that_follows_a_hook_cuts_nothing_short() {
-        let orders = Orders::new();
-        orders.drain();
+        let shutdown = Shutdown::new();
+        shutdown.drain();
         let later = async {
             sleep(Duration::from_secs(500)).await;
-            orders.signal("SIGTERM");
+            shutdown.signal("SIGTERM");
         };
-        let (times, ()) = tokio::join!(times(ending(&orders)), later);
+        let (times, ()) = tokio::join!(times(ending(&shutdown)), later);
         assert_eq!(times, [10, 100, 390]);
-        assert_eq!(self::times(ending(&orders)).await, [10, 100, 0]);
+        assert_eq!(self::times(ending(&shutdown)).await, [10, 100, 0]);
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::ending::Orders;
+use super::ending::Shutdown;
 use crate::clients::Inventory;
 use crate::drain::Drain;
 
 /// Asks for the end when clients were there, and none has been for as long as `limit`. A run that no client has found yet
 /// goes on.
-pub(super) async fn watch(limit: Duration, inventory: Arc<Inventory>, orders: Orders, drain: Drain) {
+pub(super) async fn watch(limit: Duration, inventory: Arc<Inventory>, shutdown: Shutdown, drain: Drain) {
     // Often enough to be on time; one that comes and goes in between is counted all the same.
     let pause = (limit / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let mut seen = 0;
@@ -31,7 +31,7 @@ pub(super) async fn watch(limit: Duration, inventory: Arc<Inventory>, orders: Or
             last = Instant::now();
         } else if last.elapsed() >= limit {
             info!(limit = %humantime::format_duration(limit), "no client has been there for runtime.exit_with_clients");
-            return orders.quit();
+            return shutdown.quit();
         }
     }
 }
@@ -39,13 +39,13 @@ pub(super) async fn watch(limit: Duration, inventory: Arc<Inventory>, orders: Or
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clients::{Entry, Peer};
+    use crate::clients::{InventoryEntry, Peer};
 
     #[tokio::test(start_paused = true)]
     async fn the_last_client_ends_a_run_and_the_time_before_the_first_does_not() {
-        let (orders, inventory) = (Orders::new(), Inventory::new());
+        let (shutdown, inventory) = (Shutdown::new(), Inventory::new());
         let limit = Duration::from_secs(10);
-        let watching = watch(limit, Arc::clone(&inventory), orders.clone(), Drain::new());
+        let watching = watch(limit, Arc::clone(&inventory), shutdown.clone(), Drain::new());
         tokio::pin!(watching);
         let mut goes_on_for = async |seconds| {
             tokio::select! {
@@ -53,7 +53,8 @@ mod tests {
                 () = sleep(Duration::from_secs(seconds)) => {}
             }
         };
-        let enter = || -> Entry { inventory.enter(&"route".into(), Peer::Unix { pid: None, uid: None }) };
+        let enter =
+            || -> InventoryEntry { inventory.enter(&"route".into(), Peer::Unix { pid: None, uid: None }) };
         goes_on_for(1000).await;
         let client = enter();
         goes_on_for(1000).await;
@@ -62,7 +63,7 @@ mod tests {
         // Nobody looks in the moment that it is there.
         drop(enter());
         goes_on_for(8).await;
-        let quit = orders.quit_asked();
+        let quit = shutdown.quit_asked();
         watching.await;
         quit.await;
     }

@@ -15,7 +15,7 @@ use crate::upstream::Upstream;
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Memory {
+pub(super) struct LatchMemory {
     /// `None`: there is no file, or none that makes sense.
     pub(super) state: Option<Arc<StateFile>>,
     /// The file makes no sense: everything is taken to have spoken TLS.
@@ -23,7 +23,7 @@ pub(super) struct Memory {
     spoke: Arc<Mutex<HashSet<String>>>,
 }
 
-impl Memory {
+impl LatchMemory {
     /// Takes up what a state file says. Without a file that makes sense, what has spoken TLS is not known, so everything has.
     pub(super) fn open(path: Option<&Path>) -> Self {
         let state = path.map(StateFile::open).transpose();

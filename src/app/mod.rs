@@ -37,6 +37,6 @@ mod tasks;
 
 pub use self::bound::App;
 pub use self::descriptors::{TooFew, raise_limit};
-pub use self::ending::Orders;
+pub use self::ending::Shutdown;
 pub use self::error::StartError;
-pub use self::reload::Source;
+pub use self::reload::ConfigSource;

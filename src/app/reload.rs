@@ -6,24 +6,24 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::descriptors::raise_limit;
-use super::route::{Live, Prepared};
+use super::route::{LiveRoute, Prepared};
 use super::running::Running;
-use super::tasks::Books;
-use crate::admin::{Shared, Shown};
+use super::tasks::StateWriter;
+use crate::admin::{AdminContext, AdminView};
 use crate::config::{Config, Problems, Route};
 use crate::endpoint::ListenAddr;
 use crate::listener::Listener;
 use crate::telemetry;
 
 /// Where a configuration comes from, each time that it is asked for.
-pub type Source = Box<dyn Fn() -> Result<Config, Problems>>;
+pub type ConfigSource = Box<dyn Fn() -> Result<Config, Problems>>;
 
 /// What runs, and what it obeys.
 pub(super) struct Routes {
     pub(super) running: Running,
-    pub(super) shared: Shared,
-    pub(super) books: Arc<Books>,
-    live: Vec<Live>,
+    pub(super) shared: AdminContext,
+    pub(super) state_writer: Arc<StateWriter>,
+    live: Vec<LiveRoute>,
     /// As it is obeyed; its routes are in `live`.
     config: Config,
 }
@@ -33,13 +33,13 @@ impl Routes {
         prepared: Vec<Prepared>,
         config: Config,
         running: Running,
-        shared: Shared,
-        books: Arc<Books>,
+        shared: AdminContext,
+        state_writer: Arc<StateWriter>,
     ) -> Self {
         let names = prepared.iter().map(|route| route.name().to_owned()).collect::<Vec<_>>();
         running.readiness.follow(names.into_iter());
         let live = prepared.into_iter().map(|route| route.start(&running)).collect();
-        let routes = Self { running, shared, books, live, config };
+        let routes = Self { running, shared, state_writer, live, config };
         routes.show();
         routes
     }
@@ -55,11 +55,11 @@ impl Routes {
 
     /// Has `source` give a configuration, and obeys it. On failure everything stays as it was. Returns what changed, or every
     /// problem.
-    pub(super) fn reload(&mut self, source: &Source) -> Result<String, String> {
+    pub(super) fn reload(&mut self, source: &ConfigSource) -> Result<String, String> {
         let mut config = source().map_err(|problems| problems.to_string())?;
         let mut warnings = std::mem::take(&mut config.warnings);
         warnings.extend(raise_limit(&config).err().map(|too_few| too_few.to_string()));
-        let bound: Vec<&Listener> = self.live.iter().flat_map(Live::listeners).collect();
+        let bound: Vec<&Listener> = self.live.iter().flat_map(LiveRoute::listeners).collect();
         let wanted: Vec<_> = config.routes.iter().flat_map(|route| &route.listener.listen).collect();
         // Clients would wait in it for nobody, and the next start would be refused.
         let unwanted = self.running.inherited.unwanted(&wanted);
@@ -98,7 +98,7 @@ impl Routes {
         let mut taken: HashSet<usize> = wanted.iter().filter_map(|route| named(&route.name)).collect();
         let pair = |route: Route| {
             let before = named(&route.name).or_else(|| {
-                let here = |live: &Live| {
+                let here = |live: &LiveRoute| {
                     let one = |address: &&ListenAddr| address.is_one();
                     let mut addresses = route.listener.listen.iter().filter(one);
                     addresses.any(|address| live.listeners().iter().any(|listener| listener.is_at(address)))
@@ -115,7 +115,7 @@ impl Routes {
     /// Runs these routes, in their order, in the place of those that run, and no others. `None`: as it is. Returns what changed.
     fn take(&mut self, plans: Vec<(String, Option<usize>, Option<Prepared>)>) -> Vec<String> {
         let mut told = Vec::new();
-        let mut before: Vec<Option<Live>> = self.live.drain(..).map(Some).collect();
+        let mut before: Vec<Option<LiveRoute>> = self.live.drain(..).map(Some).collect();
         // Whatever replaces it must know, under whichever name.
         before.iter().flatten().for_each(|live| live.remember(&self.running));
         let renamed = |(name, at, _): &(String, Option<usize>, Option<Prepared>)| {
@@ -188,9 +188,11 @@ impl Routes {
 
     /// Brings up to date who the others think is there.
     fn show(&self) {
-        let routes = self.live.iter().map(Live::describe).collect();
-        self.shared.shown.store(Arc::new(Shown { routes, verdict: self.config.verdict.clone() }));
-        self.books.observers.store(Arc::new(self.live.iter().filter_map(Live::observer).collect()));
+        let routes = self.live.iter().map(LiveRoute::describe).collect();
+        self.shared.shown.store(Arc::new(AdminView { routes, verdict: self.config.verdict.clone() }));
+        self.state_writer
+            .observers
+            .store(Arc::new(self.live.iter().filter_map(LiveRoute::observer).collect()));
     }
 }
 
@@ -204,7 +206,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::app::memory::Memory;
+    use crate::app::memory::LatchMemory;
     use crate::clients::Inventory;
     use crate::drain::Drain;
     use crate::listener::Inherited;
@@ -226,11 +228,11 @@ mod tests {
             tasks: TaskTracker::new(),
             inventory: Inventory::new(),
             readiness: Arc::default(),
-            memory: Memory::open(None),
+            memory: LatchMemory::open(None),
             inherited: Arc::new(Inherited::default()),
             drain: drain.clone(),
         };
-        let shared = Shared {
+        let shared = AdminContext {
             readiness: Arc::clone(&running.readiness),
             metrics: PrometheusHandle::of_nobody(),
             inventory: Arc::clone(&running.inventory),
@@ -238,19 +240,21 @@ mod tests {
             commands: mpsc::channel(1).0,
         };
         let inventory = Arc::clone(&running.inventory);
-        let books = Arc::new(Books { inventory, observers: arc_swap::ArcSwap::default(), state: None });
+        let state_writer =
+            Arc::new(StateWriter { inventory, observers: arc_swap::ArcSwap::default(), state: None });
         let prepared = std::mem::take(&mut first.routes).into_iter();
         let prepared =
             prepared.map(|route| Prepared::new(route, None, &[], &running.inherited).ok().unwrap());
-        let mut routes = Routes::start(prepared.collect(), first, running.clone(), shared, books);
+        let mut routes = Routes::start(prepared.collect(), first, running.clone(), shared, state_writer);
         let tasks = || running.tasks.len().max(running.listening.len());
         let (before, mut replaced) = (tasks(), Vec::new());
         for handshakes in 2..22 {
             let old = routes.live[0].describe();
             replaced.push((Arc::downgrade(&old.upstreams.own), Arc::downgrade(&old.metrics)));
-            let bad: Source = Box::new(move || Ok(config(handshakes, "tls.ca_files = \"/no/such/file\"")));
+            let bad: ConfigSource =
+                Box::new(move || Ok(config(handshakes, "tls.ca_files = \"/no/such/file\"")));
             routes.reload(&bad).unwrap_err();
-            let good: Source = Box::new(move || Ok(config(handshakes, "")));
+            let good: ConfigSource = Box::new(move || Ok(config(handshakes, "")));
             routes.reload(&good).unwrap();
         }
         let gone = || replaced.iter().all(|(upstream, metrics)| is_gone(upstream) && is_gone(metrics));

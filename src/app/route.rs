@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::cluster::{self, Cluster};
 use super::error::StartError;
 use super::running::Running;
-use super::server::Server;
+use super::server::RouteServer;
 use crate::admin;
 use crate::cluster::node_addresses;
 use crate::config::Route;
@@ -42,11 +42,11 @@ enum ServerSide {
 }
 
 /// A route that runs.
-pub(super) struct Live {
+pub(super) struct LiveRoute {
     settings: Route,
     listeners: Vec<Listener>,
     clients: Clients,
-    server: Server,
+    server: RouteServer,
     follower: Option<Follower>,
     /// Of the listeners' tasks: they are others after a change.
     accepting: Drain,
@@ -71,7 +71,7 @@ impl Prepared {
     /// it runs. `bound`: listeners that there are, of whichever route.
     pub(super) fn new(
         settings: Route,
-        before: Option<&Live>,
+        before: Option<&LiveRoute>,
         bound: &[&Listener],
         inherited: &Inherited,
     ) -> Result<Self, Vec<StartError>> {
@@ -87,7 +87,7 @@ impl Prepared {
                 None
             }))
         };
-        let own = before.map_or(&[][..], Live::listeners);
+        let own = before.map_or(&[][..], LiveRoute::listeners);
         let mut listeners = Vec::new();
         for address in &settings.listener.listen {
             // Another route's is another one, where the system chose the port.
@@ -124,24 +124,32 @@ impl Prepared {
     }
 
     /// Runs.
-    pub(super) fn start(self, running: &Running) -> Live {
+    pub(super) fn start(self, running: &Running) -> LiveRoute {
         let Self { settings, listeners, server } = self;
         let ServerSide::New(tls) = server else { unreachable!("there is nothing to keep") };
         let clients = Clients::new(settings.listener.max_clients);
         let sessions = running.drain.part();
-        let server = Server::start(&settings, tls, None, &sessions, running);
+        let server = RouteServer::start(&settings, tls, None, &sessions, running);
         let accepting = sessions.part();
         let handover = settings.listener.handover;
         let live =
-            Live { settings, listeners, clients, server, follower: None, accepting, sessions, handover };
+            LiveRoute { settings, listeners, clients, server, follower: None, accepting, sessions, handover };
         live.begin(running, None)
     }
 
     /// Runs in the place of `before`.
-    pub(super) fn replace(self, before: Live, running: &Running) -> Live {
+    pub(super) fn replace(self, before: LiveRoute, running: &Running) -> LiveRoute {
         let Self { settings, mut listeners, server } = self;
-        let Live { settings: was, clients, server: old, mut follower, accepting, sessions, handover, .. } =
-            before;
+        let LiveRoute {
+            settings: was,
+            clients,
+            server: old,
+            mut follower,
+            accepting,
+            sessions,
+            handover,
+            ..
+        } = before;
         for (listener, address) in listeners.iter_mut().zip(&settings.listener.listen) {
             if let Err(error) = listener.readdress(address) {
                 error!(route = settings.name, %address, "the mode of the socket's file stays as it was, whom it is for does not: {error}");
@@ -156,7 +164,7 @@ impl Prepared {
         }
         let server = match server {
             ServerSide::New(tls) => {
-                let server = Server::start(&settings, tls, Some(&old), &sessions, running);
+                let server = RouteServer::start(&settings, tls, Some(&old), &sessions, running);
                 if was.name != settings.name || leaving.is_some() {
                     old.forget();
                 }
@@ -166,12 +174,12 @@ impl Prepared {
         };
         let left = leaving.map(|follower| follower.task);
         let accepting = sessions.part();
-        Live { settings, listeners, clients, server, follower, accepting, sessions, handover }
+        LiveRoute { settings, listeners, clients, server, follower, accepting, sessions, handover }
             .begin(running, left)
     }
 }
 
-impl Live {
+impl LiveRoute {
     pub(super) fn settings(&self) -> &Route {
         &self.settings
     }
@@ -198,8 +206,8 @@ impl Live {
     }
 
     /// As the admin server shows it.
-    pub(super) fn describe(&self) -> admin::Route {
-        admin::Route {
+    pub(super) fn describe(&self) -> admin::AdminRoute {
+        admin::AdminRoute {
             name: self.settings.name.as_str().into(),
             listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
             tls: self.settings.upstream.tls.clone(),
@@ -242,7 +250,7 @@ impl Live {
     /// Makes sessions of clients, and has a cluster followed, once the other one that was followed has given up its ports.
     fn begin(mut self, running: &Running, left: Option<JoinHandle<()>>) -> Self {
         self.announce();
-        let Server { metrics, upstream, tls, nodes, .. } = &self.server;
+        let RouteServer { metrics, upstream, tls, nodes, .. } = &self.server;
         let name: Arc<str> = self.settings.name.as_str().into();
         running.inventory.watch(&name);
         let sharing = self.settings.session.sharing;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use super::memory::Memory;
+use super::memory::LatchMemory;
 use super::service;
 use super::tasks::{find_tls, look_after};
 use crate::admin::Readiness;
@@ -26,7 +26,7 @@ pub(super) struct Running {
     pub(super) tasks: TaskTracker,
     pub(super) inventory: Arc<Inventory>,
     pub(super) readiness: Arc<Readiness>,
-    pub(super) memory: Memory,
+    pub(super) memory: LatchMemory,
     pub(super) inherited: Arc<Inherited>,
     pub(super) drain: Drain,
 }

@@ -13,7 +13,7 @@ use crate::session;
 use crate::upstream::{NodeTls, Upstream};
 
 /// It stays as it is until a change of settings replaces it.
-pub(super) struct Server {
+pub(super) struct RouteServer {
     /// `None`: in plaintext.
     pub(super) tls: Option<NodeTls>,
     pub(super) metrics: Arc<RouteMetrics>,
@@ -28,7 +28,7 @@ pub(super) struct Server {
     tending: Drain,
 }
 
-impl Server {
+impl RouteServer {
     /// Begins to look after the servers, and ends doing so with those of `before`.
     pub(super) fn start(
         settings: &Route,

@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::ending::Orders;
+use super::ending::Shutdown;
 use crate::admin::Readiness;
 use crate::clients::Inventory;
 use crate::notify;
@@ -17,9 +17,9 @@ use crate::notify;
 const STATUS: Duration = Duration::from_secs(2);
 
 /// Tells that the process is to end, and how long that may take.
-pub(super) async fn tell_end(orders: Orders, at_most: Duration, stop: CancellationToken) {
+pub(super) async fn tell_end(shutdown: Shutdown, at_most: Duration, stop: CancellationToken) {
     tokio::select! {
-        () = orders.quit_asked() => notify::stopping(at_most),
+        () = shutdown.quit_asked() => notify::stopping(at_most),
         () = stop.cancelled() => {}
     }
 }

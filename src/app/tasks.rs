@@ -1,4 +1,4 @@
-//! What runs beside the sessions until draining starts: looking after upstreams, renewing certificates, keeping books.
+//! What runs beside the sessions until draining starts: looking after upstreams, renewing certificates, keeping the inventory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::memory::Memory;
+use super::memory::LatchMemory;
 use crate::admin::Readiness;
 use crate::clients::Inventory;
 use crate::cluster::Upstreams;
-use crate::credentials::Look;
+use crate::credentials::SecretRefresh;
 use crate::drain::Drain;
 use crate::group::Observer;
 use crate::metrics::RouteMetrics;
 use crate::state::StateFile;
 use crate::tls::{Reload, Tls};
-use crate::upstream::{Mode, Upstream};
+use crate::upstream::{ObservedTransit, Upstream};
 
 /// How often each route's upstream is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
@@ -34,9 +34,9 @@ const LOOK_UP: u64 = 5;
 const WRITE: u64 = 60;
 
 /// Looks for TLS where `tls.mode` is `preferred`, and remembers who speaks it.
-pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: Memory, drain: Drain) {
+pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: LatchMemory, drain: Drain) {
     upstream.find_tls(&drain).await;
-    for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == Mode::Tls) {
+    for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == ObservedTransit::Tls) {
         memory.keep(&route, endpoint);
     }
 }
@@ -83,14 +83,14 @@ pub(super) async fn observe(
     }
 }
 
-/// The inventory, and who asks the servers of each route: what the state file remembers.
-pub(super) struct Books {
+/// Writes the state file: the inventory, and what the observers of each route have seen.
+pub(super) struct StateWriter {
     pub(super) inventory: Arc<Inventory>,
     pub(super) observers: ArcSwap<Vec<(String, Arc<Observer>)>>,
     pub(super) state: Option<Arc<StateFile>>,
 }
 
-impl Books {
+impl StateWriter {
     /// Writes the state file, if there is one.
     pub(super) fn write(&self) {
         let Some(state) = &self.state else { return };
@@ -108,8 +108,8 @@ impl Books {
 
 /// Sets the inventory's clock, finds out now and then whose the sessions are that nobody has asked about, and writes all
 /// of it down.
-pub(super) async fn keep_books(books: Arc<Books>, drain: Drain) {
-    let inventory = &books.inventory;
+pub(super) async fn keep_inventory(state_writer: Arc<StateWriter>, drain: Drain) {
+    let inventory = &state_writer.inventory;
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let draining = drain.started();
@@ -125,8 +125,8 @@ pub(super) async fn keep_books(books: Arc<Books>, drain: Drain) {
             let _ = spawn_blocking(move || inventory.look_up()).await;
         }
         if second % WRITE == WRITE - 1 {
-            let books = Arc::clone(&books);
-            let _ = spawn_blocking(move || books.write()).await;
+            let state_writer = Arc::clone(&state_writer);
+            let _ = spawn_blocking(move || state_writer.write()).await;
         }
     }
 }
@@ -192,9 +192,11 @@ pub(super) async fn renew_credentials(
             () = drain.started() => return,
         };
         match look {
-            Look::Good if std::mem::take(&mut failing) => info!(route, "credentials can be had again"),
-            Look::Good => {}
-            Look::Failed(error) => {
+            SecretRefresh::Good if std::mem::take(&mut failing) => {
+                info!(route, "credentials can be had again");
+            }
+            SecretRefresh::Good => {}
+            SecretRefresh::Failed(error) => {
                 if !failing {
                     metrics.credentials_reload("failed");
                     warn!(
@@ -218,8 +220,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_process_of_a_client_is_found_out_though_nobody_asks() {
         let (inventory, drain) = (Inventory::new(), Drain::new());
-        let books = Books { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state: None };
-        let keeping = keep_books(Arc::new(books), drain.clone());
+        let state_writer =
+            StateWriter { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state: None };
+        let keeping = keep_inventory(Arc::new(state_writer), drain.clone());
         tokio::pin!(keeping);
         let mut pass = async || {
             tokio::select! {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::guess::NODE;
+use super::guess::NODE_LIBRARIES;
 
 /// What one library needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Advice {
     pub setting: Cow<'static, str>,
 }
 
-struct Entry {
+struct LibrarySupport {
     library: &'static str,
     /// As told by CLIENT SETINFO or guessed, in lower case, up to the first bracket.
     names: &'static [&'static str],
@@ -33,8 +33,8 @@ struct Entry {
     setting: &'static str,
 }
 
-const TABLE: &[Entry] = &[
-    Entry {
+const TABLE: &[LibrarySupport] = &[
+    LibrarySupport {
         library: "redis-py",
         names: &["redis-py"],
         tls_since: Some("2.10"),
@@ -42,7 +42,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("by default since 6.0; from 3.4 on with ssl_check_hostname=True"),
         setting: "rediss:// in the URL, or ssl=True",
     },
-    Entry {
+    LibrarySupport {
         library: "ioredis",
         names: &["ioredis"],
         tls_since: Some("1.9.0"),
@@ -50,7 +50,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("by default, as Node.js does"),
         setting: "rediss:// in the URL (since 4.14.0), or tls: {}",
     },
-    Entry {
+    LibrarySupport {
         library: "node-redis",
         names: &["node-redis"],
         tls_since: Some("2.4"),
@@ -58,15 +58,15 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("by default, as Node.js does"),
         setting: "rediss:// in the URL, or socket: { tls: true } (before 4: tls: {})",
     },
-    Entry {
+    LibrarySupport {
         library: "ioredis or node_redis",
-        names: &[NODE],
+        names: &[NODE_LIBRARIES],
         tls_since: Some("ioredis 1.9.0, node_redis 2.4"),
         sni_since: None,
         host_name_check: Some("by default, as Node.js does"),
         setting: "tls: {} in the options; with ioredis since 4.14.0 also rediss:// in the URL",
     },
-    Entry {
+    LibrarySupport {
         library: "Jedis",
         names: &["jedis"],
         tls_since: Some("2.9"),
@@ -74,7 +74,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("by default since 7.4.2; before, set a HostnameVerifier or SSLParameters"),
         setting: "rediss:// in the URI, or ssl(true) in the client's config (since 7.4.2: SslOptions)",
     },
-    Entry {
+    LibrarySupport {
         library: "Lettuce",
         names: &["lettuce"],
         tls_since: Some("3.1; for clusters 4.2"),
@@ -82,7 +82,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("as SslVerifyMode says (since 6.1); before, as verifyPeer does"),
         setting: "rediss:// in the URI, or RedisURI withSsl(true)",
     },
-    Entry {
+    LibrarySupport {
         library: "Redisson",
         names: &["redisson"],
         tls_since: Some("3.4.3"),
@@ -90,7 +90,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("by default; sslEnableEndpointIdentification turns it off"),
         setting: "rediss:// in the address",
     },
-    Entry {
+    LibrarySupport {
         library: "go-redis",
         names: &["go-redis"],
         tls_since: None,
@@ -98,7 +98,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("rediss:// sets the name to check"),
         setting: "rediss:// in ParseURL, or TLSConfig with ServerName",
     },
-    Entry {
+    LibrarySupport {
         library: "StackExchange.Redis",
         names: &["se.redis", "stackexchange.redis", "nredisstack"],
         tls_since: None,
@@ -106,7 +106,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("sslHost sets the name to check"),
         setting: "ssl=true in the configuration string",
     },
-    Entry {
+    LibrarySupport {
         library: "PhpRedis",
         names: &["phpredis"],
         tls_since: Some("5.0"),
@@ -114,7 +114,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("the stream option of connect() (since 5.3.0) sets it"),
         setting: "tls:// before the host; where TLS 1.3 hangs, allow 1.2 only",
     },
-    Entry {
+    LibrarySupport {
         library: "Predis",
         names: &["predis"],
         tls_since: None,
@@ -122,7 +122,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("the ssl parameter sets it"),
         setting: "scheme tls, with the parameter ssl for its options",
     },
-    Entry {
+    LibrarySupport {
         library: "redis-rb",
         names: &["redis-rb", "redis-client"],
         tls_since: Some("3.3.0"),
@@ -130,7 +130,7 @@ const TABLE: &[Entry] = &[
         host_name_check: Some("by default since 4.2.0"),
         setting: "rediss:// in the URL, or ssl: true; not with the hiredis driver before 5.0",
     },
-    Entry {
+    LibrarySupport {
         library: "redis-rs",
         names: &["redis-rs"],
         tls_since: Some("0.17"),
@@ -138,7 +138,7 @@ const TABLE: &[Entry] = &[
         host_name_check: None,
         setting: "rediss:// in the URL, and a TLS feature of the crate",
     },
-    Entry {
+    LibrarySupport {
         library: "hiredis",
         names: &["hiredis"],
         tls_since: Some("1.0.0"),
@@ -146,7 +146,7 @@ const TABLE: &[Entry] = &[
         host_name_check: None,
         setting: "redisInitiateSSLWithContext after connecting, from libhiredis_ssl",
     },
-    Entry {
+    LibrarySupport {
         library: "redis-cli",
         names: &["redis-cli"],
         tls_since: Some("6.0, built with BUILD_TLS=yes"),
@@ -154,7 +154,7 @@ const TABLE: &[Entry] = &[
         host_name_check: None,
         setting: "--tls, with --sni HOST and --cacert FILE",
     },
-    Entry {
+    LibrarySupport {
         library: "redis-benchmark",
         names: &["redis-benchmark"],
         tls_since: Some("6.2, built with BUILD_TLS=yes"),
@@ -193,7 +193,7 @@ mod tests {
             ("Lettuce", "Lettuce"),
             ("SE.Redis", "StackExchange.Redis"),
             ("NRedisStack(SE.Redis-v2.6.122;.NET-6.2.18)", "StackExchange.Redis"),
-            (NODE, "ioredis or node_redis"),
+            (NODE_LIBRARIES, "ioredis or node_redis"),
         ] {
             assert_eq!(advice(name).map(|advice| advice.library), Some(library.into()), "{name}");
         }

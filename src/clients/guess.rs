@@ -1,8 +1,8 @@
 //! Which library a client uses, from the commands that it begins with. Only where they really tell; what a client says
 //! itself, by `CLIENT SETINFO`, beats any guess.
 
-/// A client's habits show in its first commands, or never.
-const FIRST: u8 = 4;
+/// Number of commands examined: a client's habits show in its first commands, or never.
+const MAX_GUESS_COMMANDS: u8 = 4;
 
 /// Looks at a client's first commands.
 #[derive(Debug, Default)]
@@ -15,13 +15,13 @@ pub struct Guess {
 }
 
 /// What ioredis before 5.8 (which says its name) and `node_redis` before 4 have in common.
-pub(super) const NODE: &str = "ioredis or node_redis";
+pub(super) const NODE_LIBRARIES: &str = "ioredis or node_redis";
 
 impl Guess {
     /// Whether the next command may tell.
     #[inline]
     pub fn goes_on(&self) -> bool {
-        self.seen < FIRST
+        self.seen < MAX_GUESS_COMMANDS
     }
 
     /// Looks at the next command: its name and, where they matter, its first two arguments, and how many words it has.
@@ -29,14 +29,14 @@ impl Guess {
         self.seen = self.seen.saturating_add(1);
         let found = self.recognise(command, words);
         if found.is_some() {
-            self.seen = FIRST;
+            self.seen = MAX_GUESS_COMMANDS;
         }
         found
     }
 
     fn recognise(&mut self, [name, first, second]: [&[u8]; 3], words: u64) -> Option<&'static str> {
         if self.asked_info {
-            return Some(NODE);
+            return Some(NODE_LIBRARIES);
         }
         let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
         // For its completions and hints (`cliInitHelp` in redis-cli.c, from 7.0 on).
@@ -83,9 +83,9 @@ mod tests {
         assert_eq!(guess(&["SELECT 1", "COMMAND DOCS"]), Some("redis-cli"));
         assert_eq!(guess(&["CONFIG GET save", "CONFIG GET appendonly"]), Some("redis-benchmark"));
         assert_eq!(guess(&["hello 3"]), Some("go-redis"));
-        assert_eq!(guess(&["info", "get k"]), Some(NODE));
+        assert_eq!(guess(&["info", "get k"]), Some(NODE_LIBRARIES));
         assert_eq!(guess(&["auth", "client SETNAME", "select 2", "info"]), None, "nothing followed yet");
-        assert_eq!(guess(&["client SETNAME", "select 2", "info", "set k"]), Some(NODE));
+        assert_eq!(guess(&["client SETNAME", "select 2", "info", "set k"]), Some(NODE_LIBRARIES));
     }
 
     #[test]

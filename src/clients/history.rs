@@ -9,8 +9,8 @@ use super::session::{Library, Session};
 use super::text::clean;
 use crate::moment::Moment;
 
-/// More clients than this are not remembered at once.
-pub const MOST: usize = 1000;
+/// Clients that are remembered at once.
+pub const MAX_REMEMBERED_CLIENTS: usize = 1000;
 
 /// What makes clients the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ pub(super) struct Who {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct ClientActivity {
     first: Moment,
     last: Moment,
     sessions: u64,
@@ -35,7 +35,7 @@ pub(super) struct Seen {
 
 /// A client, over all of its sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Client {
+pub struct ClientRecord {
     /// The route that it uses.
     pub route: Box<str>,
     /// Its command's name; `None`: not known.
@@ -66,14 +66,14 @@ pub struct Client {
 /// All clients that are remembered, for a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct History {
+pub struct ClientHistory {
     /// It goes back so far.
     pub since: Moment,
     /// By route: since when it is watched.
     #[serde(default)]
     pub watched_since: BTreeMap<Box<str>, Moment>,
     /// Latest seen first.
-    pub clients: Vec<Client>,
+    pub clients: Vec<ClientRecord>,
     /// How many had to be forgotten: there were more than are remembered.
     pub forgotten: u64,
     /// By route: when the last session in plaintext ended, or, if one was active, when this was written.
@@ -85,28 +85,28 @@ pub struct History {
 
 /// The clients of sessions that are over.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Memory {
-    clients: HashMap<Who, Seen>,
+pub(super) struct PastClients {
+    clients: HashMap<Who, ClientActivity>,
     forgotten: u64,
 }
 
-impl Memory {
+impl PastClients {
     /// A session is over.
     pub(super) fn ended(&mut self, session: &Session, now: Moment) {
-        self.add(session.who(), Seen { last: now, active: 0, ..Seen::of(session) });
+        self.add(session.who(), ClientActivity { last: now, active: 0, ..ClientActivity::of(session) });
         self.shrink();
     }
 
     /// With sessions that are not over, as if there were room for all of them.
     pub(super) fn with_live(mut self, live: &[Arc<Session>]) -> Self {
         for session in live {
-            self.add(session.who(), Seen::of(session));
+            self.add(session.who(), ClientActivity::of(session));
         }
         self
     }
 
     /// Takes over what an earlier run remembered.
-    pub(super) fn restore(&mut self, clients: Vec<Client>, forgotten: u64) {
+    pub(super) fn restore(&mut self, clients: Vec<ClientRecord>, forgotten: u64) {
         self.forgotten = self.forgotten.saturating_add(forgotten);
         for client in clients {
             let (who, seen) = client.into_parts();
@@ -116,12 +116,12 @@ impl Memory {
     }
 
     /// The clients, latest seen first, at most so many; and how many were forgotten.
-    pub(super) fn into_clients(self, most: usize) -> (Vec<Client>, u64) {
-        let mut clients: Vec<Client> =
-            self.clients.into_iter().map(|(who, seen)| Client::new(who, seen)).collect();
+    pub(super) fn into_clients(self, most: usize) -> (Vec<ClientRecord>, u64) {
+        let mut clients: Vec<ClientRecord> =
+            self.clients.into_iter().map(|(who, seen)| ClientRecord::new(who, seen)).collect();
         // In full, so that the order of equals is the same each time.
         clients.sort_by(|a, b| {
-            let key = |client: &Client| (client.active > 0, client.last_seen, client.sessions);
+            let key = |client: &ClientRecord| (client.active > 0, client.last_seen, client.sessions);
             key(b).cmp(&key(a)).then_with(|| names(a).cmp(&names(b)))
         });
         clients.truncate(most);
@@ -139,13 +139,13 @@ impl Memory {
         self.clients.len()
     }
 
-    fn add(&mut self, who: Who, seen: Seen) {
+    fn add(&mut self, who: Who, seen: ClientActivity) {
         self.clients.entry(who).and_modify(|known| known.add(seen)).or_insert(seen);
     }
 
     /// The oldest gone goes first.
     fn shrink(&mut self) {
-        while self.clients.len() > MOST {
+        while self.clients.len() > MAX_REMEMBERED_CLIENTS {
             let oldest = self.clients.iter().min_by_key(|(_, seen)| seen.last).map(|(who, _)| who.clone());
             let Some(oldest) = oldest else { break };
             self.clients.remove(&oldest);
@@ -154,7 +154,7 @@ impl Memory {
     }
 }
 
-impl Seen {
+impl ClientActivity {
     fn of(session: &Session) -> Self {
         let commands = session.counts().commands;
         Self { first: session.since, last: session.last(), sessions: 1, active: 1, commands }
@@ -171,14 +171,14 @@ impl Seen {
 }
 
 /// What equals are sorted by.
-fn names(client: &Client) -> impl Ord + '_ {
+fn names(client: &ClientRecord) -> impl Ord + '_ {
     let library = client.library.as_ref().map(|library| (&library.name, &library.version, library.guessed));
-    let Client { route, process, uid, container, client_name, own_tls, .. } = client;
+    let ClientRecord { route, process, uid, container, client_name, own_tls, .. } = client;
     (route, process, uid, container, library, client_name, own_tls)
 }
 
-impl Client {
-    fn new(who: Who, seen: Seen) -> Self {
+impl ClientRecord {
+    fn new(who: Who, seen: ClientActivity) -> Self {
         Self {
             route: who.route.as_ref().into(),
             process: who.process,
@@ -196,7 +196,7 @@ impl Client {
     }
 
     /// Somebody may have written the file by hand: names are made safe again, and nobody is active.
-    fn into_parts(self) -> (Who, Seen) {
+    fn into_parts(self) -> (Who, ClientActivity) {
         let text = |text: Option<Box<str>>| text.and_then(|text| clean(text.as_bytes()));
         let library = self.library.and_then(|library| {
             let name = text(Some(library.name))?;
@@ -211,7 +211,7 @@ impl Client {
             client_name: text(self.client_name),
             own_tls: self.own_tls,
         };
-        let seen = Seen {
+        let seen = ClientActivity {
             first: self.first_seen,
             last: self.last_seen,
             sessions: self.sessions,
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn sessions_of_one_client_add_up_from_its_first_to_its_last() {
-        let mut memory = Memory::default();
+        let mut memory = PastClients::default();
         for (number, since, end) in [(1, 10, 20), (2, 5, 12), (3, 30, 31)] {
             let session = session(number, "app", since);
             session.sent(10, 2, since);
@@ -255,29 +255,29 @@ mod tests {
 
     #[test]
     fn of_too_many_clients_the_oldest_gone_is_forgotten_and_counted() {
-        let mut memory = Memory::default();
-        for n in 0..MOST as u64 + 10 {
+        let mut memory = PastClients::default();
+        for n in 0..MAX_REMEMBERED_CLIENTS as u64 + 10 {
             memory.ended(&session(n, &format!("c{n}"), n), Moment::at(n));
         }
         let (clients, forgotten) = memory.into_clients(usize::MAX);
-        assert_eq!((clients.len(), forgotten), (MOST, 10));
+        assert_eq!((clients.len(), forgotten), (MAX_REMEMBERED_CLIENTS, 10));
         assert!(clients.iter().all(|client| client.last_seen >= Moment::at(10)));
     }
 
     #[test]
     fn a_history_survives_a_file_and_goes_on_from_there() {
-        let mut memory = Memory::default();
+        let mut memory = PastClients::default();
         let first = session(1, "app", 10);
         first.looks_like("redis-cli");
         memory.ended(&first, Moment::at(20));
-        let saved = serde_json::to_string(&memory.clone().into_clients(MOST)).unwrap();
-        let mut next = Memory::default();
+        let saved = serde_json::to_string(&memory.clone().into_clients(MAX_REMEMBERED_CLIENTS)).unwrap();
+        let mut next = PastClients::default();
         let (clients, forgotten) = serde_json::from_str(&saved).unwrap();
         next.restore(clients, forgotten);
         let again = session(1, "app", 100);
         again.looks_like("redis-cli");
         next.ended(&again, Moment::at(110));
-        let (clients, _) = next.into_clients(MOST);
+        let (clients, _) = next.into_clients(MAX_REMEMBERED_CLIENTS);
         assert_eq!(clients.len(), 1);
         let app = &clients[0];
         assert_eq!((app.first_seen, app.last_seen, app.sessions), (Moment::at(10), Moment::at(110), 2));
@@ -286,15 +286,15 @@ mod tests {
     #[test]
     fn a_damaged_or_foreign_file_is_an_error_and_a_forged_one_is_harmless() {
         for text in ["", "{", "[]", "{}", "null", "{\"clients\":[{}],\"forgotten\":0}", "{\"version\":1}"] {
-            assert!(serde_json::from_str::<History>(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<ClientHistory>(text).is_err(), "{text}");
         }
         let forged = r#"{"since":"2030-01-01T00:00:00Z","last_in_plaintext":{},"forgotten":18446744073709551615,"clients":[{"route":"r","process":"a\u001b[2J","uid":null,
             "container":null,"library":{"name":"\u0007","version":null,"guessed":true},"client_name":null,"own_tls":false,
             "first_seen":"2030-01-01T00:00:00Z","last_seen":"1999-01-01T00:00:00Z","sessions":18446744073709551615,
             "active":9,"commands":18446744073709551615}]}"#;
-        let mut memory = Memory::default();
+        let mut memory = PastClients::default();
         for _ in 0..2 {
-            let History { clients, forgotten, .. } = serde_json::from_str(forged).unwrap();
+            let ClientHistory { clients, forgotten, .. } = serde_json::from_str(forged).unwrap();
             memory.restore(clients, forgotten);
         }
         let (clients, forgotten) = memory.into_clients(10);

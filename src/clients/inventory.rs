@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::history::{History, MOST, Memory};
+use super::history::{ClientHistory, MAX_REMEMBERED_CLIENTS, PastClients};
 use super::process::{self, Process};
-use super::report::{Report, SessionReport, libraries};
-use super::session::{Lookup, Peer, Session, Upstream};
+use super::report::{InventoryReport, SessionReport, libraries};
+use super::session::{Lookup, Peer, Session, SessionUpstream};
 use super::totals::Totals;
 use crate::moment::Moment;
 
@@ -28,15 +28,15 @@ pub struct Inventory {
     /// Unix time, set by [`tick`](Self::tick): sessions read it instead of the system's clock.
     clock: AtomicU64,
     live: Mutex<BTreeMap<u64, Arc<Session>>>,
-    past: Mutex<Past>,
+    past: Mutex<PastSessions>,
     /// `/proc` may be read again from then on; `None`: at once.
     next_lookup: Mutex<Option<Instant>>,
 }
 
 /// Sessions that are over.
 #[derive(Default)]
-struct Past {
-    memory: Memory,
+struct PastSessions {
+    memory: PastClients,
     routes: HashMap<Arc<str>, Totals>,
     /// By route: since when it is watched, in this run or an earlier one.
     watched: HashMap<Arc<str>, Moment>,
@@ -93,11 +93,11 @@ impl Inventory {
     }
 
     /// A session begins.
-    pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> Entry {
+    pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> InventoryEntry {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let session = Arc::new(Session::new(number, Arc::clone(route), peer, Moment::at(self.now())));
         self.live.lock().insert(number, Arc::clone(&session));
-        Entry { session, inventory: Arc::clone(self) }
+        InventoryEntry { session, inventory: Arc::clone(self) }
     }
 
     /// Sessions now, of all routes.
@@ -130,14 +130,14 @@ impl Inventory {
     }
 
     /// All there is to tell; of sessions and of clients at most `limit` each.
-    pub fn report(&self, limit: usize) -> Report {
+    pub fn report(&self, limit: usize) -> InventoryReport {
         self.tick();
         let now = Moment::at(self.now());
         let live = self.live();
         let memory = self.past.lock().memory.clone().with_live(&live);
         let clients_total = memory.len();
         let (clients, forgotten) = memory.into_clients(limit);
-        Report {
+        InventoryReport {
             sessions: live.iter().take(limit).map(|session| SessionReport::of(session, now)).collect(),
             sessions_total: live.len(),
             libraries: libraries(&clients),
@@ -148,7 +148,7 @@ impl Inventory {
     }
 
     /// Everybody who was seen, those that are here included, for a file.
-    pub fn history(&self) -> History {
+    pub fn history(&self) -> ClientHistory {
         let live = self.live();
         let now = Moment::at(self.now());
         let (memory, mut routes, since, watched) = {
@@ -162,13 +162,13 @@ impl Inventory {
         let used = |(route, totals): (&Arc<str>, &Totals)| Some(((**route).into(), totals.last_used?));
         let last_used = routes.iter().filter_map(used).collect();
         let last_in_plaintext = routes.into_iter().filter_map(last).collect();
-        let (clients, forgotten) = memory.with_live(&live).into_clients(MOST);
+        let (clients, forgotten) = memory.with_live(&live).into_clients(MAX_REMEMBERED_CLIENTS);
         let watched_since = watched.iter().map(|(route, at)| ((**route).into(), *at)).collect();
-        History { since, watched_since, clients, forgotten, last_in_plaintext, last_used }
+        ClientHistory { since, watched_since, clients, forgotten, last_in_plaintext, last_used }
     }
 
     /// Goes on from what an earlier run saw.
-    pub fn restore(&self, history: History) {
+    pub fn restore(&self, history: ClientHistory) {
         let mut past = self.past.lock();
         past.since = past.since.min(history.since);
         past.memory.restore(history.clients, history.forgotten);
@@ -238,14 +238,14 @@ impl Inventory {
 }
 
 /// A session's place in the inventory, for as long as it lasts.
-pub struct Entry {
+pub struct InventoryEntry {
     session: Arc<Session>,
     inventory: Arc<Inventory>,
 }
 
-impl Entry {
+impl InventoryEntry {
     /// It has an upstream connection, or another one than before.
-    pub fn connected(&self, upstream: Upstream) {
+    pub fn connected(&self, upstream: SessionUpstream) {
         self.session.connected(upstream, Moment::at(self.inventory.now()));
     }
 
@@ -287,7 +287,7 @@ impl Counter {
     }
 }
 
-impl Deref for Entry {
+impl Deref for InventoryEntry {
     type Target = Session;
 
     fn deref(&self) -> &Session {
@@ -295,7 +295,7 @@ impl Deref for Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for InventoryEntry {
     fn drop(&mut self) {
         let now = Moment::at(self.inventory.now());
         let mut past = self.inventory.past.lock();
@@ -352,10 +352,10 @@ mod tests {
     fn a_route_is_watched_from_when_it_was_there_first_by_whichever_name() {
         let inventory = Inventory::new();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let restored = |at: u64, route: &str| History {
+        let restored = |at: u64, route: &str| ClientHistory {
             watched_since: [(route.into(), Moment::at(at))].into(),
             since: Moment::at(at),
-            ..History::default()
+            ..ClientHistory::default()
         };
         inventory.restore(restored(10, "a"));
         inventory.watch(&a);
@@ -377,7 +377,7 @@ mod tests {
         );
         // A file of before says since when all of it is watched.
         let last_used = [("old".into(), Moment::at(30))].into();
-        inventory.restore(History { since: Moment::at(20), last_used, ..History::default() });
+        inventory.restore(ClientHistory { since: Moment::at(20), last_used, ..ClientHistory::default() });
         assert_eq!(inventory.watched_since("old"), Moment::at(20));
     }
 

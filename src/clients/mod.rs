@@ -17,9 +17,9 @@ mod totals;
 
 pub use self::advice::{Advice, advice};
 pub use self::guess::Guess;
-pub use self::history::{Client, History, MOST};
-pub use self::inventory::{Counter, Entry, Inventory};
+pub use self::history::{ClientHistory, ClientRecord, MAX_REMEMBERED_CLIENTS};
+pub use self::inventory::{Counter, Inventory, InventoryEntry};
 pub use self::process::Process;
-pub use self::report::{Report, SessionReport, UpstreamReport};
-pub use self::session::{Counts, Library, Peer, Session, Upstream};
+pub use self::report::{InventoryReport, SessionReport, UpstreamReport};
+pub use self::session::{Library, Peer, Session, SessionUpstream, TrafficCounts};
 pub use self::totals::{InPlaintext, Totals};

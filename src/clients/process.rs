@@ -56,11 +56,11 @@ pub(super) type Ends = (SocketAddr, SocketAddr);
 /// user may still be known.
 pub(super) fn find(connections: &[Ends]) -> HashMap<Ends, Arc<Process>> {
     let asked: HashSet<&Ends> = connections.iter().collect();
-    let mut sockets: HashMap<Ends, Socket> = HashMap::new();
+    let mut sockets: HashMap<Ends, ProcSocket> = HashMap::new();
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         let Ok(file) = File::open(table) else { continue };
         for line in BufReader::new(file).lines().map_while(Result::ok) {
-            if let Some(socket) = Socket::parse(&line).filter(|socket| asked.contains(&socket.ends)) {
+            if let Some(socket) = ProcSocket::parse(&line).filter(|socket| asked.contains(&socket.ends)) {
                 sockets.insert(socket.ends, socket);
             }
         }
@@ -71,7 +71,7 @@ pub(super) fn find(connections: &[Ends]) -> HashMap<Ends, Arc<Process>> {
     if missing > 0 {
         walk(Path::new("/proc"), &mut owners, &mut missing);
     }
-    let owner = |socket: &Socket| {
+    let owner = |socket: &ProcSocket| {
         let known = owners.get(&socket.inode).cloned().flatten();
         known.unwrap_or_else(|| Arc::new(Process { uid: Some(socket.uid), ..Process::default() }))
     };
@@ -102,13 +102,13 @@ fn walk(proc: &Path, owners: &mut HashMap<u64, Option<Arc<Process>>>, missing: &
 
 /// A line of `/proc/net/tcp`: an established connection, from its owner's point of view.
 #[derive(Debug, PartialEq, Eq)]
-struct Socket {
+struct ProcSocket {
     ends: Ends,
     uid: u32,
     inode: u64,
 }
 
-impl Socket {
+impl ProcSocket {
     /// `sl local remote state queues timer retransmits uid timeout inode …`
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
@@ -156,15 +156,15 @@ mod tests {
     #[test]
     fn a_line_of_the_kernels_table_is_read_in_either_family() {
         let line = "   1: 0100007F:C350 0100007F:18EB 01 00000000:00000000 00:00000000 00000000  1000        0 98765 1 0000000000000000 20 4 0 10 -1";
-        let socket = Socket::parse(line).unwrap();
+        let socket = ProcSocket::parse(line).unwrap();
         let ends = ("127.0.0.1:50000".parse().unwrap(), "127.0.0.1:6379".parse().unwrap());
-        assert_eq!(socket, Socket { ends, uid: 1000, inode: 98765 });
+        assert_eq!(socket, ProcSocket { ends, uid: 1000, inode: 98765 });
         let six = line
             .replace("0100007F:C350", "00000000000000000000000001000000:C350")
             .replace("0100007F:18EB", "0000000000000000FFFF00000100007F:18EB");
-        let ends = Socket::parse(&six).unwrap().ends;
+        let ends = ProcSocket::parse(&six).unwrap().ends;
         assert_eq!(ends, ("[::1]:50000".parse().unwrap(), "127.0.0.1:6379".parse().unwrap()));
-        assert_eq!(Socket::parse(&line.replace(" 01 ", " 0A ")), None, "it listens");
+        assert_eq!(ProcSocket::parse(&line.replace(" 01 ", " 0A ")), None, "it listens");
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
             "1: 0:0 0:0 01 0",
             "1: 0100007F:C350",
         ] {
-            assert_eq!(Socket::parse(line), None, "{line}");
+            assert_eq!(ProcSocket::parse(line), None, "{line}");
         }
     }
 

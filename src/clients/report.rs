@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::advice::{Advice, advice};
-use super::history::Client;
+use super::history::ClientRecord;
 use super::process::Process;
-use super::session::{Counts, Library, Peer, Session};
+use super::session::{Library, Peer, Session, TrafficCounts};
 use crate::moment::Moment;
 
 /// Who is on the bridge, who was, and what they need to leave it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Report {
+pub struct InventoryReport {
     /// Live sessions, the oldest first.
     pub sessions: Vec<SessionReport>,
     /// How many there are, shown or not.
     pub sessions_total: usize,
     /// Clients over all of their sessions, active ones first, then those seen last.
-    pub clients: Vec<Client>,
+    pub clients: Vec<ClientRecord>,
     /// How many there are, shown or not.
     pub clients_total: usize,
     /// How many had to be forgotten.
@@ -44,7 +44,7 @@ pub struct SessionReport {
     pub idle_seconds: u64,
     /// What passed.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: TrafficCounts,
     /// The database that it uses.
     pub database: u32,
     /// The name that the client gave it.
@@ -106,7 +106,7 @@ impl SessionReport {
 }
 
 /// One entry for each library that is recognised.
-pub(super) fn libraries(clients: &[Client]) -> Vec<Advice> {
+pub(super) fn libraries(clients: &[ClientRecord]) -> Vec<Advice> {
     let names = clients.iter().filter_map(|client| advice(&client.library.as_ref()?.name));
     let sorted: BTreeMap<_, _> = names.map(|advice| (advice.library.clone(), advice)).collect();
     sorted.into_values().collect()

@@ -36,7 +36,7 @@ pub enum Peer {
 }
 
 /// The upstream connection that a session has.
-pub struct Upstream {
+pub struct SessionUpstream {
     /// As configured.
     pub endpoint: Arc<dyn Display + Send + Sync>,
     /// The address that answered.
@@ -70,17 +70,17 @@ pub struct Session {
     commands: AtomicU64,
     to_upstream: AtomicU64,
     to_client: AtomicU64,
-    pub(super) facts: Mutex<Facts>,
+    pub(super) facts: Mutex<SessionFacts>,
 }
 
 /// What is not counted.
 #[derive(Default)]
-pub(super) struct Facts {
+pub(super) struct SessionFacts {
     /// `None`: not looked up.
     pub(super) process: Option<Arc<Process>>,
-    pub(super) upstream: Option<Upstream>,
+    pub(super) upstream: Option<SessionUpstream>,
     /// What had passed in plaintext when it went on over TLS, and when that was.
-    moved: Option<(Counts, Moment)>,
+    moved: Option<(TrafficCounts, Moment)>,
     /// When pontoon authenticates again for it.
     reauthenticates: Option<Moment>,
     /// Why it has a connection of its own, where it could share one.
@@ -93,7 +93,7 @@ pub(super) struct Facts {
     guess: Option<(&'static str, Option<Box<str>>)>,
 }
 
-impl Facts {
+impl SessionFacts {
     /// What the client said, else what it looks like.
     pub(super) fn library(&self) -> Option<Library> {
         match (&self.library, &self.guess) {
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// It has an upstream connection, or another one than before.
-    pub(super) fn connected(&self, upstream: Upstream, now: Moment) {
+    pub(super) fn connected(&self, upstream: SessionUpstream, now: Moment) {
         let mut facts = self.facts.lock();
         if upstream.tls && facts.upstream.as_ref().is_some_and(|before| !before.tls) {
             facts.moved = Some((self.counts(), now));
@@ -230,8 +230,8 @@ impl Session {
         Moment::at(self.last.load(Ordering::Relaxed))
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        Counts {
+    pub(super) fn counts(&self) -> TrafficCounts {
+        TrafficCounts {
             commands: self.commands.load(Ordering::Relaxed),
             bytes_to_upstream: self.to_upstream.load(Ordering::Relaxed),
             bytes_to_client: self.to_client.load(Ordering::Relaxed),
@@ -239,7 +239,7 @@ impl Session {
     }
 
     /// What passed in plaintext, and when it went on over TLS, if it did; `None`: it was never in plaintext.
-    pub(super) fn in_plaintext(&self) -> Option<(Counts, Option<Moment>)> {
+    pub(super) fn in_plaintext(&self) -> Option<(TrafficCounts, Option<Moment>)> {
         let facts = self.facts.lock();
         match (&facts.upstream, facts.moved) {
             (_, Some((counts, at))) => Some((counts, Some(at))),
@@ -249,7 +249,7 @@ impl Session {
     }
 
     /// The process, as far as it is known without looking it up.
-    pub(super) fn process(&self, facts: &Facts) -> Option<Arc<Process>> {
+    pub(super) fn process(&self, facts: &SessionFacts) -> Option<Arc<Process>> {
         if let Some(process) = &facts.process {
             return Some(Arc::clone(process));
         }
@@ -297,7 +297,7 @@ pub(super) enum Lookup {
 
 /// What passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counts {
+pub struct TrafficCounts {
     /// Commands sent upstream.
     pub commands: u64,
     /// In plaintext.
@@ -306,7 +306,7 @@ pub struct Counts {
     pub bytes_to_client: u64,
 }
 
-impl Counts {
+impl TrafficCounts {
     pub(super) fn add(&mut self, other: Self) {
         self.commands += other.commands;
         self.bytes_to_upstream += other.bytes_to_upstream;
@@ -382,7 +382,7 @@ mod tests {
         session.sent(100, 2, 11);
         session.sent(1, 1, 12);
         session.received(7, 13);
-        let counts = Counts { commands: 3, bytes_to_upstream: 101, bytes_to_client: 7 };
+        let counts = TrafficCounts { commands: 3, bytes_to_upstream: 101, bytes_to_client: 7 };
         assert_eq!((session.counts(), session.last()), (counts, Moment::at(13)));
     }
 }

@@ -1,13 +1,13 @@
 //! Names that clients and processes give themselves, made safe to show.
 
-/// Longer names are cut.
-const LONGEST: usize = 64;
+/// Bytes of a text from a client: a longer one is cut.
+const MAX_CLIENT_TEXT: usize = 64;
 
 /// At most 64 bytes of UTF-8 without what could steer a terminal or hide from its reader; `None`: nothing is left.
 pub(super) fn clean(bytes: &[u8]) -> Option<Box<str>> {
     // A sequence that the cut has broken is no character of the name.
-    let (cut, was_cut) = match bytes.get(..LONGEST) {
-        Some(cut) => (cut, bytes.len() > LONGEST),
+    let (cut, was_cut) = match bytes.get(..MAX_CLIENT_TEXT) {
+        Some(cut) => (cut, bytes.len() > MAX_CLIENT_TEXT),
         None => (bytes, false),
     };
     let text = String::from_utf8_lossy(cut);
@@ -15,7 +15,7 @@ pub(super) fn clean(bytes: &[u8]) -> Option<Box<str>> {
     let mut clean = String::with_capacity(text.len());
     for c in text.trim().chars() {
         let c = if is_unsafe(c) { '?' } else { c };
-        if clean.len() + c.len_utf8() > LONGEST {
+        if clean.len() + c.len_utf8() > MAX_CLIENT_TEXT {
             break;
         }
         clean.push(c);

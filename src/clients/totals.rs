@@ -1,6 +1,6 @@
 //! A route's sessions, added up.
 
-use super::session::{Counts, Session};
+use super::session::{Session, TrafficCounts};
 use crate::moment::Moment;
 
 /// A route's sessions over all of this run.
@@ -11,7 +11,7 @@ pub struct Totals {
     /// Sessions, the active ones included.
     pub sessions: u64,
     /// What passed.
-    pub counts: Counts,
+    pub counts: TrafficCounts,
     /// Of these, what was in plaintext upstream.
     pub plaintext: InPlaintext,
     /// When something last passed, or a session ended, in this run or an earlier one.
@@ -26,7 +26,7 @@ pub struct InPlaintext {
     /// All of them.
     pub sessions: u64,
     /// What passed before they ended or went on over TLS.
-    pub counts: Counts,
+    pub counts: TrafficCounts,
     /// When the last of them did, in this run or an earlier one; now, if one is active.
     pub last: Option<Moment>,
 }

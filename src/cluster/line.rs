@@ -6,9 +6,9 @@ use std::fmt;
 
 /// What of a line is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(super) struct NodeLine<'a> {
     pub(super) id: &'a str,
-    pub(super) place: Place<'a>,
+    pub(super) place: NodeLineAddress<'a>,
     /// Comma-separated.
     pub(super) flags: &'a str,
     /// All that follows the flags, as it stands.
@@ -17,7 +17,7 @@ pub(super) struct Line<'a> {
 
 /// Where a node says that it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place<'a> {
+pub(super) struct NodeLineAddress<'a> {
     /// An IP address, IPv6 without brackets; a name, where that is announced as the address; empty, where the node does
     /// not know its own yet.
     pub(super) host: &'a str,
@@ -29,12 +29,12 @@ pub(super) struct Place<'a> {
     pub(super) names: Option<&'a str>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> NodeLine<'a> {
     pub(super) fn parse(line: &'a str) -> Option<Self> {
         let (id, line) = line.split_once(' ')?;
         let (place, line) = line.split_once(' ')?;
         let (flags, rest) = line.split_once(' ')?;
-        Some(Self { id, place: Place::parse(place)?, flags, rest })
+        Some(Self { id, place: NodeLineAddress::parse(place)?, flags, rest })
     }
 
     pub(super) fn has_flag(&self, flag: &str) -> bool {
@@ -51,7 +51,7 @@ impl<'a> Line<'a> {
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> NodeLineAddress<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let (address, names) = match text.split_once(',') {
             Some((address, names)) => (address, Some(names)),
@@ -73,13 +73,13 @@ impl<'a> Place<'a> {
     }
 }
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for NodeLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} {}", self.id, self.place, self.flags, self.rest)
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for NodeLineAddress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)?;
         if let Some(bus) = self.bus {
@@ -102,16 +102,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn place(text: &str) -> Place<'_> {
-        Place::parse(text).unwrap()
+    fn place(text: &str) -> NodeLineAddress<'_> {
+        NodeLineAddress::parse(text).unwrap()
     }
 
     #[test]
     fn an_address_is_read_with_a_bus_port_and_a_name_and_without() {
-        let full = Place { host: "10.0.0.1", port: 6379, bus: Some("16379"), names: Some("a.example") };
+        let full =
+            NodeLineAddress { host: "10.0.0.1", port: 6379, bus: Some("16379"), names: Some("a.example") };
         assert_eq!(place("10.0.0.1:6379@16379,a.example"), full);
-        assert_eq!(place("10.0.0.1:6379@16379"), Place { names: None, ..full });
-        assert_eq!(place("10.0.0.1:6379"), Place { names: None, bus: None, ..full });
+        assert_eq!(place("10.0.0.1:6379@16379"), NodeLineAddress { names: None, ..full });
+        assert_eq!(place("10.0.0.1:6379"), NodeLineAddress { names: None, bus: None, ..full });
         assert_eq!(place("2001:db8::1:6379@16379").host, "2001:db8::1");
         assert_eq!(place(":0@0").host, "");
     }
@@ -129,7 +130,7 @@ mod tests {
         for line in
             ["", "id", "id 1.2.3.4:1@2", "id 1.2.3.4 myself - 0", "id h:65536@1 - - 0", "id h:+1@1 - - 0"]
         {
-            assert_eq!(Line::parse(line), None, "{line}");
+            assert_eq!(NodeLine::parse(line), None, "{line}");
         }
     }
 
@@ -140,15 +141,15 @@ mod tests {
             names in proptest::option::of("[a-z.]{0,9}(,[a-z-]{1,5}=[!-+--~]{0,9}){0,3}"),
             rest in "[ -~]{0,60}"
         ) {
-            let place = Place { host: &host, port, bus: bus.as_deref(), names: names.as_deref() };
-            let line = Line { id: "07c37dfe", place, flags: "myself,master", rest: &rest };
+            let place = NodeLineAddress { host: &host, port, bus: bus.as_deref(), names: names.as_deref() };
+            let line = NodeLine { id: "07c37dfe", place, flags: "myself,master", rest: &rest };
             let text = line.to_string();
-            prop_assert_eq!(Line::parse(&text), Some(line));
+            prop_assert_eq!(NodeLine::parse(&text), Some(line));
         }
 
         #[test]
         fn whatever_is_read_as_a_line_is_printed_as_it_was(text in "[a-f0-9:@,=. -]{0,60}") {
-            if let Some(line) = Line::parse(&text) {
+            if let Some(line) = NodeLine::parse(&text) {
                 prop_assert_eq!(line.to_string(), text);
             }
         }

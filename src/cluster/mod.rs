@@ -12,7 +12,7 @@ mod nodes;
 mod ports;
 mod rewrite;
 mod settings;
-mod told;
+mod slots_reply;
 mod topology;
 
 pub use self::map::{LocalNode, NodeMap};

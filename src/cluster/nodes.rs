@@ -17,14 +17,14 @@ pub struct Nodes {
     map: ArcSwap<NodeMap>,
     /// One for each node that can be dialled.
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
-    told: ArcSwap<Told>,
+    rewrite: ArcSwap<RewriteSettings>,
     wanted: Notify,
     /// The node to ask first: it told of one that is not known.
     hint: Mutex<Option<Arc<Endpoint>>>,
     refreshes: watch::Sender<Refreshes>,
 }
 
-struct Told {
+struct RewriteSettings {
     /// What clients are told instead of the address that they connected to.
     advertise: Option<Host>,
     /// Nobody waits longer for a refresh.
@@ -43,7 +43,7 @@ impl Nodes {
         Self {
             map: ArcSwap::default(),
             upstreams: ArcSwap::default(),
-            told: ArcSwap::from_pointee(Told { advertise, patience }),
+            rewrite: ArcSwap::from_pointee(RewriteSettings { advertise, patience }),
             wanted: Notify::new(),
             hint: Mutex::default(),
             refreshes: watch::Sender::default(),
@@ -52,7 +52,7 @@ impl Nodes {
 
     /// Other settings, for sessions to come.
     pub fn tell(&self, advertise: Option<Host>, patience: Duration) {
-        self.told.store(Arc::new(Told { advertise, patience }));
+        self.rewrite.store(Arc::new(RewriteSettings { advertise, patience }));
     }
 
     /// Those that have a listener.
@@ -62,7 +62,7 @@ impl Nodes {
 
     /// What clients are told instead of the address that they connected to.
     pub fn advertise(&self) -> Option<Host> {
-        self.told.load().advertise.clone()
+        self.rewrite.load().advertise.clone()
     }
 
     /// What leads to each node.
@@ -74,7 +74,7 @@ impl Nodes {
     pub async fn connect(&self) -> Option<Result<Connection, Unreachable>> {
         let upstreams = self.upstreams();
         let first = if upstreams.is_empty() { 0 } else { fastrand::usize(..upstreams.len()) };
-        let patience = self.told.load().patience;
+        let patience = self.rewrite.load().patience;
         let deadline = Instant::now() + patience;
         let mut last = None;
         for upstream in upstreams.iter().cycle().skip(first).take(upstreams.len()) {
@@ -103,7 +103,7 @@ impl Nodes {
         let mut refreshes = self.refreshes.subscribe();
         let next = refreshes.borrow_and_update().begun + 1;
         self.refresh(Some(asked));
-        let patience = self.told.load().patience;
+        let patience = self.rewrite.load().patience;
         async move {
             let _ = timeout(patience, refreshes.wait_for(|refreshes| refreshes.ended >= next)).await;
         }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::endpoint::ListenAddr;
 
-/// A client that has not heard of it yet must not meet another node at a port.
-const REST: Duration = Duration::from_secs(600);
+/// Time until another node may get a freed port, in seconds: clients that still know the old one must not meet the new.
+const PORT_REUSE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The system is asked so often for a port that is not at rest.
 const TRIES: usize = 32;
@@ -115,7 +115,7 @@ impl Ports {
     /// What `bind` makes of a port that is neither in use nor at rest; it is given 0 where the system is to choose, and
     /// tells which port that was.
     pub fn take<T>(&mut self, mut bind: impl FnMut(u16) -> io::Result<(T, u16)>) -> Result<(T, u16), NoPort> {
-        self.resting.retain(|_, since| since.elapsed() < REST);
+        self.resting.retain(|_, since| since.elapsed() < PORT_REUSE_INTERVAL);
         let Some(range) = &self.range else {
             // Kept until there is one that may be used: the system would give the same again.
             let mut unfit = Vec::new();
@@ -176,7 +176,7 @@ mod tests {
         in_use.retain(|port| *port != 7000);
         ports.give_back(7000);
         assert!(take(&mut ports, &in_use).is_err());
-        tokio::time::advance(REST).await;
+        tokio::time::advance(PORT_REUSE_INTERVAL).await;
         assert_eq!(take(&mut ports, &in_use).unwrap().1, 7000);
     }
 

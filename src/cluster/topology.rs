@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use super::line::Line;
+use super::line::NodeLine;
 use super::map::means_asked;
 use super::node::{Flags, Node, Role, host};
-use super::told::{Told, told};
+use super::slots_reply::{SlotsNode, slots_ranges};
 use crate::endpoint::Host;
 use crate::resp::value::{Data, Unreadable, Value};
 
@@ -46,12 +46,12 @@ pub enum TopologyError {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Command(&'static str);
+struct TopologyCommand(&'static str);
 
-const CLUSTER_SLOTS: Command = Command("CLUSTER SLOTS");
-const CLUSTER_NODES: Command = Command("CLUSTER NODES");
+const CLUSTER_SLOTS: TopologyCommand = TopologyCommand("CLUSTER SLOTS");
+const CLUSTER_NODES: TopologyCommand = TopologyCommand("CLUSTER NODES");
 
-impl Command {
+impl TopologyCommand {
     /// The inner error: the server's own.
     fn read(self, reply: &[u8]) -> Result<Result<Value<'_>, String>, TopologyError> {
         let value =
@@ -110,7 +110,7 @@ impl Gathered<'_> {
     }
 
     fn node_of(&self, line: &str) -> Option<Node> {
-        let line = Line::parse(line)?;
+        let line = NodeLine::parse(line)?;
         let (primary, link, slots) = line.facts()?;
         let flags = Flags(line.flags.to_owned());
         let role = if flags.has("master") {
@@ -139,9 +139,9 @@ impl Gathered<'_> {
 
     fn take_slots(&mut self, slots: &Value<'_>) -> Result<(), TopologyError> {
         let shape = CLUSTER_SLOTS.expected("ranges of slots with their nodes");
-        let Some(told) = told(slots) else { return Err(shape) };
+        let Some(ranges) = slots_ranges(slots) else { return Err(shape) };
         // Nodes without slots are not told of: what they are meant to be dialled by is taken from the others.
-        let habit = told.first().map(|range| &range.primary).map(|node| Preferred::by(node));
+        let habit = ranges.first().map(|range| &range.primary).map(|node| Preferred::by(node));
         for node in &mut self.nodes {
             match habit {
                 Some(Preferred::Name) => node.names.sort_by_key(|name| matches!(name, Host::Ip(_))),
@@ -151,7 +151,7 @@ impl Gathered<'_> {
                 _ => {}
             }
         }
-        for range in told {
+        for range in ranges {
             let primary = self.merge(&range.primary);
             if self.is_told_by_slots_alone(primary) {
                 self.nodes[primary].slots.push(range.slots);
@@ -173,13 +173,13 @@ impl Gathered<'_> {
     }
 
     /// Returns where it is.
-    fn merge(&mut self, told: &Told<'_>) -> usize {
-        let at = match self.ids.get(told.id) {
+    fn merge(&mut self, node: &SlotsNode<'_>) -> usize {
+        let at = match self.ids.get(node.id) {
             Some(at) => *at,
             None => self.insert(Node {
-                id: told.id.to_owned(),
+                id: node.id.to_owned(),
                 names: Vec::new(),
-                port: told.port,
+                port: node.port,
                 role: Some(Role::Primary),
                 primary: None,
                 flags: Flags::default(),
@@ -188,15 +188,15 @@ impl Gathered<'_> {
             }),
         };
         let names = &mut self.nodes[at].names;
-        for name in [told.ip, told.hostname].into_iter().flatten().filter_map(host) {
+        for name in [node.ip, node.hostname].into_iter().flatten().filter_map(host) {
             if !names.contains(&name) {
                 names.push(name);
             }
         }
-        match told.host.and_then(host) {
+        match node.host.and_then(host) {
             Some(host) => prefer(names, host),
             // `?`: names are preferred, and this node has none. Its own address leads to it from anywhere.
-            None if told.host == Some("?") && !names.is_empty() => {}
+            None if node.host == Some("?") && !names.is_empty() => {}
             None => prefer(names, self.asked.clone()),
         }
         at
@@ -222,8 +222,8 @@ enum Preferred {
 }
 
 impl Preferred {
-    fn by(told: &Told<'_>) -> Self {
-        match told.host {
+    fn by(node: &SlotsNode<'_>) -> Self {
+        match node.host {
             None | Some("") => Self::Asked,
             Some("?") => Self::Name,
             Some(text) if matches!(host(text), Some(Host::Name(_))) => Self::Name,

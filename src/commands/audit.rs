@@ -11,7 +11,7 @@ use crate::credentials::Credentials;
 use crate::group::{Asking, Evidence, NodeEvidence, SimilarClients, gather};
 
 /// How to audit.
-pub struct Options {
+pub struct AuditOptions {
     /// Write JSON.
     pub json: bool,
     /// Clients whose name begins so are bridged.
@@ -19,9 +19,9 @@ pub struct Options {
 }
 
 /// Asks every node; fails unless all of them answer and count no client in plaintext.
-pub fn run(route: &Route, options: Options) -> anyhow::Result<()> {
+pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let Options { json, bridges } = options;
+    let AuditOptions { json, bridges } = options;
     let credentials = route.upstream.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)));
     if let Some(credentials) = &credentials {
         // Once, before every node is asked in vain.

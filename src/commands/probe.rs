@@ -12,12 +12,14 @@ use super::plain::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
-use crate::group::probe::{self, Attempt, Findings, Looking, Mode, Server, Verified, Version};
+use crate::group::probe::{
+    self, Findings, ProbeAttempt, ProbeSettings, ServerInfo, TransitMode, Verified, Version,
+};
 use crate::tls::{self, Tls};
 use crate::upstream::Cause;
 
 /// How to probe.
-pub struct Options {
+pub struct ProbeOptions {
     /// Write JSON.
     pub json: bool,
     /// Names that should lead to the same place.
@@ -35,7 +37,7 @@ struct Also {
 }
 
 /// Probes the route's first upstream; fails unless TLS can be used there as the route says.
-pub fn run(route: &Route, options: &Options) -> anyhow::Result<()> {
+pub fn run(route: &Route, options: &ProbeOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let settings = &route.upstream;
     let endpoint = settings.endpoints.first().expect("validated: a route has an upstream");
@@ -47,7 +49,7 @@ pub fn run(route: &Route, options: &Options) -> anyhow::Result<()> {
         Some(auth) => runtime.block_on(Credentials::new(auth).logins())?,
         None => Vec::new(),
     };
-    let looking = Looking {
+    let looking = ProbeSettings {
         tls: &tls,
         accept_any: settings.tls.insecure_skip_verify,
         names: &names,
@@ -116,21 +118,21 @@ fn next_step(findings: &Findings) -> &'static str {
              tls.insecure_skip_verify, and whoever is on the way can read and change everything. Say what to trust instead: \
              --tls-ca-file, --tls-pin or --tls-server-name."
         }
-        (Mode::Disabled, _) => {
+        (TransitMode::Disabled, _) => {
             "Plaintext only: transit encryption is off. Roll pontoon out with tls.mode = \"preferred\", then modify the group \
              to transit-encryption-mode preferred."
         }
-        (Mode::Preferred, true) => {
+        (TransitMode::Preferred, true) => {
             "Plaintext and TLS on one port: the group is in preferred, and plaintext clients still connect. Move them to TLS \
              or behind pontoon; when none is left, set tls.mode = \"required\" and then the group to required."
         }
-        (Mode::Required, true) => {
+        (TransitMode::Required, true) => {
             "TLS only: the group requires TLS. pontoon's default, tls.mode = \"required\", fits."
         }
-        (Mode::Preferred | Mode::Required, false) => {
+        (TransitMode::Preferred | TransitMode::Required, false) => {
             "TLS is spoken here, and pontoon would not use it: see the error, and the flags that it names."
         }
-        (Mode::Unknown, _) => {
+        (TransitMode::Unknown, _) => {
             "Neither plaintext nor TLS was answered: check host, port, security group, and that this is a Redis or Valkey."
         }
     }
@@ -146,10 +148,10 @@ fn print(findings: &Findings, also: &[Also]) {
     line(
         "mode",
         match findings.mode {
-            Mode::Disabled => "disabled: plaintext only",
-            Mode::Preferred => "preferred: plaintext and TLS",
-            Mode::Required => "required: TLS only",
-            Mode::Unknown => "unknown",
+            TransitMode::Disabled => "disabled: plaintext only",
+            TransitMode::Preferred => "preferred: plaintext and TLS",
+            TransitMode::Required => "required: TLS only",
+            TransitMode::Unknown => "unknown",
         },
     );
     line("plaintext", &attempt(&findings.plaintext));
@@ -193,7 +195,7 @@ fn print(findings: &Findings, also: &[Also]) {
     }
 }
 
-fn attempt(attempt: &Attempt) -> String {
+fn attempt(attempt: &ProbeAttempt) -> String {
     let took = |what: &str, ms: Option<f64>| ms.map(|ms| format!("{what} {ms:.1} ms"));
     let peer = attempt.peer.map(|peer| peer.to_string());
     let times: Vec<String> =
@@ -203,7 +205,7 @@ fn attempt(attempt: &Attempt) -> String {
     format!("{how}{times}: {}", attempt.detail)
 }
 
-fn describe(server: &Server) -> String {
+fn describe(server: &ServerInfo) -> String {
     let known = |what: &str, known: Option<bool>| match known {
         Some(true) => format!("knows {what}"),
         Some(false) => format!("does not know {what}"),

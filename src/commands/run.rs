@@ -5,8 +5,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::admin::Command;
-use crate::app::{App, Orders, Source, StartError, raise_limit};
+use crate::admin::AdminCommand;
+use crate::app::{App, ConfigSource, Shutdown, StartError, raise_limit};
 use crate::config::Config;
 use crate::listener::Inherited;
 use crate::{metrics, telemetry};
@@ -23,11 +23,12 @@ impl NotStarted {
     }
 }
 
-/// For names to look up, processes to find, files to write: a name server that hangs does not become a crowd of threads.
-const BLOCKING_THREADS: usize = 64;
+/// Blocking threads of the main runtime: for names to look up, processes to find, files to write. A name server that hangs
+/// does not become a crowd of threads.
+const MAX_BLOCKING_THREADS: usize = 64;
 
 /// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
-pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
+pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     let inherited = Inherited::take().map_err(|error| NotStarted(vec![error.into()]))?;
     telemetry::init(&config.log)?;
     if let Err(too_few) = raise_limit(&config) {
@@ -40,11 +41,11 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
     // Accepting, signals and the admin server; sessions have the workers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()?;
     runtime.block_on(async {
         let app = App::bind(config, inherited, metrics).map_err(NotStarted)?;
-        let orders = Orders::new();
+        let shutdown = Shutdown::new();
         // Installed before the start is announced: a signal that follows the announcement is obeyed.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -53,7 +54,7 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
         let reloads = async {
             while hang_up.recv().await.is_some() {
                 info!(signal = "SIGHUP", "signal received");
-                if commands.send(Command::Reload(oneshot::channel().0)).await.is_err() {
+                if commands.send(AdminCommand::Reload(oneshot::channel().0)).await.is_err() {
                     info!("leaving: the configuration is not reloaded");
                 }
             }
@@ -64,11 +65,11 @@ pub fn run(config: Config, source: Source) -> anyhow::Result<()> {
                     _ = terminate.recv() => "SIGTERM",
                     _ = interrupt.recv() => "SIGINT",
                 };
-                orders.signal(name);
+                shutdown.signal(name);
             }
         };
         tokio::select! {
-            () = app.run(&orders, source) => Ok(()),
+            () = app.run(&shutdown, source) => Ok(()),
             () = signals => Ok(()),
             () = reloads => Ok(()),
         }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::plain::plain;
 use super::reachable::reachable;
 use super::table::Table;
-use crate::admin::{Auth, RouteReport, ServersReport, client};
-use crate::clients::{Advice, Client, Report, advice};
+use crate::admin::{AuthRequirement, RouteReport, ServersReport, client};
+use crate::clients::{Advice, ClientRecord, InventoryReport, advice};
 use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
 use crate::upstream::EndpointFacts;
@@ -39,7 +39,7 @@ pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::R
     }
     let routes: Vec<RouteReport> = serde_json::from_str(&routes).with_context(foreign)?;
     if !json {
-        let report: Report = serde_json::from_str(&clients).with_context(foreign)?;
+        let report: InventoryReport = serde_json::from_str(&clients).with_context(foreign)?;
         say!("{}", describe(&routes, &report, Moment::now()));
     }
     let failing: Vec<&str> = routes
@@ -67,7 +67,7 @@ impl Unless {
     }
 }
 
-fn describe(routes: &[RouteReport], report: &Report, now: Moment) -> String {
+fn describe(routes: &[RouteReport], report: &InventoryReport, now: Moment) -> String {
     let mut parts = vec![routes_table(routes)];
     parts.extend(routes.iter().map(verdicts));
     if report.clients.is_empty() {
@@ -134,9 +134,9 @@ fn verdicts(route: &RouteReport) -> String {
 /// What the servers say, beyond what the verdict rests on.
 fn servers(servers: &ServersReport) -> String {
     let auth = match servers.auth {
-        Auth::NotWanted => "take clients without credentials",
-        Auth::Wanted => "want credentials",
-        Auth::Unknown => "have not answered",
+        AuthRequirement::NotWanted => "take clients without credentials",
+        AuthRequirement::Wanted => "want credentials",
+        AuthRequirement::Unknown => "have not answered",
     };
     let mut parts = vec![format!("  the servers {auth}")];
     let direct = servers.direct.iter().map(|group| ("direct clients", group));
@@ -150,7 +150,7 @@ fn servers(servers: &ServersReport) -> String {
 }
 
 /// The work list.
-fn clients_table(report: &Report, now: Moment) -> String {
+fn clients_table(report: &InventoryReport, now: Moment) -> String {
     let mut table = Table::new([
         "ROUTE",
         "CLIENT",
@@ -180,7 +180,7 @@ fn clients_table(report: &Report, now: Moment) -> String {
     }
 }
 
-fn who(client: &Client) -> String {
+fn who(client: &ClientRecord) -> String {
     let parts = [
         client.process.as_deref().map(str::to_owned),
         client.uid.map(|uid| format!("uid {uid}")),
@@ -191,14 +191,14 @@ fn who(client: &Client) -> String {
     if known.is_empty() { "not known".into() } else { known.join(", ") }
 }
 
-fn library(client: &Client) -> String {
+fn library(client: &ClientRecord) -> String {
     let Some(library) = &client.library else { return "not known".into() };
     let version = library.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
     let guess = if library.guessed { " (by its commands)" } else { "" };
     format!("{}{version}{guess}", library.name)
 }
 
-fn last_seen(client: &Client, now: Moment) -> String {
+fn last_seen(client: &ClientRecord, now: Moment) -> String {
     if client.active > 0 {
         return "now".into();
     }
@@ -211,7 +211,7 @@ fn last_seen(client: &Client, now: Moment) -> String {
     format!("{number} {unit} ago")
 }
 
-fn to_do(client: &Client) -> String {
+fn to_do(client: &ClientRecord) -> String {
     if client.own_tls {
         return "it does: its address is all that is left to change".into();
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
-use super::keys::{GLOBAL, Key, Kind, ROUTE};
+use super::keys::{GLOBAL, Kind, ROUTE, SettingKey};
 use super::values::{Given, Values};
 
 /// The arguments that `run` and `check` take.
@@ -26,14 +26,14 @@ pub fn args() -> impl Iterator<Item = Arg> {
 /// The arguments that `probe` takes: those that say how to connect.
 pub fn probe_args() -> impl Iterator<Item = Arg> {
     const NOT: [&str; 4] = ["tls.mode", "tls.upgrade", "tls.min_version", "auth.allow_plaintext"];
-    let how = |key: &&Key| {
+    let how = |key: &&SettingKey| {
         let tables = key.path.starts_with("tls.") || key.path.starts_with("auth.");
         (tables && !NOT.contains(&key.path)) || key.path == "limits.connect_timeout"
     };
     ROUTE.iter().filter(how).map(arg)
 }
 
-fn heading(key: &Key) -> &'static str {
+fn heading(key: &SettingKey) -> &'static str {
     match key.path.split_once('.') {
         Some(("tls", _)) => "TLS",
         Some(("auth", _)) => "Credentials",
@@ -45,7 +45,7 @@ fn heading(key: &Key) -> &'static str {
     }
 }
 
-fn arg(key: &'static Key) -> Arg {
+fn arg(key: &'static SettingKey) -> Arg {
     let default = if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
     // Values are text here: they are checked with the file's, so that all problems are told at once.
     let arg = Arg::new(key.flag)
@@ -66,14 +66,14 @@ fn arg(key: &'static Key) -> Arg {
 
 /// What the command line and the environment give.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct CommandLine {
     pub(super) file: Option<PathBuf>,
     pub(super) global: Values,
     pub(super) route: Values,
 }
 
-pub(super) fn read(matches: &ArgMatches) -> Line {
-    let mut given = Line {
+pub(super) fn read(matches: &ArgMatches) -> CommandLine {
+    let mut given = CommandLine {
         file: matches
             .try_get_one::<PathBuf>("config")
             .ok()
@@ -91,7 +91,7 @@ pub(super) fn read(matches: &ArgMatches) -> Line {
     given
 }
 
-fn values(matches: &ArgMatches, keys: &'static [Key]) -> Values {
+fn values(matches: &ArgMatches, keys: &'static [SettingKey]) -> Values {
     let mut values = Values::new();
     // A command need not take them all.
     for key in keys.iter().filter(|key| matches.try_contains_id(key.flag).is_ok()) {

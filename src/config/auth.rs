@@ -6,8 +6,8 @@ use std::path::Path;
 use super::validate::{Check, path, place, positive};
 use super::values::{Given, Values};
 use crate::credentials::iam::{self, is_serverless, region_of};
-use crate::credentials::{Secret, Settings, Source};
-use crate::endpoint::{Endpoint, Upstream};
+use crate::credentials::{self, Secret, SecretSource};
+use crate::endpoint::{Endpoint, UpstreamAddress};
 use crate::session::{ClientAuth, LocalPassword};
 
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ const REGION_VARIABLES: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
 impl Check {
     /// `None`: nobody, or there were problems.
-    pub(super) fn auth(&mut self, values: &Values, endpoints: &[Endpoint]) -> Option<Settings> {
+    pub(super) fn auth(&mut self, values: &Values, endpoints: &[Endpoint]) -> Option<credentials::Settings> {
         let urls = self.logins_of_urls(values);
         let given: Vec<&str> = SOURCES
             .into_iter()
@@ -58,14 +58,15 @@ impl Check {
                 return None;
             }
         };
-        if matches!(source, Some(Source::Iam(_))) && username.is_none() {
+        if matches!(source, Some(SecretSource::Iam(_))) && username.is_none() {
             let problem = "with IAM the user's id must be given: auth.username";
             self.problems.add(place(values, "auth.iam.cache_name"), problem);
         }
-        let is_iam = matches!(source, Some(Source::Iam(_)));
-        let renewal =
-            self.parse(values, "auth.reauthenticate", positive).or(is_iam.then_some(Settings::IAM_RENEWAL));
-        source.map(|source| Settings { username, source, allow_plaintext, renewal })
+        let is_iam = matches!(source, Some(SecretSource::Iam(_)));
+        let renewal = self
+            .parse(values, "auth.reauthenticate", positive)
+            .or(is_iam.then_some(credentials::Settings::IAM_RENEWAL));
+        source.map(|source| credentials::Settings { username, source, allow_plaintext, renewal })
     }
 
     /// What a client's own AUTH gets.
@@ -102,13 +103,18 @@ impl Check {
         }
     }
 
-    fn source(&mut self, values: &Values, path: &'static str, endpoints: &[Endpoint]) -> Option<Source> {
+    fn source(
+        &mut self,
+        values: &Values,
+        path: &'static str,
+        endpoints: &[Endpoint],
+    ) -> Option<SecretSource> {
         if path != "auth.iam.cache_name" {
             self.without(values, &["auth.iam.serverless", "auth.iam.region"], "auth.iam.cache_name");
         }
         let given = values.get(path)?;
         if path == "auth.password_command" {
-            return Some(Source::Command(given.iter().map(|given| given.text.clone()).collect()));
+            return Some(SecretSource::Command(given.iter().map(|given| given.text.clone()).collect()));
         }
         if path == "auth.password" && given.iter().any(|given| given.place.starts_with("--")) {
             let problem = "every process of this machine could read it: use --auth-password-file, or the variable \
@@ -118,10 +124,10 @@ impl Check {
         }
         let text = self.text(values, path)?;
         match path {
-            "auth.password_file" => Some(Source::File(text.into())),
-            "auth.password_env" => Some(Source::Variable(text)),
-            "auth.password" => Some(Source::Inline(Secret::new(text.into_bytes()))),
-            _ => self.iam(values, text, endpoints).map(Source::Iam),
+            "auth.password_file" => Some(SecretSource::File(text.into())),
+            "auth.password_env" => Some(SecretSource::Variable(text)),
+            "auth.password" => Some(SecretSource::Inline(Secret::new(text.into_bytes()))),
+            _ => self.iam(values, text, endpoints).map(SecretSource::Iam),
         }
     }
 
@@ -155,10 +161,11 @@ impl Check {
     }
 
     /// The credentials that upstream URLs hold, if all of them hold the same.
-    fn logins_of_urls(&mut self, values: &Values) -> Option<(Option<String>, Source)> {
-        let mut found: Option<(Option<String>, Source)> = None;
+    fn logins_of_urls(&mut self, values: &Values) -> Option<(Option<String>, SecretSource)> {
+        let mut found: Option<(Option<String>, SecretSource)> = None;
         for Given { place, text } in values.get("upstream").into_iter().flatten() {
-            let Some((user, password)) = text.parse::<Upstream>().ok().and_then(|upstream| upstream.login)
+            let Some((user, password)) =
+                text.parse::<UpstreamAddress>().ok().and_then(|upstream| upstream.login)
             else {
                 continue;
             };
@@ -168,7 +175,7 @@ impl Check {
                 self.problems.add(place, problem);
                 continue;
             }
-            let login = (user, Source::Inline(Secret::new(password.to_vec())));
+            let login = (user, SecretSource::Inline(Secret::new(password.to_vec())));
             if found.as_ref().is_some_and(|other| *other != login) {
                 self.problems
                     .add(place, "its URL names other credentials than another upstream's of this route");
@@ -197,7 +204,8 @@ impl Check {
 
 /// Says so where a file with a password in it can be read by others.
 pub(super) fn exposed(file: &Path, routes: &[(String, Values)]) -> Option<String> {
-    let login = |given: &Given| given.text.parse::<Upstream>().is_ok_and(|upstream| upstream.login.is_some());
+    let login =
+        |given: &Given| given.text.parse::<UpstreamAddress>().is_ok_and(|upstream| upstream.login.is_some());
     let inline = |(_, values): &(String, Values)| {
         values.contains_key("auth.password")
             || values.get("upstream").is_some_and(|all| all.iter().any(login))
@@ -214,9 +222,9 @@ pub(super) fn exposed(file: &Path, routes: &[(String, Values)]) -> Option<String
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
-    use crate::credentials::{Settings, Source};
+    use crate::credentials::{self, SecretSource};
 
-    fn load(auth: &str) -> Result<Option<Settings>, String> {
+    fn load(auth: &str) -> Result<Option<credentials::Settings>, String> {
         let text = format!("[[route]]\nupstream = \"master.s.abc123.apne1.cache.amazonaws.com\"\n{auth}");
         let config = Config::from_toml("f", &text).map_err(|problems| problems.to_string())?;
         Ok(config.routes[0].upstream.auth.clone())
@@ -225,11 +233,14 @@ mod tests {
     #[test]
     fn each_source_is_one_key() {
         let source = |auth: &str| load(&format!("[route.auth]\n{auth}")).unwrap().unwrap().source;
-        assert_eq!(source("password_file = \"/run/p\""), Source::File("/run/p".into()));
-        assert_eq!(source("password_env = \"REDIS_PASSWORD\""), Source::Variable("REDIS_PASSWORD".into()));
-        let command = Source::Command(["get", "my secret"].map(str::to_owned).to_vec());
+        assert_eq!(source("password_file = \"/run/p\""), SecretSource::File("/run/p".into()));
+        assert_eq!(
+            source("password_env = \"REDIS_PASSWORD\""),
+            SecretSource::Variable("REDIS_PASSWORD".into())
+        );
+        let command = SecretSource::Command(["get", "my secret"].map(str::to_owned).to_vec());
         assert_eq!(source("password_command = [\"get\", \"my secret\"]"), command);
-        assert!(matches!(source("password = \"hunter2\""), Source::Inline(_)));
+        assert!(matches!(source("password = \"hunter2\""), SecretSource::Inline(_)));
         assert_eq!(load("").unwrap(), None);
     }
 
@@ -257,7 +268,9 @@ mod tests {
     fn iam_needs_a_user_and_a_name_and_is_told_the_rest_by_the_endpoint() {
         let iam =
             load("auth.username = \"app\"\nauth.iam.cache_name = \"s\"\nauth.iam.region = \"eu-west-1\"");
-        let Some(Settings { source: Source::Iam(iam), .. }) = iam.unwrap() else { panic!("it is IAM") };
+        let Some(credentials::Settings { source: SecretSource::Iam(iam), .. }) = iam.unwrap() else {
+            panic!("it is IAM")
+        };
         assert_eq!((iam.region.as_str(), iam.serverless), ("eu-west-1", false));
         let error = load("auth.iam.cache_name = \"s\"\nauth.iam.region = \"eu-west-1\"").unwrap_err();
         assert!(error.contains("the user's id must be given"), "{error}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{GLOBAL, Key, Kind, ROUTE};
+use super::keys::{GLOBAL, Kind, ROUTE, SettingKey};
 use super::problems::Problems;
 use super::values::{Given, Values};
 
@@ -94,7 +94,7 @@ impl Walk<'_> {
     }
 
     /// Keys below `prefix`, and of tables in it.
-    fn table(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [Key], values: &mut Values) {
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [SettingKey], values: &mut Values) {
         for (name, value) in table {
             let path = format!("{prefix}{}", name.get_ref());
             let place = self.place(name.span().start);
@@ -116,7 +116,7 @@ impl Walk<'_> {
         }
     }
 
-    fn values(&mut self, key: &Key, place: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<Given>> {
+    fn values(&mut self, key: &SettingKey, place: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<Given>> {
         let given = |place: &str, text: &str| Given {
             place: format!("{place}: {}", key.path),
             text: text.to_owned(),
@@ -189,6 +189,6 @@ fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-fn is_section(keys: &[Key], name: &str) -> bool {
+fn is_section(keys: &[SettingKey], name: &str) -> bool {
     keys.iter().any(|key| key.path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }

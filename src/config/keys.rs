@@ -3,7 +3,7 @@
 
 /// A setting.
 #[derive(Debug)]
-pub struct Key {
+pub struct SettingKey {
     /// Its place in the file: `tls.pins` is `pins` in `[route.tls]`.
     pub path: &'static str,
     /// Its flag, without the dashes; the variable is the same in capitals with `PONTOON_` before it.
@@ -35,7 +35,7 @@ pub enum Kind {
     Switch,
 }
 
-impl Key {
+impl SettingKey {
     /// The environment variable.
     pub fn variable(&self) -> String {
         format!("PONTOON_{}", self.flag.to_uppercase().replace('-', "_"))
@@ -49,14 +49,14 @@ const fn key(
     value: &'static str,
     default: &'static str,
     help: &'static str,
-) -> Key {
-    Key { path, flag, kind, value, help, default }
+) -> SettingKey {
+    SettingKey { path, flag, kind, value, help, default }
 }
 
 use Kind::{Integer, List, Secret, Switch, Text, Words};
 
 /// Keys of a `[[route]]` and its tables.
-pub const ROUTE: &[Key] = &[
+pub const ROUTE: &[SettingKey] = &[
     key(
         "upstream",
         "upstream",
@@ -413,7 +413,7 @@ pub const ROUTE: &[Key] = &[
 ];
 
 /// Keys of `[admin]`, `[log]`, `[runtime]` and `[verdict]`.
-pub const GLOBAL: &[Key] = &[
+pub const GLOBAL: &[SettingKey] = &[
     key(
         "admin.listen",
         "admin",

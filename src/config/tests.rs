@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::keys::{GLOBAL, ROUTE};
 use super::*;
 #[cfg(feature = "iam")]
-use crate::credentials::Source;
+use crate::credentials::SecretSource;
 
 fn examples() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -73,7 +73,8 @@ fn every_source_of_a_password_that_the_reference_shows_would_be_accepted() {
     }
     #[cfg(feature = "iam")]
     {
-        let Source::Iam(iam) = uncommented("cache_name").routes[0].upstream.auth.clone().unwrap().source
+        let SecretSource::Iam(iam) =
+            uncommented("cache_name").routes[0].upstream.auth.clone().unwrap().source
         else {
             panic!("it is IAM")
         };

@@ -13,10 +13,10 @@ use super::load::{Config, Route};
 use super::problems::Problems;
 use super::values::{Given, Values};
 use crate::cluster::PortRange;
-use crate::endpoint::{Endpoint, Host, ListenAddr, Upstream};
+use crate::endpoint::{Endpoint, Host, ListenAddr, UpstreamAddress};
 use crate::group::verdict;
 use crate::session::{Accept, Sharing, Upgrade};
-use crate::tls::{ClientAuthFiles, MinVersion, Mode, Pin};
+use crate::tls::{CertificatePin, ClientAuthFiles, MinVersion, TlsMode};
 use crate::upstream::pool;
 use crate::{cluster, listener, session, telemetry, tls, upstream};
 
@@ -156,7 +156,7 @@ impl Check {
             self.problems.add(self::place(values, "listen"), problem);
         }
         let evidence_interval = self.parse(values, "evidence.interval", positive);
-        if tls.mode == Mode::Disabled && evidence_interval.is_some() {
+        if tls.mode == TlsMode::Disabled && evidence_interval.is_some() {
             let problem = "the servers are asked over TLS, and tls.mode is \"disabled\": drop one of them";
             self.problems.add(self::place(values, "evidence.interval"), problem);
         }
@@ -236,7 +236,7 @@ impl Check {
         is_cluster.then_some(settings)
     }
 
-    fn endpoints(&mut self, place: &str, values: &Values, mode: Mode) -> Vec<Endpoint> {
+    fn endpoints(&mut self, place: &str, values: &Values, mode: TlsMode) -> Vec<Endpoint> {
         let given = values.get("upstream").map_or(&[][..], Vec::as_slice);
         if given.is_empty() {
             self.problems.add(
@@ -246,15 +246,15 @@ impl Check {
         }
         let mut endpoints = Vec::new();
         for Given { place, text } in given {
-            match text.parse::<Upstream>() {
-                Ok(upstream) if upstream.tls && mode == Mode::Disabled => self.problems.add(
+            match text.parse::<UpstreamAddress>() {
+                Ok(upstream) if upstream.tls && mode == TlsMode::Disabled => self.problems.add(
                     place,
                     format!(
                         "{} asks for TLS (rediss), and tls.mode is \"disabled\": drop one of them",
                         upstream.endpoint
                     ),
                 ),
-                Ok(upstream) if upstream.tls && mode == Mode::Preferred => self.problems.add(
+                Ok(upstream) if upstream.tls && mode == TlsMode::Preferred => self.problems.add(
                     place,
                     format!(
                         "{0} asks for TLS always (rediss), and tls.mode is \"preferred\": write {0} alone",
@@ -321,10 +321,14 @@ impl Check {
         let mode = self.choice(
             values,
             "tls.mode",
-            &[("required", Mode::Required), ("preferred", Mode::Preferred), ("disabled", Mode::Disabled)],
+            &[
+                ("required", TlsMode::Required),
+                ("preferred", TlsMode::Preferred),
+                ("disabled", TlsMode::Disabled),
+            ],
         );
         let mode = mode.unwrap_or_default();
-        if mode == Mode::Disabled {
+        if mode == TlsMode::Disabled {
             for (_, given) in values
                 .iter()
                 .filter(|(path, _)| path.starts_with("tls.") && !["tls.mode", "tls.upgrade"].contains(path))
@@ -361,7 +365,7 @@ impl Check {
             ca_files: self.list(values, "tls.ca_files", path),
             server_name,
             pins: self.list(values, "tls.pins", |text| {
-                text.parse::<Pin>().map_err(|error| format!("\"{text}\" {error}"))
+                text.parse::<CertificatePin>().map_err(|error| format!("\"{text}\" {error}"))
             }),
             client_auth,
             min_version: min_version.unwrap_or_default(),

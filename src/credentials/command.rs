@@ -15,8 +15,8 @@ use super::source::SourceError;
 /// A program that has not ended then is killed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is longer is no password.
-const LONGEST: usize = 64 * 1024;
+/// Bytes that a command may print: longer output is not a password.
+const MAX_COMMAND_OUTPUT: usize = 64 * 1024;
 
 /// So much of standard error is looked at for its first line.
 const COMPLAINT: usize = 1024;
@@ -39,7 +39,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
         .kill_on_drop(true)
         .spawn();
     let child = spawned.map_err(|error| failed(format!("cannot be started: {error}")))?;
-    let mut group = Group(child);
+    let mut group = ProcessGroup(child);
     let Ok(ended) = timeout(limit, group.outcome()).await else {
         group.kill();
         // Killed: this is the reaping.
@@ -51,7 +51,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
     if !ended.status.success() {
         return Err(failed(format!("failed ({}){said}", ended.status)));
     }
-    if ended.printed.len() > LONGEST {
+    if ended.printed.len() > MAX_COMMAND_OUTPUT {
         return Err(failed("printed more than 64 KiB, which is no password".into()));
     }
     Secret::without_newline(std::mem::take(&mut ended.printed))
@@ -59,25 +59,25 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
 }
 
 /// A child and all that it started.
-struct Group(Child);
+struct ProcessGroup(Child);
 
-struct Ended {
+struct ProgramOutput {
     status: ExitStatus,
     printed: Zeroizing<Vec<u8>>,
     /// The first line of what it wrote to standard error.
     complaint: String,
 }
 
-impl Group {
-    async fn outcome(&mut self) -> std::io::Result<Ended> {
+impl ProcessGroup {
+    async fn outcome(&mut self) -> std::io::Result<ProgramOutput> {
         let (stdout, stderr) = (self.0.stdout.take(), self.0.stderr.take());
-        let printed = beginning(stdout, LONGEST + 1);
+        let printed = beginning(stdout, MAX_COMMAND_OUTPUT + 1);
         let complaint = beginning(stderr, COMPLAINT);
         let (printed, complaint, status) = tokio::try_join!(printed, complaint, self.0.wait())?;
         let complaint = String::from_utf8_lossy(&complaint);
         let line = complaint.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
         let complaint = line.chars().filter(|c| !c.is_control()).collect();
-        Ok(Ended { status, printed, complaint })
+        Ok(ProgramOutput { status, printed, complaint })
     }
 
     fn kill(&self) {
@@ -88,7 +88,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         // Whoever waited for it has gone. Ended and reaped it has no id any more.
         self.kill();

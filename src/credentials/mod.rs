@@ -9,8 +9,8 @@ mod source;
 mod user;
 
 pub use self::secret::Secret;
-pub use self::source::{Source, SourceError};
-pub use self::user::{Credentials, Login, Look, NoSecret, Settings};
+pub use self::source::{SecretSource, SourceError};
+pub use self::user::{Credentials, Login, NoSecret, SecretRefresh, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use std::{fmt, fs, io};
 use super::secret::Secret;
 use super::{command, iam};
 
-/// A file that is longer holds no password.
-const LONGEST: u64 = 64 * 1024;
+/// Bytes of a password file: a longer one does not hold a password.
+const MAX_SECRET_FILE: u64 = 64 * 1024;
 
 /// What a command printed is good for this long, unless a server refuses it: secret managers charge by the question.
 const COMMAND_INTERVAL: Duration = Duration::from_secs(300);
@@ -18,7 +18,7 @@ const COMMAND_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum SecretSource {
     /// A file, read again whenever it is looked at: a mounted secret changes by being replaced.
     File(PathBuf),
     /// An environment variable, by name.
@@ -69,7 +69,7 @@ pub enum SourceError {
     Unanswered,
 }
 
-impl Source {
+impl SecretSource {
     /// Whether it can be read without asking anybody.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::File(_) | Self::Variable(_) | Self::Inline(_))
@@ -108,7 +108,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "password from {}", path.display()),
@@ -128,7 +128,7 @@ fn read(path: &Path) -> Result<Secret, SourceError> {
     if !about.is_file() {
         return Err(problem("is no regular file"));
     }
-    if about.len() > LONGEST {
+    if about.len() > MAX_SECRET_FILE {
         return Err(problem("is too long for a password (64 KiB)"));
     }
     Secret::without_newline(fs::read(path).map_err(failed)?).ok_or_else(|| problem("is empty"))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
-fn credentials(source: Source) -> Credentials {
+fn credentials(source: SecretSource) -> Credentials {
     Credentials::new(&Settings {
         username: Some("app".into()),
         source,
@@ -16,7 +16,7 @@ fn credentials(source: Source) -> Credentials {
 }
 
 fn from_file(path: &Path) -> Credentials {
-    credentials(Source::File(path.to_owned()))
+    credentials(SecretSource::File(path.to_owned()))
 }
 
 async fn secrets(credentials: &Credentials) -> Vec<String> {
@@ -35,7 +35,7 @@ async fn after_a_change_the_newest_comes_first_and_the_one_before_is_not_forgott
     assert!(!changes.has_changed().unwrap(), "the first replaced nothing");
     for (content, expected) in [("two\r\n", ["two", "one"]), ("three", ["three", "two"])] {
         fs::write(&path, content).unwrap();
-        assert!(matches!(credentials.look().await, Look::Good));
+        assert!(matches!(credentials.look().await, SecretRefresh::Good));
         assert_eq!(secrets(&credentials).await, expected);
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
@@ -69,12 +69,12 @@ async fn a_source_that_fails_later_leaves_the_last_good_secret() {
     assert_eq!(secrets(&credentials).await, ["good"]);
     for bad in ["", "\n"] {
         fs::write(&path, bad).unwrap();
-        let Look::Failed(problem) = credentials.look().await else { panic!("it is empty") };
+        let SecretRefresh::Failed(problem) = credentials.look().await else { panic!("it is empty") };
         assert!(problem.to_string().ends_with("password is empty"), "{problem}");
         assert_eq!(secrets(&credentials).await, ["good"]);
     }
     fs::remove_file(&path).unwrap();
-    assert!(matches!(credentials.look().await, Look::Failed(_)));
+    assert!(matches!(credentials.look().await, SecretRefresh::Failed(_)));
     assert_eq!(secrets(&credentials).await, ["good"]);
 }
 
@@ -86,7 +86,8 @@ async fn what_is_no_file_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_variable_that_is_not_set_is_named() {
-    let problem = credentials(Source::Variable("PONTOON_TEST_NOT_SET".into())).logins().await.unwrap_err();
+    let problem =
+        credentials(SecretSource::Variable("PONTOON_TEST_NOT_SET".into())).logins().await.unwrap_err();
     assert_eq!(
         problem.to_string(),
         "no secret for user app: the environment variable PONTOON_TEST_NOT_SET is not set"
@@ -98,7 +99,7 @@ async fn a_command_is_not_run_for_every_refusal() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("runs");
     let script = format!("echo >> {log}; wc -l < {log}", log = log.display());
-    let credentials = credentials(Source::Command(["sh", "-c", &script].map(str::to_owned).to_vec()));
+    let credentials = credentials(SecretSource::Command(["sh", "-c", &script].map(str::to_owned).to_vec()));
     let logins = credentials.logins().await.unwrap();
     for _ in 0..5 {
         assert!(credentials.logins_after_refusal(&logins).await.is_empty());
@@ -109,7 +110,7 @@ async fn a_command_is_not_run_for_every_refusal() {
 
 #[tokio::test]
 async fn nothing_prints_a_secret() {
-    let source = Source::Inline(Secret::new(b"hunter2".to_vec()));
+    let source = SecretSource::Inline(Secret::new(b"hunter2".to_vec()));
     let settings = Settings { username: None, source, allow_plaintext: false, renewal: None };
     let credentials = Credentials::new(&settings);
     let logins = credentials.logins().await.unwrap();
@@ -123,7 +124,7 @@ async fn who_has_no_time_for_a_command_leaves_its_answer_to_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let go = directory.path().join("go");
     let wait = format!("until test -e {}; do sleep 0.02; done; echo secret", go.display());
-    let credentials = credentials(Source::Command(["sh", "-c", &wait].map(str::to_owned).to_vec()));
+    let credentials = credentials(SecretSource::Command(["sh", "-c", &wait].map(str::to_owned).to_vec()));
     assert!(tokio::time::timeout(Duration::from_millis(20), credentials.ready()).await.is_err());
     fs::write(&go, "").unwrap();
     assert_eq!(secrets(&credentials).await, ["secret"]);

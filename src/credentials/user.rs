@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::iam;
 use super::secret::Secret;
-use super::source::{Source, SourceError};
+use super::source::{SecretSource, SourceError};
 
 /// How a route authenticates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Settings {
     /// `None`: the default user.
     pub username: Option<String>,
     /// Where the secret comes from.
-    pub source: Source,
+    pub source: SecretSource,
     /// Send it in plaintext, too.
     pub allow_plaintext: bool,
     /// Live connections authenticate again after this time; `None`: never.
@@ -52,7 +52,7 @@ pub struct NoSecret {
 
 /// What became of a look at the source.
 #[derive(Debug)]
-pub enum Look {
+pub enum SecretRefresh {
     /// There is a secret, of now.
     Good,
     /// It gives none; the last one it gave stays in use.
@@ -63,10 +63,10 @@ pub enum Look {
 /// told yet or has been told too early.
 pub struct Credentials {
     username: Option<String>,
-    source: Source,
+    source: SecretSource,
     allow_plaintext: bool,
     renewal: Option<Duration>,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<KnownSecrets>>,
     /// Held by whoever reads the source: when that was begun last.
     reading: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// Who does it: a command ends in its own time.
@@ -77,7 +77,7 @@ pub struct Credentials {
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownSecrets {
     newest: Option<Secret>,
     previous: Option<Secret>,
     /// Of the last look.
@@ -117,7 +117,7 @@ impl Credentials {
 
     /// Waits until there is something to present: a first look may take its time, and so may AWS.
     pub async fn ready(&self) -> Result<(), NoSecret> {
-        if let Source::Iam(cache) = &self.source {
+        if let SecretSource::Iam(cache) = &self.source {
             return self.tokens.ready(cache).await.map_err(|source| self.none(source));
         }
         if self.known.lock().newest.is_none() {
@@ -134,7 +134,7 @@ impl Credentials {
     /// What to present on a new connection, the likeliest first; never empty.
     pub async fn logins(&self) -> Result<Vec<Login>, NoSecret> {
         self.ready().await?;
-        if let Source::Iam(cache) = &self.source {
+        if let SecretSource::Iam(cache) = &self.source {
             let token = self.tokens.token(cache, self.user()).map_err(|source| self.none(source))?;
             return Ok(vec![self.login(token)]);
         }
@@ -146,7 +146,7 @@ impl Credentials {
     /// The server refused them all, in this order. What the source gives now, if that is something else, and what is worth
     /// another attempt.
     pub async fn logins_after_refusal(&self, refused: &[Login]) -> Vec<Login> {
-        if let Source::Iam(cache) = &self.source {
+        if let SecretSource::Iam(cache) = &self.source {
             // Tokens differ by the second: what counts is who signs them.
             if !self.tokens.renew_after_refusal(cache).await {
                 return Vec::new();
@@ -163,18 +163,18 @@ impl Credentials {
     }
 
     /// Reads the source again where that is due.
-    pub async fn look(&self) -> Look {
-        if let Source::Iam(cache) = &self.source {
+    pub async fn look(&self) -> SecretRefresh {
+        if let SecretSource::Iam(cache) = &self.source {
             return match self.tokens.renew(cache).await {
-                Ok(()) => Look::Good,
-                Err(source) => Look::Failed(self.none(source)),
+                Ok(()) => SecretRefresh::Good,
+                Err(source) => SecretRefresh::Failed(self.none(source)),
             };
         }
         let failed = self.known.lock().problem.is_some();
         self.read(if failed { self.source.pause_after_failure() } else { self.source.interval() }).await;
         match &self.known.lock().problem {
-            None => Look::Good,
-            Some(source) => Look::Failed(self.none(Arc::clone(source))),
+            None => SecretRefresh::Good,
+            Some(source) => SecretRefresh::Failed(self.none(Arc::clone(source))),
         }
     }
 
@@ -215,7 +215,7 @@ impl Credentials {
     }
 }
 
-impl Known {
+impl KnownSecrets {
     /// What a look has brought.
     fn take(&mut self, found: Result<Secret, SourceError>, generation: &watch::Sender<u64>) {
         match found {

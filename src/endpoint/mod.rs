@@ -12,4 +12,4 @@ pub use self::error::AddressError;
 pub use self::host::{DEFAULT_PORT, Endpoint, Host};
 pub use self::listen::{ListenAddr, Peers};
 pub use self::redacted::without_secrets;
-pub use self::upstream::Upstream;
+pub use self::upstream::UpstreamAddress;

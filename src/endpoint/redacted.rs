@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 const HIDDEN: &str = "***";
 
-/// What begins something other than a host, a port or a database.
-const ENDS: &[char] = &['?', '#', ';', '&', '='];
+/// Characters that begin something other than a host, a port or a database.
+const AUTHORITY_TERMINATORS: &[char] = &['?', '#', ';', '&', '='];
 
 /// What else can be the name of a secret, outside of URLs.
 const SECRETS: &[&str] = &["password", "passwd", "pwd", "secret", "token"];
@@ -38,11 +38,11 @@ fn shown(text: &str) -> String {
     };
     // A password may hold any character: what follows one of these may still be a part of it.
     let (login, rest) = match rest.rsplit_once('@') {
-        Some((login, _)) if login.contains(ENDS) => return scheme + HIDDEN,
+        Some((login, _)) if login.contains(AUTHORITY_TERMINATORS) => return scheme + HIDDEN,
         Some((_, rest)) => (format!("{HIDDEN}@"), rest),
         None => (String::new(), rest),
     };
-    let (place, end) = match rest.split_once(ENDS) {
+    let (place, end) = match rest.split_once(AUTHORITY_TERMINATORS) {
         Some((place, _)) => (place, &rest[place.len()..=place.len()]),
         None => (rest, ""),
     };

@@ -11,7 +11,7 @@ use super::host::Endpoint;
 
 /// An upstream as configured: an endpoint, whether its notation asks for TLS, and who it names.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamAddress {
     /// Where to.
     pub endpoint: Endpoint,
     /// It was a `rediss://` URL. `redis://` is notation only: whether TLS is spoken is the route's to say.
@@ -20,20 +20,20 @@ pub struct Upstream {
     pub login: Option<(Option<String>, Zeroizing<Vec<u8>>)>,
 }
 
-impl Upstream {
+impl UpstreamAddress {
     /// The endpoint, of one that names nobody.
     pub fn anonymous(self) -> Result<Endpoint, AddressError> {
         if self.login.is_some() { Err(AddressError::Credentials) } else { Ok(self.endpoint) }
     }
 }
 
-impl fmt::Debug for Upstream {
+impl fmt::Debug for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Upstream({})", self.endpoint)
     }
 }
 
-impl FromStr for Upstream {
+impl FromStr for UpstreamAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
@@ -41,7 +41,7 @@ impl FromStr for Upstream {
     }
 }
 
-impl Upstream {
+impl UpstreamAddress {
     fn parse(text: &str) -> Result<Self, AddressError> {
         let Some((scheme, rest)) = text.split_once("://") else {
             if text.contains('@') {
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn endpoint(text: &str) -> String {
-        text.parse::<Upstream>()
+        text.parse::<UpstreamAddress>()
             .map_or_else(|error| error.to_string(), |upstream| upstream.endpoint.to_string())
     }
 
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(endpoint("[::1]"), "[::1]:6379");
         assert_eq!(endpoint("[::1]:7000"), "[::1]:7000");
         assert_eq!(endpoint("redis://cache_1:7000/0"), "cache_1:7000");
-        assert!("rediss://cache.example".parse::<Upstream>().unwrap().tls);
+        assert!("rediss://cache.example".parse::<UpstreamAddress>().unwrap().tls);
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
             ("redis://cache:1/3", "database"),
             ("redis://cache:1?x=y", "no upstream"),
         ] {
-            let error = text.parse::<Upstream>().unwrap_err().to_string();
+            let error = text.parse::<UpstreamAddress>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_url_may_name_a_user_and_a_password() {
         let login = |text: &str| {
-            let (user, password) = text.parse::<Upstream>().unwrap().login.unwrap();
+            let (user, password) = text.parse::<UpstreamAddress>().unwrap().login.unwrap();
             (user.unwrap_or_default(), String::from_utf8(password.to_vec()).unwrap())
         };
         assert_eq!(login("rediss://app:hunter2@cache"), ("app".into(), "hunter2".into()));
@@ -150,10 +150,10 @@ mod tests {
             "cache;password=hunter2",
             "app:hunter2",
         ] {
-            let error = text.parse::<Upstream>().unwrap_err();
+            let error = text.parse::<UpstreamAddress>().unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}: {error}");
         }
-        let taken = "redis://app:hunter2@cache".parse::<Upstream>().unwrap();
+        let taken = "redis://app:hunter2@cache".parse::<UpstreamAddress>().unwrap();
         assert!(!format!("{taken:?}").contains("hunter2"));
         assert!(!taken.anonymous().unwrap_err().to_string().contains("hunter2"));
     }

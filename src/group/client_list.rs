@@ -2,7 +2,7 @@
 
 /// A client, as far as its line tells. What an engine does not tell is empty, or `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Client<'a> {
+pub struct ClientListEntry<'a> {
     /// The server's number of the connection.
     pub id: u64,
     /// Where it comes from.
@@ -21,7 +21,7 @@ pub struct Client<'a> {
     pub lib_ver: &'a str,
 }
 
-impl Client<'_> {
+impl ClientListEntry<'_> {
     /// It belongs to the replication, and is no client of anybody's.
     pub fn is_replication(&self) -> bool {
         self.flags.contains(['S', 'M'])
@@ -35,9 +35,9 @@ impl Client<'_> {
 }
 
 /// The clients of a reply. Lines without a number are none.
-pub fn parse(text: &str) -> impl Iterator<Item = Client<'_>> {
+pub fn parse(text: &str) -> impl Iterator<Item = ClientListEntry<'_>> {
     text.lines().filter_map(|line| {
-        let mut client = Client::default();
+        let mut client = ClientListEntry::default();
         // Names hold no spaces: the server sees to it.
         for field in line.split(' ') {
             let Some((name, value)) = field.split_once('=') else { continue };

@@ -7,14 +7,14 @@ use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::client_list::{self, Client};
+use super::client_list::{self, ClientListEntry};
 use super::info::Info;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::client_requests::is_marked;
 use crate::resp::replies::{self, Answer};
 use crate::tls::{Tls, TlsError};
-use crate::upstream::{Auth, Cause, Connection, NodeTls, Settings, next_answer_within, once};
+use crate::upstream::{self, AuthOutcome, Cause, Connection, NodeTls, next_answer_within, once};
 
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 8;
@@ -22,13 +22,13 @@ const AT_ONCE: usize = 8;
 /// A group has at most 500 nodes; more addresses than this are no group's.
 const MOST_NODES: usize = 1000;
 
-/// A line of `CLIENT LIST` has some 350 bytes, and a node at most 65,000 clients.
-const LONGEST: usize = 64 * 1024 * 1024;
+/// Bytes of a reply to `CLIENT LIST`: a line has some 350, and a node at most 65,000 clients.
+const MAX_CLIENT_LIST: usize = 64 * 1024 * 1024;
 
 /// How to ask.
 pub struct Asking {
     /// How nodes are reached, and the endpoints to begin with.
-    pub settings: Settings,
+    pub settings: upstream::Settings,
     /// Who asks: sent over TLS that verifies, for there is no other here.
     pub credentials: Option<Arc<Credentials>>,
     /// Clients whose name begins so are bridged.
@@ -126,7 +126,7 @@ impl Evidence {
 /// Asks every node of the group that can be found from the endpoints.
 pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
     let tls = NodeTls::load(&asking.settings)?;
-    let mut found = Found::default();
+    let mut found = Survey::default();
     let mut to_ask: Vec<Endpoint> = asking.settings.endpoints.clone();
     let configured = to_ask.clone();
     let mut known: BTreeSet<String> = to_ask.iter().map(ToString::to_string).collect();
@@ -174,14 +174,14 @@ struct Answered {
     endpoint: Endpoint,
     /// `run_id`, or what takes its place: one node has several names.
     identity: Option<String>,
-    result: Result<Told, String>,
+    result: Result<NodeReplies, String>,
     /// Its own names, where it tells them.
     own: Vec<Endpoint>,
     /// The other nodes' names; of each the one to use comes first.
     others: Vec<Vec<Endpoint>>,
 }
 
-struct Told {
+struct NodeReplies {
     own_id: Option<i64>,
     wants_auth: bool,
     info: String,
@@ -225,8 +225,8 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
         } else {
             None
         };
-        let wants_auth = connection.auth == Auth::Accepted;
-        Ok((Told { own_id, wants_auth, info, list }, nodes))
+        let wants_auth = connection.auth == AuthOutcome::Accepted;
+        Ok((NodeReplies { own_id, wants_auth, info, list }, nodes))
     };
     // The connector has its own deadline; the answers have as long again.
     let limit = asking.settings.connect_timeout * 2;
@@ -255,7 +255,7 @@ async fn ask_node(endpoint: Endpoint, tls: &Arc<Tls>, asking: &Asking) -> Answer
 async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, String> {
     let answer = async {
         connection.send(&replies::encode_command(command)).await?;
-        next_answer_within(connection, LONGEST).await?.ok_or(Cause::Closed)
+        next_answer_within(connection, MAX_CLIENT_LIST).await?.ok_or(Cause::Closed)
     };
     answer.await.map_err(|cause| cause.to_string())
 }
@@ -314,7 +314,7 @@ fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
 }
 
 #[derive(Default)]
-struct Found {
+struct Survey {
     nodes: Vec<NodeEvidence>,
     identities: BTreeSet<String>,
     direct: Similar,
@@ -327,13 +327,13 @@ struct Similar(BTreeMap<[String; 5], (u64, u64)>);
 
 /// Clients by how they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Counts {
+struct ClientCounts {
     bridged: u64,
     direct: u64,
     unknown: u64,
 }
 
-impl Found {
+impl Survey {
     fn take(&mut self, answer: Answered, bridges: &[String]) {
         // One that has been asked by another name.
         if answer.identity.is_some_and(|identity| !self.identities.insert(identity)) {
@@ -354,7 +354,7 @@ impl Found {
                     Some(Err(words)) => node.list_refused = Some(words),
                     Some(Ok(list)) => {
                         let own = told.own_id.and_then(|id| u64::try_from(id).ok());
-                        let Counts { bridged, direct, unknown } =
+                        let ClientCounts { bridged, direct, unknown } =
                             self.count(&list, own, told.wants_auth, bridges);
                         node.bridged = Some(bridged);
                         node.direct = (direct > 0 || unknown == 0).then_some(direct);
@@ -366,8 +366,8 @@ impl Found {
         self.nodes.push(node);
     }
 
-    fn count(&mut self, list: &str, own: Option<u64>, wants_auth: bool, bridges: &[String]) -> Counts {
-        let mut counts = Counts::default();
+    fn count(&mut self, list: &str, own: Option<u64>, wants_auth: bool, bridges: &[String]) -> ClientCounts {
+        let mut counts = ClientCounts::default();
         for client in client_list::parse(list) {
             if Some(client.id) == own || client.is_replication() {
                 continue;
@@ -394,7 +394,7 @@ impl Found {
 }
 
 impl Similar {
-    fn add(&mut self, client: &Client<'_>) {
+    fn add(&mut self, client: &ClientListEntry<'_>) {
         let library = client.lib_name.unwrap_or_default();
         let key = [library, client.lib_ver, client.user, client.name, client.ip()].map(str::to_owned);
         let (clients, oldest) = self.0.entry(key).or_default();
@@ -417,7 +417,7 @@ impl Similar {
 /// clients' libraries, and has a name of its own where one is configured. Before Redis 7.2 there is only the name, which a client
 /// may have changed. A server that wants AUTH refuses what pontoon says before the client's AUTH, so that a client which then
 /// names no library looks the same either way.
-fn is_bridged(client: &Client<'_>, wants_auth: bool, bridges: &[String]) -> Option<bool> {
+fn is_bridged(client: &ClientListEntry<'_>, wants_auth: bool, bridges: &[String]) -> Option<bool> {
     if !client.name.is_empty() && bridges.iter().any(|prefix| client.name.starts_with(prefix.as_str())) {
         return Some(true);
     }
@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn clients_are_told_apart_by_library_and_by_name() {
-        let mut found = Found::default();
+        let mut found = Survey::default();
         let text = "id=1 addr=10.0.0.9:1 age=1 flags=N name= user=default lib-name=pontoon lib-ver=0.1.0\n\
             id=2 addr=10.0.0.9:2 age=2 flags=N name=bridge-7 user=default\n\
             id=7 addr=10.0.0.9:7 age=2 flags=N name=web user=app lib-name=jedis(pontoon) lib-ver=4.0\n\
@@ -480,7 +480,7 @@ mod tests {
             id=5 addr=10.0.0.2:5 age=50 flags=S name= user=default\n\
             id=6 addr=10.0.0.1:6 age=0 flags=N name= user=default\n";
         let counts = found.count(text, Some(6), false, &["bridge-".into()]);
-        assert_eq!(counts, Counts { bridged: 4, direct: 2, unknown: 0 });
+        assert_eq!(counts, ClientCounts { bridged: 4, direct: 2, unknown: 0 });
         let evidence = found.into_evidence();
         assert_eq!(evidence.direct.len(), 1);
         let group = &evidence.direct[0];
@@ -491,7 +491,7 @@ mod tests {
     #[test]
     fn a_client_of_which_nothing_tells_is_not_said_to_be_direct() {
         let counted = |line: &str, wants_auth| {
-            let mut found = Found::default();
+            let mut found = Survey::default();
             let counts = found.count(line, None, wants_auth, &["bridge-".into()]);
             let evidence = found.into_evidence();
             assert_eq!((counts.direct, counts.unknown), (sum(&evidence.direct), sum(&evidence.unknown)));

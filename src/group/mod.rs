@@ -13,4 +13,4 @@ pub mod verdict;
 
 pub use self::evidence::{Asking, Evidence, NodeEvidence, SimilarClients, gather};
 pub use self::info::Info;
-pub use self::observer::{Observer, Seen};
+pub use self::observer::{Observation, Observer};

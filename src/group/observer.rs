@@ -22,12 +22,12 @@ const RESTART: Duration = Duration::from_secs(60);
 pub struct Observer {
     asking: Asking,
     interval: Duration,
-    seen: Mutex<Seen>,
+    seen: Mutex<Observation>,
 }
 
 /// What the servers said.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct Observation {
     /// When they were asked last.
     pub asked: Option<Moment>,
     /// What they said then; `None`: none could be asked.
@@ -38,7 +38,7 @@ pub struct Seen {
     pub problem: Option<String>,
 }
 
-impl Seen {
+impl Observation {
     /// All servers' count of clients in plaintext; `None`: not known.
     pub fn plaintext_clients(&self) -> Option<u64> {
         let evidence = self.evidence.as_ref()?;
@@ -58,11 +58,11 @@ impl Seen {
 impl Observer {
     /// `quiet`: what an earlier run saw.
     pub fn new(asking: Asking, interval: Duration, quiet: Option<Quiet>) -> Self {
-        Self { asking, interval, seen: Mutex::new(Seen { quiet, ..Seen::default() }) }
+        Self { asking, interval, seen: Mutex::new(Observation { quiet, ..Observation::default() }) }
     }
 
     /// What was seen last.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> Observation {
         self.seen.lock().clone()
     }
 
@@ -97,7 +97,7 @@ impl Observer {
         }
     }
 
-    fn note(&self, result: Result<Evidence, String>, now: Moment) -> Seen {
+    fn note(&self, result: Result<Evidence, String>, now: Moment) -> Observation {
         let patience = self.patience().as_secs();
         let mut seen = self.seen.lock();
         seen.asked = Some(now);
@@ -122,7 +122,7 @@ impl Observer {
     }
 }
 
-fn describe(seen: &Seen) -> String {
+fn describe(seen: &Observation) -> String {
     let Some(evidence) = &seen.evidence else {
         return format!("the servers cannot be asked: {}", seen.problem.as_deref().unwrap_or("not yet"));
     };
@@ -143,13 +143,13 @@ mod tests {
     use super::*;
     use crate::group::NodeEvidence;
     use crate::tls;
-    use crate::upstream::{Settings, pool};
+    use crate::upstream::{self, pool};
 
     fn observer(quiet: Option<Quiet>) -> Observer {
-        let settings = Settings {
+        let settings = upstream::Settings {
             endpoints: vec!["cache.example:6379".parse().unwrap()],
-            connect_timeout: Settings::CONNECT_TIMEOUT,
-            handshakes: Settings::HANDSHAKES,
+            connect_timeout: upstream::Settings::CONNECT_TIMEOUT,
+            handshakes: upstream::Settings::HANDSHAKES,
             client_name: None,
             auth: None,
             pool: pool::Settings {

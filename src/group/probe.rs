@@ -34,9 +34,9 @@ pub struct Findings {
     /// The name lookup, in milliseconds.
     pub resolve_ms: f64,
     /// The transit-encryption mode, as ElastiCache calls it.
-    pub mode: Mode,
+    pub mode: TransitMode,
     /// What came of an attempt in plaintext.
-    pub plaintext: Attempt,
+    pub plaintext: ProbeAttempt,
     /// What came of attempts with each version of TLS, the newest first.
     pub versions: Vec<Version>,
     /// A second connection resumed the first one's session; `None`: there was no first one.
@@ -48,13 +48,13 @@ pub struct Findings {
     /// Why TLS cannot be used with these settings; `None`: it can.
     pub unusable: Option<String>,
     /// What the server says of itself, where it says anything.
-    pub server: Option<Server>,
+    pub server: Option<ServerInfo>,
 }
 
 /// The transit-encryption mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum TransitMode {
     /// Plaintext only.
     Disabled,
     /// Plaintext and TLS.
@@ -67,7 +67,7 @@ pub enum Mode {
 
 /// An attempt to be understood.
 #[derive(Debug, Serialize)]
-pub struct Attempt {
+pub struct ProbeAttempt {
     /// It was.
     pub accepted: bool,
     /// Which of the addresses took the connection.
@@ -87,7 +87,7 @@ pub struct Version {
     pub version: &'static str,
     /// How it went.
     #[serde(flatten)]
-    pub attempt: Attempt,
+    pub attempt: ProbeAttempt,
     /// The cipher suite that was agreed on.
     pub cipher: Option<String>,
     /// The group of the key exchange that was agreed on.
@@ -105,7 +105,7 @@ pub struct Verified {
 
 /// What a server says of itself. `None`: it did not say.
 #[derive(Debug, Default, Serialize)]
-pub struct Server {
+pub struct ServerInfo {
     /// `Redis` or `Valkey`.
     pub engine: Option<&'static str>,
     /// The engine's.
@@ -127,7 +127,7 @@ pub struct Server {
 }
 
 /// How to look.
-pub struct Looking<'a> {
+pub struct ProbeSettings<'a> {
     /// Decides what verifies, and so where a password goes: not one that skips verification.
     pub tls: &'a Tls,
     /// TLS can be used though the certificate does not verify.
@@ -141,8 +141,8 @@ pub struct Looking<'a> {
 }
 
 /// Looks at `endpoint`.
-pub async fn probe(endpoint: &Endpoint, looking: &Looking<'_>) -> Result<Findings, Cause> {
-    let Looking { tls, timeout, .. } = *looking;
+pub async fn probe(endpoint: &Endpoint, looking: &ProbeSettings<'_>) -> Result<Findings, Cause> {
+    let ProbeSettings { tls, timeout, .. } = *looking;
     let began = Instant::now();
     let addresses = within(timeout, Stage::Resolve, async { Ok(resolve(endpoint).await?) }).await?;
     let resolve_ms = ms(began);
@@ -163,10 +163,10 @@ pub async fn probe(endpoint: &Endpoint, looking: &Looking<'_>) -> Result<Finding
         (Err(Failed { cause: cause @ Cause::Tls(_), .. }), _) | (_, Err(Failed { cause, .. })) => Err(cause),
     };
     let mode = match (plaintext.accepted, spoken) {
-        (true, false) => Mode::Disabled,
-        (true, true) => Mode::Preferred,
-        (false, true) => Mode::Required,
-        (false, false) => Mode::Unknown,
+        (true, false) => TransitMode::Disabled,
+        (true, true) => TransitMode::Preferred,
+        (false, true) => TransitMode::Required,
+        (false, false) => TransitMode::Unknown,
     };
     let mut findings = Findings {
         endpoint: endpoint.to_string(),
@@ -208,7 +208,7 @@ struct Probe<'a> {
 }
 
 /// A TLS connection with a server that may be anybody.
-struct Look {
+struct TlsLook {
     connection: Connection,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -249,26 +249,26 @@ impl Probe<'_> {
         .await
     }
 
-    async fn plaintext(&self) -> Attempt {
+    async fn plaintext(&self) -> ProbeAttempt {
         let began = Instant::now();
         let mut connection = match self.connect().await {
             Ok(connection) => connection,
-            Err(cause) => return Attempt::failed(None, cause.to_string()),
+            Err(cause) => return ProbeAttempt::failed(None, cause.to_string()),
         };
         let reached = Reached { peer: connection.peer, tcp_ms: ms(began) };
         let began = Instant::now();
         let answer = within(self.timeout, Stage::Greeting, ask(&mut connection, &["PING"])).await;
         match answer {
-            Ok(answer) => Attempt::made(reached, ms(began), words(answer)),
+            Ok(answer) => ProbeAttempt::made(reached, ms(began), words(answer)),
             Err(Cause::NotRedis(_)) if connection.unread.starts_with(&TLS_ALERT) => {
-                Attempt::failed(Some(reached), "a TLS alert".into())
+                ProbeAttempt::failed(Some(reached), "a TLS alert".into())
             }
-            Err(Cause::TimedOut { .. }) => Attempt::failed(Some(reached), "no answer to PING".into()),
-            Err(cause) => Attempt::failed(Some(reached), cause.to_string()),
+            Err(Cause::TimedOut { .. }) => ProbeAttempt::failed(Some(reached), "no answer to PING".into()),
+            Err(cause) => ProbeAttempt::failed(Some(reached), cause.to_string()),
         }
     }
 
-    async fn look(&self, config: Result<Arc<ClientConfig>, TlsError>) -> Result<Look, Failed> {
+    async fn look(&self, config: Result<Arc<ClientConfig>, TlsError>) -> Result<TlsLook, Failed> {
         let failed = |reached| move |cause| Failed { cause, reached };
         let unfit = |error: TlsError| Failed { cause: Cause::Tls(error.to_string()), reached: None };
         let config = config.map_err(unfit)?;
@@ -282,10 +282,10 @@ impl Probe<'_> {
         let (channel, early) =
             within(self.timeout, Stage::Tls, handshake).await.map_err(failed(Some(reached)))?;
         let connection = Connection::new(stream, Some(channel), early, Arc::clone(&self.endpoint), peer);
-        Ok(Look { connection, config, name, reached, tls_ms: ms(began) })
+        Ok(TlsLook { connection, config, name, reached, tls_ms: ms(began) })
     }
 
-    async fn over_tls(&self, mut look: Look, looking: &Looking<'_>, findings: &mut Findings) {
+    async fn over_tls(&self, mut look: TlsLook, looking: &ProbeSettings<'_>, findings: &mut Findings) {
         let chain: Vec<CertificateDer<'static>> = look.chain();
         findings.certificates = chain.iter().filter_map(Certificate::read).collect();
         let verify = |name: &ServerName<'_>| Verified {
@@ -311,7 +311,7 @@ impl Probe<'_> {
     }
 }
 
-impl Attempt {
+impl ProbeAttempt {
     fn made(reached: Reached, answer_ms: f64, detail: String) -> Self {
         Self { accepted: true, answer_ms: Some(answer_ms), ..Self::failed(Some(reached), detail) }
     }
@@ -322,7 +322,7 @@ impl Attempt {
     }
 }
 
-impl Look {
+impl TlsLook {
     fn chain(&self) -> Vec<CertificateDer<'static>> {
         let state = self.connection.channel.as_ref().map(Channel::state);
         let chain = state.and_then(|state| state.peer_certificates()).unwrap_or_default();
@@ -334,7 +334,7 @@ impl Look {
     }
 }
 
-fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
+fn version(version: &'static str, look: &Result<TlsLook, Failed>) -> Version {
     match look {
         Ok(look) => {
             let state = look.connection.channel.as_ref().map(Channel::state);
@@ -342,14 +342,14 @@ fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
             let group = state.and_then(rustls::CommonState::negotiated_key_exchange_group);
             Version {
                 version,
-                attempt: Attempt::made(look.reached, look.tls_ms, "offered".into()),
+                attempt: ProbeAttempt::made(look.reached, look.tls_ms, "offered".into()),
                 cipher: cipher.and_then(|suite| suite.suite().as_str()).map(str::to_owned),
                 key_exchange: group.map(|group| format!("{:?}", group.name())),
             }
         }
         Err(Failed { cause, reached }) => Version {
             version,
-            attempt: Attempt::failed(*reached, cause.to_string()),
+            attempt: ProbeAttempt::failed(*reached, cause.to_string()),
             cipher: None,
             key_exchange: None,
         },
@@ -357,8 +357,8 @@ fn version(version: &'static str, look: &Result<Look, Failed>) -> Version {
 }
 
 /// Asks what it is and what it knows. Whatever it declines to say stays `None`; an error is the connection's.
-async fn server(connection: &mut Connection, login: Option<&Login>) -> Result<Server, Cause> {
-    let mut server = Server::default();
+async fn server(connection: &mut Connection, login: Option<&Login>) -> Result<ServerInfo, Cause> {
+    let mut server = ServerInfo::default();
     if let Some(login) = login {
         server.auth_refused = present(login, connection).await?;
     }
@@ -376,7 +376,7 @@ async fn server(connection: &mut Connection, login: Option<&Login>) -> Result<Se
     }
 }
 
-async fn questions(connection: &mut Connection, server: &mut Server) -> Result<(), Cause> {
+async fn questions(connection: &mut Connection, server: &mut ServerInfo) -> Result<(), Cause> {
     if let Answer::Text(text) = ask(connection, &["INFO"]).await? {
         let info = Info(&text);
         server.engine = info.engine().map(|(engine, _)| engine);

@@ -19,7 +19,7 @@ const REFUSALS: usize = 64;
 /// The clients of a route, over all of its listeners.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    places: Arc<Places>,
+    permits: Arc<ClientPermits>,
     refusals: Arc<Semaphore>,
     /// One line a cause, not one a client.
     pub(super) throttle: Arc<Throttle>,
@@ -29,7 +29,10 @@ impl Clients {
     /// Room for so many.
     pub fn new(max_clients: usize) -> Self {
         Self {
-            places: Arc::new(Places { all: AtomicUsize::new(max_clients), taken: AtomicUsize::new(0) }),
+            permits: Arc::new(ClientPermits {
+                all: AtomicUsize::new(max_clients),
+                taken: AtomicUsize::new(0),
+            }),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             throttle: Arc::default(),
         }
@@ -37,12 +40,12 @@ impl Clients {
 
     /// How many are here.
     pub fn count(&self) -> usize {
-        self.places.taken.load(Ordering::Relaxed)
+        self.permits.taken.load(Ordering::Relaxed)
     }
 
     /// Room for so many from now on. Those that are here stay.
     pub fn resize(&self, max_clients: usize) {
-        self.places.all.store(max_clients, Ordering::Relaxed);
+        self.permits.all.store(max_clients, Ordering::Relaxed);
     }
 
     /// `None`: it is refused, and so many are already that there is nobody to tell it.
@@ -64,8 +67,8 @@ impl Clients {
                 );
             }
             replies::error_reply(&stranger).into()
-        } else if let Some(place) = self.places.take() {
-            return Some(Admission::Welcome(place));
+        } else if let Some(permit) = self.permits.take() {
+            return Some(Admission::Welcome(permit));
         } else {
             metrics.refused("max_clients");
             if let Some(suppressed) = self.throttle.allow("max_clients") {
@@ -79,34 +82,34 @@ impl Clients {
 }
 
 #[derive(Debug)]
-struct Places {
+struct ClientPermits {
     all: AtomicUsize,
     taken: AtomicUsize,
 }
 
-impl Places {
-    fn take(self: &Arc<Self>) -> Option<Place> {
+impl ClientPermits {
+    fn take(self: &Arc<Self>) -> Option<ClientPermit> {
         let all = self.all.load(Ordering::Relaxed);
         let one_more = |taken| (taken < all).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Place(Arc::clone(self)))
+        Some(ClientPermit(Arc::clone(self)))
     }
 }
 
-/// A client's place, until it is dropped.
+/// A client's permit, given back when it is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Places>);
+pub struct ClientPermit(Arc<ClientPermits>);
 
-impl Drop for Place {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Whether a client may come and there is room for it. Its place is free again when the permit is dropped.
+/// Whether a client may come and there is room for it. The room is free again when the permit is dropped.
 pub enum Admission {
     /// It may, and there is.
-    Welcome(Place),
+    Welcome(ClientPermit),
     /// Not so; tell the client with these words.
     Refused(OwnedSemaphorePermit, Cow<'static, [u8]>),
 }

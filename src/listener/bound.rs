@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::admission::{Admission, Clients, stranger};
 use super::inherited::Inherited;
-use super::socket::{Acceptor, BACKLOG, BindError, Socket};
+use super::socket::{Acceptor, BACKLOG, BindError, ListeningSocket};
 use crate::downstream::Accepted;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
@@ -29,7 +29,7 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 /// A bound socket. Dropping it stops listening and removes a Unix socket's file.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Socket,
+    socket: ListeningSocket,
     /// As configured.
     wanted: ListenAddr,
     /// With the port that the system chose.
@@ -45,17 +45,17 @@ impl Listener {
     /// Listens on `address`: on the socket that was inherited, if one is bound to it; else on one of its own, which with
     /// `handover` it may share.
     pub fn open(address: &ListenAddr, handover: bool, inherited: &Inherited) -> Result<Self, BindError> {
-        let (socket, bound) = match Socket::inherit(address, inherited) {
+        let (socket, bound) = match ListeningSocket::inherit(address, inherited) {
             Some(Ok(socket)) => (socket, address.clone()),
             Some(Err(source)) => return Err(BindError::Other { address: address.clone(), source }),
-            None => Socket::bind(address, handover)?,
+            None => ListeningSocket::bind(address, handover)?,
         };
         Ok(Self { socket, wanted: address.clone(), address: bound })
     }
 
     /// Whether `address` could be bound now. Nobody can connect meanwhile.
     pub fn could_bind(address: &ListenAddr) -> Result<(), BindError> {
-        Socket::could_bind(address)
+        ListeningSocket::could_bind(address)
     }
 
     /// The address, with the port that the system chose.

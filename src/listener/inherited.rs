@@ -18,8 +18,8 @@ use socket2::SockRef;
 
 use crate::endpoint::ListenAddr;
 
-/// Where descriptors begin that a service manager passes on.
-const FIRST: usize = 3;
+/// Number of the first descriptor that a service manager passes on.
+const FIRST_INHERITED_DESCRIPTOR: usize = 3;
 
 /// A descriptor that was passed on is no use.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ impl Inherited {
         let mut descriptors = ListenFd::from_env();
         let mut inherited = Self::default();
         for index in 0..descriptors.len() {
-            let descriptor = FIRST + index;
+            let descriptor = FIRST_INHERITED_DESCRIPTOR + index;
             let unusable = |source| InheritError::Unusable { descriptor, source };
             if let Ok(Some(socket)) = descriptors.take_tcp_listener(index) {
                 prepare(&socket, descriptor)?;

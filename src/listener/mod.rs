@@ -11,7 +11,7 @@ mod settings;
 mod socket;
 mod socket_file;
 
-pub use self::admission::{Admission, Clients, Place};
+pub use self::admission::{Admission, ClientPermit, Clients};
 pub use self::bound::{Accepting, HANDOVER, Listener};
 pub use self::inherited::{InheritError, Inherited};
 pub use self::settings::Settings;

@@ -82,13 +82,13 @@ pub(super) enum Port {
 }
 
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) enum ListeningSocket {
     Tcp(TcpListener, Port),
     /// With the file, if it is ours.
     Unix(UnixListener, Option<Arc<SocketFile>>),
 }
 
-impl Socket {
+impl ListeningSocket {
     /// The socket that was inherited for `address`, if any.
     pub(super) fn inherit(address: &ListenAddr, inherited: &Inherited) -> Option<io::Result<Self>> {
         match address {

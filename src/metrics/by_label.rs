@@ -8,15 +8,15 @@ use metrics::{Counter, Label, counter};
 pub(super) struct ByLabel {
     name: &'static str,
     label: &'static str,
-    counters: [OnceLock<Counter>; Self::MOST],
+    counters: [OnceLock<Counter>; Self::MAX_LABEL_VALUES],
 }
 
 impl ByLabel {
-    /// More values are not told apart: they are not counted.
-    pub(super) const MOST: usize = 40;
+    /// Values of the label that are counted; further ones are not.
+    pub(super) const MAX_LABEL_VALUES: usize = 40;
 
     pub(super) fn new(name: &'static str, label: &'static str) -> Self {
-        Self { name, label, counters: [const { OnceLock::new() }; Self::MOST] }
+        Self { name, label, counters: [const { OnceLock::new() }; Self::MAX_LABEL_VALUES] }
     }
 
     /// Counts `n` with the value that always has this number. `own`: the other labels; empty: nothing is recorded.

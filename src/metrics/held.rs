@@ -3,9 +3,9 @@
 use metrics::Gauge;
 
 /// Counts one in a gauge for as long as it lives.
-pub struct Held(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Held {
+impl GaugeGuard {
     /// One more.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.increment(1);
@@ -13,7 +13,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.decrement(1);
     }

@@ -12,7 +12,7 @@ mod route;
 pub use metrics::Histogram;
 
 pub use self::durations::Durations;
-pub use self::held::{Held, Share};
+pub use self::held::{GaugeGuard, Share};
 pub use self::install::{AlreadyInstalled, config_reloaded, install};
 pub use self::names::names;
 pub use self::recorder::PrometheusHandle;

@@ -193,7 +193,7 @@ mod tests {
     use crate::metrics::recorder::Recorder;
 
     /// Dashboards and alerts depend on these: a change here is a change for users, and belongs in the changelog.
-    const NAMES: &str = "\
+    const METRIC_NAMES: &str = "\
 pontoon_accept_errors_total counter reason,route
 pontoon_bridge_needed gauge route
 pontoon_buffered_bytes gauge route
@@ -277,7 +277,7 @@ pontoon_upstream_reachable gauge route";
             found.push(format!("{name} {kind} {}", labels.join(",")));
         }
         found.sort();
-        assert_eq!(found.join("\n"), NAMES);
+        assert_eq!(found.join("\n"), METRIC_NAMES);
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl RouteMetrics {
 
     /// The server replied with an error that begins with this word.
     pub fn server_error(&self, code: &[u8]) {
-        const { assert!(SERVER_ERRORS.len() <= ByLabel::MOST, "all of them are counted") };
+        const { assert!(SERVER_ERRORS.len() <= ByLabel::MAX_LABEL_VALUES, "all of them are counted") };
         let number = SERVER_ERRORS.iter().position(|known| known.as_bytes() == code).unwrap_or(0);
         self.server_errors.add(&self.own, number, SERVER_ERRORS[number], 1);
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::setup::Setup;
 use super::user::User;
-use crate::clients::{self, Counter, Entry, Guess};
+use crate::clients::{self, Counter, Guess, InventoryEntry};
 use crate::endpoint::Endpoint;
 use crate::moment::Moment;
 use crate::resp::arguments::ClientInfo;
@@ -16,19 +16,19 @@ use crate::resp::scanner::RequestScanner;
 use crate::upstream::Connection;
 
 pub(super) struct About {
-    entry: Entry,
+    entry: InventoryEntry,
     guess: Guess,
     /// Kept where the session may be moved.
     setup: Option<Box<Setup>>,
 }
 
 impl About {
-    pub(super) fn new(entry: Entry, may_move: bool) -> Self {
+    pub(super) fn new(entry: InventoryEntry, may_move: bool) -> Self {
         Self { entry, guess: Guess::default(), setup: may_move.then(Box::default) }
     }
 
     /// The client.
-    pub(super) fn entry(&self) -> &Entry {
+    pub(super) fn entry(&self) -> &InventoryEntry {
         &self.entry
     }
 
@@ -50,7 +50,7 @@ impl About {
 
     /// It has this upstream connection; `passthrough`: for the client's own TLS.
     pub(super) fn connected(&self, upstream: &Connection, passthrough: bool) {
-        self.entry.connected(clients::Upstream {
+        self.entry.connected(clients::SessionUpstream {
             endpoint: upstream.endpoint.clone(),
             address: upstream.peer,
             tls: passthrough || upstream.channel.is_some(),
@@ -62,7 +62,7 @@ impl About {
     /// It shares this connection.
     pub(super) fn shares(&self, endpoint: &Arc<Endpoint>, address: SocketAddr, tls: bool) {
         let endpoint = endpoint.clone();
-        self.entry.connected(clients::Upstream {
+        self.entry.connected(clients::SessionUpstream {
             endpoint,
             address,
             tls,

@@ -31,15 +31,15 @@ pub use self::guard::{ClientAuth, LocalPassword};
 pub use self::ledger::Opaque;
 use self::relay::{Ended, MOVE_AGAIN, Relay};
 pub use self::shared::{Hubs, Settings as Sharing};
-use crate::clients::{Entry, Inventory};
+use crate::clients::{Inventory, InventoryEntry};
 use crate::cluster::Nodes;
 use crate::downstream::{Accepted, ClientStream};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
-use crate::metrics::{Held, RouteMetrics};
+use crate::metrics::{GaugeGuard, RouteMetrics};
 use crate::resp::scanner::TLS_HANDSHAKE;
 use crate::telemetry::Throttle;
-use crate::upstream::{Connection, Dialled, Left, Unreachable, Upstream};
+use crate::upstream::{Connection, Dialled, ReturnedConnection, Unreachable, Upstream};
 
 /// A connection that is not set up in this time is not moved to.
 const SETUP: Duration = Duration::from_secs(2);
@@ -112,7 +112,7 @@ pub struct Context {
 impl Context {
     /// After a failover, by this sign, connections that are ready lead to the wrong server.
     fn distrust(&self, dialled: &Dialled, sign: Sign<'_>) {
-        self.upstream.distrust(dialled);
+        self.upstream.invalidate(dialled);
         let (words, why) = match sign {
             Sign::ReadOnly => ("the server says that it is a replica", None),
             Sign::Lost(why) => ("a connection in use was lost", why),
@@ -196,7 +196,7 @@ impl End {
 pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
     let entry = context.inventory.enter(&context.route, client.peer());
     let (route, session) = (&*context.route, entry.number());
-    let active = Held::new(&context.metrics.sessions_active);
+    let active = GaugeGuard::new(&context.metrics.sessions_active);
     let (end, left) = match client.into_stream() {
         Ok(client) => run(client, &context, entry).await,
         Err(error) => {
@@ -228,18 +228,22 @@ enum Begun<'a> {
     /// Over a connection of its own.
     Alone(Alone<'a>),
     /// Over connections that it shares.
-    Shared(ClientStream, &'a Hubs, Entry),
+    Shared(ClientStream, &'a Hubs, InventoryEntry),
 }
 
 /// A session over a connection of its own, and as what that is counted.
 struct Alone<'a> {
     relay: Box<Relay<'a>>,
-    active: Held,
-    in_plaintext: Option<Held>,
+    active: GaugeGuard,
+    in_plaintext: Option<GaugeGuard>,
 }
 
 /// The end, and the upstream connection if it is good for another client.
-async fn run(client: ClientStream, context: &Arc<Context>, entry: Entry) -> (End, Option<Box<Left>>) {
+async fn run(
+    client: ClientStream,
+    context: &Arc<Context>,
+    entry: InventoryEntry,
+) -> (End, Option<Box<ReturnedConnection>>) {
     let session = entry.number();
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     match Box::pin(begin(client, context, entry)).await {
@@ -255,12 +259,16 @@ async fn run(client: ClientStream, context: &Arc<Context>, entry: Entry) -> (End
 }
 
 /// Finds out what a client needs, and connects. `Err`: it was told why not.
-async fn begin(client: ClientStream, context: &Arc<Context>, entry: Entry) -> Result<Begun<'_>, End> {
+async fn begin(
+    client: ClientStream,
+    context: &Arc<Context>,
+    entry: InventoryEntry,
+) -> Result<Begun<'_>, End> {
     let brings_tls = brings_tls(&client, context).await?;
     if let Some(hubs) = context.hubs.as_ref().filter(|_| !brings_tls) {
         return Ok(Begun::Shared(client, hubs, entry));
     }
-    let waiting = Held::new(&context.metrics.sessions_waiting);
+    let waiting = GaugeGuard::new(&context.metrics.sessions_waiting);
     let connected = tokio::select! {
         biased;
         connected = connect(context, brings_tls) => connected,
@@ -303,8 +311,8 @@ impl<'a> Alone<'a> {
     fn new(relay: Relay<'a>, context: &Context, in_plaintext: bool) -> Self {
         Self {
             relay: Box::new(relay),
-            active: Held::new(&context.metrics.upstream_active),
-            in_plaintext: in_plaintext.then(|| Held::new(&context.metrics.upstream_plaintext)),
+            active: GaugeGuard::new(&context.metrics.upstream_active),
+            in_plaintext: in_plaintext.then(|| GaugeGuard::new(&context.metrics.upstream_plaintext)),
         }
     }
 
@@ -342,7 +350,7 @@ impl<'a> Alone<'a> {
     }
 
     /// Tells the client. The end, and the upstream connection if it is good for another client.
-    async fn end(self, ended: Ended, context: &Context) -> (End, Option<Box<Left>>) {
+    async fn end(self, ended: Ended, context: &Context) -> (End, Option<Box<ReturnedConnection>>) {
         let dialled = self.relay.dialled();
         let (client, left) = self.relay.into_parts();
         drop((self.active, self.in_plaintext));

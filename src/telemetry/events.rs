@@ -13,14 +13,14 @@ use tracing_subscriber::layer::Context;
 use crate::moment::Moment;
 
 /// Events kept; the oldest goes first.
-const MOST: usize = 100;
+const MAX_EVENTS: usize = 100;
 
-/// Longer words are cut.
-const LONGEST: usize = 600;
+/// Characters of an event's text: a longer one is cut.
+const MAX_EVENT_TEXT: usize = 600;
 
 /// An event, as often as it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct LoggedEvent {
     /// When it happened last.
     pub at: Moment,
     /// How bad it is: `INFO`, `WARN` or `ERROR`.
@@ -34,11 +34,11 @@ pub struct Event {
 }
 
 /// Log records hold no secret, so events don't.
-static RECENT: Mutex<VecDeque<Event>> = Mutex::new(VecDeque::new());
+static RECENT_EVENTS: Mutex<VecDeque<LoggedEvent>> = Mutex::new(VecDeque::new());
 
 /// The latest first.
-pub fn recent() -> Vec<Event> {
-    RECENT.lock().iter().cloned().collect()
+pub fn recent() -> Vec<LoggedEvent> {
+    RECENT_EVENTS.lock().iter().cloned().collect()
 }
 
 /// Keeps what it is given.
@@ -48,19 +48,19 @@ impl<S: Subscriber> Layer<S> for Keeper {
     fn on_event(&self, record: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut noted = Noted::default();
         record.record(&mut noted);
-        keep(&mut RECENT.lock(), noted.into_event(*record.metadata().level(), Moment::now()));
+        keep(&mut RECENT_EVENTS.lock(), noted.into_event(*record.metadata().level(), Moment::now()));
     }
 }
 
-fn keep(events: &mut VecDeque<Event>, mut event: Event) {
-    let is_same = |known: &Event| {
+fn keep(events: &mut VecDeque<LoggedEvent>, mut event: LoggedEvent) {
+    let is_same = |known: &LoggedEvent| {
         (known.level, &known.route, &known.words) == (event.level, &event.route, &event.words)
     };
     if let Some(known) = events.iter().position(is_same).and_then(|at| events.remove(at)) {
         event.times = event.times.saturating_add(known.times);
     }
     events.push_front(event);
-    events.truncate(MOST);
+    events.truncate(MAX_EVENTS);
 }
 
 /// A record's fields.
@@ -73,17 +73,17 @@ struct Noted {
 }
 
 impl Noted {
-    fn into_event(self, level: Level, at: Moment) -> Event {
+    fn into_event(self, level: Level, at: Moment) -> LoggedEvent {
         let mut words = self.message;
         if !self.others.is_empty() {
             words = format!("{words} ({})", self.others);
         }
-        if let Some((end, _)) = words.char_indices().nth(LONGEST) {
+        if let Some((end, _)) = words.char_indices().nth(MAX_EVENT_TEXT) {
             words.truncate(end);
             words.push('…');
         }
         let times = self.suppressed.saturating_add(1);
-        Event { at, level, route: self.route, words: words.into(), times }
+        LoggedEvent { at, level, route: self.route, words: words.into(), times }
     }
 }
 
@@ -139,8 +139,8 @@ mod tests {
         for n in 0..1000 {
             keep(&mut events, event(&format!("{n} {}", "ü".repeat(10_000)), n, 0));
         }
-        assert_eq!(events.len(), MOST);
-        assert!(events[0].words.starts_with("999 ") && events[0].words.chars().count() == LONGEST + 1);
+        assert_eq!(events.len(), MAX_EVENTS);
+        assert!(events[0].words.starts_with("999 ") && events[0].words.chars().count() == MAX_EVENT_TEXT + 1);
     }
 
     #[test]

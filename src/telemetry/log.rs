@@ -17,7 +17,7 @@ pub struct Settings {
     /// Text for people or JSON for programs.
     pub format: Format,
     /// What is written; `None`: `info` and what is worse.
-    pub level: Option<Level>,
+    pub level: Option<LogFilter>,
 }
 
 /// The log's format.
@@ -32,11 +32,11 @@ pub enum Format {
 
 /// A level, or levels by module: `info,pontoon::session=debug`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Level(Targets);
+pub struct LogFilter(Targets);
 
-impl Eq for Level {}
+impl Eq for LogFilter {}
 
-impl FromStr for Level {
+impl FromStr for LogFilter {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
@@ -80,13 +80,13 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
 }
 
 /// What is written from now on.
-pub fn set_level(level: Option<&Level>) {
+pub fn set_level(level: Option<&LogFilter>) {
     if let Some(handle) = LEVEL.get() {
         let _ = handle.reload(targets(level));
     }
 }
 
-fn targets(level: Option<&Level>) -> Targets {
+fn targets(level: Option<&LogFilter>) -> Targets {
     level.map_or_else(|| Targets::new().with_default(tracing::Level::INFO), |level| level.0.clone())
 }
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_level_may_differ_by_module_and_nonsense_is_refused() {
-        assert!("info,pontoon::session=debug".parse::<Level>().is_ok());
-        assert!("pontoon=loud".parse::<Level>().is_err());
+        assert!("info,pontoon::session=debug".parse::<LogFilter>().is_ok());
+        assert!("pontoon=loud".parse::<LogFilter>().is_err());
     }
 }

@@ -5,6 +5,6 @@ mod json;
 mod log;
 mod throttle;
 
-pub use self::events::{Event, recent};
-pub use self::log::{AlreadySet, Format, Level, SLOW, Settings, init, set_level};
+pub use self::events::{LoggedEvent, recent};
+pub use self::log::{AlreadySet, Format, LogFilter, SLOW, Settings, init, set_level};
 pub use self::throttle::Throttle;

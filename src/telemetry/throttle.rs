@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A cause is written once in this time, in twice that if it goes on, and so forth.
-const WINDOW: Duration = Duration::from_secs(10);
+/// Time, in seconds, in which a cause is written once; it doubles while the cause goes on.
+const THROTTLE_WINDOW: Duration = Duration::from_secs(10);
 
-/// What goes on for ever is written this often.
-const LONGEST_WINDOW: Duration = Duration::from_secs(600);
+/// Longest window, in seconds: a cause that never ends is written this often.
+const MAX_THROTTLE_WINDOW: Duration = Duration::from_secs(600);
 
 /// Causes remembered, at most; beyond, all are one.
 const CAUSES: usize = 64;
 
 /// Lets a cause into the log ever less often while it goes on, and counts how often it was kept out.
 #[derive(Debug, Default)]
-pub struct Throttle(Mutex<HashMap<String, Seen>>);
+pub struct Throttle(Mutex<HashMap<String, ThrottledCause>>);
 
 #[derive(Debug)]
-struct Seen {
+struct ThrottledCause {
     written: Instant,
     window: Duration,
     suppressed: u64,
@@ -42,12 +42,16 @@ impl Throttle {
             }
             Some(seen) => {
                 let goes_on = now.duration_since(seen.written) < 2 * seen.window;
-                seen.window = if goes_on { (2 * seen.window).min(LONGEST_WINDOW) } else { WINDOW };
+                seen.window =
+                    if goes_on { (2 * seen.window).min(MAX_THROTTLE_WINDOW) } else { THROTTLE_WINDOW };
                 seen.written = now;
                 Some(std::mem::take(&mut seen.suppressed))
             }
             None => {
-                causes.insert(cause.to_owned(), Seen { written: now, window: WINDOW, suppressed: 0 });
+                causes.insert(
+                    cause.to_owned(),
+                    ThrottledCause { written: now, window: THROTTLE_WINDOW, suppressed: 0 },
+                );
                 Some(0)
             }
         }
@@ -65,11 +69,15 @@ mod tests {
         assert_eq!(throttle.allow_at("tls", start), Some(0));
         assert_eq!(throttle.allow_at("tls", start), None);
         assert_eq!(throttle.allow_at("tcp", start), Some(0));
-        assert_eq!(throttle.allow_at("tls", start + WINDOW), Some(1));
-        assert_eq!(throttle.allow_at("tls", start + 2 * WINDOW), None, "it goes on: less often");
-        assert_eq!(throttle.allow_at("tls", start + 3 * WINDOW), Some(1));
-        assert_eq!(throttle.allow_at("tls", start + 90 * WINDOW), Some(0));
-        assert_eq!(throttle.allow_at("tls", start + 91 * WINDOW), Some(0), "it had stopped: as at first");
+        assert_eq!(throttle.allow_at("tls", start + THROTTLE_WINDOW), Some(1));
+        assert_eq!(throttle.allow_at("tls", start + 2 * THROTTLE_WINDOW), None, "it goes on: less often");
+        assert_eq!(throttle.allow_at("tls", start + 3 * THROTTLE_WINDOW), Some(1));
+        assert_eq!(throttle.allow_at("tls", start + 90 * THROTTLE_WINDOW), Some(0));
+        assert_eq!(
+            throttle.allow_at("tls", start + 91 * THROTTLE_WINDOW),
+            Some(0),
+            "it had stopped: as at first"
+        );
     }
 
     #[test]

@@ -72,18 +72,18 @@ impl Channel {
         let mut buffer = vec![0; 8192];
         loop {
             match channel.advance(&mut outgoing) {
-                Ok(Step::Send) => {
+                Ok(HandshakeStep::Send) => {
                     stream.write_all(&outgoing).await?;
                     outgoing.clear();
                 }
-                Ok(Step::Receive) => {
+                Ok(HandshakeStep::Receive) => {
                     let n = stream.read(&mut buffer).await?;
                     if n == 0 || channel.incoming.len() > MAX_FLIGHT {
                         return Err(HandshakeError::Closed);
                     }
                     channel.incoming.extend_from_slice(&buffer[..n]);
                 }
-                Ok(Step::Done) => {
+                Ok(HandshakeStep::Done) => {
                     let mut received = std::mem::take(&mut channel.incoming);
                     let mut early = Vec::new();
                     channel.decrypt(&mut received, &mut early, &mut outgoing)?;
@@ -233,7 +233,7 @@ impl Channel {
     }
 
     /// Takes the handshake as far as it goes without I/O.
-    fn advance(&mut self, outgoing: &mut Vec<u8>) -> Result<Step, rustls::Error> {
+    fn advance(&mut self, outgoing: &mut Vec<u8>) -> Result<HandshakeStep, rustls::Error> {
         let mut start = 0;
         let step = loop {
             let UnbufferedStatus { discard, state } =
@@ -245,14 +245,14 @@ impl Channel {
                 }
                 ConnectionState::TransmitTlsData(data) => {
                     data.done();
-                    Some(Step::Send)
+                    Some(HandshakeStep::Send)
                 }
-                ConnectionState::BlockedHandshake => Some(Step::Receive),
+                ConnectionState::BlockedHandshake => Some(HandshakeStep::Receive),
                 ConnectionState::PeerClosed | ConnectionState::Closed => {
                     return Err(rustls::Error::General("the peer closed the TLS connection".into()));
                 }
                 // Application data before ours, if any, stays with rustls until `decrypt`.
-                _ => Some(Step::Done),
+                _ => Some(HandshakeStep::Done),
             };
             start += discard;
             if let Some(step) = step {
@@ -264,7 +264,7 @@ impl Channel {
     }
 }
 
-enum Step {
+enum HandshakeStep {
     Send,
     Receive,
     Done,

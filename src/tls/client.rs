@@ -14,7 +14,7 @@ use super::error::TlsError;
 use super::explain::explain;
 use super::files::Files;
 use super::sessions::Sessions;
-use super::settings::{MinVersion, Mode, Settings};
+use super::settings::{MinVersion, Settings, TlsMode};
 use super::verify;
 use crate::endpoint::{Endpoint, Host};
 
@@ -119,7 +119,7 @@ impl Tls {
             MinVersion::Tls12 => "TLS 1.2 or later",
             MinVersion::Tls13 => "TLS 1.3",
         };
-        let mode = if self.settings.mode == Mode::Preferred { "preferred" } else { "required" };
+        let mode = if self.settings.mode == TlsMode::Preferred { "preferred" } else { "required" };
         let mut text = format!("{mode}, {version}, trust: {}", self.current.load().trust);
         if !self.settings.pins.is_empty() {
             let _ = write!(text, ", {} pinned", self.settings.pins.len());

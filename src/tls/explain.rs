@@ -5,7 +5,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::{Certificate, date};
-use super::pin::Pin;
+use super::pin::CertificatePin;
 
 /// Why a handshake failed, and what to do.
 pub fn explain(error: &Error) -> String {
@@ -100,7 +100,7 @@ pub fn describe_leaf(leaf: &CertificateDer<'_>) -> String {
 
 /// The other way, for a server with a certificate of its own making.
 fn or_pin(leaf: &CertificateDer<'_>) -> String {
-    Pin::of(leaf)
+    CertificatePin::of(leaf)
         .map_or_else(String::new, |pin| format!("; for a server that you know by its key, --tls-pin {pin}"))
 }
 

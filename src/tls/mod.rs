@@ -17,5 +17,5 @@ pub use self::certificate::{Certificate, expiry};
 pub use self::client::{Reload, Tls};
 pub use self::error::TlsError;
 pub use self::explain::{describe_leaf, explain};
-pub use self::pin::{InvalidPin, Pin};
-pub use self::settings::{ClientAuthFiles, MinVersion, Mode, Settings};
+pub use self::pin::{CertificatePin, InvalidPin};
+pub use self::settings::{ClientAuthFiles, MinVersion, Settings, TlsMode};

@@ -11,14 +11,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// SHA-256 of a certificate's `SubjectPublicKeyInfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pin([u8; 32]);
+pub struct CertificatePin([u8; 32]);
 
 /// The text is no pin.
 #[derive(Debug, thiserror::Error)]
-#[error("is no pin: expected the base64 of 32 bytes, as in \"{example}\"", example = Pin([0; 32]))]
+#[error("is no pin: expected the base64 of 32 bytes, as in \"{example}\"", example = CertificatePin([0; 32]))]
 pub struct InvalidPin;
 
-impl Pin {
+impl CertificatePin {
     /// The pin of a DER certificate's key; `None`: it is no certificate.
     pub fn of(certificate: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -27,7 +27,7 @@ impl Pin {
     }
 }
 
-impl FromStr for Pin {
+impl FromStr for CertificatePin {
     type Err = InvalidPin;
 
     /// Takes curl's `sha256//` and the `sha256/` of others, too.
@@ -38,7 +38,7 @@ impl FromStr for Pin {
     }
 }
 
-impl fmt::Display for Pin {
+impl fmt::Display for CertificatePin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&BASE64_STANDARD.encode(self.0))
     }
@@ -50,10 +50,10 @@ mod tests {
 
     #[test]
     fn a_pin_reads_back_as_printed_with_or_without_curls_prefix() {
-        let pin = Pin([7; 32]);
-        assert_eq!(pin.to_string().parse::<Pin>().unwrap(), pin);
-        assert_eq!(format!("sha256//{pin}").parse::<Pin>().unwrap(), pin);
-        assert!("bm90IDMyIGJ5dGVz".parse::<Pin>().is_err());
-        assert!("%".parse::<Pin>().is_err());
+        let pin = CertificatePin([7; 32]);
+        assert_eq!(pin.to_string().parse::<CertificatePin>().unwrap(), pin);
+        assert_eq!(format!("sha256//{pin}").parse::<CertificatePin>().unwrap(), pin);
+        assert!("bm90IDMyIGJ5dGVz".parse::<CertificatePin>().is_err());
+        assert!("%".parse::<CertificatePin>().is_err());
     }
 }

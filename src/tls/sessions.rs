@@ -19,17 +19,17 @@ const TICKETS: usize = 256;
 const SERVERS: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<ServerName<'static>, Server>>);
+pub(super) struct Sessions(Mutex<HashMap<ServerName<'static>, ServerSessions>>);
 
 #[derive(Default)]
-struct Server {
+struct ServerSessions {
     group: Option<NamedGroup>,
     tls12: Option<Tls12ClientSessionValue>,
     tickets: VecDeque<Tls13ClientSessionValue>,
 }
 
 impl Sessions {
-    fn update(&self, name: ServerName<'static>, change: impl FnOnce(&mut Server)) {
+    fn update(&self, name: ServerName<'static>, change: impl FnOnce(&mut ServerSessions)) {
         let mut servers = self.0.lock();
         if servers.len() >= SERVERS && !servers.contains_key(&name) {
             servers.clear();

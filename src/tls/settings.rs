@@ -4,19 +4,19 @@ use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
 
-use super::pin::Pin;
+use super::pin::CertificatePin;
 
 /// How a route's upstream connections are protected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// TLS or plaintext.
-    pub mode: Mode,
+    pub mode: TlsMode,
     /// PEM bundles that replace the system roots; empty: the system's, else Mozilla's.
     pub ca_files: Vec<PathBuf>,
     /// Name to send as SNI and to verify; `None`: the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
     /// SHA-256 of the SPKI of keys that the chain must hold one of; empty: no pinning.
-    pub pins: Vec<Pin>,
+    pub pins: Vec<CertificatePin>,
     /// Client certificate, for servers that ask for one.
     pub client_auth: Option<ClientAuthFiles>,
     /// The oldest protocol version accepted.
@@ -27,7 +27,7 @@ pub struct Settings {
 
 /// TLS or plaintext, per route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
+pub enum TlsMode {
     /// TLS or nothing.
     #[default]
     Required,
@@ -37,7 +37,7 @@ pub enum Mode {
     Disabled,
 }
 
-impl Mode {
+impl TlsMode {
     /// As it is configured.
     pub const fn label(self) -> &'static str {
         match self {

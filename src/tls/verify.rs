@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::TlsError;
 use super::explain::certificate;
-use super::pin::Pin;
+use super::pin::CertificatePin;
 
 /// Why a certificate was refused, in words a person acts on.
 #[derive(Debug)]
@@ -35,9 +35,9 @@ pub(super) struct Verifier {
 #[derive(Debug)]
 enum Rule {
     /// A chain to a trusted root, the right name, and a pinned key in it if there are pins.
-    Chain(Arc<WebPkiServerVerifier>, Vec<Pin>),
+    Chain(Arc<WebPkiServerVerifier>, Vec<CertificatePin>),
     /// A pinned server key; or a pinned CA key, which is then the root of a chain with the right name.
-    Pinned(Vec<Pin>),
+    Pinned(Vec<CertificatePin>),
     /// Whatever comes.
     Anything,
 }
@@ -45,7 +45,7 @@ enum Rule {
 impl Verifier {
     pub(super) fn chain(
         roots: RootCertStore,
-        pins: Vec<Pin>,
+        pins: Vec<CertificatePin>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
@@ -54,7 +54,7 @@ impl Verifier {
         Ok(Self { rule: Rule::Chain(verifier, pins), provider: Arc::clone(provider) })
     }
 
-    pub(super) fn pinned(pins: Vec<Pin>, provider: &Arc<CryptoProvider>) -> Self {
+    pub(super) fn pinned(pins: Vec<CertificatePin>, provider: &Arc<CryptoProvider>) -> Self {
         Self { rule: Rule::Pinned(pins), provider: Arc::clone(provider) }
     }
 
@@ -65,7 +65,7 @@ impl Verifier {
     /// A server may send certificates that it has nothing to do with: a pinned one counts where the chain leads to it.
     fn verify_under_pinned(
         &self,
-        pins: &[Pin],
+        pins: &[CertificatePin],
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
@@ -155,12 +155,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn is_pinned(pins: &[Pin], certificate: &CertificateDer<'_>) -> bool {
-    Pin::of(certificate).is_some_and(|pin| pins.contains(&pin))
+fn is_pinned(pins: &[CertificatePin], certificate: &CertificateDer<'_>) -> bool {
+    CertificatePin::of(certificate).is_some_and(|pin| pins.contains(&pin))
 }
 
 fn none_pinned(leaf: &CertificateDer<'_>) -> Error {
-    let found = Pin::of(leaf).map_or_else(|| "not readable".to_owned(), |pin| pin.to_string());
+    let found = CertificatePin::of(leaf).map_or_else(|| "not readable".to_owned(), |pin| pin.to_string());
     refuse(format!(
         "no key of the server's chain is pinned; its own key is {found}: if that is the server you mean, pass it as \
          --tls-pin"

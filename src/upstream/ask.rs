@@ -28,7 +28,7 @@ pub async fn ask_frame(connection: &mut Connection, command: &[u8]) -> Result<Ve
 }
 
 /// What a node says of its cluster: its replies, in RESP2.
-pub struct Topology {
+pub struct TopologyReplies {
     /// To CLUSTER SLOTS.
     pub slots: Vec<u8>,
     /// To CLUSTER NODES.
@@ -36,10 +36,10 @@ pub struct Topology {
 }
 
 /// Asks a node for its cluster. There is no deadline in it.
-pub async fn topology(connection: &mut Connection) -> Result<Topology, Cause> {
+pub async fn topology(connection: &mut Connection) -> Result<TopologyReplies, Cause> {
     let commands =
         [["CLUSTER", "SLOTS"], ["CLUSTER", "NODES"]].map(|command| replies::encode_command(&command));
     connection.send(&commands.concat()).await?;
     let slots = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
-    Ok(Topology { slots, nodes: greeting::next_frame(connection, LONGEST_TOPOLOGY).await? })
+    Ok(TopologyReplies { slots, nodes: greeting::next_frame(connection, LONGEST_TOPOLOGY).await? })
 }

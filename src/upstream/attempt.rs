@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::auth::Auth;
+use super::auth::AuthOutcome;
 use super::connection::Connection;
 use super::dial::Remote;
 use super::error::{Cause, ConnectError, Stage};
@@ -118,8 +118,8 @@ impl<'a> Dial<'a> {
             let (credentials, withheld) = self.credentials();
             let greeted = remote.greeting.exchange(&mut connection, credentials);
             let auth = self.stage(Stage::Greeting, deadline, greeted).await?;
-            connection.auth = if withheld { Auth::Withheld } else { auth };
-            connection.authenticated = (connection.auth == Auth::Accepted).then(Instant::now);
+            connection.auth = if withheld { AuthOutcome::Withheld } else { auth };
+            connection.authenticated = (connection.auth == AuthOutcome::Accepted).then(Instant::now);
             if !self.anonymous {
                 remote.note_greeted(&connection);
             }

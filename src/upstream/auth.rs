@@ -10,7 +10,7 @@ use crate::resp::replies::{self, Answer};
 
 /// Who we are on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Auth {
+pub enum AuthOutcome {
     /// Nobody: no credentials are configured, or this was no matter of them.
     None,
     /// Nobody: the connection is in plaintext, and credentials stay at home.
@@ -22,7 +22,7 @@ pub enum Auth {
 }
 
 /// What a server made of a login.
-pub(super) enum Verdict {
+pub(super) enum LoginReply {
     Accepted,
     /// It has no password: not yet, in a migration.
     Unwanted,
@@ -31,16 +31,16 @@ pub(super) enum Verdict {
 }
 
 /// Of AUTH.
-pub(super) fn verdict(answer: Answer) -> Verdict {
+pub(super) fn verdict(answer: Answer) -> LoginReply {
     match answer {
         // From Redis 6 on, and before; Valkey as Redis 7.
         Answer::Error(words)
             if words.contains("without any password configured") || words.contains("no password is set") =>
         {
-            Verdict::Unwanted
+            LoginReply::Unwanted
         }
-        Answer::Error(words) => Verdict::Refused(words),
-        _ => Verdict::Accepted,
+        Answer::Error(words) => LoginReply::Refused(words),
+        _ => LoginReply::Accepted,
     }
 }
 

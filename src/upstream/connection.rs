@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::auth::Auth;
+use super::auth::AuthOutcome;
 use super::error::Stage;
 use super::greeting::Greeted;
 use super::ids::{PassedOnId, SeenId};
@@ -33,7 +33,7 @@ pub struct Connection {
     /// The address that answered.
     pub peer: SocketAddr,
     /// Who we are on it.
-    pub auth: Auth,
+    pub auth: AuthOutcome,
     /// When the server accepted that, first or again.
     pub authenticated: Option<Instant>,
     /// What the server said to the greeting, as far as it matters later.
@@ -58,7 +58,7 @@ pub struct Connection {
 
 /// What a client leaves: no reply is due, the stream is at a frame's boundary, and nothing was done that RESET does not
 /// undo.
-pub struct Left {
+pub struct ReturnedConnection {
     /// The connection.
     pub connection: Connection,
     /// It may differ from a new one.
@@ -92,7 +92,7 @@ impl Connection {
             unread,
             endpoint,
             peer,
-            auth: Auth::None,
+            auth: AuthOutcome::None,
             authenticated: None,
             greeted: Greeted::default(),
             seen_id: SeenId::Unseen,

@@ -1,7 +1,7 @@
 //! How many connections to keep ready, from how clients came and went. No clock: somebody says when a second is over.
 
 /// Seconds over which the smallest number of idle connections tells what nobody needed.
-const WINDOW: u32 = 10;
+const DEMAND_WINDOW: u32 = 10;
 
 /// A hundredth of an old demand is forgotten each second: half of it in about a minute.
 const FORGOTTEN: u64 = 100;
@@ -68,7 +68,7 @@ impl Demand {
         self.target = (self.target - self.target / FORGOTTEN).max(came);
         self.low_water = self.low_water.min(idle);
         self.seconds += 1;
-        if self.seconds < WINDOW {
+        if self.seconds < DEMAND_WINDOW {
             return 0;
         }
         self.seconds = 0;

@@ -9,19 +9,19 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::attempt::{Dial, Speaks, whole_ms};
-use super::auth::Auth;
-use super::connection::{Connection, Left};
+use super::auth::AuthOutcome;
+use super::connection::{Connection, ReturnedConnection};
 use super::error::{Cause, ConnectError, Stage};
 use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::ids::{Ids, SeenId};
-use super::pool::{Discard, Pool, Taken};
+use super::pool::{Discard, Pool, PooledConnection};
 use super::settings::Settings;
 use super::share::part_of;
-use super::transit::{Mode, Transit};
+use super::transit::{ObservedTransit, Transit};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
-use crate::metrics::{Held, RouteMetrics};
+use crate::metrics::{GaugeGuard, RouteMetrics};
 use crate::moment::Moment;
 use crate::resp::replies;
 use crate::telemetry::Throttle;
@@ -35,8 +35,9 @@ const PROOF: Duration = Duration::from_secs(1);
 /// After a look that found no TLS, until the next.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// What answers in plaintext may still turn out to speak TLS in this time, before clients use it as it is.
-const HEAD_START: Duration = Duration::from_millis(250);
+/// Time, in milliseconds, in which an endpoint that answers in plaintext may still turn out to speak TLS, before clients
+/// use it as it is.
+const TLS_HEAD_START: Duration = Duration::from_millis(250);
 
 /// So long a client waits for a connection that another one leaves, before one is dialled: less than a handshake takes.
 const ABOUT_TO_RETURN: Duration = Duration::from_millis(3);
@@ -69,7 +70,7 @@ pub(super) struct Remote {
 }
 
 /// What the endpoints of a route have in common.
-pub(super) struct Shared<'a> {
+pub(super) struct RemoteContext<'a> {
     pub(super) route: &'a str,
     pub(super) settings: &'a Settings,
     pub(super) tls: Option<&'a Arc<Tls>>,
@@ -79,8 +80,13 @@ pub(super) struct Shared<'a> {
 }
 
 impl Remote {
-    pub(super) fn new(shared: &Shared<'_>, endpoint: Endpoint, transit: Option<Transit>, pool: Pool) -> Self {
-        let Shared { route, settings, tls, credentials, ids, metrics } = shared;
+    pub(super) fn new(
+        shared: &RemoteContext<'_>,
+        endpoint: Endpoint,
+        transit: Option<Transit>,
+        pool: Pool,
+    ) -> Self {
+        let RemoteContext { route, settings, tls, credentials, ids, metrics } = shared;
         // Where none can be reached, each has its share of the time.
         let patience = part_of(settings.connect_timeout, settings.endpoints.len());
         Self {
@@ -134,8 +140,8 @@ impl Remote {
     }
 
     async fn ready_or_new(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
-        let _connecting = Held::new(&self.metrics.upstream_connecting);
-        while let Some(Taken { mut connection, fresh }) = self.pool.take() {
+        let _connecting = GaugeGuard::new(&self.metrics.upstream_connecting);
+        while let Some(PooledConnection { mut connection, fresh }) = self.pool.take() {
             if fresh || proves(&mut connection, deadline).await {
                 return Ok(connection);
             }
@@ -211,7 +217,7 @@ impl Remote {
                 Err(_) => false,
             };
             if answers {
-                sleep_until(began + HEAD_START).await;
+                sleep_until(began + TLS_HEAD_START).await;
                 transit.presume_plaintext();
             }
             answers
@@ -225,12 +231,12 @@ impl Remote {
             },
         };
         match over_tls {
-            Ok(_) => self.note(transit, Mode::Tls, None),
+            Ok(_) => self.note(transit, ObservedTransit::Tls, None),
             Err(error) => self.note(transit, mode(&error, answers), Some(&error)),
         }
     }
 
-    fn note(&self, transit: &Transit, mode: Mode, error: Option<&ConnectError>) {
+    fn note(&self, transit: &Transit, mode: ObservedTransit, error: Option<&ConnectError>) {
         let Some(before) = transit.note(mode) else { return };
         let (route, upstream) = (&self.route, &self.endpoint);
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
@@ -238,10 +244,10 @@ impl Remote {
         // An endpoint that cannot make up its mind.
         let Some(suppressed) = self.throttle.allow(&format!("speaks {}", mode.label())) else { return };
         match mode {
-            Mode::Tls => {
+            ObservedTransit::Tls => {
                 info!(route, %upstream, suppressed, "TLS is spoken here: no new connection of the route uses plaintext");
             }
-            Mode::Unknown | Mode::Unreachable => {
+            ObservedTransit::Unknown | ObservedTransit::Unreachable => {
                 info!(route, %upstream, suppressed, "nothing is spoken here for now{error}");
             }
             _ => warn!(route, %upstream, suppressed, "{} is spoken here{error}", mode.describe()),
@@ -255,7 +261,7 @@ impl Remote {
 
     /// Dials, for the pool.
     pub(super) async fn fill(&self, turn: Turn<'_>, deadline: Instant) {
-        let _connecting = Held::new(&self.metrics.upstream_connecting);
+        let _connecting = GaugeGuard::new(&self.metrics.upstream_connecting);
         if let Ok(mut connection) = self.dial(turn, Instant::now(), deadline).await {
             connection.warm = true;
             self.pool.put(connection);
@@ -263,7 +269,7 @@ impl Remote {
     }
 
     /// Makes clean what a client left, and keeps it for the next; closes it where that can't be.
-    pub(super) async fn recycle(&self, Left { mut connection, touched }: Left) {
+    pub(super) async fn recycle(&self, ReturnedConnection { mut connection, touched }: ReturnedConnection) {
         if let Err(reason) = self.pool.keeps(&connection) {
             return self.pool.discard(connection, reason);
         }
@@ -284,8 +290,8 @@ impl Remote {
         let (credentials, withheld) = self.credentials_for(connection.channel.is_some());
         match timeout(RENEWAL, self.greeting.renew(connection, credentials)).await {
             Ok(Ok(auth)) => {
-                connection.auth = if withheld { Auth::Withheld } else { auth };
-                connection.authenticated = (connection.auth == Auth::Accepted).then(Instant::now);
+                connection.auth = if withheld { AuthOutcome::Withheld } else { auth };
+                connection.authenticated = (connection.auth == AuthOutcome::Accepted).then(Instant::now);
                 self.note_greeted(connection);
                 connection.is_at_boundary()
             }
@@ -342,18 +348,18 @@ impl Remote {
     }
 
     /// Says so where connections are nobody's though credentials are configured.
-    fn note_auth(&self, auth: Auth) {
+    fn note_auth(&self, auth: AuthOutcome) {
         let (route, upstream) = (&self.route, &self.endpoint);
         match auth {
-            Auth::None | Auth::Accepted => {}
-            Auth::Withheld if self.withheld.swap(true, Ordering::Relaxed) => {}
-            Auth::Withheld => warn!(
+            AuthOutcome::None | AuthOutcome::Accepted => {}
+            AuthOutcome::Withheld if self.withheld.swap(true, Ordering::Relaxed) => {}
+            AuthOutcome::Withheld => warn!(
                 route,
                 %upstream,
                 "the connection is in plaintext: the credentials stay at home, and sessions go on without them (see \
                  auth.allow_plaintext)"
             ),
-            Auth::Unwanted => {
+            AuthOutcome::Unwanted => {
                 if let Some(suppressed) = self.throttle.allow("auth unwanted") {
                     warn!(
                         route,
@@ -408,7 +414,7 @@ impl Remote {
         match self.attempt(speaks, began, deadline).run().await {
             Ok(connection) => {
                 if let Some(transit) = self.transit.as_ref().filter(|_| connection.channel.is_some()) {
-                    self.note(transit, Mode::Tls, None);
+                    self.note(transit, ObservedTransit::Tls, None);
                 }
                 let failures = turn.succeeded();
                 // Where every second attempt fails, this is no news.
@@ -506,7 +512,8 @@ pub(crate) async fn once(
     let metrics = Arc::new(RouteMetrics::unrecorded());
     let pool = Pool::new(settings.pool.clone(), Waker::noop().clone(), Arc::default(), Arc::clone(&metrics));
     let ids = Arc::default();
-    let shared = Shared { route: "", settings, tls: Some(tls), credentials, ids: &ids, metrics: &metrics };
+    let shared =
+        RemoteContext { route: "", settings, tls: Some(tls), credentials, ids: &ids, metrics: &metrics };
     let remote = Remote::new(&shared, endpoint.clone(), None, pool);
     remote.attempt(Speaks::Tls(tls), Instant::now(), deadline).run().await
 }
@@ -523,13 +530,13 @@ async fn proves(connection: &mut Connection, deadline: Instant) -> bool {
 }
 
 /// What an endpoint is that was not reached over TLS for this reason.
-fn mode(error: &ConnectError, answers_in_plaintext: bool) -> Mode {
+fn mode(error: &ConnectError, answers_in_plaintext: bool) -> ObservedTransit {
     match (&error.source, answers_in_plaintext) {
         // Verified; the rest is no matter of TLS.
-        _ if error.stage == Stage::Greeting => Mode::Tls,
-        (Cause::Tls(_), true) => Mode::Untrusted,
-        (Cause::Tls(_), false) => Mode::UntrustedOnly,
-        (_, true) => Mode::Disabled,
-        (_, false) => Mode::Unreachable,
+        _ if error.stage == Stage::Greeting => ObservedTransit::Tls,
+        (Cause::Tls(_), true) => ObservedTransit::Untrusted,
+        (Cause::Tls(_), false) => ObservedTransit::UntrustedOnly,
+        (_, true) => ObservedTransit::Disabled,
+        (_, false) => ObservedTransit::Unreachable,
     }
 }

@@ -21,12 +21,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Gate {
     longest_pause: Duration,
     slots: Arc<Semaphore>,
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct GateState {
     /// Failures since the last success.
     failures: u32,
     /// Failures ever, to tell a waiter that one happened while it waited.

@@ -11,15 +11,15 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::auth::{self, Auth, Verdict};
+use super::auth::{self, AuthOutcome, LoginReply};
 use super::connection::Connection;
 use super::error::Cause;
 use crate::credentials::{Credentials, Login};
 use crate::resp::replies::{self, Answer};
 use crate::resp::scanner::{Event, ReplyScanner};
 
-/// A reply to a greeting is a status or an error line; what never ends is no reply.
-const LONGEST: usize = 64 * 1024;
+/// Bytes of a reply to a greeting: it is a status or an error line, and a longer one is refused.
+const MAX_GREETING_REPLY: usize = 64 * 1024;
 
 /// What a server said to a greeting, as far as it matters later.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,7 +33,7 @@ pub(super) struct Greeted {
 /// What to say to one endpoint, and what is known of how it takes that.
 pub(super) struct Greeting {
     /// CLIENT SETINFO; CLIENT SETNAME.
-    parts: [Part; 2],
+    parts: [GreetingPart; 2],
     /// Asks who we are, where a client certificate may have said so.
     whoami: Option<Vec<u8>>,
     /// The engine is older than RESET (Redis 6.2).
@@ -41,7 +41,7 @@ pub(super) struct Greeting {
 }
 
 /// Commands of the greeting that are accepted or declined together.
-struct Part {
+struct GreetingPart {
     /// Encoded.
     bytes: Vec<u8>,
     replies: usize,
@@ -62,7 +62,7 @@ struct Permission {
 /// A command that was refused is sent again after this time: the user may have been given the permission.
 const ASK_AGAIN: Duration = Duration::from_secs(3600);
 
-impl Part {
+impl GreetingPart {
     fn new(commands: &[&[&str]]) -> Self {
         Self {
             bytes: commands.iter().flat_map(|command| replies::encode_command(command)).collect(),
@@ -122,7 +122,7 @@ impl Greeting {
         ];
         let setname: Vec<&[&str]> = name.iter().map(|command| &command[..]).collect();
         Self {
-            parts: [Part::new(&setinfo), Part::new(&setname)],
+            parts: [GreetingPart::new(&setinfo), GreetingPart::new(&setname)],
             whoami: certificate.then(|| replies::encode_command(&["ACL", "WHOAMI"])),
             knows_reset: AtomicBool::new(true),
         }
@@ -142,7 +142,7 @@ impl Greeting {
         &self,
         connection: &mut Connection,
         credentials: Option<&Credentials>,
-    ) -> Result<Auth, Cause> {
+    ) -> Result<AuthOutcome, Cause> {
         self.introduce(connection, false, credentials).await.map_err(|unclean| match unclean {
             Unclean::Greeting(cause) => cause,
             reset => Cause::Refused(reset.to_string()),
@@ -154,7 +154,7 @@ impl Greeting {
         &self,
         connection: &mut Connection,
         credentials: Option<&Credentials>,
-    ) -> Result<Auth, Unclean> {
+    ) -> Result<AuthOutcome, Unclean> {
         if !self.knows_reset.load(Ordering::Relaxed) {
             return Err(Unclean::NoReset);
         }
@@ -169,9 +169,9 @@ impl Greeting {
         connection: &mut Connection,
         reset: bool,
         credentials: Option<&Credentials>,
-    ) -> Result<Auth, Unclean> {
+    ) -> Result<AuthOutcome, Unclean> {
         match credentials {
-            None => self.say(connection, reset, None).await.map(|_| Auth::None),
+            None => self.say(connection, reset, None).await.map(|_| AuthOutcome::None),
             // Boxed: it does not weigh on those who dial without credentials.
             Some(credentials) => Box::pin(self.log_in(connection, reset, credentials)).await,
         }
@@ -183,7 +183,7 @@ impl Greeting {
         connection: &mut Connection,
         mut reset: bool,
         credentials: &Credentials,
-    ) -> Result<Auth, Unclean> {
+    ) -> Result<AuthOutcome, Unclean> {
         let mut logins = credentials.logins().await.map_err(Cause::from)?;
         let mut refused = Vec::new();
         let mut first_words = None;
@@ -191,9 +191,9 @@ impl Greeting {
             let again = !refused.is_empty();
             for login in logins.drain(..) {
                 match self.say(connection, std::mem::take(&mut reset), Some(&login)).await? {
-                    Verdict::Accepted => return Ok(Auth::Accepted),
-                    Verdict::Unwanted => return Ok(Auth::Unwanted),
-                    Verdict::Refused(words) => {
+                    LoginReply::Accepted => return Ok(AuthOutcome::Accepted),
+                    LoginReply::Unwanted => return Ok(AuthOutcome::Unwanted),
+                    LoginReply::Refused(words) => {
                         first_words.get_or_insert(words);
                         refused.push(login);
                     }
@@ -213,8 +213,8 @@ impl Greeting {
         connection: &mut Connection,
         reset: bool,
         login: Option<&Login>,
-    ) -> Result<Verdict, Unclean> {
-        let said: Vec<&Part> =
+    ) -> Result<LoginReply, Unclean> {
+        let said: Vec<&GreetingPart> =
             self.parts.iter().filter(|part| part.is_worth_saying(login.is_some())).collect();
         let reset_bytes = reset.then(|| replies::encode_command(&["RESET"]));
         let auth = login.map(auth::command);
@@ -229,7 +229,7 @@ impl Greeting {
             bytes.extend_from_slice(part);
         }
         if bytes.is_empty() {
-            return Ok(Verdict::Accepted);
+            return Ok(LoginReply::Accepted);
         }
         // A server that has closed already may still have said why.
         let sent = connection.send(&bytes).await;
@@ -246,8 +246,8 @@ impl Greeting {
         connection: &mut Connection,
         reset: bool,
         auth: bool,
-        said: &[&Part],
-    ) -> Result<Verdict, Unclean> {
+        said: &[&GreetingPart],
+    ) -> Result<LoginReply, Unclean> {
         if reset {
             match next_answer(connection).await? {
                 Some(Answer::Text(text)) if text == "RESET" => {}
@@ -261,13 +261,15 @@ impl Greeting {
         let verdict = if auth {
             auth::verdict(next_answer(connection).await?.ok_or(Cause::Closed)?)
         } else {
-            Verdict::Accepted
+            LoginReply::Accepted
         };
         // After a refusal the greeting was another user's.
-        let user = (!matches!(verdict, Verdict::Refused(_))).then_some(auth);
+        let user = (!matches!(verdict, LoginReply::Refused(_))).then_some(auth);
         match (self.answers(said, user, connection).await, verdict) {
             // It said why, before the greeting's turn came: too many clients, say.
-            (Err(Cause::Closed | Cause::Io(_)), Verdict::Refused(words)) => Err(Cause::Refused(words).into()),
+            (Err(Cause::Closed | Cause::Io(_)), LoginReply::Refused(words)) => {
+                Err(Cause::Refused(words).into())
+            }
             (Err(cause), _) => Err(cause.into()),
             (Ok(()), verdict) => Ok(verdict),
         }
@@ -276,7 +278,7 @@ impl Greeting {
     /// `configured`: the user of the credentials said it, or else the default user; `None`: the server refused that user.
     async fn answers(
         &self,
-        said: &[&Part],
+        said: &[&GreetingPart],
         configured: Option<bool>,
         connection: &mut Connection,
     ) -> Result<(), Cause> {
@@ -322,7 +324,7 @@ pub(super) async fn next_frame(connection: &mut Connection, longest: usize) -> R
 
 /// The next reply. `None`: the server sends no more.
 pub(super) async fn next_answer(connection: &mut Connection) -> Result<Option<Answer>, Cause> {
-    next_answer_within(connection, LONGEST).await
+    next_answer_within(connection, MAX_GREETING_REPLY).await
 }
 
 /// The next reply, of so many bytes at most. `None`: the server sends no more.

@@ -33,8 +33,8 @@ impl NodeTls {
     /// As `settings` have it; `None`: nothing is to be verified, for everything is in plaintext.
     pub fn wanted(settings: &Settings) -> Result<Option<Self>, TlsError> {
         match settings.tls.mode {
-            tls::Mode::Disabled => Ok(None),
-            tls::Mode::Required | tls::Mode::Preferred => Self::load(settings).map(Some),
+            tls::TlsMode::Disabled => Ok(None),
+            tls::TlsMode::Required | tls::TlsMode::Preferred => Self::load(settings).map(Some),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::demand::Demand;
-use crate::metrics::{Held, RouteMetrics};
+use crate::metrics::{GaugeGuard, RouteMetrics};
 use crate::workers;
 
 /// Which connections are kept ready.
@@ -82,11 +82,11 @@ pub(super) struct Pool {
     heard: Waker,
     /// Has what is lacking dialled.
     lacking: Arc<Notify>,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
-struct State {
-    idle: VecDeque<Idle>,
+struct PoolState {
+    idle: VecDeque<IdleConnection>,
     /// Clients that wait for their turn to dial, and would rather have one that comes back.
     waiting: VecDeque<oneshot::Sender<Connection>>,
     /// Some client has had a connection.
@@ -99,15 +99,15 @@ struct State {
     demand: Demand,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: Connection,
     /// When it was last known to work.
     since: Instant,
-    _counted: Held,
+    _counted: GaugeGuard,
 }
 
 /// A connection taken from the pool.
-pub(super) struct Taken {
+pub(super) struct PooledConnection {
     pub(super) connection: Connection,
     /// It was heard of lately.
     pub(super) fresh: bool,
@@ -122,7 +122,7 @@ impl Pool {
     ) -> Self {
         let min = if settings.warm { settings.warm_min } else { 0 };
         let demand = Demand::new(min, settings.warm_max);
-        let state = State {
+        let state = PoolState {
             idle: VecDeque::new(),
             waiting: VecDeque::new(),
             dialling: VecDeque::new(),
@@ -140,9 +140,9 @@ impl Pool {
     }
 
     /// A connection that is ready, bound to this thread; of several, one that this thread has used last.
-    pub(super) fn take(&self) -> Option<Taken> {
+    pub(super) fn take(&self) -> Option<PooledConnection> {
         self.state.lock().demand.leased();
-        while let Some(Idle { mut connection, since, .. }) = self.pop() {
+        while let Some(IdleConnection { mut connection, since, .. }) = self.pop() {
             // System calls, without the lock.
             let now = Instant::now();
             if now >= connection.expires {
@@ -150,13 +150,13 @@ impl Pool {
             } else if !connection.is_silent() {
                 self.discard(connection, Discard::Closed);
             } else if let Some(connection) = self.bound_here(connection) {
-                return Some(Taken { connection, fresh: now - since < FRESH });
+                return Some(PooledConnection { connection, fresh: now - since < FRESH });
             }
         }
         None
     }
 
-    fn pop(&self) -> Option<Idle> {
+    fn pop(&self) -> Option<IdleConnection> {
         let here = workers::current();
         let mut state = self.state.lock();
         let own = state.idle.iter().rposition(|idle| idle.connection.worker == here);
@@ -201,8 +201,8 @@ impl Pool {
         }
         connection.timings = Vec::new();
         self.watch(&connection);
-        let counted = Held::new(&self.metrics.upstream_idle);
-        state.idle.push_back(Idle { connection, since: Instant::now(), _counted: counted });
+        let counted = GaugeGuard::new(&self.metrics.upstream_idle);
+        state.idle.push_back(IdleConnection { connection, since: Instant::now(), _counted: counted });
     }
 
     /// Counts and closes.
@@ -317,7 +317,7 @@ impl Pool {
         heard
     }
 
-    fn judge(state: &State, connection: &Connection) -> Result<(), Discard> {
+    fn judge(state: &PoolState, connection: &Connection) -> Result<(), Discard> {
         if state.closed || connection.generation != state.generation {
             Err(Discard::Retired)
         } else if Instant::now() >= connection.expires {
@@ -327,7 +327,7 @@ impl Pool {
         }
     }
 
-    fn discard_all(&self, state: &mut State, reason: Discard) {
+    fn discard_all(&self, state: &mut PoolState, reason: Discard) {
         for idle in state.idle.drain(..) {
             self.discard(idle.connection, reason);
         }
@@ -337,7 +337,7 @@ impl Pool {
     /// Who left behind one who still waits goes with that one.
     fn forget_who_left(&self) {
         let mut state = self.state.lock();
-        let State { waiting, dialling, .. } = &mut *state;
+        let PoolState { waiting, dialling, .. } = &mut *state;
         for queue in [waiting, dialling] {
             while queue.front().is_some_and(oneshot::Sender::is_closed) {
                 queue.pop_front();

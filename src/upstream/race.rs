@@ -13,8 +13,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-/// An address that has not answered in this time gets company from the next.
-const HEAD_START: Duration = Duration::from_millis(250);
+/// Time, in milliseconds, that an address has before the next one is tried beside it.
+const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 
 /// A peer that is silent for this long is asked whether it is still there, so that connections idle for hours
 /// survive firewalls on the way, and dead ones are found.
@@ -27,12 +27,12 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
+type TcpAttempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
 
 /// Connects to addresses in order, each with a head start over the next.
 pub(crate) struct Race {
     waiting: VecDeque<SocketAddr>,
-    running: FuturesUnordered<Attempt>,
+    running: FuturesUnordered<TcpAttempt>,
     next_start: Instant,
 }
 
@@ -54,7 +54,7 @@ impl Race {
                 && let Some(address) = self.waiting.pop_front()
             {
                 self.running.push(Box::pin(connect(address)));
-                self.next_start = Instant::now() + HEAD_START;
+                self.next_start = Instant::now() + ADDRESS_HEAD_START;
             }
             tokio::select! {
                 finished = self.running.next() => return finished,

@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::auth::Auth;
-use super::connection::{Connection, Dialled, Left};
-use super::dial::{Remote, Shared};
+use super::auth::AuthOutcome;
+use super::connection::{Connection, Dialled, ReturnedConnection};
+use super::dial::{Remote, RemoteContext};
 use super::error::{ConnectError, Unreachable};
 use super::ids::{Ids, PassedOnId};
 use super::pool::{Discard, Pool};
 use super::settings::Settings;
 use super::share::share;
-use super::transit::{Latch, Mode, Transit};
+use super::transit::{Latch, ObservedTransit, Transit};
 use crate::credentials::Credentials;
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
@@ -49,7 +49,7 @@ pub struct EndpointFacts {
     /// As configured or announced.
     pub endpoint: String,
     /// What it was seen to accept, where `tls.mode` is `preferred`.
-    pub seen: Option<Mode>,
+    pub seen: Option<ObservedTransit>,
     /// When the certificate expires that it presented last.
     pub certificate_expires: Option<Moment>,
     /// Of a cluster's node: the local port that leads to it.
@@ -58,7 +58,7 @@ pub struct EndpointFacts {
 }
 
 /// On its way to a connection.
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Arc<ConnectError>>> + Send + 'a>>;
+type ConnectAttempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Arc<ConnectError>>> + Send + 'a>>;
 
 /// Something arrived on a connection that is kept ready.
 #[derive(Default)]
@@ -74,8 +74,8 @@ impl Wake for Heard {
     }
 }
 
-/// An upstream that clients reached this recently needs no dial of our own.
-const RECENT: Duration = Duration::from_secs(30);
+/// Time, in seconds, in which an upstream that clients have reached needs no dial of our own.
+const RECENT_LEASE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// Prepares the way; nothing is dialled yet. `tls`: `None` for plaintext.
@@ -125,7 +125,8 @@ impl Upstream {
     ) -> Self {
         let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
         let ids = Arc::new(Ids::default());
-        let shared = Shared { route, settings, tls, credentials: credentials.clone(), ids: &ids, metrics };
+        let shared =
+            RemoteContext { route, settings, tls, credentials: credentials.clone(), ids: &ids, metrics };
         let remote = |endpoint: &Endpoint| {
             let heard = Waker::from(Arc::clone(&heard));
             let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&lacking), Arc::clone(metrics));
@@ -159,7 +160,7 @@ impl Upstream {
 
     async fn first<'a>(
         &'a self,
-        attempt: impl Fn(&'a Remote, Instant) -> Attempt<'a>,
+        attempt: impl Fn(&'a Remote, Instant) -> ConnectAttempt<'a>,
     ) -> Result<Connection, Unreachable> {
         let deadline = Instant::now() + self.connect_timeout;
         let mut attempts = Vec::new();
@@ -177,7 +178,7 @@ impl Upstream {
     }
 
     /// Takes back a connection whose client has left. It is made clean and kept, or closed.
-    pub async fn give_back(&self, left: Left) {
+    pub async fn give_back(&self, left: ReturnedConnection) {
         if let Some(remote) = self.origin(&left.connection) {
             remote.recycle(left).await;
         }
@@ -217,7 +218,7 @@ impl Upstream {
 
     /// A connection was lost, or the server turned out not to be the primary any more: its endpoint's ready connections
     /// that are no younger may lead to the wrong place, too, and the next are dialled after a new look at the name.
-    pub fn distrust(&self, dialled: &Dialled) {
+    pub fn invalidate(&self, dialled: &Dialled) {
         let Dialled { endpoint, generation } = dialled;
         if let Some(remote) = self.remote(endpoint) {
             remote.pool.retire_with(*generation, Discard::Retired);
@@ -227,7 +228,7 @@ impl Upstream {
     /// The server refused a client on this connection for want of AUTH. If it asked for none before, connections that are
     /// ready are closed: they need none.
     pub fn wants_auth(&self, connection: &Connection) {
-        let ours = connection.auth == Auth::Accepted;
+        let ours = connection.auth == AuthOutcome::Accepted;
         if let Some(remote) = self.origin(connection).filter(|_| !ours) {
             remote.note_wants_auth();
         }
@@ -302,8 +303,9 @@ impl Upstream {
 
     /// Those of the endpoints that have spoken TLS.
     pub fn spoke_tls(&self) -> impl Iterator<Item = &Endpoint> {
-        let seen =
-            |remote: &&Remote| remote.transit.as_ref().is_some_and(|transit| transit.seen() == Mode::Tls);
+        let seen = |remote: &&Remote| {
+            remote.transit.as_ref().is_some_and(|transit| transit.seen() == ObservedTransit::Tls)
+        };
         let spoke = move |remote: &&Remote| seen(remote) || remote.certificate_expiry().is_some();
         self.remotes.iter().filter(spoke).map(|remote| &*remote.endpoint)
     }
@@ -329,7 +331,7 @@ impl Upstream {
     }
 
     /// What each endpoint was seen to accept, where `tls.mode` is `preferred`.
-    pub fn transit(&self) -> impl Iterator<Item = (&Endpoint, Mode)> {
+    pub fn transit(&self) -> impl Iterator<Item = (&Endpoint, ObservedTransit)> {
         self.remotes.iter().filter_map(|remote| Some((&*remote.endpoint, remote.transit.as_ref()?.seen())))
     }
 
@@ -381,7 +383,8 @@ impl Upstream {
 
     fn reached_recently(&self) -> bool {
         let last = *self.last_reached.lock();
-        last.is_some_and(|at| at.elapsed() < RECENT) && !self.remotes.iter().all(Remote::is_failing)
+        last.is_some_and(|at| at.elapsed() < RECENT_LEASE_LIMIT)
+            && !self.remotes.iter().all(Remote::is_failing)
     }
 
     /// Endpoints as configured, but those that speak TLS come first, where it is preferred, and those that failed last
@@ -390,14 +393,14 @@ impl Upstream {
         let mut order: Vec<&Remote> = self.remotes.iter().collect();
         order.sort_by_key(|remote| {
             let seen = remote.transit.as_ref().map(Transit::seen);
-            (remote.retry_at(), seen != Some(Mode::Tls))
+            (remote.retry_at(), seen != Some(ObservedTransit::Tls))
         });
         order
     }
 }
 
 fn new_latch(settings: &Settings) -> Option<Latch> {
-    (settings.tls.mode == tls::Mode::Preferred).then(Latch::default)
+    (settings.tls.mode == tls::TlsMode::Preferred).then(Latch::default)
 }
 
 fn new_credentials(settings: &Settings) -> Option<Arc<Credentials>> {

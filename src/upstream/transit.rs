@@ -34,7 +34,7 @@ impl Latch {
 /// https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/in-transit-encryption-enable.html).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub enum ObservedTransit {
     /// Not looked at yet.
     #[default]
     Unknown,
@@ -50,7 +50,7 @@ pub enum Mode {
     Unreachable,
 }
 
-impl Mode {
+impl ObservedTransit {
     /// In words.
     pub const fn describe(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl Mode {
 /// One endpoint's.
 pub(super) struct Transit {
     latch: Latch,
-    seen: watch::Sender<Mode>,
+    seen: watch::Sender<ObservedTransit>,
     /// Clients need not wait any more: it was looked at, or answered in plaintext while TLS is still waited for.
     ready: watch::Sender<bool>,
 }
@@ -93,13 +93,13 @@ impl Transit {
         &self.latch
     }
 
-    pub(super) fn seen(&self) -> Mode {
+    pub(super) fn seen(&self) -> ObservedTransit {
         *self.seen.borrow()
     }
 
     /// Remembers what was seen; sets the latch if that was TLS. Returns what was known before, if it was something else.
-    pub(super) fn note(&self, mode: Mode) -> Option<Mode> {
-        if mode == Mode::Tls {
+    pub(super) fn note(&self, mode: ObservedTransit) -> Option<ObservedTransit> {
+        if mode == ObservedTransit::Tls {
             self.latch.set();
         }
         let before = self.seen.send_replace(mode);
@@ -120,7 +120,7 @@ impl Transit {
             () = self.latch.wait() => {}
         }
         // What cannot be reached may come back as it was: only an attempt in plaintext starts to work at once.
-        self.latch.is_set() || self.seen() == Mode::UntrustedOnly
+        self.latch.is_set() || self.seen() == ObservedTransit::UntrustedOnly
     }
 }
 
@@ -139,16 +139,16 @@ mod tests {
         assert!(!old.speaks_tls(deadline()).await);
         assert_eq!(began.elapsed(), Duration::from_secs(5));
 
-        assert_eq!(old.note(Mode::Disabled), Some(Mode::Unknown));
-        assert_eq!(old.note(Mode::Disabled), None);
+        assert_eq!(old.note(ObservedTransit::Disabled), Some(ObservedTransit::Unknown));
+        assert_eq!(old.note(ObservedTransit::Disabled), None);
         let began = Instant::now();
         assert!(!old.speaks_tls(deadline()).await);
         assert_eq!(began.elapsed(), Duration::ZERO);
 
-        assert_eq!(new.note(Mode::Tls), Some(Mode::Unknown));
+        assert_eq!(new.note(ObservedTransit::Tls), Some(ObservedTransit::Unknown));
         assert!(old.speaks_tls(deadline()).await && new.speaks_tls(deadline()).await);
-        old.note(Mode::Disabled);
-        new.note(Mode::Unreachable);
+        old.note(ObservedTransit::Disabled);
+        new.note(ObservedTransit::Unreachable);
         assert!(latch.is_set() && old.speaks_tls(deadline()).await && new.speaks_tls(deadline()).await);
     }
 }

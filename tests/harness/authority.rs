@@ -48,7 +48,7 @@ impl Authority {
 
     /// SPKI pin of the authority's key.
     pub fn pin(&self) -> String {
-        pontoon::tls::Pin::of(self.issuer.der()).unwrap().to_string()
+        pontoon::tls::CertificatePin::of(self.issuer.der()).unwrap().to_string()
     }
 
     /// For clients of ours that trust it.
@@ -154,7 +154,7 @@ impl Identity {
 
     /// SPKI pin of the key.
     pub fn pin(&self) -> String {
-        pontoon::tls::Pin::of(&self.chain[0]).unwrap().to_string()
+        pontoon::tls::CertificatePin::of(&self.chain[0]).unwrap().to_string()
     }
 
     /// What a server needs to present it.

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::words;
-use crate::clients::{Client, Report, advice};
+use crate::clients::{ClientRecord, InventoryReport, advice};
 use crate::moment::Moment;
 
 /// The table's columns, and the name by which the script sorts each.
@@ -17,7 +17,7 @@ const COLUMNS: [(&str, &str); 7] = [
     ("todo", "To speak TLS itself"),
 ];
 
-pub(super) fn section(report: &Report, several_routes: bool, now: Moment) -> Markup {
+pub(super) fn section(report: &InventoryReport, several_routes: bool, now: Moment) -> Markup {
     let hidden = report.clients_total.saturating_sub(report.clients.len());
     let clients = words::count(report.clients_total as u64, "client");
     let sessions = words::count(report.sessions_total as u64, "session");
@@ -63,7 +63,7 @@ pub(super) fn section(report: &Report, several_routes: bool, now: Moment) -> Mar
 }
 
 /// Cells that are not sorted as their text carry what they are sorted by.
-fn row(client: &Client, several_routes: bool, now: Moment) -> Markup {
+fn row(client: &ClientRecord, several_routes: bool, now: Moment) -> Markup {
     html! {
         tr {
             @if several_routes { td { (client.route) } }
@@ -79,7 +79,7 @@ fn row(client: &Client, several_routes: bool, now: Moment) -> Markup {
     }
 }
 
-fn who(client: &Client) -> Markup {
+fn who(client: &ClientRecord) -> Markup {
     html! {
         @if let Some(process) = &client.process { (process) } @else { span.muted { "not known" } }
         @if let Some(uid) = client.uid { span.muted { " uid " (uid) } }
@@ -88,7 +88,7 @@ fn who(client: &Client) -> Markup {
     }
 }
 
-fn library(client: &Client) -> Markup {
+fn library(client: &ClientRecord) -> Markup {
     let Some(library) = &client.library else { return html! { span.muted { "not known" } } };
     html! {
         (library.name)
@@ -97,7 +97,7 @@ fn library(client: &Client) -> Markup {
     }
 }
 
-fn to_do(client: &Client) -> Markup {
+fn to_do(client: &ClientRecord) -> Markup {
     if client.own_tls {
         return html! { "it does: only its address has to change" };
     }

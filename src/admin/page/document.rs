@@ -10,14 +10,14 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{clients, events, route, words};
-use crate::admin::desk::{Desk, Shared};
-use crate::admin::history::{History, Past};
+use crate::admin::history::{RouteHistories, RouteHistory};
 use crate::admin::inventory::look_up;
 use crate::admin::routes::{RouteReport, reports};
-use crate::admin::server::Connection;
-use crate::clients::Report;
+use crate::admin::server::RequestConnection;
+use crate::admin::state::{AdminContext, AdminState};
+use crate::clients::InventoryReport;
 use crate::moment::Moment;
-use crate::telemetry::{self, Event};
+use crate::telemetry::{self, LoggedEvent};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -48,21 +48,21 @@ pub(super) struct View {
     /// Why pontoon is not ready; empty: it is.
     pub(super) unready: Vec<String>,
     pub(super) since: Moment,
-    pub(super) routes: Vec<(RouteReport, Past)>,
+    pub(super) routes: Vec<(RouteReport, RouteHistory)>,
     /// Routes that are not shown.
     pub(super) more_routes: usize,
-    pub(super) report: Report,
-    pub(super) events: Vec<Event>,
+    pub(super) report: InventoryReport,
+    pub(super) events: Vec<LoggedEvent>,
 }
 
 pub(in crate::admin) async fn page(
-    State(desk): State<Desk>,
-    Extension(connection): Extension<Connection>,
+    State(state): State<AdminState>,
+    Extension(connection): Extension<RequestConnection>,
 ) -> Response {
-    look_up(&desk).await;
-    let (shared, history) = (Arc::clone(&desk.shared), Arc::clone(&desk.history));
+    look_up(&state).await;
+    let (shared, history) = (Arc::clone(&state.shared), Arc::clone(&state.history));
     let text = move || document(&View::of(&shared, &history)).into_string();
-    let mut response = desk.costly.answer(&connection.cut, "text/html; charset=utf-8", text).await;
+    let mut response = state.costly.answer(&connection.cut, "text/html; charset=utf-8", text).await;
     response.headers_mut().extend([
         (header::CONTENT_SECURITY_POLICY, POLICY.clone()),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -72,7 +72,7 @@ pub(in crate::admin) async fn page(
 }
 
 impl View {
-    fn of(shared: &Shared, history: &History) -> Self {
+    fn of(shared: &AdminContext, history: &RouteHistories) -> Self {
         let mut routes = reports(shared);
         let more_routes = routes.len().saturating_sub(ROUTES);
         routes.truncate(ROUTES);

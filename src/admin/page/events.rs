@@ -4,12 +4,12 @@ use maud::{Markup, html};
 use tracing::Level;
 
 use super::words;
-use crate::telemetry::Event;
+use crate::telemetry::LoggedEvent;
 
-/// Shown; the log has more.
-const MOST: usize = 50;
+/// Events shown; the log has more.
+const MAX_EVENTS_SHOWN: usize = 50;
 
-pub(super) fn section(events: &[Event]) -> Markup {
+pub(super) fn section(events: &[LoggedEvent]) -> Markup {
     html! {
         section.card aria-labelledby="events-name" {
             header { h2 #events-name { "Recent events" } }
@@ -17,7 +17,7 @@ pub(super) fn section(events: &[Event]) -> Markup {
                 p { "None." }
             } @else {
                 ol.events {
-                    @for event in events.iter().take(MOST) {
+                    @for event in events.iter().take(MAX_EVENTS_SHOWN) {
                         li {
                             (words::time(event.at))
                             @match event.level {

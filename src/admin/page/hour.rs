@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::{chart, words};
-use crate::admin::history::{POINTS, Past, Sample};
+use crate::admin::history::{POINTS, RouteHistory, Sample};
 
-pub(super) fn charts(past: &Past) -> Markup {
+pub(super) fn charts(past: &RouteHistory) -> Markup {
     let now = |value: fn(&Sample) -> f32| past.last().as_ref().map_or(f32::NAN, value);
     let each_second = |text: String| text + "/s";
     let requests = past.points(|sample| sample.requests);

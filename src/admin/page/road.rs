@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use maud::{Markup, html};
 
-use crate::admin::routes::{Auth, RouteReport};
-use crate::upstream::Mode;
+use crate::admin::routes::{AuthRequirement, RouteReport};
+use crate::upstream::ObservedTransit;
 
 const STEPS: [&str; 6] = [
     "Bridge in place",
@@ -20,10 +20,10 @@ const STEPS: [&str; 6] = [
 fn step(route: &RouteReport) -> (usize, &'static str) {
     let over_tls = match &*route.tls_mode {
         "disabled" => false,
-        "preferred" => route.upstreams.iter().any(|upstream| upstream.seen == Some(Mode::Tls)),
+        "preferred" => route.upstreams.iter().any(|upstream| upstream.seen == Some(ObservedTransit::Tls)),
         _ => true,
     };
-    let credentials = route.servers.as_ref().map_or(Auth::Unknown, |servers| servers.auth);
+    let credentials = route.servers.as_ref().map_or(AuthRequirement::Unknown, |servers| servers.auth);
     match (&*route.tls_mode, over_tls) {
         _ if !route.bridge_needed.answer => (5, "Nobody would miss this bridge: take it away."),
         ("disabled", _) => (
@@ -39,7 +39,7 @@ fn step(route: &RouteReport) -> (usize, &'static str) {
             "The bridge speaks TLS. Move clients to TLS one by one; what stands in the way of requiring it is told above.",
         ),
         ("preferred", _) => (3, "Set tls.mode to “required” on every bridge, then require TLS on the group."),
-        _ if credentials == Auth::Wanted => {
+        _ if credentials == AuthRequirement::Wanted => {
             (5, "Move the clients below to TLS of their own; then the bridge can go.")
         }
         _ => (

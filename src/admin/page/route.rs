@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::{hour, road, words};
-use crate::admin::history::Past;
-use crate::admin::routes::{Auth, RouteReport, ServersReport};
+use crate::admin::history::RouteHistory;
+use crate::admin::routes::{AuthRequirement, RouteReport, ServersReport};
 use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 use crate::upstream::EndpointFacts;
@@ -13,7 +13,7 @@ use crate::upstream::EndpointFacts;
 const ENDPOINTS: usize = 40;
 
 /// Groups of direct clients shown; /routes has more.
-const GROUPS: usize = 10;
+const MAX_GROUPS_SHOWN: usize = 10;
 
 /// Reasons shown without a click.
 const REASONS: usize = 4;
@@ -26,7 +26,7 @@ pub(super) fn anchor(number: usize) -> String {
     format!("route-{number}")
 }
 
-pub(super) fn section(number: usize, route: &RouteReport, past: &Past, now: Moment) -> Markup {
+pub(super) fn section(number: usize, route: &RouteReport, past: &RouteHistory, now: Moment) -> Markup {
     let anchor = anchor(number);
     let upstream = route.upstreams.first().map_or("", |upstream| upstream.endpoint.as_str());
     let (safe, needed) = (&route.safe_to_require_tls, &route.bridge_needed);
@@ -173,15 +173,15 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
     let direct = servers.direct.iter().map(|group| ("direct client", "", group));
     let unknown = servers.unknown.iter().map(|group| ("client", ", direct or bridged", group));
     let groups: Vec<_> = direct.chain(unknown).collect();
-    let hidden = groups.len().saturating_sub(GROUPS);
+    let hidden = groups.len().saturating_sub(MAX_GROUPS_SHOWN);
     let plaintext = match servers.plaintext_clients {
         Some(clients) => words::count(clients, "client") + " in plaintext",
         None => "clients in plaintext are not known".into(),
     };
     let credentials = match servers.auth {
-        Auth::Wanted => "; credentials are asked for",
-        Auth::NotWanted => "; no credentials are asked for",
-        Auth::Unknown => "",
+        AuthRequirement::Wanted => "; credentials are asked for",
+        AuthRequirement::NotWanted => "; no credentials are asked for",
+        AuthRequirement::Unknown => "",
     };
     html! {
         p {
@@ -192,7 +192,7 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
         }
         @if !groups.is_empty() {
             ul.because {
-                @for (noun, how, group) in groups.iter().take(GROUPS) {
+                @for (noun, how, group) in groups.iter().take(MAX_GROUPS_SHOWN) {
                     li {
                         (words::count(group.clients, noun)) (how) ": "
                         (group.library) " " (group.version) " " (group.name) " " (group.user) " " (group.address)

@@ -1,10 +1,10 @@
 use serde_json::json;
 
 use super::document::{CLIENTS, POLICY, View, document, hash};
-use crate::admin::history::Past;
+use crate::admin::history::RouteHistory;
 use crate::admin::routes::RouteReport;
 use crate::moment::Moment;
-use crate::telemetry::Event;
+use crate::telemetry::LoggedEvent;
 
 fn client(name: &str) -> serde_json::Value {
     json!({"route": "cache", "process": name, "uid": 1000, "container": null, "library": {"name": name, "version": name,
@@ -19,7 +19,7 @@ fn view(routes: Vec<RouteReport>, clients: &[serde_json::Value]) -> View {
         now: Moment::at(1_800_000_000),
         unready: Vec::new(),
         since: Moment::at(1_700_000_000),
-        routes: routes.into_iter().map(|route| (route, Past::default())).collect(),
+        routes: routes.into_iter().map(|route| (route, RouteHistory::default())).collect(),
         more_routes: 0,
         report: serde_json::from_value(report).unwrap(),
         events: Vec::new(),
@@ -39,7 +39,7 @@ fn what_others_call_themselves_is_text_and_nothing_else() {
     (group.library, group.name) = (HOSTILE.into(), HOSTILE.into());
     let mut view = view(vec![route, RouteReport::example()], &[client(HOSTILE)]);
     view.unready = vec![HOSTILE.into()];
-    view.events = vec![Event {
+    view.events = vec![LoggedEvent {
         at: view.now,
         level: tracing::Level::ERROR,
         route: Some(HOSTILE.into()),

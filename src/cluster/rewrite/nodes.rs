@@ -2,7 +2,7 @@
 
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
-use crate::cluster::line::{Line, Place};
+use crate::cluster::line::{NodeLine, NodeLineAddress};
 use crate::resp::command_table::ClusterReply;
 use crate::resp::value::{Data, Value};
 
@@ -33,13 +33,13 @@ impl Rewriter<'_> {
                 lines.push(String::new());
                 continue;
             }
-            let Some(line) = Line::parse(line) else { return Ok(None) };
+            let Some(line) = NodeLine::parse(line) else { return Ok(None) };
             lines.push(self.line(line)?);
         }
         Ok(Some(lines.join("\n")))
     }
 
-    fn line<'s>(&'s self, line: Line<'s>) -> Result<String, RewriteError> {
+    fn line<'s>(&'s self, line: NodeLine<'s>) -> Result<String, RewriteError> {
         let place = line.place;
         let hostname = place.hostname();
         let is_nowhere = place.host.is_empty() && place.port == 0;
@@ -57,7 +57,7 @@ impl Rewriter<'_> {
             (Some(names), Some(hostname)) => Some(format!("{}{}", self.local_host, &names[hostname.len()..])),
             (names, _) => names.map(str::to_owned),
         };
-        let place = Place { host, port, bus: place.bus, names: names.as_deref() };
-        Ok(Line { place, ..line }.to_string())
+        let place = NodeLineAddress { host, port, bus: place.bus, names: names.as_deref() };
+        Ok(NodeLine { place, ..line }.to_string())
     }
 }

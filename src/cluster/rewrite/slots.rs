@@ -5,7 +5,7 @@ use super::splice::Splice;
 use crate::resp::command_table::ClusterReply;
 use crate::resp::value::{Data, Value};
 
-const NODE: RewriteError = shape("a node as [host, port, id, …]");
+const NODE_SHAPE: RewriteError = shape("a node as [host, port, id, …]");
 
 const fn shape(expected: &'static str) -> RewriteError {
     RewriteError::Shape { reply: ClusterReply::Slots, expected }
@@ -28,12 +28,12 @@ impl Rewriter<'_> {
     }
 
     fn slots_node(&self, node: &Value<'_>, splice: &mut Splice<'_>) -> Result<(), RewriteError> {
-        let Some([host, port, more @ ..]) = node.list() else { return Err(NODE) };
+        let Some([host, port, more @ ..]) = node.list() else { return Err(NODE_SHAPE) };
         let name = match host.data {
             Data::Null => "",
-            _ => host.text().ok_or(NODE)?,
+            _ => host.text().ok_or(NODE_SHAPE)?,
         };
-        let number = port.number().and_then(|port| u16::try_from(port).ok()).ok_or(NODE)?;
+        let number = port.number().and_then(|port| u16::try_from(port).ok()).ok_or(NODE_SHAPE)?;
         let id = more.first().and_then(Value::text);
         let local = self.port(&Named { id, hosts: vec![name], ports: vec![number], is_out: false })?;
         splice.text(host, &self.local_host);

@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::resp::command_table::ClusterReply;
 use crate::resp::value::Value;
 
-const KINDS: [ClusterReply; 4] =
+const REPLY_KINDS: [ClusterReply; 4] =
     [ClusterReply::Slots, ClusterReply::Shards, ClusterReply::Nodes, ClusterReply::Replicas];
 
 /// All that is captured, documented, or found by fuzzing.
@@ -45,7 +45,7 @@ fn is_rewritten_to_one_reply_or_refused(reply: &[u8]) {
     let _ = Topology::parse(reply, reply, &asked.host);
     let local = host("::1");
     let rewriter = Rewriter::new(&map, &local, &asked);
-    let mut results: Vec<_> = KINDS.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
+    let mut results: Vec<_> = REPLY_KINDS.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
     results.push(rewriter.error(reply));
     results.push(rewriter.transaction(&[Some(ClusterReply::Slots), None, Some(ClusterReply::Nodes)], reply));
     for rewritten in results.into_iter().flatten() {
@@ -150,7 +150,7 @@ fn what_names_no_node_passes_unchanged() {
         for reply in
             [&b"+QUEUED\r\n"[..], b"-ERR unknown subcommand\r\n", b"_\r\n", b"*-1\r\n", b"!6\r\nERR no\r\n"]
         {
-            for kind in KINDS {
+            for kind in REPLY_KINDS {
                 assert_eq!(rewriter.reply(kind, reply).unwrap(), reply);
             }
         }

@@ -168,7 +168,7 @@ fn replicas(nodes: &[(&Made, Shown)], _: bool) -> String {
 
 type Write = fn(&[(&Made, Shown)], bool) -> String;
 
-const KINDS: [(ClusterReply, Write); 4] = [
+const REPLY_WRITERS: [(ClusterReply, Write); 4] = [
     (ClusterReply::Slots, slots),
     (ClusterReply::Shards, shards),
     (ClusterReply::Nodes, nodes),
@@ -195,7 +195,7 @@ proptest! {
             made.iter().map(|node| (node, node.local(local, local_port(node)))).collect();
         let local = host(local);
         let rewriter = Rewriter::new(&map, &local, &asked);
-        for (kind, write) in KINDS {
+        for (kind, write) in REPLY_WRITERS {
             let rewritten = rewriter.reply(kind, write(&told, resp3).as_bytes()).unwrap();
             prop_assert_eq!(utf8(&rewritten), write(&expected, resp3));
         }

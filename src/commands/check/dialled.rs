@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::report::Report;
+use super::report::CheckReport;
 use crate::group::Info;
 use crate::resp::replies::Answer;
-use crate::upstream::{Auth, Cause, Connection, Stage, ask};
+use crate::upstream::{AuthOutcome, Cause, Connection, Stage, ask};
 
 /// Says how it was reached, and asks what it is. `None`: it does not answer.
 pub(super) async fn dialled(
     mut connection: Connection,
     who: &str,
     deadline: Duration,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Option<Connection> {
     let endpoint = connection.endpoint.to_string();
     let mut waited_for_secret = None;
@@ -30,10 +30,10 @@ pub(super) async fn dialled(
         report.ok(stage.label(), Some(took), &detail);
     }
     let auth = match connection.auth {
-        Auth::None => None,
-        Auth::Accepted => Some(format!("accepted: {who}")),
-        Auth::Withheld => Some(format!("not sent, for this is plaintext: {who}")),
-        Auth::Unwanted => Some(format!("the server has no password, and wants none: {who}")),
+        AuthOutcome::None => None,
+        AuthOutcome::Accepted => Some(format!("accepted: {who}")),
+        AuthOutcome::Withheld => Some(format!("not sent, for this is plaintext: {who}")),
+        AuthOutcome::Unwanted => Some(format!("the server has no password, and wants none: {who}")),
     };
     if let Some(detail) = auth {
         report.ok("auth", waited_for_secret, &detail);

@@ -1,6 +1,6 @@
 //! What this machine has to give: addresses, files, descriptors. Nothing is dialled.
 
-use super::report::Report;
+use super::report::CheckReport;
 use crate::app::raise_limit;
 use crate::config::{Config, Route};
 use crate::credentials::Credentials;
@@ -10,7 +10,7 @@ use crate::session::ClientAuth;
 use crate::state::StateFile;
 
 /// What is the whole process' own.
-pub(super) fn process(config: &Config, report: &mut Report) {
+pub(super) fn process(config: &Config, report: &mut CheckReport) {
     for warning in &config.warnings {
         report.warn("config", warning);
     }
@@ -33,7 +33,7 @@ pub(super) fn process(config: &Config, report: &mut Report) {
 }
 
 /// What is a route's.
-pub(super) async fn route(route: &Route, offline: bool, report: &mut Report) {
+pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport) {
     for address in &route.listener.listen {
         listener(address, "listen", report);
     }
@@ -55,7 +55,7 @@ pub(super) async fn route(route: &Route, offline: bool, report: &mut Report) {
     }
 }
 
-fn listener(address: &ListenAddr, step: &str, report: &mut Report) {
+fn listener(address: &ListenAddr, step: &str, report: &mut CheckReport) {
     match Listener::could_bind(address) {
         Ok(()) => report.ok(step, None, &address.to_string()),
         Err(BindError::InUse(_) | BindError::Live(_)) => {

@@ -6,4 +6,4 @@ mod report;
 mod steps;
 mod topology;
 
-pub use self::steps::{Options, run};
+pub use self::steps::{CheckOptions, run};

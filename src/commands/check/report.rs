@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// The steps of one route, or of the process.
-pub(super) struct Report {
+pub(super) struct CheckReport {
     pub(super) route: String,
     pub(super) json: bool,
     /// No step failed.
     pub(super) ok: bool,
 }
 
-impl Report {
+impl CheckReport {
     pub(super) fn ok(&mut self, step: &str, took: Option<Duration>, detail: &str) {
         self.line(step, "ok", took, detail);
     }

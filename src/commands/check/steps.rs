@@ -5,14 +5,14 @@ use std::sync::Arc;
 use anyhow::bail;
 
 use super::dialled::dialled;
-use super::report::Report;
+use super::report::CheckReport;
 use super::{local, topology};
 use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
-use crate::upstream::{NodeTls, Settings, Upstream};
+use crate::upstream::{self, NodeTls, Upstream};
 
 /// How to check.
-pub struct Options {
+pub struct CheckOptions {
     /// Write JSON.
     pub json: bool,
     /// Dial nothing.
@@ -20,14 +20,14 @@ pub struct Options {
 }
 
 /// Checks every route; fails if one of them would not work.
-pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
+pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let routes = config.routes.len();
-    let mut process = Report { route: "process".into(), json: options.json, ok: true };
+    let mut process = CheckReport { route: "process".into(), json: options.json, ok: true };
     local::process(&config, &mut process);
     let mut failed = 0;
     for route in config.routes {
-        let mut report = Report { route: route.name.clone(), json: options.json, ok: true };
+        let mut report = CheckReport { route: route.name.clone(), json: options.json, ok: true };
         runtime.block_on(check(route, options.offline, &mut report));
         failed += usize::from(!report.ok);
     }
@@ -40,7 +40,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check(route: Route, offline: bool, report: &mut Report) {
+async fn check(route: Route, offline: bool, report: &mut CheckReport) {
     local::route(&route, offline, report).await;
     let tls = match NodeTls::wanted(&route.upstream) {
         Ok(tls) => tls,
@@ -58,7 +58,7 @@ async fn check(route: Route, offline: bool, report: &mut Report) {
     let mut reached = false;
     // Each endpoint on its own: the second must be known to work before the first one fails.
     for endpoint in endpoints {
-        let settings = Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
+        let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let upstream = Upstream::new(&route.name, &settings, by_name, &metrics);
         upstream.look().await;
         for (endpoint, mode) in upstream.transit() {

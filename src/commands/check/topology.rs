@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::dialled::dialled;
-use super::report::Report;
+use super::report::CheckReport;
 use crate::cluster::{Node, Role, Topology, TopologyError};
 use crate::config::Route;
 use crate::metrics::RouteMetrics;
@@ -18,7 +18,7 @@ pub(super) async fn check(
     route: &Route,
     tls: Option<&NodeTls>,
     own: &Upstream,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) {
     let deadline = route.upstream.connect_timeout;
     let topology = match ask(&mut connection, deadline).await {

@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::endpoint::{Endpoint, Identity};
-use crate::app::{App, Orders};
+use super::endpoint::{DemoEndpoint, Identity};
+use crate::app::{App, Shutdown};
 use crate::commands::run::NotStarted;
 use crate::config::Config;
 use crate::endpoint::ListenAddr;
@@ -25,8 +25,8 @@ use crate::resp::replies::{Answer, decode_answer, encode_command};
 /// What the demonstration looks for on the wire, and must not find.
 const SECRET: &str = "hello-from-a-client-without-TLS";
 
-/// An answer on loopback takes less.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for an answer, in seconds: on loopback it takes less.
+const DEMO_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the conversation; with `serve`, keeps endpoint and bridge until interrupted.
 pub fn run(serve: bool) -> anyhow::Result<()> {
@@ -40,7 +40,7 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
     let (stranger, _) = authority("some other CA")?;
     let ca_file = directory.write("ca.pem", &trusted)?;
     let other_file = directory.write("other-ca.pem", &stranger)?;
-    let endpoint = Endpoint::start(identity).await?;
+    let endpoint = DemoEndpoint::start(identity).await?;
     let port = endpoint.address().port();
 
     let config = format!(
@@ -55,7 +55,7 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
     let config = Config::from_toml("demo", &config)?;
     let app = App::bind(config.clone(), Inherited::default(), metrics::install()?).map_err(NotStarted)?;
     let listeners = app.listeners();
-    let orders = Orders::new();
+    let shutdown = Shutdown::new();
     let conversation = async {
         let result = converse(&endpoint, tcp(&listeners[0].1)?, tcp(&listeners[1].1)?).await;
         if serve && result.is_ok() {
@@ -65,10 +65,10 @@ async fn demonstrate(serve: bool) -> anyhow::Result<()> {
             );
             interrupted().await?;
         }
-        orders.quit();
+        shutdown.quit();
         result
     };
-    let ((), result) = tokio::join!(app.run(&orders, Box::new(move || Ok(config.clone()))), conversation);
+    let ((), result) = tokio::join!(app.run(&shutdown, Box::new(move || Ok(config.clone()))), conversation);
     result
 }
 
@@ -80,11 +80,11 @@ async fn interrupted() -> io::Result<()> {
     }
 }
 
-async fn converse(endpoint: &Endpoint, bridge: SocketAddr, untrusting: SocketAddr) -> anyhow::Result<()> {
+async fn converse(endpoint: &DemoEndpoint, bridge: SocketAddr, untrusting: SocketAddr) -> anyhow::Result<()> {
     say!("1. A Redis endpoint that speaks TLS only   127.0.0.1:{}", endpoint.address().port());
     say!("2. pontoon before it                       {bridge}");
     say!("3. A client without TLS talks to pontoon:\n");
-    let mut client = Client::connect(bridge).await?;
+    let mut client = DemoClient::connect(bridge).await?;
     for command in [&["PING"][..], &["SET", "greeting", SECRET], &["GET", "greeting"], &["INCR", "visits"]] {
         client.say(command).await?;
     }
@@ -102,7 +102,7 @@ async fn converse(endpoint: &Endpoint, bridge: SocketAddr, untrusting: SocketAdd
     say!("   \"{SECRET}\" is nowhere in it.");
 
     say!("\n5. A bridge that trusts another CA refuses, and its client learns why:\n");
-    Client::connect(untrusting).await?.say(&["GET", "greeting"]).await?;
+    DemoClient::connect(untrusting).await?.say(&["GET", "greeting"]).await?;
     say!("\nWhat next: pontoon check --upstream YOUR-ENDPOINT:6379");
     Ok(())
 }
@@ -113,12 +113,12 @@ fn application_data(wire: &[u8]) -> Option<&[u8]> {
 }
 
 /// A client as plain as they come.
-struct Client {
+struct DemoClient {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
-impl Client {
+impl DemoClient {
     async fn connect(bridge: SocketAddr) -> anyhow::Result<Self> {
         Ok(Self { stream: TcpStream::connect(bridge).await?, received: Vec::new() })
     }
@@ -126,7 +126,8 @@ impl Client {
     async fn say(&mut self, command: &[&str]) -> anyhow::Result<()> {
         say!("   > {}", command.join(" "));
         self.stream.write_all(&encode_command(command)).await?;
-        let answer = timeout(PATIENCE, self.answer()).await.context("no answer from the bridge")??;
+        let answer =
+            timeout(DEMO_ANSWER_TIMEOUT, self.answer()).await.context("no answer from the bridge")??;
         match answer {
             Answer::Text(text) => say!("   < {text}"),
             Answer::Error(text) => say!("   < (error) {text}"),

@@ -23,16 +23,16 @@ const AHEAD: Duration = Duration::from_secs(300);
 /// Without an end they are asked for again after this long: profiles are files, and files change.
 const GOOD_FOR: Duration = Duration::from_secs(300);
 
-/// AWS is not asked more often, whatever happens.
-const PAUSE: Duration = Duration::from_secs(10);
+/// Shortest time between two requests to AWS, in seconds.
+const MIN_AWS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Of the whole chain; each of its links has limits of its own.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time for the whole chain, in seconds; each of its links has limits of its own.
+const CREDENTIAL_CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Makes tokens.
 #[derive(Default)]
 pub struct Tokens {
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<KnownSigner>>,
     /// Held by whoever asks AWS: when that was done last.
     asking: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// Who does it: the chain ends in its own time.
@@ -40,7 +40,7 @@ pub struct Tokens {
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownSigner {
     signer: Option<Credentials>,
     since: Option<Instant>,
     /// Of the last time that AWS was asked.
@@ -78,7 +78,7 @@ impl Tokens {
 
     /// A server refused a token: asks AWS again. Whether the answer is another.
     pub async fn renew_after_refusal(&self, cache: &Settings) -> bool {
-        let key = |known: &Known| known.signer.as_ref().map(|signer| signer.access_key_id().to_owned());
+        let key = |known: &KnownSigner| known.signer.as_ref().map(|signer| signer.access_key_id().to_owned());
         let before = key(&self.known.lock());
         self.ask(cache).await;
         key(&self.known.lock()) != before
@@ -86,7 +86,7 @@ impl Tokens {
 
     async fn ask(&self, cache: &Settings) {
         let mut asked = Arc::clone(&self.asking).lock_owned().await;
-        if asked.is_some_and(|at| at.elapsed() < PAUSE) {
+        if asked.is_some_and(|at| at.elapsed() < MIN_AWS_INTERVAL) {
             return;
         }
         *asked = Some(Instant::now());
@@ -97,7 +97,7 @@ impl Tokens {
             let mut known = known.lock();
             match answer {
                 Ok(signer) => {
-                    *known = Known { signer: Some(signer), since: Some(Instant::now()), problem: None };
+                    *known = KnownSigner { signer: Some(signer), since: Some(Instant::now()), problem: None };
                 }
                 Err(problem) => known.problem = Some(Arc::new(SourceError::Aws(problem))),
             }
@@ -115,17 +115,17 @@ async fn answer(region: String) -> Result<Credentials, String> {
         chain.build().await.provide_credentials().await
     };
     let ended = |signer: &Credentials| signer.expiry().is_some_and(|expiry| expiry <= SystemTime::now());
-    match timeout(PATIENCE, chain).await {
+    match timeout(CREDENTIAL_CHAIN_TIMEOUT, chain).await {
         Ok(Ok(signer)) if ended(&signer) => {
             Err("what it gives has ended already: is this machine's clock right?".to_owned())
         }
         Ok(Ok(signer)) => Ok(signer),
         Ok(Err(error)) => Err(explain(&error)),
-        Err(_) => Err(format!("no answer within {}", humantime::format_duration(PATIENCE))),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(CREDENTIAL_CHAIN_TIMEOUT))),
     }
 }
 
-impl Known {
+impl KnownSigner {
     fn usable(&self, now: SystemTime) -> Option<&Credentials> {
         self.signer.as_ref().filter(|signer| signer.expiry().is_none_or(|expiry| expiry > now))
     }

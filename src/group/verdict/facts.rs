@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clients::InPlaintext;
-use crate::group::Seen;
+use crate::group::Observation;
 use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::EndpointFacts;
@@ -41,11 +41,11 @@ pub struct Verdict {
 
 /// What is known of a route.
 #[derive(Debug)]
-pub struct Facts {
+pub struct RouteFacts {
     /// The present.
     pub now: Moment,
     /// As configured.
-    pub mode: tls::Mode,
+    pub mode: tls::TlsMode,
     /// Certificates are verified.
     pub verifies: bool,
     /// Why the upstream does not count as reached; `None`: it was reached lately.
@@ -63,7 +63,7 @@ pub struct Facts {
     /// Clients were watched since then.
     pub watched_since: Moment,
     /// What the servers said; `None`: they are not asked.
-    pub servers: Option<Seen>,
+    pub servers: Option<Observation>,
     /// What the servers said is not older than this.
     pub patience: Duration,
 }

@@ -6,7 +6,7 @@ mod facts;
 mod needed;
 mod safe;
 
-pub use self::facts::{Facts, Settings, Verdict};
+pub use self::facts::{RouteFacts, Settings, Verdict};
 pub use self::needed::bridge_needed;
 pub use self::safe::safe_to_require_tls;
 

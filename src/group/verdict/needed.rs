@@ -1,14 +1,14 @@
 //! Whether the bridge is still needed.
 
 use super::days::days_or_less;
-use super::facts::{Facts, Settings, Verdict};
-use crate::clients::Client;
+use super::facts::{RouteFacts, Settings, Verdict};
+use crate::clients::ClientRecord;
 
 /// Clients that are named where the bridge is still needed.
 const NAMED: usize = 10;
 
 /// Whether anybody would miss the bridge. `clients`: the route's, the latest first.
-pub fn bridge_needed(facts: &Facts, settings: &Settings, clients: &[&Client]) -> Verdict {
+pub fn bridge_needed(facts: &RouteFacts, settings: &Settings, clients: &[&ClientRecord]) -> Verdict {
     let wanted = settings.unused_for.as_secs();
     let used_lately =
         facts.active > 0 || facts.last_used.is_some_and(|last| facts.now.seconds_since(last) < wanted);
@@ -43,7 +43,7 @@ pub fn bridge_needed(facts: &Facts, settings: &Settings, clients: &[&Client]) ->
 }
 
 /// Who it is, in a line.
-fn describe(client: &Client) -> String {
+fn describe(client: &ClientRecord) -> String {
     let library = client.library.as_ref().map(|library| match &library.version {
         Some(version) => format!("{} {version}", library.name),
         None => library.name.to_string(),

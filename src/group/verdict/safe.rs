@@ -1,13 +1,13 @@
 //! Whether a route's group is safe to require TLS.
 
 use super::days::days_or_less;
-use super::facts::{Facts, Settings, Verdict};
+use super::facts::{RouteFacts, Settings, Verdict};
 use crate::clients::InPlaintext;
 use crate::tls;
 use crate::upstream::EndpointFacts;
 
 /// Whether anybody would miss plaintext.
-pub fn safe_to_require_tls(facts: &Facts, settings: &Settings) -> Verdict {
+pub fn safe_to_require_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
     let mut verdict = Verdict { answer: false, because: Vec::new(), evidence: Vec::new() };
     verdict.weigh(own_tls(facts));
     verdict.weigh(certificates(facts, settings));
@@ -27,13 +27,13 @@ impl Verdict {
 }
 
 /// This bridge itself speaks verified TLS.
-fn own_tls(facts: &Facts) -> Result<String, Vec<String>> {
+fn own_tls(facts: &RouteFacts) -> Result<String, Vec<String>> {
     let mut against = Vec::new();
     match facts.mode {
-        tls::Mode::Disabled => {
+        tls::TlsMode::Disabled => {
             against.push("this bridge itself is in plaintext: tls.mode is \"disabled\"".into());
         }
-        tls::Mode::Preferred if !facts.latched => {
+        tls::TlsMode::Preferred if !facts.latched => {
             let seen: Vec<String> = facts
                 .endpoints
                 .iter()
@@ -43,7 +43,7 @@ fn own_tls(facts: &Facts) -> Result<String, Vec<String>> {
                 .collect();
             against.push(format!("no endpoint speaks TLS that can be trusted ({})", seen.join("; ")));
         }
-        tls::Mode::Preferred | tls::Mode::Required => {}
+        tls::TlsMode::Preferred | tls::TlsMode::Required => {}
     }
     if !facts.verifies {
         against.push("this bridge verifies no certificate: tls.insecure_skip_verify is set".into());
@@ -56,7 +56,7 @@ fn own_tls(facts: &Facts) -> Result<String, Vec<String>> {
     }
 }
 
-fn certificates(facts: &Facts, settings: &Settings) -> Result<String, Vec<String>> {
+fn certificates(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String>> {
     let presented = facts
         .endpoints
         .iter()
@@ -80,7 +80,7 @@ fn certificates(facts: &Facts, settings: &Settings) -> Result<String, Vec<String
     Ok(format!("certificates are good until {first}"))
 }
 
-fn own_sessions(facts: &Facts, settings: &Settings) -> Result<String, Vec<String>> {
+fn own_sessions(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String>> {
     let InPlaintext { active, last, .. } = facts.plaintext;
     if active > 0 {
         return Err(vec![format!(
@@ -99,7 +99,7 @@ fn own_sessions(facts: &Facts, settings: &Settings) -> Result<String, Vec<String
     }
 }
 
-fn servers(facts: &Facts, settings: &Settings) -> Result<String, Vec<String>> {
+fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String>> {
     let one = |reason: String| Err(vec![reason]);
     let Some(seen) = &facts.servers else {
         return one(

@@ -37,12 +37,12 @@ use super::slow::SlowLog;
 use super::unanswerable::Unanswerable;
 use super::wire::Wire;
 use super::{Context as Route, Upgrade};
-use crate::clients::Entry;
+use crate::clients::InventoryEntry;
 use crate::downstream::ClientStream;
 use crate::downstream::presence::PresenceCheck;
 use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
-use crate::upstream::{self, Auth, Connection, Dialled, Latch, Left};
+use crate::upstream::{self, AuthOutcome, Connection, Dialled, Latch, ReturnedConnection};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends when pontoon is leaving.
 const GRACE: Duration = Duration::from_millis(100);
@@ -162,7 +162,12 @@ struct Idle {
 }
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(client: ClientStream, upstream: Connection, route: &'a Route, entry: Entry) -> Self {
+    pub(super) fn new(
+        client: ClientStream,
+        upstream: Connection,
+        route: &'a Route,
+        entry: InventoryEntry,
+    ) -> Self {
         let wire = Wire::new(upstream);
         let mut relay = Self::with(client, wire, route, false, |may_move| About::new(entry, may_move));
         relay.authenticated();
@@ -244,7 +249,7 @@ impl<'a> Relay<'a> {
         client: ClientStream,
         upstream: Connection,
         route: &'a Route,
-        entry: Entry,
+        entry: InventoryEntry,
     ) -> Self {
         let mut relay = Self::with(client, Wire::new(upstream), route, true, |_| About::new(entry, false));
         relay.moving = None;
@@ -280,10 +285,13 @@ impl<'a> Relay<'a> {
     }
 
     /// The client's side, and the upstream's if it can serve another client.
-    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Box<Left>>) {
+    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Box<ReturnedConnection>>) {
         if self.is_reusable() {
             let touched = !self.ledger.is_untouched();
-            return (self.client, Some(Box::new(Left { connection: self.wire.connection, touched })));
+            return (
+                self.client,
+                Some(Box::new(ReturnedConnection { connection: self.wire.connection, touched })),
+            );
         }
         self.wire.say_goodbye();
         (self.client, None)
@@ -316,7 +324,7 @@ impl<'a> Relay<'a> {
 
     /// Takes up who pontoon is on the upstream connection, and what clients may say of themselves.
     fn authenticated(&mut self) {
-        let ours = self.wire.connection.auth == Auth::Accepted;
+        let ours = self.wire.connection.auth == AuthOutcome::Accepted;
         self.relogin = self
             .route
             .upstream

@@ -21,7 +21,7 @@ use crate::session::scratch::{self, READ};
 use crate::session::setup::{Setup, Step};
 use crate::session::shared::HandedOff;
 use crate::session::wire::Wire;
-use crate::upstream::{self, Connection, Left};
+use crate::upstream::{self, Connection, ReturnedConnection};
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
 const LINGER: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl Pin {
 /// What a client takes along.
 pub(in crate::session) struct Back {
     pub(in crate::session) client: ClientStream,
-    pub(in crate::session) left: Option<Left>,
+    pub(in crate::session) left: Option<ReturnedConnection>,
     pub(in crate::session) about: About,
     pub(in crate::session) guard: Option<Box<Guard>>,
     pub(in crate::session) input: Vec<u8>,
@@ -183,7 +183,7 @@ impl<'a> Relay<'a> {
         if !reusable {
             self.wire.say_goodbye();
         }
-        let left = reusable.then_some(Left { connection: self.wire.connection, touched });
+        let left = reusable.then_some(ReturnedConnection { connection: self.wire.connection, touched });
         Back {
             client: self.client,
             left,

@@ -18,13 +18,13 @@ use super::hub::Hubs;
 use super::line::{Line, Whose};
 use super::seat::{Gone, Seat};
 use super::{Key, Settings};
-use crate::metrics::{Held, Relayed};
+use crate::metrics::{GaugeGuard, Relayed};
 use crate::resp::replies;
 use crate::resp::scanner::ReplyScanner;
 use crate::session::Context as Route;
 use crate::session::scratch::{self, Scratch};
 use crate::session::wire::Wire;
-use crate::upstream::{Connection, Left};
+use crate::upstream::{Connection, ReturnedConnection};
 
 /// Reads in one wake-up, after which others have their turn.
 const ROUNDS: usize = 8;
@@ -98,8 +98,8 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let route = Arc::clone(&self.route);
         let plaintext = self.wire.connection.channel.is_none();
-        let _active = Held::new(&route.metrics.upstream_shared);
-        let _in_plaintext = plaintext.then(|| Held::new(&route.metrics.upstream_plaintext));
+        let _active = GaugeGuard::new(&route.metrics.upstream_shared);
+        let _in_plaintext = plaintext.then(|| GaugeGuard::new(&route.metrics.upstream_plaintext));
         poll_fn(|cx| {
             self.line.driven_by(cx.waker());
             Poll::Ready(())
@@ -125,7 +125,7 @@ impl Driver {
                     Err(connection) => connection,
                 },
             };
-            let left = Left { connection, touched: true };
+            let left = ReturnedConnection { connection, touched: true };
             route.upstream.give_back(left).await;
         } else {
             self.wire.say_goodbye();
@@ -293,7 +293,7 @@ impl Driver {
             return;
         }
         let requests: u64 = unanswered.iter().map(|due| due.count).sum();
-        self.route.upstream.distrust(&self.wire.connection.dialled());
+        self.route.upstream.invalidate(&self.wire.connection.dialled());
         if let Some(nodes) = &self.route.nodes {
             nodes.refresh(None);
         }

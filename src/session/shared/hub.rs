@@ -20,7 +20,7 @@ use crate::resp::replies::encode_command;
 use crate::session::setup::{Key, Setup};
 use crate::session::user::User;
 use crate::session::{Context as Route, connect};
-use crate::upstream::{self, Connection, Latch, Left};
+use crate::upstream::{self, Connection, Latch, ReturnedConnection};
 use crate::workers;
 
 /// A connection that is not set up in this time is none.
@@ -239,7 +239,7 @@ impl Hubs {
     }
 
     /// Gives a connection back to the pool, off the client's path.
-    pub(super) fn give_back(&self, route: &Arc<Route>, left: Left) {
+    pub(super) fn give_back(&self, route: &Arc<Route>, left: ReturnedConnection) {
         let upstream = Arc::clone(&route.upstream);
         self.tasks.spawn(async move { upstream.give_back(left).await });
     }

@@ -32,11 +32,11 @@ use super::guard::{ClientAuth, Guard};
 use super::relay::{Ended, Pinned, Relay};
 use super::setup::Key;
 use super::{Alone, Context, End, connect, end, farewell};
-use crate::clients::Entry;
+use crate::clients::InventoryEntry;
 use crate::downstream::ClientStream;
-use crate::metrics::Held;
+use crate::metrics::GaugeGuard;
 use crate::resp::command_table::PinReason;
-use crate::upstream::{Connection, Left};
+use crate::upstream::{Connection, ReturnedConnection};
 
 /// How clients share connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,12 @@ const GONE: &str = "the connection that the client's writes went over is gone, a
 const INHERITANCE: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
-pub(super) async fn serve(client: ClientStream, context: &Arc<Context>, hubs: &Hubs, entry: Entry) -> End {
+pub(super) async fn serve(
+    client: ClientStream,
+    context: &Arc<Context>,
+    hubs: &Hubs,
+    entry: InventoryEntry,
+) -> End {
     let about = About::new(entry, true);
     let mut line = match Box::pin(line(context, hubs, Key::default(), client.gone())).await {
         Ok(line) => line,
@@ -282,7 +287,7 @@ async fn own_connection(
         let user = member.key().user;
         match hubs.learn(name, user.as_deref(), &mut upstream).await {
             Some(true) => {
-                hubs.give_back(context, Left { connection: upstream, touched: user.is_some() });
+                hubs.give_back(context, ReturnedConnection { connection: upstream, touched: user.is_some() });
                 return Err(NotPinned::MayShare);
             }
             Some(false) => {}
@@ -365,7 +370,7 @@ async fn pinned<'a>(
 /// What is counted while a client has a connection of its own.
 struct Pinning {
     _permit: OwnedSemaphorePermit,
-    _pinned: Held,
+    _pinned: GaugeGuard,
 }
 
 /// Takes a client from those that share. `Err`: its socket is gone.
@@ -383,7 +388,7 @@ fn leave_shared(
         reason = reason.label(),
         "client has a connection of its own"
     );
-    let pinning = Pinning { _permit: permit, _pinned: Held::new(&context.metrics.sessions_pinned) };
+    let pinning = Pinning { _permit: permit, _pinned: GaugeGuard::new(&context.metrics.sessions_pinned) };
     let mut parts = member.into_parts().ok_or(End::ClientClosed)?;
     let pinned = Pinned {
         input: std::mem::take(&mut parts.input),

@@ -3,4 +3,4 @@
 mod server;
 mod store;
 
-pub(super) use self::server::{Endpoint, Identity};
+pub(super) use self::server::{DemoEndpoint, Identity};

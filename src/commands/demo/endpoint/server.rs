@@ -30,13 +30,13 @@ pub(in crate::commands::demo) struct Identity {
 }
 
 /// A running endpoint; dropping it ends it.
-pub(in crate::commands::demo) struct Endpoint {
+pub(in crate::commands::demo) struct DemoEndpoint {
     address: SocketAddr,
     tap: Tap,
     _stop: DropGuard,
 }
 
-impl Endpoint {
+impl DemoEndpoint {
     /// Listens on a port that the system chooses.
     pub(in crate::commands::demo) async fn start(identity: Identity) -> anyhow::Result<Self> {
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

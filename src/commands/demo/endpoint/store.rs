@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use redis_protocol::resp2::types::BytesFrame as Reply;
 
 /// Keys beyond this are refused, as a Redis out of memory would.
-const MOST_KEYS: usize = 10_000;
+const MAX_STORED_KEYS: usize = 10_000;
 
 /// Shared by all connections.
 #[derive(Clone, Default)]
-pub(super) struct Store(Arc<Mutex<HashMap<Vec<u8>, Entry>>>);
+pub(super) struct Store(Arc<Mutex<HashMap<Vec<u8>, StoredValue>>>);
 
-struct Entry {
+struct StoredValue {
     value: Vec<u8>,
     expires: Option<Instant>,
 }
@@ -47,8 +47,8 @@ impl Store {
             },
             ("TTL", [key]) => match entries.get(key) {
                 None => Reply::Integer(-2),
-                Some(Entry { expires: None, .. }) => Reply::Integer(-1),
-                Some(Entry { expires: Some(at), .. }) => {
+                Some(StoredValue { expires: None, .. }) => Reply::Integer(-1),
+                Some(StoredValue { expires: Some(at), .. }) => {
                     Reply::Integer(i64::try_from((*at - now).as_secs()).unwrap_or(i64::MAX))
                 }
             },
@@ -65,7 +65,7 @@ impl Store {
     }
 }
 
-fn set(entries: &mut HashMap<Vec<u8>, Entry>, key: &[u8], value: &[u8], options: &[Vec<u8>]) -> Reply {
+fn set(entries: &mut HashMap<Vec<u8>, StoredValue>, key: &[u8], value: &[u8], options: &[Vec<u8>]) -> Reply {
     let mut expires = None;
     let mut options = options.iter();
     while let Some(option) = options.next() {
@@ -82,19 +82,19 @@ fn set(entries: &mut HashMap<Vec<u8>, Entry>, key: &[u8], value: &[u8], options:
         };
         expires = Some(Instant::now() + Duration::from_millis(time.unsigned_abs().saturating_mul(unit)));
     }
-    if entries.len() >= MOST_KEYS && !entries.contains_key(key) {
+    if entries.len() >= MAX_STORED_KEYS && !entries.contains_key(key) {
         return error("OOM command not allowed when used memory > 'maxmemory'");
     }
-    entries.insert(key.to_vec(), Entry { value: value.to_vec(), expires });
+    entries.insert(key.to_vec(), StoredValue { value: value.to_vec(), expires });
     ok()
 }
 
-fn increment(entries: &mut HashMap<Vec<u8>, Entry>, key: &[u8]) -> Reply {
+fn increment(entries: &mut HashMap<Vec<u8>, StoredValue>, key: &[u8]) -> Reply {
     let old = entries.get(key).map_or(Some(0), |entry| number(&entry.value));
     let Some(new) = old.and_then(|old| old.checked_add(1)) else {
         return error("ERR value is not an integer or out of range");
     };
-    let entry = entries.entry(key.to_vec()).or_insert(Entry { value: Vec::new(), expires: None });
+    let entry = entries.entry(key.to_vec()).or_insert(StoredValue { value: Vec::new(), expires: None });
     entry.value = new.to_string().into_bytes();
     Reply::Integer(new)
 }

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::commands::Command;
+use super::commands::AdminCommand;
 use super::costly::Costly;
-use super::history::History;
-use super::inventory::Looking;
+use super::history::RouteHistories;
+use super::inventory::SingleLookup;
 use super::readiness::Readiness;
-use super::routes::Route;
+use super::routes::AdminRoute;
 use crate::clients::Inventory;
 use crate::group::verdict;
 use crate::metrics::PrometheusHandle;
 
 /// What the admin server tells of. Cheap to clone.
 #[derive(Clone)]
-pub struct Shared {
+pub struct AdminContext {
     /// Whether clients are welcome.
     pub readiness: Arc<Readiness>,
     /// All metrics.
@@ -25,27 +25,27 @@ pub struct Shared {
     /// All sessions.
     pub inventory: Arc<Inventory>,
     /// What a reload may change.
-    pub shown: Arc<ArcSwap<Shown>>,
+    pub shown: Arc<ArcSwap<AdminView>>,
     /// Where commands go.
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<AdminCommand>,
 }
 
 /// What a reload may change.
 #[derive(Default)]
-pub struct Shown {
+pub struct AdminView {
     /// All routes.
-    pub routes: Vec<Route>,
+    pub routes: Vec<AdminRoute>,
     /// How long is long enough.
     pub verdict: verdict::Settings,
 }
 
-/// Where requests are answered.
+/// What the handlers of requests share.
 #[derive(Clone)]
-pub(super) struct Desk {
-    pub(super) shared: Arc<Shared>,
-    pub(super) looking: Looking,
+pub(super) struct AdminState {
+    pub(super) shared: Arc<AdminContext>,
+    pub(super) looking: SingleLookup,
     pub(super) costly: Costly,
     /// Apart from the others: whoever asks for those does not keep a scraper waiting.
     pub(super) scrapes: Costly,
-    pub(super) history: Arc<History>,
+    pub(super) history: Arc<RouteHistories>,
 }

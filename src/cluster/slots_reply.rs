@@ -9,12 +9,12 @@ use crate::resp::value::{Data, Value};
 /// Slots, and the nodes that serve them.
 pub(super) struct Range<'a> {
     pub(super) slots: RangeInclusive<u16>,
-    pub(super) primary: Told<'a>,
-    pub(super) replicas: Vec<Told<'a>>,
+    pub(super) primary: SlotsNode<'a>,
+    pub(super) replicas: Vec<SlotsNode<'a>>,
 }
 
 /// A node.
-pub(super) struct Told<'a> {
+pub(super) struct SlotsNode<'a> {
     /// What clients are meant to dial. `None`, empty or `?`: the host that they asked.
     pub(super) host: Option<&'a str>,
     pub(super) port: u16,
@@ -24,7 +24,7 @@ pub(super) struct Told<'a> {
 }
 
 /// `None`: it is no reply to CLUSTER SLOTS.
-pub(super) fn told<'a>(reply: &Value<'a>) -> Option<Vec<Range<'a>>> {
+pub(super) fn slots_ranges<'a>(reply: &Value<'a>) -> Option<Vec<Range<'a>>> {
     reply.list()?.iter().map(range).collect()
 }
 
@@ -38,14 +38,14 @@ fn range<'a>(entry: &Value<'a>) -> Option<Range<'a>> {
     })
 }
 
-fn node<'a>(value: &Value<'a>) -> Option<Told<'a>> {
+fn node<'a>(value: &Value<'a>) -> Option<SlotsNode<'a>> {
     let [host, port, id, more @ ..] = value.list()? else { return None };
     let metadata = more.first().and_then(Value::pairs);
     let field = |name: &str| {
         let mut pairs = metadata.clone()?;
         pairs.find(|(key, _)| key.text() == Some(name)).and_then(|(_, value)| value.text())
     };
-    Some(Told {
+    Some(SlotsNode {
         host: match host.data {
             Data::Null => None,
             _ => Some(host.text()?),

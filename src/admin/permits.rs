@@ -1,5 +1,4 @@
-//! Places of which there is always one to be had: who comes when all are taken gets that of the one who has had his
-//! longest.
+//! Permits of which one is always available: when all are taken, a newcomer gets that of the longest holder.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,24 +9,24 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// So many places.
+/// A fixed number of permits.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct EvictablePermits {
     most: usize,
-    /// Who comes waits so long for a place that is given back.
+    /// How long a newcomer waits for a permit that is given back before it evicts a holder.
     patience: Duration,
-    taken: Mutex<Taken>,
+    taken: Mutex<PermitHolders>,
     given_back: Notify,
 }
 
 /// Longest first.
 #[derive(Debug, Default)]
-struct Taken {
+struct PermitHolders {
     next: u64,
     holders: BTreeMap<u64, (Instant, CancellationToken)>,
 }
 
-impl Taken {
+impl PermitHolders {
     fn add(&mut self, cut: CancellationToken) -> u64 {
         self.next += 1;
         self.holders.insert(self.next, (Instant::now(), cut));
@@ -35,13 +34,13 @@ impl Taken {
     }
 }
 
-impl Places {
+impl EvictablePermits {
     pub(super) fn new(most: usize, patience: Duration) -> Arc<Self> {
         Arc::new(Self { most, patience, taken: Mutex::default(), given_back: Notify::new() })
     }
 
-    /// A place for the one that `cut` ends.
-    pub(super) async fn take(self: &Arc<Self>, cut: &CancellationToken) -> Place {
+    /// A permit for the holder that `cut` ends.
+    pub(super) async fn take(self: &Arc<Self>, cut: &CancellationToken) -> EvictablePermit {
         let deadline = Instant::now() + self.patience;
         loop {
             let given_back = self.given_back.notified();
@@ -55,7 +54,7 @@ impl Places {
                 }
                 if taken.holders.len() < self.most {
                     let number = taken.add(cut.clone());
-                    return Place { places: Arc::clone(self), number: Mutex::new(number) };
+                    return EvictablePermit { permits: Arc::clone(self), number: Mutex::new(number) };
                 }
             }
             let _ = timeout_at(deadline, given_back).await;
@@ -63,18 +62,18 @@ impl Places {
     }
 }
 
-/// A place, given back when it is dropped.
+/// A permit, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct EvictablePermit {
+    permits: Arc<EvictablePermits>,
     number: Mutex<u64>,
 }
 
-impl Place {
+impl EvictablePermit {
     /// As if it were taken just now, unless it is lost.
     pub(super) fn renew(&self) {
         let mut number = self.number.lock();
-        let mut taken = self.places.taken.lock();
+        let mut taken = self.permits.taken.lock();
         if let Some((_, cut)) = taken.holders.remove(&number) {
             *number = taken.add(cut);
         }
@@ -83,15 +82,15 @@ impl Place {
     /// When it was taken; `None`: it is lost.
     pub(super) fn since(&self) -> Option<Instant> {
         let number = *self.number.lock();
-        self.places.taken.lock().holders.get(&number).map(|(since, _)| *since)
+        self.permits.taken.lock().holders.get(&number).map(|(since, _)| *since)
     }
 }
 
-impl Drop for Place {
+impl Drop for EvictablePermit {
     fn drop(&mut self) {
         let number = *self.number.lock();
-        self.places.taken.lock().holders.remove(&number);
-        self.places.given_back.notify_one();
+        self.permits.taken.lock().holders.remove(&number);
+        self.permits.given_back.notify_one();
     }
 }
 
@@ -100,31 +99,31 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_last_gets_the_place_of_who_has_had_his_longest() {
-        let places = Places::new(2, Duration::ZERO);
+    async fn a_newcomer_gets_the_permit_of_the_longest_holder() {
+        let permits = EvictablePermits::new(2, Duration::ZERO);
         let [first, second, third] = [(); 3].map(|()| CancellationToken::new());
-        let longest = places.take(&first).await;
-        let shorter = places.take(&second).await;
+        let longest = permits.take(&first).await;
+        let shorter = permits.take(&second).await;
         longest.renew();
-        let _last = places.take(&third).await;
+        let _last = permits.take(&third).await;
         assert!(second.is_cancelled() && !first.is_cancelled() && !third.is_cancelled());
         assert_eq!(shorter.since(), None);
         shorter.renew();
         drop(shorter);
-        assert_eq!(places.taken.lock().holders.len(), 2, "what is lost is not given back");
+        assert_eq!(permits.taken.lock().holders.len(), 2, "what is lost is not given back");
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_patient_gets_what_is_given_back_and_else_takes() {
-        let places = Places::new(1, Duration::from_secs(1));
+        let permits = EvictablePermits::new(1, Duration::from_secs(1));
         let [first, second, third] = [(); 3].map(|()| CancellationToken::new());
-        let place = places.take(&first).await;
-        let (place, ()) = tokio::join!(places.take(&second), async { drop(place) });
+        let permit = permits.take(&first).await;
+        let (permit, ()) = tokio::join!(permits.take(&second), async { drop(permit) });
         assert!(!first.is_cancelled());
         let began = Instant::now();
-        let _third = places.take(&third).await;
+        let _third = permits.take(&third).await;
         assert_eq!(began.elapsed(), Duration::from_secs(1));
         assert!(second.is_cancelled());
-        drop(place);
+        drop(permit);
     }
 }
