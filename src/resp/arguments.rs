@@ -1,6 +1,6 @@
 //! Reads the arguments that matter, word by word as they pass: what they make of a request, and what they say of the client.
 //!
-//! [`Keep`] decides, word by word, which are kept. A password is none of them, at any moment.
+//! Word by word it is decided which are kept. A password is none of them, at any moment.
 
 use super::client_requests::{MARK_LENGTH, without_mark};
 use super::command_table::{Arguments, Command, Effect, Leaves, ReplyKind};
