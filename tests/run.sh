@@ -4,7 +4,8 @@
 #   bash tests/run.sh                  everything
 #   bash tests/run.sh --quick          format, lints, unit tests, and the integration tests once, without the slowest of them
 #   bash tests/run.sh --engine NAME    all integration tests once, on an engine of tests/engines.sh: valkey-8, valkey-9, redis-8, redis-6
-#   bash tests/run.sh --clients all    the matrix of clients, with the clients that the other runs leave out
+#   bash tests/run.sh --clients all    the matrix of clients on this machine's redis-server and on valkey-9, with the clients that the other
+#                                      runs leave out
 #   bash tests/run.sh --help           prints this
 #
 # The last lines of a run that fails name each test that failed, and why. --clients leaves what each client got in target/clients.jsonl,
@@ -353,6 +354,8 @@ case $what in
     export PONTOON_TEST_RESULTS="$PWD/target/clients.jsonl"
     rm -f "$PONTOON_TEST_RESULTS"
     run_tests "the matrix of clients" --test integration -- matrix::
+    valkey=$(bash tests/engines.sh valkey-9)
+    PATH="$valkey:$PATH" run_tests "the matrix of clients on valkey-9" --test integration -- matrix::
     ;;
   engine) run_on_engine "$engine" ;;
   quick)
