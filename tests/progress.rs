@@ -166,3 +166,74 @@ fn others_who_share_the_connection_are_served_meanwhile() {
     slow.expect(&["CLIENT", "GETNAME"], "$4\r\nslow\r\n");
     other.expect(&["PING"], "+PONG\r\n");
 }
+
+/// A client for which more waits than its socket takes, and that has asked for all of it in one piece. What it sends after it is `tail`.
+fn lag(pontoon: &Pontoon, before: &[&[&str]], tail: &[u8]) -> (Wire, Vec<u8>) {
+    let mut client = pontoon.client();
+    for words in before {
+        client.ask(words);
+    }
+    let (mut requests, replies) = pipeline(&vec![Step::Get(1_000_000); 20]);
+    requests.extend(tail);
+    client.send(&requests);
+    eventually("it has the connection for its own", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    (client, replies)
+}
+
+#[test]
+fn a_client_with_a_name_keeps_it_whatever_it_sends_next() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    prepare(&mut redis.direct(), &[1_000_000]);
+    for tail in
+        [&["SUBSCRIBE", "channel"][..], &["MONITOR"], &["CLIENT", "GETNAME"], &["CLIENT", "REPLY", "SKIP"]]
+    {
+        let pontoon = Pontoon::with(&redis.endpoint(), &authority, MODES[1]);
+        let mut direct = redis.direct();
+        direct.ask(&["CLIENT", "SETNAME", "named"]);
+        let tail = [command(tail), command(&["PING"]), command(&["PING"])].concat();
+        direct.send(&tail);
+        let (mut client, replies) = lag(&pontoon, &[&["CLIENT", "SETNAME", "named"]], &tail);
+        assert!(client.exactly(replies.len()) == replies, "{}", tail.escape_ascii());
+        let first = direct.reply();
+        assert_eq!(String::from_utf8(client.reply()), String::from_utf8(first), "{}", tail.escape_ascii());
+    }
+}
+
+#[test]
+fn a_transaction_that_is_handed_off_binds_nobody_for_good() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    prepare(&mut redis.direct(), &[6_000_000]);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, MODES[1]);
+    let mut client = pontoon.client();
+    let steps = [vec![Step::Transaction(6_000_000)], vec![Step::Get(6_000_000); 3]].concat();
+    let (requests, replies) = pipeline(&steps);
+    client.send(&requests);
+    eventually("it has the connection for its own", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    assert!(client.exactly(replies.len()) == replies);
+    eventually("it shares again", || pontoon.metric("pontoon_sessions_pinned", "") == 0);
+}
+
+#[test]
+fn a_client_that_waits_for_leave_gets_it_once_there_is_some() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    prepare(&mut redis.direct(), &[1_000_000]);
+    let args = [MODES[1], &["--max-pinned", "1"]].concat();
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
+    let mut blocks = pontoon.client();
+    blocks.send(&command(&["BLPOP", "none", "0"]));
+    eventually("it has leave", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    let steps = [vec![Step::Get(1_000_000); 20], vec![Step::Set(33_000); 400]].concat();
+    let (requests, replies) = pipeline(&steps);
+    let mut client = pontoon.client();
+    let mut writer = client.writer();
+    let writes = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &requests));
+    eventually("much waits for it", || {
+        pontoon.metric("pontoon_upstream_connections", "state=\"shared\"") > 0
+    });
+    drop(blocks);
+    writes.join().unwrap().unwrap();
+    assert!(client.exactly(replies.len()) == replies);
+}

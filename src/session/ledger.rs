@@ -112,6 +112,8 @@ struct Counts {
     local: usize,
     /// Pontoon's own.
     own: u32,
+    /// Of those, the ones that set up the connection.
+    setups: u32,
 }
 
 /// Requests in a row that mean the same.
@@ -247,6 +249,12 @@ impl Ledger {
         if let Expects::Own(request) = self.entries.front()?.expects { Some(request) } else { None }
     }
 
+    /// Whether a request of pontoon's own that sets up the connection has no reply yet.
+    #[inline]
+    pub(super) fn is_setting_up(&self) -> bool {
+        self.count.setups > 0
+    }
+
     /// Whether the reply to a request of pontoon's own can no more be told from others.
     pub(super) fn is_own_lost(&self) -> bool {
         self.own_lost
@@ -370,6 +378,7 @@ impl Ledger {
     /// A request of pontoon's own is sent.
     pub(super) fn own(&mut self, request: OwnRequest) {
         self.count.own += 1;
+        self.count.setups += u32::from(request == OwnRequest::SetUp);
         self.push(Entry::of(Expects::Own(request)));
     }
 
@@ -490,7 +499,10 @@ impl Ledger {
                     *count -= 1;
                 }
             }
-            Expects::Own(_) => self.count.own -= 1,
+            Expects::Own(request) => {
+                self.count.own -= 1;
+                self.count.setups -= u32::from(request == OwnRequest::SetUp);
+            }
             // Its turn had come before this reply: nothing of the kind is sent.
             Expects::Local(_) => {
                 self.become_opaque(Opaque::Unsolicited);

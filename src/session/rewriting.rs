@@ -91,6 +91,11 @@ impl Rewriting {
         };
     }
 
+    /// An error has begun with these bytes.
+    pub(super) fn resume_error(&mut self, held: Vec<u8>) {
+        (self.holds, self.held) = (Some(Held::Error), held);
+    }
+
     /// Whether the frame is held.
     #[inline]
     pub(super) fn holds(&self) -> bool {

@@ -205,6 +205,10 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Slots), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|SLOTS"]),
     ] },
+    // It deletes the keys of a slot.
+    Group { facts: Facts { writes: true, ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Cluster, &["CLUSTER|FLUSHSLOT"]),
+    ] },
     // They ask about, or act on, other connections.
     Group { facts: pinned(PinReason::Administration), commands: &[
         (Family::Connection, &[

@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::pinned::Pin as PinnedState;
-pub(super) use self::pinned::Pinned;
+pub(super) use self::pinned::{Pinned, Writes};
 use super::about::About;
 use super::guard::{ClientAuth, Guard};
 use super::ledger::{Ledger, Opaque, OwnRequest};
@@ -423,6 +423,8 @@ impl<'a> Relay<'a> {
     fn client_must_wait(&self) -> bool {
         self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent())
             || self.guard.as_ref().is_some_and(|guard| guard.has_later())
+            || self.ledger.is_setting_up()
+            || self.waits_for_name()
             || self.ledger.local_replies() > MOST_LOCAL
             || (self.guard.is_some() && self.to_client.len() > MOST_WAITING + self.handed_output())
     }

@@ -1,12 +1,12 @@
 //! A relay for a client that shares a connection otherwise: it begins with what the client had sent, and ends when nothing is
 //! left that needs a connection of its own.
 
-use std::future::poll_fn;
 use std::pin::Pin as Pinning;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use zeroize::Zeroizing;
 
 use super::{Relay, Route};
 use crate::downstream::ClientStream;
@@ -17,9 +17,9 @@ use crate::session::about::About;
 use crate::session::guard::Guard;
 use crate::session::ledger::{Ledger, OwnRequest};
 use crate::session::outbox::Outbox;
-use crate::session::scratch::{self, READ};
+use crate::session::scratch::READ;
 use crate::session::setup::{Setup, Step};
-use crate::session::shared::HandedOff;
+use crate::session::shared::{HandedOff, LastWrites};
 use crate::session::wire::Wire;
 use crate::upstream::{self, Connection, ReturnedConnection};
 
@@ -34,24 +34,31 @@ pub(in crate::session) struct Pinned {
     pub(in crate::session) output: Outbox,
     /// It stays until then at least.
     pub(in crate::session) until: Option<Instant>,
-    /// The connection is the shared one that the client's writes went over.
-    pub(in crate::session) knows_writes: bool,
+    /// Which of the client's writes the connection has carried.
+    pub(in crate::session) writes: Writes,
+    /// Where the client's last writes went before.
+    pub(in crate::session) last_writes: LastWrites,
     pub(in crate::session) guard: Option<Box<Guard>>,
 }
 
 pub(super) struct Pin {
     until: Option<Instant>,
     writes: Writes,
+    /// Where the client's last writes went before.
+    last_writes: LastWrites,
     /// It has had what it came for.
     served: bool,
     given_back: bool,
     /// Bytes that waited for the client when it got this connection.
     handed_output: usize,
+    /// A request of pontoon's own that is due: it sets the client's name.
+    name: Option<Zeroizing<Vec<u8>>>,
+    waits_for_name: bool,
 }
 
 /// Which of the client's writes its connection has carried: WAIT is for that connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writes {
+pub(in crate::session) enum Writes {
     /// None.
     None,
     /// The last ones.
@@ -77,8 +84,7 @@ pub(in crate::session) struct Back {
     pub(in crate::session) about: About,
     pub(in crate::session) guard: Option<Box<Guard>>,
     pub(in crate::session) input: Vec<u8>,
-    /// Its last writes went over the connection that it leaves.
-    pub(in crate::session) wrote_elsewhere: bool,
+    pub(in crate::session) last_writes: LastWrites,
 }
 
 impl<'a> Relay<'a> {
@@ -106,9 +112,15 @@ impl<'a> Relay<'a> {
     ) -> Self {
         let mut relay = Self::with(client, handed_off.wire, route, false, |_| about);
         relay.ledger = handed_off.ledger;
-        relay.ledger.was_set_up();
+        if let (Some(rewriting), Some(held)) = (&mut relay.rewriting, handed_off.held) {
+            rewriting.resume_error(held);
+        }
         relay.replies = handed_off.replies;
         relay.pinned_with(pinned);
+        let name = relay.about.setup().map(|setup| setup.name.clone()).unwrap_or_default();
+        if let Some(pin) = relay.pin.as_mut().filter(|_| !name.is_empty()) {
+            pin.name = Some(encode_secret(&[&b"CLIENT"[..], b"SETNAME", &name]));
+        }
         relay
     }
 
@@ -120,10 +132,13 @@ impl<'a> Relay<'a> {
         relay.input.bytes = pinned.input;
         relay.pin = Some(Box::new(Pin {
             until: pinned.until,
-            writes: if pinned.knows_writes { Writes::All } else { Writes::None },
+            writes: pinned.writes,
+            last_writes: pinned.last_writes,
             served: false,
             given_back: false,
             handed_output,
+            name: None,
+            waits_for_name: false,
         }));
         relay.authenticated();
     }
@@ -133,19 +148,33 @@ impl<'a> Relay<'a> {
         self.pin.as_ref().map_or(0, |pin| pin.handed_output)
     }
 
-    /// Sets the client's name on a connection that was handed off to it: all else is as it was.
-    pub(in crate::session) async fn set_name(&mut self) {
-        let name = self.about.setup().map(|setup| setup.name.clone()).unwrap_or_default();
-        if name.is_empty() {
-            return;
+    /// The request that sets the client's name on a connection that was handed off to it, once nothing is outstanding: its reply must be
+    /// told from the client's.
+    pub(super) fn take_name(&mut self) -> Option<Zeroizing<Vec<u8>>> {
+        let pin = self.pin.as_mut()?;
+        if pin.name.is_none() || self.ledger.outstanding() > 0 || !self.requests.at_boundary() {
+            return None;
         }
-        let request = encode_secret(&[&b"CLIENT"[..], b"SETNAME", &name]);
-        poll_fn(|cx| {
-            scratch::with(|scratch| self.wire.send(cx, &request, &mut scratch.sealed, self.relayed));
-            Poll::Ready(())
-        })
-        .await;
+        let name = pin.name.take().filter(|_| self.ledger.opaque().is_none())?;
         self.account(|ledger| ledger.own(OwnRequest::SetUp));
+        Some(name)
+    }
+
+    /// Whether the client's name is not set yet: its next CLIENT request must wait for that.
+    pub(super) fn lacks_name(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.name.is_some())
+    }
+
+    /// The client is not read before its name is set.
+    #[cold]
+    pub(super) fn wait_for_name(&mut self) {
+        if let Some(pin) = &mut self.pin {
+            pin.waits_for_name = true;
+        }
+    }
+
+    pub(super) fn waits_for_name(&self) -> bool {
+        self.lacks_name() && self.pin.as_ref().is_some_and(|pin| pin.waits_for_name)
     }
 
     /// Sets the connection up as the client set up its own. `false`: it could not be.
@@ -183,6 +212,10 @@ impl<'a> Relay<'a> {
         if !reusable {
             self.wire.say_goodbye();
         }
+        let last_writes = match &self.pin {
+            Some(pin) if pin.writes == Writes::None => pin.last_writes,
+            _ => LastWrites::Gone,
+        };
         let left = reusable.then_some(ReturnedConnection { connection: self.wire.connection, touched });
         Back {
             client: self.client,
@@ -190,7 +223,7 @@ impl<'a> Relay<'a> {
             about: self.about,
             guard: self.guard,
             input: self.input.bytes,
-            wrote_elsewhere: self.pin.is_some_and(|pin| pin.writes != Writes::None),
+            last_writes,
         }
     }
 

@@ -14,7 +14,14 @@ impl Relay<'_> {
     /// Sends what waits for the upstream, then reads the client once and sends that on. `true`: something moved.
     /// Errors are the client's.
     pub(super) fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if self.wire.poll_flush(cx).is_pending() || !self.reads_client() {
+        if self.wire.poll_flush(cx).is_pending() {
+            return Ok(false);
+        }
+        if let Some(name) = self.take_name() {
+            self.wire.send(cx, &name, &mut scratch.sealed, self.relayed);
+            return Ok(true);
+        }
+        if !self.reads_client() {
             return Ok(false);
         }
         let kept = self.input.bytes.len();

@@ -56,6 +56,14 @@ impl Relay<'_> {
                         break;
                     }
                     if self.requests.may_be_client() {
+                        if self.lacks_name()
+                            && let Some(begins) = begins
+                        {
+                            self.wait_for_name();
+                            self.keep(&bytes[begins..]);
+                            passed = begins;
+                            break;
+                        }
                         if begins.is_none() && self.requests.must_be_seen() {
                             self.unanswerable = Some(Unanswerable::TooLong);
                             passed -= n;

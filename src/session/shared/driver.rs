@@ -148,7 +148,10 @@ impl Driver {
             if !moved {
                 while self.tick.as_mut().poll(cx).is_ready() {
                     self.look();
-                    if self.is_over() {
+                    if self.heir.is_some() {
+                        scratch::with(|scratch| self.send_rest(cx, scratch));
+                    }
+                    if self.heir.is_some() || self.is_over() {
                         return Poll::Ready(());
                     }
                     self.tick.as_mut().reset(Instant::now() + TICK);
@@ -168,6 +171,13 @@ impl Driver {
 
     /// A second is over.
     fn look(&mut self) {
+        if let Some((seat, _)) = &self.stalled {
+            let seat = Arc::clone(seat);
+            if self.try_hand_off(&seat) {
+                self.stalled = None;
+                return;
+            }
+        }
         let unused = self.line.state.lock().is_unused();
         self.unused = if unused { self.unused + 1 } else { 0 };
         // Clients go on over another one, and notice nothing. While pontoon leaves, this one will do.
@@ -211,25 +221,24 @@ impl Driver {
         }
         self.stall();
         if self.heir.is_some() {
-            // Nobody else can put anything here any more.
-            self.line.take(&mut self.taken);
-            let relayed = self::relayed(&self.route, &self.wire);
-            self.wire.send(cx, &self.taken, &mut scratch.sealed, relayed);
+            self.send_rest(cx, scratch);
         }
         true
+    }
+
+    /// Sends what was put on the line before it was closed.
+    fn send_rest(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) {
+        self.line.take(&mut self.taken);
+        let relayed = relayed(&self.route, &self.wire);
+        self.wire.send(cx, &self.taken, &mut scratch.sealed, relayed);
     }
 
     /// Reads on no more while much waits for a client: for little, where that is nobody else's loss.
     fn stall(&mut self) {
         let Some((seat, waiting)) = self.slow.take() else { return };
         let alone = self.line.state.lock().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
-        if alone && self.can_be_handed_off() {
-            let permit = self.route.hubs.as_ref().and_then(Hubs::try_pin);
-            if let Some(permit) = permit {
-                self.line.close();
-                self.heir = Some((seat, permit));
-                return;
-            }
+        if alone && self.try_hand_off(&seat) {
+            return;
         }
         if waiting > self.settings.client_output / 2 {
             // Others go elsewhere, and it will be alone.
@@ -243,12 +252,22 @@ impl Driver {
         }
     }
 
-    /// Whether all that is outstanding could be told on another account, and nothing has come in part that a client is not to see.
-    fn can_be_handed_off(&self) -> bool {
-        self.held.is_none()
-            && (!self.skips || self.replies.at_boundary())
-            && !self.route.drain.is_draining()
-            && self.line.state.lock().due.iter().all(|due| due.whose != Whose::Task)
+    /// Leaves the connection to the one client that all outstanding replies are for, if it may have one of its own. `false`: not now.
+    fn try_hand_off(&mut self, seat: &Arc<Seat>) -> bool {
+        let can_be = {
+            let state = self.line.state.lock();
+            state.due.iter().all(|due| due.whose != Whose::Task && Arc::ptr_eq(&due.seat, seat))
+                // Another client asks what became of its writes here.
+                && !state.has_heir()
+        };
+        // No client is to see a push that has come in part.
+        if !can_be || (self.skips && !self.replies.at_boundary()) || self.route.drain.is_draining() {
+            return false;
+        }
+        let Some(permit) = self.route.hubs.as_ref().and_then(Hubs::try_pin) else { return false };
+        self.line.close();
+        self.heir = Some((Arc::clone(seat), permit));
+        true
     }
 
     /// Gives the connection to the one client that it owes replies.
@@ -261,7 +280,7 @@ impl Driver {
             let due = std::mem::take(&mut state.due);
             hand_off::ledger(self.key.resp3, &due)
         };
-        let line = HandedOff { wire, replies: self.replies, ledger };
+        let line = HandedOff { id: self.line.id, wire, replies: self.replies, held: self.held, ledger };
         seat.hand_off(HandOff { line, permit });
     }
 

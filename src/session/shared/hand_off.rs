@@ -24,9 +24,13 @@ pub(super) struct HandOff {
 
 /// The connection, as it stands.
 pub(in crate::session) struct HandedOff {
+    /// Of the line.
+    pub(in crate::session) id: u64,
     pub(in crate::session) wire: Wire,
     /// It may stand within a reply.
     pub(in crate::session) replies: ReplyScanner,
+    /// The beginning of an error that may name a node of a cluster.
+    pub(in crate::session) held: Option<Vec<u8>>,
     /// The client's requests without a reply.
     pub(in crate::session) ledger: Ledger,
 }
@@ -34,6 +38,8 @@ pub(in crate::session) struct HandedOff {
 /// The account of a connection that speaks RESP3 or not, and that `due` are outstanding on: all of them one client's.
 pub(super) fn ledger(resp3: bool, due: &VecDeque<Due>) -> Ledger {
     let mut ledger = Ledger::speaking(resp3);
+    // Before a transaction is: it is no part of that.
+    ledger.was_set_up();
     for due in due {
         let mut plain = due.count;
         if let Whose::Transaction(all) = due.whose {

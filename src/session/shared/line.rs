@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::endpoint::Endpoint;
 use crate::session::slow::Slow;
 use crate::upstream::{Connection, PassedOnId, SeenId};
 
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 /// While so much waits to be sent, no client is read.
 const FULL: usize = 256 * 1024;
 
@@ -27,6 +30,8 @@ const FULL: usize = 256 * 1024;
 const KEPT: usize = 256 * 1024;
 
 pub(super) struct Line {
+    /// No other has it.
+    pub(super) id: u64,
     /// Where it leads.
     pub(super) upstream: Upstream,
     pub(super) state: Mutex<State>,
@@ -122,7 +127,11 @@ impl Line {
             tls: connection.channel.is_some(),
         };
         let slow = slow.map(|threshold| Box::new(Watch::new(threshold)));
-        Self { upstream, state: Mutex::new(State { slow, ..State::default() }) }
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            upstream,
+            state: Mutex::new(State { slow, ..State::default() }),
+        }
     }
 
     /// Puts `count` requests of a client here.
@@ -262,6 +271,11 @@ impl State {
         self.due.is_empty() && self.out.is_empty()
     }
 
+    /// Whether a client waits to have the connection for its own.
+    pub(super) fn has_heir(&self) -> bool {
+        self.heir.is_some()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -326,7 +340,7 @@ mod tests {
         let endpoint = Arc::new("cache:6379".parse().unwrap());
         let upstream = Upstream { endpoint, peer: ([127, 0, 0, 1], 6379).into(), tls: true };
         let slow = Some(Box::new(Watch::new(Duration::ZERO)));
-        Line { upstream, state: Mutex::new(State { slow, ..State::default() }) }
+        Line { id: 0, upstream, state: Mutex::new(State { slow, ..State::default() }) }
     }
 
     #[test]

@@ -93,6 +93,17 @@ impl Reason {
     }
 }
 
+/// Where a client's last writes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::session) enum LastWrites {
+    /// There were none.
+    None,
+    /// Over the shared connection with this number.
+    Line(u64),
+    /// Over a connection that the client does not have any more.
+    Gone,
+}
+
 /// What comes of looking at requests.
 enum What {
     /// More must come.
@@ -117,8 +128,8 @@ pub(super) struct Member<'a> {
     on: Key,
     /// What was read and is not on the line.
     input: Vec<u8>,
-    /// The client's last writes went over a connection that is gone.
-    wrote_elsewhere: bool,
+    /// Where the client's last writes went.
+    last_writes: LastWrites,
     asked: Option<Asked>,
     client_sends: bool,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -145,6 +156,7 @@ pub(super) struct Parts {
     pub(super) guard: Option<Box<Guard>>,
     pub(super) input: Vec<u8>,
     pub(super) output: Outbox,
+    pub(super) last_writes: LastWrites,
 }
 
 impl<'a> Member<'a> {
@@ -177,7 +189,7 @@ impl<'a> Member<'a> {
             guard,
             on: Key::default(),
             input,
-            wrote_elsewhere: false,
+            last_writes: LastWrites::None,
             asked: None,
             client_sends: true,
             draining: Box::pin(route.drain.started()),
@@ -186,14 +198,14 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The client's last writes went over a connection that is gone.
-    pub(super) fn wrote_elsewhere(&mut self) {
-        self.wrote_elsewhere = true;
+    /// Where the client's last writes went: WAIT is for that connection.
+    pub(super) fn last_writes(&self) -> LastWrites {
+        self.last_writes
     }
 
-    /// Whether the line knows the client's last writes.
-    pub(super) fn line_knows_writes(&self) -> bool {
-        !self.wrote_elsewhere
+    /// The client's last writes went there.
+    pub(super) fn wrote(&mut self, last_writes: LastWrites) {
+        self.last_writes = last_writes;
     }
 
     /// Its number, as in the log.
@@ -262,7 +274,8 @@ impl<'a> Member<'a> {
     pub(super) fn into_parts(self) -> Option<Parts> {
         let (writer, output) = self.seat.stand_up();
         let client = ClientStream::reunite(self.reader, writer?)?;
-        Some(Parts { client, about: self.about, guard: self.guard, input: self.input, output })
+        let last_writes = self.last_writes;
+        Some(Parts { client, about: self.about, guard: self.guard, input: self.input, output, last_writes })
     }
 
     /// Serves the client over this line, until it needs something else.

@@ -26,10 +26,11 @@ pub(super) use self::hand_off::HandedOff;
 pub use self::hub::Hubs;
 use self::hub::{NoLine, SETUP};
 use self::line::Hold;
+pub(super) use self::member::LastWrites;
 use self::member::{Member, Next, Parts, Reason};
 use super::about::About;
 use super::guard::{ClientAuth, Guard};
-use super::relay::{Ended, Pinned, Relay};
+use super::relay::{Ended, Pinned, Relay, Writes};
 use super::setup::Key;
 use super::{Alone, Context, End, connect, end, farewell};
 use crate::clients::InventoryEntry;
@@ -154,8 +155,10 @@ pub(super) async fn serve(
         };
         // What the client has written, no other connection knows.
         if reason.is_wait() {
-            own = if member.line_knows_writes() { line.bequeath().map(Own::Inherited) } else { None };
-            if own.is_none() {
+            if member.last_writes() == LastWrites::Line(line.id) {
+                own = line.bequeath().map(Own::Inherited);
+            }
+            if own.is_none() && member.last_writes() != LastWrites::None {
                 return Box::pin(unreachable(*member, context, GONE)).await;
             }
         }
@@ -314,12 +317,17 @@ async fn pinned<'a>(
         Some(Own::HandedOff(hand_off)) => {
             let HandOff { line, permit } = *hand_off;
             let in_plaintext = line.wire.connection.channel.is_none();
-            let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit)?;
-            let mut relay = Relay::handed_off(parts.client, line, context, parts.about, pinned);
-            relay.set_name().await;
+            // Its line was this connection's.
+            let writes = match member.last_writes() {
+                LastWrites::Line(id) if id == line.id => Writes::Last,
+                _ => Writes::None,
+            };
+            let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit, writes)?;
+            let relay = Relay::handed_off(parts.client, line, context, parts.about, pinned);
             return relay_apart(Alone::new(relay, context, in_plaintext), context, hubs).await;
         }
     };
+    let is_inherited = inherited.is_some();
     // It would be better for others, and that is all.
     let may_share = reason == Reason::Heavy && member.is_bearable();
     let connected = tokio::select! {
@@ -349,7 +357,8 @@ async fn pinned<'a>(
         }
     };
     let in_plaintext = upstream.channel.is_none();
-    let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit)?;
+    let writes = if is_inherited { Writes::All } else { Writes::None };
+    let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit, writes)?;
     let relay = Relay::pinned(parts.client, upstream, context, parts.about, pinned);
     let mut alone = Alone::new(relay, context, in_plaintext);
     let set_up = tokio::select! {
@@ -379,6 +388,7 @@ fn leave_shared(
     context: &Context,
     reason: &Reason,
     permit: OwnedSemaphorePermit,
+    writes: Writes,
 ) -> Result<(Pinning, Parts, Pinned), End> {
     context.metrics.pinned(reason.label());
     member.about().pinned(Some(reason.label()));
@@ -394,7 +404,8 @@ fn leave_shared(
         input: std::mem::take(&mut parts.input),
         output: std::mem::take(&mut parts.output),
         until: Member::until(reason),
-        knows_writes: reason.is_wait(),
+        writes,
+        last_writes: parts.last_writes,
         guard: parts.guard.take(),
     };
     Ok((pinning, parts, pinned))
@@ -415,9 +426,7 @@ async fn relay_apart<'a>(
             hubs.give_back(context, left);
         }
         let mut member = Member::new(back.client, context, hubs, back.about, back.guard, back.input);
-        if back.wrote_elsewhere {
-            member.wrote_elsewhere();
-        }
+        member.wrote(back.last_writes);
         return Ok(member);
     }
     let (end, left) = alone.end(ended, context).await;

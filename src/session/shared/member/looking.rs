@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use super::{LARGE, Member, Next, Reason, What};
+use super::{LARGE, LastWrites, Member, Next, Reason, What};
 use crate::resp::command_table::{Command, Effect, Multiplexing, PinReason, Transaction};
 use crate::resp::whole::{Front, Whole};
 use crate::session::counts::Counts;
@@ -94,7 +94,7 @@ impl Member<'_> {
                 Err(what) => return (0, what),
             }
             if writes {
-                self.wrote_elsewhere = false;
+                self.last_writes = LastWrites::Line(line.id);
             }
         }
         match found {
@@ -103,7 +103,7 @@ impl Member<'_> {
                 let end = at + length;
                 match self.put(cx, line, &input[at..end], &counts, Whose::Transaction(counts.all)) {
                     Ok(()) => {
-                        self.wrote_elsewhere = false;
+                        self.last_writes = LastWrites::Line(line.id);
                         (end, What::More)
                     }
                     Err(what) => (put, what),
