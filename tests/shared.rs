@@ -72,9 +72,9 @@ fn many_clients_have_one_connection() {
     for (i, client) in clients.iter_mut().enumerate() {
         client.expect(&["GET", &format!("k{i}")], &format!("${}\r\nv{i}\r\n", 1 + i.to_string().len()));
     }
-    // One is asked whether the server is there.
-    let connections = connections(&mut redis.direct());
-    assert!(connections <= 2, "{connections}");
+    // Others are asked, for a moment, whether the server is there.
+    let mut direct = redis.direct();
+    eventually("one is left, and one that is kept ready", || connections(&mut direct) <= 2);
     assert_eq!(pontoon.metric("pontoon_upstream_connections", "state=\"shared\""), 1);
     assert_eq!(pontoon.metric("pontoon_sessions_active", ""), 50);
 }
