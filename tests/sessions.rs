@@ -189,7 +189,8 @@ fn what_is_no_quit_to_the_server_is_not_answered_as_one() {
     let (redis, pontoon) = bridge();
     for request in [
         &b"QUIT \"x\r\n"[..],
-        b"*1\r\n$6\r\nQUIT\0x\r\nPING\r\n",
+        // Redis 6.2 takes it for QUIT.
+        b"*1\r\n$6\r\nQUIT\0x\r\n",
         b"QUIT\x0bfoo\r\nPING\r\n",
         b"QUIT\x0cfoo\r\nPING\r\n",
         b"\"QUIT\"\r\nPING\r\n",
