@@ -342,12 +342,7 @@ impl Ledger {
     /// Pontoon answers a request of the client in its turn.
     pub(super) fn local(&mut self, reply: Vec<u8>) {
         self.count.local += 1;
-        let entry = Entry::of(Expects::Local(reply.into()));
-        if self.opaque.is_some() {
-            self.entries.push_back(entry);
-        } else {
-            self.push(entry);
-        }
+        self.push(Entry::of(Expects::Local(reply.into())));
     }
 
     /// Pontoon answers QUIT in its turn.
@@ -435,12 +430,15 @@ impl Ledger {
     }
 
     fn push(&mut self, entry: Entry) {
-        self.outstanding += entry.count;
-        if self.entries.len() == MAX_ENTRIES {
+        if self.opaque.is_none() && self.entries.len() == MAX_ENTRIES {
             self.become_opaque(Opaque::Overflow);
-        } else {
-            self.entries.push_back(entry);
         }
+        if self.opaque.is_none() {
+            self.outstanding += entry.count;
+        } else if !matches!(entry.expects, Expects::Local(_)) {
+            return;
+        }
+        self.entries.push_back(entry);
     }
 
     /// The last byte of the request that was sent last was read just now: times it, if none is timed and its reply comes soon.
@@ -850,6 +848,19 @@ mod tests {
         assert!(ledger.take_local().is_none());
         ledger.become_opaque(Opaque::Malformed);
         assert_eq!(ledger.take_local().as_deref(), Some(&b"+two\r\n"[..]));
+        assert!(!ledger.is_interleaved() && ledger.local_replies() == 0);
+    }
+
+    #[test]
+    fn a_reply_of_pontoons_own_is_not_lost_where_it_is_one_too_many() {
+        let mut ledger = Ledger::default();
+        for _ in 0..MAX_ENTRIES / 2 {
+            ledger.request(Request::Plain, None);
+            ledger.request(Request::Blocking, None);
+        }
+        ledger.local(b"+OK\r\n".into());
+        assert_eq!(ledger.opaque(), Some(Opaque::Overflow));
+        assert_eq!(ledger.take_local().as_deref(), Some(&b"+OK\r\n"[..]));
         assert!(!ledger.is_interleaved() && ledger.local_replies() == 0);
     }
 }
