@@ -156,10 +156,10 @@ impl Command {
         self.number as usize
     }
 
-    /// In capitals, `CLIENT|ID`; `other` and `module` where it is not known.
+    /// In capitals, without a first argument; `other` and `module` where it is not known.
     #[inline]
     pub fn name(self) -> &'static str {
-        ROWS[self.number()].name
+        parts(ROWS[self.number()].name).0
     }
 
     /// What it is about.
@@ -335,7 +335,9 @@ mod tests {
                 let command = Command::named(name.as_bytes());
                 assert_ne!(command, Command::OTHER, "{name} has no row of its own");
                 assert_eq!(command.family(), row.family, "{name}");
-                assert_eq!(command.with(first.as_bytes()).number(), number, "{name} {first}");
+                let with_first = command.with(first.as_bytes());
+                assert_eq!(with_first.number(), number, "{name} {first}");
+                assert_eq!(with_first.name(), command.name(), "{name} {first}");
             }
         }
     }
