@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Each module's floor, as `lib.rs` and CONTRIBUTING.md tell it.
 const FLOORS: &[(&str, u8)] = &[
@@ -38,7 +38,7 @@ fn floor(module: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
 }
 
-fn sources(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -47,6 +47,21 @@ fn sources(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
             found.push(path);
         }
     }
+}
+
+/// Where the sources are.
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Each source's place below [`src`], and its text.
+fn all_sources() -> impl Iterator<Item = (PathBuf, String)> {
+    let mut files = Vec::new();
+    sources(&src(), &mut files);
+    files.into_iter().map(|file| {
+        let source = fs::read_to_string(&file).unwrap();
+        (file.strip_prefix(src()).unwrap().to_owned(), source)
+    })
 }
 
 /// Modules that a source names as `crate::module`, alone or in braces.
@@ -71,12 +86,8 @@ fn imports(source: &str) -> BTreeSet<String> {
 
 #[test]
 fn modules_import_only_from_floors_below_their_own() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
     let mut breaches = Vec::new();
-    for file in files {
-        let relative = file.strip_prefix(&src).unwrap();
+    for (relative, source) in all_sources() {
         let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
         if matches!(module.as_str(), "lib" | "floors") {
             continue;
@@ -86,7 +97,7 @@ fn modules_import_only_from_floors_below_their_own() {
                 .push(format!("{module} has no floor: give it one here, in lib.rs and in CONTRIBUTING.md"));
             continue;
         };
-        for import in imports(&fs::read_to_string(&file).unwrap()) {
+        for import in imports(&source) {
             // The top floor is one flat: the command line calls the commands.
             let allowed = import == module || own == 7 || floor(&import).is_some_and(|other| other < own);
             if !allowed {
@@ -113,19 +124,15 @@ fn is_door(source: &str) -> bool {
 
 #[test]
 fn a_module_with_children_has_a_door_and_no_code_in_it() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
     let mut breaches = Vec::new();
-    for file in files {
-        let relative = file.strip_prefix(&src).unwrap();
+    for (relative, source) in all_sources() {
         if OPEN.iter().any(|module| relative.starts_with(module)) {
             continue;
         }
-        if file.with_extension("").is_dir() {
+        if src().join(&relative).with_extension("").is_dir() {
             breaches.push(format!("{}: its children's folder needs a mod.rs", relative.display()));
         }
-        if file.ends_with("mod.rs") && !is_door(&fs::read_to_string(&file).unwrap()) {
+        if relative.ends_with("mod.rs") && !is_door(&source) {
             breaches.push(format!("{}: move its code to a named file", relative.display()));
         }
     }
@@ -181,14 +188,10 @@ fn types(source: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn a_type_name_stands_once_in_the_crate() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in files {
-        let relative = file.strip_prefix(&src).unwrap().display().to_string();
-        for name in types(&fs::read_to_string(&file).unwrap()) {
-            places.entry(name.to_owned()).or_default().push(relative.clone());
+    for (relative, source) in all_sources() {
+        for name in types(&source) {
+            places.entry(name.to_owned()).or_default().push(relative.display().to_string());
         }
     }
     places.retain(|_, files| files.len() > 1);
@@ -207,15 +210,11 @@ fn a_type_name_stands_once_in_the_crate() {
 
 #[test]
 fn settings_are_written_with_their_module_elsewhere() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
     let mut breaches = Vec::new();
-    for file in files {
-        let source = fs::read_to_string(&file).unwrap();
+    for (relative, source) in all_sources() {
         for import in source.split("use crate::").skip(1).filter_map(|rest| rest.split(';').next()) {
             if import.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "Settings") {
-                breaches.push(format!("{}: {import}", file.strip_prefix(&src).unwrap().display()));
+                breaches.push(format!("{}: {import}", relative.display()));
             }
         }
     }

@@ -125,12 +125,11 @@ impl<'a> Relay<'a> {
     }
 
     fn pinned_with(&mut self, pinned: Pinned) {
-        let relay = self;
         let handed_output = pinned.output.len();
-        relay.to_client = pinned.output;
-        relay.guard = pinned.guard;
-        relay.input.bytes = pinned.input;
-        relay.pin = Some(Box::new(Pin {
+        self.to_client = pinned.output;
+        self.guard = pinned.guard;
+        self.input.bytes = pinned.input;
+        self.pin = Some(Box::new(Pin {
             until: pinned.until,
             writes: pinned.writes,
             last_writes: pinned.last_writes,
@@ -140,7 +139,7 @@ impl<'a> Relay<'a> {
             name: None,
             waits_for_name: false,
         }));
-        relay.authenticated();
+        self.authenticated();
     }
 
     /// Bytes that waited for the client when it got this connection.

@@ -236,10 +236,10 @@ impl Driver {
     /// Reads on no more while much waits for a client: for little, where that is nobody else's loss.
     fn stall(&mut self) {
         let Some((seat, waiting)) = self.slow.take() else { return };
-        let alone = self.line.state.lock().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
-        if alone && self.try_hand_off(&seat) {
+        if self.try_hand_off(&seat) {
             return;
         }
+        let alone = self.line.state.lock().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
         if waiting > self.settings.client_output / 2 {
             // Others go elsewhere, and it will be alone.
             self.line.close();

@@ -318,10 +318,8 @@ async fn pinned<'a>(
             let HandOff { line, permit } = *hand_off;
             let in_plaintext = line.wire.connection.channel.is_none();
             // Its line was this connection's.
-            let writes = match member.last_writes() {
-                LastWrites::Line(id) if id == line.id => Writes::Last,
-                _ => Writes::None,
-            };
+            let has_written = member.last_writes() == LastWrites::Line(line.id);
+            let writes = if has_written { Writes::Last } else { Writes::None };
             let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit, writes)?;
             let relay = Relay::handed_off(parts.client, line, context, parts.about, pinned);
             return relay_apart(Alone::new(relay, context, in_plaintext), context, hubs).await;
