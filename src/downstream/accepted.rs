@@ -7,14 +7,14 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::stream::ClientStream;
+use super::stream::{ClientStream, Socket};
 use crate::clients::Peer;
 use crate::workers;
 
 /// An accepted client, still bound to the event loop of the thread that accepted it.
 #[derive(Debug)]
 pub struct Accepted {
-    stream: ClientStream,
+    socket: Socket,
     peer: Peer,
     worker: Option<usize>,
 }
@@ -25,7 +25,7 @@ impl Accepted {
         let local = stream.local_addr().ok();
         let local = local.filter(|local| client.ip().is_loopback() || client.ip() == local.ip());
         let peer = Peer::Tcp { client, local };
-        Self { stream: ClientStream::Tcp(stream), peer, worker: workers::current() }
+        Self { socket: Socket::Tcp(stream), peer, worker: workers::current() }
     }
 
     /// Over a Unix socket, accepted by this thread.
@@ -37,12 +37,12 @@ impl Accepted {
             pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
             uid: credentials.map(|credentials| credentials.uid()),
         };
-        Self { stream: ClientStream::Unix(stream), peer, worker: workers::current() }
+        Self { socket: Socket::Unix(stream), peer, worker: workers::current() }
     }
 
     /// The user and the group of a Unix socket's other end, as the kernel says.
     pub fn user_and_group(&self) -> Option<(u32, u32)> {
-        let ClientStream::Unix(stream) = &self.stream else { return None };
+        let Socket::Unix(stream) = &self.socket else { return None };
         stream.peer_cred().ok().map(|credentials| (credentials.uid(), credentials.gid()))
     }
 
@@ -53,17 +53,18 @@ impl Accepted {
 
     /// Bound to the event loop of this thread.
     pub fn into_stream(self) -> io::Result<ClientStream> {
-        if let (Peer::Tcp { local: None, .. }, ClientStream::Tcp(stream)) = (&self.peer, &self.stream) {
+        if let (Peer::Tcp { local: None, .. }, Socket::Tcp(stream)) = (&self.peer, &self.socket) {
             // A client on another machine may vanish without a word; Redis asks after the same time.
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));
             SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
         }
         if self.worker == workers::current() {
-            return Ok(self.stream);
+            return Ok(self.socket.into());
         }
-        Ok(match self.stream {
-            ClientStream::Tcp(stream) => ClientStream::Tcp(TcpStream::from_std(stream.into_std()?)?),
-            ClientStream::Unix(stream) => ClientStream::Unix(UnixStream::from_std(stream.into_std()?)?),
-        })
+        Ok(match self.socket {
+            Socket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Socket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream.into_std()?)?),
+        }
+        .into())
     }
 }

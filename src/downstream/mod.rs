@@ -8,4 +8,3 @@ mod stream;
 
 pub use self::accepted::Accepted;
 pub use self::stream::ClientStream;
-pub(crate) use self::stream::{ReadHalf, WriteHalf};

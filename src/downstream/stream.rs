@@ -1,32 +1,43 @@
-//! A client's stream, TCP or Unix, whole or in halves.
+//! A client's stream, TCP or Unix.
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::presence::{self, Presence};
 use crate::endpoint::Host;
 
-/// A client.
+/// A handle of a client's stream. The session's task reads and writes; others of its thread may write what the socket takes at once.
+#[derive(Debug, Clone)]
+pub struct ClientStream(Arc<Socket>);
+
+/// A client's socket.
 #[derive(Debug)]
-pub enum ClientStream {
+pub(super) enum Socket {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
 }
 
+impl From<Socket> for ClientStream {
+    fn from(socket: Socket) -> Self {
+        Self(Arc::new(socket))
+    }
+}
+
 impl ClientStream {
-    /// The address that the client connected to. Whoever comes over a Unix socket can reach this machine's own.
+    /// The address that the client connected to. A client of a Unix socket can reach this machine's own.
     pub(crate) fn local_host(&self) -> Host {
         let local = self.as_tcp().and_then(|stream| stream.local_addr().ok());
         Host::Ip(local.map_or(Ipv4Addr::LOCALHOST.into(), |local| local.ip()))
@@ -36,11 +47,11 @@ impl ClientStream {
     pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
         let mut first = [0];
         let peek = |socket: BorrowedFd<'_>, first: &mut [u8]| Ok(recv(socket, first, RecvFlags::PEEK)?.0);
-        let peeked = match self {
-            Self::Tcp(stream) => {
+        let peeked = match &*self.0 {
+            Socket::Tcp(stream) => {
                 stream.async_io(Interest::READABLE, || peek(stream.as_fd(), &mut first)).await?
             }
-            Self::Unix(stream) => {
+            Socket::Unix(stream) => {
                 stream.async_io(Interest::READABLE, || peek(stream.as_fd(), &mut first)).await?
             }
         };
@@ -54,25 +65,54 @@ impl ClientStream {
 
     /// How many bytes it has sent that were not read.
     pub(crate) fn unread(&self) -> usize {
-        unread(self.as_fd())
+        ioctl_fionread(self.as_fd()).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
-    /// Completes when it is gone, while it is not read.
-    pub(crate) async fn gone(&self) {
-        presence::gone(|| self.presence(), || self.unread() > 0).await;
+    /// Completes when it is gone, while it is not read. `kept`: some of what it sent was read, and is not served yet.
+    pub(crate) async fn gone(&self, kept: bool) {
+        presence::gone(|| self.presence(), || kept || self.unread() > 0).await;
     }
 
     /// The socket, if it is one of TCP.
     pub(crate) fn as_tcp(&self) -> Option<&TcpStream> {
-        if let Self::Tcp(stream) = self { Some(stream) } else { None }
+        if let Socket::Tcp(stream) = &*self.0 { Some(stream) } else { None }
+    }
+
+    /// Writes what the socket takes now.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.0 {
+            Socket::Tcp(stream) => stream.try_write(bytes),
+            Socket::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.0 {
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &*self.0 {
+            Socket::Tcp(stream) => stream.poll_write_ready(cx),
+            Socket::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    fn try_io<T>(&self, interest: Interest, io: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match &*self.0 {
+            Socket::Tcp(stream) => stream.try_io(interest, io),
+            Socket::Unix(stream) => stream.try_io(interest, io),
+        }
     }
 }
 
 impl AsFd for ClientStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
+        match &*self.0 {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
         }
     }
 }
@@ -98,123 +138,44 @@ fn presence_of(socket: BorrowedFd<'_>) -> Presence {
     }
 }
 
-fn unread(socket: BorrowedFd<'_>) -> usize {
-    ioctl_fionread(socket).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
-}
-
-/// Where a client's requests come from, while others write to it.
-#[derive(Debug)]
-pub(crate) enum ReadHalf {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
-}
-
-/// Where a client's replies go to.
-#[derive(Debug)]
-pub(crate) enum WriteHalf {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
-}
-
-impl ClientStream {
-    /// A half to read from and one to write to.
-    pub(crate) fn into_split(self) -> (ReadHalf, WriteHalf) {
-        match self {
-            Self::Tcp(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
-            }
-            Self::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Unix(read), WriteHalf::Unix(write))
-            }
-        }
-    }
-
-    /// Puts together again what was split. `None`: the halves are of two.
-    pub(crate) fn reunite(read: ReadHalf, write: WriteHalf) -> Option<Self> {
-        match (read, write) {
-            (ReadHalf::Tcp(read), WriteHalf::Tcp(write)) => read.reunite(write).ok().map(Self::Tcp),
-            (ReadHalf::Unix(read), WriteHalf::Unix(write)) => read.reunite(write).ok().map(Self::Unix),
-            _ => None,
-        }
-    }
-}
-
-impl ReadHalf {
-    /// What the kernel knows of the client's end.
-    pub(crate) fn presence(&self) -> Presence {
-        presence_of(self.as_fd())
-    }
-
-    /// How many bytes the client has sent that were not read.
-    pub(crate) fn unread(&self) -> usize {
-        unread(self.as_fd())
-    }
-}
-
-impl AsFd for ReadHalf {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(half) => half.as_ref().as_fd(),
-            Self::Unix(half) => half.as_ref().as_fd(),
-        }
-    }
-}
-
-impl WriteHalf {
-    /// Writes what the socket takes now.
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(half) => half.try_write(bytes),
-            Self::Unix(half) => half.try_write(bytes),
-        }
-    }
-}
-
-impl AsyncRead for ReadHalf {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
-            Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for WriteHalf {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_write(cx, buf),
-            Self::Unix(half) => Pin::new(half).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
-            Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
-        }
-    }
+fn is_would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let mut read = None;
+            let result = self.try_io(Interest::READABLE, || {
+                let room = buf.initialize_unfilled();
+                let n = recv(self.as_fd(), &mut *room, RecvFlags::empty())?.0;
+                read = Some(n);
+                // Less than there was room for: the socket is empty, and the event loop need not ask it again. A new event is not
+                // forgotten, for it comes with another number (`clear_readiness` of tokio).
+                if (1..room.len()).contains(&n) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (read, result) {
+                (Some(n), _) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                (None, Err(error)) if is_would_block(&error) => {}
+                (None, Err(error)) => return Poll::Ready(Err(error)),
+                (None, Ok(())) => return Poll::Ready(Ok(())),
+            }
         }
     }
 }
 
 impl AsyncWrite for ClientStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_write(bytes) {
+                Err(error) if is_would_block(&error) => {}
+                written => return Poll::Ready(written),
+            }
         }
     }
 
@@ -222,10 +183,10 @@ impl AsyncWrite for ClientStream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match SockRef::from(&self.as_fd()).shutdown(std::net::Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
         }
     }
 }

@@ -23,8 +23,13 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn new(entry: InventoryEntry, may_move: bool) -> Self {
-        Self { entry, guess: Guess::default(), setup: may_move.then(Box::default) }
+    pub(super) fn new(entry: InventoryEntry) -> Self {
+        Self { entry, guess: Guess::default(), setup: None }
+    }
+
+    /// What the client sets up from now on is kept: it may have to be set up on another connection.
+    pub(super) fn keep_setup(&mut self) {
+        self.setup.get_or_insert_default();
     }
 
     /// The client.

@@ -37,13 +37,13 @@ pub(super) async fn refuse(mut client: ClientStream, count: u64, reason: &str) {
     }
 }
 
-/// Sends what still waits for a client. `None`: it did not take it.
-pub(super) async fn deliver(mut client: ClientStream, mut output: Outbox) -> Option<ClientStream> {
-    if !output.is_empty() {
-        let flushed = timeout(PATIENCE, poll_fn(|cx| output.poll_flush(cx, &mut client)));
-        flushed.await.ok()?.ok()?;
+/// Sends what still waits for a client. Whether the client took it.
+pub(super) async fn deliver(client: &mut ClientStream, output: &mut Outbox) -> bool {
+    if output.is_empty() {
+        return true;
     }
-    Some(client)
+    let flushed = timeout(PATIENCE, poll_fn(|cx| output.poll_flush(cx, client))).await;
+    matches!(flushed, Ok(Ok(())))
 }
 
 /// Sends `words`, then closes.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
-use super::Context as Route;
+use super::context::Context as Route;
 use crate::credentials::{Credentials, Login, NoSecret};
 use crate::endpoint::Endpoint;
 use crate::upstream;

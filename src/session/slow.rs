@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::Context as Route;
+use super::context::Context as Route;
 use super::ledger::Ledger;
 use crate::clients::Session;
 use crate::resp::command_table::Command;

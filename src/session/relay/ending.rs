@@ -16,7 +16,7 @@ impl Relay<'_> {
         if self.is_given_back() {
             return Some(Ended::Shareable);
         }
-        if !self.to_client.is_empty() || self.is_waiting() {
+        if !self.session.to_client.is_empty() || self.is_waiting() {
             return None;
         }
         if let Some(unanswerable) = self.unanswerable.take() {
@@ -36,12 +36,12 @@ impl Relay<'_> {
             return None;
         }
         let leaving = self.stops_at_boundary();
-        if (self.client_sends && !leaving) || self.holds_requests() {
+        if (self.session.client_sends && !leaving) || self.holds_requests() {
             return None;
         }
         let nothing_due = self.ledger.opaque().is_none() && self.ledger.outstanding() == 0;
         let silent = self.timers.grace_over && (!self.is_framed() || self.replies.at_boundary());
-        match (self.client_sends, nothing_due) {
+        match (self.session.client_sends, nothing_due) {
             (true, true) => Some(Ended::Drained),
             (true, false) => silent.then_some(Ended::Drained),
             (false, _) => nothing_due.then_some(Ended::Client),
@@ -50,62 +50,52 @@ impl Relay<'_> {
 
     /// Requests of the client wait here.
     fn holds_requests(&self) -> bool {
-        !self.input.bytes.is_empty() || self.guard.as_ref().is_some_and(|guard| guard.has_later())
+        !self.session.input.bytes.is_empty()
+            || self.session.guard.as_ref().is_some_and(|guard| guard.has_later())
     }
 
     /// The client sends no more: half-closes the upstream connection, too, for the server to see it as soon as it would
     /// without us. Not while every outstanding reply comes soon: then the connection can serve another client.
     pub(super) fn pass_on_end(&mut self, cx: &mut Context<'_>) {
-        if !self.client_sends && !self.ledger.is_prompt() && !self.holds_requests() {
+        if !self.session.client_sends && !self.ledger.is_prompt() && !self.holds_requests() {
             self.wire.finish(cx);
         }
     }
 
     /// The client sends no more, or is gone: `Ready` once that is the end, whatever is outstanding.
     fn poll_client_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.client_sends && self.reads_client() && self.wire.waiting() == 0 {
-            self.timers.presence = None;
+        if self.session.client_sends && self.reads_client() && self.wire.waiting() == 0 {
+            self.session.is_read();
             return Poll::Pending;
         }
-        let presence = self.timers.presence.get_or_insert_default();
-        let client = &self.client;
-        match presence.poll(cx, || client.presence()) {
+        match self.session.poll_presence(cx) {
             Presence::Gone => return Poll::Ready(Ended::Client),
-            Presence::Sends if self.client_sends || self.ledger.quits_here() => return Poll::Pending,
+            Presence::Sends if self.session.client_sends || self.ledger.quits_here() => return Poll::Pending,
             Presence::Sends | Presence::Finished => {}
         }
-        if !self.to_client.is_empty() {
+        if !self.session.to_client.is_empty() {
             // It is the client that is waited for.
-            self.timers.quiet = None;
+            self.session.end_quiet();
             return Poll::Pending;
         }
-        let quiet = self.timers.quiet.get_or_insert_with(|| Box::pin(sleep(presence::QUIET)));
-        while quiet.as_mut().poll(cx).is_ready() {
-            if self.wire.is_finished() || self.client_sends || self.wire.waiting() > 0 {
+        while self.session.quiet().as_mut().poll(cx).is_ready() {
+            if self.wire.is_finished() || self.session.client_sends || self.wire.waiting() > 0 {
                 return Poll::Ready(Ended::Client);
             }
             // A slow upstream may still answer: half-close, and wait a moment for its reply.
             self.wire.finish(cx);
-            quiet.as_mut().reset(Instant::now() + presence::LAST_WORD);
+            self.session.quiet().as_mut().reset(Instant::now() + presence::LAST_WORD);
         }
         Poll::Pending
     }
 
     /// Nothing moves: arms the timers that apply, and asks whether one has run out.
     pub(super) fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.route.drain.is_draining() {
-            let cut = self.timers.cut.get_or_insert_with(|| Box::pin(self.route.drain.cut_off()));
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ended::Cut);
-            }
+        if self.session.poll_cut(cx).is_ready() {
+            return Poll::Ready(Ended::Cut);
         }
-        if let Some(idle) = &mut self.timers.idle {
-            while idle.sleep.as_mut().poll(cx).is_ready() {
-                if idle.last.elapsed() >= idle.timeout {
-                    return Poll::Ready(Ended::Idle);
-                }
-                idle.sleep.as_mut().reset(idle.last + idle.timeout);
-            }
+        if self.session.poll_idle(cx, None).is_ready() {
+            return Poll::Ready(Ended::Idle);
         }
         if self.poll_unpin(cx).is_ready() {
             return Poll::Ready(Ended::Shareable);

@@ -23,23 +23,19 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::pinned::Pin as PinnedState;
 pub(super) use self::pinned::{Pinned, Writes};
-use super::about::About;
+use super::context::Context as Route;
+use super::core::Session;
 use super::guard::{ClientAuth, Guard};
 use super::ledger::{Ledger, Opaque, OwnRequest};
 use super::low_water::LowWater;
-use super::outbox::Outbox;
-use super::owed::Owed;
 use super::relogin::Relogin;
 use super::rewriting::Rewriting;
 use super::scratch::{self};
+use super::settings::Upgrade;
 use super::setup::{Setup, Step};
 use super::slow::SlowLog;
 use super::unanswerable::Unanswerable;
 use super::wire::Wire;
-use super::{Context as Route, Upgrade};
-use crate::clients::InventoryEntry;
-use crate::downstream::ClientStream;
-use crate::downstream::presence::PresenceCheck;
 use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
 use crate::upstream::{self, AuthOutcome, Connection, Dialled, Latch, ReturnedConnection};
@@ -85,51 +81,31 @@ pub(super) enum Ended {
 
 /// The two sides and what is known of them.
 pub(super) struct Relay<'a> {
-    client: ClientStream,
+    session: Session<'a>,
     wire: Wire,
     requests: RequestScanner,
     replies: ReplyScanner,
     ledger: Ledger,
-    to_client: Outbox,
     client_mark: LowWater,
     upstream_mark: LowWater,
-    /// The client has not said that it sends no more.
-    client_sends: bool,
-    route: &'a Route,
     relayed: &'a Relayed,
-    about: About,
     /// Where slow commands are logged.
     slow: Option<Box<SlowLog>>,
     /// What waits in both directions.
     buffered: Share,
     /// Where the upstream is a cluster's node.
     rewriting: Option<Box<Rewriting>>,
-    /// Where pontoon authenticates, or clients authenticate to it.
-    guard: Option<Box<Guard>>,
     relogin: Option<Box<Relogin>>,
     /// The present reply is to this request of our own.
     swallows: Option<OwnRequest>,
     unanswerable: Option<Unanswerable>,
-    /// Registered for its waker alone; whether it is over is asked of `route.drain`.
-    draining: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Once pontoon is leaving.
-    owed: Option<Owed>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
     moving: Option<Moving>,
-    input: Input,
     /// Whether requests that name connections by their numbers may have to be changed.
     judges_ids: bool,
     /// For a client that shares a connection otherwise.
     pin: Option<Box<PinnedState>>,
     timers: Timers,
-}
-
-/// What the client has sent and the relay has not looked at.
-#[derive(Default)]
-struct Input {
-    bytes: Vec<u8>,
-    /// They are the beginning of a request, and more of it must come first.
-    lacks_more: bool,
 }
 
 struct Moving {
@@ -139,53 +115,26 @@ struct Moving {
     not_before: Instant,
 }
 
-/// Rarely armed: none is touched while traffic flows, unless `limits.idle_timeout` is set.
+/// Rarely armed: none is touched while traffic flows.
 #[derive(Default)]
 struct Timers {
     grace: Option<Pin<Box<Sleep>>>,
     grace_over: bool,
-    /// While the client is not read, or sends no more.
-    presence: Option<PresenceCheck>,
-    /// The client sends no more: until when the upstream may be silent.
-    quiet: Option<Pin<Box<Sleep>>>,
-    idle: Option<Idle>,
     /// The client needs no connection of its own any more, and is given back then.
     unpin: Option<Pin<Box<Sleep>>>,
-    /// While pontoon is leaving.
-    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-}
-
-struct Idle {
-    timeout: Duration,
-    last: Instant,
-    sleep: Pin<Box<Sleep>>,
 }
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(
-        client: ClientStream,
-        upstream: Connection,
-        route: &'a Route,
-        entry: InventoryEntry,
-    ) -> Self {
-        let wire = Wire::new(upstream);
-        let mut relay = Self::with(client, wire, route, false, |may_move| About::new(entry, may_move));
+    /// Over a connection that was dialled or kept for the client.
+    pub(super) fn new(session: Session<'a>, upstream: Connection) -> Self {
+        let mut relay = Self::over(session, Wire::new(upstream), false);
         relay.authenticated();
         relay
     }
 
-    fn with(
-        client: ClientStream,
-        mut wire: Wire,
-        route: &'a Route,
-        passthrough: bool,
-        about: impl FnOnce(bool) -> About,
-    ) -> Self {
-        let idle = route.settings.idle_timeout.map(|timeout| Idle {
-            timeout,
-            last: Instant::now(),
-            sleep: Box::pin(tokio::time::sleep(timeout)),
-        });
+    /// `passthrough`: for the client's own TLS.
+    fn over(mut session: Session<'a>, mut wire: Wire, passthrough: bool) -> Self {
+        let route = session.route;
         let upstream = &mut wire.connection;
         let metrics = &route.metrics;
         let relayed = if upstream.channel.is_some() {
@@ -196,6 +145,7 @@ impl<'a> Relay<'a> {
         let unread = std::mem::take(&mut upstream.unread);
         let moving = match route.upstream.latch() {
             Some(latch) if upstream.channel.is_none() && route.settings.upgrade == Upgrade::Drain => {
+                session.about.keep_setup();
                 Some(Moving {
                     latched: Box::pin(latch.wait()),
                     latch: latch.clone(),
@@ -204,67 +154,52 @@ impl<'a> Relay<'a> {
             }
             _ => None,
         };
-        let about = about(moving.is_some());
-        about.connected(upstream, passthrough);
         let rewriting = route.nodes.as_ref().map(|nodes| {
-            let local_host = nodes.advertise().unwrap_or_else(|| client.local_host());
+            let local_host = nodes.advertise().unwrap_or_else(|| session.client.local_host());
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
         });
         let judges_ids = route.hubs.is_some() || route.upstream.takes_back(upstream);
+        session.about.connected(upstream, passthrough);
         let mut relay = Self {
-            client,
+            session,
             wire,
             requests: RequestScanner::default(),
             replies: ReplyScanner::default(),
             ledger: Ledger::default(),
-            to_client: Outbox::default(),
             client_mark: LowWater::default(),
             upstream_mark: LowWater::default(),
-            client_sends: true,
-            route,
             relayed,
-            about,
             buffered: Share::new(&metrics.buffered_bytes),
             slow: route.settings.slow.map(|threshold| Box::new(SlowLog::new(threshold))),
             rewriting,
-            guard: None,
             relogin: None,
             swallows: None,
             unanswerable: None,
-            draining: Box::pin(route.drain.started()),
-            owed: None,
             moving,
-            input: Input::default(),
             judges_ids,
             pin: None,
-            timers: Timers { idle, ..Timers::default() },
+            timers: Timers::default(),
         };
         relay.note_replies(&unread);
-        relay.to_client = Outbox::from(unread);
+        relay.session.to_client.keep(&unread);
         relay
     }
 
     /// For a client that brings its own TLS: nothing of what passes is looked at.
-    pub(super) fn passthrough(
-        client: ClientStream,
-        upstream: Connection,
-        route: &'a Route,
-        entry: InventoryEntry,
-    ) -> Self {
-        let mut relay = Self::with(client, Wire::new(upstream), route, true, |_| About::new(entry, false));
+    pub(super) fn passthrough(session: Session<'a>, upstream: Connection) -> Self {
+        let mut relay = Self::over(session, Wire::new(upstream), true);
         relay.moving = None;
         relay.rewriting = None;
         relay.slow = None;
-        relay.relayed = &route.metrics.relayed_through;
+        relay.relayed = &relay.session.route.metrics.relayed_through;
         relay.account(|ledger| ledger.become_opaque(Opaque::Encrypted));
         relay
     }
 
     /// Relays until one side ends, or pontoon does.
     pub(super) async fn run(&mut self) -> Ended {
-        // Registered once: a task's waker stays the same, and later wake-ups ask an atomic flag instead.
+        self.session.hear_of_drain().await;
         poll_fn(|cx| {
-            let _ = self.draining.as_mut().poll(cx);
             if let Some(moving) = &mut self.moving {
                 let _ = moving.latched.as_mut().poll(cx);
             }
@@ -274,9 +209,14 @@ impl<'a> Relay<'a> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// What all sessions of the route share.
+    pub(super) fn context(&self) -> &'a Arc<Route> {
+        self.session.route
+    }
+
     /// The session's number, as in the log.
     pub(super) fn number(&self) -> u64 {
-        self.about.number()
+        self.session.about.number()
     }
 
     /// Its upstream connection.
@@ -284,23 +224,21 @@ impl<'a> Relay<'a> {
         self.wire.connection.dialled()
     }
 
-    /// The client's side, and the upstream's if it can serve another client.
-    pub(super) fn into_parts(mut self) -> (ClientStream, Option<Box<ReturnedConnection>>) {
+    /// The client, and the upstream connection if it can serve another one.
+    pub(super) fn into_session(mut self) -> (Session<'a>, Option<Box<ReturnedConnection>>) {
         if self.is_reusable() {
             let touched = !self.ledger.is_untouched();
-            return (
-                self.client,
-                Some(Box::new(ReturnedConnection { connection: self.wire.connection, touched })),
-            );
+            let returned = ReturnedConnection { connection: self.wire.connection, touched };
+            return (self.session, Some(Box::new(returned)));
         }
         self.wire.say_goodbye();
-        (self.client, None)
+        (self.session, None)
     }
 
     /// Goes on with another connection, from [`Ended::Movable`], once it is set up as the client set up this one. `false`:
     /// it could not be.
     pub(super) async fn move_to(&mut self, mut upstream: Connection) -> bool {
-        let steps = self.about.setup().and_then(Setup::steps).unwrap_or_default();
+        let steps = self.session.about.setup().and_then(Setup::steps).unwrap_or_default();
         for Step { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut upstream, bytes).await {
                 Ok(accepted) if accepted || *may_fail => {}
@@ -310,13 +248,13 @@ impl<'a> Relay<'a> {
         if !steps.is_empty() {
             self.ledger.was_set_up();
         }
-        self.about.connected(&upstream, false);
+        self.session.about.connected(&upstream, false);
         if let Some(rewriting) = &mut self.rewriting {
             rewriting.asks(Arc::clone(&upstream.endpoint));
         }
         self.wire = Wire::new(upstream);
         self.upstream_mark = LowWater::default();
-        self.relayed = &self.route.metrics.relayed_over_tls;
+        self.relayed = &self.session.route.metrics.relayed_over_tls;
         self.moving = None;
         self.authenticated();
         true
@@ -326,17 +264,18 @@ impl<'a> Relay<'a> {
     fn authenticated(&mut self) {
         let ours = self.wire.connection.auth == AuthOutcome::Accepted;
         self.relogin = self
+            .session
             .route
             .upstream
             .credentials()
             .filter(|_| ours)
             .map(|credentials| Box::new(Relogin::new(credentials, self.wire.connection.authenticated)));
         if let Some(relogin) = &self.relogin {
-            self.about.reauthenticates(relogin.due());
+            self.session.about.reauthenticates(relogin.due());
         }
-        let asks = &self.route.settings.client_auth;
-        if self.guard.is_none() && (ours || !matches!(asks, ClientAuth::Forward)) {
-            self.guard = Some(Box::new(Guard::new(asks.clone())));
+        let asks = &self.session.route.settings.client_auth;
+        if self.session.guard.is_none() && (ours || !matches!(asks, ClientAuth::Forward)) {
+            self.session.guard = Some(Box::new(Guard::new(asks.clone())));
         }
     }
 
@@ -353,9 +292,9 @@ impl<'a> Relay<'a> {
         if !moving.latch.is_set() || Instant::now() < moving.not_before || !self.ledger.is_free() {
             return false;
         }
-        let movable = self.client_sends
+        let movable = self.session.client_sends
             && self.is_at_rest()
-            && self.about.setup().is_some_and(|setup| setup.steps().is_some());
+            && self.session.about.setup().is_some_and(|setup| setup.steps().is_some());
         if let Some(moving) = self.moving.as_mut().filter(|_| movable) {
             moving.not_before = Instant::now() + MOVE_AGAIN;
         }
@@ -366,8 +305,8 @@ impl<'a> Relay<'a> {
     fn is_reusable(&self) -> bool {
         self.is_at_rest()
             && !self.ledger.has_sent_quit()
-            && !self.route.drain.is_draining()
-            && self.route.upstream.takes_back(&self.wire.connection)
+            && !self.session.route.drain.is_draining()
+            && self.session.route.upstream.takes_back(&self.wire.connection)
     }
 
     /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
@@ -375,17 +314,15 @@ impl<'a> Relay<'a> {
         self.ledger.is_clean()
             && self.requests.at_boundary()
             && self.replies.at_boundary()
-            && self.to_client.is_empty()
+            && self.session.to_client.is_empty()
             && self.rewriting.as_ref().is_none_or(|rewriting| !rewriting.holds())
-            && self.guard.as_ref().is_none_or(|guard| guard.is_at_rest())
+            && self.session.guard.as_ref().is_none_or(|guard| guard.is_at_rest())
             && self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
             && self.wire.is_at_rest()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.owed.is_none() && self.route.drain.is_draining() {
-            self.owed = Some(Owed::new(self.client.unread() + self.input.bytes.len()));
-        }
+        self.session.note_drain();
         for _ in 0..ROUNDS {
             let moved = scratch::with(|scratch| {
                 let login = self.pump_login(cx, scratch);
@@ -405,12 +342,10 @@ impl<'a> Relay<'a> {
                 }
                 return self.poll_timers(cx);
             }
-            if let Some(idle) = &mut self.timers.idle {
-                idle.last = Instant::now();
-            }
+            self.session.touch();
+            self.session.end_quiet();
             self.timers.unpin = None;
-            self.timers.quiet = None;
-            if self.timers.grace.is_some() && !self.route.drain.is_draining() {
+            if self.timers.grace.is_some() && !self.session.route.drain.is_draining() {
                 self.timers.grace = None;
                 self.timers.grace_over = false;
             }
@@ -422,26 +357,27 @@ impl<'a> Relay<'a> {
     /// For AUTH of our own, or because it does not read the replies of our own.
     fn client_must_wait(&self) -> bool {
         self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent())
-            || self.guard.as_ref().is_some_and(|guard| guard.has_later())
+            || self.session.guard.as_ref().is_some_and(|guard| guard.has_later())
             || self.ledger.is_setting_up()
             || self.waits_for_name()
             || self.ledger.local_replies() > MOST_LOCAL
-            || (self.guard.is_some() && self.to_client.len() > MOST_WAITING + self.handed_output())
+            || (self.session.guard.is_some()
+                && self.session.to_client.len() > MOST_WAITING + self.handed_output())
     }
 
     fn reads_client(&self) -> bool {
         self.unanswerable.is_none()
             && !self.client_must_wait()
-            && (self.client_sends || !self.input.bytes.is_empty())
+            && (self.session.client_sends || !self.session.input.bytes.is_empty())
             && self.wire.is_open()
             && !self.stops_at_boundary()
     }
 
     /// pontoon is leaving, and all requests that had arrived before, or begun, were sent on.
     fn stops_at_boundary(&self) -> bool {
-        self.owed.as_ref().is_some_and(|owed| owed.bytes() == 0)
+        self.session.owes_nothing()
             && self.requests.at_boundary()
-            && self.input.bytes.is_empty()
+            && self.session.input.bytes.is_empty()
             && self.is_framed()
     }
 
@@ -457,7 +393,7 @@ impl<'a> Relay<'a> {
         if before.is_none()
             && let Some(reason) = self.ledger.opaque()
         {
-            self.route.metrics.opaque(reason.label());
+            self.session.route.metrics.opaque(reason.label());
             // What is owed could not be told from the rest.
             let lost_addresses = self
                 .rewriting

@@ -7,13 +7,13 @@ impl Relay<'_> {
     #[inline]
     pub(super) fn observe(&mut self) {
         if let Some(took) = self.ledger.took(&self.replies) {
-            self.route.metrics.request_seconds.record(took);
+            self.session.route.metrics.request_seconds.record(took);
         }
         if let Some(log) = &mut self.slow
             && let Some(slow) = log.received(&self.ledger, &self.replies)
         {
-            slow.tell(self.route, &self.wire.connection, Some(self.about.entry()));
+            slow.tell(self.session.route, &self.wire.connection, Some(self.session.about.entry()));
         }
-        self.buffered.set(self.wire.waiting() + self.to_client.len());
+        self.buffered.set(self.wire.waiting() + self.session.to_client.len());
     }
 }

@@ -8,44 +8,32 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
-use super::{Relay, Route};
-use crate::downstream::ClientStream;
+use super::Relay;
 use crate::resp::command_table::{Command, Multiplexing, PinReason};
 use crate::resp::replies::encode_secret;
 use crate::resp::whole::Front;
-use crate::session::about::About;
-use crate::session::guard::Guard;
+use crate::session::core::{LastWrites, Session};
 use crate::session::ledger::{Ledger, OwnRequest};
-use crate::session::outbox::Outbox;
 use crate::session::scratch::READ;
 use crate::session::setup::{Setup, Step};
-use crate::session::shared::{HandedOff, LastWrites};
+use crate::session::shared::HandedOff;
 use crate::session::wire::Wire;
 use crate::upstream::{self, Connection, ReturnedConnection};
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a client brings along.
+/// How a client comes to have a connection of its own.
 pub(in crate::session) struct Pinned {
-    /// What it has sent, and nobody has looked at.
-    pub(in crate::session) input: Vec<u8>,
-    /// What it has not read.
-    pub(in crate::session) output: Outbox,
     /// It stays until then at least.
     pub(in crate::session) until: Option<Instant>,
     /// Which of the client's writes the connection has carried.
     pub(in crate::session) writes: Writes,
-    /// Where the client's last writes went before.
-    pub(in crate::session) last_writes: LastWrites,
-    pub(in crate::session) guard: Option<Box<Guard>>,
 }
 
 pub(super) struct Pin {
     until: Option<Instant>,
     writes: Writes,
-    /// Where the client's last writes went before.
-    last_writes: LastWrites,
     /// It has had what it came for.
     served: bool,
     given_back: bool,
@@ -77,65 +65,42 @@ impl Pin {
     }
 }
 
-/// What a client takes along.
-pub(in crate::session) struct Back {
-    pub(in crate::session) client: ClientStream,
-    pub(in crate::session) left: Option<ReturnedConnection>,
-    pub(in crate::session) about: About,
-    pub(in crate::session) guard: Option<Box<Guard>>,
-    pub(in crate::session) input: Vec<u8>,
-    pub(in crate::session) last_writes: LastWrites,
-}
-
 impl<'a> Relay<'a> {
-    pub(in crate::session) fn pinned(
-        client: ClientStream,
-        upstream: Connection,
-        route: &'a Route,
-        about: About,
-        pinned: Pinned,
-    ) -> Self {
-        let resp3 = about.setup().is_some_and(|setup| setup.key.resp3);
-        let mut relay = Self::with(client, Wire::new(upstream), route, false, |_| about);
+    pub(in crate::session) fn pinned(session: Session<'a>, upstream: Connection, pinned: &Pinned) -> Self {
+        let resp3 = session.about.setup().is_some_and(|setup| setup.key.resp3);
+        let mut relay = Self::over(session, Wire::new(upstream), false);
         relay.ledger = Ledger::speaking(resp3);
-        relay.pinned_with(pinned);
+        relay.pin(pinned);
         relay
     }
 
     /// Goes on with a connection that was shared, from where it stands.
     pub(in crate::session) fn handed_off(
-        client: ClientStream,
+        session: Session<'a>,
         handed_off: HandedOff,
-        route: &'a Route,
-        about: About,
-        pinned: Pinned,
+        pinned: &Pinned,
     ) -> Self {
-        let mut relay = Self::with(client, handed_off.wire, route, false, |_| about);
+        let mut relay = Self::over(session, handed_off.wire, false);
         relay.ledger = handed_off.ledger;
         if let (Some(rewriting), Some(held)) = (&mut relay.rewriting, handed_off.held) {
             rewriting.resume_error(held);
         }
         relay.replies = handed_off.replies;
-        relay.pinned_with(pinned);
-        let name = relay.about.setup().map(|setup| setup.name.clone()).unwrap_or_default();
+        relay.pin(pinned);
+        let name = relay.session.about.setup().map(|setup| setup.name.clone()).unwrap_or_default();
         if let Some(pin) = relay.pin.as_mut().filter(|_| !name.is_empty()) {
             pin.name = Some(encode_secret(&[&b"CLIENT"[..], b"SETNAME", &name]));
         }
         relay
     }
 
-    fn pinned_with(&mut self, pinned: Pinned) {
-        let handed_output = pinned.output.len();
-        self.to_client = pinned.output;
-        self.guard = pinned.guard;
-        self.input.bytes = pinned.input;
+    fn pin(&mut self, pinned: &Pinned) {
         self.pin = Some(Box::new(Pin {
             until: pinned.until,
             writes: pinned.writes,
-            last_writes: pinned.last_writes,
             served: false,
             given_back: false,
-            handed_output,
+            handed_output: self.session.to_client.len(),
             name: None,
             waits_for_name: false,
         }));
@@ -178,7 +143,9 @@ impl<'a> Relay<'a> {
 
     /// Sets the connection up as the client set up its own. `false`: it could not be.
     pub(in crate::session) async fn set_up(&mut self) -> bool {
-        let Some(steps) = self.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps()) else {
+        let Some(steps) =
+            self.session.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps())
+        else {
             return false;
         };
         if !steps.is_empty() {
@@ -193,37 +160,17 @@ impl<'a> Relay<'a> {
         true
     }
 
-    /// The client, and what waits for it.
-    pub(in crate::session) fn into_client(mut self) -> (ClientStream, Outbox) {
-        let output = std::mem::take(&mut self.to_client);
-        (self.into_parts().0, output)
-    }
-
-    /// The two sides, once the client needs no connection of its own.
-    pub(in crate::session) fn into_shared(mut self) -> Back {
+    /// The client, once it needs no connection of its own, and the connection if it can serve another one.
+    pub(in crate::session) fn into_shared(mut self) -> (Session<'a>, Option<Box<ReturnedConnection>>) {
         // Nothing holds back what comes next.
-        if let Some(socket) = self.client.as_tcp() {
+        if let Some(socket) = self.session.client.as_tcp() {
             self.client_mark.expect(socket, 0, READ);
         }
         self.upstream_mark.expect(&self.wire.connection.stream, 0, READ);
-        let touched = !self.ledger.is_untouched();
-        let reusable = self.is_reusable();
-        if !reusable {
-            self.wire.say_goodbye();
+        if self.pin.as_ref().is_some_and(|pin| pin.writes != Writes::None) {
+            self.session.last_writes = LastWrites::Gone;
         }
-        let last_writes = match &self.pin {
-            Some(pin) if pin.writes == Writes::None => pin.last_writes,
-            _ => LastWrites::Gone,
-        };
-        let left = reusable.then_some(ReturnedConnection { connection: self.wire.connection, touched });
-        Back {
-            client: self.client,
-            left,
-            about: self.about,
-            guard: self.guard,
-            input: self.input.bytes,
-            last_writes,
-        }
+        self.into_session()
     }
 
     /// Whether what the client sends next needs no connection of its own, nor does anything before: then it is kept.
@@ -260,13 +207,13 @@ impl<'a> Relay<'a> {
             return false;
         }
         pin.given_back = true;
-        self.keep(bytes);
+        self.session.keep(bytes);
         true
     }
 
     /// The server has said that it can be shared.
     fn is_learned(&self, name: &[u8]) -> bool {
-        self.route.hubs.as_ref().and_then(|hubs| hubs.learned(name)) == Some(true)
+        self.session.route.hubs.as_ref().and_then(|hubs| hubs.learned(name)) == Some(true)
     }
 
     pub(super) fn is_given_back(&self) -> bool {
@@ -276,11 +223,11 @@ impl<'a> Relay<'a> {
     /// Nothing is left that needs a connection of its own, and all that was set up can be told.
     fn is_free(&self) -> bool {
         self.is_at_rest()
-            && self.client_sends
-            && !self.route.drain.is_draining()
+            && self.session.client_sends
+            && !self.session.route.drain.is_draining()
             && self.ledger.is_free()
-            && self.guard.as_ref().is_none_or(|guard| guard.is_open())
-            && self.about.setup().is_some_and(|setup| setup.steps().is_some())
+            && self.session.guard.as_ref().is_none_or(|guard| guard.is_open())
+            && self.session.about.setup().is_some_and(|setup| setup.steps().is_some())
     }
 
     /// `Ready`: the client has not needed its connection for a while.

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use zeroize::Zeroizing;
 
-use super::{Input, Relay};
+use super::Relay;
+use crate::session::core::Input;
 use crate::session::scratch::{READ, Scratch};
 
 impl Relay<'_> {
@@ -24,18 +25,18 @@ impl Relay<'_> {
         if !self.reads_client() {
             return Ok(false);
         }
-        let kept = self.input.bytes.len();
-        let n = if kept > 0 && !self.input.lacks_more {
+        let kept = self.session.input.bytes.len();
+        let n = if kept > 0 && !self.session.input.lacks_more {
             self.take_input(&mut scratch.request)
         } else {
             let mut read = ReadBuf::new(&mut scratch.request[kept..]);
-            match Pin::new(&mut self.client).poll_read(cx, &mut read) {
+            match Pin::new(&mut self.session.client).poll_read(cx, &mut read) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(result) => result?,
             }
             let n = read.filled().len();
-            self.client_sends = n > 0;
-            self.input.lacks_more = false;
+            self.session.client_sends = n > 0;
+            self.session.input.lacks_more = false;
             if kept > 0 {
                 self.take_input(&mut scratch.request);
             }
@@ -47,14 +48,14 @@ impl Relay<'_> {
         if self.gives_back(&scratch.request[..n]) {
             return Ok(true);
         }
-        if self.guard.is_some() {
+        if self.session.guard.is_some() {
             // Of what stays here nobody knows how much is to come.
-            if let Some(socket) = self.client.as_tcp() {
+            if let Some(socket) = self.session.client.as_tcp() {
                 self.client_mark.expect(socket, 0, READ);
             }
-            let within = self.within();
+            let within = self.session.within();
             let bytes = self.guard_requests(cx, &scratch.request[..n], within)?;
-            self.looked_at(n);
+            self.session.looked_at(n);
             self.wire.send(cx, &bytes, &mut scratch.sealed, self.relayed);
             return Ok(true);
         }
@@ -62,7 +63,7 @@ impl Relay<'_> {
         if self.ledger.quits_here() {
             self.answer_locally(cx)?;
         }
-        if let Some(socket) = self.client.as_tcp() {
+        if let Some(socket) = self.session.client.as_tcp() {
             let certain = if self.is_framed() { self.requests.due() } else { 0 };
             self.client_mark.expect(socket, certain, READ);
         }
@@ -73,26 +74,26 @@ impl Relay<'_> {
     /// Of what the client had sent before.
     #[cold]
     fn take_input(&mut self, into: &mut [u8]) -> usize {
-        let n = self.input.bytes.len().min(into.len());
-        into[..n].copy_from_slice(&self.input.bytes[..n]);
-        self.input.bytes.drain(..n);
-        if self.input.bytes.is_empty() {
+        let n = self.session.input.bytes.len().min(into.len());
+        into[..n].copy_from_slice(&self.session.input.bytes[..n]);
+        self.session.input.bytes.drain(..n);
+        if self.session.input.bytes.is_empty() {
             // An idle client holds no memory.
-            self.input = Input::default();
+            self.session.input = Input::default();
         }
         n
     }
 
     /// AUTH of our own, where it is due, and what the client sent meanwhile, once it is answered. `true`: something moved.
     pub(super) fn pump_login(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if self.guard.is_none() {
+        if self.session.guard.is_none() {
             return Ok(false);
         }
         let safe = self.requests.at_boundary() && self.ledger.is_prompt();
         let impossible = self.ledger.opaque().is_some();
         let in_transaction = self.ledger.may_be_in_transaction();
         let due = match &mut self.relogin {
-            Some(relogin) => relogin.is_due(cx, safe && !in_transaction, impossible, self.route),
+            Some(relogin) => relogin.is_due(cx, safe && !in_transaction, impossible, self.session.route),
             None => false,
         };
         if self.wire.waiting() > 0 {
@@ -104,7 +105,7 @@ impl Relay<'_> {
         }
         if self.relogin.as_ref().is_none_or(|relogin| !relogin.is_urgent())
             && self.ledger.local_replies() == 0
-            && let Some(later) = self.guard.as_mut().and_then(|guard| guard.take_for_later())
+            && let Some(later) = self.session.guard.as_mut().and_then(|guard| guard.take_for_later())
         {
             out.extend_from_slice(&self.guard_requests(cx, &later, later.len())?);
         }
@@ -118,7 +119,9 @@ impl Relay<'_> {
     /// Sends what waits for the client, then reads the upstream once and sends that on. `true`: something moved.
     /// Errors are the client's.
     pub(super) fn pump_replies(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
-        if !self.to_client.is_empty() && self.to_client.poll_flush(cx, &mut self.client)?.is_pending() {
+        if !self.session.to_client.is_empty()
+            && self.session.to_client.poll_flush(cx, &mut self.session.client)?.is_pending()
+        {
             return Ok(false);
         }
         if self.is_waiting() {
@@ -133,7 +136,7 @@ impl Relay<'_> {
         }
         let rewrites = self.rewriting.is_some() || self.ledger.is_interleaved();
         if rewrites {
-            self.about.received(plain.len());
+            self.session.about.received(plain.len());
             self.rewrite(cx, plain)?;
         } else {
             self.note_replies(plain);
@@ -143,7 +146,7 @@ impl Relay<'_> {
         let certain = if self.is_framed() { self.replies.due().saturating_sub(kept) } else { 0 };
         self.upstream_mark.expect(&self.wire.connection.stream, certain, READ);
         if !rewrites {
-            self.to_client.send(cx, &mut self.client, plain)?;
+            self.session.to_client.send(cx, &mut self.session.client, plain)?;
         }
         Ok(true)
     }

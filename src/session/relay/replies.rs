@@ -6,7 +6,7 @@ use std::task::Context;
 use super::Relay;
 use crate::resp::connection_state::HelloReply;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::Sign;
+use crate::session::context::Sign;
 use crate::session::ledger::{Opaque, OwnRequest};
 use crate::session::rewriting::Rewritten;
 use crate::session::unanswerable::Unanswerable;
@@ -14,7 +14,7 @@ use crate::upstream::SeenId;
 
 impl Relay<'_> {
     pub(super) fn note_replies(&mut self, bytes: &[u8]) {
-        self.about.received(bytes.len());
+        self.session.about.received(bytes.len());
         let mut passed = 0;
         while passed < bytes.len() && self.is_framed() {
             let whole = self.ledger.awaits_switch() && self.replies.at_boundary();
@@ -46,7 +46,7 @@ impl Relay<'_> {
                     HelloReply::Queued => self.note_unread_id(),
                 }
                 if let Some(info) = answer.info {
-                    self.about.accepted(*info);
+                    self.session.about.accepted(*info);
                 }
                 self.replies.keep_status(self.ledger.wants_status());
             }
@@ -59,12 +59,12 @@ impl Relay<'_> {
     #[cold]
     fn note_error(&self) {
         let code = self.replies.error_code();
-        self.route.metrics.server_error(code);
+        self.session.route.metrics.server_error(code);
         match code {
-            b"READONLY" => self.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly),
-            b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection),
+            b"READONLY" => self.session.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly),
+            b"NOAUTH" => self.session.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.rewriting.is_none() => {
-                self.route.tell_of_cluster(&self.wire.connection.endpoint);
+                self.session.route.tell_of_cluster(&self.wire.connection.endpoint);
             }
             _ => {}
         }
@@ -89,7 +89,7 @@ impl Relay<'_> {
             let whole = whole.then(|| &bytes[passed..passed + n]);
             let holds = self.rewriting.as_ref().is_some_and(|rewriting| rewriting.holds());
             if self.swallows.is_some() || holds {
-                self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
+                self.session.to_client.send(cx, &mut self.session.client, &bytes[sent..passed])?;
                 sent = passed + n;
             }
             if let Some(rewriting) = self.rewriting.as_mut().filter(|_| holds)
@@ -103,8 +103,8 @@ impl Relay<'_> {
                 && self.swallows.take() == Some(OwnRequest::Auth)
                 && let Some(relogin) = &mut self.relogin
             {
-                relogin.answered(self.replies.is_ok(), self.route, &self.wire.connection.endpoint);
-                self.about.reauthenticates(relogin.due());
+                relogin.answered(self.replies.is_ok(), self.session.route, &self.wire.connection.endpoint);
+                self.session.about.reauthenticates(relogin.due());
             }
             self.note_reply(event, whole);
             if event == Event::NeedMore {
@@ -122,13 +122,13 @@ impl Relay<'_> {
                     return Ok(());
                 }
                 if self.ledger.has_local() {
-                    self.to_client.send(cx, &mut self.client, &bytes[sent..passed])?;
+                    self.session.to_client.send(cx, &mut self.session.client, &bytes[sent..passed])?;
                     sent = passed;
                     self.answer_locally(cx)?;
                 }
             }
         }
-        self.to_client.send(cx, &mut self.client, &bytes[sent..])
+        self.session.to_client.send(cx, &mut self.session.client, &bytes[sent..])
     }
 
     /// Gives the client the replies of our own whose turn it is.
@@ -138,7 +138,7 @@ impl Relay<'_> {
             && !self.is_waiting()
             && let Some(reply) = self.ledger.take_local()
         {
-            self.to_client.send(cx, &mut self.client, &reply)?;
+            self.session.to_client.send(cx, &mut self.session.client, &reply)?;
         }
         Ok(())
     }
@@ -152,9 +152,9 @@ impl Relay<'_> {
             Rewritten::Unknown => Ok(false),
             Rewritten::Reply { bytes, kind } => {
                 if kind != "none" {
-                    self.route.metrics.rewritten(kind);
+                    self.session.route.metrics.rewritten(kind);
                 }
-                self.to_client.send(cx, &mut self.client, &bytes)?;
+                self.session.to_client.send(cx, &mut self.session.client, &bytes)?;
                 Ok(true)
             }
         }

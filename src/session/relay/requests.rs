@@ -5,15 +5,15 @@ use std::task::Context;
 
 use zeroize::Zeroizing;
 
-use super::{Input, Relay};
+use super::Relay;
 use crate::resp::client_requests;
 use crate::resp::replies::encode_secret;
 use crate::resp::request::Request;
 use crate::resp::scanner::Event;
+use crate::session::core::Input;
 use crate::session::counts::Counts;
 use crate::session::guard::{self, Decision, Guard};
 use crate::session::ledger::{Ledger, Opaque, OwnRequest};
-use crate::session::owed::Owed;
 use crate::session::rewriting::Rewriting;
 use crate::session::unanswerable::Unanswerable;
 use crate::upstream::SeenId;
@@ -23,10 +23,10 @@ impl Relay<'_> {
     /// the end of the request that had begun.
     pub(super) fn note_requests(&mut self, bytes: &[u8]) -> usize {
         if !self.is_framed() {
-            self.about.sent(bytes.len(), 0);
+            self.session.about.sent(bytes.len(), 0);
             return bytes.len();
         }
-        let within = self.within();
+        let within = self.session.within();
         let mut passed = 0;
         // Where the present request begins, if it does in these bytes.
         let mut began = self.requests.at_boundary().then_some(0);
@@ -37,8 +37,8 @@ impl Relay<'_> {
             match event {
                 Event::NeedMore => {
                     if let Some(began) = began.filter(|began| self.may_have_to_change(&bytes[*began..])) {
-                        self.input.lacks_more = self.input.bytes.is_empty();
-                        self.keep(&bytes[began..]);
+                        self.session.input.lacks_more = self.session.input.bytes.is_empty();
+                        self.session.keep(&bytes[began..]);
                         self.requests.rewind();
                         passed = began;
                     }
@@ -60,7 +60,7 @@ impl Relay<'_> {
                             && let Some(begins) = begins
                         {
                             self.wait_for_name();
-                            self.keep(&bytes[begins..]);
+                            self.session.keep(&bytes[begins..]);
                             passed = begins;
                             break;
                         }
@@ -72,11 +72,9 @@ impl Relay<'_> {
                         if let Some(begins) = begins
                             && let Some(other) = self.instead(&bytes[begins..passed])
                         {
-                            self.keep(&bytes[passed..]);
-                            self.keep(&other);
-                            if let Some(owed) = &mut self.owed {
-                                owed.replace(passed - begins, other.len());
-                            }
+                            self.session.keep(&bytes[passed..]);
+                            self.session.keep(&other);
+                            self.session.replaced(passed - begins, other.len());
                             passed = begins;
                             break;
                         }
@@ -101,7 +99,7 @@ impl Relay<'_> {
                 passed = bytes.len();
             }
         }
-        self.looked_at(passed);
+        self.session.looked_at(passed);
         self.noted(passed, &counts);
         passed
     }
@@ -109,42 +107,23 @@ impl Relay<'_> {
     /// Whether QUIT is answered here, so that the connection can serve another client: a server would close it. Not behind a request
     /// whose reply may take for ever: the server may see the end of such a client only once it has read QUIT.
     fn answers_quit(&self) -> bool {
-        self.ledger.is_prompt() && self.route.upstream.takes_back(&self.wire.connection)
+        self.ledger.is_prompt() && self.session.route.upstream.takes_back(&self.wire.connection)
     }
 
     /// QUIT has its reply, in its turn, and the client is not read any more.
     fn quit(&mut self) {
         self.account(Ledger::quit);
-        self.input = Input::default();
-        self.client_sends = false;
-    }
-
-    /// No request may begin this many bytes from here, or later.
-    #[inline]
-    pub(super) fn within(&self) -> usize {
-        self.owed.as_ref().map_or(usize::MAX, Owed::bytes)
-    }
-
-    /// `bytes` more that came from the client were looked at.
-    #[inline]
-    pub(super) fn looked_at(&mut self, bytes: usize) {
-        if let Some(owed) = &mut self.owed {
-            owed.looked_at(bytes);
-        }
+        self.session.input = Input::default();
+        self.session.client_sends = false;
     }
 
     /// Whether the request that begins with `part` may have to be changed once it is whole.
     fn may_have_to_change(&self, part: &[u8]) -> bool {
-        self.client_sends
+        self.session.client_sends
             && self.requests.may_yet_be_client()
             && part.len() <= guard::LONGEST
             // A server may refuse a word for its length, and not wait for it.
             && self.requests.due() <= guard::LONGEST as u64
-    }
-
-    /// Has these bytes of the client looked at next.
-    pub(super) fn keep(&mut self, bytes: &[u8]) {
-        self.input.bytes.splice(0..0, bytes.iter().copied());
     }
 
     /// What to send in place of a CLIENT request.
@@ -152,9 +131,9 @@ impl Relay<'_> {
     fn instead(&self, request: &[u8]) -> Option<Vec<u8>> {
         let words = guard::words(request).ok()??;
         let words: Vec<&[u8]> = words.iter().collect();
-        client_requests::instead(&words)
-            .map(|words| encode_secret(&words).to_vec())
-            .or_else(|| self.judges_ids.then(|| self.route.upstream.without_passed_on_ids(&words)).flatten())
+        client_requests::instead(&words).map(|words| encode_secret(&words).to_vec()).or_else(|| {
+            self.judges_ids.then(|| self.session.route.upstream.without_passed_on_ids(&words)).flatten()
+        })
     }
 
     /// Consumes bytes up to the end of a request.
@@ -170,9 +149,9 @@ impl Relay<'_> {
     /// So much of what was read is sent on, with so many requests.
     #[inline]
     fn noted(&mut self, bytes: usize, counts: &Counts) {
-        self.about.sent(bytes, counts.all);
+        self.session.about.sent(bytes, counts.all);
         if counts.all > 0 {
-            counts.record(&self.route.metrics);
+            counts.record(&self.session.route.metrics);
             self.ledger.time();
         }
     }
@@ -186,7 +165,7 @@ impl Relay<'_> {
             self.unanswerable = Some(unanswerable);
             return false;
         }
-        let info = self.about.request(&mut self.requests);
+        let info = self.session.about.request(&mut self.requests);
         self.account(|ledger| ledger.request(request, info));
         if self.unanswerable.is_some() {
             return false;
@@ -220,7 +199,7 @@ impl Relay<'_> {
         bytes: &[u8],
         within: usize,
     ) -> io::Result<Zeroizing<Vec<u8>>> {
-        let Some(mut guard) = self.guard.take() else { return Ok(bytes.to_vec().into()) };
+        let Some(mut guard) = self.session.guard.take() else { return Ok(bytes.to_vec().into()) };
         let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
         let mut passed = 0;
         let mut counts = Counts::default();
@@ -263,7 +242,7 @@ impl Relay<'_> {
         if !self.is_framed() && guard.is_open() && !self.requests.speaks_tls() {
             out.extend_from_slice(&bytes[passed..]);
         }
-        self.guard = Some(guard);
+        self.session.guard = Some(guard);
         self.noted(out.len(), &counts);
         self.answer_locally(cx)?;
         Ok(out)
@@ -334,7 +313,7 @@ impl Relay<'_> {
     /// Sends AUTH, once there is something to present: between two requests, never inside a transaction.
     pub(super) fn log_in_again(&mut self, cx: &mut Context<'_>, out: &mut Zeroizing<Vec<u8>>) {
         let Some(relogin) = &mut self.relogin else { return };
-        if let Some(command) = relogin.poll_command(cx, self.route) {
+        if let Some(command) = relogin.poll_command(cx, self.session.route) {
             // Of its final size at once: a buffer that grows leaves copies of the secret behind.
             let mut longer = Zeroizing::new(Vec::with_capacity(out.len() + command.len()));
             longer.extend_from_slice(out);

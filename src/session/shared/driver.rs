@@ -21,7 +21,7 @@ use super::{Key, Settings};
 use crate::metrics::{GaugeGuard, Relayed};
 use crate::resp::replies;
 use crate::resp::scanner::ReplyScanner;
-use crate::session::Context as Route;
+use crate::session::context::Context as Route;
 use crate::session::scratch::{self, Scratch};
 use crate::session::wire::Wire;
 use crate::upstream::{Connection, ReturnedConnection};

@@ -17,9 +17,10 @@ use super::driver::Driver;
 use super::line::Line;
 use crate::resp::command_table::{CommandInfo, may_be_shared};
 use crate::resp::replies::encode_command;
+use crate::session::context::Context as Route;
+use crate::session::serve::connect;
 use crate::session::setup::{Key, Setup};
 use crate::session::user::User;
-use crate::session::{Context as Route, connect};
 use crate::upstream::{self, Connection, Latch, ReturnedConnection};
 use crate::workers;
 

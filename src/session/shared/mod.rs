@@ -26,15 +26,15 @@ pub(super) use self::hand_off::HandedOff;
 pub use self::hub::Hubs;
 use self::hub::{NoLine, SETUP};
 use self::line::Hold;
-pub(super) use self::member::LastWrites;
-use self::member::{Member, Next, Parts, Reason};
-use super::about::About;
+use self::member::{Member, Next, Reason};
+use super::context::Context;
+use super::core::{LastWrites, Session};
+use super::end::{End, end};
+use super::farewell;
 use super::guard::{ClientAuth, Guard};
 use super::relay::{Ended, Pinned, Relay, Writes};
+use super::serve::{Alone, connect};
 use super::setup::Key;
-use super::{Alone, Context, End, connect, end, farewell};
-use crate::clients::InventoryEntry;
-use crate::downstream::ClientStream;
 use crate::metrics::GaugeGuard;
 use crate::resp::command_table::PinReason;
 use crate::upstream::{Connection, ReturnedConnection};
@@ -68,38 +68,36 @@ const GONE: &str = "the connection that the client's writes went over is gone, a
 const INHERITANCE: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
-pub(super) async fn serve(
-    client: ClientStream,
-    context: &Arc<Context>,
-    hubs: &Hubs,
-    entry: InventoryEntry,
-) -> End {
-    let about = About::new(entry, true);
-    let mut line = match Box::pin(line(context, hubs, Key::default(), client.gone())).await {
+pub(super) async fn serve(mut session: Session<'_>, hubs: &Hubs) -> End {
+    let context = session.route;
+    session.about.keep_setup();
+    session.guard = guard(context);
+    let mut line = match Box::pin(line(context, hubs, Key::default(), session.gone())).await {
         Ok(line) => line,
         Err(NoLine::ClientGone) => return End::ClientClosed,
         Err(NoLine::Refused(reply)) => {
-            Box::pin(farewell::say(client, &reply)).await;
+            Box::pin(farewell::say(session.client, &reply)).await;
             return End::Failed;
         }
         Err(NoLine::Unreachable(_) | NoLine::TooMany) if context.is_node => {
-            Box::pin(farewell::close(client)).await;
+            Box::pin(farewell::close(session.client)).await;
             return End::Failed;
         }
         Err(NoLine::Unreachable(why)) => {
-            Box::pin(farewell::refuse(client, 1, &why)).await;
+            Box::pin(farewell::refuse(session.client, 1, &why)).await;
             return End::Failed;
         }
         // Nobody has said yet who it is.
         Err(NoLine::TooMany | NoLine::Denied(_)) => return End::Drained,
     };
-    let guard = guard(context);
-    let mut member = Box::new(Member::new(client, context, hubs, about, guard, Vec::new()));
+    let mut member = Box::new(Member::new(session, hubs));
     member.moved(&line, Key::default());
     loop {
         let mut own = None;
         let reason = match member.run(&line).await {
-            Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone(), member.gone())).await {
+            Next::Line(key) => match Box::pin(self::line(context, hubs, key.clone(), member.session.gone()))
+                .await
+            {
                 Ok(new) => {
                     line = new;
                     member.moved(&line, key);
@@ -108,7 +106,7 @@ pub(super) async fn serve(
                 Err(NoLine::ClientGone) => return End::ClientClosed,
                 // It is who it was, and the server would have gone on with the connection that it had.
                 Err(NoLine::Denied(_)) if member.key().user == key.user => {
-                    return Box::pin(unreachable(*member, context, DENIED)).await;
+                    return Box::pin(unreachable(*member, DENIED)).await;
                 }
                 Err(NoLine::Denied(reply)) if member.is_answered_by(&reply) => {
                     member.refused(&reply);
@@ -117,7 +115,7 @@ pub(super) async fn serve(
                 Err(NoLine::Denied(_)) => Reason::Command(PinReason::Auth),
                 // Its request is not what was refused.
                 Err(NoLine::Refused(_)) if member.key() == key => {
-                    return Box::pin(unreachable(*member, context, NONE)).await;
+                    return Box::pin(unreachable(*member, NONE)).await;
                 }
                 // A user that may not do what sets the connection up is one all the same.
                 Err(NoLine::Refused(_)) if member.key().user != key.user => Reason::Command(PinReason::Auth),
@@ -126,7 +124,7 @@ pub(super) async fn serve(
                     continue;
                 }
                 Err(NoLine::TooMany) => Reason::Key,
-                Err(NoLine::Unreachable(why)) => return Box::pin(unreachable(*member, context, &why)).await,
+                Err(NoLine::Unreachable(why)) => return Box::pin(unreachable(*member, &why)).await,
             },
             Next::Own(reason) => reason,
             Next::HandedOff(hand_off) => {
@@ -134,36 +132,36 @@ pub(super) async fn serve(
                 Reason::Heavy
             }
             Next::Ended(ended) => {
-                let client = match ended {
+                let session = match ended {
                     // The time is up.
-                    Ended::Cut => member.into_client().map(|(client, _)| client),
+                    Ended::Cut => Some(member.into_session()),
                     _ => Box::pin(leave(*member)).await,
                 };
-                let Some(client) = client else { return End::ClientClosed };
-                return Box::pin(end(ended, client, context, None)).await;
+                let Some(session) = session else { return End::ClientClosed };
+                return Box::pin(end(ended, session, None)).await;
             }
             Next::Quit(words) => {
-                if let Some(client) = Box::pin(leave(*member)).await {
-                    Box::pin(farewell::say(client, words)).await;
+                if let Some(session) = Box::pin(leave(*member)).await {
+                    Box::pin(farewell::say(session.client, words)).await;
                 }
                 return End::ClientClosed;
             }
             Next::Overrun => {
-                cut_off(&member, context);
+                cut_off(&member);
                 return End::Overrun;
             }
         };
         // What the client has written, no other connection knows.
         if reason.is_wait() {
-            if member.last_writes() == LastWrites::Line(line.id) {
+            if member.session.last_writes == LastWrites::Line(line.id) {
                 own = line.bequeath().map(Own::Inherited);
             }
-            if own.is_none() && member.last_writes() != LastWrites::None {
-                return Box::pin(unreachable(*member, context, GONE)).await;
+            if own.is_none() && member.session.last_writes != LastWrites::None {
+                return Box::pin(unreachable(*member, GONE)).await;
             }
         }
         drop(line);
-        (member, line) = match Box::pin(apart(*member, context, hubs, reason, own)).await {
+        (member, line) = match Box::pin(apart(*member, hubs, reason, own)).await {
             Ok((back, line)) => (Box::new(back), line),
             Err(end) => return end,
         };
@@ -173,15 +171,15 @@ pub(super) async fn serve(
 /// Serves a client over connections of its own, until it can share one again: this one. `Err`: to its end.
 async fn apart<'a>(
     mut member: Member<'a>,
-    context: &'a Arc<Context>,
     hubs: &'a Hubs,
     mut reason: Reason,
     mut own: Option<Own>,
 ) -> Result<(Member<'a>, Hold), End> {
+    let context = member.session.route;
     loop {
-        member = pinned(member, context, hubs, reason, own.take()).await?;
+        member = pinned(member, hubs, reason, own.take()).await?;
         let key = member.key();
-        let why = match line(context, hubs, key.clone(), member.gone()).await {
+        let why = match line(context, hubs, key.clone(), member.session.gone()).await {
             Ok(line) => {
                 member.moved(&line, key);
                 return Ok((member, line));
@@ -195,14 +193,14 @@ async fn apart<'a>(
             Err(NoLine::Denied(_)) => DENIED.into(),
             Err(NoLine::Refused(_)) => NONE.into(),
         };
-        return Err(unreachable(member, context, &why).await);
+        return Err(unreachable(member, &why).await);
     }
 }
 
 /// Tells a client that the upstream cannot be reached.
-async fn unreachable(member: Member<'_>, context: &Context, why: &str) -> End {
-    if let Some(client) = leave(member).await {
-        if context.is_node {
+async fn unreachable(member: Member<'_>, why: &str) -> End {
+    if let Some(Session { client, route, .. }) = leave(member).await {
+        if route.is_node {
             farewell::close(client).await;
         } else {
             farewell::refuse(client, 1, why).await;
@@ -212,16 +210,17 @@ async fn unreachable(member: Member<'_>, context: &Context, why: &str) -> End {
 }
 
 /// Takes leave of a client that has had all that waits for it. `None`: it is gone, or did not take it.
-async fn leave(member: Member<'_>) -> Option<ClientStream> {
-    let (client, output) = member.into_client()?;
-    farewell::deliver(client, output).await
+async fn leave(member: Member<'_>) -> Option<Session<'_>> {
+    let mut session = member.into_session();
+    farewell::deliver(&mut session.client, &mut session.to_client).await.then_some(session)
 }
 
-fn cut_off(member: &Member<'_>, context: &Context) {
+fn cut_off(member: &Member<'_>) {
+    let context = member.session.route;
     if let Some(suppressed) = context.throttle.allow("client_output") {
         warn!(
             route = &*context.route,
-            session = member.number(),
+            session = member.session.about.number(),
             suppressed,
             "a client was cut off: it did not read, and others waited behind it. See limits.client_output"
         );
@@ -271,12 +270,12 @@ enum NotPinned {
 /// A connection for one client, and leave to have it.
 async fn own_connection(
     member: &Member<'_>,
-    context: &Arc<Context>,
     hubs: &Hubs,
     reason: &Reason,
     may_share: bool,
     inherited: Option<oneshot::Receiver<Connection>>,
 ) -> Result<(OwnedSemaphorePermit, Connection), NotPinned> {
+    let context = member.session.route;
     let permit = hubs.pin(!may_share).await;
     let permit = permit.ok_or(if may_share { NotPinned::MayShare } else { NotPinned::TooMany })?;
     let mut upstream = match inherited {
@@ -306,11 +305,12 @@ async fn own_connection(
 /// Serves a client over a connection of its own, until it needs none. `Err`: to its end.
 async fn pinned<'a>(
     member: Member<'a>,
-    context: &'a Arc<Context>,
     hubs: &'a Hubs,
     reason: Reason,
     own: Option<Own>,
 ) -> Result<Member<'a>, End> {
+    let context = member.session.route;
+    let until = Member::until(&reason);
     let inherited = match own {
         None => None,
         Some(Own::Inherited(inherited)) => Some(inherited),
@@ -318,21 +318,21 @@ async fn pinned<'a>(
             let HandOff { line, permit } = *hand_off;
             let in_plaintext = line.wire.connection.channel.is_none();
             // Its line was this connection's.
-            let has_written = member.last_writes() == LastWrites::Line(line.id);
-            let writes = if has_written { Writes::Last } else { Writes::None };
-            let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit, writes)?;
-            let relay = Relay::handed_off(parts.client, line, context, parts.about, pinned);
-            return relay_apart(Alone::new(relay, context, in_plaintext), context, hubs).await;
+            let has_written = member.session.last_writes == LastWrites::Line(line.id);
+            let how = Pinned { until, writes: if has_written { Writes::Last } else { Writes::None } };
+            let _pinning = Pinning::of(&member, &reason, permit);
+            let relay = Relay::handed_off(member.into_session(), line, &how);
+            return relay_apart(Alone::new(relay, context, in_plaintext), hubs).await;
         }
     };
-    let is_inherited = inherited.is_some();
+    let how = Pinned { until, writes: if inherited.is_some() { Writes::All } else { Writes::None } };
     // It would be better for others, and that is all.
     let may_share = reason == Reason::Heavy && member.is_bearable();
     let connected = tokio::select! {
         biased;
-        connected = own_connection(&member, context, hubs, &reason, may_share, inherited) => connected,
+        connected = own_connection(&member, hubs, &reason, may_share, inherited) => connected,
         () = context.drain.cut_off() => return Err(End::Drained),
-        () = member.gone() => return Err(End::ClientClosed),
+        () = member.session.gone() => return Err(End::ClientClosed),
     };
     let (permit, upstream) = match connected {
         Ok(connected) => connected,
@@ -342,36 +342,35 @@ async fn pinned<'a>(
             if let Some(suppressed) = context.throttle.allow("pinned") {
                 warn!(
                     route = &*context.route,
-                    session = member.number(),
+                    session = member.session.about.number(),
                     suppressed,
                     "a client was refused: as many have a connection of their own as may. See limits.pinned"
                 );
             }
             let why = "as many clients have a connection of their own as may: see limits.pinned";
-            return Err(Box::pin(unreachable(member, context, why)).await);
+            return Err(Box::pin(unreachable(member, why)).await);
         }
         Err(NotPinned::Unreachable(why)) => {
-            return Err(Box::pin(unreachable(member, context, &why)).await);
+            return Err(Box::pin(unreachable(member, &why)).await);
         }
     };
     let in_plaintext = upstream.channel.is_none();
-    let writes = if is_inherited { Writes::All } else { Writes::None };
-    let (_pinning, parts, pinned) = leave_shared(member, context, &reason, permit, writes)?;
-    let relay = Relay::pinned(parts.client, upstream, context, parts.about, pinned);
+    let _pinning = Pinning::of(&member, &reason, permit);
+    let relay = Relay::pinned(member.into_session(), upstream, &how);
     let mut alone = Alone::new(relay, context, in_plaintext);
     let set_up = tokio::select! {
         set_up = timeout(SETUP, Box::pin(alone.relay.set_up())) => set_up.unwrap_or(false),
         () = context.drain.cut_off() => return Err(End::Drained),
     };
     if !set_up {
-        let (client, output) = alone.relay.into_client();
-        if let Some(client) = Box::pin(farewell::deliver(client, output)).await {
+        let (mut session, _) = alone.relay.into_session();
+        if Box::pin(farewell::deliver(&mut session.client, &mut session.to_client)).await {
             let why = "a connection could not be set up as the client's was";
-            Box::pin(farewell::refuse(client, 1, why)).await;
+            Box::pin(farewell::refuse(session.client, 1, why)).await;
         }
         return Err(End::Failed);
     }
-    relay_apart(alone, context, hubs).await
+    relay_apart(alone, hubs).await
 }
 
 /// What is counted while a client has a connection of its own.
@@ -380,56 +379,36 @@ struct Pinning {
     _pinned: GaugeGuard,
 }
 
-/// Takes a client from those that share. `Err`: its socket is gone.
-fn leave_shared(
-    member: Member<'_>,
-    context: &Context,
-    reason: &Reason,
-    permit: OwnedSemaphorePermit,
-    writes: Writes,
-) -> Result<(Pinning, Parts, Pinned), End> {
-    context.metrics.pinned(reason.label());
-    member.about().pinned(Some(reason.label()));
-    debug!(
-        route = &*context.route,
-        session = member.number(),
-        reason = reason.label(),
-        "client has a connection of its own"
-    );
-    let pinning = Pinning { _permit: permit, _pinned: GaugeGuard::new(&context.metrics.sessions_pinned) };
-    let mut parts = member.into_parts().ok_or(End::ClientClosed)?;
-    let pinned = Pinned {
-        input: std::mem::take(&mut parts.input),
-        output: std::mem::take(&mut parts.output),
-        until: Member::until(reason),
-        writes,
-        last_writes: parts.last_writes,
-        guard: parts.guard.take(),
-    };
-    Ok((pinning, parts, pinned))
+impl Pinning {
+    fn of(member: &Member<'_>, reason: &Reason, permit: OwnedSemaphorePermit) -> Self {
+        let Session { about, route, .. } = &member.session;
+        route.metrics.pinned(reason.label());
+        about.pinned(Some(reason.label()));
+        debug!(
+            route = &*route.route,
+            session = about.number(),
+            reason = reason.label(),
+            "client has a connection of its own"
+        );
+        Self { _permit: permit, _pinned: GaugeGuard::new(&route.metrics.sessions_pinned) }
+    }
 }
 
 /// Relays for a client that shares otherwise, until it can share again. `Err`: to its end.
-async fn relay_apart<'a>(
-    mut alone: Alone<'a>,
-    context: &'a Arc<Context>,
-    hubs: &'a Hubs,
-) -> Result<Member<'a>, End> {
-    let session = alone.relay.number();
-    let ended = alone.relay(context, session).await;
+async fn relay_apart<'a>(mut alone: Alone<'a>, hubs: &'a Hubs) -> Result<Member<'a>, End> {
+    let context = alone.relay.context();
+    let ended = alone.relay().await;
     if let Ended::Shareable = ended {
-        let back = alone.relay.into_shared();
-        back.about.pinned(None);
-        if let Some(left) = back.left {
-            hubs.give_back(context, left);
+        let (session, returned) = alone.relay.into_shared();
+        session.about.pinned(None);
+        if let Some(returned) = returned {
+            hubs.give_back(context, *returned);
         }
-        let mut member = Member::new(back.client, context, hubs, back.about, back.guard, back.input);
-        member.wrote(back.last_writes);
-        return Ok(member);
+        return Ok(Member::new(session, hubs));
     }
-    let (end, left) = alone.end(ended, context).await;
-    if let Some(left) = left {
-        hubs.give_back(context, *left);
+    let (end, returned) = alone.end(ended).await;
+    if let Some(returned) = returned {
+        hubs.give_back(context, *returned);
     }
     Err(end)
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::hand_off::HandOff;
 
 use crate::clients::{Counter, Session};
-use crate::downstream::WriteHalf;
+use crate::downstream::ClientStream;
 use crate::endpoint::Host;
 use crate::metrics::Histogram;
 use crate::session::outbox::Outbox;
@@ -36,7 +36,7 @@ pub(super) struct Seat {
 
 #[derive(Default)]
 struct State {
-    writer: Option<WriteHalf>,
+    writer: Option<ClientStream>,
     outbox: Outbox,
     /// Requests without a reply.
     due: u64,
@@ -95,16 +95,19 @@ impl Seat {
         self.counter.session()
     }
 
-    /// The client is written to here from now on.
-    pub(super) fn sit(&self, writer: WriteHalf) {
-        self.state.lock().writer = Some(writer);
+    /// The client is written to here from now on, after what waits for it.
+    pub(super) fn sit(&self, client: ClientStream, output: Outbox) {
+        let mut state = self.state.lock();
+        (state.writer, state.outbox) = (Some(client), output);
     }
 
-    /// It is not any more: its socket, and what waits for it.
-    pub(super) fn stand_up(&self) -> (Option<WriteHalf>, Outbox) {
+    /// It is not any more: what waits for it.
+    pub(super) fn stand_up(&self) -> Outbox {
         let mut state = self.state.lock();
-        state.heavy = false;
-        (state.writer.take(), std::mem::take(&mut state.outbox))
+        let output = std::mem::take(&mut state.outbox);
+        state.writer = None;
+        state.leave(Gone::Client);
+        output
     }
 
     /// A wake-up of the client's task: sends what waits, and tells how things stand.
@@ -161,14 +164,6 @@ impl Seat {
     /// Something passed last then; only where that matters.
     pub(super) fn last(&self) -> Option<Instant> {
         self.state.lock().last
-    }
-
-    /// The client's requests count as well.
-    pub(super) fn touch(&self) {
-        let mut state = self.state.lock();
-        if state.last.is_some() {
-            state.last = Some(Instant::now());
-        }
     }
 
     /// The answer to what was asked for the client.
@@ -302,6 +297,7 @@ impl State {
 
     fn leave(&mut self, why: Gone) {
         self.gone.get_or_insert(why);
+        self.writer = None;
         self.outbox.clear();
         self.wake();
         if let Some(reader) = self.reader_waits.take() {

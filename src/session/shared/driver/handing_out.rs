@@ -9,7 +9,7 @@ use super::{Driver, MUCH};
 use crate::cluster::Rewriter;
 use crate::resp::replies;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::Sign;
+use crate::session::context::Sign;
 use crate::session::shared::line::{Due, State, Whose};
 
 // Why a connection is of no use any more.

@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use super::{LARGE, LastWrites, Member, Next, Reason, What};
+use super::{LARGE, Member, Next, Reason, What};
 use crate::resp::command_table::{Command, Effect, Multiplexing, PinReason, Transaction};
 use crate::resp::whole::{Front, Whole};
+use crate::session::core::LastWrites;
 use crate::session::counts::Counts;
 use crate::session::relay::Ended;
 use crate::session::shared::line::{Hold, NotNow, Whose};
@@ -63,8 +64,8 @@ impl Member<'_> {
             };
             match self.multiplexing(&whole) {
                 Multiplexing::Shared => {
-                    if self.about.looks() {
-                        self.about.look(whole.bytes);
+                    if self.session.about.looks() {
+                        self.session.about.look(whole.bytes);
                     }
                 }
                 Multiplexing::PerClient | Multiplexing::Dedicated(PinReason::Auth) => {
@@ -94,7 +95,7 @@ impl Member<'_> {
                 Err(what) => return (0, what),
             }
             if writes {
-                self.last_writes = LastWrites::Line(line.id);
+                self.session.last_writes = LastWrites::Line(line.id);
             }
         }
         match found {
@@ -103,7 +104,7 @@ impl Member<'_> {
                 let end = at + length;
                 match self.put(cx, line, &input[at..end], &counts, Whose::Transaction(counts.all)) {
                     Ok(()) => {
-                        self.last_writes = LastWrites::Line(line.id);
+                        self.session.last_writes = LastWrites::Line(line.id);
                         (end, What::More)
                     }
                     Err(what) => (put, what),
@@ -135,7 +136,7 @@ impl Member<'_> {
 
     /// Whether the client has authenticated here, where it has to.
     fn may_do_all(&self) -> bool {
-        self.guard.as_ref().is_none_or(|guard| guard.is_open())
+        self.session.guard.as_ref().is_none_or(|guard| guard.is_open())
     }
 
     /// A transaction that is here from MULTI to EXEC, and could do without a connection of its own: sent in one piece, nothing
@@ -186,8 +187,8 @@ impl Member<'_> {
         };
         match result {
             Ok(()) => {
-                counts.record(&self.route.metrics);
-                self.about.sent(requests.len(), counts.all);
+                counts.record(&self.session.route.metrics);
+                self.session.about.sent(requests.len(), counts.all);
                 Ok(())
             }
             Err(NotNow::Full) => Err(What::Wait),

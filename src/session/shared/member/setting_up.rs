@@ -68,7 +68,7 @@ impl Member<'_> {
             Command::CLIENT_SETNAME => {
                 match whole.arguments().nth(1).filter(|name| is_name(name) && whole.words == 3) {
                     Some(name) => {
-                        let ours = self.route.upstream.client_name().unwrap_or_default();
+                        let ours = self.session.route.upstream.client_name().unwrap_or_default();
                         instead = Some(encode_command(&["CLIENT", "SETNAME", ours]));
                         Asked::Told(ClientInfo::Name(name.into()))
                     }
@@ -76,7 +76,7 @@ impl Member<'_> {
                 }
             }
             Command::CLIENT_GETNAME => {
-                let name = self.about.setup().map_or(&[][..], |setup| &setup.name);
+                let name = self.session.about.setup().map_or(&[][..], |setup| &setup.name);
                 if !name.is_empty() && whole.words == 2 {
                     let reply = [format!("${}\r\n", name.len()).as_bytes(), name, b"\r\n"].concat();
                     self.seat.deliver(&reply, 0);
@@ -121,16 +121,16 @@ impl Member<'_> {
         if key != self.on {
             return (0, What::Next(Next::Line(key)));
         }
-        if self.about.looks() {
-            self.about.look(whole.bytes);
+        if self.session.about.looks() {
+            self.session.about.look(whole.bytes);
         }
         let length = whole.bytes.len();
         match line.put(cx, &self.seat, instead.unwrap_or(whole.bytes), 1, Whose::Task) {
             Ok(()) => {
                 let mut counts = Counts::default();
                 counts.add(whole.command);
-                counts.record(&self.route.metrics);
-                self.about.sent(length, 1);
+                counts.record(&self.session.route.metrics);
+                self.session.about.sent(length, 1);
                 self.asked = Some(asked);
                 (length, What::Asked)
             }
@@ -155,22 +155,22 @@ impl Member<'_> {
             let mut state = line.state.lock();
             state.seen_id = SeenId::by_hello(Some(&reply));
             if let (SeenId::Seen(id), None) = (state.seen_id, &state.passed_on) {
-                state.passed_on = Some(self.route.upstream.pass_on(id));
+                state.passed_on = Some(self.session.route.upstream.pass_on(id));
             }
         }
         match self.asked.take() {
             // True whether the server knows CLIENT SETINFO or not.
             Some(Asked::Told(told @ (ClientInfo::Library(_) | ClientInfo::Version(_)))) => {
-                self.about.accepted(told);
+                self.session.about.accepted(told);
             }
-            Some(Asked::Told(told)) if accepted => self.about.accepted(told),
+            Some(Asked::Told(told)) if accepted => self.session.about.accepted(told),
             Some(Asked::User(user, told)) if accepted => {
-                self.about.is_user(&user);
+                self.session.about.is_user(&user);
                 if let Some(told) = told {
-                    self.about.accepted(told);
+                    self.session.about.accepted(told);
                 }
             }
-            Some(Asked::Replica(replica)) if accepted => self.about.reads_replicas(replica),
+            Some(Asked::Replica(replica)) if accepted => self.session.about.reads_replicas(replica),
             _ => {}
         }
         self.seat.deliver(&reply, 0);
@@ -185,7 +185,7 @@ impl Member<'_> {
         } else {
             Request::Hello { resp3: None, leaves: Leaves::UntilReset, has_options: true }
         };
-        match self.guard.as_mut().map(|guard| guard.decide(request, whole.bytes)) {
+        match self.session.guard.as_mut().map(|guard| guard.decide(request, whole.bytes)) {
             Some(Decision::Answer(reply)) => {
                 self.seat.deliver(&reply, 0);
                 (length, What::More)
@@ -197,7 +197,7 @@ impl Member<'_> {
                 }
                 _ => (0, What::Next(Next::Own(Reason::Command(PinReason::Auth)))),
             },
-            None if self.route.upstream.credentials().is_none() => self.authenticate(cx, line, whole),
+            None if self.session.route.upstream.credentials().is_none() => self.authenticate(cx, line, whole),
             Some(Decision::Pass | Decision::Again(_)) | None => {
                 (0, What::Next(Next::Own(Reason::Command(PinReason::Auth))))
             }

@@ -1,0 +1,85 @@
+//! What all sessions of a route share, and what they find out together.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::settings::Settings;
+use super::shared::Hubs;
+use crate::clients::Inventory;
+use crate::cluster::Nodes;
+use crate::drain::Drain;
+use crate::endpoint::Endpoint;
+use crate::metrics::RouteMetrics;
+use crate::telemetry::Throttle;
+use crate::upstream::{Dialled, Upstream};
+
+/// What all sessions of a route share.
+pub struct Context {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The server side.
+    pub upstream: Arc<Upstream>,
+    /// Where the server is a cluster: its nodes.
+    pub nodes: Option<Arc<Nodes>>,
+    /// The upstream is one of them, and no other will do. Its clients learn that it is gone as they would without a
+    /// bridge, by the end of their connection: they look for the nodes again then. An error reply they would take for the
+    /// command's own, and go on asking there.
+    pub is_node: bool,
+    /// How sessions behave.
+    pub settings: Settings,
+    /// What is counted.
+    pub metrics: Arc<RouteMetrics>,
+    /// Where sessions are entered.
+    pub inventory: Arc<Inventory>,
+    /// When to end.
+    pub drain: Drain,
+    /// One line a cause, not one a client.
+    pub throttle: Throttle,
+    /// The same for slow commands: their many names leave what fails its place.
+    pub slow_throttle: Throttle,
+    /// The connections that clients share; `None`: each has its own.
+    pub hubs: Option<Hubs>,
+}
+
+impl Context {
+    /// After a failover, by this sign, connections that are ready lead to the wrong server.
+    pub(super) fn distrust(&self, dialled: &Dialled, sign: Sign<'_>) {
+        self.upstream.invalidate(dialled);
+        let (words, why) = match sign {
+            Sign::ReadOnly => ("the server says that it is a replica", None),
+            Sign::Lost(why) => ("a connection in use was lost", why),
+        };
+        if let Some(suppressed) = self.throttle.allow(words) {
+            info!(
+                route = &*self.route,
+                upstream = %dialled.endpoint,
+                why,
+                suppressed,
+                "{words}: connections that were ready are retired, and its name is looked up again"
+            );
+        }
+    }
+
+    /// A server that this route takes for a single one sent a client to another.
+    pub(super) fn tell_of_cluster(&self, endpoint: &Endpoint) {
+        if let Some(suppressed) = self.throttle.allow("moved") {
+            warn!(
+                route = &*self.route,
+                upstream = %endpoint,
+                suppressed,
+                "the server is a node of a cluster and sends clients to other nodes, around this bridge: set topology = \
+                 \"cluster\" (--topology cluster)"
+            );
+        }
+    }
+}
+
+/// What tells that the primary may be elsewhere by now.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sign<'a> {
+    /// A reply.
+    ReadOnly,
+    /// The end of a connection that was in use, and the error that said so, if one did.
+    Lost(Option<&'a str>),
+}

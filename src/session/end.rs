@@ -1,0 +1,120 @@
+//! How a session ended, and what its client is told of it.
+
+use tracing::{debug, warn};
+
+use super::context::Sign;
+use super::core::Session;
+use super::farewell;
+use super::relay::Ended;
+use crate::downstream::ClientStream;
+use crate::endpoint::Endpoint;
+use crate::upstream::Dialled;
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client left.
+    ClientClosed,
+    /// The upstream closed the connection.
+    UpstreamClosed,
+    /// pontoon left: nothing was due, or the time was up.
+    Drained,
+    /// Nothing passed for `limits.idle_timeout`.
+    Idle,
+    /// The client did not read, and others waited behind it: see `limits.client_output`.
+    Overrun,
+    /// There was no upstream connection, or it failed.
+    Failed,
+}
+
+impl End {
+    /// The labels of all ends.
+    pub const LABELS: [&str; 6] = [
+        Self::ClientClosed.label(),
+        Self::UpstreamClosed.label(),
+        Self::Drained.label(),
+        Self::Idle.label(),
+        Self::Overrun.label(),
+        Self::Failed.label(),
+    ];
+
+    /// The end as a metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::Drained => "drained",
+            Self::Idle => "idle",
+            Self::Overrun => "overrun",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A fatal alert, `handshake_failure`, in a TLS record: how a client that speaks TLS is told no
+/// ([RFC 8446, 6](https://www.rfc-editor.org/rfc/rfc8446#section-6)).
+pub(super) const HANDSHAKE_FAILURE: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+
+/// Tells a client how its session ended, as far as that can be told. `dialled`: its upstream connection.
+pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dialled>) -> End {
+    let Session { client, route: context, .. } = session;
+    let route = &*context.route;
+    match ended {
+        Ended::Client => End::ClientClosed,
+        Ended::Cut | Ended::Movable | Ended::Shareable => End::Drained,
+        Ended::SpeaksTls => {
+            context.metrics.refused("tls");
+            if let Some(suppressed) = context.throttle.allow("tls") {
+                warn!(
+                    route,
+                    suppressed,
+                    "client refused: it speaks TLS to a listener for plaintext. Set accept = \"any\" (--accept any) to \
+                     pass its TLS through, or have it connect in plaintext"
+                );
+            }
+            farewell::say(client, HANDSHAKE_FAILURE).await;
+            End::Failed
+        }
+        Ended::Idle => {
+            farewell::close(client).await;
+            End::Idle
+        }
+        Ended::Drained => {
+            farewell::close(client).await;
+            End::Drained
+        }
+        Ended::Upstream { unanswered, why } => {
+            let end = if unanswered > 0 || why.is_some() { End::Failed } else { End::UpstreamClosed };
+            debug!(route, unanswered, why, "upstream connection ended");
+            if let Some(nodes) = &context.nodes {
+                nodes.refresh(None);
+            }
+            let unanswered = if context.is_node { 0 } else { unanswered };
+            match dialled {
+                Some(dialled) => {
+                    if end == End::Failed {
+                        context.distrust(dialled, Sign::Lost(why.as_deref()));
+                    }
+                    lost(client, &dialled.endpoint, unanswered, why).await;
+                }
+                None => farewell::close(client).await,
+            }
+            end
+        }
+        Ended::Unanswerable(unanswerable) => {
+            debug!(route, %unanswerable, "session ended: to go on would be to guess");
+            farewell::refuse(client, 1, &unanswerable.to_string()).await;
+            End::Failed
+        }
+    }
+}
+
+/// Tells a client that its upstream is gone, as far as that can be told.
+async fn lost(client: ClientStream, endpoint: &Endpoint, unanswered: u64, why: Option<String>) {
+    if unanswered == 0 {
+        return farewell::close(client).await;
+    }
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let reason = format!("connection to {endpoint} lost{why}; the command may or may not have been executed");
+    farewell::refuse(client, unanswered, &reason).await;
+}

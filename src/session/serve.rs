@@ -1,0 +1,235 @@
+//! A session from the accepted socket to its [`End`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::about::About;
+use super::context::Context;
+use super::core::Session;
+use super::end::{End, HANDSHAKE_FAILURE, end};
+use super::farewell;
+use super::relay::{Ended, MOVE_AGAIN, Relay};
+use super::settings::Accept;
+use super::shared::{self, Hubs};
+use crate::downstream::{Accepted, ClientStream};
+use crate::metrics::GaugeGuard;
+use crate::resp::scanner::TLS_HANDSHAKE;
+use crate::upstream::{Connection, ReturnedConnection, Unreachable};
+
+/// A connection that is not set up in this time is not moved to.
+const SETUP: Duration = Duration::from_secs(2);
+
+/// Serves one client to its end, and gives up its `place` then.
+pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
+    let entry = context.inventory.enter(&context.route, client.peer());
+    let (route, session) = (&*context.route, entry.number());
+    let active = GaugeGuard::new(&context.metrics.sessions_active);
+    let (end, left) = match client.into_stream() {
+        Ok(client) => run(Session::new(client, &context, About::new(entry))).await,
+        Err(error) => {
+            debug!(route, session, %error, "client lost");
+            (End::ClientClosed, None)
+        }
+    };
+    drop((active, place));
+    context.metrics.session_ended(end.label());
+    debug!(route, session, end = end.label(), "session ended");
+    if let Some(left) = left {
+        Box::pin(context.upstream.give_back(*left)).await;
+    }
+}
+
+/// Tells a client why there is no session for it.
+pub async fn refuse(client: Accepted, words: &[u8]) {
+    if let Ok(client) = client.into_stream() {
+        farewell::say(client, words).await;
+    }
+}
+
+/// A session that has begun.
+enum Begun<'a> {
+    /// Over a connection of its own.
+    Alone(Alone<'a>),
+    /// Over connections that it shares.
+    Shared(Session<'a>, &'a Hubs),
+}
+
+/// A session over a connection of its own, and as what that is counted.
+pub(super) struct Alone<'a> {
+    pub(super) relay: Box<Relay<'a>>,
+    active: GaugeGuard,
+    in_plaintext: Option<GaugeGuard>,
+}
+
+/// The end, and the upstream connection if it is good for another client.
+async fn run(session: Session<'_>) -> (End, Option<Box<ReturnedConnection>>) {
+    // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
+    match Box::pin(begin(session)).await {
+        Ok(Begun::Alone(mut alone)) => {
+            let ended = alone.relay().await;
+            alone.end(ended).await
+        }
+        Ok(Begun::Shared(session, hubs)) => (Box::pin(shared::serve(session, hubs)).await, None),
+        Err(end) => (end, None),
+    }
+}
+
+/// Finds out what a client needs, and connects. `Err`: it was told why not.
+async fn begin(session: Session<'_>) -> Result<Begun<'_>, End> {
+    let context = session.route;
+    let brings_tls = brings_tls(&session.client, context).await?;
+    if let Some(hubs) = context.hubs.as_ref().filter(|_| !brings_tls) {
+        return Ok(Begun::Shared(session, hubs));
+    }
+    let waiting = GaugeGuard::new(&context.metrics.sessions_waiting);
+    let connected = tokio::select! {
+        biased;
+        connected = connect(context, brings_tls) => connected,
+        () = context.drain.cut_off() => return Err(End::Drained),
+        () = session.gone() => return Err(End::ClientClosed),
+    };
+    drop(waiting);
+    let upstream = match connected {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            if brings_tls {
+                farewell::say(session.client, HANDSHAKE_FAILURE).await;
+            } else if context.is_node {
+                farewell::close(session.client).await;
+            } else {
+                farewell::refuse(session.client, 1, &error.to_string()).await;
+            }
+            return Err(End::Failed);
+        }
+    };
+    debug!(
+        route = &*context.route,
+        session = session.about.number(),
+        upstream = %upstream.endpoint,
+        peer = %upstream.peer,
+        brings_tls,
+        "session started"
+    );
+    let in_plaintext = upstream.channel.is_none() && !brings_tls;
+    let relay = if brings_tls {
+        context.metrics.sessions_passthrough.increment(1);
+        Relay::passthrough(session, upstream)
+    } else {
+        Relay::new(session, upstream)
+    };
+    Ok(Begun::Alone(Alone::new(relay, context, in_plaintext)))
+}
+
+impl<'a> Alone<'a> {
+    pub(super) fn new(relay: Relay<'a>, context: &Context, in_plaintext: bool) -> Self {
+        Self {
+            relay: Box::new(relay),
+            active: GaugeGuard::new(&context.metrics.upstream_active),
+            in_plaintext: in_plaintext.then(|| GaugeGuard::new(&context.metrics.upstream_plaintext)),
+        }
+    }
+
+    /// Relays until it has ended, over TLS as soon as that can be.
+    pub(super) async fn relay(&mut self) -> Ended {
+        let context = self.relay.context();
+        // What works goes on working while a connection is dialled, however long that takes.
+        let mut dialling: Option<Pin<Box<dyn Future<Output = Connection> + Send + '_>>> = None;
+        let mut dialled: Option<Box<Connection>> = None;
+        loop {
+            let ended = match &mut dialling {
+                None => self.relay.run().await,
+                Some(dial) => tokio::select! {
+                    biased;
+                    ended = self.relay.run() => ended,
+                    upstream = dial => {
+                        dialling = None;
+                        dialled = Some(Box::new(upstream));
+                        self.relay.can_move();
+                        continue;
+                    }
+                },
+            };
+            match (ended, dialled.take()) {
+                (Ended::Movable, Some(upstream)) => {
+                    if Box::pin(move_to_tls(&mut self.relay, *upstream)).await {
+                        self.in_plaintext = None;
+                    }
+                }
+                (Ended::Movable, None) => {
+                    dialling.get_or_insert_with(|| Box::pin(dial_until_there(context)));
+                }
+                (ended, _) => return ended,
+            }
+        }
+    }
+
+    /// Tells the client. The end, and the upstream connection if it is good for another client.
+    pub(super) async fn end(self, ended: Ended) -> (End, Option<Box<ReturnedConnection>>) {
+        let dialled = self.relay.dialled();
+        let (session, returned) = self.relay.into_session();
+        drop((self.active, self.in_plaintext));
+        (Box::pin(end(ended, session, Some(&dialled))).await, returned)
+    }
+}
+
+/// A connection for a session that goes on without it meanwhile.
+async fn dial_until_there(context: &Context) -> Connection {
+    loop {
+        match connect(context, false).await {
+            Ok(upstream) => return upstream,
+            Err(_) => sleep(MOVE_AGAIN).await,
+        }
+    }
+}
+
+/// Has a session go on over TLS. `false`: it goes on as it was.
+async fn move_to_tls(relay: &mut Relay<'_>, upstream: Connection) -> bool {
+    if !matches!(timeout(SETUP, relay.move_to(upstream)).await, Ok(true)) {
+        return false;
+    }
+    let context = relay.context();
+    context.metrics.sessions_upgraded.increment(1);
+    debug!(route = &*context.route, session = relay.number(), "session moved to TLS");
+    true
+}
+
+/// An upstream connection for a client. In a cluster the endpoint that clients begin with may lead to a node that is gone:
+/// any other will do, and their addresses are looked up again.
+pub(super) async fn connect(context: &Context, brings_tls: bool) -> Result<Connection, Unreachable> {
+    if brings_tls {
+        return context.upstream.open().await;
+    }
+    let connected = context.upstream.connect().await;
+    match (&connected, &context.nodes) {
+        (Err(_), Some(nodes)) => {
+            nodes.refresh(None);
+            if context.is_node { connected } else { nodes.connect().await.unwrap_or(connected) }
+        }
+        _ => connected,
+    }
+}
+
+/// Whether a client begins with TLS. Its first byte is waited for only where that may be. `Err`: it never came.
+async fn brings_tls(client: &ClientStream, context: &Context) -> Result<bool, End> {
+    if context.settings.accept == Accept::Plaintext {
+        return Ok(false);
+    }
+    let idle = async {
+        match context.settings.idle_timeout {
+            Some(timeout) => sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        first = client.first_byte() => match first {
+            Ok(Some(first)) => Ok(first == TLS_HANDSHAKE),
+            Ok(None) | Err(_) => Err(End::ClientClosed),
+        },
+        () = context.drain.started() => Err(End::Drained),
+        () = idle => Err(End::Idle),
+    }
+}
