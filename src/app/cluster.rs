@@ -388,7 +388,8 @@ async fn ask(upstream: Arc<Upstream>, limit: Duration) -> Result<Topology, Strin
         let mut connection = upstream.connect().await.map_err(|error| error.to_string())?;
         let endpoint = Arc::clone(&connection.endpoint);
         let topology = upstream::topology(&mut connection).await.map_err(|cause| cause.to_string())?;
-        upstream.give_back(upstream::ReturnedConnection { connection, touched: false }).await;
+        connection.release(false);
+        drop(connection);
         let topology = Topology::parse(&topology.slots, &topology.nodes, &endpoint.host)
             .map_err(|error| error.to_string())?;
         // A node that was taken out of its cluster knows of itself alone.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::map::{LocalNode, NodeMap};
 use crate::endpoint::{Endpoint, Host};
-use crate::upstream::{Connection, EndpointFacts, Latch, Unreachable, Upstream};
+use crate::upstream::{EndpointFacts, Latch, Lease, Unreachable, Upstream};
 
 /// A cluster's nodes.
 pub struct Nodes {
@@ -71,7 +71,7 @@ impl Nodes {
     }
 
     /// A connection to any node, for a client that asked for none of them; `None`: none was had in time.
-    pub async fn connect(&self) -> Option<Result<Connection, Unreachable>> {
+    pub async fn connect(&self) -> Option<Result<Lease, Unreachable>> {
         let upstreams = self.upstreams();
         let first = if upstreams.is_empty() { 0 } else { fastrand::usize(..upstreams.len()) };
         let patience = self.rewrite.load().patience;

@@ -18,7 +18,7 @@ use super::shared::{self, Hubs};
 use crate::downstream::{Accepted, ClientStream};
 use crate::metrics::GaugeGuard;
 use crate::resp::scanner::TLS_HANDSHAKE;
-use crate::upstream::{Connection, ReturnedConnection, Unreachable};
+use crate::upstream::{Lease, Unreachable};
 
 /// A connection that is not set up in this time is not moved to.
 const SETUP: Duration = Duration::from_secs(2);
@@ -28,19 +28,16 @@ pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
     let entry = context.inventory.enter(&context.route, client.peer());
     let (route, session) = (&*context.route, entry.number());
     let active = GaugeGuard::new(&context.metrics.sessions_active);
-    let (end, left) = match client.into_stream() {
+    let end = match client.into_stream() {
         Ok(client) => run(Session::new(client, &context, About::new(entry))).await,
         Err(error) => {
             debug!(route, session, %error, "client lost");
-            (End::ClientClosed, None)
+            End::ClientClosed
         }
     };
     drop((active, place));
     context.metrics.session_ended(end.label());
     debug!(route, session, end = end.label(), "session ended");
-    if let Some(left) = left {
-        Box::pin(context.upstream.give_back(*left)).await;
-    }
 }
 
 /// Tells a client why there is no session for it.
@@ -65,16 +62,15 @@ pub(super) struct Alone<'a> {
     in_plaintext: Option<GaugeGuard>,
 }
 
-/// The end, and the upstream connection if it is good for another client.
-async fn run(session: Session<'_>) -> (End, Option<Box<ReturnedConnection>>) {
+async fn run(session: Session<'_>) -> End {
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     match Box::pin(begin(session)).await {
         Ok(Begun::Alone(mut alone)) => {
             let ended = alone.relay().await;
             alone.end(ended).await
         }
-        Ok(Begun::Shared(session, hubs)) => (Box::pin(shared::serve(session, hubs)).await, None),
-        Err(end) => (end, None),
+        Ok(Begun::Shared(session, hubs)) => Box::pin(shared::serve(session, hubs)).await,
+        Err(end) => end,
     }
 }
 
@@ -137,8 +133,8 @@ impl<'a> Alone<'a> {
     pub(super) async fn relay(&mut self) -> Ended {
         let context = self.relay.context();
         // What works goes on working while a connection is dialled, however long that takes.
-        let mut dialling: Option<Pin<Box<dyn Future<Output = Connection> + Send + '_>>> = None;
-        let mut dialled: Option<Box<Connection>> = None;
+        let mut dialling: Option<Pin<Box<dyn Future<Output = Lease> + Send + '_>>> = None;
+        let mut dialled: Option<Box<Lease>> = None;
         loop {
             let ended = match &mut dialling {
                 None => self.relay.run().await,
@@ -167,17 +163,17 @@ impl<'a> Alone<'a> {
         }
     }
 
-    /// Tells the client. The end, and the upstream connection if it is good for another client.
-    pub(super) async fn end(self, ended: Ended) -> (End, Option<Box<ReturnedConnection>>) {
+    /// Tells the client.
+    pub(super) async fn end(self, ended: Ended) -> End {
         let dialled = self.relay.dialled();
-        let (session, returned) = self.relay.into_session();
+        let session = self.relay.into_session();
         drop((self.active, self.in_plaintext));
-        (Box::pin(end(ended, session, Some(&dialled))).await, returned)
+        Box::pin(end(ended, session, Some(&dialled))).await
     }
 }
 
 /// A connection for a session that goes on without it meanwhile.
-async fn dial_until_there(context: &Context) -> Connection {
+async fn dial_until_there(context: &Context) -> Lease {
     loop {
         match connect(context, false).await {
             Ok(upstream) => return upstream,
@@ -187,7 +183,7 @@ async fn dial_until_there(context: &Context) -> Connection {
 }
 
 /// Has a session go on over TLS. `false`: it goes on as it was.
-async fn move_to_tls(relay: &mut Relay<'_>, upstream: Connection) -> bool {
+async fn move_to_tls(relay: &mut Relay<'_>, upstream: Lease) -> bool {
     if !matches!(timeout(SETUP, relay.move_to(upstream)).await, Ok(true)) {
         return false;
     }
@@ -199,7 +195,7 @@ async fn move_to_tls(relay: &mut Relay<'_>, upstream: Connection) -> bool {
 
 /// An upstream connection for a client. In a cluster the endpoint that clients begin with may lead to a node that is gone:
 /// any other will do, and their addresses are looked up again.
-pub(super) async fn connect(context: &Context, brings_tls: bool) -> Result<Connection, Unreachable> {
+pub(super) async fn connect(context: &Context, brings_tls: bool) -> Result<Lease, Unreachable> {
     if brings_tls {
         return context.upstream.open().await;
     }

@@ -10,11 +10,12 @@ use super::scratch::{READ, Scratch};
 use crate::metrics::Relayed;
 use crate::tls::channel::Channel;
 use crate::tls::explain;
-use crate::upstream::Connection;
+use crate::upstream::Lease;
 
-/// A connection, what waits to be sent over it, and how it ended.
+/// A connection, what waits to be sent over it, and how it ended. Dropped, the connection goes back to its pool if it was
+/// [released](Self::release); otherwise the upstream is notified and it is closed.
 pub(super) struct Wire {
-    pub(super) connection: Connection,
+    pub(super) connection: Lease,
     outbox: Outbox,
     /// It takes bytes.
     takes: bool,
@@ -28,7 +29,7 @@ pub(super) struct Wire {
 struct Loss(Option<String>);
 
 impl Wire {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Lease) -> Self {
         Self { connection, outbox: Outbox::default(), takes: true, finishes: false, lost: None }
     }
 
@@ -168,22 +169,30 @@ impl Wire {
         Some(plain)
     }
 
-    /// Tells the upstream that this was no truncation, if it still listens.
-    pub(super) fn say_goodbye(&mut self) {
-        if !self.takes || self.finishes || !self.outbox.is_empty() {
-            return;
-        }
-        if let Some(channel) = &mut self.connection.channel {
-            let mut alert = [0; 1024];
-            if let Ok(n) = channel.close_notify(&mut alert) {
-                let _ = self.connection.stream.try_write(&alert[..n]);
-            }
-        }
+    /// Another client can have the connection: nothing is under way on it. `needs_reset`: it may differ from a new one.
+    pub(super) fn release(&mut self, needs_reset: bool) {
+        self.connection.release(needs_reset);
     }
 
     /// A failed write is no reason to miss what the upstream said before: it is read to its end.
     fn takes_no_more(&mut self) {
         self.takes = false;
         self.outbox.clear();
+    }
+}
+
+impl Drop for Wire {
+    /// Tells the upstream that this is no truncation, if it still listens.
+    fn drop(&mut self) {
+        if !self.is_open() || !self.outbox.is_empty() || self.connection.is_released() {
+            return;
+        }
+        let connection = &mut *self.connection;
+        if let Some(channel) = &mut connection.channel {
+            let mut alert = [0; 1024];
+            if let Ok(n) = channel.close_notify(&mut alert) {
+                let _ = connection.stream.try_write(&alert[..n]);
+            }
+        }
     }
 }

@@ -56,15 +56,6 @@ pub struct Connection {
     pub(super) worker: Option<usize>,
 }
 
-/// What a client leaves: no reply is due, the stream is at a frame's boundary, and nothing was done that RESET does not
-/// undo.
-pub struct ReturnedConnection {
-    /// The connection.
-    pub connection: Connection,
-    /// It may differ from a new one.
-    pub touched: bool,
-}
-
 /// Where a connection leads, and of which time it is.
 #[derive(Debug, Clone)]
 pub struct Dialled {

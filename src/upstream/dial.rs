@@ -10,11 +10,12 @@ use tracing::{debug, info, warn};
 
 use super::attempt::{Dial, Speaks, whole_ms};
 use super::auth::AuthOutcome;
-use super::connection::{Connection, ReturnedConnection};
+use super::connection::Connection;
 use super::error::{Cause, ConnectError, Stage};
 use super::gate::{Gate, NoTurn, Turn};
 use super::greeting::{Greeting, Unclean, next_answer};
 use super::ids::{Ids, SeenId};
+use super::lease::Released;
 use super::pool::{Discard, Pool, PooledConnection};
 use super::settings::Settings;
 use super::share::part_of;
@@ -269,7 +270,7 @@ impl Remote {
     }
 
     /// Makes clean what a client left, and keeps it for the next; closes it where that can't be.
-    pub(super) async fn recycle(&self, ReturnedConnection { mut connection, touched }: ReturnedConnection) {
+    pub(super) async fn recycle(&self, mut connection: Connection, released: Released) {
         if let Err(reason) = self.pool.keeps(&connection) {
             return self.pool.discard(connection, reason);
         }
@@ -278,7 +279,7 @@ impl Remote {
             SeenId::Seen(id) if !self.ids.are_used() => connection.passed_on = Some(self.ids.pass_on(id)),
             SeenId::Seen(_) | SeenId::Unread => return self.pool.discard(connection, Discard::Unclean),
         }
-        if touched && !self.renew(&mut connection).await {
+        if released.needs_reset && !self.renew(&mut connection).await {
             return self.pool.discard(connection, Discard::Unclean);
         }
         connection.seen_id = SeenId::Unseen;

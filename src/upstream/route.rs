@@ -8,14 +8,17 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::task::TaskTracker;
 
 use super::auth::AuthOutcome;
-use super::connection::{Connection, Dialled, ReturnedConnection};
+use super::connection::{Connection, Dialled};
 use super::dial::{Remote, RemoteContext};
 use super::error::{ConnectError, Unreachable};
 use super::ids::{Ids, PassedOnId};
+use super::lease::{Lease, Released};
 use super::pool::{Discard, Pool};
 use super::settings::Settings;
 use super::share::share;
@@ -41,6 +44,8 @@ pub struct Upstream {
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
     ids: Arc<Ids>,
+    /// Connections that are made clean.
+    cleaning: TaskTracker,
 }
 
 /// What is known of an endpoint.
@@ -143,19 +148,22 @@ impl Upstream {
             heard,
             lacking,
             ids,
+            cleaning: TaskTracker::new(),
         }
     }
 
     /// A greeted connection to the first endpoint that can be reached before the deadline: one that is ready, or a new
     /// one.
-    pub async fn connect(&self) -> Result<Connection, Unreachable> {
-        self.first(|remote, deadline| Box::pin(remote.lease(deadline))).await
+    pub async fn connect(self: &Arc<Self>) -> Result<Lease, Unreachable> {
+        let connected = self.first(|remote, deadline| Box::pin(remote.lease(deadline))).await;
+        connected.map(|connection| Lease::new(connection, self))
     }
 
     /// A connection to the first endpoint that can be reached before the deadline, on which nothing has been said: for a
     /// client that brings its own TLS.
-    pub async fn open(&self) -> Result<Connection, Unreachable> {
-        self.first(|remote, deadline| Box::pin(remote.open(deadline))).await
+    pub async fn open(self: &Arc<Self>) -> Result<Lease, Unreachable> {
+        let opened = self.first(|remote, deadline| Box::pin(remote.open(deadline))).await;
+        opened.map(|connection| Lease::new(connection, self))
     }
 
     async fn first<'a>(
@@ -177,15 +185,22 @@ impl Upstream {
         Err(Unreachable { attempts })
     }
 
-    /// Takes back a connection whose client has left. It is made clean and kept, or closed.
-    pub async fn give_back(&self, left: ReturnedConnection) {
-        if let Some(remote) = self.origin(&left.connection) {
-            remote.recycle(left).await;
+    /// Takes back a connection whose client has left, off the client's path: it is made clean and kept, or closed.
+    pub(super) fn take_back(self: &Arc<Self>, connection: Connection, released: Released) {
+        // Without an event loop the process is at its end.
+        if !self.reuses(&connection) || Handle::try_current().is_err() {
+            return;
         }
+        let upstream = Arc::clone(self);
+        self.cleaning.spawn(async move {
+            if let Some(remote) = upstream.origin(&connection) {
+                remote.recycle(connection, released).await;
+            }
+        });
     }
 
-    /// Whether [`give_back`](Self::give_back) is of any use.
-    pub fn takes_back(&self, connection: &Connection) -> bool {
+    /// Whether connections like this one serve a second client.
+    pub(super) fn reuses(&self, connection: &Connection) -> bool {
         self.origin(connection).is_some_and(Remote::recycles)
     }
 

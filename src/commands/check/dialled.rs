@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use super::report::CheckReport;
 use crate::group::Info;
 use crate::resp::replies::Answer;
-use crate::upstream::{AuthOutcome, Cause, Connection, Stage, ask};
+use crate::upstream::{AuthOutcome, Cause, Lease, Stage, ask};
 
 /// Says how it was reached, and asks what it is. `None`: it does not answer.
 pub(super) async fn dialled(
-    mut connection: Connection,
+    mut connection: Lease,
     who: &str,
     deadline: Duration,
     report: &mut CheckReport,
-) -> Option<Connection> {
+) -> Option<Lease> {
     let endpoint = connection.endpoint.to_string();
     let mut waited_for_secret = None;
     for (stage, took) in connection.timings.clone() {

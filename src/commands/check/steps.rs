@@ -59,7 +59,7 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
     // Each endpoint on its own: the second must be known to work before the first one fails.
     for endpoint in endpoints {
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
-        let upstream = Upstream::new(&route.name, &settings, by_name, &metrics);
+        let upstream = Arc::new(Upstream::new(&route.name, &settings, by_name, &metrics));
         upstream.look().await;
         for (endpoint, mode) in upstream.transit() {
             report.ok("transit", None, &format!("{endpoint}: {}", mode.describe()));

@@ -10,11 +10,11 @@ use super::report::CheckReport;
 use crate::cluster::{Node, Role, Topology, TopologyError};
 use crate::config::Route;
 use crate::metrics::RouteMetrics;
-use crate::upstream::{self, Connection, NodeTls, Upstream};
+use crate::upstream::{self, Connection, Lease, NodeTls, Upstream};
 
 /// Asks the server behind `connection` for its cluster, and dials every node of it.
 pub(super) async fn check(
-    mut connection: Connection,
+    mut connection: Lease,
     route: &Route,
     tls: Option<&NodeTls>,
     own: &Upstream,
@@ -56,7 +56,7 @@ pub(super) async fn check(
         let tls = tls.map(|tls| tls.of(&endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let metrics = Arc::new(RouteMetrics::unrecorded());
-        match own.another(&route.name, &settings, tls, &metrics).connect().await {
+        match Arc::new(own.another(&route.name, &settings, tls, &metrics)).connect().await {
             Ok(connection) => {
                 dialled(connection, &who, deadline, report).await;
             }

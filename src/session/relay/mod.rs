@@ -38,7 +38,7 @@ use super::unanswerable::Unanswerable;
 use super::wire::Wire;
 use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
-use crate::upstream::{self, AuthOutcome, Connection, Dialled, Latch, ReturnedConnection};
+use crate::upstream::{self, AuthOutcome, Dialled, Latch, Lease};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends when pontoon is leaving.
 const GRACE: Duration = Duration::from_millis(100);
@@ -126,7 +126,7 @@ struct Timers {
 
 impl<'a> Relay<'a> {
     /// Over a connection that was dialled or kept for the client.
-    pub(super) fn new(session: Session<'a>, upstream: Connection) -> Self {
+    pub(super) fn new(session: Session<'a>, upstream: Lease) -> Self {
         let mut relay = Self::over(session, Wire::new(upstream), false);
         relay.authenticated();
         relay
@@ -158,7 +158,7 @@ impl<'a> Relay<'a> {
             let local_host = nodes.advertise().unwrap_or_else(|| session.client.local_host());
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
         });
-        let judges_ids = route.hubs.is_some() || route.upstream.takes_back(upstream);
+        let judges_ids = route.hubs.is_some() || upstream.is_reusable();
         session.about.connected(upstream, passthrough);
         let mut relay = Self {
             session,
@@ -186,7 +186,7 @@ impl<'a> Relay<'a> {
     }
 
     /// For a client that brings its own TLS: nothing of what passes is looked at.
-    pub(super) fn passthrough(session: Session<'a>, upstream: Connection) -> Self {
+    pub(super) fn passthrough(session: Session<'a>, upstream: Lease) -> Self {
         let mut relay = Self::over(session, Wire::new(upstream), true);
         relay.moving = None;
         relay.rewriting = None;
@@ -224,20 +224,17 @@ impl<'a> Relay<'a> {
         self.wire.connection.dialled()
     }
 
-    /// The client, and the upstream connection if it can serve another one.
-    pub(super) fn into_session(mut self) -> (Session<'a>, Option<Box<ReturnedConnection>>) {
+    /// The client. Its connection is released if it can serve another one.
+    pub(super) fn into_session(mut self) -> Session<'a> {
         if self.is_reusable() {
-            let touched = !self.ledger.is_untouched();
-            let returned = ReturnedConnection { connection: self.wire.connection, touched };
-            return (self.session, Some(Box::new(returned)));
+            self.wire.release(!self.ledger.is_untouched());
         }
-        self.wire.say_goodbye();
-        (self.session, None)
+        self.session
     }
 
     /// Goes on with another connection, from [`Ended::Movable`], once it is set up as the client set up this one. `false`:
     /// it could not be.
-    pub(super) async fn move_to(&mut self, mut upstream: Connection) -> bool {
+    pub(super) async fn move_to(&mut self, mut upstream: Lease) -> bool {
         let steps = self.session.about.setup().and_then(Setup::steps).unwrap_or_default();
         for Step { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut upstream, bytes).await {
@@ -306,7 +303,7 @@ impl<'a> Relay<'a> {
         self.is_at_rest()
             && !self.ledger.has_sent_quit()
             && !self.session.route.drain.is_draining()
-            && self.session.route.upstream.takes_back(&self.wire.connection)
+            && self.wire.connection.is_reusable()
     }
 
     /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.

@@ -18,7 +18,7 @@ use crate::session::scratch::READ;
 use crate::session::setup::{Setup, Step};
 use crate::session::shared::HandedOff;
 use crate::session::wire::Wire;
-use crate::upstream::{self, Connection, ReturnedConnection};
+use crate::upstream;
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
 const LINGER: Duration = Duration::from_secs(1);
@@ -66,9 +66,9 @@ impl Pin {
 }
 
 impl<'a> Relay<'a> {
-    pub(in crate::session) fn pinned(session: Session<'a>, upstream: Connection, pinned: &Pinned) -> Self {
+    pub(in crate::session) fn pinned(session: Session<'a>, wire: Wire, pinned: &Pinned) -> Self {
         let resp3 = session.about.setup().is_some_and(|setup| setup.key.resp3);
-        let mut relay = Self::over(session, Wire::new(upstream), false);
+        let mut relay = Self::over(session, wire, false);
         relay.ledger = Ledger::speaking(resp3);
         relay.pin(pinned);
         relay
@@ -160,8 +160,8 @@ impl<'a> Relay<'a> {
         true
     }
 
-    /// The client, once it needs no connection of its own, and the connection if it can serve another one.
-    pub(in crate::session) fn into_shared(mut self) -> (Session<'a>, Option<Box<ReturnedConnection>>) {
+    /// The client, once it needs no dedicated connection. That one is released if it can serve another client.
+    pub(in crate::session) fn into_shared(mut self) -> Session<'a> {
         // Nothing holds back what comes next.
         if let Some(socket) = self.session.client.as_tcp() {
             self.client_mark.expect(socket, 0, READ);

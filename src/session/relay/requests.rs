@@ -107,7 +107,7 @@ impl Relay<'_> {
     /// Whether QUIT is answered here, so that the connection can serve another client: a server would close it. Not behind a request
     /// whose reply may take for ever: the server may see the end of such a client only once it has read QUIT.
     fn answers_quit(&self) -> bool {
-        self.ledger.is_prompt() && self.session.route.upstream.takes_back(&self.wire.connection)
+        self.ledger.is_prompt() && self.wire.connection.is_reusable()
     }
 
     /// QUIT has its reply, in its turn, and the client is not read any more.

@@ -24,7 +24,7 @@ use crate::resp::scanner::ReplyScanner;
 use crate::session::context::Context as Route;
 use crate::session::scratch::{self, Scratch};
 use crate::session::wire::Wire;
-use crate::upstream::{Connection, ReturnedConnection};
+use crate::upstream::Lease;
 
 /// Reads in one wake-up, after which others have their turn.
 const ROUNDS: usize = 8;
@@ -69,7 +69,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         line: &Arc<Line>,
-        connection: Connection,
+        connection: Lease,
         route: &Arc<Route>,
         settings: Settings,
         key: Key,
@@ -118,17 +118,13 @@ impl Driver {
             self.wire.connection.passed_on = state.passed_on.take();
         }
         if self.wire.is_at_rest() && self.replies.at_boundary() && !route.drain.is_draining() {
-            let connection = match heir {
-                None => self.wire.connection,
-                Some(heir) => match heir.send(self.wire.connection) {
-                    Ok(()) => return,
-                    Err(connection) => connection,
-                },
+            let unclaimed = match heir {
+                None => Some(self.wire),
+                Some(heir) => heir.send(self.wire).err(),
             };
-            let left = ReturnedConnection { connection, touched: true };
-            route.upstream.give_back(left).await;
-        } else {
-            self.wire.say_goodbye();
+            if let Some(mut wire) = unclaimed {
+                wire.release(true);
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use crate::session::context::Context as Route;
 use crate::session::serve::connect;
 use crate::session::setup::{Key, Setup};
 use crate::session::user::User;
-use crate::upstream::{self, Connection, Latch, ReturnedConnection};
+use crate::upstream::{self, Connection, Latch};
 use crate::workers;
 
 /// A connection that is not set up in this time is none.
@@ -237,12 +237,6 @@ impl Hubs {
         }
         learned.insert(name.to_ascii_uppercase().into(), Lesson { safe, until });
         Some(safe)
-    }
-
-    /// Gives a connection back to the pool, off the client's path.
-    pub(super) fn give_back(&self, route: &Arc<Route>, left: ReturnedConnection) {
-        let upstream = Arc::clone(&route.upstream);
-        self.tasks.spawn(async move { upstream.give_back(left).await });
     }
 }
 

@@ -19,6 +19,7 @@ use super::seat::Seat;
 use super::watch::Watch;
 use crate::endpoint::Endpoint;
 use crate::session::slow::Slow;
+use crate::session::wire::Wire;
 use crate::upstream::{Connection, PassedOnId, SeenId};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -62,7 +63,7 @@ pub(super) struct State {
     closed: bool,
     driver: Option<Waker>,
     /// Has the connection for its own once it owes nothing.
-    heir: Option<oneshot::Sender<Connection>>,
+    heir: Option<oneshot::Sender<Wire>>,
     /// Clients that wait until there is room.
     waiting: Vec<Waker>,
     /// Where slow commands are logged.
@@ -221,7 +222,7 @@ impl Line {
     }
 
     /// Takes no more requests, and leaves the connection to one client, once it owes nothing. `None`: it took none before.
-    pub(super) fn bequeath(&self) -> Option<oneshot::Receiver<Connection>> {
+    pub(super) fn bequeath(&self) -> Option<oneshot::Receiver<Wire>> {
         let (heir, inherited) = oneshot::channel();
         {
             let mut state = self.state.lock();
@@ -235,7 +236,7 @@ impl Line {
     }
 
     /// Who has the connection from now on.
-    pub(super) fn heir(&self) -> Option<oneshot::Sender<Connection>> {
+    pub(super) fn heir(&self) -> Option<oneshot::Sender<Wire>> {
         self.state.lock().heir.take()
     }
 

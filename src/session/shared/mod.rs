@@ -35,9 +35,9 @@ use super::guard::{ClientAuth, Guard};
 use super::relay::{Ended, Pinned, Relay, Writes};
 use super::serve::{Alone, connect};
 use super::setup::Key;
+use super::wire::Wire;
 use crate::metrics::GaugeGuard;
 use crate::resp::command_table::PinReason;
-use crate::upstream::{Connection, ReturnedConnection};
 
 /// How clients share connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,7 +252,7 @@ fn guard(context: &Context) -> Option<Box<Guard>> {
 /// A connection that a client is to have for its own.
 enum Own {
     /// The shared one, once it owes nothing.
-    Inherited(oneshot::Receiver<Connection>),
+    Inherited(oneshot::Receiver<Wire>),
     /// The shared one, as it stands.
     HandedOff(Box<HandOff>),
 }
@@ -273,23 +273,23 @@ async fn own_connection(
     hubs: &Hubs,
     reason: &Reason,
     may_share: bool,
-    inherited: Option<oneshot::Receiver<Connection>>,
-) -> Result<(OwnedSemaphorePermit, Connection), NotPinned> {
+    inherited: Option<oneshot::Receiver<Wire>>,
+) -> Result<(OwnedSemaphorePermit, Wire), NotPinned> {
     let context = member.session.route;
     let permit = hubs.pin(!may_share).await;
     let permit = permit.ok_or(if may_share { NotPinned::MayShare } else { NotPinned::TooMany })?;
-    let mut upstream = match inherited {
-        Some(inherited) => {
-            let inherited = timeout(INHERITANCE, inherited).await.ok().and_then(Result::ok);
-            inherited.ok_or_else(|| NotPinned::Unreachable(GONE.into()))?
-        }
-        None => connect(context, false).await.map_err(|error| NotPinned::Unreachable(error.to_string()))?,
+    let mut wire = if let Some(inherited) = inherited {
+        let inherited = timeout(INHERITANCE, inherited).await.ok().and_then(Result::ok);
+        inherited.ok_or_else(|| NotPinned::Unreachable(GONE.into()))?
+    } else {
+        let connected = connect(context, false).await;
+        Wire::new(connected.map_err(|error| NotPinned::Unreachable(error.to_string()))?)
     };
     if let Reason::Unknown(Some(name)) = reason {
         let user = member.key().user;
-        match hubs.learn(name, user.as_deref(), &mut upstream).await {
+        match hubs.learn(name, user.as_deref(), &mut wire.connection).await {
             Some(true) => {
-                hubs.give_back(context, ReturnedConnection { connection: upstream, touched: user.is_some() });
+                wire.release(user.is_some());
                 return Err(NotPinned::MayShare);
             }
             Some(false) => {}
@@ -299,7 +299,7 @@ async fn own_connection(
             }
         }
     }
-    Ok((permit, upstream))
+    Ok((permit, wire))
 }
 
 /// Serves a client over a connection of its own, until it needs none. `Err`: to its end.
@@ -334,7 +334,7 @@ async fn pinned<'a>(
         () = context.drain.cut_off() => return Err(End::Drained),
         () = member.session.gone() => return Err(End::ClientClosed),
     };
-    let (permit, upstream) = match connected {
+    let (permit, wire) = match connected {
         Ok(connected) => connected,
         Err(NotPinned::MayShare) => return Ok(member),
         Err(NotPinned::TooMany) => {
@@ -354,16 +354,16 @@ async fn pinned<'a>(
             return Err(Box::pin(unreachable(member, &why)).await);
         }
     };
-    let in_plaintext = upstream.channel.is_none();
+    let in_plaintext = wire.connection.channel.is_none();
     let _pinning = Pinning::of(&member, &reason, permit);
-    let relay = Relay::pinned(member.into_session(), upstream, &how);
+    let relay = Relay::pinned(member.into_session(), wire, &how);
     let mut alone = Alone::new(relay, context, in_plaintext);
     let set_up = tokio::select! {
         set_up = timeout(SETUP, Box::pin(alone.relay.set_up())) => set_up.unwrap_or(false),
         () = context.drain.cut_off() => return Err(End::Drained),
     };
     if !set_up {
-        let (mut session, _) = alone.relay.into_session();
+        let mut session = alone.relay.into_session();
         if Box::pin(farewell::deliver(&mut session.client, &mut session.to_client)).await {
             let why = "a connection could not be set up as the client's was";
             Box::pin(farewell::refuse(session.client, 1, why)).await;
@@ -396,19 +396,11 @@ impl Pinning {
 
 /// Relays for a client that shares otherwise, until it can share again. `Err`: to its end.
 async fn relay_apart<'a>(mut alone: Alone<'a>, hubs: &'a Hubs) -> Result<Member<'a>, End> {
-    let context = alone.relay.context();
     let ended = alone.relay().await;
     if let Ended::Shareable = ended {
-        let (session, returned) = alone.relay.into_shared();
+        let session = alone.relay.into_shared();
         session.about.pinned(None);
-        if let Some(returned) = returned {
-            hubs.give_back(context, *returned);
-        }
         return Ok(Member::new(session, hubs));
     }
-    let (end, returned) = alone.end(ended).await;
-    if let Some(returned) = returned {
-        hubs.give_back(context, *returned);
-    }
-    Err(end)
+    Err(alone.end(ended).await)
 }

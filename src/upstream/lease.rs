@@ -1,0 +1,68 @@
+//! A connection for as long as one client has it. What is leased comes back by `Drop`.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::route::Upstream;
+
+/// A connection for as long as one client has it. Dropped, it goes back to the pool that it is of, if it was
+/// [released](Self::release), and is closed otherwise.
+pub struct Lease {
+    /// `None` only while it is dropped.
+    connection: Option<Connection>,
+    upstream: Arc<Upstream>,
+    released: Option<Released>,
+}
+
+/// How a client leaves its connection: no reply is outstanding, the stream is at a frame's boundary, and nothing was done that RESET
+/// does not undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Released {
+    /// The connection may differ from a new one.
+    pub(super) needs_reset: bool,
+}
+
+impl Lease {
+    pub(super) fn new(connection: Connection, upstream: &Arc<Upstream>) -> Self {
+        Self { connection: Some(connection), upstream: Arc::clone(upstream), released: None }
+    }
+
+    /// Whether another client could have the connection after this one.
+    pub fn is_reusable(&self) -> bool {
+        self.upstream.reuses(self)
+    }
+
+    /// Another client can have the connection: no reply is outstanding, the stream is at a frame's boundary, and nothing was done that
+    /// RESET does not undo. `needs_reset`: it may differ from a new one.
+    pub fn release(&mut self, needs_reset: bool) {
+        self.released = Some(Released { needs_reset });
+    }
+
+    /// Whether it goes back to its pool.
+    pub fn is_released(&self) -> bool {
+        self.released.is_some()
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("only `drop` takes the connection")
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("only `drop` takes the connection")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (Some(connection), Some(released)) = (self.connection.take(), self.released) {
+            self.upstream.take_back(connection, released);
+        }
+    }
+}
