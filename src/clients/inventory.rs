@@ -276,7 +276,7 @@ pub struct Counter {
 
 impl Counter {
     /// What is known of the session.
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
 

@@ -4,6 +4,7 @@
 //! On a connection that clients share, the same is done for the requests of all of them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -37,7 +38,7 @@ pub(super) struct SlowLog {
     since: Instant,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 struct Sent {
     number: u64,
     command: Command,
@@ -45,18 +46,19 @@ struct Sent {
     at: Instant,
     /// Its reply comes when something happens elsewhere.
     waits: bool,
+    /// Whose it is, on a connection that clients share.
+    client: Option<Arc<Session>>,
 }
 
 /// A command that was slow; several, if their replies came together and it cannot be told which of them it was.
-#[derive(Debug, PartialEq)]
 pub(super) struct Slow {
-    /// The number of the first.
-    pub(super) first: u64,
     /// How many.
-    pub(super) commands: usize,
+    commands: usize,
     /// Of all of them together.
-    pub(super) bytes: u64,
-    pub(super) took: Duration,
+    bytes: u64,
+    took: Duration,
+    /// Whose they are, on a connection that clients share: if all are one client's.
+    pub(super) client: Option<Arc<Session>>,
     /// Without repetition.
     names: Vec<&'static str>,
 }
@@ -92,13 +94,27 @@ impl SlowLog {
                 | Request::Cluster(_)
                 | Request::Transaction(_)
         );
-        self.book(ledger.answered() + ledger.outstanding(), command, self.bytes, waits);
+        self.book(ledger.answered() + ledger.outstanding(), command, self.bytes, waits, None);
     }
 
-    /// A request was sent, the one with this number of all.
-    pub(super) fn book(&mut self, number: u64, command: Command, bytes: u64, waits: bool) {
+    /// A request was sent, the one with this number of all. `client`: whose it is, on a connection that clients share.
+    pub(super) fn book(
+        &mut self,
+        number: u64,
+        command: Command,
+        bytes: u64,
+        waits: bool,
+        client: Option<&Arc<Session>>,
+    ) {
         if self.sent.len() < MOST {
-            self.sent.push_back(Sent { number, command, bytes, at: Instant::now(), waits });
+            self.sent.push_back(Sent {
+                number,
+                command,
+                bytes,
+                at: Instant::now(),
+                waits,
+                client: client.map(Arc::clone),
+            });
         }
     }
 
@@ -124,18 +140,20 @@ impl SlowLog {
         let answered = std::mem::replace(&mut self.answered, ended);
         let since = if ended > answered { std::mem::replace(&mut self.since, now) } else { self.since };
         let count = self.sent.iter().take_while(|sent| sent.number <= arrived).count();
-        let first = *self.sent.front().filter(|_| count > 0)?;
+        let first = self.sent.front().filter(|_| count > 0)?.clone();
         let mut slow = Slow {
-            first: first.number,
             commands: count,
             bytes: 0,
             took: now.saturating_duration_since(first.at.max(since)),
             names: Vec::new(),
+            client: first.client,
         };
         let mut waits = false;
         for sent in self.sent.drain(..count) {
             waits |= sent.waits;
             slow.bytes += sent.bytes;
+            slow.client =
+                slow.client.filter(|client| sent.client.is_some_and(|other| Arc::ptr_eq(client, &other)));
             if slow.names.len() < NAMES && !slow.names.contains(&sent.command.name()) {
                 slow.names.push(sent.command.name());
             }

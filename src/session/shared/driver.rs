@@ -15,7 +15,8 @@ use tracing::{debug, info};
 
 use super::hand_off::{self, HandOff, HandedOff};
 use super::hub::Hubs;
-use super::line::{Line, Whose};
+use super::in_flight::Whose;
+use super::line::Line;
 use super::seat::{Gone, Seat};
 use super::{Key, Settings};
 use crate::metrics::{GaugeGuard, Relayed};
@@ -211,9 +212,15 @@ impl Driver {
             self.hand_out(plain);
         }
         let within = !self.replies.at_boundary() && !self.skips;
-        if let Some((slow, seat)) = self.line.state.lock().slow(within) {
-            let client = seat.as_ref().map(|seat| seat.client());
-            slow.tell(&self.route, &self.wire.connection, client);
+        let (slow, took) = {
+            let in_flight = &mut self.line.state.lock().in_flight;
+            (in_flight.slow(within), if within { in_flight.begun() } else { None })
+        };
+        if let Some(took) = took {
+            self.route.metrics.request_seconds.record(took);
+        }
+        if let Some(slow) = slow {
+            slow.tell(&self.route, &self.wire.connection, slow.client.as_deref());
         }
         self.stall();
         if self.heir.is_some() {
@@ -235,7 +242,7 @@ impl Driver {
         if self.try_hand_off(&seat) {
             return;
         }
-        let alone = self.line.state.lock().due.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
+        let alone = self.line.state.lock().in_flight.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
         if waiting > self.settings.client_output / 2 {
             // Others go elsewhere, and it will be alone.
             self.line.close();
@@ -244,7 +251,7 @@ impl Driver {
             self.stalled = Some((seat, Box::pin(sleep(STALL))));
             // Whoever has not asked yet does it elsewhere.
             self.line.close();
-            self.line.state.lock().tell_no_slow();
+            self.line.state.lock().in_flight.log_no_slow();
         }
     }
 
@@ -252,7 +259,7 @@ impl Driver {
     fn try_hand_off(&mut self, seat: &Arc<Seat>) -> bool {
         let can_be = {
             let state = self.line.state.lock();
-            state.due.iter().all(|due| due.whose != Whose::Task && Arc::ptr_eq(&due.seat, seat))
+            state.in_flight.iter().all(|due| due.whose != Whose::Task && Arc::ptr_eq(&due.seat, seat))
                 // Another client asks what became of its writes here.
                 && !state.has_heir()
         };
@@ -273,7 +280,7 @@ impl Driver {
             let mut state = self.line.state.lock();
             wire.connection.seen_id = state.seen_id;
             wire.connection.passed_on = state.passed_on.take();
-            let due = std::mem::take(&mut state.due);
+            let due = state.in_flight.take();
             hand_off::ledger(self.key.resp3, &due)
         };
         let line = HandedOff { id: self.line.id, wire, replies: self.replies, held: self.held, ledger };
@@ -287,7 +294,7 @@ impl Driver {
             self.stalled = None;
             return false;
         }
-        let others = self.line.state.lock().due.iter().any(|due| !Arc::ptr_eq(&due.seat, seat));
+        let others = self.line.state.lock().in_flight.iter().any(|due| !Arc::ptr_eq(&due.seat, seat));
         if patience.as_mut().poll(cx).is_ready() && others {
             seat.leave(Gone::Output);
             self.stalled = None;
@@ -298,7 +305,7 @@ impl Driver {
 
     /// Tells the clients whose replies will not come.
     fn fail(&mut self) {
-        let unanswered = std::mem::take(&mut self.line.state.lock().due);
+        let unanswered = self.line.state.lock().in_flight.take();
         let why = self.wire.why().map(str::to_owned);
         let endpoint = &self.wire.connection.endpoint;
         if self.wire.is_lost() {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::line::{Due, Whose};
+use super::in_flight::{Due, Whose};
 use crate::resp::command_table::Transaction;
 use crate::resp::request::Request;
 use crate::resp::scanner::ReplyScanner;

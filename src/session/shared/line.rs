@@ -3,9 +3,7 @@
 //! Requests of all clients that one look at the sockets found ready are put here before the [`driver`](super::driver) has its
 //! turn: they leave in one write, and nothing waits for a clock.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
@@ -15,10 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::in_flight::{InFlight, Whose};
 use super::seat::Seat;
-use super::watch::Watch;
 use crate::endpoint::Endpoint;
-use crate::session::slow::Slow;
 use crate::session::wire::Wire;
 use crate::upstream::{Connection, PassedOnId, SeenId};
 
@@ -52,7 +49,7 @@ pub(super) struct State {
     /// Bytes of those before them, of all that were put here.
     taken: u64,
     /// Of all that were put here, who gets the replies.
-    pub(super) due: VecDeque<Due>,
+    pub(super) in_flight: InFlight,
     /// What a client has learned of the connection's number.
     pub(super) seen_id: SeenId,
     /// The number, which no client is to name.
@@ -66,48 +63,6 @@ pub(super) struct State {
     heir: Option<oneshot::Sender<Wire>>,
     /// Clients that wait until there is room.
     waiting: Vec<Waker>,
-    /// Where slow commands are logged.
-    slow: Option<Box<Watch>>,
-}
-
-/// Replies in a row that one client gets.
-pub(super) struct Due {
-    pub(super) seat: Arc<Seat>,
-    pub(super) count: u64,
-    pub(super) whose: Whose,
-    /// Where the requests are, among all bytes that were put here.
-    place: Range<u64>,
-}
-
-/// What replies are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// The client.
-    Client,
-    /// The client's task: there is one.
-    Task,
-    /// The client, who sent a transaction of so many requests: the first is MULTI's, and the last EXEC's.
-    Transaction(u64),
-}
-
-/// Errors with which EXEC ends a transaction, as any but those of a server before 6.0.6: `rejectCommand` in `server.c`, and
-/// `discardTransaction` where it leads to another node.
-const ENDS: [&[u8]; 6] = [b"EXECABORT", b"MOVED", b"ASK", b"CROSSSLOT", b"TRYAGAIN", b"CLUSTERDOWN"];
-
-impl Due {
-    /// The next reply is this error. Whether the connection may stay in a transaction, in which the server queues what others
-    /// send.
-    pub(super) fn stays_in_transaction(&mut self, code: &[u8]) -> bool {
-        match self.whose {
-            // MULTI was refused, and none has begun.
-            Whose::Transaction(all) if self.count == all => {
-                self.whose = Whose::Client;
-                false
-            }
-            Whose::Transaction(_) => self.count == 1 && !ENDS.contains(&code),
-            _ => false,
-        }
-    }
 }
 
 /// Why a line takes no request.
@@ -120,18 +75,17 @@ pub(super) enum NotNow {
 }
 
 impl Line {
-    /// Commands that wait longer than `slow` are told; `None`: none are.
+    /// Commands that take longer than `slow` are logged; `None`: none are.
     pub(super) fn over(connection: &Connection, slow: Option<Duration>) -> Self {
         let upstream = Upstream {
             endpoint: Arc::clone(&connection.endpoint),
             peer: connection.peer,
             tls: connection.channel.is_some(),
         };
-        let slow = slow.map(|threshold| Box::new(Watch::new(threshold)));
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             upstream,
-            state: Mutex::new(State { slow, ..State::default() }),
+            state: Mutex::new(State { in_flight: InFlight::new(slow), ..State::default() }),
         }
     }
 
@@ -161,22 +115,8 @@ impl Line {
         let begin = state.taken + state.out.len() as u64;
         state.out.extend_from_slice(requests);
         let place = begin..begin + requests.len() as u64;
-        match state.due.back_mut() {
-            Some(last)
-                if whose == Whose::Client
-                    && last.whose == whose
-                    && last.place.start >= state.taken
-                    && Arc::ptr_eq(&last.seat, seat) =>
-            {
-                last.count += count;
-                last.place.end = place.end;
-            }
-            _ => state.due.push_back(Due { seat: Arc::clone(seat), count, whose, place }),
-        }
+        state.in_flight.book(seat, requests, count, whose, place, state.taken);
         seat.owes(count);
-        if let Some(watch) = &mut state.slow {
-            watch.sent(seat, requests, count);
-        }
         Ok(())
     }
 
@@ -187,26 +127,14 @@ impl Line {
         let state = &mut *guard;
         let taken = state.taken;
         let unsent = std::mem::take(&mut state.out);
-        let mut abandoned = 0;
-        state.due.retain_mut(|due| {
-            if due.place.start < taken {
-                return true;
-            }
-            if Arc::ptr_eq(&due.seat, seat) {
-                abandoned += due.count;
-                return false;
-            }
-            let bytes = (due.place.start - taken) as usize..(due.place.end - taken) as usize;
-            let begin = taken + state.out.len() as u64;
-            state.out.extend_from_slice(&unsent[bytes]);
-            due.place = begin..taken + state.out.len() as u64;
-            true
+        let out = &mut state.out;
+        let abandoned = state.in_flight.abandon(seat, taken, |place| {
+            let begin = taken + out.len() as u64;
+            out.extend_from_slice(&unsent[(place.start - taken) as usize..(place.end - taken) as usize]);
+            begin..taken + out.len() as u64
         });
         if abandoned > 0 {
             seat.forget(abandoned);
-            if let Some(watch) = &mut state.slow {
-                watch.begin_anew(state.due.iter().map(|due| due.count).sum());
-            }
             state.waiting.drain(..).for_each(Waker::wake);
         }
     }
@@ -269,7 +197,7 @@ impl State {
 
     /// Nothing is to be sent, and no reply is due.
     pub(super) fn is_idle(&self) -> bool {
-        self.due.is_empty() && self.out.is_empty()
+        self.in_flight.is_empty() && self.out.is_empty()
     }
 
     /// Whether a client waits to have the connection for its own.
@@ -279,19 +207,6 @@ impl State {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed
-    }
-
-    /// What turned out to be slow by the replies that have come, and whose it is; `within`: the next has begun.
-    #[inline]
-    pub(super) fn slow(&mut self, within: bool) -> Option<(Slow, Option<Arc<Seat>>)> {
-        let watch = self.slow.as_mut()?;
-        let due: u64 = self.due.iter().map(|due| due.count).sum();
-        watch.received(due, within)
-    }
-
-    /// From now on it is not the server alone that replies wait for.
-    pub(super) fn tell_no_slow(&mut self) {
-        self.slow = None;
     }
 }
 
@@ -329,19 +244,18 @@ impl Drop for Hold {
 mod tests {
     use super::*;
     use crate::clients::{Inventory, Peer};
-    use crate::metrics::RouteMetrics;
 
     fn seat() -> Arc<Seat> {
         let peer = Peer::Unix { pid: None, uid: None };
         let counter = Inventory::new().enter(&"route".into(), peer).counter();
-        Arc::new(Seat::new(counter, None, false, RouteMetrics::unrecorded().request_seconds))
+        Arc::new(Seat::new(counter, None, false))
     }
 
     fn line() -> Line {
         let endpoint = Arc::new("cache:6379".parse().unwrap());
         let upstream = Upstream { endpoint, peer: ([127, 0, 0, 1], 6379).into(), tls: true };
-        let slow = Some(Box::new(Watch::new(Duration::ZERO)));
-        Line { id: 0, upstream, state: Mutex::new(State { slow, ..State::default() }) }
+        let in_flight = InFlight::new(Some(Duration::ZERO));
+        Line { id: 0, upstream, state: Mutex::new(State { in_flight, ..State::default() }) }
     }
 
     #[test]
@@ -362,14 +276,17 @@ mod tests {
         put(&other, b"SELECT 1\r\n", 1, Whose::Task);
         line.abandon(&one);
         put(&other, b"INCR d\r\n", 1, Whose::Client);
-        assert!(line.state.lock().slow(true).is_none(), "the first reply is not that of a later request");
+        assert!(
+            line.state.lock().in_flight.slow(true).is_none(),
+            "the first reply is not that of a later request"
+        );
         line.take(&mut sent);
         assert_eq!(sent, b"INCR b\r\nINCR c\r\nSELECT 1\r\nINCR d\r\n");
         let due: Vec<(bool, u64)> =
-            line.state.lock().due.iter().map(|due| (Arc::ptr_eq(&due.seat, &one), due.count)).collect();
+            line.state.lock().in_flight.iter().map(|due| (Arc::ptr_eq(&due.seat, &one), due.count)).collect();
         assert_eq!(due, [(true, 1), (false, 2), (false, 1), (false, 1)], "what was sent is still answered");
         assert_eq!((one.due(), other.due()), (1, 4));
         line.abandon(&other);
-        assert_eq!(line.state.lock().due.len(), 4);
+        assert_eq!(line.state.lock().in_flight.iter().count(), 4);
     }
 }

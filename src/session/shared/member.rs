@@ -113,12 +113,7 @@ impl<'a> Member<'a> {
     pub(super) fn new(mut session: Session<'a>, hubs: &'a Hubs) -> Self {
         let nodes = session.route.nodes.as_ref();
         let local_host = nodes.map(|nodes| nodes.advertise().unwrap_or_else(|| session.client.local_host()));
-        let seat = Arc::new(Seat::new(
-            session.about.counter(),
-            local_host,
-            session.may_idle(),
-            session.route.metrics.request_seconds.clone(),
-        ));
+        let seat = Arc::new(Seat::new(session.about.counter(), local_host, session.may_idle()));
         seat.sit(session.client.clone(), std::mem::take(&mut session.to_client));
         Self { session, hubs, seat, on: Key::default(), asked: None }
     }

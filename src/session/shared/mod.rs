@@ -3,16 +3,16 @@
 //!
 //! [`member`] reads a client, and finds out what goes where: [`crate::resp::command_table`] says so. [`line`](mod@line) is where the
 //! requests of all meet, [`driver`] the task that sends them and hands out the replies, [`seat`] where a client gets its own.
-//! [`hub`] knows the lines of each thread, [`watch`] whose commands are slow. A client that needs a connection of its own is a [relay](super::relay)'s until it
-//! needs none.
+//! [`in_flight`] knows whose each reply is, [`hub`] the lines of each thread. A client that needs a dedicated connection is a
+//! [relay](super::relay)'s until it needs none.
 
 mod driver;
 mod hand_off;
 mod hub;
+mod in_flight;
 mod line;
 mod member;
 mod seat;
-mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

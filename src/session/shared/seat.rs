@@ -3,6 +3,7 @@
 //!
 //! All who touch it run on the client's own thread: the lock is there for the compiler, and never waited for.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -13,7 +14,6 @@ use super::hand_off::HandOff;
 use crate::clients::{Counter, Session};
 use crate::downstream::ClientStream;
 use crate::endpoint::Host;
-use crate::metrics::Histogram;
 use crate::session::outbox::Outbox;
 
 /// Of a reply to what pontoon asks for a client. That to HELLO names some modules.
@@ -30,7 +30,6 @@ pub(super) struct Seat {
     counter: Counter,
     /// What the client is told of a cluster's nodes.
     pub(super) local_host: Option<Host>,
-    request_seconds: Histogram,
     state: Mutex<State>,
 }
 
@@ -40,8 +39,6 @@ struct State {
     outbox: Outbox,
     /// Requests without a reply.
     due: u64,
-    /// One request at a time is timed: since when, and how many replies come before its own.
-    timed: Option<(Instant, u64)>,
     /// The client's task wants to know when none is.
     waits: bool,
     task: Option<Waker>,
@@ -80,18 +77,13 @@ pub(super) struct Standing {
 }
 
 impl Seat {
-    pub(super) fn new(
-        counter: Counter,
-        local_host: Option<Host>,
-        idles: bool,
-        request_seconds: Histogram,
-    ) -> Self {
+    pub(super) fn new(counter: Counter, local_host: Option<Host>, idles: bool) -> Self {
         let state = State { last: idles.then(Instant::now), ..State::default() };
-        Self { counter, local_host, request_seconds, state: Mutex::new(state) }
+        Self { counter, local_host, state: Mutex::new(state) }
     }
 
     /// Whose it is.
-    pub(super) fn client(&self) -> &Session {
+    pub(super) fn client(&self) -> &Arc<Session> {
         self.counter.session()
     }
 
@@ -139,11 +131,7 @@ impl Seat {
     /// Requests were sent.
     #[inline]
     pub(super) fn owes(&self, count: u64) {
-        let mut state = self.state.lock();
-        state.due += count;
-        if state.timed.is_none() {
-            state.timed = Some((Instant::now(), state.due - 1));
-        }
+        self.state.lock().due += count;
     }
 
     /// Whether bytes wait for the client to read.
@@ -175,7 +163,6 @@ impl Seat {
     pub(super) fn deliver(&self, bytes: &[u8], replies: u64) -> usize {
         self.counter.received(bytes.len());
         let mut state = self.state.lock();
-        self.time(&mut state, replies);
         state.passed += bytes.len();
         // Of several, as they are on the average.
         state.heavy |= state.passed as u64 > LARGE * replies.max(1);
@@ -195,7 +182,6 @@ impl Seat {
             return false;
         }
         state.answering.extend_from_slice(bytes);
-        self.time(&mut state, u64::from(whole));
         if whole {
             state.answer = Some(std::mem::take(&mut state.answering));
             state.answered(1);
@@ -219,7 +205,7 @@ impl Seat {
     /// The client has this connection for its own: replies that are due come to it there.
     pub(super) fn hand_off(&self, hand_off: HandOff) {
         let mut state = self.state.lock();
-        (state.due, state.timed, state.passed) = (0, None, 0);
+        (state.due, state.passed) = (0, 0);
         state.hand_off = Some(Box::new(hand_off));
         state.wake();
     }
@@ -231,9 +217,7 @@ impl Seat {
 
     /// So many replies are not to come.
     pub(super) fn forget(&self, replies: u64) {
-        let mut state = self.state.lock();
-        state.timed = None;
-        state.answered(replies);
+        self.state.lock().answered(replies);
     }
 
     /// Bytes that wait for the client; `waker` is woken when it has read some. 0: nobody is there to read them.
@@ -244,20 +228,6 @@ impl Seat {
         }
         state.reader_waits = Some(waker.clone());
         state.outbox.len()
-    }
-
-    /// Something came, in which so many replies end.
-    #[inline]
-    fn time(&self, state: &mut State, replies: u64) {
-        match &mut state.timed {
-            // The first of a reply that comes in parts, or a whole one.
-            Some((since, ahead)) if *ahead == 0 || replies > *ahead => {
-                self.request_seconds.record(since.elapsed());
-                state.timed = None;
-            }
-            Some((_, ahead)) => *ahead -= replies,
-            None => {}
-        }
     }
 }
 

@@ -10,7 +10,8 @@ use crate::cluster::Rewriter;
 use crate::resp::replies;
 use crate::resp::scanner::{Event, Reply};
 use crate::session::context::Sign;
-use crate::session::shared::line::{Due, State, Whose};
+use crate::session::shared::in_flight::{Due, InFlight, Whose};
+use crate::session::shared::line::State;
 
 // Why a connection is of no use any more.
 const NO_RESP: &str = "what the server sent is no RESP";
@@ -30,7 +31,7 @@ impl Driver {
             if self.replies.at_boundary() {
                 self.skips = plain[at] == b'>';
                 if self.skips {
-                    if let Err(why) = self.give(state.due.front(), &plain[given..at], ended) {
+                    if let Err(why) = self.give(state.in_flight.next(), &plain[given..at], ended) {
                         (wrong, given) = (Some(why), at);
                         break;
                     }
@@ -51,27 +52,26 @@ impl Driver {
                         wrong = Some(IN_TRANSACTION);
                         break;
                     }
-                    let Some(due) = state.due.front_mut() else {
+                    if state.in_flight.is_empty() {
                         wrong = Some(UNASKED);
                         break;
-                    };
+                    }
                     (whole, ended) = (at, ended + 1);
-                    due.count -= 1;
-                    if due.count == 0 {
-                        if let Err(why) = self.give(state.due.front(), &plain[given..at], ended) {
+                    if state.in_flight.ends_entry() {
+                        if let Err(why) = self.give(state.in_flight.next(), &plain[given..at], ended) {
                             (wrong, given) = (Some(why), at);
                             break;
                         }
-                        state.due.pop_front();
                         (given, ended) = (at, 0);
                     }
+                    self.replied(&mut state.in_flight);
                 }
             }
         }
         let end = if wrong.is_some() { whole } else { plain.len() };
         if given < end
             && !self.skips
-            && let Err(why) = self.give(state.due.front(), &plain[given..end], ended)
+            && let Err(why) = self.give(state.in_flight.next(), &plain[given..end], ended)
         {
             wrong = wrong.or(Some(why));
         }
@@ -111,7 +111,7 @@ impl Driver {
         match event {
             Event::Malformed => Err(NO_RESP),
             _ if self.skips => Ok(()),
-            Event::NeedMore => self.give(line.state.lock().due.front(), part, 0),
+            Event::NeedMore => self.give(line.state.lock().in_flight.next(), part, 0),
             Event::Frame => self.answered(part),
         }
     }
@@ -119,17 +119,17 @@ impl Driver {
     fn answered(&mut self, part: &[u8]) -> Result<(), &'static str> {
         let line = Arc::clone(&self.line);
         let mut state = line.state.lock();
-        if state.due.is_empty() {
-            return Err(UNASKED);
-        }
-        self.give(state.due.front(), part, 1)?;
-        if let Some(due) = state.due.front_mut() {
-            due.count -= 1;
-            if due.count == 0 {
-                state.due.pop_front();
-            }
-        }
+        self.give(state.in_flight.next(), part, 1)?;
+        self.replied(&mut state.in_flight);
         Ok(())
+    }
+
+    /// A reply is whole.
+    #[inline]
+    fn replied(&self, in_flight: &mut InFlight) {
+        if let Some(took) = in_flight.replied() {
+            self.route.metrics.request_seconds.record(took);
+        }
     }
 
     /// An error is whole.
@@ -139,7 +139,7 @@ impl Driver {
         if !self.note_error(&mut line.state.lock()) {
             return Err(IN_TRANSACTION);
         }
-        let host = self.line.state.lock().due.front().and_then(|due| due.seat.local_host.clone());
+        let host = self.line.state.lock().in_flight.next().and_then(|due| due.seat.local_host.clone());
         let reply = match (&self.route.nodes, host) {
             (Some(nodes), Some(host)) => {
                 let map = nodes.map();
@@ -187,7 +187,7 @@ impl Driver {
     fn note_error(&mut self, state: &mut State) -> bool {
         let code = self.replies.error_code();
         self.route.metrics.server_error(code);
-        if state.due.front_mut().is_some_and(|due| due.stays_in_transaction(code)) {
+        if state.in_flight.stays_in_transaction(code) {
             self.transactions.store(false, Ordering::Relaxed);
             info!(
                 route = &*self.route.route,

@@ -9,7 +9,8 @@ use crate::resp::whole::{Front, Whole};
 use crate::session::core::LastWrites;
 use crate::session::counts::Counts;
 use crate::session::relay::Ended;
-use crate::session::shared::line::{Hold, NotNow, Whose};
+use crate::session::shared::in_flight::Whose;
+use crate::session::shared::line::{Hold, NotNow};
 
 /// What comes after requests that can be shared as they are.
 enum Found<'a> {

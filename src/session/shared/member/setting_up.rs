@@ -14,7 +14,8 @@ use crate::resp::whole::{Front, Whole};
 use crate::session::counts::Counts;
 use crate::session::guard::Decision;
 use crate::session::shared::Key;
-use crate::session::shared::line::{Hold, NotNow, Whose};
+use crate::session::shared::in_flight::Whose;
+use crate::session::shared::line::{Hold, NotNow};
 use crate::session::user::User;
 use crate::upstream::SeenId;
 
