@@ -1,5 +1,11 @@
 //! pontoon carries plaintext Redis and Valkey clients over verified TLS, as a sidecar beside the client.
 //!
+//! # Where the heart is
+//!
+//! [`session`] serves one client, from the accepted socket to a named end:
+//!
+#![doc = include_str!("session/map.md")]
+//!
 //! # The story of one connection
 //!
 //! [`app`] has bound everything and runs. A [`listener`] accepts a client, if the route has a place for it, and hands it

@@ -46,7 +46,7 @@ pub(super) struct Cluster {
     /// `None`: in plaintext.
     pub(super) tls: Option<NodeTls>,
     /// For the clients that begin here; each node has its own like it.
-    pub(super) context: Arc<session::Context>,
+    pub(super) context: Arc<session::RouteContext>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) clients: Clients,
     pub(super) running: Running,
@@ -57,7 +57,7 @@ struct LiveNode {
     node: Node,
     port: u16,
     endpoint: Endpoint,
-    context: Arc<ArcSwap<session::Context>>,
+    context: Arc<ArcSwap<session::RouteContext>>,
     /// Of what looks after the present upstream.
     upstream_leaving: Drain,
     /// Of the listeners.
@@ -336,7 +336,7 @@ impl LiveNode {
 
 impl Cluster {
     /// What the sessions of a node share, and what ends the tasks that look after its upstream.
-    fn context_of(&self, endpoint: &Endpoint, spoke_tls: bool) -> (Arc<session::Context>, Drain) {
+    fn context_of(&self, endpoint: &Endpoint, spoke_tls: bool) -> (Arc<session::RouteContext>, Drain) {
         let common = &self.context;
         let tls = self.tls.as_ref().map(|tls| tls.of(endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint.clone()], ..self.reach.clone() };
@@ -350,8 +350,11 @@ impl Cluster {
         let leaving = self.running.drain.part();
         self.running.look_after(&common.route, &upstream, &metrics, &leaving);
         let tasks = &self.running.tasks;
-        let context = session::Context {
-            hubs: common.settings.sharing.map(|sharing| session::Hubs::new(sharing, tasks.clone())),
+        let context = session::RouteContext {
+            multiplexer: common
+                .settings
+                .sharing
+                .map(|sharing| session::Multiplexer::new(sharing, tasks.clone())),
             route: Arc::clone(&common.route),
             upstream,
             nodes: Some(Arc::clone(&self.nodes)),

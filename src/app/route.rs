@@ -254,8 +254,8 @@ impl LiveRoute {
         let name: Arc<str> = self.settings.name.as_str().into();
         running.inventory.watch(&name);
         let sharing = self.settings.session.sharing;
-        let context = Arc::new(session::Context {
-            hubs: sharing.map(|sharing| session::Hubs::new(sharing, running.tasks.clone())),
+        let context = Arc::new(session::RouteContext {
+            multiplexer: sharing.map(|sharing| session::Multiplexer::new(sharing, running.tasks.clone())),
             route: Arc::clone(&name),
             upstream: Arc::clone(upstream),
             nodes: nodes.clone(),

@@ -72,11 +72,11 @@ impl Running {
         route: &str,
         listener: &Listener,
         clients: &Clients,
-        context: &(impl Fn() -> Arc<session::Context> + Clone + Send + Sync + 'static),
+        context: &(impl Fn() -> Arc<session::RouteContext> + Clone + Send + Sync + 'static),
         leaving: &Drain,
     ) {
         // Clients that share connections are gathered on the first.
-        let threads = if context().hubs.is_some() { 1 } else { usize::MAX };
+        let threads = if context().multiplexer.is_some() { 1 } else { usize::MAX };
         for event_loop in self.workers.event_loops().take(threads) {
             match listener.try_clone() {
                 Ok(listener) => {
@@ -93,14 +93,14 @@ impl Running {
 async fn accept(
     listener: Listener,
     clients: Clients,
-    context: impl Fn() -> Arc<session::Context> + Sync,
+    context: impl Fn() -> Arc<session::RouteContext> + Sync,
     leaving: Drain,
     workers: Arc<Workers>,
 ) {
     let hand_on = |client, admission| match admission {
         Admission::Welcome(place) => {
             let context = context();
-            if context.hubs.is_some() {
+            if context.multiplexer.is_some() {
                 workers.gather(session::serve(client, context, place));
             } else {
                 workers.spawn(session::serve(client, context, place));

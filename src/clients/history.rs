@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{Library, Session};
+use super::session::{Library, SessionRecord};
 use super::text::clean;
 use crate::moment::Moment;
 
@@ -92,13 +92,13 @@ pub(super) struct PastClients {
 
 impl PastClients {
     /// A session is over.
-    pub(super) fn ended(&mut self, session: &Session, now: Moment) {
+    pub(super) fn ended(&mut self, session: &SessionRecord, now: Moment) {
         self.add(session.who(), ClientActivity { last: now, active: 0, ..ClientActivity::of(session) });
         self.shrink();
     }
 
     /// With sessions that are not over, as if there were room for all of them.
-    pub(super) fn with_live(mut self, live: &[Arc<Session>]) -> Self {
+    pub(super) fn with_live(mut self, live: &[Arc<SessionRecord>]) -> Self {
         for session in live {
             self.add(session.who(), ClientActivity::of(session));
         }
@@ -155,7 +155,7 @@ impl PastClients {
 }
 
 impl ClientActivity {
-    fn of(session: &Session) -> Self {
+    fn of(session: &SessionRecord) -> Self {
         let commands = session.counts().commands;
         Self { first: session.since, last: session.last(), sessions: 1, active: 1, commands }
     }
@@ -227,9 +227,9 @@ mod tests {
     use super::*;
     use crate::clients::session::Peer;
 
-    fn session(number: u64, name: &str, since: u64) -> Session {
+    fn session(number: u64, name: &str, since: u64) -> SessionRecord {
         let peer = Peer::Unix { pid: None, uid: Some(33) };
-        let session = Session::new(number, "r".into(), peer, Moment::at(since));
+        let session = SessionRecord::new(number, "r".into(), peer, Moment::at(since));
         session.named(name.as_bytes());
         session
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::history::{ClientHistory, MAX_REMEMBERED_CLIENTS, PastClients};
 use super::process::{self, Process};
 use super::report::{InventoryReport, SessionReport, libraries};
-use super::session::{Lookup, Peer, Session, SessionUpstream};
+use super::session::{Lookup, Peer, SessionRecord, SessionUpstream};
 use super::totals::Totals;
 use crate::moment::Moment;
 
@@ -27,7 +27,7 @@ pub struct Inventory {
     numbers: AtomicU64,
     /// Unix time, set by [`tick`](Self::tick): sessions read it instead of the system's clock.
     clock: AtomicU64,
-    live: Mutex<BTreeMap<u64, Arc<Session>>>,
+    live: Mutex<BTreeMap<u64, Arc<SessionRecord>>>,
     past: Mutex<PastSessions>,
     /// `/proc` may be read again from then on; `None`: at once.
     next_lookup: Mutex<Option<Instant>>,
@@ -95,7 +95,7 @@ impl Inventory {
     /// A session begins.
     pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> InventoryEntry {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        let session = Arc::new(Session::new(number, Arc::clone(route), peer, Moment::at(self.now())));
+        let session = Arc::new(SessionRecord::new(number, Arc::clone(route), peer, Moment::at(self.now())));
         self.live.lock().insert(number, Arc::clone(&session));
         InventoryEntry { session, inventory: Arc::clone(self) }
     }
@@ -200,7 +200,7 @@ impl Inventory {
         if next.is_some_and(|next| began < next) {
             return;
         }
-        let unknown: Vec<(Arc<Session>, Lookup)> = self
+        let unknown: Vec<(Arc<SessionRecord>, Lookup)> = self
             .live()
             .into_iter()
             .filter_map(|session| session.unknown_process().map(|lookup| (session, lookup)))
@@ -232,14 +232,14 @@ impl Inventory {
         self.clock.load(Ordering::Relaxed)
     }
 
-    fn live(&self) -> Vec<Arc<Session>> {
+    fn live(&self) -> Vec<Arc<SessionRecord>> {
         self.live.lock().values().cloned().collect()
     }
 }
 
 /// A session's place in the inventory, for as long as it lasts.
 pub struct InventoryEntry {
-    session: Arc<Session>,
+    session: Arc<SessionRecord>,
     inventory: Arc<Inventory>,
 }
 
@@ -270,13 +270,13 @@ impl InventoryEntry {
 /// Counts what a session's client gets, where others than its own task send it: on the same thread.
 #[derive(Clone)]
 pub struct Counter {
-    session: Arc<Session>,
+    session: Arc<SessionRecord>,
     inventory: Arc<Inventory>,
 }
 
 impl Counter {
     /// What is known of the session.
-    pub fn session(&self) -> &Arc<Session> {
+    pub fn session(&self) -> &Arc<SessionRecord> {
         &self.session
     }
 
@@ -288,9 +288,9 @@ impl Counter {
 }
 
 impl Deref for InventoryEntry {
-    type Target = Session;
+    type Target = SessionRecord;
 
-    fn deref(&self) -> &Session {
+    fn deref(&self) -> &SessionRecord {
         &self.session
     }
 }
@@ -386,7 +386,7 @@ mod tests {
         let inventory = Inventory::new();
         let route: Arc<str> = "r".into();
         let first = inventory.enter(&route, peer());
-        let name = |session: &Session| session.who().process;
+        let name = |session: &SessionRecord| session.who().process;
         assert_eq!(name(&first), None);
         inventory.look_up();
         assert!(name(&first).is_some());

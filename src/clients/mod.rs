@@ -1,7 +1,7 @@
 //! The inventory: who is on the bridge now, who was, and what each needs to leave it.
 //!
 //! A session is entered when it begins and leaves a note when it ends; in between its own task writes what it learns
-//! ([`Session`]). Whoever asks pays for the answer: processes are looked up in `/proc` when somebody wants to see them,
+//! ([`SessionRecord`]). Whoever asks pays for the answer: processes are looked up in `/proc` when somebody wants to see them,
 //! and now and then for those that nobody has asked about. What a client's bytes mean is `session`'s business.
 
 mod advice;
@@ -21,5 +21,5 @@ pub use self::history::{ClientHistory, ClientRecord, MAX_REMEMBERED_CLIENTS};
 pub use self::inventory::{Counter, Inventory, InventoryEntry};
 pub use self::process::Process;
 pub use self::report::{InventoryReport, SessionReport, UpstreamReport};
-pub use self::session::{Library, Peer, Session, SessionUpstream, TrafficCounts};
+pub use self::session::{Library, Peer, SessionRecord, SessionUpstream, TrafficCounts};
 pub use self::totals::{InPlaintext, Totals};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::advice::{Advice, advice};
 use super::history::ClientRecord;
 use super::process::Process;
-use super::session::{Library, Peer, Session, TrafficCounts};
+use super::session::{Library, Peer, SessionRecord, TrafficCounts};
 use crate::moment::Moment;
 
 /// Who is on the bridge, who was, and what they need to leave it.
@@ -76,7 +76,7 @@ pub struct UpstreamReport {
 }
 
 impl SessionReport {
-    pub(super) fn of(session: &Session, now: Moment) -> Self {
+    pub(super) fn of(session: &SessionRecord, now: Moment) -> Self {
         let facts = session.facts.lock();
         Self {
             session: session.number,

@@ -61,7 +61,7 @@ pub struct Library {
 }
 
 /// A live session.
-pub struct Session {
+pub struct SessionRecord {
     pub(super) number: u64,
     route: Mutex<Arc<str>>,
     pub(super) peer: Peer,
@@ -108,7 +108,7 @@ impl SessionFacts {
     }
 }
 
-impl Session {
+impl SessionRecord {
     pub(super) fn new(number: u64, route: Arc<str>, peer: Peer, since: Moment) -> Self {
         Self {
             number,
@@ -331,12 +331,12 @@ fn stack_exchange(name: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn session() -> Session {
+    fn session() -> SessionRecord {
         let peer = Peer::Unix { pid: None, uid: Some(33) };
-        Session::new(1, "r".into(), peer, Moment::at(10))
+        SessionRecord::new(1, "r".into(), peer, Moment::at(10))
     }
 
-    fn library(session: &Session) -> Option<(String, Option<String>, bool)> {
+    fn library(session: &SessionRecord) -> Option<(String, Option<String>, bool)> {
         let library = session.facts.lock().library()?;
         Some((library.name.into(), library.version.map(Into::into), library.guessed))
     }

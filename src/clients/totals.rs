@@ -1,6 +1,6 @@
 //! A route's sessions, added up.
 
-use super::session::{Session, TrafficCounts};
+use super::session::{SessionRecord, TrafficCounts};
 use crate::moment::Moment;
 
 /// A route's sessions over all of this run.
@@ -45,7 +45,7 @@ impl Totals {
     }
 
     /// With one session more.
-    pub(super) fn add(&mut self, session: &Session, is_active: bool, now: Moment) {
+    pub(super) fn add(&mut self, session: &SessionRecord, is_active: bool, now: Moment) {
         self.active += u64::from(is_active);
         self.sessions += 1;
         self.counts.add(session.counts());

@@ -8,12 +8,12 @@ const MAX_DIGITS: u8 = 18;
 pub(super) struct Header {
     value: u64,
     digits: u8,
-    sign: Sign,
+    sign: LengthSign,
     carriage_return: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Sign {
+enum LengthSign {
     #[default]
     Positive,
     Negative,
@@ -68,15 +68,17 @@ impl Header {
             *at += 1;
             match byte {
                 b'0'..=b'9'
-                    if !self.carriage_return && self.digits < MAX_DIGITS && self.sign != Sign::Unknown =>
+                    if !self.carriage_return
+                        && self.digits < MAX_DIGITS
+                        && self.sign != LengthSign::Unknown =>
                 {
                     self.value = self.value * 10 + u64::from(byte - b'0');
                     self.digits += 1;
                 }
                 b'\r' if !self.carriage_return => self.carriage_return = true,
                 b'\n' if self.carriage_return => return Some(self.finish()),
-                b'-' if self.is_empty() => self.sign = Sign::Negative,
-                b'?' if self.is_empty() => self.sign = Sign::Unknown,
+                b'-' if self.is_empty() => self.sign = LengthSign::Negative,
+                b'?' if self.is_empty() => self.sign = LengthSign::Unknown,
                 _ => return Some(Err(NotANumber)),
             }
         }
@@ -84,15 +86,15 @@ impl Header {
     }
 
     fn is_empty(&self) -> bool {
-        self.digits == 0 && self.sign == Sign::Positive && !self.carriage_return
+        self.digits == 0 && self.sign == LengthSign::Positive && !self.carriage_return
     }
 
     fn finish(&mut self) -> Result<Length, NotANumber> {
         let header = std::mem::take(self);
         match header.sign {
-            Sign::Positive if header.digits > 0 => Ok(Length::Known(header.value)),
-            Sign::Negative if header.digits == 1 && header.value == 1 => Ok(Length::Null),
-            Sign::Unknown => Ok(Length::Streamed),
+            LengthSign::Positive if header.digits > 0 => Ok(Length::Known(header.value)),
+            LengthSign::Negative if header.digits == 1 && header.value == 1 => Ok(Length::Null),
+            LengthSign::Unknown => Ok(Length::Streamed),
             _ => Err(NotANumber),
         }
     }

@@ -16,7 +16,6 @@ pub mod hello;
 pub mod replies;
 pub mod request;
 pub mod scanner;
-
 pub mod value;
 pub mod whole;
 pub mod words;

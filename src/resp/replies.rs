@@ -9,6 +9,9 @@ use zeroize::Zeroizing;
 
 use super::scanner::{Event, ReplyScanner};
 
+/// What a server says to most commands that return nothing.
+pub const OK: &[u8] = b"+OK\r\n";
+
 /// What Redis says to a client beyond its limit (`networking.c`), to the byte.
 pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 

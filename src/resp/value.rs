@@ -9,7 +9,7 @@ use memchr::memmem;
 use super::header::{Header, Length};
 
 /// Replies that are read nest five deep, and one deeper in a transaction. What nests deeper is none of them.
-const MAX_DEPTH: usize = 16;
+const MAX_READ_DEPTH: usize = 16;
 
 /// A value of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn value(&mut self, depth: usize) -> Result<Value<'a>, Unreadable> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_READ_DEPTH {
             return Err(Unreadable);
         }
         loop {

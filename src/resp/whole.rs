@@ -39,10 +39,10 @@ pub struct Whole<'a> {
 }
 
 /// A longer line is not waited for here.
-const LONGEST_LINE: usize = 1024;
+const MAX_PLAIN_LINE: usize = 1024;
 
 /// More words than this are no request that a server takes (`1024*1024` in `networking.c`).
-const MOST_WORDS: usize = 1024 * 1024;
+const MAX_WHOLE_WORDS: usize = 1024 * 1024;
 
 impl<'a> Front<'a> {
     /// Looks at `input`, which is not empty.
@@ -55,7 +55,7 @@ impl<'a> Front<'a> {
         }
         let mut at = 0;
         let Some(words) = header::short(input, &mut at, b'*') else { return unfinished(input, 0) };
-        if words == 0 || words > MOST_WORDS {
+        if words == 0 || words > MAX_WHOLE_WORDS {
             return Self::Other;
         }
         let (mut name, mut first): (&[u8], &[u8]) = (&[], &[]);
@@ -86,7 +86,7 @@ impl<'a> Front<'a> {
 /// a command that is sent as it is whoever sends it. Engines divide other lines in ways of their own (`sdssplitargs` in `sds.c`).
 #[cold]
 fn line(input: &[u8]) -> Front<'_> {
-    let Some(end) = memchr(b'\n', &input[..input.len().min(LONGEST_LINE)]) else { return Front::Other };
+    let Some(end) = memchr(b'\n', &input[..input.len().min(MAX_PLAIN_LINE)]) else { return Front::Other };
     let (bytes, text) = (&input[..=end], &input[..end]);
     let words = text.strip_suffix(b"\r").unwrap_or(text);
     if words.iter().any(|byte| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\'' | b'\\')) {

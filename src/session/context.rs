@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::settings::Settings;
-use super::shared::Hubs;
+use super::shared::Multiplexer;
 use crate::clients::Inventory;
 use crate::cluster::Nodes;
 use crate::drain::Drain;
@@ -15,7 +15,7 @@ use crate::telemetry::Throttle;
 use crate::upstream::{Dialled, Upstream};
 
 /// What all sessions of a route share.
-pub struct Context {
+pub struct RouteContext {
     /// The route's name.
     pub route: Arc<str>,
     /// The server side.
@@ -39,16 +39,16 @@ pub struct Context {
     /// The same for slow commands: their many names leave what fails its place.
     pub slow_throttle: Throttle,
     /// The connections that clients share; `None`: each has its own.
-    pub hubs: Option<Hubs>,
+    pub multiplexer: Option<Multiplexer>,
 }
 
-impl Context {
+impl RouteContext {
     /// After a failover, by this sign, connections that are ready lead to the wrong server.
-    pub(super) fn distrust(&self, dialled: &Dialled, sign: Sign<'_>) {
+    pub(super) fn invalidate(&self, dialled: &Dialled, sign: FailoverSign<'_>) {
         self.upstream.invalidate(dialled);
         let (words, why) = match sign {
-            Sign::ReadOnly => ("the server says that it is a replica", None),
-            Sign::Lost(why) => ("a connection in use was lost", why),
+            FailoverSign::ReadOnly => ("the server says that it is a replica", None),
+            FailoverSign::Lost(why) => ("a connection in use was lost", why),
         };
         if let Some(suppressed) = self.throttle.allow(words) {
             info!(
@@ -77,7 +77,7 @@ impl Context {
 
 /// What tells that the primary may be elsewhere by now.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Sign<'a> {
+pub(super) enum FailoverSign<'a> {
     /// A reply.
     ReadOnly,
     /// The end of a connection that was in use, and the error that said so, if one did.

@@ -5,14 +5,14 @@ use crate::resp::command_table::{Command, Family};
 
 /// Requests of one read.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct RequestCounts {
     pub(super) all: u64,
     by_family: [u32; Family::LABELS.len()],
     /// A bit for each family that is counted: there is one in most reads.
     families: u32,
 }
 
-impl Counts {
+impl RequestCounts {
     #[inline]
     pub(super) fn add(&mut self, command: Command) {
         let family = command.family();

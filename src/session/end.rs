@@ -2,10 +2,10 @@
 
 use tracing::{debug, warn};
 
-use super::context::Sign;
-use super::core::Session;
+use super::client_session::Session;
+use super::context::FailoverSign;
+use super::dedicated::Ended;
 use super::farewell;
-use super::relay::Ended;
 use crate::downstream::ClientStream;
 use crate::endpoint::Endpoint;
 use crate::upstream::Dialled;
@@ -93,7 +93,7 @@ pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dia
             match dialled {
                 Some(dialled) => {
                     if end == End::Failed {
-                        context.distrust(dialled, Sign::Lost(why.as_deref()));
+                        context.invalidate(dialled, FailoverSign::Lost(why.as_deref()));
                     }
                     lost(client, &dialled.endpoint, unanswered, why).await;
                 }
@@ -101,9 +101,9 @@ pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dia
             }
             end
         }
-        Ended::Unanswerable(unanswerable) => {
-            debug!(route, %unanswerable, "session ended: to go on would be to guess");
-            farewell::refuse(client, 1, &unanswerable.to_string()).await;
+        Ended::Aborted(reason) => {
+            debug!(route, %reason, "session ended: to go on would be to guess");
+            farewell::refuse(client, 1, &reason.to_string()).await;
             End::Failed
         }
     }

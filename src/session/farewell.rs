@@ -11,28 +11,28 @@ use crate::downstream::ClientStream;
 use crate::resp::replies;
 
 /// A client that does not take its last replies in this time does without.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client may take to close its side once it was told that we closed ours.
-const LINGER: Duration = Duration::from_secs(1);
+const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
 /// Errors written at once: few enough to be held, many enough to be few system calls.
-const BATCH: u64 = 64;
+const ERRORS_PER_WRITE: u64 = 64;
 
 /// Answers `count` requests with an error each, then closes.
 pub(super) async fn refuse(mut client: ClientStream, count: u64, reason: &str) {
     let reply = replies::error_reply(reason);
-    let batch = reply.repeat(count.min(BATCH) as usize);
+    let batch = reply.repeat(count.min(ERRORS_PER_WRITE) as usize);
     let write = async {
         let mut left = count;
         while left > 0 {
-            let now = left.min(BATCH);
+            let now = left.min(ERRORS_PER_WRITE);
             client.write_all(&batch[..reply.len() * now as usize]).await?;
             left -= now;
         }
         Ok::<_, std::io::Error>(())
     };
-    if matches!(timeout(PATIENCE, write).await, Ok(Ok(()))) {
+    if matches!(timeout(FAREWELL_TIMEOUT, write).await, Ok(Ok(()))) {
         close(client).await;
     }
 }
@@ -42,13 +42,13 @@ pub(super) async fn deliver(client: &mut ClientStream, output: &mut Outbox) -> b
     if output.is_empty() {
         return true;
     }
-    let flushed = timeout(PATIENCE, poll_fn(|cx| output.poll_flush(cx, client))).await;
+    let flushed = timeout(FAREWELL_TIMEOUT, poll_fn(|cx| output.poll_flush(cx, client))).await;
     matches!(flushed, Ok(Ok(())))
 }
 
 /// Sends `words`, then closes.
 pub(super) async fn say(mut client: ClientStream, words: &[u8]) {
-    if matches!(timeout(PATIENCE, client.write_all(words)).await, Ok(Ok(()))) {
+    if matches!(timeout(FAREWELL_TIMEOUT, client.write_all(words)).await, Ok(Ok(()))) {
         close(client).await;
     }
 }
@@ -62,5 +62,5 @@ pub(super) async fn close(mut client: ClientStream) {
         while client.read(&mut sink).await? > 0 {}
         Ok::<_, std::io::Error>(())
     };
-    let _ = timeout(LINGER, drained).await;
+    let _ = timeout(CLOSE_LINGER, drained).await;
 }

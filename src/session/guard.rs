@@ -11,15 +11,13 @@ use zeroize::Zeroizing;
 use crate::credentials::Secret;
 use crate::resp::command_table::{Command, Leaves};
 use crate::resp::hello::Hello;
-use crate::resp::replies;
+use crate::resp::replies::{self, OK};
 use crate::resp::request::Request;
 use crate::resp::value::Value;
 use crate::resp::words::{UnbalancedQuotes, Words};
 
 /// A request that must be whole before it is sent on is never longer: AUTH, HELLO, CLIENT.
-pub(super) const LONGEST: usize = 64 * 1024;
-
-const OK: &[u8] = b"+OK\r\n";
+pub(super) const MAX_GUARDED_REQUEST: usize = 64 * 1024;
 
 // Redis' own words (`acl.c`, `networking.c`), to the byte: clients look for them.
 const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
@@ -169,7 +167,7 @@ impl Guard {
             Part::Sent => out.extend_from_slice(part),
             Part::Dropped => {}
             Part::Held if stays => {
-                if self.held.len() + part.len() > LONGEST {
+                if self.held.len() + part.len() > MAX_GUARDED_REQUEST {
                     return Err(TooLong);
                 }
                 self.held.extend_from_slice(part);
@@ -510,7 +508,7 @@ mod tests {
         while guard.part(Some(b"AUTH"), &[b'x'; 1024], &mut out).is_ok() {
             long += 1;
         }
-        assert_eq!(long, LONGEST / 1024);
+        assert_eq!(long, MAX_GUARDED_REQUEST / 1024);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::resp::arguments::ClientInfo;
 use crate::resp::command_table::{ClusterReply, Leaves, Transaction};
 use crate::resp::connection_state::{ConnectionState, HelloReply, Queue};
+use crate::resp::replies::OK;
 use crate::resp::request::{ReplyMode, Request};
 use crate::resp::scanner::{Confirmed, Reply, ReplyScanner};
 
@@ -75,7 +76,7 @@ pub(super) struct Ledger {
     /// What the replies so far left with the connection.
     state: ConnectionState,
     opaque: Option<Opaque>,
-    count: Counts,
+    count: OutstandingKinds,
     /// Whether a request is timed that has no reply yet.
     is_timing: bool,
     /// What the request took that was timed.
@@ -97,7 +98,7 @@ struct Quit {
 
 /// Of the outstanding requests, those of a kind.
 #[derive(Debug, Default)]
-struct Counts {
+struct OutstandingKinds {
     /// Whose reply may not come soon.
     waiting: u32,
     /// HELLO and RESET: until their replies the protocol is not known.
@@ -149,13 +150,13 @@ pub(super) enum OwnRequest {
 
 /// What a reply decides, beyond what the ledger itself keeps.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ReplyOutcome {
     pub(super) hello: HelloReply,
     /// True from now on.
     pub(super) info: Option<Box<ClientInfo>>,
 }
 
-impl Answer {
+impl ReplyOutcome {
     const NOTHING: Self = Self { hello: HelloReply::None, info: None };
 }
 
@@ -335,7 +336,7 @@ impl Ledger {
         self.own_lost |= self.count.own > 0;
         self.addresses_lost |=
             self.count.nodes > 0 || self.state.queue().is_some_and(|queue| !queue.nodes.is_empty());
-        self.count = Counts { local: self.count.local, ..Counts::default() };
+        self.count = OutstandingKinds { local: self.count.local, ..OutstandingKinds::default() };
         self.is_timing = false;
     }
 
@@ -347,7 +348,7 @@ impl Ledger {
 
     /// Pontoon answers QUIT in its turn.
     pub(super) fn quit(&mut self) {
-        self.local(b"+OK\r\n".into());
+        self.local(OK.into());
         self.quit = Some(Quit { number: self.answered + self.outstanding, is_local: true });
     }
 
@@ -474,22 +475,22 @@ impl Ledger {
 
     /// A frame arrived from upstream. `queued`: it is `+QUEUED`.
     #[inline]
-    pub(super) fn reply(&mut self, reply: Reply, queued: bool) -> Answer {
+    pub(super) fn reply(&mut self, reply: Reply, queued: bool) -> ReplyOutcome {
         if self.opaque.is_some() {
-            return Answer::NOTHING;
+            return ReplyOutcome::NOTHING;
         }
         let Some(first) = self.entries.front_mut() else {
             if !matches!(reply, Reply::Push(_)) {
                 self.become_opaque(Opaque::Unsolicited);
             }
-            return Answer::NOTHING;
+            return ReplyOutcome::NOTHING;
         };
         if let Reply::Push(confirmed) = reply {
             self.push_arrived(confirmed);
-            return Answer::NOTHING;
+            return ReplyOutcome::NOTHING;
         }
         let refused = reply == Reply::Error;
-        let mut answer = Answer::NOTHING;
+        let mut answer = ReplyOutcome::NOTHING;
         match first.expects {
             Expects::Client(request) => {
                 answer.hello = self.state.answered(request, refused, queued);
@@ -563,7 +564,7 @@ impl Ledger {
     }
 }
 
-impl Counts {
+impl OutstandingKinds {
     /// Where a request of this kind is counted.
     fn of(&mut self, request: Request) -> Option<&mut u32> {
         match request {
@@ -741,12 +742,12 @@ mod tests {
 
     /// Requests, and the bytes that answer them.
     #[derive(Default)]
-    struct Session {
+    struct Exchange {
         ledger: Ledger,
         replies: ReplyScanner,
     }
 
-    impl Session {
+    impl Exchange {
         fn sends(&mut self, requests: &[Request]) {
             for request in requests {
                 self.ledger.request(*request, None);
@@ -769,7 +770,7 @@ mod tests {
 
     #[test]
     fn a_request_is_timed_to_the_first_byte_of_its_own_reply() {
-        let mut session = Session::default();
+        let mut session = Exchange::default();
         session.sends(&[Request::Plain; 3]);
         assert!(!session.gets(b"+1\r\n"));
         assert!(!session.gets(b"+2\r\n"));
@@ -782,7 +783,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_while_a_request_is_timed_is_not() {
-        let mut session = Session::default();
+        let mut session = Exchange::default();
         session.sends(&[Request::Plain]);
         session.sends(&[Request::Plain]);
         assert!(session.gets(b"+1\r\n"));
@@ -793,7 +794,7 @@ mod tests {
     #[test]
     fn what_may_take_for_ever_is_not_timed_nor_what_waits_behind_it() {
         for waits in [Request::Blocking, Request::Monitor] {
-            let mut session = Session::default();
+            let mut session = Exchange::default();
             session.sends(&[waits]);
             session.sends(&[Request::Plain]);
             assert!(!session.ledger.is_timing, "{waits:?}");
@@ -802,7 +803,7 @@ mod tests {
 
     #[test]
     fn a_message_is_no_reply() {
-        let mut session = Session { ledger: Ledger::speaking(true), ..Session::default() };
+        let mut session = Exchange { ledger: Ledger::speaking(true), ..Exchange::default() };
         session.sends(&[Request::Plain]);
         assert!(!session.gets(b">2\r\n$10\r\ninvalid"));
         assert!(!session.gets(b"ate\r\n$1\r\nk\r\n"));
@@ -811,7 +812,7 @@ mod tests {
 
     #[test]
     fn a_session_that_becomes_opaque_is_not_timed_any_more() {
-        let mut session = Session::default();
+        let mut session = Exchange::default();
         session.sends(&[Request::Plain]);
         session.ledger.become_opaque(Opaque::Malformed);
         assert!(!session.gets(b"+1\r\n"));

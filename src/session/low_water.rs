@@ -20,15 +20,16 @@ sockopt_impl!(
 );
 
 /// Below, setting it costs more than it saves.
-const WORTHWHILE: u64 = 16 * 1024;
+const MIN_LOW_WATER: u64 = 16 * 1024;
 
 /// Before Linux 5.12 a reader could wait for more than its receive buffer takes, for ever ("tcp: fix `SO_RCVLOWAT` hangs with fat
 /// skbs", "tcp: fix `SO_RCVLOWAT` related hangs under mem pressure"); what other systems do has not been looked at.
-const SINCE: (u32, u32) = (5, 12);
+const LOW_WATER_SINCE: (u32, u32) = (5, 12);
 
 static SUPPORTED: LazyLock<bool> = LazyLock::new(|| {
     let uname = rustix::system::uname();
-    uname.sysname().to_bytes() == b"Linux" && version(&uname.release().to_string_lossy()) >= Some(SINCE)
+    uname.sysname().to_bytes() == b"Linux"
+        && version(&uname.release().to_string_lossy()) >= Some(LOW_WATER_SINCE)
 });
 
 /// Of a kernel's release: `6.1.115-126.197.amzn2023.x86_64`.
@@ -51,7 +52,7 @@ impl LowWater {
     /// At least `certain` bytes will still come through `socket`: has the kernel wait for them, or for `most`. An end of
     /// the stream, or a full receive buffer, wakes us all the same (`tcp_data_ready` in Linux).
     pub(super) fn expect(&mut self, socket: &impl AsFd, certain: u64, most: usize) {
-        let mark = if certain < WORTHWHILE || !*SUPPORTED {
+        let mark = if certain < MIN_LOW_WATER || !*SUPPORTED {
             1
         } else {
             usize::try_from(certain).unwrap_or(most).min(most)
@@ -72,10 +73,10 @@ mod tests {
         for old in
             ["4.14.352-267.564.amzn2.x86_64", "5.10.226-214.880.amzn2.x86_64", "5.11.22", "", "odd", "6"]
         {
-            assert!(version(old) < Some(SINCE), "{old}");
+            assert!(version(old) < Some(LOW_WATER_SINCE), "{old}");
         }
         for new in ["5.12.0", "6.1.115-126.197.amzn2023.x86_64", "6.18.44-fc-v669", "7.0-rc1"] {
-            assert!(version(new) >= Some(SINCE), "{new}");
+            assert!(version(new) >= Some(LOW_WATER_SINCE), "{new}");
         }
     }
 }

@@ -11,13 +11,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
-use super::context::Context as Route;
+use super::context::RouteContext;
 use crate::credentials::{Credentials, Login, NoSecret};
 use crate::endpoint::Endpoint;
 use crate::upstream;
 
 /// After a refusal, while the connection still lives.
-const AGAIN: Duration = Duration::from_secs(60);
+const RELOGIN_RETRY: Duration = Duration::from_secs(60);
 
 type Logins = Pin<Box<dyn Future<Output = Result<Vec<Login>, NoSecret>> + Send>>;
 
@@ -84,7 +84,7 @@ impl Relogin {
         cx: &mut Context<'_>,
         safe: bool,
         impossible: bool,
-        route: &Route,
+        route: &RouteContext,
     ) -> bool {
         if self.logins.is_some() {
             return self.urgent || safe;
@@ -104,7 +104,11 @@ impl Relogin {
     }
 
     /// AUTH, once there is something to present.
-    pub(super) fn poll_command(&mut self, cx: &mut Context<'_>, route: &Route) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn poll_command(
+        &mut self,
+        cx: &mut Context<'_>,
+        route: &RouteContext,
+    ) -> Option<Zeroizing<Vec<u8>>> {
         let logins = match self.logins.as_mut()?.as_mut().poll(cx) {
             Poll::Pending => return None,
             Poll::Ready(logins) => logins,
@@ -123,7 +127,7 @@ impl Relogin {
                     let route = &*route.route;
                     warn!(route, suppressed, "a session cannot authenticate again: {problem}");
                 }
-                let mut due = Box::pin(sleep_until(Instant::now() + AGAIN));
+                let mut due = Box::pin(sleep_until(Instant::now() + RELOGIN_RETRY));
                 let _ = due.as_mut().poll(cx);
                 self.due = Some(due);
                 None
@@ -132,7 +136,7 @@ impl Relogin {
     }
 
     /// The server answered.
-    pub(super) fn answered(&mut self, accepted: bool, route: &Route, endpoint: &Endpoint) {
+    pub(super) fn answered(&mut self, accepted: bool, route: &RouteContext, endpoint: &Endpoint) {
         if !accepted && !self.others.is_empty() {
             // The server has not been told of the newest secret yet.
             let others = std::mem::take(&mut self.others);
@@ -154,6 +158,6 @@ impl Relogin {
                 self.credentials.user()
             );
         }
-        self.due = Some(Box::pin(sleep_until(Instant::now() + AGAIN)));
+        self.due = Some(Box::pin(sleep_until(Instant::now() + RELOGIN_RETRY)));
     }
 }

@@ -9,15 +9,15 @@ use std::task::{Context, Poll};
 
 use tracing::debug;
 
+use super::abort_reason::AbortReason;
 use super::ledger::{Ledger, MAX_NODE_REQUESTS, NodeAddresses};
-use super::unanswerable::Unanswerable;
 use crate::cluster::{Nodes, RewriteError, Rewriter};
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::replies;
 use crate::resp::request::Request;
 
 /// A longer reply is not held. That of a cluster of 500 nodes has some 100 KiB.
-const LONGEST: usize = 64 * 1024 * 1024;
+const MAX_HELD_REPLY: usize = 64 * 1024 * 1024;
 
 pub(super) struct Rewriting {
     nodes: Arc<Nodes>,
@@ -67,13 +67,13 @@ impl Rewriting {
     }
 
     /// Whether this request must not be sent, and why.
-    pub(super) fn refuses(request: Request, ledger: &Ledger) -> Option<Unanswerable> {
+    pub(super) fn refuses(request: Request, ledger: &Ledger) -> Option<AbortReason> {
         match request {
-            Request::Cluster(_) if ledger.opaque().is_some() => Some(Unanswerable::Unmatched),
+            Request::Cluster(_) if ledger.opaque().is_some() => Some(AbortReason::Unmatched),
             Request::Cluster(_) if ledger.is_full_of_node_requests() => {
-                Some(Unanswerable::TooMany(MAX_NODE_REQUESTS))
+                Some(AbortReason::TooMany(MAX_NODE_REQUESTS))
             }
-            Request::Unknown => Some(Unanswerable::Quoted),
+            Request::Unknown => Some(AbortReason::Quoted),
             _ => None,
         }
     }
@@ -102,9 +102,9 @@ impl Rewriting {
         self.holds.is_some()
     }
 
-    pub(super) fn hold(&mut self, bytes: &[u8]) -> Result<(), Unanswerable> {
-        if self.held.len() + bytes.len() > LONGEST {
-            return Err(Unanswerable::TooLong);
+    pub(super) fn hold(&mut self, bytes: &[u8]) -> Result<(), AbortReason> {
+        if self.held.len() + bytes.len() > MAX_HELD_REPLY {
+            return Err(AbortReason::TooLong);
         }
         self.held.extend_from_slice(bytes);
         Ok(())

@@ -11,7 +11,7 @@ pub(super) const READ: usize = 128 * 1024;
 /// An incomplete TLS record that waits for its end: a header, 2^14 bytes, and what a cipher adds
 /// ([RFC 8446, 5.2](https://www.rfc-editor.org/rfc/rfc8446#section-5.2)), after it the largest post-handshake
 /// message that rustls joins.
-const KEPT: usize = 5 + 16384 + 256 + 64 * 1024;
+const MAX_KEPT_RECORD: usize = 5 + 16384 + 256 + 64 * 1024;
 
 pub(super) struct Scratch {
     /// From the client.
@@ -28,7 +28,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         request: vec![0; READ].into(),
         sealed: vec![0; sealed_len(READ)].into(),
-        received: vec![0; KEPT + READ].into(),
+        received: vec![0; MAX_KEPT_RECORD + READ].into(),
         reply: Vec::with_capacity(READ),
     });
 }

@@ -2,34 +2,31 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::about::About;
-use super::context::Context;
-use super::core::Session;
+use super::client_session::Session;
+use super::context::RouteContext;
+use super::dedicated::{Ended, MOVE_AGAIN, Relay};
 use super::end::{End, HANDSHAKE_FAILURE, end};
 use super::farewell;
-use super::relay::{Ended, MOVE_AGAIN, Relay};
+use super::profile::ClientProfile;
 use super::settings::Accept;
-use super::shared::{self, Hubs};
+use super::setup::SETUP_TIMEOUT;
+use super::shared::{self, Multiplexer};
 use crate::downstream::{Accepted, ClientStream};
 use crate::metrics::GaugeGuard;
 use crate::resp::scanner::TLS_HANDSHAKE;
 use crate::upstream::{Lease, Unreachable};
 
-/// A connection that is not set up in this time is not moved to.
-const SETUP: Duration = Duration::from_secs(2);
-
 /// Serves one client to its end, and gives up its `place` then.
-pub async fn serve(client: Accepted, context: Arc<Context>, place: impl Send) {
+pub async fn serve(client: Accepted, context: Arc<RouteContext>, place: impl Send) {
     let entry = context.inventory.enter(&context.route, client.peer());
     let (route, session) = (&*context.route, entry.number());
     let active = GaugeGuard::new(&context.metrics.sessions_active);
     let end = match client.into_stream() {
-        Ok(client) => run(Session::new(client, &context, About::new(entry))).await,
+        Ok(client) => run(Session::new(client, &context, ClientProfile::new(entry))).await,
         Err(error) => {
             debug!(route, session, %error, "client lost");
             End::ClientClosed
@@ -50,13 +47,13 @@ pub async fn refuse(client: Accepted, words: &[u8]) {
 /// A session that has begun.
 enum Begun<'a> {
     /// Over a connection of its own.
-    Alone(Alone<'a>),
+    Dedicated(CountedRelay<'a>),
     /// Over connections that it shares.
-    Shared(Session<'a>, &'a Hubs),
+    Shared(Session<'a>, &'a Multiplexer),
 }
 
 /// A session over a connection of its own, and as what that is counted.
-pub(super) struct Alone<'a> {
+pub(super) struct CountedRelay<'a> {
     pub(super) relay: Box<Relay<'a>>,
     active: GaugeGuard,
     in_plaintext: Option<GaugeGuard>,
@@ -65,11 +62,11 @@ pub(super) struct Alone<'a> {
 async fn run(session: Session<'_>) -> End {
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     match Box::pin(begin(session)).await {
-        Ok(Begun::Alone(mut alone)) => {
-            let ended = alone.relay().await;
-            alone.end(ended).await
+        Ok(Begun::Dedicated(mut counted)) => {
+            let ended = counted.relay().await;
+            counted.end(ended).await
         }
-        Ok(Begun::Shared(session, hubs)) => Box::pin(shared::serve(session, hubs)).await,
+        Ok(Begun::Shared(session, multiplexer)) => Box::pin(shared::serve(session, multiplexer)).await,
         Err(end) => end,
     }
 }
@@ -78,8 +75,8 @@ async fn run(session: Session<'_>) -> End {
 async fn begin(session: Session<'_>) -> Result<Begun<'_>, End> {
     let context = session.route;
     let brings_tls = brings_tls(&session.client, context).await?;
-    if let Some(hubs) = context.hubs.as_ref().filter(|_| !brings_tls) {
-        return Ok(Begun::Shared(session, hubs));
+    if let Some(multiplexer) = context.multiplexer.as_ref().filter(|_| !brings_tls) {
+        return Ok(Begun::Shared(session, multiplexer));
     }
     let waiting = GaugeGuard::new(&context.metrics.sessions_waiting);
     let connected = tokio::select! {
@@ -104,7 +101,7 @@ async fn begin(session: Session<'_>) -> Result<Begun<'_>, End> {
     };
     debug!(
         route = &*context.route,
-        session = session.about.number(),
+        session = session.profile.number(),
         upstream = %upstream.endpoint,
         peer = %upstream.peer,
         brings_tls,
@@ -117,11 +114,11 @@ async fn begin(session: Session<'_>) -> Result<Begun<'_>, End> {
     } else {
         Relay::new(session, upstream)
     };
-    Ok(Begun::Alone(Alone::new(relay, context, in_plaintext)))
+    Ok(Begun::Dedicated(CountedRelay::new(relay, context, in_plaintext)))
 }
 
-impl<'a> Alone<'a> {
-    pub(super) fn new(relay: Relay<'a>, context: &Context, in_plaintext: bool) -> Self {
+impl<'a> CountedRelay<'a> {
+    pub(super) fn new(relay: Relay<'a>, context: &RouteContext, in_plaintext: bool) -> Self {
         Self {
             relay: Box::new(relay),
             active: GaugeGuard::new(&context.metrics.upstream_active),
@@ -173,7 +170,7 @@ impl<'a> Alone<'a> {
 }
 
 /// A connection for a session that goes on without it meanwhile.
-async fn dial_until_there(context: &Context) -> Lease {
+async fn dial_until_there(context: &RouteContext) -> Lease {
     loop {
         match connect(context, false).await {
             Ok(upstream) => return upstream,
@@ -184,7 +181,7 @@ async fn dial_until_there(context: &Context) -> Lease {
 
 /// Has a session go on over TLS. `false`: it goes on as it was.
 async fn move_to_tls(relay: &mut Relay<'_>, upstream: Lease) -> bool {
-    if !matches!(timeout(SETUP, relay.move_to(upstream)).await, Ok(true)) {
+    if !matches!(timeout(SETUP_TIMEOUT, relay.move_to(upstream)).await, Ok(true)) {
         return false;
     }
     let context = relay.context();
@@ -195,7 +192,7 @@ async fn move_to_tls(relay: &mut Relay<'_>, upstream: Lease) -> bool {
 
 /// An upstream connection for a client. In a cluster the endpoint that clients begin with may lead to a node that is gone:
 /// any other will do, and their addresses are looked up again.
-pub(super) async fn connect(context: &Context, brings_tls: bool) -> Result<Lease, Unreachable> {
+pub(super) async fn connect(context: &RouteContext, brings_tls: bool) -> Result<Lease, Unreachable> {
     if brings_tls {
         return context.upstream.open().await;
     }
@@ -210,7 +207,7 @@ pub(super) async fn connect(context: &Context, brings_tls: bool) -> Result<Lease
 }
 
 /// Whether a client begins with TLS. Its first byte is waited for only where that may be. `Err`: it never came.
-async fn brings_tls(client: &ClientStream, context: &Context) -> Result<bool, End> {
+async fn brings_tls(client: &ClientStream, context: &RouteContext) -> Result<bool, End> {
     if context.settings.accept == Accept::Plaintext {
         return Ok(false);
     }

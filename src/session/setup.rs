@@ -2,17 +2,21 @@
 //! so a session that did no more than that can be moved.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::user::User;
+use super::user::ClientUser;
 use crate::resp::arguments::MAX_CLIENT_INFO;
 use crate::resp::client_requests::marked;
 use crate::resp::replies::encode_command;
 
+/// A connection that is not set up in this time is not used.
+pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Setup {
-    pub(super) key: Key,
+pub(super) struct ClientSetup {
+    pub(super) key: SharingKey,
     pub(super) name: Vec<u8>,
     pub(super) library: Vec<u8>,
     pub(super) version: Vec<u8>,
@@ -20,40 +24,41 @@ pub(super) struct Setup {
 
 /// What a client can see of a connection: clients share those that are the same in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Key {
+pub(super) struct SharingKey {
     pub(super) resp3: bool,
     pub(super) database: u32,
     /// READONLY.
     pub(super) replica: bool,
     /// Who it is to the server, where that is kept.
-    pub(super) user: Option<Arc<User>>,
+    pub(super) user: Option<Arc<ClientUser>>,
 }
 
 /// A command that sets up.
-pub(super) struct Step {
+pub(super) struct SetupStep {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// Older engines do not know it, and said so to the client, too.
     pub(super) may_fail: bool,
 }
 
-impl Setup {
+impl ClientSetup {
     /// The same without what only others can see.
     pub(super) fn of_the_client(&self) -> Self {
         Self { library: Vec::new(), version: Vec::new(), ..self.clone() }
     }
 
     /// What to send on a new connection. `None`: a part of it was too long to be kept, or is no text.
-    pub(super) fn steps(&self) -> Option<Vec<Step>> {
+    pub(super) fn steps(&self) -> Option<Vec<SetupStep>> {
         let text = |bytes: &[u8]| {
             // One that was cut has this length.
             (bytes.len() != MAX_CLIENT_INFO).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
         };
         let (name, library, version) = (text(&self.name)?, text(&self.library)?, text(&self.version)?);
-        let authenticates = |user: &Arc<User>| Step { bytes: user.auth().clone(), may_fail: false };
-        let mut steps: Vec<Step> = self.key.user.iter().map(authenticates).collect();
+        let authenticates =
+            |user: &Arc<ClientUser>| SetupStep { bytes: user.auth().clone(), may_fail: false };
+        let mut steps: Vec<SetupStep> = self.key.user.iter().map(authenticates).collect();
         let mut step = |needed: bool, may_fail: bool, words: &[&str]| {
             if needed {
-                steps.push(Step { bytes: encode_command(words).into(), may_fail });
+                steps.push(SetupStep { bytes: encode_command(words).into(), may_fail });
             }
         };
         step(self.key.resp3, false, &["HELLO", "3"]);
@@ -79,10 +84,10 @@ mod tests {
 
     #[test]
     fn only_what_was_set_up_is_set_up_again_and_the_user_and_the_protocol_come_first() {
-        assert!(Setup::default().steps().unwrap().is_empty());
-        let user = User::of(&[b"app", b"secret"]).map(Arc::new);
-        let key = Key { resp3: true, database: 3, user, ..Key::default() };
-        let setup = Setup { key, name: b"shop".into(), ..Setup::default() };
+        assert!(ClientSetup::default().steps().unwrap().is_empty());
+        let user = ClientUser::of(&[b"app", b"secret"]).map(Arc::new);
+        let key = SharingKey { resp3: true, database: 3, user, ..SharingKey::default() };
+        let setup = ClientSetup { key, name: b"shop".into(), ..ClientSetup::default() };
         let steps: Vec<u8> = setup.steps().unwrap().iter().flat_map(|step| step.bytes.to_vec()).collect();
         let expected = [
             encode_command(&["AUTH", "app", "secret"]),
@@ -95,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_name_of_a_library_is_set_up_with_the_mark() {
-        let setup = Setup { library: b"redis-py(rq_v1)".into(), ..Setup::default() };
+        let setup = ClientSetup { library: b"redis-py(rq_v1)".into(), ..ClientSetup::default() };
         let steps = setup.steps().unwrap();
         let expected = encode_command(&["CLIENT", "SETINFO", "LIB-NAME", "redis-py(rq_v1;pontoon)"]);
         assert_eq!(*steps[0].bytes, expected);
@@ -103,7 +108,9 @@ mod tests {
 
     #[test]
     fn what_was_cut_or_is_no_text_is_not_set_up_wrongly() {
-        assert!(Setup { name: vec![b'x'; MAX_CLIENT_INFO], ..Setup::default() }.steps().is_none());
-        assert!(Setup { name: vec![0xff], ..Setup::default() }.steps().is_none());
+        assert!(
+            ClientSetup { name: vec![b'x'; MAX_CLIENT_INFO], ..ClientSetup::default() }.steps().is_none()
+        );
+        assert!(ClientSetup { name: vec![0xff], ..ClientSetup::default() }.steps().is_none());
     }
 }

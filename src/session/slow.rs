@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::context::Context as Route;
+use super::context::RouteContext;
 use super::ledger::Ledger;
-use crate::clients::Session;
+use crate::clients::SessionRecord;
 use crate::resp::command_table::Command;
 use crate::resp::request::Request;
 use crate::resp::scanner::ReplyScanner;
@@ -19,17 +19,17 @@ use crate::telemetry::SLOW;
 use crate::upstream::Connection;
 
 /// Requests without a reply that are remembered; of a deeper pipeline the rest is not timed.
-const MOST: usize = 1024;
+const MAX_TIMED_REQUESTS: usize = 1024;
 
 /// Of more different names in one pipeline the rest is not told.
-const NAMES: usize = 8;
+const MAX_SLOW_NAMES: usize = 8;
 
 /// Finds a session's slow commands.
 pub(super) struct SlowLog {
     /// What takes longer is slow.
     threshold: Duration,
     /// Requests without a reply.
-    sent: VecDeque<Sent>,
+    sent: VecDeque<TimedRequest>,
     /// Of the request that has begun.
     bytes: u64,
     /// Requests that had their reply when replies were last looked at.
@@ -39,7 +39,7 @@ pub(super) struct SlowLog {
 }
 
 #[derive(Clone)]
-struct Sent {
+struct TimedRequest {
     number: u64,
     command: Command,
     bytes: u64,
@@ -47,18 +47,18 @@ struct Sent {
     /// Its reply comes when something happens elsewhere.
     waits: bool,
     /// Whose it is, on a connection that clients share.
-    client: Option<Arc<Session>>,
+    client: Option<Arc<SessionRecord>>,
 }
 
 /// A command that was slow; several, if their replies came together and it cannot be told which of them it was.
-pub(super) struct Slow {
+pub(super) struct SlowCommand {
     /// How many.
     commands: usize,
     /// Of all of them together.
     bytes: u64,
     took: Duration,
     /// Whose they are, on a connection that clients share: if all are one client's.
-    pub(super) client: Option<Arc<Session>>,
+    pub(super) client: Option<Arc<SessionRecord>>,
     /// Without repetition.
     names: Vec<&'static str>,
 }
@@ -104,10 +104,10 @@ impl SlowLog {
         command: Command,
         bytes: u64,
         waits: bool,
-        client: Option<&Arc<Session>>,
+        client: Option<&Arc<SessionRecord>>,
     ) {
-        if self.sent.len() < MOST {
-            self.sent.push_back(Sent {
+        if self.sent.len() < MAX_TIMED_REQUESTS {
+            self.sent.push_back(TimedRequest {
                 number,
                 command,
                 bytes,
@@ -119,7 +119,7 @@ impl SlowLog {
     }
 
     /// What turned out to be slow by the replies that have begun.
-    pub(super) fn received(&mut self, ledger: &Ledger, replies: &ReplyScanner) -> Option<Slow> {
+    pub(super) fn received(&mut self, ledger: &Ledger, replies: &ReplyScanner) -> Option<SlowCommand> {
         if ledger.opaque().is_some() {
             self.sent = VecDeque::new();
             return None;
@@ -128,7 +128,7 @@ impl SlowLog {
     }
 
     /// The same, where so many requests have their replies, and those of so many have begun.
-    pub(super) fn arrived(&mut self, answered: u64, arrived: u64) -> Option<Slow> {
+    pub(super) fn arrived(&mut self, answered: u64, arrived: u64) -> Option<SlowCommand> {
         if self.sent.is_empty() {
             self.answered = answered;
             return None;
@@ -136,12 +136,12 @@ impl SlowLog {
         self.arrived_at(answered, arrived, Instant::now())
     }
 
-    fn arrived_at(&mut self, ended: u64, arrived: u64, now: Instant) -> Option<Slow> {
+    fn arrived_at(&mut self, ended: u64, arrived: u64, now: Instant) -> Option<SlowCommand> {
         let answered = std::mem::replace(&mut self.answered, ended);
         let since = if ended > answered { std::mem::replace(&mut self.since, now) } else { self.since };
         let count = self.sent.iter().take_while(|sent| sent.number <= arrived).count();
         let first = self.sent.front().filter(|_| count > 0)?.clone();
-        let mut slow = Slow {
+        let mut slow = SlowCommand {
             commands: count,
             bytes: 0,
             took: now.saturating_duration_since(first.at.max(since)),
@@ -154,7 +154,7 @@ impl SlowLog {
             slow.bytes += sent.bytes;
             slow.client =
                 slow.client.filter(|client| sent.client.is_some_and(|other| Arc::ptr_eq(client, &other)));
-            if slow.names.len() < NAMES && !slow.names.contains(&sent.command.name()) {
+            if slow.names.len() < MAX_SLOW_NAMES && !slow.names.contains(&sent.command.name()) {
                 slow.names.push(sent.command.name());
             }
         }
@@ -169,7 +169,7 @@ fn arrived(ledger: &Ledger, replies: &ReplyScanner) -> u64 {
     ledger.answered() + u64::from(replies.is_within_reply())
 }
 
-impl Slow {
+impl SlowCommand {
     /// As OpenTelemetry names operations of Redis: `GET`, `PIPELINE GET`, `PIPELINE`.
     fn operation(&self) -> String {
         match (self.commands, &self.names[..]) {
@@ -181,14 +181,14 @@ impl Slow {
 
     /// Logs it. `client`: whose it is, if that can be told.
     #[cold]
-    pub(super) fn tell(&self, route: &Route, upstream: &Connection, client: Option<&Session>) {
+    pub(super) fn tell(&self, route: &RouteContext, upstream: &Connection, client: Option<&SessionRecord>) {
         let operation = self.operation();
         let Some(suppressed) = route.slow_throttle.allow(&operation) else { return };
-        let (process, library) = client.map(Session::client).unwrap_or_default();
+        let (process, library) = client.map(SessionRecord::client).unwrap_or_default();
         info!(
             target: SLOW,
             route = &*route.route,
-            session = client.map(Session::number),
+            session = client.map(SessionRecord::number),
             upstream = %upstream.endpoint,
             peer = %upstream.peer,
             command = operation,
@@ -213,13 +213,13 @@ mod tests {
 
     const THRESHOLD: Duration = Duration::from_millis(100);
 
-    struct Session {
+    struct TimedExchange {
         slow: SlowLog,
         ledger: Ledger,
         replies: ReplyScanner,
     }
 
-    impl Session {
+    impl TimedExchange {
         fn new() -> Self {
             Self {
                 slow: SlowLog::new(THRESHOLD),
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_command_is_slow_by_the_first_byte_of_its_reply() {
-        let mut session = Session::new();
+        let mut session = TimedExchange::new();
         session.sends("get", Request::Plain);
         assert_eq!(session.gets(b"$", 50), None);
         assert_eq!(session.gets(b"1\r\nx\r\n", 60_000), None, "a client that reads slowly");
@@ -264,12 +264,12 @@ mod tests {
 
     #[test]
     fn a_command_behind_a_slow_one_is_not_slow_itself() {
-        let mut session = Session::new();
+        let mut session = TimedExchange::new();
         session.sends("eval", Request::Plain);
         session.sends("get", Request::Plain);
         assert_eq!(session.gets(b"+1\r\n", 250), Some(("EVAL".into(), 30, 200)));
         assert_eq!(session.gets(b"+2\r\n", 260), None);
-        let mut session = Session::new();
+        let mut session = TimedExchange::new();
         session.sends("eval", Request::Plain);
         session.sends("get", Request::Plain);
         assert_eq!(session.gets(b"+", 20), None);
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn of_replies_that_come_together_it_is_not_guessed_which_was_slow() {
-        let mut session = Session::new();
+        let mut session = TimedExchange::new();
         session.sends("get", Request::Plain);
         session.sends("get", Request::Plain);
         assert_eq!(session.gets(b"+1\r\n+2\r\n", 300), Some(("PIPELINE GET".into(), 60, 300)));
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_others_is_not_slow() {
-        let mut session = Session::new();
+        let mut session = TimedExchange::new();
         session.sends("blpop", Request::Blocking);
         session.sends("get", Request::Plain);
         assert_eq!(session.gets(b"*-1\r\n", 60_000), None);
@@ -299,10 +299,10 @@ mod tests {
 
     #[test]
     fn a_deep_pipeline_does_not_fill_memory() {
-        let mut session = Session::new();
-        for _ in 0..10 * MOST {
+        let mut session = TimedExchange::new();
+        for _ in 0..10 * MAX_TIMED_REQUESTS {
             session.sends("get", Request::Plain);
         }
-        assert_eq!(session.slow.sent.len(), MOST);
+        assert_eq!(session.slow.sent.len(), MAX_TIMED_REQUESTS);
     }
 }

@@ -10,9 +10,9 @@ use crate::resp::replies::encode_secret;
 
 /// AUTH, as a whole.
 #[derive(PartialEq, Eq)]
-pub(super) struct User(Zeroizing<Vec<u8>>);
+pub(super) struct ClientUser(Zeroizing<Vec<u8>>);
 
-impl User {
+impl ClientUser {
     /// What AUTH takes: a password, or a name and a password. `None`: it is something else.
     pub(super) fn of(arguments: &[&[u8]]) -> Option<Self> {
         let auth: &[u8] = b"AUTH";
@@ -28,14 +28,14 @@ impl User {
     }
 }
 
-impl Hash for User {
+impl Hash for ClientUser {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.as_slice().hash(state);
     }
 }
 
-impl fmt::Debug for User {
+impl fmt::Debug for ClientUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("User(redacted)")
+        f.write_str("ClientUser(redacted)")
     }
 }

@@ -44,7 +44,7 @@ impl Confirmed {
 /// Follows what an upstream sends.
 #[derive(Debug, Default)]
 pub struct ReplyScanner {
-    state: State,
+    state: ReplyScanState,
     header: Header,
     /// Innermost open aggregate; meaningful where `depth` is not 0.
     top: Level,
@@ -80,7 +80,7 @@ impl Default for Left {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum State {
+enum ReplyScanState {
     #[default]
     Type,
     /// A line without a length; whether its last byte so far was CR.
@@ -107,7 +107,7 @@ impl ReplyScanner {
         let mut at = 0;
         while at < input.len() {
             match self.state {
-                State::Type => {
+                ReplyScanState::Type => {
                     if self.depth == 0
                         && let Some(end) = short_bulk(input, at)
                     {
@@ -120,28 +120,28 @@ impl ReplyScanner {
                         return self.malformed(at);
                     }
                 }
-                State::Line { carriage_return } => {
+                ReplyScanState::Line { carriage_return } => {
                     let rest = &input[at..];
                     let Some(end) = memchr(b'\n', rest) else {
                         self.note(rest);
-                        self.state = State::Line { carriage_return: rest.last() == Some(&b'\r') };
+                        self.state = ReplyScanState::Line { carriage_return: rest.last() == Some(&b'\r') };
                         return (input.len(), Event::NeedMore);
                     };
                     at += end + 1;
                     let complete = if end == 0 { carriage_return } else { rest[end - 1] == b'\r' };
                     self.note(&rest[..end.saturating_sub(1)]);
                     if !complete {
-                        self.state = State::Line { carriage_return: false };
+                        self.state = ReplyScanState::Line { carriage_return: false };
                     } else if self.element_ended() {
                         return (at, Event::Frame);
                     }
                 }
-                State::BulkLength => match self.header.read(input, &mut at) {
+                ReplyScanState::BulkLength => match self.header.read(input, &mut at) {
                     None => break,
                     Some(Ok(Length::Known(length))) => {
-                        self.state = State::Payload { left: length + 2, chunk: false };
+                        self.state = ReplyScanState::Payload { left: length + 2, chunk: false };
                     }
-                    Some(Ok(Length::Streamed)) => self.state = State::ChunkMark,
+                    Some(Ok(Length::Streamed)) => self.state = ReplyScanState::ChunkMark,
                     Some(Ok(Length::Null)) => {
                         if self.element_ended() {
                             return (at, Event::Frame);
@@ -149,7 +149,7 @@ impl ReplyScanner {
                     }
                     Some(Err(_)) => return self.malformed(at),
                 },
-                State::AggregateLength { kind } => match self.header.read(input, &mut at) {
+                ReplyScanState::AggregateLength { kind } => match self.header.read(input, &mut at) {
                     None => break,
                     Some(Ok(length)) => match self.aggregate_begins(kind, length) {
                         Ok(true) => return (at, Event::Frame),
@@ -158,7 +158,7 @@ impl ReplyScanner {
                     },
                     Some(Err(_)) => return self.malformed(at),
                 },
-                State::Payload { left, chunk } => {
+                ReplyScanState::Payload { left, chunk } => {
                     let n = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
                     if self.naming {
                         let text = usize::try_from(left.saturating_sub(2)).unwrap_or(usize::MAX);
@@ -167,21 +167,21 @@ impl ReplyScanner {
                     at += n;
                     let left = left - n as u64;
                     if left > 0 {
-                        self.state = State::Payload { left, chunk };
+                        self.state = ReplyScanState::Payload { left, chunk };
                     } else if chunk {
-                        self.state = State::ChunkMark;
+                        self.state = ReplyScanState::ChunkMark;
                     } else if self.element_ended() {
                         return (at, Event::Frame);
                     }
                 }
-                State::ChunkMark => {
+                ReplyScanState::ChunkMark => {
                     if input[at] != b';' {
                         return self.malformed(at);
                     }
                     at += 1;
-                    self.state = State::ChunkLength;
+                    self.state = ReplyScanState::ChunkLength;
                 }
-                State::ChunkLength => match self.header.read(input, &mut at) {
+                ReplyScanState::ChunkLength => match self.header.read(input, &mut at) {
                     None => break,
                     Some(Ok(Length::Known(0))) => {
                         if self.element_ended() {
@@ -189,24 +189,24 @@ impl ReplyScanner {
                         }
                     }
                     Some(Ok(Length::Known(length))) => {
-                        self.state = State::Payload { left: length + 2, chunk: true };
+                        self.state = ReplyScanState::Payload { left: length + 2, chunk: true };
                     }
                     _ => return self.malformed(at),
                 },
-                State::Malformed => return (at, Event::Malformed),
+                ReplyScanState::Malformed => return (at, Event::Malformed),
             }
         }
-        (at, if self.state == State::Malformed { Event::Malformed } else { Event::NeedMore })
+        (at, if self.state == ReplyScanState::Malformed { Event::Malformed } else { Event::NeedMore })
     }
 
     /// Whether the stream stands between two frames.
     pub fn at_boundary(&self) -> bool {
-        self.state == State::Type && self.depth == 0 && self.frame_is_whole()
+        self.state == ReplyScanState::Type && self.depth == 0 && self.frame_is_whole()
     }
 
     /// Bytes that the string which has begun still lacks.
     pub fn due(&self) -> u64 {
-        if let State::Payload { left, .. } = self.state { left } else { 0 }
+        if let ReplyScanState::Payload { left, .. } = self.state { left } else { 0 }
     }
 
     /// What the frame that ended last is.
@@ -283,15 +283,15 @@ impl ReplyScanner {
             }
         }
         self.state = match kind {
-            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => State::Line { carriage_return: false },
-            b'$' | b'!' | b'=' => State::BulkLength,
-            b'*' | b'%' | b'~' | b'|' => State::AggregateLength { kind },
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => ReplyScanState::Line { carriage_return: false },
+            b'$' | b'!' | b'=' => ReplyScanState::BulkLength,
+            b'*' | b'%' | b'~' | b'|' => ReplyScanState::AggregateLength { kind },
             // A push is never part of another frame.
-            b'>' if self.depth == 0 => State::AggregateLength { kind },
+            b'>' if self.depth == 0 => ReplyScanState::AggregateLength { kind },
             b'.' if self.depth > 0 && self.top.left == Left::UntilEnd => {
                 // The end mark is a line of its own, and counts as the last of one element.
                 self.top.left = Left::Elements(1);
-                State::Line { carriage_return: false }
+                ReplyScanState::Line { carriage_return: false }
             }
             _ => return false,
         };
@@ -311,7 +311,7 @@ impl ReplyScanner {
         let attribute = kind == b'|';
         if left == Left::Elements(0) {
             if attribute {
-                self.state = State::Type;
+                self.state = ReplyScanState::Type;
                 return Ok(false);
             }
             return Ok(self.element_ended());
@@ -324,7 +324,7 @@ impl ReplyScanner {
         }
         self.depth += 1;
         self.top = Level { left, attribute };
-        self.state = State::Type;
+        self.state = ReplyScanState::Type;
         if kind == b'>' {
             self.naming = true;
             self.name = Word::default();
@@ -338,7 +338,7 @@ impl ReplyScanner {
     /// Closes what an element completes. Returns whether that is the frame.
     #[inline]
     fn element_ended(&mut self) -> bool {
-        self.state = State::Type;
+        self.state = ReplyScanState::Type;
         self.naming = false;
         while self.depth > 0 {
             match &mut self.top.left {
@@ -363,7 +363,7 @@ impl ReplyScanner {
     }
 
     fn malformed(&mut self, at: usize) -> (usize, Event) {
-        self.state = State::Malformed;
+        self.state = ReplyScanState::Malformed;
         (at, Event::Malformed)
     }
 }

@@ -12,22 +12,22 @@ use super::{Event, Word};
 const MAX_INLINE: usize = 64 * 1024;
 
 /// A server answers more words with an error at once, and closes (`processMultibulkBuffer` in `networking.c`).
-const MOST_WORDS: u64 = i32::MAX as u64;
+const MAX_WORDS: u64 = i32::MAX as u64;
 
 /// How a TLS connection begins: a record of the type "handshake"
 /// ([RFC 8446, 5.1](https://www.rfc-editor.org/rfc/rfc8446#section-5.1)). No request begins so.
 pub const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A longer command is not looked at twice to find out whether it is whole.
-const MAX_SHORT: usize = 16;
+const MAX_LOOKED_AT_TWICE: usize = 16;
 
 /// The words of so many commands are kept: how a client begins tells which library it uses.
-const EARLY: u8 = 4;
+const FIRST_COMMANDS: u8 = 4;
 
 /// Follows what a client sends.
 #[derive(Debug, Default)]
 pub struct RequestScanner {
-    state: State,
+    state: RequestScanState,
     header: Header,
     /// Arguments still to come, the current one included.
     left: u64,
@@ -36,7 +36,7 @@ pub struct RequestScanner {
     name: Word,
     /// Where they matter, what is read of them.
     arguments: ArgumentReader,
-    /// Commands so far, of [`EARLY`].
+    /// Commands so far, of [`FIRST_COMMANDS`].
     early: u8,
     /// Quotes or escapes make an inline command's words uncertain.
     quoted: bool,
@@ -47,7 +47,7 @@ pub struct RequestScanner {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum State {
+enum RequestScanState {
     #[default]
     Start,
     Count,
@@ -72,62 +72,66 @@ impl RequestScanner {
         let mut at = 0;
         while at < input.len() {
             match self.state {
-                State::Start => {
+                RequestScanState::Start => {
                     if let Some((length, name, words, command)) = short_command(&input[at..]) {
                         self.command = command;
                         self.request = Request::of(command, words);
                         self.quoted = false;
-                        if self.early <= EARLY {
+                        if self.early <= FIRST_COMMANDS {
                             self.keep_early(name, words);
                         }
                         return (at + length, Event::Frame);
                     }
                     self.begin();
                     if input[at] == TLS_HANDSHAKE {
-                        self.state = State::Tls;
+                        self.state = RequestScanState::Tls;
                     } else if input[at] == b'*' {
                         at += 1;
-                        self.state = State::Count;
+                        self.state = RequestScanState::Count;
                     } else {
-                        self.state = State::Inline { length: 0, in_word: false };
+                        self.state = RequestScanState::Inline { length: 0, in_word: false };
                     }
                 }
-                State::Count => match self.header.read(input, &mut at) {
+                RequestScanState::Count => match self.header.read(input, &mut at) {
                     None => break,
-                    Some(Ok(Length::Known(count @ 1..=MOST_WORDS))) => {
+                    Some(Ok(Length::Known(count @ 1..=MAX_WORDS))) => {
                         self.left = count;
-                        self.state = State::BulkMark;
+                        self.state = RequestScanState::BulkMark;
                     }
                     // Redis skips an empty array without a reply.
-                    Some(Ok(Length::Known(0) | Length::Null)) => self.state = State::Start,
+                    Some(Ok(Length::Known(0) | Length::Null)) => self.state = RequestScanState::Start,
                     _ => return self.malformed(at),
                 },
-                State::BulkMark => {
+                RequestScanState::BulkMark => {
                     if input[at] != b'$' {
                         return self.malformed(at);
                     }
                     at += 1;
-                    self.state = State::BulkLength;
+                    self.state = RequestScanState::BulkLength;
                 }
-                State::BulkLength => match self.header.read(input, &mut at) {
+                RequestScanState::BulkLength => match self.header.read(input, &mut at) {
                     None => break,
-                    Some(Ok(Length::Known(length))) => self.state = State::Payload(length),
+                    Some(Ok(Length::Known(length))) => self.state = RequestScanState::Payload(length),
                     _ => return self.malformed(at),
                 },
-                State::Payload(left) => {
+                RequestScanState::Payload(left) => {
                     let n = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
                     self.note(&input[at..at + n]);
                     at += n;
                     let left = left - n as u64;
-                    self.state = if left > 0 { State::Payload(left) } else { State::PayloadEnd(2) };
+                    self.state = if left > 0 {
+                        RequestScanState::Payload(left)
+                    } else {
+                        RequestScanState::PayloadEnd(2)
+                    };
                 }
-                State::PayloadEnd(left) => {
+                RequestScanState::PayloadEnd(left) => {
                     // Redis does not look at these two bytes either.
                     let n = usize::from(left).min(input.len() - at);
                     at += n;
                     let left = left - n as u8;
                     if left > 0 {
-                        self.state = State::PayloadEnd(left);
+                        self.state = RequestScanState::PayloadEnd(left);
                         break;
                     }
                     if self.argument_ended() {
@@ -135,7 +139,7 @@ impl RequestScanner {
                         return (at, Event::Frame);
                     }
                 }
-                State::Inline { length, in_word } => {
+                RequestScanState::Inline { length, in_word } => {
                     let (n, ended) = self.inline(&input[at..], length, in_word);
                     at += n;
                     if ended && self.seen > 0 {
@@ -143,30 +147,30 @@ impl RequestScanner {
                         return (at, Event::Frame);
                     }
                 }
-                State::Malformed | State::Tls => return (at, Event::Malformed),
+                RequestScanState::Malformed | RequestScanState::Tls => return (at, Event::Malformed),
             }
         }
         // An empty payload at the end of the input is complete as it is.
-        if self.state == State::Payload(0) {
-            self.state = State::PayloadEnd(2);
+        if self.state == RequestScanState::Payload(0) {
+            self.state = RequestScanState::PayloadEnd(2);
         }
-        let malformed = matches!(self.state, State::Malformed | State::Tls);
+        let malformed = matches!(self.state, RequestScanState::Malformed | RequestScanState::Tls);
         (at, if malformed { Event::Malformed } else { Event::NeedMore })
     }
 
     /// Whether the client speaks TLS, which is no RESP.
     pub fn speaks_tls(&self) -> bool {
-        self.state == State::Tls
+        self.state == RequestScanState::Tls
     }
 
     /// The name of the request that has begun. `None`: it is not known yet. Empty: it is longer than any that matters.
     pub fn name(&self) -> Option<&[u8]> {
-        (self.state != State::Start && self.seen > 0).then(|| self.name.get())
+        (self.state != RequestScanState::Start && self.seen > 0).then(|| self.name.get())
     }
 
     /// Whether the stream stands between two requests.
     pub fn at_boundary(&self) -> bool {
-        self.state == State::Start
+        self.state == RequestScanState::Start
     }
 
     /// Whether the request that ended last is CLIENT, or may be.
@@ -198,13 +202,13 @@ impl RequestScanner {
 
     /// Forgets the request that has begun: it is to come again from its beginning.
     pub fn rewind(&mut self) {
-        self.state = State::Start;
+        self.state = RequestScanState::Start;
         self.header = Header::default();
     }
 
     /// Bytes that the argument which has begun still lacks.
     pub fn due(&self) -> u64 {
-        if let State::Payload(left) = self.state { left } else { 0 }
+        if let RequestScanState::Payload(left) = self.state { left } else { 0 }
     }
 
     /// What the request that ended last means for its replies.
@@ -221,7 +225,7 @@ impl RequestScanner {
     /// How the client begins, while it does: the first words of the command that ended last, and how many it has.
     #[inline]
     pub fn beginning(&self) -> Option<([&[u8]; 3], u64)> {
-        if self.early > EARLY {
+        if self.early > FIRST_COMMANDS {
             return None;
         }
         let [first, second] =
@@ -286,7 +290,7 @@ impl RequestScanner {
     fn argument_ended(&mut self) -> bool {
         self.word_seen();
         self.left -= 1;
-        self.state = if self.left == 0 { State::Start } else { State::BulkMark };
+        self.state = if self.left == 0 { RequestScanState::Start } else { RequestScanState::BulkMark };
         self.left == 0
     }
 
@@ -308,16 +312,16 @@ impl RequestScanner {
                 if in_word {
                     self.word_ended();
                 }
-                self.state = State::Start;
+                self.state = RequestScanState::Start;
                 return (i + 1, true);
             }
             if length + i >= MAX_INLINE {
-                self.state = State::Malformed;
+                self.state = RequestScanState::Malformed;
                 return (i, false);
             }
             // To a server the line ends here, and its end never comes (`processInlineBuffer` in `networking.c`).
             if byte == 0 {
-                self.state = State::Malformed;
+                self.state = RequestScanState::Malformed;
                 return (i, false);
             }
             if is_space(byte) {
@@ -333,7 +337,7 @@ impl RequestScanner {
                 self.note(&[byte]);
             }
         }
-        self.state = State::Inline { length: length + input.len(), in_word };
+        self.state = RequestScanState::Inline { length: length + input.len(), in_word };
         (input.len(), false)
     }
 
@@ -346,7 +350,7 @@ impl RequestScanner {
     }
 
     fn malformed(&mut self, at: usize) -> (usize, Event) {
-        self.state = State::Malformed;
+        self.state = RequestScanState::Malformed;
         (at, Event::Malformed)
     }
 }
@@ -356,7 +360,8 @@ impl RequestScanner {
 #[inline]
 fn short_command(input: &[u8]) -> Option<(usize, &[u8], u64, Command)> {
     let mut at = 0;
-    let words = header::short(input, &mut at, b'*').filter(|words| (1..=MAX_SHORT).contains(words))?;
+    let words =
+        header::short(input, &mut at, b'*').filter(|words| (1..=MAX_LOOKED_AT_TWICE).contains(words))?;
     // A server may take a name with a zero byte in it for a shorter one.
     let name = argument(input, &mut at).filter(|name| !name.contains(&0))?;
     let command = Command::named(name);

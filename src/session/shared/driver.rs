@@ -1,6 +1,4 @@
-//! The task of a connection that clients share: sends what they put on its line, and gives each its replies.
-
-mod handing_out;
+//! The task of a connection that clients share: sends what they put on its shared connection, and gives each its replies.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,71 +11,72 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{debug, info};
 
+use super::connection::SharedConnection;
 use super::hand_off::{self, HandOff, HandedOff};
-use super::hub::Hubs;
-use super::in_flight::Whose;
-use super::line::Line;
-use super::seat::{Gone, Seat};
-use super::{Key, Settings};
+use super::in_flight::Recipient;
+use super::multiplexer::Multiplexer;
+use super::settings::Settings;
+use super::writer::{ClientWriter, Gone};
 use crate::metrics::{GaugeGuard, Relayed};
 use crate::resp::replies;
 use crate::resp::scanner::ReplyScanner;
-use crate::session::context::Context as Route;
+use crate::session::context::RouteContext;
 use crate::session::scratch::{self, Scratch};
+use crate::session::setup::SharingKey;
 use crate::session::wire::Wire;
 use crate::upstream::Lease;
 
 /// Reads in one wake-up, after which others have their turn.
-const ROUNDS: usize = 8;
+const DRIVER_ROUNDS: usize = 8;
 
 /// How often it is asked whether the connection is still to be used.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A connection that no client has used for so long is given back.
-const LINGER: u32 = 10;
+const MAX_UNUSED_TICKS: u32 = 10;
 
 /// So much may wait for a client anyway.
-const MUCH: usize = 1024 * 1024;
+pub(super) const STALL_OUTPUT: usize = 1024 * 1024;
 
 /// Others wait for a client that does not read for so long, and no longer.
-const STALL: Duration = Duration::from_secs(1);
+const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Driver {
-    line: Arc<Line>,
-    wire: Wire,
-    replies: ReplyScanner,
-    route: Arc<Route>,
-    settings: Settings,
-    key: Key,
+    pub(super) shared: Arc<SharedConnection>,
+    pub(super) wire: Wire,
+    pub(super) replies: ReplyScanner,
+    pub(super) route: Arc<RouteContext>,
+    pub(super) settings: Settings,
+    pub(super) key: SharingKey,
     /// Whether transactions may come over it.
-    transactions: Arc<AtomicBool>,
-    taken: Vec<u8>,
+    pub(super) transactions: Arc<AtomicBool>,
+    pub(super) taken: Vec<u8>,
     /// The present frame is a push, which nobody asked for.
-    skips: bool,
+    pub(super) skips: bool,
     /// The beginning of an error that may name a node.
-    held: Option<Vec<u8>>,
+    pub(super) held: Option<Vec<u8>>,
     /// A client for which much waits, and how much.
-    slow: Option<(Arc<Seat>, usize)>,
+    pub(super) slow: Option<(Arc<ClientWriter>, usize)>,
     /// Has the connection for its own from now on.
-    heir: Option<(Arc<Seat>, OwnedSemaphorePermit)>,
+    pub(super) heir: Option<(Arc<ClientWriter>, OwnedSemaphorePermit)>,
     /// Has more than may wait for it, and is waited for.
-    stalled: Option<(Arc<Seat>, Pin<Box<Sleep>>)>,
-    tick: Pin<Box<Sleep>>,
+    pub(super) stalled: Option<(Arc<ClientWriter>, Pin<Box<Sleep>>)>,
+    pub(super) tick: Pin<Box<Sleep>>,
     /// Ticks without a client.
-    unused: u32,
+    pub(super) unused: u32,
 }
 
 impl Driver {
     pub(super) fn new(
-        line: &Arc<Line>,
+        shared: &Arc<SharedConnection>,
         connection: Lease,
-        route: &Arc<Route>,
+        route: &Arc<RouteContext>,
         settings: Settings,
-        key: Key,
+        key: SharingKey,
         transactions: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            line: Arc::clone(line),
+            shared: Arc::clone(shared),
             wire: Wire::new(connection),
             replies: ReplyScanner::default(),
             route: Arc::clone(route),
@@ -102,19 +101,19 @@ impl Driver {
         let _active = GaugeGuard::new(&route.metrics.upstream_shared);
         let _in_plaintext = plaintext.then(|| GaugeGuard::new(&route.metrics.upstream_plaintext));
         poll_fn(|cx| {
-            self.line.driven_by(cx.waker());
+            self.shared.driven_by(cx.waker());
             Poll::Ready(())
         })
         .await;
         poll_fn(|cx| self.poll(cx)).await;
-        if let Some((seat, permit)) = self.heir.take() {
-            return self.hand_off(&seat, permit);
+        if let Some((writer, permit)) = self.heir.take() {
+            return self.hand_off(&writer, permit);
         }
-        self.line.close();
+        self.shared.close();
         self.fail();
-        let heir = self.line.heir();
+        let heir = self.shared.heir();
         {
-            let mut state = self.line.state.lock();
+            let mut state = self.shared.state.lock();
             self.wire.connection.seen_id = state.seen_id;
             self.wire.connection.passed_on = state.passed_on.take();
         }
@@ -130,7 +129,7 @@ impl Driver {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..ROUNDS {
+        for _ in 0..DRIVER_ROUNDS {
             let moved = scratch::with(|scratch| {
                 let sent = self.send(cx, scratch);
                 let received = self.receive(cx, scratch);
@@ -161,25 +160,25 @@ impl Driver {
     }
 
     fn is_over(&self) -> bool {
-        let state = self.line.state.lock();
+        let state = self.shared.state.lock();
         (state.is_closed() && state.is_idle())
-            || (state.is_unused() && (self.unused >= LINGER || self.route.drain.is_draining()))
+            || (state.is_unused() && (self.unused >= MAX_UNUSED_TICKS || self.route.drain.is_draining()))
     }
 
     /// A second is over.
     fn look(&mut self) {
-        if let Some((seat, _)) = &self.stalled {
-            let seat = Arc::clone(seat);
-            if self.try_hand_off(&seat) {
+        if let Some((writer, _)) = &self.stalled {
+            let writer = Arc::clone(writer);
+            if self.try_hand_off(&writer) {
                 self.stalled = None;
                 return;
             }
         }
-        let unused = self.line.state.lock().is_unused();
+        let unused = self.shared.state.lock().is_unused();
         self.unused = if unused { self.unused + 1 } else { 0 };
         // Clients go on over another one, and notice nothing. While pontoon leaves, this one will do.
         if !self.route.drain.is_draining() && !self.route.upstream.is_current(&self.wire.connection) {
-            self.line.close();
+            self.shared.close();
         }
     }
 
@@ -187,7 +186,7 @@ impl Driver {
         if self.wire.poll_flush(cx).is_pending() || self.wire.is_lost() {
             return false;
         }
-        self.line.take(&mut self.taken);
+        self.shared.take(&mut self.taken);
         if self.taken.is_empty() {
             return false;
         }
@@ -205,7 +204,7 @@ impl Driver {
         }
         let relayed = relayed(&self.route, &self.wire);
         let Some(plain) = self.wire.receive(cx, scratch, relayed) else { return false };
-        self.line.state.lock().heard = Some(Instant::now());
+        self.shared.state.lock().heard = Some(Instant::now());
         if self.route.nodes.is_some() {
             self.hand_out_rewritten(plain);
         } else {
@@ -213,7 +212,7 @@ impl Driver {
         }
         let within = !self.replies.at_boundary() && !self.skips;
         let (slow, took) = {
-            let in_flight = &mut self.line.state.lock().in_flight;
+            let in_flight = &mut self.shared.state.lock().in_flight;
             (in_flight.slow(within), if within { in_flight.begun() } else { None })
         };
         if let Some(took) = took {
@@ -229,37 +228,37 @@ impl Driver {
         true
     }
 
-    /// Sends what was put on the line before it was closed.
+    /// Sends what was put on the shared connection before it was closed.
     fn send_rest(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) {
-        self.line.take(&mut self.taken);
+        self.shared.take(&mut self.taken);
         let relayed = relayed(&self.route, &self.wire);
         self.wire.send(cx, &self.taken, &mut scratch.sealed, relayed);
     }
 
     /// Reads on no more while much waits for a client: for little, where that is nobody else's loss.
     fn stall(&mut self) {
-        let Some((seat, waiting)) = self.slow.take() else { return };
-        if self.try_hand_off(&seat) {
+        let Some((writer, waiting)) = self.slow.take() else { return };
+        if self.try_hand_off(&writer) {
             return;
         }
-        let alone = self.line.state.lock().in_flight.iter().all(|due| Arc::ptr_eq(&due.seat, &seat));
+        let alone = self.shared.state.lock().in_flight.iter().all(|due| Arc::ptr_eq(&due.writer, &writer));
         if waiting > self.settings.client_output / 2 {
             // Others go elsewhere, and it will be alone.
-            self.line.close();
+            self.shared.close();
         }
         if waiting > self.settings.client_output || alone {
-            self.stalled = Some((seat, Box::pin(sleep(STALL))));
+            self.stalled = Some((writer, Box::pin(sleep(STALL_TIMEOUT))));
             // Whoever has not asked yet does it elsewhere.
-            self.line.close();
-            self.line.state.lock().in_flight.log_no_slow();
+            self.shared.close();
+            self.shared.state.lock().in_flight.log_no_slow();
         }
     }
 
     /// Leaves the connection to the one client that all outstanding replies are for, if it may have one of its own. `false`: not now.
-    fn try_hand_off(&mut self, seat: &Arc<Seat>) -> bool {
+    fn try_hand_off(&mut self, writer: &Arc<ClientWriter>) -> bool {
         let can_be = {
-            let state = self.line.state.lock();
-            state.in_flight.iter().all(|due| due.whose != Whose::Task && Arc::ptr_eq(&due.seat, seat))
+            let state = self.shared.state.lock();
+            state.in_flight.iter().all(|due| due.recipient != Recipient::Task && Arc::ptr_eq(&due.writer, writer))
                 // Another client asks what became of its writes here.
                 && !state.has_heir()
         };
@@ -267,36 +266,39 @@ impl Driver {
         if !can_be || (self.skips && !self.replies.at_boundary()) || self.route.drain.is_draining() {
             return false;
         }
-        let Some(permit) = self.route.hubs.as_ref().and_then(Hubs::try_pin) else { return false };
-        self.line.close();
-        self.heir = Some((Arc::clone(seat), permit));
+        let Some(permit) = self.route.multiplexer.as_ref().and_then(Multiplexer::try_pin) else {
+            return false;
+        };
+        self.shared.close();
+        self.heir = Some((Arc::clone(writer), permit));
         true
     }
 
     /// Gives the connection to the one client that it owes replies.
-    fn hand_off(self, seat: &Seat, permit: OwnedSemaphorePermit) {
+    fn hand_off(self, writer: &ClientWriter, permit: OwnedSemaphorePermit) {
         let mut wire = self.wire;
         let ledger = {
-            let mut state = self.line.state.lock();
+            let mut state = self.shared.state.lock();
             wire.connection.seen_id = state.seen_id;
             wire.connection.passed_on = state.passed_on.take();
             let due = state.in_flight.take();
             hand_off::ledger(self.key.resp3, &due)
         };
-        let line = HandedOff { id: self.line.id, wire, replies: self.replies, held: self.held, ledger };
-        seat.hand_off(HandOff { line, permit });
+        let connection =
+            HandedOff { id: self.shared.id, wire, replies: self.replies, held: self.held, ledger };
+        writer.hand_off(HandOff { connection, permit });
     }
 
     /// A client that does not read is waited for as long as nobody else has to, and a moment longer.
     fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some((seat, patience)) = &mut self.stalled else { return false };
-        if seat.waiting(cx.waker()) <= MUCH / 2 {
+        let Some((writer, patience)) = &mut self.stalled else { return false };
+        if writer.waiting(cx.waker()) <= STALL_OUTPUT / 2 {
             self.stalled = None;
             return false;
         }
-        let others = self.line.state.lock().in_flight.iter().any(|due| !Arc::ptr_eq(&due.seat, seat));
+        let others = self.shared.state.lock().in_flight.iter().any(|due| !Arc::ptr_eq(&due.writer, writer));
         if patience.as_mut().poll(cx).is_ready() && others {
-            seat.leave(Gone::Output);
+            writer.leave(Gone::Output);
             self.stalled = None;
             return false;
         }
@@ -305,7 +307,7 @@ impl Driver {
 
     /// Tells the clients whose replies will not come.
     fn fail(&mut self) {
-        let unanswered = self.line.state.lock().in_flight.take();
+        let unanswered = self.shared.state.lock().in_flight.take();
         let why = self.wire.why().map(str::to_owned);
         let endpoint = &self.wire.connection.endpoint;
         if self.wire.is_lost() {
@@ -335,20 +337,20 @@ impl Driver {
         let mut within = !self.replies.at_boundary() && !self.skips && self.held.is_none();
         for due in unanswered {
             if self.route.is_node || std::mem::take(&mut within) {
-                due.seat.forget(due.count);
-                due.seat.leave(Gone::Upstream);
-            } else if due.whose == Whose::Task {
-                due.seat.answer(&error, true);
+                due.writer.forget(due.count);
+                due.writer.leave(Gone::Upstream);
+            } else if due.recipient == Recipient::Task {
+                due.writer.answer(&error, true);
             } else {
                 for _ in 0..due.count {
-                    due.seat.deliver(&error, 1);
+                    due.writer.deliver(&error, 1);
                 }
             }
         }
     }
 }
 
-fn relayed<'a>(route: &'a Route, wire: &Wire) -> &'a Relayed {
+fn relayed<'a>(route: &'a RouteContext, wire: &Wire) -> &'a Relayed {
     let over_tls = wire.connection.channel.is_some();
     if over_tls { &route.metrics.relayed_over_tls } else { &route.metrics.relayed_in_plaintext }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::in_flight::{Due, Whose};
+use super::in_flight::{DueReplies, Recipient};
 use crate::resp::command_table::Transaction;
 use crate::resp::request::Request;
 use crate::resp::scanner::ReplyScanner;
@@ -17,14 +17,14 @@ use crate::session::wire::Wire;
 
 /// What a client gets.
 pub(super) struct HandOff {
-    pub(super) line: HandedOff,
+    pub(super) connection: HandedOff,
     /// Leave to have a dedicated connection.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// The connection, as it stands.
 pub(in crate::session) struct HandedOff {
-    /// Of the line.
+    /// Of the shared connection.
     pub(in crate::session) id: u64,
     pub(in crate::session) wire: Wire,
     /// It may stand within a reply.
@@ -36,13 +36,13 @@ pub(in crate::session) struct HandedOff {
 }
 
 /// The account of a connection that speaks RESP3 or not, and that `due` are outstanding on: all of them one client's.
-pub(super) fn ledger(resp3: bool, due: &VecDeque<Due>) -> Ledger {
+pub(super) fn ledger(resp3: bool, due: &VecDeque<DueReplies>) -> Ledger {
     let mut ledger = Ledger::speaking(resp3);
     // Before a transaction is: it is no part of that.
     ledger.was_set_up();
     for due in due {
         let mut plain = due.count;
-        if let Whose::Transaction(all) = due.whose {
+        if let Recipient::Transaction(all) = due.recipient {
             let begins = Request::Transaction(Transaction::Begins);
             if due.count == all {
                 ledger.request(begins, None);
@@ -53,7 +53,7 @@ pub(super) fn ledger(resp3: bool, due: &VecDeque<Due>) -> Ledger {
             plain -= 1;
         }
         (0..plain).for_each(|_| ledger.request(Request::Plain, None));
-        if let Whose::Transaction(_) = due.whose {
+        if let Recipient::Transaction(_) = due.recipient {
             ledger.request(Request::Transaction(Transaction::Executes), None);
         }
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::seat::Seat;
+use super::writer::ClientWriter;
 use crate::resp::whole::Front;
-use crate::session::slow::{Slow, SlowLog};
+use crate::session::slow::{SlowCommand, SlowLog};
 
 #[derive(Default)]
 pub(super) struct InFlight {
-    entries: VecDeque<Due>,
+    entries: VecDeque<DueReplies>,
     /// Requests that have their reply.
     answered: u64,
     /// Requests that have none.
@@ -28,11 +28,11 @@ pub(super) struct InFlight {
 }
 
 /// Replies in a row that one client gets.
-pub(super) struct Due {
-    pub(super) seat: Arc<Seat>,
+pub(super) struct DueReplies {
+    pub(super) writer: Arc<ClientWriter>,
     pub(super) count: u64,
-    pub(super) whose: Whose,
-    /// Where the requests are, among all bytes that were put on the line.
+    pub(super) recipient: Recipient,
+    /// Where the requests are, among all bytes that were put on the shared connection.
     place: Range<u64>,
     /// The last of the requests is timed since then.
     timed: Option<Instant>,
@@ -40,7 +40,7 @@ pub(super) struct Due {
 
 /// What replies are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum Recipient {
     /// The client.
     Client,
     /// The client's task: there is one.
@@ -59,14 +59,14 @@ impl InFlight {
         Self { slow: slow.map(|threshold| Box::new(SlowLog::new(threshold))), ..Self::default() }
     }
 
-    /// Books `count` requests of a client. `place`: where they are among all bytes that were put on the line; `unsent`: from where on
-    /// these were not sent.
+    /// Books `count` requests of a client. `place`: where they are among all bytes that were put on the shared connection; `unsent`:
+    /// from where on these were not sent.
     pub(super) fn book(
         &mut self,
-        seat: &Arc<Seat>,
+        writer: &Arc<ClientWriter>,
         requests: &[u8],
         count: u64,
-        whose: Whose,
+        recipient: Recipient,
         place: Range<u64>,
         unsent: u64,
     ) {
@@ -74,7 +74,7 @@ impl InFlight {
             let mut rest = requests;
             for number in self.answered + self.outstanding + 1..=self.answered + self.outstanding + count {
                 let Front::Whole(whole) = Front::of(rest) else { break };
-                log.book(number, whole.command, whole.bytes.len() as u64, false, Some(seat.client()));
+                log.book(number, whole.command, whole.bytes.len() as u64, false, Some(writer.client()));
                 rest = &rest[whole.bytes.len()..];
             }
         }
@@ -83,17 +83,23 @@ impl InFlight {
         let timed = times.then(Instant::now);
         match self.entries.back_mut() {
             Some(last)
-                if whose == Whose::Client
-                    && last.whose == whose
+                if recipient == Recipient::Client
+                    && last.recipient == recipient
                     && last.timed.is_none()
                     && last.place.start >= unsent
-                    && Arc::ptr_eq(&last.seat, seat) =>
+                    && Arc::ptr_eq(&last.writer, writer) =>
             {
                 last.count += count;
                 last.place.end = place.end;
                 last.timed = timed;
             }
-            _ => self.entries.push_back(Due { seat: Arc::clone(seat), count, whose, place, timed }),
+            _ => self.entries.push_back(DueReplies {
+                writer: Arc::clone(writer),
+                count,
+                recipient,
+                place,
+                timed,
+            }),
         }
     }
 
@@ -103,12 +109,12 @@ impl InFlight {
     }
 
     /// What the next reply is for.
-    pub(super) fn next(&self) -> Option<&Due> {
+    pub(super) fn next(&self) -> Option<&DueReplies> {
         self.entries.front()
     }
 
     /// All outstanding replies.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Due> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &DueReplies> {
         self.entries.iter()
     }
 
@@ -143,20 +149,20 @@ impl InFlight {
     /// send.
     pub(super) fn stays_in_transaction(&mut self, code: &[u8]) -> bool {
         let Some(first) = self.entries.front_mut() else { return false };
-        match first.whose {
+        match first.recipient {
             // MULTI was refused, and none has begun.
-            Whose::Transaction(all) if first.count == all => {
-                first.whose = Whose::Client;
+            Recipient::Transaction(all) if first.count == all => {
+                first.recipient = Recipient::Client;
                 false
             }
-            Whose::Transaction(_) => first.count == 1 && !ENDS.contains(&code),
+            Recipient::Transaction(_) => first.count == 1 && !ENDS.contains(&code),
             _ => false,
         }
     }
 
     /// Slow commands, as far as the replies that have come show them. `within`: the next reply has begun.
     #[inline]
-    pub(super) fn slow(&mut self, within: bool) -> Option<Slow> {
+    pub(super) fn slow(&mut self, within: bool) -> Option<SlowCommand> {
         self.slow.as_mut()?.arrived(self.answered, self.answered + u64::from(within))
     }
 
@@ -169,7 +175,7 @@ impl InFlight {
     /// another client's request, and tells where they are from now on.
     pub(super) fn abandon(
         &mut self,
-        seat: &Arc<Seat>,
+        writer: &Arc<ClientWriter>,
         unsent: u64,
         mut moves: impl FnMut(Range<u64>) -> Range<u64>,
     ) -> u64 {
@@ -178,7 +184,7 @@ impl InFlight {
             if due.place.start < unsent {
                 return true;
             }
-            if Arc::ptr_eq(&due.seat, seat) {
+            if Arc::ptr_eq(&due.writer, writer) {
                 abandoned += due.count;
                 return false;
             }
@@ -198,7 +204,7 @@ impl InFlight {
     }
 
     /// All outstanding replies: they come no more, or elsewhere.
-    pub(super) fn take(&mut self) -> VecDeque<Due> {
+    pub(super) fn take(&mut self) -> VecDeque<DueReplies> {
         self.outstanding = 0;
         self.is_timing = false;
         std::mem::take(&mut self.entries)

@@ -1,7 +1,4 @@
-//! One client of those that share: reads its requests, puts on the line what may go there, and says what else is needed.
-
-mod looking;
-mod setting_up;
+//! One client of those that share: reads its requests, puts on the shared connection what may go there, and says what else is needed.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,36 +9,37 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use self::setting_up::Asked;
+use super::connection::{SharedConnection, SharedLease, SharedRemote};
 use super::hand_off::HandOff;
-use super::line::{Hold, Line, Upstream};
-use super::seat::{Gone, Seat};
-use super::{Hubs, Key};
+use super::multiplexer::Multiplexer;
+use super::setting_up::PendingSetup;
+use super::writer::{ClientWriter, Gone};
 use crate::downstream::presence::{self, Presence};
 use crate::resp::command_table::{Command, PinReason};
 use crate::resp::whole::{Front, Whole};
-use crate::session::core::Session;
-use crate::session::relay::Ended;
+use crate::session::client_session::Session;
+use crate::session::dedicated::Ended;
 use crate::session::scratch;
+use crate::session::setup::SharingKey;
 
 /// A larger request gets a connection of its own.
-pub(super) const LARGE: usize = 32 * 1024;
+pub(super) const MAX_SHARED_REQUEST: usize = 32 * 1024;
 
 /// A client with large requests or replies keeps its own connection for so long at least.
-const HEAVY: Duration = Duration::from_secs(1);
+const HEAVY_PIN: Duration = Duration::from_secs(1);
 
 /// While so many replies are due, no more is read.
-const MOST_DUE: u64 = 16 * 1024;
+const MAX_OUTSTANDING: u64 = 16 * 1024;
 
 /// Reads in one wake-up, after which others have their turn.
-const ROUNDS: usize = 4;
+const CLIENT_ROUNDS: usize = 4;
 
 /// What a client needs. No reply is due then.
-pub(super) enum Next {
-    /// A line of this kind.
-    Line(Key),
+pub(super) enum ClientNeed {
+    /// A shared connection of this kind.
+    Shared(SharingKey),
     /// A connection of its own.
-    Own(Reason),
+    Own(DedicatedReason),
     /// Nothing: it has this one for its own. Replies may be due.
     HandedOff(Box<HandOff>),
     /// Nothing more.
@@ -54,7 +52,7 @@ pub(super) enum Next {
 
 /// Why a client needs a connection of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum DedicatedReason {
     Command(PinReason),
     /// A request is large.
     Large,
@@ -68,7 +66,7 @@ pub(super) enum Reason {
     Key,
 }
 
-impl Reason {
+impl DedicatedReason {
     /// As a metric label.
     pub(super) fn label(&self) -> &'static str {
         match self {
@@ -88,7 +86,7 @@ impl Reason {
 }
 
 /// What comes of looking at requests.
-enum What {
+pub(super) enum LookOutcome {
     /// More must come.
     Dry,
     /// There may be more.
@@ -97,48 +95,48 @@ enum What {
     Wait,
     /// A reply is awaited that decides something.
     Asked,
-    Next(Next),
+    Next(ClientNeed),
 }
 
-pub(super) struct Member<'a> {
+pub(super) struct SharedClient<'a> {
     pub(super) session: Session<'a>,
-    hubs: &'a Hubs,
-    seat: Arc<Seat>,
-    /// The line's.
-    on: Key,
-    asked: Option<Asked>,
+    pub(super) multiplexer: &'a Multiplexer,
+    pub(super) writer: Arc<ClientWriter>,
+    /// The shared connection's.
+    pub(super) on: SharingKey,
+    pub(super) asked: Option<PendingSetup>,
 }
 
-impl<'a> Member<'a> {
-    pub(super) fn new(mut session: Session<'a>, hubs: &'a Hubs) -> Self {
+impl<'a> SharedClient<'a> {
+    pub(super) fn new(mut session: Session<'a>, multiplexer: &'a Multiplexer) -> Self {
         let nodes = session.route.nodes.as_ref();
         let local_host = nodes.map(|nodes| nodes.advertise().unwrap_or_else(|| session.client.local_host()));
-        let seat = Arc::new(Seat::new(session.about.counter(), local_host, session.may_idle()));
-        seat.sit(session.client.clone(), std::mem::take(&mut session.to_client));
-        Self { session, hubs, seat, on: Key::default(), asked: None }
+        let writer = Arc::new(ClientWriter::new(session.profile.counter(), local_host, session.may_idle()));
+        writer.sit(session.client.clone(), std::mem::take(&mut session.to_client));
+        Self { session, multiplexer, writer, on: SharingKey::default(), asked: None }
     }
 
     /// The client, with what waits for it. Replies that are still due are nobody's.
     pub(super) fn into_session(mut self) -> Session<'a> {
-        self.session.to_client = self.seat.stand_up();
+        self.session.to_client = self.writer.stand_up();
         self.session
     }
 
     /// What the client can see of its connection.
-    pub(super) fn key(&self) -> Key {
-        self.session.about.setup().map(|setup| setup.key.clone()).unwrap_or_default()
+    pub(super) fn key(&self) -> SharingKey {
+        self.session.profile.setup().map(|setup| setup.key.clone()).unwrap_or_default()
     }
 
-    /// Whether it is on a line of its kind.
-    fn is_in_place(&self) -> bool {
-        self.session.about.setup().is_some_and(|setup| self.on == setup.key)
+    /// Whether it is on a shared connection of its kind.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.session.profile.setup().is_some_and(|setup| self.on == setup.key)
     }
 
-    /// Its line is this one from now on, of this kind.
-    pub(super) fn moved(&mut self, line: &Line, key: Key) {
+    /// Its shared connection is this one from now on, of this kind.
+    pub(super) fn moved(&mut self, shared: &SharedConnection, key: SharingKey) {
         self.on = key;
-        let Upstream { endpoint, peer, tls } = &line.upstream;
-        self.session.about.shares(endpoint, *peer, *tls);
+        let SharedRemote { endpoint, peer, tls } = &shared.upstream;
+        self.session.profile.shares(endpoint, *peer, *tls);
     }
 
     /// Whether the client's next request, which says who it is, would have this reply.
@@ -155,56 +153,56 @@ impl<'a> Member<'a> {
             let length = whole.bytes.len();
             self.session.input.bytes.drain(..length);
         }
-        self.seat.deliver(reply, 0);
+        self.writer.deliver(reply, 0);
     }
 
     /// It gets or leaves much, but what waits for it is no burden: it can share all the same.
     pub(super) fn is_bearable(&self) -> bool {
-        self.seat.is_bearable()
+        self.writer.is_bearable()
     }
 
-    /// Serves the client over this line, until it needs something else.
-    pub(super) async fn run(&mut self, line: &Hold) -> Next {
+    /// Serves the client over this shared connection, until it needs something else.
+    pub(super) async fn run(&mut self, shared: &SharedLease) -> ClientNeed {
         self.session.hear_of_drain().await;
-        poll_fn(|cx| self.poll(cx, line)).await
+        poll_fn(|cx| self.poll(cx, shared)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
+    fn poll(&mut self, cx: &mut Context<'_>, shared: &SharedLease) -> Poll<ClientNeed> {
         self.session.note_drain();
-        for _ in 0..ROUNDS {
-            let standing = self.seat.tend(cx);
-            if let Some(hand_off) = self.seat.take_hand_off() {
-                return Poll::Ready(Next::HandedOff(hand_off));
+        for _ in 0..CLIENT_ROUNDS {
+            let standing = self.writer.tend(cx);
+            if let Some(hand_off) = self.writer.take_hand_off() {
+                return Poll::Ready(ClientNeed::HandedOff(hand_off));
             }
             match standing.gone {
                 None => {}
-                Some(Gone::Client) => return Poll::Ready(self.reset_by_client(line)),
+                Some(Gone::Client) => return Poll::Ready(self.reset_by_client(shared)),
                 Some(Gone::Upstream) => {
-                    return Poll::Ready(Next::Ended(Ended::Upstream { unanswered: 0, why: None }));
+                    return Poll::Ready(ClientNeed::Ended(Ended::Upstream { unanswered: 0, why: None }));
                 }
-                Some(Gone::Output) => return Poll::Ready(Next::Overrun),
+                Some(Gone::Output) => return Poll::Ready(ClientNeed::Overrun),
             }
-            self.take_answer(line);
+            self.take_answer(shared);
             let mut what = if self.asked.is_some() {
-                What::Asked
+                LookOutcome::Asked
             } else if self.session.input.bytes.is_empty() {
-                What::Dry
+                LookOutcome::Dry
             } else {
                 let input = std::mem::take(&mut self.session.input.bytes);
-                let (passed, what) = self.look_within(cx, line, &input, standing.heavy);
+                let (passed, what) = self.look_within(cx, shared, &input, standing.heavy);
                 self.session.input.bytes = input;
                 self.consume(passed);
                 what
             };
-            if let What::Dry = what {
+            if let LookOutcome::Dry = what {
                 if !self.session.client_sends || self.stops() {
-                    return self.poll_end(cx, line);
+                    return self.poll_end(cx, shared);
                 }
-                if standing.due > MOST_DUE {
-                    self.seat.wake_when_idle();
-                    return self.poll_unread(cx, line);
+                if standing.due > MAX_OUTSTANDING {
+                    self.writer.wake_when_idle();
+                    return self.poll_unread(cx, shared);
                 }
-                match self.read(cx, line, standing.heavy) {
+                match self.read(cx, shared, standing.heavy) {
                     Poll::Pending => {
                         self.session.is_read();
                         return self.poll_timers(cx);
@@ -213,42 +211,42 @@ impl<'a> Member<'a> {
                 }
             }
             match what {
-                What::Next(next) => return Poll::Ready(next),
-                What::Wait => {
-                    self.seat.wake_when_idle();
-                    return self.poll_unread(cx, line);
+                LookOutcome::Next(next) => return Poll::Ready(next),
+                LookOutcome::Wait => {
+                    self.writer.wake_when_idle();
+                    return self.poll_unread(cx, shared);
                 }
-                What::Asked => return self.poll_unread(cx, line),
-                What::Dry | What::More => {}
+                LookOutcome::Asked => return self.poll_unread(cx, shared),
+                LookOutcome::Dry | LookOutcome::More => {}
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, line: &Hold, heavy: bool) -> Poll<What> {
+    fn read(&mut self, cx: &mut Context<'_>, shared: &SharedLease, heavy: bool) -> Poll<LookOutcome> {
         scratch::with(|scratch| {
             let mut read = ReadBuf::new(&mut scratch.request);
             match Pin::new(&mut self.session.client).poll_read(cx, &mut read) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(What::Next(self.reset_by_client(line))),
+                Poll::Ready(Err(_)) => return Poll::Ready(LookOutcome::Next(self.reset_by_client(shared))),
             }
             let n = read.filled().len();
             if n == 0 {
                 self.session.client_sends = false;
-                return Poll::Ready(What::Dry);
+                return Poll::Ready(LookOutcome::Dry);
             }
             self.session.touch();
             if !self.session.input.bytes.is_empty() {
                 self.session.input.bytes.extend_from_slice(&scratch.request[..n]);
                 let input = std::mem::take(&mut self.session.input.bytes);
-                let (passed, what) = self.look_within(cx, line, &input, heavy);
+                let (passed, what) = self.look_within(cx, shared, &input, heavy);
                 self.session.input.bytes = input;
                 self.consume(passed);
                 return Poll::Ready(what);
             }
-            let (passed, what) = self.look_within(cx, line, &scratch.request[..n], heavy);
+            let (passed, what) = self.look_within(cx, shared, &scratch.request[..n], heavy);
             if passed < n {
                 self.session.input.bytes.extend_from_slice(&scratch.request[passed..n]);
             }
@@ -258,23 +256,29 @@ impl<'a> Member<'a> {
 
     /// Looks at requests. While pontoon is leaving, only at those that had begun before.
     #[inline]
-    fn look_within(&mut self, cx: &mut Context<'_>, line: &Hold, input: &[u8], heavy: bool) -> (usize, What) {
+    fn look_within(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &SharedLease,
+        input: &[u8],
+        heavy: bool,
+    ) -> (usize, LookOutcome) {
         let within = self.session.within();
-        let (passed, what) = self.look(cx, line, input, heavy, within);
+        let (passed, what) = self.look(cx, shared, input, heavy, within);
         self.session.looked_at(passed);
         (passed, what)
     }
 
-    /// pontoon is leaving, and all requests that the client had sent before are on the line.
+    /// pontoon is leaving, and all requests that the client had sent before are on the shared connection.
     fn stops(&self) -> bool {
         self.session.owes_nothing()
     }
 
     /// The client has reset its connection.
     #[cold]
-    fn reset_by_client(&self, line: &Hold) -> Next {
-        line.abandon(&self.seat);
-        Next::Ended(Ended::Client)
+    fn reset_by_client(&self, shared: &SharedLease) -> ClientNeed {
+        shared.abandon(&self.writer);
+        ClientNeed::Ended(Ended::Client)
     }
 
     fn consume(&mut self, passed: usize) {
@@ -287,61 +291,61 @@ impl<'a> Member<'a> {
     }
 
     /// The client sends no more, or is not to: over, once it has its replies.
-    fn poll_end(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
-        let standing = self.seat.tend(cx);
+    fn poll_end(&mut self, cx: &mut Context<'_>, shared: &SharedLease) -> Poll<ClientNeed> {
+        let standing = self.writer.tend(cx);
         if standing.due == 0 && (standing.waiting == 0 || standing.gone.is_some()) {
-            return Poll::Ready(Next::Ended(if self.session.client_sends {
+            return Poll::Ready(ClientNeed::Ended(if self.session.client_sends {
                 Ended::Drained
             } else {
                 Ended::Client
             }));
         }
-        self.seat.wake_when_idle();
-        self.poll_unread(cx, line)
+        self.writer.wake_when_idle();
+        self.poll_unread(cx, shared)
     }
 
     /// The client is not read, so the kernel is asked for its end. Once it has sent its last byte, the upstream may be silent for
     /// [`presence::QUIET`]. That time does not run while bytes wait for the client.
-    fn poll_unread(&mut self, cx: &mut Context<'_>, line: &Hold) -> Poll<Next> {
+    fn poll_unread(&mut self, cx: &mut Context<'_>, shared: &SharedLease) -> Poll<ClientNeed> {
         let presence = self.session.poll_presence(cx);
         if presence == Presence::Gone {
-            return Poll::Ready(self.reset_by_client(line));
+            return Poll::Ready(self.reset_by_client(shared));
         }
         if self.session.client_sends && presence == Presence::Sends {
             return self.poll_timers(cx);
         }
-        if self.seat.has_output() {
+        if self.writer.has_output() {
             self.session.end_quiet();
             return self.poll_timers(cx);
         }
         while self.session.quiet().as_mut().poll(cx).is_ready() {
-            let heard = line.state.lock().heard.filter(|heard| heard.elapsed() < presence::QUIET);
-            let Some(heard) = heard else { return Poll::Ready(Next::Ended(Ended::Client)) };
+            let heard = shared.state.lock().heard.filter(|heard| heard.elapsed() < presence::QUIET);
+            let Some(heard) = heard else { return Poll::Ready(ClientNeed::Ended(Ended::Client)) };
             self.session.quiet().as_mut().reset(heard + presence::QUIET);
         }
         self.poll_timers(cx)
     }
 
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<ClientNeed> {
         if self.session.poll_cut(cx).is_ready() {
-            return Poll::Ready(Next::Ended(Ended::Cut));
+            return Poll::Ready(ClientNeed::Ended(Ended::Cut));
         }
-        if self.session.poll_idle(cx, self.seat.last()).is_ready() {
-            return Poll::Ready(Next::Ended(Ended::Idle));
+        if self.session.poll_idle(cx, self.writer.last()).is_ready() {
+            return Poll::Ready(ClientNeed::Ended(Ended::Idle));
         }
         Poll::Pending
     }
 
     /// A client that is given a connection of its own for this reason keeps it until then at least.
-    pub(super) fn until(reason: &Reason) -> Option<Instant> {
+    pub(super) fn until(reason: &DedicatedReason) -> Option<Instant> {
         match reason {
-            Reason::Large | Reason::Heavy => Some(Instant::now() + HEAVY),
-            // The connection knows what it has written; or there is no line for it.
-            Reason::Command(PinReason::Wait) | Reason::Key => {
+            DedicatedReason::Large | DedicatedReason::Heavy => Some(Instant::now() + HEAVY_PIN),
+            // The connection knows what it has written; or there is no shared connection for it.
+            DedicatedReason::Command(PinReason::Wait) | DedicatedReason::Key => {
                 Some(Instant::now() + Duration::from_secs(365 * 24 * 3600))
             }
             // The server has said so, or cannot say.
-            Reason::Unknown(_) | Reason::Command(_) | Reason::Inline => None,
+            DedicatedReason::Unknown(_) | DedicatedReason::Command(_) | DedicatedReason::Inline => None,
         }
     }
 }

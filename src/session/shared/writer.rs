@@ -11,31 +11,31 @@ use tokio::time::Instant;
 
 use super::hand_off::HandOff;
 
-use crate::clients::{Counter, Session};
+use crate::clients::{Counter, SessionRecord};
 use crate::downstream::ClientStream;
 use crate::endpoint::Host;
 use crate::session::outbox::Outbox;
 
 /// Of a reply to what pontoon asks for a client. That to HELLO names some modules.
-const LONGEST_ANSWER: usize = 256 * 1024;
+const MAX_SETUP_REPLY: usize = 256 * 1024;
 
 /// A larger reply is worth a connection of its own.
-const LARGE: u64 = 32 * 1024;
+const HEAVY_REPLY: u64 = 32 * 1024;
 
 /// More that waits is, too.
-const MUCH: usize = 256 * 1024;
+const HEAVY_OUTPUT: usize = 256 * 1024;
 
 /// One client's.
-pub(super) struct Seat {
+pub(super) struct ClientWriter {
     counter: Counter,
     /// What the client is told of a cluster's nodes.
     pub(super) local_host: Option<Host>,
-    state: Mutex<State>,
+    state: Mutex<WriterState>,
 }
 
 #[derive(Default)]
-struct State {
-    writer: Option<ClientStream>,
+struct WriterState {
+    stream: Option<ClientStream>,
     outbox: Outbox,
     /// Requests without a reply.
     due: u64,
@@ -69,50 +69,50 @@ pub(super) enum Gone {
 }
 
 /// How it stands.
-pub(super) struct Standing {
+pub(super) struct WriterStatus {
     pub(super) gone: Option<Gone>,
     pub(super) due: u64,
     pub(super) waiting: usize,
     pub(super) heavy: bool,
 }
 
-impl Seat {
+impl ClientWriter {
     pub(super) fn new(counter: Counter, local_host: Option<Host>, idles: bool) -> Self {
-        let state = State { last: idles.then(Instant::now), ..State::default() };
+        let state = WriterState { last: idles.then(Instant::now), ..WriterState::default() };
         Self { counter, local_host, state: Mutex::new(state) }
     }
 
     /// Whose it is.
-    pub(super) fn client(&self) -> &Arc<Session> {
+    pub(super) fn client(&self) -> &Arc<SessionRecord> {
         self.counter.session()
     }
 
     /// The client is written to here from now on, after what waits for it.
     pub(super) fn sit(&self, client: ClientStream, output: Outbox) {
         let mut state = self.state.lock();
-        (state.writer, state.outbox) = (Some(client), output);
+        (state.stream, state.outbox) = (Some(client), output);
     }
 
     /// It is not any more: what waits for it.
     pub(super) fn stand_up(&self) -> Outbox {
         let mut state = self.state.lock();
         let output = std::mem::take(&mut state.outbox);
-        state.writer = None;
+        state.stream = None;
         state.leave(Gone::Client);
         output
     }
 
     /// A wake-up of the client's task: sends what waits, and tells how things stand.
-    pub(super) fn tend(&self, cx: &mut Context<'_>) -> Standing {
+    pub(super) fn tend(&self, cx: &mut Context<'_>) -> WriterStatus {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.task.as_ref().is_none_or(|task| !task.will_wake(cx.waker())) {
             state.task = Some(cx.waker().clone());
         }
         if !state.outbox.is_empty()
-            && let Some(writer) = &mut state.writer
+            && let Some(stream) = &mut state.stream
         {
-            if let Poll::Ready(Err(_)) = state.outbox.poll_flush(cx, writer) {
+            if let Poll::Ready(Err(_)) = state.outbox.poll_flush(cx, stream) {
                 state.leave(Gone::Client);
             }
             if let Some(reader) = state.reader_waits.take() {
@@ -120,11 +120,11 @@ impl Seat {
             }
         }
         state.waits = false;
-        Standing {
+        WriterStatus {
             gone: state.gone,
             due: state.due,
             waiting: state.outbox.len(),
-            heavy: state.heavy || state.outbox.len() > MUCH,
+            heavy: state.heavy || state.outbox.len() > HEAVY_OUTPUT,
         }
     }
 
@@ -165,7 +165,7 @@ impl Seat {
         let mut state = self.state.lock();
         state.passed += bytes.len();
         // Of several, as they are on the average.
-        state.heavy |= state.passed as u64 > LARGE * replies.max(1);
+        state.heavy |= state.passed as u64 > HEAVY_REPLY * replies.max(1);
         if replies > 0 {
             state.passed = 0;
         }
@@ -177,7 +177,7 @@ impl Seat {
     /// A part of an answer that the client's task asked for. `false`: it is longer than any.
     pub(super) fn answer(&self, bytes: &[u8], whole: bool) -> bool {
         let mut state = self.state.lock();
-        if state.answering.len() + bytes.len() > LONGEST_ANSWER {
+        if state.answering.len() + bytes.len() > MAX_SETUP_REPLY {
             state.answering = Vec::new();
             return false;
         }
@@ -194,7 +194,7 @@ impl Seat {
     pub(super) fn is_bearable(&self) -> bool {
         let mut state = self.state.lock();
         state.heavy = false;
-        state.outbox.len() <= MUCH
+        state.outbox.len() <= HEAVY_OUTPUT
     }
 
     /// Nothing more is written.
@@ -231,7 +231,7 @@ impl Seat {
     }
 }
 
-impl State {
+impl WriterState {
     fn write(&mut self, mut bytes: &[u8]) {
         if self.gone.is_some() {
             return;
@@ -240,10 +240,10 @@ impl State {
             self.last = Some(Instant::now());
         }
         if self.outbox.is_empty()
-            && let Some(writer) = &self.writer
+            && let Some(stream) = &self.stream
         {
             while !bytes.is_empty() {
-                match writer.try_write(bytes) {
+                match stream.try_write(bytes) {
                     Ok(n @ 1..) => bytes = &bytes[n..],
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                     Ok(0) | Err(_) => return self.leave(Gone::Client),
@@ -267,7 +267,7 @@ impl State {
 
     fn leave(&mut self, why: Gone) {
         self.gone.get_or_insert(why);
-        self.writer = None;
+        self.stream = None;
         self.outbox.clear();
         self.wake();
         if let Some(reader) = self.reader_waits.take() {

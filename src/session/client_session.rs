@@ -1,6 +1,6 @@
 //! One client, whatever connection its requests go over: what it sends and is sent, who it says it is, and when its time is up.
 //!
-//! An engine serves it: a [relay](super::relay) over a dedicated connection, or a [member](super::shared) over shared ones. To change the
+//! An engine serves it: a [relay](super::dedicated) over a dedicated connection, or a [client](super::shared) over shared ones. To change the
 //! connection, the session goes from one to the other; the client stays.
 
 use std::future::poll_fn;
@@ -12,18 +12,18 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::about::About;
-use super::context::Context as Route;
+use super::context::RouteContext;
 use super::guard::Guard;
 use super::outbox::Outbox;
 use super::owed::Owed;
+use super::profile::ClientProfile;
 use crate::downstream::ClientStream;
 use crate::downstream::presence::{Presence, PresenceCheck, QUIET};
 
 pub(super) struct Session<'a> {
     pub(super) client: ClientStream,
-    pub(super) route: &'a Arc<Route>,
-    pub(super) about: About,
+    pub(super) route: &'a Arc<RouteContext>,
+    pub(super) profile: ClientProfile,
     /// Where pontoon authenticates, or clients authenticate to it.
     pub(super) guard: Option<Box<Guard>>,
     pub(super) input: Input,
@@ -37,9 +37,9 @@ pub(super) struct Session<'a> {
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Once pontoon is leaving.
     owed: Option<Owed>,
-    idle: Option<Idle>,
+    idle: Option<IdleTimer>,
     /// Few sessions have one: an idle client holds no memory.
-    timers: Option<Box<Timers>>,
+    timers: Option<Box<SessionTimers>>,
 }
 
 /// Where a client's last writes went.
@@ -48,7 +48,7 @@ pub(super) enum LastWrites {
     /// There were none.
     None,
     /// Over the shared connection with this number.
-    Line(u64),
+    Shared(u64),
     /// Over a connection that the client does not have any more.
     Gone,
 }
@@ -62,14 +62,14 @@ pub(super) struct Input {
 }
 
 /// For `limits.idle_timeout`.
-struct Idle {
+struct IdleTimer {
     timeout: Duration,
     last: Instant,
     sleep: Pin<Box<Sleep>>,
 }
 
 #[derive(Default)]
-struct Timers {
+struct SessionTimers {
     /// While the client is not read, or sends no more.
     presence: Option<PresenceCheck>,
     /// The client sends no more: until when the upstream may be silent.
@@ -79,8 +79,8 @@ struct Timers {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(client: ClientStream, route: &'a Arc<Route>, about: About) -> Self {
-        let idle = route.settings.idle_timeout.map(|timeout| Idle {
+    pub(super) fn new(client: ClientStream, route: &'a Arc<RouteContext>, profile: ClientProfile) -> Self {
+        let idle = route.settings.idle_timeout.map(|timeout| IdleTimer {
             timeout,
             last: Instant::now(),
             sleep: Box::pin(sleep(timeout)),
@@ -88,7 +88,7 @@ impl<'a> Session<'a> {
         Self {
             client,
             route,
-            about,
+            profile,
             guard: None,
             input: Input::default(),
             to_client: Outbox::default(),

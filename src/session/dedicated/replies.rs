@@ -3,18 +3,18 @@
 use std::io;
 use std::task::Context;
 
-use super::Relay;
+use super::relay::Relay;
 use crate::resp::connection_state::HelloReply;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::context::Sign;
+use crate::session::abort_reason::AbortReason;
+use crate::session::context::FailoverSign;
 use crate::session::ledger::{Opaque, OwnRequest};
 use crate::session::rewriting::Rewritten;
-use crate::session::unanswerable::Unanswerable;
 use crate::upstream::SeenId;
 
 impl Relay<'_> {
     pub(super) fn note_replies(&mut self, bytes: &[u8]) {
-        self.session.about.received(bytes.len());
+        self.session.profile.received(bytes.len());
         let mut passed = 0;
         while passed < bytes.len() && self.is_framed() {
             let whole = self.ledger.awaits_switch() && self.replies.at_boundary();
@@ -46,7 +46,7 @@ impl Relay<'_> {
                     HelloReply::Queued => self.note_unread_id(),
                 }
                 if let Some(info) = answer.info {
-                    self.session.about.accepted(*info);
+                    self.session.profile.accepted(*info);
                 }
                 self.replies.keep_status(self.ledger.wants_status());
             }
@@ -61,7 +61,9 @@ impl Relay<'_> {
         let code = self.replies.error_code();
         self.session.route.metrics.server_error(code);
         match code {
-            b"READONLY" => self.session.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly),
+            b"READONLY" => {
+                self.session.route.invalidate(&self.wire.connection.dialled(), FailoverSign::ReadOnly);
+            }
             b"NOAUTH" => self.session.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.rewriting.is_none() => {
                 self.session.route.tell_of_cluster(&self.wire.connection.endpoint);
@@ -93,9 +95,9 @@ impl Relay<'_> {
                 sent = passed + n;
             }
             if let Some(rewriting) = self.rewriting.as_mut().filter(|_| holds)
-                && let Err(unanswerable) = rewriting.hold(&bytes[passed..passed + n])
+                && let Err(reason) = rewriting.hold(&bytes[passed..passed + n])
             {
-                self.unanswerable = Some(unanswerable);
+                self.aborted = Some(reason);
                 return Ok(());
             }
             passed += n;
@@ -104,14 +106,14 @@ impl Relay<'_> {
                 && let Some(relogin) = &mut self.relogin
             {
                 relogin.answered(self.replies.is_ok(), self.session.route, &self.wire.connection.endpoint);
-                self.session.about.reauthenticates(relogin.due());
+                self.session.profile.reauthenticates(relogin.due());
             }
             self.note_reply(event, whole);
             if event == Event::NeedMore {
                 break;
             }
             if event == Event::Malformed && holds {
-                self.unanswerable = Some(Unanswerable::Malformed);
+                self.aborted = Some(AbortReason::Malformed);
                 return Ok(());
             }
             if event == Event::Frame {

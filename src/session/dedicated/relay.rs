@@ -1,15 +1,8 @@
 //! Moves bytes both ways between a client and its upstream in one task, and follows frame boundaries as they pass.
 //!
 //! One wake-up: send what waits, read what is there, send it on. A side is not read while the other cannot be
-//! written, so a slow reader slows its own connection and fills no memory. How a session begins and how its
-//! client is told of the end is the parent's work.
-
-mod ending;
-mod observing;
-mod pinned;
-mod pumps;
-mod replies;
-mod requests;
+//! written, so a slow reader slows its own connection and fills no memory. How a session begins, and what its
+//! client learns of the end, is the parent's work.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,43 +14,42 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use self::pinned::Pin as PinnedState;
-pub(super) use self::pinned::{Pinned, Writes};
-use super::context::Context as Route;
-use super::core::Session;
-use super::guard::{ClientAuth, Guard};
-use super::ledger::{Ledger, Opaque, OwnRequest};
-use super::low_water::LowWater;
-use super::relogin::Relogin;
-use super::rewriting::Rewriting;
-use super::scratch::{self};
-use super::settings::Upgrade;
-use super::setup::{Setup, Step};
-use super::slow::SlowLog;
-use super::unanswerable::Unanswerable;
-use super::wire::Wire;
+use super::pinned::PinState;
 use crate::metrics::{Relayed, Share};
 use crate::resp::scanner::{ReplyScanner, RequestScanner};
+use crate::session::abort_reason::AbortReason;
+use crate::session::client_session::Session;
+use crate::session::context::RouteContext;
+use crate::session::guard::{ClientAuth, Guard};
+use crate::session::ledger::{Ledger, Opaque, OwnRequest};
+use crate::session::low_water::LowWater;
+use crate::session::relogin::Relogin;
+use crate::session::rewriting::Rewriting;
+use crate::session::scratch;
+use crate::session::settings::Upgrade;
+use crate::session::setup::{ClientSetup, SetupStep};
+use crate::session::slow::SlowLog;
+use crate::session::wire::Wire;
 use crate::upstream::{self, AuthOutcome, Dialled, Latch, Lease};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends when pontoon is leaving.
-const GRACE: Duration = Duration::from_millis(100);
+pub(super) const OPAQUE_GRACE: Duration = Duration::from_millis(100);
 
 /// A session that could not be moved to TLS is not tried again for so long.
-pub(super) const MOVE_AGAIN: Duration = Duration::from_secs(5);
+pub(in crate::session) const MOVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// More replies of our own do not wait for their turn: the client is not read.
-const MOST_LOCAL: usize = 4096;
+const MAX_LOCAL_REPLIES: usize = 4096;
 
 /// Nor is it while so much waits for it.
-const MOST_WAITING: usize = 1024 * 1024;
+const MAX_GUARDED_OUTPUT: usize = 1024 * 1024;
 
 /// Reads from either side in one wake-up, after which other sessions of the thread have their turn.
-const ROUNDS: usize = 8;
+const RELAY_ROUNDS: usize = 8;
 
 /// How a relay ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(in crate::session) enum Ended {
     /// The client is gone, or has all its replies and sends no more.
     Client,
     /// The upstream is gone. So many requests sent to it have no reply, and an error may stand for each; 0 where
@@ -72,7 +64,7 @@ pub(super) enum Ended {
     /// The client speaks TLS where plaintext was expected. None of it was sent on.
     SpeaksTls,
     /// It cannot go on without guessing.
-    Unanswerable(Unanswerable),
+    Aborted(AbortReason),
     /// It has not ended. The client needs no connection of its own any more.
     Shareable,
     /// It has not ended. The upstream speaks TLS by now, this connection does not, and another could take its place.
@@ -80,35 +72,35 @@ pub(super) enum Ended {
 }
 
 /// The two sides and what is known of them.
-pub(super) struct Relay<'a> {
-    session: Session<'a>,
-    wire: Wire,
-    requests: RequestScanner,
-    replies: ReplyScanner,
-    ledger: Ledger,
-    client_mark: LowWater,
-    upstream_mark: LowWater,
-    relayed: &'a Relayed,
+pub(in crate::session) struct Relay<'a> {
+    pub(super) session: Session<'a>,
+    pub(super) wire: Wire,
+    pub(super) requests: RequestScanner,
+    pub(super) replies: ReplyScanner,
+    pub(super) ledger: Ledger,
+    pub(super) client_mark: LowWater,
+    pub(super) upstream_mark: LowWater,
+    pub(super) relayed: &'a Relayed,
     /// Where slow commands are logged.
-    slow: Option<Box<SlowLog>>,
+    pub(super) slow: Option<Box<SlowLog>>,
     /// What waits in both directions.
-    buffered: Share,
+    pub(super) buffered: Share,
     /// Where the upstream is a cluster's node.
-    rewriting: Option<Box<Rewriting>>,
-    relogin: Option<Box<Relogin>>,
+    pub(super) rewriting: Option<Box<Rewriting>>,
+    pub(super) relogin: Option<Box<Relogin>>,
     /// The present reply is to this request of our own.
-    swallows: Option<OwnRequest>,
-    unanswerable: Option<Unanswerable>,
+    pub(super) swallows: Option<OwnRequest>,
+    pub(super) aborted: Option<AbortReason>,
     /// For a session in plaintext that is to be moved once its upstream speaks TLS.
-    moving: Option<Moving>,
+    pub(super) moving: Option<Moving>,
     /// Whether requests that name connections by their numbers may have to be changed.
-    judges_ids: bool,
+    pub(super) judges_ids: bool,
     /// For a client that shares a connection otherwise.
-    pin: Option<Box<PinnedState>>,
-    timers: Timers,
+    pub(super) pin: Option<Box<PinState>>,
+    pub(super) timers: RelayTimers,
 }
 
-struct Moving {
+pub(super) struct Moving {
     /// Registered for its waker.
     latched: Pin<Box<WaitForCancellationFutureOwned>>,
     latch: Latch,
@@ -117,23 +109,23 @@ struct Moving {
 
 /// Rarely armed: none is touched while traffic flows.
 #[derive(Default)]
-struct Timers {
-    grace: Option<Pin<Box<Sleep>>>,
-    grace_over: bool,
+pub(super) struct RelayTimers {
+    pub(super) grace: Option<Pin<Box<Sleep>>>,
+    pub(super) grace_over: bool,
     /// The client needs no connection of its own any more, and is given back then.
-    unpin: Option<Pin<Box<Sleep>>>,
+    pub(super) unpin: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Relay<'a> {
     /// Over a connection that was dialled or kept for the client.
-    pub(super) fn new(session: Session<'a>, upstream: Lease) -> Self {
+    pub(in crate::session) fn new(session: Session<'a>, upstream: Lease) -> Self {
         let mut relay = Self::over(session, Wire::new(upstream), false);
         relay.authenticated();
         relay
     }
 
     /// `passthrough`: for the client's own TLS.
-    fn over(mut session: Session<'a>, mut wire: Wire, passthrough: bool) -> Self {
+    pub(super) fn over(mut session: Session<'a>, mut wire: Wire, passthrough: bool) -> Self {
         let route = session.route;
         let upstream = &mut wire.connection;
         let metrics = &route.metrics;
@@ -145,7 +137,7 @@ impl<'a> Relay<'a> {
         let unread = std::mem::take(&mut upstream.unread);
         let moving = match route.upstream.latch() {
             Some(latch) if upstream.channel.is_none() && route.settings.upgrade == Upgrade::Drain => {
-                session.about.keep_setup();
+                session.profile.keep_setup();
                 Some(Moving {
                     latched: Box::pin(latch.wait()),
                     latch: latch.clone(),
@@ -158,8 +150,8 @@ impl<'a> Relay<'a> {
             let local_host = nodes.advertise().unwrap_or_else(|| session.client.local_host());
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
         });
-        let judges_ids = route.hubs.is_some() || upstream.is_reusable();
-        session.about.connected(upstream, passthrough);
+        let judges_ids = route.multiplexer.is_some() || upstream.is_reusable();
+        session.profile.connected(upstream, passthrough);
         let mut relay = Self {
             session,
             wire,
@@ -174,11 +166,11 @@ impl<'a> Relay<'a> {
             rewriting,
             relogin: None,
             swallows: None,
-            unanswerable: None,
+            aborted: None,
             moving,
             judges_ids,
             pin: None,
-            timers: Timers::default(),
+            timers: RelayTimers::default(),
         };
         relay.note_replies(&unread);
         relay.session.to_client.keep(&unread);
@@ -186,7 +178,7 @@ impl<'a> Relay<'a> {
     }
 
     /// For a client that brings its own TLS: nothing of what passes is looked at.
-    pub(super) fn passthrough(session: Session<'a>, upstream: Lease) -> Self {
+    pub(in crate::session) fn passthrough(session: Session<'a>, upstream: Lease) -> Self {
         let mut relay = Self::over(session, Wire::new(upstream), true);
         relay.moving = None;
         relay.rewriting = None;
@@ -197,7 +189,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Relays until one side ends, or pontoon does.
-    pub(super) async fn run(&mut self) -> Ended {
+    pub(in crate::session) async fn run(&mut self) -> Ended {
         self.session.hear_of_drain().await;
         poll_fn(|cx| {
             if let Some(moving) = &mut self.moving {
@@ -210,22 +202,22 @@ impl<'a> Relay<'a> {
     }
 
     /// What all sessions of the route share.
-    pub(super) fn context(&self) -> &'a Arc<Route> {
+    pub(in crate::session) fn context(&self) -> &'a Arc<RouteContext> {
         self.session.route
     }
 
     /// The session's number, as in the log.
-    pub(super) fn number(&self) -> u64 {
-        self.session.about.number()
+    pub(in crate::session) fn number(&self) -> u64 {
+        self.session.profile.number()
     }
 
     /// Its upstream connection.
-    pub(super) fn dialled(&self) -> Dialled {
+    pub(in crate::session) fn dialled(&self) -> Dialled {
         self.wire.connection.dialled()
     }
 
     /// The client. Its connection is released if it can serve another one.
-    pub(super) fn into_session(mut self) -> Session<'a> {
+    pub(in crate::session) fn into_session(mut self) -> Session<'a> {
         if self.is_reusable() {
             self.wire.release(!self.ledger.is_untouched());
         }
@@ -234,9 +226,9 @@ impl<'a> Relay<'a> {
 
     /// Goes on with another connection, from [`Ended::Movable`], once it is set up as the client set up this one. `false`:
     /// it could not be.
-    pub(super) async fn move_to(&mut self, mut upstream: Lease) -> bool {
-        let steps = self.session.about.setup().and_then(Setup::steps).unwrap_or_default();
-        for Step { bytes, may_fail } in &steps {
+    pub(in crate::session) async fn move_to(&mut self, mut upstream: Lease) -> bool {
+        let steps = self.session.profile.setup().and_then(ClientSetup::steps).unwrap_or_default();
+        for SetupStep { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut upstream, bytes).await {
                 Ok(accepted) if accepted || *may_fail => {}
                 _ => return false,
@@ -245,7 +237,7 @@ impl<'a> Relay<'a> {
         if !steps.is_empty() {
             self.ledger.was_set_up();
         }
-        self.session.about.connected(&upstream, false);
+        self.session.profile.connected(&upstream, false);
         if let Some(rewriting) = &mut self.rewriting {
             rewriting.asks(Arc::clone(&upstream.endpoint));
         }
@@ -258,7 +250,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Takes up who pontoon is on the upstream connection, and what clients may say of themselves.
-    fn authenticated(&mut self) {
+    pub(super) fn authenticated(&mut self) {
         let ours = self.wire.connection.auth == AuthOutcome::Accepted;
         self.relogin = self
             .session
@@ -268,7 +260,7 @@ impl<'a> Relay<'a> {
             .filter(|_| ours)
             .map(|credentials| Box::new(Relogin::new(credentials, self.wire.connection.authenticated)));
         if let Some(relogin) = &self.relogin {
-            self.session.about.reauthenticates(relogin.due());
+            self.session.profile.reauthenticates(relogin.due());
         }
         let asks = &self.session.route.settings.client_auth;
         if self.session.guard.is_none() && (ours || !matches!(asks, ClientAuth::Forward)) {
@@ -277,7 +269,7 @@ impl<'a> Relay<'a> {
     }
 
     /// There is a connection to move to: as soon as the client stands between two commands.
-    pub(super) fn can_move(&mut self) {
+    pub(in crate::session) fn can_move(&mut self) {
         if let Some(moving) = &mut self.moving {
             moving.not_before = Instant::now();
         }
@@ -291,7 +283,7 @@ impl<'a> Relay<'a> {
         }
         let movable = self.session.client_sends
             && self.is_at_rest()
-            && self.session.about.setup().is_some_and(|setup| setup.steps().is_some());
+            && self.session.profile.setup().is_some_and(|setup| setup.steps().is_some());
         if let Some(moving) = self.moving.as_mut().filter(|_| movable) {
             moving.not_before = Instant::now() + MOVE_AGAIN;
         }
@@ -307,7 +299,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.ledger.is_clean()
             && self.requests.at_boundary()
             && self.replies.at_boundary()
@@ -320,7 +312,7 @@ impl<'a> Relay<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.session.note_drain();
-        for _ in 0..ROUNDS {
+        for _ in 0..RELAY_ROUNDS {
             let moved = scratch::with(|scratch| {
                 let login = self.pump_login(cx, scratch);
                 let requests = self.pump_requests(cx, scratch);
@@ -357,13 +349,13 @@ impl<'a> Relay<'a> {
             || self.session.guard.as_ref().is_some_and(|guard| guard.has_later())
             || self.ledger.is_setting_up()
             || self.waits_for_name()
-            || self.ledger.local_replies() > MOST_LOCAL
+            || self.ledger.local_replies() > MAX_LOCAL_REPLIES
             || (self.session.guard.is_some()
-                && self.session.to_client.len() > MOST_WAITING + self.handed_output())
+                && self.session.to_client.len() > MAX_GUARDED_OUTPUT + self.handed_output())
     }
 
-    fn reads_client(&self) -> bool {
-        self.unanswerable.is_none()
+    pub(super) fn reads_client(&self) -> bool {
+        self.aborted.is_none()
             && !self.client_must_wait()
             && (self.session.client_sends || !self.session.input.bytes.is_empty())
             && self.wire.is_open()
@@ -371,20 +363,20 @@ impl<'a> Relay<'a> {
     }
 
     /// pontoon is leaving, and all requests that had arrived before, or begun, were sent on.
-    fn stops_at_boundary(&self) -> bool {
+    pub(super) fn stops_at_boundary(&self) -> bool {
         self.session.owes_nothing()
             && self.requests.at_boundary()
             && self.session.input.bytes.is_empty()
             && self.is_framed()
     }
 
-    fn is_framed(&self) -> bool {
+    pub(super) fn is_framed(&self) -> bool {
         self.ledger.opaque().is_none_or(Opaque::is_framed)
     }
 
     /// Books something, and counts the session when that makes it opaque.
     #[inline]
-    fn account<T>(&mut self, book: impl FnOnce(&mut Ledger) -> T) -> T {
+    pub(super) fn account<T>(&mut self, book: impl FnOnce(&mut Ledger) -> T) -> T {
         let before = self.ledger.opaque();
         let booked = book(&mut self.ledger);
         if before.is_none()
@@ -397,7 +389,7 @@ impl<'a> Relay<'a> {
                 .as_ref()
                 .is_some_and(|rewriting| rewriting.holds() || self.ledger.are_addresses_lost());
             if lost_addresses || self.ledger.is_own_lost() {
-                self.unanswerable = Some(Unanswerable::Unmatched);
+                self.aborted = Some(AbortReason::Unmatched);
             }
         }
         booked

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use tracing::{debug, info};
 
-use super::{Driver, MUCH};
+use super::connection::SharedState;
+use super::driver::{Driver, STALL_OUTPUT};
+use super::in_flight::{DueReplies, InFlight, Recipient};
 use crate::cluster::Rewriter;
 use crate::resp::replies;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::context::Sign;
-use crate::session::shared::in_flight::{Due, InFlight, Whose};
-use crate::session::shared::line::State;
+use crate::session::context::FailoverSign;
 
 // Why a connection is of no use any more.
 const NO_RESP: &str = "what the server sent is no RESP";
@@ -22,8 +22,8 @@ const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may not be o
 impl Driver {
     /// Gives each client its replies.
     pub(super) fn hand_out(&mut self, plain: &[u8]) {
-        let line = Arc::clone(&self.line);
-        let mut state = line.state.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
         // Of what was looked at, so much is given out, and so much is whole.
         let (mut given, mut whole, mut at, mut ended) = (0, 0, 0, 0);
         let mut wrong = None;
@@ -107,18 +107,18 @@ impl Driver {
                 Event::Frame => self.release(),
             };
         }
-        let line = Arc::clone(&self.line);
+        let shared = Arc::clone(&self.shared);
         match event {
             Event::Malformed => Err(NO_RESP),
             _ if self.skips => Ok(()),
-            Event::NeedMore => self.give(line.state.lock().in_flight.next(), part, 0),
+            Event::NeedMore => self.give(shared.state.lock().in_flight.next(), part, 0),
             Event::Frame => self.answered(part),
         }
     }
 
     fn answered(&mut self, part: &[u8]) -> Result<(), &'static str> {
-        let line = Arc::clone(&self.line);
-        let mut state = line.state.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
         self.give(state.in_flight.next(), part, 1)?;
         self.replied(&mut state.in_flight);
         Ok(())
@@ -135,11 +135,11 @@ impl Driver {
     /// An error is whole.
     fn release(&mut self) -> Result<(), &'static str> {
         let Some(held) = self.held.take() else { return Ok(()) };
-        let line = Arc::clone(&self.line);
-        if !self.note_error(&mut line.state.lock()) {
+        let shared = Arc::clone(&self.shared);
+        if !self.note_error(&mut shared.state.lock()) {
             return Err(IN_TRANSACTION);
         }
-        let host = self.line.state.lock().in_flight.next().and_then(|due| due.seat.local_host.clone());
+        let host = self.shared.state.lock().in_flight.next().and_then(|due| due.writer.local_host.clone());
         let reply = match (&self.route.nodes, host) {
             (Some(nodes), Some(host)) => {
                 let map = nodes.map();
@@ -167,24 +167,24 @@ impl Driver {
         self.answered(&reply)
     }
 
-    fn give(&mut self, due: Option<&Due>, bytes: &[u8], replies: u64) -> Result<(), &'static str> {
+    fn give(&mut self, due: Option<&DueReplies>, bytes: &[u8], replies: u64) -> Result<(), &'static str> {
         if bytes.is_empty() {
             return Ok(());
         }
         let due = due.ok_or(UNASKED)?;
-        if due.whose == Whose::Task {
-            return if due.seat.answer(bytes, replies > 0) { Ok(()) } else { Err(TOO_LONG) };
+        if due.recipient == Recipient::Task {
+            return if due.writer.answer(bytes, replies > 0) { Ok(()) } else { Err(TOO_LONG) };
         }
-        let waiting = due.seat.deliver(bytes, replies);
-        if waiting > MUCH {
-            self.slow = Some((Arc::clone(&due.seat), waiting));
+        let waiting = due.writer.deliver(bytes, replies);
+        if waiting > STALL_OUTPUT {
+            self.slow = Some((Arc::clone(&due.writer), waiting));
         }
         Ok(())
     }
 
     /// `false`: after this error the connection is of no use.
     #[cold]
-    fn note_error(&mut self, state: &mut State) -> bool {
+    fn note_error(&mut self, state: &mut SharedState) -> bool {
         let code = self.replies.error_code();
         self.route.metrics.server_error(code);
         if state.in_flight.stays_in_transaction(code) {
@@ -200,7 +200,7 @@ impl Driver {
         match code {
             // The server is the primary no more: the next connection leads to the one that is.
             b"READONLY" if !self.key.replica => {
-                self.route.distrust(&self.wire.connection.dialled(), Sign::ReadOnly);
+                self.route.invalidate(&self.wire.connection.dialled(), FailoverSign::ReadOnly);
             }
             b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),

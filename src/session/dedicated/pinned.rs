@@ -1,27 +1,27 @@
 //! A relay for a client that shares a connection otherwise: it begins with what the client had sent, and ends when nothing is
 //! left that needs a connection of its own.
 
-use std::pin::Pin as Pinning;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
-use super::Relay;
+use super::relay::Relay;
 use crate::resp::command_table::{Command, Multiplexing, PinReason};
 use crate::resp::replies::encode_secret;
 use crate::resp::whole::Front;
-use crate::session::core::{LastWrites, Session};
+use crate::session::client_session::{LastWrites, Session};
 use crate::session::ledger::{Ledger, OwnRequest};
 use crate::session::scratch::READ;
-use crate::session::setup::{Setup, Step};
+use crate::session::setup::{ClientSetup, SetupStep};
 use crate::session::shared::HandedOff;
 use crate::session::wire::Wire;
 use crate::upstream;
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
-const LINGER: Duration = Duration::from_secs(1);
+const PIN_LINGER: Duration = Duration::from_secs(1);
 
 /// How a client comes to have a connection of its own.
 pub(in crate::session) struct Pinned {
@@ -31,7 +31,7 @@ pub(in crate::session) struct Pinned {
     pub(in crate::session) writes: Writes,
 }
 
-pub(super) struct Pin {
+pub(super) struct PinState {
     until: Option<Instant>,
     writes: Writes,
     /// It has had what it came for.
@@ -55,7 +55,7 @@ pub(in crate::session) enum Writes {
     All,
 }
 
-impl Pin {
+impl PinState {
     /// A request is sent with this command.
     #[inline]
     pub(super) fn note(&mut self, command: Command) {
@@ -67,7 +67,7 @@ impl Pin {
 
 impl<'a> Relay<'a> {
     pub(in crate::session) fn pinned(session: Session<'a>, wire: Wire, pinned: &Pinned) -> Self {
-        let resp3 = session.about.setup().is_some_and(|setup| setup.key.resp3);
+        let resp3 = session.profile.setup().is_some_and(|setup| setup.key.resp3);
         let mut relay = Self::over(session, wire, false);
         relay.ledger = Ledger::speaking(resp3);
         relay.pin(pinned);
@@ -87,7 +87,7 @@ impl<'a> Relay<'a> {
         }
         relay.replies = handed_off.replies;
         relay.pin(pinned);
-        let name = relay.session.about.setup().map(|setup| setup.name.clone()).unwrap_or_default();
+        let name = relay.session.profile.setup().map(|setup| setup.name.clone()).unwrap_or_default();
         if let Some(pin) = relay.pin.as_mut().filter(|_| !name.is_empty()) {
             pin.name = Some(encode_secret(&[&b"CLIENT"[..], b"SETNAME", &name]));
         }
@@ -95,7 +95,7 @@ impl<'a> Relay<'a> {
     }
 
     fn pin(&mut self, pinned: &Pinned) {
-        self.pin = Some(Box::new(Pin {
+        self.pin = Some(Box::new(PinState {
             until: pinned.until,
             writes: pinned.writes,
             served: false,
@@ -144,14 +144,14 @@ impl<'a> Relay<'a> {
     /// Sets the connection up as the client set up its own. `false`: it could not be.
     pub(in crate::session) async fn set_up(&mut self) -> bool {
         let Some(steps) =
-            self.session.about.setup().map(Setup::of_the_client).and_then(|setup| setup.steps())
+            self.session.profile.setup().map(ClientSetup::of_the_client).and_then(|setup| setup.steps())
         else {
             return false;
         };
         if !steps.is_empty() {
             self.ledger.was_set_up();
         }
-        for Step { bytes, may_fail } in &steps {
+        for SetupStep { bytes, may_fail } in &steps {
             match upstream::ask_encoded(&mut self.wire.connection, bytes).await {
                 Ok(accepted) if accepted || *may_fail => {}
                 _ => return false,
@@ -213,7 +213,8 @@ impl<'a> Relay<'a> {
 
     /// The server has said that it can be shared.
     fn is_learned(&self, name: &[u8]) -> bool {
-        self.session.route.hubs.as_ref().and_then(|hubs| hubs.learned(name)) == Some(true)
+        self.session.route.multiplexer.as_ref().and_then(|multiplexer| multiplexer.learned(name))
+            == Some(true)
     }
 
     pub(super) fn is_given_back(&self) -> bool {
@@ -227,7 +228,7 @@ impl<'a> Relay<'a> {
             && !self.session.route.drain.is_draining()
             && self.ledger.is_free()
             && self.session.guard.as_ref().is_none_or(|guard| guard.is_open())
-            && self.session.about.setup().is_some_and(|setup| setup.steps().is_some())
+            && self.session.profile.setup().is_some_and(|setup| setup.steps().is_some())
     }
 
     /// `Ready`: the client has not needed its connection for a while.
@@ -237,10 +238,10 @@ impl<'a> Relay<'a> {
         }
         let until = self.pin.as_ref().and_then(|pin| pin.until);
         let timer = self.timers.unpin.get_or_insert_with(|| {
-            let at = Instant::now() + LINGER;
+            let at = Instant::now() + PIN_LINGER;
             Box::pin(sleep_until(until.map_or(at, |until| until.max(at))))
         });
-        ready!(Pinning::as_mut(timer).poll(cx));
+        ready!(Pin::as_mut(timer).poll(cx));
         Poll::Ready(())
     }
 }

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::in_flight::{InFlight, Whose};
-use super::seat::Seat;
+use super::in_flight::{InFlight, Recipient};
+use super::writer::ClientWriter;
 use crate::endpoint::Endpoint;
 use crate::session::wire::Wire;
 use crate::upstream::{Connection, PassedOnId, SeenId};
@@ -22,28 +22,28 @@ use crate::upstream::{Connection, PassedOnId, SeenId};
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// While so much waits to be sent, no client is read.
-const FULL: usize = 256 * 1024;
+const MAX_UNSENT: usize = 256 * 1024;
 
 /// A buffer that has been larger is not kept.
-const KEPT: usize = 256 * 1024;
+const MAX_KEPT_BUFFER: usize = 256 * 1024;
 
-pub(super) struct Line {
+pub(super) struct SharedConnection {
     /// No other has it.
     pub(super) id: u64,
     /// Where it leads.
-    pub(super) upstream: Upstream,
-    pub(super) state: Mutex<State>,
+    pub(super) upstream: SharedRemote,
+    pub(super) state: Mutex<SharedState>,
 }
 
-/// Where a line leads.
-pub(super) struct Upstream {
+/// Where a shared connection leads.
+pub(super) struct SharedRemote {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) peer: SocketAddr,
     pub(super) tls: bool,
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct SharedState {
     /// Requests that have not been sent.
     out: Vec<u8>,
     /// Bytes of those before them, of all that were put here.
@@ -65,19 +65,19 @@ pub(super) struct State {
     waiting: Vec<Waker>,
 }
 
-/// Why a line takes no request.
+/// Why a shared connection takes no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotNow {
+pub(super) enum PutError {
     /// There is no room: the task is woken when there is.
     Full,
-    /// It takes no more: another line is to be found.
+    /// It takes no more: another shared connection is to be found.
     Closed,
 }
 
-impl Line {
+impl SharedConnection {
     /// Commands that take longer than `slow` are logged; `None`: none are.
     pub(super) fn over(connection: &Connection, slow: Option<Duration>) -> Self {
-        let upstream = Upstream {
+        let upstream = SharedRemote {
             endpoint: Arc::clone(&connection.endpoint),
             peer: connection.peer,
             tls: connection.channel.is_some(),
@@ -85,7 +85,7 @@ impl Line {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             upstream,
-            state: Mutex::new(State { in_flight: InFlight::new(slow), ..State::default() }),
+            state: Mutex::new(SharedState { in_flight: InFlight::new(slow), ..SharedState::default() }),
         }
     }
 
@@ -93,19 +93,19 @@ impl Line {
     pub(super) fn put(
         &self,
         cx: &mut Context<'_>,
-        seat: &Arc<Seat>,
+        writer: &Arc<ClientWriter>,
         requests: &[u8],
         count: u64,
-        whose: Whose,
-    ) -> Result<(), NotNow> {
+        recipient: Recipient,
+    ) -> Result<(), PutError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.closed {
-            return Err(NotNow::Closed);
+            return Err(PutError::Closed);
         }
-        if state.out.len() > FULL {
+        if state.out.len() > MAX_UNSENT {
             state.waiting.push(cx.waker().clone());
-            return Err(NotNow::Full);
+            return Err(PutError::Full);
         }
         if state.out.is_empty()
             && let Some(driver) = &state.driver
@@ -115,26 +115,26 @@ impl Line {
         let begin = state.taken + state.out.len() as u64;
         state.out.extend_from_slice(requests);
         let place = begin..begin + requests.len() as u64;
-        state.in_flight.book(seat, requests, count, whose, place, state.taken);
-        seat.owes(count);
+        state.in_flight.book(writer, requests, count, recipient, place, state.taken);
+        writer.owes(count);
         Ok(())
     }
 
     /// The client is gone: drops its requests that were not sent. Replies to the others will be discarded.
     #[cold]
-    pub(super) fn abandon(&self, seat: &Arc<Seat>) {
+    pub(super) fn abandon(&self, writer: &Arc<ClientWriter>) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let taken = state.taken;
         let unsent = std::mem::take(&mut state.out);
         let out = &mut state.out;
-        let abandoned = state.in_flight.abandon(seat, taken, |place| {
+        let abandoned = state.in_flight.abandon(writer, taken, |place| {
             let begin = taken + out.len() as u64;
             out.extend_from_slice(&unsent[(place.start - taken) as usize..(place.end - taken) as usize]);
             begin..taken + out.len() as u64
         });
         if abandoned > 0 {
-            seat.forget(abandoned);
+            writer.forget(abandoned);
             state.waiting.drain(..).for_each(Waker::wake);
         }
     }
@@ -182,14 +182,14 @@ impl Line {
         let mut state = self.state.lock();
         state.taken += state.out.len() as u64;
         std::mem::swap(&mut state.out, into);
-        if state.out.capacity() > KEPT {
+        if state.out.capacity() > MAX_KEPT_BUFFER {
             state.out = Vec::new();
         }
         state.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
-impl State {
+impl SharedState {
     /// Nobody uses it, and it owes nothing.
     pub(super) fn is_unused(&self) -> bool {
         self.clients == 0 && self.is_idle()
@@ -210,25 +210,25 @@ impl State {
     }
 }
 
-/// A client's hold on a line.
-pub(super) struct Hold(Arc<Line>);
+/// A client's hold on a shared connection.
+pub(super) struct SharedLease(Arc<SharedConnection>);
 
-impl Hold {
-    pub(super) fn on(line: &Arc<Line>) -> Self {
-        line.state.lock().clients += 1;
-        Self(Arc::clone(line))
+impl SharedLease {
+    pub(super) fn on(shared: &Arc<SharedConnection>) -> Self {
+        shared.state.lock().clients += 1;
+        Self(Arc::clone(shared))
     }
 }
 
-impl std::ops::Deref for Hold {
-    type Target = Arc<Line>;
+impl std::ops::Deref for SharedLease {
+    type Target = Arc<SharedConnection>;
 
-    fn deref(&self) -> &Arc<Line> {
+    fn deref(&self) -> &Arc<SharedConnection> {
         &self.0
     }
 }
 
-impl Drop for Hold {
+impl Drop for SharedLease {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.clients -= 1;
@@ -245,48 +245,57 @@ mod tests {
     use super::*;
     use crate::clients::{Inventory, Peer};
 
-    fn seat() -> Arc<Seat> {
+    fn writer() -> Arc<ClientWriter> {
         let peer = Peer::Unix { pid: None, uid: None };
         let counter = Inventory::new().enter(&"route".into(), peer).counter();
-        Arc::new(Seat::new(counter, None, false))
+        Arc::new(ClientWriter::new(counter, None, false))
     }
 
-    fn line() -> Line {
+    fn connection() -> SharedConnection {
         let endpoint = Arc::new("cache:6379".parse().unwrap());
-        let upstream = Upstream { endpoint, peer: ([127, 0, 0, 1], 6379).into(), tls: true };
+        let upstream = SharedRemote { endpoint, peer: ([127, 0, 0, 1], 6379).into(), tls: true };
         let in_flight = InFlight::new(Some(Duration::ZERO));
-        Line { id: 0, upstream, state: Mutex::new(State { in_flight, ..State::default() }) }
+        SharedConnection {
+            id: 0,
+            upstream,
+            state: Mutex::new(SharedState { in_flight, ..SharedState::default() }),
+        }
     }
 
     #[test]
     fn what_a_client_that_is_gone_has_not_sent_is_not_sent_and_the_others_requests_are() {
-        let (line, one, other) = (line(), seat(), seat());
+        let (shared, one, other) = (connection(), writer(), writer());
         let mut cx = Context::from_waker(Waker::noop());
-        let mut put = |seat: &Arc<Seat>, requests: &[u8], count, whose| {
-            line.put(&mut cx, seat, requests, count, whose).unwrap();
+        let mut put = |writer: &Arc<ClientWriter>, requests: &[u8], count, recipient| {
+            shared.put(&mut cx, writer, requests, count, recipient).unwrap();
         };
         let mut sent = Vec::new();
-        put(&one, b"PING\r\n", 1, Whose::Client);
-        line.take(&mut sent);
+        put(&one, b"PING\r\n", 1, Recipient::Client);
+        shared.take(&mut sent);
         assert_eq!(sent, b"PING\r\n");
         sent.clear();
-        put(&one, b"INCR a\r\n", 1, Whose::Client);
-        put(&other, b"INCR b\r\nINCR c\r\n", 2, Whose::Client);
-        put(&one, b"MULTI\r\nINCR a\r\nEXEC\r\n", 3, Whose::Transaction(3));
-        put(&other, b"SELECT 1\r\n", 1, Whose::Task);
-        line.abandon(&one);
-        put(&other, b"INCR d\r\n", 1, Whose::Client);
+        put(&one, b"INCR a\r\n", 1, Recipient::Client);
+        put(&other, b"INCR b\r\nINCR c\r\n", 2, Recipient::Client);
+        put(&one, b"MULTI\r\nINCR a\r\nEXEC\r\n", 3, Recipient::Transaction(3));
+        put(&other, b"SELECT 1\r\n", 1, Recipient::Task);
+        shared.abandon(&one);
+        put(&other, b"INCR d\r\n", 1, Recipient::Client);
         assert!(
-            line.state.lock().in_flight.slow(true).is_none(),
+            shared.state.lock().in_flight.slow(true).is_none(),
             "the first reply is not that of a later request"
         );
-        line.take(&mut sent);
+        shared.take(&mut sent);
         assert_eq!(sent, b"INCR b\r\nINCR c\r\nSELECT 1\r\nINCR d\r\n");
-        let due: Vec<(bool, u64)> =
-            line.state.lock().in_flight.iter().map(|due| (Arc::ptr_eq(&due.seat, &one), due.count)).collect();
+        let due: Vec<(bool, u64)> = shared
+            .state
+            .lock()
+            .in_flight
+            .iter()
+            .map(|due| (Arc::ptr_eq(&due.writer, &one), due.count))
+            .collect();
         assert_eq!(due, [(true, 1), (false, 2), (false, 1), (false, 1)], "what was sent is still answered");
         assert_eq!((one.due(), other.due()), (1, 4));
-        line.abandon(&other);
-        assert_eq!(line.state.lock().in_flight.iter().count(), 4);
+        shared.abandon(&other);
+        assert_eq!(shared.state.lock().in_flight.iter().count(), 4);
     }
 }

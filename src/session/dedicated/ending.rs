@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Ended, GRACE, Relay};
+use super::relay::{Ended, OPAQUE_GRACE, Relay};
 use crate::downstream::presence::{self, Presence};
 
 impl Relay<'_> {
@@ -19,8 +19,8 @@ impl Relay<'_> {
         if !self.session.to_client.is_empty() || self.is_waiting() {
             return None;
         }
-        if let Some(unanswerable) = self.unanswerable.take() {
-            return Some(Ended::Unanswerable(unanswerable));
+        if let Some(reason) = self.aborted.take() {
+            return Some(Ended::Aborted(reason));
         }
         if self.wire.is_lost() {
             if self.wire.is_finished() {
@@ -108,7 +108,7 @@ impl Relay<'_> {
             self.timers.grace = None;
             return Poll::Pending;
         }
-        let grace = self.timers.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
+        let grace = self.timers.grace.get_or_insert_with(|| Box::pin(sleep(OPAQUE_GRACE)));
         ready!(grace.as_mut().poll(cx));
         self.timers.grace_over = true;
         // Inside a reply its end is waited for; it wakes us.

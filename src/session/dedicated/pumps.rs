@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use zeroize::Zeroizing;
 
-use super::Relay;
-use crate::session::core::Input;
+use super::relay::Relay;
+use crate::session::client_session::Input;
 use crate::session::scratch::{READ, Scratch};
 
 impl Relay<'_> {
@@ -136,7 +136,7 @@ impl Relay<'_> {
         }
         let rewrites = self.rewriting.is_some() || self.ledger.is_interleaved();
         if rewrites {
-            self.session.about.received(plain.len());
+            self.session.profile.received(plain.len());
             self.rewrite(cx, plain)?;
         } else {
             self.note_replies(plain);

@@ -1,4 +1,4 @@
-//! All lines of a route, by thread and by what a client can see of a connection; and how one is opened.
+//! All shared connections of a route, by thread and by what a client can see of a connection; and how one is opened.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,39 +12,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::Settings;
+use super::connection::SharedConnection;
 use super::driver::Driver;
-use super::line::Line;
+use super::settings::Settings;
 use crate::resp::command_table::{CommandInfo, may_be_shared};
 use crate::resp::replies::encode_command;
-use crate::session::context::Context as Route;
+use crate::session::context::RouteContext;
 use crate::session::serve::connect;
-use crate::session::setup::{Key, Setup};
-use crate::session::user::User;
+use crate::session::setup::{ClientSetup, SETUP_TIMEOUT, SharingKey};
+use crate::session::user::ClientUser;
 use crate::upstream::{self, Connection, Latch};
 use crate::workers;
 
-/// A connection that is not set up in this time is none.
-pub(super) const SETUP: Duration = Duration::from_secs(2);
-
 /// A client waits so long for a connection of its own.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Databases and protocols of one thread, at most; who wants another gets a connection of its own.
-const MOST_KEYS: usize = 64;
+const MAX_SHARING_KEYS: usize = 64;
 
 /// Commands of which the server has said what they are, at most.
-const MOST_LEARNED: usize = 1024;
+const MAX_LEARNED_COMMANDS: usize = 1024;
 
 /// A command that the server does not have is asked about again after so long: it may have loaded a module.
-const ABSENT: Duration = Duration::from_secs(60);
+const ABSENT_RETRY: Duration = Duration::from_secs(60);
 
 /// A route's shared connections.
-pub struct Hubs {
+pub struct Multiplexer {
     pub(super) settings: Settings,
     tasks: TaskTracker,
     /// By thread.
-    all: Mutex<HashMap<Option<usize>, HashMap<Key, Hub>>>,
+    all: Mutex<HashMap<Option<usize>, HashMap<SharingKey, ConnectionSlots>>>,
     pinned: Arc<Semaphore>,
     /// Whether commands that nobody knows here may be sent over them.
     learned: Mutex<HashMap<Box<[u8]>, Lesson>>,
@@ -60,7 +57,7 @@ struct Lesson {
 }
 
 #[derive(Default)]
-struct Hub {
+struct ConnectionSlots {
     slots: Vec<Slot>,
     /// Clients take turns.
     next: usize,
@@ -68,15 +65,15 @@ struct Hub {
 
 #[derive(Clone)]
 enum Slot {
-    Open(Arc<Line>),
+    Open(Arc<SharedConnection>),
     Opening(Opening),
 }
 
-type Opening = Shared<BoxFuture<'static, Result<Arc<Line>, NoLine>>>;
+type Opening = Shared<BoxFuture<'static, Result<Arc<SharedConnection>, NoSharedConnection>>>;
 
-/// Why there is no line.
+/// Why there is no shared connection.
 #[derive(Debug, Clone)]
-pub(super) enum NoLine {
+pub(super) enum NoSharedConnection {
     /// The upstream cannot be reached; for the client.
     Unreachable(Arc<str>),
     /// The server does not accept what sets it up: its reply.
@@ -89,7 +86,7 @@ pub(super) enum NoLine {
     ClientGone,
 }
 
-impl Hubs {
+impl Multiplexer {
     /// None is open. Their tasks are for `tasks` to wait for.
     pub fn new(settings: Settings, tasks: TaskTracker) -> Self {
         let pinned = Arc::new(Semaphore::new(settings.pinned));
@@ -97,8 +94,12 @@ impl Hubs {
         Self { settings, tasks, all: Mutex::default(), pinned, learned: Mutex::default(), transactions }
     }
 
-    /// A line of this thread for one more client.
-    pub(super) async fn line(&self, route: &Arc<Route>, key: Key) -> Result<Arc<Line>, NoLine> {
+    /// A shared connection of this thread for one more client.
+    pub(super) async fn connection(
+        &self,
+        route: &Arc<RouteContext>,
+        key: SharingKey,
+    ) -> Result<Arc<SharedConnection>, NoSharedConnection> {
         let thread = workers::current();
         let (at, slot) = {
             let mut all = self.all.lock();
@@ -106,42 +107,42 @@ impl Hubs {
             if !here.contains_key(&key) {
                 forget(here);
                 // There is always one for those who begin.
-                if here.len() >= MOST_KEYS && key != Key::default() {
-                    return Err(NoLine::TooMany);
+                if here.len() >= MAX_SHARING_KEYS && key != SharingKey::default() {
+                    return Err(NoSharedConnection::TooMany);
                 }
             }
-            let hub = here.entry(key.clone()).or_default();
-            hub.next = (hub.next + 1) % self.settings.connections;
-            let at = hub.next.min(hub.slots.len());
+            let slots = here.entry(key.clone()).or_default();
+            slots.next = (slots.next + 1) % self.settings.connections;
+            let at = slots.next.min(slots.slots.len());
             // Once an endpoint speaks TLS, no client begins in plaintext.
             let over = route.upstream.latch().is_some_and(Latch::is_set);
-            let slot = hub.slots.get(at).filter(|slot| slot.is_alive()).cloned();
+            let slot = slots.slots.get(at).filter(|slot| slot.is_alive()).cloned();
             let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
             let slot = slot.unwrap_or_else(|| {
                 let slot = Slot::Opening(self.open(Arc::clone(route), key.clone()).boxed().shared());
-                if at == hub.slots.len() {
-                    hub.slots.push(slot.clone());
+                if at == slots.slots.len() {
+                    slots.slots.push(slot.clone());
                 } else {
-                    hub.slots[at] = slot.clone();
+                    slots.slots[at] = slot.clone();
                 }
                 slot
             });
             (at, slot)
         };
         let opening = match slot {
-            Slot::Open(line) => return Ok(line),
+            Slot::Open(shared) => return Ok(shared),
             Slot::Opening(opening) => opening,
         };
         let opened = opening.clone().await;
         let mut all = self.all.lock();
         let here = all.entry(thread).or_default();
         match &opened {
-            Ok(line) => {
-                let slot = here.get_mut(&key).and_then(|hub| hub.slots.get_mut(at));
+            Ok(shared) => {
+                let slot = here.get_mut(&key).and_then(|slots| slots.slots.get_mut(at));
                 if let Some(slot) = slot
                     && matches!(slot, Slot::Opening(other) if other.ptr_eq(&opening))
                 {
-                    *slot = Slot::Open(Arc::clone(line));
+                    *slot = Slot::Open(Arc::clone(shared));
                 }
             }
             Err(_) => forget(here),
@@ -149,35 +150,43 @@ impl Hubs {
         opened
     }
 
-    /// Opens a line.
-    fn open(&self, route: Arc<Route>, key: Key) -> impl Future<Output = Result<Arc<Line>, NoLine>> + use<> {
+    /// Opens a shared connection.
+    fn open(
+        &self,
+        route: Arc<RouteContext>,
+        key: SharingKey,
+    ) -> impl Future<Output = Result<Arc<SharedConnection>, NoSharedConnection>> + use<> {
         let (settings, tasks, transactions) =
             (self.settings, self.tasks.clone(), Arc::clone(&self.transactions));
         async move {
-            let unreachable = |why: String| NoLine::Unreachable(why.into());
+            let unreachable = |why: String| NoSharedConnection::Unreachable(why.into());
             let connected = connect(&route, false).await;
             let mut connection = connected.map_err(|error| unreachable(error.to_string()))?;
-            let setup = Setup { key, ..Setup::default() };
+            let setup = ClientSetup { key, ..ClientSetup::default() };
             // AUTH comes first.
             for (n, step) in setup.steps().unwrap_or_default().iter().enumerate() {
-                match timeout(SETUP, upstream::ask_frame(&mut connection, &step.bytes)).await {
+                match timeout(SETUP_TIMEOUT, upstream::ask_frame(&mut connection, &step.bytes)).await {
                     Ok(Ok(reply)) if reply.starts_with(b"-") && n == 0 && setup.key.user.is_some() => {
-                        return Err(NoLine::Denied(reply.into()));
+                        return Err(NoSharedConnection::Denied(reply.into()));
                     }
-                    Ok(Ok(reply)) if reply.starts_with(b"-") => return Err(NoLine::Refused(reply.into())),
+                    Ok(Ok(reply)) if reply.starts_with(b"-") => {
+                        return Err(NoSharedConnection::Refused(reply.into()));
+                    }
                     Ok(Ok(_)) => {}
                     Ok(Err(cause)) => {
                         return Err(unreachable(format!("setting up a connection failed: {cause}")));
                     }
                     Err(_) => {
-                        return Err(unreachable(format!("setting up a connection took more than {SETUP:?}")));
+                        return Err(unreachable(format!(
+                            "setting up a connection took more than {SETUP_TIMEOUT:?}"
+                        )));
                     }
                 }
             }
-            let line = Arc::new(Line::over(&connection, route.settings.slow));
-            let driver = Driver::new(&line, connection, &route, settings, setup.key, transactions);
+            let shared = Arc::new(SharedConnection::over(&connection, route.settings.slow));
+            let driver = Driver::new(&shared, connection, &route, settings, setup.key, transactions);
             tasks.spawn(driver.run());
-            Ok(line)
+            Ok(shared)
         }
     }
 
@@ -186,7 +195,7 @@ impl Hubs {
         if !must {
             return self.try_pin();
         }
-        let permit = timeout(PATIENCE, Arc::clone(&self.pinned).acquire_owned()).await.ok()?;
+        let permit = timeout(PIN_TIMEOUT, Arc::clone(&self.pinned).acquire_owned()).await.ok()?;
         Some(permit.expect("the semaphore is never closed"))
     }
 
@@ -206,33 +215,33 @@ impl Hubs {
     pub(super) async fn learn(
         &self,
         name: &[u8],
-        user: Option<&User>,
+        user: Option<&ClientUser>,
         connection: &mut Connection,
     ) -> Option<bool> {
         let Ok(text) = std::str::from_utf8(name) else { return Some(false) };
         if let Some(user) = user {
-            let asked = timeout(SETUP, upstream::ask_encoded(connection, user.auth())).await;
+            let asked = timeout(SETUP_TIMEOUT, upstream::ask_encoded(connection, user.auth())).await;
             if !asked.ok()?.ok()? {
                 return Some(false);
             }
         }
         let command = encode_command(&["COMMAND", "INFO", text]);
-        let asked = timeout(SETUP, upstream::ask_frame(connection, &command)).await;
+        let asked = timeout(SETUP_TIMEOUT, upstream::ask_frame(connection, &command)).await;
         let reply = asked.ok()?.ok()?;
         if reply.starts_with(b"-") {
             // Who may not ask learns nothing, and the others still may.
             return Some(false);
         }
         let (safe, until) = match may_be_shared(&reply) {
-            CommandInfo::Absent => (true, Some(Instant::now() + ABSENT)),
+            CommandInfo::Absent => (true, Some(Instant::now() + ABSENT_RETRY)),
             info => (info == CommandInfo::Shareable, None),
         };
         let mut learned = self.learned.lock();
-        if learned.len() >= MOST_LEARNED {
+        if learned.len() >= MAX_LEARNED_COMMANDS {
             // Names that nobody has a command for are as many as somebody likes.
             learned.retain(|_, lesson| lesson.until.is_none());
         }
-        if learned.len() >= MOST_LEARNED {
+        if learned.len() >= MAX_LEARNED_COMMANDS {
             return Some(false);
         }
         learned.insert(name.to_ascii_uppercase().into(), Lesson { safe, until });
@@ -241,15 +250,15 @@ impl Hubs {
 }
 
 impl Slot {
-    /// Closes a line in plaintext: its clients go on over another. Whether it was one.
+    /// Closes a shared connection in plaintext: its clients go on over another. Whether it was one.
     fn ends_plaintext(&self) -> bool {
-        let line = match self {
-            Self::Open(line) => Some(line),
+        let shared = match self {
+            Self::Open(shared) => Some(shared),
             Self::Opening(opening) => opening.peek().and_then(|opened| opened.as_ref().ok()),
         };
-        let in_plaintext = line.filter(|line| !line.upstream.tls);
-        if let Some(line) = in_plaintext {
-            line.close();
+        let in_plaintext = shared.filter(|shared| !shared.upstream.tls);
+        if let Some(shared) = in_plaintext {
+            shared.close();
         }
         in_plaintext.is_some()
     }
@@ -257,10 +266,10 @@ impl Slot {
     /// One that failed is opened anew.
     fn is_alive(&self) -> bool {
         match self {
-            Self::Open(line) => line.is_open(),
+            Self::Open(shared) => shared.is_open(),
             Self::Opening(opening) => match opening.peek() {
                 None => true,
-                Some(Ok(line)) => line.is_open(),
+                Some(Ok(shared)) => shared.is_open(),
                 Some(Err(_)) => false,
             },
         }
@@ -268,6 +277,6 @@ impl Slot {
 }
 
 /// Of what nobody can use any more nothing is kept, passwords above all.
-fn forget(here: &mut HashMap<Key, Hub>) {
-    here.retain(|_, hub| hub.slots.iter().any(Slot::is_alive));
+fn forget(here: &mut HashMap<SharingKey, ConnectionSlots>) {
+    here.retain(|_, slots| slots.slots.iter().any(Slot::is_alive));
 }

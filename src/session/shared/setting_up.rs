@@ -3,47 +3,49 @@
 use std::sync::Arc;
 use std::task::Context;
 
-use super::{Member, Next, Reason, What};
+use super::client::{ClientNeed, DedicatedReason, LookOutcome, SharedClient};
+use super::connection::{PutError, SharedLease};
+use super::in_flight::Recipient;
 use crate::resp::arguments::{ClientInfo, MAX_CLIENT_INFO};
 use crate::resp::client_requests;
 use crate::resp::command_table::{Command, Leaves, PinReason};
 use crate::resp::hello::{self, Hello};
-use crate::resp::replies::{encode_command, encode_secret};
+use crate::resp::replies::{OK, encode_command, encode_secret};
 use crate::resp::request::Request;
 use crate::resp::whole::{Front, Whole};
-use crate::session::counts::Counts;
+use crate::session::counts::RequestCounts;
 use crate::session::guard::Decision;
-use crate::session::shared::Key;
-use crate::session::shared::in_flight::Whose;
-use crate::session::shared::line::{Hold, NotNow};
-use crate::session::user::User;
+use crate::session::setup::SharingKey;
+use crate::session::user::ClientUser;
 use crate::upstream::SeenId;
 
-/// Redis' own word.
-const OK: &[u8] = b"+OK\r\n";
-
 /// A longer name is the server's to judge.
-const LONGEST_NAME: usize = 1024;
+const MAX_KEPT_NAME: usize = 1024;
 
 /// What was asked for a client, and counts if the server agrees.
-pub(super) enum Asked {
+pub(super) enum PendingSetup {
     Told(ClientInfo),
     /// Who the client is, and what else it has told.
-    User(Arc<User>, Option<ClientInfo>),
+    User(Arc<ClientUser>, Option<ClientInfo>),
     Replica(bool),
     Nothing,
 }
 
-impl Member<'_> {
+impl SharedClient<'_> {
     /// A request that sets up the connection; no reply is due. Returns how much of it needs no further look.
-    pub(super) fn set_up(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
+    pub(super) fn set_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &SharedLease,
+        whole: &Whole<'_>,
+    ) -> (usize, LookOutcome) {
         let length = whole.bytes.len();
-        let own = |reason| (0, What::Next(Next::Own(Reason::Command(reason))));
+        let own = |reason| (0, LookOutcome::Next(ClientNeed::Own(DedicatedReason::Command(reason))));
         let mut key = self.key();
         // Sent in place of the client's request: it makes the same of every connection of the kind.
         let mut instead = None;
         let asked = match whole.command {
-            Command::QUIT => return (length, What::Next(Next::Quit(OK))),
+            Command::QUIT => return (length, LookOutcome::Next(ClientNeed::Quit(OK))),
             Command::SELECT => {
                 let database = std::str::from_utf8(whole.first).ok().and_then(|text| text.parse().ok());
                 // What is none, the server says so itself.
@@ -51,7 +53,7 @@ impl Member<'_> {
                     return own(PinReason::Administration);
                 };
                 key.database = database;
-                Asked::Told(ClientInfo::Database(database))
+                PendingSetup::Told(ClientInfo::Database(database))
             }
             Command::HELLO => match hello(&whole.arguments().collect::<Vec<_>>()) {
                 Some(Hello { resp3, login: None, name }) => {
@@ -62,7 +64,7 @@ impl Member<'_> {
                         let version = if key.resp3 { "3" } else { "2" };
                         instead = Some(encode_command(&["HELLO", version]));
                     }
-                    Asked::Told(ClientInfo::Hello { resp3, name: name.map(Into::into) })
+                    PendingSetup::Told(ClientInfo::Hello { resp3, name: name.map(Into::into) })
                 }
                 _ => return own(PinReason::Auth),
             },
@@ -71,89 +73,90 @@ impl Member<'_> {
                     Some(name) => {
                         let ours = self.session.route.upstream.client_name().unwrap_or_default();
                         instead = Some(encode_command(&["CLIENT", "SETNAME", ours]));
-                        Asked::Told(ClientInfo::Name(name.into()))
+                        PendingSetup::Told(ClientInfo::Name(name.into()))
                     }
                     None => return own(PinReason::Administration),
                 }
             }
             Command::CLIENT_GETNAME => {
-                let name = self.session.about.setup().map_or(&[][..], |setup| &setup.name);
+                let name = self.session.profile.setup().map_or(&[][..], |setup| &setup.name);
                 if !name.is_empty() && whole.words == 2 {
                     let reply = [format!("${}\r\n", name.len()).as_bytes(), name, b"\r\n"].concat();
-                    self.seat.deliver(&reply, 0);
-                    return (length, What::More);
+                    self.writer.deliver(&reply, 0);
+                    return (length, LookOutcome::More);
                 }
-                Asked::Nothing
+                PendingSetup::Nothing
             }
             Command::CLIENT_SETINFO => match library(whole) {
                 Some(told) => {
                     instead = marked_or_off(whole);
-                    Asked::Told(told)
+                    PendingSetup::Told(told)
                 }
                 None => return own(PinReason::Administration),
             },
             Command::READONLY => {
                 key.replica = true;
-                Asked::Replica(true)
+                PendingSetup::Replica(true)
             }
             Command::READWRITE => {
                 key.replica = false;
-                Asked::Replica(false)
+                PendingSetup::Replica(false)
             }
             // CLIENT MAINT_NOTIFICATIONS.
             _ => {
                 instead = marked_or_off(whole);
-                Asked::Nothing
+                PendingSetup::Nothing
             }
         };
-        self.ask(cx, line, whole, key, instead.as_deref(), asked)
+        self.ask(cx, shared, whole, key, instead.as_deref(), asked)
     }
 
     /// Asks the server, with what the client has sent or with this instead of it, over a connection of the kind that it makes.
     fn ask(
         &mut self,
         cx: &mut Context<'_>,
-        line: &Hold,
+        shared: &SharedLease,
         whole: &Whole<'_>,
-        key: Key,
+        key: SharingKey,
         instead: Option<&[u8]>,
-        asked: Asked,
-    ) -> (usize, What) {
+        asked: PendingSetup,
+    ) -> (usize, LookOutcome) {
         if key != self.on {
-            return (0, What::Next(Next::Line(key)));
+            return (0, LookOutcome::Next(ClientNeed::Shared(key)));
         }
-        if self.session.about.looks() {
-            self.session.about.look(whole.bytes);
+        if self.session.profile.looks() {
+            self.session.profile.look(whole.bytes);
         }
         let length = whole.bytes.len();
-        match line.put(cx, &self.seat, instead.unwrap_or(whole.bytes), 1, Whose::Task) {
+        match shared.put(cx, &self.writer, instead.unwrap_or(whole.bytes), 1, Recipient::Task) {
             Ok(()) => {
-                let mut counts = Counts::default();
+                let mut counts = RequestCounts::default();
                 counts.add(whole.command);
                 counts.record(&self.session.route.metrics);
-                self.session.about.sent(length, 1);
+                self.session.profile.sent(length, 1);
                 self.asked = Some(asked);
-                (length, What::Asked)
+                (length, LookOutcome::Asked)
             }
-            Err(NotNow::Full) => (0, What::Wait),
-            Err(NotNow::Closed) => (0, What::Next(Next::Line(key))),
+            Err(PutError::Full) => (0, LookOutcome::Wait),
+            Err(PutError::Closed) => (0, LookOutcome::Next(ClientNeed::Shared(key))),
         }
     }
 
     /// The server's word on what was asked for the client.
-    pub(super) fn take_answer(&mut self, line: &Hold) {
+    pub(super) fn take_answer(&mut self, shared: &SharedLease) {
         if self.asked.is_none() {
             return;
         }
-        let Some(reply) = self.seat.take_answer() else { return };
+        let Some(reply) = self.writer.take_answer() else { return };
         let accepted = !reply.starts_with(b"-") && !reply.starts_with(b"!");
         if accepted
             && let Some(
-                Asked::Told(ClientInfo::Hello { .. }) | Asked::User(_, Some(ClientInfo::Hello { .. })),
+                PendingSetup::Told(ClientInfo::Hello { .. })
+                | PendingSetup::User(_, Some(ClientInfo::Hello { .. })),
             ) = self.asked
         {
             // The number is that of the connection that all share.
-            let mut state = line.state.lock();
+            let mut state = shared.state.lock();
             state.seen_id = SeenId::by_hello(Some(&reply));
             if let (SeenId::Seen(id), None) = (state.seen_id, &state.passed_on) {
                 state.passed_on = Some(self.session.route.upstream.pass_on(id));
@@ -161,24 +164,29 @@ impl Member<'_> {
         }
         match self.asked.take() {
             // True whether the server knows CLIENT SETINFO or not.
-            Some(Asked::Told(told @ (ClientInfo::Library(_) | ClientInfo::Version(_)))) => {
-                self.session.about.accepted(told);
+            Some(PendingSetup::Told(told @ (ClientInfo::Library(_) | ClientInfo::Version(_)))) => {
+                self.session.profile.accepted(told);
             }
-            Some(Asked::Told(told)) if accepted => self.session.about.accepted(told),
-            Some(Asked::User(user, told)) if accepted => {
-                self.session.about.is_user(&user);
+            Some(PendingSetup::Told(told)) if accepted => self.session.profile.accepted(told),
+            Some(PendingSetup::User(user, told)) if accepted => {
+                self.session.profile.is_user(&user);
                 if let Some(told) = told {
-                    self.session.about.accepted(told);
+                    self.session.profile.accepted(told);
                 }
             }
-            Some(Asked::Replica(replica)) if accepted => self.session.about.reads_replicas(replica),
+            Some(PendingSetup::Replica(replica)) if accepted => self.session.profile.reads_replicas(replica),
             _ => {}
         }
-        self.seat.deliver(&reply, 0);
+        self.writer.deliver(&reply, 0);
     }
 
     /// AUTH, or HELLO with it; no reply is due. Returns how much of it needs no further look.
-    pub(super) fn identify(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
+    pub(super) fn identify(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &SharedLease,
+        whole: &Whole<'_>,
+    ) -> (usize, LookOutcome) {
         let length = whole.bytes.len();
         let is_auth = whole.command == Command::AUTH;
         let request = if is_auth {
@@ -188,46 +196,60 @@ impl Member<'_> {
         };
         match self.session.guard.as_mut().map(|guard| guard.decide(request, whole.bytes)) {
             Some(Decision::Answer(reply)) => {
-                self.seat.deliver(&reply, 0);
-                (length, What::More)
+                self.writer.deliver(&reply, 0);
+                (length, LookOutcome::More)
             }
             Some(Decision::Replace(_, rest)) => match Front::of(&rest) {
                 Front::Whole(hello) => {
-                    let (passed, what) = self.set_up(cx, line, &hello);
+                    let (passed, what) = self.set_up(cx, shared, &hello);
                     (if passed > 0 { length } else { 0 }, what)
                 }
-                _ => (0, What::Next(Next::Own(Reason::Command(PinReason::Auth)))),
+                _ => (0, LookOutcome::Next(ClientNeed::Own(DedicatedReason::Command(PinReason::Auth)))),
             },
-            None if self.session.route.upstream.credentials().is_none() => self.authenticate(cx, line, whole),
+            None if self.session.route.upstream.credentials().is_none() => {
+                self.authenticate(cx, shared, whole)
+            }
             Some(Decision::Pass | Decision::Again(_)) | None => {
-                (0, What::Next(Next::Own(Reason::Command(PinReason::Auth))))
+                (0, LookOutcome::Next(ClientNeed::Own(DedicatedReason::Command(PinReason::Auth))))
             }
         }
     }
 
     /// The same, where it is the server's to judge: each client's is sent to it, over a connection that clients of the same user
     /// and password share, and makes no difference there.
-    fn authenticate(&mut self, cx: &mut Context<'_>, line: &Hold, whole: &Whole<'_>) -> (usize, What) {
+    fn authenticate(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &SharedLease,
+        whole: &Whole<'_>,
+    ) -> (usize, LookOutcome) {
         let words: Vec<&[u8]> = whole.arguments().collect();
         let mut key = self.key();
         let (mut instead, mut told) = (None, None);
         let user = if whole.command == Command::AUTH {
-            User::of(&words)
+            ClientUser::of(&words)
         } else if let Some(hello @ Hello { resp3: Some(resp3), login: Some([user, password]), name }) =
             hello(&words)
         {
             key.resp3 = resp3;
             instead = Some(Hello { name: None, ..hello }.encode());
             told = Some(ClientInfo::Hello { resp3: Some(resp3), name: name.map(Into::into) });
-            User::of(&[user, password])
+            ClientUser::of(&[user, password])
         } else {
             None
         };
         let Some(user) = user.map(Arc::new) else {
-            return (0, What::Next(Next::Own(Reason::Command(PinReason::Auth))));
+            return (0, LookOutcome::Next(ClientNeed::Own(DedicatedReason::Command(PinReason::Auth))));
         };
         key.user = Some(Arc::clone(&user));
-        self.ask(cx, line, whole, key, instead.as_ref().map(|hello| &hello[..]), Asked::User(user, told))
+        self.ask(
+            cx,
+            shared,
+            whole,
+            key,
+            instead.as_ref().map(|hello| &hello[..]),
+            PendingSetup::User(user, told),
+        )
     }
 }
 
@@ -240,7 +262,7 @@ fn hello<'a>(words: &[&'a [u8]]) -> Option<Hello<'a>> {
 
 /// What a server takes for a name, and can be kept whole.
 fn is_name(name: &[u8]) -> bool {
-    hello::is_name(name) && name.len() != MAX_CLIENT_INFO && name.len() <= LONGEST_NAME
+    hello::is_name(name) && name.len() != MAX_CLIENT_INFO && name.len() <= MAX_KEPT_NAME
 }
 
 /// CLIENT SETINFO.

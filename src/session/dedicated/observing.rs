@@ -1,6 +1,6 @@
 //! What a session shows of itself as it goes: how long requests take, and what waits.
 
-use super::Relay;
+use super::relay::Relay;
 
 impl Relay<'_> {
     /// After each pass in both directions.
@@ -12,7 +12,7 @@ impl Relay<'_> {
         if let Some(log) = &mut self.slow
             && let Some(slow) = log.received(&self.ledger, &self.replies)
         {
-            slow.tell(self.session.route, &self.wire.connection, Some(self.session.about.entry()));
+            slow.tell(self.session.route, &self.wire.connection, Some(self.session.profile.entry()));
         }
         self.buffered.set(self.wire.waiting() + self.session.to_client.len());
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::setup::Setup;
-use super::user::User;
+use super::setup::ClientSetup;
+use super::user::ClientUser;
 use crate::clients::{self, Counter, Guess, InventoryEntry};
 use crate::endpoint::Endpoint;
 use crate::moment::Moment;
@@ -15,14 +15,14 @@ use crate::resp::arguments::ClientInfo;
 use crate::resp::scanner::RequestScanner;
 use crate::upstream::Connection;
 
-pub(super) struct About {
+pub(super) struct ClientProfile {
     entry: InventoryEntry,
     guess: Guess,
     /// Kept where the session may be moved.
-    setup: Option<Box<Setup>>,
+    setup: Option<Box<ClientSetup>>,
 }
 
-impl About {
+impl ClientProfile {
     pub(super) fn new(entry: InventoryEntry) -> Self {
         Self { entry, guess: Guess::default(), setup: None }
     }
@@ -38,11 +38,11 @@ impl About {
     }
 
     /// What the client set up.
-    pub(super) fn setup(&self) -> Option<&Setup> {
+    pub(super) fn setup(&self) -> Option<&ClientSetup> {
         self.setup.as_deref()
     }
 
-    fn set_up(&mut self, change: impl FnOnce(&mut Setup)) {
+    fn set_up(&mut self, change: impl FnOnce(&mut ClientSetup)) {
         if let Some(setup) = &mut self.setup {
             change(setup);
         }
@@ -130,7 +130,7 @@ impl About {
             }
             ClientInfo::Reset => {
                 self.entry.reset();
-                self.set_up(Setup::reset);
+                self.set_up(ClientSetup::reset);
             }
             ClientInfo::Database(database) => {
                 self.entry.selected(database);
@@ -152,7 +152,7 @@ impl About {
     }
 
     /// The client is this user to the server.
-    pub(super) fn is_user(&mut self, user: &Arc<User>) {
+    pub(super) fn is_user(&mut self, user: &Arc<ClientUser>) {
         self.set_up(|setup| setup.key.user = Some(Arc::clone(user)));
     }
 

@@ -5,17 +5,17 @@ use std::task::Context;
 
 use zeroize::Zeroizing;
 
-use super::Relay;
+use super::relay::Relay;
 use crate::resp::client_requests;
 use crate::resp::replies::encode_secret;
 use crate::resp::request::Request;
 use crate::resp::scanner::Event;
-use crate::session::core::Input;
-use crate::session::counts::Counts;
+use crate::session::abort_reason::AbortReason;
+use crate::session::client_session::Input;
+use crate::session::counts::RequestCounts;
 use crate::session::guard::{self, Decision, Guard};
 use crate::session::ledger::{Ledger, Opaque, OwnRequest};
 use crate::session::rewriting::Rewriting;
-use crate::session::unanswerable::Unanswerable;
 use crate::upstream::SeenId;
 
 impl Relay<'_> {
@@ -23,14 +23,14 @@ impl Relay<'_> {
     /// the end of the request that had begun.
     pub(super) fn note_requests(&mut self, bytes: &[u8]) -> usize {
         if !self.is_framed() {
-            self.session.about.sent(bytes.len(), 0);
+            self.session.profile.sent(bytes.len(), 0);
             return bytes.len();
         }
         let within = self.session.within();
         let mut passed = 0;
         // Where the present request begins, if it does in these bytes.
         let mut began = self.requests.at_boundary().then_some(0);
-        let mut counts = Counts::default();
+        let mut counts = RequestCounts::default();
         while passed < bytes.len() {
             let (n, event) = self.next_request(&bytes[passed..]);
             passed += n;
@@ -65,7 +65,7 @@ impl Relay<'_> {
                             break;
                         }
                         if begins.is_none() && self.requests.must_be_seen() {
-                            self.unanswerable = Some(Unanswerable::TooLong);
+                            self.aborted = Some(AbortReason::TooLong);
                             passed -= n;
                             break;
                         }
@@ -121,9 +121,9 @@ impl Relay<'_> {
     fn may_have_to_change(&self, part: &[u8]) -> bool {
         self.session.client_sends
             && self.requests.may_yet_be_client()
-            && part.len() <= guard::LONGEST
+            && part.len() <= guard::MAX_GUARDED_REQUEST
             // A server may refuse a word for its length, and not wait for it.
-            && self.requests.due() <= guard::LONGEST as u64
+            && self.requests.due() <= guard::MAX_GUARDED_REQUEST as u64
     }
 
     /// What to send in place of a CLIENT request.
@@ -148,8 +148,8 @@ impl Relay<'_> {
 
     /// So much of what was read is sent on, with so many requests.
     #[inline]
-    fn noted(&mut self, bytes: usize, counts: &Counts) {
-        self.session.about.sent(bytes, counts.all);
+    fn noted(&mut self, bytes: usize, counts: &RequestCounts) {
+        self.session.profile.sent(bytes, counts.all);
         if counts.all > 0 {
             counts.record(&self.session.route.metrics);
             self.ledger.time();
@@ -160,14 +160,14 @@ impl Relay<'_> {
     #[inline]
     fn book(&mut self, request: Request) -> bool {
         if self.rewriting.is_some()
-            && let Some(unanswerable) = Rewriting::refuses(request, &self.ledger)
+            && let Some(reason) = Rewriting::refuses(request, &self.ledger)
         {
-            self.unanswerable = Some(unanswerable);
+            self.aborted = Some(reason);
             return false;
         }
-        let info = self.session.about.request(&mut self.requests);
+        let info = self.session.profile.request(&mut self.requests);
         self.account(|ledger| ledger.request(request, info));
-        if self.unanswerable.is_some() {
+        if self.aborted.is_some() {
             return false;
         }
         if self.requests.asks_for_id() {
@@ -202,11 +202,8 @@ impl Relay<'_> {
         let Some(mut guard) = self.session.guard.take() else { return Ok(bytes.to_vec().into()) };
         let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
         let mut passed = 0;
-        let mut counts = Counts::default();
-        while passed < bytes.len()
-            && self.is_framed()
-            && self.unanswerable.is_none()
-            && !self.ledger.quits_here()
+        let mut counts = RequestCounts::default();
+        while passed < bytes.len() && self.is_framed() && self.aborted.is_none() && !self.ledger.quits_here()
         {
             if guard.has_later() || self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent()) {
                 guard.keep_for_later(&bytes[passed..]);
@@ -221,7 +218,7 @@ impl Relay<'_> {
             match event {
                 Event::NeedMore => {
                     if guard.part(self.requests.name(), part, &mut out).is_err() {
-                        self.unanswerable = Some(Unanswerable::TooLong);
+                        self.aborted = Some(AbortReason::TooLong);
                     }
                 }
                 Event::Frame => {
@@ -232,7 +229,7 @@ impl Relay<'_> {
                     self.account(|ledger| ledger.become_opaque(Opaque::Malformed));
                     // What is no request is let through only from a client that may send any; TLS is not.
                     if !guard.is_open() {
-                        self.unanswerable = Some(Unanswerable::Unauthenticated);
+                        self.aborted = Some(AbortReason::Unauthenticated);
                     } else if !self.requests.speaks_tls() {
                         guard.release(part, &mut out);
                     }
@@ -277,7 +274,7 @@ impl Relay<'_> {
             Decision::Pass if self.ledger.local_replies() > 0 && request.ends_counting() => {
                 // Then the replies of our own could not be placed: they go first.
                 if !guard.put_back(part) {
-                    self.unanswerable = Some(Unanswerable::Unmatched);
+                    self.aborted = Some(AbortReason::Unmatched);
                 }
             }
             Decision::Pass => {
@@ -289,7 +286,7 @@ impl Relay<'_> {
                 {
                     if self.ledger.opaque().is_some() {
                         // The reply to our AUTH could not be told from the client's.
-                        self.unanswerable = Some(Unanswerable::Unmatched);
+                        self.aborted = Some(AbortReason::Unmatched);
                     } else {
                         relogin.after_reset();
                         self.log_in_again(cx, out);
@@ -322,7 +319,7 @@ impl Relay<'_> {
             self.account(|ledger| ledger.own(OwnRequest::Auth));
             if self.ledger.opaque().is_some() {
                 // Its reply could not be told from the client's.
-                self.unanswerable = Some(Unanswerable::Unmatched);
+                self.aborted = Some(AbortReason::Unmatched);
             }
         }
     }

@@ -3,7 +3,7 @@
 /// A reply could not be told from others, or what the client sent could not be understood: it might be handed a node's own
 /// address, or a reply to AUTH of our own, or reach the server without a password.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswerable {
+pub(super) enum AbortReason {
     #[error(
         "a reply that names nodes, or a request that names connections or says who the client is, is too long"
     )]

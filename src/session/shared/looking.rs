@@ -3,87 +3,95 @@
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use super::{LARGE, Member, Next, Reason, What};
+use super::client::{ClientNeed, DedicatedReason, LookOutcome, MAX_SHARED_REQUEST, SharedClient};
+use super::connection::{PutError, SharedLease};
+use super::in_flight::Recipient;
 use crate::resp::command_table::{Command, Effect, Multiplexing, PinReason, Transaction};
 use crate::resp::whole::{Front, Whole};
-use crate::session::core::LastWrites;
-use crate::session::counts::Counts;
-use crate::session::relay::Ended;
-use crate::session::shared::in_flight::Whose;
-use crate::session::shared::line::{Hold, NotNow};
+use crate::session::client_session::LastWrites;
+use crate::session::counts::RequestCounts;
+use crate::session::dedicated::Ended;
 
 /// What comes after requests that can be shared as they are.
-enum Found<'a> {
+enum FoundRequest<'a> {
     /// Nothing, or not enough to tell.
     Dry,
     /// It sets up the connection, or authenticates.
     Setup(Whole<'a>),
     /// A transaction from MULTI to EXEC: its bytes, and its requests.
-    Transaction(usize, Counts),
+    Transaction(usize, RequestCounts),
     /// What needs a connection of the client's own.
-    Own(Reason),
+    Own(DedicatedReason),
     /// A client that speaks TLS.
     Tls,
 }
 
 /// Whether a transaction could do without a connection of its own.
-enum Whether<'a> {
+enum TransactionFit<'a> {
     /// It could: its bytes, and its requests.
-    Whole(usize, Counts),
+    Whole(usize, RequestCounts),
     /// Not before the server has said what this command is.
     Asks(&'a [u8]),
     No,
 }
 
-impl Member<'_> {
-    /// Looks at requests, and puts on the line what may go there. None may begin at the byte `within`, or later. Returns how
+impl SharedClient<'_> {
+    /// Looks at requests, and puts on the shared connection what may go there. None may begin at the byte `within`, or later. Returns how
     /// many bytes need no further look.
     pub(super) fn look(
         &mut self,
         cx: &mut Context<'_>,
-        line: &Hold,
+        shared: &SharedLease,
         input: &[u8],
         heavy: bool,
         within: usize,
-    ) -> (usize, What) {
-        let (mut put, mut at, mut counts, mut writes) = (0, 0, Counts::default(), false);
+    ) -> (usize, LookOutcome) {
+        let (mut put, mut at, mut counts, mut writes) = (0, 0, RequestCounts::default(), false);
         let found = loop {
             if at >= input.len().min(within) {
-                break Found::Dry;
+                break FoundRequest::Dry;
             }
             let whole = match Front::of(&input[at..]) {
                 Front::Whole(whole)
                     if heavy && whole.multiplexing() != Multiplexing::Dedicated(PinReason::Wait) =>
                 {
-                    break Found::Own(Reason::Heavy);
+                    break FoundRequest::Own(DedicatedReason::Heavy);
                 }
                 Front::Whole(whole) => whole,
-                Front::Part(least) if least > LARGE => break Found::Own(Reason::Large),
-                Front::Part(_) => break Found::Dry,
-                Front::Other => break Found::Own(Reason::Inline),
-                Front::Tls => break Found::Tls,
+                Front::Part(least) if least > MAX_SHARED_REQUEST => {
+                    break FoundRequest::Own(DedicatedReason::Large);
+                }
+                Front::Part(_) => break FoundRequest::Dry,
+                Front::Other => break FoundRequest::Own(DedicatedReason::Inline),
+                Front::Tls => break FoundRequest::Tls,
             };
             match self.multiplexing(&whole) {
                 Multiplexing::Shared => {
-                    if self.session.about.looks() {
-                        self.session.about.look(whole.bytes);
+                    if self.session.profile.looks() {
+                        self.session.profile.look(whole.bytes);
                     }
                 }
                 Multiplexing::PerClient | Multiplexing::Dedicated(PinReason::Auth) => {
-                    break Found::Setup(whole);
+                    break FoundRequest::Setup(whole);
                 }
                 Multiplexing::Dedicated(reason) => {
                     let begins = is(&whole, Transaction::Begins);
                     break match begins.then(|| self.transaction(&input[at..])) {
-                        Some(Whether::Whole(length, counts)) => Found::Transaction(length, counts),
-                        Some(Whether::Asks(name)) => Found::Own(Reason::Unknown(Some(name.into()))),
-                        Some(Whether::No) | None => Found::Own(Reason::Command(reason)),
+                        Some(TransactionFit::Whole(length, counts)) => {
+                            FoundRequest::Transaction(length, counts)
+                        }
+                        Some(TransactionFit::Asks(name)) => {
+                            FoundRequest::Own(DedicatedReason::Unknown(Some(name.into())))
+                        }
+                        Some(TransactionFit::No) | None => {
+                            FoundRequest::Own(DedicatedReason::Command(reason))
+                        }
                     };
                 }
-                Multiplexing::Unknown => match self.hubs.learned(whole.name) {
+                Multiplexing::Unknown => match self.multiplexer.learned(whole.name) {
                     Some(true) => {}
-                    Some(false) => break Found::Own(Reason::Unknown(None)),
-                    None => break Found::Own(Reason::Unknown(Some(whole.name.into()))),
+                    Some(false) => break FoundRequest::Own(DedicatedReason::Unknown(None)),
+                    None => break FoundRequest::Own(DedicatedReason::Unknown(Some(whole.name.into()))),
                 },
             }
             at += whole.bytes.len();
@@ -91,34 +99,34 @@ impl Member<'_> {
             writes |= whole.command.facts().writes;
         };
         if counts.all > 0 {
-            match self.put(cx, line, &input[..at], &counts, Whose::Client) {
+            match self.put(cx, shared, &input[..at], &counts, Recipient::Client) {
                 Ok(()) => put = at,
                 Err(what) => return (0, what),
             }
             if writes {
-                self.session.last_writes = LastWrites::Line(line.id);
+                self.session.last_writes = LastWrites::Shared(shared.id);
             }
         }
         match found {
-            Found::Dry => (put, What::Dry),
-            Found::Transaction(length, counts) => {
+            FoundRequest::Dry => (put, LookOutcome::Dry),
+            FoundRequest::Transaction(length, counts) => {
                 let end = at + length;
-                match self.put(cx, line, &input[at..end], &counts, Whose::Transaction(counts.all)) {
+                match self.put(cx, shared, &input[at..end], &counts, Recipient::Transaction(counts.all)) {
                     Ok(()) => {
-                        self.session.last_writes = LastWrites::Line(line.id);
-                        (end, What::More)
+                        self.session.last_writes = LastWrites::Shared(shared.id);
+                        (end, LookOutcome::More)
                     }
                     Err(what) => (put, what),
                 }
             }
             // What was sent before is answered before.
-            _ if self.seat.due() > 0 => (put, What::Wait),
-            Found::Own(reason) => (put, What::Next(Next::Own(reason))),
-            Found::Tls => (put, What::Next(Next::Ended(Ended::SpeaksTls))),
-            Found::Setup(whole) => {
+            _ if self.writer.due() > 0 => (put, LookOutcome::Wait),
+            FoundRequest::Own(reason) => (put, LookOutcome::Next(ClientNeed::Own(reason))),
+            FoundRequest::Tls => (put, LookOutcome::Next(ClientNeed::Ended(Ended::SpeaksTls))),
+            FoundRequest::Setup(whole) => {
                 let (passed, what) = match whole.multiplexing() {
-                    Multiplexing::PerClient => self.set_up(cx, line, &whole),
-                    _ => self.identify(cx, line, &whole),
+                    Multiplexing::PerClient => self.set_up(cx, shared, &whole),
+                    _ => self.identify(cx, shared, &whole),
                 };
                 (put + passed, what)
             }
@@ -142,59 +150,59 @@ impl Member<'_> {
 
     /// A transaction that is here from MULTI to EXEC, and could do without a connection of its own: sent in one piece, nothing
     /// of others comes between, and none of its commands leaves anything.
-    fn transaction<'i>(&self, input: &'i [u8]) -> Whether<'i> {
-        if !self.may_do_all() || !self.hubs.transactions.load(Ordering::Relaxed) {
-            return Whether::No;
+    fn transaction<'i>(&self, input: &'i [u8]) -> TransactionFit<'i> {
+        if !self.may_do_all() || !self.multiplexer.transactions.load(Ordering::Relaxed) {
+            return TransactionFit::No;
         }
-        let (mut at, mut counts, mut asks) = (0, Counts::default(), None);
+        let (mut at, mut counts, mut asks) = (0, RequestCounts::default(), None);
         while at < input.len() {
-            let Front::Whole(whole) = Front::of(&input[at..]) else { return Whether::No };
+            let Front::Whole(whole) = Front::of(&input[at..]) else { return TransactionFit::No };
             let ends = match self.multiplexing(&whole) {
                 _ if is(&whole, Transaction::Begins) && counts.all == 0 => false,
                 // With an argument it is refused, and the transaction goes on.
                 _ if is(&whole, Transaction::Executes) && whole.words == 1 => true,
                 Multiplexing::Shared => false,
-                Multiplexing::Unknown => match self.hubs.learned(whole.name) {
+                Multiplexing::Unknown => match self.multiplexer.learned(whole.name) {
                     Some(true) => false,
-                    Some(false) => return Whether::No,
+                    Some(false) => return TransactionFit::No,
                     None => {
                         asks = asks.or(Some(whole.name));
                         false
                     }
                 },
-                _ => return Whether::No,
+                _ => return TransactionFit::No,
             };
             at += whole.bytes.len();
             counts.add(whole.command);
             if ends {
-                return asks.map_or(Whether::Whole(at, counts), Whether::Asks);
+                return asks.map_or(TransactionFit::Whole(at, counts), TransactionFit::Asks);
             }
         }
-        Whether::No
+        TransactionFit::No
     }
 
     fn put(
         &mut self,
         cx: &mut Context<'_>,
-        line: &Hold,
+        shared: &SharedLease,
         requests: &[u8],
-        counts: &Counts,
-        whose: Whose,
-    ) -> Result<(), What> {
+        counts: &RequestCounts,
+        recipient: Recipient,
+    ) -> Result<(), LookOutcome> {
         let result = if self.is_in_place() {
-            line.put(cx, &self.seat, requests, counts.all, whose)
+            shared.put(cx, &self.writer, requests, counts.all, recipient)
         } else {
-            Err(NotNow::Closed)
+            Err(PutError::Closed)
         };
         match result {
             Ok(()) => {
                 counts.record(&self.session.route.metrics);
-                self.session.about.sent(requests.len(), counts.all);
+                self.session.profile.sent(requests.len(), counts.all);
                 Ok(())
             }
-            Err(NotNow::Full) => Err(What::Wait),
-            Err(NotNow::Closed) if self.seat.due() > 0 => Err(What::Wait),
-            Err(NotNow::Closed) => Err(What::Next(Next::Line(self.key()))),
+            Err(PutError::Full) => Err(LookOutcome::Wait),
+            Err(PutError::Closed) if self.writer.due() > 0 => Err(LookOutcome::Wait),
+            Err(PutError::Closed) => Err(LookOutcome::Next(ClientNeed::Shared(self.key()))),
         }
     }
 }

@@ -1,0 +1,12 @@
+//! What a scanner comes to.
+
+/// How far a call to `next` came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// All input was consumed and no frame ended in it.
+    NeedMore,
+    /// A frame ended exactly where consumption stopped.
+    Frame,
+    /// The input is no RESP. The scanner stays in this state.
+    Malformed,
+}

@@ -1,0 +1,393 @@
+//! A client that shares connections, from its beginning to its [`End`]: which connection its requests go over, and when it has a
+//! dedicated one instead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::client::{ClientNeed, DedicatedReason, SharedClient};
+use super::connection::SharedLease;
+use super::hand_off::HandOff;
+use super::multiplexer::{Multiplexer, NoSharedConnection};
+use crate::metrics::GaugeGuard;
+use crate::resp::command_table::PinReason;
+use crate::session::client_session::{LastWrites, Session};
+use crate::session::context::RouteContext;
+use crate::session::dedicated::{Ended, Pinned, Relay, Writes};
+use crate::session::end::{End, end};
+use crate::session::farewell;
+use crate::session::guard::{ClientAuth, Guard};
+use crate::session::serve::{CountedRelay, connect};
+use crate::session::setup::{SETUP_TIMEOUT, SharingKey};
+use crate::session::wire::Wire;
+
+// What clients are told whose connection cannot be made again.
+const PASSWORD_DENIED: &str =
+    "another connection is needed, and the server accepts the client's password no more";
+const NOTHING_TO_SHARE: &str = "no connection can be shared";
+const WRITES_LOST: &str =
+    "the connection that the client's writes went over is gone, and no other knows of them";
+
+/// Who inherits a connection waits so long for what others have asked for over it.
+const INHERITANCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves a client to its end.
+pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Multiplexer) -> End {
+    let context = session.route;
+    session.profile.keep_setup();
+    session.guard = guard(context);
+    let mut shared = match Box::pin(shared_connection(
+        context,
+        multiplexer,
+        SharingKey::default(),
+        session.gone(),
+    ))
+    .await
+    {
+        Ok(shared) => shared,
+        Err(NoSharedConnection::ClientGone) => return End::ClientClosed,
+        Err(NoSharedConnection::Refused(reply)) => {
+            Box::pin(farewell::say(session.client, &reply)).await;
+            return End::Failed;
+        }
+        Err(NoSharedConnection::Unreachable(_) | NoSharedConnection::TooMany) if context.is_node => {
+            Box::pin(farewell::close(session.client)).await;
+            return End::Failed;
+        }
+        Err(NoSharedConnection::Unreachable(why)) => {
+            Box::pin(farewell::refuse(session.client, 1, &why)).await;
+            return End::Failed;
+        }
+        // Nobody has said yet who it is.
+        Err(NoSharedConnection::TooMany | NoSharedConnection::Denied(_)) => return End::Drained,
+    };
+    let mut client = Box::new(SharedClient::new(session, multiplexer));
+    client.moved(&shared, SharingKey::default());
+    loop {
+        let mut own = None;
+        let reason = match client.run(&shared).await {
+            ClientNeed::Shared(key) => {
+                match Box::pin(shared_connection(context, multiplexer, key.clone(), client.session.gone()))
+                    .await
+                {
+                    Ok(new) => {
+                        shared = new;
+                        client.moved(&shared, key);
+                        continue;
+                    }
+                    Err(NoSharedConnection::ClientGone) => return End::ClientClosed,
+                    // It is who it was, and the server would have gone on with the connection that it had.
+                    Err(NoSharedConnection::Denied(_)) if client.key().user == key.user => {
+                        return Box::pin(unreachable(*client, PASSWORD_DENIED)).await;
+                    }
+                    Err(NoSharedConnection::Denied(reply)) if client.is_answered_by(&reply) => {
+                        client.refused(&reply);
+                        continue;
+                    }
+                    Err(NoSharedConnection::Denied(_)) => DedicatedReason::Command(PinReason::Auth),
+                    // Its request is not what was refused.
+                    Err(NoSharedConnection::Refused(_)) if client.key() == key => {
+                        return Box::pin(unreachable(*client, NOTHING_TO_SHARE)).await;
+                    }
+                    // A user that may not do what sets the connection up is one all the same.
+                    Err(NoSharedConnection::Refused(_)) if client.key().user != key.user => {
+                        DedicatedReason::Command(PinReason::Auth)
+                    }
+                    Err(NoSharedConnection::Refused(reply)) => {
+                        client.refused(&reply);
+                        continue;
+                    }
+                    Err(NoSharedConnection::TooMany) => DedicatedReason::Key,
+                    Err(NoSharedConnection::Unreachable(why)) => {
+                        return Box::pin(unreachable(*client, &why)).await;
+                    }
+                }
+            }
+            ClientNeed::Own(reason) => reason,
+            ClientNeed::HandedOff(hand_off) => {
+                own = Some(Own::HandedOff(hand_off));
+                DedicatedReason::Heavy
+            }
+            ClientNeed::Ended(ended) => {
+                let session = match ended {
+                    // The time is up.
+                    Ended::Cut => Some(client.into_session()),
+                    _ => Box::pin(leave(*client)).await,
+                };
+                let Some(session) = session else { return End::ClientClosed };
+                return Box::pin(end(ended, session, None)).await;
+            }
+            ClientNeed::Quit(words) => {
+                if let Some(session) = Box::pin(leave(*client)).await {
+                    Box::pin(farewell::say(session.client, words)).await;
+                }
+                return End::ClientClosed;
+            }
+            ClientNeed::Overrun => {
+                cut_off(&client);
+                return End::Overrun;
+            }
+        };
+        // What the client has written, no other connection knows.
+        if reason.is_wait() {
+            if client.session.last_writes == LastWrites::Shared(shared.id) {
+                own = shared.bequeath().map(Own::Inherited);
+            }
+            if own.is_none() && client.session.last_writes != LastWrites::None {
+                return Box::pin(unreachable(*client, WRITES_LOST)).await;
+            }
+        }
+        drop(shared);
+        (client, shared) = match Box::pin(apart(*client, multiplexer, reason, own)).await {
+            Ok((back, shared)) => (Box::new(back), shared),
+            Err(end) => return end,
+        };
+    }
+}
+
+/// Serves a client over connections of its own, until it can share one again: this one. `Err`: to its end.
+async fn apart<'a>(
+    mut client: SharedClient<'a>,
+    multiplexer: &'a Multiplexer,
+    mut reason: DedicatedReason,
+    mut own: Option<Own>,
+) -> Result<(SharedClient<'a>, SharedLease), End> {
+    let context = client.session.route;
+    loop {
+        client = pinned(client, multiplexer, reason, own.take()).await?;
+        let key = client.key();
+        let why = match shared_connection(context, multiplexer, key.clone(), client.session.gone()).await {
+            Ok(shared) => {
+                client.moved(&shared, key);
+                return Ok((client, shared));
+            }
+            Err(NoSharedConnection::ClientGone) => return Err(End::ClientClosed),
+            Err(NoSharedConnection::TooMany) => {
+                reason = DedicatedReason::Key;
+                continue;
+            }
+            Err(NoSharedConnection::Unreachable(why)) => why,
+            Err(NoSharedConnection::Denied(_)) => PASSWORD_DENIED.into(),
+            Err(NoSharedConnection::Refused(_)) => NOTHING_TO_SHARE.into(),
+        };
+        return Err(unreachable(client, &why).await);
+    }
+}
+
+/// Tells a client that the upstream cannot be reached.
+async fn unreachable(client: SharedClient<'_>, why: &str) -> End {
+    if let Some(Session { client, route, .. }) = leave(client).await {
+        if route.is_node {
+            farewell::close(client).await;
+        } else {
+            farewell::refuse(client, 1, why).await;
+        }
+    }
+    End::Failed
+}
+
+/// Takes leave of a client that has had all that waits for it. `None`: it is gone, or did not take it.
+async fn leave(client: SharedClient<'_>) -> Option<Session<'_>> {
+    let mut session = client.into_session();
+    farewell::deliver(&mut session.client, &mut session.to_client).await.then_some(session)
+}
+
+fn cut_off(client: &SharedClient<'_>) {
+    let context = client.session.route;
+    if let Some(suppressed) = context.throttle.allow("client_output") {
+        warn!(
+            route = &*context.route,
+            session = client.session.profile.number(),
+            suppressed,
+            "a client was cut off: it did not read, and others waited behind it. See limits.client_output"
+        );
+    }
+}
+
+/// A shared connection for a client, unless that is `gone` before.
+async fn shared_connection(
+    context: &Arc<RouteContext>,
+    multiplexer: &Multiplexer,
+    key: SharingKey,
+    gone: impl Future<Output = ()>,
+) -> Result<SharedLease, NoSharedConnection> {
+    tokio::select! {
+        biased;
+        shared = multiplexer.connection(context, key) => shared.map(|shared| SharedLease::on(&shared)),
+        () = context.drain.cut_off() => Err(NoSharedConnection::TooMany),
+        () = gone => Err(NoSharedConnection::ClientGone),
+    }
+}
+
+/// Where pontoon authenticates, or clients authenticate to it.
+fn guard(context: &RouteContext) -> Option<Box<Guard>> {
+    let asks = &context.settings.client_auth;
+    let needed = !matches!(asks, ClientAuth::Forward);
+    needed.then(|| Box::new(Guard::new(asks.clone())))
+}
+
+/// A connection that a client is to have for its own.
+enum Own {
+    /// The shared one, once it owes nothing.
+    Inherited(oneshot::Receiver<Wire>),
+    /// The shared one, as it stands.
+    HandedOff(Box<HandOff>),
+}
+
+/// Why a client has no connection of its own.
+enum NoDedicatedConnection {
+    /// It needs none after all.
+    MayShare,
+    /// Too many have one.
+    TooMany,
+    /// For the client.
+    Unreachable(String),
+}
+
+/// A connection for one client, and leave to have it.
+async fn own_connection(
+    client: &SharedClient<'_>,
+    multiplexer: &Multiplexer,
+    reason: &DedicatedReason,
+    may_share: bool,
+    inherited: Option<oneshot::Receiver<Wire>>,
+) -> Result<(OwnedSemaphorePermit, Wire), NoDedicatedConnection> {
+    let context = client.session.route;
+    let permit = multiplexer.pin(!may_share).await;
+    let permit = permit.ok_or(if may_share {
+        NoDedicatedConnection::MayShare
+    } else {
+        NoDedicatedConnection::TooMany
+    })?;
+    let mut wire = if let Some(inherited) = inherited {
+        let inherited = timeout(INHERITANCE_TIMEOUT, inherited).await.ok().and_then(Result::ok);
+        inherited.ok_or_else(|| NoDedicatedConnection::Unreachable(WRITES_LOST.into()))?
+    } else {
+        let connected = connect(context, false).await;
+        Wire::new(connected.map_err(|error| NoDedicatedConnection::Unreachable(error.to_string()))?)
+    };
+    if let DedicatedReason::Unknown(Some(name)) = reason {
+        let user = client.key().user;
+        match multiplexer.learn(name, user.as_deref(), &mut wire.connection).await {
+            Some(true) => {
+                wire.release(user.is_some());
+                return Err(NoDedicatedConnection::MayShare);
+            }
+            Some(false) => {}
+            None => {
+                let why = format!("setting up a connection took more than {SETUP_TIMEOUT:?}, or failed");
+                return Err(NoDedicatedConnection::Unreachable(why));
+            }
+        }
+    }
+    Ok((permit, wire))
+}
+
+/// Serves a client over a connection of its own, until it needs none. `Err`: to its end.
+async fn pinned<'a>(
+    client: SharedClient<'a>,
+    multiplexer: &'a Multiplexer,
+    reason: DedicatedReason,
+    own: Option<Own>,
+) -> Result<SharedClient<'a>, End> {
+    let context = client.session.route;
+    let until = SharedClient::until(&reason);
+    let inherited = match own {
+        None => None,
+        Some(Own::Inherited(inherited)) => Some(inherited),
+        Some(Own::HandedOff(hand_off)) => {
+            let HandOff { connection, permit } = *hand_off;
+            let in_plaintext = connection.wire.connection.channel.is_none();
+            // Its shared connection was this one.
+            let has_written = client.session.last_writes == LastWrites::Shared(connection.id);
+            let how = Pinned { until, writes: if has_written { Writes::Last } else { Writes::None } };
+            let _pinning = Pinning::of(&client, &reason, permit);
+            let relay = Relay::handed_off(client.into_session(), connection, &how);
+            return relay_apart(CountedRelay::new(relay, context, in_plaintext), multiplexer).await;
+        }
+    };
+    let how = Pinned { until, writes: if inherited.is_some() { Writes::All } else { Writes::None } };
+    // It would be better for others, and that is all.
+    let may_share = reason == DedicatedReason::Heavy && client.is_bearable();
+    let connected = tokio::select! {
+        biased;
+        connected = own_connection(&client, multiplexer, &reason, may_share, inherited) => connected,
+        () = context.drain.cut_off() => return Err(End::Drained),
+        () = client.session.gone() => return Err(End::ClientClosed),
+    };
+    let (permit, wire) = match connected {
+        Ok(connected) => connected,
+        Err(NoDedicatedConnection::MayShare) => return Ok(client),
+        Err(NoDedicatedConnection::TooMany) => {
+            context.metrics.refused("pinned");
+            if let Some(suppressed) = context.throttle.allow("pinned") {
+                warn!(
+                    route = &*context.route,
+                    session = client.session.profile.number(),
+                    suppressed,
+                    "a client was refused: as many have a connection of their own as may. See limits.pinned"
+                );
+            }
+            let why = "as many clients have a connection of their own as may: see limits.pinned";
+            return Err(Box::pin(unreachable(client, why)).await);
+        }
+        Err(NoDedicatedConnection::Unreachable(why)) => {
+            return Err(Box::pin(unreachable(client, &why)).await);
+        }
+    };
+    let in_plaintext = wire.connection.channel.is_none();
+    let _pinning = Pinning::of(&client, &reason, permit);
+    let relay = Relay::pinned(client.into_session(), wire, &how);
+    let mut counted = CountedRelay::new(relay, context, in_plaintext);
+    let set_up = tokio::select! {
+        set_up = timeout(SETUP_TIMEOUT, Box::pin(counted.relay.set_up())) => set_up.unwrap_or(false),
+        () = context.drain.cut_off() => return Err(End::Drained),
+    };
+    if !set_up {
+        let mut session = counted.relay.into_session();
+        if Box::pin(farewell::deliver(&mut session.client, &mut session.to_client)).await {
+            let why = "a connection could not be set up as the client's was";
+            Box::pin(farewell::refuse(session.client, 1, why)).await;
+        }
+        return Err(End::Failed);
+    }
+    relay_apart(counted, multiplexer).await
+}
+
+/// What is counted while a client has a connection of its own.
+struct Pinning {
+    _permit: OwnedSemaphorePermit,
+    _pinned: GaugeGuard,
+}
+
+impl Pinning {
+    fn of(client: &SharedClient<'_>, reason: &DedicatedReason, permit: OwnedSemaphorePermit) -> Self {
+        let Session { profile, route, .. } = &client.session;
+        route.metrics.pinned(reason.label());
+        profile.pinned(Some(reason.label()));
+        debug!(
+            route = &*route.route,
+            session = profile.number(),
+            reason = reason.label(),
+            "client has a connection of its own"
+        );
+        Self { _permit: permit, _pinned: GaugeGuard::new(&route.metrics.sessions_pinned) }
+    }
+}
+
+/// Relays for a client that shares otherwise, until it can share again. `Err`: to its end.
+async fn relay_apart<'a>(
+    mut counted: CountedRelay<'a>,
+    multiplexer: &'a Multiplexer,
+) -> Result<SharedClient<'a>, End> {
+    let ended = counted.relay().await;
+    if let Ended::Shareable = ended {
+        let session = counted.relay.into_shared();
+        session.profile.pinned(None);
+        return Ok(SharedClient::new(session, multiplexer));
+    }
+    Err(counted.end(ended).await)
+}

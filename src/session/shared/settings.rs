@@ -1,0 +1,21 @@
+//! How clients share connections.
+
+/// How clients share connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Connections of each thread to each node, for each database and protocol.
+    pub connections: usize,
+    /// Clients with a connection of their own, at most.
+    pub pinned: usize,
+    /// Bytes that may wait for a client that does not read, where others wait behind it.
+    pub client_output: usize,
+}
+
+impl Settings {
+    /// `pool.shared` where it is not configured.
+    pub const CONNECTIONS: usize = 1;
+    /// `limits.pinned` where it is not configured.
+    pub const PINNED: usize = 1000;
+    /// `limits.client_output` where it is not configured.
+    pub const CLIENT_OUTPUT: usize = 32 * 1024 * 1024;
+}
