@@ -25,13 +25,14 @@ const FLOORS: &[(&str, u8)] = &[
     ("credentials", 1),
     ("telemetry", 1),
     ("clients", 1),
+    ("notify", 1),
     ("resp", 0),
     ("endpoint", 0),
     ("drain", 0),
     ("metrics", 0),
     ("moment", 0),
     ("workers", 0),
-    ("notify", 0),
+    ("printable", 0),
 ];
 
 fn floor(module: &str) -> Option<u8> {

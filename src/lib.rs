@@ -41,8 +41,8 @@
 //! | 4 | [`session`] |
 //! | 3 | [`cluster`], [`group`], [`listener`] |
 //! | 2 | [`upstream`], [`downstream`], [`state`] |
-//! | 1 | [`tls`], [`resolve`], [`credentials`], [`telemetry`], [`clients`] |
-//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`moment`], [`workers`], [`notify`] |
+//! | 1 | [`tls`], [`resolve`], [`credentials`], [`telemetry`], [`clients`], [`notify`] |
+//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`moment`], [`workers`], [`printable`] |
 
 pub mod admin;
 pub mod app;
@@ -60,6 +60,7 @@ pub mod listener;
 pub mod metrics;
 pub mod moment;
 pub mod notify;
+pub mod printable;
 pub mod resolve;
 pub mod resp;
 pub mod session;

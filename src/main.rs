@@ -8,7 +8,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             for line in failure.message.lines() {
-                eprintln!("error: {line}");
+                eprintln!("error: {}", pontoon::printable::printable(line));
             }
             ExitCode::from(failure.code)
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
+use crate::printable::printable;
+
 /// Clients are accepted: after the start, and after each reload.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
@@ -32,7 +34,7 @@ pub fn stopping(at_most: Duration) {
 /// A line for `systemctl status`.
 pub fn status(text: &str) {
     // What follows a line's end would be an assignment of its own.
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line = printable(text);
     tell(&[NotifyState::Status(&line)]);
 }
 

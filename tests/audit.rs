@@ -310,17 +310,6 @@ fn a_group_is_clean_when_every_node_counts_no_client_in_plaintext() {
 }
 
 #[test]
-fn clients_names_are_not_obeyed_by_the_terminal() {
-    let authority = Authority::new();
-    let list = "$66\r\nid=9 addr=10.0.0.1:5 age=1 flags=N name=\u{1b}[31mred user=default x=1\n\r\n";
-    assert_eq!(list.len(), 5 + 66 + 2);
-    let hostile = Fake::counting(&authority, &Arc::default(), list);
-    let output = pontoon(&["audit", &hostile.endpoint(), "--tls-ca-file", &authority.file()]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("[31mred") && !text.contains('\u{1b}'), "{text:?}");
-}
-
-#[test]
 fn credentials_are_presented_and_a_refusal_is_told() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);

@@ -23,6 +23,7 @@ mod ends;
 mod failures;
 mod fleet;
 mod handover;
+mod hostile;
 #[cfg(feature = "iam")]
 mod iam;
 mod inventory;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::server::RequestConnection;
 use super::state::{AdminContext, AdminState};
+use crate::printable::printable_json;
 
 /// Sessions and clients shown, where `?limit=` does not say.
 pub(super) const DEFAULT_INVENTORY_LIMIT: usize = 1000;
@@ -78,7 +79,10 @@ pub(super) async fn json<T: Serialize>(
     tell: impl FnOnce(&AdminContext) -> T + Send + 'static,
 ) -> Response {
     let shared = Arc::clone(&state.shared);
-    let text = move || serde_json::to_string(&tell(&shared)).expect("plain data has a form in JSON") + "\n";
+    let text = move || {
+        let json = serde_json::to_string(&tell(&shared)).expect("plain data has a form in JSON");
+        printable_json(&json).into_owned() + "\n"
+    };
     state.costly.answer(&connection.cut, "application/json", text).await
 }
 

@@ -1,5 +1,7 @@
 //! Names that clients and processes give themselves, made safe to show.
 
+use crate::printable::is_hidden;
+
 /// Bytes of a text from a client: a longer one is cut.
 const MAX_CLIENT_TEXT: usize = 64;
 
@@ -14,20 +16,14 @@ pub(super) fn clean(bytes: &[u8]) -> Option<Box<str>> {
     let text = if was_cut { text.trim_end_matches('\u{fffd}') } else { &text };
     let mut clean = String::with_capacity(text.len());
     for c in text.trim().chars() {
-        let c = if is_unsafe(c) { '?' } else { c };
+        // An escape would take the room of the name. The last one stands for what is no UTF-8.
+        let c = if is_hidden(c) || matches!(c, '\u{fffc}' | '\u{fffd}') { '?' } else { c };
         if clean.len() + c.len_utf8() > MAX_CLIENT_TEXT {
             break;
         }
         clean.push(c);
     }
     (!clean.is_empty()).then(|| clean.into())
-}
-
-/// Control characters, and those that change the direction of text, take no room, or stand for nothing.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffd}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::plain::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::group::{Asking, Evidence, NodeEvidence, SimilarClients, gather};
+use crate::printable::{printable, printable_json};
 
 /// How to audit.
 pub struct AuditOptions {
@@ -36,7 +36,7 @@ pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
     };
     let evidence = runtime.block_on(gather(&asking))?;
     if json {
-        say!("{}", serde_json::to_string(&evidence)?);
+        say!("{}", printable_json(&serde_json::to_string(&evidence)?));
     } else {
         print(&evidence);
     }
@@ -82,22 +82,22 @@ fn print(evidence: &Evidence) {
     for node in &evidence.nodes {
         let NodeEvidence { endpoint, role, plaintext_clients, connected_clients, .. } = node;
         if let Some(problem) = &node.problem {
-            say!("{:<40} {}", plain(endpoint), plain(problem));
+            say!("{:<40} {}", printable(endpoint), printable(problem));
             continue;
         }
         say!(
             "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7} {:>8}  {}",
-            plain(endpoint),
-            plain(role.as_deref().unwrap_or("unknown")),
+            printable(endpoint),
+            printable(role.as_deref().unwrap_or("unknown")),
             count(*plaintext_clients),
             count(*connected_clients),
             count(node.bridged),
             count(node.direct),
             count(node.unknown),
-            plain(node.engine.as_deref().unwrap_or("unknown"))
+            printable(node.engine.as_deref().unwrap_or("unknown"))
         );
         if let Some(words) = &node.list_refused {
-            say!("{:<40} CLIENT LIST is not allowed: {}", "", plain(words));
+            say!("{:<40} CLIENT LIST is not allowed: {}", "", printable(words));
         }
     }
     list("Clients that come through no bridge:", &evidence.direct);
@@ -117,10 +117,10 @@ fn list(title: &str, groups: &[SimilarClients]) {
         let oldest = humantime::format_duration(Duration::from_secs(*oldest_seconds)).to_string();
         say!(
             "{clients:>7} {oldest:>12}  {:<24} {:<16} {:<20} {}",
-            plain(library.trim_end()),
-            plain(user),
-            plain(name),
-            plain(address)
+            printable(library.trim_end()),
+            printable(user),
+            printable(name),
+            printable(address)
         );
     }
 }

@@ -8,7 +8,6 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod health;
-mod plain;
 pub mod probe;
 mod reachable;
 pub mod run;

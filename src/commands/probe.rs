@@ -8,13 +8,13 @@ use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde_json::json;
 
-use super::plain::plain;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::group::probe::{
     self, Findings, ProbeAttempt, ProbeSettings, ServerInfo, TransitMode, Verified, Version,
 };
+use crate::printable::{printable, printable_json};
 use crate::tls::{self, Tls};
 use crate::upstream::Cause;
 
@@ -71,14 +71,14 @@ pub fn run(route: &Route, options: &ProbeOptions) -> anyhow::Result<()> {
         let mut report = serde_json::to_value(&findings)?;
         report["also"] = json!(also);
         report["next"] = json!(next);
-        say!("{report}");
+        say!("{}", printable_json(&report.to_string()));
     } else {
         print(&findings, &also);
         say!("\n{next}");
     }
     match &findings.unusable {
         None => Ok(()),
-        Some(why) => bail!("TLS cannot be used with {}: {}", findings.endpoint, plain(why)),
+        Some(why) => bail!("TLS cannot be used with {}: {}", findings.endpoint, printable(why)),
     }
 }
 
@@ -139,7 +139,7 @@ fn next_step(findings: &Findings) -> &'static str {
 }
 
 fn print(findings: &Findings, also: &[Also]) {
-    let line = |what: &str, text: &str| say!("{what:<12} {}", plain(text));
+    let line = |what: &str, text: &str| say!("{what:<12} {}", printable(text));
     let addresses: Vec<String> = findings.addresses.iter().map(ToString::to_string).collect();
     line(
         "endpoint",

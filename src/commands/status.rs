@@ -6,13 +6,13 @@ use std::borrow::Cow;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::plain::plain;
 use super::reachable::reachable;
 use super::table::Table;
 use crate::admin::{AuthRequirement, RouteReport, ServersReport, client};
 use crate::clients::{Advice, ClientRecord, InventoryReport, advice};
 use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
+use crate::printable::{printable, printable_json};
 use crate::upstream::EndpointFacts;
 
 /// What every route must be, for a pipeline to go on.
@@ -35,7 +35,8 @@ pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::R
     let foreign = || format!("{address} answers in another way than this version of pontoon does");
     if json {
         let parse = |text: &str| serde_json::from_str::<Value>(text).with_context(foreign);
-        say!("{}", json!({"routes": parse(&routes)?, "clients": parse(&clients)?}));
+        let report = json!({"routes": parse(&routes)?, "clients": parse(&clients)?});
+        say!("{}", printable_json(&report.to_string()));
     }
     let routes: Vec<RouteReport> = serde_json::from_str(&routes).with_context(foreign)?;
     if !json {
@@ -49,10 +50,10 @@ pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::R
         .collect();
     match unless {
         Some(Unless::Ready) if !failing.is_empty() => {
-            bail!("TLS is not known to be safe to require: {}", plain(&failing.join(", ")));
+            bail!("TLS is not known to be safe to require: {}", printable(&failing.join(", ")));
         }
         Some(Unless::Unused) if !failing.is_empty() => {
-            bail!("the bridge is still needed: {}", plain(&failing.join(", ")));
+            bail!("the bridge is still needed: {}", printable(&failing.join(", ")));
         }
         _ => Ok(()),
     }
@@ -128,7 +129,7 @@ fn verdicts(route: &RouteReport) -> String {
     lines.extend(route.servers.as_ref().map(servers));
     lines.push(format!("{}: bridge still needed: {}", route.route, yes_or_no(needed.answer)));
     lines.extend(needed.because.iter().chain(&needed.evidence).map(|reason| format!("  - {reason}")));
-    lines.iter().map(|line| plain(line)).collect::<Vec<_>>().join("\n")
+    lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// What the servers say, beyond what the verdict rests on.
@@ -266,7 +267,8 @@ mod tests {
         let now = serde_json::from_value(json!("2026-01-03T12:00:00Z")).unwrap();
         let text = describe(&routes, &report, now);
         let line = |words: &str| text.lines().find(|line| line.contains(words)).unwrap().to_owned();
-        for words in ["python3, uid 1000, container 0123456789ab ", "worker [2J", " now ", "rediss://"] {
+        for words in ["python3, uid 1000, container 0123456789ab ", r"worker\u{1b}[2J", " now ", "rediss://"]
+        {
             assert!(line("redis-py 5.0.1").contains(words), "{words}: {text}");
         }
         assert!(line("redis-cli (by its commands)").contains("2 days ago"), "{text}");
@@ -276,7 +278,7 @@ mod tests {
         assert!(line("redis-py  2.10").contains("by default since 6.0"), "{text}");
         for words in [
             "cache.example:6379 (TLS, certificate until 2027-01-01T00:00:00Z)",
-            "cache: safe to require TLS: no\n  - a node [2J says no\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
+            "cache: safe to require TLS: no\n  - a node\\u{1b}[2J says no\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
             "the servers take clients without credentials; 2 direct clients: jedis 4.0 default 10.0.0.7\n",
             "cache: bridge still needed: yes\n  - python3\n",
         ] {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::plain::plain;
+use crate::printable::printable;
 
 /// Rows under a heading.
 pub(super) struct Table<const N: usize> {
@@ -17,7 +17,7 @@ impl<const N: usize> Table<N> {
 
     /// Adds a row. Whoever told of it may not be who was asked: nothing of it steers the terminal.
     pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| plain(&cell)));
+        self.rows.push(cells.map(|cell| printable(&cell).into_owned()));
     }
 }
 
@@ -44,6 +44,6 @@ mod tests {
         let mut table = Table::new(["A", "B"]);
         table.row(["größer".into(), "1".into()]);
         table.row(["x".into(), "2\n3".into()]);
-        assert_eq!(table.to_string(), "A       B\ngrößer  1\nx       2 3");
+        assert_eq!(table.to_string(), "A       B\ngrößer  1\nx       2\\n3");
     }
 }

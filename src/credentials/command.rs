@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::secret::Secret;
 use super::source::SourceError;
+use crate::printable::printable;
 
 /// A program that has not ended then is killed.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +77,7 @@ impl ProcessGroup {
         let (printed, complaint, status) = tokio::try_join!(printed, complaint, self.0.wait())?;
         let complaint = String::from_utf8_lossy(&complaint);
         let line = complaint.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        let complaint = line.chars().filter(|c| !c.is_control()).collect();
+        let complaint = printable(line).into_owned();
         Ok(ProgramOutput { status, printed, complaint })
     }
 

@@ -18,6 +18,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::endpoint::Endpoint;
+use crate::printable::printable_json;
 
 /// Writes records.
 pub(super) struct Json;
@@ -54,7 +55,7 @@ fn line(
     }
     map.serialize_entry("target", target)?;
     map.end()?;
-    Ok(String::from_utf8_lossy(&line).into_owned())
+    Ok(printable_json(&String::from_utf8_lossy(&line)).into_owned())
 }
 
 #[derive(Default)]
@@ -156,6 +157,12 @@ mod tests {
                 "db.operation.name": "PIPELINE GET", "db.operation.batch.size": 2
             })
         );
+    }
+
+    #[test]
+    fn text_of_others_is_escaped() {
+        let line = line("", "WARN", "t", &[("message", "a\u{1b}\u{9b}\u{202e}".into())]).unwrap();
+        assert!(line.contains(r"a\u001b\u009b\u202e"), "{line}");
     }
 
     #[test]

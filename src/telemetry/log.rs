@@ -1,15 +1,20 @@
 //! The subscriber: what is written, in which format, where to.
 
+use std::fmt::{Debug, Result as FmtResult};
 use std::io::{IsTerminal, stderr};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter, ParseError, Targets, filter_fn};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use super::events;
 use super::json::Json;
+use crate::printable::printable;
 
 /// How the log is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,7 +71,9 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let layer = fmt::layer().with_writer(stderr);
     let layer = match settings.format {
-        Format::Text => layer.with_target(false).with_ansi(colour).boxed(),
+        Format::Text => {
+            layer.with_target(false).with_ansi(colour).fmt_fields(debug_fn(text_field).delimited(" ")).boxed()
+        }
         Format::Json => layer.event_format(Json).boxed(),
     };
     // Whatever log.level leaves out: the page shows it. Slow commands can be many: they would push out what failed.
@@ -77,6 +84,17 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
         .with(events::Keeper.with_filter(kept))
         .try_init()
         .map_err(|_| AlreadySet)
+}
+
+/// A field as `tracing` writes it. Of what others say, that leaves what turns the text around, and the ends of lines.
+fn text_field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> FmtResult {
+    let value = format!("{value:?}");
+    let value = printable(&value);
+    match field.name() {
+        "message" => write!(out, "{value}"),
+        name if out.has_ansi_escapes() => write!(out, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+        name => write!(out, "{name}={value}"),
+    }
 }
 
 /// What is written from now on.
@@ -92,7 +110,41 @@ fn targets(level: Option<&LogFilter>) -> Targets {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
     use super::*;
+
+    #[test]
+    fn text_of_others_is_escaped_and_the_rest_is_written_as_it_was() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = {
+            let written = Arc::clone(&written);
+            move || Written(Arc::clone(&written))
+        };
+        let layer = fmt::layer().without_time().with_target(false).with_ansi(false).with_writer(writer);
+        let layer = layer.fmt_fields(debug_fn(text_field).delimited(" "));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let words = "gnp\u{202e}\u{1b}[2J\n";
+            tracing::warn!(route = "r", upstream = %words, n = 3, "it said \"{words}\"");
+        });
+        let expected =
+            r#" WARN it said "gnp\u{202e}\u{1b}[2J\n" route="r" upstream=gnp\u{202e}\u{1b}[2J\n n=3"#;
+        assert_eq!(String::from_utf8_lossy(&written.lock()), format!("{expected}\n"));
+    }
+
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn a_level_may_differ_by_module_and_nonsense_is_refused() {

@@ -17,6 +17,7 @@ use crate::admin::server::RequestConnection;
 use crate::admin::state::{AdminContext, AdminState};
 use crate::clients::InventoryReport;
 use crate::moment::Moment;
+use crate::printable::printable_lines;
 use crate::telemetry::{self, LoggedEvent};
 
 const STYLE: &str = include_str!("style.css");
@@ -61,7 +62,10 @@ pub(in crate::admin) async fn page(
 ) -> Response {
     look_up(&state).await;
     let (shared, history) = (Arc::clone(&state.shared), Arc::clone(&state.history));
-    let text = move || document(&View::of(&shared, &history)).into_string();
+    let text = move || {
+        // HTML's escapes leave what turns the text of the page around.
+        printable_lines(&document(&View::of(&shared, &history)).into_string()).into_owned()
+    };
     let mut response = state.costly.answer(&connection.cut, "text/html; charset=utf-8", text).await;
     response.headers_mut().extend([
         (header::CONTENT_SECURITY_POLICY, POLICY.clone()),

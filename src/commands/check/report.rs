@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::printable::{printable, printable_json};
+
 /// The steps of one route, or of the process.
 pub(super) struct CheckReport {
     pub(super) route: String,
@@ -31,10 +33,10 @@ impl CheckReport {
         if self.json {
             let mut line = json!({"route": self.route, "step": step, "result": result, "detail": detail});
             line["ms"] = ms.map_or(Value::Null, Value::from);
-            say!("{line}");
+            say!("{}", printable_json(&line.to_string()));
         } else {
             let ms = ms.map_or_else(String::new, |ms| format!("{ms:.1} ms"));
-            say!("{}  {step:<10} {result:<7} {ms:>10}  {detail}", self.route);
+            say!("{}  {step:<10} {result:<7} {ms:>10}  {}", self.route, printable(detail));
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::endpoint::ListenAddr;
 use crate::listener::Inherited;
 use crate::metrics;
+use crate::printable::printable;
 use crate::resp::replies::{Answer, decode_answer, encode_command};
 
 /// What the demonstration looks for on the wire, and must not find.
@@ -129,8 +130,8 @@ impl DemoClient {
         let answer =
             timeout(DEMO_ANSWER_TIMEOUT, self.answer()).await.context("no answer from the bridge")??;
         match answer {
-            Answer::Text(text) => say!("   < {text}"),
-            Answer::Error(text) => say!("   < (error) {text}"),
+            Answer::Text(text) => say!("   < {}", printable(&text)),
+            Answer::Error(text) => say!("   < (error) {}", printable(&text)),
             Answer::Number(number) => say!("   < (integer) {number}"),
             Answer::Other => bail!("an answer of an unexpected type"),
         }
