@@ -77,6 +77,7 @@ pub(super) async fn follow(
         addresses,
         live: HashMap::new(),
         portless: 0,
+        over_limit: 0,
         failing: false,
         listening: TaskTracker::new(),
         cluster,
@@ -118,6 +119,8 @@ struct Followed {
     live: HashMap<String, LiveNode>,
     /// Nodes that got no port.
     portless: usize,
+    /// Of these, nodes beyond `cluster.max_nodes`.
+    over_limit: usize,
     /// The last refresh failed.
     failing: bool,
     /// What accepts clients.
@@ -202,6 +205,7 @@ impl Followed {
             live.missing_since.get_or_insert_with(Instant::now);
         }
         self.portless = 0;
+        self.over_limit = 0;
         for node in topology.nodes {
             self.take_node(node);
         }
@@ -218,7 +222,8 @@ impl Followed {
             live.leave();
             self.ports.give_back(live.port);
         }
-        self.cluster.context.metrics.cluster_nodes(self.live.len() + self.portless, self.portless);
+        let known = self.live.len() + self.portless;
+        self.cluster.context.metrics.cluster_nodes(known, self.portless, self.over_limit);
         self.tell();
     }
 
@@ -262,6 +267,21 @@ impl Followed {
         let out = failed || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
         let route = &*self.cluster.context.route;
+        let max_nodes = self.cluster.settings.max_nodes;
+        if self.live.len() >= max_nodes {
+            self.portless += 1;
+            self.over_limit += 1;
+            if let Some(suppressed) = self.cluster.context.throttle.allow("too many nodes") {
+                error!(
+                    route,
+                    node = %endpoint,
+                    max_nodes,
+                    suppressed,
+                    "clients cannot be led to this node: cluster.max_nodes is reached"
+                );
+            }
+            return;
+        }
         let addresses = &self.addresses;
         let (listeners, port) = match self.ports.take(|port| bind(addresses, port)) {
             Ok(bound) => bound,

@@ -10,6 +10,8 @@ use crate::endpoint::Host;
 pub struct Settings {
     /// Local ports for nodes; `None`: the system chooses.
     pub ports: Option<PortRange>,
+    /// Nodes that get a local port, at most.
+    pub max_nodes: usize,
     /// The host that clients are told; `None`: the address that they connected to.
     pub advertise: Option<Host>,
     /// How often nodes are looked up where nothing calls for it.
@@ -17,6 +19,9 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Number of nodes, `cluster.max_nodes` where it is not configured: as many as Redis' documentation recommends at most.
+    pub const MAX_NODES: usize = 1000;
+
     /// `cluster.refresh` where it is not configured.
     pub const REFRESH: Duration = Duration::from_secs(60);
 }

@@ -387,6 +387,14 @@ pub const ROUTE: &[SettingKey] = &[
         "Local ports for the cluster's nodes, one each",
     ),
     key(
+        "cluster.max_nodes",
+        "cluster-max-nodes",
+        Integer,
+        "N",
+        "1000",
+        "Nodes that get a local port, at most: each takes descriptors, and the server says how many nodes there are",
+    ),
+    key(
         "cluster.advertise",
         "cluster-advertise",
         Text,

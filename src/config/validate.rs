@@ -231,6 +231,9 @@ impl Check {
             advertise: self.parse(values, "cluster.advertise", |text| {
                 text.parse::<Host>().map_err(|error| format!("\"{text}\": {error}"))
             }),
+            max_nodes: self
+                .count(values, "cluster.max_nodes")
+                .map_or(cluster::Settings::MAX_NODES, NonZeroUsize::get),
             refresh: self.parse(values, "cluster.refresh", positive).unwrap_or(cluster::Settings::REFRESH),
         };
         is_cluster.then_some(settings)

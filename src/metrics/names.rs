@@ -92,7 +92,11 @@ const GAUGES: &[(&str, &str)] = &[
     ("pontoon_cluster_nodes", "Nodes of the cluster that are known"),
     (
         "pontoon_cluster_nodes_without_port",
-        "Nodes of the cluster that clients cannot be led to: no local port is free",
+        "Nodes of the cluster that clients cannot be led to: they have no local port",
+    ),
+    (
+        "pontoon_cluster_nodes_over_limit",
+        "Number of nodes without a local port because cluster.max_nodes is reached",
     ),
     (
         "pontoon_next_reauthentication_timestamp_seconds",
@@ -199,6 +203,7 @@ pontoon_bridge_needed gauge route
 pontoon_buffered_bytes gauge route
 pontoon_clients_refused_total counter reason,route
 pontoon_cluster_nodes gauge route
+pontoon_cluster_nodes_over_limit gauge route
 pontoon_cluster_nodes_without_port gauge route
 pontoon_cluster_refreshes_total counter result,route
 pontoon_commands_total counter family,route
@@ -257,7 +262,7 @@ pontoon_upstream_reachable gauge route";
             route.certificate_expiry("cache:6379", 1);
             route.server_plaintext_clients(Some(0), 1);
             route.verdict(true, false);
-            route.cluster_nodes(6, 0);
+            route.cluster_nodes(6, 0, 0);
             route.cluster_refreshed("ok");
             route.rewritten("topology");
             route.connect_seconds("tcp", Duration::from_millis(1));
@@ -286,7 +291,7 @@ pontoon_upstream_reachable gauge route";
         let text = metrics::with_local_recorder(&recorder, || {
             describe();
             let route = RouteMetrics::new("r", &["drained"]);
-            route.cluster_nodes(1, 0);
+            route.cluster_nodes(1, 0, 0);
             route.verdict(true, false);
             route.next_reauthentication(None);
             route.server_plaintext_clients(Some(0), 1);

@@ -150,10 +150,12 @@ impl RouteMetrics {
         gauge!("pontoon_bridge_needed", self.own.clone()).set(gauge(bridge_needed));
     }
 
-    /// So many nodes of the cluster are known, and so many of them have no local port.
-    pub fn cluster_nodes(&self, known: usize, without_port: usize) {
+    /// So many nodes of the cluster are known, so many of them have no local port, and so many of these because there are
+    /// too many nodes.
+    pub fn cluster_nodes(&self, known: usize, without_port: usize, over_limit: usize) {
         gauge!("pontoon_cluster_nodes", self.own.clone()).set(known as f64);
         gauge!("pontoon_cluster_nodes_without_port", self.own.clone()).set(without_port as f64);
+        gauge!("pontoon_cluster_nodes_over_limit", self.own.clone()).set(over_limit as f64);
     }
 
     /// The cluster's nodes were looked up.

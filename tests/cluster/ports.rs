@@ -1,9 +1,14 @@
 //! Which local port leads to which node, and what clients are told of it.
 
+use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+
+use rustls::{ServerConnection, StreamOwned};
 
 use super::{assert_local, bridge, bridge_at, local_port, local_ports, naming_nodes, shared};
-use crate::harness::{Cluster, Wire, eventually};
+use crate::harness::{Authority, Cluster, Fake, Pontoon, Wire, eventually};
 
 /// Slot 12182, of the third primary.
 const KEY: &str = "foo";
@@ -120,4 +125,48 @@ fn a_client_is_told_the_address_of_the_family_that_it_came_by() {
         Wire::tcp(address.as_str()).expect(&["GET", KEY], &format!("-MOVED 12182 {host}:{third}\r\n"));
         assert!(Wire::tcp((host, third)).ask(&["GET", KEY]).starts_with(b"$"));
     }
+}
+
+/// A server that claims to be a cluster of so many nodes.
+fn cluster_of(nodes: u16, authority: &Authority) -> Fake {
+    let line = |n| {
+        let slots = if n == 1 { "0-16383" } else { "" };
+        format!("{n:040x} 127.0.0.1:{n}@1 master - 0 0 1 connected {slots}\n")
+    };
+    let lines = (1..=nodes).map(line).collect::<Vec<_>>().concat();
+    let config = authority.issue(&["localhost", "127.0.0.1"]).server_config();
+    Fake::start(move |stream, _| {
+        let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = tls.read(&mut buffer) {
+            let asked = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let mut answer = String::new();
+            for command in asked.split('*').skip(1) {
+                if command.contains("NODES") {
+                    answer.extend([&format!("${}\r\n", lines.len()), &*lines, "\r\n"]);
+                } else {
+                    answer += "-ERR unknown\r\n";
+                }
+            }
+            if tls.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_server_that_announces_many_nodes_gets_no_more_listeners_than_the_limit() {
+    let authority = Authority::new();
+    let fake = cluster_of(200, &authority);
+    let args = ["--topology", "cluster", "--cluster-max-nodes", "20", "--pool-warm", "false"];
+    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &args);
+    pontoon.expects("cluster.max_nodes is reached");
+    pontoon.allows("TCP connection to ");
+    eventually("nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 200);
+    assert_eq!(pontoon.metric("pontoon_cluster_nodes_without_port", ""), 180);
+    assert_eq!(pontoon.metric("pontoon_cluster_nodes_over_limit", ""), 180);
+    pontoon.expect_one_line("cluster.max_nodes is reached");
+    let open = fs::read_dir(format!("/proc/{}/fd", pontoon.pid())).unwrap().count();
+    assert!(open < 100, "{open} descriptors are open");
 }

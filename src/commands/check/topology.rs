@@ -50,6 +50,10 @@ pub(super) async fn check(
             &format!("cluster.ports = \"{range}\" has {ports}, and the cluster {nodes} nodes"),
         );
     }
+    if nodes.len() > settings.max_nodes {
+        let (max, nodes) = (settings.max_nodes, nodes.len());
+        report.failed("nodes", &format!("cluster.max_nodes is {max}, and the cluster has {nodes} nodes"));
+    }
     let who = own.credentials().map(ToString::to_string).unwrap_or_default();
     for node in nodes {
         let Some(endpoint) = node.endpoint() else { continue };
