@@ -125,6 +125,68 @@ fn a_lack_of_descriptors_is_survived() {
 }
 
 #[test]
+fn at_the_descriptor_limit_a_client_waits_for_its_upstream_connection() {
+    if clients_share() {
+        // They have few connections, and not one each.
+        return;
+    }
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
+    let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
+    let options = ["--connect-timeout", "20s", "--pool-reuse", "false", "--workers", "1"];
+    // A client takes two: with one of these limits the last client is accepted and its upstream connection is not made.
+    for limit in [80, 81] {
+        let pontoon = Pontoon::with_descriptors(limit, &[&args[..], &options].concat());
+        pontoon.expects("fewer open files are allowed");
+        pontoon.allows("oo many open files");
+        let mut served = Vec::new();
+        let mut waiting = loop {
+            assert!(served.len() < 80, "the limit was never reached");
+            let mut client = pontoon.client();
+            client.send(&command(&["PING"]));
+            if client.is_silent(Duration::from_secs(1)) {
+                break client;
+            }
+            client.expect_next("+PONG\r\n");
+            served.push(client);
+        };
+        drop(served);
+        waiting.expect_next("+PONG\r\n");
+    }
+}
+
+#[test]
+fn at_the_descriptor_limit_a_client_gets_an_error_after_the_connect_timeout() {
+    if clients_share() {
+        return;
+    }
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
+    let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
+    let options = ["--connect-timeout", "2s", "--pool-reuse", "false", "--workers", "1"];
+    let pontoon = Pontoon::with_descriptors(80, &[&args[..], &options].concat());
+    pontoon.expects("fewer open files are allowed");
+    pontoon.expects("oo many open files");
+    let mut clients: Vec<_> = (0..80).map(|_| pontoon.client()).collect();
+    let started = Instant::now();
+    let mut refused = 0;
+    for client in &mut clients {
+        if client.try_ask(&["PING"]).is_some_and(|reply| reply.starts_with(b"-ERR pontoon: ")) {
+            refused += 1;
+            assert!(started.elapsed() > Duration::from_secs(1), "refused after {:?}", started.elapsed());
+        }
+    }
+    assert!(refused > 0);
+    drop(clients);
+    // The lack was not the server's fault: no pause follows.
+    eventually("new clients are served", || {
+        pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
+    });
+}
+
+#[test]
 fn a_writer_that_is_not_read_is_stalled_not_buffered() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);

@@ -74,6 +74,10 @@ impl<'a> Dial<'a> {
                 }
                 Err(error) => error,
             };
+            // No other address does without a descriptor.
+            if error.source.is_lack_of_descriptors() {
+                return Err(error);
+            }
             // What went furthest tells most.
             if worst.as_ref().is_none_or(|worst| error.stage >= worst.stage) {
                 worst = Some(error);

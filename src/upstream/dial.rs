@@ -43,6 +43,9 @@ const TLS_HEAD_START: Duration = Duration::from_millis(250);
 /// So long a client waits for a connection that another one leaves, before one is dialled: less than a handshake takes.
 const ABOUT_TO_RETURN: Duration = Duration::from_millis(3);
 
+/// Time, in milliseconds, until the next attempt after one for which there was no file descriptor.
+const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
 /// A connection that is not made clean in this time is closed.
 const RENEWAL: Duration = Duration::from_secs(2);
 
@@ -412,7 +415,7 @@ impl Remote {
         deadline: Instant,
     ) -> Result<Connection, Arc<ConnectError>> {
         let in_haste = deadline - Instant::now() < self.patience / 2;
-        match self.attempt(speaks, began, deadline).run().await {
+        match self.attempt_with_descriptor(speaks, began, deadline).await {
             Ok(connection) => {
                 if let Some(transit) = self.transit.as_ref().filter(|_| connection.channel.is_some()) {
                     self.note(transit, ObservedTransit::Tls, None);
@@ -432,12 +435,44 @@ impl Remote {
             Err(error) => {
                 let error = Arc::new(error);
                 self.report(&error);
-                // That there was no time left is not the endpoint's fault.
-                if !(in_haste && matches!(error.source, Cause::TimedOut { .. })) {
+                // That there was no time left, or no descriptor, is not the endpoint's fault.
+                let is_innocent = match &error.source {
+                    Cause::TimedOut { .. } => in_haste,
+                    cause => cause.is_lack_of_descriptors(),
+                };
+                if !is_innocent {
                     turn.failed(&error);
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// An attempt; where no file descriptor is free for it, another one a moment later, until `deadline`.
+    async fn attempt_with_descriptor(
+        &self,
+        speaks: Speaks<'_>,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<Connection, ConnectError> {
+        loop {
+            let error = match self.attempt(speaks, began, deadline).run().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let next = Instant::now() + DESCRIPTOR_RETRY_INTERVAL;
+            if !error.source.is_lack_of_descriptors() || next >= deadline {
+                return Err(error);
+            }
+            if let Some(suppressed) = self.throttle.allow("descriptors") {
+                warn!(
+                    route = self.route,
+                    upstream = %self.endpoint,
+                    suppressed,
+                    "no file descriptor is free for an upstream connection, its client waits: {error}"
+                );
+            }
+            sleep_until(next).await;
         }
     }
 

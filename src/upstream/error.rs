@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
+use rustix::io::Errno;
+
 use crate::credentials::NoSecret;
 use crate::endpoint::Endpoint;
 use crate::resolve::ResolveError;
@@ -117,6 +119,18 @@ pub enum Cause {
     },
 }
 
+impl Cause {
+    /// The process, or the machine, has no file descriptor left.
+    pub(super) fn is_lack_of_descriptors(&self) -> bool {
+        let (Self::Io(error) | Self::Resolve(ResolveError::Unavailable(error))) = self else { return false };
+        is_lack_of_descriptors(error)
+    }
+}
+
+fn is_lack_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 impl From<HandshakeError> for Cause {
     fn from(error: HandshakeError) -> Self {
         match error {
@@ -136,6 +150,10 @@ fn describe(error: &io::Error) -> String {
             "connection refused: nothing listens there, or it refuses us".into()
         }
         io::ErrorKind::ConnectionReset => "connection reset by the peer".into(),
+        _ if is_lack_of_descriptors(error) => {
+            "too many open files: raise the limit (ulimit -n, LimitNOFILE=) or lower limits.max_clients"
+                .into()
+        }
         _ => words,
     }
 }
