@@ -1,6 +1,7 @@
 //! TLS or nothing: what is trusted, what is refused, and what the client is told.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use crate::harness::{
     Authority, Fake, Identity, Pontoon, Redis, clients_share, command, eventually, uninterrupted,
@@ -113,6 +114,71 @@ fn a_pinned_ca_vouches_for_its_servers_by_name() {
     let wrong_name = run(&other.endpoint());
     wrong_name.expects("certificate is for cache.example");
     assert!(refusal(&wrong_name).contains("not for \"localhost\""));
+}
+
+#[test]
+fn a_pinned_certificate_vouches_for_others_only_as_a_ca_that_has_not_expired() {
+    let run = |redis: &Redis, pin: &str| {
+        Pontoon::run(&["--upstream", &redis.endpoint(), "--tls-pin", pin, "--listen", "127.0.0.1:0"])
+    };
+    let expired = Authority::expired();
+    let redis = Redis::start(&expired);
+    let pontoon = run(&redis, &expired.pin());
+    pontoon.expects("the pinned CA");
+    let reply = refusal(&pontoon);
+    assert!(reply.contains(&format!("the pinned CA \"CN={}\" expired on 20", expired.name)), "{reply}");
+
+    let no_ca = Authority::without_permission();
+    let redis = Redis::start(&no_ca);
+    let pontoon = run(&redis, &no_ca.pin());
+    pontoon.expects("is not a CA");
+    let reply = refusal(&pontoon);
+    assert!(reply.contains(&format!("\"CN={}\", is not a CA", no_ca.name)), "{reply}");
+}
+
+#[test]
+fn a_certificate_of_x509_version_1_is_accepted_by_its_pin_or_without_verification() {
+    for versions in ["TLSv1.2", "TLSv1.3"] {
+        let authority = Authority::new();
+        let identity = authority.issue(&["localhost"]).in_version_1();
+        let pin = identity.pin();
+        let redis = Redis::with(identity, &authority, &["--tls-protocols", versions]);
+        let run = |args: &[&str]| {
+            Pontoon::run(&[&["--upstream", &redis.endpoint(), "--listen", "127.0.0.1:0"], args].concat())
+        };
+        run(&["--tls-pin", &pin]).client().expect(&["PING"], "+PONG\r\n");
+        let insecure = run(&["--tls-insecure-skip-verify"]);
+        insecure.expects("tls.insecure_skip_verify: any certificate is accepted");
+        insecure.client().expect(&["PING"], "+PONG\r\n");
+
+        let by_chain = Pontoon::to(&redis.endpoint(), &authority);
+        by_chain.expects("X.509 version 1 or 2");
+        let reply = refusal(&by_chain);
+        for words in ["X.509 version 1 or 2", "reissue it as version 3", &format!("--tls-pin {pin}")] {
+            assert!(reply.contains(words), "{words}: {reply}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_of_x509_version_1_proves_nothing_without_its_key() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let identity = Authority::new().issue(&["localhost"]).in_version_1();
+        let config = identity.server_config_of_impostor(version);
+        let fake = Fake::start(move |mut stream, seen| {
+            let mut server = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut tls = rustls::Stream::new(&mut server, &mut stream);
+            let mut buffer = [0; 512];
+            if let Ok(n @ 1..) = tls.read(&mut buffer) {
+                seen.lock().unwrap().extend_from_slice(&buffer[..n]);
+            }
+        });
+        let args = ["--upstream", &fake.endpoint(), "--tls-pin", &identity.pin(), "--listen", "127.0.0.1:0"];
+        let pontoon = Pontoon::run(&args);
+        pontoon.expects("BadSignature");
+        pontoon.wait_for_log("BadSignature");
+        assert!(fake.seen().is_empty(), "an impostor received something");
+    }
 }
 
 #[test]

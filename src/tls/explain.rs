@@ -82,6 +82,13 @@ pub(super) fn certificate(
                 or_pin(leaf)
             )
         }
+        other if is_old_version(other) => {
+            format!(
+                "certificate is of X.509 version 1 or 2, which holds no names to verify: reissue it as version 3, with a \
+                 subjectAltName (openssl x509 -extfile){}",
+                or_pin(leaf)
+            )
+        }
         other if is_ca_as_leaf(other) => {
             format!("certificate is self-signed, a CA's own{}", or_pin(leaf))
         }
@@ -107,6 +114,11 @@ fn or_pin(leaf: &CertificateDer<'_>) -> String {
 /// rustls passes this one on from webpki without a variant of its own.
 fn is_ca_as_leaf(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity"))
+}
+
+/// As [`is_ca_as_leaf`].
+fn is_old_version(error: &CertificateError) -> bool {
+    matches!(error, CertificateError::Other(other) if format!("{other:?}").contains("UnsupportedCertVersion"))
 }
 
 /// webpki names the kind, as in `DnsName("cache.example")`; the name is enough.

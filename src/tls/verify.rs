@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate, X509Version};
 
+use super::certificate::date;
 use super::error::TlsError;
 use super::explain::certificate;
 use super::pin::CertificatePin;
@@ -81,7 +85,7 @@ impl Verifier {
         verified
     }
 
-    /// A pinned CA is the root of its chain, and of no other.
+    /// A pinned CA is the root of its chain, and of no other. Of a root, webpki checks neither the dates nor that it is a CA.
     fn verify_under(
         &self,
         root: &CertificateDer<'_>,
@@ -90,6 +94,7 @@ impl Verifier {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
+        may_vouch(root, now)?;
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
@@ -138,7 +143,11 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match old_key(cert) {
+            Some(key) => verify_by_key(message, &key, dss, algorithms),
+            None => verify_tls12_signature(message, cert, dss, algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -147,11 +156,83 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match old_key(cert) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, algorithms),
+            None => verify_tls13_signature(message, cert, dss, algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The key of a certificate that is older than X.509 version 3. webpki reads none of these, and so a key is all that its
+/// owner can be known by.
+fn old_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    (parsed.version() != X509Version::V3).then(|| parsed.public_key().raw.to_vec().into())
+}
+
+/// TLS 1.2's signature, by a key alone. rustls has this for TLS 1.3 only.
+fn verify_by_key(
+    message: &[u8],
+    key: &SubjectPublicKeyInfoDer<'_>,
+    dss: &DigitallySignedStruct,
+    supported: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let unreadable = || Error::InvalidCertificate(CertificateError::BadEncoding);
+    let (_, parsed) = SubjectPublicKeyInfo::from_der(key).map_err(|_| unreadable())?;
+    let bits = &parsed.subject_public_key.data;
+    let algorithms = supported.mapping.iter().filter(|(scheme, _)| *scheme == dss.scheme);
+    // Of several, the one that the key is for.
+    let is_valid = algorithms.flat_map(|(_, algorithms)| algorithms.iter()).any(|algorithm| {
+        is_of(algorithm.public_key_alg_id().as_ref(), key)
+            && algorithm.verify_signature(bits, message, dss.signature()).is_ok()
+    });
+    if is_valid {
+        return Ok(HandshakeSignatureValid::assertion());
+    }
+    Err(Error::InvalidCertificate(CertificateError::BadSignature))
+}
+
+/// Whether a key is of this algorithm, which both write as the same DER: of the key, behind the headers of two sequences.
+fn is_of(algorithm: &[u8], key: &[u8]) -> bool {
+    let header = |der: &[u8]| match der.get(1) {
+        Some(length @ 0x81..) => 2 + usize::from(length - 0x80),
+        _ => 2,
+    };
+    let contents = key.get(header(key)..).unwrap_or_default();
+    contents.get(header(contents)..).is_some_and(|identifier| identifier.starts_with(algorithm))
+}
+
+/// A certificate whose key is pinned vouches for others if it is a CA's, and while it is valid.
+fn may_vouch(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
+    };
+    let subject = parsed.subject();
+    if !parsed.is_ca() {
+        return Err(refuse(format!(
+            "the certificate whose key is pinned, \"{subject}\", is not a CA and cannot vouch for others: pin the key of the \
+             server's own certificate, or of its CA"
+        )));
+    }
+    match valid_at(certificate, now) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Err(refuse(format!(
+                "the pinned CA \"{subject}\" expired on {}: renew it with the same key, or pin another",
+                date(not_after)
+            )))
+        }
+        Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+            Err(refuse(format!(
+                "the pinned CA \"{subject}\" is not valid before {}: set this machine's clock",
+                date(not_before)
+            )))
+        }
+        valid => valid,
     }
 }
 

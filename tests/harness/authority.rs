@@ -27,8 +27,23 @@ pub struct Identity {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// One that was good once.
+    pub fn expired() -> Self {
+        Self::with(expire)
+    }
+
+    /// One whose certificate does not say that it may sign others.
+    pub fn without_permission() -> Self {
+        Self::with(|params| params.is_ca = IsCa::NoCa)
+    }
+
+    fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
         let name = format!("test CA {:08x}", fastrand::u32(..));
         params.distinguished_name.push(DnType::CommonName, &name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -82,11 +97,7 @@ impl Authority {
 
     /// A certificate that was good once.
     pub fn issue_expired(&self, names: &[&str]) -> Identity {
-        self.issue_with(names, |params| {
-            let day = Duration::from_secs(24 * 3600);
-            params.not_before = (SystemTime::now() - 20 * day).into();
-            params.not_after = (SystemTime::now() - 10 * day).into();
-        })
+        self.issue_with(names, expire)
     }
 
     /// A client's certificate.
@@ -117,6 +128,12 @@ impl Authority {
     }
 }
 
+fn expire(params: &mut CertificateParams) {
+    let day = Duration::from_secs(24 * 3600);
+    params.not_before = (SystemTime::now() - 20 * day).into();
+    params.not_after = (SystemTime::now() - 10 * day).into();
+}
+
 fn params(names: &[&str]) -> CertificateParams {
     CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
 }
@@ -141,6 +158,23 @@ impl Identity {
         self.chain.push(other.certificate());
         let pem = std::fs::read_to_string(self.cert_file()).unwrap() + &other.issuer.pem();
         std::fs::write(self.cert_file(), pem).unwrap();
+        self
+    }
+
+    /// Alone, and as certificates were before they had extensions. The signature is the old one's, and wrong.
+    pub fn in_version_1(mut self) -> Self {
+        let old = self.chain[0].clone();
+        let [body, algorithm, signature] = elements(contents(&old))[..] else { panic!("no certificate") };
+        let body = elements(contents(body));
+        // The first says the version, the last holds the extensions.
+        let body = sequence(&body[1..7].concat());
+        let new = CertificateDer::from(sequence(&[&body, algorithm, signature].concat()));
+        let base64 = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &new);
+        let lines: Vec<&str> =
+            base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+        std::fs::write(self.cert_file(), pem).unwrap();
+        self.chain = vec![new];
         self
     }
 
@@ -169,6 +203,23 @@ impl Identity {
         Arc::new(config)
     }
 
+    /// What an impostor has: this certificate, and a key of its own.
+    pub fn server_config_of_impostor(
+        &self,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::try_from(KeyPair::generate().unwrap().serialize_der()).unwrap();
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let certified = rustls::sign::CertifiedKey::new(self.chain.clone(), key);
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        Arc::new(config)
+    }
+
     pub fn chain_and_key(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         (self.chain.clone(), self.private_key())
     }
@@ -176,4 +227,42 @@ impl Identity {
     fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
+}
+
+/// A DER element's length with its header, and the header's length.
+fn lengths(der: &[u8]) -> (usize, usize) {
+    let size = usize::from(der[1]);
+    if size < 0x80 {
+        return (2 + size, 2);
+    }
+    let header = 2 + size - 0x80;
+    let size = der[2..header].iter().fold(0, |size, byte| size << 8 | usize::from(*byte));
+    (header + size, header)
+}
+
+/// What is in a DER element.
+fn contents(der: &[u8]) -> &[u8] {
+    &der[lengths(der).1..]
+}
+
+/// DER elements that follow each other.
+fn elements(mut der: &[u8]) -> Vec<&[u8]> {
+    let mut elements = Vec::new();
+    while !der.is_empty() {
+        let (element, rest) = der.split_at(lengths(der).0);
+        elements.push(element);
+        der = rest;
+    }
+    elements
+}
+
+/// A DER sequence of these elements.
+fn sequence(elements: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(elements.len()).unwrap().to_be_bytes();
+    let header = match (high, low) {
+        (0, ..0x80) => vec![0x30, low],
+        (0, _) => vec![0x30, 0x81, low],
+        _ => vec![0x30, 0x82, high, low],
+    };
+    [header, elements.to_vec()].concat()
 }
