@@ -1,7 +1,9 @@
 //! A cluster taken for a single server, and a single server for a cluster.
 
+use std::io::{Read as _, Write as _};
+
 use super::shared;
-use crate::harness::{Authority, Pontoon, Redis};
+use crate::harness::{Authority, Fake, Pontoon, Redis};
 
 #[test]
 fn a_single_server_taken_for_a_cluster_is_told() {
@@ -28,4 +30,22 @@ fn a_cluster_taken_for_a_single_server_is_told_at_the_first_redirect() {
     client.expect(&["GET", "foo"], &moved);
     client.expect(&["GET", "foo"], &moved);
     pontoon.expect_one_line("set topology = \"cluster\"");
+}
+
+#[test]
+fn redirects_pass_unchanged_where_the_topology_is_standalone() {
+    const REDIRECTS: &str = "-MOVED 1 10.0.0.7:6379\r\n-ASK 1 10.0.0.7:6379\r\n-REDIRECT 10.0.0.7:6379\r\n";
+    let authority = Authority::new();
+    let fake = Fake::tls(&authority.issue(&["localhost"]), |tls| {
+        let _ = tls.read(&mut [0; 512]);
+        let _ = tls.write_all(REDIRECTS.as_bytes());
+        let _ = tls.read(&mut [0; 512]);
+    });
+    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--pool-reuse", "false"]);
+    pontoon.expects("set topology = \"cluster\"");
+    let mut client = pontoon.client();
+    client.send(b"GET a\r\nGET b\r\nSET c d\r\n");
+    for reply in REDIRECTS.split_inclusive('\n') {
+        client.expect_next(reply);
+    }
 }
