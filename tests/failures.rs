@@ -271,7 +271,7 @@ fn a_reply_that_nests_without_end_costs_one_connection_and_not_the_process() {
     let fake = Fake::start(|mut stream, _| {
         // Few enough bytes for a greeting's reply, and more levels than a thread has stack for.
         while uninterrupted(|| stream.read(&mut [0; 512])).is_ok_and(|n| n > 0) {
-            if stream.write_all(&b"*1\r\n".repeat(16_000)).is_err() {
+            if stream.write_all(&b"*2\r\n".repeat(16_000)).is_err() {
                 return;
             }
         }

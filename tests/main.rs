@@ -28,6 +28,7 @@ mod hostile;
 mod iam;
 mod inventory;
 mod isolation;
+mod last_words;
 mod lifecycle;
 mod limits;
 mod matrix;

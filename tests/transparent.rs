@@ -166,3 +166,27 @@ fn half_a_gigabyte_in_one_value_needs_no_memory_of_the_bridge() {
     let peak = pontoon.peak_memory_kib();
     assert!(peak < 32 * 1024, "the bridge took {peak} KiB");
 }
+
+/// Replies that nest as deep as a script in Lua can make them: in their last elements, and in their first.
+pub const DEEP: [&str; 2] = [
+    "local a = {}; local b = {a}; a[1] = b; return a",
+    "local a = 1; for _ = 1, 3000 do a = {a, 1} end; return a",
+];
+
+#[test]
+fn a_reply_that_nests_deeper_than_any_other_passes_and_the_client_goes_on() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    for sharing in ["dedicated", "shared"] {
+        let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--sharing", sharing, "--workers", "1"]);
+        let (mut client, mut other) = (pontoon.client(), pontoon.client());
+        other.expect(&["PING"], "+PONG\r\n");
+        for script in DEEP {
+            let direct = redis.direct().ask(&["EVAL", script, "0"]);
+            assert!(direct.len() > 8_000, "{}", direct.len());
+            assert!(client.ask(&["EVAL", script, "0"]) == direct, "{sharing}: {script}");
+            client.expect(&["PING"], "+PONG\r\n");
+            other.expect(&["PING"], "+PONG\r\n");
+        }
+    }
+}

@@ -15,6 +15,11 @@ const COUNTERS: &[(&str, Option<Unit>, &str)] = &[
         "Times that a client got a connection of its own where clients share them, by reason",
     ),
     ("pontoon_clients_refused_total", None, "Clients that got no session"),
+    (
+        "pontoon_replies_refused_total",
+        None,
+        "Number of upstream connections closed because pontoon cannot go on with what the server sent",
+    ),
     ("pontoon_accept_errors_total", None, "Failed attempts to accept a client"),
     ("pontoon_requests_total", None, "Requests sent upstream"),
     (
@@ -212,6 +217,7 @@ pontoon_evidence_last_success_timestamp_seconds gauge route
 pontoon_next_reauthentication_timestamp_seconds gauge route
 pontoon_reauthentications_total counter result,route
 pontoon_relayed_bytes_total counter direction,route,tls
+pontoon_replies_refused_total counter route
 pontoon_request_duration_seconds histogram route
 pontoon_requests_total counter route
 pontoon_rewritten_replies_total counter kind,route
@@ -265,6 +271,7 @@ pontoon_upstream_reachable gauge route";
             route.cluster_nodes(6, 0, 0);
             route.cluster_refreshed("ok");
             route.rewritten("topology");
+            route.reply_refused();
             route.connect_seconds("tcp", Duration::from_millis(1));
             route.request_seconds.record(Duration::from_millis(1));
             recorder.handle().render()

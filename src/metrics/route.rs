@@ -198,6 +198,11 @@ impl RouteMetrics {
         self.labelled("pontoon_sessions_pinned_total", "reason", reason);
     }
 
+    /// A connection is closed for what the server sent.
+    pub fn reply_refused(&self) {
+        counter!("pontoon_replies_refused_total", self.own.clone()).increment(1);
+    }
+
     /// A client got no session.
     pub fn refused(&self, reason: &'static str) {
         self.labelled("pontoon_clients_refused_total", "reason", reason);

@@ -4,14 +4,12 @@
 /// address, or a reply to AUTH of our own, or reach the server without a password.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AbortReason {
-    #[error(
-        "a reply that names nodes, or a request that names connections or says who the client is, is too long"
-    )]
+    #[error("a request that names connections or says who the client is, is too long")]
     TooLong,
+    #[error("a reply that may name nodes is too long")]
+    ReplyTooLong,
     #[error("more than {0} requests for nodes' addresses in one pipeline")]
     TooMany(u32),
-    #[error("a reply that names nodes is no RESP")]
-    Malformed,
     #[error("what the client sent before it authenticated is no RESP")]
     Unauthenticated,
     #[error("nodes' addresses were asked for, or RESET sent, where replies cannot be matched to requests")]

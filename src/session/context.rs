@@ -61,6 +61,21 @@ impl RouteContext {
         }
     }
 
+    /// pontoon cannot go on with what this server sent: the connection is closed.
+    #[cold]
+    pub(super) fn refuse_reply(&self, endpoint: &Endpoint, why: &str) {
+        self.metrics.reply_refused();
+        if let Some(suppressed) = self.throttle.allow("reply refused") {
+            warn!(
+                route = &*self.route,
+                upstream = %endpoint,
+                why,
+                suppressed,
+                "upstream connection closed: pontoon cannot go on with what the server sent"
+            );
+        }
+    }
+
     /// A server that this route takes for a single one sent a client to another.
     pub(super) fn tell_of_cluster(&self, endpoint: &Endpoint) {
         if let Some(suppressed) = self.throttle.allow("moved") {
@@ -74,6 +89,9 @@ impl RouteContext {
         }
     }
 }
+
+/// Why a connection is of no use any more.
+pub(super) const NO_RESP: &str = "what the server sent is no RESP";
 
 /// What tells that the primary may be elsewhere by now.
 #[derive(Debug, Clone, Copy)]

@@ -16,8 +16,11 @@ use crate::endpoint::{Endpoint, Host};
 use crate::resp::replies;
 use crate::resp::request::Request;
 
-/// A longer reply is not held. That of a cluster of 500 nodes has some 100 KiB.
-const MAX_HELD_REPLY: usize = 64 * 1024 * 1024;
+/// A longer reply is not held. That of a cluster of 500 nodes has some 100 KiB. To read one takes twenty times its memory at most.
+const MAX_HELD_REPLY: usize = 4 * 1024 * 1024;
+
+/// A longer error, with the attributes before it, is no redirect: it is passed on as it is.
+pub(super) const MAX_HELD_ERROR: usize = 64 * 1024;
 
 pub(super) struct Rewriting {
     nodes: Arc<Nodes>,
@@ -102,12 +105,20 @@ impl Rewriting {
         self.holds.is_some()
     }
 
-    pub(super) fn hold(&mut self, bytes: &[u8]) -> Result<(), AbortReason> {
-        if self.held.len() + bytes.len() > MAX_HELD_REPLY {
-            return Err(AbortReason::TooLong);
-        }
+    /// Holds these bytes of the frame. `Some`: it is not held any longer, for it names no node. These are its bytes so far.
+    pub(super) fn hold(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, AbortReason> {
         self.held.extend_from_slice(bytes);
-        Ok(())
+        match self.holds {
+            Some(Held::Error) if self.held.len() > MAX_HELD_ERROR => {
+                if may_redirect(&self.held) {
+                    return Err(AbortReason::ReplyTooLong);
+                }
+                self.holds = None;
+                Ok(Some(std::mem::take(&mut self.held)))
+            }
+            _ if self.held.len() > MAX_HELD_REPLY => Err(AbortReason::ReplyTooLong),
+            _ => Ok(None),
+        }
     }
 
     /// The held frame is whole.
@@ -181,4 +192,15 @@ impl Rewriting {
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.after)
     }
+}
+
+/// Whether an error that begins so may name a node.
+pub(super) fn may_redirect(error: &[u8]) -> bool {
+    let text = match error {
+        [b'-', text @ ..] => text,
+        // Its length stands before it.
+        [b'!', rest @ ..] => rest.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default(),
+        _ => return true,
+    };
+    [&b"MOVED"[..], b"ASK", b"REDIRECT"].iter().any(|code| text.starts_with(code))
 }

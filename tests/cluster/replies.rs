@@ -5,6 +5,7 @@ use std::thread;
 
 use super::{assert_local, bridge, local_port, local_ports, naming_nodes, shared};
 use crate::harness::{Cluster, Engine, Wire, command, expect_unknown};
+use crate::transparent::DEEP;
 
 /// Slot 12182, of the third primary.
 const KEY: &str = "foo";
@@ -251,4 +252,40 @@ fn what_a_client_said_to_a_node_is_not_said_for_the_next_one() {
         assert!(reader.ask(&["GET", KEY]).starts_with(b"$"));
         reader.expect(&["ASKING"], "+OK\r\n");
     }
+}
+
+#[test]
+fn behind_a_reply_that_nests_deep_addresses_still_lead_to_the_bridge() {
+    let shared = shared();
+    let mut client = at(local_port(&shared.pontoon, &shared.cluster, 0));
+    for script in DEEP {
+        assert!(client.ask(&["EVAL", script, "0"]).len() > 8_000);
+        let third = local_port(&shared.pontoon, &shared.cluster, 2);
+        client.expect(&["GET", KEY], &format!("-MOVED {SLOT} 127.0.0.1:{third}\r\n"));
+        assert_local(&text(client.ask(&["CLUSTER", "SLOTS"])), &shared.pontoon, &shared.cluster);
+    }
+}
+
+#[test]
+fn what_was_asked_for_before_nonsense_leads_to_the_bridge() {
+    let shared = shared();
+    let third = local_port(&shared.pontoon, &shared.cluster, 2);
+    for nonsense in [&b"*x\r\n"[..], b"*1\r\n$536870913\r\n"] {
+        let mut client = at(local_port(&shared.pontoon, &shared.cluster, 0));
+        client.send(&[&command(&["GET", KEY]), nonsense].concat());
+        client.expect_next(&format!("-MOVED {SLOT} 127.0.0.1:{third}\r\n"));
+        let last_words = text(client.reply());
+        assert!(last_words.starts_with("-ERR Protocol error: invalid "), "{last_words}");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn an_error_longer_than_any_redirect_passes_as_it_is() {
+    let shared = shared();
+    let script = "return redis.error_reply('ERR ' .. string.rep('x', 300000))";
+    let direct = shared.cluster.ask(0, &["EVAL", script, "0"]);
+    let mut client = at(local_port(&shared.pontoon, &shared.cluster, 0));
+    assert!(text(client.ask(&["EVAL", script, "0"])) == direct);
+    client.expect(&["PING"], "+PONG\r\n");
 }

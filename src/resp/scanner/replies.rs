@@ -6,8 +6,13 @@ use super::super::command_table::Subscription;
 use super::super::header::{self, Header, Length};
 use super::{Event, Word};
 
-/// Deeper than any server nests; bounds the memory that a hostile one can claim.
-const MAX_DEPTH: usize = 512;
+/// Deeper than any server nests, not counted where an aggregate is the last element of the one around it: scripts in Lua nest some
+/// 8,000 deep (`redisProtocolToLuaType` and `luaReplyToRedisReply` in `script_lua.c` end at the depth of Lua's stack). Bounds the memory
+/// that a hostile server can claim.
+const MAX_DEPTH: usize = 8192;
+
+/// What deeper nesting needed is not kept.
+const MAX_KEPT_DEPTH: usize = 64;
 
 /// What a frame from upstream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,13 +321,18 @@ impl ReplyScanner {
             }
             return Ok(self.element_ended());
         }
-        if self.depth > 0 {
-            if self.depth == MAX_DEPTH {
-                return Err(());
+        // One that ends with this one needs no place of its own.
+        let is_last =
+            self.depth > 0 && !attribute && !self.top.attribute && self.top.left == Left::Elements(1);
+        if !is_last {
+            if self.depth > 0 {
+                if self.depth == MAX_DEPTH {
+                    return Err(());
+                }
+                self.around.push(self.top);
             }
-            self.around.push(self.top);
+            self.depth += 1;
         }
-        self.depth += 1;
         self.top = Level { left, attribute };
         self.state = ReplyScanState::Type;
         if kind == b'>' {
@@ -358,6 +368,9 @@ impl ReplyScanner {
             if attribute {
                 return false;
             }
+        }
+        if self.around.capacity() > MAX_KEPT_DEPTH {
+            self.around = Vec::new();
         }
         true
     }

@@ -478,7 +478,18 @@ fn an_endless_inline_command_is_malformed() {
 
 #[test]
 fn nesting_beyond_any_server_is_malformed_not_memory() {
-    assert!(reply_ends(&b"*1\r\n".repeat(100_000), &[]).1);
+    assert!(reply_ends(&b"*2\r\n".repeat(100_000), &[]).1);
+}
+
+#[test]
+fn a_reply_of_a_script_may_nest_as_deep_as_lua() {
+    let last = [b"*1\r\n".repeat(100_000), b":1\r\n".to_vec()].concat();
+    let first = [b"*2\r\n".repeat(8_000), b":1\r\n".repeat(8_001)].concat();
+    let map = [b"%1\r\n+k\r\n".repeat(100_000), b"*0\r\n".to_vec()].concat();
+    for reply in [last, first, map] {
+        let all = [&reply[..], b"+OK\r\n"].concat();
+        assert_eq!(reply_ends(&all, &[7, 4096]), (vec![reply.len(), all.len()], false));
+    }
 }
 
 #[test]

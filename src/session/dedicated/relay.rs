@@ -384,10 +384,9 @@ impl<'a> Relay<'a> {
         {
             self.session.route.metrics.opaque(reason.label());
             // What is owed could not be told from the rest.
-            let lost_addresses = self
-                .rewriting
-                .as_ref()
-                .is_some_and(|rewriting| rewriting.holds() || self.ledger.are_addresses_lost());
+            let lost_addresses = self.rewriting.as_ref().is_some_and(|rewriting| {
+                (rewriting.holds() && !self.follows_replies()) || self.ledger.are_addresses_lost()
+            });
             if lost_addresses || self.ledger.is_own_lost() {
                 self.aborted = Some(AbortReason::Unmatched);
             }

@@ -6,8 +6,7 @@ use std::task::Context;
 use super::relay::Relay;
 use crate::resp::connection_state::HelloReply;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::abort_reason::AbortReason;
-use crate::session::context::FailoverSign;
+use crate::session::context::{FailoverSign, NO_RESP};
 use crate::session::ledger::{Opaque, OwnRequest};
 use crate::session::rewriting::Rewritten;
 use crate::upstream::SeenId;
@@ -75,9 +74,9 @@ impl Relay<'_> {
     /// Sends `bytes` on to the client, in the order in which they came: with local addresses where they name nodes, without
     /// the replies to requests of our own, and with replies of our own in their place.
     pub(super) fn rewrite(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        // Of what was looked at, so much is not sent yet.
-        let (mut sent, mut passed) = (0, 0);
-        while passed < bytes.len() && self.is_framed() {
+        // Of what was looked at, so much is not sent yet, and so much is whole.
+        let (mut sent, mut passed, mut whole_to) = (0, 0, 0);
+        while passed < bytes.len() && self.follows_replies() {
             if self.replies.at_boundary() {
                 self.swallows = self.ledger.next_own().filter(|_| bytes[passed] != b'>');
                 if self.swallows.is_some() {
@@ -94,11 +93,16 @@ impl Relay<'_> {
                 self.session.to_client.send(cx, &mut self.session.client, &bytes[sent..passed])?;
                 sent = passed + n;
             }
-            if let Some(rewriting) = self.rewriting.as_mut().filter(|_| holds)
-                && let Err(reason) = rewriting.hold(&bytes[passed..passed + n])
-            {
-                self.aborted = Some(reason);
-                return Ok(());
+            if let Some(rewriting) = self.rewriting.as_mut().filter(|_| holds) {
+                match rewriting.hold(&bytes[passed..passed + n]) {
+                    Ok(None) => {}
+                    Ok(Some(held)) => self.session.to_client.send(cx, &mut self.session.client, &held)?,
+                    Err(reason) => {
+                        self.session.route.refuse_reply(&self.wire.connection.endpoint, &reason.to_string());
+                        self.aborted = Some(reason);
+                        return Ok(());
+                    }
+                }
             }
             passed += n;
             if event == Event::Frame
@@ -108,15 +112,23 @@ impl Relay<'_> {
                 relogin.answered(self.replies.is_ok(), self.session.route, &self.wire.connection.endpoint);
                 self.session.profile.reauthenticates(relogin.due());
             }
+            if event == Event::Malformed && self.rewriting.is_some() {
+                // It could name nodes, and where the next reply begins is not known.
+                self.session.to_client.send(
+                    cx,
+                    &mut self.session.client,
+                    &bytes[sent..whole_to.max(sent)],
+                )?;
+                self.session.route.refuse_reply(&self.wire.connection.endpoint, NO_RESP);
+                self.wire.fail(NO_RESP);
+                return Ok(());
+            }
             self.note_reply(event, whole);
             if event == Event::NeedMore {
                 break;
             }
-            if event == Event::Malformed && holds {
-                self.aborted = Some(AbortReason::Malformed);
-                return Ok(());
-            }
             if event == Event::Frame {
+                whole_to = passed;
                 if !self.release(cx)? {
                     if let Some(rewriting) = &mut self.rewriting {
                         rewriting.keep(&bytes[passed..]);
@@ -131,6 +143,12 @@ impl Relay<'_> {
             }
         }
         self.session.to_client.send(cx, &mut self.session.client, &bytes[sent..])
+    }
+
+    /// Whether the ends of replies are looked for. Of a node's, also where the requests make no sense any more: what is outstanding
+    /// may still name other nodes.
+    pub(super) fn follows_replies(&self) -> bool {
+        self.is_framed() || (self.rewriting.is_some() && self.ledger.opaque() == Some(Opaque::Malformed))
     }
 
     /// Gives the client the replies of our own whose turn it is.

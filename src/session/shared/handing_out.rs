@@ -11,11 +11,12 @@ use super::in_flight::{DueReplies, InFlight, Recipient};
 use crate::cluster::Rewriter;
 use crate::resp::replies;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::context::FailoverSign;
+use crate::session::context::{FailoverSign, NO_RESP};
+use crate::session::rewriting::{MAX_HELD_ERROR, may_redirect};
 
 // Why a connection is of no use any more.
-const NO_RESP: &str = "what the server sent is no RESP";
 const UNASKED: &str = "the server sent a reply that nothing asked for";
+const REDIRECT_TOO_LONG: &str = "an error that may name a node is too long";
 const TOO_LONG: &str = "the reply to a command that sets up a connection is too long";
 const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may not be over";
 
@@ -77,7 +78,7 @@ impl Driver {
         }
         drop(state);
         if let Some(why) = wrong {
-            self.wire.fail(why);
+            self.fail_wire(why);
         }
     }
 
@@ -91,10 +92,15 @@ impl Driver {
             }
             let (n, event) = self.replies.next(&plain[at..]);
             if let Err(why) = self.hand_out_one(&plain[at..at + n], event) {
-                return self.wire.fail(why);
+                return self.fail_wire(why);
             }
             at += n;
         }
+    }
+
+    fn fail_wire(&mut self, why: &'static str) {
+        self.route.refuse_reply(&self.wire.connection.endpoint, why);
+        self.wire.fail(why);
     }
 
     /// One reply, or a part of it.
@@ -102,7 +108,12 @@ impl Driver {
         if let Some(held) = &mut self.held {
             held.extend_from_slice(part);
             return match event {
-                Event::NeedMore => Ok(()),
+                Event::NeedMore if held.len() <= MAX_HELD_ERROR => Ok(()),
+                Event::NeedMore if may_redirect(held) => Err(REDIRECT_TOO_LONG),
+                Event::NeedMore => {
+                    let held = self.held.take().unwrap_or_default();
+                    self.give(Arc::clone(&self.shared).state.lock().in_flight.next(), &held, 0)
+                }
                 Event::Malformed => Err(NO_RESP),
                 Event::Frame => self.release(),
             };
@@ -112,6 +123,11 @@ impl Driver {
             Event::Malformed => Err(NO_RESP),
             _ if self.skips => Ok(()),
             Event::NeedMore => self.give(shared.state.lock().in_flight.next(), part, 0),
+            Event::Frame
+                if self.replies.reply() == Reply::Error && !self.note_error(&mut shared.state.lock()) =>
+            {
+                Err(IN_TRANSACTION)
+            }
             Event::Frame => self.answered(part),
         }
     }
