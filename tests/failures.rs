@@ -176,7 +176,7 @@ fn commands_left_unanswered_at_a_boundary_are_said_to_be_uncertain() {
     client.expect_next(&uncertain);
     client.expect_next(&uncertain);
     client.expect_end();
-    let told = "a connection in use was lost: connections that were ready are retired";
+    let told = "connection in use lost: ready connections are tested";
     assert_eq!(pontoon.wait_for_log(told)["level"], "INFO");
     assert!(pontoon.get("/").1.contains(told));
 }

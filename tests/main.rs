@@ -20,6 +20,7 @@ mod commands;
 mod deploy;
 mod ending;
 mod ends;
+mod failover;
 mod failures;
 mod fleet;
 mod handover;

@@ -45,6 +45,8 @@ pub enum Request {
     Reset,
     /// QUIT: one prompt reply, and the server closes. Later requests get no reply.
     Quit,
+    /// HOST: and POST: no reply, and the server closes.
+    Closes,
     /// MONITOR: a stream of its own.
     Monitor,
     /// CLIENT REPLY.
@@ -92,6 +94,7 @@ impl Request {
             Effect::Auth => Self::Auth,
             Effect::Reset => Self::Reset,
             Effect::Quit => Self::Quit,
+            Effect::Closes => Self::Closes,
             Effect::ReplyMode => Self::ReplyMode(ReplyMode::Off),
             Effect::Monitor => Self::Monitor,
             Effect::Replication => Self::Replication,
@@ -117,7 +120,7 @@ impl Request {
             _ if !name_is_known => Self::Unknown,
             // It gets one reply; but what it leaves behind cannot be told.
             Self::Plain | Self::Leaves(_) => Self::Leaves(Leaves::UntilClose),
-            Self::Quit | Self::Blocking | Self::Auth | Self::Transaction(_) => self,
+            Self::Quit | Self::Closes | Self::Blocking | Self::Auth | Self::Transaction(_) => self,
             _ => Self::Unknown,
         }
     }

@@ -43,20 +43,31 @@ pub struct RouteContext {
 }
 
 impl RouteContext {
-    /// After a failover, by this sign, connections that are ready lead to the wrong server.
-    pub(super) fn invalidate(&self, dialled: &Dialled, sign: FailoverSign<'_>) {
-        self.upstream.invalidate(dialled);
-        let (words, why) = match sign {
-            FailoverSign::ReadOnly => ("the server says that it is a replica", None),
-            FailoverSign::Lost(why) => ("a connection in use was lost", why),
-        };
-        if let Some(suppressed) = self.throttle.allow(words) {
+    /// The server says that it is a replica: after a failover, ready connections lead to the wrong server. Whether they were retired.
+    #[cold]
+    pub(super) fn is_read_only(&self, dialled: &Dialled) -> bool {
+        let retired = self.upstream.is_read_only(dialled);
+        if retired && let Some(suppressed) = self.throttle.allow("read only") {
+            info!(
+                route = &*self.route,
+                upstream = %dialled.endpoint,
+                suppressed,
+                "failover found: the server replies READONLY; ready connections are retired, and its name is looked up again"
+            );
+        }
+        retired
+    }
+
+    /// A connection in use was lost, by this error if there was one: ready connections may be of no use, either.
+    pub(super) fn was_lost(&self, dialled: &Dialled, why: Option<&str>) {
+        self.upstream.lost(dialled);
+        if let Some(suppressed) = self.throttle.allow("lost") {
             info!(
                 route = &*self.route,
                 upstream = %dialled.endpoint,
                 why,
                 suppressed,
-                "{words}: connections that were ready are retired, and its name is looked up again"
+                "connection in use lost: ready connections are tested before clients get them"
             );
         }
     }
@@ -92,12 +103,3 @@ impl RouteContext {
 
 /// Why a connection is of no use any more.
 pub(super) const NO_RESP: &str = "what the server sent is no RESP";
-
-/// What tells that the primary may be elsewhere by now.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum FailoverSign<'a> {
-    /// A reply.
-    ReadOnly,
-    /// The end of a connection that was in use, and the error that said so, if one did.
-    Lost(Option<&'a str>),
-}

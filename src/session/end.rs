@@ -3,7 +3,6 @@
 use tracing::{debug, warn};
 
 use super::client_session::Session;
-use super::context::FailoverSign;
 use super::dedicated::Ended;
 use super::farewell;
 use crate::downstream::ClientStream;
@@ -93,7 +92,7 @@ pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dia
             match dialled {
                 Some(dialled) => {
                     if end == End::Failed {
-                        context.invalidate(dialled, FailoverSign::Lost(why.as_deref()));
+                        context.was_lost(dialled, why.as_deref());
                     }
                     lost(client, &dialled.endpoint, unanswered, why).await;
                 }

@@ -88,7 +88,7 @@ pub(super) struct Ledger {
     quit: Option<Quit>,
 }
 
-/// The request that was QUIT.
+/// The request after whose reply the connection is closed: QUIT, or one for which the server closes.
 #[derive(Debug, Clone, Copy)]
 struct Quit {
     number: u64,
@@ -202,12 +202,12 @@ impl Ledger {
         if self.has_quit() { 0 } else { self.outstanding - u64::from(self.count.own) }
     }
 
-    /// Whether QUIT has its reply: its sender expects no other.
+    /// Whether QUIT has its reply, or the server has had its last word: the client expects no other.
     pub(super) fn has_quit(&self) -> bool {
         self.quit.is_some_and(|quit| self.answered >= quit.number)
     }
 
-    /// Whether the server was sent QUIT: it closes the connection, or has.
+    /// Whether the server closes the connection for what the client sent, or has.
     pub(super) fn has_sent_quit(&self) -> bool {
         self.quit.is_some_and(|quit| !quit.is_local)
     }
@@ -352,6 +352,11 @@ impl Ledger {
         self.quit = Some(Quit { number: self.answered + self.outstanding, is_local: true });
     }
 
+    /// The server closes the connection for what the client sent, whatever has no reply.
+    pub(super) fn server_closes(&mut self) {
+        self.quit.get_or_insert(Quit { number: self.answered, is_local: false });
+    }
+
     /// Whether it is the turn of a reply of pontoon's own. Where replies are not counted, it always is.
     pub(super) fn has_local(&self) -> bool {
         self.entries.front().is_some_and(|entry| matches!(entry.expects, Expects::Local(_)))
@@ -409,6 +414,8 @@ impl Ledger {
                 self.quit.get_or_insert(Quit { number, is_local: false });
                 Request::Plain
             }
+            // Not even those to what came before may come.
+            Request::Closes => return self.server_closes(),
             // Without channels it has one confirmation at least.
             Request::Subscribe { kind, count } if is_resp3 => {
                 Request::Subscribe { kind, count: count.max(1) }

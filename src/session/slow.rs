@@ -80,7 +80,7 @@ impl SlowLog {
 
     /// The request that was read was booked.
     pub(super) fn booked(&mut self, command: Command, request: Request, ledger: &Ledger) {
-        if ledger.opaque().is_some() {
+        if ledger.opaque().is_some() || request == Request::Closes {
             return;
         }
         let waits = !matches!(

@@ -65,6 +65,14 @@ pub struct Dialled {
     pub(super) generation: u64,
 }
 
+#[cfg(test)]
+impl Dialled {
+    /// Of an endpoint of which there was no news.
+    pub fn first(endpoint: &Endpoint) -> Self {
+        Self { endpoint: Arc::new(endpoint.clone()), generation: 0 }
+    }
+}
+
 /// Large enough for what a greeting is answered.
 const BUFFER: usize = 4 * 1024;
 

@@ -9,6 +9,7 @@ mod connection;
 mod demand;
 mod dial;
 mod error;
+mod failover;
 mod gate;
 mod greeting;
 mod ids;

@@ -101,8 +101,8 @@ struct PoolState {
 
 struct IdleConnection {
     connection: Connection,
-    /// When it was last known to work.
-    since: Instant,
+    /// When it was last known to work; `None`: it must show that it does.
+    since: Option<Instant>,
     _counted: GaugeGuard,
 }
 
@@ -150,7 +150,10 @@ impl Pool {
             } else if !connection.is_silent() {
                 self.discard(connection, Discard::Closed);
             } else if let Some(connection) = self.bound_here(connection) {
-                return Some(PooledConnection { connection, fresh: now - since < FRESH });
+                return Some(PooledConnection {
+                    connection,
+                    fresh: since.is_some_and(|since| now - since < FRESH),
+                });
             }
         }
         None
@@ -202,7 +205,7 @@ impl Pool {
         connection.timings = Vec::new();
         self.watch(&connection);
         let counted = GaugeGuard::new(&self.metrics.upstream_idle);
-        state.idle.push_back(IdleConnection { connection, since: Instant::now(), _counted: counted });
+        state.idle.push_back(IdleConnection { connection, since: Some(Instant::now()), _counted: counted });
     }
 
     /// Counts and closes.
@@ -240,11 +243,18 @@ impl Pool {
     }
 
     /// There is news of a connection: what is no younger is not kept. News of an older one is none of those that were
-    /// dialled since.
-    pub(super) fn retire_with(&self, generation: u64, reason: Discard) {
-        if generation == self.generation() {
+    /// dialled since: `false`.
+    pub(super) fn retire_with(&self, generation: u64, reason: Discard) -> bool {
+        let is_news = generation == self.generation();
+        if is_news {
             self.retire(reason);
         }
+        is_news
+    }
+
+    /// What is ready now must show that it works before a client gets it.
+    pub(super) fn suspect(&self) {
+        self.state.lock().idle.iter_mut().for_each(|idle| idle.since = None);
     }
 
     /// Keeps nothing of what there is now, and nothing of it that comes back later.

@@ -14,9 +14,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
 
 use super::auth::AuthOutcome;
-use super::connection::{Connection, Dialled};
+use super::connection::Connection;
 use super::dial::{Remote, RemoteContext};
 use super::error::{ConnectError, Unreachable};
+use super::failover::FailoverWatch;
 use super::ids::{Ids, PassedOnId};
 use super::lease::{Lease, Released};
 use super::pool::{Discard, Pool};
@@ -44,8 +45,9 @@ pub struct Upstream {
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
     ids: Arc<Ids>,
-    /// Connections that are made clean.
-    cleaning: TaskTracker,
+    /// Connections that are made clean, and servers that are asked for their role.
+    pub(super) background: TaskTracker,
+    pub(super) failover: FailoverWatch,
 }
 
 /// What is known of an endpoint.
@@ -148,7 +150,8 @@ impl Upstream {
             heard,
             lacking,
             ids,
-            cleaning: TaskTracker::new(),
+            background: TaskTracker::new(),
+            failover: FailoverWatch::default(),
         }
     }
 
@@ -192,7 +195,7 @@ impl Upstream {
             return;
         }
         let upstream = Arc::clone(self);
-        self.cleaning.spawn(async move {
+        self.background.spawn(async move {
             if let Some(remote) = upstream.origin(&connection) {
                 remote.recycle(connection, released).await;
             }
@@ -229,15 +232,6 @@ impl Upstream {
     /// Whether a connection would still be given to a client: it is not too old, and nothing has changed since it was made.
     pub fn is_current(&self, connection: &Connection) -> bool {
         self.origin(connection).is_some_and(|remote| remote.pool.is_current(connection))
-    }
-
-    /// A connection was lost, or the server turned out not to be the primary any more: its endpoint's ready connections
-    /// that are no younger may lead to the wrong place, too, and the next are dialled after a new look at the name.
-    pub fn invalidate(&self, dialled: &Dialled) {
-        let Dialled { endpoint, generation } = dialled;
-        if let Some(remote) = self.remote(endpoint) {
-            remote.pool.retire_with(*generation, Discard::Retired);
-        }
     }
 
     /// The server refused a client on this connection for want of AUTH. If it asked for none before, connections that are
@@ -374,7 +368,7 @@ impl Upstream {
         self.remote(&connection.endpoint)
     }
 
-    fn remote(&self, endpoint: &Arc<Endpoint>) -> Option<&Remote> {
+    pub(super) fn remote(&self, endpoint: &Arc<Endpoint>) -> Option<&Remote> {
         self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint))
     }
 

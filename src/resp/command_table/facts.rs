@@ -123,6 +123,8 @@ pub enum Effect {
     Reset,
     /// The server closes after its reply.
     Quit,
+    /// The server closes without a reply.
+    Closes,
     /// Switches replies off or on.
     ReplyMode,
     /// Every command of the server follows.

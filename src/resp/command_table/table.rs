@@ -275,7 +275,7 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::Server, &["ACL|LOG", "DEBUG"]),
     ] },
     // A server takes them for HTTP, and closes: `securityWarningCommand` in `networking.c`.
-    Group { facts: Facts { effect: Effect::UntilClose, ..pinned(PinReason::ConnectionState) }, commands: &[
+    Group { facts: Facts { effect: Effect::Closes, ..pinned(PinReason::ConnectionState) }, commands: &[
         (Family::Server, &["HOST:", "POST"]),
     ] },
     Group { facts: Facts { effect: Effect::ReplyMode, ..pinned(PinReason::ConnectionState) }, commands: &[

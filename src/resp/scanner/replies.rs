@@ -1,6 +1,6 @@
 //! Replies: every RESP2 and RESP3 type.
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use super::super::command_table::Subscription;
 use super::super::header::{self, Header, Length};
@@ -47,6 +47,7 @@ impl Confirmed {
 }
 
 /// Follows what an upstream sends.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Default)]
 pub struct ReplyScanner {
     state: ReplyScanState,
@@ -63,6 +64,10 @@ pub struct ReplyScanner {
     naming: bool,
     /// The text of a status is kept, too.
     keep_status: bool,
+    /// The line or string that is open is an error, at whatever depth.
+    in_error: bool,
+    /// An error held the word READONLY.
+    read_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -165,7 +170,7 @@ impl ReplyScanner {
                 },
                 ReplyScanState::Payload { left, chunk } => {
                     let n = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
-                    if self.naming {
+                    if self.naming || self.in_error {
                         let text = usize::try_from(left.saturating_sub(2)).unwrap_or(usize::MAX);
                         self.note(&input[at..at + n.min(text)]);
                     }
@@ -236,6 +241,18 @@ impl ReplyScanner {
         &self.name.bytes[..end.unwrap_or(self.name.bytes.len())]
     }
 
+    /// Whether an error since the last call held the word READONLY: as a whole reply, as an element of one, or within another text, as Redis
+    /// 6 has it of scripts. A script can make such an error of its own.
+    #[inline]
+    pub fn take_read_only(&mut self) -> bool {
+        self.read_only && std::mem::take(&mut self.read_only)
+    }
+
+    /// Whether the error that ended last is the server's last word: it closes after this one (`setProtocolError` in `networking.c`).
+    pub fn is_protocol_error(&self) -> bool {
+        self.name.bytes.starts_with(b"ERR Protocol error:")
+    }
+
     /// Whether [`is_ok`](Self::is_ok) or [`is_queued`](Self::is_queued) will be asked of replies that begin from now on.
     #[inline]
     pub fn keep_status(&mut self, keep: bool) {
@@ -275,6 +292,9 @@ impl ReplyScanner {
         if self.naming {
             self.name.push(bytes);
         }
+        if self.in_error {
+            self.read_only |= memmem::find(bytes, b"READONLY").is_some();
+        }
     }
 
     /// Returns whether there is such a type here.
@@ -287,6 +307,7 @@ impl ReplyScanner {
                 self.name = Word::default();
             }
         }
+        self.in_error = matches!(kind, b'-' | b'!');
         self.state = match kind {
             b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => ReplyScanState::Line { carriage_return: false },
             b'$' | b'!' | b'=' => ReplyScanState::BulkLength,

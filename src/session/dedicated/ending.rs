@@ -39,7 +39,8 @@ impl Relay<'_> {
         if (self.session.client_sends && !leaving) || self.holds_requests() {
             return None;
         }
-        let nothing_due = self.ledger.opaque().is_none() && self.ledger.outstanding() == 0;
+        let nothing_due =
+            self.ledger.opaque().is_none() && self.ledger.outstanding() == 0 && self.requests.at_boundary();
         let silent = self.timers.grace_over && (!self.is_framed() || self.replies.at_boundary());
         match (self.session.client_sends, nothing_due) {
             (true, true) => Some(Ended::Drained),
@@ -55,9 +56,11 @@ impl Relay<'_> {
     }
 
     /// The client sends no more: half-closes the upstream connection, too, for the server to see it as soon as it would
-    /// without us. Not while every outstanding reply comes soon: then the connection can serve another client.
+    /// without us. Not while every outstanding reply comes soon: then the connection can serve another client. Once they have come, the server
+    /// may have something to say to the beginning of a request.
     pub(super) fn pass_on_end(&mut self, cx: &mut Context<'_>) {
-        if !self.session.client_sends && !self.ledger.is_prompt() && !self.holds_requests() {
+        let waits = self.ledger.is_prompt() && (self.ledger.outstanding() > 0 || self.requests.at_boundary());
+        if !self.session.client_sends && !waits && !self.holds_requests() {
             self.wire.finish(cx);
         }
     }

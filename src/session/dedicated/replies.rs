@@ -6,7 +6,7 @@ use std::task::Context;
 use super::relay::Relay;
 use crate::resp::connection_state::HelloReply;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::context::{FailoverSign, NO_RESP};
+use crate::session::context::NO_RESP;
 use crate::session::ledger::{Opaque, OwnRequest};
 use crate::session::rewriting::Rewritten;
 use crate::upstream::SeenId;
@@ -36,6 +36,9 @@ impl Relay<'_> {
                 if reply == Reply::Error {
                     self.note_error();
                 }
+                if self.replies.take_read_only() && self.replies.error_code() != b"READONLY" {
+                    self.note_hint();
+                }
                 let queued = self.ledger.wants_status() && self.replies.is_queued();
                 let answer = self.account(|ledger| ledger.reply(reply, queued));
                 match answer.hello {
@@ -55,14 +58,25 @@ impl Relay<'_> {
         }
     }
 
+    /// A reply hints at a failover.
     #[cold]
-    fn note_error(&self) {
+    fn note_hint(&self) {
+        let route = self.session.route;
+        route.upstream.may_be_read_only(&route.route, &self.wire.connection);
+    }
+
+    #[cold]
+    fn note_error(&mut self) {
         let code = self.replies.error_code();
+        if self.replies.is_protocol_error() {
+            self.ledger.server_closes();
+        }
         self.session.route.metrics.server_error(code);
         match code {
             b"READONLY" => {
-                self.session.route.invalidate(&self.wire.connection.dialled(), FailoverSign::ReadOnly);
+                self.session.route.is_read_only(&self.wire.connection.dialled());
             }
+            b"UNBLOCKED" | b"REDIRECT" => self.note_hint(),
             b"NOAUTH" => self.session.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.rewriting.is_none() => {
                 self.session.route.tell_of_cluster(&self.wire.connection.endpoint);

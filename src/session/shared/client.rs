@@ -135,8 +135,8 @@ impl<'a> SharedClient<'a> {
     /// Its shared connection is this one from now on, of this kind.
     pub(super) fn moved(&mut self, shared: &SharedConnection, key: SharingKey) {
         self.on = key;
-        let SharedRemote { endpoint, peer, tls } = &shared.upstream;
-        self.session.profile.shares(endpoint, *peer, *tls);
+        let SharedRemote { dialled, peer, tls } = &shared.upstream;
+        self.session.profile.shares(&dialled.endpoint, *peer, *tls);
     }
 
     /// Whether the client's next request, which says who it is, would have this reply.

@@ -15,9 +15,8 @@ use tokio::time::Instant;
 
 use super::in_flight::{InFlight, Recipient};
 use super::writer::ClientWriter;
-use crate::endpoint::Endpoint;
 use crate::session::wire::Wire;
-use crate::upstream::{Connection, PassedOnId, SeenId};
+use crate::upstream::{Connection, Dialled, PassedOnId, SeenId};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -37,7 +36,7 @@ pub(super) struct SharedConnection {
 
 /// Where a shared connection leads.
 pub(super) struct SharedRemote {
-    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) dialled: Dialled,
     pub(super) peer: SocketAddr,
     pub(super) tls: bool,
 }
@@ -78,7 +77,7 @@ impl SharedConnection {
     /// Commands that take longer than `slow` are logged; `None`: none are.
     pub(super) fn over(connection: &Connection, slow: Option<Duration>) -> Self {
         let upstream = SharedRemote {
-            endpoint: Arc::clone(&connection.endpoint),
+            dialled: connection.dialled(),
             peer: connection.peer,
             tls: connection.channel.is_some(),
         };
@@ -252,8 +251,8 @@ mod tests {
     }
 
     fn connection() -> SharedConnection {
-        let endpoint = Arc::new("cache:6379".parse().unwrap());
-        let upstream = SharedRemote { endpoint, peer: ([127, 0, 0, 1], 6379).into(), tls: true };
+        let dialled = Dialled::first(&"cache:6379".parse().unwrap());
+        let upstream = SharedRemote { dialled, peer: ([127, 0, 0, 1], 6379).into(), tls: true };
         let in_flight = InFlight::new(Some(Duration::ZERO));
         SharedConnection {
             id: 0,

@@ -64,6 +64,8 @@ pub(super) struct Driver {
     pub(super) tick: Pin<Box<Sleep>>,
     /// Ticks without a client.
     pub(super) unused: u32,
+    /// The server says that it is a replica: clients go on over another connection.
+    pub(super) read_only: bool,
 }
 
 impl Driver {
@@ -91,6 +93,7 @@ impl Driver {
             stalled: None,
             tick: Box::pin(sleep(TICK)),
             unused: 0,
+            read_only: false,
         }
     }
 
@@ -210,6 +213,9 @@ impl Driver {
         } else {
             self.hand_out(plain);
         }
+        if std::mem::take(&mut self.read_only) {
+            self.shared.close();
+        }
         let within = !self.replies.at_boundary() && !self.skips;
         let (slow, took) = {
             let in_flight = &mut self.shared.state.lock().in_flight;
@@ -317,7 +323,7 @@ impl Driver {
             return;
         }
         let requests: u64 = unanswered.iter().map(|due| due.count).sum();
-        self.route.upstream.invalidate(&self.wire.connection.dialled());
+        self.route.upstream.lost(&self.wire.connection.dialled());
         if let Some(nodes) = &self.route.nodes {
             nodes.refresh(None);
         }

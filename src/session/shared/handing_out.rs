@@ -11,7 +11,7 @@ use super::in_flight::{DueReplies, InFlight, Recipient};
 use crate::cluster::Rewriter;
 use crate::resp::replies;
 use crate::resp::scanner::{Event, Reply};
-use crate::session::context::{FailoverSign, NO_RESP};
+use crate::session::context::NO_RESP;
 use crate::session::rewriting::{MAX_HELD_ERROR, may_redirect};
 
 // Why a connection is of no use any more.
@@ -98,6 +98,14 @@ impl Driver {
         }
     }
 
+    /// A reply hints at a failover.
+    #[cold]
+    fn note_hint(&self) {
+        if !self.key.replica {
+            self.route.upstream.may_be_read_only(&self.route.route, &self.wire.connection);
+        }
+    }
+
     fn fail_wire(&mut self, why: &'static str) {
         self.route.refuse_reply(&self.wire.connection.endpoint, why);
         self.wire.fail(why);
@@ -142,7 +150,10 @@ impl Driver {
 
     /// A reply is whole.
     #[inline]
-    fn replied(&self, in_flight: &mut InFlight) {
+    fn replied(&mut self, in_flight: &mut InFlight) {
+        if self.replies.take_read_only() && self.replies.error_code() != b"READONLY" {
+            self.note_hint();
+        }
         if let Some(took) = in_flight.replied() {
             self.route.metrics.request_seconds.record(took);
         }
@@ -214,10 +225,11 @@ impl Driver {
         }
         let endpoint = &self.wire.connection.endpoint;
         match code {
-            // The server is the primary no more: the next connection leads to the one that is.
+            // Its clients go on over the next connection, which leads to the primary.
             b"READONLY" if !self.key.replica => {
-                self.route.invalidate(&self.wire.connection.dialled(), FailoverSign::ReadOnly);
+                self.read_only |= self.route.is_read_only(&self.wire.connection.dialled());
             }
+            b"UNBLOCKED" | b"REDIRECT" => self.note_hint(),
             b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
             _ => {}

@@ -21,7 +21,7 @@ use crate::session::context::RouteContext;
 use crate::session::serve::connect;
 use crate::session::setup::{ClientSetup, SETUP_TIMEOUT, SharingKey};
 use crate::session::user::ClientUser;
-use crate::upstream::{self, Connection, Latch};
+use crate::upstream::{self, Connection, Latch, Upstream};
 use crate::workers;
 
 /// A client waits so long for a connection of its own.
@@ -118,6 +118,8 @@ impl Multiplexer {
             let over = route.upstream.latch().is_some_and(Latch::is_set);
             let slot = slots.slots.get(at).filter(|slot| slot.is_alive()).cloned();
             let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
+            // After a failover, nor does one with the server that was the primary.
+            let slot = slot.filter(|slot| slot.is_latest(&route.upstream));
             let slot = slot.unwrap_or_else(|| {
                 let slot = Slot::Opening(self.open(Arc::clone(route), key.clone()).boxed().shared());
                 if at == slots.slots.len() {
@@ -261,6 +263,14 @@ impl Slot {
             shared.close();
         }
         in_plaintext.is_some()
+    }
+
+    /// Whether there was no news of its endpoint since it was opened.
+    fn is_latest(&self, upstream: &Upstream) -> bool {
+        match self {
+            Self::Open(shared) => upstream.is_latest(&shared.upstream.dialled),
+            Self::Opening(_) => true,
+        }
     }
 
     /// One that failed is opened anew.

@@ -1,0 +1,157 @@
+//! A primary that is demoted and lives on: clients come to the new one with their next connection, as they do without pontoon.
+
+use crate::harness::{Authority, Engine, Forwarder, Pontoon, Redis, Wire, eventually};
+
+const MODES: [&[&str]; 3] = [
+    &["--sharing", "dedicated", "--pool-reuse", "true"],
+    &["--sharing", "dedicated", "--pool-warm", "true", "--pool-warm-min", "4"],
+    &["--sharing", "shared", "--workers", "1"],
+];
+
+/// A name that leads to the primary, and what is behind it.
+struct Pair {
+    primary: Redis,
+    replica: Redis,
+    name: Forwarder,
+    authority: Authority,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let authority = Authority::new();
+        let (primary, replica) = (Redis::start(&authority), Redis::start(&authority));
+        let name = Forwarder::to(primary.tls_port);
+        Self { primary, replica, name, authority }
+    }
+
+    fn bridge(&self, mode: &[&str]) -> Pontoon {
+        Pontoon::with(&self.name.endpoint(), &self.authority, mode)
+    }
+
+    /// The primary becomes a replica, and the name leads to the other server.
+    fn fail_over(&self) {
+        self.primary.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
+        self.name.lead_to(self.replica.tls_port);
+    }
+
+    fn fail_back(&self) {
+        self.primary.direct().expect(&["REPLICAOF", "NO", "ONE"], "+OK\r\n");
+        self.name.lead_to(self.primary.tls_port);
+    }
+}
+
+fn retired(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_upstream_discards_total", "reason=\"retired\"")
+}
+
+/// A client, whose connection others can have once it is gone.
+fn used(pontoon: &Pontoon) -> Wire {
+    let mut client = pontoon.client();
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+    client
+}
+
+#[test]
+fn who_reconnects_after_readonly_comes_to_the_new_primary_at_once() {
+    let pair = Pair::start();
+    for mode in MODES {
+        for _ in 0..3 {
+            let pontoon = pair.bridge(mode);
+            let others: Vec<Wire> = (0..4).map(|_| used(&pontoon)).collect();
+            let mut client = used(&pontoon);
+            drop(others);
+            pair.fail_over();
+            client.expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
+            drop(client);
+            pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
+            pair.fail_back();
+        }
+    }
+}
+
+/// Within another reply the word is a hint: ROLE is asked.
+fn finds_failover(words: &[&[&str]]) {
+    let pair = Pair::start();
+    for mode in MODES {
+        let pontoon = pair.bridge(mode);
+        let mut client = used(&pontoon);
+        client.expect(&["ECHO", "READONLY"], "$8\r\nREADONLY\r\n");
+        pair.fail_over();
+        for request in words {
+            client.ask(request);
+        }
+        drop(client);
+        pontoon.wait_for_log("ROLE confirms it");
+        eventually("the next client writes to the new primary", || {
+            pontoon.client().ask(&["SET", "k", "v"]) == b"+OK\r\n"
+        });
+        pair.fail_back();
+    }
+}
+
+#[test]
+fn readonly_within_the_reply_to_exec_is_found() {
+    finds_failover(&[&["MULTI"], &["EVAL", "return redis.call('SET', 'k', 'v')", "0"], &["EXEC"]]);
+}
+
+#[test]
+fn readonly_in_what_a_script_returns_is_found() {
+    finds_failover(&[&["EVAL", "return {redis.pcall('SET', 'k', 'v')}", "0"]]);
+}
+
+#[test]
+fn readonly_in_the_error_of_a_script_is_found() {
+    if Engine::here().is_before_7() {
+        // Its code is another one: -ERR Error running script …
+        finds_failover(&[&["EVAL", "return redis.call('SET', 'k', 'v')", "0"]]);
+    }
+    let pair = Pair::start();
+    let pontoon = pair.bridge(MODES[0]);
+    let mut client = used(&pontoon);
+    pair.fail_over();
+    client.ask(&["EVAL", "return redis.call('SET', 'k', 'v')", "0"]);
+    drop(client);
+    eventually("the next client writes to the new primary", || {
+        pontoon.client().ask(&["SET", "k", "v"]) == b"+OK\r\n"
+    });
+}
+
+#[test]
+fn a_script_that_says_readonly_on_a_primary_retires_no_connection() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    for mode in MODES {
+        redis.direct().expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
+        let pontoon = Pontoon::with(&redis.endpoint(), &authority, mode);
+        let mut client = used(&pontoon);
+        for _ in 0..100 {
+            client.ask(&["EVAL", "return {redis.error_reply('READONLY not true'), 1}", "0"]);
+            client.ask(&["EVAL", "return redis.error_reply('ERR said READONLY')", "0"]);
+        }
+        let asked = || {
+            let stats = String::from_utf8(redis.direct().ask(&["INFO", "commandstats"])).unwrap();
+            let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_role:calls="));
+            line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+        };
+        eventually("the role was asked for", || asked() > 0);
+        assert!(asked() < 20, "{} times", asked());
+        client.expect(&["GET", "k"], "$1\r\nv\r\n");
+        assert_eq!(retired(&pontoon), 0, "{mode:?}");
+        assert_eq!(pontoon.log_count("failover found"), 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn writes_to_a_name_of_replicas_keep_connections_from_being_reused_for_moments_only() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    redis.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, MODES[0]);
+    for _ in 0..500 {
+        pontoon
+            .client()
+            .expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
+    }
+    let dialled = pontoon.metric("pontoon_tls_handshakes_total", "");
+    assert!(dialled < 250, "{dialled} connections for 500 clients");
+}
