@@ -28,8 +28,8 @@ mode_modules=(auth client_auth clients cluster ending failures handover inventor
   tls transparent)
 # Here the replies of a server, its commands, or how it ends connections are part of what is promised. The other modules ask a server for
 # nothing in which engines differ.
-engine_modules=(audit auth client_auth clients cluster command_table commands ends failures harness inventory isolation
-  lifecycle observed passthrough pool preferred probe road sessions shared transparent)
+engine_modules=(audit auth client_auth clients cluster command_table commands ends failover failures harness inventory isolation
+  last_words lifecycle observed passthrough pool preferred probe road sessions shared transparent)
 engines=(valkey-8 valkey-9 redis-8 redis-6)
 # Left out by --quick: the slowest, and what only changes with the files in config/.
 slow_tests=(clients:: cluster::programs:: deploy:: ends::fuzzed:: isolation::differential:: matrix:: page:: road::)

@@ -6,9 +6,10 @@ mod transactions;
 mod users;
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use crate::audit::group;
-use crate::harness::{Authority, Fake, Pontoon, Redis, Tls, Wire, command, eventually};
+use crate::harness::{Authority, Fake, Forwarder, Pontoon, Redis, Tls, Wire, command, eventually};
 
 /// All clients share one connection.
 const SHARED: [&str; 4] = ["--sharing", "shared", "--workers", "1"];
@@ -274,10 +275,12 @@ fn what_came_before_nonsense_is_given_to_those_who_asked_for_it() {
         let _ = stream.write_all(b"$1\r\na\r\n$1\r\nb\r\nnonsense\r\n");
     });
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
+    pontoon.expects("pontoon cannot go on with what the server sent");
     let mut client = pontoon.client();
     client.expect(&["PING"], "+PONG\r\n");
     client.send(&command(&["GET", "k"]).repeat(3));
     assert_eq!(client.rest(), b"$1\r\na\r\n$1\r\nb\r\n");
+    assert_eq!(pontoon.metric("pontoon_replies_refused_total", ""), 1);
 }
 
 #[test]
@@ -336,7 +339,7 @@ fn giant_requests_and_replies_get_connections_of_their_own() {
 #[test]
 fn beyond_the_limit_a_client_waits_and_is_told() {
     let (_redis, pontoon) = shared(&["--max-pinned", "1"]);
-    pontoon.expects("as many have a connection of their own as may");
+    pontoon.expects("too many clients need a dedicated connection");
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     one.expect(&["MULTI"], "+OK\r\n");
     other.expect(&["PING"], "+PONG\r\n");
@@ -533,4 +536,85 @@ fn who_could_share_is_not_turned_away_for_its_large_replies() {
         other.expect(&["PING"], "+PONG\r\n");
     }
     one.expect(&["DISCARD"], "+OK\r\n");
+}
+
+#[test]
+fn a_client_with_a_database_and_a_name_stops_a_script() {
+    let (redis, pontoon) = shared(&[]);
+    redis.direct().expect(&["CONFIG", "SET", "lua-time-limit", "50"], "+OK\r\n");
+    let (mut endless, mut client) = (pontoon.client(), pontoon.client());
+    client.expect(&["SELECT", "1"], "+OK\r\n");
+    client.expect(&["CLIENT", "SETNAME", "shop"], "+OK\r\n");
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+    endless.send(&command(&["EVAL", "while true do end", "0"]));
+    let mut direct = redis.direct();
+    eventually("the server is busy", || direct.ask(&["PING"]).starts_with(b"-BUSY "));
+    let busy = String::from_utf8(direct.ask(&["GET", "k"])).unwrap();
+    client.expect(&["GET", "k"], &busy);
+    // It needs a connection of its own, which would have to be set up.
+    client.expect(&["BLPOP", "list", "1"], &busy);
+    let mut stranger = pontoon.client();
+    stranger.expect(&["SELECT", "2"], &busy);
+    client.expect(&["SCRIPT", "KILL"], "+OK\r\n");
+    assert!(endless.reply().starts_with(b"-"));
+    client.expect(&["SCRIPT", "KILL"], "-NOTBUSY No scripts in execution right now.\r\n");
+    client.expect(&["GET", "k"], "$1\r\nv\r\n");
+    client.expect(&["CLIENT", "GETNAME"], "$4\r\nshop\r\n");
+    client.expect(&["RPUSH", "list", "x"], ":1\r\n");
+    client.expect(&["BLPOP", "list", "1"], "*2\r\n$4\r\nlist\r\n$1\r\nx\r\n");
+    stranger.expect(&["SELECT", "2"], "+OK\r\n");
+}
+
+#[test]
+fn a_protocol_that_is_chosen_within_a_pipeline_is_spoken_from_then_on() {
+    let (redis, pontoon) = shared(&[]);
+    let select = command(&["SELECT", "0"]);
+    let config = command(&["CONFIG", "GET", "maxmemory"]);
+    let pipeline =
+        [&config[..], &command(&["HELLO", "3"]), &select.repeat(64), &config, &command(&["GET", "absent"])]
+            .concat();
+    let all = |mut client: Wire| {
+        client.send(&pipeline);
+        let replies: Vec<Vec<u8>> = (0..68).map(|_| client.reply()).collect();
+        [&replies[..1], &replies[2..]].concat()
+    };
+    let (bridged, direct) = (all(pontoon.client()), all(redis.direct()));
+    assert_eq!(bridged, direct);
+}
+
+/// Whether a new client is served, at once or soon.
+fn serves_a_new_client(pontoon: &Pontoon) -> bool {
+    let mut client = pontoon.client();
+    client.send(&command(&["PING"]));
+    !client.is_silent(Duration::from_millis(500)) && client.reply() == b"+PONG\r\n"
+}
+
+#[test]
+fn new_clients_are_served_while_the_shared_connection_hangs() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let network = Forwarder::to(redis.tls_port);
+    let pontoon = Pontoon::with(&network.endpoint(), &authority, &SHARED);
+    let mut waiting = pontoon.client();
+    waiting.expect(&["PING"], "+PONG\r\n");
+    network.forget();
+    waiting.send(&command(&["GET", "k"]));
+    eventually("a new client is served", || serves_a_new_client(&pontoon));
+    assert!(waiting.is_silent(Duration::from_millis(100)), "whether its request was executed is not known");
+    assert!(serves_a_new_client(&pontoon));
+}
+
+#[test]
+fn a_busy_server_answers_over_the_connection_that_was_silent() {
+    let (redis, pontoon) = shared(&[]);
+    let mut waiting = pontoon.client();
+    waiting.expect(&["SET", "k", "v"], "+OK\r\n");
+    redis.pause();
+    waiting.send(&command(&["GET", "k"]));
+    pontoon.wait_for_log("shared connection silent");
+    redis.resume();
+    waiting.expect_next("$1\r\nv\r\n");
+    waiting.expect(&["GET", "k"], "$1\r\nv\r\n");
+    let mut direct = redis.direct();
+    eventually("one connection is left, and one that is kept ready", || connections(&mut direct) <= 2);
 }

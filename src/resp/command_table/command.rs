@@ -374,7 +374,7 @@ mod tests {
     fn subcommands_are_told_apart_and_what_is_not_known_is_not_guessed() {
         let state = Multiplexing::Dedicated(PinReason::ConnectionState);
         assert_eq!(multiplexing("SCRIPT", "LOAD"), Multiplexing::Shared);
-        assert_eq!(multiplexing("script", "kill"), Multiplexing::Dedicated(PinReason::Administration));
+        assert_eq!(multiplexing("script", "kill"), Multiplexing::Dedicated(PinReason::Kill));
         assert_eq!(multiplexing("CLIENT", "NO-EVICT"), state);
         assert_eq!(multiplexing("CLIENT", &"x".repeat(100)), state);
         assert_eq!(multiplexing("CLIENT", "ID\0x"), state);

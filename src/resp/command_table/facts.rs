@@ -190,6 +190,8 @@ pub enum Multiplexing {
 pub enum PinReason {
     /// It may hold up its connection for long, and all clients with it.
     Blocking,
+    /// It stops a script: the server takes it while it refuses most other commands.
+    Kill,
     /// It asks what became of this connection's writes.
     Wait,
     /// It reads or changes connections, or the server.
@@ -209,6 +211,7 @@ impl PinReason {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Blocking => "blocking",
+            Self::Kill => "kill",
             Self::Wait => "wait",
             Self::Administration => "administration",
             Self::Transaction => "transaction",

@@ -165,7 +165,7 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::Generic, &["WAIT", "WAITAOF"]),
     ] },
     // A running script is stopped from another connection: the server does not read the script's own.
-    Group { facts: pinned(PinReason::Administration), commands: &[
+    Group { facts: pinned(PinReason::Kill), commands: &[
         (Family::Scripting, &["FUNCTION|KILL", "SCRIPT|KILL"]),
     ] },
     // They are rare, slow, or act on all connections, and leave nothing with their own.

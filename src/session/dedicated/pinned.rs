@@ -141,23 +141,21 @@ impl<'a> Relay<'a> {
         self.lacks_name() && self.pin.as_ref().is_some_and(|pin| pin.waits_for_name)
     }
 
-    /// Sets the connection up as the client set up its own. `false`: it could not be.
-    pub(in crate::session) async fn set_up(&mut self) -> bool {
-        let Some(steps) =
-            self.session.profile.setup().map(ClientSetup::of_the_client).and_then(|setup| setup.steps())
-        else {
-            return false;
-        };
+    /// Sets the connection up as the client set up its own. The error is the server's, if it was that which refused.
+    pub(in crate::session) async fn set_up(&mut self) -> Result<(), Option<Vec<u8>>> {
+        let steps =
+            self.session.profile.setup().map(ClientSetup::of_the_client).and_then(|setup| setup.steps());
+        let steps = steps.ok_or(None)?;
         if !steps.is_empty() {
             self.ledger.was_set_up();
         }
         for SetupStep { bytes, may_fail } in &steps {
-            match upstream::ask_encoded(&mut self.wire.connection, bytes).await {
-                Ok(accepted) if accepted || *may_fail => {}
-                _ => return false,
+            let reply = upstream::ask_frame(&mut self.wire.connection, bytes).await.map_err(|_| None)?;
+            if reply.starts_with(b"-") && !may_fail {
+                return Err(Some(reply));
             }
         }
-        true
+        Ok(())
     }
 
     /// The client, once it needs no dedicated connection. That one is released if it can serve another client.

@@ -79,6 +79,11 @@ impl DedicatedReason {
         }
     }
 
+    /// Whether the request stops a script.
+    pub(super) fn is_kill(&self) -> bool {
+        matches!(self, Self::Command(PinReason::Kill))
+    }
+
     /// Whether it is about what was written before.
     pub(super) fn is_wait(&self) -> bool {
         matches!(self, Self::Command(PinReason::Wait))
@@ -147,8 +152,16 @@ impl<'a> SharedClient<'a> {
             || matches!(Front::of(&self.session.input.bytes), Front::Whole(whole) if is_auth(whole))
     }
 
-    /// The server does not accept the client's next request: its reply.
-    pub(super) fn refused(&mut self, reply: &[u8]) {
+    /// The client's next request, which is whole.
+    pub(super) fn next_request(&self) -> Vec<u8> {
+        match Front::of(&self.session.input.bytes) {
+            Front::Whole(whole) => whole.bytes.to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The client's next request has this reply of the server.
+    pub(super) fn answered(&mut self, reply: &[u8]) {
         if let Front::Whole(whole) = Front::of(&self.session.input.bytes) {
             let length = whole.bytes.len();
             self.session.input.bytes.drain(..length);

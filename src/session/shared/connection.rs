@@ -53,6 +53,8 @@ pub(super) struct SharedState {
     pub(super) seen_id: SeenId,
     /// The number, which no client is to name.
     pub(super) passed_on: Option<PassedOnId>,
+    /// Another connection is, or will be, there for new clients.
+    pub(super) is_relieved: bool,
     /// When the upstream was last heard; `None`: never.
     pub(super) heard: Option<Instant>,
     clients: usize,
@@ -197,6 +199,12 @@ impl SharedState {
     /// Nothing is to be sent, and no reply is due.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && self.out.is_empty()
+    }
+
+    /// Whether replies are outstanding, and nothing has come for this time.
+    pub(super) fn is_silent_for(&self, time: Duration) -> bool {
+        let since = self.in_flight.timed_since().max(self.heard);
+        !self.in_flight.is_empty() && since.is_some_and(|since| since.elapsed() >= time)
     }
 
     /// Whether a client waits to have the connection for its own.

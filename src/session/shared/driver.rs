@@ -38,6 +38,9 @@ const MAX_UNUSED_TICKS: u32 = 10;
 /// So much may wait for a client anyway.
 pub(super) const STALL_OUTPUT: usize = 1024 * 1024;
 
+/// An upstream from which nothing comes for so long while replies are outstanding may be dead.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Others wait for a client that does not read for so long, and no longer.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -177,8 +180,24 @@ impl Driver {
                 return;
             }
         }
-        let unused = self.shared.state.lock().is_unused();
+        let (unused, silent) = {
+            let mut state = self.shared.state.lock();
+            let silent = self.stalled.is_none() && !state.is_relieved && state.is_silent_for(SILENCE);
+            state.is_relieved |= silent;
+            (state.is_unused(), silent)
+        };
         self.unused = if unused { self.unused + 1 } else { 0 };
+        if silent && let Some(multiplexer) = &self.route.multiplexer {
+            multiplexer.relieve(&self.route, &self.key, &self.shared);
+            if let Some(suppressed) = self.route.throttle.allow("silent") {
+                info!(
+                    route = &*self.route.route,
+                    upstream = %self.wire.connection.endpoint,
+                    suppressed,
+                    "shared connection silent while replies are outstanding: another one is opened for new clients"
+                );
+            }
+        }
         // Clients go on over another one, and notice nothing. While pontoon leaves, this one will do.
         if !self.route.drain.is_draining() && !self.route.upstream.is_current(&self.wire.connection) {
             self.shared.close();

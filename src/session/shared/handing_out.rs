@@ -107,7 +107,10 @@ impl Driver {
     }
 
     fn fail_wire(&mut self, why: &'static str) {
-        self.route.refuse_reply(&self.wire.connection.endpoint, why);
+        // That was logged.
+        if why != IN_TRANSACTION {
+            self.route.refuse_reply(&self.wire.connection.endpoint, why);
+        }
         self.wire.fail(why);
     }
 

@@ -108,6 +108,11 @@ impl InFlight {
         self.entries.is_empty()
     }
 
+    /// Since when the oldest request is outstanding that is timed.
+    pub(super) fn timed_since(&self) -> Option<Instant> {
+        self.entries.iter().find_map(|due| due.timed)
+    }
+
     /// What the next reply is for.
     pub(super) fn next(&self) -> Option<&DueReplies> {
         self.entries.front()

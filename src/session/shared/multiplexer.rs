@@ -19,7 +19,7 @@ use crate::resp::command_table::{CommandInfo, may_be_shared};
 use crate::resp::replies::encode_command;
 use crate::session::context::RouteContext;
 use crate::session::serve::connect;
-use crate::session::setup::{ClientSetup, SETUP_TIMEOUT, SharingKey};
+use crate::session::setup::{ClientSetup, SETUP_TIMEOUT, SetupStep, SharingKey};
 use crate::session::user::ClientUser;
 use crate::upstream::{self, Connection, Latch, Upstream};
 use crate::workers;
@@ -121,7 +121,7 @@ impl Multiplexer {
             // After a failover, nor does one with the server that was the primary.
             let slot = slot.filter(|slot| slot.is_latest(&route.upstream));
             let slot = slot.unwrap_or_else(|| {
-                let slot = Slot::Opening(self.open(Arc::clone(route), key.clone()).boxed().shared());
+                let slot = Slot::Opening(self.open(Arc::clone(route), key.clone(), false).boxed().shared());
                 if at == slots.slots.len() {
                     slots.slots.push(slot.clone());
                 } else {
@@ -152,11 +152,53 @@ impl Multiplexer {
         opened
     }
 
-    /// Opens a shared connection.
+    /// Replies are outstanding on this connection, and nothing comes: opens another one for new clients. Whether the server is busy or the
+    /// connection is dead cannot be told: its clients go on waiting for their replies, and come to the new one with their next requests.
+    pub(super) fn relieve(
+        &self,
+        route: &Arc<RouteContext>,
+        key: &SharingKey,
+        silent: &Arc<SharedConnection>,
+    ) {
+        let opening = self.open(Arc::clone(route), key.clone(), true);
+        let (thread, key) = (workers::current(), key.clone());
+        let (route, silent) = (Arc::clone(route), Arc::clone(silent));
+        self.tasks.spawn(async move {
+            let opened = opening.await;
+            silent.state.lock().is_relieved = opened.is_ok();
+            if let (Ok(opened), Some(multiplexer)) = (opened, &route.multiplexer) {
+                multiplexer.replace(thread, &key, &silent, opened);
+            }
+        });
+    }
+
+    /// New clients get this connection instead of that one.
+    fn replace(
+        &self,
+        thread: Option<usize>,
+        key: &SharingKey,
+        old: &Arc<SharedConnection>,
+        new: Arc<SharedConnection>,
+    ) {
+        let mut all = self.all.lock();
+        let slots = all.get_mut(&thread).and_then(|here| here.get_mut(key));
+        let slot = slots.and_then(|slots| slots.slots.iter_mut().find(|slot| slot.is(old)));
+        match slot {
+            Some(slot) => {
+                *slot = Slot::Open(new);
+                old.close();
+            }
+            // Clients have another one by now.
+            None => new.close(),
+        }
+    }
+
+    /// Opens a shared connection. `proves`: the server must answer PING over it.
     fn open(
         &self,
         route: Arc<RouteContext>,
         key: SharingKey,
+        proves: bool,
     ) -> impl Future<Output = Result<Arc<SharedConnection>, NoSharedConnection>> + use<> {
         let (settings, tasks, transactions) =
             (self.settings, self.tasks.clone(), Arc::clone(&self.transactions));
@@ -165,13 +207,17 @@ impl Multiplexer {
             let connected = connect(&route, false).await;
             let mut connection = connected.map_err(|error| unreachable(error.to_string()))?;
             let setup = ClientSetup { key, ..ClientSetup::default() };
+            let mut steps = setup.steps().unwrap_or_default();
+            if proves {
+                steps.push(SetupStep { bytes: encode_command(&["PING"]).into(), may_fail: true });
+            }
             // AUTH comes first.
-            for (n, step) in setup.steps().unwrap_or_default().iter().enumerate() {
+            for (n, step) in steps.iter().enumerate() {
                 match timeout(SETUP_TIMEOUT, upstream::ask_frame(&mut connection, &step.bytes)).await {
                     Ok(Ok(reply)) if reply.starts_with(b"-") && n == 0 && setup.key.user.is_some() => {
                         return Err(NoSharedConnection::Denied(reply.into()));
                     }
-                    Ok(Ok(reply)) if reply.starts_with(b"-") => {
+                    Ok(Ok(reply)) if reply.starts_with(b"-") && !step.may_fail => {
                         return Err(NoSharedConnection::Refused(reply.into()));
                     }
                     Ok(Ok(_)) => {}
@@ -263,6 +309,16 @@ impl Slot {
             shared.close();
         }
         in_plaintext.is_some()
+    }
+
+    /// Whether it is this connection.
+    fn is(&self, shared: &Arc<SharedConnection>) -> bool {
+        match self {
+            Self::Open(open) => Arc::ptr_eq(open, shared),
+            Self::Opening(opening) => {
+                matches!(opening.peek(), Some(Ok(opened)) if Arc::ptr_eq(opened, shared))
+            }
+        }
     }
 
     /// Whether there was no news of its endpoint since it was opened.

@@ -23,6 +23,7 @@ use crate::session::guard::{ClientAuth, Guard};
 use crate::session::serve::{CountedRelay, connect};
 use crate::session::setup::{SETUP_TIMEOUT, SharingKey};
 use crate::session::wire::Wire;
+use crate::upstream;
 
 // What clients are told whose connection cannot be made again.
 const PASSWORD_DENIED: &str =
@@ -84,10 +85,15 @@ pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Mu
                         return Box::pin(unreachable(*client, PASSWORD_DENIED)).await;
                     }
                     Err(NoSharedConnection::Denied(reply)) if client.is_answered_by(&reply) => {
-                        client.refused(&reply);
+                        client.answered(&reply);
                         continue;
                     }
                     Err(NoSharedConnection::Denied(_)) => DedicatedReason::Command(PinReason::Auth),
+                    // Its request is not what was refused, but would be.
+                    Err(NoSharedConnection::Refused(reply)) if is_busy(&reply) => {
+                        client.answered(&reply);
+                        continue;
+                    }
                     // Its request is not what was refused.
                     Err(NoSharedConnection::Refused(_)) if client.key() == key => {
                         return Box::pin(unreachable(*client, NOTHING_TO_SHARE)).await;
@@ -97,7 +103,7 @@ pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Mu
                         DedicatedReason::Command(PinReason::Auth)
                     }
                     Err(NoSharedConnection::Refused(reply)) => {
-                        client.refused(&reply);
+                        client.answered(&reply);
                         continue;
                     }
                     Err(NoSharedConnection::TooMany) => DedicatedReason::Key,
@@ -140,8 +146,17 @@ pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Mu
                 return Box::pin(unreachable(*client, WRITES_LOST)).await;
             }
         }
-        drop(shared);
-        (client, shared) = match Box::pin(apart(*client, multiplexer, reason, own)).await {
+        if reason.is_kill() {
+            match Box::pin(kill(&client, multiplexer)).await {
+                Ok(reply) => client.answered(&reply),
+                Err(NoDedicatedConnection::Unreachable(why)) => {
+                    return Box::pin(unreachable(*client, &why)).await;
+                }
+                Err(_) => return Box::pin(too_many(*client)).await,
+            }
+            continue;
+        }
+        (client, shared) = match Box::pin(apart(*client, multiplexer, reason, own, shared)).await {
             Ok((back, shared)) => (Box::new(back), shared),
             Err(end) => return end,
         };
@@ -154,10 +169,15 @@ async fn apart<'a>(
     multiplexer: &'a Multiplexer,
     mut reason: DedicatedReason,
     mut own: Option<Own>,
+    shared: SharedLease,
 ) -> Result<(SharedClient<'a>, SharedLease), End> {
     let context = client.session.route;
+    let mut before = Some(shared);
     loop {
-        client = pinned(client, multiplexer, reason, own.take()).await?;
+        client = pinned(client, multiplexer, reason, own.take(), &mut before).await?;
+        if let Some(shared) = before {
+            return Ok((client, shared));
+        }
         let key = client.key();
         let why = match shared_connection(context, multiplexer, key.clone(), client.session.gone()).await {
             Ok(shared) => {
@@ -175,6 +195,57 @@ async fn apart<'a>(
         };
         return Err(unreachable(client, &why).await);
     }
+}
+
+/// Sends the client's request, which stops a script, over a connection that is set up in nothing but the client's user: a server that runs
+/// a script refuses the rest. Its reply.
+async fn kill(
+    client: &SharedClient<'_>,
+    multiplexer: &Multiplexer,
+) -> Result<Vec<u8>, NoDedicatedConnection> {
+    let _permit = multiplexer.pin(true).await.ok_or(NoDedicatedConnection::TooMany)?;
+    let connected = connect(client.session.route, false).await;
+    let mut connection = connected.map_err(|error| NoDedicatedConnection::Unreachable(error.to_string()))?;
+    let user = client.key().user;
+    let request = client.next_request();
+    let asked = timeout(SETUP_TIMEOUT, async {
+        if let Some(user) = &user {
+            upstream::ask_encoded(&mut connection, user.auth()).await?;
+        }
+        upstream::ask_frame(&mut connection, &request).await
+    });
+    let reply = match asked.await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(cause)) => {
+            return Err(NoDedicatedConnection::Unreachable(format!("stopping a script failed: {cause}")));
+        }
+        Err(_) => {
+            let why = format!("the server did not answer {SETUP_TIMEOUT:?} long whether it stopped a script");
+            return Err(NoDedicatedConnection::Unreachable(why));
+        }
+    };
+    connection.release(user.is_some());
+    Ok(reply)
+}
+
+/// Whether a server runs a script, and takes few commands meanwhile.
+fn is_busy(reply: &[u8]) -> bool {
+    reply.starts_with(b"-BUSY ")
+}
+
+/// Tells a client that as many have a dedicated connection as may.
+async fn too_many(client: SharedClient<'_>) -> End {
+    let context = client.session.route;
+    context.metrics.refused("pinned");
+    if let Some(suppressed) = context.throttle.allow("pinned") {
+        warn!(
+            route = &*context.route,
+            session = client.session.profile.number(),
+            suppressed,
+            "client refused: too many clients need a dedicated connection (limits.pinned)"
+        );
+    }
+    unreachable(client, "too many clients need a dedicated connection: see limits.pinned").await
 }
 
 /// Tells a client that the upstream cannot be reached.
@@ -286,20 +357,24 @@ async fn own_connection(
     Ok((permit, wire))
 }
 
-/// Serves a client over a connection of its own, until it needs none. `Err`: to its end.
+/// Serves a client over a connection of its own, until it needs none. `Err`: to its end. `before`: its shared connection, which it leaves once
+/// it has the other one.
 async fn pinned<'a>(
     client: SharedClient<'a>,
     multiplexer: &'a Multiplexer,
     reason: DedicatedReason,
     own: Option<Own>,
+    before: &mut Option<SharedLease>,
 ) -> Result<SharedClient<'a>, End> {
     let context = client.session.route;
+    let on = client.on.clone();
     let until = SharedClient::until(&reason);
     let inherited = match own {
         None => None,
         Some(Own::Inherited(inherited)) => Some(inherited),
         Some(Own::HandedOff(hand_off)) => {
             let HandOff { connection, permit } = *hand_off;
+            *before = None;
             let in_plaintext = connection.wire.connection.channel.is_none();
             // Its shared connection was this one.
             let has_written = client.session.last_writes == LastWrites::Shared(connection.id);
@@ -321,19 +396,7 @@ async fn pinned<'a>(
     let (permit, wire) = match connected {
         Ok(connected) => connected,
         Err(NoDedicatedConnection::MayShare) => return Ok(client),
-        Err(NoDedicatedConnection::TooMany) => {
-            context.metrics.refused("pinned");
-            if let Some(suppressed) = context.throttle.allow("pinned") {
-                warn!(
-                    route = &*context.route,
-                    session = client.session.profile.number(),
-                    suppressed,
-                    "a client was refused: as many have a connection of their own as may. See limits.pinned"
-                );
-            }
-            let why = "as many clients have a connection of their own as may: see limits.pinned";
-            return Err(Box::pin(unreachable(client, why)).await);
-        }
+        Err(NoDedicatedConnection::TooMany) => return Err(Box::pin(too_many(client)).await),
         Err(NoDedicatedConnection::Unreachable(why)) => {
             return Err(Box::pin(unreachable(client, &why)).await);
         }
@@ -343,18 +406,29 @@ async fn pinned<'a>(
     let relay = Relay::pinned(client.into_session(), wire, &how);
     let mut counted = CountedRelay::new(relay, context, in_plaintext);
     let set_up = tokio::select! {
-        set_up = timeout(SETUP_TIMEOUT, Box::pin(counted.relay.set_up())) => set_up.unwrap_or(false),
+        set_up = timeout(SETUP_TIMEOUT, Box::pin(counted.relay.set_up())) => set_up.unwrap_or(Err(None)),
         () = context.drain.cut_off() => return Err(End::Drained),
     };
-    if !set_up {
-        let mut session = counted.relay.into_session();
-        if Box::pin(farewell::deliver(&mut session.client, &mut session.to_client)).await {
-            let why = "a connection could not be set up as the client's was";
-            Box::pin(farewell::refuse(session.client, 1, why)).await;
+    let refused = match set_up {
+        Ok(()) => {
+            *before = None;
+            return relay_apart(counted, multiplexer).await;
         }
-        return Err(End::Failed);
+        Err(refused) => refused.filter(|reply| is_busy(reply)),
+    };
+    let mut session = counted.relay.into_session();
+    if let Some((reply, shared)) = refused.zip(before.as_ref()) {
+        session.profile.pinned(None);
+        let mut client = SharedClient::new(session, multiplexer);
+        client.moved(shared, on);
+        client.answered(&reply);
+        return Ok(client);
     }
-    relay_apart(counted, multiplexer).await
+    if Box::pin(farewell::deliver(&mut session.client, &mut session.to_client)).await {
+        let why = "a connection could not be set up as the client's was";
+        Box::pin(farewell::refuse(session.client, 1, why)).await;
+    }
+    Err(End::Failed)
 }
 
 /// What is counted while a client has a connection of its own.
