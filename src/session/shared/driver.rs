@@ -260,7 +260,8 @@ impl Driver {
         self.wire.send(cx, &self.taken, &mut scratch.sealed, relayed);
     }
 
-    /// Reads on no more while much waits for a client: for little, where that is nobody else's loss.
+    /// Stops reading the server while a client has more unread than `client_output`. If all outstanding replies are that client's,
+    /// [`STALL_OUTPUT`] is enough.
     fn stall(&mut self) {
         let Some((writer, waiting)) = self.slow.take() else { return };
         if self.try_hand_off(&writer) {

@@ -38,7 +38,7 @@ pub(in crate::session) struct HandedOff {
 /// The account of a connection that speaks RESP3 or not, and that `due` are outstanding on: all of them one client's.
 pub(super) fn ledger(resp3: bool, due: &VecDeque<DueReplies>) -> Ledger {
     let mut ledger = Ledger::speaking(resp3);
-    // Before a transaction is: it is no part of that.
+    // Recorded before any MULTI: otherwise the ledger takes it for a command that is queued in the transaction.
     ledger.was_set_up();
     for due in due {
         let mut plain = due.count;

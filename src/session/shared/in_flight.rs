@@ -49,8 +49,8 @@ pub(super) enum Recipient {
     Transaction(u64),
 }
 
-/// Errors with which EXEC ends a transaction, as any but those of a server before 6.0.6: `rejectCommand` in `server.c`, and
-/// `discardTransaction` where it leads to another node.
+/// After one of these errors to EXEC the transaction is over on every server. From Redis 6.0.6 on any error to EXEC ends it (`rejectCommand`
+/// in `server.c`, and `discardTransaction` where EXEC leads to another node); before, these alone do.
 const ENDS: [&[u8]; 6] = [b"EXECABORT", b"MOVED", b"ASK", b"CROSSSLOT", b"TRYAGAIN", b"CLUSTERDOWN"];
 
 impl InFlight {
