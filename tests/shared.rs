@@ -618,3 +618,51 @@ fn a_busy_server_answers_over_the_connection_that_was_silent() {
     let mut direct = redis.direct();
     eventually("one connection is left, and one that is kept ready", || connections(&mut direct) <= 2);
 }
+
+#[test]
+fn the_beginning_of_a_request_is_not_answered_while_the_server_is_busy() {
+    let (redis, pontoon) = shared(&[]);
+    redis.direct().expect(&["CONFIG", "SET", "lua-time-limit", "50"], "+OK\r\n");
+    let large = command(&["SET", "large", &"v".repeat(40_000)]);
+    let (mut endless, mut client) = (pontoon.client(), pontoon.client());
+    client.expect(&["SELECT", "1"], "+OK\r\n");
+    endless.send(&command(&["EVAL", "while true do end", "0"]));
+    let mut direct = redis.direct();
+    eventually("the server is busy", || direct.ask(&["PING"]).starts_with(b"-BUSY "));
+    client.send(&large[..20_000]);
+    assert!(client.is_silent(Duration::from_millis(500)));
+    direct.expect(&["SCRIPT", "KILL"], "+OK\r\n");
+    client.send(&large[20_000..]);
+    client.expect_next("+OK\r\n");
+    client.expect(&["STRLEN", "large"], ":40000\r\n");
+}
+
+#[test]
+fn a_client_that_has_not_authenticated_stops_no_script() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let local = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&local, "local").unwrap();
+    let args = ["--auth-client", "verify", "--auth-local-password-file", local.path().to_str().unwrap()];
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &[&SHARED[..], &args].concat());
+    let mut stranger = pontoon.client();
+    for kill in ["SCRIPT", "FUNCTION"] {
+        stranger.expect(&[kill, "KILL"], "-NOAUTH Authentication required.\r\n");
+    }
+    stranger.expect(&["AUTH", "local"], "+OK\r\n");
+    stranger.expect(&["SCRIPT", "KILL"], "-NOTBUSY No scripts in execution right now.\r\n");
+}
+
+#[test]
+fn a_client_whose_password_was_changed_stops_no_script_as_another_user() {
+    let (redis, pontoon) = shared(&[]);
+    let mut direct = redis.direct();
+    let user = ["ACL", "SETUSER", "app", "on", ">old", "~*", "+get", "+auth", "+client", "+hello"];
+    direct.expect(&user, "+OK\r\n");
+    let mut client = pontoon.client();
+    client.expect(&["AUTH", "app", "old"], "+OK\r\n");
+    assert!(client.ask(&["SCRIPT", "KILL"]).starts_with(b"-NOPERM"));
+    direct.expect(&["ACL", "SETUSER", "app", "resetpass", ">new"], "+OK\r\n");
+    let reply = String::from_utf8(client.ask(&["SCRIPT", "KILL"])).unwrap();
+    assert!(reply.starts_with("-ERR pontoon: another connection is needed"), "{reply}");
+}

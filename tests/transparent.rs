@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use crate::harness::{Authority, PATIENCE, Pontoon, Redis, Wire, command};
+use crate::harness::{Authority, Engine, PATIENCE, Pontoon, Redis, Wire, command};
 
 /// Commands whose replies depend on nothing but the commands before them.
 fn random_command(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
@@ -175,6 +175,10 @@ pub const DEEP: [&str; 2] = [
 
 #[test]
 fn a_reply_that_nests_deeper_than_any_other_passes_and_the_client_goes_on() {
+    if Engine::here().is_before_7() {
+        // Such a script overruns its stack, and stops it.
+        return;
+    }
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for sharing in ["dedicated", "shared"] {

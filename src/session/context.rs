@@ -12,7 +12,7 @@ use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
 use crate::telemetry::Throttle;
-use crate::upstream::{Dialled, Upstream};
+use crate::upstream::{Connection, Dialled, Upstream};
 
 /// What all sessions of a route share.
 pub struct RouteContext {
@@ -45,12 +45,12 @@ pub struct RouteContext {
 impl RouteContext {
     /// The server says that it is a replica: after a failover, ready connections lead to the wrong server. Whether they were retired.
     #[cold]
-    pub(super) fn is_read_only(&self, dialled: &Dialled) -> bool {
-        let retired = self.upstream.is_read_only(dialled);
+    pub(super) fn is_read_only(&self, connection: &Connection) -> bool {
+        let retired = self.upstream.is_read_only(connection);
         if retired && let Some(suppressed) = self.throttle.allow("read only") {
             info!(
                 route = &*self.route,
-                upstream = %dialled.endpoint,
+                upstream = %connection.endpoint,
                 suppressed,
                 "failover found: the server replies READONLY; ready connections are retired, and its name is looked up again"
             );

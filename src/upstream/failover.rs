@@ -23,10 +23,9 @@ const HINT_INTERVAL: Duration = Duration::from_secs(1);
 /// A server that does not say its role in this time may have any.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where new connections lead to a replica, too, READONLY is not acted on for this time, and twice as long the next time, up to
-/// [`MAX_REPLICA_PAUSE`]: the name leads to replicas, or does not know yet of the new primary.
-const REPLICA_PAUSE: Duration = Duration::from_millis(500);
-const MAX_REPLICA_PAUSE: Duration = Duration::from_secs(4);
+/// READONLY is not acted on for this time after it was, and twice as long each time, up to [`MAX_READ_ONLY_PAUSE`].
+const FIRST_READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
+const MAX_READ_ONLY_PAUSE: Duration = Duration::from_secs(4);
 
 /// What was found out lately.
 #[derive(Default)]
@@ -64,22 +63,12 @@ impl ServerRole {
 impl Upstream {
     /// The server said READONLY: it is the primary no more. Retires connections that are ready, unless new ones lead to a replica, too.
     /// Whether it did.
-    pub fn is_read_only(self: &Arc<Self>, dialled: &Dialled) -> bool {
-        {
-            let watch = self.failover.0.lock();
-            if watch.paused_until.is_some_and(|until| Instant::now() < until) {
-                return false;
-            }
-        }
-        if !self.retire(dialled) {
+    pub fn is_read_only(self: &Arc<Self>, connection: &Connection) -> bool {
+        if !self.failover.may_act() || !self.retire(&connection.dialled()) {
             return false;
         }
-        let upstream = Arc::clone(self);
-        self.background.spawn(async move {
-            if let Some((_, role)) = upstream.ask_role().await {
-                upstream.failover.note(role);
-            }
-        });
+        let (upstream, peer) = (Arc::clone(self), connection.peer);
+        self.background.spawn(async move { upstream.look_for_primary(peer).await });
         true
     }
 
@@ -101,14 +90,13 @@ impl Upstream {
             let Some((asked, role)) = upstream.ask_role().await else { return };
             // Another server by now: that one is the primary, and this one is not.
             let is_demoted = role == ServerRole::Replica || (role == ServerRole::Primary && asked != peer);
-            if is_demoted && upstream.retire(&dialled) {
+            if is_demoted && upstream.failover.may_act() && upstream.retire(&dialled) {
                 info!(
                     route = &*route,
                     upstream = %dialled.endpoint,
                     "failover found: a reply holds READONLY and ROLE confirms it; ready connections are retired"
                 );
-                let role = upstream.ask_role().await.map_or(ServerRole::Unknown, |(_, role)| role);
-                upstream.failover.note(role);
+                upstream.look_for_primary(peer).await;
             }
         });
     }
@@ -130,6 +118,13 @@ impl Upstream {
         self.remote(endpoint).is_some_and(|remote| remote.pool.retire_with(*generation, Discard::Retired))
     }
 
+    /// Finds out where new connections lead. `from`: the server that said READONLY.
+    async fn look_for_primary(self: &Arc<Self>, from: SocketAddr) {
+        if matches!(self.ask_role().await, Some((peer, ServerRole::Primary)) if peer != from) {
+            self.failover.found();
+        }
+    }
+
     /// The role of the server that clients are led to now, and its address.
     async fn ask_role(self: &Arc<Self>) -> Option<(SocketAddr, ServerRole)> {
         let mut connection = self.connect().await.ok()?;
@@ -143,18 +138,25 @@ impl Upstream {
 }
 
 impl FailoverWatch {
-    /// New connections lead to a server of this role.
-    fn note(&self, role: ServerRole) {
+    /// Whether READONLY is acted on now. If so, not again for a moment, and each time for longer, until a new primary is found: the name
+    /// may lead to replicas, or not know yet of the new primary, or a script says READONLY.
+    fn may_act(&self) -> bool {
+        let now = Instant::now();
         let mut watch = self.0.lock();
-        match role {
-            ServerRole::Replica => {
-                watch.pause = (watch.pause * 2).clamp(REPLICA_PAUSE, MAX_REPLICA_PAUSE);
-                watch.paused_until = Some(Instant::now() + watch.pause);
-            }
-            ServerRole::Primary | ServerRole::Unknown => {
-                *watch = WatchState { last_hint: watch.last_hint, ..WatchState::default() }
-            }
+        if watch.paused_until.is_some_and(|until| now < until) {
+            return false;
         }
+        let is_calm = watch.paused_until.is_none_or(|until| now - until > MAX_READ_ONLY_PAUSE);
+        watch.pause =
+            if is_calm { FIRST_READ_ONLY_PAUSE } else { (watch.pause * 2).min(MAX_READ_ONLY_PAUSE) };
+        watch.paused_until = Some(now + watch.pause);
+        true
+    }
+
+    /// New connections lead to another server, a primary.
+    fn found(&self) {
+        let mut watch = self.0.lock();
+        *watch = WatchState { last_hint: watch.last_hint, ..WatchState::default() };
     }
 }
 

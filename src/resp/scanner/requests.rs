@@ -263,8 +263,8 @@ impl RequestScanner {
             let is_known = !self.name.get().is_empty() && self.command != Command::CLUSTER;
             self.request = self.request.in_quotes(is_known);
         }
-        if self.request == Request::Quit && (self.quoted || self.name.has_zero()) {
-            // Only a QUIT that is certain may be answered here. A server knows no command "QUIT\0x".
+        if matches!(self.request, Request::Quit | Request::Closes) && (self.quoted || self.name.has_zero()) {
+            // Only a QUIT that is certain may be answered here. A server knows no command "QUIT\0x", and "HOST:\0x" may close or not.
             self.request = Request::Leaves(Leaves::UntilClose);
         }
     }

@@ -158,6 +158,11 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
+    /// The connection is of no use to other clients.
+    pub(in crate::session) fn give_up_connection(&mut self) {
+        self.wire.fail("it could not be set up");
+    }
+
     /// The client, once it needs no dedicated connection. That one is released if it can serve another client.
     pub(in crate::session) fn into_shared(mut self) -> Session<'a> {
         // Nothing holds back what comes next.

@@ -74,7 +74,7 @@ impl Relay<'_> {
         self.session.route.metrics.server_error(code);
         match code {
             b"READONLY" => {
-                self.session.route.is_read_only(&self.wire.connection.dialled());
+                self.session.route.is_read_only(&self.wire.connection);
             }
             b"UNBLOCKED" | b"REDIRECT" => self.note_hint(),
             b"NOAUTH" => self.session.route.upstream.wants_auth(&self.wire.connection),

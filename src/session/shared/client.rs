@@ -160,13 +160,15 @@ impl<'a> SharedClient<'a> {
         }
     }
 
-    /// The client's next request has this reply of the server.
-    pub(super) fn answered(&mut self, reply: &[u8]) {
-        if let Front::Whole(whole) = Front::of(&self.session.input.bytes) {
-            let length = whole.bytes.len();
+    /// The client's next request has this reply of the server. `false`: it is not whole, and has none.
+    pub(super) fn answered(&mut self, reply: &[u8]) -> bool {
+        let length = self.next_request().len();
+        if length > 0 {
             self.session.input.bytes.drain(..length);
+            self.session.looked_at(length);
+            self.writer.deliver(reply, 0);
         }
-        self.writer.deliver(reply, 0);
+        length > 0
     }
 
     /// It gets or leaves much, but what waits for it is no burden: it can share all the same.

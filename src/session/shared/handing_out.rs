@@ -230,7 +230,7 @@ impl Driver {
         match code {
             // Its clients go on over the next connection, which leads to the primary.
             b"READONLY" if !self.key.replica => {
-                self.read_only |= self.route.is_read_only(&self.wire.connection.dialled());
+                self.read_only |= self.route.is_read_only(&self.wire.connection);
             }
             b"UNBLOCKED" | b"REDIRECT" => self.note_hint(),
             b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection),

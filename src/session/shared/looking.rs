@@ -137,6 +137,10 @@ impl SharedClient<'_> {
     fn multiplexing(&self, whole: &Whole<'_>) -> Multiplexing {
         let multiplexing = whole.multiplexing();
         match multiplexing {
+            // No relay, with its guard, lies between this one and the server.
+            Multiplexing::Dedicated(PinReason::Kill) if !self.may_do_all() => {
+                Multiplexing::Dedicated(PinReason::ConnectionState)
+            }
             Multiplexing::Dedicated(_) => multiplexing,
             _ if self.may_do_all() || whole.command == Command::QUIT => multiplexing,
             _ => Multiplexing::Dedicated(PinReason::ConnectionState),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::client::{ClientNeed, DedicatedReason, SharedClient};
@@ -31,6 +31,9 @@ const PASSWORD_DENIED: &str =
 const NOTHING_TO_SHARE: &str = "no connection can be shared";
 const WRITES_LOST: &str =
     "the connection that the client's writes went over is gone, and no other knows of them";
+
+/// Where a request is not whole, and the server takes no set-up because it runs a script, that is tried again after so long.
+const BUSY_RETRY: Duration = Duration::from_millis(100);
 
 /// Who inherits a connection waits so long for what others have asked for over it.
 const INHERITANCE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -147,8 +150,16 @@ pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Mu
             }
         }
         if reason.is_kill() {
-            match Box::pin(kill(&client, multiplexer)).await {
-                Ok(reply) => client.answered(&reply),
+            let killed = tokio::select! {
+                biased;
+                killed = Box::pin(kill(&client, multiplexer)) => killed,
+                () = context.drain.cut_off() => return End::Drained,
+                () = client.session.gone() => return End::ClientClosed,
+            };
+            match killed {
+                Ok(reply) => {
+                    client.answered(&reply);
+                }
                 Err(NoDedicatedConnection::Unreachable(why)) => {
                     return Box::pin(unreachable(*client, &why)).await;
                 }
@@ -209,13 +220,17 @@ async fn kill(
     let user = client.key().user;
     let request = client.next_request();
     let asked = timeout(SETUP_TIMEOUT, async {
-        if let Some(user) = &user {
-            upstream::ask_encoded(&mut connection, user.auth()).await?;
+        if let Some(user) = &user
+            && !upstream::ask_encoded(&mut connection, user.auth()).await?
+        {
+            return Ok(None);
         }
-        upstream::ask_frame(&mut connection, &request).await
+        upstream::ask_frame(&mut connection, &request).await.map(Some)
     });
     let reply = match asked.await {
-        Ok(Ok(reply)) => reply,
+        Ok(Ok(Some(reply))) => reply,
+        // It would be another user's request.
+        Ok(Ok(None)) => return Err(NoDedicatedConnection::Unreachable(PASSWORD_DENIED.into())),
         Ok(Err(cause)) => {
             return Err(NoDedicatedConnection::Unreachable(format!("stopping a script failed: {cause}")));
         }
@@ -416,12 +431,23 @@ async fn pinned<'a>(
         }
         Err(refused) => refused.filter(|reply| is_busy(reply)),
     };
+    if refused.is_none() {
+        // A reply may still be on its way.
+        counted.relay.give_up_connection();
+    }
     let mut session = counted.relay.into_session();
     if let Some((reply, shared)) = refused.zip(before.as_ref()) {
         session.profile.pinned(None);
         let mut client = SharedClient::new(session, multiplexer);
         client.moved(shared, on);
-        client.answered(&reply);
+        if !client.answered(&reply) {
+            // The server would wait for the rest of the request, too.
+            tokio::select! {
+                () = sleep(BUSY_RETRY) => {}
+                () = context.drain.cut_off() => return Err(End::Drained),
+                () = client.session.gone() => return Err(End::ClientClosed),
+            }
+        }
         return Ok(client);
     }
     if Box::pin(farewell::deliver(&mut session.client, &mut session.to_client)).await {
