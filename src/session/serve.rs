@@ -26,7 +26,7 @@ pub async fn serve(client: Accepted, context: Arc<RouteContext>, place: impl Sen
     let (route, session) = (&*context.route, entry.number());
     let active = GaugeGuard::new(&context.metrics.sessions_active);
     let end = match client.into_stream() {
-        Ok(client) => run(Session::new(client, &context, ClientProfile::new(entry))).await,
+        Ok(client) => run(Box::new(Session::new(client, &context, ClientProfile::new(entry)))).await,
         Err(error) => {
             debug!(route, session, %error, "client lost");
             End::ClientClosed
@@ -49,7 +49,7 @@ enum Begun<'a> {
     /// Over a connection of its own.
     Dedicated(CountedRelay<'a>),
     /// Over connections that it shares.
-    Shared(Session<'a>, &'a Multiplexer),
+    Shared(Box<Session<'a>>, &'a Multiplexer),
 }
 
 /// A session over a connection of its own, and as what that is counted.
@@ -59,12 +59,12 @@ pub(super) struct CountedRelay<'a> {
     in_plaintext: Option<GaugeGuard>,
 }
 
-async fn run(session: Session<'_>) -> End {
+async fn run(session: Box<Session<'_>>) -> End {
     // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
     match Box::pin(begin(session)).await {
         Ok(Begun::Dedicated(mut counted)) => {
             let ended = counted.relay().await;
-            counted.end(ended).await
+            Box::pin(counted.end(ended)).await
         }
         Ok(Begun::Shared(session, multiplexer)) => Box::pin(shared::serve(session, multiplexer)).await,
         Err(end) => end,
@@ -72,7 +72,7 @@ async fn run(session: Session<'_>) -> End {
 }
 
 /// Finds out what a client needs, and connects. `Err`: it was told why not.
-async fn begin(session: Session<'_>) -> Result<Begun<'_>, End> {
+async fn begin(session: Box<Session<'_>>) -> Result<Begun<'_>, End> {
     let context = session.route;
     let brings_tls = brings_tls(&session.client, context).await?;
     if let Some(multiplexer) = context.multiplexer.as_ref().filter(|_| !brings_tls) {
@@ -110,9 +110,9 @@ async fn begin(session: Session<'_>) -> Result<Begun<'_>, End> {
     let in_plaintext = upstream.channel.is_none() && !brings_tls;
     let relay = if brings_tls {
         context.metrics.sessions_passthrough.increment(1);
-        Relay::passthrough(session, upstream)
+        Relay::passthrough(*session, upstream)
     } else {
-        Relay::new(session, upstream)
+        Relay::new(*session, upstream)
     };
     Ok(Begun::Dedicated(CountedRelay::new(relay, context, in_plaintext)))
 }

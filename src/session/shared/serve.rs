@@ -39,7 +39,7 @@ const BUSY_RETRY: Duration = Duration::from_millis(100);
 const INHERITANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
-pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Multiplexer) -> End {
+pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer: &Multiplexer) -> End {
     let context = session.route;
     session.profile.keep_setup();
     session.guard = guard(context);
@@ -68,7 +68,7 @@ pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Mu
         // Nobody has said yet who it is.
         Err(NoSharedConnection::TooMany | NoSharedConnection::Denied(_)) => return End::Drained,
     };
-    let mut client = Box::new(SharedClient::new(session, multiplexer));
+    let mut client = Box::new(SharedClient::new(*session, multiplexer));
     client.moved(&shared, SharingKey::default());
     loop {
         let mut own = None;
@@ -150,16 +150,11 @@ pub(in crate::session) async fn serve(mut session: Session<'_>, multiplexer: &Mu
             }
         }
         if reason.is_kill() {
-            let killed = tokio::select! {
-                biased;
-                killed = Box::pin(kill(&client, multiplexer)) => killed,
-                () = context.drain.cut_off() => return End::Drained,
-                () = client.session.gone() => return End::ClientClosed,
-            };
-            match killed {
-                Ok(reply) => {
+            match Box::pin(kill(&client, multiplexer)).await {
+                Ok(Some(reply)) => {
                     client.answered(&reply);
                 }
+                Ok(None) => return End::ClientClosed,
                 Err(NoDedicatedConnection::Unreachable(why)) => {
                     return Box::pin(unreachable(*client, &why)).await;
                 }
@@ -209,8 +204,20 @@ async fn apart<'a>(
 }
 
 /// Sends the client's request, which stops a script, over a connection that is set up in nothing but the client's user: a server that runs
-/// a script refuses the rest. Its reply.
+/// a script refuses the rest. Its reply; `None`: the client is gone, or pontoon leaves, before there is one.
 async fn kill(
+    client: &SharedClient<'_>,
+    multiplexer: &Multiplexer,
+) -> Result<Option<Vec<u8>>, NoDedicatedConnection> {
+    tokio::select! {
+        biased;
+        reply = stop_script(client, multiplexer) => reply.map(Some),
+        () = client.session.route.drain.cut_off() => Ok(None),
+        () = client.session.gone() => Ok(None),
+    }
+}
+
+async fn stop_script(
     client: &SharedClient<'_>,
     multiplexer: &Multiplexer,
 ) -> Result<Vec<u8>, NoDedicatedConnection> {
