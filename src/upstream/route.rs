@@ -191,7 +191,7 @@ impl Upstream {
     /// Takes back a connection whose client has left, off the client's path: it is made clean and kept, or closed.
     pub(super) fn take_back(self: &Arc<Self>, connection: Connection, released: Released) {
         // Without an event loop the process is at its end.
-        if !self.reuses(&connection) || Handle::try_current().is_err() {
+        if Handle::try_current().is_err() {
             return;
         }
         let upstream = Arc::clone(self);
