@@ -124,6 +124,16 @@ fn a_lack_of_descriptors_is_survived() {
     });
 }
 
+/// A bridge that may have so many open files. Each of its clients takes two.
+fn with_few_descriptors(limit: u32, redis: &Redis, authority: &Authority, connect_timeout: &str) -> Pontoon {
+    let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
+    let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
+    let options = ["--connect-timeout", connect_timeout, "--pool-reuse", "false", "--workers", "1"];
+    let pontoon = Pontoon::with_descriptors(limit, &[&args[..], &options].concat());
+    pontoon.expects("fewer open files are allowed");
+    pontoon
+}
+
 #[test]
 fn at_the_descriptor_limit_a_client_waits_for_its_upstream_connection() {
     if clients_share() {
@@ -132,13 +142,9 @@ fn at_the_descriptor_limit_a_client_waits_for_its_upstream_connection() {
     }
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
-    let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
-    let options = ["--connect-timeout", "20s", "--pool-reuse", "false", "--workers", "1"];
-    // A client takes two: with one of these limits the last client is accepted and its upstream connection is not made.
+    // With one of these limits the last client is accepted and its upstream connection is not made.
     for limit in [80, 81] {
-        let pontoon = Pontoon::with_descriptors(limit, &[&args[..], &options].concat());
-        pontoon.expects("fewer open files are allowed");
+        let pontoon = with_few_descriptors(limit, &redis, &authority, "20s");
         pontoon.allows("oo many open files");
         let mut served = Vec::new();
         let mut waiting = loop {
@@ -163,11 +169,7 @@ fn at_the_descriptor_limit_a_client_gets_an_error_after_the_connect_timeout() {
     }
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
-    let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
-    let options = ["--connect-timeout", "2s", "--pool-reuse", "false", "--workers", "1"];
-    let pontoon = Pontoon::with_descriptors(80, &[&args[..], &options].concat());
-    pontoon.expects("fewer open files are allowed");
+    let pontoon = with_few_descriptors(80, &redis, &authority, "2s");
     pontoon.expects("oo many open files");
     let mut clients: Vec<_> = (0..80).map(|_| pontoon.client()).collect();
     let started = Instant::now();

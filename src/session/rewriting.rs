@@ -155,8 +155,7 @@ impl Rewriting {
             Err(RewriteError::UnknownNode(node)) => {
                 // Its address is not for the client.
                 debug!(node, asked = %self.asked, "a reply names a node that has no local port");
-                let text = "a node is not known yet, or has no local port: pontoon's log says which";
-                replies::error_reply_with("CLUSTERDOWN", text)
+                unknown_node()
             }
             Err(error) => replies::error_reply(&error.to_string()),
         };
@@ -192,6 +191,12 @@ impl Rewriting {
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.after)
     }
+}
+
+/// In place of a reply that names a node without a local port: clients try again after this one.
+pub(super) fn unknown_node() -> Vec<u8> {
+    let text = "a node is not known yet, or has no local port: pontoon's log says which";
+    replies::error_reply_with("CLUSTERDOWN", text)
 }
 
 /// Whether an error that begins so may name a node.

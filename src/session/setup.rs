@@ -10,6 +10,7 @@ use super::user::ClientUser;
 use crate::resp::arguments::MAX_CLIENT_INFO;
 use crate::resp::client_requests::marked;
 use crate::resp::replies::encode_command;
+use crate::upstream::{self, Connection};
 
 /// A connection that is not set up in this time is not used.
 pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +39,17 @@ pub(super) struct SetupStep {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// Older engines do not know it, and said so to the client, too.
     pub(super) may_fail: bool,
+}
+
+/// Sets a connection up. The error is the server's, if it was that which refused.
+pub(super) async fn set_up(connection: &mut Connection, steps: &[SetupStep]) -> Result<(), Option<Vec<u8>>> {
+    for SetupStep { bytes, may_fail } in steps {
+        let reply = upstream::ask_frame(connection, bytes).await.map_err(|_| None)?;
+        if reply.starts_with(b"-") && !may_fail {
+            return Err(Some(reply));
+        }
+    }
+    Ok(())
 }
 
 impl ClientSetup {

@@ -241,11 +241,13 @@ impl ReplyScanner {
         &self.name.bytes[..end.unwrap_or(self.name.bytes.len())]
     }
 
-    /// Whether an error since the last call held the word READONLY: as a whole reply, as an element of one, or within another text, as Redis
-    /// 6 has it of scripts. A script can make such an error of its own.
+    /// Whether the frame that ended last hints at READONLY: an error in it, or within its text, as Redis 6 has it of scripts, holds the word.
+    /// READONLY as a whole reply is no hint. A script can make such an error of its own.
     #[inline]
-    pub fn take_read_only(&mut self) -> bool {
-        self.read_only && std::mem::take(&mut self.read_only)
+    pub fn take_read_only_hint(&mut self) -> bool {
+        self.read_only
+            && std::mem::take(&mut self.read_only)
+            && !(self.reply() == Reply::Error && self.error_code() == b"READONLY")
     }
 
     /// Whether the error that ended last is the server's last word: it closes after this one (`setProtocolError` in `networking.c`).

@@ -646,3 +646,19 @@ fn a_line_with_a_nul_never_ends_for_a_server() {
         assert_eq!(RequestScanner::default().next(line).1, Event::Malformed, "{}", line.escape_ascii());
     }
 }
+
+#[test]
+fn an_error_within_a_reply_hints_at_readonly_and_one_that_is_the_reply_does_not() {
+    let mut scanner = ReplyScanner::default();
+    let mut hints = |reply: &[u8]| {
+        assert_eq!(scanner.next(reply), (reply.len(), Event::Frame));
+        scanner.take_read_only_hint()
+    };
+    assert!(!hints(b"-READONLY You can't write against a read only replica.\r\n"));
+    assert!(hints(b"*2\r\n:1\r\n-READONLY You can't write\r\n"), "whatever came before");
+    assert!(hints(b"-ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write\r\n"));
+    assert!(hints(b"!12\r\nERR READONLY\r\n"));
+    for text in [&b"$8\r\nREADONLY\r\n"[..], b"+READONLY\r\n", b"*1\r\n+READONLY\r\n", b"-ERR no\r\n"] {
+        assert!(!hints(text), "{}", text.escape_ascii());
+    }
+}

@@ -15,10 +15,9 @@ use crate::resp::whole::Front;
 use crate::session::client_session::{LastWrites, Session};
 use crate::session::ledger::{Ledger, OwnRequest};
 use crate::session::scratch::READ;
-use crate::session::setup::{ClientSetup, SetupStep};
+use crate::session::setup::{self, ClientSetup};
 use crate::session::shared::HandedOff;
 use crate::session::wire::Wire;
-use crate::upstream;
 
 /// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
 const PIN_LINGER: Duration = Duration::from_secs(1);
@@ -149,13 +148,7 @@ impl<'a> Relay<'a> {
         if !steps.is_empty() {
             self.ledger.was_set_up();
         }
-        for SetupStep { bytes, may_fail } in &steps {
-            let reply = upstream::ask_frame(&mut self.wire.connection, bytes).await.map_err(|_| None)?;
-            if reply.starts_with(b"-") && !may_fail {
-                return Err(Some(reply));
-            }
-        }
-        Ok(())
+        setup::set_up(&mut self.wire.connection, &steps).await
     }
 
     /// The connection is of no use to other clients.

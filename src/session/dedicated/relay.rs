@@ -27,10 +27,10 @@ use crate::session::relogin::Relogin;
 use crate::session::rewriting::Rewriting;
 use crate::session::scratch;
 use crate::session::settings::Upgrade;
-use crate::session::setup::{ClientSetup, SetupStep};
+use crate::session::setup::{ClientSetup, set_up};
 use crate::session::slow::SlowLog;
 use crate::session::wire::Wire;
-use crate::upstream::{self, AuthOutcome, Dialled, Latch, Lease};
+use crate::upstream::{AuthOutcome, Dialled, Latch, Lease};
 
 /// How long an upstream that owes nothing countable must be silent before its session ends when pontoon is leaving.
 pub(super) const OPAQUE_GRACE: Duration = Duration::from_millis(100);
@@ -228,11 +228,8 @@ impl<'a> Relay<'a> {
     /// it could not be.
     pub(in crate::session) async fn move_to(&mut self, mut upstream: Lease) -> bool {
         let steps = self.session.profile.setup().and_then(ClientSetup::steps).unwrap_or_default();
-        for SetupStep { bytes, may_fail } in &steps {
-            match upstream::ask_encoded(&mut upstream, bytes).await {
-                Ok(accepted) if accepted || *may_fail => {}
-                _ => return false,
-            }
+        if set_up(&mut upstream, &steps).await.is_err() {
+            return false;
         }
         if !steps.is_empty() {
             self.ledger.was_set_up();

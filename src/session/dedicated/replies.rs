@@ -36,7 +36,7 @@ impl Relay<'_> {
                 if reply == Reply::Error {
                     self.note_error();
                 }
-                if self.replies.take_read_only() && self.replies.error_code() != b"READONLY" {
+                if self.replies.take_read_only_hint() {
                     self.note_hint();
                 }
                 let queued = self.ledger.wants_status() && self.replies.is_queued();

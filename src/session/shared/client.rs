@@ -60,7 +60,7 @@ pub(super) enum DedicatedReason {
     Heavy,
     /// A request is written in a line, or is none.
     Inline,
-    /// Nobody knows the command here; its name, if the server was not asked.
+    /// pontoon does not know the command; its name, if the server was not asked.
     Unknown(Option<Box<[u8]>>),
     /// There are too many databases.
     Key,
@@ -90,7 +90,7 @@ impl DedicatedReason {
     }
 }
 
-/// What comes of looking at requests.
+/// The outcome of a look at requests.
 pub(super) enum LookOutcome {
     /// More must come.
     Dry,
@@ -121,7 +121,7 @@ impl<'a> SharedClient<'a> {
         Self { session, multiplexer, writer, on: SharingKey::default(), asked: None }
     }
 
-    /// The client, with what waits for it. Replies that are still due are nobody's.
+    /// The client, with what waits for it. Replies that are still due are dropped when they come.
     pub(super) fn into_session(mut self) -> Session<'a> {
         self.session.to_client = self.writer.stand_up();
         self.session
@@ -152,11 +152,11 @@ impl<'a> SharedClient<'a> {
             || matches!(Front::of(&self.session.input.bytes), Front::Whole(whole) if is_auth(whole))
     }
 
-    /// The client's next request, which is whole.
-    pub(super) fn next_request(&self) -> Vec<u8> {
+    /// The client's next request; empty if it is not whole.
+    pub(super) fn next_request(&self) -> &[u8] {
         match Front::of(&self.session.input.bytes) {
-            Front::Whole(whole) => whole.bytes.to_vec(),
-            _ => Vec::new(),
+            Front::Whole(whole) => whole.bytes,
+            _ => &[],
         }
     }
 

@@ -9,10 +9,9 @@ use super::connection::SharedState;
 use super::driver::{Driver, STALL_OUTPUT};
 use super::in_flight::{DueReplies, InFlight, Recipient};
 use crate::cluster::Rewriter;
-use crate::resp::replies;
 use crate::resp::scanner::{Event, Reply};
 use crate::session::context::NO_RESP;
-use crate::session::rewriting::{MAX_HELD_ERROR, may_redirect};
+use crate::session::rewriting::{MAX_HELD_ERROR, may_redirect, unknown_node};
 
 // Why a connection is of no use any more.
 const UNASKED: &str = "the server sent a reply that nothing asked for";
@@ -154,7 +153,7 @@ impl Driver {
     /// A reply is whole.
     #[inline]
     fn replied(&mut self, in_flight: &mut InFlight) {
-        if self.replies.take_read_only() && self.replies.error_code() != b"READONLY" {
+        if self.replies.take_read_only_hint() {
             self.note_hint();
         }
         if let Some(took) = in_flight.replied() {
@@ -187,8 +186,7 @@ impl Driver {
                         debug!(%problem, "a redirect cannot be rewritten");
                         self.route.metrics.rewritten("refused");
                         nodes.refresh(Some(asked));
-                        let text = "a node is not known yet, or has no local port: pontoon's log says which";
-                        replies::error_reply_with("CLUSTERDOWN", text)
+                        unknown_node()
                     }
                 }
             }

@@ -300,11 +300,7 @@ impl Multiplexer {
 impl Slot {
     /// Closes a shared connection in plaintext: its clients go on over another. Whether it was one.
     fn ends_plaintext(&self) -> bool {
-        let shared = match self {
-            Self::Open(shared) => Some(shared),
-            Self::Opening(opening) => opening.peek().and_then(|opened| opened.as_ref().ok()),
-        };
-        let in_plaintext = shared.filter(|shared| !shared.upstream.tls);
+        let in_plaintext = self.opened().filter(|shared| !shared.upstream.tls);
         if let Some(shared) = in_plaintext {
             shared.close();
         }
@@ -313,11 +309,14 @@ impl Slot {
 
     /// Whether it is this connection.
     fn is(&self, shared: &Arc<SharedConnection>) -> bool {
+        self.opened().is_some_and(|opened| Arc::ptr_eq(opened, shared))
+    }
+
+    /// The connection, once it is open.
+    fn opened(&self) -> Option<&Arc<SharedConnection>> {
         match self {
-            Self::Open(open) => Arc::ptr_eq(open, shared),
-            Self::Opening(opening) => {
-                matches!(opening.peek(), Some(Ok(opened)) if Arc::ptr_eq(opened, shared))
-            }
+            Self::Open(shared) => Some(shared),
+            Self::Opening(opening) => opening.peek().and_then(|opened| opened.as_ref().ok()),
         }
     }
 

@@ -232,7 +232,7 @@ async fn stop_script(
         {
             return Ok(None);
         }
-        upstream::ask_frame(&mut connection, &request).await.map(Some)
+        upstream::ask_frame(&mut connection, request).await.map(Some)
     });
     let reply = match asked.await {
         Ok(Ok(Some(reply))) => reply,
