@@ -16,15 +16,18 @@ fn localhost(authority: &Authority) -> crate::harness::Identity {
     authority.issue(&["localhost"])
 }
 
+/// An error wherever one can be placed.
+const REPLY: [&str; 2] = ["--errors", "reply"];
+
 #[test]
 fn a_refused_connection_is_answered_at_once() {
     let authority = Authority::new();
     let endpoint = dead_endpoint();
-    let pontoon = Pontoon::to(&endpoint, &authority);
+    let pontoon = Pontoon::with(&endpoint, &authority, &REPLY);
     pontoon.expects("TCP connection to");
     let mut client = pontoon.client();
     client.expect_next(&format!(
-        "-ERR pontoon: TCP connection to {endpoint} failed: connection refused: nothing listens there, or it refuses \
+        "-LOADING pontoon: TCP connection to {endpoint} failed: connection refused: nothing listens there, or it refuses \
          us\r\n"
     ));
     client.expect_end();
@@ -33,10 +36,10 @@ fn a_refused_connection_is_answered_at_once() {
 #[test]
 fn a_name_that_does_not_exist_is_told() {
     let authority = Authority::new();
-    let pontoon = Pontoon::to("cache.invalid:6379", &authority);
+    let pontoon = Pontoon::with("cache.invalid:6379", &authority, &REPLY);
     pontoon.expects("name lookup for cache.invalid:6379 failed");
     let reply = String::from_utf8(pontoon.client().reply()).unwrap();
-    assert!(reply.starts_with("-ERR pontoon: name lookup for cache.invalid:6379 failed: "), "{reply}");
+    assert!(reply.starts_with("-LOADING pontoon: name lookup for cache.invalid:6379 failed: "), "{reply}");
 }
 
 #[test]
@@ -46,12 +49,13 @@ fn a_server_that_stalls_in_the_handshake_costs_the_deadline_and_no_more() {
         let mut sink = [0; 1024];
         while uninterrupted(|| stream.read(&mut sink)).is_ok_and(|n| n > 0) {}
     });
-    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "300ms"]);
+    let pontoon =
+        Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "300ms", "--errors", "reply"]);
     pontoon.expects("timed out after");
     let started = Instant::now();
     let reply = String::from_utf8(pontoon.client().reply()).unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));
-    let start = format!("-ERR pontoon: TLS handshake with {} failed: timed out after ", fake.endpoint());
+    let start = format!("-LOADING pontoon: TLS handshake with {} failed: timed out after ", fake.endpoint());
     assert!(reply.starts_with(&start), "{reply}");
     assert!(reply.contains("ms in stage tls (a plaintext Redis does not answer a TLS handshake"), "{reply}");
 }
@@ -60,13 +64,14 @@ fn a_server_that_stalls_in_the_handshake_costs_the_deadline_and_no_more() {
 fn every_waiting_client_is_answered_while_a_dead_endpoint_is_not_hammered() {
     let authority = Authority::new();
     let fake = Fake::start(|_, _| {});
-    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "2s"]);
+    let pontoon =
+        Pontoon::with(&fake.endpoint(), &authority, &["--connect-timeout", "2s", "--errors", "reply"]);
     pontoon.expects("TLS handshake with");
     eventually("the first failure", || pontoon.metric("pontoon_upstream_connect_errors_total", "") >= 1);
     let before = fake.accepted();
     let mut clients: Vec<_> = (0..200).map(|_| pontoon.client()).collect();
     for client in &mut clients {
-        assert!(client.reply().starts_with(b"-ERR pontoon: TLS handshake with"));
+        assert!(client.reply().starts_with(b"-LOADING pontoon: TLS handshake with"));
         client.expect_end();
     }
     let dials = fake.accepted() - before;
@@ -165,7 +170,7 @@ fn commands_left_unanswered_at_a_boundary_are_said_to_be_uncertain() {
         tls.conn.send_close_notify();
         let _ = tls.flush();
     });
-    let pontoon = Pontoon::to(&fake.endpoint(), &authority);
+    let pontoon = Pontoon::with(&fake.endpoint(), &authority, &REPLY);
     let mut client = pontoon.client();
     client.send(&[command(&["SET", "k", "v"]), command(&["INCR", "n"]), command(&["INCR", "n"])].concat());
     client.expect_next("+OK\r\n");
@@ -189,7 +194,7 @@ fn a_killed_server_answers_nothing_and_a_new_connection_finds_it_again() {
     }
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
-    let pontoon = Pontoon::to(&redis.endpoint(), &authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &REPLY);
     let mut client = pontoon.client();
     client.expect(&["SET", "k", "v"], "+OK\r\n");
     redis.pause();

@@ -34,6 +34,7 @@ mod lifecycle;
 mod limits;
 mod matrix;
 mod observed;
+mod outage;
 mod page;
 mod passthrough;
 mod peers;

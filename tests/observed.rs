@@ -227,11 +227,11 @@ fn without_being_asked_no_command_is_logged() {
 fn a_thousand_clients_that_find_no_server_are_a_few_lines_in_the_log_that_count_the_rest() {
     raise_descriptor_limit();
     let authority = Authority::new();
-    let pontoon = Pontoon::with("127.0.0.1:1", &authority, &["--connect-timeout", "1s"]);
+    let pontoon = Pontoon::with("127.0.0.1:1", &authority, &["--connect-timeout", "1s", "--errors", "reply"]);
     pontoon.expects("127.0.0.1:1");
     let clients: Vec<Wire> = (0..1000).map(|_| pontoon.client()).collect();
     for mut client in clients {
-        assert!(String::from_utf8_lossy(&client.rest()).starts_with("-ERR pontoon: "));
+        assert!(String::from_utf8_lossy(&client.rest()).starts_with("-LOADING pontoon: "));
     }
     // The next line that is due.
     eventually("the rest is counted", || {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Authority, Dual, Failure, Hosts, Identity, Load, Mood, Pontoon, Redis, eventually};
+use crate::harness::{
+    Authority, Dual, Failure, Hosts, Identity, Load, Mood, Pontoon, Redis, eventually, is_pontoons_error,
+};
 
 const OLD: &str = "old.cache.test";
 const NEW: &str = "new.cache.test";
@@ -120,7 +122,7 @@ impl Road {
         self.pontoon().allows("timed out");
         let refused = |what: &str| {
             let reply = self.pontoon().client().ask(&["PING"]);
-            assert!(reply.starts_with(b"-ERR pontoon: "), "{what}: {}", String::from_utf8_lossy(&reply));
+            assert!(is_pontoons_error(&reply), "{what}: {}", String::from_utf8_lossy(&reply));
             let now = (self.group.plaintext_connections(), self.group.plaintext_bytes());
             assert_eq!(now, sent, "{what}: nothing in plaintext");
         };

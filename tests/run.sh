@@ -24,8 +24,8 @@ cd "$(dirname "$0")/.."
 #
 # How a client gets its connection changes nothing for the other modules: they start no bridge, choose for themselves how clients get
 # their connections (ends, isolation, pool, shared), or are about files, sockets, the admin server or the process itself.
-mode_modules=(auth client_auth clients cluster ending failures handover inventory lifecycle limits observed preferred reload road sessions
-  tls transparent)
+mode_modules=(auth client_auth clients cluster ending failures handover inventory lifecycle limits observed outage preferred reload road
+  sessions tls transparent)
 # Here the replies of a server, its commands, or how it ends connections are part of what is promised. The other modules ask a server for
 # nothing in which engines differ.
 engine_modules=(audit auth client_auth clients cluster command_table commands ends failover failures harness inventory isolation

@@ -223,7 +223,7 @@ fn what_was_sent_before_is_answered_before() {
 
 #[test]
 fn a_lost_connection_is_told_to_those_who_wait_and_is_no_matter_to_the_others() {
-    let (mut redis, pontoon) = shared(&[]);
+    let (mut redis, pontoon) = shared(&["--errors", "reply"]);
     let (mut idle, mut waiting) = (pontoon.client(), pontoon.client());
     idle.expect(&["PING"], "+PONG\r\n");
     waiting.expect(&["PING"], "+PONG\r\n");
@@ -248,7 +248,8 @@ fn of_a_reply_that_was_cut_nobody_gets_the_rest_and_the_others_are_told() {
         answer_until(stream, "GET", 3);
         let _ = stream.write_all(b"$10\r\nhalf");
     });
-    let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
+    let pontoon =
+        Pontoon::with(&server.endpoint(), &authority, &[&SHARED[..], &["--errors", "reply"]].concat());
     let (mut first, mut second, mut third) = (pontoon.client(), pontoon.client(), pontoon.client());
     for client in [&mut first, &mut second, &mut third] {
         client.expect(&["PING"], "+PONG\r\n");
@@ -368,11 +369,12 @@ fn an_answer_that_comes_too_late_is_nobodys() {
             let _ = stream.write_all(replies.as_bytes());
         }
     });
-    let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
+    let args = [&SHARED[..], &["--errors", "reply"]].concat();
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     one.send(&command(&["MY.OWN"]));
     let told = String::from_utf8(one.reply()).unwrap();
-    assert!(told.starts_with("-ERR pontoon: setting up a connection took more than 2s"), "{told}");
+    assert!(told.starts_with("-LOADING pontoon: setting up a connection took more than 2s"), "{told}");
     one.expect_end();
     other.expect(&["PING"], "+PONG\r\n");
 }

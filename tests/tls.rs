@@ -11,7 +11,7 @@ use crate::harness::{
 #[track_caller]
 fn refusal(pontoon: &Pontoon) -> String {
     let mut client = pontoon.client();
-    let reply = String::from_utf8(client.ask(&["GET", "secret"])).unwrap();
+    let reply = String::from_utf8(client.ask(&["PING"])).unwrap();
     client.expect_end();
     reply
 }

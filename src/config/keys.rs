@@ -101,6 +101,15 @@ pub const ROUTE: &[SettingKey] = &[
         "plaintext; any: clients may bring their own TLS, which is passed through to the endpoint",
     ),
     key(
+        "errors",
+        "errors",
+        Text,
+        "HOW",
+        "auto",
+        "What clients get in an outage. auto: the end of the connection, or an error that they take for one; reply: an error \
+         wherever one can be placed; close: the end of the connection",
+    ),
+    key(
         "allow_remote_clients",
         "allow-remote-clients",
         Switch,

@@ -15,7 +15,7 @@ use super::values::{Given, Values};
 use crate::cluster::PortRange;
 use crate::endpoint::{Endpoint, Host, ListenAddr, UpstreamAddress};
 use crate::group::verdict;
-use crate::session::{Accept, Sharing, Upgrade};
+use crate::session::{Accept, OutageErrors, Sharing, Upgrade};
 use crate::tls::{CertificatePin, ClientAuthFiles, MinVersion, TlsMode};
 use crate::upstream::pool;
 use crate::{cluster, listener, session, telemetry, tls, upstream};
@@ -145,6 +145,9 @@ impl Check {
         let connect_timeout = self.parse(values, "limits.connect_timeout", positive);
         let idle_timeout = self.parse(values, "limits.idle_timeout", positive);
         let accept = self.choice(values, "accept", &[("plaintext", Accept::Plaintext), ("any", Accept::Any)]);
+        let outage_errors =
+            [("auto", OutageErrors::Auto), ("reply", OutageErrors::Reply), ("close", OutageErrors::Close)];
+        let errors = self.choice(values, "errors", &outage_errors);
         let upgrade =
             self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
@@ -183,6 +186,7 @@ impl Check {
             session: session::Settings {
                 idle_timeout,
                 upgrade: upgrade.unwrap_or_default(),
+                errors: errors.unwrap_or_default(),
                 accept: accept.unwrap_or_default(),
                 client_auth,
                 slow: None,

@@ -5,8 +5,7 @@ use tracing::{debug, warn};
 use super::client_session::Session;
 use super::dedicated::Ended;
 use super::farewell;
-use crate::downstream::ClientStream;
-use crate::endpoint::Endpoint;
+use super::outage;
 use crate::upstream::Dialled;
 
 /// How a session ended.
@@ -88,13 +87,12 @@ pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dia
             if let Some(nodes) = &context.nodes {
                 nodes.refresh(None);
             }
-            let unanswered = if context.is_node { 0 } else { unanswered };
             match dialled {
                 Some(dialled) => {
                     if end == End::Failed {
                         context.was_lost(dialled, why.as_deref());
                     }
-                    lost(client, &dialled.endpoint, unanswered, why).await;
+                    outage::lost(client, &dialled.endpoint, unanswered, why.as_deref(), context).await;
                 }
                 None => farewell::close(client).await,
             }
@@ -106,14 +104,4 @@ pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dia
             End::Failed
         }
     }
-}
-
-/// Tells a client that its upstream is gone, as far as that can be told.
-async fn lost(client: ClientStream, endpoint: &Endpoint, unanswered: u64, why: Option<String>) {
-    if unanswered == 0 {
-        return farewell::close(client).await;
-    }
-    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-    let reason = format!("connection to {endpoint} lost{why}; the command may or may not have been executed");
-    farewell::refuse(client, unanswered, &reason).await;
 }

@@ -11,6 +11,7 @@ use super::context::RouteContext;
 use super::dedicated::{Ended, MOVE_AGAIN, Relay};
 use super::end::{End, HANDSHAKE_FAILURE, end};
 use super::farewell;
+use super::outage;
 use super::profile::ClientProfile;
 use super::settings::Accept;
 use super::setup::SETUP_TIMEOUT;
@@ -91,10 +92,8 @@ async fn begin(session: Box<Session<'_>>) -> Result<Begun<'_>, End> {
         Err(error) => {
             if brings_tls {
                 farewell::say(session.client, HANDSHAKE_FAILURE).await;
-            } else if context.is_node {
-                farewell::close(session.client).await;
             } else {
-                farewell::refuse(session.client, 1, &error.to_string()).await;
+                outage::unreachable(session.client, &[], context, &error.into()).await;
             }
             return Err(End::Failed);
         }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub upgrade: Upgrade,
     /// What clients may speak.
     pub accept: Accept,
+    /// What clients get while their server cannot be reached, or is lost.
+    pub errors: OutageErrors,
     /// What a client's own AUTH gets.
     pub client_auth: ClientAuth,
     /// Commands that wait longer for their reply are logged; `None`: none are.
@@ -30,6 +32,18 @@ pub enum Accept {
     Plaintext,
     /// That, or TLS, which is passed through: the first byte tells.
     Any,
+}
+
+/// What clients get while their server cannot be reached, or is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutageErrors {
+    /// An error reply where client libraries take it for a lost connection, else the end of the connection.
+    #[default]
+    Auto,
+    /// An error reply wherever one can be placed.
+    Reply,
+    /// The end of the connection.
+    Close,
 }
 
 /// What becomes of a session in plaintext when its upstream turns out to speak TLS.

@@ -120,6 +120,22 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether it may pass by itself.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Resolve(_) | Self::Io(_) | Self::Closed | Self::TimedOut { .. } => true,
+            // A server that starts, or has lost its primary, says so and closes.
+            Self::Refused(words) => {
+                ["LOADING", "MASTERDOWN", "BUSY"].iter().any(|code| words.starts_with(code))
+            }
+            Self::Tls(_)
+            | Self::NotTls(_)
+            | Self::NoSecret(_)
+            | Self::AuthRefused { .. }
+            | Self::NotRedis(_) => false,
+        }
+    }
+
     /// The process, or the machine, has no file descriptor left.
     pub(super) fn is_lack_of_descriptors(&self) -> bool {
         let (Self::Io(error) | Self::Resolve(ResolveError::Unavailable(error))) = self else { return false };
@@ -172,6 +188,13 @@ fn hint(stage: Stage) -> &'static str {
 pub struct Unreachable {
     /// Why, for each endpoint that was tried; never empty.
     pub attempts: Vec<Arc<ConnectError>>,
+}
+
+impl Unreachable {
+    /// Whether it may pass by itself: no attempt found something that has to be changed.
+    pub fn is_outage(&self) -> bool {
+        self.attempts.iter().all(|attempt| attempt.source.is_outage())
+    }
 }
 
 impl std::error::Error for Unreachable {}

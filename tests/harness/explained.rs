@@ -14,19 +14,30 @@ fn explained() -> &'static [Vec<String>] {
     })
 }
 
+/// Whether a reply is an error of pontoon's own.
+pub fn is_pontoons_error(reply: &[u8]) -> bool {
+    reply.starts_with(b"-") && reply.windows(10).any(|window| window == b" pontoon: ")
+}
+
 /// Fails where a reply is an error of pontoon's own that the README does not explain.
 #[track_caller]
 pub fn assert_explained(reply: &[u8]) {
-    if !reply.starts_with(b"-") || !reply.windows(10).any(|window| window == b" pontoon: ") {
+    if !is_pontoons_error(reply) {
         return;
     }
     let reply = String::from_utf8_lossy(reply);
     let reply = reply.trim_end();
-    // Of several endpoints, each has its reason.
-    for (n, part) in reply.split("; then ").enumerate() {
-        let part = if n == 0 { part.to_owned() } else { format!("-ERR pontoon: {part}") };
+    let (_, words) = reply.split_once(" pontoon: ").unwrap();
+    // Of several endpoints, each has its reason, and the code is that of all together.
+    for part in words.split("; then ") {
+        let codes: &[&str] = if words.contains("; then ") {
+            &["ERR", "LOADING"]
+        } else {
+            &[reply[1..].split(' ').next().unwrap()]
+        };
+        let parts: Vec<_> = codes.iter().map(|code| format!("-{code} pontoon: {part}")).collect();
         assert!(
-            explained().iter().any(|pieces| matches(&part, pieces)),
+            explained().iter().any(|pieces| parts.iter().any(|part| matches(part, pieces))),
             "the README does not explain {part:?}"
         );
     }

@@ -26,6 +26,7 @@ pub use authority::{Authority, Identity};
 pub use cluster::{Cluster, SLOTS, own_slots};
 pub use dual::{Dual, Mood};
 pub use engine::Engine;
+pub use explained::is_pontoons_error;
 pub use fake::{Fake, Tls};
 pub use forwarder::Forwarder;
 pub use hosts::Hosts;

@@ -13,6 +13,7 @@ use tracing::{debug, info};
 
 use super::connection::SharedConnection;
 use super::hand_off::{self, HandOff, HandedOff};
+use super::handing_out::IN_TRANSACTION;
 use super::in_flight::Recipient;
 use super::multiplexer::Multiplexer;
 use super::settings::Settings;
@@ -21,6 +22,7 @@ use crate::metrics::{GaugeGuard, Relayed};
 use crate::resp::replies;
 use crate::resp::scanner::ReplyScanner;
 use crate::session::context::RouteContext;
+use crate::session::outage;
 use crate::session::scratch::{self, Scratch};
 use crate::session::setup::SharingKey;
 use crate::session::wire::Wire;
@@ -356,13 +358,13 @@ impl Driver {
                 "a connection that clients share was lost, and requests have no reply: their clients are told"
             );
         }
-        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-        let reason =
-            format!("connection to {endpoint} lost{why}; the command may or may not have been executed");
-        let error = replies::error_reply(&reason);
+        let error = replies::error_reply(&outage::loss(endpoint, why.as_deref()));
         let mut within = !self.replies.at_boundary() && !self.skips && self.held.is_none();
+        // EXEC was answered, and by no outage.
+        let mut was_refused = why.as_deref() == Some(IN_TRANSACTION) && !self.route.is_node;
         for due in unanswered {
-            if self.route.is_node || std::mem::take(&mut within) {
+            let tells = outage::tells_loss(&self.route) || std::mem::take(&mut was_refused);
+            if !tells || std::mem::take(&mut within) {
                 due.writer.forget(due.count);
                 due.writer.leave(Gone::Upstream);
             } else if due.recipient == Recipient::Task {

@@ -17,7 +17,7 @@ use crate::session::rewriting::{MAX_HELD_ERROR, may_redirect, unknown_node};
 const UNASKED: &str = "the server sent a reply that nothing asked for";
 const REDIRECT_TOO_LONG: &str = "an error that may name a node is too long";
 const TOO_LONG: &str = "the reply to a command that sets up a connection is too long";
-const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may not be over";
+pub(super) const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may not be over";
 
 impl Driver {
     /// Gives each client its replies.

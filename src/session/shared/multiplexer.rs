@@ -18,6 +18,7 @@ use super::settings::Settings;
 use crate::resp::command_table::{CommandInfo, may_be_shared};
 use crate::resp::replies::encode_command;
 use crate::session::context::RouteContext;
+use crate::session::outage::NoUpstream;
 use crate::session::serve::connect;
 use crate::session::setup::{ClientSetup, SETUP_TIMEOUT, SetupStep, SharingKey};
 use crate::session::user::ClientUser;
@@ -74,8 +75,8 @@ type Opening = Shared<BoxFuture<'static, Result<Arc<SharedConnection>, NoSharedC
 /// Why there is no shared connection.
 #[derive(Debug, Clone)]
 pub(super) enum NoSharedConnection {
-    /// The upstream cannot be reached; for the client.
-    Unreachable(Arc<str>),
+    /// The upstream cannot be reached.
+    Unreachable(NoUpstream),
     /// The server does not accept what sets it up: its reply.
     Refused(Arc<[u8]>),
     /// The server does not believe who the client says that it is: its reply.
@@ -203,9 +204,9 @@ impl Multiplexer {
         let (settings, tasks, transactions) =
             (self.settings, self.tasks.clone(), Arc::clone(&self.transactions));
         async move {
-            let unreachable = |why: String| NoSharedConnection::Unreachable(why.into());
+            let unreachable = |why: String| NoSharedConnection::Unreachable(NoUpstream::outage(why));
             let connected = connect(&route, false).await;
-            let mut connection = connected.map_err(|error| unreachable(error.to_string()))?;
+            let mut connection = connected.map_err(|error| NoSharedConnection::Unreachable(error.into()))?;
             let setup = ClientSetup { key, ..ClientSetup::default() };
             let mut steps = setup.steps().unwrap_or_default();
             if proves {

@@ -20,6 +20,7 @@ use crate::session::dedicated::{Ended, Pinned, Relay, Writes};
 use crate::session::end::{End, end};
 use crate::session::farewell;
 use crate::session::guard::{ClientAuth, Guard};
+use crate::session::outage::{self, NoUpstream};
 use crate::session::serve::{CountedRelay, connect};
 use crate::session::setup::{SETUP_TIMEOUT, SharingKey};
 use crate::session::wire::Wire;
@@ -57,12 +58,12 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
             Box::pin(farewell::say(session.client, &reply)).await;
             return End::Failed;
         }
-        Err(NoSharedConnection::Unreachable(_) | NoSharedConnection::TooMany) if context.is_node => {
-            Box::pin(farewell::close(session.client)).await;
+        Err(NoSharedConnection::Unreachable(error)) => {
+            Box::pin(outage::unreachable(session.client, &[], context, &error)).await;
             return End::Failed;
         }
-        Err(NoSharedConnection::Unreachable(why)) => {
-            Box::pin(farewell::refuse(session.client, 1, &why)).await;
+        Err(NoSharedConnection::TooMany) if context.is_node => {
+            Box::pin(farewell::close(session.client)).await;
             return End::Failed;
         }
         // Nobody has said yet who it is.
@@ -85,7 +86,7 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
                     Err(NoSharedConnection::ClientGone) => return End::ClientClosed,
                     // It is who it was, and the server would have gone on with the connection that it had.
                     Err(NoSharedConnection::Denied(_)) if client.key().user == key.user => {
-                        return Box::pin(unreachable(*client, PASSWORD_DENIED)).await;
+                        return Box::pin(unreachable(*client, &NoUpstream::lasting(PASSWORD_DENIED))).await;
                     }
                     Err(NoSharedConnection::Denied(reply)) if client.is_answered_by(&reply) => {
                         client.answered(&reply);
@@ -99,7 +100,7 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
                     }
                     // Its request is not what was refused.
                     Err(NoSharedConnection::Refused(_)) if client.key() == key => {
-                        return Box::pin(unreachable(*client, NOTHING_TO_SHARE)).await;
+                        return Box::pin(unreachable(*client, &NoUpstream::lasting(NOTHING_TO_SHARE))).await;
                     }
                     // A user that may not do what sets the connection up is one all the same.
                     Err(NoSharedConnection::Refused(_)) if client.key().user != key.user => {
@@ -110,8 +111,8 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
                         continue;
                     }
                     Err(NoSharedConnection::TooMany) => DedicatedReason::Key,
-                    Err(NoSharedConnection::Unreachable(why)) => {
-                        return Box::pin(unreachable(*client, &why)).await;
+                    Err(NoSharedConnection::Unreachable(error)) => {
+                        return Box::pin(unreachable(*client, &error)).await;
                     }
                 }
             }
@@ -146,7 +147,7 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
                 own = shared.bequeath().map(Own::Inherited);
             }
             if own.is_none() && client.session.last_writes != LastWrites::None {
-                return Box::pin(unreachable(*client, WRITES_LOST)).await;
+                return Box::pin(unreachable(*client, &NoUpstream::lasting(WRITES_LOST))).await;
             }
         }
         if reason.is_kill() {
@@ -155,8 +156,8 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
                     client.answered(&reply);
                 }
                 Ok(None) => return End::ClientClosed,
-                Err(NoDedicatedConnection::Unreachable(why)) => {
-                    return Box::pin(unreachable(*client, &why)).await;
+                Err(NoDedicatedConnection::Unreachable(error)) => {
+                    return Box::pin(unreachable(*client, &error)).await;
                 }
                 Err(_) => return Box::pin(too_many(*client)).await,
             }
@@ -185,7 +186,7 @@ async fn apart<'a>(
             return Ok((client, shared));
         }
         let key = client.key();
-        let why = match shared_connection(context, multiplexer, key.clone(), client.session.gone()).await {
+        let error = match shared_connection(context, multiplexer, key.clone(), client.session.gone()).await {
             Ok(shared) => {
                 client.moved(&shared, key);
                 return Ok((client, shared));
@@ -195,11 +196,11 @@ async fn apart<'a>(
                 reason = DedicatedReason::Key;
                 continue;
             }
-            Err(NoSharedConnection::Unreachable(why)) => why,
-            Err(NoSharedConnection::Denied(_)) => PASSWORD_DENIED.into(),
-            Err(NoSharedConnection::Refused(_)) => NOTHING_TO_SHARE.into(),
+            Err(NoSharedConnection::Unreachable(error)) => error,
+            Err(NoSharedConnection::Denied(_)) => NoUpstream::lasting(PASSWORD_DENIED),
+            Err(NoSharedConnection::Refused(_)) => NoUpstream::lasting(NOTHING_TO_SHARE),
         };
-        return Err(unreachable(client, &why).await);
+        return Err(unreachable(client, &error).await);
     }
 }
 
@@ -223,7 +224,7 @@ async fn stop_script(
 ) -> Result<Vec<u8>, NoDedicatedConnection> {
     let _permit = multiplexer.pin(true).await.ok_or(NoDedicatedConnection::TooMany)?;
     let connected = connect(client.session.route, false).await;
-    let mut connection = connected.map_err(|error| NoDedicatedConnection::Unreachable(error.to_string()))?;
+    let mut connection = connected.map_err(|error| NoDedicatedConnection::Unreachable(error.into()))?;
     let user = client.key().user;
     let request = client.next_request();
     let asked = timeout(SETUP_TIMEOUT, async {
@@ -237,13 +238,14 @@ async fn stop_script(
     let reply = match asked.await {
         Ok(Ok(Some(reply))) => reply,
         // It would be another user's request.
-        Ok(Ok(None)) => return Err(NoDedicatedConnection::Unreachable(PASSWORD_DENIED.into())),
+        Ok(Ok(None)) => return Err(NoDedicatedConnection::Unreachable(NoUpstream::lasting(PASSWORD_DENIED))),
         Ok(Err(cause)) => {
-            return Err(NoDedicatedConnection::Unreachable(format!("stopping a script failed: {cause}")));
+            let why = format!("stopping a script failed: {cause}");
+            return Err(NoDedicatedConnection::Unreachable(NoUpstream::outage(why)));
         }
         Err(_) => {
             let why = format!("the server did not answer {SETUP_TIMEOUT:?} long whether it stopped a script");
-            return Err(NoDedicatedConnection::Unreachable(why));
+            return Err(NoDedicatedConnection::Unreachable(NoUpstream::outage(why)));
         }
     };
     connection.release(user.is_some());
@@ -267,17 +269,14 @@ async fn too_many(client: SharedClient<'_>) -> End {
             "client refused: too many clients need a dedicated connection (limits.pinned)"
         );
     }
-    unreachable(client, "too many clients need a dedicated connection: see limits.pinned").await
+    let why = "too many clients need a dedicated connection: see limits.pinned";
+    unreachable(client, &NoUpstream::lasting(why)).await
 }
 
 /// Tells a client that the upstream cannot be reached.
-async fn unreachable(client: SharedClient<'_>, why: &str) -> End {
-    if let Some(Session { client, route, .. }) = leave(client).await {
-        if route.is_node {
-            farewell::close(client).await;
-        } else {
-            farewell::refuse(client, 1, why).await;
-        }
+async fn unreachable(client: SharedClient<'_>, error: &NoUpstream) -> End {
+    if let Some(Session { client, route, input, .. }) = leave(client).await {
+        outage::unreachable(client, &input.bytes, route, error).await;
     }
     End::Failed
 }
@@ -336,8 +335,7 @@ enum NoDedicatedConnection {
     MayShare,
     /// Too many have one.
     TooMany,
-    /// For the client.
-    Unreachable(String),
+    Unreachable(NoUpstream),
 }
 
 /// A connection for one client, and leave to have it.
@@ -357,10 +355,10 @@ async fn own_connection(
     })?;
     let mut wire = if let Some(inherited) = inherited {
         let inherited = timeout(INHERITANCE_TIMEOUT, inherited).await.ok().and_then(Result::ok);
-        inherited.ok_or_else(|| NoDedicatedConnection::Unreachable(WRITES_LOST.into()))?
+        inherited.ok_or_else(|| NoDedicatedConnection::Unreachable(NoUpstream::lasting(WRITES_LOST)))?
     } else {
         let connected = connect(context, false).await;
-        Wire::new(connected.map_err(|error| NoDedicatedConnection::Unreachable(error.to_string()))?)
+        Wire::new(connected.map_err(|error| NoDedicatedConnection::Unreachable(error.into()))?)
     };
     if let DedicatedReason::Unknown(Some(name)) = reason {
         let user = client.key().user;
@@ -372,7 +370,7 @@ async fn own_connection(
             Some(false) => {}
             None => {
                 let why = format!("setting up a connection took more than {SETUP_TIMEOUT:?}, or failed");
-                return Err(NoDedicatedConnection::Unreachable(why));
+                return Err(NoDedicatedConnection::Unreachable(NoUpstream::outage(why)));
             }
         }
     }
@@ -419,8 +417,8 @@ async fn pinned<'a>(
         Ok(connected) => connected,
         Err(NoDedicatedConnection::MayShare) => return Ok(client),
         Err(NoDedicatedConnection::TooMany) => return Err(Box::pin(too_many(client)).await),
-        Err(NoDedicatedConnection::Unreachable(why)) => {
-            return Err(Box::pin(unreachable(client, &why)).await);
+        Err(NoDedicatedConnection::Unreachable(error)) => {
+            return Err(Box::pin(unreachable(client, &error)).await);
         }
     };
     let in_plaintext = wire.connection.channel.is_none();

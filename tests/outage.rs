@@ -1,0 +1,330 @@
+//! Outages as real clients see them. A client must take one for a lost connection, as it does without pontoon: then it tries again, and an
+//! application that goes on without Redis does so. An error that looks like the reply to a command ends programs instead.
+//!
+//! pontoon names the cause where it harms no client: in reply to a request that sets a connection up, or is a `PING`, and was never sent
+//! upstream. Everything else ends as a connection to a server ends that is gone: without a reply.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::programs::{node, php, printed, python, python_4, ruby};
+use crate::harness::{Pontoon, Redis, bridge, clients_share, command, eventually};
+
+/// A program, and the lines that it has printed.
+struct Program {
+    process: Child,
+    stderr: File,
+    said: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Program {
+    fn start(mut command: Command) -> Self {
+        let stderr = tempfile::tempfile().unwrap();
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let reader = {
+            let said = Arc::clone(&said);
+            thread::spawn(move || {
+                stdout.lines().map_while(Result::ok).for_each(|line| said.lock().unwrap().push(line));
+            })
+        };
+        Self { process, stderr, said, reader: Some(reader) }
+    }
+
+    fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for it to say this.
+    #[track_caller]
+    fn wait_for(&mut self, line: &str) {
+        let says = |program: &Self| program.said().iter().any(|said| said == line);
+        eventually(&format!("the program says {line:?}, or ends"), || says(self) || !self.is_running());
+        if !says(self) {
+            // Its last line may not have been read.
+            self.join_reader();
+        }
+        assert!(says(self), "it ended: {:?}\n{}", self.said(), self.log());
+    }
+
+    fn join_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+
+    /// What it wrote to standard error.
+    fn log(&mut self) -> String {
+        let mut text = Vec::new();
+        self.stderr.rewind().unwrap();
+        self.stderr.read_to_end(&mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Asserts that it has taken all errors for those of a connection.
+    #[track_caller]
+    fn assert_lost_connections_only(&mut self) {
+        let said = self.said();
+        assert!(!said.iter().any(|line| line.starts_with("other error")), "{said:?}\n{}", self.log());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // A worker ends its own processes.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        for _ in 0..500 {
+            if !self.is_running() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.join_reader();
+    }
+}
+
+/// A library, and what runs its script. A scenario and a port follow.
+type Script = fn() -> Command;
+
+fn redis_py(mut python: Command, flavour: &str) -> Command {
+    python.args(["tests/clients/outage.py", flavour]);
+    python
+}
+
+fn in_node(module: &str) -> Command {
+    let mut node = node();
+    node.args(["tests/clients/outage.js", module]);
+    node
+}
+
+fn phpredis() -> Command {
+    let mut php = php();
+    php.arg("tests/clients/outage.php");
+    php
+}
+
+fn redis_rb() -> Command {
+    let mut ruby = ruby();
+    ruby.arg("tests/clients/outage.rb");
+    ruby
+}
+
+fn run(script: Script, scenario: &str, pontoon: &Pontoon) -> Program {
+    let mut command = script();
+    command.args([scenario, &pontoon.address().port().to_string()]);
+    Program::start(command)
+}
+
+/// A bridge whose server can be killed without a word of the log being a surprise.
+fn frail_bridge() -> (Redis, Pontoon) {
+    let (redis, pontoon) = bridge();
+    pontoon.allows("");
+    (redis, pontoon)
+}
+
+/// A bridge whose server is down.
+fn broken_bridge() -> (Redis, Pontoon) {
+    let (mut redis, pontoon) = frail_bridge();
+    redis.kill();
+    // Connections that were kept ready are gone.
+    eventually("the outage is noticed", || {
+        let mut client = pontoon.client();
+        client.try_ask(&["PING"]).is_none_or(|reply| !reply.starts_with(b"+"))
+    });
+    (redis, pontoon)
+}
+
+fn failed_sessions(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_sessions_total", "end=\"failed\"")
+}
+
+/// The client is made while the server is down, and works once it is back.
+#[track_caller]
+fn outlasts_an_outage_at_its_beginning(script: Script) {
+    let (mut redis, pontoon) = broken_bridge();
+    let before = failed_sessions(&pontoon);
+    let mut program = run(script, "begin", &pontoon);
+    eventually("the client has tried again", || {
+        failed_sessions(&pontoon) >= before + 3 || !program.is_running()
+    });
+    redis.restart();
+    program.wait_for("up");
+    program.assert_lost_connections_only();
+}
+
+/// The client waits for a reply as the server dies, and works once it is back.
+#[track_caller]
+fn outlasts_an_outage_while_it_waits(script: Script) {
+    let (mut redis, pontoon) = frail_bridge();
+    let mut program = run(script, "wait", &pontoon);
+    program.wait_for("up");
+    let blocked = |redis: &Redis| {
+        String::from_utf8_lossy(&redis.direct().ask(&["INFO", "clients"])).contains("blocked_clients:1\r\n")
+    };
+    eventually("the client waits", || blocked(&redis));
+    redis.kill();
+    redis.restart();
+    eventually("the client waits again", || blocked(&redis) || !program.is_running());
+    redis.direct().expect(&["RPUSH", "queue", "element"], ":1\r\n");
+    program.wait_for("popped");
+    program.assert_lost_connections_only();
+}
+
+/// A test of each scenario for each client.
+macro_rules! clients {
+    ($($name:ident: $script:expr;)+) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn takes_an_outage_at_its_beginning_for_a_lost_connection() {
+                outlasts_an_outage_at_its_beginning(|| $script);
+            }
+
+            #[test]
+            fn takes_an_outage_while_it_waits_for_a_lost_connection() {
+                outlasts_an_outage_while_it_waits(|| $script);
+            }
+        }
+    )+};
+}
+
+clients! {
+    redis_py_8: redis_py(python(), "sync");
+    redis_py_8_asyncio: redis_py(python(), "asyncio");
+    redis_py_4: redis_py(python_4(), "sync");
+    redis_py_4_asyncio: redis_py(python_4(), "asyncio");
+    ioredis_5_8: in_node("ioredis");
+    ioredis_5_4: in_node("ioredis-before");
+    node_redis_5: in_node("redis");
+    node_redis_6: in_node("redis-6");
+    php_redis: phpredis();
+    ruby_redis: redis_rb();
+}
+
+/// A worker runs a job, meets an outage while it waits for the next one, and runs that after it.
+#[track_caller]
+fn worker_outlasts_an_outage(library: &str) {
+    let (mut redis, pontoon) = frail_bridge();
+    let script = |step: &str| {
+        let mut python = python();
+        let port = pontoon.address().port().to_string();
+        python.args(["tests/clients/outage_worker.py", library, step, &port]);
+        python
+    };
+    let done = |redis: &Redis| redis.direct().ask(&["LLEN", "done"]) == b":1\r\n";
+    let mut worker = Program::start(script("worker"));
+    printed(&script("job"));
+    eventually("the first job is done", || done(&redis));
+    let blocked = |redis: &Redis| {
+        !String::from_utf8_lossy(&redis.direct().ask(&["INFO", "clients"])).contains("blocked_clients:0\r\n")
+    };
+    eventually("the worker waits for the next job", || blocked(&redis));
+    let before = failed_sessions(&pontoon);
+    redis.kill();
+    eventually("the worker has tried to connect, or has ended", || {
+        failed_sessions(&pontoon) >= before + 3 || !worker.is_running()
+    });
+    assert!(worker.is_running(), "the outage ended the worker:\n{}", worker.log());
+    redis.restart();
+    printed(&script("job"));
+    eventually("the second job is done, or the worker has ended", || done(&redis) || !worker.is_running());
+    assert!(worker.is_running(), "the outage ended the worker:\n{}", worker.log());
+}
+
+#[test]
+fn a_worker_of_celery_outlasts_an_outage() {
+    worker_outlasts_an_outage("celery");
+}
+
+#[test]
+fn a_worker_of_rq_outlasts_an_outage() {
+    worker_outlasts_an_outage("rq");
+}
+
+#[test]
+fn a_request_that_sets_up_a_connection_is_told_why_there_is_none() {
+    let (redis, pontoon) = broken_bridge();
+    let start = format!("-LOADING pontoon: TCP connection to {} failed: ", redis.endpoint());
+    for words in [&["HELLO", "3"][..], &["hello"], &["CLIENT", "SETINFO", "LIB-NAME", "x"], &["PING"]] {
+        let mut client = pontoon.client();
+        // Clients send more at once than the first request: one error, and the end of the connection, answer all.
+        client.send(&[command(words), command(&["CLIENT", "SETINFO", "LIB-VER", "1"])].concat());
+        let reply = String::from_utf8(client.reply()).unwrap();
+        assert!(reply.starts_with(&start), "{words:?}: {reply}");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn any_other_first_request_gets_no_reply_while_there_is_no_connection() {
+    let (_redis, pontoon) = broken_bridge();
+    for words in [&["AUTH", "secret"][..], &["INFO"], &["SELECT", "1"], &["GET", "k"], &["BLPOP", "q", "0"]] {
+        let mut client = pontoon.client();
+        client.send(&command(words));
+        assert_eq!(String::from_utf8_lossy(&client.rest()), "", "{words:?}");
+    }
+}
+
+#[test]
+fn with_errors_set_to_close_no_request_gets_a_reply_of_pontoons() {
+    let (mut redis, plain) = frail_bridge();
+    let pontoon = Pontoon::with(&redis.endpoint(), redis.authority(), &["--errors", "close"]);
+    pontoon.allows("");
+    drop(plain);
+    redis.kill();
+    eventually("the outage is noticed", || {
+        pontoon.client().try_ask(&["PING"]).is_none_or(|reply| !reply.starts_with(b"+"))
+    });
+    let mut client = pontoon.client();
+    client.send(&command(&["HELLO", "3"]));
+    assert_eq!(String::from_utf8_lossy(&client.rest()), "");
+}
+
+#[test]
+fn requests_that_may_have_been_executed_get_no_reply_when_the_connection_is_lost() {
+    for sharing in ["dedicated", "shared"] {
+        let (mut redis, plain) = frail_bridge();
+        let pontoon = Pontoon::with(&redis.endpoint(), redis.authority(), &["--sharing", sharing]);
+        pontoon.allows("");
+        drop(plain);
+        let mut client = pontoon.client();
+        client.expect(&["SET", "k", "v"], "+OK\r\n");
+        redis.pause();
+        client.send(&[command(&["INCR", "n"]), command(&["GET", "k"])].concat());
+        redis.kill();
+        assert_eq!(String::from_utf8_lossy(&client.rest()), "", "{sharing}");
+    }
+}
+
+#[test]
+fn a_client_without_outstanding_requests_is_closed_without_a_reply() {
+    if clients_share() {
+        // It stays, and its next request gets another connection.
+        return;
+    }
+    let (mut redis, pontoon) = frail_bridge();
+    let mut client = pontoon.client();
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+    redis.kill();
+    assert_eq!(String::from_utf8_lossy(&client.rest()), "");
+}
