@@ -286,6 +286,15 @@ fn any_other_first_request_gets_no_reply_while_there_is_no_connection() {
 }
 
 #[test]
+fn a_first_request_that_is_too_long_to_set_up_a_connection_is_not_kept() {
+    let (_redis, pontoon) = broken_bridge();
+    let mut client = pontoon.client();
+    let word = "x".repeat(9000);
+    client.send(&command(&["HELLO", "3", &word, &word]));
+    assert_eq!(String::from_utf8_lossy(&client.rest()), "");
+}
+
+#[test]
 fn with_errors_set_to_close_no_request_gets_a_reply_of_pontoons() {
     let (mut redis, plain) = frail_bridge();
     let pontoon = Pontoon::with(&redis.endpoint(), redis.authority(), &["--errors", "close"]);

@@ -24,21 +24,24 @@ use crate::upstream::Unreachable;
 /// So long a client's first request is waited for, to know what to say to it.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes of a first request that are waited for. What libraries send to set up a connection is shorter.
+const MAX_FIRST_REQUEST: usize = 16 * 1024;
+
 /// Why there is no connection for a client.
 #[derive(Debug, Clone)]
 pub(super) struct NoUpstream {
     why: Arc<str>,
-    /// It may pass by itself.
+    /// Whether it can end without a change to the configuration or the server.
     is_outage: bool,
 }
 
 impl NoUpstream {
-    /// It may pass by itself.
+    /// A cause that can end without a change to the configuration or the server.
     pub(super) fn outage(why: String) -> Self {
         Self { why: why.into(), is_outage: true }
     }
 
-    /// It stays until somebody changes something.
+    /// A cause that lasts until the configuration or the server is changed.
     pub(super) fn lasting(why: &str) -> Self {
         Self { why: why.into(), is_outage: false }
     }
@@ -80,8 +83,8 @@ async fn sets_up(client: &mut ClientStream, input: &[u8]) -> bool {
                 Front::Whole(whole) => {
                     return [&b"HELLO"[..], b"CLIENT", b"PING"].iter().any(|name| is_same(whole.name, name));
                 }
-                Front::Part(_) => {}
-                Front::Other | Front::Tls => return false,
+                Front::Part(least) if least <= MAX_FIRST_REQUEST => {}
+                Front::Part(_) | Front::Other | Front::Tls => return false,
             }
             if !matches!(client.read_buf(&mut received).await, Ok(1..)) {
                 return false;
