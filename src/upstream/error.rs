@@ -120,7 +120,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether it may pass by itself.
+    /// Whether it can end without a change to the configuration or the server.
     fn is_outage(&self) -> bool {
         match self {
             Self::Resolve(_) | Self::Io(_) | Self::Closed | Self::TimedOut { .. } => true,
@@ -191,7 +191,7 @@ pub struct Unreachable {
 }
 
 impl Unreachable {
-    /// Whether it may pass by itself: no attempt found something that has to be changed.
+    /// Whether it can end without a change to the configuration or the server: no attempt found something that has to be changed.
     pub fn is_outage(&self) -> bool {
         self.attempts.iter().all(|attempt| attempt.source.is_outage())
     }

@@ -355,7 +355,7 @@ impl Driver {
                 upstream = %endpoint,
                 requests,
                 suppressed,
-                "a connection that clients share was lost, and requests have no reply: their clients are told"
+                "a connection that clients share was lost while requests had no reply"
             );
         }
         let error = replies::error_reply(&outage::loss(endpoint, why.as_deref()));
