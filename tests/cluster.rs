@@ -22,7 +22,7 @@ pub fn bridge(cluster: &Cluster, args: &[&str]) -> Pontoon {
 }
 
 /// A bridge that begins at `endpoint`.
-fn bridge_at(endpoint: &str, cluster: &Cluster, args: &[&str]) -> Pontoon {
+pub fn bridge_at(endpoint: &str, cluster: &Cluster, args: &[&str]) -> Pontoon {
     let ca = cluster.authority().file();
     let mut all = vec!["--upstream", endpoint, "--topology", "cluster", "--tls-ca-file", &ca];
     if !args.contains(&"--listen") {

@@ -8,6 +8,7 @@ mod harness;
 
 mod activation;
 mod admin;
+mod alerts;
 mod audit;
 mod auth;
 mod bad_input;

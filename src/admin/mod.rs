@@ -17,6 +17,6 @@ mod state;
 
 pub use self::commands::{AdminCommand, WAITING};
 pub use self::readiness::Readiness;
-pub use self::router::Admin;
+pub use self::router::{Admin, MetricsServer};
 pub use self::routes::{AdminRoute, AuthRequirement, PlaintextReport, RouteReport, ServersReport};
 pub use self::state::{AdminContext, AdminView};

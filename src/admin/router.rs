@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::middleware::from_fn;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
@@ -33,19 +33,52 @@ impl Admin {
         self.0.address()
     }
 
-    /// Serves until `stop`.
-    pub async fn run(self, shared: AdminContext, stop: CancellationToken) {
-        let state = AdminState {
-            shared: Arc::new(shared),
-            looking: SingleLookup::default(),
-            costly: Costly::new(),
-            scrapes: Costly::new(),
-            history: Arc::default(),
-        };
+    /// Serves until `stop`. `metrics_at`: the address that shows the metrics instead.
+    pub async fn run(self, shared: AdminContext, metrics_at: Option<String>, stop: CancellationToken) {
+        let state = AdminState { metrics_at: metrics_at.map(Into::into), ..state(shared) };
         tokio::select! {
             () = server::serve(self.0, router(state.clone()), stop) => {}
             () = state.history.keep(&state.shared) => {}
         }
+    }
+}
+
+/// A bound server that shows the metrics and nothing else.
+#[derive(Debug)]
+pub struct MetricsServer(Listener);
+
+impl MetricsServer {
+    /// Binds `address`.
+    pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
+        Listener::bind(address).map(Self)
+    }
+
+    /// The address, with the port that the system chose.
+    pub fn address(&self) -> &ListenAddr {
+        self.0.address()
+    }
+
+    /// Serves until `stop`.
+    pub async fn run(self, shared: AdminContext, stop: CancellationToken) {
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .fallback(|| async {
+                (StatusCode::NOT_FOUND, "not found; there is /metrics: the rest is at admin.listen\n")
+            })
+            .layer(from_fn(guard::guard))
+            .with_state(state(shared));
+        server::serve(self.0, router, stop).await;
+    }
+}
+
+fn state(shared: AdminContext) -> AdminState {
+    AdminState {
+        shared: Arc::new(shared),
+        looking: SingleLookup::default(),
+        costly: Costly::new(),
+        scrapes: Costly::new(),
+        history: Arc::default(),
+        metrics_at: None,
     }
 }
 
@@ -79,9 +112,13 @@ async fn readyz(State(AdminState { shared, .. }): State<AdminState>) -> (StatusC
 }
 
 async fn metrics(
-    State(AdminState { shared, scrapes, .. }): State<AdminState>,
+    State(AdminState { shared, scrapes, metrics_at, .. }): State<AdminState>,
     Extension(connection): Extension<RequestConnection>,
 ) -> Response {
+    if let Some(address) = metrics_at {
+        let words = format!("not here: admin.metrics_listen has the metrics at {address}\n");
+        return (StatusCode::NOT_FOUND, words).into_response();
+    }
     let text = move || {
         routes::record(&shared);
         shared.metrics.render()

@@ -48,4 +48,6 @@ pub(super) struct AdminState {
     /// Apart from the others: whoever asks for those does not keep a scraper waiting.
     pub(super) scrapes: Costly,
     pub(super) history: Arc<RouteHistories>,
+    /// The address that shows the metrics instead of this one.
+    pub(super) metrics_at: Option<Arc<str>>,
 }

@@ -16,7 +16,7 @@ use super::route::Prepared;
 use super::running::Running;
 use super::tasks::{StateWriter, keep_inventory};
 use super::{last_client, service};
-use crate::admin::{self, Admin, AdminCommand, Readiness};
+use crate::admin::{self, Admin, AdminCommand, MetricsServer, Readiness};
 use crate::clients::Inventory;
 use crate::config::Config;
 use crate::drain::Drain;
@@ -33,6 +33,7 @@ pub struct App {
     config: Config,
     inherited: Arc<Inherited>,
     admin: Option<Admin>,
+    metrics_server: Option<MetricsServer>,
     metrics: PrometheusHandle,
     workers: Workers,
     commands: mpsc::Sender<AdminCommand>,
@@ -64,13 +65,20 @@ impl App {
                 None
             }
         };
+        let metrics_server = match config.metrics.as_ref().map(MetricsServer::bind).transpose() {
+            Ok(server) => server,
+            Err(error) => {
+                problems.push(StartError::Metrics(error));
+                None
+            }
+        };
         if !problems.is_empty() {
             return Err(problems);
         }
         let workers = Workers::start(config.workers).map_err(|error| vec![error.into()])?;
         let (commands, commanded) = mpsc::channel(admin::WAITING);
         let inherited = Arc::new(inherited);
-        Ok(Self { routes, config, inherited, admin, metrics, workers, commands, commanded })
+        Ok(Self { routes, config, inherited, admin, metrics_server, metrics, workers, commands, commanded })
     }
 
     /// Every listener's route and real address.
@@ -90,7 +98,17 @@ impl App {
     /// Runs until `shutdown` is requested and everything has ended. `source`: where another configuration comes from.
     pub async fn run(self, shutdown: &Shutdown, source: ConfigSource) {
         let drain = &Drain::new();
-        let Self { routes, config, inherited, admin, metrics, workers, commands, mut commanded } = self;
+        let Self {
+            routes,
+            config,
+            inherited,
+            admin,
+            metrics_server,
+            metrics,
+            workers,
+            commands,
+            mut commanded,
+        } = self;
         let memory = LatchMemory::open(config.state_file.as_deref());
         let inventory = Inventory::new();
         if let Some(history) = memory.state.as_ref().and_then(|state| state.inventory()) {
@@ -119,9 +137,14 @@ impl App {
             Arc::new(StateWriter { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state });
         let mut routes =
             Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&state_writer));
+        let metrics_at = metrics_server.as_ref().map(|server| server.address().to_string());
+        if let Some(server) = metrics_server {
+            info!(address = %server.address(), "metrics listening");
+            running.tasks.spawn(server.run(shared.clone(), admin_stop.clone()));
+        }
         if let Some(admin) = admin {
             info!(address = %admin.address(), "admin listening");
-            running.tasks.spawn(admin.run(shared, admin_stop.clone()));
+            running.tasks.spawn(admin.run(shared, metrics_at, admin_stop.clone()));
         }
         running.tasks.spawn(keep_inventory(Arc::clone(&state_writer), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");

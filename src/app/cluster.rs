@@ -260,6 +260,7 @@ impl Followed {
                 live.tell_role(role);
             }
             live.node = node;
+            live.expect();
             return;
         }
         // One that has failed is named to clients as long as it owns slots, and so has to have a port.
@@ -294,7 +295,7 @@ impl Followed {
             }
         };
         info!(route, node = %endpoint, port, role = ?node.role, "node found");
-        let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false);
+        let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false, None);
         let context = Arc::new(ArcSwap::new(context));
         let listeners_leaving = self.cluster.running.drain.part();
         let running = Running { listening: self.listening.clone(), ..self.cluster.running.clone() };
@@ -312,6 +313,7 @@ impl Followed {
             missing_since: None,
             node,
         };
+        live.expect();
         self.live.insert(live.node.id.clone(), live);
     }
 }
@@ -336,32 +338,56 @@ impl LiveNode {
         }
     }
 
-    /// Takes no client any more. Nothing is to worry anybody of what is not there any more.
+    /// Takes no client any more, and is shown no more.
     fn leave(&self) {
         self.upstream_leaving.start();
         self.listeners_leaving.start();
-        self.context.load().upstream.forget();
+        self.forget();
+    }
+
+    /// The metrics show nothing of what is known of it.
+    fn forget(&self) {
+        let context = self.context.load();
+        context.upstream.forget();
+        context.metrics.retire();
+    }
+
+    /// A node that its cluster has given up is not expected to answer.
+    fn expect(&self) {
+        let is_expected = !self.node.flags.has_failed() || !self.node.slots.is_empty();
+        self.context.load().metrics.expected(is_expected);
     }
 
     /// Goes on with another upstream.
     fn replace(&mut self, cluster: &Cluster) {
+        let before = self.context.load_full();
         self.upstream_leaving.start();
-        self.context.load().upstream.forget();
-        let spoke_tls = self.context.load().upstream.latch().is_some_and(Latch::is_set);
-        let (context, leaving) = cluster.context_of(&self.endpoint, spoke_tls);
+        self.forget();
+        let spoke_tls = before.upstream.latch().is_some_and(Latch::is_set);
+        let (context, leaving) = cluster.context_of(&self.endpoint, spoke_tls, Some(&before.metrics));
         self.context.store(context);
         self.upstream_leaving = leaving;
+        self.expect();
     }
 }
 
 impl Cluster {
-    /// What the sessions of a node share, and what ends the tasks that look after its upstream.
-    fn context_of(&self, endpoint: &Endpoint, spoke_tls: bool) -> (Arc<session::RouteContext>, Drain) {
+    /// What the sessions of a node share, and what ends the tasks that look after its upstream. `before`: the metrics that these
+    /// succeed.
+    fn context_of(
+        &self,
+        endpoint: &Endpoint,
+        spoke_tls: bool,
+        before: Option<&RouteMetrics>,
+    ) -> (Arc<session::RouteContext>, Drain) {
         let common = &self.context;
         let tls = self.tls.as_ref().map(|tls| tls.of(endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint.clone()], ..self.reach.clone() };
-        let metrics =
-            Arc::new(RouteMetrics::of_node(&common.route, &endpoint.to_string(), &session::End::LABELS));
+        let metrics = RouteMetrics::of_node(&common.route, &endpoint.to_string(), &session::End::LABELS);
+        let metrics = Arc::new(match before {
+            Some(before) => metrics.succeeding(before),
+            None => metrics,
+        });
         let upstream = Arc::new(common.upstream.another(&common.route, &settings, tls, &metrics));
         self.running.memory.close(&upstream, &settings.endpoints);
         if let Some(latch) = upstream.latch().filter(|_| spoke_tls) {

@@ -44,6 +44,9 @@ pub enum StartError {
     /// The admin server's address could not be bound.
     #[error("admin server: {0}; or choose another with --admin, or \"off\"")]
     Admin(BindError),
+    /// The address for metrics could not be bound.
+    #[error("metrics: {0}; or choose another address with --admin-metrics-listen")]
+    Metrics(BindError),
     /// The system gave no threads.
     #[error("cannot start the event-loop threads: {0}")]
     Workers(#[from] io::Error),
@@ -53,7 +56,7 @@ impl StartError {
     /// Whether it is the machine's, and may pass by itself; else something must be configured otherwise.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Bind { source, .. } | Self::Admin(source) => source.may_pass(),
+            Self::Bind { source, .. } | Self::Admin(source) | Self::Metrics(source) => source.may_pass(),
             Self::Workers(_) => true,
             Self::Inherited(_) | Self::OwnAddress { .. } | Self::Tls { .. } => false,
         }

@@ -156,6 +156,7 @@ impl Routes {
         let old = &self.config;
         let mut told: Vec<String> = [
             ("admin.listen", old.admin != new.admin),
+            ("admin.metrics_listen", old.metrics != new.metrics),
             ("log.format", old.log.format != new.log.format),
             ("runtime.workers", old.workers != new.workers),
             ("runtime.exit_with_clients", old.exit_with_clients != new.exit_with_clients),
@@ -179,9 +180,10 @@ impl Routes {
             told.push("verdict changed".into());
         }
         // What needs a restart is as it was, and is named again.
-        let Config { admin, workers, exit_with_clients, state_file, log, .. } =
+        let Config { admin, metrics, workers, exit_with_clients, state_file, log, .. } =
             std::mem::replace(&mut self.config, new);
-        self.config = Config { admin, workers, exit_with_clients, state_file, ..self.config.clone() };
+        self.config =
+            Config { admin, metrics, workers, exit_with_clients, state_file, ..self.config.clone() };
         self.config.log.format = log.format;
         told
     }

@@ -326,7 +326,7 @@ impl LiveRoute {
             warn!(route, "tls.mode is \"disabled\": traffic leaves in plaintext");
         }
         let unverified = self.settings.upstream.tls.insecure_skip_verify;
-        server.metrics.tls_verification_disabled.set(u8::from(unverified));
+        server.metrics.verification_disabled(unverified);
         if unverified {
             warn!(
                 route,

@@ -38,7 +38,11 @@ impl RouteServer {
         running: &Running,
     ) -> Self {
         let name = &settings.name;
-        let metrics = Arc::new(RouteMetrics::new(name, &session::End::LABELS));
+        let metrics = RouteMetrics::new(name, &session::End::LABELS);
+        let metrics = Arc::new(match before {
+            Some(before) => metrics.succeeding(&before.metrics),
+            None => metrics,
+        });
         let by_name = tls.as_ref().map(|tls| &tls.by_name);
         let upstream = match before {
             Some(before) => before.upstream.succeeded_by(name, &settings.upstream, by_name, &metrics),
@@ -73,6 +77,7 @@ impl RouteServer {
         if let Some(before) = before {
             before.tending.start();
             before.upstream.forget();
+            before.metrics.retire();
             if before.servers != server.servers {
                 running.readiness.forget(name);
             }
@@ -109,9 +114,9 @@ impl RouteServer {
         });
     }
 
-    /// Nothing is to worry anybody of what is not there any more.
+    /// The metrics show nothing of what is known of it.
     pub(super) fn forget(&self) {
-        self.metrics.removed();
+        self.metrics.retire();
         self.upstreams().for_each(Upstream::forget);
     }
 }

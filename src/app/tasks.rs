@@ -60,7 +60,7 @@ pub(super) async fn look_after(
             reached = upstream.look_after() => reached,
             () = drain.started() => return,
         };
-        metrics.upstream_reachable.set(f64::from(u8::from(reached)));
+        metrics.reachable(reached);
         if reached {
             readiness.reached(&route);
         } else {
@@ -191,6 +191,7 @@ pub(super) async fn renew_credentials(
             }
             () = drain.started() => return,
         };
+        metrics.credentials_read(!matches!(look, SecretRefresh::Failed(_)));
         match look {
             SecretRefresh::Good if std::mem::take(&mut failing) => {
                 info!(route, "credentials can be had again");

@@ -37,7 +37,18 @@ impl Check {
                 self.problems.add(format!("route \"{name}\": listen"), problem);
             }
         }
-        let admin = config.admin.iter().map(|admin| (admin, "of the admin server".to_owned()));
+        if let Some(metrics) = &config.metrics {
+            let admin =
+                config.admin.iter().map(|admin| (admin, "the admin server (admin.listen)".to_owned()));
+            let routes = before.iter().map(|(address, name)| (*address, format!("route \"{name}\"")));
+            for (address, whose) in admin.chain(routes).filter(|(address, _)| address.overlaps(metrics)) {
+                let problem =
+                    format!("{metrics} overlaps {address} of {whose}: choose another for one of them");
+                self.problems.add("admin.metrics_listen", problem);
+            }
+        }
+        let metrics = config.metrics.iter().map(|metrics| (metrics, "of the metrics".to_owned()));
+        let admin = config.admin.iter().map(|admin| (admin, "of the admin server".to_owned())).chain(metrics);
         let listeners = before.into_iter().map(|(address, name)| (address, format!("in route \"{name}\"")));
         let all: Vec<(&ListenAddr, String)> = listeners.chain(admin).collect();
         for route in &config.routes {
@@ -69,6 +80,26 @@ mod tests {
 
     fn problems(text: &str) -> String {
         Config::from_toml("f", text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn the_metrics_address_is_neither_a_routes_nor_the_admin_servers() {
+        let with = |metrics: &str, more: &str| {
+            problems(&format!(
+                "[[route]]\nlisten = \"127.0.0.1:7000\"\nupstream = \"u\"\n{more}[admin]\nmetrics_listen = \"{metrics}\"\n"
+            ))
+        };
+        assert_eq!(with("127.0.0.1:9901", ""), "");
+        assert_eq!(with("unix:/x", ""), "");
+        assert!(
+            with("127.0.0.1:9900", "").contains("overlaps 127.0.0.1:9900 of the admin server (admin.listen)")
+        );
+        assert!(with("0.0.0.0:7000", "").contains("overlaps 127.0.0.1:7000 of route"));
+        let cluster = "topology = \"cluster\"\ncluster.ports = \"9901-9999\"\n";
+        assert!(
+            with("127.0.0.1:9901", cluster).contains("holds the port of 127.0.0.1:9901 (of the metrics)")
+        );
+        assert!(with("off", "").contains("admin.metrics_listen"), "leave it out");
     }
 
     #[test]

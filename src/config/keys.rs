@@ -439,6 +439,14 @@ pub const GLOBAL: &[SettingKey] = &[
         "127.0.0.1:9900",
         "Address for health, metrics and the status page, unix:/run/pontoon/admin.sock too; \"off\" to disable",
     ),
+    key(
+        "admin.metrics_listen",
+        "admin-metrics-listen",
+        Text,
+        "ADDR",
+        "",
+        "Address for /metrics alone, which the admin address then no longer serves: Prometheus needs no access to /clients",
+    ),
     key("log.format", "log-format", Text, "FORMAT", "text", "text for people, json for programs"),
     key(
         "log.level",

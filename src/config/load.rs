@@ -19,6 +19,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Where the admin server listens; `None`: `off`.
     pub admin: Option<ListenAddr>,
+    /// Where metrics have an address of their own; `None`: the admin server shows them.
+    pub metrics: Option<ListenAddr>,
     /// Logging.
     pub log: telemetry::Settings,
     /// Event-loop threads.

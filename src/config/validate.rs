@@ -56,6 +56,7 @@ impl Check {
             "off" => Ok(None),
             address => ListenAddr::private(address).map(Some).map_err(|error| format!("{error}; or \"off\"")),
         });
+        let metrics = self.parse(values, "admin.metrics_listen", ListenAddr::private);
         let format = self.choice(
             values,
             "log.format",
@@ -80,6 +81,7 @@ impl Check {
         Config {
             routes,
             admin: admin.unwrap_or_else(|| Some(ADMIN.parse().expect("an address"))),
+            metrics,
             log: telemetry::Settings { format: format.unwrap_or_default(), level },
             workers: workers
                 .or(NonZeroUsize::new(default_workers))

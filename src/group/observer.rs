@@ -76,6 +76,7 @@ impl Observer {
         if let Some(latch) = latch {
             latch.wait().await;
         }
+        metrics.evidence_begins(self.interval);
         let mut told = None;
         loop {
             let result = gather(&self.asking).await.map_err(|error| error.to_string());

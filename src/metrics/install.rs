@@ -2,7 +2,6 @@
 
 use metrics::{counter, gauge};
 
-use super::names;
 use super::recorder::{PrometheusHandle, Recorder};
 
 /// Makes Prometheus the destination of all metrics, for this process, and returns what renders them.
@@ -10,9 +9,12 @@ pub fn install() -> Result<PrometheusHandle, AlreadyInstalled> {
     let recorder = Recorder::new();
     let handle = recorder.handle().with_process();
     metrics::set_global_recorder(recorder).map_err(|_| AlreadyInstalled)?;
-    names::describe();
     gauge!("pontoon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
     gauge!("pontoon_config_last_reload_successful").set(1);
+    // Prometheus sees no increase from nothing to one.
+    for result in ["ok", "failed"] {
+        counter!("pontoon_config_reloads_total", "result" => result).increment(0);
+    }
     Ok(handle)
 }
 

@@ -1,87 +1,124 @@
-//! Where all metrics go: to the exporter's recorder, but for histograms.
+//! Where all metrics go. A series of a route is shown for as long as something holds its handle: what is gone leaves no series.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use metrics_exporter_prometheus::LabelSet;
 use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
-use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorder};
 use parking_lot::Mutex;
 
 use super::durations::{Buckets, Durations};
-use super::names::{HISTOGRAMS, REQUEST_BOUNDS, REQUEST_SECONDS};
+use super::names::{
+    self, HISTOGRAMS, NODE_COUNTERS_AT_ZERO, REQUEST_BOUNDS, REQUEST_BOUNDS_SHOWN, REQUEST_SECONDS,
+};
 use super::process;
 
-/// By name and labels: those of one name stand together.
-type Histograms = BTreeMap<Key, Arc<Buckets>>;
-
 /// Takes what is recorded.
-pub(super) struct Recorder {
-    others: PrometheusRecorder,
-    histograms: Arc<Mutex<Histograms>>,
-}
+pub(super) struct Recorder(Arc<Registry>);
 
-/// Tells all metrics.
+/// Renders all metrics.
 #[derive(Clone, Debug)]
 pub struct PrometheusHandle {
-    others: metrics_exporter_prometheus::PrometheusHandle,
-    histograms: Arc<Mutex<Histograms>>,
-    /// Tells what this process takes of the machine, too.
+    registry: Arc<Registry>,
+    /// Whether to show what this process takes of the machine, too.
     process: bool,
+}
+
+/// All series, by name and labels: those of one name stand together.
+#[derive(Debug, Default)]
+struct Registry {
+    counters: Mutex<Series<AtomicU64>>,
+    gauges: Mutex<Series<AtomicU64>>,
+    histograms: Mutex<Series<Buckets>>,
+}
+
+/// The series of one kind.
+#[derive(Debug)]
+struct Series<T> {
+    live: BTreeMap<Key, Weak<T>>,
+    /// Series of no route last as long as the process.
+    kept: Vec<Arc<T>>,
+}
+
+impl<T> Default for Series<T> {
+    fn default() -> Self {
+        Self { live: BTreeMap::new(), kept: Vec::new() }
+    }
+}
+
+impl<T> Series<T> {
+    /// The series with this key, or a new one.
+    fn get(&mut self, key: &Key, new: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(series) = self.live.get(key).and_then(Weak::upgrade) {
+            return series;
+        }
+        let series = Arc::new(new());
+        self.live.insert(key.to_retained(), Arc::downgrade(&series));
+        if key.labels().all(|label| label.key() != "route") {
+            self.kept.push(Arc::clone(&series));
+        }
+        series
+    }
+
+    /// All that are still held. Drops the entries of the others.
+    fn held(&mut self) -> Vec<(Key, Arc<T>)> {
+        let mut held = Vec::new();
+        self.live.retain(|key, series| {
+            let series = series.upgrade();
+            let is_held = series.is_some();
+            held.extend(series.map(|series| (key.clone(), series)));
+            is_held
+        });
+        held
+    }
 }
 
 impl Recorder {
     pub(super) fn new() -> Self {
-        Self { others: PrometheusBuilder::new().build_recorder(), histograms: Arc::default() }
+        Self(Arc::default())
     }
 
     pub(super) fn handle(&self) -> PrometheusHandle {
-        PrometheusHandle {
-            others: self.others.handle(),
-            histograms: Arc::clone(&self.histograms),
-            process: false,
-        }
+        PrometheusHandle { registry: Arc::clone(&self.0), process: false }
     }
 }
 
 impl metrics::Recorder for Recorder {
-    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
-        self.others.describe_counter(name, unit, text);
-    }
+    /// The tables in [`names`] do.
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
-        self.others.describe_gauge(name, unit, text);
-    }
+    /// The tables in [`names`] do.
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    /// [`HISTOGRAMS`] does.
+    /// The tables in [`names`] do.
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        self.others.register_counter(key, metadata)
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.0.counters.lock().get(key, AtomicU64::default))
     }
 
-    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        self.others.register_gauge(key, metadata)
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.0.gauges.lock().get(key, AtomicU64::default))
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
         let Some((_, bounds, _)) = HISTOGRAMS.iter().find(|(name, ..)| *name == key.name()) else {
             return Histogram::noop();
         };
-        let mut histograms = self.histograms.lock();
-        let buckets = histograms.entry(key.to_retained()).or_insert_with(|| Arc::new(Buckets::new(bounds)));
-        Histogram::from_arc(Arc::clone(buckets))
+        Histogram::from_arc(self.0.histograms.lock().get(key, || Buckets::new(bounds)))
     }
 }
 
 impl PrometheusHandle {
-    /// Of metrics that nobody records.
+    /// Of metrics that nothing records.
     #[cfg(test)]
     pub fn of_nobody() -> Self {
         Recorder::new().handle()
     }
 
-    /// Tells what this process takes of the machine, too.
+    /// Shows what this process takes of the machine, too.
     pub(super) fn with_process(self) -> Self {
         Self { process: true, ..self }
     }
@@ -89,21 +126,31 @@ impl PrometheusHandle {
     /// All metrics, in Prometheus' text format. Histograms that nothing was recorded into are left out: a cluster has
     /// hundreds of nodes that a client never asks.
     pub fn render(&self) -> String {
-        let mut text = self.others.render();
-        let mut before = None;
-        for (key, buckets) in &*self.histograms.lock() {
-            let durations = buckets.read();
-            if durations.count() == 0 {
+        let mut text = String::new();
+        let mut before = String::new();
+        // No lock is held while text is written: a session may be registering what it counts.
+        let counters = self.registry.counters.lock().held();
+        for (key, counter) in counters {
+            let value = counter.load(Ordering::Relaxed);
+            if value == 0 && !is_shown_at_zero(&key) {
                 continue;
             }
-            let name = key.name();
-            if before != Some(name) {
-                let help = HISTOGRAMS.iter().find(|(known, ..)| *known == name).map_or("", |(.., help)| help);
-                write_help_line(&mut text, name, None, None, help);
-                write_type_line(&mut text, name, None, None, "histogram");
-                before = Some(name);
+            begin(&mut text, &mut before, &key, "counter");
+            write_metric_line::<&str, u64>(&mut text, key.name(), None, &labels(&key), None, value, None);
+        }
+        let gauges = self.registry.gauges.lock().held();
+        for (key, gauge) in gauges {
+            begin(&mut text, &mut before, &key, "gauge");
+            let value = f64::from_bits(gauge.load(Ordering::Relaxed));
+            write_metric_line::<&str, f64>(&mut text, key.name(), None, &labels(&key), None, value, None);
+        }
+        let histograms = self.registry.histograms.lock().held();
+        for (key, buckets) in histograms {
+            let durations = buckets.read();
+            if durations.count() > 0 {
+                begin(&mut text, &mut before, &key, "histogram");
+                write(&mut text, &key, &durations);
             }
-            write(&mut text, key, &durations);
         }
         if self.process {
             process::write(&mut text);
@@ -114,22 +161,46 @@ impl PrometheusHandle {
     /// How long the requests of a route took since pontoon began, those to all its nodes together. Prometheus shows them as
     /// `pontoon_request_duration_seconds`.
     pub fn request_durations(&self, route: &str) -> Durations {
-        let histograms = self.histograms.lock();
         let is_of_route = |key: &Key| {
             key.name() == REQUEST_SECONDS
                 && key.labels().any(|label| label.key() == "route" && label.value() == route)
         };
-        let all = histograms.iter().filter(|(key, _)| is_of_route(key)).map(|(_, buckets)| buckets.read());
+        let held = self.registry.histograms.lock().held();
+        let all = held.iter().filter(|(key, _)| is_of_route(key)).map(|(_, buckets)| buckets.read());
         all.fold(Durations::none(REQUEST_BOUNDS), |sum, more| sum.with(&more))
     }
 }
 
+/// A cluster has hundreds of nodes, and most of a node's counters never count.
+fn is_shown_at_zero(key: &Key) -> bool {
+    let has =
+        |name: &str, value: &str| key.labels().any(|label| label.key() == name && label.value() == value);
+    key.labels().all(|label| label.key() != "node")
+        || NODE_COUNTERS_AT_ZERO.iter().any(|(name, label, value)| *name == key.name() && has(label, value))
+}
+
+/// Writes what stands above the first series of a name.
+fn begin(text: &mut String, before: &mut String, key: &Key, kind: &str) {
+    if before != key.name() {
+        key.name().clone_into(before);
+        write_help_line(text, key.name(), None, None, names::help(key.name()));
+        write_type_line(text, key.name(), None, None, kind);
+    }
+}
+
 #[allow(clippy::default_trait_access, reason = "the type is a dependency's dependency")]
+fn labels(key: &Key) -> LabelSet {
+    LabelSet::from_key_and_global(key, &Default::default())
+}
+
 fn write(text: &mut String, key: &Key, durations: &Durations) {
-    let labels = LabelSet::from_key_and_global(key, &Default::default());
+    let labels = labels(key);
     let mut count = 0;
     for (bound, more) in durations.buckets() {
         count += more;
+        if key.name() == REQUEST_SECONDS && bound.is_finite() && !REQUEST_BOUNDS_SHOWN.contains(&bound) {
+            continue;
+        }
         let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".into() };
         write_metric_line(text, key.name(), Some("bucket"), &labels, Some(("le", bound)), count, None);
     }
@@ -151,16 +222,53 @@ mod tests {
     fn durations_of_a_route_are_those_of_all_its_nodes() {
         let recorder = Recorder::new();
         let handle = recorder.handle();
-        metrics::with_local_recorder(&recorder, || {
-            RouteMetrics::new("a", &[]).request_seconds.record(Duration::from_micros(40));
-            RouteMetrics::of_node("a", "10.0.0.1:6379", &[])
-                .request_seconds
-                .record(Duration::from_micros(60));
-            RouteMetrics::new("b", &[]).request_seconds.record(Duration::from_secs(60));
+        let metrics = metrics::with_local_recorder(&recorder, || {
+            [
+                RouteMetrics::new("a", &[]),
+                RouteMetrics::of_node("a", "10.0.0.1:6379", &[]),
+                RouteMetrics::new("b", &[]),
+            ]
         });
+        metrics[0].request_seconds.record(Duration::from_micros(40));
+        metrics[1].request_seconds.record(Duration::from_micros(60));
+        metrics[2].request_seconds.record(Duration::from_secs(60));
         assert_eq!(handle.request_durations("a").count(), 2);
         assert_eq!(handle.request_durations("b").sum(), Duration::from_secs(60));
         assert_eq!(handle.request_durations("none").count(), 0);
+    }
+
+    #[test]
+    fn a_series_goes_with_the_last_that_holds_it_and_its_count_does_not_before() {
+        let recorder = Recorder::new();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let before = RouteMetrics::new("a", &[]);
+            before.refused("max_clients");
+            let after = RouteMetrics::new("a", &[]).succeeding(&before);
+            before.retire();
+            drop(before);
+            after.refused("max_clients");
+            let count = "pontoon_clients_refused_total{route=\"a\",reason=\"max_clients\"} 2\n";
+            assert!(handle.render().contains(count), "{}", handle.render());
+        });
+        assert_eq!(handle.render(), "");
+    }
+
+    #[test]
+    fn the_series_of_a_busy_node_are_few() {
+        let recorder = Recorder::new();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let node = RouteMetrics::of_node("a", "10.0.0.1:6379", &["client_closed", "drained"]);
+            let series = || handle.render().lines().filter(|line| line.contains("node=")).count();
+            let idle = series();
+            for stage in ["queue", "resolve", "tcp", "tls", "auth", "greeting"] {
+                node.connect_seconds(stage, Duration::from_millis(1));
+            }
+            assert_eq!(series(), idle, "nodes share the connect histogram of their route");
+            node.request_seconds.record(Duration::from_millis(1));
+            assert!(idle <= 20 && series() <= 34, "{}", handle.render());
+        });
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! A route's metrics.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Label, NoopRecorder, SharedString, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Label, NoopRecorder, counter, gauge, histogram};
+use parking_lot::Mutex;
 
 use super::by_label::ByLabel;
+use super::known::KnownGauge;
 use super::names::{CONNECT_SECONDS, REQUEST_SECONDS, SERVER_ERRORS};
 
-/// A route's metrics. All exist, at zero, from the start.
+/// A route's metrics, which exist while this or a successor does. Most exist, at zero, from the start.
 #[allow(missing_docs, reason = "the names say it")]
 pub struct RouteMetrics {
     /// Labels of all of them; empty: nothing is recorded.
@@ -20,8 +24,12 @@ pub struct RouteMetrics {
     pub sessions_upgraded: Counter,
     pub requests: Counter,
     pub request_seconds: Histogram,
-    commands: ByLabel,
-    server_errors: ByLabel,
+    counted: Arc<Counted>,
+    /// What is known now, by the metric's name.
+    known: Mutex<HashMap<&'static str, Gauge>>,
+    connect_seconds: Mutex<HashMap<&'static str, Histogram>>,
+    /// Whether the upstream can be reached.
+    reachable: KnownGauge,
     pub relayed_over_tls: Relayed,
     pub relayed_in_plaintext: Relayed,
     pub relayed_through: Relayed,
@@ -30,12 +38,26 @@ pub struct RouteMetrics {
     pub upstream_idle: Gauge,
     pub upstream_shared: Gauge,
     pub upstream_plaintext: Gauge,
-    pub upstream_reachable: Gauge,
-    pub tls_verification_disabled: Gauge,
+    replies_refused: Counter,
     sessions: Vec<(&'static str, Counter)>,
     leases: Vec<(&'static str, bool, Counter)>,
     handshakes_full: Counter,
     handshakes_resumed: Counter,
+}
+
+/// Counters that are registered once something is counted. A successor goes on with them.
+struct Counted {
+    commands: ByLabel,
+    server_errors: ByLabel,
+    others: Mutex<HashMap<(&'static str, &'static str), Counter>>,
+}
+
+/// What is known of an upstream of a route.
+pub struct UpstreamMetrics {
+    /// Empty: nothing is recorded.
+    own: Vec<Label>,
+    transit: KnownGauge,
+    certificate_expiry: KnownGauge,
 }
 
 /// Bytes relayed over upstream connections of one kind.
@@ -45,10 +67,18 @@ pub struct Relayed {
     pub to_client: Counter,
 }
 
+/// Counters that alerts watch and that seldom count: name, label, value.
+const WATCHED: [(&str, &str, &str); 4] = [
+    ("pontoon_upstream_connect_errors_total", "stage", "auth"),
+    ("pontoon_reauthentications_total", "result", "refused"),
+    ("pontoon_tls_reloads_total", "result", "failed"),
+    ("pontoon_credentials_reloads_total", "result", "failed"),
+];
+
 impl RouteMetrics {
     /// Registers the metrics of `route`, whose sessions end in one of these ways.
     pub fn new(route: &str, ends: &[&'static str]) -> Self {
-        Self::of(vec![Label::new("route", route.to_owned())], ends)
+        Self::of(vec![Label::new("route", route.to_owned())], ends).begin_at_zero()
     }
 
     /// Of a node of the route's cluster.
@@ -56,9 +86,23 @@ impl RouteMetrics {
         Self::of(vec![Label::new("route", route.to_owned()), Label::new("node", node.to_owned())], ends)
     }
 
+    /// Goes on with what `before` has counted, if both are of one route and node.
+    #[must_use]
+    pub fn succeeding(self, before: &Self) -> Self {
+        if self.own == before.own { Self { counted: Arc::clone(&before.counted), ..self } } else { self }
+    }
+
     /// For what belongs to no route: counts, and shows nobody.
     pub fn unrecorded() -> Self {
         metrics::with_local_recorder(&NoopRecorder, || Self::of(Vec::new(), &[]))
+    }
+
+    /// Has the counters that alerts watch exist from now on: Prometheus sees no increase from nothing to one.
+    fn begin_at_zero(self) -> Self {
+        for (name, label, value) in WATCHED {
+            self.count(name, label, value, 0);
+        }
+        self
     }
 
     fn of(own: Vec<Label>, ends: &[&'static str]) -> Self {
@@ -93,8 +137,14 @@ impl RouteMetrics {
             sessions_upgraded: counter!("pontoon_sessions_upgraded_total", with(&[])),
             requests: counter!("pontoon_requests_total", with(&[])),
             request_seconds: histogram!(REQUEST_SECONDS, with(&[])),
-            commands: ByLabel::new("pontoon_commands_total", "family"),
-            server_errors: ByLabel::new("pontoon_server_errors_total", "code"),
+            counted: Arc::new(Counted {
+                commands: ByLabel::new("pontoon_commands_total", "family"),
+                server_errors: ByLabel::new("pontoon_server_errors_total", "code"),
+                others: Mutex::default(),
+            }),
+            known: Mutex::default(),
+            connect_seconds: Mutex::default(),
+            reachable: KnownGauge::default(),
             relayed_over_tls: relayed("true"),
             relayed_in_plaintext: relayed("false"),
             relayed_through: relayed("passthrough"),
@@ -103,8 +153,7 @@ impl RouteMetrics {
             upstream_idle: connections("idle"),
             upstream_shared: connections("shared"),
             upstream_plaintext: gauge!("pontoon_upstream_plaintext_connections", with(&[])),
-            upstream_reachable: gauge!("pontoon_upstream_reachable", with(&[])),
-            tls_verification_disabled: gauge!("pontoon_tls_verification_disabled", with(&[])),
+            replies_refused: counter!("pontoon_replies_refused_total", with(&[])),
             leases: ["dialled", "warm", "reused"]
                 .iter()
                 .flat_map(|origin| [(*origin, true), (*origin, false)])
@@ -116,46 +165,74 @@ impl RouteMetrics {
         }
     }
 
-    /// With one label more. `None`: nothing is recorded.
-    fn with(&self, name: &'static str, value: impl Into<SharedString>) -> Option<Vec<Label>> {
-        let more = Label::new(name, value);
-        (!self.own.is_empty()).then(|| self.own.iter().cloned().chain([more]).collect())
+    /// Of one of its upstreams.
+    pub fn of_upstream(&self, upstream: &str) -> UpstreamMetrics {
+        let upstream = Label::new("upstream", upstream.to_owned());
+        let labels = || self.own.iter().cloned().chain([upstream]).collect();
+        let own = if self.own.is_empty() { Vec::new() } else { labels() };
+        UpstreamMetrics { own, transit: KnownGauge::default(), certificate_expiry: KnownGauge::default() }
     }
 
-    /// The route was removed: nothing of it is to worry anybody, and nothing to change a fleet's sums.
-    pub fn removed(&self) {
-        self.verdict(true, false);
-        self.server_plaintext_clients(None, 0);
-        self.next_reauthentication(None);
-        self.tls_verification_disabled.set(0);
+    /// The route was removed, or others take over: what was known is known no more. What was counted stays until the last
+    /// session has ended.
+    pub fn retire(&self) {
+        self.known.lock().clear();
+        self.reachable.withdraw();
     }
 
-    /// Nobody goes to an endpoint any more, which was seen to accept so, and whose certificate was seen or not.
-    pub fn forget_upstream(&self, upstream: &str, seen: Option<&'static str>, has_certificate: bool) {
-        self.upstream_reachable.set(1);
-        let Some(labels) = self.with("upstream", upstream.to_owned()) else { return };
-        if has_certificate {
-            gauge!("pontoon_tls_certificate_expiry_timestamp_seconds", labels.clone()).set(f64::INFINITY);
+    /// The upstream was reached, or was not.
+    pub fn reachable(&self, is_reachable: bool) {
+        self.set_shown(&self.reachable, "pontoon_upstream_reachable", f64::from(u8::from(is_reachable)));
+    }
+
+    /// Whether the upstream is expected to be reachable. Of a node that its cluster has given up, nothing is shown.
+    pub fn expected(&self, is_expected: bool) {
+        if is_expected {
+            self.reachable.readmit();
+        } else {
+            self.reachable.withdraw();
         }
-        if let Some(mode) = seen {
-            let mode = Label::from_static_parts("mode", mode);
-            gauge!("pontoon_transit_encryption", labels.into_iter().chain([mode]).collect::<Vec<_>>()).set(0);
+    }
+
+    /// Whether `tls.insecure_skip_verify` is set.
+    pub fn verification_disabled(&self, is_disabled: bool) {
+        self.know("pontoon_tls_verification_disabled", f64::from(u8::from(is_disabled)));
+    }
+
+    fn set_shown(&self, shown: &KnownGauge, name: &'static str, value: f64) {
+        if !self.own.is_empty() {
+            shown.set(name, self.own.clone(), value);
+        }
+    }
+
+    /// Adds to a gauge that exists from now on.
+    fn know_more(&self, name: &'static str, value: f64) {
+        if !self.own.is_empty() {
+            let register = || gauge!(name, self.own.clone());
+            self.known.lock().entry(name).or_insert_with(register).increment(value);
+        }
+    }
+
+    /// Sets a gauge that exists from now on.
+    fn know(&self, name: &'static str, value: f64) {
+        if !self.own.is_empty() {
+            let register = || gauge!(name, self.own.clone());
+            self.known.lock().entry(name).or_insert_with(register).set(value);
         }
     }
 
     /// The verdict: see `group::verdict`.
     pub fn verdict(&self, safe_to_require_tls: bool, bridge_needed: bool) {
-        let gauge = |answer: bool| f64::from(u8::from(answer));
-        gauge!("pontoon_safe_to_require_tls", self.own.clone()).set(gauge(safe_to_require_tls));
-        gauge!("pontoon_bridge_needed", self.own.clone()).set(gauge(bridge_needed));
+        self.know("pontoon_safe_to_require_tls", f64::from(u8::from(safe_to_require_tls)));
+        self.know("pontoon_bridge_needed", f64::from(u8::from(bridge_needed)));
     }
 
     /// So many nodes of the cluster are known, so many of them have no local port, and so many of these because there are
     /// too many nodes.
     pub fn cluster_nodes(&self, known: usize, without_port: usize, over_limit: usize) {
-        gauge!("pontoon_cluster_nodes", self.own.clone()).set(known as f64);
-        gauge!("pontoon_cluster_nodes_without_port", self.own.clone()).set(without_port as f64);
-        gauge!("pontoon_cluster_nodes_over_limit", self.own.clone()).set(over_limit as f64);
+        self.know("pontoon_cluster_nodes", known as f64);
+        self.know("pontoon_cluster_nodes_without_port", without_port as f64);
+        self.know("pontoon_cluster_nodes_over_limit", over_limit as f64);
     }
 
     /// The cluster's nodes were looked up.
@@ -171,14 +248,14 @@ impl RouteMetrics {
     /// So many requests of a family were sent: it has always the same number, and there are few.
     #[inline]
     pub fn commands(&self, number: usize, family: &'static str, count: u64) {
-        self.commands.add(&self.own, number, family, count);
+        self.counted.commands.add(&self.own, number, family, count);
     }
 
     /// The server replied with an error that begins with this word.
     pub fn server_error(&self, code: &[u8]) {
         const { assert!(SERVER_ERRORS.len() <= ByLabel::MAX_LABEL_VALUES, "all of them are counted") };
         let number = SERVER_ERRORS.iter().position(|known| known.as_bytes() == code).unwrap_or(0);
-        self.server_errors.add(&self.own, number, SERVER_ERRORS[number], 1);
+        self.counted.server_errors.add(&self.own, number, SERVER_ERRORS[number], 1);
     }
 
     /// A session ended so.
@@ -200,7 +277,7 @@ impl RouteMetrics {
 
     /// A connection is closed for what the server sent.
     pub fn reply_refused(&self) {
-        counter!("pontoon_replies_refused_total", self.own.clone()).increment(1);
+        self.replies_refused.increment(1);
     }
 
     /// A client got no session.
@@ -225,29 +302,18 @@ impl RouteMetrics {
         }
     }
 
-    /// An endpoint was seen to accept something else than before.
-    pub fn transit(&self, upstream: &str, mode: &'static str, before: &'static str) {
-        let Some(labels) = self.with("upstream", upstream.to_owned()) else { return };
-        let gauge = |mode: &'static str| {
-            let mode = Label::from_static_parts("mode", mode);
-            gauge!("pontoon_transit_encryption", labels.iter().cloned().chain([mode]).collect::<Vec<_>>())
-        };
-        gauge(before).set(0);
-        gauge(mode).set(1);
-    }
-
-    /// An endpoint presented a certificate that expires then, in Unix time.
-    pub fn certificate_expiry(&self, upstream: &str, at: u64) {
-        let Some(labels) = self.with("upstream", upstream.to_owned()) else { return };
-        gauge!("pontoon_tls_certificate_expiry_timestamp_seconds", labels).set(at as f64);
+    /// The servers are asked from now on, so often.
+    pub fn evidence_begins(&self, interval: Duration) {
+        self.know("pontoon_evidence_interval_seconds", interval.as_secs_f64());
+        // Kept where a predecessor has asked them already.
+        self.know_more("pontoon_evidence_last_success_timestamp_seconds", 0.0);
     }
 
     /// The servers were asked, at this Unix time, how many clients they have in plaintext; `None`: not all of them told.
     pub fn server_plaintext_clients(&self, count: Option<u64>, at: u64) {
-        let gauge = gauge!("pontoon_server_plaintext_clients", self.own.clone());
-        gauge.set(count.map_or(f64::NAN, |count| count as f64));
+        self.know("pontoon_server_plaintext_clients", count.map_or(f64::NAN, |count| count as f64));
         if count.is_some() {
-            gauge!("pontoon_evidence_last_success_timestamp_seconds", self.own.clone()).set(at as f64);
+            self.know("pontoon_evidence_last_success_timestamp_seconds", at as f64);
         }
     }
 
@@ -268,8 +334,12 @@ impl RouteMetrics {
 
     /// A live session authenticates again then, in Unix time; `None`: none ever will.
     pub fn next_reauthentication(&self, at: Option<u64>) {
-        let gauge = gauge!("pontoon_next_reauthentication_timestamp_seconds", self.own.clone());
-        gauge.set(at.map_or(f64::NAN, |at| at as f64));
+        self.know("pontoon_next_reauthentication_timestamp_seconds", at.map_or(f64::NAN, |at| at as f64));
+    }
+
+    /// The credentials were read, or could not be.
+    pub fn credentials_read(&self, succeeded: bool) {
+        self.know("pontoon_credentials_last_read_successful", f64::from(u8::from(succeeded)));
     }
 
     /// A secret changed, or could not be had.
@@ -277,11 +347,12 @@ impl RouteMetrics {
         self.labelled("pontoon_credentials_reloads_total", "result", result);
     }
 
-    /// A stage of connecting took this long.
+    /// A stage of connecting took this long. Nodes share their route's series: each stage has many.
     pub fn connect_seconds(&self, stage: &'static str, took: Duration) {
-        let Some(labels) = self.with("stage", stage) else { return };
-        let histogram: Histogram = histogram!(CONNECT_SECONDS, labels);
-        histogram.record(took);
+        let Some(route) = self.own.first() else { return };
+        let register =
+            || histogram!(CONNECT_SECONDS, vec![route.clone(), Label::from_static_parts("stage", stage)]);
+        self.connect_seconds.lock().entry(stage).or_insert_with(register).record(took);
     }
 
     /// A TLS handshake was completed.
@@ -290,8 +361,47 @@ impl RouteMetrics {
     }
 
     fn labelled(&self, name: &'static str, label: &'static str, value: &'static str) {
-        if let Some(labels) = self.with(label, value) {
-            counter!(name, labels).increment(1);
+        self.count(name, label, value, 1);
+    }
+
+    fn count(&self, name: &'static str, label: &'static str, value: &'static str, n: u64) {
+        if self.own.is_empty() {
+            return;
+        }
+        let label = || Label::from_static_parts(label, value);
+        let register = || counter!(name, self.own.iter().cloned().chain([label()]).collect::<Vec<_>>());
+        self.counted.others.lock().entry((name, value)).or_insert_with(register).increment(n);
+    }
+}
+
+impl UpstreamMetrics {
+    /// The endpoint was seen to accept this.
+    pub fn transit(&self, mode: &'static str) {
+        let mode = Label::from_static_parts("mode", mode);
+        let labels = self.own.iter().cloned().chain([mode]).collect();
+        self.set(&self.transit, "pontoon_transit_encryption", labels, 1.0);
+    }
+
+    /// What the endpoint accepts is no longer looked at.
+    pub fn transit_unknown(&self) {
+        self.transit.clear();
+    }
+
+    /// The endpoint presented a certificate that expires then, in Unix time.
+    pub fn certificate_expiry(&self, at: u64) {
+        let name = "pontoon_tls_certificate_expiry_timestamp_seconds";
+        self.set(&self.certificate_expiry, name, self.own.clone(), at as f64);
+    }
+
+    /// Nothing uses the endpoint any more.
+    pub fn retire(&self) {
+        self.transit.withdraw();
+        self.certificate_expiry.withdraw();
+    }
+
+    fn set(&self, shown: &KnownGauge, name: &'static str, labels: Vec<Label>, value: f64) {
+        if !self.own.is_empty() {
+            shown.set(name, labels, value);
         }
     }
 }

@@ -22,7 +22,7 @@ use super::share::part_of;
 use super::transit::{ObservedTransit, Transit};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
-use crate::metrics::{GaugeGuard, RouteMetrics};
+use crate::metrics::{GaugeGuard, RouteMetrics, UpstreamMetrics};
 use crate::moment::Moment;
 use crate::resp::replies;
 use crate::telemetry::Throttle;
@@ -70,6 +70,8 @@ pub(super) struct Remote {
     certificate_expiry: AtomicU64,
     ids: Arc<Ids>,
     pub(super) metrics: Arc<RouteMetrics>,
+    /// What the metrics show of the endpoint.
+    pub(super) shown: UpstreamMetrics,
     throttle: Throttle,
 }
 
@@ -95,6 +97,7 @@ impl Remote {
         let patience = part_of(settings.connect_timeout, settings.endpoints.len());
         Self {
             route: (*route).to_owned(),
+            shown: metrics.of_upstream(&endpoint.to_string()),
             endpoint: Arc::new(endpoint),
             pool,
             gate: Gate::new(settings.handshakes, patience),
@@ -241,10 +244,12 @@ impl Remote {
     }
 
     fn note(&self, transit: &Transit, mode: ObservedTransit, error: Option<&ConnectError>) {
-        let Some(before) = transit.note(mode) else { return };
+        if transit.note(mode).is_none() {
+            return;
+        }
         let (route, upstream) = (&self.route, &self.endpoint);
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
-        self.metrics.transit(&upstream.to_string(), mode.label(), before.label());
+        self.shown.transit(mode.label());
         // An endpoint that cannot make up its mind.
         let Some(suppressed) = self.throttle.allow(&format!("speaks {}", mode.label())) else { return };
         match mode {
@@ -519,7 +524,7 @@ impl Remote {
         if let Some(expiry) = leaf.and_then(tls::expiry)
             && self.certificate_expiry.swap(expiry, Ordering::Relaxed) != expiry
         {
-            self.metrics.certificate_expiry(&self.endpoint.to_string(), expiry);
+            self.shown.certificate_expiry(expiry);
         }
     }
 

@@ -327,16 +327,9 @@ impl Upstream {
             .any(|remote| endpoints.iter().any(|other| names(other) == names(&remote.endpoint)))
     }
 
-    /// Nobody goes there any more: what the metrics say of the endpoints is to worry nobody.
+    /// Nothing uses it any more: the metrics show nothing of its endpoints.
     pub fn forget(&self) {
-        for remote in &self.remotes {
-            let seen = remote.transit.as_ref().map(|transit| transit.seen().label());
-            remote.metrics.forget_upstream(
-                &remote.endpoint.to_string(),
-                seen,
-                remote.certificate_expiry().is_some(),
-            );
-        }
+        self.remotes.iter().for_each(|remote| remote.shown.retire());
     }
 
     /// What each endpoint was seen to accept, where `tls.mode` is `preferred`.
@@ -359,9 +352,23 @@ impl Upstream {
             self.remotes.iter().map(|remote| remote.look_often(self.connect_timeout)).collect();
         tokio::select! {
             () = looks.for_each(|()| async {}) => {}
-            () = latch.wait() => self.retire_all(),
+            () = latch.wait() => {
+                self.retire_all();
+                self.look_no_more();
+            }
             () = drain.started() => {}
         }
+    }
+
+    /// The metrics show only what still holds: an old name that was seen to accept plaintext is not looked at again.
+    fn look_no_more(&self) {
+        let speaks_tls = |remote: &&Remote| {
+            remote.transit.as_ref().is_some_and(|transit| transit.seen() == ObservedTransit::Tls)
+        };
+        self.remotes
+            .iter()
+            .filter(|remote| !speaks_tls(remote))
+            .for_each(|remote| remote.shown.transit_unknown());
     }
 
     fn origin(&self, connection: &Connection) -> Option<&Remote> {

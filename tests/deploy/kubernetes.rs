@@ -101,8 +101,8 @@ fn prometheus_finds_the_port_that_the_metrics_component_opens() {
     let (pod, monitor) = (pod(), built("PodMonitor"));
     let port = &sidecar(&pod)["ports"][0];
     let variables = variables(&sidecar(&pod)["env"]);
-    let admin = &variables.iter().find(|(name, _)| name == "PONTOON_ADMIN").unwrap().1;
-    assert_eq!(*admin, format!("0.0.0.0:{}", port["containerPort"]));
+    let metrics = &variables.iter().find(|(name, _)| name == "PONTOON_ADMIN_METRICS_LISTEN").unwrap().1;
+    assert_eq!(*metrics, format!("0.0.0.0:{}", port["containerPort"]));
     assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], port["name"]);
     let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
     assert!(wanted.iter().all(|(label, value)| pod["metadata"]["labels"][label] == *value));

@@ -100,6 +100,12 @@ impl Authority {
         self.issue_with(names, expire)
     }
 
+    /// A certificate that expires in so many days.
+    pub fn issue_for_days(&self, names: &[&str], days: u32) -> Identity {
+        let day = Duration::from_secs(24 * 3600);
+        self.issue_with(names, |params| params.not_after = (SystemTime::now() + days * day).into())
+    }
+
     /// A client's certificate.
     pub fn issue_client(&self) -> Identity {
         self.issue_with(&["client"], |params| {

@@ -16,7 +16,11 @@ pub(super) fn process(config: &Config, report: &mut CheckReport) {
     }
     match &config.admin {
         Some(admin) => listener(admin, "admin", report),
+        None if config.metrics.is_some() => report.ok("admin", None, "off: no health, no status"),
         None => report.ok("admin", None, "off: no health, no metrics, no status"),
+    }
+    if let Some(metrics) = &config.metrics {
+        listener(metrics, "metrics", report);
     }
     if let Some(path) = &config.state_file {
         let name = path.display().to_string();
