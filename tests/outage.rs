@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::programs::{node, php, printed, python, python_4, ruby};
+use crate::harness::programs::{go_client, node, php, printed, python, python_4, python_more, ruby};
 use crate::harness::{Pontoon, Redis, bridge, clients_share, command, eventually};
 
 /// A program, and the lines that it has printed.
@@ -219,6 +219,17 @@ clients! {
     node_redis_6: in_node("redis-6");
     php_redis: phpredis();
     ruby_redis: redis_rb();
+    go_redis: go_client();
+}
+
+/// Only `tests/run.sh --clients all` installs these.
+mod more {
+    use super::*;
+
+    clients! {
+        redis_py_5: redis_py(python_more(), "sync");
+        redis_py_5_asyncio: redis_py(python_more(), "asyncio");
+    }
 }
 
 /// A worker runs a job, meets an outage while it waits for the next one, and runs that after it.
@@ -283,6 +294,22 @@ fn any_other_first_request_gets_no_reply_while_there_is_no_connection() {
         client.send(&command(words));
         assert_eq!(String::from_utf8_lossy(&client.rest()), "", "{words:?}");
     }
+}
+
+#[test]
+fn clients_come_back_once_a_server_has_room_for_them() {
+    let (redis, pontoon) = frail_bridge();
+    let mut direct = redis.direct();
+    direct.expect(&["CONFIG", "SET", "maxclients", "1"], "+OK\r\n");
+    eventually("the server refuses a client", || {
+        let mut client = pontoon.client();
+        client.send(&command(&["GET", "k"]));
+        client.rest().is_empty()
+    });
+    direct.expect(&["CONFIG", "SET", "maxclients", "100"], "+OK\r\n");
+    eventually("the bridge reaches it again", || {
+        pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
+    });
 }
 
 #[test]

@@ -124,10 +124,11 @@ impl Cause {
     fn is_outage(&self) -> bool {
         match self {
             Self::Resolve(_) | Self::Io(_) | Self::Closed | Self::TimedOut { .. } => true,
-            // A server that starts, or has lost its primary, says so and closes.
-            Self::Refused(words) => {
-                ["LOADING", "MASTERDOWN", "BUSY"].iter().any(|code| words.starts_with(code))
-            }
+            // A server that starts, has lost its primary or has too many clients says so. redis-py, too, takes the last one for a lost
+            // connection.
+            Self::Refused(words) => ["LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients"]
+                .iter()
+                .any(|beginning| words.starts_with(beginning)),
             Self::Tls(_)
             | Self::NotTls(_)
             | Self::NoSecret(_)
@@ -208,5 +209,18 @@ impl fmt::Display for Unreachable {
             attempt.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_has_no_room_or_is_not_ready_is_an_outage() {
+        for words in ["ERR max number of clients reached", "LOADING Redis is loading the dataset in memory"] {
+            assert!(Cause::Refused(words.into()).is_outage(), "{words}");
+        }
+        assert!(!Cause::Refused("NOPERM this user has no permissions".into()).is_outage());
     }
 }

@@ -40,134 +40,149 @@ const BUSY_RETRY: Duration = Duration::from_millis(100);
 const INHERITANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
-pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer: &Multiplexer) -> End {
+pub(in crate::session) async fn serve(session: Box<Session<'_>>, multiplexer: &Multiplexer) -> End {
+    // What is needed only between two waits for requests is boxed: it does not weigh on a client that waits.
+    let mut begun = Box::pin(begin(session, multiplexer)).await;
+    loop {
+        let (mut client, shared) = match begun {
+            Ok(served) => served,
+            Err(end) => return end,
+        };
+        let need = client.run(&shared).await;
+        begun = Box::pin(provide(client, shared, need)).await;
+    }
+}
+
+/// A client and its shared connection.
+type Served<'a> = (Box<SharedClient<'a>>, SharedLease);
+
+/// Gets a client its first shared connection. `Err`: its end.
+async fn begin<'a>(mut session: Box<Session<'a>>, multiplexer: &'a Multiplexer) -> Result<Served<'a>, End> {
     let context = session.route;
     session.profile.keep_setup();
     session.guard = guard(context);
-    let mut shared = match Box::pin(shared_connection(
-        context,
-        multiplexer,
-        SharingKey::default(),
-        session.gone(),
-    ))
-    .await
-    {
-        Ok(shared) => shared,
-        Err(NoSharedConnection::ClientGone) => return End::ClientClosed,
+    match shared_connection(context, multiplexer, SharingKey::default(), session.gone()).await {
+        Ok(shared) => {
+            let mut client = Box::new(SharedClient::new(*session, multiplexer));
+            client.moved(&shared, SharingKey::default());
+            Ok((client, shared))
+        }
+        Err(NoSharedConnection::ClientGone) => Err(End::ClientClosed),
         Err(NoSharedConnection::Refused(reply)) => {
-            Box::pin(farewell::say(session.client, &reply)).await;
-            return End::Failed;
+            farewell::say(session.client, &reply).await;
+            Err(End::Failed)
         }
         Err(NoSharedConnection::Unreachable(error)) => {
-            Box::pin(outage::unreachable(session.client, &[], context, &error)).await;
-            return End::Failed;
+            outage::unreachable(session.client, &[], context, &error).await;
+            Err(End::Failed)
         }
         Err(NoSharedConnection::TooMany) if context.is_node => {
-            Box::pin(farewell::close(session.client)).await;
-            return End::Failed;
+            farewell::close(session.client).await;
+            Err(End::Failed)
         }
         // Nobody has said yet who it is.
-        Err(NoSharedConnection::TooMany | NoSharedConnection::Denied(_)) => return End::Drained,
-    };
-    let mut client = Box::new(SharedClient::new(*session, multiplexer));
-    client.moved(&shared, SharingKey::default());
-    loop {
-        let mut own = None;
-        let reason = match client.run(&shared).await {
-            ClientNeed::Shared(key) => {
-                match Box::pin(shared_connection(context, multiplexer, key.clone(), client.session.gone()))
-                    .await
-                {
-                    Ok(new) => {
-                        shared = new;
-                        client.moved(&shared, key);
-                        continue;
-                    }
-                    Err(NoSharedConnection::ClientGone) => return End::ClientClosed,
-                    // It is who it was, and the server would have gone on with the connection that it had.
-                    Err(NoSharedConnection::Denied(_)) if client.key().user == key.user => {
-                        return Box::pin(unreachable(*client, &NoUpstream::lasting(PASSWORD_DENIED))).await;
-                    }
-                    Err(NoSharedConnection::Denied(reply)) if client.is_answered_by(&reply) => {
-                        client.answered(&reply);
-                        continue;
-                    }
-                    Err(NoSharedConnection::Denied(_)) => DedicatedReason::Command(PinReason::Auth),
-                    // Its request is not what was refused, but would be.
-                    Err(NoSharedConnection::Refused(reply)) if is_busy(&reply) => {
-                        client.answered(&reply);
-                        continue;
-                    }
-                    // Its request is not what was refused.
-                    Err(NoSharedConnection::Refused(_)) if client.key() == key => {
-                        return Box::pin(unreachable(*client, &NoUpstream::lasting(NOTHING_TO_SHARE))).await;
-                    }
-                    // A user that may not do what sets the connection up is one all the same.
-                    Err(NoSharedConnection::Refused(_)) if client.key().user != key.user => {
-                        DedicatedReason::Command(PinReason::Auth)
-                    }
-                    Err(NoSharedConnection::Refused(reply)) => {
-                        client.answered(&reply);
-                        continue;
-                    }
-                    Err(NoSharedConnection::TooMany) => DedicatedReason::Key,
-                    Err(NoSharedConnection::Unreachable(error)) => {
-                        return Box::pin(unreachable(*client, &error)).await;
-                    }
+        Err(NoSharedConnection::TooMany | NoSharedConnection::Denied(_)) => Err(End::Drained),
+    }
+}
+
+/// Gives a client what it needs, until it waits for requests on a shared connection again. `Err`: its end.
+async fn provide(
+    mut client: Box<SharedClient<'_>>,
+    shared: SharedLease,
+    need: ClientNeed,
+) -> Result<Served<'_>, End> {
+    let (context, multiplexer) = (client.session.route, client.multiplexer);
+    let mut own = None;
+    let reason = match need {
+        ClientNeed::Shared(key) => {
+            let connected = shared_connection(context, multiplexer, key.clone(), client.session.gone());
+            match Box::pin(connected).await {
+                Ok(new) => {
+                    client.moved(&new, key);
+                    return Ok((client, new));
                 }
-            }
-            ClientNeed::Own(reason) => reason,
-            ClientNeed::HandedOff(hand_off) => {
-                own = Some(Own::HandedOff(hand_off));
-                DedicatedReason::Heavy
-            }
-            ClientNeed::Ended(ended) => {
-                let session = match ended {
-                    // The time is up.
-                    Ended::Cut => Some(client.into_session()),
-                    _ => Box::pin(leave(*client)).await,
-                };
-                let Some(session) = session else { return End::ClientClosed };
-                return Box::pin(end(ended, session, None)).await;
-            }
-            ClientNeed::Quit(words) => {
-                if let Some(session) = Box::pin(leave(*client)).await {
-                    Box::pin(farewell::say(session.client, words)).await;
+                Err(NoSharedConnection::ClientGone) => return Err(End::ClientClosed),
+                // It is who it was, and the server would have gone on with the connection that it had.
+                Err(NoSharedConnection::Denied(_)) if client.key().user == key.user => {
+                    return Err(Box::pin(unreachable(*client, &NoUpstream::lasting(PASSWORD_DENIED))).await);
                 }
-                return End::ClientClosed;
-            }
-            ClientNeed::Overrun => {
-                cut_off(&client);
-                return End::Overrun;
-            }
-        };
-        // What the client has written, no other connection knows.
-        if reason.is_wait() {
-            if client.session.last_writes == LastWrites::Shared(shared.id) {
-                own = shared.bequeath().map(Own::Inherited);
-            }
-            if own.is_none() && client.session.last_writes != LastWrites::None {
-                return Box::pin(unreachable(*client, &NoUpstream::lasting(WRITES_LOST))).await;
-            }
-        }
-        if reason.is_kill() {
-            match Box::pin(kill(&client, multiplexer)).await {
-                Ok(Some(reply)) => {
+                Err(NoSharedConnection::Denied(reply)) if client.is_answered_by(&reply) => {
                     client.answered(&reply);
+                    return Ok((client, shared));
                 }
-                Ok(None) => return End::ClientClosed,
-                Err(NoDedicatedConnection::Unreachable(error)) => {
-                    return Box::pin(unreachable(*client, &error)).await;
+                Err(NoSharedConnection::Denied(_)) => DedicatedReason::Command(PinReason::Auth),
+                // Its request is not what was refused, but would be.
+                Err(NoSharedConnection::Refused(reply)) if is_busy(&reply) => {
+                    client.answered(&reply);
+                    return Ok((client, shared));
                 }
-                Err(_) => return Box::pin(too_many(*client)).await,
+                // Its request is not what was refused.
+                Err(NoSharedConnection::Refused(_)) if client.key() == key => {
+                    return Err(Box::pin(unreachable(*client, &NoUpstream::lasting(NOTHING_TO_SHARE))).await);
+                }
+                // A user that may not do what sets the connection up is one all the same.
+                Err(NoSharedConnection::Refused(_)) if client.key().user != key.user => {
+                    DedicatedReason::Command(PinReason::Auth)
+                }
+                Err(NoSharedConnection::Refused(reply)) => {
+                    client.answered(&reply);
+                    return Ok((client, shared));
+                }
+                Err(NoSharedConnection::TooMany) => DedicatedReason::Key,
+                Err(NoSharedConnection::Unreachable(error)) => {
+                    return Err(Box::pin(unreachable(*client, &error)).await);
+                }
             }
-            continue;
         }
-        (client, shared) = match Box::pin(apart(*client, multiplexer, reason, own, shared)).await {
-            Ok((back, shared)) => (Box::new(back), shared),
-            Err(end) => return end,
+        ClientNeed::Own(reason) => reason,
+        ClientNeed::HandedOff(hand_off) => {
+            own = Some(Own::HandedOff(hand_off));
+            DedicatedReason::Heavy
+        }
+        ClientNeed::Ended(ended) => {
+            let session = match ended {
+                // The time is up.
+                Ended::Cut => Some(client.into_session()),
+                _ => Box::pin(leave(*client)).await,
+            };
+            let Some(session) = session else { return Err(End::ClientClosed) };
+            return Err(Box::pin(end(ended, session, None)).await);
+        }
+        ClientNeed::Quit(words) => {
+            if let Some(session) = Box::pin(leave(*client)).await {
+                Box::pin(farewell::say(session.client, words)).await;
+            }
+            return Err(End::ClientClosed);
+        }
+        ClientNeed::Overrun => {
+            cut_off(&client);
+            return Err(End::Overrun);
+        }
+    };
+    // What the client has written, no other connection knows.
+    if reason.is_wait() {
+        if client.session.last_writes == LastWrites::Shared(shared.id) {
+            own = shared.bequeath().map(Own::Inherited);
+        }
+        if own.is_none() && client.session.last_writes != LastWrites::None {
+            return Err(Box::pin(unreachable(*client, &NoUpstream::lasting(WRITES_LOST))).await);
+        }
+    }
+    if reason.is_kill() {
+        return match Box::pin(kill(&client, multiplexer)).await {
+            Ok(Some(reply)) => {
+                client.answered(&reply);
+                Ok((client, shared))
+            }
+            Ok(None) => Err(End::ClientClosed),
+            Err(NoDedicatedConnection::Unreachable(error)) => {
+                Err(Box::pin(unreachable(*client, &error)).await)
+            }
+            Err(_) => Err(Box::pin(too_many(*client)).await),
         };
     }
+    let (client, shared) = Box::pin(apart(*client, multiplexer, reason, own, shared)).await?;
+    Ok((Box::new(client), shared))
 }
 
 /// Serves a client over connections of its own, until it can share one again: this one. `Err`: to its end.

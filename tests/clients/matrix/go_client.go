@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -300,9 +301,45 @@ func leftover() {
 	check(r.Close(), "close")
 }
 
+// begin and wait are the scenarios of ../outage.py: what an application sees of an outage.
+func begin() {
+	outlast(func() error { return connected().Set(ctx, "k", "v", 0).Err() })
+	fmt.Println("up")
+}
+
+func wait() {
+	begin()
+	outlast(func() error { return connected().BLPop(ctx, 0, "queue").Err() })
+	fmt.Println("popped")
+}
+
+// connected is the one client of an application.
+var connected = sync.OnceValue(func() redis.UniversalClient { return connect(nil) })
+
+// outlast repeats a call until it succeeds, and prints each kind of error once.
+func outlast(call func() error) {
+	told := map[bool]bool{}
+	for err := call(); err != nil; err = call() {
+		fmt.Fprintln(os.Stderr, err)
+		var reply redis.Error
+		// The library itself repeats a call for this one.
+		connection := !errors.As(err, &reply) || strings.HasPrefix(err.Error(), "LOADING ")
+		if !told[connection] {
+			told[connection] = true
+			if connection {
+				fmt.Println("connection error")
+			} else {
+				fmt.Println("other error:", err)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 func main() {
 	scenarios := map[string]func(){
 		"work": work, "plain": plain, "connect": connects, "stay": stay, "leftover": leftover,
+		"begin": begin, "wait": wait,
 	}
 	scenarios[os.Args[1]]()
 	fmt.Println("ok go-redis", redis.Version())
