@@ -15,12 +15,11 @@
 //! that went. If not, a name is looked up ([`resolve`]), its addresses are raced, TLS shakes hands ([`tls`]), and pontoon
 //! greets the server, as the configured user ([`credentials`]) if there is one, all under one deadline. Where `tls.mode` is
 //! `preferred`, what the endpoint was last seen to accept decides between TLS and plaintext, and once it was TLS, it is TLS.
-//! If that fails, the client is told the step and the cause in an error reply, and the connection is closed.
+//! If that fails, the client's connection is closed; [`session`] says which clients are told the step and the cause before.
 //!
 //! Otherwise the relay moves bytes both ways in one task. As they pass, two scanners ([`resp`]) note where requests and
-//! replies end, so that the session knows how many replies are due. It needs to know when one side ends: an upstream
-//! that is lost between two replies is answered for with errors, one lost within a reply with silence; and a pontoon
-//! that leaves ([`drain`]) waits for the replies that are due. What the scanners cannot follow makes a session *opaque*:
+//! replies end, so that the session knows how many replies are due. It needs to know that when a side ends: a client may be told
+//! of a loss only between two replies, and a pontoon that leaves ([`drain`]) waits for the replies that are due. What the scanners cannot follow makes a session *opaque*:
 //! its bytes still flow, and nothing is guessed. The end has a name ([`session::End`]) and is counted ([`metrics`]). If
 //! nothing was due then, the upstream connection is made as good as new and waits for the next client.
 //!
