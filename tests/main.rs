@@ -7,6 +7,7 @@
 mod harness;
 
 mod activation;
+mod addresses;
 mod admin;
 mod alerts;
 mod audit;

@@ -2,6 +2,7 @@
 
 mod differential;
 mod odd;
+mod readiness;
 mod transactions;
 mod users;
 
@@ -670,4 +671,23 @@ fn a_client_whose_password_was_changed_stops_no_script_as_another_user() {
     direct.expect(&["ACL", "SETUSER", "app", "resetpass", ">new"], "+OK\r\n");
     let reply = String::from_utf8(client.ask(&["SCRIPT", "KILL"])).unwrap();
     assert!(reply.starts_with("-ERR pontoon: another connection is needed"), "{reply}");
+}
+
+#[test]
+fn while_writes_are_paused_a_write_holds_up_other_clients_reads() {
+    let (redis, pontoon) = shared(&[]);
+    let (mut one, mut other, mut direct) = (pontoon.client(), pontoon.client(), redis.direct());
+    other.expect(&["GET", "k"], "$-1\r\n");
+    direct.expect(&["CLIENT", "PAUSE", "100000", "WRITE"], "+OK\r\n");
+    other.expect(&["GET", "k"], "$-1\r\n");
+    one.send(&command(&["SET", "k", "v"]));
+    eventually("the server has the write", || {
+        String::from_utf8(direct.ask(&["INFO", "clients"])).unwrap().contains("blocked_clients:1\r\n")
+    });
+    other.send(&command(&["GET", "k"]));
+    assert!(other.is_silent(Duration::from_millis(200)));
+    direct.expect(&["GET", "k"], "$-1\r\n");
+    direct.expect(&["CLIENT", "UNPAUSE"], "+OK\r\n");
+    one.expect_next("+OK\r\n");
+    other.expect_next("$1\r\nv\r\n");
 }

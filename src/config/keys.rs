@@ -328,7 +328,7 @@ pub const ROUTE: &[SettingKey] = &[
         "pool-shared",
         Integer,
         "N",
-        "1",
+        "one for each address of the upstream's name, at most 8",
         "Connections that clients share, of each event-loop thread to each node, where sharing is shared",
     ),
     key(

@@ -211,7 +211,7 @@ impl Check {
             }
         }
         let settings = Sharing {
-            connections: self.count(values, "pool.shared").map_or(Sharing::CONNECTIONS, NonZeroUsize::get),
+            connections: self.count(values, "pool.shared"),
             pinned: self.count(values, "limits.pinned").map_or(Sharing::PINNED, NonZeroUsize::get),
             client_output: self.parse(values, "limits.client_output", size).unwrap_or(Sharing::CLIENT_OUTPUT),
         };

@@ -1,5 +1,6 @@
 //! A session from the accepted socket to its [`End`].
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -192,10 +193,15 @@ async fn move_to_tls(relay: &mut Relay<'_>, upstream: Lease) -> bool {
 /// An upstream connection for a client. In a cluster the endpoint that clients begin with may lead to a node that is gone:
 /// any other will do, and their addresses are looked up again.
 pub(super) async fn connect(context: &RouteContext, brings_tls: bool) -> Result<Lease, Unreachable> {
-    if brings_tls {
-        return context.upstream.open().await;
-    }
-    let connected = context.upstream.connect().await;
+    if brings_tls { context.upstream.open().await } else { connect_to(context, None).await }
+}
+
+/// An upstream connection to this address, if it can be reached.
+pub(super) async fn connect_to(
+    context: &RouteContext,
+    address: Option<SocketAddr>,
+) -> Result<Lease, Unreachable> {
+    let connected = context.upstream.connect_to(address).await;
     match (&connected, &context.nodes) {
         (Err(_), Some(nodes)) => {
             nodes.refresh(None);

@@ -42,6 +42,8 @@ pub(super) struct Dial<'a> {
     pub(super) speaks: Speaks<'a>,
     /// Without credentials.
     pub(super) anonymous: bool,
+    /// Dialled before the endpoint's other addresses.
+    pub(super) first: Option<SocketAddr>,
     pub(super) began: Instant,
     pub(super) deadline: Instant,
     pub(super) generation: u64,
@@ -59,7 +61,7 @@ impl<'a> Dial<'a> {
         }
         let addresses =
             self.stage(Stage::Resolve, self.deadline, async { Ok(resolve(&remote.endpoint).await?) }).await?;
-        let mut race = Race::new(addresses);
+        let mut race = Race::new(remote.spread.order(addresses.clone(), self.first));
         let mut worst: Option<ConnectError> = None;
         loop {
             let next = async { Ok(race.next().await.transpose()?) };
@@ -68,7 +70,10 @@ impl<'a> Dial<'a> {
                 Ok(Some((stream, peer))) => {
                     let deadline = share(self.deadline, 1 + race.remaining() as usize);
                     match self.establish(stream, peer, deadline).await {
-                        Ok(connection) => return Ok(connection),
+                        Ok(connection) => {
+                            remote.spread.connected(&addresses, peer);
+                            return Ok(connection);
+                        }
                         Err(error) => error,
                     }
                 }

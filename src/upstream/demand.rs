@@ -65,7 +65,7 @@ impl Demand {
         self.returning = std::mem::take(&mut self.returned);
         let came = std::mem::take(&mut self.leased).saturating_sub(self.returning);
         let came = came.clamp(self.min, self.max) as u64 * SCALE;
-        self.target = (self.target - self.target / FORGOTTEN).max(came);
+        self.target = (self.target - self.target.div_ceil(FORGOTTEN)).max(came);
         self.low_water = self.low_water.min(idle);
         self.seconds += 1;
         if self.seconds < DEMAND_WINDOW {
@@ -107,6 +107,21 @@ mod tests {
             demand.second(0);
         }
         assert_eq!(demand.wanted(), 2);
+    }
+
+    #[test]
+    fn where_none_are_kept_when_no_client_comes_all_are_forgotten_in_the_end() {
+        let mut demand = Demand::new(0, 40);
+        for _ in 0..10 {
+            demand.leased();
+        }
+        demand.second(0);
+        assert_eq!(demand.wanted(), 10);
+        let seconds = (1..600).find(|_| {
+            demand.second(0);
+            demand.wanted() == 0
+        });
+        assert!(seconds.is_some());
     }
 
     #[test]

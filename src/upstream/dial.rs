@@ -1,5 +1,6 @@
 //! One endpoint, as all sessions of a route see it: a connection that is ready, or an attempt at a new one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
@@ -19,6 +20,7 @@ use super::lease::Released;
 use super::pool::{Discard, Pool, PooledConnection};
 use super::settings::Settings;
 use super::share::part_of;
+use super::spread::Spread;
 use super::transit::{ObservedTransit, Transit};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
@@ -54,6 +56,7 @@ pub(super) struct Remote {
     route: String,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) pool: Pool,
+    pub(super) spread: Spread,
     /// Where `tls.mode` is `preferred`.
     pub(super) transit: Option<Transit>,
     gate: Gate,
@@ -100,6 +103,7 @@ impl Remote {
             shown: metrics.of_upstream(&endpoint.to_string()),
             endpoint: Arc::new(endpoint),
             pool,
+            spread: Spread::default(),
             gate: Gate::new(settings.handshakes, patience),
             patience,
             tls: tls.cloned(),
@@ -130,10 +134,14 @@ impl Remote {
         self.gate.last_error().filter(|error| error.stage == Stage::Auth)
     }
 
-    /// A connection that is ready, or a new one.
-    pub(super) async fn lease(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
+    /// A connection that is ready, or a new one. `to`: one to this address, if it can be reached.
+    pub(super) async fn lease(
+        &self,
+        deadline: Instant,
+        to: Option<SocketAddr>,
+    ) -> Result<Connection, Arc<ConnectError>> {
         loop {
-            let connection = self.ready_or_new(deadline).await?;
+            let connection = self.ready_or_new(deadline, to).await?;
             if self.is_allowed(&connection) {
                 self.metrics.leased(connection.origin(), connection.channel.is_some());
                 return Ok(connection);
@@ -146,9 +154,13 @@ impl Remote {
         connection.channel.is_some() || self.transit.as_ref().is_none_or(|transit| !transit.latch().is_set())
     }
 
-    async fn ready_or_new(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
+    async fn ready_or_new(
+        &self,
+        deadline: Instant,
+        to: Option<SocketAddr>,
+    ) -> Result<Connection, Arc<ConnectError>> {
         let _connecting = GaugeGuard::new(&self.metrics.upstream_connecting);
-        while let Some(PooledConnection { mut connection, fresh }) = self.pool.take() {
+        while let Some(PooledConnection { mut connection, fresh }) = self.pool.take(to) {
             if fresh || proves(&mut connection, deadline).await {
                 return Ok(connection);
             }
@@ -158,6 +170,11 @@ impl Remote {
             self.pool.retire_with(generation, Discard::Unanswered);
         }
         let began = Instant::now();
+        if to.is_some() {
+            // What comes back may lead elsewhere.
+            let turn = self.turn(began, deadline).await?;
+            return self.dial(turn, to, began, deadline).await;
+        }
         if let Some(connection) = self.about_to_return().await {
             return Ok(connection);
         }
@@ -169,7 +186,7 @@ impl Remote {
         // RESET is one round trip, a new connection several.
         tokio::select! {
             biased;
-            connection = self.dial(turn, began, deadline) => connection,
+            connection = self.dial(turn, None, began, deadline) => connection,
             connection = self.pool.returned(true) => Ok(connection),
         }
     }
@@ -187,14 +204,14 @@ impl Remote {
     pub(super) async fn connect(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
         let began = Instant::now();
         let turn = self.turn(began, deadline).await?;
-        self.dial(turn, began, deadline).await
+        self.dial(turn, None, began, deadline).await
     }
 
     /// Waits for a turn, then opens a connection on which nothing has been said.
     pub(super) async fn open(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
         let began = Instant::now();
         let turn = self.turn(began, deadline).await?;
-        self.dial_as(Speaks::Nothing, turn, began, deadline).await
+        self.dial_as(Speaks::Nothing, turn, None, began, deadline).await
     }
 
     /// [Looks](Self::look) every few seconds.
@@ -271,7 +288,7 @@ impl Remote {
     /// Dials, for the pool.
     pub(super) async fn fill(&self, turn: Turn<'_>, deadline: Instant) {
         let _connecting = GaugeGuard::new(&self.metrics.upstream_connecting);
-        if let Ok(mut connection) = self.dial(turn, Instant::now(), deadline).await {
+        if let Ok(mut connection) = self.dial(turn, None, Instant::now(), deadline).await {
             connection.warm = true;
             self.pool.put(connection);
         }
@@ -402,6 +419,7 @@ impl Remote {
     async fn dial(
         &self,
         turn: Turn<'_>,
+        first: Option<SocketAddr>,
         began: Instant,
         deadline: Instant,
     ) -> Result<Connection, Arc<ConnectError>> {
@@ -409,18 +427,19 @@ impl Remote {
             Some(transit) if !transit.speaks_tls(deadline).await => Speaks::Plaintext,
             _ => self.tls.as_deref().into(),
         };
-        self.dial_as(speaks, turn, began, deadline).await
+        self.dial_as(speaks, turn, first, began, deadline).await
     }
 
     async fn dial_as(
         &self,
         speaks: Speaks<'_>,
         turn: Turn<'_>,
+        first: Option<SocketAddr>,
         began: Instant,
         deadline: Instant,
     ) -> Result<Connection, Arc<ConnectError>> {
         let in_haste = deadline - Instant::now() < self.patience / 2;
-        match self.attempt_with_descriptor(speaks, began, deadline).await {
+        match self.attempt_with_descriptor(speaks, first, began, deadline).await {
             Ok(connection) => {
                 if let Some(transit) = self.transit.as_ref().filter(|_| connection.channel.is_some()) {
                     self.note(transit, ObservedTransit::Tls, None);
@@ -457,11 +476,13 @@ impl Remote {
     async fn attempt_with_descriptor(
         &self,
         speaks: Speaks<'_>,
+        first: Option<SocketAddr>,
         began: Instant,
         deadline: Instant,
     ) -> Result<Connection, ConnectError> {
         loop {
-            let error = match self.attempt(speaks, began, deadline).run().await {
+            let mut attempt = Dial { first, ..self.attempt(speaks, began, deadline) };
+            let error = match attempt.run().await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
@@ -486,6 +507,7 @@ impl Remote {
             remote: self,
             speaks,
             anonymous: false,
+            first: None,
             began,
             deadline,
             generation: self.pool.generation(),

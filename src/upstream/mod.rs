@@ -20,6 +20,7 @@ mod race;
 mod route;
 mod settings;
 mod share;
+mod spread;
 mod transit;
 
 pub use self::ask::{TopologyReplies, ask, ask_encoded, ask_frame, topology};

@@ -4,7 +4,9 @@
 //! `dial`'s work, cleaning `greeting`'s; how many to keep is `demand`'s.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -77,6 +79,8 @@ impl Discard {
 
 pub(super) struct Pool {
     pub(super) settings: Settings,
+    /// Connections are dialled before clients come: always, or since clients were seen to need them.
+    dials_ahead: AtomicBool,
     metrics: Arc<RouteMetrics>,
     /// Has [`sweep`](Self::sweep) called.
     heard: Waker,
@@ -131,7 +135,8 @@ impl Pool {
             closed: false,
             demand,
         };
-        Self { settings, metrics, heard, lacking, state: Mutex::new(state) }
+        let dials_ahead = settings.warm.into();
+        Self { settings, dials_ahead, metrics, heard, lacking, state: Mutex::new(state) }
     }
 
     /// What a connection that is dialled now belongs to.
@@ -139,10 +144,10 @@ impl Pool {
         self.state.lock().generation
     }
 
-    /// A connection that is ready, bound to this thread; of several, one that this thread has used last.
-    pub(super) fn take(&self) -> Option<PooledConnection> {
+    /// A connection that is ready, bound to this thread; of several, one that this thread has used last. `to`: none but to this address.
+    pub(super) fn take(&self, to: Option<SocketAddr>) -> Option<PooledConnection> {
         self.state.lock().demand.leased();
-        while let Some(IdleConnection { mut connection, since, .. }) = self.pop() {
+        while let Some(IdleConnection { mut connection, since, .. }) = self.pop(to) {
             // System calls, without the lock.
             let now = Instant::now();
             if now >= connection.expires {
@@ -159,14 +164,16 @@ impl Pool {
         None
     }
 
-    fn pop(&self) -> Option<IdleConnection> {
+    fn pop(&self, to: Option<SocketAddr>) -> Option<IdleConnection> {
         let here = workers::current();
         let mut state = self.state.lock();
-        let own = state.idle.iter().rposition(|idle| idle.connection.worker == here);
-        let idle = own.or(state.idle.len().checked_sub(1)).and_then(|at| state.idle.remove(at));
+        let leads_there = |idle: &IdleConnection| to.is_none_or(|to| idle.connection.peer == to);
+        let own = |idle: &IdleConnection| idle.connection.worker == here && leads_there(idle);
+        let at = state.idle.iter().rposition(own).or_else(|| state.idle.iter().rposition(leads_there));
+        let idle = at.and_then(|at| state.idle.remove(at));
         let left = state.idle.len();
         state.demand.left(left);
-        if self.settings.warm && left < state.demand.wanted() {
+        if self.dials_ahead() && left < state.demand.wanted() {
             self.lacking.notify_one();
         }
         idle
@@ -271,10 +278,22 @@ impl Pool {
         state.idle.clear();
     }
 
+    /// Clients that share connections need dedicated ones, too: from now on as many are kept ready as of late were needed at once.
+    pub(super) fn dial_ahead(&self) {
+        // Where nothing is kept for a second client, nothing is kept ready unasked.
+        if self.settings.reuse {
+            self.dials_ahead.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn dials_ahead(&self) -> bool {
+        self.dials_ahead.load(Ordering::Relaxed)
+    }
+
     /// How many must be dialled when so many are on the way.
     pub(super) fn lacks(&self, on_the_way: usize) -> usize {
         let state = self.state.lock();
-        if state.closed || !self.settings.warm {
+        if state.closed || !self.dials_ahead() {
             return 0;
         }
         state.demand.wanted().saturating_sub(state.idle.len() + on_the_way)

@@ -1,5 +1,6 @@
 //! A route's upstream: its endpoints, and what all of its sessions know of them.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -158,7 +159,12 @@ impl Upstream {
     /// A greeted connection to the first endpoint that can be reached before the deadline: one that is ready, or a new
     /// one.
     pub async fn connect(self: &Arc<Self>) -> Result<Lease, Unreachable> {
-        let connected = self.first(|remote, deadline| Box::pin(remote.lease(deadline))).await;
+        self.connect_to(None).await
+    }
+
+    /// The same. `address`: of an endpoint that has this address, a connection to it, if it can be reached.
+    pub async fn connect_to(self: &Arc<Self>, address: Option<SocketAddr>) -> Result<Lease, Unreachable> {
+        let connected = self.first(|remote, deadline| Box::pin(remote.lease(deadline, address))).await;
         connected.map(|connection| Lease::new(connection, self))
     }
 
@@ -167,6 +173,16 @@ impl Upstream {
     pub async fn open(self: &Arc<Self>) -> Result<Lease, Unreachable> {
         let opened = self.first(|remote, deadline| Box::pin(remote.open(deadline))).await;
         opened.map(|connection| Lease::new(connection, self))
+    }
+
+    /// Clients that share connections need dedicated ones, too: from now on some are kept ready, as many as were needed of late.
+    pub fn dial_ahead(&self) {
+        self.remotes.iter().for_each(|remote| remote.pool.dial_ahead());
+    }
+
+    /// The addresses of the endpoint that clients would use, as they were found last; none before the first connection.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.order().first().map(|remote| remote.spread.known()).unwrap_or_default()
     }
 
     async fn first<'a>(

@@ -27,7 +27,12 @@ struct Network {
 impl Forwarder {
     /// To a server on this machine.
     pub fn to(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(([127, 0, 0, 1], 0).into(), port)
+    }
+
+    /// The same, at this address.
+    pub fn at(address: SocketAddr, port: u16) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let network = Arc::new(Network { port: port.into(), ..Network::default() });
         let thread = {
@@ -47,6 +52,10 @@ impl Forwarder {
 
     pub fn endpoint(&self) -> String {
         format!("localhost:{}", self.address.port())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// New connections lead to another server.

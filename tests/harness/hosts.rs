@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -27,21 +28,31 @@ impl Hosts {
     pub fn set(&self, names: &[&str]) {
         let mut all = self.names.lock().unwrap();
         *all = names.iter().map(|&name| name.to_owned()).collect();
-        write(&self.path(), &all);
+        write(&self.path(), &local(&all));
+    }
+
+    /// This name alone, with these addresses.
+    pub fn set_addresses(&self, name: &str, addresses: &[SocketAddr]) {
+        let lines: Vec<String> =
+            addresses.iter().map(|address| format!("{} {name}\n", address.ip())).collect();
+        write(&self.path(), &lines.concat());
     }
 
     /// This name, too.
     pub fn add(&self, name: &str) {
         let mut all = self.names.lock().unwrap();
         all.push(name.to_owned());
-        write(&self.path(), &all);
+        write(&self.path(), &local(&all));
     }
 }
 
+fn local(names: &[String]) -> String {
+    format!("127.0.0.1 localhost {}", names.join(" "))
+}
+
 /// In one piece: whoever reads the file finds the names of before or these. In place, because it is mounted.
-fn write(path: &Path, names: &[String]) {
+fn write(path: &Path, lines: &str) {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
-    let line = format!("127.0.0.1 localhost {}", names.join(" "));
-    assert!(line.len() <= 1000, "a shorter one would leave the end of a longer one");
-    file.write_all(format!("{line:<1000}\n").as_bytes()).unwrap();
+    assert!(lines.len() <= 1000, "shorter ones would leave the end of longer ones");
+    file.write_all(format!("{lines:<1000}\n").as_bytes()).unwrap();
 }

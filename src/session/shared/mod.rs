@@ -5,7 +5,7 @@
 //! - `client` reads one client's requests; `looking` and `setting_up` decide what goes where, by [`crate::resp::command_table`].
 //! - `connection` takes the requests of all its clients, `in_flight` knows which client each reply is for.
 //! - `driver` is the task that sends the requests; `handing_out` gives the replies to the clients, and `writer` writes them.
-//! - `multiplexer` keeps the shared connections of each thread; `hand_off` makes one a client's own.
+//! - `multiplexer` keeps the shared connections of each thread, in `slots`; `hand_off` makes one a client's own.
 
 mod client;
 mod connection;
@@ -18,6 +18,7 @@ mod multiplexer;
 mod serve;
 mod setting_up;
 mod settings;
+mod slots;
 mod writer;
 
 pub(super) use self::hand_off::HandedOff;

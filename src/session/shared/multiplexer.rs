@@ -1,12 +1,13 @@
 //! All shared connections of a route, by thread and by what a client can see of a connection; and how one is opened.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -15,14 +16,15 @@ use tokio_util::task::TaskTracker;
 use super::connection::SharedConnection;
 use super::driver::Driver;
 use super::settings::Settings;
+use super::slots::{ConnectionSlots, Slot};
 use crate::resp::command_table::{CommandInfo, may_be_shared};
 use crate::resp::replies::encode_command;
 use crate::session::context::RouteContext;
 use crate::session::outage::NoUpstream;
-use crate::session::serve::connect;
+use crate::session::serve::connect_to;
 use crate::session::setup::{ClientSetup, SETUP_TIMEOUT, SetupStep, SharingKey};
 use crate::session::user::ClientUser;
-use crate::upstream::{self, Connection, Latch, Upstream};
+use crate::upstream::{self, Connection, Latch};
 use crate::workers;
 
 /// A client waits so long for a connection of its own.
@@ -57,21 +59,6 @@ struct Lesson {
     until: Option<Instant>,
 }
 
-#[derive(Default)]
-struct ConnectionSlots {
-    slots: Vec<Slot>,
-    /// Clients take turns.
-    next: usize,
-}
-
-#[derive(Clone)]
-enum Slot {
-    Open(Arc<SharedConnection>),
-    Opening(Opening),
-}
-
-type Opening = Shared<BoxFuture<'static, Result<Arc<SharedConnection>, NoSharedConnection>>>;
-
 /// Why there is no shared connection.
 #[derive(Debug, Clone)]
 pub(super) enum NoSharedConnection {
@@ -102,55 +89,82 @@ impl Multiplexer {
         key: SharingKey,
     ) -> Result<Arc<SharedConnection>, NoSharedConnection> {
         let thread = workers::current();
-        let (at, slot) = {
+        loop {
+            let addresses = route.upstream.addresses();
+            let (at, slot, is_ours) = {
+                let mut all = self.all.lock();
+                let here = all.entry(thread).or_default();
+                if !here.contains_key(&key) {
+                    forget(here);
+                    // There is always one for those who begin.
+                    if here.len() >= MAX_SHARING_KEYS && key != SharingKey::default() {
+                        return Err(NoSharedConnection::TooMany);
+                    }
+                }
+                let slots = here.entry(key.clone()).or_default();
+                let at = slots.turn(self.settings.connections.map(NonZeroUsize::get), &addresses);
+                if let Some((double, address)) = slots.misplaced(&addresses) {
+                    self.spread(route, &key, double, address);
+                }
+                // Once an endpoint speaks TLS, no client begins in plaintext.
+                let over = route.upstream.latch().is_some_and(Latch::is_set);
+                let slot = slots.get(at).filter(|slot| slot.is_alive()).cloned();
+                let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
+                // After a failover, nor does one with the server that was the primary.
+                let slot = slot.filter(|slot| slot.is_latest(&route.upstream));
+                let is_ours = slot.is_none();
+                let slot = slot.unwrap_or_else(|| {
+                    let to = slots.address_for(at, &addresses);
+                    let opening = self.open(Arc::clone(route), key.clone(), false, to);
+                    let slot = Slot::Opening(opening.boxed().shared(), to);
+                    slots.set(at, slot.clone());
+                    slot
+                });
+                (at, slot, is_ours)
+            };
+            let opening = match slot {
+                Slot::Open(shared) => return Ok(shared),
+                Slot::Opening(opening, _) => opening,
+            };
+            let opened = opening.clone().await;
             let mut all = self.all.lock();
             let here = all.entry(thread).or_default();
-            if !here.contains_key(&key) {
-                forget(here);
-                // There is always one for those who begin.
-                if here.len() >= MAX_SHARING_KEYS && key != SharingKey::default() {
-                    return Err(NoSharedConnection::TooMany);
+            match &opened {
+                Ok(shared) => {
+                    let slot = here.get_mut(&key).and_then(|slots| slots.get_mut(at));
+                    if let Some(slot) = slot
+                        && matches!(slot, Slot::Opening(other, _) if other.ptr_eq(&opening))
+                    {
+                        *slot = Slot::Open(Arc::clone(shared));
+                    }
                 }
+                Err(_) => forget(here),
             }
-            let slots = here.entry(key.clone()).or_default();
-            slots.next = (slots.next + 1) % self.settings.connections;
-            let at = slots.next.min(slots.slots.len());
-            // Once an endpoint speaks TLS, no client begins in plaintext.
-            let over = route.upstream.latch().is_some_and(Latch::is_set);
-            let slot = slots.slots.get(at).filter(|slot| slot.is_alive()).cloned();
-            let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
-            // After a failover, nor does one with the server that was the primary.
-            let slot = slot.filter(|slot| slot.is_latest(&route.upstream));
-            let slot = slot.unwrap_or_else(|| {
-                let slot = Slot::Opening(self.open(Arc::clone(route), key.clone(), false).boxed().shared());
-                if at == slots.slots.len() {
-                    slots.slots.push(slot.clone());
-                } else {
-                    slots.slots[at] = slot.clone();
-                }
-                slot
-            });
-            (at, slot)
-        };
-        let opening = match slot {
-            Slot::Open(shared) => return Ok(shared),
-            Slot::Opening(opening) => opening,
-        };
-        let opened = opening.clone().await;
-        let mut all = self.all.lock();
-        let here = all.entry(thread).or_default();
-        match &opened {
-            Ok(shared) => {
-                let slot = here.get_mut(&key).and_then(|slots| slots.slots.get_mut(at));
-                if let Some(slot) = slot
-                    && matches!(slot, Slot::Opening(other) if other.ptr_eq(&opening))
-                {
-                    *slot = Slot::Open(Arc::clone(shared));
-                }
+            // Of the clients that waited for the first connection, not all are to have it.
+            if opened.is_err() || is_ours || !addresses.is_empty() {
+                return opened;
             }
-            Err(_) => forget(here),
         }
-        opened
+    }
+
+    /// Of two connections that lead to one address, replaces this one by one to `address` for new clients, if that can be reached. Clients
+    /// that have the other one keep it.
+    fn spread(
+        &self,
+        route: &Arc<RouteContext>,
+        key: &SharingKey,
+        double: Arc<SharedConnection>,
+        address: SocketAddr,
+    ) {
+        let opening = self.open(Arc::clone(route), key.clone(), false, Some(address));
+        let (thread, key, route) = (workers::current(), key.clone(), Arc::clone(route));
+        self.tasks.spawn(async move {
+            let (Ok(opened), Some(multiplexer)) = (opening.await, &route.multiplexer) else { return };
+            let is_there = opened.upstream.peer == address;
+            if !is_there || !multiplexer.replace(thread, &key, &double, &opened) {
+                opened.close();
+            }
+        });
     }
 
     /// Replies are outstanding on this connection, and nothing comes: opens another one for new clients. Whether the server is busy or the
@@ -161,51 +175,47 @@ impl Multiplexer {
         key: &SharingKey,
         silent: &Arc<SharedConnection>,
     ) {
-        let opening = self.open(Arc::clone(route), key.clone(), true);
+        let opening = self.open(Arc::clone(route), key.clone(), true, None);
         let (thread, key) = (workers::current(), key.clone());
         let (route, silent) = (Arc::clone(route), Arc::clone(silent));
         self.tasks.spawn(async move {
             let opened = opening.await;
             silent.state.lock().is_relieved = opened.is_ok();
             if let (Ok(opened), Some(multiplexer)) = (opened, &route.multiplexer) {
-                multiplexer.replace(thread, &key, &silent, opened);
+                let replaced = multiplexer.replace(thread, &key, &silent, &opened);
+                // If not, clients have another one by now.
+                if replaced { &silent } else { &opened }.close();
             }
         });
     }
 
-    /// New clients get this connection instead of that one.
+    /// New clients get this connection instead of that one. `false`: they did not get that one any more.
     fn replace(
         &self,
         thread: Option<usize>,
         key: &SharingKey,
         old: &Arc<SharedConnection>,
-        new: Arc<SharedConnection>,
-    ) {
+        new: &Arc<SharedConnection>,
+    ) -> bool {
         let mut all = self.all.lock();
         let slots = all.get_mut(&thread).and_then(|here| here.get_mut(key));
-        let slot = slots.and_then(|slots| slots.slots.iter_mut().find(|slot| slot.is(old)));
-        match slot {
-            Some(slot) => {
-                *slot = Slot::Open(new);
-                old.close();
-            }
-            // Clients have another one by now.
-            None => new.close(),
-        }
+        let slot = slots.and_then(|slots| slots.iter_mut().find(|slot| slot.is(old)));
+        slot.map(|slot| *slot = Slot::Open(Arc::clone(new))).is_some()
     }
 
-    /// Opens a shared connection. `proves`: the server must answer PING over it.
+    /// Opens a shared connection. `proves`: the server must answer PING over it. `to`: this address, if it can be reached.
     fn open(
         &self,
         route: Arc<RouteContext>,
         key: SharingKey,
         proves: bool,
+        to: Option<SocketAddr>,
     ) -> impl Future<Output = Result<Arc<SharedConnection>, NoSharedConnection>> + use<> {
         let (settings, tasks, transactions) =
             (self.settings, self.tasks.clone(), Arc::clone(&self.transactions));
         async move {
             let unreachable = |why: String| NoSharedConnection::Unreachable(NoUpstream::outage(why));
-            let connected = connect(&route, false).await;
+            let connected = connect_to(&route, to).await;
             let mut connection = connected.map_err(|error| NoSharedConnection::Unreachable(error.into()))?;
             let setup = ClientSetup { key, ..ClientSetup::default() };
             let mut steps = setup.steps().unwrap_or_default();
@@ -298,51 +308,7 @@ impl Multiplexer {
     }
 }
 
-impl Slot {
-    /// Closes a shared connection in plaintext: its clients go on over another. Whether it was one.
-    fn ends_plaintext(&self) -> bool {
-        let in_plaintext = self.opened().filter(|shared| !shared.upstream.tls);
-        if let Some(shared) = in_plaintext {
-            shared.close();
-        }
-        in_plaintext.is_some()
-    }
-
-    /// Whether it is this connection.
-    fn is(&self, shared: &Arc<SharedConnection>) -> bool {
-        self.opened().is_some_and(|opened| Arc::ptr_eq(opened, shared))
-    }
-
-    /// The connection, once it is open.
-    fn opened(&self) -> Option<&Arc<SharedConnection>> {
-        match self {
-            Self::Open(shared) => Some(shared),
-            Self::Opening(opening) => opening.peek().and_then(|opened| opened.as_ref().ok()),
-        }
-    }
-
-    /// Whether there was no news of its endpoint since it was opened.
-    fn is_latest(&self, upstream: &Upstream) -> bool {
-        match self {
-            Self::Open(shared) => upstream.is_latest(&shared.upstream.dialled),
-            Self::Opening(_) => true,
-        }
-    }
-
-    /// One that failed is opened anew.
-    fn is_alive(&self) -> bool {
-        match self {
-            Self::Open(shared) => shared.is_open(),
-            Self::Opening(opening) => match opening.peek() {
-                None => true,
-                Some(Ok(shared)) => shared.is_open(),
-                Some(Err(_)) => false,
-            },
-        }
-    }
-}
-
 /// Of what nobody can use any more nothing is kept, passwords above all.
 fn forget(here: &mut HashMap<SharingKey, ConnectionSlots>) {
-    here.retain(|_, slots| slots.slots.iter().any(Slot::is_alive));
+    here.retain(|_, slots| slots.is_alive());
 }

@@ -372,6 +372,9 @@ async fn own_connection(
         let inherited = timeout(INHERITANCE_TIMEOUT, inherited).await.ok().and_then(Result::ok);
         inherited.ok_or_else(|| NoDedicatedConnection::Unreachable(NoUpstream::lasting(WRITES_LOST)))?
     } else {
+        if !may_share {
+            context.upstream.dial_ahead();
+        }
         let connected = connect(context, false).await;
         Wire::new(connected.map_err(|error| NoDedicatedConnection::Unreachable(error.into()))?)
     };

@@ -1,10 +1,12 @@
 //! How clients share connections.
 
+use std::num::NonZeroUsize;
+
 /// How clients share connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Connections of each thread to each node, for each database and protocol.
-    pub connections: usize,
+    /// Connections of each thread to each node, for each database and protocol. `None`: one for each of its addresses.
+    pub connections: Option<NonZeroUsize>,
     /// Clients with a connection of their own, at most.
     pub pinned: usize,
     /// Bytes that may wait for a client that does not read, where others wait behind it.
@@ -12,8 +14,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `pool.shared` where it is not configured.
-    pub const CONNECTIONS: usize = 1;
     /// `limits.pinned` where it is not configured.
     pub const PINNED: usize = 1000;
     /// `limits.client_output` where it is not configured.

@@ -1,0 +1,151 @@
+//! A name with several addresses: connections are spread over the servers behind it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::harness::{Authority, Forwarder, Hosts, Pontoon, Redis, Wire, eventually};
+
+const NAME: &str = "replicas.test";
+
+/// One thread whose clients share connections.
+const SHARED: [&str; 4] = ["--sharing", "shared", "--workers", "1"];
+
+/// Servers of one port, each at an address of its own.
+struct Replicas {
+    servers: Vec<Redis>,
+    doors: Vec<Option<Forwarder>>,
+    addresses: Vec<SocketAddr>,
+    hosts: Hosts,
+    authority: Authority,
+}
+
+impl Replicas {
+    /// So many servers. Each has its number in the key `server`.
+    fn start(count: u8) -> Self {
+        let authority = Authority::new();
+        let mut doors: Vec<Option<Forwarder>> = Vec::new();
+        let (mut servers, mut addresses) = (Vec::new(), Vec::new());
+        let mut port = 0;
+        for number in 1..=count {
+            let server = Redis::with(authority.issue(&[NAME]), &authority, &[]);
+            server.direct().expect(&["SET", "server", &number.to_string()], "+OK\r\n");
+            let address = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, number)), port).into();
+            let door = Forwarder::at(address, server.tls_port);
+            port = door.address().port();
+            addresses.push(door.address());
+            doors.push(Some(door));
+            servers.push(server);
+        }
+        let hosts = Hosts::new(&[]);
+        hosts.set_addresses(NAME, &addresses);
+        Self { servers, doors, addresses, hosts, authority }
+    }
+
+    fn bridge(&self, args: &[&str]) -> Pontoon {
+        let (upstream, ca) = (format!("{NAME}:{}", self.addresses[0].port()), self.authority.file());
+        let all = ["--upstream", &upstream, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
+        // Its addresses are known then. A connection that is opened before may lead to the address of the next one, which is mended later.
+        Pontoon::with_hosts(&self.hosts, &[&all[..], args].concat()).ready()
+    }
+
+    /// The server with this number ends, and nothing listens at its address.
+    fn stop(&mut self, number: usize) {
+        self.servers[number - 1].kill();
+        self.doors[number - 1] = None;
+    }
+
+    fn restart(&mut self, number: usize) {
+        let server = &mut self.servers[number - 1];
+        server.restart();
+        server.direct().expect(&["SET", "server", &number.to_string()], "+OK\r\n");
+        self.doors[number - 1] = Some(Forwarder::at(self.addresses[number - 1], server.tls_port));
+    }
+}
+
+/// Which servers these clients have.
+fn servers(clients: &mut [Wire]) -> Vec<usize> {
+    let mut all: Vec<usize> = clients
+        .iter_mut()
+        .map(|client| {
+            let reply = String::from_utf8(client.ask(&["GET", "server"])).unwrap();
+            reply.lines().last().unwrap().parse().unwrap()
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+fn spread(clients: &mut [Wire]) -> Vec<usize> {
+    let mut all = servers(clients);
+    all.dedup();
+    all
+}
+
+fn clients(pontoon: &Pontoon) -> Vec<Wire> {
+    (0..20).map(|_| pontoon.client()).collect()
+}
+
+fn shared(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_upstream_connections", "state=\"shared\"")
+}
+
+#[test]
+fn clients_that_share_connections_are_spread_over_the_addresses_of_a_name() {
+    let replicas = Replicas::start(3);
+    for workers in ["1", "2"] {
+        let pontoon = replicas.bridge(&["--sharing", "shared", "--workers", workers]);
+        let mut clients = clients(&pontoon);
+        assert_eq!(spread(&mut clients), [1, 2, 3], "{workers} threads");
+        assert_eq!(shared(&pontoon), 3, "one connection for each address");
+    }
+}
+
+#[test]
+fn clients_with_dedicated_connections_are_spread_over_the_addresses_of_a_name() {
+    let replicas = Replicas::start(3);
+    let pontoon = replicas.bridge(&["--sharing", "dedicated"]);
+    let mut clients = clients(&pontoon);
+    let mut all = servers(&mut clients);
+    assert!(all.chunk_by(|a, b| a == b).all(|of_one| of_one.len() >= 4), "{all:?}");
+    all.dedup();
+    assert_eq!(all, [1, 2, 3]);
+}
+
+#[test]
+fn a_configured_number_of_shared_connections_is_kept_and_they_lead_to_different_addresses() {
+    let replicas = Replicas::start(3);
+    let pontoon = replicas.bridge(&[&SHARED[..], &["--pool-shared", "2"]].concat());
+    let mut clients = clients(&pontoon);
+    assert_eq!(spread(&mut clients).len(), 2);
+    assert_eq!(shared(&pontoon), 2);
+}
+
+#[test]
+fn clients_of_a_server_that_ends_go_on_with_the_others_and_new_ones_find_it_when_it_is_back() {
+    let mut replicas = Replicas::start(3);
+    let pontoon = replicas.bridge(&SHARED);
+    let mut before = clients(&pontoon);
+    assert_eq!(spread(&mut before), [1, 2, 3]);
+    replicas.stop(2);
+    eventually("its connection is lost", || shared(&pontoon) == 2);
+    assert_eq!(spread(&mut before), [1, 3]);
+    replicas.restart(2);
+    eventually("new clients have it", || spread(&mut clients(&pontoon)) == [1, 2, 3]);
+}
+
+#[test]
+fn addresses_that_appear_and_vanish_are_followed_by_new_clients() {
+    let replicas = Replicas::start(3);
+    replicas.hosts.set_addresses(NAME, &replicas.addresses[..2]);
+    let pontoon = replicas.bridge(&[&SHARED[..], &["--pool-reuse", "false"]].concat());
+    let mut before = clients(&pontoon);
+    assert_eq!(spread(&mut before), [1, 2]);
+    // A client that needs a dedicated connection has the name looked up.
+    let looks_up = || pontoon.client().expect(&["WATCH", "k"], "+OK\r\n");
+    replicas.hosts.set_addresses(NAME, &replicas.addresses);
+    looks_up();
+    assert_eq!(spread(&mut clients(&pontoon)), [1, 2, 3]);
+    replicas.hosts.set_addresses(NAME, &replicas.addresses[2..]);
+    looks_up();
+    assert_eq!(spread(&mut clients(&pontoon)), [3]);
+    assert_eq!(spread(&mut before), [1, 2], "clients that are there stay");
+}
