@@ -323,6 +323,33 @@ fn a_client_that_does_not_read_is_cut_off_and_the_others_go_on() {
 }
 
 #[test]
+fn clients_that_do_not_read_stay_below_the_limit_of_their_route_together() {
+    let (_redis, pontoon) = shared(&["--route-output", "8MiB"]);
+    pontoon.expects("a client was cut off");
+    let mut other = pontoon.client();
+    other.expect(&["SET", "big", &"x".repeat(1_000_000)], "+OK\r\n");
+    let mut slow: Vec<Wire> = (0..10).map(|_| pontoon.client()).collect();
+    for client in &mut slow {
+        client.expect(&["PING"], "+PONG\r\n");
+    }
+    let get = command(&["GET", "big"]);
+    for _ in 0..20 {
+        for client in &mut slow {
+            // It may be cut off by now.
+            let _ = client.try_send(&get);
+        }
+    }
+    eventually("one is cut off", || {
+        other.expect(&["PING"], "+PONG\r\n");
+        pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") > 0
+    });
+    pontoon.wait_for_log("See limits.route_output");
+    other.expect(&["PING"], "+PONG\r\n");
+    let peak = pontoon.peak_memory_kib();
+    assert!(peak < 48 * 1024, "the bridge took {peak} KiB");
+}
+
+#[test]
 fn giant_requests_and_replies_get_connections_of_their_own() {
     let (_redis, pontoon) = shared(&[]);
     let mut client = pontoon.client();

@@ -395,12 +395,8 @@ impl Cluster {
         }
         let leaving = self.running.drain.part();
         self.running.look_after(&common.route, &upstream, &metrics, &leaving);
-        let tasks = &self.running.tasks;
         let context = session::RouteContext {
-            multiplexer: common
-                .settings
-                .sharing
-                .map(|sharing| session::Multiplexer::new(sharing, tasks.clone())),
+            multiplexer: common.multiplexer.as_ref().map(session::Multiplexer::for_another_node),
             route: Arc::clone(&common.route),
             upstream,
             nodes: Some(Arc::clone(&self.nodes)),

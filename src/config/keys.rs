@@ -380,6 +380,14 @@ pub const ROUTE: &[SettingKey] = &[
         "Where sharing is shared: so much may wait for a client that does not read and has others behind it; then it is cut off",
     ),
     key(
+        "limits.route_output",
+        "route-output",
+        Text,
+        "SIZE",
+        "64MiB",
+        "Where sharing is shared: so much may wait for all clients of the route together; beyond, those with most are cut off",
+    ),
+    key(
         "limits.pinned",
         "max-pinned",
         Integer,

@@ -201,7 +201,8 @@ impl Check {
 
     /// `None`: each client has a connection of its own.
     fn sharing(&mut self, values: &Values) -> Option<Sharing> {
-        const ITS_OWN: [&str; 3] = ["pool.shared", "limits.client_output", "limits.pinned"];
+        const ITS_OWN: [&str; 4] =
+            ["pool.shared", "limits.client_output", "limits.route_output", "limits.pinned"];
         let shared =
             self.choice(values, "sharing", &[("dedicated", false), ("shared", true)]).unwrap_or(false);
         if !shared {
@@ -214,6 +215,7 @@ impl Check {
             connections: self.count(values, "pool.shared"),
             pinned: self.count(values, "limits.pinned").map_or(Sharing::PINNED, NonZeroUsize::get),
             client_output: self.parse(values, "limits.client_output", size).unwrap_or(Sharing::CLIENT_OUTPUT),
+            route_output: self.parse(values, "limits.route_output", size).unwrap_or(Sharing::ROUTE_OUTPUT),
         };
         shared.then_some(settings)
     }

@@ -86,6 +86,11 @@ impl ClientStream {
         }
     }
 
+    /// Ends it in both directions: whoever reads or writes it finds its end. What the kernel has of it may still arrive.
+    pub(crate) fn shut_down(&self) {
+        let _ = SockRef::from(&self.as_fd()).shutdown(std::net::Shutdown::Both);
+    }
+
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &*self.0 {
             Socket::Tcp(stream) => stream.poll_read_ready(cx),

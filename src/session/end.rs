@@ -21,18 +21,21 @@ pub enum End {
     Idle,
     /// The client did not read, and others waited behind it: see `limits.client_output`.
     Overrun,
+    /// The clients of the route did not read, and much waited for this one: see `limits.route_output`.
+    RouteOverrun,
     /// There was no upstream connection, or it failed.
     Failed,
 }
 
 impl End {
     /// The labels of all ends.
-    pub const LABELS: [&str; 6] = [
+    pub const LABELS: [&str; 7] = [
         Self::ClientClosed.label(),
         Self::UpstreamClosed.label(),
         Self::Drained.label(),
         Self::Idle.label(),
         Self::Overrun.label(),
+        Self::RouteOverrun.label(),
         Self::Failed.label(),
     ];
 
@@ -44,6 +47,7 @@ impl End {
             Self::Drained => "drained",
             Self::Idle => "idle",
             Self::Overrun => "overrun",
+            Self::RouteOverrun => "route_overrun",
             Self::Failed => "failed",
         }
     }

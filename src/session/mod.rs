@@ -14,6 +14,7 @@ mod ledger;
 mod low_water;
 mod outage;
 mod outbox;
+mod output;
 mod owed;
 mod profile;
 mod relogin;

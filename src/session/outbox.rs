@@ -3,19 +3,24 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
-#[derive(Debug, Default)]
+use super::output::ClientOutput;
+
+#[derive(Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     sent: usize,
+    /// Where what waits for clients is counted.
+    counted: Option<Arc<ClientOutput>>,
 }
 
 impl From<Vec<u8>> for Outbox {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, sent: 0 }
+        Self { bytes, ..Self::default() }
     }
 }
 
@@ -29,9 +34,27 @@ impl Outbox {
         self.bytes.len() - self.sent
     }
 
+    /// Has what waits counted from now on.
+    pub(super) fn count_in(&mut self, output: Arc<ClientOutput>) {
+        self.counted = Some(output);
+        self.count();
+    }
+
+    /// Where what waits is counted.
+    pub(super) fn counted(&self) -> Option<&Arc<ClientOutput>> {
+        self.counted.as_ref()
+    }
+
+    fn count(&self) {
+        if let Some(counted) = &self.counted {
+            counted.set(self.len());
+        }
+    }
+
     /// Gives up what could not be sent.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        (self.bytes, self.sent) = (Vec::new(), 0);
+        self.count();
     }
 
     /// Has `bytes` wait.
@@ -42,6 +65,7 @@ impl Outbox {
             self.sent = 0;
         }
         self.bytes.extend_from_slice(bytes);
+        self.count();
     }
 
     /// Sends `bytes` after what waits already, and keeps what the socket does not take.
@@ -60,7 +84,10 @@ impl Outbox {
                 }
             }
         }
-        self.bytes.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.bytes.extend_from_slice(bytes);
+            self.count();
+        }
         Ok(())
     }
 
@@ -70,10 +97,17 @@ impl Outbox {
         cx: &mut Context<'_>,
         socket: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
+        let before = self.sent;
         while self.sent < self.bytes.len() {
-            match ready!(Pin::new(&mut *socket).poll_write(cx, &self.bytes[self.sent..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.sent += n,
+            match Pin::new(&mut *socket).poll_write(cx, &self.bytes[self.sent..])? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(n) => self.sent += n,
+                Poll::Pending => {
+                    if self.sent > before {
+                        self.count();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         self.clear();

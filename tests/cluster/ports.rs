@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::{ServerConnection, StreamOwned};
 
 use super::{assert_local, bridge, bridge_at, local_port, local_ports, naming_nodes, shared};
-use crate::harness::{Authority, Cluster, Fake, Pontoon, Wire, eventually};
+use crate::harness::{Authority, Cluster, Fake, Pontoon, Wire, eventually, pontoon};
 
 /// Slot 12182, of the third primary.
 const KEY: &str = "foo";
@@ -169,4 +169,20 @@ fn a_server_that_announces_many_nodes_gets_no_more_listeners_than_the_limit() {
     pontoon.expect_one_line("cluster.max_nodes is reached");
     let open = fs::read_dir(format!("/proc/{}/fd", pontoon.pid())).unwrap().count();
     assert!(open < 100, "{open} descriptors are open");
+}
+
+#[test]
+fn check_reports_a_cluster_with_more_nodes_than_the_limit() {
+    let authority = Authority::new();
+    let fake = cluster_of(30, &authority);
+    let (endpoint, ca) = (fake.endpoint(), authority.file());
+    let args = ["check", "--topology", "cluster", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let options = ["--listen", "127.0.0.1:0", "--admin", "off", "--cluster-max-nodes", "20"];
+    let output = pontoon(&[&args[..], &options].concat());
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let told = "the cluster has 30 nodes, and clients are led to 20 of them: raise cluster.max_nodes";
+    assert!(report.contains(told), "{report}");
+    // It costs no more to ask a cluster that announces many.
+    assert_eq!(report.matches("TCP connection to 127.0.0.1:").count(), 20, "{report}");
 }

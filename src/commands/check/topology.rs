@@ -52,10 +52,15 @@ pub(super) async fn check(
     }
     if nodes.len() > settings.max_nodes {
         let (max, nodes) = (settings.max_nodes, nodes.len());
-        report.failed("nodes", &format!("cluster.max_nodes is {max}, and the cluster has {nodes} nodes"));
+        report.failed(
+            "nodes",
+            &format!(
+                "the cluster has {nodes} nodes, and clients are led to {max} of them: raise cluster.max_nodes"
+            ),
+        );
     }
     let who = own.credentials().map(ToString::to_string).unwrap_or_default();
-    for node in nodes {
+    for node in nodes.into_iter().take(settings.max_nodes) {
         let Some(endpoint) = node.endpoint() else { continue };
         let tls = tls.map(|tls| tls.of(&endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };

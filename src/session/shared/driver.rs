@@ -17,12 +17,13 @@ use super::handing_out::IN_TRANSACTION;
 use super::in_flight::Recipient;
 use super::multiplexer::Multiplexer;
 use super::settings::Settings;
-use super::writer::{ClientWriter, Gone};
+use super::writer::{ClientWriter, Gone, HEAVY_OUTPUT};
 use crate::metrics::{GaugeGuard, Relayed};
 use crate::resp::replies;
 use crate::resp::scanner::ReplyScanner;
 use crate::session::context::RouteContext;
 use crate::session::outage;
+use crate::session::output::RouteOutput;
 use crate::session::scratch::{self, Scratch};
 use crate::session::setup::SharingKey;
 use crate::session::wire::Wire;
@@ -52,6 +53,8 @@ pub(super) struct Driver {
     pub(super) replies: ReplyScanner,
     pub(super) route: Arc<RouteContext>,
     pub(super) settings: Settings,
+    /// What waits for the clients of the route.
+    pub(super) output: Arc<RouteOutput>,
     pub(super) key: SharingKey,
     /// Whether transactions may come over it.
     pub(super) transactions: Arc<AtomicBool>,
@@ -60,17 +63,25 @@ pub(super) struct Driver {
     pub(super) skips: bool,
     /// The beginning of an error that may name a node.
     pub(super) held: Option<Vec<u8>>,
-    /// A client for which much waits, and how much.
+    /// The client for which most waits of those that the last read was for, if that is much, and how much.
     pub(super) slow: Option<(Arc<ClientWriter>, usize)>,
     /// Has the connection for its own from now on.
     pub(super) heir: Option<(Arc<ClientWriter>, OwnedSemaphorePermit)>,
-    /// Has more than may wait for it, and is waited for.
-    pub(super) stalled: Option<(Arc<ClientWriter>, Pin<Box<Sleep>>)>,
+    /// The server is not read because of this client.
+    pub(super) stalled: Option<Stall>,
     pub(super) tick: Pin<Box<Sleep>>,
     /// Ticks without a client.
     pub(super) unused: u32,
     /// The server says that it is a replica: clients go on over another connection.
     pub(super) read_only: bool,
+}
+
+/// Why the server is not read: a client has not read enough.
+pub(super) struct Stall {
+    writer: Arc<ClientWriter>,
+    /// It is of the route's clients together that too much waits for.
+    of_route: bool,
+    patience: Pin<Box<Sleep>>,
 }
 
 impl Driver {
@@ -79,6 +90,7 @@ impl Driver {
         connection: Lease,
         route: &Arc<RouteContext>,
         settings: Settings,
+        output: Arc<RouteOutput>,
         key: SharingKey,
         transactions: Arc<AtomicBool>,
     ) -> Self {
@@ -88,6 +100,7 @@ impl Driver {
             replies: ReplyScanner::default(),
             route: Arc::clone(route),
             settings,
+            output,
             key,
             transactions,
             taken: Vec::new(),
@@ -175,8 +188,8 @@ impl Driver {
 
     /// A second is over.
     fn look(&mut self) {
-        if let Some((writer, _)) = &self.stalled {
-            let writer = Arc::clone(writer);
+        if let Some(stall) = &self.stalled {
+            let writer = Arc::clone(&stall.writer);
             if self.try_hand_off(&writer) {
                 self.stalled = None;
                 return;
@@ -263,9 +276,16 @@ impl Driver {
     }
 
     /// Stops reading the server while a client has more unread than `client_output`. If all outstanding replies are that client's,
-    /// [`STALL_OUTPUT`] is enough.
+    /// [`STALL_OUTPUT`] is enough; beyond `route_output`, anything is.
     fn stall(&mut self) {
         let Some((writer, waiting)) = self.slow.take() else { return };
+        // Of a client that reads now and then, little waits: no connection is given up for it.
+        if waiting <= HEAVY_OUTPUT {
+            if self.output.is_exceeded() {
+                self.stall_for(writer, true);
+            }
+            return;
+        }
         if self.try_hand_off(&writer) {
             return;
         }
@@ -274,12 +294,17 @@ impl Driver {
             // Others go elsewhere, and it will be alone.
             self.shared.close();
         }
-        if waiting > self.settings.client_output || alone {
-            self.stalled = Some((writer, Box::pin(sleep(STALL_TIMEOUT))));
+        let too_much = waiting > self.settings.client_output || alone;
+        if too_much || self.output.is_exceeded() {
             // Whoever has not asked yet does it elsewhere.
             self.shared.close();
-            self.shared.state.lock().in_flight.log_no_slow();
+            self.stall_for(writer, !too_much);
         }
+    }
+
+    fn stall_for(&mut self, writer: Arc<ClientWriter>, of_route: bool) {
+        self.stalled = Some(Stall { writer, of_route, patience: Box::pin(sleep(STALL_TIMEOUT)) });
+        self.shared.state.lock().in_flight.log_no_slow();
     }
 
     /// Leaves the connection to the one client that all outstanding replies are for, if it may have one of its own. `false`: not now.
@@ -319,14 +344,21 @@ impl Driver {
 
     /// A client that does not read is waited for as long as nobody else has to, and a moment longer.
     fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some((writer, patience)) = &mut self.stalled else { return false };
-        if writer.waiting(cx.waker()) <= STALL_OUTPUT / 2 {
+        let Some(Stall { writer, of_route, patience }) = &mut self.stalled else { return false };
+        let waiting = writer.waiting(cx.waker());
+        let goes_on =
+            if *of_route { waiting == 0 || !self.output.is_exceeded() } else { waiting <= STALL_OUTPUT / 2 };
+        if goes_on {
             self.stalled = None;
             return false;
         }
         let others = self.shared.state.lock().in_flight.iter().any(|due| !Arc::ptr_eq(&due.writer, writer));
         if patience.as_mut().poll(cx).is_ready() && others {
-            writer.leave(Gone::Output);
+            if *of_route {
+                self.output.cut_off_largest(writer.output());
+            } else {
+                writer.leave(Gone::Output);
+            }
             self.stalled = None;
             return false;
         }

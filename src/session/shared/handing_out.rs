@@ -204,7 +204,8 @@ impl Driver {
             return if due.writer.answer(bytes, replies > 0) { Ok(()) } else { Err(TOO_LONG) };
         }
         let waiting = due.writer.deliver(bytes, replies);
-        if waiting > STALL_OUTPUT {
+        let much = waiting > STALL_OUTPUT || (waiting > 0 && self.output.is_exceeded());
+        if much && self.slow.as_ref().is_none_or(|(_, most)| waiting >= *most) {
             self.slow = Some((Arc::clone(&due.writer), waiting));
         }
         Ok(())

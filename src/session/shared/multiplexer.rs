@@ -21,6 +21,7 @@ use crate::resp::command_table::{CommandInfo, may_be_shared};
 use crate::resp::replies::encode_command;
 use crate::session::context::RouteContext;
 use crate::session::outage::NoUpstream;
+use crate::session::output::RouteOutput;
 use crate::session::serve::connect_to;
 use crate::session::setup::{ClientSetup, SETUP_TIMEOUT, SetupStep, SharingKey};
 use crate::session::user::ClientUser;
@@ -42,6 +43,8 @@ const ABSENT_RETRY: Duration = Duration::from_secs(60);
 /// A route's shared connections.
 pub struct Multiplexer {
     pub(super) settings: Settings,
+    /// What waits for the clients of the route.
+    pub(super) output: Arc<RouteOutput>,
     tasks: TaskTracker,
     /// By thread.
     all: Mutex<HashMap<Option<usize>, HashMap<SharingKey, ConnectionSlots>>>,
@@ -77,9 +80,27 @@ pub(super) enum NoSharedConnection {
 impl Multiplexer {
     /// None is open. Their tasks are for `tasks` to wait for.
     pub fn new(settings: Settings, tasks: TaskTracker) -> Self {
+        Self::counting_in(RouteOutput::new(settings.route_output), settings, tasks)
+    }
+
+    /// For another node of the same route: what waits for the clients of both counts together.
+    #[must_use]
+    pub fn for_another_node(&self) -> Self {
+        Self::counting_in(Arc::clone(&self.output), self.settings, self.tasks.clone())
+    }
+
+    fn counting_in(output: Arc<RouteOutput>, settings: Settings, tasks: TaskTracker) -> Self {
         let pinned = Arc::new(Semaphore::new(settings.pinned));
         let transactions = Arc::new(AtomicBool::new(true));
-        Self { settings, tasks, all: Mutex::default(), pinned, learned: Mutex::default(), transactions }
+        Self {
+            settings,
+            output,
+            tasks,
+            all: Mutex::default(),
+            pinned,
+            learned: Mutex::default(),
+            transactions,
+        }
     }
 
     /// A shared connection of this thread for one more client.
@@ -211,8 +232,8 @@ impl Multiplexer {
         proves: bool,
         to: Option<SocketAddr>,
     ) -> impl Future<Output = Result<Arc<SharedConnection>, NoSharedConnection>> + use<> {
-        let (settings, tasks, transactions) =
-            (self.settings, self.tasks.clone(), Arc::clone(&self.transactions));
+        let (settings, output) = (self.settings, Arc::clone(&self.output));
+        let (tasks, transactions) = (self.tasks.clone(), Arc::clone(&self.transactions));
         async move {
             let unreachable = |why: String| NoSharedConnection::Unreachable(NoUpstream::outage(why));
             let connected = connect_to(&route, to).await;
@@ -243,7 +264,7 @@ impl Multiplexer {
                 }
             }
             let shared = Arc::new(SharedConnection::over(&connection, route.settings.slow));
-            let driver = Driver::new(&shared, connection, &route, settings, setup.key, transactions);
+            let driver = Driver::new(&shared, connection, &route, settings, output, setup.key, transactions);
             tasks.spawn(driver.run());
             Ok(shared)
         }

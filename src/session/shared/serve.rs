@@ -21,6 +21,7 @@ use crate::session::end::{End, end};
 use crate::session::farewell;
 use crate::session::guard::{ClientAuth, Guard};
 use crate::session::outage::{self, NoUpstream};
+use crate::session::output::ClientOutput;
 use crate::session::serve::{CountedRelay, connect};
 use crate::session::setup::{SETUP_TIMEOUT, SharingKey};
 use crate::session::wire::Wire;
@@ -40,17 +41,32 @@ const BUSY_RETRY: Duration = Duration::from_millis(100);
 const INHERITANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a client to its end.
-pub(in crate::session) async fn serve(session: Box<Session<'_>>, multiplexer: &Multiplexer) -> End {
+pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer: &Multiplexer) -> End {
+    let (context, number) = (session.route, session.profile.number());
+    let output = ClientOutput::new(&multiplexer.output, &session.client);
+    session.to_client.count_in(Arc::clone(&output));
     // What is needed only between two waits for requests is boxed: it does not weigh on a client that waits.
     let mut begun = Box::pin(begin(session, multiplexer)).await;
-    loop {
+    let end = loop {
         let (mut client, shared) = match begun {
             Ok(served) => served,
-            Err(end) => return end,
+            Err(end) => break end,
         };
         let need = client.run(&shared).await;
         begun = Box::pin(provide(client, shared, need)).await;
+    };
+    if !output.is_cut_off() {
+        return end;
     }
+    if let Some(suppressed) = context.throttle.allow("route_output") {
+        warn!(
+            route = &*context.route,
+            session = number,
+            suppressed,
+            "a client was cut off: it did not read, and too much waited for the route's clients together. See limits.route_output"
+        );
+    }
+    End::RouteOverrun
 }
 
 /// A client and its shared connection.

@@ -11,6 +11,8 @@ pub struct Settings {
     pub pinned: usize,
     /// Bytes that may wait for a client that does not read, where others wait behind it.
     pub client_output: usize,
+    /// Bytes that may wait for all clients of the route together.
+    pub route_output: usize,
 }
 
 impl Settings {
@@ -18,4 +20,6 @@ impl Settings {
     pub const PINNED: usize = 1000;
     /// `limits.client_output` where it is not configured.
     pub const CLIENT_OUTPUT: usize = 32 * 1024 * 1024;
+    /// `limits.route_output` where it is not configured.
+    pub const ROUTE_OUTPUT: usize = 64 * 1024 * 1024;
 }

@@ -15,6 +15,7 @@ use crate::clients::{Counter, SessionRecord};
 use crate::downstream::ClientStream;
 use crate::endpoint::Host;
 use crate::session::outbox::Outbox;
+use crate::session::output::ClientOutput;
 
 /// Of a reply to what pontoon asks for a client. That to HELLO names some modules.
 const MAX_SETUP_REPLY: usize = 256 * 1024;
@@ -23,7 +24,7 @@ const MAX_SETUP_REPLY: usize = 256 * 1024;
 const HEAVY_REPLY: u64 = 32 * 1024;
 
 /// More that waits is, too.
-const HEAVY_OUTPUT: usize = 256 * 1024;
+pub(super) const HEAVY_OUTPUT: usize = 256 * 1024;
 
 /// One client's.
 pub(super) struct ClientWriter {
@@ -137,6 +138,11 @@ impl ClientWriter {
     /// Whether bytes wait for the client to read.
     pub(super) fn has_output(&self) -> bool {
         !self.state.lock().outbox.is_empty()
+    }
+
+    /// Where what waits for the client is counted.
+    pub(super) fn output(&self) -> Option<Arc<ClientOutput>> {
+        self.state.lock().outbox.counted().cloned()
     }
 
     /// Replies due.
@@ -254,6 +260,10 @@ impl WriterState {
             }
             // Its task sends the rest.
             self.wake();
+        }
+        // Its task learns that from the event loop, and much may come before.
+        if self.outbox.counted().is_some_and(|output| output.is_cut_off()) {
+            return self.leave(Gone::Client);
         }
         self.outbox.keep(bytes);
     }
