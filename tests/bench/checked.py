@@ -1,155 +1,400 @@
-"""Clients of the soak: each checks every reply, and knows what was executed, and what may have been."""
-import asyncio, collections, random, sys
+"""Clients of the chaos run: each checks every reply, and knows what was executed, what was not, and what may have been."""
+import asyncio, collections, random, sys, time
 
-# Nobody waits longer for a reply.
+# Longest wait for a reply, in seconds.
 PATIENCE = 30
 # Events that must end no session, refuse no client, or leave nothing in doubt.
 SEAMLESS = {"good reload", "bad reload"}
-CERTAIN = SEAMLESS | {"restart", "replacement"}
+CERTAIN = SEAMLESS | {"restart", "handover"}
+# Codes of errors that say that a command was not executed.
+REFUSALS = {"LOADING", "READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "UNBLOCKED", "EXECABORT"}
 
 
 class Fault(Exception):
     """What must never happen."""
 
 
+class Ended(Exception):
+    """The connection ended, or the client leaves it after an error."""
+
+
 class Tally:
     def __init__(self):
-        self.replies = self.connections = self.refused = self.told = self.cut = self.doubts = 0
+        self.replies = self.connections = self.refused = self.errors = 0
+        self.acknowledged = self.unknown = self.failed = 0  # increments
         self.faults = []
         self.event = "calm"
-        self.by_event = collections.Counter()
+        self.ends = collections.Counter()  # by event
 
-    def fault(self, words):
-        self.faults.append(f"during {self.event}: {words}")
-        print("FAULT", self.faults[-1], file=sys.stderr)
+    def fault(self, kind, words):
+        """`kind` is "wrong", "duplicated", "lost" or "unaccounted"."""
+        self.faults.append(kind)
+        print(f"FAULT {kind}, during {self.event}: {words}", file=sys.stderr, flush=True)
+
+
+def nothing():
+    pass
+
+
+class Request:
+    """A command, and one of three outcomes: `executed` gets the reply, `failed` means not executed, `unknown` means perhaps executed."""
+
+    def __init__(self, words, executed, failed=nothing, unknown=nothing):
+        self.words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        self.executed, self.failed, self.unknown = executed, failed, unknown
 
 
 class Client:
-    """One after another it opens connections, and sends on each some hundred pipelines."""
+    """Opens one connection after another, and runs a session over each."""
 
-    def __init__(self, number, port, tally, stop):
-        self.key, self.port, self.tally, self.stop = f"n:{number}", port, tally, stop
-        self.random = random.Random(number)
-        self.known = 0  # the counter, as far as it was told
-        self.doubtful = 0  # increments that may come on top, now or later
-        self.unique = 0
+    def __init__(self, number, stage, seed):
+        self.number, self.stage, self.tally = number, stage, stage.tally
+        self.key = f"{{n:{number}}}"
+        self.name = f"client-{number}"
+        self.database = number % 4 if stage.databases else 0
+        self.random = random.Random(f"{seed} {number}")
+        self.port = stage.port
+        self.recovered = None
 
     async def run(self):
-        while not self.stop.is_set():
+        while not self.stage.stop.is_set():
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+                self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
             except OSError as error:
                 self.tally.refused += 1
-                if self.tally.event in SEAMLESS | {"replacement"}:
-                    self.tally.fault(f"{self.key}: refused: {error}")
-                await asyncio.sleep(self.random.uniform(0.02, 0.2))
+                # The ports of a cluster's nodes are another pontoon's after a handover.
+                if self.port == self.stage.port and self.tally.event in SEAMLESS | {"handover"}:
+                    self.tally.fault("wrong", f"{self.name}: connection refused: {error}")
+                self.port = self.stage.port
+                await self.rest()
                 continue
             self.tally.connections += 1
             try:
-                await self.session(reader, writer)
+                await self.exchange(*self.greeting())
+                await self.session()
+            except Ended:
+                await self.rest()
             except Fault as fault:
-                self.tally.fault(f"{self.key}: {fault}")
-                return
+                self.tally.fault("wrong", f"{self.name}: {fault}")
             finally:
-                writer.close()
+                self.writer.close()
 
-    async def session(self, reader, writer):
-        for _ in range(self.random.randint(20, 2000)):
-            if self.stop.is_set():
-                return
-            requests = [self.request() for _ in range(self.random.choice((1, 1, 1, 2, 16)))]
-            over = False
-            try:
-                writer.write(b"".join(command(words) for words, _ in requests))
-                await writer.drain()
-            except OSError:
-                pass  # what was answered may still be read
-            for at, (words, check) in enumerate(requests):
-                try:
-                    reply = await asyncio.wait_for(read(reader), PATIENCE)
-                except (OSError, EOFError):
-                    return self.ended([words for words, _ in requests[at:]])
-                except asyncio.TimeoutError:
-                    raise Fault(f"no reply to {words[0]} within {PATIENCE} s")
-                self.tally.replies += 1
-                if isinstance(reply, Exception):
-                    over |= self.told_of(words, str(reply))
-                else:
-                    check(reply)
-            if over:
-                await self.closed(reader)
-                return
+    async def rest(self):
+        await asyncio.sleep(self.random.uniform(0.02, 0.2))
 
-    def request(self):
-        kind = self.random.random()
-        if kind < 0.6:
-            return (b"INCR", self.key.encode()), self.counted
-        self.unique += 1
-        if kind < 0.8:
-            word = f"{self.key}/{self.unique}".encode()
-            return (b"ECHO", word), self.expects(word)
-        if kind < 0.9:
-            size = self.random.choice((10, 100, 1000, 1000, 40_000))
-            self.value = (f"{self.key}/{self.unique};".encode() * size)[:size]
-            return (b"GETSET", b"v:" + self.key.encode(), self.value), self.any_of_ours
-        return (b"EVAL", b"return {KEYS[1], ARGV[1]}", b"1", b"v:" + self.key.encode(), str(self.unique).encode()), self.expects(
-            [b"v:" + self.key.encode(), str(self.unique).encode()])
+    def greeting(self):
+        if self.number % 3 == 0:
+            yield Request(("HELLO", "3", "SETNAME", self.name), anything)
+        else:
+            yield Request(("CLIENT", "SETNAME", self.name), expects(b"OK"))
+        if self.database:
+            yield Request(("SELECT", self.database), expects(b"OK"))
 
-    def counted(self, value):
-        extra = value - self.known - 1
-        if not 0 <= extra <= self.doubtful:
-            raise Fault(f"counter went from {self.known} to {value}, with {self.doubtful} in doubt")
-        self.known, self.doubtful = value, self.doubtful - extra
+    async def exchange(self, *requests):
+        """Sends requests together, and reads all replies."""
+        # Not drained: the server may stop reading until the replies are read.
+        self.writer.write(b"".join(command(request.words) for request in requests))
+        at, left = 0, None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while at < len(requests):
+                    reply = await read(self.reader)
+                    request, at = requests[at], at + 1
+                    self.tally.replies += 1
+                    if isinstance(reply, Exception):
+                        left = self.error(request, str(reply)) or left
+                    else:
+                        request.executed(reply)
+                        self.good()
+        except TimeoutError:  # an OSError, too
+            unknown(requests[at:])
+            raise Fault(f"no reply to {requests[at].words[:1]} within {PATIENCE} s")
+        except (OSError, EOFError):
+            self.ended(requests[at:])
+            raise Ended()
+        except Fault:
+            unknown(requests[at:])
+            raise
+        if left:
+            if " pontoon: " in left:
+                await self.closed()
+            raise Ended()
 
-    def expects(self, wanted):
-        def check(reply):
-            if reply != wanted:
-                raise Fault(f"wanted {wanted!r:.80}, got {reply!r:.80}")
-        return check
+    def good(self):
+        if self.recovered is None:
+            self.recovered = time.monotonic()
 
-    def any_of_ours(self, reply):
-        if reply is not None and not reply.startswith(f"{self.key}/".encode()[:len(reply)]):
-            raise Fault(f"the value of another: {reply!r:.80}")
-
-    def told_of(self, words, error):
-        """An error reply: of pontoon's, and then the session is over, or of a server that is not ready."""
-        if not error.startswith(("ERR pontoon: ", "LOADING ")):
-            raise Fault(f"{words[0]}: {error}")
-        self.tally.told += 1
+    def error(self, request, error):
+        """The error, if the client leaves its connection after it."""
+        self.tally.errors += 1
+        code = error.split(" ", 1)[0]
         if "may or may not have been executed" in error:
             if self.tally.event in CERTAIN:
-                self.tally.fault(f"{self.key}: {error}")
-            self.doubt([words])
-        return error.startswith("ERR pontoon: ")
+                self.tally.fault("wrong", f"{self.name}: {error}")
+            request.unknown()
+            if self.stage.sharing == "shared":
+                # The session goes on over another shared connection, or ends where it had one of its own.
+                return None
+        elif code in REFUSALS or error.startswith("ERR pontoon: "):
+            request.failed()
+        else:
+            request.unknown()
+            raise Fault(f"{request.words[:1]}: {error}")
+        if code == "MOVED":
+            self.port = int(error.rpartition(":")[2])
+            if self.port in self.stage.hidden():
+                raise Fault(f"the address of a server: {error}")
+        else:
+            self.port = self.stage.port
+        return error
 
-    async def closed(self, reader):
-        """After its last words pontoon closes; nothing more was sent, so nothing is in doubt."""
-        self.tally.by_event[self.tally.event] += 1
+    async def closed(self):
+        """After an error of its own, pontoon closes the connection."""
+        self.tally.ends[self.tally.event] += 1
         try:
-            rest = await asyncio.wait_for(reader.read(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                rest = await self.reader.read()
+        except TimeoutError:
+            raise Fault("not closed after an error")
         except OSError:
             return
-        except asyncio.TimeoutError:
-            raise Fault("not closed after an error")
         if rest:
             raise Fault(f"more after an error: {rest!r:.80}")
 
     def ended(self, unanswered):
-        self.tally.by_event[self.tally.event] += 1
+        self.tally.ends[self.tally.event] += 1
+        self.port = self.stage.port
         if self.tally.event in SEAMLESS:
-            self.tally.fault(f"{self.key}: the session ended, with {len(unanswered)} unanswered")
-        if self.tally.event not in CERTAIN:
-            self.tally.cut += 1
-            self.doubt(unanswered)
+            self.tally.fault("wrong", f"{self.name}: the session ended, with {len(unanswered)} unanswered")
+        if self.tally.event in CERTAIN:
+            # A drain answers what it has sent to the server: what is unanswered was not executed.
+            for request in unanswered:
+                request.failed()
+        else:
+            unknown(unanswered)
 
-    def doubt(self, requests):
-        increments = sum(words[0] == b"INCR" for words in requests)
-        self.doubtful += increments
-        self.tally.doubts += increments
+
+class Worker(Client):
+    """Counters, echoes, values, transactions, its name and its database."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.known = 0  # the counter, as far as its replies said
+        self.doubtful = 0  # increments that may come on top, now or later
+        self.version = None  # of the value
+        self.versions = set()  # that may have been written, or will be
+        self.unique = 0
+
+    async def session(self):
+        for _ in range(self.random.randint(10, 500)):
+            if self.stage.stop.is_set():
+                return
+            await self.exchange(*(r for _ in range(self.random.choice((1, 1, 1, 2, 16))) for r in self.requests()))
+            await asyncio.sleep(self.random.uniform(0, 0.02))
+
+    def requests(self):
+        kind = self.random.random()
+        self.unique += 1
+        if kind < 0.5:
+            yield self.increments(("INCR", self.key), 1, lambda reply: [reply])
+        elif kind < 0.6:
+            yield Request(["MULTI"], expects(b"OK"))
+            for _ in range(2):
+                yield Request(("INCR", self.key), expects(b"QUEUED"))
+            yield self.increments(["EXEC"], 2, lambda reply: reply)
+        elif kind < 0.75:
+            word = self.content(self.unique, int(200_000 ** self.random.random()))
+            yield Request(("ECHO", word), expects(word))
+        elif kind < 0.85:
+            yield from self.value(self.unique, int(200_000 ** self.random.random()))
+        elif kind < 0.9:
+            yield Request(("CLIENT", "GETNAME"), expects(self.name.encode()))
+        elif kind < 0.95 and self.stage.databases:
+            yield Request(("GET", "database"), expects(b"%d" % self.database))
+        else:
+            word = f"{self.key}/{self.unique}".encode()
+            yield Request(("EVAL", "return {KEYS[1], ARGV[1]}", "1", self.key, word), expects([self.key.encode(), word]))
+
+    def increments(self, words, count, values):
+        def executed(reply):
+            found = values(reply)
+            if len(found) != count or any(b != a + 1 for a, b in zip(found, found[1:])):
+                self.doubtful += count
+                self.tally.unknown += count
+                raise Fault(f"{words[0]}: {reply!r:.80}")
+            extra = found[-1] - self.known - count
+            if not 0 <= extra <= self.doubtful:
+                self.tally.fault("unaccounted", f"{self.key}: went from {self.known} to {found[-1]}, with {self.doubtful} unknown")
+                extra = min(max(extra, 0), self.doubtful)
+            self.tally.acknowledged += count
+            self.known, self.doubtful = found[-1], self.doubtful - extra
+
+        def failed():
+            self.tally.failed += count
+
+        def unknown():
+            self.doubtful += count
+            self.tally.unknown += count
+        return Request(words, executed, failed, unknown)
+
+    def content(self, version, size):
+        """Bytes that only this version of this client's value has. A short one holds part of the name alone."""
+        head = f"{version}/{size}/{self.key};".encode()
+        return (head * (size // len(head) + 1))[:size]
+
+    def value(self, version, size):
+        def written(reply):
+            self.versions.discard((version, size))
+            self.version = version, size
+
+        def read(reply):
+            if all(reply != self.content(*it) for it in {self.version} | self.versions if it) and (reply is not None or self.version):
+                raise Fault(f"not a value of {self.key}, of version {self.version} or {self.versions}: {reply!r:.80}")
+        # What was written before has to be there still, whatever happened since.
+        yield Request(("GET", f"v:{self.key}"), read)
+        self.versions.add((version, size))
+        yield Request(("SET", f"v:{self.key}", self.content(version, size)), written, lambda: self.versions.discard((version, size)))
+        yield Request(("GET", f"v:{self.key}"), read)
+
+
+class Queue:
+    """A list, and the outcome of each element."""
+
+    def __init__(self, number, tally):
+        self.key, self.tally = f"{{q:{number}}}", tally
+        self.database = 0
+        self.acknowledged, self.possible, self.popped = set(), set(), set()
+        self.excused = 0  # pops whose reply no client has seen
+
+    def pop(self, element):
+        if element in self.popped:
+            self.tally.fault("duplicated", f"{self.key}: {element} came twice")
+        if element not in self.acknowledged and element not in self.possible:
+            self.tally.fault("wrong", f"{self.key}: {element!r:.80} was never pushed, or refused")
+        self.popped.add(element)
+
+    def lost(self, remaining):
+        """The number of elements that no client received and that the list no longer has."""
+        for element in set(remaining) & self.popped:
+            self.tally.fault("duplicated", f"{self.key}: {element} came, and is still there")
+        lost = len(self.acknowledged - self.popped - set(remaining))
+        if lost > self.excused:
+            self.tally.fault("lost", f"{self.key}: {lost} elements, and only {self.excused} pops without a reply")
+        return lost
+
+
+class Producer(Client):
+    def __init__(self, number, stage, seed, queue):
+        super().__init__(number, stage, seed)
+        self.queue, self.database, self.unique = queue, queue.database, 0
+
+    async def session(self):
+        while not self.stage.stop.is_set():
+            self.unique += 1
+            element = f"{self.queue.key}/{self.unique}".encode()
+            self.queue.possible.add(element)
+
+            def pushed(reply):
+                self.queue.possible.discard(element)
+                self.queue.acknowledged.add(element)
+            await self.exchange(Request(("RPUSH", self.queue.key, element), pushed, lambda: self.queue.possible.discard(element)))
+            await asyncio.sleep(self.random.uniform(0, 0.05))
+
+
+class Consumer(Client):
+    """Pops, and sometimes leaves while it is blocked."""
+
+    def __init__(self, number, stage, seed, queue):
+        super().__init__(number, stage, seed)
+        self.queue, self.database = queue, queue.database
+
+    async def session(self):
+        def popped(reply):
+            if reply is not None:
+                if reply[0] != self.queue.key.encode():
+                    raise Fault(f"BLPOP {self.queue.key}: {reply!r:.80}")
+                self.queue.pop(reply[1])
+
+        def unknown():
+            self.queue.excused += 1
+        while not self.stage.stop.is_set():
+            request = Request(("BLPOP", self.queue.key, f"{self.random.uniform(0.1, 1):.2f}"), popped, unknown=unknown)
+            if self.random.random() < 0.02:
+                self.writer.write(command(request.words))
+                await asyncio.sleep(self.random.uniform(0, 0.05))
+                self.queue.excused += 1
+                self.writer.transport.abort() if self.random.random() < 0.5 else self.writer.close()
+                raise Ended()
+            await self.exchange(request)
+
+
+class Topic:
+    def __init__(self, number):
+        self.channel = f"topic:{number}"
+        self.sent, self.heard, self.received = set(), set(), set()  # `heard`: delivered, by the server's count
+
+
+class Publisher(Client):
+    def __init__(self, number, stage, seed, topic):
+        super().__init__(number, stage, seed)
+        self.topic, self.unique = topic, 0
+
+    async def session(self):
+        while not self.stage.stop.is_set():
+            self.unique += 1
+            message = f"{self.topic.channel}/{self.unique}".encode()
+            self.topic.sent.add(message)
+
+            def heard(count):
+                if count:
+                    self.topic.heard.add(message)
+            # A replica accepts PUBLISH and keeps it to itself. It refuses the write, and leads this client to the primary.
+            await self.exchange(Request(("SET", self.key, message), expects(b"OK")), Request(("PUBLISH", self.topic.channel, message), heard))
+            await asyncio.sleep(self.random.uniform(0, 0.05))
+
+
+class Subscriber(Client):
+    def __init__(self, number, stage, seed, topic):
+        super().__init__(number, stage, seed)
+        self.topic = topic
+
+    async def session(self):
+        channel = self.topic.channel.encode()
+        await self.exchange(Request(("SUBSCRIBE", channel), expects([b"subscribe", channel, 1])))
+        for _ in range(self.random.randint(10, 2000)):
+            await self.exchange_message(channel)
+
+    async def exchange_message(self, channel):
+        def received(reply):
+            if reply[:2] != [b"message", channel] or reply[2] not in self.topic.sent:
+                raise Fault(f"SUBSCRIBE {channel}: {reply!r:.80}")
+            if reply[2] in self.topic.received:
+                self.tally.fault("duplicated", f"message {reply[2]}")
+            self.topic.received.add(reply[2])
+        await self.exchange(Request((), received))
+
+
+def expects(wanted):
+    def check(reply):
+        if reply != wanted:
+            raise Fault(f"expected {wanted!r:.80}, got {reply!r:.80}")
+    return check
+
+
+def anything(_):
+    pass
+
+
+def unknown(requests):
+    for request in requests:
+        request.unknown()
 
 
 def command(words):
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+    """No words are no command: only its reply is read."""
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    head = b"*%d\r\n" % len(words) if words else b""
+    return head + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
 async def read(reader):
@@ -157,8 +402,12 @@ async def read(reader):
     kind, rest = line[:1], line[1:-2]
     if kind == b"$":
         return None if rest == b"-1" else (await reader.readexactly(int(rest) + 2))[:-2]
-    if kind == b"*":
-        return [await read(reader) for _ in range(int(rest))]
+    if kind in b"*>%":
+        return None if rest == b"-1" else [await read(reader) for _ in range(int(rest) * (2 if kind == b"%" else 1))]
     if kind == b"-":
         return Exception(rest.decode())
-    return int(rest) if kind == b":" else rest
+    if kind == b"_":
+        return None
+    if kind in b":+":
+        return int(rest) if kind == b":" else rest
+    raise Fault(f"no reply: {line!r:.80}")
