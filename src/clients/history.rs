@@ -33,7 +33,8 @@ pub(super) struct ClientActivity {
     commands: u64,
 }
 
-/// A client, over all of its sessions.
+/// A client, over all of its sessions, as `/clients`, `pontoon status` and the page show it. The state file holds it, too: older files lack
+/// later fields, so each has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRecord {
     /// The route that it uses.

@@ -3,6 +3,9 @@
 //! A session is entered when it begins and leaves a note when it ends; in between its own task writes what it learns
 //! ([`SessionRecord`]). Whoever asks pays for the answer: processes are looked up in `/proc` when somebody wants to see them,
 //! and now and then for those that nobody has asked about. What a client's bytes mean is `session`'s business.
+//!
+//! A client's fields, for `/clients`, `pontoon status`, the page and the state file, are [`ClientRecord`]'s; those of a live session are
+//! `report::SessionReport`'s.
 
 mod advice;
 mod container;

@@ -61,7 +61,7 @@ pub(super) struct Input {
     pub(super) lacks_more: bool,
 }
 
-/// For `limits.idle_timeout`.
+/// For `limits.idle_timeout`, once a session has begun: before its first byte `serve::brings_tls` has its own.
 struct IdleTimer {
     timeout: Duration,
     last: Instant,
@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
         self.client.gone(!self.input.bytes.is_empty()).await;
     }
 
-    /// Something passed.
+    /// Something passed, for the idle timeout. Replies over a shared connection are noted by `ClientWriter` instead.
     #[inline]
     pub(super) fn touch(&mut self) {
         if let Some(idle) = &mut self.idle {

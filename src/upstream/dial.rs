@@ -1,4 +1,5 @@
-//! One endpoint, as all sessions of a route see it: a connection that is ready, or an attempt at a new one.
+//! One endpoint, as all sessions of a route see it: a connection that is ready, an attempt at a new one, or one that a client left, made clean
+//! by RESET (`recycle`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! After a failover, ready connections may lead to a server that is gone, or is the primary no more.
 //!
-//! Three signs, of different weight. READONLY as a whole reply is acted on at once. The word inside another reply may be a script's own:
-//! ROLE is asked first. A lost connection says nothing certain of the others: each must show that it works before a client gets it.
+//! Signs have different weight; both `note_error`s (of `session::dedicated::replies` and `session::shared::handing_out`) say which replies are
+//! signs. READONLY as a whole reply is acted on at once. The word inside another reply may be a script's own, and UNBLOCKED
+//! and REDIRECT are hints, too: ROLE is asked first. A lost connection says nothing certain of the others: each must show that it works before a client gets it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,7 +102,7 @@ impl Upstream {
         });
     }
 
-    /// A connection was lost: those that are ready must show that they work before a client gets them.
+    /// A connection was lost, a shared one while replies were due: those that are ready must show that they work before a client gets them.
     pub fn lost(&self, dialled: &Dialled) {
         if let Some(remote) = self.remote(&dialled.endpoint) {
             remote.pool.suspect();

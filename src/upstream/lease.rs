@@ -34,7 +34,7 @@ impl Lease {
     }
 
     /// Another client can have the connection: no reply is outstanding, the stream is at a frame's boundary, and nothing was done that
-    /// RESET does not undo. `needs_reset`: it may differ from a new one.
+    /// RESET does not undo. `needs_reset`: it may differ from a new one, and `Remote::recycle` sends RESET.
     pub fn release(&mut self, needs_reset: bool) {
         self.released = Some(Released { needs_reset });
     }

@@ -140,8 +140,9 @@ fn is_subscribed_by_exec(said: &Said) -> bool {
 
 /// A bridge, and what a client of a new connection to its server would find.
 struct Stage {
-    redis: Redis,
+    /// Ends before the server does, which it would miss.
     pontoon: Pontoon,
+    redis: Redis,
     /// A connection around the bridge.
     direct: Wire,
     new: View,

@@ -177,7 +177,8 @@ pub enum Transaction {
 pub enum Multiplexing {
     /// They may: it is sent as it is.
     Shared,
-    /// They may: pontoon keeps what it sets up for each client, and picks a connection that is set up so.
+    /// They may, by code of its own in `session::shared::setting_up`: pontoon keeps what it sets up for each client, and picks a connection
+    /// that is set up so. Without such code the client gets a dedicated connection.
     PerClient,
     /// The client needs a dedicated connection.
     Dedicated(PinReason),

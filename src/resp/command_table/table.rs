@@ -1,6 +1,7 @@
 //! The table. Commands of Redis 6.2 to 8 and Valkey 8 and 9, and of the modules that come with them.
 //!
-//! A subcommand has a row of its own, `CLIENT|ID`, where it differs from the row of its command.
+//! A subcommand has a row of its own, `CLIENT|ID`, where it differs from the row of its command. A dedicated connection sees the subcommand
+//! only where the command's own row has `Arguments::Words` or `Arguments::Client`.
 
 use super::facts::{
     Arguments, ClusterReply, Effect, Facts, Family, Multiplexing, PinReason, ReplyKind, Subscription,
@@ -236,7 +237,7 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { effect: Effect::Asking, ..pinned(PinReason::Asking) }, commands: &[
         (Family::Cluster, &["ASKING"]),
     ] },
-    // RESET undoes it.
+    // RESET undoes it. A new command of this kind goes here.
     Group { facts: Facts { effect: Effect::UntilReset, ..pinned(PinReason::ConnectionState) }, commands: &[
         (Family::Connection, &["CLIENT|CACHING"]),
     ] },

@@ -214,7 +214,7 @@ impl<'a> SharedClient<'a> {
                     return self.poll_end(cx, shared);
                 }
                 if standing.due > MAX_OUTSTANDING {
-                    self.writer.wake_when_idle();
+                    self.writer.wake_when_answered();
                     return self.poll_unread(cx, shared);
                 }
                 match self.read(cx, shared, standing.heavy) {
@@ -228,7 +228,7 @@ impl<'a> SharedClient<'a> {
             match what {
                 LookOutcome::Next(next) => return Poll::Ready(next),
                 LookOutcome::Wait => {
-                    self.writer.wake_when_idle();
+                    self.writer.wake_when_answered();
                     return self.poll_unread(cx, shared);
                 }
                 LookOutcome::Asked => return self.poll_unread(cx, shared),
@@ -315,7 +315,7 @@ impl<'a> SharedClient<'a> {
                 Ended::Client
             }));
         }
-        self.writer.wake_when_idle();
+        self.writer.wake_when_answered();
         self.poll_unread(cx, shared)
     }
 

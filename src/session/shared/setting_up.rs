@@ -102,11 +102,12 @@ impl SharedClient<'_> {
                 key.replica = false;
                 PendingSetup::Replica(false)
             }
-            // CLIENT MAINT_NOTIFICATIONS.
-            _ => {
+            Command::CLIENT_MAINT_NOTIFICATIONS => {
                 instead = marked_or_off(whole);
                 PendingSetup::Nothing
             }
+            // Nobody else knows what it would set up.
+            _ => return own(PinReason::ConnectionState),
         };
         self.ask(cx, shared, whole, key, instead.as_deref(), asked)
     }

@@ -151,11 +151,11 @@ impl ClientWriter {
     }
 
     /// Has the client's task woken when no reply is due.
-    pub(super) fn wake_when_idle(&self) {
+    pub(super) fn wake_when_answered(&self) {
         self.state.lock().waits = true;
     }
 
-    /// Something passed last then; only where that matters.
+    /// When a reply passed last; `None` without `limits.idle_timeout`.
     pub(super) fn last(&self) -> Option<Instant> {
         self.state.lock().last
     }
