@@ -96,7 +96,7 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("health")
-                .about("Is the pontoon at --admin ready? For images without a shell, and for apps that must wait")
+                .about("Does the pontoon at --admin serve clients? For images without a shell, and for apps that must wait")
                 .arg(admin())
                 .arg(
                     Arg::new("wait")
@@ -121,8 +121,11 @@ pub fn command() -> Command {
                     Arg::new("fail-unless")
                         .long("fail-unless")
                         .value_name("STATE")
-                        .value_parser(["ready", "unused"])
-                        .help("Exit with 1 unless every route is ready: safe to require TLS; or unused: its bridge can go"),
+                        .value_parser(["tls-only", "ready", "unused"])
+                        .help(
+                            "Exit with 1 unless every route is tls-only: this bridge uses only TLS; ready: the group can require \
+                             TLS, by the servers' counts; or unused: its bridge can go",
+                        ),
                 )
                 .after_help(EXIT),
         )
@@ -242,11 +245,12 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         }
         Some(("health", matches)) => {
             let wait = matches.get_one::<Duration>("wait").copied().unwrap_or_default();
-            let health = if matches.get_flag("live") { Health::Live } else { Health::Ready };
+            let health = if matches.get_flag("live") { Health::Live } else { Health::Serving };
             commands::health::run(admin_address(matches)?, health, wait)
         }
         Some(("status", matches)) => {
             let unless = match matches.get_one::<String>("fail-unless").map(String::as_str) {
+                Some("tls-only") => Some(Unless::TlsOnly),
                 Some("ready") => Some(Unless::Ready),
                 Some(_) => Some(Unless::Unused),
                 None => None,

@@ -10,12 +10,30 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(u64);
 
+#[cfg(test)]
+thread_local! {
+    /// The date that a test has set for its thread.
+    static SET: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+impl Moment {
+    /// Sets the clock of this thread.
+    pub fn set(unix_seconds: u64) {
+        SET.set(Some(unix_seconds));
+    }
+}
+
 /// 9999-12-31T23:59:59Z: dates end here.
 const LAST: u64 = 253_402_300_799;
 
 impl Moment {
     /// The present one.
     pub fn now() -> Self {
+        #[cfg(test)]
+        if let Some(set) = SET.get() {
+            return Self(set);
+        }
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
     }
 
@@ -65,6 +83,19 @@ pub struct Quiet {
     pub since: Moment,
     /// When none was counted last.
     pub until: Moment,
+    /// For so many milliseconds of it the nodes were watched, by a clock that nobody sets.
+    #[serde(default)]
+    pub observed_ms: u64,
+    /// The longest time between two looks, in milliseconds.
+    #[serde(default)]
+    pub longest_gap_ms: u64,
+}
+
+impl Quiet {
+    /// It begins now.
+    pub fn beginning(now: Moment) -> Self {
+        Self { since: now, until: now, observed_ms: 0, longest_gap_ms: 0 }
+    }
 }
 
 #[cfg(test)]

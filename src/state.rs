@@ -1,5 +1,5 @@
 //! What a restart must not forget, in a file: which endpoints have spoken TLS, so that none of them is spoken to in
-//! plaintext again; the inventory; and since when no server counts a client in plaintext.
+//! plaintext again; the inventory; and which servers a group has, and for how long none of them counted a client in plaintext.
 //!
 //! The file belongs to one process. It is replaced as a whole, so that a crash leaves the old one or the new one. One that
 //! cannot be read or understood is never taken for an empty one: what to do then is the caller's to decide.
@@ -36,7 +36,17 @@ struct Contents {
     inventory: Option<ClientHistory>,
     /// By route and endpoints.
     #[serde(default)]
-    quiet: BTreeMap<String, Quiet>,
+    servers: BTreeMap<String, ServersMemory>,
+}
+
+/// What an observer of a group's servers must not forget.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServersMemory {
+    /// For how long none of them counted a client in plaintext.
+    pub quiet: Option<Quiet>,
+    /// Where they were reached.
+    #[serde(default)]
+    pub nodes: Vec<String>,
 }
 
 /// Why a state file is of no use.
@@ -70,7 +80,7 @@ impl StateFile {
                 version: VERSION,
                 tls_since: BTreeMap::new(),
                 inventory: None,
-                quiet: BTreeMap::new(),
+                servers: BTreeMap::new(),
             },
             Err(source) => return Err(StateError::Read { path: name(), source }),
         };
@@ -101,15 +111,15 @@ impl StateFile {
     }
 
     /// Of these servers, as it was [kept](Self::keep).
-    pub fn quiet(&self, servers: &str) -> Option<Quiet> {
-        self.contents.lock().quiet.get(servers).copied()
+    pub fn servers(&self, servers: &str) -> Option<ServersMemory> {
+        self.contents.lock().servers.get(servers).cloned()
     }
 
     /// Remembers the inventory, and what each route's servers said.
-    pub fn keep(&self, inventory: ClientHistory, quiet: BTreeMap<String, Quiet>) -> io::Result<()> {
+    pub fn keep(&self, inventory: ClientHistory, servers: BTreeMap<String, ServersMemory>) -> io::Result<()> {
         self.change(|contents| {
             contents.inventory = Some(inventory);
-            contents.quiet = quiet;
+            contents.servers = servers;
         })
     }
 

@@ -118,7 +118,7 @@ fn probes_are_answered_while_strangers_hold_all_connections() {
     ] {
         held.extend(hold(address, 100, bytes));
         assert_eq!(pontoon.get("/livez"), (200, "ok\n".into()));
-        assert_eq!(pontoon.get("/readyz"), (200, "ok\n".into()));
+        assert_eq!(pontoon.get("/readyz"), (200, "serving\n".into()));
         assert!(pontoon.get("/metrics").1.contains("pontoon_sessions_active"));
         assert_eq!(pontoon.get("/clients").0, 200);
     }
@@ -223,6 +223,75 @@ fn thousands_of_requests_and_clients_that_never_read_cost_no_memory() {
     let grown = pontoon.peak_memory_kib() - before;
     assert!(grown < 16 * 1024, "{grown} KiB");
     drop(unread);
+}
+
+/// Everything that `/readyz`, `health`, `status`, `/routes` and the page say.
+fn all_outputs(bridge: &Pontoon) -> [(&'static str, String); 5] {
+    let admin = bridge.admin().to_string();
+    let said = |command: &str| {
+        let output = pontoon(&[command, "--admin", &admin]);
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    [
+        ("/readyz", bridge.get("/readyz").1),
+        ("health", said("health")),
+        ("status", said("status")),
+        ("/routes", bridge.get("/routes").1),
+        ("/", bridge.get("/").1),
+    ]
+}
+
+#[test]
+fn every_output_names_the_cause_of_an_outage_from_the_first_failed_connection_on() {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let bridge = Pontoon::to(&redis.endpoint(), &authority).ready();
+    bridge.allows("connection in use lost");
+    // One that is dialled ahead while the server ends.
+    bridge.allows("TLS handshake with");
+    bridge.client().expect(&["PING"], "+PONG\r\n");
+    redis.kill();
+    // A connection that is kept for reuse may be found lost first.
+    bridge.expects("TCP connection to");
+    eventually("a connection fails", || {
+        bridge.client().ask(&["PING"]);
+        bridge.log_count("TCP connection to") > 0
+    });
+    // An attempt that began before may end later.
+    let is_told = |text: &str| {
+        ["upstream not reached since 20", "connection refused: nothing listens there"]
+            .iter()
+            .all(|words| text.contains(words))
+    };
+    eventually("every output names the cause", || {
+        bridge.client().ask(&["PING"]);
+        all_outputs(&bridge).iter().all(|(_, text)| is_told(text))
+    });
+    // It was reached within a minute: orchestrators need not act yet.
+    assert_eq!(bridge.get("/readyz").0, 200);
+    redis.restart();
+    eventually("the cause is gone", || {
+        bridge.client().ask(&["PING"]);
+        bridge.get("/readyz") == (200, "serving\n".to_owned())
+    });
+    let page = bridge.get("/").1;
+    assert!(page.contains("Serving") && !page.contains("Not serving"), "{page}");
+}
+
+#[test]
+fn every_output_names_the_limit_at_which_clients_are_refused() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let bridge = Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "1"]).ready();
+    bridge.expects("limits.max_clients is reached");
+    let mut one = bridge.client();
+    one.expect(&["PING"], "+PONG\r\n");
+    bridge.client().expect_next("-ERR max number of clients reached\r\n");
+    for (output, text) in all_outputs(&bridge) {
+        assert!(text.contains("clients refused since the start: 1, the last at 20"), "{output}: {text}");
+        assert!(text.contains("limits.max_clients is reached"), "{output}: {text}");
+    }
+    assert_eq!(bridge.get("/readyz").0, 200, "it serves the others");
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn the_default_user_needs_no_name() {
 }
 
 #[test]
-fn refused_credentials_are_told_to_the_client_the_log_and_readiness_and_are_not_repeated() {
+fn refused_credentials_are_told_to_the_client_the_log_and_readyz_and_are_not_repeated() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new("wr0ng-s3cr3t");
@@ -115,7 +115,7 @@ fn refused_credentials_are_told_to_the_client_the_log_and_readiness_and_are_not_
         client.expect(&["GET", "k"], &format!("-ERR pontoon: {text}\r\n"));
     }
     pontoon.expect_one_line(&text);
-    eventually("readiness says so", || {
+    eventually("/readyz says so", || {
         let (status, body) = pontoon.get("/readyz");
         status == 503 && body.contains(&text)
     });

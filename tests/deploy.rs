@@ -81,9 +81,9 @@ fn a_redis_that_is_away_makes_no_orchestrator_restart_pontoon() {
     bridge.allows("cannot be reached");
     bridge.allows("refused");
     let admin = bridge.admin().to_string();
-    let ready = pontoon(&["health", "--admin", &admin]);
-    assert_eq!(ready.status.code(), Some(1));
-    assert!(said(&ready).contains("is not ready"), "{}", said(&ready));
+    let serving = pontoon(&["health", "--admin", &admin]);
+    assert_eq!(serving.status.code(), Some(1));
+    assert!(said(&serving).contains("is not serving: route"), "{}", said(&serving));
     let live = pontoon(&["health", "--live", "--admin", &admin]);
     assert!(live.status.success(), "{}", said(&live));
     bridge.signal(Signal::TERM);

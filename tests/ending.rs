@@ -19,14 +19,14 @@ fn with_blocked_client(args: &[&str]) -> (Redis, Pontoon, Wire) {
 }
 
 #[test]
-fn for_the_shutdown_delay_clients_come_and_are_served_though_readiness_is_off() {
+fn for_the_shutdown_delay_clients_come_and_are_served_though_it_answers_not_serving() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--shutdown-delay", "1h"]).ready();
     let mut before = pontoon.client();
     before.expect(&["PING"], "+PONG\r\n");
     pontoon.signal(Signal::TERM);
-    eventually("readiness is off", || pontoon.get("/readyz") == (503, "draining\n".to_owned()));
+    eventually("it answers so", || pontoon.get("/readyz") == (503, "not serving: draining\n".to_owned()));
     before.expect(&["PING"], "+PONG\r\n");
     let mut after = pontoon.client();
     after.expect(&["PING"], "+PONG\r\n");
@@ -54,7 +54,7 @@ fn the_drain_follows_the_delay_by_itself() {
 fn each_further_signal_skips_one_wait() {
     let (_redis, mut pontoon, mut client) = with_blocked_client(&["--shutdown-delay", "1h"]);
     pontoon.signal(Signal::TERM);
-    pontoon.wait_for_log("leaving");
+    pontoon.wait_for_log("still accepting clients");
     pontoon.signal(Signal::INT);
     pontoon.wait_for_log("draining");
     assert!(pontoon.is_running(), "the client still waits for its reply");
@@ -129,7 +129,7 @@ fn once_drained_pontoon_waits_to_be_told_to_quit() {
     let (_redis, mut pontoon) = bridge();
     assert_eq!(pontoon.post("/drain").0, 202);
     pontoon.wait_for_log("drained: waiting for SIGTERM or POST /quit");
-    assert_eq!(pontoon.get("/readyz"), (503, "draining\n".to_owned()));
+    assert_eq!(pontoon.get("/readyz"), (503, "not serving: draining\n".to_owned()));
     assert_eq!(pontoon.get("/livez").0, 200);
     assert_eq!(pontoon.post("/reload").0, 503, "it is too late for that");
     assert!(pontoon.is_running());

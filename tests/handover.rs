@@ -203,7 +203,7 @@ fn a_successor_gets_no_client_before_the_old_one_leaves() {
     let mut stays = old.client();
     stays.expect(&["PING"], "+PONG\r\n");
     old.signal(Signal::TERM);
-    old.wait_for_log("leaving");
+    old.wait_for_log("still accepting clients");
     eventually("new clients are the successor's", || {
         old.client().expect(&["PING"], "+PONG\r\n");
         sessions(&new) > 0
@@ -313,7 +313,7 @@ fn without_a_successor_the_leaving_one_serves_on() {
     let args = ["--handover", "--shutdown-delay", "1h"];
     let mut alone = Pontoon::with(&redis.endpoint(), &authority, &args);
     alone.signal(Signal::TERM);
-    alone.wait_for_log("leaving");
+    alone.wait_for_log("still accepting clients");
     for _ in 0..20 {
         alone.client().expect(&["PING"], "+PONG\r\n");
     }

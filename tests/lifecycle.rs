@@ -142,27 +142,28 @@ fn a_second_signal_skips_ahead() {
 }
 
 #[test]
-fn readiness_follows_the_upstream_and_the_drain_and_liveness_neither() {
+fn serving_follows_the_upstream_and_the_drain_and_liveness_neither() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     redis.kill();
     let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
     pontoon.expects("TCP connection to");
-    let (status, body) = pontoon.get("/readyz");
-    assert_eq!(
-        (status, body.as_str()),
-        (503, "route \"localhost\": upstream not reached yet; see the log\n")
-    );
+    eventually("the cause is shown", || {
+        let (status, body) = pontoon.get("/readyz");
+        status == 503
+            && body.starts_with("not serving: route \"localhost\": upstream not reached since 20")
+            && body.ends_with("connection refused: nothing listens there, or it refuses us\n")
+    });
     assert_eq!(pontoon.get("/livez").0, 200);
     redis.restart();
-    eventually("it is ready", || pontoon.get("/readyz").0 == 200);
+    eventually("it serves", || pontoon.get("/readyz") == (200, "serving\n".to_owned()));
 
     let mut client = pontoon.client();
     client.send(&command(&["BLPOP", "queue", "0"]));
     eventually("the request is under way", || pontoon.metric("pontoon_requests_total", "") >= 1);
     pontoon.signal(Signal::TERM);
     pontoon.wait_for_log("draining");
-    assert_eq!(pontoon.get("/readyz"), (503, "draining\n".to_owned()));
+    assert_eq!(pontoon.get("/readyz"), (503, "not serving: draining\n".to_owned()));
     assert_eq!(pontoon.get("/livez").0, 200);
     assert_eq!(pontoon.get("/nothing").0, 404);
     pontoon.signal(Signal::TERM);
@@ -170,7 +171,7 @@ fn readiness_follows_the_upstream_and_the_drain_and_liveness_neither() {
 }
 
 #[test]
-fn health_waits_for_readiness_and_says_why_not() {
+fn health_waits_until_clients_are_served_and_says_why_not() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let bridge = Pontoon::to(&redis.endpoint(), &authority);

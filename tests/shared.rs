@@ -375,6 +375,8 @@ fn beyond_the_limit_a_client_waits_and_is_told() {
     other.send(&command(&["MULTI"]));
     let told = String::from_utf8(other.reply()).unwrap();
     assert!(told.contains("see limits.pinned"), "{told}");
+    let serving = pontoon.get("/readyz").1;
+    assert!(serving.contains("too many clients need a dedicated connection (limits.pinned)"), "{serving}");
     other.expect_end();
     let mut third = pontoon.client();
     third.send(&command(&["MULTI"]));

@@ -75,9 +75,9 @@ fn a_start_without_its_upstream_is_a_start_and_the_status_says_what_is_missing()
     let pontoon = bridge(&ears, &redis, &authority, &[]);
     pontoon.expects("TCP connection to");
     ears.wait_for("READY");
-    ears.wait_for_status("sessions: 0; route \"localhost\": upstream not reached yet; see the log");
+    ears.wait_for_status("sessions: 0; not serving: route \"localhost\": upstream not reached since 20");
     redis.restart();
-    ears.wait_for_status("sessions: 0; ready");
+    ears.wait_for_status("sessions: 0; serving");
 }
 
 #[test]

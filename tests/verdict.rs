@@ -1,5 +1,6 @@
 //! The verdict: can TLS be required, and is the bridge still needed? In `pontoon status`, `/routes` and the metrics.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -36,7 +37,22 @@ fn without_evidence_from_the_servers_the_answer_is_no() {
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("safe to require TLS: no\n  - the servers are not asked"), "{text}");
     assert!(text.contains("error: TLS is not known to be safe to require: localhost"), "{text}");
-    assert_eq!(status(&unasked, &[]).0, Some(0));
+    let (code, text) = status(&unasked, &[]);
+    assert!(code == Some(0) && text.starts_with("serving\n\nROUTE"), "{text}");
+    let json: Value = serde_json::from_str(&status(&unasked, &["--json"]).1).unwrap();
+    assert_eq!(
+        (&json["serving"], &json["routes"][0]["problems"]),
+        (&Value::Bool(true), &Value::Array(Vec::new()))
+    );
+    // What this bridge itself uses needs no count from the servers.
+    let (code, text) = status(&unasked, &["--fail-unless", "tls-only"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("uses only TLS: yes\n  + this bridge reaches its upstream over verified TLS"),
+        "{text}"
+    );
+    assert_eq!(unasked.metric("pontoon_uses_only_tls", ""), 1);
+    assert_eq!(unasked.metric("pontoon_safe_to_require_tls", ""), 0);
     assert!(route(&unasked)["servers"].is_null());
 
     // This engine does not count its clients in plaintext: that is not zero.
@@ -63,7 +79,7 @@ fn a_yes_has_evidence_and_ends_with_the_first_client_in_plaintext() {
         "over verified TLS",
         "certificates are good until",
         "no session of this bridge",
-        "all 1 servers count",
+        "by the count of 1 server",
     ] {
         assert!(text.contains(&format!("  + {evidence}")) || text.contains(evidence), "{evidence}: {text}");
     }
@@ -79,6 +95,56 @@ fn a_yes_has_evidence_and_ends_with_the_first_client_in_plaintext() {
     assert_eq!(pontoon.metric("pontoon_server_plaintext_clients", ""), 3);
     plaintext.store(0, Ordering::SeqCst);
     eventually("it is again, a second later", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+}
+
+#[test]
+fn a_client_in_plaintext_is_seen_between_two_surveys() {
+    let authority = Authority::new();
+    let plaintext = Arc::new(AtomicU32::new(0));
+    let server = Fake::counting(&authority, &plaintext, NOBODY);
+    let args = ["--evidence-interval", "1h", "--verdict-quiet-for", "1s"];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    eventually("TLS is safe to require", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+    let evidence = route(&pontoon)["safe_to_require_tls"]["evidence"].to_string();
+    assert!(
+        evidence.contains("asked every 800ms") && evidence.contains("longest time between"),
+        "{evidence}"
+    );
+    pontoon.expects("the servers count clients in plaintext: 1");
+    plaintext.store(1, Ordering::SeqCst);
+    eventually("the next sample shows it", || route(&pontoon)["safe_to_require_tls"]["answer"] == false);
+}
+
+#[test]
+fn a_node_that_was_seen_counts_though_no_server_names_it_any_more() {
+    let authority = Authority::new();
+    let lost = Fake::counting(&authority, &Arc::default(), NOBODY);
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state.json");
+    let server = Fake::counting(&authority, &Arc::default(), NOBODY);
+    // What an earlier process knew.
+    let servers = format!("localhost {}", server.endpoint());
+    let known = serde_json::json!({"version": 1, "tls_since": {}, "servers": {servers: {"nodes": [lost.endpoint()]}}});
+    fs::write(&state, known.to_string()).unwrap();
+    let args = [
+        "--state-file",
+        state.to_str().unwrap(),
+        "--evidence-interval",
+        "100ms",
+        "--verdict-quiet-for",
+        "1s",
+    ];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    pontoon.allows("cannot be asked");
+    eventually("both are asked", || route(&pontoon)["servers"]["nodes"] == 2);
+    drop(lost);
+    eventually("it is missed", || {
+        because(&route(&pontoon)["safe_to_require_tls"])
+            .contains("it was a node of the group and does not answer")
+    });
+    eventually("all others have agreed that it is gone", || {
+        route(&pontoon)["safe_to_require_tls"]["answer"] == true
+    });
 }
 
 #[test]
@@ -154,6 +220,10 @@ fn plaintext_counts_against_the_verdict_and_a_restart_forgets_neither_it_nor_the
     assert_eq!(shown["plaintext"]["sessions_active"], 1, "{shown}");
     assert_eq!(shown["plaintext"]["bytes_over_tls_ratio"], 0.0);
     eventually("that is known", || route(&before)["upstreams"][0]["seen"] == "disabled");
+    let (code, text) = status(&before, &["--fail-unless", "tls-only"]);
+    assert!(code == Some(1) && text.contains("error: the bridge does not use only TLS: localhost"), "{text}");
+    assert!(text.contains("set tls.upgrade = \"drain\""), "{text}");
+    assert_eq!(before.metric("pontoon_uses_only_tls", ""), 0);
     let reasons = because(&route(&before)["safe_to_require_tls"]);
     assert!(reasons.contains("plaintext only") && reasons.contains("in plaintext now: 1"), "{reasons}");
 

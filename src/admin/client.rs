@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::endpoint::ListenAddr;
 
-/// What is ready says so in this time.
-const READY: Duration = Duration::from_secs(2);
+/// Health is answered in this time.
+const HEALTH: Duration = Duration::from_secs(2);
 
 /// What takes some work is told in this time.
 const FETCH: Duration = Duration::from_secs(10);
@@ -32,16 +32,16 @@ pub struct NoAnswer {
     problem: String,
 }
 
-/// Why a pontoon is not ready.
+/// Why a pontoon is not healthy.
 #[derive(Debug, thiserror::Error)]
-pub enum NotReady {
+pub enum NotHealthy {
     /// It says so itself.
-    #[error("the pontoon at {address} is not ready: {reasons}")]
+    #[error("the pontoon at {address} is {report}")]
     Said {
         /// Who.
         address: ListenAddr,
         /// Its words.
-        reasons: String,
+        report: String,
     },
     /// It could not be asked.
     #[error(transparent)]
@@ -51,17 +51,20 @@ pub enum NotReady {
 /// What a pontoon is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It reaches its upstreams, and does not leave: `/readyz`.
-    Ready,
+    /// It serves clients: `/readyz`.
+    Serving,
     /// Its process works, whatever the upstreams do: `/livez`.
     Live,
 }
 
-/// Asks the pontoon at `address` for its health, again and again until it has it or `wait` is over.
-pub async fn health(address: &ListenAddr, health: Health, wait: Duration) -> Result<(), NotReady> {
+/// Asks the pontoon at `address` for its health, again and again until it has it or `wait` is over. Returns its words.
+pub async fn health(address: &ListenAddr, health: Health, wait: Duration) -> Result<String, NotHealthy> {
     let deadline = Instant::now() + wait;
     loop {
-        let Err(error) = ask(address, health).await else { return Ok(()) };
+        let error = match ask(address, health).await {
+            Ok(report) => return Ok(report),
+            Err(error) => error,
+        };
         if Instant::now() + ADMIN_RETRY_INTERVAL > deadline {
             return Err(error);
         }
@@ -77,15 +80,15 @@ pub async fn fetch(address: &ListenAddr, path: &str) -> Result<String, NoAnswer>
     }
 }
 
-async fn ask(address: &ListenAddr, health: Health) -> Result<(), NotReady> {
+async fn ask(address: &ListenAddr, health: Health) -> Result<String, NotHealthy> {
     let path = match health {
-        Health::Ready => "/readyz",
+        Health::Serving => "/readyz",
         Health::Live => "/livez",
     };
-    match get_within(READY, address, path).await? {
-        (StatusCode::OK, _) => Ok(()),
+    match get_within(HEALTH, address, path).await? {
+        (StatusCode::OK, body) => Ok(body.trim_end().into()),
         (StatusCode::SERVICE_UNAVAILABLE, body) => {
-            Err(NotReady::Said { address: address.clone(), reasons: body.trim_end().replace('\n', "; ") })
+            Err(NotHealthy::Said { address: address.clone(), report: body.trim_end().into() })
         }
         (other, _) => Err(unexpected(address, other).into()),
     }

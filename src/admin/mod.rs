@@ -1,4 +1,4 @@
-//! The admin server: liveness, readiness, metrics, inventory, commands, and a page for people. Liveness never depends on
+//! The admin server: whether clients are served, liveness, metrics, inventory, commands, and a page for people. Liveness never depends on
 //! the upstream: a Redis outage must not restart the pod.
 
 pub mod client;
@@ -9,14 +9,14 @@ mod history;
 mod inventory;
 mod page;
 mod permits;
-mod readiness;
 mod router;
 mod routes;
 mod server;
+mod serving;
 mod state;
 
 pub use self::commands::{AdminCommand, WAITING};
-pub use self::readiness::Readiness;
 pub use self::router::{Admin, MetricsServer};
 pub use self::routes::{AdminRoute, AuthRequirement, PlaintextReport, RouteReport, ServersReport};
+pub use self::serving::{Serving, ServingReport};
 pub use self::state::{AdminContext, AdminView};

@@ -17,6 +17,7 @@ use super::state::{AdminContext, AdminState};
 use super::{commands, guard, inventory, page, routes, server};
 use crate::endpoint::ListenAddr;
 use crate::listener::{BindError, Listener};
+use crate::printable::printable;
 
 /// A bound admin server.
 #[derive(Debug)]
@@ -103,12 +104,10 @@ fn router(state: AdminState) -> Router {
 }
 
 async fn readyz(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
-    let reasons = shared.readiness.reasons();
-    if reasons.is_empty() {
-        (StatusCode::OK, "ok\n".into())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
-    }
+    let report = shared.serving_report();
+    let status = if report.serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // A cause may quote the server.
+    (status, format!("{}\n", printable(&report.to_string())))
 }
 
 async fn metrics(

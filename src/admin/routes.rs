@@ -9,15 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::inventory::{DEFAULT_INVENTORY_LIMIT, json, look_up};
 use super::server::RequestConnection;
+use super::serving::ServingReport;
 use super::state::{AdminContext, AdminState};
 use crate::clients::{ClientRecord, Totals, TrafficCounts};
 use crate::cluster::Upstreams;
 use crate::group::verdict::{self, RouteFacts, Verdict};
 use crate::group::{Observation, Observer, SimilarClients};
-use crate::metrics::RouteMetrics;
+use crate::metrics::{ClientRefusals, RouteMetrics};
 use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::EndpointFacts;
+
+/// Seconds for which a refused client is a problem of the present.
+const RECENT_REFUSAL: u64 = 600;
+
+/// Upstreams that cannot be reached: so many are named, of a cluster that may have hundreds of nodes.
+const MAX_OUTAGES: usize = 4;
 
 /// A route, and those who know about it.
 #[derive(Clone)]
@@ -28,6 +35,8 @@ pub struct AdminRoute {
     pub listeners: Vec<String>,
     /// As configured.
     pub tls: tls::Settings,
+    /// Sessions in plaintext move to TLS by themselves.
+    pub upgrades: bool,
     /// The server side.
     pub upstreams: Upstreams,
     /// Who asks the servers; `None`: nobody does.
@@ -56,9 +65,13 @@ pub struct RouteReport {
     pub counts: TrafficCounts,
     /// Of these, what was in plaintext upstream.
     pub plaintext: PlaintextReport,
+    /// What is wrong now: upstreams that cannot be reached, with the cause, and clients that were refused of late.
+    pub problems: Vec<String>,
     /// What the servers say; `None`: they are not asked.
     pub servers: Option<ServersReport>,
-    /// Whether anybody would miss plaintext.
+    /// Whether all of this bridge's own traffic is in verified TLS.
+    pub uses_only_tls: Verdict,
+    /// Whether no client of the group would miss plaintext.
     pub safe_to_require_tls: Verdict,
     /// Whether anybody would miss the bridge.
     pub bridge_needed: Verdict,
@@ -117,8 +130,14 @@ impl AdminRoute {
         RouteFacts {
             now: Moment::now(),
             mode: self.tls.mode,
+            upgrades: self.upgrades,
             verifies: !self.tls.insecure_skip_verify,
-            unreached: shared.readiness.unreached(&self.name),
+            unreached: self
+                .upstreams
+                .own
+                .outage()
+                .map(|outage| outage.to_string())
+                .or_else(|| shared.serving.late(&self.name)),
             latched: self.upstreams.are_latched(),
             endpoints: self.upstreams.facts(),
             plaintext,
@@ -128,6 +147,25 @@ impl AdminRoute {
             servers: self.observer.as_ref().map(|observer| observer.seen()),
             patience: self.observer.as_ref().map(|observer| observer.patience()).unwrap_or_default(),
         }
+    }
+
+    /// What is wrong now. `late`: why the upstream does not count as reached.
+    fn problems(&self, late: Option<String>, now: Moment) -> Vec<String> {
+        let outages = self.upstreams.outages();
+        let late = late.filter(|_| outages.is_empty());
+        let outages = outages.iter().take(MAX_OUTAGES).map(ToString::to_string);
+        let refusals = self.metrics.refusals();
+        let recent = refusals.into_iter().filter_map(|(reason, ClientRefusals { count, last })| {
+            let last = Moment::at(last);
+            let why = match reason {
+                "max_clients" => "limits.max_clients is reached",
+                "pinned" => "too many clients need a dedicated connection (limits.pinned)",
+                _ => "the socket is not for their user or group",
+            };
+            (now.seconds_since(last) < RECENT_REFUSAL)
+                .then(|| format!("clients refused since the start: {count}, the last at {last}: {why}"))
+        });
+        late.into_iter().chain(outages).chain(recent).collect()
     }
 
     fn report(
@@ -155,7 +193,9 @@ impl AdminRoute {
                 sessions_over_tls_ratio: rest(plaintext.sessions, sessions),
                 bytes_over_tls_ratio: rest(bytes(&plaintext.counts), bytes(&counts)),
             },
+            problems: self.problems(shared.serving.late(&self.name), facts.now),
             servers: facts.servers.as_ref().map(ServersReport::of),
+            uses_only_tls: verdict::uses_only_tls(&facts, settings),
             safe_to_require_tls: verdict::safe_to_require_tls(&facts, settings),
             bridge_needed: verdict::bridge_needed(&facts, settings, &clients),
             upstreams: facts.endpoints,
@@ -173,9 +213,11 @@ impl RouteReport {
             "sessions_active": 1, "sessions_total": 7, "commands": 70, "bytes_to_upstream": 1, "bytes_to_client": 1,
             "plaintext": {"sessions_active": 0, "sessions_total": 2, "last": "2026-01-01T00:00:00Z",
                 "sessions_over_tls_ratio": 0.75, "bytes_over_tls_ratio": null},
+            "problems": [],
             "servers": {"asked": "2026-01-01T00:00:00Z", "nodes": 1, "plaintext_clients": 2, "quiet_since": null,
                 "auth": "not_wanted", "direct": [{"library": "jedis", "version": "4.0", "user": "default", "name": "",
                     "address": "10.0.0.7", "clients": 2, "oldest_seconds": 9}]},
+            "uses_only_tls": {"answer": true, "because": [], "evidence": ["this bridge reaches it over TLS"]},
             "safe_to_require_tls": {"answer": false, "because": ["a node says no"], "evidence": ["and one yes"]},
             "bridge_needed": {"answer": true, "because": ["python3"], "evidence": []}
         }))
@@ -220,6 +262,22 @@ pub(super) async fn routes(
     json(&state, &connection, reports).await
 }
 
+/// Whether clients are served, and what is wrong.
+pub(super) fn serving(shared: &AdminContext) -> ServingReport {
+    if shared.serving.is_draining() {
+        return ServingReport { serving: false, problems: vec!["draining".into()] };
+    }
+    let now = Moment::now();
+    let mut report = ServingReport { serving: true, problems: Vec::new() };
+    for route in &shared.shown.load().routes {
+        let late = shared.serving.late(&route.name);
+        report.serving &= late.is_none();
+        let problems = route.problems(late, now);
+        report.problems.extend(problems.iter().map(|problem| format!("route \"{}\": {problem}", route.name)));
+    }
+    report
+}
+
 /// All routes, as `/routes` shows them.
 pub(super) fn reports(shared: &AdminContext) -> Vec<RouteReport> {
     let clients = shared.inventory.report(DEFAULT_INVENTORY_LIMIT).clients;
@@ -232,9 +290,10 @@ pub(super) fn record(shared: &AdminContext) {
     let shown = shared.shown.load();
     for route in &shown.routes {
         let facts = route.facts(shared, shared.inventory.totals(&route.name));
+        let tls_only = verdict::uses_only_tls(&facts, &shown.verdict).answer;
         let safe = verdict::safe_to_require_tls(&facts, &shown.verdict).answer;
         let needed = verdict::bridge_needed(&facts, &shown.verdict, &[]).answer;
-        route.metrics.verdict(safe, needed);
+        route.metrics.verdict(tls_only, safe, needed);
         let next = shared.inventory.next_reauthentication(&route.name);
         route.metrics.next_reauthentication(next.map(Moment::unix));
     }

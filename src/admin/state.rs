@@ -9,8 +9,8 @@ use super::commands::AdminCommand;
 use super::costly::Costly;
 use super::history::RouteHistories;
 use super::inventory::SingleLookup;
-use super::readiness::Readiness;
-use super::routes::AdminRoute;
+use super::routes::{self, AdminRoute};
+use super::serving::{Serving, ServingReport};
 use crate::clients::Inventory;
 use crate::group::verdict;
 use crate::metrics::PrometheusHandle;
@@ -19,7 +19,7 @@ use crate::metrics::PrometheusHandle;
 #[derive(Clone)]
 pub struct AdminContext {
     /// Whether clients are welcome.
-    pub readiness: Arc<Readiness>,
+    pub serving: Arc<Serving>,
     /// All metrics.
     pub metrics: PrometheusHandle,
     /// All sessions.
@@ -28,6 +28,13 @@ pub struct AdminContext {
     pub shown: Arc<ArcSwap<AdminView>>,
     /// Where commands go.
     pub commands: mpsc::Sender<AdminCommand>,
+}
+
+impl AdminContext {
+    /// Whether clients are served, and what is wrong.
+    pub fn serving_report(&self) -> ServingReport {
+        routes::serving(self)
+    }
 }
 
 /// What a reload may change.

@@ -16,7 +16,7 @@ use super::route::Prepared;
 use super::running::Running;
 use super::tasks::{StateWriter, keep_inventory};
 use super::{last_client, service};
-use crate::admin::{self, Admin, AdminCommand, MetricsServer, Readiness};
+use crate::admin::{self, Admin, AdminCommand, MetricsServer, Serving};
 use crate::clients::Inventory;
 use crate::config::Config;
 use crate::drain::Drain;
@@ -120,13 +120,13 @@ impl App {
             listening: TaskTracker::new(),
             tasks: TaskTracker::new(),
             inventory: Arc::clone(&inventory),
-            readiness: Arc::new(Readiness::default()),
+            serving: Arc::new(Serving::default()),
             memory: memory.clone(),
             inherited,
             drain: drain.clone(),
         };
         let shared = admin::AdminContext {
-            readiness: Arc::clone(&running.readiness),
+            serving: Arc::clone(&running.serving),
             metrics,
             inventory: Arc::clone(&inventory),
             shown: Arc::default(),
@@ -137,6 +137,7 @@ impl App {
             Arc::new(StateWriter { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state });
         let mut routes =
             Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&state_writer));
+        let told = shared.clone();
         let metrics_at = metrics_server.as_ref().map(|server| server.address().to_string());
         if let Some(server) = metrics_server {
             info!(address = %server.address(), "metrics listening");
@@ -148,14 +149,14 @@ impl App {
         }
         running.tasks.spawn(keep_inventory(Arc::clone(&state_writer), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
-        running.tell_service_manager(&admin_stop);
+        running.tell_service_manager(told, &admin_stop);
 
         if let Some(limit) = routes.config().exit_with_clients {
             let inventory = Arc::clone(&inventory);
             running.tasks.spawn(last_client::watch(limit, inventory, shutdown.clone(), drain.clone()));
         }
 
-        let mut ending = Ending::new(shutdown, &running.readiness, drain);
+        let mut ending = Ending::new(shutdown, &running.serving, drain);
         loop {
             let command = tokio::select! {
                 () = ending.asked() => break,

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{AdminCommand, Readiness};
+use crate::admin::{AdminCommand, Serving};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::listener::HANDOVER;
@@ -115,17 +115,17 @@ pub(super) struct Ending {
     requests: watch::Receiver<ShutdownRequests>,
     /// Skips that have had their effect.
     skipped: u32,
-    readiness: Arc<Readiness>,
+    serving: Arc<Serving>,
     drain: Drain,
 }
 
 impl Ending {
-    pub(super) fn new(shutdown: &Shutdown, readiness: &Arc<Readiness>, drain: &Drain) -> Self {
+    pub(super) fn new(shutdown: &Shutdown, serving: &Arc<Serving>, drain: &Drain) -> Self {
         Self {
             shutdown: shutdown.clone(),
             requests: shutdown.0.subscribe(),
             skipped: 0,
-            readiness: Arc::clone(readiness),
+            serving: Arc::clone(serving),
             drain: drain.clone(),
         }
     }
@@ -137,11 +137,11 @@ impl Ending {
 
     /// Steps 2 and 3, and asks for 4: waits for the delay.
     pub(super) async fn begin(&mut self, settings: Settings) {
-        self.readiness.drain();
+        self.serving.drain();
         self.drain.leave();
         let Settings { shutdown_delay, drain_timeout } = settings;
         if !shutdown_delay.is_zero() {
-            info!(delay = %humantime::format_duration(shutdown_delay), "leaving: not ready, and still accepting");
+            info!(delay = %humantime::format_duration(shutdown_delay), "shutting down, still accepting clients");
             tokio::select! {
                 () = sleep(shutdown_delay) => {}
                 () = self.skip() => {}

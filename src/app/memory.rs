@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use tracing::{error, warn};
 
 use crate::endpoint::Endpoint;
-use crate::moment::Quiet;
-use crate::state::StateFile;
+use crate::state::{ServersMemory, StateFile};
 use crate::upstream::Upstream;
 
 /// Cheap to clone.
@@ -67,9 +66,9 @@ impl LatchMemory {
         }
     }
 
-    /// Since when these servers count no client in plaintext, as an earlier run saw it.
-    pub(super) fn quiet(&self, servers: &str) -> Option<Quiet> {
-        self.state.as_ref()?.quiet(servers)
+    /// What an earlier run knew of these servers.
+    pub(super) fn servers(&self, servers: &str) -> ServersMemory {
+        self.state.as_ref().and_then(|state| state.servers(servers)).unwrap_or_default()
     }
 }
 

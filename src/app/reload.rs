@@ -37,7 +37,7 @@ impl Routes {
         state_writer: Arc<StateWriter>,
     ) -> Self {
         let names = prepared.iter().map(|route| route.name().to_owned()).collect::<Vec<_>>();
-        running.readiness.follow(names.into_iter());
+        running.serving.follow(names.into_iter());
         let live = prepared.into_iter().map(|route| route.start(&running)).collect();
         let routes = Self { running, shared, state_writer, live, config };
         routes.show();
@@ -123,7 +123,7 @@ impl Routes {
             (old != name).then(|| (old.as_str().into(), name.as_str().into()))
         };
         self.running.inventory.rename(&plans.iter().filter_map(renamed).collect());
-        self.running.readiness.follow(plans.iter().map(|(name, ..)| name.clone()));
+        self.running.serving.follow(plans.iter().map(|(name, ..)| name.clone()));
         for (name, at, prepared) in plans {
             let live = match (at.and_then(|at| before[at].take()), prepared) {
                 (Some(live), None) => live,
@@ -229,13 +229,13 @@ mod tests {
             listening: TaskTracker::new(),
             tasks: TaskTracker::new(),
             inventory: Inventory::new(),
-            readiness: Arc::default(),
+            serving: Arc::default(),
             memory: LatchMemory::open(None),
             inherited: Arc::new(Inherited::default()),
             drain: drain.clone(),
         };
         let shared = AdminContext {
-            readiness: Arc::clone(&running.readiness),
+            serving: Arc::clone(&running.serving),
             metrics: PrometheusHandle::of_nobody(),
             inventory: Arc::clone(&running.inventory),
             shown: Arc::default(),

@@ -201,7 +201,7 @@ impl LiveRoute {
     fn serves_as_well(&self, settings: &Route) -> bool {
         self.settings.name == settings.name
             && self.settings.upstream == settings.upstream
-            && self.settings.evidence_interval == settings.evidence_interval
+            && self.settings.evidence == settings.evidence
             && self.settings.cluster.is_some() == settings.cluster.is_some()
     }
 
@@ -211,6 +211,7 @@ impl LiveRoute {
             name: self.settings.name.as_str().into(),
             listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
             tls: self.settings.upstream.tls.clone(),
+            upgrades: self.settings.session.upgrade == session::Upgrade::Drain,
             upstreams: self.server.upstreams(),
             observer: self.server.observer.clone(),
             metrics: Arc::clone(&self.server.metrics),

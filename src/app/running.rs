@@ -9,7 +9,7 @@ use tracing::error;
 use super::memory::LatchMemory;
 use super::service;
 use super::tasks::{find_tls, look_after};
-use crate::admin::Readiness;
+use crate::admin::{AdminContext, Serving};
 use crate::clients::Inventory;
 use crate::drain::Drain;
 use crate::listener::{Admission, Clients, Inherited, Listener};
@@ -25,7 +25,7 @@ pub(super) struct Running {
     pub(super) listening: TaskTracker,
     pub(super) tasks: TaskTracker,
     pub(super) inventory: Arc<Inventory>,
-    pub(super) readiness: Arc<Readiness>,
+    pub(super) serving: Arc<Serving>,
     pub(super) memory: LatchMemory,
     pub(super) inherited: Arc<Inherited>,
     pub(super) drain: Drain,
@@ -33,11 +33,10 @@ pub(super) struct Running {
 
 impl Running {
     /// Tells systemd, or whoever else listens, that all runs, and from here on how it goes.
-    pub(super) fn tell_service_manager(&self, stop: &CancellationToken) {
+    pub(super) fn tell_service_manager(&self, shared: AdminContext, stop: &CancellationToken) {
         notify::ready();
         if notify::is_wanted() {
-            let (readiness, inventory) = (Arc::clone(&self.readiness), Arc::clone(&self.inventory));
-            self.tasks.spawn(service::tell_status(readiness, inventory, stop.clone()));
+            self.tasks.spawn(service::tell_status(shared, stop.clone()));
         }
         if let Some(limit) = notify::watchdog() {
             let loops = self.workers.event_loops().cloned().collect();
@@ -57,7 +56,7 @@ impl Running {
             route.to_owned(),
             Arc::clone(upstream),
             Arc::clone(metrics),
-            Arc::clone(&self.readiness),
+            Arc::clone(&self.serving),
             leaving.clone(),
         ));
         let memory = self.memory.clone();

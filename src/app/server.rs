@@ -7,7 +7,7 @@ use super::tasks::{observe, reload_tls, renew_credentials};
 use crate::cluster::{Nodes, Upstreams};
 use crate::config::Route;
 use crate::drain::Drain;
-use crate::group::{Asking, Observer};
+use crate::group::{Asking, ListClients, Observer};
 use crate::metrics::RouteMetrics;
 use crate::session;
 use crate::upstream::{NodeTls, Upstream};
@@ -58,18 +58,18 @@ impl RouteServer {
         });
         let endpoints = settings.upstream.endpoints.iter().map(ToString::to_string);
         let servers = std::iter::once(name.clone()).chain(endpoints).collect::<Vec<_>>().join(" ");
-        let observer = settings.evidence_interval.map(|interval| {
+        let observer = settings.evidence.map(|pace| {
             let asking = Asking {
                 settings: settings.upstream.clone(),
                 credentials: upstream.credentials().cloned(),
                 bridges: settings.upstream.client_name.iter().cloned().collect(),
-                list_always: false,
-                all_must_answer: false,
+                clients: ListClients::WherePlaintextOrFew,
+                all_must_exist: false,
             };
             let same = before.filter(|before| before.servers == servers);
-            let seen = same.and_then(|before| before.observer.as_ref()).map(|observer| observer.seen());
-            let quiet = seen.map_or_else(|| running.memory.quiet(&servers), |seen| seen.quiet);
-            Arc::new(Observer::new(asking, interval, quiet))
+            let before = same.and_then(|before| before.observer.as_ref()).map(|observer| observer.memory());
+            let memory = before.unwrap_or_else(|| running.memory.servers(&servers));
+            Arc::new(Observer::new(asking, pace, &memory))
         });
         let tending = sessions.part();
         let server = Self { tls, metrics, upstream: Arc::new(upstream), nodes, observer, servers, tending };
@@ -79,7 +79,7 @@ impl RouteServer {
             before.upstream.forget();
             before.metrics.retire();
             if before.servers != server.servers {
-                running.readiness.forget(name);
+                running.serving.forget(name);
             }
         }
         server

@@ -1,6 +1,5 @@
-//! What a service manager hears from a run, beside that it is ready: its status, that it stops, and that it lives.
+//! What a service manager hears from a run, beside the start and reloads: its status, that it stops, and that it lives.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime;
@@ -9,8 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::ending::Shutdown;
-use crate::admin::Readiness;
-use crate::clients::Inventory;
+use crate::admin::AdminContext;
 use crate::notify;
 
 /// How often the status is looked at; it is told when it has changed.
@@ -25,11 +23,7 @@ pub(super) async fn tell_end(shutdown: Shutdown, at_most: Duration, stop: Cancel
 }
 
 /// Tells what `/readyz` says, and how many sessions there are.
-pub(super) async fn tell_status(
-    readiness: Arc<Readiness>,
-    inventory: Arc<Inventory>,
-    stop: CancellationToken,
-) {
+pub(super) async fn tell_status(shared: AdminContext, stop: CancellationToken) {
     let mut told = String::new();
     let mut ticks = interval(STATUS);
     loop {
@@ -37,9 +31,7 @@ pub(super) async fn tell_status(
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let reasons = readiness.reasons();
-        let ready = if reasons.is_empty() { "ready".to_owned() } else { reasons.join(" ") };
-        let now = format!("sessions: {}; {ready}", inventory.active());
+        let now = format!("sessions: {}; {}", shared.inventory.active(), shared.serving_report());
         if now != told {
             notify::status(&now);
             told = now;

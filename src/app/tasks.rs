@@ -1,6 +1,5 @@
 //! What runs beside the sessions until draining starts: looking after upstreams, renewing certificates, keeping the inventory.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::memory::LatchMemory;
-use crate::admin::Readiness;
+use crate::admin::Serving;
 use crate::clients::Inventory;
 use crate::cluster::Upstreams;
 use crate::credentials::SecretRefresh;
@@ -46,7 +45,7 @@ pub(super) async fn look_after(
     route: String,
     upstream: Arc<Upstream>,
     metrics: Arc<RouteMetrics>,
-    readiness: Arc<Readiness>,
+    serving: Arc<Serving>,
     drain: Drain,
 ) {
     let mut ticks = interval(LOOK_AFTER);
@@ -62,9 +61,7 @@ pub(super) async fn look_after(
         };
         metrics.reachable(reached);
         if reached {
-            readiness.reached(&route);
-        } else {
-            readiness.failed(&route, upstream.auth_problem().map(|problem| problem.to_string()));
+            serving.reached(&route);
         }
     }
 }
@@ -94,13 +91,9 @@ impl StateWriter {
     /// Writes the state file, if there is one.
     pub(super) fn write(&self) {
         let Some(state) = &self.state else { return };
-        let quiet: BTreeMap<String, _> = self
-            .observers
-            .load()
-            .iter()
-            .filter_map(|(route, observer)| Some((route.clone(), observer.seen().quiet?)))
-            .collect();
-        if let Err(error) = state.keep(self.inventory.history(), quiet) {
+        let observers = self.observers.load();
+        let servers = observers.iter().map(|(route, observer)| (route.clone(), observer.memory())).collect();
+        if let Err(error) = state.keep(self.inventory.history(), servers) {
             warn!("the state file cannot be written, a restart will not know who used the bridge: {error}");
         }
     }
@@ -124,7 +117,9 @@ pub(super) async fn keep_inventory(state_writer: Arc<StateWriter>, drain: Drain)
             // Reads /proc, which takes its time: not on an event loop.
             let _ = spawn_blocking(move || inventory.look_up()).await;
         }
-        if second % WRITE == WRITE - 1 {
+        // A client in plaintext that was seen must not be forgotten by a crash.
+        let is_urgent = state_writer.observers.load().iter().any(|(_, observer)| observer.has_ended_quiet());
+        if is_urgent || second % WRITE == WRITE - 1 {
             let state_writer = Arc::clone(&state_writer);
             let _ = spawn_blocking(move || state_writer.write()).await;
         }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::map::{LocalNode, NodeMap};
 use crate::endpoint::{Endpoint, Host};
-use crate::upstream::{EndpointFacts, Latch, Lease, Unreachable, Upstream};
+use crate::upstream::{EndpointFacts, Latch, Lease, Outage, Unreachable, Upstream};
 
 /// A cluster's nodes.
 pub struct Nodes {
@@ -150,6 +150,13 @@ impl Upstreams {
         let mut latched = true;
         self.for_each(|upstream| latched &= upstream.latch().is_none_or(Latch::is_set));
         latched
+    }
+
+    /// What cannot be reached, and why: where clients begin, then nodes.
+    pub fn outages(&self) -> Vec<Outage> {
+        let mut outages = Vec::new();
+        self.for_each(|upstream| outages.extend(upstream.outage()));
+        outages
     }
 
     /// What is known of each endpoint. Nodes are just more of them.

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use crate::config::Route;
 use crate::credentials::Credentials;
-use crate::group::{Asking, Evidence, NodeEvidence, SimilarClients, gather};
+use crate::group::{Asking, Evidence, ListClients, NodeEvidence, SimilarClients, gather};
 use crate::printable::{printable, printable_json};
 
 /// How to audit.
@@ -31,8 +31,8 @@ pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
         settings: route.upstream.clone(),
         credentials,
         bridges,
-        list_always: true,
-        all_must_answer: true,
+        clients: ListClients::Always,
+        all_must_exist: true,
     };
     let evidence = runtime.block_on(gather(&asking))?;
     if json {

@@ -2,13 +2,15 @@
 //! leave it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::reachable::reachable;
 use super::table::Table;
-use crate::admin::{AuthRequirement, RouteReport, ServersReport, client};
+use crate::admin::client::{self, Health, NotHealthy};
+use crate::admin::{AuthRequirement, RouteReport, ServersReport};
 use crate::clients::{Advice, ClientRecord, InventoryReport, advice};
 use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
@@ -18,6 +20,8 @@ use crate::upstream::EndpointFacts;
 /// What every route must be, for a pipeline to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unless {
+    /// Using only TLS.
+    TlsOnly,
     /// Safe to require TLS.
     Ready,
     /// Without a client that would miss the bridge.
@@ -28,19 +32,26 @@ pub enum Unless {
 pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::Result<()> {
     let address = reachable(address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (routes, clients) = runtime.block_on(async {
+    let (serving, routes, clients) = runtime.block_on(async {
+        let serving = client::health(&address, Health::Serving, Duration::ZERO).await;
         let routes = client::fetch(&address, "/routes").await?;
-        Ok::<_, anyhow::Error>((routes, client::fetch(&address, "/clients").await?))
+        Ok::<_, anyhow::Error>((serving, routes, client::fetch(&address, "/clients").await?))
     })?;
+    let (serving, state) = match serving {
+        Ok(report) => (true, report),
+        Err(NotHealthy::Said { report, .. }) => (false, report),
+        Err(NotHealthy::NoAnswer(error)) => return Err(error.into()),
+    };
     let foreign = || format!("{address} answers in another way than this version of pontoon does");
     if json {
         let parse = |text: &str| serde_json::from_str::<Value>(text).with_context(foreign);
-        let report = json!({"routes": parse(&routes)?, "clients": parse(&clients)?});
+        let report = json!({"serving": serving, "routes": parse(&routes)?, "clients": parse(&clients)?});
         say!("{}", printable_json(&report.to_string()));
     }
     let routes: Vec<RouteReport> = serde_json::from_str(&routes).with_context(foreign)?;
     if !json {
         let report: InventoryReport = serde_json::from_str(&clients).with_context(foreign)?;
+        say!("{}\n", printable(&state));
         say!("{}", describe(&routes, &report, Moment::now()));
     }
     let failing: Vec<&str> = routes
@@ -49,11 +60,8 @@ pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::R
         .map(|route| &*route.route)
         .collect();
     match unless {
-        Some(Unless::Ready) if !failing.is_empty() => {
-            bail!("TLS is not known to be safe to require: {}", printable(&failing.join(", ")));
-        }
-        Some(Unless::Unused) if !failing.is_empty() => {
-            bail!("the bridge is still needed: {}", printable(&failing.join(", ")));
+        Some(unless) if !failing.is_empty() => {
+            bail!("{}: {}", unless.refusal(), printable(&failing.join(", ")));
         }
         _ => Ok(()),
     }
@@ -62,8 +70,17 @@ pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::R
 impl Unless {
     fn holds(self, route: &RouteReport) -> bool {
         match self {
+            Self::TlsOnly => route.uses_only_tls.answer,
             Self::Ready => route.safe_to_require_tls.answer,
             Self::Unused => !route.bridge_needed.answer,
+        }
+    }
+
+    fn refusal(self) -> &'static str {
+        match self {
+            Self::TlsOnly => "the bridge does not use only TLS",
+            Self::Ready => "TLS is not known to be safe to require",
+            Self::Unused => "the bridge is still needed",
         }
     }
 }
@@ -110,11 +127,16 @@ fn endpoint(facts: &EndpointFacts) -> String {
 
 /// The answers, each with its reasons.
 fn verdicts(route: &RouteReport) -> String {
-    let (safe, needed) = (&route.safe_to_require_tls, &route.bridge_needed);
+    let needed = &route.bridge_needed;
     let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
-    let mut lines = vec![format!("{}: safe to require TLS: {}", route.route, yes_or_no(safe.answer))];
-    lines.extend(safe.because.iter().map(|reason| format!("  - {reason}")));
-    lines.extend(safe.evidence.iter().map(|evidence| format!("  + {evidence}")));
+    let mut lines = Vec::new();
+    for (question, verdict) in
+        [("uses only TLS", &route.uses_only_tls), ("safe to require TLS", &route.safe_to_require_tls)]
+    {
+        lines.push(format!("{}: {question}: {}", route.route, yes_or_no(verdict.answer)));
+        lines.extend(verdict.because.iter().map(|reason| format!("  - {reason}")));
+        lines.extend(verdict.evidence.iter().map(|evidence| format!("  + {evidence}")));
+    }
     let over_tls = [
         ("sessions", route.plaintext.sessions_over_tls_ratio),
         ("bytes", route.plaintext.bytes_over_tls_ratio),
@@ -278,6 +300,7 @@ mod tests {
         assert!(line("redis-py  2.10").contains("by default since 6.0"), "{text}");
         for words in [
             "cache.example:6379 (TLS, certificate until 2027-01-01T00:00:00Z)",
+            "cache: uses only TLS: yes\n  + this bridge reaches it over TLS\n",
             "cache: safe to require TLS: no\n  - a node\\u{1b}[2J says no\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
             "the servers take clients without credentials; 2 direct clients: jedis 4.0 default 10.0.0.7\n",
             "cache: bridge still needed: yes\n  - python3\n",

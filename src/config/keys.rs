@@ -428,6 +428,14 @@ pub const ROUTE: &[SettingKey] = &[
         "How often the nodes are looked up; they are at once where a client is sent to another node",
     ),
     key(
+        "evidence.sampling",
+        "evidence-sampling",
+        Text,
+        "DUR",
+        "800ms",
+        "Between two such questions, ask each server this often for the number alone: a client is seen that stays longer than this",
+    ),
+    key(
         "evidence.interval",
         "evidence-interval",
         Text,
@@ -479,7 +487,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "0s",
-        "After SIGTERM, go on as before for this long, but for readiness: the app next door may still work",
+        "After SIGTERM, go on as before for this long, but answer \"not serving\": the app next door may still work",
     ),
     key(
         "runtime.drain_timeout",

@@ -9,7 +9,7 @@ use clap::ArgMatches;
 use super::problems::Problems;
 use super::{args, auth, file, validate};
 use crate::endpoint::ListenAddr;
-use crate::group::verdict;
+use crate::group::{Pace, verdict};
 use crate::{cluster, listener, session, telemetry, upstream};
 
 /// Everything that `run` needs to know, checked.
@@ -53,7 +53,7 @@ pub struct Route {
     /// Where the upstream is a cluster.
     pub cluster: Option<cluster::Settings>,
     /// How often the servers are asked for their clients in plaintext; `None`: never.
-    pub evidence_interval: Option<Duration>,
+    pub evidence: Option<Pace>,
 }
 
 impl Config {

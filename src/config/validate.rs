@@ -14,7 +14,7 @@ use super::problems::Problems;
 use super::values::{Given, Values};
 use crate::cluster::PortRange;
 use crate::endpoint::{Endpoint, Host, ListenAddr, UpstreamAddress};
-use crate::group::verdict;
+use crate::group::{Pace, verdict};
 use crate::session::{Accept, OutageErrors, Sharing, Upgrade};
 use crate::tls::{CertificatePin, ClientAuthFiles, MinVersion, TlsMode};
 use crate::upstream::pool;
@@ -160,8 +160,10 @@ impl Check {
                            anybody on this machine can reach: drop them, or topology = \"cluster\"";
             self.problems.add(self::place(values, "listen"), problem);
         }
-        let evidence_interval = self.parse(values, "evidence.interval", positive);
-        if tls.mode == TlsMode::Disabled && evidence_interval.is_some() {
+        let sampling = self.parse(values, "evidence.sampling", positive).unwrap_or(Pace::SAMPLING);
+        let interval = self.parse(values, "evidence.interval", positive);
+        let evidence = interval.map(|interval| Pace { interval, sampling });
+        if tls.mode == TlsMode::Disabled && evidence.is_some() {
             let problem = "the servers are asked over TLS, and tls.mode is \"disabled\": drop one of them";
             self.problems.add(self::place(values, "evidence.interval"), problem);
         }
@@ -195,7 +197,7 @@ impl Check {
                 sharing,
             },
             cluster,
-            evidence_interval,
+            evidence,
         })
     }
 

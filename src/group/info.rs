@@ -10,6 +10,11 @@ impl<'a> Info<'a> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     }
 
+    /// A field's value, if it is a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.field(name)?.parse().ok()
+    }
+
     /// Engine and version. Valkey tells its own version beside the Redis version that it is compatible with.
     pub fn engine(&self) -> Option<(&'static str, &'a str)> {
         let valkey = self.field("valkey_version").map(|version| ("Valkey", version));

@@ -2,15 +2,24 @@
 //! require TLS.
 //!
 //! [`gather`] asks every node once for its evidence, an [`Observer`] asks again and again, and [`verdict`] judges what they
-//! found. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
+//! found. A `survey` finds and asks the nodes, `members` remembers which a group has, `node` reads what one replies, and `quiet` counts
+//! the time in which none had a client in plaintext. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
 
 mod client_list;
 mod evidence;
 mod info;
+mod members;
+mod node;
 mod observer;
 pub mod probe;
+mod quiet;
+#[cfg(test)]
+mod roads;
+mod servers;
+mod survey;
 pub mod verdict;
 
 pub use self::evidence::{Asking, Evidence, NodeEvidence, SimilarClients, gather};
 pub use self::info::Info;
-pub use self::observer::{Observation, Observer};
+pub use self::node::ListClients;
+pub use self::observer::{Observation, Observer, Pace};

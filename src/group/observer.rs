@@ -1,15 +1,27 @@
-//! Asks a group's servers again and again how many clients they have in plaintext, and remembers since when there is none.
+//! Watches a group's servers: surveys all nodes now and then, and asks between two surveys every second or faster how many clients they
+//! have in plaintext, so that a client is seen that stays for a second.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::evidence::{Asking, Evidence, gather};
+use super::evidence::{Asking, Evidence};
+use super::info::Info;
+use super::members::Members;
+use super::node::plaintext_clients;
+use super::quiet::{Look, QuietTime};
+use super::servers::{NetworkServers, Servers};
+use super::survey::survey;
 use crate::metrics::RouteMetrics;
 use crate::moment::{Moment, Quiet};
+use crate::resp::replies::Answer;
+use crate::state::ServersMemory;
 use crate::upstream::Latch;
 
 /// After a longer silence than this many intervals nobody knows what happened in it.
@@ -18,11 +30,46 @@ const MISSED: u32 = 3;
 /// And a restart takes its time.
 const RESTART: Duration = Duration::from_secs(60);
 
+/// A node that no source names and that does not answer is gone after so many surveys.
+const GONE_AFTER: u32 = 10;
+
+/// While a node does not answer, or counts clients in plaintext, the next survey is not later than this.
+const UNSURE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Surveys do not follow one another faster than this, unless so configured.
+const SURVEY_GAP: Duration = Duration::from_secs(2);
+
+/// Time between two samples counts as watched up to so many intervals of sampling, and a moment for a busy machine.
+const WATCHED_SAMPLES: u32 = 3;
+const BUSY: Duration = Duration::from_secs(1);
+
+/// How often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two surveys.
+    pub interval: Duration,
+    /// Between two samples.
+    pub sampling: Duration,
+}
+
+impl Pace {
+    /// `evidence.sampling` where it is not configured: a client that stays for a second is seen.
+    pub const SAMPLING: Duration = Duration::from_millis(800);
+
+    /// What is older than this is not known any more.
+    fn patience(self) -> Duration {
+        self.interval.saturating_mul(MISSED).saturating_add(RESTART)
+    }
+}
+
 /// Of one route.
 pub struct Observer {
     asking: Asking,
-    interval: Duration,
+    pace: Pace,
     seen: Mutex<Observation>,
+    quiet: Mutex<QuietTime>,
+    members: Mutex<Members>,
+    has_ended_quiet: AtomicBool,
 }
 
 /// What the servers said.
@@ -30,9 +77,14 @@ pub struct Observer {
 pub struct Observation {
     /// When they were asked last.
     pub asked: Option<Moment>,
+    /// How long ago that is, by a clock that nobody sets.
+    pub age: Duration,
+    pub(super) asked_at: Option<Instant>,
+    /// Between two questions, where nodes count clients in plaintext.
+    pub sampling: Duration,
     /// What they said then; `None`: none could be asked.
     pub evidence: Option<Arc<Evidence>>,
-    /// Since when none of them counts a client in plaintext, and until when that is known.
+    /// For how long none of them has counted a client in plaintext.
     pub quiet: Option<Quiet>,
     /// Why none could be asked.
     pub problem: Option<String>,
@@ -43,6 +95,22 @@ impl Observation {
     pub fn plaintext_clients(&self) -> Option<u64> {
         let evidence = self.evidence.as_ref()?;
         evidence.nodes.iter().map(|node| node.plaintext_clients.filter(|_| node.problem.is_none())).sum()
+    }
+
+    fn counts_plaintext(&self, node: &str) -> bool {
+        let nodes = self.evidence.as_ref().map_or(&[][..], |evidence| &evidence.nodes);
+        nodes.iter().any(|known| known.endpoint == node && known.plaintext_clients.is_some())
+    }
+
+    fn look(&self) -> Look {
+        let nodes = self.evidence.as_ref().map_or(&[][..], |evidence| &evidence.nodes);
+        if nodes.iter().any(|node| node.plaintext_clients.is_some_and(|count| count > 0)) {
+            Look::Plaintext
+        } else if self.evidence.as_ref().is_some_and(|evidence| evidence.is_clean()) {
+            Look::NoPlaintext
+        } else {
+            Look::Unknown
+        }
     }
 
     /// What is worth a line in the log where it changes: the count, and who could not be asked; `None`: nobody could.
@@ -56,19 +124,43 @@ impl Observation {
 }
 
 impl Observer {
-    /// `quiet`: what an earlier run saw.
-    pub fn new(asking: Asking, interval: Duration, quiet: Option<Quiet>) -> Self {
-        Self { asking, interval, seen: Mutex::new(Observation { quiet, ..Observation::default() }) }
+    /// `before`: what an earlier run saw.
+    pub fn new(asking: Asking, pace: Pace, before: &ServersMemory) -> Self {
+        let watched = pace.sampling.saturating_mul(WATCHED_SAMPLES).saturating_add(BUSY);
+        let quiet = QuietTime::new(before.quiet, watched, pace.patience(), Moment::now());
+        let seen = Observation { quiet: quiet.quiet(), sampling: pace.sampling, ..Observation::default() };
+        let nodes = before.nodes.iter().filter_map(|node| node.parse().ok()).collect();
+        let members = Members::new(pace.interval.saturating_mul(GONE_AFTER), nodes);
+        let (seen, quiet, members) = (Mutex::new(seen), Mutex::new(quiet), Mutex::new(members));
+        Self { asking, pace, seen, quiet, members, has_ended_quiet: AtomicBool::new(false) }
     }
 
     /// What was seen last.
     pub fn seen(&self) -> Observation {
-        self.seen.lock().clone()
+        let mut seen = self.seen.lock().clone();
+        seen.age = seen.asked_at.map(|at| at.elapsed()).unwrap_or_default();
+        seen
+    }
+
+    /// What a later observer of the same servers is to know.
+    pub fn memory(&self) -> ServersMemory {
+        let nodes = self.members.lock().endpoints().iter().map(ToString::to_string).collect();
+        ServersMemory { quiet: self.quiet.lock().quiet(), nodes }
+    }
+
+    /// Whether a client in plaintext has ended a quiet time since this was asked last.
+    pub fn has_ended_quiet(&self) -> bool {
+        self.has_ended_quiet.swap(false, Ordering::Relaxed)
+    }
+
+    /// How often the servers are asked.
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// What is older than this is not known any more.
     pub fn patience(&self) -> Duration {
-        self.interval.saturating_mul(MISSED).saturating_add(RESTART)
+        self.pace.patience()
     }
 
     /// Asks until it is dropped. `latch`: nobody is asked before it is set, for it is asked over TLS.
@@ -76,16 +168,14 @@ impl Observer {
         if let Some(latch) = latch {
             latch.wait().await;
         }
-        metrics.evidence_begins(self.interval);
+        metrics.evidence_begins(self.pace.interval);
         let mut told = None;
-        loop {
-            let result = gather(&self.asking).await.map_err(|error| error.to_string());
-            let seen = self.note(result, Moment::now());
+        let mut tell = |seen: &Observation| {
             metrics.server_plaintext_clients(seen.plaintext_clients(), Moment::now().unix());
             // Not the words: those with times in them are never the same twice.
             let state = seen.state();
             if told.as_ref() != Some(&state) {
-                let words = describe(&seen);
+                let words = describe(seen);
                 if seen.plaintext_clients() == Some(0) {
                     info!(route, "{words}");
                 } else {
@@ -93,34 +183,167 @@ impl Observer {
                 }
                 told = Some(state);
             }
-            // Many sidecars, started together, do not ask together for ever.
-            sleep(self.interval.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
+        };
+        let Asking { settings, credentials, .. } = &self.asking;
+        // Files are read anew each time.
+        let reach =
+            || NetworkServers::load(settings, credentials.as_ref()).map_err(|error| error.to_string());
+        self.watch(reach, &mut tell).await;
+    }
+
+    /// Surveys all nodes now and then, and samples those that count clients in plaintext all the while.
+    pub(super) async fn watch<S: Servers>(
+        &self,
+        reach: impl Fn() -> Result<S, String>,
+        tell: &mut impl FnMut(&Observation),
+    ) {
+        let mut nodes = Vec::new();
+        let mut next = Instant::now();
+        loop {
+            let began = Instant::now();
+            let mut due = began + jittered(self.pace.interval);
+            match reach() {
+                Ok(servers) => self.survey(Arc::new(servers), &mut nodes, &mut next, tell).await,
+                Err(problem) => tell(&self.note(Err(problem))),
+            }
+            loop {
+                let count = self.seen.lock().plaintext_clients();
+                if count != Some(0) {
+                    // Who that is, the next survey tells, and what became of a node that does not answer.
+                    due = due.min(began + if count.is_some() { SURVEY_GAP } else { UNSURE_INTERVAL });
+                }
+                if Instant::now() >= due {
+                    break;
+                }
+                self.sample(&mut nodes, &mut next, due, tell).await;
+            }
         }
     }
 
-    fn note(&self, result: Result<Evidence, String>, now: Moment) -> Observation {
-        let patience = self.patience().as_secs();
-        let mut seen = self.seen.lock();
-        seen.asked = Some(now);
-        seen.quiet = seen.quiet.filter(|quiet| now.seconds_since(quiet.until) <= patience);
-        match result {
-            Ok(evidence) => {
-                if evidence.is_clean() {
-                    let since = seen.quiet.map_or(now, |quiet| quiet.since);
-                    seen.quiet = Some(Quiet { since, until: now });
-                } else if evidence
-                    .nodes
-                    .iter()
-                    .any(|node| node.plaintext_clients.is_some_and(|count| count > 0))
-                {
-                    seen.quiet = None;
-                }
-                (seen.evidence, seen.problem) = (Some(Arc::new(evidence)), None);
+    /// Surveys all nodes, and samples those of the last survey meanwhile: a node that does not answer holds up no other.
+    async fn survey<S: Servers>(
+        &self,
+        servers: Arc<S>,
+        nodes: &mut Vec<SampledNode<S>>,
+        next: &mut Instant,
+        tell: &mut impl FnMut(&Observation),
+    ) {
+        let Asking { settings, clients, all_must_exist, bridges, .. } = &self.asking;
+        let remembered = self.members.lock().endpoints();
+        let survey = survey(&*servers, &settings.endpoints, remembered, *clients, *all_must_exist);
+        let mut survey = pin!(survey);
+        let far = Instant::now() + self.pace.patience();
+        let mut round = loop {
+            tokio::select! {
+                biased;
+                round = &mut survey => break round,
+                () = self.sample(nodes, next, far, tell) => {}
             }
+        };
+        self.members.lock().learn(&mut round, Instant::now());
+        let seen = self.note(Ok(Evidence::of(&round, bridges)));
+        tell(&seen);
+        // An engine that does not count them is not asked again and again.
+        let counting = round.nodes.into_iter().filter(|node| seen.counts_plaintext(&node.shown));
+        *nodes = counting
+            .filter_map(|node| {
+                let (shown, connection) = (node.shown, node.connection?);
+                Some(SampledNode { shown, servers: Arc::clone(&servers), connection })
+            })
+            .collect();
+    }
+
+    /// Waits for the time of the `next` sample, and asks each node how many clients in plaintext it has. `due`: it waits no longer.
+    async fn sample<S: Servers>(
+        &self,
+        nodes: &mut Vec<SampledNode<S>>,
+        next: &mut Instant,
+        due: Instant,
+        tell: &mut impl FnMut(&Observation),
+    ) {
+        sleep_until((*next).min(due)).await;
+        if due <= *next {
+            return;
+        }
+        *next = Instant::now() + jittered(self.pace.sampling);
+        if nodes.is_empty() {
+            return;
+        }
+        let limit = (self.pace.sampling * 2).max(BUSY);
+        let samples = join_all(nodes.iter_mut().map(|node| node.count(limit))).await;
+        tell(&self.note_samples(nodes, &samples));
+        let mut answered = samples.iter().map(Result::is_ok);
+        nodes.retain(|_| answered.next() == Some(true));
+    }
+
+    fn note(&self, result: Result<Evidence, String>) -> Observation {
+        let mut seen = self.seen.lock();
+        match result {
+            Ok(evidence) => (seen.evidence, seen.problem) = (Some(Arc::new(evidence)), None),
             Err(problem) => (seen.evidence, seen.problem) = (None, Some(problem)),
         }
+        self.count(&mut seen)
+    }
+
+    fn note_samples<S: Servers>(
+        &self,
+        nodes: &[SampledNode<S>],
+        samples: &[Result<u64, String>],
+    ) -> Observation {
+        let mut seen = self.seen.lock();
+        if let Some(evidence) = &mut seen.evidence {
+            let evidence = Arc::make_mut(evidence);
+            for (sampled, sample) in nodes.iter().zip(samples) {
+                let known = evidence.nodes.iter_mut().find(|node| node.endpoint == sampled.shown);
+                match (known, sample) {
+                    (Some(node), Ok(count)) => node.plaintext_clients = Some(*count),
+                    (Some(node), Err(problem)) => node.problem = Some(problem.clone()),
+                    (None, _) => {}
+                }
+            }
+        }
+        self.count(&mut seen)
+    }
+
+    fn count(&self, seen: &mut Observation) -> Observation {
+        (seen.asked, seen.asked_at) = (Some(Moment::now()), Some(Instant::now()));
+        let mut quiet = self.quiet.lock();
+        quiet.note(seen.look(), Instant::now(), Moment::now());
+        if seen.quiet.is_some() && quiet.quiet().is_none() {
+            self.has_ended_quiet.store(true, Ordering::Relaxed);
+        }
+        seen.quiet = quiet.quiet();
         seen.clone()
     }
+}
+
+/// A node that is asked between two surveys.
+struct SampledNode<S: Servers> {
+    /// As the last survey names it.
+    shown: String,
+    servers: Arc<S>,
+    connection: S::Connection,
+}
+
+impl<S: Servers> SampledNode<S> {
+    /// How many clients in plaintext it has now.
+    async fn count(&mut self, limit: Duration) -> Result<u64, String> {
+        let asked = timeout(limit, self.servers.ask(&mut self.connection, &["INFO", "clients"])).await;
+        let late = || format!("no answer within {}", humantime::format_duration(limit));
+        match asked.map_err(|_| late())?? {
+            Answer::Text(text) => {
+                let count = plaintext_clients(Info(&text));
+                count.ok_or_else(|| "it does not count its clients in plaintext any more".into())
+            }
+            Answer::Error(words) => Err(format!("INFO was answered \"{words}\"")),
+            _ => Err("an answer of another type to INFO".into()),
+        }
+    }
+}
+
+/// Many sidecars, started together, do not ask together for ever.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
 fn describe(seen: &Observation) -> String {
@@ -136,93 +359,5 @@ fn describe(seen: &Observation) -> String {
             .into(),
         Some(0) => format!("no client is in plaintext, count {} servers", evidence.nodes.len()),
         Some(count) => format!("the servers count clients in plaintext: {count}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::group::NodeEvidence;
-    use crate::tls;
-    use crate::upstream::{self, pool};
-
-    fn observer(quiet: Option<Quiet>) -> Observer {
-        let settings = upstream::Settings {
-            endpoints: vec!["cache.example:6379".parse().unwrap()],
-            connect_timeout: upstream::Settings::CONNECT_TIMEOUT,
-            handshakes: upstream::Settings::HANDSHAKES,
-            client_name: None,
-            auth: None,
-            pool: pool::Settings {
-                warm: false,
-                warm_min: pool::Settings::WARM_MIN,
-                warm_max: pool::Settings::WARM_MAX,
-                reuse: true,
-                max_age: pool::Settings::MAX_AGE,
-            },
-            tls: tls::Settings::default(),
-        };
-        let asking = Asking {
-            settings,
-            credentials: None,
-            bridges: Vec::new(),
-            list_always: false,
-            all_must_answer: false,
-        };
-        Observer::new(asking, Duration::from_secs(60), quiet)
-    }
-
-    #[allow(clippy::unnecessary_wraps, reason = "as it is noted")]
-    fn evidence(count: Option<u64>, problem: Option<&str>) -> Result<Evidence, String> {
-        let node = NodeEvidence {
-            plaintext_clients: count,
-            problem: problem.map(str::to_owned),
-            ..NodeEvidence::new("cache.example:6379".into())
-        };
-        Ok(Evidence { nodes: vec![node], direct: Vec::new(), unknown: Vec::new() })
-    }
-
-    #[test]
-    fn quiet_lasts_from_the_first_zero_and_ends_with_the_first_client() {
-        let observer = observer(None);
-        let at = Moment::at;
-        let quiet = |since, until| Some(Quiet { since: at(since), until: at(until) });
-        assert_eq!(observer.note(evidence(Some(0), None), at(1000)).quiet, quiet(1000, 1000));
-        assert_eq!(observer.note(evidence(Some(0), None), at(1060)).quiet, quiet(1000, 1060));
-        assert_eq!(observer.note(evidence(Some(1), None), at(1120)).quiet, None);
-        assert_eq!(observer.note(evidence(Some(0), None), at(1180)).quiet, quiet(1180, 1180));
-        // Once unanswered is no proof of the contrary, and none of the quiet either.
-        assert_eq!(observer.note(evidence(None, Some("timed out")), at(1240)).quiet, quiet(1180, 1180));
-        assert_eq!(observer.note(Err("no CA".into()), at(1300)).quiet, quiet(1180, 1180));
-        assert_eq!(observer.note(evidence(Some(0), None), at(1360)).quiet, quiet(1180, 1360));
-        assert_eq!(observer.note(evidence(None, None), at(1360 + 241)).quiet, None);
-    }
-
-    #[test]
-    fn a_short_restart_goes_on_and_a_long_one_begins_anew() {
-        let at = Moment::at;
-        let before = Some(Quiet { since: at(1000), until: at(2000) });
-        assert_eq!(observer(before).note(evidence(Some(0), None), at(2200)).quiet.unwrap().since, at(1000));
-        assert_eq!(observer(before).note(evidence(Some(0), None), at(2300)).quiet.unwrap().since, at(2300));
-    }
-
-    #[test]
-    fn a_node_that_times_out_again_after_another_time_is_no_news() {
-        let observer = observer(None);
-        let state = |problem| observer.note(evidence(None, Some(problem)), Moment::at(1)).state();
-        assert_eq!(state("timed out after 5000ms"), state("timed out after 5001ms"));
-        let answers = observer.note(evidence(None, None), Moment::at(1)).state();
-        assert_ne!(state("timed out after 5000ms"), answers);
-        assert_ne!(answers, observer.note(evidence(Some(0), None), Moment::at(1)).state());
-    }
-
-    #[test]
-    fn what_is_not_known_is_no_zero() {
-        let observer = observer(None);
-        let at = Moment::at;
-        assert_eq!(observer.note(evidence(None, None), at(1)).plaintext_clients(), None);
-        assert_eq!(observer.note(evidence(Some(0), Some("closed")), at(1)).plaintext_clients(), None);
-        assert_eq!(observer.note(Err("no CA".into()), at(1)).plaintext_clients(), None);
-        assert_eq!(observer.note(evidence(Some(3), None), at(1)).plaintext_clients(), Some(3));
     }
 }

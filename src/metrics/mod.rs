@@ -17,4 +17,4 @@ pub use self::held::{GaugeGuard, Share};
 pub use self::install::{AlreadyInstalled, config_reloaded, install};
 pub use self::names::names;
 pub use self::recorder::PrometheusHandle;
-pub use self::route::{Relayed, RouteMetrics, UpstreamMetrics};
+pub use self::route::{ClientRefusals, Relayed, RouteMetrics, UpstreamMetrics};

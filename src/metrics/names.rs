@@ -76,8 +76,12 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("pontoon_credentials_last_read_successful", "1 if the credentials were read when last looked for"),
     (
+        "pontoon_uses_only_tls",
+        "1 if all traffic of this bridge is in verified TLS, and was for verdict.quiet_for; /routes says why, or why not",
+    ),
+    (
         "pontoon_safe_to_require_tls",
-        "1 where all evidence says that nobody would miss plaintext; /routes says why, or why not",
+        "1 if this bridge uses only TLS and the servers count no client in plaintext; /routes says why, or why not",
     ),
     (
         "pontoon_bridge_needed",
@@ -237,7 +241,8 @@ pontoon_upstream_connections gauge route,state
 pontoon_upstream_discards_total counter reason,route
 pontoon_upstream_leases_total counter origin,route,tls
 pontoon_upstream_plaintext_connections gauge route
-pontoon_upstream_reachable gauge route";
+pontoon_upstream_reachable gauge route
+pontoon_uses_only_tls gauge route";
 
     #[test]
     fn metric_names_and_labels_are_as_documented() {
@@ -265,7 +270,7 @@ pontoon_upstream_reachable gauge route";
             route.reachable(true);
             route.verification_disabled(false);
             route.server_plaintext_clients(Some(0), 1);
-            route.verdict(true, false);
+            route.verdict(true, true, false);
             route.cluster_nodes(6, 0, 0);
             route.cluster_refreshed("ok");
             route.rewritten("topology");
@@ -296,7 +301,7 @@ pontoon_upstream_reachable gauge route";
         let text = metrics::with_local_recorder(&recorder, || {
             let route = RouteMetrics::new("r", &["drained"]);
             route.cluster_nodes(1, 0, 0);
-            route.verdict(true, false);
+            route.verdict(true, true, false);
             route.next_reauthentication(None);
             route.server_plaintext_clients(Some(0), 1);
             let upstream = route.of_upstream("cache:6379");

@@ -1,8 +1,8 @@
 //! A route's metrics.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, Label, NoopRecorder, counter, gauge, histogram};
 use parking_lot::Mutex;
@@ -50,6 +50,16 @@ struct Counted {
     commands: ByLabel,
     server_errors: ByLabel,
     others: Mutex<HashMap<(&'static str, &'static str), Counter>>,
+    refusals: Mutex<BTreeMap<&'static str, ClientRefusals>>,
+}
+
+/// Clients that got no session for one reason.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientRefusals {
+    /// How many.
+    pub count: u64,
+    /// When the last one was refused, in Unix time.
+    pub last: u64,
 }
 
 /// What is known of an upstream of a route.
@@ -141,6 +151,7 @@ impl RouteMetrics {
                 commands: ByLabel::new("pontoon_commands_total", "family"),
                 server_errors: ByLabel::new("pontoon_server_errors_total", "code"),
                 others: Mutex::default(),
+                refusals: Mutex::default(),
             }),
             known: Mutex::default(),
             connect_seconds: Mutex::default(),
@@ -222,7 +233,8 @@ impl RouteMetrics {
     }
 
     /// The verdict: see `group::verdict`.
-    pub fn verdict(&self, safe_to_require_tls: bool, bridge_needed: bool) {
+    pub fn verdict(&self, uses_only_tls: bool, safe_to_require_tls: bool, bridge_needed: bool) {
+        self.know("pontoon_uses_only_tls", f64::from(u8::from(uses_only_tls)));
         self.know("pontoon_safe_to_require_tls", f64::from(u8::from(safe_to_require_tls)));
         self.know("pontoon_bridge_needed", f64::from(u8::from(bridge_needed)));
     }
@@ -283,6 +295,15 @@ impl RouteMetrics {
     /// A client got no session.
     pub fn refused(&self, reason: &'static str) {
         self.labelled("pontoon_clients_refused_total", "reason", reason);
+        let last = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let mut refusals = self.counted.refusals.lock();
+        let refused = refusals.entry(reason).or_insert(ClientRefusals { count: 0, last });
+        *refused = ClientRefusals { count: refused.count + 1, last };
+    }
+
+    /// Clients that got no session, by reason.
+    pub fn refusals(&self) -> BTreeMap<&'static str, ClientRefusals> {
+        self.counted.refusals.lock().clone()
     }
 
     /// A client could not be accepted.

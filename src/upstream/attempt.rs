@@ -44,6 +44,8 @@ pub(super) struct Dial<'a> {
     pub(super) anonymous: bool,
     /// Dialled before the endpoint's other addresses.
     pub(super) first: Option<SocketAddr>,
+    /// No other address is dialled, and none is looked up.
+    pub(super) only: Option<SocketAddr>,
     pub(super) began: Instant,
     pub(super) deadline: Instant,
     pub(super) generation: u64,
@@ -59,8 +61,12 @@ impl<'a> Dial<'a> {
             let ready = Box::pin(credentials.ready());
             self.stage(Stage::Auth, self.deadline, async { Ok(ready.await?) }).await?;
         }
-        let addresses =
-            self.stage(Stage::Resolve, self.deadline, async { Ok(resolve(&remote.endpoint).await?) }).await?;
+        let addresses = if let Some(address) = self.only {
+            vec![address]
+        } else {
+            let found = async { Ok(resolve(&remote.endpoint).await?) };
+            self.stage(Stage::Resolve, self.deadline, found).await?
+        };
         let mut race = Race::new(remote.spread.order(addresses.clone(), self.first));
         let mut worst: Option<ConnectError> = None;
         loop {

@@ -130,9 +130,9 @@ impl Remote {
         self.gate.retry_at()
     }
 
-    /// Why the server does not take the credentials, or why there are none, if that is why the last attempt failed.
-    pub(super) fn auth_problem(&self) -> Option<Arc<ConnectError>> {
-        self.gate.last_error().filter(|error| error.stage == Stage::Auth)
+    /// Since when the endpoint is failing, and the last failure; `None`: it works, or was never tried.
+    pub(super) fn failure(&self) -> Option<(Moment, Arc<ConnectError>)> {
+        self.gate.failure()
     }
 
     /// A connection that is ready, or a new one. `to`: one to this address, if it can be reached.
@@ -509,6 +509,7 @@ impl Remote {
             speaks,
             anonymous: false,
             first: None,
+            only: None,
             began,
             deadline,
             generation: self.pool.generation(),
@@ -566,8 +567,10 @@ impl Remote {
 }
 
 /// One attempt to reach an endpoint over TLS, of no route: nobody counts it, and what it leads to serves no client.
+/// `only`: to this address of its.
 pub(crate) async fn once(
     endpoint: &Endpoint,
+    only: Option<SocketAddr>,
     settings: &Settings,
     tls: &Arc<Tls>,
     credentials: Option<Arc<Credentials>>,
@@ -579,7 +582,8 @@ pub(crate) async fn once(
     let shared =
         RemoteContext { route: "", settings, tls: Some(tls), credentials, ids: &ids, metrics: &metrics };
     let remote = Remote::new(&shared, endpoint.clone(), None, pool);
-    remote.attempt(Speaks::Tls(tls), Instant::now(), deadline).run().await
+    let attempt = remote.attempt(Speaks::Tls(tls), Instant::now(), deadline);
+    Dial { only, ..attempt }.run().await
 }
 
 /// Whether a connection still answers. Any answer will do: a server that wants AUTH first is there, too.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::credentials::NoSecret;
 use crate::endpoint::Endpoint;
+use crate::moment::Moment;
 use crate::resolve::ResolveError;
 use crate::tls::channel::HandshakeError;
 use crate::tls::explain;
@@ -195,6 +196,21 @@ impl Unreachable {
     /// Whether it can end without a change to the configuration or the server: no attempt found something that has to be changed.
     pub fn is_outage(&self) -> bool {
         self.attempts.iter().all(|attempt| attempt.source.is_outage())
+    }
+}
+
+/// None of a route's endpoints can be reached, by the last attempt at each.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    /// When the last of them began to fail.
+    pub since: Moment,
+    /// Why each failed last.
+    pub why: Unreachable,
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "upstream not reached since {}: {}", self.since, self.why)
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::ConnectError;
+use crate::moment::Moment;
 
 /// The first pause is chosen at random up to this, and the bound doubles with each failure
 /// ([full jitter](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
@@ -36,6 +37,8 @@ struct GateState {
     /// Somebody is finding out.
     probing: bool,
     last_error: Option<Arc<ConnectError>>,
+    /// When the endpoint began to fail.
+    failing_since: Option<Moment>,
 }
 
 /// The right to dial once. Report how it went; dropped unreported, the next one may try.
@@ -70,9 +73,10 @@ impl Gate {
         self.state.lock().retry_at
     }
 
-    /// The last failure, where the endpoint is failing.
-    pub(super) fn last_error(&self) -> Option<Arc<ConnectError>> {
-        self.state.lock().last_error.clone()
+    /// Since when the endpoint is failing, and the last failure; `None`: it works, or was never tried.
+    pub(super) fn failure(&self) -> Option<(Moment, Arc<ConnectError>)> {
+        let state = self.state.lock();
+        state.failing_since.zip(state.last_error.clone())
     }
 
     /// Waits for a turn until `deadline`.
@@ -156,6 +160,7 @@ impl Turn<'_> {
         let mut state = self.gate.state.lock();
         state.retry_at = None;
         state.last_error = None;
+        state.failing_since = None;
         std::mem::take(&mut state.failures)
         // Dropping the turn lets the waiters through.
     }
@@ -170,6 +175,7 @@ impl Turn<'_> {
             state.failures = state.failures.saturating_add(1);
             state.retry_at = Some(Instant::now() + bound.mul_f64(fastrand::f64()));
             state.last_error = Some(Arc::clone(error));
+            state.failing_since.get_or_insert_with(Moment::now);
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use self::auth::present;
 pub use self::auth::{AuthOutcome, command as login_command};
 pub use self::connection::{Connection, Dialled};
 pub(crate) use self::dial::once;
-pub use self::error::{Cause, ConnectError, Stage, Unreachable};
+pub use self::error::{Cause, ConnectError, Outage, Stage, Unreachable};
 pub(crate) use self::greeting::next_answer_within;
 pub use self::ids::{PassedOnId, SeenId};
 pub use self::lease::Lease;

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::auth::AuthOutcome;
 use super::connection::Connection;
 use super::dial::{Remote, RemoteContext};
-use super::error::{ConnectError, Unreachable};
+use super::error::{ConnectError, Outage, Unreachable};
 use super::failover::FailoverWatch;
 use super::ids::{Ids, PassedOnId};
 use super::lease::{Lease, Released};
@@ -269,9 +269,11 @@ impl Upstream {
         self.credentials.as_ref()
     }
 
-    /// Why the server does not take the credentials, or why there are none, if that is why the last attempt failed.
-    pub fn auth_problem(&self) -> Option<Arc<ConnectError>> {
-        self.remotes.iter().find_map(Remote::auth_problem)
+    /// Since when no endpoint can be reached, and why; `None`: one works, or was never tried.
+    pub fn outage(&self) -> Option<Outage> {
+        let failures: Option<Vec<_>> = self.remotes.iter().map(Remote::failure).collect();
+        let (since, attempts): (Vec<_>, Vec<_>) = failures?.into_iter().unzip();
+        Some(Outage { since: since.into_iter().max()?, why: Unreachable { attempts } })
     }
 
     /// TLS files or secrets have changed: connections made with the old ones serve no further client,

@@ -57,7 +57,7 @@ async function main() {
     }
   };
   for (const pattern of [
-    /Safe to require TLS: ✕ ?no/, /the servers? are not asked|does not count/, /Bridge still needed: yes/,
+    /Uses only TLS: ✓ ?yes/, /Uses only TLS: ✕ ?no/, /Safe to require TLS: ✕ ?no/, /the servers? are not asked|does not count/, /Bridge still needed: yes/,
     /Next: /, /Sessions over TLS/, /Certificate expires/, /Recent events/, /listening/,
   ]) await sees(pattern);
   assert.equal(await page.locator("[aria-current=step]").count(), 2, "each route is somewhere on the road");

@@ -57,5 +57,6 @@ fn no_more_connections_are_kept_ready_than_may_be() {
     eventually("connections are ready", || idle(&pontoon) == 3);
     let mut other = pontoon.client();
     assert!(other.is_silent(Duration::from_secs(2)));
-    assert_eq!(idle(&pontoon), 3);
+    // Demand is forgotten with time.
+    assert!(idle(&pontoon) <= 3);
 }

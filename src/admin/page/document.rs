@@ -14,6 +14,7 @@ use crate::admin::history::{RouteHistories, RouteHistory};
 use crate::admin::inventory::look_up;
 use crate::admin::routes::{RouteReport, reports};
 use crate::admin::server::RequestConnection;
+use crate::admin::serving::ServingReport;
 use crate::admin::state::{AdminContext, AdminState};
 use crate::clients::InventoryReport;
 use crate::moment::Moment;
@@ -46,8 +47,8 @@ const ROUTES: usize = 50;
 /// What is shown.
 pub(super) struct View {
     pub(super) now: Moment,
-    /// Why pontoon is not ready; empty: it is.
-    pub(super) unready: Vec<String>,
+    /// Whether clients are served, and what is wrong.
+    pub(super) serving: ServingReport,
     pub(super) since: Moment,
     pub(super) routes: Vec<(RouteReport, RouteHistory)>,
     /// Routes that are not shown.
@@ -86,7 +87,7 @@ impl View {
         };
         Self {
             now: Moment::now(),
-            unready: shared.readiness.reasons(),
+            serving: shared.serving_report(),
             since: shared.inventory.since(),
             routes: routes.into_iter().map(with_past).collect(),
             more_routes,
@@ -129,18 +130,18 @@ pub(super) fn document(view: &View) -> Markup {
 /// The answer, for whoever has the page in a tab.
 fn title(view: &View) -> String {
     let safe = view.routes.iter().filter(|(route, _)| route.safe_to_require_tls.answer).count();
-    let mark = if view.unready.is_empty() { "" } else { "! " };
-    format!("{mark}{safe} of {} ready for TLS · pontoon", view.routes.len() + view.more_routes)
+    let mark = if view.serving.problems.is_empty() { "" } else { "! " };
+    format!("{mark}{safe} of {} ready to require TLS · pontoon", view.routes.len() + view.more_routes)
 }
 
 fn banner(view: &View) -> Markup {
     html! {
     header.banner {
         h1 { "pontoon " span.muted { (env!("CARGO_PKG_VERSION")) } }
-        @if view.unready.is_empty() {
-            p.badge.good { (words::mark(true)) "Ready" }
+        @if view.serving.serving {
+            p.badge.good { (words::mark(true)) "Serving" }
         } @else {
-            p.badge.bad { (words::mark(false)) "Not ready" }
+            p.badge.bad { (words::mark(false)) "Not serving" }
         }
         p.muted.updated { "As of " (words::time_of_day(view.now)) }
         p #link role="status" {}
@@ -150,8 +151,8 @@ fn banner(view: &View) -> Markup {
 
 fn content(view: &View) -> Markup {
     html! {
-        @if !view.unready.is_empty() {
-            ul.problems aria-label="Why pontoon is not ready" { @for reason in &view.unready { li { (reason) } } }
+        @if !view.serving.problems.is_empty() {
+            ul.problems aria-label="What is wrong" { @for problem in &view.serving.problems { li { (problem) } } }
         }
         @if view.routes.len() > 1 { (overview(view)) }
         @for (number, (route, past)) in view.routes.iter().enumerate() {

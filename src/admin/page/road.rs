@@ -10,7 +10,7 @@ use crate::upstream::ObservedTransit;
 const STEPS: [&str; 6] = [
     "Bridge in place",
     "TLS on offer",
-    "Clients move",
+    "Only TLS in use",
     "Require TLS",
     "Ask for credentials",
     "Take the bridge away",
@@ -34,17 +34,21 @@ fn step(route: &RouteReport) -> (usize, &'static str) {
             1,
             "Traffic leaves in plaintext. Set the group's transit encryption to “preferred”: pontoon then uses TLS by itself.",
         ),
+        _ if !route.uses_only_tls.answer => {
+            (2, "The upstream speaks TLS. The reasons above say when this bridge uses nothing else.")
+        }
         _ if !route.safe_to_require_tls.answer => (
-            2,
-            "The bridge speaks TLS. Move clients to TLS one by one; what stands in the way of requiring it is told above.",
+            3,
+            "This bridge uses only TLS. The reasons above say what is missing before the group can require it.",
         ),
         ("preferred", _) => (3, "Set tls.mode to “required” on every bridge, then require TLS on the group."),
-        _ if credentials == AuthRequirement::Wanted => {
-            (5, "Move the clients below to TLS of their own; then the bridge can go.")
-        }
+        _ if credentials == AuthRequirement::Wanted => (
+            5,
+            "Nothing is left to do: the clients below may stay on the bridge for as long as they need it.",
+        ),
         _ => (
             4,
-            "Require TLS on the group if that is not done yet; then have its servers ask for credentials.",
+            "Require TLS on the group, unless `pontoon probe` says that it does already; then have its servers ask for credentials.",
         ),
     }
 }
@@ -81,22 +85,45 @@ mod tests {
 
     #[test]
     fn a_route_walks_the_road_step_by_step() {
-        let of = |mode: &str, seen: &str, safe: bool, needed: bool, auth: &str| {
+        let of = |mode: &str, seen: &str, tls_only: bool, safe: bool, needed: bool, auth: &str| {
             let mut route = RouteReport::example();
             route.tls_mode = mode.into();
             route.upstreams[0].seen = serde_json::from_value(json!(seen)).unwrap();
+            route.uses_only_tls.answer = tls_only;
             route.safe_to_require_tls.answer = safe;
             route.bridge_needed.answer = needed;
             route.servers.as_mut().unwrap().auth = serde_json::from_value(json!(auth)).unwrap();
             step(&route).0
         };
-        assert_eq!(of("disabled", "unknown", false, true, "unknown"), 0);
-        assert_eq!(of("preferred", "disabled", false, true, "not_wanted"), 1);
-        assert_eq!(of("preferred", "tls", false, true, "not_wanted"), 2);
-        assert_eq!(of("required", "unknown", false, true, "unknown"), 2);
-        assert_eq!(of("preferred", "tls", true, true, "not_wanted"), 3);
-        assert_eq!(of("required", "unknown", true, true, "not_wanted"), 4);
-        assert_eq!(of("required", "unknown", true, true, "wanted"), 5);
-        assert_eq!(of("required", "unknown", false, false, "unknown"), 5);
+        assert_eq!(of("disabled", "unknown", false, false, true, "unknown"), 0);
+        assert_eq!(of("preferred", "disabled", false, false, true, "not_wanted"), 1);
+        assert_eq!(of("preferred", "tls", false, false, true, "not_wanted"), 2);
+        assert_eq!(of("required", "unknown", false, false, true, "unknown"), 2);
+        assert_eq!(of("required", "unknown", true, false, true, "unknown"), 3);
+        assert_eq!(of("preferred", "tls", true, true, true, "not_wanted"), 3);
+        assert_eq!(of("required", "unknown", true, true, true, "not_wanted"), 4);
+        assert_eq!(of("required", "unknown", true, true, true, "wanted"), 5);
+        assert_eq!(of("required", "unknown", true, false, false, "unknown"), 5);
+    }
+
+    #[test]
+    fn clients_that_stay_on_the_bridge_are_not_asked_to_move() {
+        let mut route = RouteReport::example();
+        for (mode, tls_only, safe) in [
+            ("disabled", false, false),
+            ("preferred", false, false),
+            ("preferred", true, false),
+            ("preferred", true, true),
+            ("required", true, false),
+            ("required", true, true),
+        ] {
+            for auth in [AuthRequirement::Wanted, AuthRequirement::NotWanted] {
+                route.tls_mode = mode.into();
+                route.servers.as_mut().unwrap().auth = auth;
+                (route.uses_only_tls.answer, route.safe_to_require_tls.answer) = (tls_only, safe);
+                let next = step(&route).1;
+                assert!(!next.contains("Move clients") && !next.contains("Move the clients"), "{next}");
+            }
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn anchor(number: usize) -> String {
 pub(super) fn section(number: usize, route: &RouteReport, past: &RouteHistory, now: Moment) -> Markup {
     let anchor = anchor(number);
     let upstream = route.upstreams.first().map_or("", |upstream| upstream.endpoint.as_str());
-    let (safe, needed) = (&route.safe_to_require_tls, &route.bridge_needed);
+    let (tls_only, safe, needed) = (&route.uses_only_tls, &route.safe_to_require_tls, &route.bridge_needed);
     html! {
         section.card id=(anchor) aria-labelledby={ (anchor) "-name" } {
             header {
@@ -37,10 +37,8 @@ pub(super) fn section(number: usize, route: &RouteReport, past: &RouteHistory, n
                 p.muted { (route.listeners.join(", ")) " → " (upstream) }
             }
             div.verdicts {
-                @if safe.answer {
-                    (verdict("Safe to require TLS", safe, "good", Some(true)))
-                } @else {
-                    (verdict("Safe to require TLS", safe, "wait", Some(false)))
+                @for (question, answer) in [("Uses only TLS", tls_only), ("Safe to require TLS", safe)] {
+                    (verdict(question, answer, if answer.answer { "good" } else { "wait" }, Some(answer.answer)))
                 }
                 @if needed.answer {
                     (verdict("Bridge still needed", needed, "plain", None))

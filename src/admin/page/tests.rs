@@ -3,6 +3,7 @@ use serde_json::json;
 use super::document::{CLIENTS, POLICY, View, document, hash};
 use crate::admin::history::RouteHistory;
 use crate::admin::routes::RouteReport;
+use crate::admin::serving::ServingReport;
 use crate::moment::Moment;
 use crate::telemetry::LoggedEvent;
 
@@ -17,7 +18,7 @@ fn view(routes: Vec<RouteReport>, clients: &[serde_json::Value]) -> View {
         "libraries": []});
     View {
         now: Moment::at(1_800_000_000),
-        unready: Vec::new(),
+        serving: ServingReport { serving: true, problems: Vec::new() },
         since: Moment::at(1_700_000_000),
         routes: routes.into_iter().map(|route| (route, RouteHistory::default())).collect(),
         more_routes: 0,
@@ -38,7 +39,7 @@ fn what_others_call_themselves_is_text_and_nothing_else() {
     let group = &mut route.servers.as_mut().unwrap().direct[0];
     (group.library, group.name) = (HOSTILE.into(), HOSTILE.into());
     let mut view = view(vec![route, RouteReport::example()], &[client(HOSTILE)]);
-    view.unready = vec![HOSTILE.into()];
+    view.serving = ServingReport { serving: false, problems: vec![HOSTILE.into()] };
     view.events = vec![LoggedEvent {
         at: view.now,
         level: tracing::Level::ERROR,
@@ -50,6 +51,7 @@ fn what_others_call_themselves_is_text_and_nothing_else() {
     assert!(!page.contains("<script>alert") && !page.contains("<img"), "{page}");
     assert!(page.matches("&lt;script&gt;alert").count() > 10);
     assert_eq!(page.matches("<script>").count(), 1);
+    assert!(page.contains("Not serving") && !page.to_lowercase().contains("not ready"));
     assert!(page.contains("id=\"route-0\"") && page.contains("href=\"#route-1\""));
 }
 

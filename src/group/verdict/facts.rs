@@ -33,7 +33,7 @@ impl Default for Settings {
 pub struct Verdict {
     /// Yes or no.
     pub answer: bool,
-    /// What speaks against yes, or for the bridge. Of "safe to require TLS": empty where the answer is yes.
+    /// What speaks against yes, or for the bridge. Of "uses only TLS" and "safe to require TLS": empty where the answer is yes.
     pub because: Vec<String>,
     /// What speaks for it.
     pub evidence: Vec<String>,
@@ -46,6 +46,8 @@ pub struct RouteFacts {
     pub now: Moment,
     /// As configured.
     pub mode: tls::TlsMode,
+    /// Sessions in plaintext move to TLS by themselves (`tls.upgrade`).
+    pub upgrades: bool,
     /// Certificates are verified.
     pub verifies: bool,
     /// Why the upstream does not count as reached; `None`: it was reached lately.

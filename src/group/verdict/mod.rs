@@ -1,5 +1,5 @@
-//! Whether a route's group is safe to require TLS, and whether the bridge is still needed: pure judgement over what others
-//! have seen. Every yes lists its evidence, and what is not known counts as no.
+//! Whether a bridge uses only TLS, whether its group is safe to require TLS, and whether the bridge is still needed: pure
+//! judgement over what others have seen. Every yes lists its evidence, and what is not known counts as no.
 
 mod days;
 mod facts;
@@ -8,7 +8,7 @@ mod safe;
 
 pub use self::facts::{RouteFacts, Settings, Verdict};
 pub use self::needed::bridge_needed;
-pub use self::safe::safe_to_require_tls;
+pub use self::safe::{safe_to_require_tls, uses_only_tls};
 
 #[cfg(test)]
 mod tests;

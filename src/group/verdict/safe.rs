@@ -1,52 +1,57 @@
-//! Whether a route's group is safe to require TLS.
+//! Whether a route's bridge uses only TLS, and whether its group is safe to require TLS. Every no names the step that would
+//! settle it.
+
+use std::time::Duration;
 
 use super::days::days_or_less;
 use super::facts::{RouteFacts, Settings, Verdict};
 use crate::clients::InPlaintext;
+use crate::moment::Moment;
 use crate::tls;
-use crate::upstream::EndpointFacts;
+use crate::upstream::{EndpointFacts, ObservedTransit};
 
-/// Whether anybody would miss plaintext.
+/// Whether all of this bridge's own traffic is, and for a while was, in verified TLS. Needs nothing from the servers.
+pub fn uses_only_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
+    judge([own_tls(facts), certificates(facts, settings), own_sessions(facts, settings)])
+}
+
+/// Whether no client of the group would miss plaintext: this bridge uses only TLS, and the servers count no client in plaintext.
 pub fn safe_to_require_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
-    let mut verdict = Verdict { answer: false, because: Vec::new(), evidence: Vec::new() };
-    verdict.weigh(own_tls(facts));
-    verdict.weigh(certificates(facts, settings));
-    verdict.weigh(own_sessions(facts, settings));
-    verdict.weigh(servers(facts, settings));
+    judge([
+        own_tls(facts),
+        certificates(facts, settings),
+        own_sessions(facts, settings),
+        servers(facts, settings),
+    ])
+}
+
+/// Evidence for yes, or the reasons against it.
+type Finding = Result<String, Vec<String>>;
+
+fn judge<const N: usize>(findings: [Finding; N]) -> Verdict {
+    let mut verdict = Verdict { answer: true, because: Vec::new(), evidence: Vec::new() };
+    for finding in findings {
+        match finding {
+            Ok(evidence) => verdict.evidence.push(evidence),
+            Err(reasons) => verdict.because.extend(reasons),
+        }
+    }
     verdict.answer = verdict.because.is_empty();
     verdict
 }
 
-impl Verdict {
-    fn weigh(&mut self, result: Result<String, Vec<String>>) {
-        match result {
-            Ok(evidence) => self.evidence.push(evidence),
-            Err(reasons) => self.because.extend(reasons),
-        }
-    }
-}
-
 /// This bridge itself speaks verified TLS.
-fn own_tls(facts: &RouteFacts) -> Result<String, Vec<String>> {
+fn own_tls(facts: &RouteFacts) -> Finding {
     let mut against = Vec::new();
     match facts.mode {
-        tls::TlsMode::Disabled => {
-            against.push("this bridge itself is in plaintext: tls.mode is \"disabled\"".into());
-        }
-        tls::TlsMode::Preferred if !facts.latched => {
-            let seen: Vec<String> = facts
-                .endpoints
-                .iter()
-                .map(|endpoint| {
-                    format!("{}: {}", endpoint.endpoint, endpoint.seen.unwrap_or_default().describe())
-                })
-                .collect();
-            against.push(format!("no endpoint speaks TLS that can be trusted ({})", seen.join("; ")));
-        }
+        tls::TlsMode::Disabled => against.push(
+            "this bridge uses plaintext (tls.mode is \"disabled\"): set tls.mode to \"preferred\"".into(),
+        ),
+        tls::TlsMode::Preferred if !facts.latched => against.push(no_tls(&facts.endpoints)),
         tls::TlsMode::Preferred | tls::TlsMode::Required => {}
     }
     if !facts.verifies {
-        against.push("this bridge verifies no certificate: tls.insecure_skip_verify is set".into());
+        against.push("this bridge verifies no certificate: remove tls.insecure_skip_verify".into());
     }
     against.extend(facts.unreached.clone());
     if against.is_empty() {
@@ -56,43 +61,71 @@ fn own_tls(facts: &RouteFacts) -> Result<String, Vec<String>> {
     }
 }
 
-fn certificates(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String>> {
+/// No endpoint speaks verified TLS yet: why, and what to do.
+fn no_tls(endpoints: &[EndpointFacts]) -> String {
+    let modes: Vec<ObservedTransit> =
+        endpoints.iter().map(|endpoint| endpoint.seen.unwrap_or_default()).collect();
+    let seen: Vec<String> = endpoints
+        .iter()
+        .zip(&modes)
+        .map(|(endpoint, mode)| format!("{}: {}", endpoint.endpoint, mode.describe()))
+        .collect();
+    let any = |wanted: &[ObservedTransit]| modes.iter().any(|mode| wanted.contains(mode));
+    let step = if any(&[ObservedTransit::Untrusted, ObservedTransit::UntrustedOnly]) {
+        "set tls.ca_files, tls.pins or tls.server_name so that the certificate verifies; `pontoon check` names what is wrong with it"
+    } else if any(&[ObservedTransit::Disabled]) {
+        "set the group's transit encryption mode to \"preferred\""
+    } else {
+        "run `pontoon check`, which names the step that fails"
+    };
+    format!("no endpoint speaks TLS that can be trusted ({}): {step}", seen.join("; "))
+}
+
+fn certificates(facts: &RouteFacts, settings: &Settings) -> Finding {
+    let unseen = |of: &str| {
+        let step =
+            "this bridge has completed no TLS handshake yet; `pontoon check` names the step that fails";
+        Err(vec![format!("no certificate{of} was seen: {step}")])
+    };
     let presented = facts
         .endpoints
         .iter()
         .filter_map(|endpoint| endpoint.certificate_expires.map(|expires| (expires, &endpoint.endpoint)));
-    let Some((first, endpoint)) = presented.min() else {
-        return Err(vec!["no certificate was seen".into()]);
-    };
+    let Some((first, endpoint)) = presented.min() else { return unseen("") };
     // Of a cluster each node must have been seen; of several names of one group, one.
     let is_unseen =
         |endpoint: &&EndpointFacts| endpoint.local_port.is_some() && endpoint.certificate_expires.is_none();
-    if let Some(unseen) = facts.endpoints.iter().find(is_unseen) {
-        return Err(vec![format!("no certificate of {} was seen", unseen.endpoint)]);
+    if let Some(node) = facts.endpoints.iter().find(is_unseen) {
+        return unseen(&format!(" of {}", node.endpoint));
     }
     let left = first.seconds_since(facts.now);
     if left < settings.certificate_left.as_secs() {
         let wanted = days_or_less(settings.certificate_left.as_secs());
         return Err(vec![format!(
-            "the certificate of {endpoint} expires at {first}: less than {wanted} are left (verdict.certificate_left)"
+            "the certificate of {endpoint} expires at {first}: renew it, less than {wanted} are left (verdict.certificate_left)"
         )]);
     }
     Ok(format!("certificates are good until {first}"))
 }
 
-fn own_sessions(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String>> {
+fn own_sessions(facts: &RouteFacts, settings: &Settings) -> Finding {
     let InPlaintext { active, last, .. } = facts.plaintext;
     if active > 0 {
-        return Err(vec![format!(
-            "sessions of this bridge that are in plaintext now: {active}; with tls.upgrade = \"drain\" they move to TLS, \
-             else they end with their clients' connections"
-        )]);
+        let step = match (facts.mode, facts.upgrades) {
+            (tls::TlsMode::Disabled, _) => "they end with their clients' connections",
+            (_, true) => {
+                "they move to TLS between two commands; reconnect clients that subscribe, block or have left state with their connection"
+            }
+            (_, false) => "reconnect their clients, or set tls.upgrade = \"drain\", which moves them to TLS",
+        };
+        return Err(vec![format!("sessions of this bridge that are in plaintext now: {active}; {step}")]);
     }
     let wanted = settings.quiet_for.as_secs();
     match last {
         Some(last) if facts.now.seconds_since(last) < wanted => Err(vec![format!(
-            "the last session of this bridge in plaintext ended at {last}: less than {} ago (verdict.quiet_for)",
-            days_or_less(wanted)
+            "the last session of this bridge in plaintext ended at {last}: less than {} ago (verdict.quiet_for); wait until {}",
+            days_or_less(wanted),
+            Moment::at(last.unix().saturating_add(wanted))
         )]),
         Some(last) => Ok(format!("no session of this bridge was in plaintext since {last}")),
         None => Ok(format!("no session of this bridge was in plaintext since {}", facts.watched_since)),
@@ -131,22 +164,31 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
     if !against.is_empty() {
         return Err(against);
     }
-    if facts.now.seconds_since(asked) > facts.patience.as_secs() {
+    if seen.age > facts.patience {
         return one(format!("the servers were asked last at {asked}: that is too long ago"));
     }
     let wanted = settings.quiet_for.as_secs();
     match seen.quiet {
-        Some(quiet) if quiet.until.seconds_since(quiet.since) >= wanted => Ok(format!(
-            "all {} servers count no client in plaintext since {}, each time they were asked, until {}",
-            nodes.len(),
+        Some(quiet) if quiet.observed_ms / 1000 >= wanted => Ok(format!(
+            "no client was in plaintext since {}, by the count of {}: asked every {} for {} together, the longest time between two \
+             questions was {}",
             quiet.since,
-            quiet.until
+            counted(nodes.len(), "server"),
+            humantime::format_duration(seen.sampling),
+            days_or_less(quiet.observed_ms / 1000),
+            humantime::format_duration(Duration::from_millis(quiet.longest_gap_ms)),
         )),
         Some(quiet) => one(format!(
-            "the servers count no client in plaintext, but only since {}: {} are asked for (verdict.quiet_for)",
+            "no client was in plaintext since {}, but the servers were watched for {} only: {} are asked for (verdict.quiet_for)",
             quiet.since,
+            days_or_less(quiet.observed_ms / 1000),
             days_or_less(wanted)
         )),
         None => one("it is not known since when the servers count no client in plaintext".into()),
     }
+}
+
+/// `1 server`, `2 servers`.
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

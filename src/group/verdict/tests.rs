@@ -28,7 +28,12 @@ fn node(count: Option<u64>, problem: Option<&str>) -> NodeEvidence {
 #[allow(clippy::unnecessary_wraps, reason = "as it is in the facts")]
 fn seen(nodes: Vec<NodeEvidence>, quiet: Option<Quiet>) -> Option<Observation> {
     let evidence = Some(Arc::new(Evidence { nodes, direct: Vec::new(), unknown: Vec::new() }));
-    Some(Observation { asked: Some(at(0)), evidence, quiet, problem: None })
+    Some(Observation { asked: Some(at(0)), evidence, quiet, ..Observation::default() })
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "as it is in the facts")]
+fn watched_for(days: u64) -> Option<Quiet> {
+    Some(Quiet { until: at(0), observed_ms: days * DAY * 1000, ..Quiet::beginning(at(days)) })
 }
 
 /// A route with nothing against it, and no client for ten days.
@@ -36,6 +41,7 @@ fn facts() -> RouteFacts {
     RouteFacts {
         now: at(0),
         mode: tls::TlsMode::Preferred,
+        upgrades: false,
         verifies: true,
         unreached: None,
         latched: true,
@@ -49,7 +55,7 @@ fn facts() -> RouteFacts {
         active: 0,
         last_used: Some(at(10)),
         watched_since: at(30),
-        servers: seen(vec![node(Some(0), None)], Some(Quiet { since: at(2), until: at(0) })),
+        servers: seen(vec![node(Some(0), None)], watched_for(2)),
         patience: Duration::from_secs(240),
     }
 }
@@ -67,17 +73,61 @@ fn a_yes_lists_its_evidence() {
     found("reaches its upstream over verified TLS");
     found(&format!("good until {}", Moment::at(NOW + 90 * DAY)));
     found(&format!("no session of this bridge was in plaintext since {}", at(3)));
-    found(&format!("all 1 servers count no client in plaintext since {}", at(2)));
+    found(&format!("no client was in plaintext since {}, by the count of 1 server", at(2)));
     assert!(safe(&RouteFacts { mode: tls::TlsMode::Required, latched: false, ..facts() }).answer);
 }
 
 #[test]
+fn a_bridge_uses_only_tls_whether_or_not_the_servers_are_asked() {
+    let only = |facts: &RouteFacts| uses_only_tls(facts, &Settings::default());
+    for servers in [None, seen(vec![node(Some(5), None)], None)] {
+        let facts = RouteFacts { servers, ..facts() };
+        let Verdict { answer, because, evidence } = only(&facts);
+        assert!(answer && because.is_empty() && evidence.len() == 3, "{because:?} {evidence:?}");
+        assert!(!safe(&facts).answer);
+    }
+    let plaintext = InPlaintext { active: 1, last: Some(at(0)), ..InPlaintext::default() };
+    assert!(!only(&RouteFacts { plaintext, ..facts() }).answer);
+}
+
+#[test]
+fn a_no_names_the_step_that_is_missing_and_none_that_is_done() {
+    let reasons = |facts: RouteFacts| safe(&facts).because.join("\n");
+    let in_plaintext = || InPlaintext { active: 2, last: Some(at(0)), ..InPlaintext::default() };
+    let drains = reasons(RouteFacts { plaintext: in_plaintext(), upgrades: true, ..facts() });
+    assert!(drains.contains("they move to TLS") && !drains.contains("tls.upgrade"), "{drains}");
+    let keeps = reasons(RouteFacts { plaintext: in_plaintext(), ..facts() });
+    assert!(keeps.contains("set tls.upgrade = \"drain\""), "{keeps}");
+    let last = InPlaintext { last: Some(Moment::at(NOW - 60)), ..InPlaintext::default() };
+    let waits = reasons(RouteFacts { plaintext: last, ..facts() });
+    assert!(waits.contains(&format!("wait until {}", Moment::at(NOW - 60 + DAY))), "{waits}");
+    let seen_as = |seen| {
+        let endpoints = vec![EndpointFacts { seen: Some(seen), ..facts().endpoints[0].clone() }];
+        reasons(RouteFacts { latched: false, endpoints, ..facts() })
+    };
+    for (seen, step) in [
+        (ObservedTransit::Disabled, "set the group's transit encryption mode to \"preferred\""),
+        (ObservedTransit::Untrusted, "set tls.ca_files"),
+        (ObservedTransit::UntrustedOnly, "set tls.ca_files"),
+        (ObservedTransit::Unreachable, "run `pontoon check`"),
+        (ObservedTransit::Unknown, "run `pontoon check`"),
+    ] {
+        assert!(seen_as(seen).contains(step), "{seen:?}: {}", seen_as(seen));
+    }
+    assert!(reasons(RouteFacts { verifies: false, ..facts() }).contains("remove tls.insecure_skip_verify"));
+    let disabled = reasons(RouteFacts { mode: tls::TlsMode::Disabled, ..facts() });
+    assert!(disabled.contains("set tls.mode to \"preferred\""), "{disabled}");
+    assert!(reasons(RouteFacts { servers: None, ..facts() }).contains("set evidence.interval"));
+}
+
+#[test]
 fn each_reason_for_no_is_said_and_is_the_only_one() {
-    let quiet = |days| Some(Quiet { since: at(days), until: at(0) });
+    let quiet = watched_for;
     let certificate =
         |expires| vec![EndpointFacts { certificate_expires: expires, ..facts().endpoints[0].clone() }];
     let in_plaintext = |active, last| InPlaintext { active, last, ..InPlaintext::default() };
-    let asked = Some(Moment::at(NOW - 241));
+    let asked = Some(at(0));
+    let age = Duration::from_secs(241);
     let cases = [
         ("tls.mode is \"disabled\"", RouteFacts { mode: tls::TlsMode::Disabled, ..facts() }),
         (
@@ -89,7 +139,10 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
             "not reached for 61 s",
             RouteFacts { unreached: Some("upstream not reached for 61 s".into()), ..facts() },
         ),
-        ("no certificate was seen", RouteFacts { endpoints: certificate(None), ..facts() }),
+        (
+            "no certificate was seen: this bridge has completed no TLS handshake",
+            RouteFacts { endpoints: certificate(None), ..facts() },
+        ),
         (
             "no certificate of node-2:6379 was seen",
             RouteFacts {
@@ -138,9 +191,12 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
         ("no server answered", RouteFacts { servers: seen(vec![], quiet(2)), ..facts() }),
         (
             "too long ago",
-            RouteFacts { servers: facts().servers.map(|seen| Observation { asked, ..seen }), ..facts() },
+            RouteFacts { servers: facts().servers.map(|seen| Observation { age, ..seen }), ..facts() },
         ),
-        ("only since", RouteFacts { servers: seen(vec![node(Some(0), None)], quiet(0)), ..facts() }),
+        (
+            "watched for 0s only: 1 day are asked",
+            RouteFacts { servers: seen(vec![node(Some(0), None)], quiet(0)), ..facts() },
+        ),
         ("not known since when", RouteFacts { servers: seen(vec![node(Some(0), None)], None), ..facts() }),
     ];
     for (words, facts) in cases {

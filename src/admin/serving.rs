@@ -1,0 +1,126 @@
+//! Whether the process serves clients: not draining, and every route's upstream reached lately. And what is wrong meanwhile.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// An upstream that was reached this recently counts as reachable.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// Shared between what finds out and what answers.
+#[derive(Debug, Default)]
+pub struct Serving {
+    draining: AtomicBool,
+    /// When each route's upstream was reached last.
+    routes: Mutex<BTreeMap<String, Option<Instant>>>,
+}
+
+impl Serving {
+    /// These are all routes from now on. What was seen of those that stay is still true.
+    pub fn follow(&self, routes: impl Iterator<Item = String>) {
+        let mut seen = self.routes.lock();
+        *seen = routes.map(|route| (route.clone(), seen.remove(&route).unwrap_or_default())).collect();
+    }
+
+    /// The upstream of `route` is another one: nothing is known of it.
+    pub fn forget(&self, route: &str) {
+        self.note(route, None);
+    }
+
+    /// The upstream of `route` was reached just now.
+    pub fn reached(&self, route: &str) {
+        self.note(route, Some(Instant::now()));
+    }
+
+    fn note(&self, route: &str, reached: Option<Instant>) {
+        if let Some(seen) = self.routes.lock().get_mut(route) {
+            *seen = reached;
+        }
+    }
+
+    /// Not serving from here on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Why the upstream of `route` does not count as reached; `None`: it was reached lately.
+    pub(super) fn late(&self, route: &str) -> Option<String> {
+        match self.routes.lock().get(route).copied().flatten() {
+            None => Some("upstream not reached yet".into()),
+            Some(at) if at.elapsed() > LATELY => {
+                Some(format!("upstream not reached for {} s", at.elapsed().as_secs()))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// The answer of `/readyz`, `health`, `status`, the page and systemd's status: one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServingReport {
+    /// Clients are served.
+    pub serving: bool,
+    /// Why not, and what is wrong though they are.
+    pub problems: Vec<String>,
+}
+
+impl ServingReport {
+    /// The state alone.
+    pub fn state(&self) -> &'static str {
+        if self.serving { "serving" } else { "not serving" }
+    }
+}
+
+impl fmt::Display for ServingReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.state())?;
+        if self.problems.is_empty() { Ok(()) } else { write!(f, ": {}", self.problems.join("; ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_counts_as_reached_for_a_minute() {
+        let serving = Serving::default();
+        serving.follow(["a".to_owned(), "b".to_owned()].into_iter());
+        assert_eq!(serving.late("a").unwrap(), "upstream not reached yet");
+        serving.reached("a");
+        assert_eq!(serving.late("a"), None);
+        tokio::time::advance(LATELY + Duration::from_secs(1)).await;
+        assert_eq!(serving.late("a").unwrap(), "upstream not reached for 61 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_that_stays_is_as_reachable_as_before() {
+        let serving = Serving::default();
+        let routes = |names: &[&str]| serving.follow(names.iter().map(|&name| name.to_owned()));
+        routes(&["a", "b"]);
+        serving.reached("a");
+        routes(&["a"]);
+        assert_eq!(serving.late("a"), None);
+        serving.forget("a");
+        assert!(serving.late("a").is_some());
+    }
+
+    #[test]
+    fn the_report_is_one_line() {
+        let report = |serving, problems: &[&str]| {
+            let problems = problems.iter().map(|&problem| problem.to_owned()).collect();
+            ServingReport { serving, problems }.to_string()
+        };
+        assert_eq!(report(true, &[]), "serving");
+        assert_eq!(report(true, &["route \"a\": x"]), "serving: route \"a\": x");
+        assert_eq!(report(false, &["a", "b"]), "not serving: a; b");
+    }
+}

@@ -1,0 +1,212 @@
+//! One node's word: what it counts, who its clients are, and which other nodes it names.
+
+use std::collections::BTreeSet;
+
+use super::info::Info;
+use super::servers::Servers;
+use crate::endpoint::{Endpoint, Host};
+use crate::resp::replies::Answer;
+
+/// A group has at most 500 nodes; more than this are no group's.
+pub(super) const MAX_NODES: usize = 1000;
+
+/// Which nodes list their clients. With many of them that is work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListClients {
+    /// All.
+    Always,
+    /// Those that count clients in plaintext, or do not count them, and those with few clients.
+    WherePlaintextOrFew,
+}
+
+/// A node with no more clients lists them where [`ListClients::WherePlaintextOrFew`].
+const FEW_CLIENTS: u64 = 500;
+
+/// What a node replied.
+pub(super) struct NodeReplies {
+    pub(super) own_id: Option<i64>,
+    pub(super) wants_auth: bool,
+    pub(super) info: String,
+    /// `None`: it was not asked.
+    pub(super) list: Option<Result<String, String>>,
+    /// Its own names.
+    pub(super) own: NodeNames,
+    /// The other nodes of its group.
+    pub(super) others: Vec<NodeNames>,
+}
+
+/// The names that servers have for one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct NodeNames {
+    /// Where it can be reached, the best first. Empty: the server knows no address.
+    pub(super) endpoints: Vec<Endpoint>,
+    /// What else tells it from other nodes: the number that a cluster gives it, or its place in a list.
+    pub(super) label: Option<String>,
+}
+
+impl NodeNames {
+    /// All names, to compare them.
+    pub(super) fn all(&self) -> BTreeSet<String> {
+        self.endpoints.iter().map(ToString::to_string).chain(self.label.clone()).collect()
+    }
+}
+
+impl NodeReplies {
+    /// `run_id`, which tells one process of a server from all others. `None`: it tells none.
+    pub(super) fn run_id(&self) -> Option<&str> {
+        Info(&self.info).field("run_id").filter(|id| !id.is_empty())
+    }
+}
+
+/// Asks a node for all that a survey wants to know.
+pub(super) async fn ask_node<S: Servers>(
+    servers: &S,
+    connection: &mut S::Connection,
+    clients: ListClients,
+) -> Result<NodeReplies, String> {
+    let own_id = match servers.ask(connection, &["CLIENT", "ID"]).await? {
+        Answer::Number(id) => Some(id),
+        _ => None,
+    };
+    let info = ask_for_text(servers, connection, &["INFO"]).await?;
+    let list = if wants_list(Info(&info), clients) {
+        Some(match servers.ask(connection, &["CLIENT", "LIST"]).await? {
+            Answer::Text(text) => Ok(text),
+            Answer::Error(words) => Err(words),
+            _ => Err("an answer of another type".into()),
+        })
+    } else {
+        None
+    };
+    let (own, others) = if Info(&info).field("cluster_enabled") == Some("1") {
+        // Without them one node would pass for all.
+        cluster_nodes(&ask_for_text(servers, connection, &["CLUSTER", "NODES"]).await?)
+    } else {
+        (NodeNames::default(), replication(Info(&info)))
+    };
+    let wants_auth = servers.wants_auth(connection);
+    Ok(NodeReplies { own_id, wants_auth, info, list, own, others })
+}
+
+async fn ask_for_text<S: Servers>(
+    servers: &S,
+    connection: &mut S::Connection,
+    command: &[&str],
+) -> Result<String, String> {
+    match servers.ask(connection, command).await? {
+        Answer::Text(text) => Ok(text),
+        Answer::Error(words) => Err(format!("{} was answered \"{words}\"", command.join(" "))),
+        _ => Err(format!("an answer of another type to {}", command.join(" "))),
+    }
+}
+
+fn wants_list(info: Info<'_>, clients: ListClients) -> bool {
+    let has_few = || info.number("connected_clients").is_some_and(|count| count <= FEW_CLIENTS);
+    clients == ListClients::Always || plaintext_clients(info) != Some(0) || has_few()
+}
+
+/// Only ElastiCache counts them.
+pub(super) fn plaintext_clients(info: Info<'_>) -> Option<u64> {
+    info.number("tls_mode_connected_tcp_clients")
+}
+
+/// The other nodes that `INFO replication` names.
+fn replication(info: Info<'_>) -> Vec<NodeNames> {
+    let node = |label: &str, host: Option<&str>, port: Option<&str>| {
+        let endpoints =
+            host.zip(port).and_then(|(host, port)| endpoint(host, port)).into_iter().collect::<Vec<_>>();
+        let label = endpoints.is_empty().then(|| label.to_owned());
+        NodeNames { endpoints, label }
+    };
+    let mut found = Vec::new();
+    if let Some(host) = info.field("master_host") {
+        found.push(node("the primary", Some(host), info.field("master_port")));
+    }
+    for number in 0..MAX_NODES {
+        // slave0:ip=10.0.0.2,port=6379,state=online,…
+        let name = format!("slave{number}");
+        let Some(slave) = info.field(&name) else { break };
+        let part = |name: &str| slave.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        found.push(node(&name, part("ip"), part("port")));
+    }
+    found
+}
+
+/// The names of the node that was asked, and of the others, out of `CLUSTER NODES`: `id ip:port@bus[,hostname[,…]] flags …`.
+fn cluster_nodes(text: &str) -> (NodeNames, Vec<NodeNames>) {
+    let (mut own, mut others) = (NodeNames::default(), Vec::new());
+    for line in text.lines() {
+        let mut fields = line.split(' ');
+        let (Some(id), Some(address), Some(flags)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let mut parts = address.split(',');
+        let ip_and_port = parts.next().and_then(|address| address.split('@').next()?.rsplit_once(':'));
+        let Some((ip, port)) = ip_and_port else { continue };
+        let hosts = [parts.next().unwrap_or(""), ip];
+        let endpoints = hosts.into_iter().filter_map(|host| endpoint(host, port)).collect();
+        let names = NodeNames { endpoints, label: Some(format!("cluster node {id}")) };
+        if flags.split(',').any(|flag| flag == "myself") { own = names } else { others.push(names) }
+    }
+    (own, others)
+}
+
+fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    if host.is_empty() || host == "?" {
+        return None;
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let host = bare.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Ip);
+    Some(Endpoint { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(nodes: &[NodeNames]) -> Vec<Vec<String>> {
+        let endpoints = |node: &NodeNames| node.endpoints.iter().map(ToString::to_string).collect();
+        nodes.iter().map(endpoints).collect()
+    }
+
+    #[test]
+    fn the_nodes_of_a_group_are_found_in_info_replication() {
+        let primary = "role:master\r\nconnected_slaves:2\r\nslave0:ip=10.0.0.2,port=6379,state=online,offset=1,lag=0\r\n\
+            slave1:ip=fd00::3,port=6380,state=online,offset=1,lag=1\r\n";
+        assert_eq!(list(&replication(Info(primary))), [["10.0.0.2:6379"], ["[fd00::3]:6380"]]);
+        let replica = "role:slave\r\nmaster_host:primary.example\r\nmaster_port:6379\r\n";
+        assert_eq!(list(&replication(Info(replica))), [["primary.example:6379"]]);
+    }
+
+    #[test]
+    fn a_node_without_an_address_is_a_node() {
+        for slave in ["ip=,port=0", "ip=?,port=6379", "ip=10.0.0.2,port=0", "state=online"] {
+            let nodes = replication(Info(&format!("role:master\r\nslave0:{slave}\r\n")));
+            assert_eq!(nodes, [NodeNames { endpoints: vec![], label: Some("slave0".into()) }], "{slave}");
+        }
+    }
+
+    #[test]
+    fn all_nodes_of_a_cluster_are_found_by_name_where_they_have_one() {
+        let text = "a 10.0.0.1:6379@16379,node-1.example master - 0 1 1 connected 0-5460\n\
+            b 10.0.0.2:6379@16379,node-2.example,shard-id=x myself,master - 0 1 2 connected 5461-10922\n\
+            c 10.0.0.3:6379@16379 slave a 0 1 3 connected\n\
+            d fd00::4:6379@16379,? master - 0 1 4 connected\n\
+            e :0@0 master,noaddr - 0 1 5 disconnected\n\
+            f 10.0.0.6:6379@16379 master,fail - 0 1 6 disconnected\n\
+            g 10.0.0.7:6379@16379 master,fail? - 0 1 7 connected\n";
+        let (own, others) = cluster_nodes(text);
+        assert_eq!(list(&[own]), [["node-2.example:6379", "10.0.0.2:6379"]]);
+        let wanted: [&[&str]; 6] = [
+            &["node-1.example:6379", "10.0.0.1:6379"],
+            &["10.0.0.3:6379"],
+            &["[fd00::4]:6379"],
+            &[],
+            &["10.0.0.6:6379"],
+            &["10.0.0.7:6379"],
+        ];
+        assert_eq!(list(&others), wanted);
+        assert_eq!(others[3].label.as_deref(), Some("cluster node e"));
+    }
+}

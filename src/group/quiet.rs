@@ -1,0 +1,127 @@
+//! For how long no node of a group had a client in plaintext. Only time in which the nodes were watched counts, by a clock that nobody
+//! sets: dates are for people.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::moment::{Moment, Quiet};
+
+/// What a look at all nodes has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// No node counts a client in plaintext.
+    NoPlaintext,
+    /// A node counts one.
+    Plaintext,
+    /// A node did not answer, or does not count them.
+    Unknown,
+}
+
+/// Counts the time.
+pub(super) struct QuietTime {
+    quiet: Option<Quiet>,
+    /// When no node counted a client in plaintext last, in this process.
+    last: Option<Instant>,
+    /// The time between two looks counts if it is not longer than this.
+    watched: Duration,
+    /// What is known is forgotten after a longer time without a look.
+    patience: Duration,
+}
+
+impl QuietTime {
+    /// `before`: what an earlier process counted, until a while ago.
+    pub(super) fn new(before: Option<Quiet>, watched: Duration, patience: Duration, now: Moment) -> Self {
+        // A clock that was set back tells nothing of the time in between.
+        let before = before.filter(|quiet| quiet.until <= now);
+        let quiet = before.filter(|quiet| now.seconds_since(quiet.until) <= patience.as_secs());
+        let quiet = quiet.map(|mut quiet| {
+            quiet.longest_gap_ms = quiet.longest_gap_ms.max(now.seconds_since(quiet.until) * 1000);
+            quiet
+        });
+        Self { quiet, last: None, watched, patience }
+    }
+
+    /// Since when, and for how long.
+    pub(super) fn quiet(&self) -> Option<Quiet> {
+        self.quiet
+    }
+
+    /// Counts a look.
+    pub(super) fn note(&mut self, look: Look, now: Instant, date: Moment) {
+        let gap = self.last.map(|last| now.duration_since(last)).unwrap_or_default();
+        if look == Look::Plaintext || gap > self.patience {
+            (self.quiet, self.last) = (None, None);
+        }
+        if look != Look::NoPlaintext {
+            return;
+        }
+        let quiet = self.quiet.get_or_insert_with(|| Quiet::beginning(date));
+        if self.last.is_some() {
+            let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
+            if gap <= self.watched {
+                quiet.observed_ms += gap_ms;
+            }
+            quiet.longest_gap_ms = quiet.longest_gap_ms.max(gap_ms);
+        }
+        quiet.until = date;
+        self.last = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WATCHED: Duration = Duration::from_secs(4);
+    const PATIENCE: Duration = Duration::from_secs(240);
+
+    struct Clock(Instant);
+
+    impl Clock {
+        /// A look at a second of this process, while a clock shows a date.
+        fn look(&self, time: &mut QuietTime, look: Look, second: u64, date: u64) -> Option<(u64, u64)> {
+            time.note(look, self.0 + Duration::from_secs(second), Moment::at(date));
+            time.quiet().map(|quiet| (quiet.observed_ms, quiet.longest_gap_ms))
+        }
+    }
+
+    #[test]
+    fn only_time_that_was_watched_counts() {
+        let clock = Clock(Instant::now());
+        let mut time = QuietTime::new(None, WATCHED, PATIENCE, Moment::at(1000));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 0, 1000), Some((0, 0)));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 1, 1001), Some((1000, 1000)));
+        // The nodes did not answer for a while: that is no proof of the contrary, and none of quiet either.
+        assert_eq!(clock.look(&mut time, Look::Unknown, 5, 1005), Some((1000, 1000)));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 61, 1061), Some((1000, 60_000)));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 62, 1062), Some((2000, 60_000)));
+        assert_eq!(clock.look(&mut time, Look::Plaintext, 63, 1063), None);
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 64, 1064), Some((0, 0)));
+        // After a longer silence nobody knows what happened in it.
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 65, 1065), Some((1000, 1000)));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 306, 1306), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_time() {
+        let clock = Clock(Instant::now());
+        let mut time = QuietTime::new(None, WATCHED, PATIENCE, Moment::at(1000));
+        clock.look(&mut time, Look::NoPlaintext, 0, 1000);
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 1, 90_000), Some((1000, 1000)));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 2, 500), Some((2000, 1000)));
+    }
+
+    #[test]
+    fn a_restart_adds_no_time_and_a_long_one_begins_anew() {
+        let before = Quiet { observed_ms: 7000, ..Quiet::beginning(Moment::at(1000)) };
+        let after = |date| QuietTime::new(Some(before), WATCHED, PATIENCE, Moment::at(date)).quiet();
+        assert_eq!(after(1240).map(|quiet| (quiet.observed_ms, quiet.longest_gap_ms)), Some((7000, 240_000)));
+        assert_eq!(after(1241), None);
+        assert_eq!(after(999), None);
+        let clock = Clock(Instant::now());
+        let mut time = QuietTime::new(Some(before), WATCHED, PATIENCE, Moment::at(1010));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 0, 1010), Some((7000, 10_000)));
+        assert_eq!(clock.look(&mut time, Look::NoPlaintext, 1, 1011), Some((8000, 10_000)));
+    }
+}

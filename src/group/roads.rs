@@ -1,0 +1,476 @@
+//! Random roads of a group to TLS, on virtual time: nodes that vanish, return and are replaced, jobs in plaintext, bridges that restart, clocks
+//! that are set. A judge that sees every connection in plaintext compares it with the verdict. `ROADS=10000` plays so many.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::evidence::Asking;
+use super::node::ListClients;
+use super::observer::{Observation, Observer, Pace};
+use super::servers::Servers;
+use super::verdict::{RouteFacts, Settings, safe_to_require_tls};
+use crate::clients::InPlaintext;
+use crate::endpoint::{Endpoint, Host};
+use crate::moment::Moment;
+use crate::resp::replies::Answer;
+use crate::state::ServersMemory;
+use crate::tls;
+use crate::upstream::{self, EndpointFacts, ObservedTransit, pool};
+
+const PACE: Pace = Pace { interval: Duration::from_secs(20), sampling: Pace::SAMPLING };
+const QUIET_FOR: Duration = Duration::from_secs(60);
+const PLAYED_TIMEOUT: Duration = Duration::from_secs(5);
+const LENGTH: Duration = Duration::from_secs(420);
+
+/// A client in plaintext that stays for so long is seen, wherever a node answers.
+const JOB: Duration = Duration::from_secs(1);
+
+/// A node that answers again, or anew, is found in this time; and so are all when the bridge begins.
+const FOUND: Duration = Duration::from_secs(40);
+
+/// The state file is written so often.
+const PLAYED_WRITE: u64 = 10;
+
+/// How a node names another one that it has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Well,
+    /// Not at all.
+    Not,
+    /// Without an address, or with one that is none.
+    NoAddress,
+    /// As a failed one.
+    Failed,
+}
+
+#[derive(Debug)]
+struct PlayedNode {
+    address: SocketAddr,
+    /// Of its process.
+    run_id: u64,
+    /// It answers the bridge. Clients may reach it all the same.
+    answers: bool,
+    /// Since when it is a process that answers, or is not.
+    changed: Vec<(Instant, bool)>,
+    /// It has a process.
+    lives: bool,
+    naming: Naming,
+    /// Clients in plaintext: since when, until when.
+    plaintext: Vec<(Instant, Instant)>,
+}
+
+#[derive(Debug)]
+struct World {
+    nodes: Vec<PlayedNode>,
+    primary: usize,
+    is_cluster: bool,
+}
+
+impl PlayedNode {
+    fn set_answers(&mut self, answers: bool) {
+        if self.answers != answers {
+            self.answers = answers;
+            self.changed.push((Instant::now(), answers && self.lives));
+        }
+    }
+
+    /// Whether it answered all the time, and had for long enough before to be found.
+    fn has_answered(&self, from: Instant, to: Instant) -> bool {
+        let before = self.changed.iter().rev().find(|(at, _)| *at <= from);
+        let is_found = before.is_some_and(|(at, answers)| *answers && *at + FOUND <= from);
+        is_found && !self.changed.iter().any(|(at, _)| from < *at && *at < to)
+    }
+}
+
+impl World {
+    fn new(random: &mut Rng) -> Self {
+        let address = |number: usize| format!("10.0.0.{}:6379", number + 1).parse().unwrap();
+        let nodes = (0..random.usize(1..=3)).map(|number| PlayedNode {
+            address: address(number),
+            run_id: random.u64(..),
+            answers: true,
+            changed: vec![(Instant::now(), true)],
+            lives: true,
+            naming: Naming::Well,
+            plaintext: Vec::new(),
+        });
+        let nodes = nodes.collect();
+        Self { nodes, primary: 0, is_cluster: random.bool() }
+    }
+
+    fn info(&self, at: usize) -> String {
+        let now = Instant::now();
+        let node = &self.nodes[at];
+        let count = node.plaintext.iter().filter(|(since, until)| *since <= now && now < *until).count();
+        let mut info = format!(
+            "redis_version:7.1.0\r\nrun_id:{:x}\r\nconnected_clients:{}\r\ntls_mode_connected_tcp_clients:{count}\r\ncluster_enabled:{}\r\n",
+            node.run_id,
+            count + 1,
+            u8::from(self.is_cluster)
+        );
+        if self.is_cluster {
+            return info;
+        }
+        if at != self.primary {
+            let primary = self.nodes[self.primary].address;
+            let _ = write!(
+                info,
+                "role:slave\r\nmaster_host:{}\r\nmaster_port:{}\r\n",
+                primary.ip(),
+                primary.port()
+            );
+            return info;
+        }
+        info += "role:master\r\n";
+        let replicas = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(number, node)| *number != at && node.naming != Naming::Not);
+        for (number, (_, node)) in replicas.enumerate() {
+            let (ip, port) = match node.naming {
+                Naming::NoAddress => ("?".to_owned(), 0),
+                _ => (node.address.ip().to_string(), node.address.port()),
+            };
+            let _ = write!(info, "slave{number}:ip={ip},port={port},state=online,offset=1,lag=0\r\n");
+        }
+        info
+    }
+
+    fn cluster_nodes(&self, at: usize) -> String {
+        let mut text = String::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let (address, flags) = match node.naming {
+                _ if number == at => (node.address.to_string(), "myself,master"),
+                Naming::Well => (node.address.to_string(), "master"),
+                Naming::Failed => (node.address.to_string(), "master,fail"),
+                Naming::NoAddress => (":0".to_owned(), "master,noaddr"),
+                Naming::Not => continue,
+            };
+            let _ = writeln!(text, "node{number} {address}@16379 {flags} - 0 1 1 connected");
+        }
+        text
+    }
+}
+
+/// The world, as the bridge reaches it.
+struct Played(Arc<Mutex<World>>);
+
+struct PlayedConnection {
+    at: usize,
+    run_id: u64,
+}
+
+impl Played {
+    async fn delay() {
+        sleep(Duration::from_micros(fastrand::u64(100..3000))).await;
+    }
+
+    /// A node that is gone refuses, or says nothing.
+    async fn silence() -> String {
+        if fastrand::bool() {
+            sleep(PLAYED_TIMEOUT).await;
+        }
+        "no answer".to_owned()
+    }
+}
+
+impl Servers for Played {
+    type Connection = PlayedConnection;
+
+    async fn addresses(&self, endpoint: &Endpoint) -> Result<Option<Vec<SocketAddr>>, String> {
+        let world = self.0.lock();
+        Ok(match &endpoint.host {
+            Host::Ip(ip) => Some(vec![SocketAddr::new(*ip, endpoint.port)]),
+            Host::Name(name) if name == "primary.test" => Some(vec![world.nodes[world.primary].address]),
+            Host::Name(name) if name == "all.test" => {
+                Some(world.nodes.iter().map(|node| node.address).collect())
+            }
+            Host::Name(_) => None,
+        })
+    }
+
+    async fn connect(&self, _: &Endpoint, address: SocketAddr, _: bool) -> Result<PlayedConnection, String> {
+        Self::delay().await;
+        let found = {
+            let world = self.0.lock();
+            let mut nodes = world.nodes.iter().enumerate();
+            let node = nodes.find(|(_, node)| node.address == address && node.lives && node.answers);
+            node.map(|(at, node)| PlayedConnection { at, run_id: node.run_id })
+        };
+        match found {
+            Some(connection) => Ok(connection),
+            None => Err(Self::silence().await),
+        }
+    }
+
+    fn wants_auth(&self, _: &PlayedConnection) -> bool {
+        false
+    }
+
+    async fn ask(&self, connection: &mut PlayedConnection, command: &[&str]) -> Result<Answer, String> {
+        Self::delay().await;
+        let answer = {
+            let world = self.0.lock();
+            let node = &world.nodes[connection.at];
+            (node.lives && node.answers && node.run_id == connection.run_id).then(|| match command {
+                ["CLIENT", "ID"] => Answer::Number(1),
+                ["INFO", ..] => Answer::Text(world.info(connection.at)),
+                ["CLUSTER", "NODES"] => Answer::Text(world.cluster_nodes(connection.at)),
+                _ => Answer::Text(String::new()),
+            })
+        };
+        match answer {
+            Some(answer) => Ok(answer),
+            None => Err(Self::silence().await),
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        PLAYED_TIMEOUT
+    }
+}
+
+fn asking(is_cluster: bool) -> Asking {
+    let name = if is_cluster { "all.test:6379" } else { "primary.test:6379" };
+    let mut endpoints = vec![name.parse().unwrap(), "old.test:6379".parse().unwrap()];
+    if !is_cluster && fastrand::bool() {
+        endpoints.push("all.test:6379".parse().unwrap());
+    }
+    let pool = pool::Settings {
+        warm: false,
+        warm_min: pool::Settings::WARM_MIN,
+        warm_max: pool::Settings::WARM_MAX,
+        reuse: true,
+        max_age: pool::Settings::MAX_AGE,
+    };
+    let settings = upstream::Settings {
+        endpoints,
+        connect_timeout: PLAYED_TIMEOUT,
+        handshakes: upstream::Settings::HANDSHAKES,
+        client_name: None,
+        auth: None,
+        pool,
+        tls: tls::Settings::default(),
+    };
+    let clients = ListClients::WherePlaintextOrFew;
+    Asking { settings, credentials: None, bridges: Vec::new(), clients, all_must_exist: false }
+}
+
+/// Everything else speaks for yes.
+fn facts(observer: &Observer) -> RouteFacts {
+    let now = Moment::now();
+    let endpoint = EndpointFacts {
+        endpoint: "cache:6379".into(),
+        seen: Some(ObservedTransit::Tls),
+        certificate_expires: Some(Moment::at(now.unix() + 90 * 86_400)),
+        local_port: None,
+    };
+    RouteFacts {
+        now,
+        mode: tls::TlsMode::Required,
+        upgrades: true,
+        verifies: true,
+        unreached: None,
+        latched: true,
+        endpoints: vec![endpoint],
+        plaintext: InPlaintext::default(),
+        active: 0,
+        last_used: None,
+        watched_since: Moment::at(0),
+        servers: Some(observer.seen()),
+        patience: observer.patience(),
+    }
+}
+
+/// What a road has shown.
+#[derive(Default)]
+struct Outcome {
+    /// Seconds in which the answer was yes.
+    yes: u64,
+    reasons: BTreeSet<&'static str>,
+    /// From the end of the last plaintext to yes.
+    after: Option<Duration>,
+}
+
+/// The reasons for no that the servers can give.
+const NO_REASONS: [&str; 6] = [
+    "not asked yet",
+    "counts clients in plaintext",
+    "could not be asked: no answer",
+    "it was a node of the group and does not answer",
+    "names it without an address",
+    "the servers were watched for",
+];
+
+struct Road {
+    world: Arc<Mutex<World>>,
+    random: Rng,
+    /// Added to the date.
+    step: i64,
+    began: Instant,
+}
+
+impl Road {
+    /// What happens in a second: seldom anything.
+    fn happens(&mut self) {
+        let now = Instant::now();
+        let mut world = self.world.lock();
+        // In the last part of the road only the quiet is watched.
+        let is_over = now.duration_since(self.began) > LENGTH / 2;
+        let count = world.nodes.len();
+        let at = self.random.usize(..count);
+        let others = count > 1 && at != world.primary;
+        match self.random.u32(..if is_over { 2000 } else { 120 }) {
+            0..=2 => {
+                let stay = [1000, 1500, 30_000][self.random.usize(..3)];
+                let begin = now + Duration::from_millis(self.random.u64(..1000));
+                world.nodes[at].plaintext.push((begin, begin + Duration::from_millis(stay)));
+            }
+            3 => world.nodes[at].set_answers(false),
+            4 | 5 => {
+                for node in &mut world.nodes {
+                    node.set_answers(true);
+                    node.naming = Naming::Well;
+                    if !node.lives {
+                        (node.lives, node.run_id) = (true, self.random.u64(..));
+                        node.changed.push((now, true));
+                    }
+                }
+            }
+            6 if others => {
+                world.nodes[at].lives = false;
+                world.nodes[at].changed.push((now, false));
+                world.nodes[at].plaintext.clear();
+            }
+            7..=9 if others => {
+                let namings = [Naming::Not, Naming::NoAddress, Naming::Failed];
+                world.nodes[at].naming = namings[self.random.usize(..3)];
+            }
+            10 if others && world.nodes[at].lives && world.nodes[at].naming == Naming::Well => {
+                world.primary = at;
+            }
+            11 => self.step += self.random.i64(-300..=300),
+            _ => {}
+        }
+    }
+
+    fn set_date(&self) {
+        let seconds = Instant::now().duration_since(self.began).as_secs();
+        Moment::set(1_700_000_000_u64.saturating_add(seconds).saturating_add_signed(self.step));
+    }
+
+    /// Whether the answer is wrong: why. `watched`: since when the bridge has run without a break.
+    fn judge(&self, watched: &[(Instant, Instant)]) -> Option<String> {
+        let now = Instant::now();
+        for node in &self.world.lock().nodes {
+            for (since, until) in &node.plaintext {
+                let seen_at = *since + JOB;
+                if seen_at <= now && now < *until {
+                    return Some(format!("{} has a client in plaintext", node.address));
+                }
+                // While the bridge was away, or the node did not answer, nobody watched: a yes tells the longest gap.
+                let was_there = watched.iter().any(|(from, to)| from <= since && seen_at <= *to);
+                let was_watched = was_there && node.has_answered(*since, seen_at);
+                if was_watched && *until <= now && now < *until + QUIET_FOR {
+                    return Some(format!("{} had one {:?} ago", node.address, now - *until));
+                }
+            }
+        }
+        None
+    }
+
+    fn last_plaintext(&self) -> Instant {
+        let world = self.world.lock();
+        let ends = world.nodes.iter().flat_map(|node| &node.plaintext).map(|(_, until)| *until);
+        ends.filter(|until| *until <= Instant::now()).max().unwrap_or(self.began)
+    }
+
+    /// From the beginning to the end. `Err`: a wrong yes.
+    async fn travel(mut self) -> Result<Outcome, String> {
+        let mut outcome = Outcome::default();
+        let world = Arc::clone(&self.world);
+        let reach = || Ok(Played(Arc::clone(&world)));
+        let is_cluster = self.world.lock().is_cluster;
+        let settings = Settings { quiet_for: QUIET_FOR, ..Settings::default() };
+        let mut memory = ServersMemory::default();
+        let mut watched = Vec::new();
+        self.set_date();
+        while self.began.elapsed() < LENGTH {
+            // A life of the bridge.
+            let observer = Observer::new(asking(is_cluster), PACE, &memory);
+            let born = Instant::now() + Duration::from_secs(1);
+            let longest = if self.random.bool() { 120 } else { 2000 };
+            let life = self.random.u64(30..longest);
+            let mut tell = |_: &Observation| {};
+            let mut watch = pin!(observer.watch(reach, &mut tell));
+            for second in 0..life {
+                let _ = timeout(Duration::from_secs(1), &mut watch).await;
+                self.happens();
+                self.set_date();
+                let verdict = safe_to_require_tls(&facts(&observer), &settings);
+                let reasons = NO_REASONS
+                    .iter()
+                    .filter(|known| verdict.because.iter().any(|reason| reason.contains(**known)));
+                outcome.reasons.extend(reasons);
+                if verdict.answer {
+                    outcome.yes += 1;
+                    outcome.after.get_or_insert(Instant::now() - self.last_plaintext());
+                    let lives: Vec<_> = watched.iter().copied().chain([(born, Instant::now())]).collect();
+                    if let Some(why) = self.judge(&lives) {
+                        return Err(format!("{why}, and the verdict is yes: {:?}", verdict.evidence));
+                    }
+                }
+                if observer.has_ended_quiet() || second % PLAYED_WRITE == PLAYED_WRITE - 1 {
+                    memory = observer.memory();
+                }
+                if self.began.elapsed() >= LENGTH {
+                    break;
+                }
+            }
+            watched.push((born, Instant::now()));
+            // It ends in order, and writes its file; or it does not.
+            if self.random.bool() {
+                memory = observer.memory();
+            }
+            sleep(Duration::from_secs(self.random.u64(1..150))).await;
+            self.set_date();
+        }
+        Ok(outcome)
+    }
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "the figures of a long run")]
+fn no_road_has_a_wrong_yes_and_every_reason_for_no_is_met() {
+    let roads = std::env::var("ROADS").ok().and_then(|roads| roads.parse().ok()).unwrap_or(200_u64);
+    let (mut yes, mut reasons, mut after) = (0, BTreeSet::new(), Vec::new());
+    for seed in 0..roads {
+        fastrand::seed(seed);
+        let mut random = Rng::with_seed(seed);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let outcome = runtime.block_on(async {
+            let world = Arc::new(Mutex::new(World::new(&mut random)));
+            Road { world, random, step: 0, began: Instant::now() }.travel().await
+        });
+        let outcome = outcome.unwrap_or_else(|why| panic!("road {seed}: {why}"));
+        yes += u64::from(outcome.yes > 0);
+        reasons.extend(outcome.reasons);
+        after.extend(outcome.after);
+    }
+    let missing: Vec<_> = NO_REASONS.iter().filter(|reason| !reasons.contains(**reason)).collect();
+    assert!(missing.is_empty(), "never met: {missing:?}");
+    after.sort();
+    let median = after.get(after.len() / 2).copied().unwrap_or_default();
+    println!("{roads} roads, {yes} with a yes, median {median:?} from the last plaintext to yes");
+    assert!(yes > roads / 4, "{yes} of {roads} roads came to a yes");
+}

@@ -1,0 +1,113 @@
+//! The servers of a group, as a survey reaches them: over the network, or played by a test.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::credentials::Credentials;
+use crate::endpoint::Endpoint;
+use crate::resolve::{ResolveError, resolve};
+use crate::resp::replies::{self, Answer};
+use crate::tls::{Tls, TlsError};
+use crate::upstream::{self, AuthOutcome, Cause, Connection, NodeTls, next_answer_within, once};
+
+/// Bytes of a reply to `CLIENT LIST`: a line has some 350, and a node at most 65,000 clients.
+const MAX_CLIENT_LIST: usize = 64 * 1024 * 1024;
+
+/// How a survey reaches servers.
+pub(super) trait Servers: Send + Sync {
+    /// To one server.
+    type Connection: Send;
+
+    /// The addresses of an endpoint; `None`: there is no such name.
+    fn addresses(
+        &self,
+        endpoint: &Endpoint,
+    ) -> impl Future<Output = Result<Option<Vec<SocketAddr>>, String>> + Send;
+
+    /// Connects. `is_announced`: a server named this endpoint, pontoon's configuration did not.
+    fn connect(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        is_announced: bool,
+    ) -> impl Future<Output = Result<Self::Connection, String>> + Send;
+
+    /// Whether the server wanted the credentials that were presented.
+    fn wants_auth(&self, connection: &Self::Connection) -> bool;
+
+    /// Sends a command. Its reply.
+    fn ask(
+        &self,
+        connection: &mut Self::Connection,
+        command: &[&str],
+    ) -> impl Future<Output = Result<Answer, String>> + Send;
+
+    /// A server gets so long to answer what it is asked at once.
+    fn timeout(&self) -> Duration;
+}
+
+/// Servers on the network, over TLS.
+pub(super) struct NetworkServers<'a> {
+    settings: &'a upstream::Settings,
+    credentials: Option<&'a Arc<Credentials>>,
+    tls: NodeTls,
+}
+
+impl<'a> NetworkServers<'a> {
+    /// Reads the files that certificates are verified by.
+    pub(super) fn load(
+        settings: &'a upstream::Settings,
+        credentials: Option<&'a Arc<Credentials>>,
+    ) -> Result<Self, TlsError> {
+        Ok(Self { settings, credentials, tls: NodeTls::load(settings)? })
+    }
+
+    fn tls(&self, endpoint: &Endpoint, is_announced: bool) -> &Arc<Tls> {
+        if is_announced { self.tls.of(endpoint) } else { &self.tls.by_name }
+    }
+}
+
+impl Servers for NetworkServers<'_> {
+    type Connection = Connection;
+
+    async fn addresses(&self, endpoint: &Endpoint) -> Result<Option<Vec<SocketAddr>>, String> {
+        match resolve(endpoint).await {
+            Ok(addresses) => Ok(Some(addresses)),
+            Err(ResolveError::NoSuchHost(_)) => Ok(None),
+            Err(error @ ResolveError::Unavailable(_)) => Err(error.to_string()),
+        }
+    }
+
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        is_announced: bool,
+    ) -> Result<Connection, String> {
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        let tls = self.tls(endpoint, is_announced);
+        let connected =
+            once(endpoint, Some(address), self.settings, tls, self.credentials.cloned(), deadline);
+        let connection = connected.await.map_err(|error| error.to_string())?;
+        if connection.peer == address { Ok(connection) } else { Err(format!("{address} cannot be reached")) }
+    }
+
+    fn wants_auth(&self, connection: &Connection) -> bool {
+        connection.auth == AuthOutcome::Accepted
+    }
+
+    async fn ask(&self, connection: &mut Connection, command: &[&str]) -> Result<Answer, String> {
+        let answer = async {
+            connection.send(&replies::encode_command(command)).await?;
+            next_answer_within(connection, MAX_CLIENT_LIST).await?.ok_or(Cause::Closed)
+        };
+        answer.await.map_err(|cause| cause.to_string())
+    }
+
+    fn timeout(&self) -> Duration {
+        self.settings.connect_timeout
+    }
+}

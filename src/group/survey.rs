@@ -1,0 +1,271 @@
+//! One round of questions: every node that the configuration, a server or an earlier round names is asked once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::time::timeout;
+
+use super::node::{ListClients, MAX_NODES, NodeNames, NodeReplies, ask_node};
+use super::servers::Servers;
+use crate::endpoint::{Endpoint, Host};
+
+/// Nodes that are asked at once.
+const AT_ONCE: usize = 8;
+
+/// What a round has found.
+pub(super) struct Round<C> {
+    /// Each node once: those that answered, and those that were named and did not.
+    pub(super) nodes: Vec<FoundNode<C>>,
+    /// The servers name more nodes than any group has.
+    pub(super) is_cut_short: bool,
+}
+
+/// A node of a round.
+pub(super) struct FoundNode<C> {
+    /// What to call it.
+    pub(super) shown: String,
+    /// Where it was asked; `None`: no address is known.
+    pub(super) endpoint: Option<Endpoint>,
+    /// Everything that it is called.
+    pub(super) names: BTreeSet<String>,
+    /// The configuration or a server that answered names it.
+    pub(super) is_named: bool,
+    /// What it said, by each of its names, or why it said nothing.
+    pub(super) replies: Result<Vec<NodeReplies>, String>,
+    /// Over which it can be asked again.
+    pub(super) connection: Option<C>,
+}
+
+/// Whom to ask.
+#[derive(Clone)]
+struct Target {
+    endpoint: Endpoint,
+    /// Of a configured name, one address; `None`: whichever can be reached.
+    address: Option<SocketAddr>,
+    names: BTreeSet<String>,
+    is_configured: bool,
+    is_named: bool,
+}
+
+/// Who was asked, and what came of it.
+struct Asked<C> {
+    target: Target,
+    result: Result<(NodeReplies, C, SocketAddr), String>,
+}
+
+/// Asks every node. `remembered`: where nodes of earlier rounds were reached. `must_exist`: a configured name that does not exist is a
+/// problem; else it is one of yesterday or tomorrow, where another one exists.
+pub(super) async fn survey<S: Servers>(
+    servers: &S,
+    configured: &[Endpoint],
+    remembered: Vec<Endpoint>,
+    clients: ListClients,
+    must_exist: bool,
+) -> Round<S::Connection> {
+    let (mut targets, mut later, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+    let mut asked = Vec::new();
+    for endpoint in configured {
+        match servers.addresses(endpoint).await {
+            Ok(Some(addresses)) => {
+                let mut all =
+                    addresses.into_iter().map(|address| Target::configured(endpoint, Some(address)));
+                targets.extend(all.next());
+                later.extend(all);
+            }
+            Ok(None) => absent.push(endpoint),
+            Err(problem) => asked.push(Asked::failed(Target::configured(endpoint, None), problem)),
+        }
+    }
+    if must_exist || (targets.is_empty() && asked.is_empty()) {
+        let problem = |endpoint: &&Endpoint| {
+            Asked::failed(Target::configured(endpoint, None), format!("no such host \"{}\"", endpoint.host))
+        };
+        asked.extend(absent.iter().map(problem));
+    }
+    let mut covered: BTreeSet<String> = targets.iter().flat_map(|target| target.names.clone()).collect();
+    for endpoint in remembered {
+        let names = BTreeSet::from([endpoint.to_string()]);
+        if covered.is_disjoint(&names) {
+            covered.extend(names.clone());
+            targets.push(Target { endpoint, address: None, names, is_configured: false, is_named: false });
+        }
+    }
+    let mut named: BTreeMap<String, NodeNames> = BTreeMap::new();
+    let mut is_cut_short = false;
+    loop {
+        if targets.is_empty() {
+            // A name with several addresses, of which servers have named none.
+            later.retain(|target: &Target| covered.is_disjoint(&target.names));
+            if later.is_empty() {
+                break;
+            }
+            targets.push(later.remove(0));
+        }
+        covered.extend(targets.iter().flat_map(|target| target.names.clone()));
+        let work = targets.drain(..).map(|target| ask(servers, target, clients));
+        let answers: Vec<_> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
+        for answer in &answers {
+            let Ok((replies, _, address)) = &answer.result else { continue };
+            covered.extend(replies.own.all());
+            covered.insert(address.to_string());
+        }
+        for answer in &answers {
+            let Ok((replies, ..)) = &answer.result else { continue };
+            for other in &replies.others {
+                let names = other.all();
+                for name in &names {
+                    named.insert(name.clone(), other.clone());
+                }
+                if let Some(endpoint) = other.endpoints.first().filter(|_| covered.is_disjoint(&names)) {
+                    is_cut_short |= asked.len() + answers.len() + targets.len() >= MAX_NODES;
+                    if !is_cut_short {
+                        covered.extend(names.clone());
+                        let endpoint = endpoint.clone();
+                        targets.push(Target {
+                            endpoint,
+                            address: None,
+                            names,
+                            is_configured: false,
+                            is_named: true,
+                        });
+                    }
+                }
+            }
+        }
+        asked.extend(answers);
+    }
+    let mut nodes = join(asked);
+    for node in &mut nodes {
+        node.is_named |= node.names.iter().any(|name| named.contains_key(name));
+    }
+    for other in named.into_values().filter(|other| other.endpoints.is_empty()) {
+        let names = other.all();
+        if nodes.iter().all(|node| node.names.is_disjoint(&names)) {
+            nodes.push(FoundNode::without_address(&other, names));
+        }
+    }
+    Round { nodes, is_cut_short }
+}
+
+impl Target {
+    fn configured(endpoint: &Endpoint, address: Option<SocketAddr>) -> Self {
+        // A name is one node's today and another's tomorrow: its address tells which.
+        let names = address.iter().map(ToString::to_string).collect();
+        Self { endpoint: endpoint.clone(), address, names, is_configured: true, is_named: true }
+    }
+}
+
+impl<C> Asked<C> {
+    fn failed(target: Target, problem: String) -> Self {
+        Self { target, result: Err(problem) }
+    }
+}
+
+async fn ask<S: Servers>(servers: &S, target: Target, clients: ListClients) -> Asked<S::Connection> {
+    // Connecting has its own deadline; the replies have as long again.
+    let limit = servers.timeout() * 2;
+    let result = match timeout(limit, reach_and_ask(servers, &target, clients)).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
+    };
+    Asked { target, result }
+}
+
+async fn reach_and_ask<S: Servers>(
+    servers: &S,
+    target: &Target,
+    clients: ListClients,
+) -> Result<(NodeReplies, S::Connection, SocketAddr), String> {
+    let Target { endpoint, address, is_configured, .. } = target;
+    let addresses = match address {
+        Some(address) => vec![*address],
+        None => servers.addresses(endpoint).await?.unwrap_or_default(),
+    };
+    let mut problem = format!("no such host \"{}\"", endpoint.host);
+    for address in addresses {
+        match servers.connect(endpoint, address, !is_configured).await {
+            Ok(mut connection) => {
+                let replies = ask_node(servers, &mut connection, clients).await?;
+                return Ok((replies, connection, address));
+            }
+            Err(cause) => problem = cause,
+        }
+    }
+    Err(problem)
+}
+
+/// Each node once, whatever names it was asked by.
+fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
+    let answering: BTreeSet<(String, bool)> = asked
+        .iter()
+        .filter_map(|asked| {
+            Some((asked.target.endpoint.to_string(), asked.result.as_ref().ok()?.2.is_ipv6()))
+        })
+        .collect();
+    let (answers, failures): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.result.is_ok());
+    let mut nodes: Vec<FoundNode<C>> = Vec::new();
+    for Asked { target, result } in answers {
+        let Ok((replies, connection, address)) = result else { continue };
+        let mut names = target.names.clone();
+        names.extend(replies.own.all());
+        names.insert(address.to_string());
+        let run_id = replies.run_id().map(|id| format!("run_id {id}"));
+        names.extend(run_id);
+        if let Some(node) = nodes.iter_mut().find(|node| !node.names.is_disjoint(&names)) {
+            node.names.extend(names);
+            node.is_named |= target.is_named;
+            if let Ok(all) = &mut node.replies {
+                all.push(replies);
+            }
+        } else {
+            let shown = target.shown(&nodes, address);
+            nodes.push(FoundNode {
+                shown,
+                endpoint: Some(if target.is_configured {
+                    Endpoint { host: Host::Ip(address.ip()), port: address.port() }
+                } else {
+                    target.endpoint
+                }),
+                names,
+                is_named: target.is_named,
+                replies: Ok(vec![replies]),
+                connection: Some(connection),
+            });
+        }
+    }
+    for Asked { target, result } in failures {
+        let Err(problem) = result else { continue };
+        // A machine may have no way to addresses of one family.
+        let other_family = target.address.map(|address| (target.endpoint.to_string(), !address.is_ipv6()));
+        let own_family = target.address.map(|address| (target.endpoint.to_string(), address.is_ipv6()));
+        let is_other_way = other_family.is_some_and(|family| answering.contains(&family))
+            && own_family.is_some_and(|family| !answering.contains(&family));
+        if is_other_way || nodes.iter().any(|node| !node.names.is_disjoint(&target.names)) {
+            continue;
+        }
+        let shown = match target.address {
+            Some(address) => target.shown(&nodes, address),
+            None => target.endpoint.to_string(),
+        };
+        let endpoint = (!target.is_configured).then_some(target.endpoint);
+        let (names, is_named) = (target.names, target.is_named);
+        nodes.push(FoundNode { shown, endpoint, names, is_named, replies: Err(problem), connection: None });
+    }
+    nodes
+}
+
+impl Target {
+    fn shown<C>(&self, nodes: &[FoundNode<C>], address: SocketAddr) -> String {
+        let name = self.endpoint.to_string();
+        if nodes.iter().any(|node| node.shown == name) { format!("{name} at {address}") } else { name }
+    }
+}
+
+impl<C> FoundNode<C> {
+    fn without_address(node: &NodeNames, names: BTreeSet<String>) -> Self {
+        let shown = node.label.clone().unwrap_or_default();
+        let problem = "a server names it without an address".to_owned();
+        Self { shown, endpoint: None, names, is_named: true, replies: Err(problem), connection: None }
+    }
+}
