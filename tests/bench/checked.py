@@ -116,7 +116,7 @@ class Client:
             unknown(requests[at:])
             raise
         if left:
-            if " pontoon: " in left:
+            if " pontoon: " in left and not ("may or may not" in left and self.stage.sharing == "shared"):
                 await self.closed()
             raise Ended()
 
@@ -133,8 +133,9 @@ class Client:
                 self.tally.fault("wrong", f"{self.name}: {error}")
             request.unknown()
             if self.stage.sharing == "shared":
-                # The session goes on over another shared connection, or ends where it had one of its own.
-                return None
+                # The session goes on over another shared connection, or ends where it had one of its own. What was to set it up may not have
+                # been executed: such a client begins anew.
+                return error if request.words[0] in ("CLIENT", "HELLO", "SELECT") else None
         elif code in REFUSALS or error.startswith("ERR pontoon: "):
             request.failed()
         else:
