@@ -89,12 +89,18 @@ pub struct Quiet {
     /// The longest time between two looks, in milliseconds.
     #[serde(default)]
     pub longest_gap_ms: u64,
+    /// Connections that came and went unseen meanwhile, at most.
+    #[serde(default)]
+    pub unseen: u64,
+    /// For so many milliseconds the nodes were watched when the last of these was noticed.
+    #[serde(default)]
+    pub unseen_at_ms: u64,
 }
 
 impl Quiet {
     /// It begins now.
     pub fn beginning(now: Moment) -> Self {
-        Self { since: now, until: now, observed_ms: 0, longest_gap_ms: 0 }
+        Self { since: now, until: now, observed_ms: 0, longest_gap_ms: 0, unseen: 0, unseen_at_ms: 0 }
     }
 }
 

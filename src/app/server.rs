@@ -96,8 +96,8 @@ impl RouteServer {
         running.look_after(route, upstream, metrics, tending);
         if let Some(observer) = &self.observer {
             let (route, metrics, tending) = task();
-            let (observer, upstream) = (Arc::clone(observer), Arc::clone(upstream));
-            running.tasks.spawn(observe(route, observer, upstream, metrics, tending));
+            let observer = Arc::clone(observer);
+            running.tasks.spawn(observe(route, observer, self.upstreams(), metrics, tending));
         }
         if let Some(tls) = &self.tls {
             let (route, metrics, tending) = task();

@@ -70,12 +70,12 @@ pub(super) async fn look_after(
 pub(super) async fn observe(
     route: String,
     observer: Arc<Observer>,
-    upstream: Arc<Upstream>,
+    upstreams: Upstreams,
     metrics: Arc<RouteMetrics>,
     drain: Drain,
 ) {
     tokio::select! {
-        () = observer.run(&route, upstream.latch(), &metrics) => {}
+        () = observer.run(&route, upstreams.own.latch(), &metrics, || upstreams.dialled()) => {}
         () = drain.started() => {}
     }
 }

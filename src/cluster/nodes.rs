@@ -159,6 +159,13 @@ impl Upstreams {
         outages
     }
 
+    /// TCP connections that were opened so far, to all nodes that there are.
+    pub fn dialled(&self) -> u64 {
+        let mut dialled = 0;
+        self.for_each(|upstream| dialled += upstream.dialled());
+        dialled
+    }
+
     /// What is known of each endpoint. Nodes are just more of them.
     pub fn facts(&self) -> Vec<EndpointFacts> {
         let mut facts = self.own.facts();

@@ -523,6 +523,14 @@ pub const GLOBAL: &[SettingKey] = &[
         "Safe to require TLS: so long nobody has been in plaintext",
     ),
     key(
+        "verdict.unseen",
+        "verdict-unseen",
+        Text,
+        "report|block",
+        "report",
+        "Connections that came and went between two surveys and that nobody knows: reported with every yes, or a reason for no",
+    ),
+    key(
         "verdict.unused_for",
         "verdict-unused-for",
         Text,

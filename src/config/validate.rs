@@ -99,6 +99,9 @@ impl Check {
         let default = verdict::Settings::default();
         verdict::Settings {
             quiet_for: self.parse(values, "verdict.quiet_for", duration).unwrap_or(default.quiet_for),
+            unseen_blocks: self
+                .choice(values, "verdict.unseen", &[("report", false), ("block", true)])
+                .unwrap_or(default.unseen_blocks),
             unused_for: self.parse(values, "verdict.unused_for", duration).unwrap_or(default.unused_for),
             certificate_left: self
                 .parse(values, "verdict.certificate_left", duration)

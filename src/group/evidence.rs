@@ -236,7 +236,7 @@ impl Similar {
 /// clients' libraries, and has a name of its own where one is configured. Before Redis 7.2 there is only the name, which a client
 /// may have changed. A server that wants AUTH refuses what pontoon says before the client's AUTH, so that a client which then
 /// names no library looks the same either way.
-fn is_bridged(client: &ClientListEntry<'_>, wants_auth: bool, bridges: &[String]) -> Option<bool> {
+pub(super) fn is_bridged(client: &ClientListEntry<'_>, wants_auth: bool, bridges: &[String]) -> Option<bool> {
     if !client.name.is_empty() && bridges.iter().any(|prefix| client.name.starts_with(prefix.as_str())) {
         return Some(true);
     }

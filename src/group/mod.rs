@@ -2,9 +2,10 @@
 //! require TLS.
 //!
 //! [`gather`] asks every node once for its evidence, an [`Observer`] asks again and again, and [`verdict`] judges what they
-//! found. A `survey` finds and asks the nodes, `members` remembers which a group has, `node` reads what one replies, and `quiet` counts
-//! the time in which none had a client in plaintext. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
+//! found. A `survey` finds and asks the nodes, `members` remembers which a group has, `node` reads what one replies, `quiet` counts the time
+//! in which none had a client in plaintext, and `arrivals` the connections that nobody has seen. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
 
+mod arrivals;
 mod client_list;
 mod evidence;
 mod info;

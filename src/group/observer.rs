@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::arrivals::Arrivals;
 use super::evidence::{Asking, Evidence};
 use super::info::Info;
 use super::members::Members;
@@ -69,6 +70,7 @@ pub struct Observer {
     seen: Mutex<Observation>,
     quiet: Mutex<QuietTime>,
     members: Mutex<Members>,
+    arrivals: Mutex<Arrivals>,
     has_ended_quiet: AtomicBool,
 }
 
@@ -132,7 +134,8 @@ impl Observer {
         let nodes = before.nodes.iter().filter_map(|node| node.parse().ok()).collect();
         let members = Members::new(pace.interval.saturating_mul(GONE_AFTER), nodes);
         let (seen, quiet, members) = (Mutex::new(seen), Mutex::new(quiet), Mutex::new(members));
-        Self { asking, pace, seen, quiet, members, has_ended_quiet: AtomicBool::new(false) }
+        let (arrivals, has_ended_quiet) = (Mutex::default(), AtomicBool::new(false));
+        Self { asking, pace, seen, quiet, members, arrivals, has_ended_quiet }
     }
 
     /// What was seen last.
@@ -163,8 +166,15 @@ impl Observer {
         self.pace.patience()
     }
 
-    /// Asks until it is dropped. `latch`: nobody is asked before it is set, for it is asked over TLS.
-    pub async fn run(&self, route: &str, latch: Option<&Latch>, metrics: &RouteMetrics) {
+    /// Asks until it is dropped. `latch`: nobody is asked before it is set, for it is asked over TLS. `dialled`:
+    /// connections that the bridge has opened to the servers so far.
+    pub async fn run(
+        &self,
+        route: &str,
+        latch: Option<&Latch>,
+        metrics: &RouteMetrics,
+        dialled: impl Fn() -> u64,
+    ) {
         if let Some(latch) = latch {
             latch.wait().await;
         }
@@ -188,13 +198,14 @@ impl Observer {
         // Files are read anew each time.
         let reach =
             || NetworkServers::load(settings, credentials.as_ref()).map_err(|error| error.to_string());
-        self.watch(reach, &mut tell).await;
+        self.watch(reach, dialled, &mut tell).await;
     }
 
     /// Surveys all nodes now and then, and samples those that count clients in plaintext all the while.
     pub(super) async fn watch<S: Servers>(
         &self,
         reach: impl Fn() -> Result<S, String>,
+        dialled: impl Fn() -> u64,
         tell: &mut impl FnMut(&Observation),
     ) {
         let mut nodes = Vec::new();
@@ -203,7 +214,7 @@ impl Observer {
             let began = Instant::now();
             let mut due = began + jittered(self.pace.interval);
             match reach() {
-                Ok(servers) => self.survey(Arc::new(servers), &mut nodes, &mut next, tell).await,
+                Ok(servers) => self.survey(Arc::new(servers), &dialled, &mut nodes, &mut next, tell).await,
                 Err(problem) => tell(&self.note(Err(problem))),
             }
             loop {
@@ -224,6 +235,7 @@ impl Observer {
     async fn survey<S: Servers>(
         &self,
         servers: Arc<S>,
+        dialled: &impl Fn() -> u64,
         nodes: &mut Vec<SampledNode<S>>,
         next: &mut Instant,
         tell: &mut impl FnMut(&Observation),
@@ -241,6 +253,8 @@ impl Observer {
             }
         };
         self.members.lock().learn(&mut round, Instant::now());
+        let unseen = self.arrivals.lock().unseen(&round, dialled(), bridges, Instant::now());
+        self.quiet.lock().note_unseen(unseen);
         let seen = self.note(Ok(Evidence::of(&round, bridges)));
         tell(&seen);
         // An engine that does not count them is not asked again and again.

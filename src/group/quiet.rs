@@ -47,6 +47,14 @@ impl QuietTime {
         self.quiet
     }
 
+    /// Connections came and went unseen since the last survey.
+    pub(super) fn note_unseen(&mut self, count: u64) {
+        if let Some(quiet) = self.quiet.as_mut().filter(|_| count > 0) {
+            quiet.unseen += count;
+            quiet.unseen_at_ms = quiet.observed_ms;
+        }
+    }
+
     /// Counts a look.
     pub(super) fn note(&mut self, look: Look, now: Instant, date: Moment) {
         let gap = self.last.map(|last| now.duration_since(last)).unwrap_or_default();

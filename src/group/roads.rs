@@ -411,7 +411,7 @@ impl Road {
             let longest = if self.random.bool() { 120 } else { 2000 };
             let life = self.random.u64(30..longest);
             let mut tell = |_: &Observation| {};
-            let mut watch = pin!(observer.watch(reach, &mut tell));
+            let mut watch = pin!(observer.watch(reach, || 0, &mut tell));
             for second in 0..life {
                 let _ = timeout(Duration::from_secs(1), &mut watch).await;
                 self.happens();

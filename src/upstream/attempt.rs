@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -74,6 +75,7 @@ impl<'a> Dial<'a> {
             let error = match self.stage(Stage::Tcp, self.deadline, next).await {
                 Ok(None) => break,
                 Ok(Some((stream, peer))) => {
+                    remote.dialled.fetch_add(1, Ordering::Relaxed);
                     let deadline = share(self.deadline, 1 + race.remaining() as usize);
                     match self.establish(stream, peer, deadline).await {
                         Ok(connection) => {

@@ -60,6 +60,8 @@ pub(super) struct Remote {
     pub(super) spread: Spread,
     /// Where `tls.mode` is `preferred`.
     pub(super) transit: Option<Transit>,
+    /// TCP connections that were opened.
+    pub(super) dialled: AtomicU64,
     gate: Gate,
     /// A client has at least so long for this endpoint.
     patience: Duration,
@@ -105,6 +107,7 @@ impl Remote {
             endpoint: Arc::new(endpoint),
             pool,
             spread: Spread::default(),
+            dialled: AtomicU64::new(0),
             gate: Gate::new(settings.handshakes, patience),
             patience,
             tls: tls.cloned(),

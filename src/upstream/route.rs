@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -178,6 +179,11 @@ impl Upstream {
     /// Clients that share connections need dedicated ones, too: from now on some are kept ready, as many as were needed of late.
     pub fn dial_ahead(&self) {
         self.remotes.iter().for_each(|remote| remote.pool.dial_ahead());
+    }
+
+    /// TCP connections that were opened so far.
+    pub fn dialled(&self) -> u64 {
+        self.remotes.iter().map(|remote| remote.dialled.load(Ordering::Relaxed)).sum()
     }
 
     /// The addresses of the endpoint that clients would use, as they were found last; none before the first connection.

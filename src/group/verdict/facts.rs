@@ -15,6 +15,8 @@ use crate::upstream::EndpointFacts;
 pub struct Settings {
     /// So long nobody may have been in plaintext, by the servers' count and by this bridge's own.
     pub quiet_for: Duration,
+    /// Whether connections that came and went unseen speak against yes.
+    pub unseen_blocks: bool,
     /// So long no client may have used the bridge.
     pub unused_for: Duration,
     /// So long the certificates must still be good.
@@ -24,7 +26,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 3600);
-        Self { quiet_for: DAY, unused_for: DAY * 7, certificate_left: DAY * 14 }
+        Self { quiet_for: DAY, unseen_blocks: false, unused_for: DAY * 7, certificate_left: DAY * 14 }
     }
 }
 

@@ -169,14 +169,27 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
     }
     let wanted = settings.quiet_for.as_secs();
     match seen.quiet {
+        Some(quiet)
+            if settings.unseen_blocks
+                && quiet.unseen > 0
+                && (quiet.observed_ms - quiet.unseen_at_ms) / 1000 < wanted =>
+        {
+            one(format!(
+                "connections that came and went unseen since {}, at most: {}; none may come for {} (verdict.unseen)",
+                quiet.since,
+                quiet.unseen,
+                days_or_less(wanted)
+            ))
+        }
         Some(quiet) if quiet.observed_ms / 1000 >= wanted => Ok(format!(
             "no client was in plaintext since {}, by the count of {}: asked every {} for {} together, the longest time between two \
-             questions was {}",
+             questions was {}; connections that came and went unseen: at most {}",
             quiet.since,
             counted(nodes.len(), "server"),
             humantime::format_duration(seen.sampling),
             days_or_less(quiet.observed_ms / 1000),
             humantime::format_duration(Duration::from_millis(quiet.longest_gap_ms)),
+            quiet.unseen,
         )),
         Some(quiet) => one(format!(
             "no client was in plaintext since {}, but the servers were watched for {} only: {} are asked for (verdict.quiet_for)",

@@ -205,6 +205,23 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
     }
 }
 
+#[test]
+fn unseen_connections_are_reported_and_block_where_that_is_configured() {
+    let with_unseen = |unseen_at_ms| {
+        let quiet = watched_for(2).map(|quiet| Quiet { unseen: 3, unseen_at_ms, ..quiet });
+        RouteFacts { servers: seen(vec![node(Some(0), None)], quiet), ..facts() }
+    };
+    let verdict = safe(&with_unseen(1));
+    assert!(
+        verdict.answer && verdict.evidence.iter().any(|line| line.contains("unseen: at most 3")),
+        "{verdict:?}"
+    );
+    let strict = Settings { unseen_blocks: true, ..Settings::default() };
+    let lately = safe_to_require_tls(&with_unseen(2 * DAY * 1000 - 1), &strict);
+    assert!(!lately.answer && lately.because[0].contains("verdict.unseen"), "{lately:?}");
+    assert!(safe_to_require_tls(&with_unseen(DAY * 1000), &strict).answer, "a day without any is enough");
+}
+
 fn client(active: u64, last_seen: Moment) -> ClientRecord {
     serde_json::from_value(serde_json::json!({
         "route": "r", "process": "php-fpm", "uid": 33, "container": null, "client_name": "shop", "own_tls": false,
