@@ -116,6 +116,33 @@ impl PastClients {
         self.shrink();
     }
 
+    /// With the sessions added to a client that say less of it than others do, where they can be no other client's: those that ended before
+    /// they named their library, say.
+    pub(super) fn merged(mut self) -> Self {
+        let known: Vec<Who> = self.clients.keys().cloned().collect();
+        for vague in &known {
+            let mut same = known.iter().filter(|other| other.says_more_than(vague));
+            let mut whose = same.next();
+            for other in same {
+                match whose {
+                    Some(before) if other.says_more_than(before) => whose = Some(other),
+                    Some(before) if before.says_more_than(other) => {}
+                    // It may be either's.
+                    _ => {
+                        whose = None;
+                        break;
+                    }
+                }
+            }
+            if let Some(whose) = whose.cloned()
+                && let Some(seen) = self.clients.remove(vague)
+            {
+                self.add(whose, seen);
+            }
+        }
+        self
+    }
+
     /// The clients, latest seen first, at most so many; and how many were forgotten.
     pub(super) fn into_clients(self, most: usize) -> (Vec<ClientRecord>, u64) {
         let mut clients: Vec<ClientRecord> =
@@ -152,6 +179,32 @@ impl PastClients {
             self.clients.remove(&oldest);
             self.forgotten = self.forgotten.saturating_add(1);
         }
+    }
+}
+
+impl Who {
+    /// Whether it says all that the other one says, and more.
+    fn says_more_than(&self, other: &Self) -> bool {
+        fn agrees<T: PartialEq>(own: Option<&T>, other: Option<&T>) -> bool {
+            other.is_none() || own == other
+        }
+        let library = match (&self.library, &other.library) {
+            (_, None) => true,
+            (Some(own), Some(other)) => {
+                own.name == other.name
+                    && agrees(own.version.as_ref(), other.version.as_ref())
+                    && (other.guessed || !own.guessed)
+            }
+            (None, Some(_)) => false,
+        };
+        self != other
+            && self.route == other.route
+            && self.own_tls == other.own_tls
+            && library
+            && agrees(self.process.as_ref(), other.process.as_ref())
+            && agrees(self.uid.as_ref(), other.uid.as_ref())
+            && agrees(self.container.as_ref(), other.container.as_ref())
+            && agrees(self.client_name.as_ref(), other.client_name.as_ref())
     }
 }
 
@@ -252,6 +305,37 @@ mod tests {
         assert_eq!(app.client_name.as_deref(), Some("app"));
         assert_eq!((app.first_seen, app.last_seen), (Moment::at(5), Moment::at(50)));
         assert_eq!((app.sessions, app.active, app.commands), (4, 1, 7));
+    }
+
+    #[test]
+    fn sessions_that_end_before_they_say_who_they_are_belong_to_the_client_that_they_can_only_be() {
+        let mut memory = PastClients::default();
+        let mut saw = |uid, name: Option<&str>, library: Option<&'static str>| {
+            let session =
+                SessionRecord::new(1, "r".into(), Peer::Unix { pid: None, uid: Some(uid) }, Moment::at(1));
+            if let Some(name) = name {
+                session.named(name.as_bytes());
+            }
+            if let Some(library) = library {
+                session.looks_like(library);
+            }
+            memory.ended(&session, Moment::at(2));
+        };
+        // In an outage nobody comes to say more.
+        saw(33, None, None);
+        saw(33, Some("shop"), None);
+        saw(33, Some("shop"), Some("redis-cli"));
+        // Whose of two the third is, nobody knows.
+        saw(44, Some("a"), None);
+        saw(44, Some("b"), None);
+        saw(44, None, None);
+        let (clients, _) = memory.merged().into_clients(10);
+        let mut rows: Vec<_> = clients
+            .iter()
+            .map(|client| (client.uid, client.client_name.as_deref().unwrap_or("?"), client.sessions))
+            .collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [(Some(33), "shop", 3), (Some(44), "?", 1), (Some(44), "a", 1), (Some(44), "b", 1)]);
     }
 
     #[test]

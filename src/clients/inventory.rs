@@ -134,7 +134,7 @@ impl Inventory {
         self.tick();
         let now = Moment::at(self.now());
         let live = self.live();
-        let memory = self.past.lock().memory.clone().with_live(&live);
+        let memory = self.past.lock().memory.clone().with_live(&live).merged();
         let clients_total = memory.len();
         let (clients, forgotten) = memory.into_clients(limit);
         InventoryReport {
@@ -162,7 +162,7 @@ impl Inventory {
         let used = |(route, totals): (&Arc<str>, &Totals)| Some(((**route).into(), totals.last_used?));
         let last_used = routes.iter().filter_map(used).collect();
         let last_in_plaintext = routes.into_iter().filter_map(last).collect();
-        let (clients, forgotten) = memory.with_live(&live).into_clients(MAX_REMEMBERED_CLIENTS);
+        let (clients, forgotten) = memory.with_live(&live).merged().into_clients(MAX_REMEMBERED_CLIENTS);
         let watched_since = watched.iter().map(|(route, at)| ((**route).into(), *at)).collect();
         ClientHistory { since, watched_since, clients, forgotten, last_in_plaintext, last_used }
     }
@@ -318,7 +318,7 @@ mod tests {
         let inventory = Inventory::new();
         let route: Arc<str> = "r".into();
         let first = inventory.enter(&route, peer());
-        let second = inventory.enter(&route, peer());
+        let second = inventory.enter(&route, Peer::Unix { pid: Some(std::process::id()), uid: Some(1) });
         first.uses_library(b"redis-py");
         first.sent(10, 2);
         let report = inventory.report(1);
