@@ -137,7 +137,7 @@ class Client:
             if self.stage.sharing == "shared":
                 # The session goes on over another shared connection, or ends where it had one of its own. What was to set it up may not have
                 # been executed: such a client begins anew.
-                return error if request.words[0] in ("CLIENT", "HELLO", "SELECT") else None
+                return error if request.words[0] in (b"CLIENT", b"HELLO", b"SELECT") else None
         elif code in REFUSALS or error.startswith("ERR pontoon: "):
             request.failed()
         else:
