@@ -50,7 +50,7 @@ impl QuietTime {
     /// Connections came and went unseen since the last survey.
     pub(super) fn note_unseen(&mut self, count: u64) {
         if let Some(quiet) = self.quiet.as_mut().filter(|_| count > 0) {
-            quiet.unseen += count;
+            quiet.unseen = quiet.unseen.saturating_add(count);
             quiet.unseen_at_ms = quiet.observed_ms;
         }
     }
@@ -68,7 +68,7 @@ impl QuietTime {
         if self.last.is_some() {
             let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
             if gap <= self.watched {
-                quiet.observed_ms += gap_ms;
+                quiet.observed_ms = quiet.observed_ms.saturating_add(gap_ms);
             }
             quiet.longest_gap_ms = quiet.longest_gap_ms.max(gap_ms);
         }

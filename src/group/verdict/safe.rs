@@ -172,7 +172,7 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
         Some(quiet)
             if settings.unseen_blocks
                 && quiet.unseen > 0
-                && (quiet.observed_ms - quiet.unseen_at_ms) / 1000 < wanted =>
+                && quiet.observed_ms.saturating_sub(quiet.unseen_at_ms) / 1000 < wanted =>
         {
             one(format!(
                 "connections that came and went unseen since {}, at most: {}; none may come for {} (verdict.unseen)",
