@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::node::NodeReplies;
 use super::survey::{FoundNode, Round};
 use crate::endpoint::Endpoint;
 
@@ -47,12 +48,17 @@ impl Members {
 
     /// Learns from a round, and adds to it the nodes that it did not find.
     pub(super) fn learn<C>(&mut self, round: &mut Round<C>, now: Instant) {
-        // Who answers at a node's address and is another process is no node of the group, unless a source says so.
+        // Who answers at a node's address and is another process is no node of the group, unless a source says so, or it names one itself.
+        let named: BTreeSet<String> =
+            round.nodes.iter().filter(|node| node.is_named).flat_map(|node| node.names.clone()).collect();
+        let names_one = |all: &[NodeReplies]| {
+            all.iter().flat_map(|replies| &replies.others).any(|other| !other.all().is_disjoint(&named))
+        };
         round.nodes.retain(|node| {
             let member = self.known.iter_mut().find(|member| member.is(node));
             match (&node.replies, member) {
                 _ if node.is_named => true,
-                (Ok(_), member) => member.is_some(),
+                (Ok(all), member) => member.is_some() || names_one(all),
                 (Err(problem), member) => {
                     if let Some(member) = member {
                         member.problem = Some(problem.clone());
@@ -82,8 +88,13 @@ impl Members {
 impl Member {
     /// Whether the node is this one: the same process, or what is named the same and has not said which process it is.
     fn is<C>(&self, node: &FoundNode<C>) -> bool {
-        let run_id =
-            |names: &BTreeSet<String>| names.iter().find(|name| name.starts_with("run_id ")).cloned();
+        let named =
+            |names: &BTreeSet<String>, kind: &str| names.iter().find(|name| name.starts_with(kind)).cloned();
+        let label = named(&self.names, "cluster node ");
+        if label.is_some() && label == named(&node.names, "cluster node ") {
+            return true;
+        }
+        let run_id = |names: &BTreeSet<String>| named(names, "run_id ");
         match (run_id(&self.names), run_id(&node.names)) {
             (Some(own), Some(other)) if !node.is_named => own == other,
             _ => !self.names.is_disjoint(&node.names),

@@ -1,12 +1,13 @@
 //! Watches a group's servers: surveys all nodes now and then, and asks between two surveys every second or faster how many clients they
 //! have in plaintext, so that a client is seen that stays for a second.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
@@ -34,8 +35,11 @@ const RESTART: Duration = Duration::from_secs(60);
 /// A node that no source names and that does not answer is gone after so many surveys.
 const GONE_AFTER: u32 = 10;
 
-/// While a node does not answer, or counts clients in plaintext, the next survey is not later than this.
+/// Once a node does not answer, the next survey is not later than this.
 const UNSURE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// While a survey goes on, samples are waited for in rounds of this length.
+const SAMPLING_ROUND: Duration = Duration::from_secs(3600);
 
 /// Surveys do not follow one another faster than this, unless so configured.
 const SURVEY_GAP: Duration = Duration::from_secs(2);
@@ -43,6 +47,12 @@ const SURVEY_GAP: Duration = Duration::from_secs(2);
 /// Time between two samples counts as watched up to so many intervals of sampling, and a moment for a busy machine.
 const WATCHED_SAMPLES: u32 = 3;
 const BUSY: Duration = Duration::from_secs(1);
+
+/// A node gets so long to answer, at least.
+const MIN_SAMPLE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Where a server may tell its count of clients in plaintext, the shortest first. ElastiCache has it in the section SSL.
+const SECTIONS: [&[&str]; 3] = [&["INFO", "ssl"], &["INFO", "clients"], &["INFO"]];
 
 /// How often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +120,10 @@ impl Observation {
             Look::Plaintext
         } else if self.evidence.as_ref().is_some_and(|evidence| evidence.is_clean()) {
             Look::NoPlaintext
-        } else {
+        } else if nodes.iter().any(|node| node.problem.is_none()) {
             Look::Unknown
+        } else {
+            Look::Silence
         }
     }
 
@@ -217,9 +229,10 @@ impl Observer {
                 Ok(servers) => self.survey(Arc::new(servers), &dialled, &mut nodes, &mut next, tell).await,
                 Err(problem) => tell(&self.note(Err(problem))),
             }
+            let surveyed = self.seen.lock().plaintext_clients();
             loop {
                 let count = self.seen.lock().plaintext_clients();
-                if count != Some(0) {
+                if surveyed == Some(0) && count != Some(0) {
                     // Who that is, the next survey tells, and what became of a node that does not answer.
                     due = due.min(began + if count.is_some() { SURVEY_GAP } else { UNSURE_INTERVAL });
                 }
@@ -244,14 +257,16 @@ impl Observer {
         let remembered = self.members.lock().endpoints();
         let survey = survey(&*servers, &settings.endpoints, remembered, *clients, *all_must_exist);
         let mut survey = pin!(survey);
-        let far = Instant::now() + self.pace.patience();
+
         let mut round = loop {
             tokio::select! {
                 biased;
                 round = &mut survey => break round,
-                () = self.sample(nodes, next, far, tell) => {}
+                () = self.sample(nodes, next, Instant::now() + SAMPLING_ROUND, tell) => {}
             }
         };
+        // A sample may have been in flight.
+        *next = Instant::now();
         self.members.lock().learn(&mut round, Instant::now());
         let unseen = self.arrivals.lock().unseen(&round, dialled(), bridges, Instant::now());
         self.quiet.lock().note_unseen(unseen);
@@ -262,7 +277,7 @@ impl Observer {
         *nodes = counting
             .filter_map(|node| {
                 let (shown, connection) = (node.shown, node.connection?);
-                Some(SampledNode { shown, servers: Arc::clone(&servers), connection })
+                Some(SampledNode { shown, section: 0, servers: Arc::clone(&servers), connection })
             })
             .collect();
     }
@@ -283,11 +298,25 @@ impl Observer {
         if nodes.is_empty() {
             return;
         }
-        let limit = (self.pace.sampling * 2).max(BUSY);
-        let samples = join_all(nodes.iter_mut().map(|node| node.count(limit))).await;
-        tell(&self.note_samples(nodes, &samples));
-        let mut answered = samples.iter().map(Result::is_ok);
-        nodes.retain(|_| answered.next() == Some(true));
+        // Before the next sample: a node that does not answer holds up no other.
+        let limit = self.pace.sampling.mul_f64(0.9).max(MIN_SAMPLE_LIMIT);
+        let mut silent = BTreeSet::new();
+        let mut counts = Vec::new();
+        let mut asked: FuturesUnordered<_> = nodes.iter_mut().map(|node| node.sample(limit)).collect();
+        while let Some((shown, sample)) = asked.next().await {
+            if sample == Ok(0) {
+                counts.push((shown, sample));
+                continue;
+            }
+            // What speaks against yes does so at once.
+            if sample.is_err() {
+                silent.insert(shown.clone());
+            }
+            tell(&self.note_samples(vec![(shown, sample)]));
+        }
+        drop(asked);
+        tell(&self.note_samples(counts));
+        nodes.retain(|node| !silent.contains(&node.shown));
     }
 
     fn note(&self, result: Result<Evidence, String>) -> Observation {
@@ -299,19 +328,15 @@ impl Observer {
         self.count(&mut seen)
     }
 
-    fn note_samples<S: Servers>(
-        &self,
-        nodes: &[SampledNode<S>],
-        samples: &[Result<u64, String>],
-    ) -> Observation {
+    fn note_samples(&self, samples: Vec<(String, Result<u64, String>)>) -> Observation {
         let mut seen = self.seen.lock();
         if let Some(evidence) = &mut seen.evidence {
             let evidence = Arc::make_mut(evidence);
-            for (sampled, sample) in nodes.iter().zip(samples) {
-                let known = evidence.nodes.iter_mut().find(|node| node.endpoint == sampled.shown);
+            for (shown, sample) in samples {
+                let known = evidence.nodes.iter_mut().find(|node| node.endpoint == shown);
                 match (known, sample) {
-                    (Some(node), Ok(count)) => node.plaintext_clients = Some(*count),
-                    (Some(node), Err(problem)) => node.problem = Some(problem.clone()),
+                    (Some(node), Ok(count)) => node.plaintext_clients = Some(count),
+                    (Some(node), Err(problem)) => node.problem = Some(problem),
                     (None, _) => {}
                 }
             }
@@ -335,23 +360,33 @@ impl Observer {
 struct SampledNode<S: Servers> {
     /// As the last survey names it.
     shown: String,
+    /// The place in [`SECTIONS`] that has the count.
+    section: usize,
     servers: Arc<S>,
     connection: S::Connection,
 }
 
 impl<S: Servers> SampledNode<S> {
-    /// How many clients in plaintext it has now.
-    async fn count(&mut self, limit: Duration) -> Result<u64, String> {
-        let asked = timeout(limit, self.servers.ask(&mut self.connection, &["INFO", "clients"])).await;
-        let late = || format!("no answer within {}", humantime::format_duration(limit));
-        match asked.map_err(|_| late())?? {
-            Answer::Text(text) => {
-                let count = plaintext_clients(Info(&text));
-                count.ok_or_else(|| "it does not count its clients in plaintext any more".into())
+    /// What to call it, and how many clients in plaintext it has now.
+    async fn sample(&mut self, limit: Duration) -> (String, Result<u64, String>) {
+        let late = |_| Err(format!("no answer within {}", humantime::format_duration(limit)));
+        (self.shown.clone(), timeout(limit, self.find_count()).await.unwrap_or_else(late))
+    }
+
+    async fn find_count(&mut self) -> Result<u64, String> {
+        while let Some(command) = SECTIONS.get(self.section) {
+            match self.servers.ask(&mut self.connection, command).await? {
+                Answer::Text(text) => {
+                    if let Some(count) = plaintext_clients(Info(&text)) {
+                        return Ok(count);
+                    }
+                }
+                Answer::Error(words) => return Err(format!("INFO was answered \"{words}\"")),
+                _ => return Err("an answer of another type to INFO".into()),
             }
-            Answer::Error(words) => Err(format!("INFO was answered \"{words}\"")),
-            _ => Err("an answer of another type to INFO".into()),
+            self.section += 1;
         }
+        Err("it does not count its clients in plaintext any more".into())
     }
 }
 

@@ -14,8 +14,10 @@ pub(super) enum Look {
     NoPlaintext,
     /// A node counts one.
     Plaintext,
-    /// A node did not answer, or does not count them.
+    /// A node did not answer, or does not count them. Others answered.
     Unknown,
+    /// No node answered.
+    Silence,
 }
 
 /// Counts the time.
@@ -23,6 +25,12 @@ pub(super) struct QuietTime {
     quiet: Option<Quiet>,
     /// When no node counted a client in plaintext last, in this process.
     last: Option<Instant>,
+    /// When this process began to look.
+    began: Instant,
+    /// How long before that an earlier process looked last.
+    pause: Duration,
+    /// When a node answered last; `None`: none has in this process.
+    answered: Option<Instant>,
     /// The time between two looks counts if it is not longer than this.
     watched: Duration,
     /// What is known is forgotten after a longer time without a look.
@@ -32,6 +40,7 @@ pub(super) struct QuietTime {
 impl QuietTime {
     /// `before`: what an earlier process counted, until a while ago.
     pub(super) fn new(before: Option<Quiet>, watched: Duration, patience: Duration, now: Moment) -> Self {
+        let age = before.map_or(0, |quiet| now.seconds_since(quiet.until));
         // A clock that was set back tells nothing of the time in between.
         let before = before.filter(|quiet| quiet.until <= now);
         let quiet = before.filter(|quiet| now.seconds_since(quiet.until) <= patience.as_secs());
@@ -39,7 +48,15 @@ impl QuietTime {
             quiet.longest_gap_ms = quiet.longest_gap_ms.max(now.seconds_since(quiet.until) * 1000);
             quiet
         });
-        Self { quiet, last: None, watched, patience }
+        Self {
+            quiet,
+            last: None,
+            began: Instant::now(),
+            pause: Duration::from_secs(age),
+            answered: None,
+            watched,
+            patience,
+        }
     }
 
     /// Since when, and for how long.
@@ -57,17 +74,24 @@ impl QuietTime {
 
     /// Counts a look.
     pub(super) fn note(&mut self, look: Look, now: Instant, date: Moment) {
-        let gap = self.last.map(|last| now.duration_since(last)).unwrap_or_default();
-        if look == Look::Plaintext || gap > self.patience {
+        let since = |at: Option<Instant>| match at {
+            Some(at) => now.duration_since(at),
+            None => now.duration_since(self.began).saturating_add(self.pause),
+        };
+        let (silence, gap) = (since(self.answered), since(self.last));
+        if look != Look::Silence {
+            self.answered = Some(now);
+        }
+        if look == Look::Plaintext || silence > self.patience {
             (self.quiet, self.last) = (None, None);
         }
         if look != Look::NoPlaintext {
             return;
         }
         let quiet = self.quiet.get_or_insert_with(|| Quiet::beginning(date));
-        if self.last.is_some() {
+        if self.last.is_some() || quiet.observed_ms > 0 {
             let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-            if gap <= self.watched {
+            if self.last.is_some() && gap <= self.watched {
                 quiet.observed_ms = quiet.observed_ms.saturating_add(gap_ms);
             }
             quiet.longest_gap_ms = quiet.longest_gap_ms.max(gap_ms);

@@ -72,6 +72,8 @@ struct World {
     nodes: Vec<PlayedNode>,
     primary: usize,
     is_cluster: bool,
+    /// The count has a section of INFO of its own.
+    has_section: bool,
 }
 
 impl PlayedNode {
@@ -103,7 +105,7 @@ impl World {
             plaintext: Vec::new(),
         });
         let nodes = nodes.collect();
-        Self { nodes, primary: 0, is_cluster: random.bool() }
+        Self { nodes, primary: 0, is_cluster: random.bool(), has_section: random.bool() }
     }
 
     fn info(&self, at: usize) -> String {
@@ -223,7 +225,9 @@ impl Servers for Played {
             let node = &world.nodes[connection.at];
             (node.lives && node.answers && node.run_id == connection.run_id).then(|| match command {
                 ["CLIENT", "ID"] => Answer::Number(1),
-                ["INFO", ..] => Answer::Text(world.info(connection.at)),
+                ["INFO", "ssl"] if world.has_section => Answer::Text(world.info(connection.at)),
+                ["INFO", _] => Answer::Text("# Other\r\n".into()),
+                ["INFO"] => Answer::Text(world.info(connection.at)),
                 ["CLUSTER", "NODES"] => Answer::Text(world.cluster_nodes(connection.at)),
                 _ => Answer::Text(String::new()),
             })

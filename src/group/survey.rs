@@ -84,9 +84,12 @@ pub(super) async fn survey<S: Servers>(
         asked.extend(absent.iter().map(problem));
     }
     let mut covered: BTreeSet<String> = targets.iter().flat_map(|target| target.names.clone()).collect();
+    // What a configured name leads to is asked as such.
+    let configured: BTreeSet<String> =
+        later.iter().flat_map(|target: &Target| target.names.clone()).collect();
     for endpoint in remembered {
         let names = BTreeSet::from([endpoint.to_string()]);
-        if covered.is_disjoint(&names) {
+        if covered.is_disjoint(&names) && configured.is_disjoint(&names) {
             covered.extend(names.clone());
             targets.push(Target { endpoint, address: None, names, is_configured: false, is_named: false });
         }
@@ -100,7 +103,7 @@ pub(super) async fn survey<S: Servers>(
             if later.is_empty() {
                 break;
             }
-            targets.push(later.remove(0));
+            targets.append(&mut later);
         }
         covered.extend(targets.iter().flat_map(|target| target.names.clone()));
         let work = targets.drain(..).map(|target| ask(servers, target, clients));

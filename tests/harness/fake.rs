@@ -53,10 +53,13 @@ impl Fake {
             let mut buffer = [0; 1024];
             while let Ok(n @ 1..) = tls.read(&mut buffer) {
                 let asked = String::from_utf8_lossy(&buffer[..n]).into_owned();
-                let info = format!(
-                    "# Clients\r\nconnected_clients:2\r\ntls_mode_connected_tcp_clients:{}\r\nredis_version:7.1.0\r\nrole:master\r\n",
+                let ssl = format!(
+                    "# SSL\r\ntls_mode_connected_tcp_clients:{}\r\n",
                     plaintext.load(Ordering::SeqCst)
                 );
+                let rest =
+                    "# Clients\r\nconnected_clients:2\r\n# Server\r\nredis_version:7.1.0\r\nrole:master\r\n";
+                let info = if asked.contains("\r\nssl\r\n") { ssl } else { format!("{rest}{ssl}") };
                 let mut answer = "+OK\r\n".repeat(asked.matches("SETINFO").count());
                 answer += &"+PONG\r\n".repeat(asked.matches("PING").count());
                 if asked.contains("\r\nID\r\n") {
