@@ -228,7 +228,7 @@ impl RouteReport {
 impl ServersReport {
     fn of(seen: &Observation) -> Self {
         let evidence = seen.evidence.as_deref();
-        let nodes = evidence.map_or(&[][..], |evidence| &evidence.nodes);
+        let nodes = seen.nodes();
         let problems = || nodes.iter().filter_map(|node| node.problem.as_deref());
         let answered = nodes.iter().filter(|node| node.problem.is_none()).count();
         Self {

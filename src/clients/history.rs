@@ -120,8 +120,15 @@ impl PastClients {
     /// they named their library, say.
     pub(super) fn merged(mut self) -> Self {
         let known: Vec<Who> = self.clients.keys().cloned().collect();
+        // A client that has a name can only be one of the same name: there may be thousands of others.
+        let mut by_name: HashMap<&str, Vec<&Who>> = HashMap::new();
+        for who in &known {
+            by_name.entry(who.client_name.as_deref().unwrap_or_default()).or_default().push(who);
+        }
+        let all: Vec<&Who> = known.iter().collect();
         for vague in &known {
-            let mut same = known.iter().filter(|other| other.says_more_than(vague));
+            let candidates = vague.client_name.as_deref().and_then(|name| by_name.get(name)).unwrap_or(&all);
+            let mut same = candidates.iter().copied().filter(|other| other.says_more_than(vague));
             let mut whose = same.next();
             for other in same {
                 match whose {
@@ -321,11 +328,11 @@ mod tests {
             }
             memory.ended(&session, Moment::at(2));
         };
-        // In an outage nobody comes to say more.
+        // In an outage, sessions end before they say more.
         saw(33, None, None);
         saw(33, Some("shop"), None);
         saw(33, Some("shop"), Some("redis-cli"));
-        // Whose of two the third is, nobody knows.
+        // The third may be either's.
         saw(44, Some("a"), None);
         saw(44, Some("b"), None);
         saw(44, None, None);

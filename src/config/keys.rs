@@ -528,7 +528,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "report|block",
         "report",
-        "Connections that came and went between two surveys and that nobody knows: reported with every yes, or a reason for no",
+        "Connections that came and went between two surveys, unseen: their number is told with every yes, or they are a reason for no",
     ),
     key(
         "verdict.unused_for",

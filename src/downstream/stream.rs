@@ -86,7 +86,7 @@ impl ClientStream {
         }
     }
 
-    /// Ends it in both directions: whoever reads or writes it finds its end. What the kernel has of it may still arrive.
+    /// Shuts the socket down in both directions: later reads and writes find its end. Bytes that the kernel has taken may still arrive.
     pub(crate) fn shut_down(&self) {
         let _ = SockRef::from(&self.as_fd()).shutdown(std::net::Shutdown::Both);
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::arrivals::Arrivals;
-use super::evidence::{Asking, Evidence};
+use super::evidence::{Asking, Evidence, NodeEvidence};
 use super::info::Info;
 use super::members::Members;
 use super::node::plaintext_clients;
@@ -109,13 +109,17 @@ impl Observation {
         evidence.nodes.iter().map(|node| node.plaintext_clients.filter(|_| node.problem.is_none())).sum()
     }
 
+    /// What each node said.
+    pub fn nodes(&self) -> &[NodeEvidence] {
+        self.evidence.as_ref().map_or(&[], |evidence| &evidence.nodes)
+    }
+
     fn counts_plaintext(&self, node: &str) -> bool {
-        let nodes = self.evidence.as_ref().map_or(&[][..], |evidence| &evidence.nodes);
-        nodes.iter().any(|known| known.endpoint == node && known.plaintext_clients.is_some())
+        self.nodes().iter().any(|known| known.endpoint == node && known.plaintext_clients.is_some())
     }
 
     fn look(&self) -> Look {
-        let nodes = self.evidence.as_ref().map_or(&[][..], |evidence| &evidence.nodes);
+        let nodes = self.nodes();
         if nodes.iter().any(|node| node.plaintext_clients.is_some_and(|count| count > 0)) {
             Look::Plaintext
         } else if self.evidence.as_ref().is_some_and(|evidence| evidence.is_clean()) {
@@ -166,11 +170,6 @@ impl Observer {
     /// Whether a client in plaintext has ended a quiet time since this was asked last.
     pub fn has_ended_quiet(&self) -> bool {
         self.has_ended_quiet.swap(false, Ordering::Relaxed)
-    }
-
-    /// How often the servers are asked.
-    pub fn pace(&self) -> Pace {
-        self.pace
     }
 
     /// What is older than this is not known any more.
@@ -257,7 +256,6 @@ impl Observer {
         let remembered = self.members.lock().endpoints();
         let survey = survey(&*servers, &settings.endpoints, remembered, *clients, *all_must_exist);
         let mut survey = pin!(survey);
-
         let mut round = loop {
             tokio::select! {
                 biased;

@@ -83,17 +83,16 @@ pub(super) async fn survey<S: Servers>(
         };
         asked.extend(absent.iter().map(problem));
     }
-    let mut covered: BTreeSet<String> = targets.iter().flat_map(|target| target.names.clone()).collect();
     // What a configured name leads to is asked as such.
-    let configured: BTreeSet<String> =
-        later.iter().flat_map(|target: &Target| target.names.clone()).collect();
+    let mut to_ask: BTreeSet<String> =
+        targets.iter().chain(&later).flat_map(|target: &Target| target.names.clone()).collect();
     for endpoint in remembered {
-        let names = BTreeSet::from([endpoint.to_string()]);
-        if covered.is_disjoint(&names) && configured.is_disjoint(&names) {
-            covered.extend(names.clone());
+        if to_ask.insert(endpoint.to_string()) {
+            let names = BTreeSet::from([endpoint.to_string()]);
             targets.push(Target { endpoint, address: None, names, is_configured: false, is_named: false });
         }
     }
+    let mut covered: BTreeSet<String> = BTreeSet::new();
     let mut named: BTreeMap<String, NodeNames> = BTreeMap::new();
     let mut is_cut_short = false;
     loop {

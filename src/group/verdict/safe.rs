@@ -145,7 +145,7 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
     if let Some(problem) = &seen.problem {
         return one(format!("the servers could not be asked: {problem}"));
     }
-    let nodes = seen.evidence.as_ref().map_or(&[][..], |evidence| &evidence.nodes);
+    let nodes = seen.nodes();
     let mut against = Vec::new();
     for node in nodes {
         match (&node.problem, node.plaintext_clients) {
