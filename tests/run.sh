@@ -256,10 +256,11 @@ mkdir -p "$logs"
 failed=()
 unsteady=()
 
-# PASS ARGUMENT…: `cargo test`. What fails is remembered, and the next pass runs.
+# PASS ARGUMENT… -- ARGUMENT…: `cargo test`. What fails is remembered, and the next pass runs.
 run_tests() {
   local log="$logs/${1// /-}.log"
   step "Tests: $1"
+  [ "$what" = clients ] || set -- "$@" --skip "$more_clients"
   cargo test --locked --no-fail-fast "${@:2}" 2>&1 | tee "$log" || pass_alone "$1" "$log" || failed+=("$1" "$log")
 }
 
@@ -324,7 +325,7 @@ panics() {
 run_on_engine() {
   local path
   path=$(bash tests/engines.sh "$1")
-  PATH="$path:$PATH" run_tests "on $1" --test integration -- --skip "$more_clients" "${@:2}"
+  PATH="$path:$PATH" run_tests "on $1" --test integration -- "${@:2}"
 }
 
 # MODULE…: the arguments that choose them.
@@ -369,7 +370,7 @@ case $what in
     check_lints
     check_documentation
     run_fuzz_targets
-    run_tests "with connections kept ready" --lib --test integration -- --skip "$more_clients"
+    run_tests "with connections kept ready" --lib --test integration --
     mapfile -t modes < <(only "${mode_modules[@]}")
     # A connection that a client of shared mode gets for itself is kept ready, too.
     TEST_POOL=off run_tests "with a connection of its own for each client" --test integration -- "${modes[@]}" shared::
