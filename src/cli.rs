@@ -102,7 +102,7 @@ pub fn command() -> Command {
                     Arg::new("wait")
                         .long("wait")
                         .value_name("DUR")
-                        .value_parser(|text: &str| humantime::parse_duration(text))
+                        .value_parser(config::duration)
                         .help("Wait this long for it to become so"),
                 )
                 .arg(switch(

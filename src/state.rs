@@ -47,6 +47,9 @@ pub struct ServersMemory {
     /// Where they were reached.
     #[serde(default)]
     pub nodes: Vec<String>,
+    /// The `run_id` of those that have answered.
+    #[serde(default)]
+    pub processes: BTreeMap<String, String>,
 }
 
 /// Why a state file is of no use.

@@ -78,6 +78,8 @@ fn flags_are_checked_like_keys_and_named_as_given() {
             "x",
             "--upstream",
             "rediss://user:hunter2@cache",
+            "--evidence-interval",
+            "500000years",
         ])
         .env("PONTOON_DRAIN_TIMEOUT", "soon")
         .env("PONTOON_WORKERS", "")
@@ -88,13 +90,14 @@ fn flags_are_checked_like_keys_and_named_as_given() {
     for expected in [
         "error: --upstream: every process of this machine could read the password in the URL",
         "error: PONTOON_DRAIN_TIMEOUT: \"soon\" is no duration",
+        "error: --evidence-interval: \"500000years\" is longer than ten thousand years",
         "error: --listen: 0.0.0.0:1 can be reached by other machines, in plaintext",
         "error: --tls-cert-file: a certificate needs its key",
     ] {
         assert!(errors.contains(expected), "{expected}\n{errors}");
     }
     assert!(!errors.contains("hunter2"));
-    assert_eq!(errors.lines().count(), 4, "{errors}");
+    assert_eq!(errors.lines().count(), 5, "{errors}");
 }
 
 /// Texts that hold a password where one is not expected.

@@ -1,8 +1,8 @@
 //! The verdict: can TLS be required, and is the bridge still needed? In `pontoon status`, `/routes` and the metrics.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -113,6 +113,27 @@ fn a_client_in_plaintext_is_seen_between_two_surveys() {
     pontoon.expects("the servers count clients in plaintext: 1");
     plaintext.store(1, Ordering::SeqCst);
     eventually("the next sample shows it", || route(&pontoon)["safe_to_require_tls"]["answer"] == false);
+}
+
+#[test]
+fn a_node_that_joins_is_asked_before_the_next_survey() {
+    let authority = Authority::new();
+    let (plaintext, replicas) = (Arc::new(AtomicU32::new(1)), Arc::new(Mutex::new(String::new())));
+    let primary = Fake::primary(&authority, &Arc::default(), NOBODY, &replicas);
+    let joining = Fake::counting(&authority, &plaintext, NOBODY);
+    let args = ["--evidence-interval", "1h", "--verdict-quiet-for", "1s"];
+    let pontoon = Pontoon::with(&primary.endpoint(), &authority, &args);
+    eventually("TLS is safe to require", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+    pontoon.allows("a new node cannot be asked");
+    pontoon.expects("the servers count clients in plaintext: 1");
+    *replicas.lock().unwrap() =
+        format!("slave0:ip=127.0.0.1,port={},state=online,offset=1,lag=0\r\n", joining.port());
+    eventually("its clients count", || {
+        because(&route(&pontoon)["safe_to_require_tls"]).contains("counts clients in plaintext")
+    });
+    plaintext.store(0, Ordering::SeqCst);
+    eventually("they are gone", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+    assert_eq!(route(&pontoon)["servers"]["nodes"], 2);
 }
 
 #[test]

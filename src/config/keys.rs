@@ -433,7 +433,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "800ms",
-        "Between two such questions, ask each server this often for the number alone: a client is seen that stays longer than this",
+        "Between two such questions, ask each server this often for the number, and for the nodes that it knows: a client is seen that stays longer",
     ),
     key(
         "evidence.interval",

@@ -472,9 +472,19 @@ fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("\"{text}\" is no size: write \"64KiB\", \"32MiB\", \"1GiB\""))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("\"{text}\" is no duration ({error}): write \"5s\", \"250ms\", \"1m 30s\""))
+/// A longer time is a mistake, and no clock could count it.
+const LONGEST_TIME: Duration = Duration::from_secs(10_000 * 365 * 86_400);
+
+/// A duration as people write it, of at most ten thousand years.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text).map_err(|error| {
+        format!("\"{text}\" is no duration ({error}): write \"5s\", \"250ms\", \"1m 30s\"")
+    })?;
+    if parsed > LONGEST_TIME {
+        Err(format!("\"{text}\" is longer than ten thousand years"))
+    } else {
+        Ok(parsed)
+    }
 }
 
 pub(super) fn positive(text: &str) -> Result<Duration, String> {

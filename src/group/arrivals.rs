@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::client_list;
 use super::evidence::is_bridged;
 use super::info::Info;
-use super::node::NodeReplies;
+use super::node::{MAX_NODES, NodeReplies};
 use super::survey::Round;
 
 /// What was counted at the last survey.
@@ -34,8 +34,10 @@ impl Arrivals {
     ) -> u64 {
         let period = self.at.replace(now).map(|at| now.duration_since(at));
         let own_dials = dialled.saturating_sub(std::mem::replace(&mut self.dialled, dialled));
-        let before = std::mem::take(&mut self.received);
-        let (mut came, mut surveying, mut young) = (0, 0, Young::default());
+        if self.received.len() > MAX_NODES {
+            self.received.clear();
+        }
+        let (mut unexplained, mut listed) = (0, 0);
         for all in round.nodes.iter().filter_map(|node| node.replies.as_ref().ok()) {
             let Some(replies) = all.last() else { continue };
             let Some((id, received)) =
@@ -43,14 +45,18 @@ impl Arrivals {
             else {
                 continue;
             };
-            self.received.insert(id.to_owned(), received);
-            let (Some(before), Some(period)) = (before.get(id), period) else { continue };
-            came += received.saturating_sub(*before);
-            surveying += all.len() as u64;
-            young.count(replies, period, bridges);
+            // What a server that was away received meanwhile came as unseen as the rest.
+            let before = self.received.insert(id.to_owned(), received);
+            let (Some(before), Some(period)) = (before, period) else { continue };
+            let young = Young::of(replies, period, bridges);
+            // What is explained on one server explains nothing on another one.
+            let surveying = all.len() as u64;
+            let explained = young.direct + young.bridged.max(surveying);
+            unexplained += received.saturating_sub(before).saturating_sub(explained);
+            listed += young.bridged.saturating_sub(surveying);
         }
-        // The list names this bridge's connections as well as those of others.
-        came.saturating_sub(young.direct + young.bridged.max(own_dials + surveying))
+        // The lists name this bridge's connections as well as those of others. Where one has come and gone, no list says.
+        unexplained.saturating_sub(own_dials.saturating_sub(listed))
     }
 }
 
@@ -62,41 +68,67 @@ struct Young {
 }
 
 impl Young {
-    fn count(&mut self, replies: &NodeReplies, period: Duration, bridges: &[String]) {
-        let Some(Ok(list)) = &replies.list else { return };
-        for client in client_list::parse(list).filter(|client| client.age <= period.as_secs()) {
+    fn of(replies: &NodeReplies, period: Duration, bridges: &[String]) -> Self {
+        let mut young = Self::default();
+        let Some(Ok(list)) = &replies.list else { return young };
+        // Ages are whole seconds: one that may be older is not counted.
+        for client in client_list::parse(list).filter(|client| client.age < period.as_secs()) {
             match is_bridged(&client, replies.wants_auth, bridges) {
-                Some(true) => self.bridged += 1,
-                Some(false) | None => self.direct += 1,
+                Some(true) => young.bridged += 1,
+                Some(false) | None => young.direct += 1,
             }
         }
+        young
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::node::NodeNames;
+
     use crate::group::survey::FoundNode;
 
     fn round(received: u64, list: &str) -> Round<()> {
-        let replies = NodeReplies {
-            own_id: None,
-            wants_auth: false,
-            info: format!("run_id:a\r\ntotal_connections_received:{received}\r\n"),
-            list: Some(Ok(list.to_owned())),
-            own: NodeNames::default(),
-            others: Vec::new(),
-        };
-        let node = FoundNode {
-            shown: "a".into(),
+        Round { nodes: vec![server("a", received, list)], is_cut_short: false }
+    }
+
+    fn server(id: &str, received: u64, list: &str) -> FoundNode<()> {
+        let info = format!("run_id:{id}\r\ntotal_connections_received:{received}\r\n");
+        let replies = NodeReplies { list: Some(Ok(list.to_owned())), ..NodeReplies::saying(&info) };
+        FoundNode {
+            shown: id.into(),
             endpoint: None,
-            names: ["a".to_owned()].into(),
+            names: [id.to_owned()].into(),
             is_named: true,
             replies: Ok(vec![replies]),
             connection: None,
+        }
+    }
+
+    #[test]
+    fn what_explains_the_connections_of_one_server_hides_none_of_another() {
+        let begin = Instant::now();
+        let mut arrivals = Arrivals::default();
+        let mut unseen = |nodes, second| {
+            let now = begin + Duration::from_secs(second);
+            arrivals.unseen(&Round { nodes, is_cut_short: false }, 0, &[], now)
         };
-        Round { nodes: vec![node], is_cut_short: false }
+        let list = "id=1 addr=10.0.0.9:1 age=5 flags=N name= user=default lib-name=jedis\n".repeat(9);
+        assert_eq!(unseen(vec![server("a", 100, ""), server("b", 100, "")], 0), 0);
+        assert_eq!(unseen(vec![server("a", 101, &list), server("b", 105, "")], 60), 4);
+        // One of them was away for a while.
+        assert_eq!(unseen(vec![server("a", 102, "")], 120), 0);
+        assert_eq!(unseen(vec![server("a", 103, ""), server("b", 110, "")], 180), 4);
+    }
+
+    #[test]
+    fn a_client_that_may_have_come_before_the_last_survey_explains_nothing() {
+        let begin = Instant::now();
+        let mut arrivals = Arrivals::default();
+        let at = |second| begin + Duration::from_secs(second);
+        arrivals.unseen(&round(100, ""), 0, &[], at(0));
+        let list = "id=1 addr=10.0.0.9:1 age=60 flags=N name= user=default lib-name=jedis\n";
+        assert_eq!(arrivals.unseen(&round(103, list), 0, &[], at(60)), 2);
     }
 
     #[test]

@@ -108,7 +108,18 @@ impl NodeEvidence {
     }
 }
 
+/// What a node is called that was not asked yet.
+pub(super) const NEW_NODE: &str = "a new node";
+
 impl Evidence {
+    /// A node names one that was not asked yet.
+    pub(super) fn note_new_node(&mut self, named_by: &str) {
+        if self.nodes.iter().all(|node| node.endpoint != NEW_NODE) {
+            let problem = Some(format!("{named_by} names it, and it is asked next"));
+            self.nodes.push(NodeEvidence { problem, ..NodeEvidence::new(NEW_NODE.into()) });
+        }
+    }
+
     /// Every node answered, and counts no client in plaintext.
     pub fn is_clean(&self) -> bool {
         !self.nodes.is_empty()

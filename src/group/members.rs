@@ -1,20 +1,26 @@
 //! Which nodes a group has. A node that was seen once, or named once, stays one until every source has agreed for a while that it is
 //! gone: before that, what it counts is not known, and that is never taken for zero.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::node::NodeReplies;
+use super::node::{NodeReplies, cluster_node_of, process_name, process_of, run_id_of};
 use super::survey::{FoundNode, Round};
 use crate::endpoint::Endpoint;
+
+/// Servers tell their uptime in whole seconds.
+const UPTIME_STEP: Duration = Duration::from_secs(1);
 
 /// The nodes of a group.
 pub(super) struct Members {
     known: Vec<Member>,
     /// Every source must have agreed for so long.
     gone_after: Duration,
+    /// The round before, and whether every source agreed in it; `None`: there was none.
+    before: Option<(Instant, bool)>,
 }
 
 struct Member {
@@ -24,21 +30,21 @@ struct Member {
     names: BTreeSet<String>,
     /// Why it did not answer last.
     problem: Option<String>,
-    /// Since when every source agrees that it is gone; `None`: not all do.
-    gone_since: Option<Instant>,
+    /// For how long every source has agreed that it is gone; `None`: it was there in the round before.
+    gone_for: Option<Duration>,
 }
 
 impl Members {
-    /// `remembered`: nodes that an earlier process knew.
-    pub(super) fn new(gone_after: Duration, remembered: Vec<Endpoint>) -> Self {
-        let known = remembered.into_iter().map(|endpoint| Member {
+    /// `remembered`: nodes that an earlier process knew, and the `run_id` of those that have answered it.
+    pub(super) fn new(gone_after: Duration, remembered: Vec<(Endpoint, Option<String>)>) -> Self {
+        let known = remembered.into_iter().map(|(endpoint, run_id)| Member {
             shown: endpoint.to_string(),
-            names: BTreeSet::from([endpoint.to_string()]),
+            names: iter::once(endpoint.to_string()).chain(run_id.as_deref().map(process_name)).collect(),
             endpoint: Some(endpoint),
             problem: None,
-            gone_since: None,
+            gone_for: None,
         });
-        Self { known: known.collect(), gone_after }
+        Self { known: known.collect(), gone_after, before: None }
     }
 
     /// Where they can be asked.
@@ -46,8 +52,21 @@ impl Members {
         self.known.iter().filter_map(|member| member.endpoint.clone()).collect()
     }
 
-    /// Learns from a round, and adds to it the nodes that it did not find.
-    pub(super) fn learn<C>(&mut self, round: &mut Round<C>, now: Instant) {
+    /// The `run_id` of those that have answered, by where they can be asked.
+    pub(super) fn processes(&self) -> BTreeMap<String, String> {
+        let process = |member: &Member| {
+            let run_id = run_id_of(&member.names)?.to_owned();
+            Some((member.endpoint.as_ref()?.to_string(), run_id))
+        };
+        self.known.iter().filter_map(process).collect()
+    }
+
+    /// Learns from a round, and adds to it the nodes that it did not find. For how long nodes may have had clients that nobody watched,
+    /// because they answered for the first time; as long as can be, where one was a server before the last round.
+    pub(super) fn learn<C>(&mut self, round: &mut Round<C>, now: Instant) -> Duration {
+        let since_before = self.before.map(|(at, _)| now.duration_since(at));
+        let processes: BTreeSet<String> =
+            round.nodes.iter().filter_map(|node| process_of(&node.names).cloned()).collect();
         // Who answers at a node's address and is another process is no node of the group, unless a source says so, or it names one itself.
         let named: BTreeSet<String> =
             round.nodes.iter().filter(|node| node.is_named).flat_map(|node| node.names.clone()).collect();
@@ -55,7 +74,7 @@ impl Members {
             all.iter().flat_map(|replies| &replies.others).any(|other| !other.all().is_disjoint(&named))
         };
         round.nodes.retain(|node| {
-            let member = self.known.iter_mut().find(|member| member.is(node));
+            let member = self.known.iter_mut().find(|member| member.is(node, &processes));
             match (&node.replies, member) {
                 _ if node.is_named => true,
                 (Ok(all), member) => member.is_some() || names_one(all),
@@ -69,33 +88,59 @@ impl Members {
         });
         let all_answered = round.nodes.iter().all(|node| !node.is_named || node.replies.is_ok());
         let mut found = Vec::new();
+        let mut unwatched = Duration::ZERO;
         for node in &round.nodes {
-            let (same, others) =
-                std::mem::take(&mut self.known).into_iter().partition(|member| member.is(node));
+            let (same, others): (Vec<_>, _) =
+                std::mem::take(&mut self.known).into_iter().partition(|member| member.is(node, &processes));
             self.known = others;
+            if is_new(node, &same) {
+                unwatched = unwatched.max(unwatched_time(node, since_before));
+            }
             found.push(Member::of(node, same));
         }
         let (gone_after, agreed) = (self.gone_after, all_answered && !round.is_cut_short);
+        let agreed_before = self.before.replace((now, agreed)).is_some_and(|(_, agreed)| agreed);
+        let agreed_for = since_before.filter(|_| agreed && agreed_before).unwrap_or_default();
         self.known.retain_mut(|member| {
-            member.gone_since = agreed.then(|| member.gone_since.unwrap_or(now));
-            member.gone_since.is_none_or(|since| now.duration_since(since) < gone_after)
+            let gone_for = member.gone_for.map_or(Duration::ZERO, |time| time.saturating_add(agreed_for));
+            member.gone_for = Some(gone_for);
+            !agreed || gone_for < gone_after
         });
         round.nodes.extend(self.known.iter().map(|member| member.missing(gone_after)));
         self.known.extend(found.into_iter().flatten());
+        unwatched
+    }
+}
+
+/// Whether a node answers that none of these members has been, or that is another process than they were.
+fn is_new<C>(node: &FoundNode<C>, same: &[Member]) -> bool {
+    let is_known = match process_of(&node.names) {
+        Some(process) => same.iter().any(|member| member.names.contains(process)),
+        None => !same.is_empty(),
+    };
+    node.replies.is_ok() && !is_known
+}
+
+/// For how long a node that is new may have had clients: since its process began.
+fn unwatched_time<C>(node: &FoundNode<C>, since_before: Option<Duration>) -> Duration {
+    let uptimes = node.replies.iter().flatten().map(|replies| replies.uptime().unwrap_or(Duration::MAX));
+    let uptime = uptimes.max().unwrap_or(Duration::MAX);
+    if since_before.is_some_and(|period| uptime <= period.saturating_add(UPTIME_STEP)) {
+        uptime
+    } else {
+        Duration::MAX
     }
 }
 
 impl Member {
-    /// Whether the node is this one: the same process, or what is named the same and has not said which process it is.
-    fn is<C>(&self, node: &FoundNode<C>) -> bool {
-        let named =
-            |names: &BTreeSet<String>, kind: &str| names.iter().find(|name| name.starts_with(kind)).cloned();
-        let label = named(&self.names, "cluster node ");
-        if label.is_some() && label == named(&node.names, "cluster node ") {
-            return true;
+    /// Whether the node is this one: the same process, or what is named the same and has not said which process it is. `processes`: those
+    /// that answered in the round.
+    fn is<C>(&self, node: &FoundNode<C>, processes: &BTreeSet<String>) -> bool {
+        if let (Some(own), Some(other)) = (cluster_node_of(&self.names), cluster_node_of(&node.names)) {
+            return own == other;
         }
-        let run_id = |names: &BTreeSet<String>| named(names, "run_id ");
-        match (run_id(&self.names), run_id(&node.names)) {
+        match (process_of(&self.names), process_of(&node.names)) {
+            (Some(own), other) if processes.contains(own) => other == Some(own),
             (Some(own), Some(other)) if !node.is_named => own == other,
             _ => !self.names.is_disjoint(&node.names),
         }
@@ -116,7 +161,7 @@ impl Member {
             }
             endpoint = endpoint.or(member.endpoint);
         }
-        Some(Self { shown: node.shown.clone(), endpoint, names, problem: None, gone_since: None })
+        Some(Self { shown: node.shown.clone(), endpoint, names, problem: None, gone_for: None })
     }
 
     fn missing<C>(&self, gone_after: Duration) -> FoundNode<C> {
@@ -179,11 +224,12 @@ mod tests {
         assert!(after(&mut members, vec![a(true), b(false, true)], at(60)).contains(&seen));
         // It does not answer any more.
         assert!(after(&mut members, vec![a(true), b(false, false)], at(120)).contains(&missing));
-        // A source that says nothing has not agreed.
+        assert!(after(&mut members, vec![a(true), b(false, false)], at(180)).contains(&missing));
+        // A source that says nothing has not agreed meanwhile. What it agreed to before holds.
         assert!(after(&mut members, vec![a(false), b(false, false)], at(600)).contains(&missing));
         assert!(after(&mut members, vec![a(true), b(false, false)], at(660)).contains(&missing));
-        assert!(after(&mut members, vec![a(true)], at(1259)).contains(&missing));
-        assert_eq!(after(&mut members, vec![a(true)], at(1260)), [("10.0.0.1:6379".into(), true)]);
+        assert!(after(&mut members, vec![a(true)], at(1199)).contains(&missing));
+        assert_eq!(after(&mut members, vec![a(true)], at(1200)), [("10.0.0.1:6379".into(), true)]);
     }
 
     #[test]
@@ -199,8 +245,50 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_comes_was_watched_by_nobody_since_its_process_began() {
+        let aged = |names: &[&str], uptime: u64| {
+            let replies = NodeReplies::saying(&format!("uptime_in_seconds:{uptime}\r\n"));
+            FoundNode { replies: Ok(vec![replies]), ..node(names, true, true) }
+        };
+        let begin = Instant::now();
+        let mut members =
+            Members::new(GONE_AFTER, vec![("10.0.0.1:6379".parse().unwrap(), Some("a".into()))]);
+        let mut unwatched = |nodes, second| {
+            members.learn(&mut Round { nodes, is_cut_short: false }, begin + Duration::from_secs(second))
+        };
+        let a = || aged(&["10.0.0.1:6379", "run_id a"], 9000);
+        assert_eq!(unwatched(vec![a()], 0), Duration::ZERO, "an earlier process knew it");
+        assert_eq!(unwatched(vec![a()], 60), Duration::ZERO);
+        let b = |id, uptime| aged(&["10.0.0.2:6379", id], uptime);
+        assert_eq!(unwatched(vec![a(), b("run_id b", 7)], 120), Duration::from_secs(8));
+        assert_eq!(unwatched(vec![a(), b("run_id b", 67)], 180), Duration::ZERO);
+        // It was restarted.
+        assert_eq!(unwatched(vec![a(), b("run_id c", 3)], 240), Duration::from_secs(4));
+        // It was named before, and never answered.
+        let silent = || node(&["10.0.0.4:6379"], true, false);
+        assert_eq!(unwatched(vec![a(), b("run_id c", 63), silent()], 300), Duration::ZERO);
+        let late = || aged(&["10.0.0.4:6379", "run_id e"], 300);
+        assert_eq!(unwatched(vec![a(), b("run_id c", 123), late()], 360), Duration::MAX);
+        // Others were its clients before it came.
+        let c = || aged(&["10.0.0.3:6379", "run_id d"], 300);
+        assert_eq!(unwatched(vec![a(), b("run_id c", 183), late(), c()], 420), Duration::MAX);
+    }
+
+    #[test]
+    fn nodes_that_have_one_name_are_told_apart_by_what_they_say() {
+        let mut members = Members::new(GONE_AFTER, Vec::new());
+        let now = Instant::now();
+        let a = node(&["10.0.0.1:6379", "shared.test:6379", "cluster node a", "run_id a"], true, true);
+        let b = node(&["10.0.0.2:6379", "shared.test:6379", "cluster node b", "run_id b"], true, true);
+        after(&mut members, vec![a, b], now);
+        let a = node(&["10.0.0.1:6379", "shared.test:6379", "cluster node a", "run_id a"], true, true);
+        let shown = after(&mut members, vec![a], now);
+        assert_eq!(shown, [("10.0.0.1:6379".into(), true), ("10.0.0.2:6379".into(), false)]);
+    }
+
+    #[test]
     fn nodes_of_an_earlier_process_are_remembered() {
-        let mut members = Members::new(GONE_AFTER, vec!["10.0.0.2:6379".parse().unwrap()]);
+        let mut members = Members::new(GONE_AFTER, vec![("10.0.0.2:6379".parse().unwrap(), None)]);
         let shown = after(&mut members, vec![node(&["10.0.0.1:6379"], true, true)], Instant::now());
         assert_eq!(shown, [("10.0.0.1:6379".into(), true), ("10.0.0.2:6379".into(), false)]);
         assert_eq!(members.endpoints().len(), 2);

@@ -1,6 +1,7 @@
 //! One node's word: what it counts, who its clients are, and which other nodes it names.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::info::Info;
 use super::servers::Servers;
@@ -19,6 +20,32 @@ pub enum ListClients {
     WherePlaintextOrFew,
 }
 
+/// What the label of a node of a cluster begins with.
+const CLUSTER_NODE: &str = "cluster node ";
+
+/// What the name begins with that tells a process of a server from all others.
+const PROCESS: &str = "run_id ";
+
+/// The name of a process.
+pub(super) fn process_name(run_id: &str) -> String {
+    format!("{PROCESS}{run_id}")
+}
+
+/// The `run_id` among the names of a node.
+pub(super) fn run_id_of(names: &BTreeSet<String>) -> Option<&str> {
+    process_of(names)?.strip_prefix(PROCESS)
+}
+
+/// The number that a cluster gives a node, among its names.
+pub(super) fn cluster_node_of(names: &BTreeSet<String>) -> Option<&String> {
+    names.iter().find(|name| name.starts_with(CLUSTER_NODE))
+}
+
+/// The name of a process among the names of a node.
+pub(super) fn process_of(names: &BTreeSet<String>) -> Option<&String> {
+    names.iter().find(|name| name.starts_with(PROCESS))
+}
+
 /// A node with no more clients lists them where [`ListClients::WherePlaintextOrFew`].
 const FEW_CLIENTS: u64 = 500;
 
@@ -33,6 +60,28 @@ pub(super) struct NodeReplies {
     pub(super) own: NodeNames,
     /// The other nodes of its group.
     pub(super) others: Vec<NodeNames>,
+    /// The same, in short; `None`: it does not tell.
+    pub(super) roster: Option<Roster>,
+}
+
+/// Which nodes a server knows, so that between two surveys one is seen to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Roster {
+    /// How many a cluster has.
+    Count(u64),
+    /// The names of those that replicate with it.
+    Names(BTreeSet<String>),
+}
+
+impl Roster {
+    /// Whether it has a node that `known` has not.
+    pub(super) fn is_wider_than(&self, known: &Self) -> bool {
+        match (self, known) {
+            (Self::Count(now), Self::Count(before)) => now > before,
+            (Self::Names(now), Self::Names(before)) => !now.is_subset(before),
+            (Self::Count(_), Self::Names(_)) | (Self::Names(_), Self::Count(_)) => true,
+        }
+    }
 }
 
 /// The names that servers have for one node.
@@ -45,9 +94,38 @@ pub(super) struct NodeNames {
 }
 
 impl NodeNames {
+    /// What it is told from other nodes by: in a cluster its number, for several nodes may be announced by one host name.
+    pub(super) fn identity(&self) -> BTreeSet<String> {
+        match self.cluster_node() {
+            Some(label) => BTreeSet::from([label.to_owned()]),
+            None => self.all(),
+        }
+    }
+
+    /// The number that a cluster gives it.
+    pub(super) fn cluster_node(&self) -> Option<&str> {
+        self.label.as_deref().filter(|label| label.starts_with(CLUSTER_NODE))
+    }
+
     /// All names, to compare them.
     pub(super) fn all(&self) -> BTreeSet<String> {
         self.endpoints.iter().map(ToString::to_string).chain(self.label.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+impl NodeReplies {
+    /// Of a node that says this and nothing else.
+    pub(super) fn saying(info: &str) -> Self {
+        Self {
+            own_id: None,
+            wants_auth: false,
+            info: info.to_owned(),
+            list: None,
+            own: NodeNames::default(),
+            others: Vec::new(),
+            roster: None,
+        }
     }
 }
 
@@ -55,6 +133,16 @@ impl NodeReplies {
     /// `run_id`, which tells one process of a server from all others. `None`: it tells none.
     pub(super) fn run_id(&self) -> Option<&str> {
         Info(&self.info).field("run_id").filter(|id| !id.is_empty())
+    }
+
+    /// For how long it has run, at most. `None`: it does not tell.
+    pub(super) fn uptime(&self) -> Option<Duration> {
+        Some(Duration::from_secs(Info(&self.info).number("uptime_in_seconds")?.saturating_add(1)))
+    }
+
+    /// Whether it is a node of a cluster.
+    pub(super) fn is_clustered(&self) -> bool {
+        is_clustered(Info(&self.info))
     }
 }
 
@@ -78,14 +166,42 @@ pub(super) async fn ask_node<S: Servers>(
     } else {
         None
     };
-    let (own, others) = if Info(&info).field("cluster_enabled") == Some("1") {
+    let (own, others, roster) = if is_clustered(Info(&info)) {
+        // Before the nodes: one that comes in between is seen to have come.
+        let roster = ask_roster(servers, connection, true).await?;
         // Without them one node would pass for all.
-        cluster_nodes(&ask_for_text(servers, connection, &["CLUSTER", "NODES"]).await?)
+        let (own, others) = cluster_nodes(&ask_for_text(servers, connection, &["CLUSTER", "NODES"]).await?);
+        (own, others, roster)
     } else {
-        (NodeNames::default(), replication(Info(&info)))
+        let others = replication(Info(&info));
+        let roster = Some(Roster::Names(names_of(&others)));
+        (NodeNames::default(), others, roster)
     };
     let wants_auth = servers.wants_auth(connection);
-    Ok(NodeReplies { own_id, wants_auth, info, list, own, others })
+    Ok(NodeReplies { own_id, wants_auth, info, list, own, others, roster })
+}
+
+/// Asks a node which others it knows. `None`: it does not tell.
+pub(super) async fn ask_roster<S: Servers>(
+    servers: &S,
+    connection: &mut S::Connection,
+    is_clustered: bool,
+) -> Result<Option<Roster>, String> {
+    let command: &[&str] = if is_clustered { &["CLUSTER", "INFO"] } else { &["INFO", "replication"] };
+    let Answer::Text(text) = servers.ask(connection, command).await? else { return Ok(None) };
+    Ok(if is_clustered {
+        Info(&text).number("cluster_known_nodes").map(Roster::Count)
+    } else {
+        Some(Roster::Names(names_of(&replication(Info(&text)))))
+    })
+}
+
+fn names_of(nodes: &[NodeNames]) -> BTreeSet<String> {
+    nodes.iter().flat_map(NodeNames::all).collect()
+}
+
+fn is_clustered(info: Info<'_>) -> bool {
+    info.field("cluster_enabled") == Some("1")
 }
 
 async fn ask_for_text<S: Servers>(
@@ -145,7 +261,7 @@ fn cluster_nodes(text: &str) -> (NodeNames, Vec<NodeNames>) {
         let Some((ip, port)) = ip_and_port else { continue };
         let hosts = [parts.next().unwrap_or(""), ip];
         let endpoints = hosts.into_iter().filter_map(|host| endpoint(host, port)).collect();
-        let names = NodeNames { endpoints, label: Some(format!("cluster node {id}")) };
+        let names = NodeNames { endpoints, label: Some(format!("{CLUSTER_NODE}{id}")) };
         if flags.split(',').any(|flag| flag == "myself") { own = names } else { others.push(names) }
     }
     (own, others)

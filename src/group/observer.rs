@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::arrivals::Arrivals;
-use super::evidence::{Asking, Evidence, NodeEvidence};
+use super::evidence::{Asking, Evidence, NEW_NODE, NodeEvidence};
 use super::info::Info;
 use super::members::Members;
-use super::node::plaintext_clients;
+use super::node::{Roster, ask_roster, plaintext_clients};
 use super::quiet::{Look, QuietTime};
 use super::servers::{NetworkServers, Servers};
-use super::survey::survey;
+use super::survey::{FoundNode, survey};
 use crate::metrics::RouteMetrics;
 use crate::moment::{Moment, Quiet};
 use crate::resp::replies::Answer;
@@ -114,6 +114,11 @@ impl Observation {
         self.evidence.as_ref().map_or(&[], |evidence| &evidence.nodes)
     }
 
+    /// A node has come since the last survey.
+    fn has_new_node(&self) -> bool {
+        self.nodes().iter().any(|node| node.endpoint == NEW_NODE)
+    }
+
     fn counts_plaintext(&self, node: &str) -> bool {
         self.nodes().iter().any(|known| known.endpoint == node && known.plaintext_clients.is_some())
     }
@@ -147,7 +152,10 @@ impl Observer {
         let watched = pace.sampling.saturating_mul(WATCHED_SAMPLES).saturating_add(BUSY);
         let quiet = QuietTime::new(before.quiet, watched, pace.patience(), Moment::now());
         let seen = Observation { quiet: quiet.quiet(), sampling: pace.sampling, ..Observation::default() };
-        let nodes = before.nodes.iter().filter_map(|node| node.parse().ok()).collect();
+        let nodes = before.nodes.iter();
+        let nodes = nodes
+            .filter_map(|node| Some((node.parse().ok()?, before.processes.get(node).cloned())))
+            .collect();
         let members = Members::new(pace.interval.saturating_mul(GONE_AFTER), nodes);
         let (seen, quiet, members) = (Mutex::new(seen), Mutex::new(quiet), Mutex::new(members));
         let (arrivals, has_ended_quiet) = (Mutex::default(), AtomicBool::new(false));
@@ -163,8 +171,9 @@ impl Observer {
 
     /// What a later observer of the same servers is to know.
     pub fn memory(&self) -> ServersMemory {
-        let nodes = self.members.lock().endpoints().iter().map(ToString::to_string).collect();
-        ServersMemory { quiet: self.quiet.lock().quiet(), nodes }
+        let members = self.members.lock();
+        let nodes = members.endpoints().iter().map(ToString::to_string).collect();
+        ServersMemory { quiet: self.quiet.lock().quiet(), nodes, processes: members.processes() }
     }
 
     /// Whether a client in plaintext has ended a quiet time since this was asked last.
@@ -231,7 +240,9 @@ impl Observer {
             let surveyed = self.seen.lock().plaintext_clients();
             loop {
                 let count = self.seen.lock().plaintext_clients();
-                if surveyed == Some(0) && count != Some(0) {
+                if self.seen.lock().has_new_node() {
+                    due = due.min(began + SURVEY_GAP);
+                } else if surveyed == Some(0) && count != Some(0) {
                     // Who that is, the next survey tells, and what became of a node that does not answer.
                     due = due.min(began + if count.is_some() { SURVEY_GAP } else { UNSURE_INTERVAL });
                 }
@@ -265,19 +276,16 @@ impl Observer {
         };
         // A sample may have been in flight.
         *next = Instant::now();
-        self.members.lock().learn(&mut round, Instant::now());
+        let unwatched = self.members.lock().learn(&mut round, Instant::now());
+        self.quiet.lock().note_unwatched(unwatched, Instant::now());
         let unseen = self.arrivals.lock().unseen(&round, dialled(), bridges, Instant::now());
         self.quiet.lock().note_unseen(unseen);
         let seen = self.note(Ok(Evidence::of(&round, bridges)));
         tell(&seen);
         // An engine that does not count them is not asked again and again.
+        let known: BTreeSet<String> = round.nodes.iter().flat_map(|node| node.names.clone()).collect();
         let counting = round.nodes.into_iter().filter(|node| seen.counts_plaintext(&node.shown));
-        *nodes = counting
-            .filter_map(|node| {
-                let (shown, connection) = (node.shown, node.connection?);
-                Some(SampledNode { shown, section: 0, servers: Arc::clone(&servers), connection })
-            })
-            .collect();
+        *nodes = counting.filter_map(|node| SampledNode::new(node, &servers, &known)).collect();
     }
 
     /// Waits for the time of the `next` sample, and asks each node how many clients in plaintext it has. `due`: it waits no longer.
@@ -302,7 +310,7 @@ impl Observer {
         let mut counts = Vec::new();
         let mut asked: FuturesUnordered<_> = nodes.iter_mut().map(|node| node.sample(limit)).collect();
         while let Some((shown, sample)) = asked.next().await {
-            if sample == Ok(0) {
+            if sample.as_ref().is_ok_and(|sample| *sample == SampleReply::default()) {
                 counts.push((shown, sample));
                 continue;
             }
@@ -326,14 +334,19 @@ impl Observer {
         self.count(&mut seen)
     }
 
-    fn note_samples(&self, samples: Vec<(String, Result<u64, String>)>) -> Observation {
+    fn note_samples(&self, samples: Vec<(String, Result<SampleReply, String>)>) -> Observation {
         let mut seen = self.seen.lock();
         if let Some(evidence) = &mut seen.evidence {
             let evidence = Arc::make_mut(evidence);
             for (shown, sample) in samples {
                 let known = evidence.nodes.iter_mut().find(|node| node.endpoint == shown);
                 match (known, sample) {
-                    (Some(node), Ok(count)) => node.plaintext_clients = Some(count),
+                    (Some(node), Ok(sample)) => {
+                        node.plaintext_clients = Some(sample.plaintext_clients);
+                        if sample.has_new_node {
+                            evidence.note_new_node(&shown);
+                        }
+                    }
                     (Some(node), Err(problem)) => node.problem = Some(problem),
                     (None, _) => {}
                 }
@@ -360,15 +373,60 @@ struct SampledNode<S: Servers> {
     shown: String,
     /// The place in [`SECTIONS`] that has the count.
     section: usize,
+    is_clustered: bool,
+    /// Which nodes are known; `None`: it does not tell which it knows.
+    roster: Option<Roster>,
     servers: Arc<S>,
     connection: S::Connection,
 }
 
+/// What a node said between two surveys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct SampleReply {
+    plaintext_clients: u64,
+    /// It names a node that is not known.
+    has_new_node: bool,
+}
+
 impl<S: Servers> SampledNode<S> {
-    /// What to call it, and how many clients in plaintext it has now.
-    async fn sample(&mut self, limit: Duration) -> (String, Result<u64, String>) {
+    /// `known`: the names of all nodes.
+    fn new(node: FoundNode<S::Connection>, servers: &Arc<S>, known: &BTreeSet<String>) -> Option<Self> {
+        let (shown, connection, replies) = (node.shown, node.connection?, node.replies.ok()?);
+        let replies = replies.into_iter().next()?;
+        let is_clustered = replies.is_clustered();
+        let roster = replies.roster.map(|roster| match roster {
+            // Those that it does not name now are no news when it names them again.
+            Roster::Names(names) => Roster::Names(names.union(known).cloned().collect()),
+            Roster::Count(count) => Roster::Count(count),
+        });
+        Some(Self { shown, section: 0, is_clustered, roster, servers: Arc::clone(servers), connection })
+    }
+
+    /// What to call it, and what it says now.
+    async fn sample(&mut self, limit: Duration) -> (String, Result<SampleReply, String>) {
         let late = |_| Err(format!("no answer within {}", humantime::format_duration(limit)));
-        (self.shown.clone(), timeout(limit, self.find_count()).await.unwrap_or_else(late))
+        (self.shown.clone(), timeout(limit, self.ask()).await.unwrap_or_else(late))
+    }
+
+    async fn ask(&mut self) -> Result<SampleReply, String> {
+        let plaintext_clients = self.find_count().await?;
+        let has_new_node = self.names_a_new_node().await?;
+        Ok(SampleReply { plaintext_clients, has_new_node })
+    }
+
+    async fn names_a_new_node(&mut self) -> Result<bool, String> {
+        let Some(known) = &mut self.roster else { return Ok(false) };
+        let Some(now) = ask_roster(&*self.servers, &mut self.connection, self.is_clustered).await? else {
+            return Ok(false);
+        };
+        if now.is_wider_than(known) {
+            return Ok(true);
+        }
+        // Where one is gone, the next one to come is news.
+        if let Roster::Count(_) = now {
+            *known = now;
+        }
+        Ok(false)
     }
 
     async fn find_count(&mut self) -> Result<u64, String> {

@@ -72,6 +72,19 @@ impl QuietTime {
         }
     }
 
+    /// A node had clients that nobody watched, for so long until now. What is longer than the patience begins the time anew.
+    pub(super) fn note_unwatched(&mut self, time: Duration, now: Instant) {
+        if time > self.patience {
+            (self.quiet, self.last) = (None, None);
+        } else if let Some(quiet) = &mut self.quiet {
+            // What has not counted anyway is not taken back.
+            let since = self.last.unwrap_or(self.began);
+            let counted = time.saturating_sub(now.duration_since(since));
+            quiet.observed_ms =
+                quiet.observed_ms.saturating_sub(u64::try_from(counted.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+
     /// Counts a look.
     pub(super) fn note(&mut self, look: Look, now: Instant, date: Moment) {
         let since = |at: Option<Instant>| match at {

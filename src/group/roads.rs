@@ -36,6 +36,15 @@ const JOB: Duration = Duration::from_secs(1);
 /// A node that answers again, or anew, is found in this time; and so are all when the bridge begins.
 const FOUND: Duration = Duration::from_secs(40);
 
+/// A node that joins is known in this time.
+const MET: Duration = Duration::from_secs(2);
+
+/// The age of a process that was there before.
+const OLD: Duration = Duration::from_secs(5000);
+
+/// More nodes do not join.
+const MOST_NODES: usize = 5;
+
 /// The state file is written so often.
 const PLAYED_WRITE: u64 = 10;
 
@@ -56,6 +65,8 @@ struct PlayedNode {
     address: SocketAddr,
     /// Of its process.
     run_id: u64,
+    /// Since when it is there, and how old its process was then.
+    there: (Instant, Duration),
     /// It answers the bridge. Clients may reach it all the same.
     answers: bool,
     /// Since when it is a process that answers, or is not.
@@ -74,9 +85,24 @@ struct World {
     is_cluster: bool,
     /// The count has a section of INFO of its own.
     has_section: bool,
+    /// The nodes of a cluster announce one host name, which leads to the first of them.
+    shares_name: bool,
 }
 
 impl PlayedNode {
+    fn new(number: usize, random: &mut Rng, age: Duration) -> Self {
+        Self {
+            address: format!("10.0.0.{}:6379", number + 1).parse().unwrap(),
+            run_id: random.u64(..),
+            there: (Instant::now(), age),
+            answers: true,
+            changed: vec![(Instant::now(), true)],
+            lives: true,
+            naming: Naming::Well,
+            plaintext: Vec::new(),
+        }
+    }
+
     fn set_answers(&mut self, answers: bool) {
         if self.answers != answers {
             self.answers = answers;
@@ -94,18 +120,18 @@ impl PlayedNode {
 
 impl World {
     fn new(random: &mut Rng) -> Self {
-        let address = |number: usize| format!("10.0.0.{}:6379", number + 1).parse().unwrap();
-        let nodes = (0..random.usize(1..=3)).map(|number| PlayedNode {
-            address: address(number),
-            run_id: random.u64(..),
-            answers: true,
-            changed: vec![(Instant::now(), true)],
-            lives: true,
-            naming: Naming::Well,
-            plaintext: Vec::new(),
-        });
-        let nodes = nodes.collect();
-        Self { nodes, primary: 0, is_cluster: random.bool(), has_section: random.bool() }
+        let nodes = (0..random.usize(1..=3)).map(|number| PlayedNode::new(number, random, OLD)).collect();
+        Self {
+            nodes,
+            primary: 0,
+            is_cluster: random.bool(),
+            has_section: random.bool(),
+            shares_name: random.bool(),
+        }
+    }
+
+    fn has(&self, section: &str) -> bool {
+        section == "replication" || (section == "ssl" && self.has_section)
     }
 
     fn info(&self, at: usize) -> String {
@@ -113,8 +139,9 @@ impl World {
         let node = &self.nodes[at];
         let count = node.plaintext.iter().filter(|(since, until)| *since <= now && now < *until).count();
         let mut info = format!(
-            "redis_version:7.1.0\r\nrun_id:{:x}\r\nconnected_clients:{}\r\ntls_mode_connected_tcp_clients:{count}\r\ncluster_enabled:{}\r\n",
+            "redis_version:7.1.0\r\nrun_id:{:x}\r\nuptime_in_seconds:{}\r\nconnected_clients:{}\r\ntls_mode_connected_tcp_clients:{count}\r\ncluster_enabled:{}\r\n",
             node.run_id,
+            (node.there.0.elapsed() + node.there.1).as_secs(),
             count + 1,
             u8::from(self.is_cluster)
         );
@@ -147,6 +174,21 @@ impl World {
         info
     }
 
+    fn cluster_info(&self, at: usize) -> String {
+        let count = self.cluster_nodes(at).lines().count();
+        format!("cluster_enabled:1\r\ncluster_known_nodes:{count}\r\n")
+    }
+
+    /// A node joins that has served others for a while, in plaintext too.
+    fn join(&mut self, random: &mut Rng, began: Instant) {
+        let now = Instant::now();
+        let mut node = PlayedNode::new(self.nodes.len(), random, OLD);
+        let since = began.max(now.checked_sub(Duration::from_secs(10)).unwrap_or(began));
+        let stay = Duration::from_secs(random.u64(..30)).max(JOB);
+        node.plaintext.push((since, since + stay));
+        self.nodes.push(node);
+    }
+
     fn cluster_nodes(&self, at: usize) -> String {
         let mut text = String::new();
         for (number, node) in self.nodes.iter().enumerate() {
@@ -157,7 +199,8 @@ impl World {
                 Naming::NoAddress => (":0".to_owned(), "master,noaddr"),
                 Naming::Not => continue,
             };
-            let _ = writeln!(text, "node{number} {address}@16379 {flags} - 0 1 1 connected");
+            let host = if self.shares_name { ",shared.test" } else { "" };
+            let _ = writeln!(text, "node{number} {address}@16379{host} {flags} - 0 1 1 connected");
         }
         text
     }
@@ -196,6 +239,7 @@ impl Servers for Played {
             Host::Name(name) if name == "all.test" => {
                 Some(world.nodes.iter().map(|node| node.address).collect())
             }
+            Host::Name(name) if name == "shared.test" => Some(vec![world.nodes[0].address]),
             Host::Name(_) => None,
         })
     }
@@ -225,9 +269,9 @@ impl Servers for Played {
             let node = &world.nodes[connection.at];
             (node.lives && node.answers && node.run_id == connection.run_id).then(|| match command {
                 ["CLIENT", "ID"] => Answer::Number(1),
-                ["INFO", "ssl"] if world.has_section => Answer::Text(world.info(connection.at)),
-                ["INFO", _] => Answer::Text("# Other\r\n".into()),
-                ["INFO"] => Answer::Text(world.info(connection.at)),
+                ["INFO", section] if !world.has(section) => Answer::Text("# Other\r\n".into()),
+                ["INFO", ..] => Answer::Text(world.info(connection.at)),
+                ["CLUSTER", "INFO"] => Answer::Text(world.cluster_info(connection.at)),
                 ["CLUSTER", "NODES"] => Answer::Text(world.cluster_nodes(connection.at)),
                 _ => Answer::Text(String::new()),
             })
@@ -346,6 +390,7 @@ impl Road {
                     node.naming = Naming::Well;
                     if !node.lives {
                         (node.lives, node.run_id) = (true, self.random.u64(..));
+                        node.there = (now, Duration::ZERO);
                         node.changed.push((now, true));
                     }
                 }
@@ -355,13 +400,14 @@ impl Road {
                 world.nodes[at].changed.push((now, false));
                 world.nodes[at].plaintext.clear();
             }
-            7..=9 if others => {
+            7..=9 if others && world.nodes[at].there.0.elapsed() > MET => {
                 let namings = [Naming::Not, Naming::NoAddress, Naming::Failed];
                 world.nodes[at].naming = namings[self.random.usize(..3)];
             }
             10 if others && world.nodes[at].lives && world.nodes[at].naming == Naming::Well => {
                 world.primary = at;
             }
+            12 if count < MOST_NODES => world.join(&mut self.random, self.began),
             11 => self.step += self.random.i64(-300..=300),
             _ => {}
         }
@@ -376,7 +422,19 @@ impl Road {
     fn judge(&self, watched: &[(Instant, Instant)]) -> Option<String> {
         let now = Instant::now();
         for node in &self.world.lock().nodes {
+            let (joined, age) = node.there;
+            let came = age == OLD && joined > self.began;
+            if came && now < joined + MET {
+                continue;
+            }
             for (since, until) in &node.plaintext {
+                if came && *since < joined && *until <= now && now < *until + QUIET_FOR {
+                    return Some(format!(
+                        "{} had one before it joined, {:?} ago",
+                        node.address,
+                        now - *until
+                    ));
+                }
                 let seen_at = *since + JOB;
                 if seen_at <= now && now < *until {
                     return Some(format!("{} has a client in plaintext", node.address));

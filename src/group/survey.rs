@@ -1,12 +1,15 @@
 //! One round of questions: every node that the configuration, a server or an earlier round names is asked once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::net::SocketAddr;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::time::timeout;
 
-use super::node::{ListClients, MAX_NODES, NodeNames, NodeReplies, ask_node};
+use super::node::{
+    ListClients, MAX_NODES, NodeNames, NodeReplies, ask_node, cluster_node_of, process_name, process_of,
+};
 use super::servers::Servers;
 use crate::endpoint::{Endpoint, Host};
 
@@ -41,6 +44,10 @@ pub(super) struct FoundNode<C> {
 #[derive(Clone)]
 struct Target {
     endpoint: Endpoint,
+    /// Where else it may be reached.
+    further: Vec<Endpoint>,
+    /// The number that a cluster gives it: who gives another one is another node.
+    cluster_node: Option<String>,
     /// Of a configured name, one address; `None`: whichever can be reached.
     address: Option<SocketAddr>,
     names: BTreeSet<String>,
@@ -51,7 +58,16 @@ struct Target {
 /// Who was asked, and what came of it.
 struct Asked<C> {
     target: Target,
-    result: Result<(NodeReplies, C, SocketAddr), String>,
+    result: Result<AnsweringNode<C>, String>,
+}
+
+/// A node that answered.
+struct AnsweringNode<C> {
+    replies: NodeReplies,
+    connection: C,
+    /// Of its endpoints the one that led to it.
+    endpoint: Endpoint,
+    address: SocketAddr,
 }
 
 /// Asks every node. `remembered`: where nodes of earlier rounds were reached. `must_exist`: a configured name that does not exist is a
@@ -89,7 +105,7 @@ pub(super) async fn survey<S: Servers>(
     for endpoint in remembered {
         if to_ask.insert(endpoint.to_string()) {
             let names = BTreeSet::from([endpoint.to_string()]);
-            targets.push(Target { endpoint, address: None, names, is_configured: false, is_named: false });
+            targets.push(Target::remembered(endpoint, names));
         }
     }
     let mut covered: BTreeSet<String> = BTreeSet::new();
@@ -108,29 +124,24 @@ pub(super) async fn survey<S: Servers>(
         let work = targets.drain(..).map(|target| ask(servers, target, clients));
         let answers: Vec<_> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
         for answer in &answers {
-            let Ok((replies, _, address)) = &answer.result else { continue };
+            let Ok(AnsweringNode { replies, address, .. }) = &answer.result else { continue };
             covered.extend(replies.own.all());
             covered.insert(address.to_string());
         }
         for answer in &answers {
-            let Ok((replies, ..)) = &answer.result else { continue };
+            let Ok(AnsweringNode { replies, .. }) = &answer.result else { continue };
             for other in &replies.others {
                 let names = other.all();
                 for name in &names {
                     named.insert(name.clone(), other.clone());
                 }
-                if let Some(endpoint) = other.endpoints.first().filter(|_| covered.is_disjoint(&names)) {
+                if let Some(target) =
+                    Target::named(other, &names).filter(|_| covered.is_disjoint(&other.identity()))
+                {
                     is_cut_short |= asked.len() + answers.len() + targets.len() >= MAX_NODES;
                     if !is_cut_short {
-                        covered.extend(names.clone());
-                        let endpoint = endpoint.clone();
-                        targets.push(Target {
-                            endpoint,
-                            address: None,
-                            names,
-                            is_configured: false,
-                            is_named: true,
-                        });
+                        covered.extend(names);
+                        targets.push(target);
                     }
                 }
             }
@@ -154,7 +165,41 @@ impl Target {
     fn configured(endpoint: &Endpoint, address: Option<SocketAddr>) -> Self {
         // A name is one node's today and another's tomorrow: its address tells which.
         let names = address.iter().map(ToString::to_string).collect();
-        Self { endpoint: endpoint.clone(), address, names, is_configured: true, is_named: true }
+        Self {
+            endpoint: endpoint.clone(),
+            further: Vec::new(),
+            cluster_node: None,
+            address,
+            names,
+            is_configured: true,
+            is_named: true,
+        }
+    }
+
+    fn remembered(endpoint: Endpoint, names: BTreeSet<String>) -> Self {
+        Self {
+            endpoint,
+            further: Vec::new(),
+            cluster_node: None,
+            address: None,
+            names,
+            is_configured: false,
+            is_named: false,
+        }
+    }
+
+    /// By another node. `None`: without an address.
+    fn named(node: &NodeNames, names: &BTreeSet<String>) -> Option<Self> {
+        let (endpoint, further) = node.endpoints.split_first()?;
+        Some(Self {
+            endpoint: endpoint.clone(),
+            further: further.to_vec(),
+            cluster_node: node.cluster_node().map(str::to_owned),
+            address: None,
+            names: names.clone(),
+            is_configured: false,
+            is_named: true,
+        })
     }
 }
 
@@ -178,23 +223,50 @@ async fn reach_and_ask<S: Servers>(
     servers: &S,
     target: &Target,
     clients: ListClients,
-) -> Result<(NodeReplies, S::Connection, SocketAddr), String> {
-    let Target { endpoint, address, is_configured, .. } = target;
-    let addresses = match address {
-        Some(address) => vec![*address],
-        None => servers.addresses(endpoint).await?.unwrap_or_default(),
-    };
-    let mut problem = format!("no such host \"{}\"", endpoint.host);
-    for address in addresses {
-        match servers.connect(endpoint, address, !is_configured).await {
-            Ok(mut connection) => {
-                let replies = ask_node(servers, &mut connection, clients).await?;
-                return Ok((replies, connection, address));
+) -> Result<AnsweringNode<S::Connection>, String> {
+    let mut problem = String::new();
+    for endpoint in iter::once(&target.endpoint).chain(&target.further) {
+        let addresses = match target.address {
+            Some(address) => vec![address],
+            None => match servers.addresses(endpoint).await {
+                Ok(addresses) => addresses.unwrap_or_default(),
+                Err(cause) => {
+                    problem = cause;
+                    continue;
+                }
+            },
+        };
+        if addresses.is_empty() {
+            problem = format!("no such host \"{}\"", endpoint.host);
+        }
+        for address in addresses {
+            match servers.connect(endpoint, address, !target.is_configured).await {
+                Ok(mut connection) => {
+                    let replies = ask_node(servers, &mut connection, clients).await?;
+                    let own = replies.own.cluster_node();
+                    if own.is_none() || target.cluster_node.is_none() || own == target.cluster_node.as_deref()
+                    {
+                        return Ok(AnsweringNode {
+                            replies,
+                            connection,
+                            endpoint: endpoint.clone(),
+                            address,
+                        });
+                    }
+                    problem = format!("another node of the cluster answers at {endpoint}");
+                }
+                Err(cause) => problem = cause,
             }
-            Err(cause) => problem = cause,
         }
     }
     Err(problem)
+}
+
+/// Whether two nodes are one: the same node of a cluster, or the same process; where one does not tell which it is, what has a name in
+/// common.
+fn is_same(names: &BTreeSet<String>, others: &BTreeSet<String>) -> bool {
+    let known = |kind: fn(&BTreeSet<String>) -> Option<&String>| Some(kind(names)? == kind(others)?);
+    known(cluster_node_of).or_else(|| known(process_of)).unwrap_or_else(|| !names.is_disjoint(others))
 }
 
 /// Each node once, whatever names it was asked by.
@@ -202,19 +274,18 @@ fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
     let answering: BTreeSet<(String, bool)> = asked
         .iter()
         .filter_map(|asked| {
-            Some((asked.target.endpoint.to_string(), asked.result.as_ref().ok()?.2.is_ipv6()))
+            Some((asked.target.endpoint.to_string(), asked.result.as_ref().ok()?.address.is_ipv6()))
         })
         .collect();
     let (answers, failures): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.result.is_ok());
     let mut nodes: Vec<FoundNode<C>> = Vec::new();
     for Asked { target, result } in answers {
-        let Ok((replies, connection, address)) = result else { continue };
+        let Ok(AnsweringNode { replies, connection, endpoint, address }) = result else { continue };
         let mut names = target.names.clone();
         names.extend(replies.own.all());
         names.insert(address.to_string());
-        let run_id = replies.run_id().map(|id| format!("run_id {id}"));
-        names.extend(run_id);
-        if let Some(node) = nodes.iter_mut().find(|node| !node.names.is_disjoint(&names)) {
+        names.extend(replies.run_id().map(process_name));
+        if let Some(node) = nodes.iter_mut().find(|node| is_same(&node.names, &names)) {
             node.names.extend(names);
             node.is_named |= target.is_named;
             if let Ok(all) = &mut node.replies {
@@ -227,7 +298,7 @@ fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
                 endpoint: Some(if target.is_configured {
                     Endpoint { host: Host::Ip(address.ip()), port: address.port() }
                 } else {
-                    target.endpoint
+                    endpoint
                 }),
                 names,
                 is_named: target.is_named,
@@ -243,7 +314,7 @@ fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
         let own_family = target.address.map(|address| (target.endpoint.to_string(), address.is_ipv6()));
         let is_other_way = other_family.is_some_and(|family| answering.contains(&family))
             && own_family.is_some_and(|family| !answering.contains(&family));
-        if is_other_way || nodes.iter().any(|node| !node.names.is_disjoint(&target.names)) {
+        if is_other_way || nodes.iter().any(|node| is_same(&node.names, &target.names)) {
             continue;
         }
         let shown = match target.address {

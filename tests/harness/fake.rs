@@ -47,7 +47,18 @@ impl Fake {
 
     /// A node that counts its clients in plaintext, as ElastiCache's do, and lists its clients as it is told to.
     pub fn counting(authority: &Authority, plaintext: &Arc<AtomicU32>, list: &'static str) -> Self {
+        Self::primary(authority, plaintext, list, &Arc::default())
+    }
+
+    /// The same, with replicas: lines of `INFO replication`.
+    pub fn primary(
+        authority: &Authority,
+        plaintext: &Arc<AtomicU32>,
+        list: &'static str,
+        replicas: &Arc<Mutex<String>>,
+    ) -> Self {
         let (config, plaintext) = (authority.issue(&["localhost"]).server_config(), Arc::clone(plaintext));
+        let replicas = Arc::clone(replicas);
         Self::start(move |stream, _| {
             let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
             let mut buffer = [0; 1024];
@@ -57,9 +68,15 @@ impl Fake {
                     "# SSL\r\ntls_mode_connected_tcp_clients:{}\r\n",
                     plaintext.load(Ordering::SeqCst)
                 );
-                let rest =
-                    "# Clients\r\nconnected_clients:2\r\n# Server\r\nredis_version:7.1.0\r\nrole:master\r\n";
-                let info = if asked.contains("\r\nssl\r\n") { ssl } else { format!("{rest}{ssl}") };
+                let rest = "# Clients\r\nconnected_clients:2\r\n# Server\r\nredis_version:7.1.0\r\n";
+                let replication = format!("# Replication\r\nrole:master\r\n{}", replicas.lock().unwrap());
+                let info = if asked.contains("\r\nssl\r\n") {
+                    ssl
+                } else if asked.contains("\r\nreplication\r\n") {
+                    replication
+                } else {
+                    format!("{rest}{replication}{ssl}")
+                };
                 let mut answer = "+OK\r\n".repeat(asked.matches("SETINFO").count());
                 answer += &"+PONG\r\n".repeat(asked.matches("PING").count());
                 if asked.contains("\r\nID\r\n") {
