@@ -47,6 +47,7 @@ mod progress;
 mod readme;
 mod reload;
 mod road;
+mod roads;
 mod sessions;
 mod shared;
 mod systemd;
