@@ -169,6 +169,31 @@ fn a_node_that_was_seen_counts_though_no_server_names_it_any_more() {
 }
 
 #[test]
+fn whom_another_process_names_at_the_address_of_a_node_is_not_believed() {
+    let authority = Authority::new();
+    let server = Fake::counting(&authority, &Arc::default(), NOBODY);
+    let replicas =
+        Arc::new(Mutex::new("slave0:ip=127.0.0.1,port=1,state=online,offset=1,lag=0\r\n".to_owned()));
+    let stranger = Fake::primary(&authority, &Arc::default(), NOBODY, &replicas);
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state.json");
+    let servers = format!("localhost {}", server.endpoint());
+    let memory =
+        serde_json::json!({"nodes": [stranger.endpoint()], "processes": {stranger.endpoint(): "another"}});
+    let known = serde_json::json!({"version": 1, "tls_since": {}, "servers": {servers: memory}});
+    fs::write(&state, known.to_string()).unwrap();
+    let (state, quick) = (state.to_str().unwrap(), "100ms");
+    let args = ["--state-file", state, "--evidence-interval", quick, "--verdict-quiet-for", "1s"];
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+    pontoon.allows("cannot be asked");
+    eventually("the node is missed, and gone in the end", || {
+        let route = route(&pontoon);
+        assert!(!route.to_string().contains("127.0.0.1:1\""), "{route}");
+        route["safe_to_require_tls"]["answer"] == true
+    });
+}
+
+#[test]
 fn of_two_names_of_one_group_one_has_to_answer_and_a_node_that_is_told_of_as_well() {
     let authority = Authority::new();
     let server = Fake::counting(&authority, &Arc::default(), NOBODY);

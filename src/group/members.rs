@@ -1,13 +1,13 @@
 //! Which nodes a group has. A node that was seen once, or named once, stays one until every source has agreed for a while that it is
 //! gone: before that, what it counts is not known, and that is never taken for zero.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::iter;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::node::{NodeReplies, cluster_node_of, process_name, process_of, run_id_of};
+use super::node::{MAX_NODES, NodeReplies, cluster_node_of, process_name, process_of, run_id_of};
 use super::survey::{FoundNode, Round};
 use crate::endpoint::Endpoint;
 
@@ -47,18 +47,11 @@ impl Members {
         Self { known: known.collect(), gone_after, before: None }
     }
 
-    /// Where they can be asked.
-    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
-        self.known.iter().filter_map(|member| member.endpoint.clone()).collect()
-    }
-
-    /// The `run_id` of those that have answered, by where they can be asked.
-    pub(super) fn processes(&self) -> BTreeMap<String, String> {
-        let process = |member: &Member| {
-            let run_id = run_id_of(&member.names)?.to_owned();
-            Some((member.endpoint.as_ref()?.to_string(), run_id))
-        };
-        self.known.iter().filter_map(process).collect()
+    /// Where they can be asked, and the `run_id` of those that have answered.
+    pub(super) fn list(&self) -> Vec<(Endpoint, Option<String>)> {
+        let listed =
+            |member: &Member| Some((member.endpoint.clone()?, run_id_of(&member.names).map(str::to_owned)));
+        self.known.iter().filter_map(listed).collect()
     }
 
     /// Learns from a round, and adds to it the nodes that it did not find. For how long nodes may have had clients that nobody watched,
@@ -108,6 +101,8 @@ impl Members {
         });
         round.nodes.extend(self.known.iter().map(|member| member.missing(gone_after)));
         self.known.extend(found.into_iter().flatten());
+        round.is_cut_short |= self.known.len() > MAX_NODES;
+        self.known.truncate(MAX_NODES);
         unwatched
     }
 }
@@ -291,6 +286,6 @@ mod tests {
         let mut members = Members::new(GONE_AFTER, vec![("10.0.0.2:6379".parse().unwrap(), None)]);
         let shown = after(&mut members, vec![node(&["10.0.0.1:6379"], true, true)], Instant::now());
         assert_eq!(shown, [("10.0.0.1:6379".into(), true), ("10.0.0.2:6379".into(), false)]);
-        assert_eq!(members.endpoints().len(), 2);
+        assert_eq!(members.list().len(), 2);
     }
 }

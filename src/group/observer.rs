@@ -20,6 +20,7 @@ use super::node::{Roster, ask_roster, plaintext_clients};
 use super::quiet::{Look, QuietTime};
 use super::servers::{NetworkServers, Servers};
 use super::survey::{FoundNode, survey};
+use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
 use crate::moment::{Moment, Quiet};
 use crate::resp::replies::Answer;
@@ -171,9 +172,11 @@ impl Observer {
 
     /// What a later observer of the same servers is to know.
     pub fn memory(&self) -> ServersMemory {
-        let members = self.members.lock();
-        let nodes = members.endpoints().iter().map(ToString::to_string).collect();
-        ServersMemory { quiet: self.quiet.lock().quiet(), nodes, processes: members.processes() }
+        let members = self.members.lock().list();
+        let nodes = members.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
+        let process = |(endpoint, run_id): (Endpoint, Option<String>)| Some((endpoint.to_string(), run_id?));
+        let processes = members.into_iter().filter_map(process).collect();
+        ServersMemory { quiet: self.quiet.lock().quiet(), nodes, processes }
     }
 
     /// Whether a client in plaintext has ended a quiet time since this was asked last.
@@ -264,7 +267,7 @@ impl Observer {
         tell: &mut impl FnMut(&Observation),
     ) {
         let Asking { settings, clients, all_must_exist, bridges, .. } = &self.asking;
-        let remembered = self.members.lock().endpoints();
+        let remembered = self.members.lock().list();
         let survey = survey(&*servers, &settings.endpoints, remembered, *clients, *all_must_exist);
         let mut survey = pin!(survey);
         let mut round = loop {

@@ -48,6 +48,8 @@ struct Target {
     further: Vec<Endpoint>,
     /// The number that a cluster gives it: who gives another one is another node.
     cluster_node: Option<String>,
+    /// The `run_id` that it had.
+    run_id: Option<String>,
     /// Of a configured name, one address; `None`: whichever can be reached.
     address: Option<SocketAddr>,
     names: BTreeSet<String>,
@@ -70,12 +72,12 @@ struct AnsweringNode<C> {
     address: SocketAddr,
 }
 
-/// Asks every node. `remembered`: where nodes of earlier rounds were reached. `must_exist`: a configured name that does not exist is a
+/// Asks every node. `remembered`: where nodes of earlier rounds were reached, and their `run_id`. `must_exist`: a configured name that does not exist is a
 /// problem; else it is one of yesterday or tomorrow, where another one exists.
 pub(super) async fn survey<S: Servers>(
     servers: &S,
     configured: &[Endpoint],
-    remembered: Vec<Endpoint>,
+    remembered: Vec<(Endpoint, Option<String>)>,
     clients: ListClients,
     must_exist: bool,
 ) -> Round<S::Connection> {
@@ -102,10 +104,9 @@ pub(super) async fn survey<S: Servers>(
     // What a configured name leads to is asked as such.
     let mut to_ask: BTreeSet<String> =
         targets.iter().chain(&later).flat_map(|target: &Target| target.names.clone()).collect();
-    for endpoint in remembered {
+    for (endpoint, run_id) in remembered {
         if to_ask.insert(endpoint.to_string()) {
-            let names = BTreeSet::from([endpoint.to_string()]);
-            targets.push(Target::remembered(endpoint, names));
+            targets.push(Target::remembered(endpoint, run_id));
         }
     }
     let mut covered: BTreeSet<String> = BTreeSet::new();
@@ -130,6 +131,9 @@ pub(super) async fn survey<S: Servers>(
         }
         for answer in &answers {
             let Ok(AnsweringNode { replies, .. }) = &answer.result else { continue };
+            if answer.target.is_taken_by(replies) {
+                continue;
+            }
             for other in &replies.others {
                 let names = other.all();
                 for name in &names {
@@ -154,6 +158,10 @@ pub(super) async fn survey<S: Servers>(
     }
     for other in named.into_values().filter(|other| other.endpoints.is_empty()) {
         let names = other.all();
+        if nodes.len() >= MAX_NODES {
+            is_cut_short = true;
+            break;
+        }
         if nodes.iter().all(|node| node.names.is_disjoint(&names)) {
             nodes.push(FoundNode::without_address(&other, names));
         }
@@ -169,6 +177,7 @@ impl Target {
             endpoint: endpoint.clone(),
             further: Vec::new(),
             cluster_node: None,
+            run_id: None,
             address,
             names,
             is_configured: true,
@@ -176,16 +185,23 @@ impl Target {
         }
     }
 
-    fn remembered(endpoint: Endpoint, names: BTreeSet<String>) -> Self {
+    fn remembered(endpoint: Endpoint, run_id: Option<String>) -> Self {
+        let names = BTreeSet::from([endpoint.to_string()]);
         Self {
             endpoint,
             further: Vec::new(),
             cluster_node: None,
+            run_id,
             address: None,
             names,
             is_configured: false,
             is_named: false,
         }
+    }
+
+    /// Whether another process answers where this node was, of another group for all that is known: whom it names is not believed.
+    fn is_taken_by(&self, replies: &NodeReplies) -> bool {
+        self.run_id.as_deref().zip(replies.run_id()).is_some_and(|(before, now)| before != now)
     }
 
     /// By another node. `None`: without an address.
@@ -195,6 +211,7 @@ impl Target {
             endpoint: endpoint.clone(),
             further: further.to_vec(),
             cluster_node: node.cluster_node().map(str::to_owned),
+            run_id: None,
             address: None,
             names: names.clone(),
             is_configured: false,
@@ -321,7 +338,10 @@ fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
             Some(address) => target.shown(&nodes, address),
             None => target.endpoint.to_string(),
         };
-        let endpoint = (!target.is_configured).then_some(target.endpoint);
+        let endpoint = match target.address {
+            Some(address) => Some(Endpoint { host: Host::Ip(address.ip()), port: address.port() }),
+            None => (!target.is_configured).then_some(target.endpoint),
+        };
         let (names, is_named) = (target.names, target.is_named);
         nodes.push(FoundNode { shown, endpoint, names, is_named, replies: Err(problem), connection: None });
     }

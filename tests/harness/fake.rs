@@ -58,7 +58,7 @@ impl Fake {
         replicas: &Arc<Mutex<String>>,
     ) -> Self {
         let (config, plaintext) = (authority.issue(&["localhost"]).server_config(), Arc::clone(plaintext));
-        let replicas = Arc::clone(replicas);
+        let (replicas, run_id) = (Arc::clone(replicas), fastrand::u64(..));
         Self::start(move |stream, _| {
             let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
             let mut buffer = [0; 1024];
@@ -68,7 +68,9 @@ impl Fake {
                     "# SSL\r\ntls_mode_connected_tcp_clients:{}\r\n",
                     plaintext.load(Ordering::SeqCst)
                 );
-                let rest = "# Clients\r\nconnected_clients:2\r\n# Server\r\nredis_version:7.1.0\r\n";
+                let rest = format!(
+                    "# Clients\r\nconnected_clients:2\r\n# Server\r\nredis_version:7.1.0\r\nrun_id:{run_id:x}\r\n"
+                );
                 let replication = format!("# Replication\r\nrole:master\r\n{}", replicas.lock().unwrap());
                 let info = if asked.contains("\r\nssl\r\n") {
                     ssl
