@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cluster::bridge_at;
 use crate::harness::{
-    Authority, Cluster, Dual, Fake, Mood, Page, Pontoon, Recording, Redis, eventually, free_port, http,
+    Authority, Cluster, Dual, Fake, Mood, Page, Pontoon, Recording, Redis, command, eventually, free_port,
+    http,
 };
 
 /// Bounds on what Prometheus has to keep, whatever clients do to a node.
@@ -278,4 +280,157 @@ fn metrics_have_an_address_of_their_own_and_are_nowhere_else() {
     assert_eq!(status, 404);
     assert!(words.contains(&own), "{words}");
     assert_eq!(pontoon.get("/clients").0, 200);
+}
+
+#[test]
+fn a_configured_node_that_is_gone_is_an_alert_while_the_cluster_goes_on() {
+    let mut cluster = Cluster::start();
+    let begin = format!("localhost:{}", cluster.nodes[1].port);
+    let pontoon = bridge_at(&begin, &cluster, &["--cluster-refresh", "100ms"]);
+    for text in ["connect", "TLS handshake", "connection", "not known", "closed"] {
+        pontoon.allows(text);
+    }
+    eventually("all nodes were reached", || pontoon.metric("pontoon_upstream_reachable", "node=") == 6);
+    cluster.nodes[1].kill();
+    let configured = || {
+        let page = Page::of(&pontoon);
+        let all = page.series("pontoon_upstream_reachable", "");
+        all.into_iter().find(|series| !series.contains("node=")).map(|series| page.value(series))
+    };
+    eventually("the configured endpoint is not reached", || configured() == Some(0.0));
+    Recording::of(&Page::of(&pontoon), 20).assert_firing(&["PontoonNodeUnreachable"]);
+}
+
+#[test]
+fn sessions_that_stay_in_plaintext_are_an_alert_until_they_end() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Close);
+    let pontoon = Pontoon::with(&dual.endpoint(), &authority, &["--tls-mode", "preferred"]);
+    pontoon.allows("plaintext");
+    let mut client = pontoon.client();
+    client.expect(&["SUBSCRIBE", "news"], "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS is seen", || pontoon.metric("pontoon_transit_encryption", "mode=\"tls\"") == 1);
+    Recording::of(&Page::of(&pontoon), 50).assert_firing(&[]);
+    Recording::of(&Page::of(&pontoon), 90).assert_firing(&["PontoonStillInPlaintext"]);
+    drop(client);
+    eventually("the session ends", || pontoon.metric("pontoon_upstream_plaintext_connections", "") == 0);
+    Recording::of(&Page::of(&pontoon), 90).assert_firing(&[]);
+}
+
+#[test]
+fn clients_in_plaintext_are_an_alert_after_a_day() {
+    let (authority, plaintext) = (Authority::new(), Arc::new(AtomicU32::new(3)));
+    let server = Fake::counting(&authority, &plaintext, "$0\r\n\r\n");
+    let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--evidence-interval", "50ms"]).ready();
+    pontoon.allows("count clients in plaintext");
+    let last = "pontoon_evidence_last_success_timestamp_seconds";
+    let two_pages = || {
+        let (first, asked) = (Page::of(&pontoon), pontoon.metric(last, ""));
+        eventually("the server was asked again", || pontoon.metric(last, "") > asked);
+        (first, Page::of(&pontoon))
+    };
+    let record = |(first, later): &(Page, Page), hours: usize| {
+        Recording::default().then(&[("a", first, later)], hours * 60)
+    };
+    eventually("the server was asked", || pontoon.metric("pontoon_server_plaintext_clients", "") == 3);
+    record(&two_pages(), 23).assert_firing(&[]);
+    record(&two_pages(), 25).assert_firing(&["PontoonServersHavePlaintextClients"]);
+    plaintext.store(0, Ordering::SeqCst);
+    eventually("they are gone", || pontoon.metric("pontoon_server_plaintext_clients", "") == 0);
+    record(&two_pages(), 25).assert_firing(&[]);
+}
+
+#[test]
+fn a_bridge_that_accepts_any_certificate_is_an_alert() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-insecure-skip-verify"]).ready();
+    pontoon.expects("any certificate is accepted");
+    Recording::of(&Page::of(&pontoon), 20).assert_firing(&["PontoonVerificationDisabled"]);
+}
+
+#[test]
+fn refused_clients_and_commands_and_slow_requests_are_alerts() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "1"]).ready();
+    pontoon.allows("max_clients");
+    let mut client = pontoon.client();
+    client.expect(&["SET", "k", "v"], "+OK\r\n");
+    let assert_alert = |alert: &str, mut causes: Box<dyn FnMut() + '_>| {
+        let before = Page::of(&pontoon);
+        Recording::default().then(&[("a", &before, &Page::of(&pontoon))], 20).assert_firing(&[]);
+        causes();
+        Recording::default().then(&[("a", &before, &Page::of(&pontoon))], 20).assert_firing(&[alert]);
+    };
+    let refused = || {
+        pontoon.client().rest();
+        eventually("it is counted", || pontoon.metric("pontoon_clients_refused_total", "") == 1);
+    };
+    assert_alert("PontoonRefusesClients", Box::new(refused));
+    // Of a few requests the time is taken.
+    let times = || pontoon.metric("pontoon_request_duration_seconds_count", "");
+    let slow = || {
+        let before = times();
+        eventually("a slow one is timed", || {
+            client.expect(&["DEBUG", "SLEEP", "0.2"], "+OK\r\n");
+            times() > before
+        });
+    };
+    assert_alert("PontoonRequestsAreSlow", Box::new(slow));
+    redis.direct().expect(&["CONFIG", "SET", "maxmemory", "1"], "+OK\r\n");
+    let out_of_memory = || {
+        let reply = String::from_utf8(client.ask(&["SET", "k", "v"])).unwrap();
+        assert!(reply.starts_with("-OOM"), "{reply}");
+    };
+    assert_alert("PontoonServerRefusesCommands", Box::new(out_of_memory));
+}
+
+#[test]
+fn certificate_files_that_cannot_be_used_are_an_alert() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, &[]).ready();
+    let before = Page::of(&pontoon);
+    pontoon.expects("certificates not reloaded");
+    fs::write(authority.file(), "no certificate").unwrap();
+    eventually("they are refused", || pontoon.metric("pontoon_tls_reloads_total", "result=\"failed\"") > 0);
+    let record = |minutes| Recording::default().then(&[("a", &before, &Page::of(&pontoon))], minutes);
+    record(20).assert_firing(&["PontoonCertificatesNotReloaded"]);
+}
+
+#[test]
+fn a_bridge_that_runs_out_of_descriptors_is_an_alert() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (upstream, ca) = (redis.endpoint(), authority.file());
+    let args =
+        ["--upstream", &upstream, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0", "--sharing", "dedicated"];
+    let pontoon = Pontoon::with_descriptors(128, &args).ready();
+    pontoon.allows("open files");
+    Recording::of(&Page::of(&pontoon), 20).assert_firing(&[]);
+    let mut clients = Vec::new();
+    eventually("nine of ten descriptors are in use", || {
+        let mut client = pontoon.client();
+        client.send(&command(&["PING"]));
+        clients.push(client);
+        let (open, most) = (pontoon.metric("process_open_fds", ""), pontoon.metric("process_max_fds", ""));
+        open * 10 > most * 9
+    });
+    Recording::of(&Page::of(&pontoon), 20).assert_firing(&["PontoonDescriptorsRunOut"]);
+}
+
+/// A rule without such a test is not known to work.
+#[test]
+fn each_alert_is_recorded_firing() {
+    let rules = fs::read_to_string("config/prometheus/pontoon.rules.yml").unwrap();
+    let tests = include_str!("alerts.rs");
+    let missing: Vec<_> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .filter(|alert| !tests.contains(&format!("\"{alert}\"")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

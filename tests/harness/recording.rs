@@ -30,7 +30,14 @@ impl Page {
         assert_eq!(status, 200, "{text}");
         let kind = |line: &str| line.strip_prefix("# TYPE ").map(str::to_owned);
         let kinds = text.lines().filter_map(kind);
-        let counters = kinds.filter_map(|kind| kind.strip_suffix(" counter").map(str::to_owned)).collect();
+        let counters = kinds.flat_map(|kind| match kind.split_once(' ') {
+            Some((name, "counter")) => vec![name.to_owned()],
+            Some((name, "histogram")) => {
+                ["bucket", "sum", "count"].map(|part| format!("{name}_{part}")).into()
+            }
+            _ => Vec::new(),
+        });
+        let counters = counters.collect();
         let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let series = samples.map(|line| {
             let (name, value) = line.rsplit_once(' ').unwrap();
@@ -52,6 +59,11 @@ impl Page {
             .map(String::as_str)
             .filter(|series| series.contains(labels))
             .collect()
+    }
+
+    /// The value of a series.
+    pub fn value(&self, series: &str) -> f64 {
+        self.series[series]
     }
 
     /// How many series have these labels.
