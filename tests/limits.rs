@@ -124,6 +124,9 @@ fn a_lack_of_descriptors_is_survived() {
     });
 }
 
+/// What a client beyond a limit gets.
+const NO_ROOM: &[u8] = b"-ERR max number of clients reached\r\n";
+
 /// A bridge that may have so many open files. Each of its clients takes two.
 fn with_few_descriptors(limit: u32, redis: &Redis, authority: &Authority, connect_timeout: &str) -> Pontoon {
     let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
@@ -175,7 +178,7 @@ fn at_the_descriptor_limit_a_client_gets_an_error_after_the_connect_timeout() {
     let started = Instant::now();
     let mut refused = 0;
     for client in &mut clients {
-        if client.try_ask(&["PING"]).is_some_and(|reply| reply.starts_with(b"-LOADING pontoon: ")) {
+        if client.try_ask(&["PING"]).is_some_and(|reply| reply == NO_ROOM) {
             refused += 1;
             assert!(started.elapsed() > Duration::from_secs(1), "refused after {:?}", started.elapsed());
         }
@@ -186,6 +189,55 @@ fn at_the_descriptor_limit_a_client_gets_an_error_after_the_connect_timeout() {
     eventually("new clients are served", || {
         pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
     });
+}
+
+#[test]
+fn at_the_descriptor_limit_clients_that_stay_are_served_and_leave_some_to_others() {
+    for sharing in ["dedicated", "shared"] {
+        let authority = Authority::new();
+        let redis = Redis::start(&authority);
+        let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
+        let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
+        let options = ["--connect-timeout", "3s", "--sharing", sharing, "--workers", "1"];
+        let pontoon = Pontoon::with_descriptors(64, &[&args[..], &options].concat());
+        pontoon.expects("fewer open files are allowed");
+        pontoon.expects("too many open files");
+        eventually("it is ready", || pontoon.get("/readyz").0 == 200);
+        let mut crowd: Vec<_> = (0..100).map(|_| pontoon.client()).collect();
+        let started = Instant::now();
+        for client in &mut crowd {
+            let _ = client.try_send(&command(&["PING"]));
+        }
+        assert_eq!(pontoon.get("/readyz").0, 200, "the admin server has descriptors");
+        assert_eq!(pontoon.get("/metrics").0, 200);
+        assert!(started.elapsed() < Duration::from_secs(2), "at once: {:?}", started.elapsed());
+        let mut served = Vec::new();
+        let mut refused = 0;
+        for mut client in crowd {
+            let reply = client.reply();
+            if reply == NO_ROOM {
+                refused += 1;
+                assert!(started.elapsed() > Duration::from_secs(2), "refused after {:?}", started.elapsed());
+                client.expect_end();
+            } else {
+                assert_eq!(reply, b"+PONG\r\n");
+                served.push(client);
+            }
+        }
+        assert!(served.len() > 5, "{sharing}: {} were served", served.len());
+        assert!(refused > 5, "{sharing}: {refused} were refused");
+        let count = pontoon.metric("pontoon_clients_refused_total", "reason=\"descriptors\"");
+        assert_eq!(count, refused, "{sharing}");
+        assert!(pontoon.log_count("too many open files") < 6, "few lines: {}", pontoon.printed());
+        for client in &mut served {
+            client.expect(&["PING"], "+PONG\r\n");
+        }
+        let mut late = pontoon.client();
+        late.send(&command(&["PING"]));
+        assert!(late.is_silent(Duration::from_millis(200)), "{sharing}: there was room");
+        drop(served);
+        late.expect_next("+PONG\r\n");
+    }
 }
 
 #[test]

@@ -159,6 +159,7 @@ impl AdminRoute {
             let last = Moment::at(last);
             let why = match reason {
                 "max_clients" => "limits.max_clients is reached",
+                "descriptors" => "too many open files (ulimit -n, LimitNOFILE=)",
                 "pinned" => "too many clients need a dedicated connection (limits.pinned)",
                 _ => "the socket is not for their user or group",
             };

@@ -21,7 +21,7 @@ use crate::clients::Inventory;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
-use crate::listener::Inherited;
+use crate::listener::{DescriptorBudget, Inherited};
 use crate::metrics::{self, PrometheusHandle};
 use crate::notify;
 use crate::workers::Workers;
@@ -123,6 +123,7 @@ impl App {
             serving: Arc::new(Serving::default()),
             memory: memory.clone(),
             inherited,
+            descriptors: DescriptorBudget::default(),
             drain: drain.clone(),
         };
         let shared = admin::AdminContext {

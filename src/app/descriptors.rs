@@ -3,9 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
-
-/// Listeners, threads, the admin server, dials under way.
-const OTHERS: u64 = 64;
+use crate::listener::OTHER_DESCRIPTORS;
 
 /// Fewer may be open than `limits.max_clients` of all routes needs.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +23,7 @@ pub fn raise_limit(config: &Config) -> Result<u64, TooFew> {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     let clients: usize = config.routes.iter().map(|route| route.listener.max_clients).sum();
-    let needed = clients as u64 * 2 + OTHERS;
+    let needed = (clients * 2 + OTHER_DESCRIPTORS) as u64;
     match getrlimit(Resource::Nofile).current {
         Some(limit) if limit < needed => Err(TooFew { limit, needed }),
         _ => Ok(needed),

@@ -211,7 +211,7 @@ mod tests {
     use crate::app::memory::LatchMemory;
     use crate::clients::Inventory;
     use crate::drain::Drain;
-    use crate::listener::Inherited;
+    use crate::listener::{DescriptorBudget, Inherited};
     use crate::metrics::PrometheusHandle;
     use crate::workers::Workers;
 
@@ -232,6 +232,7 @@ mod tests {
             serving: Arc::default(),
             memory: LatchMemory::open(None),
             inherited: Arc::new(Inherited::default()),
+            descriptors: DescriptorBudget::default(),
             drain: drain.clone(),
         };
         let shared = AdminContext {

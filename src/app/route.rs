@@ -21,7 +21,7 @@ use crate::config::Route;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::group::Observer;
-use crate::listener::{BindError, Clients, Inherited, Listener};
+use crate::listener::{BindError, Clients, Inherited, Listener, Terms};
 use crate::session;
 use crate::telemetry::Throttle;
 use crate::upstream::{Latch, NodeTls};
@@ -127,7 +127,7 @@ impl Prepared {
     pub(super) fn start(self, running: &Running) -> LiveRoute {
         let Self { settings, listeners, server } = self;
         let ServerSide::New(tls) = server else { unreachable!("there is nothing to keep") };
-        let clients = Clients::new(settings.listener.max_clients);
+        let clients = Clients::new(terms(&settings), running.descriptors.clone());
         let sessions = running.drain.part();
         let server = RouteServer::start(&settings, tls, None, &sessions, running);
         let accepting = sessions.part();
@@ -142,7 +142,7 @@ impl Prepared {
         let Self { settings, mut listeners, server } = self;
         let LiveRoute {
             settings: was,
-            clients,
+            mut clients,
             server: old,
             mut follower,
             accepting,
@@ -156,7 +156,7 @@ impl Prepared {
             }
         }
         accepting.start();
-        clients.resize(settings.listener.max_clients);
+        clients.change(terms(&settings));
         let elsewhere = !old.upstream.leads_to_any(&settings.upstream.endpoints);
         let leaving = follower.take_if(|_| settings.cluster.is_none() || elsewhere);
         if let Some(follower) = &leaving {
@@ -176,6 +176,16 @@ impl Prepared {
         let accepting = sessions.part();
         LiveRoute { settings, listeners, clients, server, follower, accepting, sessions, handover }
             .begin(running, left)
+    }
+}
+
+/// On which terms clients come to a route with these settings.
+fn terms(settings: &Route) -> Terms {
+    Terms {
+        max_clients: settings.listener.max_clients,
+        // Towards the client, and where connections are not shared, towards the server.
+        descriptors: if settings.session.sharing.is_some() { 1 } else { 2 },
+        patience: settings.upstream.connect_timeout,
     }
 }
 

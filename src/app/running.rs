@@ -12,7 +12,7 @@ use super::tasks::{find_tls, look_after};
 use crate::admin::{AdminContext, Serving};
 use crate::clients::Inventory;
 use crate::drain::Drain;
-use crate::listener::{Admission, Clients, Inherited, Listener};
+use crate::listener::{Admission, Clients, DescriptorBudget, Inherited, Listener};
 use crate::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 use crate::workers::Workers;
@@ -28,6 +28,7 @@ pub(super) struct Running {
     pub(super) serving: Arc<Serving>,
     pub(super) memory: LatchMemory,
     pub(super) inherited: Arc<Inherited>,
+    pub(super) descriptors: DescriptorBudget,
     pub(super) drain: Drain,
 }
 

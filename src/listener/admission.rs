@@ -3,11 +3,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use super::descriptors::DescriptorBudget;
 use crate::downstream::Accepted;
+use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::metrics::RouteMetrics;
 use crate::resp::replies;
@@ -16,24 +20,39 @@ use crate::telemetry::Throttle;
 /// Refused clients that are being told so, at most; beyond, they are closed without a word.
 const REFUSALS: usize = 64;
 
+/// On which terms a route's clients come.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Clients at once: `limits.max_clients`.
+    pub max_clients: usize,
+    /// Descriptors that each takes.
+    pub descriptors: u32,
+    /// Time that one waits for its descriptors: `limits.connect_timeout`.
+    pub patience: Duration,
+}
+
 /// The clients of a route, over all of its listeners.
 #[derive(Debug, Clone)]
 pub struct Clients {
     permits: Arc<ClientPermits>,
     refusals: Arc<Semaphore>,
+    descriptors: DescriptorBudget,
+    terms: Terms,
     /// One line a cause, not one a client.
     pub(super) throttle: Arc<Throttle>,
 }
 
 impl Clients {
-    /// Room for so many.
-    pub fn new(max_clients: usize) -> Self {
+    /// None yet.
+    pub fn new(terms: Terms, descriptors: DescriptorBudget) -> Self {
         Self {
             permits: Arc::new(ClientPermits {
-                all: AtomicUsize::new(max_clients),
+                all: AtomicUsize::new(terms.max_clients),
                 taken: AtomicUsize::new(0),
             }),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            descriptors,
+            terms,
             throttle: Arc::default(),
         }
     }
@@ -43,18 +62,22 @@ impl Clients {
         self.permits.taken.load(Ordering::Relaxed)
     }
 
-    /// Room for so many from now on. Those that are here stay.
-    pub fn resize(&self, max_clients: usize) {
-        self.permits.all.store(max_clients, Ordering::Relaxed);
+    /// The terms of those that come from now on. Those that are here stay.
+    pub fn change(&mut self, terms: Terms) {
+        self.permits.all.store(terms.max_clients, Ordering::Relaxed);
+        self.terms = terms;
     }
 
-    /// `None`: it is refused, and so many are already that there is nobody to tell it.
-    pub(super) fn admit(
+    /// `None`: it is refused, and so many are already that there is nobody to tell it. `full_since`: since when the listener's clients
+    /// find no descriptors. Waits for descriptors until `drain` starts.
+    pub(super) async fn admit(
         &self,
         client: &Accepted,
         address: &ListenAddr,
         route: &str,
         metrics: &RouteMetrics,
+        full_since: &mut Option<Instant>,
+        drain: &Drain,
     ) -> Option<Admission> {
         let words = if let Some(stranger) = stranger(client, address) {
             metrics.refused("peer");
@@ -67,8 +90,21 @@ impl Clients {
                 );
             }
             replies::error_reply(&stranger).into()
-        } else if let Some(permit) = self.permits.take() {
-            return Some(Admission::Welcome(permit));
+        } else if let Some(place) = self.permits.take() {
+            if let Some(descriptors) = self.wait_for_descriptors(route, full_since, drain).await {
+                return Some(Admission::Welcome(ClientPermit { _place: place, _descriptors: descriptors }));
+            }
+            metrics.refused("descriptors");
+            if let Some(suppressed) = self.throttle.allow("no descriptors") {
+                warn!(route, suppressed, "client refused after limits.connect_timeout: too many open files");
+            }
+            // Each keeps a descriptor until it has read this: the next one waits for its turn.
+            let refusal = Arc::clone(&self.descriptors.permits().refusals).acquire_owned();
+            let refusal = tokio::select! {
+                refusal = refusal => refusal.ok()?,
+                () = drain.started() => return None,
+            };
+            return Some(Admission::Refused(refusal, replies::MAX_CLIENTS.into()));
         } else {
             metrics.refused("max_clients");
             if let Some(suppressed) = self.throttle.allow("max_clients") {
@@ -79,6 +115,40 @@ impl Clients {
         let refusal = Arc::clone(&self.refusals).try_acquire_owned().ok()?;
         Some(Admission::Refused(refusal, words))
     }
+
+    /// Descriptors for a client, once there are; `None`: it waited for too long. Those that come after it have waited since `full_since`,
+    /// too: in the system's queue.
+    async fn wait_for_descriptors(
+        &self,
+        route: &str,
+        full_since: &mut Option<Instant>,
+        drain: &Drain,
+    ) -> Option<OwnedSemaphorePermit> {
+        let permits = &self.descriptors.permits().clients;
+        let wanted = self.terms.descriptors;
+        if let Ok(descriptors) = Arc::clone(permits).try_acquire_many_owned(wanted) {
+            *full_since = None;
+            return Some(descriptors);
+        }
+        if let Some(suppressed) = self.throttle.allow("descriptors") {
+            warn!(
+                route,
+                suppressed,
+                "too many open files: clients wait for a file descriptor. Raise the limit (ulimit -n, LimitNOFILE=) or lower \
+                 limits.max_clients"
+            );
+        }
+        let since = *full_since.get_or_insert_with(Instant::now);
+        tokio::select! {
+            biased;
+            descriptors = Arc::clone(permits).acquire_many_owned(wanted) => {
+                *full_since = None;
+                descriptors.ok()
+            }
+            () = sleep_until(since + self.terms.patience) => None,
+            () = drain.started() => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -88,19 +158,26 @@ struct ClientPermits {
 }
 
 impl ClientPermits {
-    fn take(self: &Arc<Self>) -> Option<ClientPermit> {
+    fn take(self: &Arc<Self>) -> Option<ClientPlace> {
         let all = self.all.load(Ordering::Relaxed);
         let one_more = |taken| (taken < all).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(ClientPermit(Arc::clone(self)))
+        Some(ClientPlace(Arc::clone(self)))
     }
 }
 
-/// A client's permit, given back when it is dropped.
+/// One of a route's `limits.max_clients`, given back when it is dropped.
 #[derive(Debug)]
-pub struct ClientPermit(Arc<ClientPermits>);
+struct ClientPlace(Arc<ClientPermits>);
 
-impl Drop for ClientPermit {
+/// What a client takes, given back when it is dropped.
+#[derive(Debug)]
+pub struct ClientPermit {
+    _place: ClientPlace,
+    _descriptors: OwnedSemaphorePermit,
+}
+
+impl Drop for ClientPlace {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -112,29 +113,38 @@ impl Listener {
         tokio::pin!(leaving, draining);
         let mut is_leaving = false;
         let mut waits = socket.waits();
+        let mut full_since = None;
         loop {
-            let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
-                () = &mut leaving, if !is_leaving => {
-                    is_leaving = true;
-                    step_aside(&socket, &address, route);
-                    continue;
-                }
-                () = sleep(SUCCEED), if waits.is_some() => {
-                    if let Some(Err(error)) = waits.as_ref().map(|file| file.succeed())
-                        && let Some(suppressed) = clients.throttle.allow("succeed")
-                    {
-                        warn!(
-                            route,
-                            %address,
-                            suppressed,
-                            "nobody can connect: whoever listened here is gone, and the socket's file cannot take its place: {error}"
-                        );
+            // Clients that are queued have waited as long as those before them; one that comes later has not.
+            let queued =
+                full_since.filter(|_| !drain.is_draining()).and_then(|_| socket.accept().now_or_never());
+            let accepted = if let Some(accepted) = queued {
+                accepted
+            } else {
+                full_since = None;
+                tokio::select! {
+                    accepted = socket.accept() => accepted,
+                    () = &mut leaving, if !is_leaving => {
+                        is_leaving = true;
+                        step_aside(&socket, &address, route);
+                        continue;
                     }
-                    waits = socket.waits();
-                    continue;
+                    () = sleep(SUCCEED), if waits.is_some() => {
+                        if let Some(Err(error)) = waits.as_ref().map(|file| file.succeed())
+                            && let Some(suppressed) = clients.throttle.allow("succeed")
+                        {
+                            warn!(
+                                route,
+                                %address,
+                                suppressed,
+                                "nobody can connect: whoever listened here is gone, and the socket's file cannot take its place: {error}"
+                            );
+                        }
+                        waits = socket.waits();
+                        continue;
+                    }
+                    () = &mut draining => break,
                 }
-                () = &mut draining => break,
             };
             let error = match accepted {
                 Ok(client) => {
@@ -142,7 +152,7 @@ impl Listener {
                     if is_leaving {
                         step_aside(&socket, &address, route);
                     }
-                    match clients.admit(&client, &address, route, metrics) {
+                    match clients.admit(&client, &address, route, metrics, &mut full_since, drain).await {
                         Some(admission) => hand_on(client, admission),
                         None => drop(client),
                     }
@@ -174,7 +184,9 @@ impl Listener {
         if drain.is_all_draining() && !socket.is_inherited() {
             for _ in 0..BACKLOG {
                 let Some(client) = socket.accept_now() else { break };
-                if let Some(admission) = clients.admit(&client, &address, route, metrics) {
+                let admission =
+                    clients.admit(&client, &address, route, metrics, &mut full_since, drain).await;
+                if let Some(admission) = admission {
                     hand_on(client, admission);
                 }
             }
@@ -217,11 +229,15 @@ fn is_exhaustion(error: &io::Error) -> bool {
 mod tests {
     use std::net::TcpStream;
 
+    use super::super::admission::Terms;
+    use super::super::descriptors::DescriptorBudget;
     use super::*;
 
     /// How many clients it hands on after `drain` has begun.
     async fn handed_on(listener: &Listener, drain: &Drain) -> usize {
-        let (clients, metrics) = (Clients::new(100), RouteMetrics::new("r", &[]));
+        let terms = Terms { max_clients: 100, descriptors: 2, patience: Duration::ZERO };
+        let (clients, metrics) =
+            (Clients::new(terms, DescriptorBudget::default()), RouteMetrics::new("r", &[]));
         let mut count = 0;
         let listener = listener.try_clone().unwrap();
         listener.run("r", &clients, drain, &metrics, |_, _| count += 1).await.unwrap();

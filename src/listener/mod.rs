@@ -5,14 +5,16 @@
 
 mod admission;
 mod bound;
+mod descriptors;
 mod handover;
 mod inherited;
 mod settings;
 mod socket;
 mod socket_file;
 
-pub use self::admission::{Admission, ClientPermit, Clients};
+pub use self::admission::{Admission, ClientPermit, Clients, Terms};
 pub use self::bound::{Accepting, HANDOVER, Listener};
+pub use self::descriptors::{DescriptorBudget, OTHER_DESCRIPTORS};
 pub use self::inherited::{InheritError, Inherited};
 pub use self::settings::Settings;
 pub use self::socket::BindError;
