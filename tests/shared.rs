@@ -10,7 +10,8 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::audit::group;
-use crate::harness::{Authority, Fake, Forwarder, Pontoon, Redis, Tls, Wire, command, eventually};
+use crate::cluster::{bridge, local_port};
+use crate::harness::{Authority, Cluster, Fake, Forwarder, Pontoon, Redis, Tls, Wire, command, eventually};
 
 /// All clients share one connection.
 const SHARED: [&str; 4] = ["--sharing", "shared", "--workers", "1"];
@@ -347,6 +348,85 @@ fn clients_that_do_not_read_stay_below_the_limit_of_their_route_together() {
     other.expect(&["PING"], "+PONG\r\n");
     let peak = pontoon.peak_memory_kib();
     assert!(peak < 48 * 1024, "the bridge took {peak} KiB");
+}
+
+/// Waits until requests of so many bytes have been sent to servers since they were `before`.
+fn wait_until_sent(pontoon: &Pontoon, before: u64, bytes: usize) {
+    eventually("the requests are sent", || sent(pontoon) >= before + bytes as u64);
+}
+
+/// Bytes that were sent to servers.
+fn sent(pontoon: &Pontoon) -> u64 {
+    pontoon.metric("pontoon_relayed_bytes_total", "direction=\"to_upstream\"")
+}
+
+#[test]
+fn of_clients_that_do_not_read_the_one_with_most_waiting_is_cut_off() {
+    let (redis, pontoon) = shared(&["--route-output", "32MiB", "--client-output", "128MiB"]);
+    pontoon.expects("a client was cut off");
+    let mut other = pontoon.client();
+    other.expect(&["SET", "big", &"x".repeat(1_000_000)], "+OK\r\n");
+    let mut slow: Vec<(Wire, usize)> = [7, 60, 7].map(|count| (pontoon.client(), count)).into();
+    for (client, _) in &mut slow {
+        client.expect(&["PING"], "+PONG\r\n");
+    }
+    // The replies come one after the other, and the last is for a client that reads.
+    redis.pause();
+    for (client, count) in &mut slow {
+        let (before, requests) = (sent(&pontoon), command(&["GET", "big"]).repeat(*count));
+        client.send(&requests);
+        wait_until_sent(&pontoon, before, requests.len());
+    }
+    let (before, ping) = (sent(&pontoon), command(&["PING"]));
+    other.send(&ping);
+    wait_until_sent(&pontoon, before, ping.len());
+    redis.resume();
+    other.expect_next("+PONG\r\n");
+    eventually("one is cut off", || pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") == 1);
+    for (client, count) in &mut slow {
+        if *count == 60 {
+            assert!(client.rest().len() < 60_000_000);
+            continue;
+        }
+        for _ in 0..*count {
+            assert_eq!(client.reply().len(), "$1000000\r\n".len() + 1_000_002);
+        }
+        client.expect(&["PING"], "+PONG\r\n");
+    }
+    assert_eq!(pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\""), 1);
+}
+
+#[test]
+fn clients_of_all_nodes_of_a_cluster_stay_below_the_limit_of_their_route_together() {
+    let cluster = Cluster::start();
+    let pontoon = bridge(&cluster, &[&SHARED[..], &["--route-output", "32MiB"]].concat());
+    pontoon.expects("a client was cut off");
+    let port = |node| local_port(&pontoon, &cluster, node);
+    // A single node's clients stay below it.
+    let mut clients: Vec<(Wire, Wire)> = (0..3)
+        .map(|node| {
+            let value = "x".repeat(1_000_000);
+            let mut keys = (0..).map(|number| format!("big-{number}"));
+            let key = keys.find(|key| cluster.ask(node, &["SET", key, &value]) == "+OK\r\n").unwrap();
+            let [mut slow, mut other] = [(); 2].map(|()| Wire::tcp(("127.0.0.1", port(node))));
+            slow.expect(&["PING"], "+PONG\r\n");
+            other.expect(&["PING"], "+PONG\r\n");
+            cluster.nodes[node].pause();
+            let requests = command(&["GET", &key]).repeat(24);
+            let (before, ping) = (sent(&pontoon), command(&["PING"]));
+            slow.send(&requests);
+            wait_until_sent(&pontoon, before, requests.len());
+            other.send(&ping);
+            wait_until_sent(&pontoon, before, requests.len() + ping.len());
+            cluster.nodes[node].resume();
+            other.expect_next("+PONG\r\n");
+            (slow, other)
+        })
+        .collect();
+    eventually("one is cut off", || pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") > 0);
+    for (_, other) in &mut clients {
+        other.expect(&["PING"], "+PONG\r\n");
+    }
 }
 
 #[test]
