@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::harness::programs::{node, python, redis_cli_over_tls};
 use crate::harness::{
-    Authority, Engine, Pontoon, Redis, Wire, bridge, clients_share, command, eventually, pontoon as run,
+    Authority, Dual, Engine, Mood, Pontoon, Redis, Wire, bridge, clients_share, command, eventually,
+    pontoon as run,
 };
 
 fn clients(pontoon: &Pontoon) -> Value {
@@ -440,4 +441,120 @@ fn status_without_a_pontoon_says_so_and_fails() {
     );
     let output = run(&["status", "--admin", "nowhere"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Why sessions of the client with this name stay as they are: `1 pinned: subscribed`.
+fn stays(pontoon: &Pontoon, name: &str) -> Vec<String> {
+    let report = clients(pontoon);
+    let rows = report["clients"].as_array().unwrap().iter().filter(|row| row["client_name"] == name);
+    let stays = rows.filter_map(|row| row["stays"].as_array()).flatten();
+    let words = |stay: &Value| {
+        format!("{} {}: {}", stay["sessions"], stay["state"].as_str().unwrap(), stay["why"].as_str().unwrap())
+    };
+    stays.map(words).collect()
+}
+
+fn says(pontoon: &Pontoon, name: &str, words: &str) {
+    let mut last = Vec::new();
+    eventually(&format!("{name}: {words}"), || {
+        last = stays(pontoon, name);
+        last.len() == 1 && last[0].contains(words)
+    });
+}
+
+/// A client that is held by what `words` do.
+fn held(redis: &Redis, pontoon: &Pontoon, name: &str, words: &[&str]) -> Wire {
+    let mut client = pontoon.client();
+    client.expect(&["CLIENT", "SETNAME", name], "+OK\r\n");
+    if words[0] == "BLPOP" {
+        client.send(&command(words));
+        let mut direct = redis.direct();
+        eventually("it is blocked", || {
+            String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).contains("blocked_clients:1")
+        });
+    } else {
+        assert!(!client.ask(words).starts_with(b"-"), "{words:?}");
+    }
+    client
+}
+
+const HELD: [(&str, &[&str], &str); 5] = [
+    ("subscriber", &["SUBSCRIBE", "channel"], "subscribed"),
+    ("transaction", &["MULTI"], "transaction open"),
+    ("worker", &["BLPOP", "nothing", "0"], "a blocking command"),
+    ("watcher", &["WATCH", "key"], "keys watched (WATCH)"),
+    ("tracker", &["CLIENT", "ID"], "state that lasts (CLIENT TRACKING, CLIENT ID"),
+];
+
+/// A server that accepts plaintext, and TLS once its front is set to; and a bridge that knows the way to TLS.
+fn preferred(args: &[&str]) -> (Redis, Dual, Pontoon) {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Close);
+    let args = [&["--tls-mode", "preferred", "--workers", "1"][..], args].concat();
+    let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
+    pontoon.allows("traffic leaves in plaintext until an endpoint speaks TLS");
+    pontoon.allows("plaintext only is spoken here");
+    redis.keep(authority);
+    (redis, dual, pontoon)
+}
+
+fn tls_is_seen(dual: &Dual, pontoon: &Pontoon) {
+    dual.set(Mood::Accept, Mood::Accept);
+    eventually("TLS is seen", || pontoon.metric("pontoon_transit_encryption", "mode=\"tls\"") == 1);
+}
+
+#[test]
+fn the_inventory_says_why_sessions_stay_in_plaintext_and_how_that_ends() {
+    let (redis, dual, pontoon) = preferred(&["--sharing", "dedicated"]);
+    let [_one, _other] = [(); 2].map(|()| held(&redis, &pontoon, "shop", &["PING"]));
+    says(&pontoon, "shop", "2 plaintext: no endpoint was seen to speak TLS");
+    tls_is_seen(&dual, &pontoon);
+    says(&pontoon, "shop", "tls.upgrade = \"keep\" leaves them: reconnect the client");
+    let output = run(&["status", "--admin", &pontoon.admin().to_string()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("named shop, ") && text.contains("\n  - 2 in plaintext: began before"), "{text}");
+    let page = pontoon.get("/").1;
+    assert!(page.contains("2 in plaintext: began before TLS was seen"), "{page}");
+}
+
+#[test]
+fn the_inventory_says_what_keeps_a_session_from_being_moved_to_tls() {
+    let (redis, dual, pontoon) = preferred(&["--sharing", "dedicated", "--tls-upgrade", "drain"]);
+    let mut clients = HELD.map(|(name, words, _)| held(&redis, &pontoon, name, words));
+    let mut user = held(&redis, &pontoon, "user", &["AUTH", "default", "any"]);
+    let mut resp3 = pontoon.client();
+    resp3.ask(&["HELLO", "3", "SETNAME", "resp3"]);
+    resp3.ask(&["SUBSCRIBE", "channel"]);
+    tls_is_seen(&dual, &pontoon);
+    for (name, _, why) in
+        HELD.into_iter().chain([("user", &[][..], "an AUTH of its own"), ("resp3", &[][..], "subscribed")])
+    {
+        says(&pontoon, name, &format!("1 plaintext: {why}"));
+        says(&pontoon, name, "reconnect the client if it lasts");
+    }
+    // What ends is moved, and needs no reason any more.
+    clients[1].expect(&["EXEC"], "*0\r\n");
+    eventually("the transaction is over", || stays(&pontoon, "transaction").is_empty());
+    clients[1].expect(&["PING"], "+PONG\r\n");
+    user.expect(&["PING"], "+PONG\r\n");
+    let plain = format!("127.0.0.1:{}", redis.plain_port);
+    let disabled = Pontoon::run(&["--upstream", &plain, "--listen", "127.0.0.1:0", "--tls-mode", "disabled"]);
+    disabled.allows("tls.mode is \"disabled\"");
+    let _client = held(&redis, &disabled, "shop", &["PING"]);
+    says(&disabled, "shop", "tls.mode is \"disabled\": set it to \"preferred\"");
+}
+
+#[test]
+fn the_inventory_says_why_a_client_that_could_share_has_its_own_connection() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let pontoon =
+        Pontoon::with(&redis.endpoint(), &authority, &["--sharing", "shared", "--workers", "1"]).ready();
+    let mut clients = HELD.map(|(name, words, _)| held(&redis, &pontoon, name, words));
+    for (name, _, why) in HELD {
+        says(&pontoon, name, &format!("1 pinned: {why}"));
+    }
+    clients[3].expect(&["UNWATCH"], "+OK\r\n");
+    eventually("it shares again", || stays(&pontoon, "watcher").is_empty());
 }

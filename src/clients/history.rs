@@ -1,11 +1,13 @@
 //! Who was seen on the bridge, session after session: added up, bounded, and fit for a file.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::session::{Library, SessionRecord};
+use super::stay::{StayReason, StayState};
 use super::text::clean;
 use crate::moment::Moment;
 
@@ -24,13 +26,15 @@ pub(super) struct Who {
     pub(super) own_tls: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct ClientActivity {
     first: Moment,
     last: Moment,
     sessions: u64,
     active: u64,
     commands: u64,
+    /// Active sessions that are in plaintext, or pinned, by the reason.
+    stays: BTreeMap<(StayState, String), u64>,
 }
 
 /// A client, over all of its sessions, as `/clients`, `pontoon status` and the page show it. The state file holds it, too: older files lack
@@ -62,6 +66,9 @@ pub struct ClientRecord {
     pub active: u64,
     /// Commands over all sessions.
     pub commands: u64,
+    /// Why active sessions are in plaintext, or pinned to a dedicated connection, with how many are so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stays: Vec<StayReason>,
 }
 
 /// All clients that are remembered, for a file.
@@ -94,7 +101,9 @@ pub(super) struct PastClients {
 impl PastClients {
     /// A session is over.
     pub(super) fn ended(&mut self, session: &SessionRecord, now: Moment) {
-        self.add(session.who(), ClientActivity { last: now, active: 0, ..ClientActivity::of(session) });
+        let over =
+            ClientActivity { last: now, active: 0, stays: BTreeMap::new(), ..ClientActivity::of(session) };
+        self.add(session.who(), over);
         self.shrink();
     }
 
@@ -175,7 +184,12 @@ impl PastClients {
     }
 
     fn add(&mut self, who: Who, seen: ClientActivity) {
-        self.clients.entry(who).and_modify(|known| known.add(seen)).or_insert(seen);
+        match self.clients.entry(who) {
+            Entry::Occupied(known) => known.into_mut().add(seen),
+            Entry::Vacant(new) => {
+                new.insert(seen);
+            }
+        }
     }
 
     /// The oldest gone goes first.
@@ -218,7 +232,8 @@ impl Who {
 impl ClientActivity {
     fn of(session: &SessionRecord) -> Self {
         let commands = session.counts().commands;
-        Self { first: session.since, last: session.last(), sessions: 1, active: 1, commands }
+        let stays = session.stay().map(|stay| (stay, 1)).into_iter().collect();
+        Self { first: session.since, last: session.last(), sessions: 1, active: 1, commands, stays }
     }
 
     fn add(&mut self, other: Self) {
@@ -228,6 +243,9 @@ impl ClientActivity {
         self.sessions = self.sessions.saturating_add(other.sessions);
         self.active += other.active;
         self.commands = self.commands.saturating_add(other.commands);
+        for (stay, sessions) in other.stays {
+            *self.stays.entry(stay).or_default() += sessions;
+        }
     }
 }
 
@@ -253,6 +271,11 @@ impl ClientRecord {
             sessions: seen.sessions,
             active: seen.active,
             commands: seen.commands,
+            stays: seen
+                .stays
+                .into_iter()
+                .map(|((state, why), sessions)| StayReason { state, sessions, why })
+                .collect(),
         }
     }
 
@@ -278,6 +301,7 @@ impl ClientRecord {
             sessions: self.sessions,
             active: 0,
             commands: self.commands,
+            stays: BTreeMap::new(),
         };
         (who, seen)
     }

@@ -5,7 +5,7 @@
 //! and now and then for those that nobody has asked about. What a client's bytes mean is `session`'s business.
 //!
 //! A client's fields, for `/clients`, `pontoon status`, the page and the state file, are [`ClientRecord`]'s; those of a live session are
-//! `report::SessionReport`'s.
+//! `report::SessionReport`'s; why sessions stay in plaintext, or pinned, is in [`StayReason`]'s words.
 
 mod advice;
 mod container;
@@ -15,6 +15,7 @@ mod inventory;
 mod process;
 mod report;
 mod session;
+mod stay;
 mod text;
 mod totals;
 
@@ -25,4 +26,5 @@ pub use self::inventory::{Counter, Inventory, InventoryEntry};
 pub use self::process::Process;
 pub use self::report::{InventoryReport, SessionReport, UpstreamReport};
 pub use self::session::{Library, Peer, SessionRecord, SessionUpstream, TrafficCounts};
+pub use self::stay::{PlaintextCause, StayReason, TlsMove};
 pub use self::totals::{InPlaintext, Totals};

@@ -97,7 +97,7 @@ impl SessionReport {
             upstream: facts.upstream.as_ref().map(|upstream| UpstreamReport {
                 endpoint: upstream.endpoint.to_string().into(),
                 address: upstream.address.to_string().into(),
-                tls: upstream.tls,
+                tls: upstream.plaintext.is_none(),
                 passthrough: upstream.passthrough,
                 origin: upstream.origin.into(),
             }),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::Who;
 use super::process::{Ends, Process};
+use super::stay::{PlaintextCause, StayState};
 use super::text::clean;
 use crate::moment::Moment;
 
@@ -41,8 +42,8 @@ pub struct SessionUpstream {
     pub endpoint: Arc<dyn Display + Send + Sync>,
     /// The address that answered.
     pub address: SocketAddr,
-    /// Over TLS, or in plaintext.
-    pub tls: bool,
+    /// Why it is in plaintext; `None`: it is over TLS.
+    pub plaintext: Option<PlaintextCause>,
     /// The TLS is the client's own.
     pub passthrough: bool,
     /// Dialled for this client, warm or reused.
@@ -85,6 +86,8 @@ pub(super) struct SessionFacts {
     reauthenticates: Option<Moment>,
     /// Why it has a connection of its own, where it could share one.
     pub(super) pinned: Option<&'static str>,
+    /// What binds it to its connection, as far as that was asked.
+    hold: Option<&'static str>,
     pub(super) database: u32,
     pub(super) resp3: bool,
     pub(super) client_name: Option<Box<str>>,
@@ -141,10 +144,12 @@ impl SessionRecord {
     /// It has an upstream connection, or another one than before.
     pub(super) fn connected(&self, upstream: SessionUpstream, now: Moment) {
         let mut facts = self.facts.lock();
-        if upstream.tls && facts.upstream.as_ref().is_some_and(|before| !before.tls) {
+        let was_plaintext = facts.upstream.as_ref().is_some_and(|before| before.plaintext.is_some());
+        if upstream.plaintext.is_none() && was_plaintext {
             facts.moved = Some((self.counts(), now));
         }
         facts.upstream = Some(upstream);
+        facts.hold = None;
     }
 
     /// Pontoon authenticates again for it then, if ever.
@@ -160,6 +165,22 @@ impl SessionRecord {
     /// It has a connection of its own for this reason; `None`: it shares one, or the route knows no sharing.
     pub fn pinned(&self, reason: Option<&'static str>) {
         self.facts.lock().pinned = reason;
+    }
+
+    /// This binds it to its upstream connection.
+    pub fn held_by(&self, hold: &'static str) {
+        self.facts.lock().hold = Some(hold);
+    }
+
+    /// Why it is in plaintext, or pinned.
+    pub(super) fn stay(&self) -> Option<(StayState, String)> {
+        let facts = self.facts.lock();
+        if let Some(cause) = facts.upstream.as_ref()?.plaintext.as_ref() {
+            return Some((StayState::Plaintext, cause.words(facts.hold)));
+        }
+        let pinned = facts.pinned?;
+        let why = facts.hold.map_or_else(|| pinned.replace('_', " "), str::to_owned);
+        Some((StayState::Pinned, why))
     }
 
     /// The client has chosen another database.
@@ -243,7 +264,7 @@ impl SessionRecord {
         let facts = self.facts.lock();
         match (&facts.upstream, facts.moved) {
             (_, Some((counts, at))) => Some((counts, Some(at))),
-            (Some(upstream), None) if !upstream.tls => Some((self.counts(), None)),
+            (Some(upstream), None) if upstream.plaintext.is_some() => Some((self.counts(), None)),
             _ => None,
         }
     }

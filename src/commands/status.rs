@@ -196,11 +196,18 @@ fn clients_table(report: &InventoryReport, now: Moment) -> String {
             to_do(client),
         ]);
     }
+    let mut lines = vec![table.to_string()];
     let hidden = report.clients_total.saturating_sub(report.clients.len());
-    match (hidden, report.clients_forgotten) {
-        (0, 0) => table.to_string(),
-        (hidden, forgotten) => format!("{table}\n({hidden} more not shown, {forgotten} forgotten)"),
+    if (hidden, report.clients_forgotten) != (0, 0) {
+        lines.push(format!("({hidden} more not shown, {} forgotten)", report.clients_forgotten));
     }
+    for client in report.clients.iter().filter(|client| !client.stays.is_empty()) {
+        let name = client.client_name.as_deref().map(|name| format!(" named {name}")).unwrap_or_default();
+        let whose = format!("{}: {}{name}, {}", client.route, who(client), library(client));
+        lines.push(format!("\n{}", printable(&whose)));
+        lines.extend(client.stays.iter().map(|stay| format!("  - {}", printable(&stay.describe()))));
+    }
+    lines.join("\n")
 }
 
 fn who(client: &ClientRecord) -> String {
@@ -271,7 +278,8 @@ mod tests {
             json!({"route": "cache", "process": "python3", "uid": 1000, "container": "0123456789abcdef",
                 "library": library, "client_name": "worker\u{1b}[2J", "own_tls": own_tls,
                 "first_seen": "2026-01-01T00:00:00Z", "last_seen": "2026-01-01T00:00:00Z", "sessions": 7,
-                "active": active, "commands": 70})
+                "active": active, "commands": 70,
+                "stays": [{"state": "pinned", "sessions": 1, "why": "subscribed"}]})
         };
         let known = json!({"name": "redis-py", "version": "5.0.1", "guessed": false});
         let guess = json!({"name": "redis-cli", "version": null, "guessed": true});
@@ -304,6 +312,7 @@ mod tests {
             "cache: safe to require TLS: no\n  - a node\\u{1b}[2J says no\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
             "the servers take clients without credentials; 2 direct clients: jedis 4.0 default 10.0.0.7\n",
             "cache: bridge still needed: yes\n  - python3\n",
+            "cache: python3, uid 1000, container 0123456789ab named worker\\u{1b}[2J, redis-py 5.0.1\n  - 1 pinned: subscribed",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }

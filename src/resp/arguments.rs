@@ -240,7 +240,7 @@ impl ArgumentReader {
             _ if by_option && !self.streams.blocks() && !in_quotes => Request::Plain,
             Effect::Hello => Request::Hello {
                 resp3: self.hello.resp3,
-                leaves: if self.hello.authenticates { Leaves::UntilReset } else { Leaves::SetUp },
+                leaves: if self.hello.authenticates { Leaves::Authenticated } else { Leaves::SetUp },
                 has_options: self.hello.has_options,
             },
             Effect::ReplyMode => reply_mode(self.words[1].get()),

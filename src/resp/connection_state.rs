@@ -183,10 +183,24 @@ impl ConnectionState {
 
     /// Whether nothing is left but what can be set up on another connection.
     pub fn is_free(&self) -> bool {
-        self.left.is_none_or(|left| left == Leaves::SetUp)
-            && self.transaction == TransactionState::None
-            && !self.watching
-            && !self.asking
+        self.hold().is_none()
+    }
+
+    /// What is left that cannot be set up on another connection, in words.
+    pub fn hold(&self) -> Option<&'static str> {
+        match (&self.transaction, self.left) {
+            (TransactionState::Open(_), _) => Some("transaction open"),
+            (TransactionState::Unsure, _) => Some("an EXEC that was refused"),
+            _ if self.watching => Some("keys watched (WATCH)"),
+            _ if self.asking => Some("ASKING"),
+            (_, None | Some(Leaves::Asking | Leaves::SetUp)) => None,
+            (_, Some(Leaves::Authenticated)) => Some("an AUTH of its own"),
+            (_, Some(Leaves::Subscribed)) => Some("subscribed"),
+            (_, Some(Leaves::UntilReset)) => Some("state that lasts until RESET (READONLY, CLIENT CACHING)"),
+            (_, Some(Leaves::UntilClose)) => {
+                Some("state that lasts (CLIENT TRACKING, CLIENT ID, DEBUG, or an unknown command)")
+            }
+        }
     }
 
     /// Whether RESET leaves nothing of it.
@@ -258,6 +272,19 @@ mod tests {
         ] {
             let state = after(names);
             assert!(!state.is_free() && state.is_undone_by_reset(), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_binds_a_client_to_its_connection_is_told_in_words() {
+        for (names, words) in [
+            (&["MULTI", "SET"][..], "transaction open"),
+            (&["MULTI", "EXEC!"], "EXEC"),
+            (&["WATCH"], "WATCH"),
+            (&["READONLY"], "READONLY"),
+            (&["READONLY", "TRACKING"], "CLIENT TRACKING"),
+        ] {
+            assert!(after(names).hold().is_some_and(|hold| hold.contains(words)), "{names:?}");
         }
     }
 

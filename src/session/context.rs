@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::settings::Settings;
+use super::settings::{Settings, Upgrade};
 use super::shared::Multiplexer;
-use crate::clients::Inventory;
+use crate::clients::{Inventory, PlaintextCause, TlsMove};
 use crate::cluster::Nodes;
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
@@ -43,6 +43,17 @@ pub struct RouteContext {
 }
 
 impl RouteContext {
+    /// Why a new connection is in plaintext, one that clients share or not.
+    pub(super) fn plaintext_cause(&self, is_shared: bool) -> PlaintextCause {
+        let Some(latch) = self.upstream.latch() else { return PlaintextCause::Disabled };
+        let then = match self.settings.upgrade {
+            _ if is_shared => TlsMove::WithSharedConnection,
+            Upgrade::Keep => TlsMove::Never,
+            Upgrade::Drain => TlsMove::BetweenCommands,
+        };
+        PlaintextCause::BeforeTls { seen: latch.token(), then }
+    }
+
     /// The server says that it is a replica: after a failover, ready connections lead to the wrong server. Whether they were retired.
     #[cold]
     pub(super) fn is_read_only(&self, connection: &Connection) -> bool {

@@ -58,6 +58,21 @@ impl Opaque {
         }
     }
 
+    /// The reason in words, for people.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Subscribed => "subscribed",
+            Self::Monitor => "MONITOR",
+            Self::ReplyMode => "CLIENT REPLY",
+            Self::Unsolicited => "a reply that nothing asked for",
+            Self::Overflow => "a pipeline too long to follow",
+            Self::Replication => "a replication stream",
+            Self::Unrecognized => "a command in quotes that cannot be read",
+            Self::Malformed => "bytes that are not RESP",
+            Self::Encrypted => "TLS of its own",
+        }
+    }
+
     /// Whether frames still have boundaries, though replies do not match requests.
     pub const fn is_framed(self) -> bool {
         !matches!(self, Self::Replication | Self::Malformed | Self::Encrypted)
@@ -277,6 +292,14 @@ impl Ledger {
         self.is_settled() && self.state.is_free()
     }
 
+    /// What binds the client to this connection for longer than a prompt reply takes, in words.
+    pub(super) fn hold(&self) -> Option<&'static str> {
+        match self.opaque {
+            Some(opaque) => Some(opaque.words()),
+            None => self.state.hold().or((self.count.waiting > 0).then_some("a blocking command")),
+        }
+    }
+
     /// Whether the connection is as new.
     pub(super) fn is_untouched(&self) -> bool {
         self.is_settled() && self.state.is_untouched()
@@ -408,7 +431,7 @@ impl Ledger {
         let is_resp3 = self.state.is_resp3() && self.count.switches == 0;
         let request = match request {
             Request::ReplyMode(ReplyMode::On) => Request::Plain,
-            Request::Auth => Request::Leaves(Leaves::UntilReset),
+            Request::Auth => Request::Leaves(Leaves::Authenticated),
             Request::Quit => {
                 let number = self.answered + self.outstanding + 1;
                 self.quit.get_or_insert(Quit { number, is_local: false });
@@ -531,7 +554,7 @@ impl Ledger {
         let (Some(first), Some(confirmed)) = (self.entries.front_mut(), confirmed) else { return };
         let left = match &mut first.expects {
             Expects::Client(Request::Subscribe { kind, count }) if confirmed.subscribes() == Some(*kind) => {
-                self.state.accept(Leaves::UntilReset);
+                self.state.accept(Leaves::Subscribed);
                 count
             }
             Expects::Client(Request::Unsubscribe { kind, count })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::context::RouteContext;
 use super::setup::ClientSetup;
 use super::user::ClientUser;
 use crate::clients::{self, Counter, Guess, InventoryEntry};
@@ -20,11 +21,13 @@ pub(super) struct ClientProfile {
     guess: Guess,
     /// Kept where the session may be moved.
     setup: Option<Box<ClientSetup>>,
+    /// As the inventory has it: no lock is needed to see that it is the same.
+    hold: Option<&'static str>,
 }
 
 impl ClientProfile {
     pub(super) fn new(entry: InventoryEntry) -> Self {
-        Self { entry, guess: Guess::default(), setup: None }
+        Self { entry, guess: Guess::default(), setup: None, hold: None }
     }
 
     /// What the client sets up from now on is kept: it may have to be set up on another connection.
@@ -54,26 +57,44 @@ impl ClientProfile {
     }
 
     /// It has this upstream connection; `passthrough`: for the client's own TLS.
-    pub(super) fn connected(&self, upstream: &Connection, passthrough: bool) {
+    pub(super) fn connected(&mut self, route: &RouteContext, upstream: &Connection, passthrough: bool) {
+        let is_plaintext = !passthrough && upstream.channel.is_none();
+        self.hold = None;
         self.entry.connected(clients::SessionUpstream {
             endpoint: upstream.endpoint.clone(),
             address: upstream.peer,
-            tls: passthrough || upstream.channel.is_some(),
+            plaintext: is_plaintext.then(|| route.plaintext_cause(false)),
             passthrough,
             origin: upstream.origin(),
         });
     }
 
     /// It shares this connection.
-    pub(super) fn shares(&self, endpoint: &Arc<Endpoint>, address: SocketAddr, tls: bool) {
+    pub(super) fn shares(
+        &mut self,
+        route: &RouteContext,
+        endpoint: &Arc<Endpoint>,
+        address: SocketAddr,
+        tls: bool,
+    ) {
         let endpoint = endpoint.clone();
+        self.hold = None;
         self.entry.connected(clients::SessionUpstream {
             endpoint,
             address,
-            tls,
+            plaintext: (!tls).then(|| route.plaintext_cause(true)),
             passthrough: false,
             origin: "shared",
         });
+    }
+
+    /// This binds it to its connection, which it would leave otherwise.
+    #[inline]
+    pub(super) fn held_by(&mut self, hold: &'static str) {
+        if self.hold != Some(hold) {
+            self.hold = Some(hold);
+            self.entry.held_by(hold);
+        }
     }
 
     /// Pontoon authenticates again then, if ever.

@@ -153,6 +153,7 @@ impl<'a> CountedRelay<'a> {
                     }
                 }
                 (Ended::Movable, None) => {
+                    self.relay.is_opening();
                     dialling.get_or_insert_with(|| Box::pin(dial_until_there(context)));
                 }
                 (ended, _) => return ended,

@@ -24,6 +24,11 @@ impl Latch {
         self.0.cancel();
     }
 
+    /// Cancelled when plaintext is over.
+    pub fn token(&self) -> CancellationToken {
+        self.0.clone()
+    }
+
     /// Completes when plaintext is over.
     pub fn wait(&self) -> WaitForCancellationFutureOwned {
         self.0.clone().cancelled_owned()

@@ -7,12 +7,13 @@ use crate::clients::{ClientRecord, InventoryReport, advice};
 use crate::moment::Moment;
 
 /// The table's columns, and the name by which the script sorts each.
-const COLUMNS: [(&str, &str); 7] = [
+const COLUMNS: [(&str, &str); 8] = [
     ("client", "Client"),
     ("name", "Name"),
     ("library", "Library"),
     ("now", "Sessions now"),
     ("total", "So far"),
+    ("stays", "Why in plaintext, or pinned"),
     ("seen", "Last seen"),
     ("todo", "To speak TLS itself"),
 ];
@@ -72,6 +73,7 @@ fn row(client: &ClientRecord, several_routes: bool, now: Moment) -> Markup {
             td { (library(client)) }
             td.number data-value=(client.active) { (words::whole(client.active)) }
             td.number data-value=(client.sessions) { (words::whole(client.sessions)) }
+            td { @for stay in &client.stays { div { (stay.describe()) } } }
             @let seen = if client.active > 0 { now } else { client.last_seen };
             td data-value=(seen.unix()) { @if client.active > 0 { "now" } @else { (words::ago(client.last_seen, now)) } }
             td { (to_do(client)) }

@@ -10,7 +10,8 @@ use crate::telemetry::LoggedEvent;
 fn client(name: &str) -> serde_json::Value {
     json!({"route": "cache", "process": name, "uid": 1000, "container": null, "library": {"name": name, "version": name,
         "guessed": false}, "client_name": name, "own_tls": false, "first_seen": "2026-01-01T00:00:00Z",
-        "last_seen": "2026-01-01T00:00:00Z", "sessions": 7, "active": 0, "commands": 70})
+        "last_seen": "2026-01-01T00:00:00Z", "sessions": 7, "active": 0, "commands": 70,
+        "stays": [{"state": "pinned", "sessions": 1, "why": name}]})
 }
 
 fn view(routes: Vec<RouteReport>, clients: &[serde_json::Value]) -> View {

@@ -140,7 +140,11 @@ pub enum Leaves {
     Asking,
     /// Protocol, database or names, which can be set up on another connection, too.
     SetUp,
-    /// What RESET undoes.
+    /// A user, until RESET.
+    Authenticated,
+    /// Subscriptions of a RESP3 connection, until RESET.
+    Subscribed,
+    /// What else RESET undoes.
     UntilReset,
     /// What nothing undoes for certain.
     UntilClose,

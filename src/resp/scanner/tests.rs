@@ -252,7 +252,7 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
         ("SSUBSCRIBE a", Request::Subscribe { kind: Subscription::Shard, count: 1 }),
         (
             "HELLO 3 AUTH u p",
-            Request::Hello { resp3: Some(true), leaves: Leaves::UntilReset, has_options: true },
+            Request::Hello { resp3: Some(true), leaves: Leaves::Authenticated, has_options: true },
         ),
         ("HELLO", Request::Hello { resp3: None, leaves: Leaves::SetUp, has_options: false }),
         ("client reply off", Request::ReplyMode(ReplyMode::Off)),
@@ -542,7 +542,7 @@ fn the_seeds_of_the_fuzz_targets_give_the_same_verdict_in_any_split() {
 
 #[test]
 fn what_a_request_leaves_is_told_with_it() {
-    use Leaves::{Asking, SetUp, UntilClose, UntilReset};
+    use Leaves::{Asking, Authenticated, SetUp, UntilClose, UntilReset};
     for (words, expected) in [
         (&["HELLO", "3"][..], Request::Hello { resp3: Some(true), leaves: SetUp, has_options: false }),
         (
@@ -551,7 +551,7 @@ fn what_a_request_leaves_is_told_with_it() {
         ),
         (
             &["HELLO", "3", "AUTH", "u", "p"],
-            Request::Hello { resp3: Some(true), leaves: UntilReset, has_options: true },
+            Request::Hello { resp3: Some(true), leaves: Authenticated, has_options: true },
         ),
         (&["CLIENT", "SETINFO", "LIB-NAME", "x"], Request::Leaves(SetUp)),
         (&["CLIENT", "SETNAME", "x"], Request::Leaves(SetUp)),

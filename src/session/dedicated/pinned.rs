@@ -229,7 +229,11 @@ impl<'a> Relay<'a> {
 
     /// `Ready`: the client has not needed its connection for a while.
     pub(super) fn poll_unpin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.pin.is_none() || !self.is_free() {
+        if self.pin.is_none() {
+            return Poll::Pending;
+        }
+        if !self.is_free() {
+            self.note_hold();
             return Poll::Pending;
         }
         let until = self.pin.as_ref().and_then(|pin| pin.until);

@@ -151,7 +151,7 @@ impl<'a> Relay<'a> {
             Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
         });
         let judges_ids = route.multiplexer.is_some() || upstream.is_reusable();
-        session.profile.connected(upstream, passthrough);
+        session.profile.connected(route, upstream, passthrough);
         let mut relay = Self {
             session,
             wire,
@@ -229,12 +229,15 @@ impl<'a> Relay<'a> {
     pub(in crate::session) async fn move_to(&mut self, mut upstream: Lease) -> bool {
         let steps = self.session.profile.setup().and_then(ClientSetup::steps).unwrap_or_default();
         if set_up(&mut upstream, &steps).await.is_err() {
+            self.session
+                .profile
+                .held_by("a server that refused the client's name, database or protocol over TLS");
             return false;
         }
         if !steps.is_empty() {
             self.ledger.was_set_up();
         }
-        self.session.profile.connected(&upstream, false);
+        self.session.profile.connected(self.session.route, &upstream, false);
         if let Some(rewriting) = &mut self.rewriting {
             rewriting.asks(Arc::clone(&upstream.endpoint));
         }
@@ -265,6 +268,11 @@ impl<'a> Relay<'a> {
         }
     }
 
+    /// A connection to move to is being opened.
+    pub(in crate::session) fn is_opening(&mut self) {
+        self.session.profile.held_by("a connection over TLS that is being opened");
+    }
+
     /// There is a connection to move to: as soon as the client stands between two commands.
     pub(in crate::session) fn can_move(&mut self) {
         if let Some(moving) = &mut self.moving {
@@ -275,16 +283,38 @@ impl<'a> Relay<'a> {
     /// Whether the client would not notice another connection, one with TLS.
     fn is_movable(&mut self) -> bool {
         let Some(moving) = &self.moving else { return false };
-        if !moving.latch.is_set() || Instant::now() < moving.not_before || !self.ledger.is_free() {
+        if !moving.latch.is_set() {
             return false;
         }
-        let movable = self.session.client_sends
-            && self.is_at_rest()
-            && self.session.profile.setup().is_some_and(|setup| setup.steps().is_some());
+        let not_before = moving.not_before;
+        if !self.ledger.is_free() {
+            self.note_hold();
+            return false;
+        }
+        if Instant::now() < not_before || !self.session.client_sends || !self.is_at_rest() {
+            return false;
+        }
+        let movable = self.can_be_set_up_again();
         if let Some(moving) = self.moving.as_mut().filter(|_| movable) {
             moving.not_before = Instant::now() + MOVE_AGAIN;
         }
         movable
+    }
+
+    /// Whether all that the client set up can be set up on another connection.
+    pub(super) fn can_be_set_up_again(&mut self) -> bool {
+        let can = self.session.profile.setup().is_some_and(|setup| setup.steps().is_some());
+        if !can {
+            self.session.profile.held_by("a name or a library's version that is too long to be set again");
+        }
+        can
+    }
+
+    /// The client stays on its connection: has the inventory say why, if that lasts.
+    pub(super) fn note_hold(&mut self) {
+        if let Some(hold) = self.ledger.hold() {
+            self.session.profile.held_by(hold);
+        }
     }
 
     /// The connection can serve another client.

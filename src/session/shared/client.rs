@@ -141,7 +141,7 @@ impl<'a> SharedClient<'a> {
     pub(super) fn moved(&mut self, shared: &SharedConnection, key: SharingKey) {
         self.on = key;
         let SharedRemote { dialled, peer, tls } = &shared.upstream;
-        self.session.profile.shares(&dialled.endpoint, *peer, *tls);
+        self.session.profile.shares(self.session.route, &dialled.endpoint, *peer, *tls);
     }
 
     /// Whether the client's next request, which says who it is, would have this reply.
