@@ -408,7 +408,7 @@ fn a_bridge_that_runs_out_of_descriptors_is_an_alert() {
     let (upstream, ca) = (redis.endpoint(), authority.file());
     let args =
         ["--upstream", &upstream, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0", "--sharing", "dedicated"];
-    let pontoon = Pontoon::with_descriptors(128, &args).ready();
+    let pontoon = Pontoon::with_descriptors(1024, &args).ready();
     pontoon.allows("open files");
     Recording::of(&Page::of(&pontoon), 20).assert_firing(&[]);
     let mut clients = Vec::new();
