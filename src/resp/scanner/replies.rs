@@ -1,6 +1,6 @@
 //! Replies: every RESP2 and RESP3 type.
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
 
 use super::super::command_table::Subscription;
 use super::super::header::{self, Header, Length};
@@ -13,6 +13,9 @@ const MAX_DEPTH: usize = 8192;
 
 /// What deeper nesting needed is not kept.
 const MAX_KEPT_DEPTH: usize = 64;
+
+/// The code of the error that a replica has for writes.
+const READ_ONLY: &[u8; 8] = b"READONLY";
 
 /// What a frame from upstream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub struct ReplyScanner {
     keep_status: bool,
     /// The line or string that is open is an error, at whatever depth.
     in_error: bool,
+    /// Bytes of READONLY that the text of the error ends with so far: the rest may come with the next read.
+    read_only_bytes: usize,
     /// An error held the word READONLY.
     read_only: bool,
 }
@@ -247,7 +252,7 @@ impl ReplyScanner {
     pub fn take_read_only_hint(&mut self) -> bool {
         self.read_only
             && std::mem::take(&mut self.read_only)
-            && !(self.reply() == Reply::Error && self.error_code() == b"READONLY")
+            && !(self.reply() == Reply::Error && self.error_code() == READ_ONLY)
     }
 
     /// Whether the error that ended last is the server's last word: it closes after this one (`setProtocolError` in `networking.c`).
@@ -295,7 +300,20 @@ impl ReplyScanner {
             self.name.push(bytes);
         }
         if self.in_error {
-            self.read_only |= memmem::find(bytes, b"READONLY").is_some();
+            self.look_for_read_only(bytes);
+        }
+    }
+
+    #[cold]
+    fn look_for_read_only(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            // Its first letter does not come again in it: what fails to go on can only begin anew.
+            let goes_on = READ_ONLY[self.read_only_bytes] == *byte;
+            self.read_only_bytes =
+                if goes_on { self.read_only_bytes + 1 } else { usize::from(READ_ONLY[0] == *byte) };
+            if self.read_only_bytes == READ_ONLY.len() {
+                (self.read_only, self.read_only_bytes) = (true, 0);
+            }
         }
     }
 
@@ -310,6 +328,7 @@ impl ReplyScanner {
             }
         }
         self.in_error = matches!(kind, b'-' | b'!');
+        self.read_only_bytes = 0;
         self.state = match kind {
             b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => ReplyScanState::Line { carriage_return: false },
             b'$' | b'!' | b'=' => ReplyScanState::BulkLength,

@@ -658,6 +658,15 @@ fn an_error_within_a_reply_hints_at_readonly_and_one_that_is_the_reply_does_not(
     assert!(hints(b"*2\r\n:1\r\n-READONLY You can't write\r\n"), "whatever came before");
     assert!(hints(b"-ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write\r\n"));
     assert!(hints(b"!12\r\nERR READONLY\r\n"));
+    let (error, end) = (&b"*1\r\n-READREADONLY You can't"[..], b" write\r\n");
+    for at in 0..error.len() {
+        let mut scanner = ReplyScanner::default();
+        for part in [&error[..at], &error[at..], end] {
+            scanner.next(part);
+        }
+        assert!(scanner.take_read_only_hint(), "split after {at} bytes");
+    }
+    assert!(!hints(b"*2\r\n-READ\r\n-ONLY\r\n"), "two errors");
     for text in [&b"$8\r\nREADONLY\r\n"[..], b"+READONLY\r\n", b"*1\r\n+READONLY\r\n", b"-ERR no\r\n"] {
         assert!(!hints(text), "{}", text.escape_ascii());
     }
