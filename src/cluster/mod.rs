@@ -19,7 +19,7 @@ pub use self::map::{LocalNode, NodeMap};
 pub use self::node::{Flags, Node, Role};
 pub use self::nodes::{Nodes, Upstreams};
 pub use self::ports::{InvalidPortRange, NoPort, PortRange, Ports, node_addresses};
-pub use self::rewrite::{RewriteError, Rewriter};
+pub use self::rewrite::{RewriteError, Rewriter, may_redirect};
 pub use self::settings::Settings;
 pub use self::topology::{Topology, TopologyError};
 

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::abort_reason::AbortReason;
 use super::ledger::{Ledger, MAX_NODE_REQUESTS, NodeAddresses};
-use crate::cluster::{Nodes, RewriteError, Rewriter};
+use crate::cluster::{Nodes, RewriteError, Rewriter, may_redirect};
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::replies;
 use crate::resp::request::Request;
@@ -197,15 +197,4 @@ impl Rewriting {
 pub(super) fn unknown_node() -> Vec<u8> {
     let text = "a node is not known yet, or has no local port: pontoon's log says which";
     replies::error_reply_with("CLUSTERDOWN", text)
-}
-
-/// Whether an error that begins so may name a node.
-pub(super) fn may_redirect(error: &[u8]) -> bool {
-    let text = match error {
-        [b'-', text @ ..] => text,
-        // Its length stands before it.
-        [b'!', rest @ ..] => rest.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default(),
-        _ => return true,
-    };
-    [&b"MOVED"[..], b"ASK", b"REDIRECT"].iter().any(|code| text.starts_with(code))
 }

@@ -10,4 +10,5 @@ mod shards;
 mod slots;
 mod splice;
 
+pub use self::redirect::may_redirect;
 pub use self::rewriter::{RewriteError, Rewriter};

@@ -4,6 +4,21 @@ use super::rewriter::{RewriteError, Rewriter};
 use super::splice::Splice;
 use crate::resp::value::{Data, Value};
 
+/// Codes of errors that name a slot and a node.
+const REDIRECTS: [&str; 2] = ["MOVED", "ASK"];
+
+/// Whether an error that begins so may name a node.
+pub fn may_redirect(error: &[u8]) -> bool {
+    let text = match error {
+        [b'-', text @ ..] => text,
+        // Its length stands before it.
+        [b'!', rest @ ..] => rest.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default(),
+        _ => return true,
+    };
+    // Valkey has REDIRECT for clients that ask for it, which pontoon lets none do.
+    REDIRECTS.iter().chain(&["REDIRECT"]).any(|code| text.starts_with(code.as_bytes()))
+}
+
 impl Rewriter<'_> {
     /// An error with one of these codes and no address, a script's maybe, leads no client anywhere and stays as it is.
     pub(super) fn redirect(&self, reply: &Value<'_>, splice: &mut Splice<'_>) -> Result<(), RewriteError> {
@@ -30,7 +45,7 @@ struct Redirect<'a> {
 impl<'a> Redirect<'a> {
     fn parse(error: &'a str) -> Option<Self> {
         let (code, words) = error.split_once(' ')?;
-        if !matches!(code, "MOVED" | "ASK") {
+        if !REDIRECTS.contains(&code) {
             return None;
         }
         let (slot, words) = words.split_once(' ')?;

@@ -8,10 +8,10 @@ use tracing::{debug, info};
 use super::connection::SharedState;
 use super::driver::{Driver, STALL_OUTPUT};
 use super::in_flight::{DueReplies, InFlight, Recipient};
-use crate::cluster::Rewriter;
+use crate::cluster::{Rewriter, may_redirect};
 use crate::resp::scanner::{Event, Reply};
 use crate::session::context::NO_RESP;
-use crate::session::rewriting::{MAX_HELD_ERROR, may_redirect, unknown_node};
+use crate::session::rewriting::{MAX_HELD_ERROR, unknown_node};
 
 // Why a connection is of no use any more.
 const UNASKED: &str = "the server sent a reply that nothing asked for";
