@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::context::RouteContext;
 use super::farewell;
@@ -75,7 +76,9 @@ pub(super) async fn unreachable(
 
 /// Whether the client's next request is one with which libraries set up a connection, or see whether it works.
 async fn sets_up(client: &mut ClientStream, input: &[u8]) -> bool {
-    let mut received = input.to_vec();
+    // It may hold a password. A buffer that grows leaves copies behind: this one takes all that is read.
+    let mut received = Zeroizing::new(Vec::with_capacity(input.len() + MAX_FIRST_REQUEST));
+    received.extend_from_slice(input);
     let first = async {
         loop {
             match Front::of(&received) {
@@ -86,7 +89,7 @@ async fn sets_up(client: &mut ClientStream, input: &[u8]) -> bool {
                 Front::Part(least) if least <= MAX_FIRST_REQUEST => {}
                 Front::Part(_) | Front::Other | Front::Tls => return false,
             }
-            if !matches!(client.read_buf(&mut received).await, Ok(1..)) {
+            if !matches!(client.read_buf(&mut *received).await, Ok(1..)) {
                 return false;
             }
         }
