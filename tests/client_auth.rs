@@ -191,6 +191,21 @@ fn an_answer_of_the_bridge_keeps_its_place_before_a_subscription() {
 }
 
 #[test]
+fn an_answer_of_the_bridge_keeps_its_place_after_an_unsubscription() {
+    let (_redis, pontoon, _directory) = bridge(&["--auth-client", "accept"]);
+    for (words, confirmed) in [
+        (&["PUNSUBSCRIBE"][..], "*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n"),
+        (&["UNSUBSCRIBE", "a"], "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"),
+    ] {
+        let mut client = pontoon.client();
+        client.send(&[command(words), command(&["AUTH", "x"]), command(&["PING"])].concat());
+        client.expect_next(confirmed);
+        client.expect_next("+OK\r\n");
+        client.expect_next("+PONG\r\n");
+    }
+}
+
+#[test]
 fn a_stranger_who_does_not_read_fills_no_memory() {
     let (_redis, pontoon, _directory) = bridge(&["--auth-client", "verify"]);
     let stranger = pontoon.client();

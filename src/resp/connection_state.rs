@@ -164,6 +164,11 @@ impl ConnectionState {
         self.protocol == Protocol::Resp3
     }
 
+    /// Whether nothing but replies comes where nothing is subscribed.
+    pub fn is_resp2(&self) -> bool {
+        self.protocol == Protocol::Resp2
+    }
+
     /// Whether commands are queued now.
     #[inline]
     pub fn in_transaction(&self) -> bool {

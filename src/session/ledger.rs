@@ -444,6 +444,8 @@ impl Ledger {
                 Request::Subscribe { kind, count: count.max(1) }
             }
             Request::Unsubscribe { .. } if is_resp3 => request,
+            // Libraries send it to be sure. Of several channels each has a confirmation, or all have one error.
+            Request::Unsubscribe { count: 0 | 1, .. } if self.is_unsubscribed_in_resp2() => Request::Plain,
             Request::Subscribe { .. } | Request::Unsubscribe { .. } => {
                 return self.become_opaque(Opaque::Subscribed);
             }
@@ -458,6 +460,11 @@ impl Ledger {
         }
         self.count.informing += u32::from(info.is_some());
         self.push(Entry { info: info.map(Box::new), ..Entry::of(Expects::Client(request)) });
+    }
+
+    /// Whether nothing can be subscribed, and a confirmation is a reply like any other.
+    fn is_unsubscribed_in_resp2(&self) -> bool {
+        self.count.switches == 0 && self.state.is_resp2() && self.state.is_free()
     }
 
     fn push(&mut self, entry: Entry) {
@@ -693,6 +700,29 @@ mod tests {
         ledger.reply(Reply::Other, false);
         ledger.request(subscribe(1), None);
         assert_eq!(ledger.opaque(), Some(Opaque::Subscribed));
+    }
+
+    #[test]
+    fn where_nothing_is_subscribed_an_unsubscription_in_resp2_has_one_reply() {
+        let unsubscribe = |count| Request::Unsubscribe { kind: Subscription::Pattern, count };
+        for count in [0, 1] {
+            let mut ledger = Ledger::default();
+            ledger.request(unsubscribe(count), None);
+            assert_eq!((ledger.outstanding(), ledger.opaque()), (1, None));
+            ledger.reply(Reply::Other, false);
+            assert_eq!((ledger.outstanding(), ledger.opaque()), (0, None));
+        }
+        let mut ledger = Ledger::default();
+        ledger.request(unsubscribe(2), None);
+        assert_eq!(ledger.opaque(), Some(Opaque::Subscribed), "it has two, or one error");
+        let mut ledger = resp3();
+        ledger.request(subscribe(1), None);
+        ledger.reply(confirmed(Subscription::Channel), false);
+        ledger
+            .request(Request::Hello { resp3: Some(false), leaves: Leaves::SetUp, has_options: false }, None);
+        ledger.reply(Reply::Other, false);
+        ledger.request(unsubscribe(1), None);
+        assert_eq!(ledger.opaque(), Some(Opaque::Subscribed), "messages may come before its reply");
     }
 
     #[test]
