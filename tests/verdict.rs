@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Authority, Dual, Fake, Mood, Pontoon, Redis, eventually, pontoon};
+use crate::harness::{Authority, Dual, Engine, Fake, Mood, Pontoon, Redis, eventually, pontoon, valkey};
 
 /// What a server says of its clients that has none but ourselves.
 const NOBODY: &str = "$0\r\n\r\n";
@@ -61,8 +61,76 @@ fn without_evidence_from_the_servers_the_answer_is_no() {
     eventually("the server was asked", || {
         because(&route(&asking)["safe_to_require_tls"]).contains("does not count its clients in plaintext")
     });
+    let reasons = because(&route(&asking)["safe_to_require_tls"]);
+    let port = format!("has port {} for plaintext", redis.plain_port);
+    assert!(reasons.contains(&port) && reasons.contains("set its `port` to 0"), "{reasons}");
     assert!(route(&asking)["servers"]["plaintext_clients"].is_null());
     assert_eq!(route(&asking)["servers"]["auth"], "not_wanted");
+}
+
+#[test]
+fn a_group_that_refuses_plaintext_already_requires_tls_and_its_clients_may_stay() {
+    let authority = Authority::new();
+    let known = Engine::here();
+    if !known.tls {
+        return;
+    }
+    let of_valkey = (authority.issue(&["localhost"]), valkey());
+    let servers = [Redis::start(&authority), Redis::of(&of_valkey.1, of_valkey.0, &authority, &[])];
+    for redis in servers {
+        let args = ["--evidence-interval", "50ms", "--verdict-quiet-for", "1h"];
+        let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
+        pontoon.expects("do not count their clients in plaintext");
+        let mut client = pontoon.client();
+        client.expect(&["PING"], "+PONG\r\n");
+        eventually("the port for plaintext is found", || {
+            because(&route(&pontoon)["safe_to_require_tls"]).contains("for plaintext: once")
+        });
+        // The owner turns it off.
+        client.expect(&["CONFIG", "SET", "port", "0"], "+OK\r\n");
+        eventually("TLS is required", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+        let (code, text) = status(&pontoon, &["--fail-unless", "ready"]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("  + TLS is already required: the server refuses plaintext"), "{text}");
+        assert!(text.contains("bridge still needed: yes"), "{text}");
+        assert_eq!(route(&pontoon)["servers"]["requires_tls"], true);
+        assert!(pontoon.get("/").1.contains("plaintext is refused"));
+    }
+}
+
+#[test]
+fn what_answers_in_plaintext_does_not_refuse_it_and_what_is_silent_is_not_known_to() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+    let args = ["--evidence-interval", "50ms", "--connect-timeout", "1s"];
+    let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
+    pontoon.expects("do not count their clients in plaintext");
+    pontoon.allows("cannot be asked");
+    let says = |words: &str| {
+        let verdict = || route(&pontoon)["safe_to_require_tls"].clone();
+        eventually(words, || because(&verdict()).contains(words));
+        assert_eq!(verdict()["answer"], false);
+    };
+    says("and accepts plaintext");
+    dual.set(Mood::Say(b"-NOAUTH Authentication required.\r\n"), Mood::Accept);
+    says("and accepts plaintext");
+    dual.set(Mood::Hang, Mood::Accept);
+    says("whether it refuses plaintext is not known: an attempt in plaintext failed: timed out");
+    // It sees our connection arrive elsewhere, so that its other ports are its own affair.
+    dual.set(Mood::Say(b"\x15\x03\x01\x00\x02\x02\x46"), Mood::Accept);
+    let port = format!("has port {} for plaintext", redis.plain_port);
+    let old = "does not tell whether it has another port";
+    eventually("the alert is a refusal", || {
+        let reasons = because(&route(&pontoon)["safe_to_require_tls"]);
+        reasons.contains(&port) || reasons.contains(old)
+    });
+    // Nothing but PING goes over it.
+    let ping = b"*1\r\n$4\r\nPING\r\n".len();
+    dual.set(Mood::Close, Mood::Accept);
+    eventually("no attempt is under way", || {
+        dual.open_in_plaintext() == 0 && dual.plaintext_bytes().is_multiple_of(ping)
+    });
 }
 
 #[test]

@@ -101,6 +101,9 @@ pub struct ServersReport {
     pub nodes: usize,
     /// Clients in plaintext, by their own count; `None`: not known.
     pub plaintext_clients: Option<u64>,
+    /// Every one of them refuses plaintext.
+    #[serde(default)]
+    pub requires_tls: bool,
     /// Since when they count none.
     pub quiet_since: Option<Moment>,
     /// Whether they ask clients for credentials.
@@ -236,6 +239,7 @@ impl ServersReport {
             asked: seen.asked,
             nodes: answered,
             plaintext_clients: seen.plaintext_clients(),
+            requires_tls: seen.requires_tls(),
             quiet_since: seen.quiet.map(|quiet| quiet.since),
             auth: if problems().any(|problem| problem.contains("NOAUTH")) {
                 AuthRequirement::Wanted

@@ -7,6 +7,8 @@ pub struct ClientListEntry<'a> {
     pub id: u64,
     /// Where it comes from.
     pub addr: &'a str,
+    /// Where it arrived, as the server sees it; since Redis 6.2.
+    pub laddr: &'a str,
     /// In seconds.
     pub age: u64,
     /// One letter each: `S` a replica, `M` the primary, `O` MONITOR, `P` Pub/Sub.
@@ -44,6 +46,7 @@ pub fn parse(text: &str) -> impl Iterator<Item = ClientListEntry<'_>> {
             match name {
                 "id" => client.id = value.parse().ok()?,
                 "addr" => client.addr = value,
+                "laddr" => client.laddr = value,
                 "age" => client.age = value.parse().unwrap_or(0),
                 "flags" => client.flags = value,
                 "name" => client.name = value,
@@ -74,6 +77,7 @@ mod tests {
         assert_eq!((clients[0].ip(), clients[0].age, clients[0].lib_name), ("10.0.0.7", 12, None));
         assert_eq!((clients[1].ip(), clients[1].name, clients[1].user), ("fd00::7", "web", "app"));
         assert_eq!((clients[1].lib_name, clients[1].lib_ver), (Some("redis-py"), "5.0.1"));
+        assert_eq!((clients[0].laddr, clients[1].laddr), ("10.0.0.1:6379", "[fd00::1]:6379"));
         assert!(clients[2].is_replication() && !clients[1].is_replication());
         assert_eq!(clients[3].ip(), "/run/redis.sock");
     }

@@ -11,6 +11,7 @@ use super::client_list::{self, ClientListEntry};
 use super::info::Info;
 use super::members::Members;
 use super::node::{ListClients, NodeReplies, plaintext_clients};
+use super::plaintext::PlaintextAccess;
 use super::servers::NetworkServers;
 use super::survey::{FoundNode, Round, survey};
 use crate::credentials::Credentials;
@@ -58,6 +59,9 @@ pub struct NodeEvidence {
     pub role: Option<String>,
     /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`); `None`: this engine has none.
     pub plaintext_clients: Option<u64>,
+    /// Whether it accepts plaintext; `None`: nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<PlaintextAccess>,
     /// Its own count of all clients.
     pub connected_clients: Option<u64>,
     /// Clients that certainly come through a bridge; `None`: it does not list its clients, or was not asked to.
@@ -99,6 +103,7 @@ impl NodeEvidence {
             engine: None,
             role: None,
             plaintext_clients: None,
+            plaintext: None,
             connected_clients: None,
             bridged: None,
             direct: None,
@@ -182,8 +187,11 @@ impl Census {
         let counts: Option<Vec<u64>> =
             all.iter().map(|replies| plaintext_clients(Info(&replies.info))).collect();
         node.plaintext_clients = counts.and_then(|counts| counts.into_iter().max());
-        let Some(NodeReplies { own_id, wants_auth, info, list, .. }) = all.first() else { return node };
+        let Some(NodeReplies { own_id, wants_auth, info, list, plaintext, .. }) = all.first() else {
+            return node;
+        };
         let info = Info(info);
+        node.plaintext.clone_from(plaintext);
         node.engine = Some(info.describe());
         node.role = info.field("role").map(str::to_owned);
         node.connected_clients = info.number("connected_clients");

@@ -10,6 +10,14 @@ impl<'a> Info<'a> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     }
 
+    /// The values of fields that are numbered: of `name0`, `name1` and so on.
+    pub fn fields(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0.lines().filter_map(move |line| {
+            let (number, value) = line.strip_prefix(name)?.split_once(':')?;
+            (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then(|| value.trim())
+        })
+    }
+
     /// A field's value, if it is a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.field(name)?.parse().ok()

@@ -3,7 +3,7 @@
 //!
 //! [`gather`] asks every node once for its evidence, an [`Observer`] asks again and again, and [`verdict`] judges what they
 //! found. A `survey` finds and asks the nodes, `members` remembers which a group has, `node` reads what one replies, `quiet` counts the time
-//! in which none had a client in plaintext, and `arrivals` the connections that nobody has seen. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
+//! in which none had a client in plaintext, `plaintext` looks whether they refuse it, and `arrivals` the connections that nobody has seen. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
 
 mod arrivals;
 mod client_list;
@@ -12,6 +12,7 @@ mod info;
 mod members;
 mod node;
 mod observer;
+mod plaintext;
 pub mod probe;
 mod quiet;
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub use self::evidence::{Asking, Evidence, NodeEvidence, SimilarClients, gather}
 pub use self::info::Info;
 pub use self::node::ListClients;
 pub use self::observer::{Observation, Observer, Pace};
+pub use self::plaintext::PlaintextAccess;

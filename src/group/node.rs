@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::info::Info;
+use super::plaintext::PlaintextAccess;
 use super::servers::Servers;
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::replies::Answer;
@@ -62,6 +63,8 @@ pub(super) struct NodeReplies {
     pub(super) others: Vec<NodeNames>,
     /// The same, in short; `None`: it does not tell.
     pub(super) roster: Option<Roster>,
+    /// Whether it accepts plaintext; `None`: nobody has looked.
+    pub(super) plaintext: Option<PlaintextAccess>,
 }
 
 /// Which nodes a server knows, so that between two surveys one is seen to come.
@@ -125,6 +128,7 @@ impl NodeReplies {
             own: NodeNames::default(),
             others: Vec::new(),
             roster: None,
+            plaintext: None,
         }
     }
 }
@@ -178,7 +182,7 @@ pub(super) async fn ask_node<S: Servers>(
         (NodeNames::default(), others, roster)
     };
     let wants_auth = servers.wants_auth(connection);
-    Ok(NodeReplies { own_id, wants_auth, info, list, own, others, roster })
+    Ok(NodeReplies { own_id, wants_auth, info, list, own, others, roster, plaintext: None })
 }
 
 /// Asks a node which others it knows. `None`: it does not tell.

@@ -17,6 +17,7 @@ use super::evidence::{Asking, Evidence, NEW_NODE, NodeEvidence};
 use super::info::Info;
 use super::members::Members;
 use super::node::{Roster, ask_roster, plaintext_clients};
+use super::plaintext::{self, PlaintextAccess};
 use super::quiet::{Look, QuietTime};
 use super::servers::{NetworkServers, Servers};
 use super::survey::{FoundNode, survey};
@@ -115,6 +116,13 @@ impl Observation {
         self.evidence.as_ref().map_or(&[], |evidence| &evidence.nodes)
     }
 
+    /// Every server refuses plaintext: TLS is required already.
+    pub fn requires_tls(&self) -> bool {
+        let refuses =
+            |node: &NodeEvidence| node.problem.is_none() && node.plaintext == Some(PlaintextAccess::Refused);
+        !self.nodes().is_empty() && self.nodes().iter().all(refuses)
+    }
+
     /// A node has come since the last survey.
     fn has_new_node(&self) -> bool {
         self.nodes().iter().any(|node| node.endpoint == NEW_NODE)
@@ -137,13 +145,14 @@ impl Observation {
         }
     }
 
-    /// What is worth a line in the log where it changes: the count, and who could not be asked; `None`: nobody could.
-    fn state(&self) -> (Option<u64>, Option<Vec<String>>) {
+    /// What is worth a line in the log where it changes: the count, whether TLS is required already, and who could not be asked; `None`:
+    /// nobody could.
+    fn state(&self) -> (Option<u64>, bool, Option<Vec<String>>) {
         let failed = self.evidence.as_ref().map(|evidence| {
             let failed = evidence.nodes.iter().filter(|node| node.problem.is_some());
             failed.map(|node| node.endpoint.clone()).collect()
         });
-        (self.plaintext_clients(), failed)
+        (self.plaintext_clients(), self.requires_tls(), failed)
     }
 }
 
@@ -209,7 +218,7 @@ impl Observer {
             let state = seen.state();
             if told.as_ref() != Some(&state) {
                 let words = describe(seen);
-                if seen.plaintext_clients() == Some(0) {
+                if seen.plaintext_clients() == Some(0) || seen.requires_tls() {
                     info!(route, "{words}");
                 } else {
                     warn!(route, "{words}");
@@ -268,7 +277,12 @@ impl Observer {
     ) {
         let Asking { settings, clients, all_must_exist, bridges, .. } = &self.asking;
         let remembered = self.members.lock().list();
-        let survey = survey(&*servers, &settings.endpoints, remembered, *clients, *all_must_exist);
+        let survey = async {
+            let mut round =
+                survey(&*servers, &settings.endpoints, remembered, *clients, *all_must_exist).await;
+            plaintext::look(&*servers, &mut round).await;
+            round
+        };
         let mut survey = pin!(survey);
         let mut round = loop {
             tokio::select! {
@@ -462,6 +476,7 @@ fn describe(seen: &Observation) -> String {
         return format!("{} cannot be asked: {}", node.endpoint, node.problem.as_deref().unwrap_or_default());
     }
     match seen.plaintext_clients() {
+        None if seen.requires_tls() => "TLS is already required: the servers refuse plaintext".into(),
         None => "the servers do not count their clients in plaintext: this engine has no \
                  tls_mode_connected_tcp_clients"
             .into(),

@@ -1,6 +1,7 @@
 //! What an endpoint accepts and what stands behind it, seen from outside: for `pontoon probe`. Nothing is configured, nothing
 //! stays open, and nothing is changed at the server.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,10 @@ use crate::upstream::{Cause, Connection, Race, Stage, ask, present};
 
 /// How a record of TLS begins that says why there is no connection.
 const TLS_ALERT: [u8; 2] = [0x15, 3];
+
+/// How a server ends a connection without a word.
+const CLOSES: [ErrorKind; 3] =
+    [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -200,6 +205,41 @@ pub async fn addresses(endpoint: &Endpoint, timeout: Duration) -> Result<Vec<Soc
     within(timeout, Stage::Resolve, async { Ok(resolve(endpoint).await?) }).await
 }
 
+/// Whether a server answers PING in plaintext at `address`, and not with the end of the connection or an alert of TLS. `Err`: neither, and why
+/// that is.
+pub(super) async fn accepts_plaintext(
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<bool, String> {
+    let unknown = |cause: &Cause| format!("an attempt in plaintext failed: {cause}");
+    let (stream, peer) = tcp(vec![address], timeout).await.map_err(|cause| unknown(&cause))?;
+    let mut connection = Connection::new(stream, None, Vec::new(), endpoint, peer);
+    match within(timeout, Stage::Greeting, ask(&mut connection, &["PING"])).await {
+        Ok(_) => Ok(true),
+        Err(Cause::NotRedis(_)) if connection.unread.starts_with(&TLS_ALERT) => Ok(false),
+        // What has come in part may be an answer.
+        Err(Cause::Closed) if connection.unread.is_empty() => Ok(false),
+        Err(Cause::Io(error)) if connection.unread.is_empty() && CLOSES.contains(&error.kind()) => Ok(false),
+        Err(cause) => Err(unknown(&cause)),
+    }
+}
+
+async fn tcp(addresses: Vec<SocketAddr>, timeout: Duration) -> Result<(TcpStream, SocketAddr), Cause> {
+    within(timeout, Stage::Tcp, async {
+        let mut race = Race::new(addresses);
+        let mut last = Cause::Closed;
+        while let Some(connected) = race.next().await {
+            match connected {
+                Ok(connected) => return Ok(connected),
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    })
+    .await
+}
+
 struct Probe<'a> {
     endpoint: Arc<Endpoint>,
     addresses: Vec<SocketAddr>,
@@ -235,18 +275,7 @@ impl Probe<'_> {
     }
 
     async fn tcp(&self) -> Result<(TcpStream, SocketAddr), Cause> {
-        within(self.timeout, Stage::Tcp, async {
-            let mut race = Race::new(self.addresses.clone());
-            let mut last = Cause::Closed;
-            while let Some(connected) = race.next().await {
-                match connected {
-                    Ok(connected) => return Ok(connected),
-                    Err(error) => last = error.into(),
-                }
-            }
-            Err(last)
-        })
-        .await
+        tcp(self.addresses.clone(), self.timeout).await
     }
 
     async fn plaintext(&self) -> ProbeAttempt {

@@ -1,11 +1,13 @@
 //! The servers of a group, as a survey reaches them: over the network, or played by a test.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::probe::accepts_plaintext;
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::resolve::{ResolveError, resolve};
@@ -34,6 +36,15 @@ pub(super) trait Servers: Send + Sync {
         address: SocketAddr,
         is_announced: bool,
     ) -> impl Future<Output = Result<Self::Connection, String>> + Send;
+
+    /// Tries plaintext at the server that this leads to: whether it accepts it, or why that is not known. The address is where it was
+    /// tried; `None`: it was not.
+    fn accepts_plaintext(
+        &self,
+        _connection: &Self::Connection,
+    ) -> impl Future<Output = Option<(SocketAddr, Result<bool, String>)>> + Send {
+        ready(None)
+    }
 
     /// Whether the server wanted the credentials that were presented.
     fn wants_auth(&self, connection: &Self::Connection) -> bool;
@@ -93,6 +104,15 @@ impl Servers for NetworkServers<'_> {
             once(endpoint, Some(address), self.settings, tls, self.credentials.cloned(), deadline);
         let connection = connected.await.map_err(|error| error.to_string())?;
         if connection.peer == address { Ok(connection) } else { Err(format!("{address} cannot be reached")) }
+    }
+
+    fn accepts_plaintext(
+        &self,
+        connection: &Connection,
+    ) -> impl Future<Output = Option<(SocketAddr, Result<bool, String>)>> + Send {
+        let (endpoint, address) = (Arc::clone(&connection.endpoint), connection.peer);
+        let timeout = self.settings.connect_timeout;
+        async move { Some((address, accepts_plaintext(endpoint, address, timeout).await)) }
     }
 
     fn wants_auth(&self, connection: &Connection) -> bool {

@@ -14,7 +14,7 @@ use super::servers::Servers;
 use crate::endpoint::{Endpoint, Host};
 
 /// Nodes that are asked at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// What a round has found.
 pub(super) struct Round<C> {

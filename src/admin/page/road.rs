@@ -23,6 +23,7 @@ fn step(route: &RouteReport) -> (usize, &'static str) {
         "preferred" => route.upstreams.iter().any(|upstream| upstream.seen == Some(ObservedTransit::Tls)),
         _ => true,
     };
+    let is_required = route.servers.as_ref().is_some_and(|servers| servers.requires_tls);
     let credentials = route.servers.as_ref().map_or(AuthRequirement::Unknown, |servers| servers.auth);
     match (&*route.tls_mode, over_tls) {
         _ if !route.bridge_needed.answer => (5, "Nobody would miss this bridge: take it away."),
@@ -41,11 +42,15 @@ fn step(route: &RouteReport) -> (usize, &'static str) {
             3,
             "This bridge uses only TLS. The reasons above say what is missing before the group can require it.",
         ),
+        ("preferred", _) if is_required => {
+            (3, "The group requires TLS already. Set tls.mode to “required” on every bridge.")
+        }
         ("preferred", _) => (3, "Set tls.mode to “required” on every bridge, then require TLS on the group."),
         _ if credentials == AuthRequirement::Wanted => (
             5,
             "Nothing is left to do: the clients below may stay on the bridge for as long as they need it.",
         ),
+        _ if is_required => (4, "The group requires TLS. Have its servers ask for credentials."),
         _ => (
             4,
             "Require TLS on the group, unless `pontoon probe` says that it does already; then have its servers ask for credentials.",

@@ -174,6 +174,7 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
     let hidden = groups.len().saturating_sub(MAX_GROUPS_SHOWN);
     let plaintext = match servers.plaintext_clients {
         Some(clients) => words::count(clients, "client") + " in plaintext",
+        None if servers.requires_tls => "plaintext is refused".into(),
         None => "clients in plaintext are not known".into(),
     };
     let credentials = match servers.auth {

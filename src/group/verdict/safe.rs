@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::days::days_or_less;
 use super::facts::{RouteFacts, Settings, Verdict};
 use crate::clients::InPlaintext;
+use crate::group::{NodeEvidence, PlaintextAccess};
 use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::{EndpointFacts, ObservedTransit};
@@ -17,12 +18,27 @@ pub fn uses_only_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
 
 /// Whether no client of the group would miss plaintext: this bridge uses only TLS, and the servers count no client in plaintext.
 pub fn safe_to_require_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
+    // Then nothing is left to decide: no client can begin in plaintext, and those on the bridge may stay there.
+    if let Some(seen) = &facts.servers
+        && seen.requires_tls()
+        && seen.age <= facts.patience
+    {
+        return judge([own_tls(facts), Ok(already_required(seen.nodes().len()))]);
+    }
     judge([
         own_tls(facts),
         certificates(facts, settings),
         own_sessions(facts, settings),
         servers(facts, settings),
     ])
+}
+
+fn already_required(servers: usize) -> String {
+    let all = match servers {
+        1 => "the server refuses".into(),
+        _ => format!("all {servers} servers refuse"),
+    };
+    format!("TLS is already required: {all} plaintext")
 }
 
 /// Evidence for yes, or the reasons against it.
@@ -150,12 +166,11 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
     for node in nodes {
         match (&node.problem, node.plaintext_clients) {
             (Some(problem), _) => against.push(format!("{} could not be asked: {problem}", node.endpoint)),
-            (None, None) => against.push(format!(
-                "{} does not count its clients in plaintext (tls_mode_connected_tcp_clients is ElastiCache's)",
-                node.endpoint
-            )),
+            (None, None) => against.extend(uncounted(node)),
             (None, Some(0)) => {}
-            (None, Some(count)) => against.push(format!("{} counts clients in plaintext: {count}", node.endpoint)),
+            (None, Some(count)) => {
+                against.push(format!("{} counts clients in plaintext: {count}", node.endpoint));
+            }
         }
     }
     if nodes.is_empty() {
@@ -199,6 +214,30 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
         )),
         None => one("it is not known since when the servers count no client in plaintext".into()),
     }
+}
+
+/// A node that does not count its clients in plaintext: what is missing. `None`: nothing, it refuses them.
+fn uncounted(node: &NodeEvidence) -> Option<String> {
+    let step = match &node.plaintext {
+        Some(PlaintextAccess::Refused) => return None,
+        Some(PlaintextAccess::OtherPort(port)) => format!(
+            "and has port {port} for plaintext: once `pontoon audit` lists no client that comes through no bridge, set its \
+             `port` to 0"
+        ),
+        Some(PlaintextAccess::Accepted) => {
+            "and accepts plaintext: once `pontoon audit` lists no client that comes through no \
+             bridge, have it refuse plaintext"
+                .into()
+        }
+        Some(PlaintextAccess::Unknown(why)) => {
+            format!("and whether it refuses plaintext is not known: {why}")
+        }
+        None => format!("and was not tried in plaintext: run `pontoon probe {}`", node.endpoint),
+    };
+    let name = &node.endpoint;
+    Some(format!(
+        "{name} does not count its clients in plaintext (tls_mode_connected_tcp_clients is ElastiCache's), {step}"
+    ))
 }
 
 /// `1 server`, `2 servers`.

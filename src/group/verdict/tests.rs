@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clients::{ClientRecord, InPlaintext};
-use crate::group::{Evidence, NodeEvidence, Observation};
+use crate::group::{Evidence, NodeEvidence, Observation, PlaintextAccess};
 use crate::moment::{Moment, Quiet};
 use crate::tls;
 use crate::upstream::{EndpointFacts, ObservedTransit};
@@ -220,6 +220,37 @@ fn unseen_connections_are_reported_and_block_where_that_is_configured() {
     let lately = safe_to_require_tls(&with_unseen(2 * DAY * 1000 - 1), &strict);
     assert!(!lately.answer && lately.because[0].contains("verdict.unseen"), "{lately:?}");
     assert!(safe_to_require_tls(&with_unseen(DAY * 1000), &strict).answer, "a day without any is enough");
+}
+
+fn without_count(plaintext: PlaintextAccess) -> NodeEvidence {
+    NodeEvidence { plaintext: Some(plaintext), ..node(None, None) }
+}
+
+#[test]
+fn where_every_server_refuses_plaintext_tls_is_required_already_whoever_stays_on_the_bridge() {
+    let refusing = || without_count(PlaintextAccess::Refused);
+    let lately = InPlaintext { last: Some(at(0)), ..InPlaintext::default() };
+    let facts = |nodes| RouteFacts { servers: seen(nodes, None), plaintext: lately, active: 9, ..facts() };
+    let verdict = safe(&facts(vec![refusing(), refusing()]));
+    assert!(verdict.answer, "{verdict:?}");
+    assert_eq!(verdict.evidence[1], "TLS is already required: all 2 servers refuse plaintext");
+    let verdict = safe(&facts(vec![refusing()]));
+    assert_eq!(verdict.evidence[1], "TLS is already required: the server refuses plaintext");
+    for other in [
+        without_count(PlaintextAccess::Accepted),
+        without_count(PlaintextAccess::OtherPort(6379)),
+        without_count(PlaintextAccess::Unknown("silence".into())),
+        node(None, None),
+        node(Some(0), None),
+        node(None, Some("closed")),
+        NodeEvidence { problem: Some("closed".into()), ..refusing() },
+    ] {
+        assert!(!safe(&facts(vec![refusing(), other.clone()])).answer, "{other:?}");
+    }
+    let old = facts(vec![refusing()]);
+    let servers = old.servers.clone().map(|seen| Observation { age: Duration::from_secs(241), ..seen });
+    assert!(!safe(&RouteFacts { servers, ..old }).answer);
+    assert!(!safe(&RouteFacts { verifies: false, ..facts(vec![refusing()]) }).answer, "whose word is it?");
 }
 
 fn client(active: u64, last_seen: Moment) -> ClientRecord {
