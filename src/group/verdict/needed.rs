@@ -3,6 +3,7 @@
 use super::days::days_or_less;
 use super::facts::{RouteFacts, Settings, Verdict};
 use crate::clients::ClientRecord;
+use crate::moment::Moment;
 
 /// Clients that are named where the bridge is still needed.
 const NAMED: usize = 10;
@@ -29,9 +30,10 @@ pub fn bridge_needed(facts: &RouteFacts, settings: &Settings, clients: &[&Client
         }
     } else if watched < wanted {
         because.push(format!(
-            "clients are watched only since {}: {} without one are asked for (verdict.unused_for)",
+            "clients are watched only since {}: {} without one are asked for (verdict.unused_for); wait until {}",
             facts.watched_since,
-            days_or_less(wanted)
+            days_or_less(wanted),
+            Moment::at(facts.watched_since.unix().saturating_add(wanted))
         ));
     } else {
         evidence.push(match facts.last_used {

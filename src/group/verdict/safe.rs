@@ -69,7 +69,8 @@ fn own_tls(facts: &RouteFacts) -> Finding {
     if !facts.verifies {
         against.push("this bridge verifies no certificate: remove tls.insecure_skip_verify".into());
     }
-    against.extend(facts.unreached.clone());
+    let unreached = facts.unreached.iter();
+    against.extend(unreached.map(|why| format!("{why}; `pontoon check` names the step that fails")));
     if against.is_empty() {
         Ok("this bridge reaches its upstream over verified TLS".into())
     } else {
@@ -128,11 +129,15 @@ fn own_sessions(facts: &RouteFacts, settings: &Settings) -> Finding {
     let InPlaintext { active, last, .. } = facts.plaintext;
     if active > 0 {
         let step = match (facts.mode, facts.upgrades) {
-            (tls::TlsMode::Disabled, _) => "they end with their clients' connections",
-            (_, true) => {
-                "they move to TLS between two commands; reconnect clients that subscribe, block or have left state with their connection"
+            (tls::TlsMode::Disabled, _) => {
+                "they end with their clients' connections: reconnect them once tls.mode is \"preferred\""
             }
-            (_, false) => "reconnect their clients, or set tls.upgrade = \"drain\", which moves them to TLS",
+            (_, true) => {
+                "they move to TLS between two commands; reconnect the clients that `pontoon status` lists as in plaintext"
+            }
+            (_, false) => {
+                "reconnect their clients; set tls.upgrade = \"drain\" for later sessions to move by themselves"
+            }
         };
         return Err(vec![format!("sessions of this bridge that are in plaintext now: {active}; {step}")]);
     }
@@ -157,30 +162,46 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
                 .into(),
         );
     };
-    let Some(asked) = seen.asked else { return one("the servers were not asked yet".into()) };
+    let Some(asked) = seen.asked else {
+        return one("the servers were not asked yet: wait for the first survey, which begins once this bridge has seen TLS".into());
+    };
     if let Some(problem) = &seen.problem {
-        return one(format!("the servers could not be asked: {problem}"));
+        return one(format!(
+            "the servers could not be asked: {problem}; `pontoon audit` shows whether they can be now"
+        ));
     }
     let nodes = seen.nodes();
     let mut against = Vec::new();
     for node in nodes {
         match (&node.problem, node.plaintext_clients) {
-            (Some(problem), _) => against.push(format!("{} could not be asked: {problem}", node.endpoint)),
-            (None, None) => against.extend(uncounted(node)),
+            (Some(problem), _) => against.push(format!(
+                "{} could not be asked: {problem}; `pontoon audit` shows whether it answers now",
+                node.endpoint
+            )),
+            // What is missing is then the age.
+            (None, None) if seen.requires_tls() => {}
+            (None, None) => against.push(uncounted(node)),
             (None, Some(0)) => {}
             (None, Some(count)) => {
-                against.push(format!("{} counts clients in plaintext: {count}", node.endpoint));
+                against.push(format!(
+                    "{} counts clients in plaintext: {count}; `pontoon audit` lists those that come through no bridge: have \
+                     them use TLS, or a bridge",
+                    node.endpoint
+                ));
             }
         }
     }
     if nodes.is_empty() {
-        against.push("no server answered".into());
+        against.push("no server answered: run `pontoon audit`, which names the step that fails".into());
     }
     if !against.is_empty() {
         return Err(against);
     }
     if seen.age > facts.patience {
-        return one(format!("the servers were asked last at {asked}: that is too long ago"));
+        return one(format!(
+            "the servers were asked last at {asked}: that is too long ago; wait for the next survey (evidence.interval), or run \
+             `pontoon audit`, which names the step that fails"
+        ));
     }
     let wanted = settings.quiet_for.as_secs();
     match seen.quiet {
@@ -190,9 +211,11 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
                 && quiet.observed_ms.saturating_sub(quiet.unseen_at_ms) / 1000 < wanted =>
         {
             one(format!(
-                "connections that came and went unseen since {}, at most: {}; none may come for {} (verdict.unseen)",
+                "connections that came and went unseen since {}, at most: {}; none may come for {} (verdict.unseen): wait for {} without \
+                 one, or set verdict.unseen = \"report\"",
                 quiet.since,
                 quiet.unseen,
+                days_or_less(wanted),
                 days_or_less(wanted)
             ))
         }
@@ -207,19 +230,28 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
             quiet.unseen,
         )),
         Some(quiet) => one(format!(
-            "no client was in plaintext since {}, but the servers were watched for {} only: {} are asked for (verdict.quiet_for)",
+            "no client was in plaintext since {}, but the servers were watched for {} only: {} are asked for (verdict.quiet_for); \
+             wait for another {}",
             quiet.since,
             days_or_less(quiet.observed_ms / 1000),
-            days_or_less(wanted)
+            days_or_less(wanted),
+            days_or_less(wanted.saturating_sub(quiet.observed_ms / 1000))
         )),
-        None => one("it is not known since when the servers count no client in plaintext".into()),
+        None => one(
+            "it is not known since when the servers count no client in plaintext: wait for the next survey (evidence.interval)".into(),
+        ),
     }
 }
 
-/// A node that does not count its clients in plaintext: what is missing. `None`: nothing, it refuses them.
-fn uncounted(node: &NodeEvidence) -> Option<String> {
+/// A node that does not count its clients in plaintext: what is missing.
+fn uncounted(node: &NodeEvidence) -> String {
+    let name = &node.endpoint;
     let step = match &node.plaintext {
-        Some(PlaintextAccess::Refused) => return None,
+        Some(PlaintextAccess::Refused) => {
+            return format!(
+                "{name} refuses plaintext, and not every server does: wait until the group's change to TLS alone is complete"
+            );
+        }
         Some(PlaintextAccess::OtherPort(port)) => format!(
             "and has port {port} for plaintext: once `pontoon audit` lists no client that comes through no bridge, set its \
              `port` to 0"
@@ -234,10 +266,9 @@ fn uncounted(node: &NodeEvidence) -> Option<String> {
         }
         None => format!("and was not tried in plaintext: run `pontoon probe {}`", node.endpoint),
     };
-    let name = &node.endpoint;
-    Some(format!(
+    format!(
         "{name} does not count its clients in plaintext (tls_mode_connected_tcp_clients is ElastiCache's), {step}"
-    ))
+    )
 }
 
 /// `1 server`, `2 servers`.

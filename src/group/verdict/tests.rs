@@ -188,6 +188,32 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
             "counts clients in plaintext: 5",
             RouteFacts { servers: seen(vec![node(Some(5), None)], None), ..facts() },
         ),
+        (
+            "and has port 6379 for plaintext",
+            RouteFacts {
+                servers: seen(vec![without_count(PlaintextAccess::OtherPort(6379))], None),
+                ..facts()
+            },
+        ),
+        (
+            "and accepts plaintext",
+            RouteFacts { servers: seen(vec![without_count(PlaintextAccess::Accepted)], None), ..facts() },
+        ),
+        (
+            "refuses plaintext, and not every server does",
+            RouteFacts {
+                servers: seen(vec![without_count(PlaintextAccess::Refused), node(Some(0), None)], None),
+                ..facts()
+            },
+        ),
+        (
+            "too long ago",
+            RouteFacts {
+                servers: seen(vec![without_count(PlaintextAccess::Refused)], None)
+                    .map(|seen| Observation { age, ..seen }),
+                ..facts()
+            },
+        ),
         ("no server answered", RouteFacts { servers: seen(vec![], quiet(2)), ..facts() }),
         (
             "too long ago",
@@ -202,6 +228,17 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
     for (words, facts) in cases {
         let Verdict { answer, because, .. } = safe(&facts);
         assert!(!answer && because.len() == 1 && because[0].contains(words), "{words}: {because:?}");
+        let steps = [
+            "set ",
+            "wait ",
+            "run `",
+            "renew ",
+            "remove ",
+            "reconnect ",
+            "`pontoon check` names",
+            "`pontoon audit`",
+        ];
+        assert!(steps.iter().any(|step| because[0].contains(step)), "no step: {because:?}");
     }
 }
 
@@ -292,4 +329,5 @@ fn a_bridge_that_was_not_watched_long_enough_is_not_known_to_be_unused() {
     let facts = RouteFacts { last_used: None, watched_since: at(2), ..facts() };
     let Verdict { answer, because, .. } = needed(&facts, &[]);
     assert!(answer && because[0].contains("watched only since"), "{because:?}");
+    assert!(because[0].contains(&format!("wait until {}", Moment::at(NOW + 5 * DAY))), "{because:?}");
 }
