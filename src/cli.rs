@@ -130,6 +130,52 @@ pub fn command() -> Command {
                 .after_help(EXIT),
         )
         .subcommand(
+            Command::new("plan")
+                .about(
+                    "Where do ElastiCache's groups stand between plaintext and TLS, what blocks them, which command is next? \
+                     Reads AWS, and changes nothing",
+                )
+                .arg(
+                    Arg::new("group")
+                        .long("group")
+                        .value_name("ID")
+                        .help("Replication group to plan for. Without it: every group that fails ElastiCache.5"),
+                )
+                .arg(
+                    Arg::new("region")
+                        .long("region")
+                        .value_name("REGION")
+                        .action(ArgAction::Append)
+                        .help("AWS region; repeatable without --group. Without it: that of the environment or the profile"),
+                )
+                .arg(
+                    Arg::new("wait")
+                        .long("wait")
+                        .value_name("DUR")
+                        .num_args(0..=1)
+                        .require_equals(true)
+                        .default_missing_value("2h")
+                        .requires("group")
+                        .value_parser(config::duration)
+                        .help("Follow a modification to its end, for at most this long (2h if no time is given)"),
+                )
+                .arg(
+                    Arg::new("interval")
+                        .long("interval")
+                        .value_name("DUR")
+                        .default_value("15s")
+                        .requires("wait")
+                        .value_parser(config::duration)
+                        .help("Time between two questions to AWS while waiting"),
+                )
+                .arg(switch("json", "Write JSON"))
+                .after_help(
+                    "Credentials and endpoints are AWS' own: AWS_PROFILE, AWS_ACCESS_KEY_ID, roles, AWS_ENDPOINT_URL. \
+                     config/iam/plan.json is a policy with all that is needed.\n\n\
+                     Exit status: 0 the plan was made, and a modification that was waited for has ended; 1 not; 2 usage error.",
+                ),
+        )
+        .subcommand(
             Command::new("demo")
                 .about("See it work, with nothing installed: a TLS endpoint, a bridge, a plaintext conversation")
                 .arg(switch("serve", "Keep both running, for redis-cli and your own clients")),
@@ -256,6 +302,20 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
                 None => None,
             };
             commands::status::run(admin_address(matches)?, matches.get_flag("json"), unless)
+        }
+        Some(("plan", matches)) => {
+            let regions: Vec<String> = matches.get_many("region").into_iter().flatten().cloned().collect();
+            let group = matches.get_one::<String>("group").cloned();
+            if group.is_some() && regions.len() > 1 {
+                return Err(Usage("--group wants one --region: a group is in one".into()).into());
+            }
+            commands::plan::run(&commands::plan::PlanOptions {
+                group,
+                regions,
+                wait: matches.get_one::<Duration>("wait").copied(),
+                interval: *matches.get_one::<Duration>("interval").expect("it has a default"),
+                json: matches.get_flag("json"),
+            })
         }
         Some(("demo", matches)) => commands::demo::run(matches.get_flag("serve")),
         Some(("completions", matches)) => {

@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("upstream", 2),
     ("downstream", 2),
     ("state", 2),
+    ("plan", 2),
     ("tls", 1),
     ("resolve", 1),
     ("credentials", 1),

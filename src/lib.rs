@@ -39,7 +39,7 @@
 //! | 5 | [`config`], [`admin`] |
 //! | 4 | [`session`] |
 //! | 3 | [`cluster`], [`group`], [`listener`] |
-//! | 2 | [`upstream`], [`downstream`], [`state`] |
+//! | 2 | [`upstream`], [`downstream`], [`state`], [`plan`] |
 //! | 1 | [`tls`], [`resolve`], [`credentials`], [`telemetry`], [`clients`], [`notify`] |
 //! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`moment`], [`workers`], [`printable`] |
 
@@ -59,6 +59,7 @@ pub mod listener;
 pub mod metrics;
 pub mod moment;
 pub mod notify;
+pub mod plan;
 pub mod printable;
 pub mod resolve;
 pub mod resp;

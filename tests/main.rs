@@ -40,6 +40,8 @@ mod outage;
 mod page;
 mod passthrough;
 mod peers;
+#[cfg(feature = "iam")]
+mod plan;
 mod pool;
 mod preferred;
 mod probe;

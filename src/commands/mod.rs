@@ -8,6 +8,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod health;
+pub mod plan;
 pub mod probe;
 mod reachable;
 pub mod run;

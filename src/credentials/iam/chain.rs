@@ -148,7 +148,7 @@ impl fmt::Debug for Tokens {
 }
 
 /// An error with its causes: the first alone says that something failed.
-fn explain(error: &dyn Error) -> String {
+pub fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

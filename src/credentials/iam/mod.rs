@@ -11,7 +11,7 @@ mod token;
 mod without;
 
 #[cfg(feature = "iam")]
-pub use self::chain::Tokens;
+pub use self::chain::{Tokens, explain};
 pub use self::region::{is_serverless, region_of};
 pub use self::settings::Settings;
 #[cfg(feature = "iam")]

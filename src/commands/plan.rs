@@ -1,0 +1,180 @@
+//! `pontoon plan`: where AWS' replication groups stand between plaintext and TLS.
+
+use std::time::Duration;
+
+/// What to plan, and how to say it.
+pub struct PlanOptions {
+    /// The group; `None`: all that fail ElastiCache.5.
+    pub group: Option<String>,
+    /// AWS regions; none: the environment's or the profile's.
+    pub regions: Vec<String>,
+    /// Follow a modification for this long.
+    pub wait: Option<Duration>,
+    /// Time between two questions to AWS.
+    pub interval: Duration,
+    /// Write JSON.
+    pub json: bool,
+}
+
+/// Says what AWS' crates are missing for.
+#[cfg(not(feature = "iam"))]
+pub fn run(_options: &PlanOptions) -> anyhow::Result<()> {
+    anyhow::bail!(
+        "this pontoon was built without the cargo feature \"iam\", and cannot ask AWS: build it with the default features"
+    )
+}
+
+#[cfg(feature = "iam")]
+pub use self::with_aws::run;
+
+#[cfg(feature = "iam")]
+mod with_aws {
+    use anyhow::bail;
+    use serde::Serialize;
+    use tokio::time::{sleep, timeout};
+
+    use super::{Duration, PlanOptions};
+    use crate::moment::Moment;
+    use crate::plan::{Aws, GroupFacts, Modification, Plan, TransitEncryption, text};
+    use crate::printable::{printable, printable_json};
+
+    /// A change may be accepted some moments before AWS begins with it: this many answers make sure that it waits.
+    const ANSWERS_OF_A_WAITING_CHANGE: u32 = 4;
+
+    /// The whole output.
+    #[derive(Serialize)]
+    struct PlanReport {
+        plans: Vec<Plan>,
+        /// Groups that pass ElastiCache.5, where no group was named.
+        passing: Vec<PassingGroup>,
+    }
+
+    #[derive(Serialize)]
+    struct PassingGroup {
+        id: String,
+        region: String,
+        transit_encryption: TransitEncryption,
+    }
+
+    /// Asks AWS; fails where it does not answer, or a modification did not end.
+    pub fn run(options: &PlanOptions) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(report(options))
+    }
+
+    async fn report(options: &PlanOptions) -> anyhow::Result<()> {
+        let regions: Vec<Option<&str>> = match &options.regions[..] {
+            [] => vec![None],
+            regions => regions.iter().map(|region| Some(region.as_str())).collect(),
+        };
+        let mut report = PlanReport { plans: Vec::new(), passing: Vec::new() };
+        let mut asked = Vec::new();
+        let mut ended = true;
+        for region in regions {
+            let mut aws = Aws::connect(region).await?;
+            asked.push(printable(aws.region()).into_owned());
+            if let (Some(group), Some(longest)) = (&options.group, options.wait) {
+                ended = follow(&aws, group, longest, options).await?;
+            }
+            for group in aws.groups(options.group.as_deref()).await? {
+                if options.group.is_some() || group.transit_encryption == TransitEncryption::Disabled {
+                    report.plans.push(Plan::new(group));
+                } else {
+                    let GroupFacts { id, region, transit_encryption, .. } = group;
+                    report.passing.push(PassingGroup { id, region, transit_encryption });
+                }
+            }
+        }
+        if options.json {
+            say!("{}", printable_json(&serde_json::to_string(&report)?));
+        } else {
+            print(&report, &asked);
+        }
+        if !ended {
+            bail!(
+                "the change has not begun: it waits for the maintenance window. The plan has the command that starts it now"
+            );
+        }
+        Ok(())
+    }
+
+    fn print(report: &PlanReport, asked: &[String]) {
+        for (number, plan) in report.plans.iter().enumerate() {
+            if number > 0 {
+                say!("\n");
+            }
+            say!("{}", text(plan));
+        }
+        if report.plans.is_empty() {
+            say!("no replication group in {} fails ElastiCache.5", asked.join(", "));
+        }
+        for PassingGroup { id, region, transit_encryption } in &report.passing {
+            let still = if *transit_encryption == TransitEncryption::Preferred {
+                ", which still accepts plaintext: pontoon plan --group tells the next step"
+            } else {
+                ""
+            };
+            say!("passes       {id} in {region}: {transit_encryption}{still}");
+        }
+    }
+
+    /// Waits until AWS has ended the group's modification; whether there is none that waits for its window. A question
+    /// that fails is asked again.
+    async fn follow(
+        aws: &Aws,
+        group: &str,
+        longest: Duration,
+        options: &PlanOptions,
+    ) -> anyhow::Result<bool> {
+        let mut last = String::new();
+        let mut tell = |words: String| {
+            if !options.json && words != last {
+                say!("{}  {words}", Moment::now());
+                last = words;
+            }
+        };
+        let mut waiting = 0;
+        let ending = async {
+            loop {
+                match aws.status(group).await {
+                    Ok(group) => {
+                        let Plan { group, modification, .. } = Plan::new(group);
+                        tell(progress(&group, modification));
+                        let waits = modification.is_some_and(|modification| !modification.running);
+                        waiting = if waits { waiting + 1 } else { 0 };
+                        match group.status.as_str() {
+                            "available" if !waits => return Ok(true),
+                            "available" if waiting >= ANSWERS_OF_A_WAITING_CHANGE => return Ok(false),
+                            "available" | "modifying" | "snapshotting" | "creating" => {}
+                            status => {
+                                bail!("the group's status is \"{status}\", which no modification ends with")
+                            }
+                        }
+                    }
+                    Err(error) if error.may_pass() => {
+                        tell(format!("asked again: {}", printable(&error.to_string())));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                sleep(options.interval).await;
+            }
+        };
+        match timeout(longest, ending).await {
+            Ok(ended) => ended,
+            Err(_) => bail!(
+                "not ended within {}: AWS goes on, and so does the same command; --wait=DUR waits longer",
+                humantime::format_duration(longest)
+            ),
+        }
+    }
+
+    fn progress(group: &GroupFacts, modification: Option<Modification>) -> String {
+        let GroupFacts { id, status, transit_encryption, .. } = group;
+        match modification {
+            Some(Modification { to: Some(to), .. }) => {
+                format!("{id}: {status}, transit encryption {transit_encryption}, changing to {to}")
+            }
+            _ => format!("{id}: {status}, transit encryption {transit_encryption}"),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The commands and files that modify a group, for the tools that people do it with.
+
+use serde::Serialize;
+
+use super::facts::{GroupFacts, TransitEncryption};
+
+/// One modification of the transit encryption, for each tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recipes {
+    /// A command of the AWS CLI.
+    pub aws_cli: String,
+    /// What to change in Terraform's resource, and how to apply it.
+    pub terraform: String,
+    /// What to change in CloudFormation's resource, and how to apply it.
+    pub cloudformation: String,
+}
+
+impl Recipes {
+    /// Those that lead `group` to `target`.
+    pub(super) fn to(group: &GroupFacts, target: TransitEncryption) -> Self {
+        Self {
+            aws_cli: set_encryption(group, target),
+            terraform: terraform(group, target),
+            cloudformation: cloudformation(group, target),
+        }
+    }
+}
+
+/// `aws elasticache modify-replication-group`, with these flags, at once.
+pub(super) fn modify(group: &GroupFacts, flags: &str) -> String {
+    format!(
+        "aws elasticache modify-replication-group --region {} --replication-group-id {} {flags} --apply-immediately",
+        word(&group.region),
+        word(&group.id)
+    )
+}
+
+/// As [`modify`], of the transit encryption.
+pub(super) fn set_encryption(group: &GroupFacts, target: TransitEncryption) -> String {
+    let flags = match target {
+        TransitEncryption::Disabled => "--no-transit-encryption-enabled",
+        TransitEncryption::Preferred => "--transit-encryption-enabled --transit-encryption-mode preferred",
+        TransitEncryption::Required => "--transit-encryption-enabled --transit-encryption-mode required",
+    };
+    modify(group, flags)
+}
+
+/// `pontoon plan` of the same group, with these flags.
+pub(super) fn plan(group: &GroupFacts, flags: &str) -> String {
+    format!("pontoon plan --region {} --group {}{flags}", word(&group.region), word(&group.id))
+}
+
+/// A word of a shell's command. What AWS allows in names needs no quotes; what it does not allow must not become a command.
+pub(super) fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// A name for a resource in a file: Terraform's and CloudFormation's alphabets, and no digit first.
+fn label(id: &str, separator: &str) -> String {
+    let label = id.split(|c: char| !c.is_ascii_alphanumeric()).collect::<Vec<_>>().join(separator);
+    if label.starts_with(|c: char| c.is_ascii_alphabetic()) { label } else { format!("Group{label}") }
+}
+
+fn terraform(group: &GroupFacts, target: TransitEncryption) -> String {
+    let settings = match target {
+        TransitEncryption::Disabled => "  transit_encryption_enabled = false\n".to_owned(),
+        target => {
+            format!("  transit_encryption_enabled = true\n  transit_encryption_mode    = \"{target}\"\n")
+        }
+    };
+    let order = match target {
+        TransitEncryption::Disabled => "Take transit_encryption_mode out of the resource.",
+        TransitEncryption::Preferred => {
+            "The first of two applies: \"required\" is another one, after all clients use TLS. AWS rejects both in one."
+        }
+        TransitEncryption::Required => "The second of two applies.",
+    };
+    format!(
+        "# {order} Without apply_immediately the change waits for the maintenance window.\n\
+         # `terraform plan` must say \"will be updated in-place\": never apply one that says \"must be replaced\".\n\
+         resource \"aws_elasticache_replication_group\" \"{}\" {{\n{settings}  apply_immediately          = true\n}}",
+        label(&group.id, "_")
+    )
+}
+
+fn cloudformation(group: &GroupFacts, target: TransitEncryption) -> String {
+    let settings = match target {
+        TransitEncryption::Disabled => "      TransitEncryptionEnabled: false".to_owned(),
+        target => format!("      TransitEncryptionEnabled: true\n      TransitEncryptionMode: {target}"),
+    };
+    let order = match target {
+        TransitEncryption::Disabled => "Take TransitEncryptionMode out of the resource.",
+        TransitEncryption::Preferred => {
+            "The first of two stack updates: \"required\" is another one, after all clients use TLS."
+        }
+        TransitEncryption::Required => "The second of two stack updates.",
+    };
+    format!(
+        "# {order}\n\
+         # Update through a change set: it must say \"Replacement: False\".\n\
+         Resources:\n  {}:\n    Type: AWS::ElastiCache::ReplicationGroup\n    Properties:\n{settings}",
+        label(&group.id, "")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_never_becomes_a_command() {
+        assert_eq!(word("sessions-1"), "sessions-1");
+        assert_eq!(word("a; rm -rf ~"), "'a; rm -rf ~'");
+        assert_eq!(word("a'b"), r"'a'\''b'");
+        assert_eq!(word(""), "''");
+    }
+
+    #[test]
+    fn a_resource_has_a_name_that_its_tool_accepts() {
+        assert_eq!(label("sessions-eu-1", "_"), "sessions_eu_1");
+        assert_eq!(label("sessions-eu-1", ""), "sessionseu1");
+        assert_eq!(label("1a\"", "_"), "Group1a_");
+    }
+}

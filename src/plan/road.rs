@@ -1,0 +1,382 @@
+//! The judgement: what follows from a group's facts. Needs no AWS.
+
+use serde::Serialize;
+
+use super::facts::{EndpointUse, EngineVersion, GroupFacts, TransitEncryption};
+use super::recipes::{Recipes, modify, plan, set_encryption, word};
+
+/// Redis can change the transit encryption in place from this version on.
+const FIRST_REDIS: EngineVersion = EngineVersion(7, 0, 5);
+
+/// Valkey can from this version on.
+const FIRST_VALKEY: EngineVersion = EngineVersion(7, 2, 0);
+
+/// Families of nodes that cannot use TLS.
+const OLD_NODE_TYPES: [&str; 2] = ["cache.m1.", "cache.m2."];
+
+/// Where a group stands between plaintext and TLS, and how it goes on.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// What AWS says of the group.
+    pub group: GroupFacts,
+    /// Security Hub's ElastiCache.5 fails.
+    pub fails_elasticache_5: bool,
+    /// AWS can change the transit encryption of this engine without replacing the group.
+    pub changes_in_place: bool,
+    /// A modification that AWS has accepted and not finished.
+    pub modification: Option<Modification>,
+    /// What must be solved before the next step.
+    pub blockers: Vec<Blocker>,
+    /// The next step; `None`: it is blocked, or the group requires TLS.
+    pub next: Option<NextStep>,
+    /// What to know before the next step.
+    pub cautions: Vec<String>,
+    /// How to go back.
+    pub way_back: WayBack,
+}
+
+/// A modification that AWS has accepted and not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Modification {
+    /// The transit encryption that is to come; `None`: AWS reports none, so it may be another modification.
+    pub to: Option<TransitEncryption>,
+    /// AWS applies it now; else it waits for the maintenance window.
+    pub running: bool,
+}
+
+/// What must be solved before the next step.
+#[derive(Debug, Serialize)]
+pub struct Blocker {
+    /// What is in the way.
+    pub what: String,
+    /// How to solve it.
+    pub remedy: String,
+    /// Commands for that.
+    pub commands: Vec<String>,
+}
+
+/// The next change of the transit encryption.
+#[derive(Debug, Serialize)]
+pub struct NextStep {
+    /// What it leads to.
+    pub to: TransitEncryption,
+    /// Commands that must succeed before.
+    pub before: Vec<String>,
+    /// The change, for each tool.
+    pub recipes: Recipes,
+    /// The command that follows the change to its end.
+    pub follow: String,
+}
+
+/// How to go back.
+#[derive(Debug, Serialize)]
+pub struct WayBack {
+    /// Why AWS does not allow it now; `None`: nothing is known to be in the way.
+    pub closed: Option<String>,
+    /// Commands, the first of them first.
+    pub commands: Vec<String>,
+}
+
+impl Plan {
+    /// What follows from a group's facts.
+    pub fn new(group: GroupFacts) -> Self {
+        let modification = modification(&group);
+        let blockers = blockers(&group, modification);
+        let waiting = modification.filter(|modification| !modification.running).and_then(|it| it.to);
+        let target = waiting.or(match group.transit_encryption {
+            TransitEncryption::Disabled => Some(TransitEncryption::Preferred),
+            TransitEncryption::Preferred => Some(TransitEncryption::Required),
+            TransitEncryption::Required => None,
+        });
+        let next = target.filter(|_| blockers.is_empty()).map(|to| NextStep {
+            to,
+            before: before(&group, to),
+            recipes: Recipes::to(&group, to),
+            follow: plan(&group, " --wait"),
+        });
+        Self {
+            fails_elasticache_5: group.transit_encryption == TransitEncryption::Disabled,
+            changes_in_place: changes_in_place(&group),
+            cautions: cautions(&group, target),
+            way_back: way_back(&group, target),
+            group,
+            modification,
+            blockers,
+            next,
+        }
+    }
+
+    /// Whether AWS is applying a modification.
+    pub fn is_changing(&self) -> bool {
+        self.modification.is_some_and(|modification| modification.running)
+    }
+}
+
+fn modification(group: &GroupFacts) -> Option<Modification> {
+    let to = group.pending.transit_encryption;
+    match group.status.as_str() {
+        "available" => to.map(|to| Modification { to: Some(to), running: false }),
+        "modifying" => Some(Modification { to, running: true }),
+        _ => None,
+    }
+}
+
+/// The first version of the group's engine whose transit encryption can be changed in place.
+fn first_version(group: &GroupFacts) -> EngineVersion {
+    if group.engine == "valkey" { FIRST_VALKEY } else { FIRST_REDIS }
+}
+
+fn changes_in_place(group: &GroupFacts) -> bool {
+    // A group in `preferred` has been changed, or could be.
+    group.transit_encryption == TransitEncryption::Preferred
+        || group.engine_version.is_some_and(|version| version >= first_version(group))
+}
+
+fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Blocker> {
+    let mut blockers = Vec::new();
+    match group.status.as_str() {
+        "available" => {}
+        "modifying" | "snapshotting" | "creating" => blockers.push(Blocker {
+            what: format!("the group is {}: AWS accepts no modification until it is available", group.status),
+            remedy: "wait until it is".into(),
+            commands: vec![plan(group, " --wait")],
+        }),
+        status => blockers.push(Blocker {
+            what: format!("the group's status is \"{status}\": AWS accepts no modification"),
+            remedy: "look at its events".into(),
+            commands: vec![format!(
+                "aws elasticache describe-events --region {} --source-type replication-group --source-identifier {}",
+                word(&group.region),
+                word(&group.id)
+            )],
+        }),
+    }
+    // AWS has accepted a modification that waits, and checked it.
+    if group.transit_encryption == TransitEncryption::Required || modification.is_some() {
+        return blockers;
+    }
+    if !changes_in_place(group) {
+        blockers.push(engine_too_old(group));
+    }
+    let old: Vec<&str> = group.node_types.iter().map(String::as_str).filter(|name| is_old(name)).collect();
+    if !old.is_empty() {
+        blockers.push(Blocker {
+            what: format!("nodes of type {} cannot use TLS", old.join(", ")),
+            remedy: "move the group to one of the types that this lists (modify-replication-group --cache-node-type)"
+                .into(),
+            commands: vec![format!(
+                "aws elasticache list-allowed-node-type-modifications --region {} --replication-group-id {}",
+                word(&group.region),
+                word(&group.id)
+            )],
+        });
+    }
+    if let Some(global) = &group.global_datastore {
+        blockers.push(in_global_datastore(group, &global.id, &global.role));
+    }
+    if !group.user_groups.is_empty() {
+        blockers.push(Blocker {
+            what: format!(
+                "the group has user groups ({}): AWS does not change the transit encryption of a group with RBAC",
+                group.user_groups.join(", ")
+            ),
+            remedy: "remove the user groups for the time of the change. Without them any client may do anything: restrict \
+                     the security group first"
+                .into(),
+            commands: vec![modify(group, "--remove-user-groups")],
+        });
+    }
+    blockers
+}
+
+fn is_old(node_type: &str) -> bool {
+    OLD_NODE_TYPES.iter().any(|family| node_type.starts_with(family))
+}
+
+fn engine_too_old(group: &GroupFacts) -> Blocker {
+    let engine = &group.engine;
+    let first = first_version(group);
+    let Some(version) = group.engine_version else {
+        return Blocker {
+            what: format!(
+                "the engine's version is unknown: AWS reports no node of the group; {engine} {first} is needed"
+            ),
+            remedy: "see what AWS reports of the nodes".into(),
+            commands: vec![format!(
+                "aws elasticache describe-cache-clusters --region {}",
+                word(&group.region)
+            )],
+        };
+    };
+    let (family, version_to) = if engine == "valkey" { ("valkey8", "8.0") } else { ("redis7", "7.1") };
+    let parameters = format!("default.{family}{}", if group.cluster_mode { ".cluster.on" } else { "" });
+    let own: Vec<&str> = group
+        .parameter_groups
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !name.starts_with("default."))
+        .collect();
+    let own = if own.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "; give it a parameter group of your own, of the family {family}, in place of {parameters}: the group has {}",
+            own.join(", ")
+        )
+    };
+    Blocker {
+        what: format!(
+            "{engine} {version} is too old: its transit encryption can be changed in place from {first} on"
+        ),
+        remedy: format!(
+            "upgrade the engine first. That is done in place, with a failover of some seconds, and cannot be undone{own}. \
+             Never let a tool replace the group: its data and its names would be gone"
+        ),
+        commands: vec![
+            modify(
+                group,
+                &format!("--engine-version {version_to} --cache-parameter-group-name {parameters}"),
+            ),
+            plan(group, " --wait"),
+        ],
+    }
+}
+
+fn in_global_datastore(group: &GroupFacts, id: &str, role: &str) -> Blocker {
+    let (region, global) = (word(&group.region), word(id));
+    let command = if role.eq_ignore_ascii_case("secondary") {
+        format!(
+            "aws elasticache disassociate-global-replication-group --region {region} --global-replication-group-id {global} \
+             --replication-group-id {} --replication-group-region {region}",
+            word(&group.id)
+        )
+    } else {
+        format!(
+            "aws elasticache delete-global-replication-group --region {region} --global-replication-group-id {global} \
+             --retain-primary-replication-group"
+        )
+    };
+    Blocker {
+        what: format!(
+            "the group is {role} of the global datastore {id}: AWS does not change the transit encryption of a primary to \
+             preferred, and documents no way for a secondary"
+        ),
+        remedy: "take it out of the global datastore, if you can do without the other region's copy meanwhile. This ends \
+                 the replication between regions (secondaries must go before the primary)"
+            .into(),
+        commands: vec![command],
+    }
+}
+
+/// Commands that must succeed before a step.
+fn before(group: &GroupFacts, to: TransitEncryption) -> Vec<String> {
+    if to != TransitEncryption::Required {
+        return Vec::new();
+    }
+    let front = group.endpoints.iter().find(|endpoint| endpoint.r#use != EndpointUse::Node);
+    let audit =
+        front.map(|front| format!("pontoon audit {}", word(&format!("{}:{}", front.address, front.port))));
+    audit.into_iter().chain(["pontoon status --fail-unless ready".to_owned()]).collect()
+}
+
+fn cautions(group: &GroupFacts, target: Option<TransitEncryption>) -> Vec<String> {
+    let mut cautions = Vec::new();
+    let current = group.transit_encryption;
+    if target.is_some() && !group.pending.others.is_empty() {
+        cautions.push(format!(
+            "applying a change immediately also applies what is pending: {}",
+            group.pending.others.join(", ")
+        ));
+    }
+    match (current, target) {
+        (TransitEncryption::Disabled, Some(TransitEncryption::Preferred)) => {
+            cautions.push(
+                "roll out the bridges with tls.mode = \"preferred\" first. No client may open TLS before the modification has \
+                 ended"
+                    .into(),
+            );
+            let nodes: Vec<&str> = group
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.r#use == EndpointUse::Node)
+                .map(|endpoint| endpoint.address.as_str())
+                .collect();
+            if !group.cluster_mode && !nodes.is_empty() {
+                cautions.push(format!(
+                    "the names of single nodes are deleted already in this step: no client may use {}",
+                    nodes.join(", ")
+                ));
+            }
+            cautions.push(
+                "the group gets new names, which this command shows after the change. The names of today go on until \
+                 \"required\""
+                    .into(),
+            );
+            cautions.push(
+                "an IAM or organization policy with the condition elasticache:TransitEncryptionEnabled can deny this step; \
+                 AWS does not show that here"
+                    .into(),
+            );
+            cautions.push(
+                "add an AUTH token or user groups after \"required\": AWS refuses them in \"preferred\""
+                    .into(),
+            );
+        }
+        (TransitEncryption::Preferred, Some(TransitEncryption::Required)) => {
+            cautions.push(
+                "ElastiCache.5 passes already, but the group still accepts plaintext: passing it does not show that clients use \
+                 TLS"
+                    .into(),
+            );
+            let old: Vec<&str> =
+                group.endpoints.iter().filter_map(|endpoint| endpoint.counterpart.as_deref()).collect();
+            let named = if old.is_empty() { String::new() } else { format!(": {}", old.join(", ")) };
+            cautions.push(format!(
+                "\"required\" closes every plaintext connection and deletes the names without TLS{named}"
+            ));
+        }
+        (TransitEncryption::Required, None) if group.user_groups.is_empty() && !group.auth_token => {
+            cautions
+                .push("an AUTH token or a user group closes the way back: add them when you are sure".into());
+        }
+        _ => {}
+    }
+    if target.is_some() && group.cluster_endpoint_type.as_deref() == Some("ip") {
+        let groups = group.parameter_groups.join(", ");
+        cautions.push(format!(
+            "cluster-preferred-endpoint-type is ip in {groups}: the cluster tells its clients addresses, and certificates hold \
+             only names. Set it to tls-dynamic before clients use TLS (a default parameter group cannot be changed: make one)"
+        ));
+    }
+    cautions
+}
+
+fn way_back(group: &GroupFacts, target: Option<TransitEncryption>) -> WayBack {
+    let highest = target.unwrap_or(group.transit_encryption).max(group.transit_encryption);
+    let commands = match highest {
+        TransitEncryption::Disabled => Vec::new(),
+        TransitEncryption::Preferred => vec![set_encryption(group, TransitEncryption::Disabled)],
+        TransitEncryption::Required => vec![
+            set_encryption(group, TransitEncryption::Preferred),
+            plan(group, " --wait"),
+            set_encryption(group, TransitEncryption::Disabled),
+        ],
+    };
+    let closed = if !group.user_groups.is_empty() {
+        Some(format!(
+            "user groups ({}): AWS does not change the transit encryption of a group with RBAC; remove them first, with \
+             {}",
+            group.user_groups.join(", "),
+            modify(group, "--remove-user-groups")
+        ))
+    } else if group.auth_token {
+        Some(
+            "the AUTH token: AWS refuses AUTH in \"preferred\" (seen when groups are created; not tried on one that exists), and a \
+             token can only be replaced by user groups, which close the way back too"
+                .to_owned(),
+        )
+    } else {
+        None
+    };
+    WayBack { closed, commands }
+}
