@@ -171,7 +171,9 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
             )],
         });
     }
-    if let Some(global) = &group.global_datastore {
+    if let Some(global) = &group.global_datastore
+        && group.transit_encryption == TransitEncryption::Disabled
+    {
         blockers.push(in_global_datastore(group, &global.id, &global.role));
     }
     if !group.user_groups.is_empty() {

@@ -122,6 +122,11 @@ fn what_cannot_have_tls_blocks_with_a_remedy() {
         blocked(GroupFacts { global_datastore, ..plaintext() })
     };
     assert!(global("PRIMARY").commands[0].contains("--retain-primary-replication-group"));
+    let preferred = GroupFacts {
+        global_datastore: Some(GlobalDatastore { id: "ldgnf-x".into(), role: "PRIMARY".into() }),
+        ..in_mode(TransitEncryption::Preferred)
+    };
+    assert!(Plan::new(preferred).next.is_some(), "it got there");
     assert!(global("SECONDARY").commands[0].contains("disassociate-global-replication-group"));
 }
 

@@ -67,7 +67,11 @@ fn facts(text: &mut String, plan: &Plan) {
     for endpoint in &group.endpoints {
         let _ = write!(text, "\n{:<12} {}:{}", endpoint.r#use.to_string(), endpoint.address, endpoint.port);
         if let Some(counterpart) = &endpoint.counterpart {
-            let role = if plan.fails_elasticache_5 { "with TLS" } else { "without TLS" };
+            let role = match group.transit_encryption {
+                TransitEncryption::Disabled => "with TLS",
+                TransitEncryption::Preferred => "without TLS",
+                TransitEncryption::Required => "deleted:",
+            };
             let _ = write!(text, "\n             {role} {counterpart}, by AWS' pattern of names");
         } else if endpoint.r#use == EndpointUse::Node
             && group.transit_encryption == TransitEncryption::Disabled
