@@ -165,7 +165,7 @@ pub fn command() -> Command {
                         .value_name("DUR")
                         .default_value("15s")
                         .requires("wait")
-                        .value_parser(config::duration)
+                        .value_parser(config::positive)
                         .help("Time between two questions to AWS while waiting"),
                 )
                 .arg(switch("json", "Write JSON"))

@@ -15,7 +15,7 @@ mod values;
 pub use self::args::{args, probe_args};
 pub use self::load::{Config, Route};
 pub use self::problems::Problems;
-pub use self::validate::duration;
+pub use self::validate::{duration, positive};
 
 #[cfg(test)]
 mod tests;

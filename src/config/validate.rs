@@ -487,7 +487,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn positive(text: &str) -> Result<Duration, String> {
+/// As [`duration`], and more than none.
+pub fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err(format!("\"{text}\" is no time at all: leave the key out for the default")),
         duration => Ok(duration),
