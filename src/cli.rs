@@ -1,6 +1,7 @@
 //! The command line: commands, flags, help.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::Styles;
@@ -8,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use crate::admin::client::Health;
+use crate::commands::fleet::{BridgeSource, FleetOptions};
 use crate::commands::{self, run::NotStarted, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
@@ -117,18 +119,13 @@ pub fn command() -> Command {
                 .about("Can TLS be required? Who uses the pontoon at --admin, and what do they need to speak TLS themselves?")
                 .arg(admin())
                 .arg(switch("json", "Write JSON"))
-                .arg(
-                    Arg::new("fail-unless")
-                        .long("fail-unless")
-                        .value_name("STATE")
-                        .value_parser(["tls-only", "ready", "unused"])
-                        .help(
-                            "Exit with 1 unless every route is tls-only: this bridge uses only TLS; ready: the group can require \
-                             TLS, by the servers' counts; or unused: its bridge can go",
-                        ),
-                )
+                .arg(fail_unless(
+                    "Exit with 1 unless every route is tls-only: this bridge uses only TLS; ready: the group can require TLS, by the \
+                     servers' counts; or unused: its bridge can go",
+                ))
                 .after_help(EXIT),
         )
+        .subcommand(fleet())
         .subcommand(
             Command::new("plan")
                 .about(
@@ -185,6 +182,86 @@ pub fn command() -> Command {
                 .about("Write shell completions to standard output")
                 .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell))),
         )
+}
+
+fn fleet() -> Command {
+    Command::new("fleet")
+        .about("Many bridges, one answer for each group: can TLS be required, and who still needs a bridge?")
+        .arg(
+            Arg::new("bridge")
+                .value_name("BRIDGE")
+                .num_args(0..)
+                .value_parser(|text: &str| text.parse::<BridgeSource>())
+                .help(
+                    "Admin address of a bridge, or a name whose addresses are all bridges, as a headless service has it. Port 9900 if \
+                     none is given",
+                ),
+        )
+        .arg(
+            Arg::new("from")
+                .long("from")
+                .value_name("FILE")
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(PathBuf))
+                .help("File with a BRIDGE a line; # begins a comment. Repeatable"),
+        )
+        .arg(
+            Arg::new("expect")
+                .long("expect")
+                .value_name("N")
+                .value_parser(value_parser!(usize))
+                .help("The answers are no unless N bridges answer, over all groups; each address counts as a bridge"),
+        )
+        .arg(
+            Arg::new("state")
+                .long("state")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Remember which bridges have answered: those are asked too, and the answers are no while one is missing"),
+        )
+        .arg(
+            Arg::new("forget")
+                .long("forget")
+                .value_name("ADDR")
+                .action(ArgAction::Append)
+                .requires("state")
+                .help("A bridge that was taken away: drop it from the state file. Repeatable"),
+        )
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DUR")
+                .value_parser(config::duration)
+                .default_value("3s")
+                .help("A bridge that takes longer has not answered"),
+        )
+        .arg(switch("json", "Write JSON"))
+        .arg(fail_unless(
+            "Exit with 1 unless every group is tls-only: each bridge uses only TLS; ready: that, and the servers count no client in \
+             plaintext; or unused: its bridges can go",
+        ))
+        .after_help(
+            "Routes belong to one group when they have the same endpoint name, or when the servers that they ask have an address, a \
+             cluster node id or a run_id in common. Loopback addresses and names without a dot do not count: each machine means its \
+             own by them. The key `group` of a route overrides all of that. A bridge that does not answer is a no for each group.\n\n\
+             Exit status: 0 done; 1 the answer is no, or no bridge answered; 2 usage error.",
+        )
+}
+
+fn fail_unless(help: &'static str) -> Arg {
+    Arg::new("fail-unless")
+        .long("fail-unless")
+        .value_name("STATE")
+        .value_parser(["tls-only", "ready", "unused"])
+        .help(help)
+}
+
+fn unless(matches: &ArgMatches) -> Option<Unless> {
+    matches.get_one::<String>("fail-unless").map(|state| match state.as_str() {
+        "tls-only" => Unless::TlsOnly,
+        "ready" => Unless::Ready,
+        _ => Unless::Unused,
+    })
 }
 
 /// Where a running pontoon is asked.
@@ -295,13 +372,27 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             commands::health::run(admin_address(matches)?, health, wait)
         }
         Some(("status", matches)) => {
-            let unless = match matches.get_one::<String>("fail-unless").map(String::as_str) {
-                Some("tls-only") => Some(Unless::TlsOnly),
-                Some("ready") => Some(Unless::Ready),
-                Some(_) => Some(Unless::Unused),
-                None => None,
+            commands::status::run(admin_address(matches)?, matches.get_flag("json"), unless(matches))
+        }
+        Some(("fleet", matches)) => {
+            let given = matches.get_many::<BridgeSource>("bridge").into_iter().flatten();
+            let mut sources: Vec<BridgeSource> = given.cloned().collect();
+            for file in matches.get_many::<PathBuf>("from").into_iter().flatten() {
+                sources.extend(commands::fleet::read(file).map_err(Usage)?);
+            }
+            let options = FleetOptions {
+                sources,
+                expect: matches.get_one("expect").copied(),
+                memory: matches.get_one("state").cloned(),
+                forget: matches.get_many::<String>("forget").into_iter().flatten().cloned().collect(),
+                timeout: *matches.get_one("timeout").expect("it has a default"),
+                json: matches.get_flag("json"),
+                unless: unless(matches),
             };
-            commands::status::run(admin_address(matches)?, matches.get_flag("json"), unless)
+            if options.sources.is_empty() && options.memory.is_none() {
+                return Err(Usage("no bridge is given: name some, or a file with --from".into()).into());
+            }
+            commands::fleet::run(&options)
         }
         Some(("plan", matches)) => {
             let regions: Vec<String> = matches.get_many("region").into_iter().flatten().cloned().collect();

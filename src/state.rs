@@ -146,7 +146,8 @@ fn parse(bytes: &[u8]) -> Result<Contents, String> {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces the file at `path`, so that a crash leaves the old one or the new one.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;

@@ -25,6 +25,7 @@ mod ends;
 mod failover;
 mod failures;
 mod fleet;
+mod fleets;
 mod handover;
 mod hostile;
 #[cfg(feature = "iam")]

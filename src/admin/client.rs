@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,7 +29,8 @@ const MAX_ADMIN_RESPONSE: usize = 64 * 1024 * 1024;
 #[error("no answer from {address}: {problem}: is pontoon running, and is that its --admin address?")]
 pub struct NoAnswer {
     address: ListenAddr,
-    problem: String,
+    /// What went wrong.
+    pub problem: String,
 }
 
 /// Why a pontoon is not healthy.
@@ -74,7 +75,17 @@ pub async fn health(address: &ListenAddr, health: Health, wait: Duration) -> Res
 
 /// What the pontoon at `address` tells under `path`.
 pub async fn fetch(address: &ListenAddr, path: &str) -> Result<String, NoAnswer> {
-    match get_within(FETCH, address, path).await? {
+    fetch_within(FETCH, MAX_ADMIN_RESPONSE, address, path).await
+}
+
+/// The same, within `time` and with at most `max` bytes of a response.
+pub async fn fetch_within(
+    time: Duration,
+    max: usize,
+    address: &ListenAddr,
+    path: &str,
+) -> Result<String, NoAnswer> {
+    match get_within(time, max, address, path).await? {
         (StatusCode::OK, body) => Ok(body),
         (other, _) => Err(unexpected(address, other)),
     }
@@ -85,7 +96,7 @@ async fn ask(address: &ListenAddr, health: Health) -> Result<String, NotHealthy>
         Health::Serving => "/readyz",
         Health::Live => "/livez",
     };
-    match get_within(HEALTH, address, path).await? {
+    match get_within(HEALTH, MAX_ADMIN_RESPONSE, address, path).await? {
         (StatusCode::OK, body) => Ok(body.trim_end().into()),
         (StatusCode::SERVICE_UNAVAILABLE, body) => {
             Err(NotHealthy::Said { address: address.clone(), report: body.trim_end().into() })
@@ -100,25 +111,26 @@ fn unexpected(address: &ListenAddr, status: StatusCode) -> NoAnswer {
 
 async fn get_within(
     time: Duration,
+    max: usize,
     address: &ListenAddr,
     path: &str,
 ) -> Result<(StatusCode, String), NoAnswer> {
     let no_answer = |problem: String| NoAnswer { address: address.clone(), problem };
-    timeout(time, get(address, path))
+    timeout(time, get(max, address, path))
         .await
-        .map_err(|_| no_answer(format!("nothing within {} s", time.as_secs())))?
+        .map_err(|_| no_answer(format!("nothing within {}", humantime::format_duration(time))))?
         .map_err(|error| no_answer(error.to_string()))
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn get(address: &ListenAddr, path: &str) -> Result<(StatusCode, String), BoxError> {
+async fn get(max: usize, address: &ListenAddr, path: &str) -> Result<(StatusCode, String), BoxError> {
     match address {
         ListenAddr::Tcp(address) => {
-            exchange(TcpStream::connect(address).await?, &address.to_string(), path).await
+            exchange(TcpStream::connect(address).await?, &address.to_string(), path, max).await
         }
         ListenAddr::Unix { path: socket, .. } => {
-            exchange(UnixStream::connect(socket).await?, "localhost", path).await
+            exchange(UnixStream::connect(socket).await?, "localhost", path, max).await
         }
     }
 }
@@ -127,13 +139,17 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
     path: &str,
+    max: usize,
 ) -> Result<(StatusCode, String), BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path).header("host", host).body(Body::empty())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ADMIN_RESPONSE).collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), max).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { format!("more than {max} bytes").into() } else { error }
+        })?;
+        let body = body.to_bytes();
         Ok::<_, BoxError>((status, String::from_utf8_lossy(&body).into_owned()))
     };
     tokio::pin!(connection);

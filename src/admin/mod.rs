@@ -17,6 +17,8 @@ mod state;
 
 pub use self::commands::{AdminCommand, WAITING};
 pub use self::router::{Admin, MetricsServer};
-pub use self::routes::{AdminRoute, AuthRequirement, PlaintextReport, RouteReport, ServersReport};
+pub use self::routes::{
+    AdminRoute, AuthRequirement, PlaintextReport, RouteReport, ServerReport, ServersReport,
+};
 pub use self::serving::{Serving, ServingReport};
 pub use self::state::{AdminContext, AdminView};

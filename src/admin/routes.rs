@@ -14,7 +14,7 @@ use super::state::{AdminContext, AdminState};
 use crate::clients::{ClientRecord, Totals, TrafficCounts};
 use crate::cluster::Upstreams;
 use crate::group::verdict::{self, RouteFacts, Verdict};
-use crate::group::{Observation, Observer, SimilarClients};
+use crate::group::{NodeEvidence, Observation, Observer, SimilarClients};
 use crate::metrics::{ClientRefusals, RouteMetrics};
 use crate::moment::Moment;
 use crate::tls;
@@ -31,6 +31,8 @@ const MAX_OUTAGES: usize = 4;
 pub struct AdminRoute {
     /// Its name.
     pub name: Arc<str>,
+    /// The group that it leads to, as configured.
+    pub group: Option<Arc<str>>,
     /// Where it listens, with the ports that the system chose.
     pub listeners: Vec<String>,
     /// As configured.
@@ -50,6 +52,9 @@ pub struct AdminRoute {
 pub struct RouteReport {
     /// Its name.
     pub route: Box<str>,
+    /// The group that it leads to, as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Box<str>>,
     /// Where it listens.
     pub listeners: Vec<String>,
     /// `tls.mode`, as configured.
@@ -99,6 +104,9 @@ pub struct ServersReport {
     pub asked: Option<Moment>,
     /// How many answered.
     pub nodes: usize,
+    /// Each that is known, whether it answered or not.
+    #[serde(default)]
+    pub list: Vec<ServerReport>,
     /// Clients in plaintext, by their own count; `None`: not known.
     pub plaintext_clients: Option<u64>,
     /// Every one of them refuses plaintext.
@@ -113,6 +121,19 @@ pub struct ServersReport {
     /// Clients of which that is not known.
     #[serde(default)]
     pub unknown: Vec<SimilarClients>,
+}
+
+/// What one server says of its clients.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// The server.
+    pub endpoint: String,
+    /// What else it is known by: addresses, and `cluster node …` and `run_id …`, which no two servers share.
+    pub names: Vec<String>,
+    /// Clients in plaintext, by its own count; `None`: not known.
+    pub plaintext_clients: Option<u64>,
+    /// Why it did not answer; `None`: it did.
+    pub problem: Option<String>,
 }
 
 /// Whether servers ask clients for credentials.
@@ -185,6 +206,7 @@ impl AdminRoute {
         let bytes = |counts: &TrafficCounts| counts.bytes_to_upstream + counts.bytes_to_client;
         RouteReport {
             route: (*self.name).into(),
+            group: self.group.as_deref().map(Into::into),
             listeners: self.listeners.clone(),
             tls_mode: self.tls.mode.label().into(),
             sessions_active: active,
@@ -229,6 +251,17 @@ impl RouteReport {
     }
 }
 
+impl ServerReport {
+    fn of(node: &NodeEvidence) -> Self {
+        Self {
+            endpoint: node.endpoint.clone(),
+            names: node.names.clone(),
+            plaintext_clients: node.plaintext_clients.filter(|_| node.problem.is_none()),
+            problem: node.problem.clone(),
+        }
+    }
+}
+
 impl ServersReport {
     fn of(seen: &Observation) -> Self {
         let evidence = seen.evidence.as_deref();
@@ -238,6 +271,7 @@ impl ServersReport {
         Self {
             asked: seen.asked,
             nodes: answered,
+            list: nodes.iter().map(ServerReport::of).collect(),
             plaintext_clients: seen.plaintext_clients(),
             requires_tls: seen.requires_tls(),
             quiet_since: seen.quiet.map(|quiet| quiet.since),

@@ -219,6 +219,7 @@ impl LiveRoute {
     pub(super) fn describe(&self) -> admin::AdminRoute {
         admin::AdminRoute {
             name: self.settings.name.as_str().into(),
+            group: self.settings.group.as_deref().map(Into::into),
             listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
             tls: self.settings.upstream.tls.clone(),
             upgrades: self.settings.session.upgrade == session::Upgrade::Drain,

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod fleet;
 pub mod health;
 pub mod plan;
 pub mod probe;

@@ -11,7 +11,7 @@ use super::reachable::reachable;
 use super::table::Table;
 use crate::admin::client::{self, Health, NotHealthy};
 use crate::admin::{AuthRequirement, RouteReport, ServersReport};
-use crate::clients::{Advice, ClientRecord, InventoryReport, advice};
+use crate::clients::{Advice, ClientRecord, InventoryReport, Library, advice};
 use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
 use crate::printable::{printable, printable_json};
@@ -76,7 +76,7 @@ impl Unless {
         }
     }
 
-    fn refusal(self) -> &'static str {
+    pub(super) fn refusal(self) -> &'static str {
         match self {
             Self::TlsOnly => "the bridge does not use only TLS",
             Self::Ready => "TLS is not known to be safe to require",
@@ -189,11 +189,11 @@ fn clients_table(report: &InventoryReport, now: Moment) -> String {
             client.route.to_string(),
             who(client),
             client.client_name.as_deref().unwrap_or("-").to_owned(),
-            library(client),
+            library(client.library.as_ref()),
             client.active.to_string(),
             client.sessions.to_string(),
-            last_seen(client, now),
-            to_do(client),
+            last_seen(client.active, client.last_seen, now),
+            to_do(client.own_tls, client.library.as_ref()),
         ]);
     }
     let mut lines = vec![table.to_string()];
@@ -203,7 +203,7 @@ fn clients_table(report: &InventoryReport, now: Moment) -> String {
     }
     for client in report.clients.iter().filter(|client| !client.stays.is_empty()) {
         let name = client.client_name.as_deref().map(|name| format!(" named {name}")).unwrap_or_default();
-        let whose = format!("{}: {}{name}, {}", client.route, who(client), library(client));
+        let whose = format!("{}: {}{name}, {}", client.route, who(client), library(client.library.as_ref()));
         lines.push(format!("\n{}", printable(&whose)));
         lines.extend(client.stays.iter().map(|stay| format!("  - {}", printable(&stay.describe()))));
     }
@@ -221,18 +221,20 @@ fn who(client: &ClientRecord) -> String {
     if known.is_empty() { "not known".into() } else { known.join(", ") }
 }
 
-fn library(client: &ClientRecord) -> String {
-    let Some(library) = &client.library else { return "not known".into() };
+/// With its version.
+pub(super) fn library(library: Option<&Library>) -> String {
+    let Some(library) = library else { return "not known".into() };
     let version = library.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
     let guess = if library.guessed { " (by its commands)" } else { "" };
     format!("{}{version}{guess}", library.name)
 }
 
-fn last_seen(client: &ClientRecord, now: Moment) -> String {
-    if client.active > 0 {
+/// When a client with so many sessions was seen.
+pub(super) fn last_seen(active: u64, last: Moment, now: Moment) -> String {
+    if active > 0 {
         return "now".into();
     }
-    let (number, unit) = match now.seconds_since(client.last_seen) {
+    let (number, unit) = match now.seconds_since(last) {
         seconds @ ..120 => (seconds, "s"),
         seconds @ ..7200 => (seconds / 60, "min"),
         seconds @ ..172_800 => (seconds / 3600, "h"),
@@ -241,11 +243,12 @@ fn last_seen(client: &ClientRecord, now: Moment) -> String {
     format!("{number} {unit} ago")
 }
 
-fn to_do(client: &ClientRecord) -> String {
-    if client.own_tls {
+/// What to change for a client with this library to speak TLS itself.
+pub(super) fn to_do(own_tls: bool, library: Option<&Library>) -> String {
+    if own_tls {
         return "it does: its address is all that is left to change".into();
     }
-    match client.library.as_ref().and_then(|library| advice(&library.name)) {
+    match library.and_then(|library| advice(&library.name)) {
         Some(advice) => advice.setting.into_owned(),
         None => "find out its library: its owner knows".into(),
     }

@@ -127,6 +127,14 @@ pub const ROUTE: &[SettingKey] = &[
     ),
     key("name", "name", Text, "NAME", "the upstream's host", "Name of the route in logs and metrics"),
     key(
+        "group",
+        "group",
+        Text,
+        "NAME",
+        "found out by endpoint names and servers",
+        "Name of the group of servers that the route leads to, for `pontoon fleet`: routes of the same group have one answer",
+    ),
+    key(
         "client_name",
         "client-name",
         Text,

@@ -44,6 +44,8 @@ pub struct Config {
 pub struct Route {
     /// Label of metrics and logs.
     pub name: String,
+    /// The group of servers that it leads to; `None`: who asks finds out.
+    pub group: Option<String>,
     /// The client side.
     pub listener: listener::Settings,
     /// The server side.

@@ -117,14 +117,9 @@ impl Check {
         let auth = self.auth(values, &endpoints);
         let client_auth = self.client_auth(values, auth.is_some());
         let listen = self.listen(place, values, several);
-        let name =
-            self.parse(
-                values,
-                "name",
-                |text| {
-                    if text.is_empty() { Err("is empty") } else { Ok(text.to_owned()) }
-                },
-            );
+        let not_empty = |text: &str| if text.is_empty() { Err("is empty") } else { Ok(text.to_owned()) };
+        let name = self.parse(values, "name", not_empty);
+        let group = self.parse(values, "group", not_empty);
         let client_name = self.parse(values, "client_name", |text| {
             // CLIENT SETNAME's own rule.
             if !text.is_empty() && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte)) {
@@ -176,6 +171,7 @@ impl Check {
         let name = name.unwrap_or_else(|| endpoints[0].host.to_string());
         Some(Route {
             name,
+            group,
             listener: listener::Settings {
                 listen,
                 max_clients: max_clients.unwrap_or(listener::Settings::MAX_CLIENTS),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::client_list::{self, ClientListEntry};
 use super::info::Info;
 use super::members::Members;
-use super::node::{ListClients, NodeReplies, plaintext_clients};
+use super::node::{ListClients, NodeReplies, global_names, plaintext_clients};
 use super::plaintext::PlaintextAccess;
 use super::servers::NetworkServers;
 use super::survey::{FoundNode, Round, survey};
@@ -51,6 +51,9 @@ pub struct Evidence {
 pub struct NodeEvidence {
     /// The node.
     pub endpoint: String,
+    /// What else it is known by: addresses, and `cluster node …` and `run_id …`, which no two nodes share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// Why it did not answer; `None`: it did.
     pub problem: Option<String>,
     /// `Redis 7.0.15, standalone`.
@@ -99,6 +102,7 @@ impl NodeEvidence {
     pub(crate) fn new(endpoint: String) -> Self {
         Self {
             endpoint,
+            names: Vec::new(),
             problem: None,
             engine: None,
             role: None,
@@ -176,6 +180,7 @@ struct Census {
 impl Census {
     fn take<C>(&mut self, found: &FoundNode<C>, bridges: &[String]) -> NodeEvidence {
         let mut node = NodeEvidence::new(found.shown.clone());
+        node.names = global_names(&found.names);
         let all = match &found.replies {
             Ok(all) => all,
             Err(problem) => {

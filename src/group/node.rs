@@ -42,6 +42,14 @@ pub(super) fn cluster_node_of(names: &BTreeSet<String>) -> Option<&String> {
     names.iter().find(|name| name.starts_with(CLUSTER_NODE))
 }
 
+/// Names that mean the same node whoever uses them: not its place in the list of one server.
+pub(super) fn global_names(names: &BTreeSet<String>) -> Vec<String> {
+    // An address has a port.
+    let is_global =
+        |name: &&String| name.starts_with(CLUSTER_NODE) || name.starts_with(PROCESS) || name.contains(':');
+    names.iter().filter(is_global).cloned().collect()
+}
+
 /// The name of a process among the names of a node.
 pub(super) fn process_of(names: &BTreeSet<String>) -> Option<&String> {
     names.iter().find(|name| name.starts_with(PROCESS))

@@ -1,0 +1,150 @@
+//! The command: asks all bridges at once, as far as that is little work, and prints what they say together.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::bail;
+use futures_util::stream::{self, StreamExt as _};
+
+use super::answers::{FleetReport, SilentBridge, groups};
+use super::asking::ask;
+use super::joining::{Fleet, short};
+use super::memory::FleetMemory;
+use super::sources::BridgeSource;
+use super::text::{LISTED, describe};
+use crate::commands::status::Unless;
+use crate::endpoint::ListenAddr;
+use crate::moment::Moment;
+use crate::printable::{printable, printable_json};
+
+/// Bridges that are asked at once.
+const BRIDGES_AT_ONCE: usize = 64;
+
+/// What to ask, and what to do with the answers.
+#[derive(Debug)]
+pub struct FleetOptions {
+    /// Where the bridges are.
+    pub sources: Vec<BridgeSource>,
+    /// So many bridges have to answer, over all groups.
+    pub expect: Option<usize>,
+    /// Remembers which bridges have answered.
+    pub memory: Option<PathBuf>,
+    /// Bridges that are no longer expected.
+    pub forget: Vec<String>,
+    /// A bridge gets so long to answer.
+    pub timeout: Duration,
+    /// For programs.
+    pub json: bool,
+    /// What every group must be.
+    pub unless: Option<Unless>,
+}
+
+/// Asks the bridges, and prints the answers for each group; fails unless all groups are as asked.
+pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
+    let mut memory = options.memory.as_deref().map(FleetMemory::open).transpose()?;
+    let mut sources = options.sources.clone();
+    if let Some(memory) = &mut memory {
+        for bridge in &options.forget {
+            if !memory.forget(bridge) {
+                bail!("--forget {bridge}: the state file does not name this bridge");
+            }
+        }
+        sources.extend(memory.bridges()?);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(ask_all(options, &sources, memory.as_mut()));
+    // A name server that does not answer keeps a thread, which nobody waits for.
+    runtime.shutdown_background();
+    if let (Some(memory), Some(path)) = (&memory, &options.memory) {
+        memory.save(path)?;
+    }
+    if options.json {
+        say!("{}", printable_json(&serde_json::to_string(&report)?));
+    } else {
+        say!("{}", describe(&report, Moment::now()));
+    }
+    if report.groups.is_empty() {
+        bail!("no bridge answered: are these the --admin addresses of bridges, and do they listen there?");
+    }
+    let Some(unless) = options.unless else { return Ok(()) };
+    let is_so = |group: &super::answers::GroupReport| match unless {
+        Unless::TlsOnly => group.uses_only_tls.answer,
+        Unless::Ready => group.safe_to_require_tls.answer,
+        Unless::Unused => !group.bridge_needed.answer,
+    };
+    let failing: Vec<&str> =
+        report.groups.iter().filter(|group| !is_so(group)).map(|group| &*group.group).collect();
+    if failing.is_empty() {
+        return Ok(());
+    }
+    let named = failing.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    let more = failing.len().saturating_sub(LISTED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    bail!("{}: {}{more}", unless.refusal(), printable(&named))
+}
+
+async fn ask_all(
+    options: &FleetOptions,
+    sources: &[BridgeSource],
+    mut memory: Option<&mut FleetMemory>,
+) -> FleetReport {
+    let time = options.timeout;
+    let (mut silent, mut addresses, mut known) = (Vec::new(), Vec::<ListenAddr>::new(), HashSet::new());
+    let found = sources.iter().map(|source| source.addresses(time));
+    let found: Vec<_> = stream::iter(found).buffered(BRIDGES_AT_ONCE).collect().await;
+    for (source, found) in sources.iter().zip(found) {
+        match found {
+            Ok(found) => {
+                addresses.extend(found.into_iter().filter(|address| known.insert(address.to_string())));
+            }
+            Err(problem) => silent.push(SilentBridge { bridge: source.to_string(), problem }),
+        }
+    }
+    let asked_at = Moment::now();
+    let mut fleet = Fleet::default();
+    let mut mute = Vec::new();
+    let asked = addresses.iter().enumerate().map(|(order, address)| async move {
+        let answer = ask(address, time).await;
+        (order, address.to_string(), answer)
+    });
+    let mut asked = stream::iter(asked).buffer_unordered(BRIDGES_AT_ONCE);
+    while let Some((order, bridge, answer)) = asked.next().await {
+        match answer {
+            Ok(answer) => {
+                fleet.add(order, &bridge, answer);
+                if let Some(memory) = &mut memory {
+                    memory.note(bridge, asked_at);
+                }
+            }
+            Err(problem) => mute.push((order, SilentBridge { bridge, problem: short(&problem) })),
+        }
+    }
+    mute.sort_unstable_by_key(|(order, _)| *order);
+    let answered = addresses.len() - mute.len();
+    silent.extend(mute.into_iter().map(|(_, silent)| silent));
+    let mut missing: Vec<String> = silent
+        .iter()
+        .take(LISTED)
+        .map(|silent| format!("{} did not answer: {}", silent.bridge, silent.problem))
+        .collect();
+    if silent.len() > LISTED {
+        missing.push(format!("{} more did not answer: --json names them", silent.len() - LISTED));
+    }
+    if let Some(expected) = options.expect.filter(|expected| answered < *expected) {
+        missing.push(format!("{answered} bridges answered, and {expected} are expected (--expect)"));
+    }
+    let as_of = format!(
+        "{asked_at}, bridges asked: {}, answered: {answered}{}",
+        addresses.len(),
+        options.expect.map(|count| format!(", expected: {count}")).unwrap_or_default()
+    );
+    FleetReport {
+        asked_at,
+        bridges_expected: options.expect,
+        bridges_asked: addresses.len(),
+        bridges_answered: answered,
+        silent,
+        groups: groups(&mut fleet, &missing, &as_of),
+    }
+}

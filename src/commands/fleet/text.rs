@@ -1,0 +1,142 @@
+//! What a fleet says, for people.
+
+use super::answers::{FleetReport, GroupReport, NeedingProgram};
+use crate::commands::status::{last_seen, library};
+use crate::commands::table::Table;
+use crate::group::verdict::Verdict;
+use crate::moment::Moment;
+use crate::printable::printable;
+
+/// Lines of a list.
+pub(super) const LISTED: usize = 10;
+
+/// Lines of the work list.
+const LISTED_PROGRAMS: usize = 50;
+
+/// Groups in full: a fleet has few.
+const LISTED_GROUPS: usize = 50;
+
+/// All groups.
+pub(super) fn describe(report: &FleetReport, now: Moment) -> String {
+    let mut parts = vec![bridges(report)];
+    for group in report.groups.iter().take(LISTED_GROUPS) {
+        parts.push(group.ticket.clone());
+        if !group.clients.is_empty() {
+            parts.push(work_list(group, now));
+        }
+    }
+    let more = report.groups.len().saturating_sub(LISTED_GROUPS);
+    if more > 0 {
+        parts.push(format!("({more} more groups: --json has them)"));
+    }
+    parts.join("\n\n")
+}
+
+fn bridges(report: &FleetReport) -> String {
+    let expected = report.bridges_expected.map(|count| format!(", expected: {count}")).unwrap_or_default();
+    let mut lines = vec![format!(
+        "bridges asked: {}, answered: {}{expected}",
+        report.bridges_asked, report.bridges_answered
+    )];
+    lines.extend(
+        report
+            .silent
+            .iter()
+            .take(LISTED)
+            .map(|silent| printable(&format!("  - {}: {}", silent.bridge, silent.problem)).into_owned()),
+    );
+    let more = report.silent.len().saturating_sub(LISTED);
+    if more > 0 {
+        lines.push(format!("  ({more} more: --json names them)"));
+    }
+    lines.join("\n")
+}
+
+/// The answers for a group, for a change ticket. `as_of`: whose evidence it is, and from when.
+pub(super) fn ticket(group: &GroupReport, as_of: &str) -> String {
+    let mut lines = vec![
+        format!("group {}", group.group),
+        format!("  evidence as of {as_of}; bridges of this group: {}", group.bridges),
+    ];
+    let endpoints: Vec<&str> = group.endpoints.iter().take(LISTED).map(String::as_str).collect();
+    let more = group.endpoints.len() - endpoints.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    lines.push(format!("  endpoints: {}{more}", endpoints.join(", ")));
+    lines.extend(servers(group));
+    for (question, verdict) in [
+        ("uses only TLS", &group.uses_only_tls),
+        ("safe to require TLS", &group.safe_to_require_tls),
+        ("bridge still needed", &group.bridge_needed),
+    ] {
+        let Verdict { answer, because, evidence } = verdict;
+        lines.push(format!("{question}: {}", if *answer { "yes" } else { "no" }));
+        lines.extend(because.iter().map(|reason| format!("  - {reason}")));
+        lines.extend(evidence.iter().map(|evidence| format!("  + {evidence}")));
+    }
+    lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The servers' own counts.
+fn servers(group: &GroupReport) -> Vec<String> {
+    let servers = &group.servers;
+    let Some(asked) = servers.iter().map(|server| server.asked).max() else { return Vec::new() };
+    let answered = servers.iter().filter(|server| server.problem.is_none()).count();
+    let counts: Option<u64> =
+        servers.iter().map(|server| server.plaintext_clients.filter(|_| server.problem.is_none())).sum();
+    let counts = counts.map_or("not known".to_owned(), |count| count.to_string());
+    let asked = asked.map(|asked| format!(", asked last at {asked}")).unwrap_or_default();
+    let mut lines = vec![format!(
+        "  servers that answered: {answered} of {}, clients in plaintext by their count: {counts}{asked}",
+        servers.len()
+    )];
+    let speaking = servers.iter().filter_map(|server| {
+        let words = match (&server.problem, server.plaintext_clients) {
+            (Some(problem), _) => problem.clone(),
+            (None, Some(count @ 1..)) => format!("clients in plaintext: {count}"),
+            (None, _) => return None,
+        };
+        Some(format!("  - {}: {words}", server.endpoint))
+    });
+    lines.extend(speaking.take(LISTED));
+    let beside = group.direct.iter().map(|clients| ("direct clients", clients));
+    let unknown = group.unknown.iter().map(|clients| ("clients, direct or bridged", clients));
+    lines.extend(beside.chain(unknown).take(LISTED).map(|(what, similar)| {
+        let told = [&similar.library, &similar.version, &similar.name, &similar.user, &similar.address];
+        let told: Vec<&str> = told.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        format!("  - {} {what}: {}", similar.clients, told.join(" "))
+    }));
+    lines
+}
+
+/// Who needs the bridges of a group, and what to change.
+fn work_list(group: &GroupReport, now: Moment) -> String {
+    let mut table = Table::new([
+        "PROCESS",
+        "LIBRARY",
+        "SESSIONS NOW",
+        "SO FAR",
+        "LAST SEEN",
+        "BRIDGES",
+        "AT",
+        "TO SPEAK TLS ITSELF",
+    ]);
+    for NeedingProgram { program, usage, bridges, at, to_do } in group.clients.iter().take(LISTED_PROGRAMS) {
+        let first = at.first().map(String::as_str).unwrap_or_default();
+        table.row([
+            program.process.as_deref().unwrap_or("not known").to_owned(),
+            library(program.library.as_ref()),
+            usage.sessions_active.to_string(),
+            usage.sessions_total.to_string(),
+            last_seen(usage.sessions_active, usage.last_seen, now),
+            bridges.to_string(),
+            if *bridges > 1 { format!("{first}, …") } else { first.to_owned() },
+            to_do.clone(),
+        ]);
+    }
+    let more = group.clients.len().saturating_sub(LISTED_PROGRAMS);
+    let mut text = table.to_string();
+    if (more, group.clients_hidden) != (0, 0) {
+        text += &format!("\n(not shown: {more} programs, {} clients)", group.clients_hidden);
+    }
+    text
+}
