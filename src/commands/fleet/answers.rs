@@ -15,7 +15,7 @@ use crate::moment::Moment;
 const GROUP_REASONS: usize = 20;
 
 /// Bridges that are named where several say the same.
-const NAMED_BRIDGES: usize = 3;
+pub(super) const NAMED_BRIDGES: usize = 3;
 
 /// Bridges that ask the servers, whose evidence is shown.
 const SHOWN_EVIDENCE: usize = 3;
@@ -68,6 +68,7 @@ pub(super) struct GroupReport {
 
 /// What a route of a bridge says.
 #[derive(Debug, Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "a row of a table, for programs")]
 pub(super) struct RouteLine {
     bridge: String,
     route: String,
@@ -209,7 +210,7 @@ fn safe_to_require_tls(routes: &[&FleetRoute], missing: &[String]) -> Verdict {
         Some(format!("{}: {}", route.bridge, route.safe_to_require_tls.evidence.as_deref()?))
     });
     let mut evidence = vec![
-        format!("bridges that answered and use only TLS: {}", bridges(routes)),
+        format!("bridges that answered, and none says no: {}", bridges(routes)),
         format!("bridges that ask the servers, and say yes: {}", bridges(&asking)),
     ];
     evidence.extend(saying.take(SHOWN_EVIDENCE));
@@ -263,8 +264,7 @@ impl<'a> Reasons<'a> {
                 .take(NAMED_BRIDGES)
                 .map(|route| format!("{} ({})", route.bridge, route.route))
                 .collect();
-            let more = routes.len() - named.len();
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = text::more(routes.len() - named.len());
             lines.push(format!("{}{more}: {reason}", named.join(", ")));
         }
         let hidden = self.order.iter().skip(GROUP_REASONS);

@@ -37,7 +37,7 @@ pub(super) async fn ask(address: &ListenAddr, time: Duration) -> Result<BridgeAn
         fetch_within(time, MAX_BRIDGE_ANSWER, &address, "/routes"),
         fetch_within(time, MAX_BRIDGE_ANSWER, &address, "/clients?limit=100"),
     )
-    .map_err(|error| format!("no answer: {}", error.problem))?;
+    .map_err(|error| error.problem)?;
     let foreign = |error: serde_json::Error| {
         format!("answers in another way than this version of pontoon does: {error}")
     };

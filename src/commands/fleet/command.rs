@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::bail;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::answers::{FleetReport, SilentBridge, groups};
+use super::answers::{FleetReport, GroupReport, NAMED_BRIDGES, SilentBridge, groups};
 use super::asking::ask;
 use super::joining::{Fleet, short};
 use super::memory::FleetMemory;
 use super::sources::BridgeSource;
-use super::text::{LISTED, describe};
+use super::text::{LISTED, describe, more};
 use crate::commands::status::Unless;
 use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
@@ -68,7 +68,7 @@ pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
         bail!("no bridge answered: are these the --admin addresses of bridges, and do they listen there?");
     }
     let Some(unless) = options.unless else { return Ok(()) };
-    let is_so = |group: &super::answers::GroupReport| match unless {
+    let is_so = |group: &GroupReport| match unless {
         Unless::TlsOnly => group.uses_only_tls.answer,
         Unless::Ready => group.safe_to_require_tls.answer,
         Unless::Unused => !group.bridge_needed.answer,
@@ -78,10 +78,9 @@ pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
     if failing.is_empty() {
         return Ok(());
     }
-    let named = failing.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
-    let more = failing.len().saturating_sub(LISTED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    bail!("{}: {}{more}", unless.refusal(), printable(&named))
+    let named = failing.iter().take(LISTED).copied().collect::<Vec<_>>();
+    let rest = more(failing.len() - named.len());
+    bail!("{}: {}{rest}", unless.refusal(), printable(&named.join(", ")))
 }
 
 async fn ask_all(
@@ -123,13 +122,14 @@ async fn ask_all(
     mute.sort_unstable_by_key(|(order, _)| *order);
     let answered = addresses.len() - mute.len();
     silent.extend(mute.into_iter().map(|(_, silent)| silent));
-    let mut missing: Vec<String> = silent
-        .iter()
-        .take(LISTED)
-        .map(|silent| format!("{} did not answer: {}", silent.bridge, silent.problem))
-        .collect();
-    if silent.len() > LISTED {
-        missing.push(format!("{} more did not answer: --json names them", silent.len() - LISTED));
+    let mut missing = Vec::new();
+    if !silent.is_empty() {
+        let named = silent.iter().take(NAMED_BRIDGES).map(|silent| silent.bridge.clone()).collect::<Vec<_>>();
+        missing.push(format!(
+            "no usable answer from {}{}",
+            named.join(", "),
+            more(silent.len() - named.len())
+        ));
     }
     if let Some(expected) = options.expect.filter(|expected| answered < *expected) {
         missing.push(format!("{answered} bridges answered, and {expected} are expected (--expect)"));

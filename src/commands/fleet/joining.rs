@@ -181,11 +181,13 @@ impl Fleet {
     /// Remembers what a server said, if nothing later is known. Its number.
     fn server(&mut self, bridge: &str, asked: Option<Moment>, report: ServerReport) -> usize {
         let ServerReport { endpoint, names, plaintext_clients, problem } = report;
-        let own = names.iter().find(|name| is_id(name)).map(|id| name(id)).unwrap_or_else(|| {
+        let own = if let Some(id) = names.iter().find(|name| is_id(name)) {
+            name(id)
+        } else {
             let endpoint = name(&endpoint);
             // What only one machine calls so is another server at the next machine.
             if is_global(&endpoint) { endpoint } else { format!("{endpoint} of {bridge}").into() }
-        });
+        };
         let number = self.names.number(own);
         let seen = ServerSeen {
             endpoint: short(&endpoint),

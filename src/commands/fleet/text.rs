@@ -56,11 +56,11 @@ fn bridges(report: &FleetReport) -> String {
 pub(super) fn ticket(group: &GroupReport, as_of: &str) -> String {
     let mut lines = vec![
         format!("group {}", group.group),
-        format!("  evidence as of {as_of}; bridges of this group: {}", group.bridges),
+        format!("  evidence as of {as_of}"),
+        format!("  bridges of this group: {}, that ask the servers: {}", group.bridges, group.bridges_asking),
     ];
     let endpoints: Vec<&str> = group.endpoints.iter().take(LISTED).map(String::as_str).collect();
-    let more = group.endpoints.len() - endpoints.len();
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let more = more(group.endpoints.len() - endpoints.len());
     lines.push(format!("  endpoints: {}{more}", endpoints.join(", ")));
     lines.extend(servers(group));
     for (question, verdict) in [
@@ -74,6 +74,11 @@ pub(super) fn ticket(group: &GroupReport, as_of: &str) -> String {
         lines.extend(evidence.iter().map(|evidence| format!("  + {evidence}")));
     }
     lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// How many a list leaves out.
+pub(super) fn more(count: usize) -> String {
+    if count > 0 { format!(" and {count} more") } else { String::new() }
 }
 
 /// The servers' own counts.
@@ -134,9 +139,8 @@ fn work_list(group: &GroupReport, now: Moment) -> String {
         ]);
     }
     let more = group.clients.len().saturating_sub(LISTED_PROGRAMS);
-    let mut text = table.to_string();
-    if (more, group.clients_hidden) != (0, 0) {
-        text += &format!("\n(not shown: {more} programs, {} clients)", group.clients_hidden);
+    if (more, group.clients_hidden) == (0, 0) {
+        return table.to_string();
     }
-    text
+    format!("{table}\n(not shown: {more} programs, {} clients)", group.clients_hidden)
 }
