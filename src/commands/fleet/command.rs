@@ -56,13 +56,13 @@ pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
     let report = runtime.block_on(ask_all(options, &sources, memory.as_mut()));
     // A name server that does not answer keeps a thread, which nobody waits for.
     runtime.shutdown_background();
-    if let (Some(memory), Some(path)) = (&memory, &options.memory) {
-        memory.save(path)?;
-    }
     if options.json {
         say!("{}", printable_json(&serde_json::to_string(&report)?));
     } else {
         say!("{}", describe(&report, Moment::now()));
+    }
+    if let (Some(memory), Some(path)) = (&memory, &options.memory) {
+        memory.save(path)?;
     }
     if report.groups.is_empty() {
         bail!("no bridge answered: are these the --admin addresses of bridges, and do they listen there?");
