@@ -133,17 +133,29 @@ mod with_aws {
                 last = words;
             }
         };
-        let mut waiting = 0;
+        let (mut waiting, mut goal) = (0, None);
+        // What fails at once, as a wrong region does, is not asked again for hours.
+        aws.status(group).await?;
         let ending = async {
             loop {
                 match aws.status(group).await {
                     Ok(group) => {
                         let Plan { group, modification, .. } = Plan::new(group);
                         tell(progress(&group, modification));
+                        goal = modification.and_then(|modification| modification.to).or(goal);
                         let waits = modification.is_some_and(|modification| !modification.running);
                         waiting = if waits { waiting + 1 } else { 0 };
                         match group.status.as_str() {
-                            "available" if !waits => return Ok(true),
+                            "available" if !waits => {
+                                let reached = group.transit_encryption;
+                                if let Some(goal) = goal.filter(|goal| *goal != reached) {
+                                    bail!(
+                                        "the change to \"{goal}\" has ended, and the group is \"{reached}\": the group's events say why \
+                                         (aws elasticache describe-events)"
+                                    );
+                                }
+                                return Ok(true);
+                            }
                             "available" if waiting >= ANSWERS_OF_A_WAITING_CHANGE => return Ok(false),
                             "available" | "modifying" | "snapshotting" | "creating" => {}
                             status => {

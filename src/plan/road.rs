@@ -11,6 +11,10 @@ const FIRST_REDIS: EngineVersion = EngineVersion(7, 0, 5);
 /// Valkey can from this version on.
 const FIRST_VALKEY: EngineVersion = EngineVersion(7, 2, 0);
 
+/// What to know before user groups are removed.
+const WITHOUT_USER_GROUPS: &str = "Without them any client may do anything: restrict the security group first. Clients and bridges \
+                                   that present a password may get errors: try one before";
+
 /// Families of nodes that cannot use TLS.
 const OLD_NODE_TYPES: [&str; 2] = ["cache.m1.", "cache.m2."];
 
@@ -83,11 +87,13 @@ impl Plan {
         let modification = modification(&group);
         let blockers = blockers(&group, modification);
         let waiting = modification.filter(|modification| !modification.running).and_then(|it| it.to);
-        let target = waiting.or(match group.transit_encryption {
-            TransitEncryption::Disabled => Some(TransitEncryption::Preferred),
-            TransitEncryption::Preferred => Some(TransitEncryption::Required),
-            TransitEncryption::Required => None,
-        });
+        let target = match (waiting, group.transit_encryption) {
+            // A change that leads back is no step of this road.
+            (Some(to), now) => (to > now).then_some(to),
+            (None, TransitEncryption::Disabled) => Some(TransitEncryption::Preferred),
+            (None, TransitEncryption::Preferred) => Some(TransitEncryption::Required),
+            (None, TransitEncryption::Required) => None,
+        };
         let next = target.filter(|_| blockers.is_empty()).map(|to| NextStep {
             to,
             before: before(&group, to),
@@ -97,7 +103,7 @@ impl Plan {
         Self {
             fails_elasticache_5: group.transit_encryption == TransitEncryption::Disabled,
             changes_in_place: changes_in_place(&group),
-            cautions: cautions(&group, target),
+            cautions: cautions(&group, target, waiting),
             way_back: way_back(&group, target),
             group,
             modification,
@@ -151,9 +157,27 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
             )],
         }),
     }
+    if let Some(Modification { to: Some(to), running: false }) = modification
+        && to <= group.transit_encryption
+    {
+        blockers.push(Blocker {
+            what: format!(
+                "a change to \"{to}\" waits for the maintenance window ({}): AWS makes it by itself, and clients and bridges that \
+                 use TLS are cut off if it leads to \"disabled\"",
+                group.maintenance_window.as_deref().unwrap_or("unknown")
+            ),
+            remedy: "if it is not wanted, replace it by the present mode".into(),
+            commands: vec![set_encryption(group, group.transit_encryption)],
+        });
+    }
     // AWS has accepted a modification that waits, and checked it.
     if group.transit_encryption == TransitEncryption::Required || modification.is_some() {
         return blockers;
+    }
+    if let Some(global) = &group.global_datastore
+        && group.transit_encryption == TransitEncryption::Disabled
+    {
+        blockers.push(in_global_datastore(group, &global.id, &global.role));
     }
     if !changes_in_place(group) {
         blockers.push(engine_too_old(group));
@@ -171,20 +195,13 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
             )],
         });
     }
-    if let Some(global) = &group.global_datastore
-        && group.transit_encryption == TransitEncryption::Disabled
-    {
-        blockers.push(in_global_datastore(group, &global.id, &global.role));
-    }
     if !group.user_groups.is_empty() {
         blockers.push(Blocker {
             what: format!(
                 "the group has user groups ({}): AWS does not change the transit encryption of a group with RBAC",
                 group.user_groups.join(", ")
             ),
-            remedy: "remove the user groups for the time of the change. Without them any client may do anything: restrict \
-                     the security group first"
-                .into(),
+            remedy: format!("remove the user groups for the time of the change. {WITHOUT_USER_GROUPS}"),
             commands: vec![modify(group, "--remove-user-groups")],
         });
     }
@@ -218,20 +235,21 @@ fn engine_too_old(group: &GroupFacts) -> Blocker {
         .map(String::as_str)
         .filter(|name| !name.starts_with("default."))
         .collect();
-    let own = if own.is_empty() {
-        String::new()
+    let (own, parameters) = if own.is_empty() {
+        (String::new(), parameters)
     } else {
-        format!(
-            "; give it a parameter group of your own, of the family {family}, in place of {parameters}: the group has {}",
+        let words = format!(
+            ". Make a parameter group of the family {family} first, with the settings of {}, and name it in the command",
             own.join(", ")
-        )
+        );
+        (words, "YOUR-PARAMETER-GROUP".to_owned())
     };
     Blocker {
         what: format!(
             "{engine} {version} is too old: its transit encryption can be changed in place from {first} on"
         ),
         remedy: format!(
-            "upgrade the engine first. That is done in place, with a failover of some seconds, and cannot be undone{own}. \
+            "upgrade the engine first. That is done in place, interrupts connections for a while, and cannot be undone{own}. \
              Never let a tool replace the group: its data and its names would be gone"
         ),
         commands: vec![
@@ -246,7 +264,11 @@ fn engine_too_old(group: &GroupFacts) -> Blocker {
 
 fn in_global_datastore(group: &GroupFacts, id: &str, role: &str) -> Blocker {
     let (region, global) = (word(&group.region), word(id));
-    let command = if role.eq_ignore_ascii_case("secondary") {
+    let command = if !role.eq_ignore_ascii_case("secondary") && !role.eq_ignore_ascii_case("primary") {
+        format!(
+            "aws elasticache describe-global-replication-groups --region {region} --global-replication-group-id {global} --show-member-info"
+        )
+    } else if role.eq_ignore_ascii_case("secondary") {
         format!(
             "aws elasticache disassociate-global-replication-group --region {region} --global-replication-group-id {global} \
              --replication-group-id {} --replication-group-region {region}",
@@ -281,8 +303,19 @@ fn before(group: &GroupFacts, to: TransitEncryption) -> Vec<String> {
     audit.into_iter().chain(["pontoon status --fail-unless ready".to_owned()]).collect()
 }
 
-fn cautions(group: &GroupFacts, target: Option<TransitEncryption>) -> Vec<String> {
+fn cautions(
+    group: &GroupFacts,
+    target: Option<TransitEncryption>,
+    waiting: Option<TransitEncryption>,
+) -> Vec<String> {
     let mut cautions = Vec::new();
+    if let Some(to) = waiting.filter(|_| target.is_some()) {
+        cautions.push(format!(
+            "the change to \"{to}\" is accepted already: AWS makes it by itself in the maintenance window ({}), whether clients are \
+             ready or not",
+            group.maintenance_window.as_deref().unwrap_or("unknown")
+        ));
+    }
     let current = group.transit_encryption;
     if target.is_some() && !group.pending.others.is_empty() {
         cautions.push(format!(
@@ -330,6 +363,13 @@ fn cautions(group: &GroupFacts, target: Option<TransitEncryption>) -> Vec<String
                  TLS"
                     .into(),
             );
+            if let Some(global) = &group.global_datastore {
+                cautions.push(format!(
+                    "this closes the way back while the group is in the global datastore {}: AWS does not change a member to \
+                     \"preferred\"",
+                    global.id
+                ));
+            }
             let old: Vec<&str> =
                 group.endpoints.iter().filter_map(|endpoint| endpoint.counterpart.as_deref()).collect();
             let named = if old.is_empty() { String::new() } else { format!(": {}", old.join(", ")) };
@@ -367,10 +407,21 @@ fn way_back(group: &GroupFacts, target: Option<TransitEncryption>) -> WayBack {
     let closed = if !group.user_groups.is_empty() {
         Some(format!(
             "user groups ({}): AWS does not change the transit encryption of a group with RBAC; remove them first, with \
-             {}",
+             {}. {WITHOUT_USER_GROUPS}",
             group.user_groups.join(", "),
             modify(group, "--remove-user-groups")
         ))
+    } else if let Some(global) =
+        group.global_datastore.as_ref().filter(|_| highest == TransitEncryption::Required)
+    {
+        Some(format!(
+            "the global datastore {}: AWS does not change its members to \"preferred\"; take the group out of it first",
+            global.id
+        ))
+    } else if highest == TransitEncryption::Required && !changes_in_place(group) {
+        Some(
+            "the engine's version: AWS changes the transit encryption in place only of newer ones".to_owned(),
+        )
     } else if group.auth_token {
         Some(
             "the AUTH token: AWS refuses AUTH in \"preferred\" (seen when groups are created; not tried on one that exists), and a \

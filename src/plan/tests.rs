@@ -221,3 +221,50 @@ fn terraform_and_cloudformation_change_one_step_at_a_time() {
     let recipes = Plan::new(in_mode(TransitEncryption::Preferred)).next.unwrap().recipes;
     assert!(recipes.terraform.contains("\"required\"\n"), "{}", recipes.terraform);
 }
+
+fn waiting(transit_encryption: TransitEncryption, to: TransitEncryption) -> GroupFacts {
+    let pending = PendingChanges { transit_encryption: Some(to), ..PendingChanges::default() };
+    GroupFacts { pending, ..in_mode(transit_encryption) }
+}
+
+#[test]
+fn a_change_that_waits_and_leads_back_is_no_step() {
+    let blocker = blocked(waiting(TransitEncryption::Preferred, TransitEncryption::Disabled));
+    assert!(blocker.what.contains("sun:05:00-sun:06:00"), "{}", blocker.what);
+    assert!(blocker.commands[0].contains("--transit-encryption-mode preferred"), "{:?}", blocker.commands);
+    let forward = Plan::new(waiting(TransitEncryption::Preferred, TransitEncryption::Required));
+    assert_eq!(forward.next.map(|next| next.to), Some(TransitEncryption::Required));
+    assert!(forward.cautions[0].contains("by itself in the maintenance window"), "{:?}", forward.cautions);
+}
+
+#[test]
+fn a_way_back_that_aws_refuses_is_closed() {
+    let old =
+        GroupFacts { engine_version: Some(EngineVersion(6, 2, 0)), ..in_mode(TransitEncryption::Required) };
+    assert!(Plan::new(old).way_back.closed.is_some());
+    let datastore = || Some(GlobalDatastore { id: "world".into(), role: "PRIMARY".into() });
+    for mode in [TransitEncryption::Preferred, TransitEncryption::Required] {
+        let plan = Plan::new(GroupFacts { global_datastore: datastore(), ..in_mode(mode) });
+        assert!(plan.way_back.closed.is_some_and(|why| why.contains("world")), "{mode}");
+    }
+    assert!(Plan::new(in_mode(TransitEncryption::Required)).way_back.closed.is_none());
+}
+
+#[test]
+fn an_upgrade_never_drops_the_settings_of_a_parameter_group() {
+    let group = GroupFacts {
+        engine_version: Some(EngineVersion(6, 2, 0)),
+        parameter_groups: vec!["own-redis6".into()],
+        ..plaintext()
+    };
+    let blocker = blocked(group);
+    assert!(blocker.commands[0].contains("YOUR-PARAMETER-GROUP"), "{:?}", blocker.commands);
+    assert!(blocker.remedy.contains("own-redis6"), "{}", blocker.remedy);
+}
+
+#[test]
+fn a_member_of_unknown_role_is_not_deleted() {
+    let member = GlobalDatastore { id: "world".into(), role: "member".into() };
+    let blocker = blocked(GroupFacts { global_datastore: Some(member), ..plaintext() });
+    assert!(blocker.commands[0].contains("describe-global-replication-groups"), "{:?}", blocker.commands);
+}
