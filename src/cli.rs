@@ -14,6 +14,7 @@ use crate::commands::{self, run::NotStarted, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
 use crate::endpoint::{Endpoint, ListenAddr, UpstreamAddress, without_secrets};
+use crate::group::WatchPace;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,7 +82,7 @@ pub fn command() -> Command {
                         .num_args(1..)
                         .help("Endpoint of the group, whose other nodes are found from it; more, if it does not tell of them"),
                 )
-                .args(config::probe_args())
+                .args(config::audit_args())
                 .arg(
                     Arg::new("bridge-name")
                         .long("bridge-name")
@@ -89,6 +90,25 @@ pub fn command() -> Command {
                         .action(ArgAction::Append)
                         .help("Clients whose name begins so are bridged ones (pontoon's --client-name), for engines older \
                                than CLIENT SETINFO, where all others are unknown; repeatable"),
+                )
+                .arg(
+                    Arg::new("watch")
+                        .long("watch")
+                        .value_name("DUR")
+                        .value_parser(config::duration)
+                        .help(
+                            "Ask again and again for so long, as 24h, and list every client that was ever seen, with the first and \
+                             the last time. Ctrl-C and SIGTERM end it before",
+                        ),
+                )
+                .arg(
+                    Arg::new("every")
+                        .long("every")
+                        .value_name("DUR")
+                        .value_parser(config::duration)
+                        .requires("watch")
+                        .default_value("1s")
+                        .help("With --watch, the time from one sample to the next: a shorter connection may be missed"),
                 )
                 .arg(switch("json", "Write JSON"))
                 .after_help(
@@ -357,10 +377,17 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             let options = commands::audit::AuditOptions {
                 json: matches.get_flag("json"),
                 bridges: matches.get_many::<String>("bridge-name").into_iter().flatten().cloned().collect(),
+                watch: matches.get_one::<Duration>("watch").map(|&length| WatchPace {
+                    length,
+                    every: *matches.get_one::<Duration>("every").expect("it has a default"),
+                }),
             };
+            if options.watch.as_ref().is_some_and(|pace| pace.every.is_zero()) {
+                return Err(Usage("--every: must be more than 0".into()).into());
+            }
             let route = config.routes.first().expect("validated: there is a route");
             if route.upstream.auth.is_some() && route.upstream.tls.insecure_skip_verify {
-                let problem = "a password is sent over TLS that verifies, and nowhere else: drop the password, or \
+                let problem = "a password is not sent over TLS that does not verify: drop the password, or \
                                --tls-insecure-skip-verify";
                 return Err(Usage(problem.into()).into());
             }

@@ -1,14 +1,16 @@
 //! `pontoon audit`: who is connected to a group, asked of each of its nodes.
 
-use std::io::Write;
-use std::process::Output;
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::{
-    Authority, Cluster, Engine, Fake, Pontoon, Redis, Wire, eventually, pontoon, pontoon_with_hosts, valkey,
+    Authority, Cluster, Dual, Engine, Fake, Mood, Pontoon, Redis, Wire, eventually, pontoon,
+    pontoon_with_hosts, valkey,
 };
 use crate::inventory::Program;
 
@@ -332,4 +334,313 @@ fn credentials_are_presented_and_a_refusal_is_told() {
     );
     let absent = audit(&redis.endpoint(), &authority, &["--auth-password-file", "/nonexistent/secret"]);
     assert_eq!(absent.code, Some(2));
+}
+
+/// The application of this name, among those of a report.
+fn named<'a>(report: &'a Value, told: &str, name: &str) -> &'a Value {
+    let all = report[told].as_array().unwrap();
+    all.iter().find(|clients| clients["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"))
+}
+
+/// `pontoon audit --json` of a plaintext port, with these arguments.
+fn audit_plaintext(redis: &Redis, args: &[&str]) -> Audited {
+    let endpoint = format!("127.0.0.1:{}", redis.plain_port);
+    audited(pontoon(&[&["audit", &endpoint, "--json"], args].concat()))
+}
+
+const WEB: &str = "
+keep = [redis.Redis(port=port, client_name='web') for _ in range(2)]
+for r in keep:
+    r.set('k', 'v')
+keep[1].hgetall('h')";
+
+#[test]
+fn a_group_without_tls_is_asked_in_plaintext() {
+    let authority = Authority::new();
+    let primary = Redis::start(&authority);
+    let replica =
+        Redis::with(authority.issue(&["localhost"]), &authority, &["--repl-diskless-sync-delay", "0"]);
+    replica.direct().expect(&["REPLICAOF", "127.0.0.1", &primary.plain_port.to_string()], "+OK\r\n");
+    eventually("the replica is in step", || {
+        String::from_utf8_lossy(&primary.direct().ask(&["INFO", "replication"])).contains("state=online")
+    });
+    let _web = Program::redis_py_at(primary.plain_port, WEB);
+    let _node = Program::node_at(primary.plain_port, "ioredis");
+    let mut reader = replica.direct();
+    reader.expect(&["CLIENT", "SETNAME", "reports"], "+OK\r\n");
+    let Audited { code, report, error } = audit_plaintext(&primary, &["--tls-mode", "disabled"]);
+    let told = not_bridged();
+    let nodes = report["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 2, "{report}");
+    let first = node(&report, &format!("127.0.0.1:{}", primary.plain_port));
+    assert_eq!((&first["asked_in_plaintext"], &first[told]), (&true.into(), &3.into()), "{report}");
+    assert_eq!(named(&report, told, "node-app")["clients"], 1, "{report}");
+    assert_eq!(named(&report, told, "reports")["clients"], 1, "{report}");
+    let web = named(&report, told, "web");
+    assert_eq!((&web["clients"], &web["address"]), (&2.into(), &"127.0.0.1".into()), "{report}");
+    let commands = web["commands"].as_array().unwrap();
+    assert!(commands.contains(&"set".into()) && commands.contains(&"hgetall".into()), "{report}");
+    assert_eq!(code, Some(1));
+    assert!(error.contains("They accept plaintext: each of their "), "{error}");
+
+    let endpoint = format!("127.0.0.1:{}", primary.plain_port);
+    let text = pontoon(&["audit", &endpoint, "--tls-mode", "disabled"]).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains(&format!("{endpoint}: asked in plaintext")), "{text}");
+}
+
+#[test]
+fn a_node_is_asked_over_tls_where_it_speaks_it_and_in_plaintext_where_it_does_not() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    for (tls, in_plaintext) in
+        [(Mood::Accept, false), (Mood::Hang, true), (Mood::Close, true), (Mood::Cross, true)]
+    {
+        let dual = Dual::new(&redis, Mood::Accept, tls);
+        let report = audit(&dual.endpoint(), &authority, &["--tls-mode", "preferred"]).report;
+        let node = node(&report, &dual.endpoint());
+        assert_eq!(node["problem"], Value::Null, "{tls:?}: {report}");
+        assert_eq!(node["asked_in_plaintext"].as_bool().unwrap_or(false), in_plaintext, "{tls:?}: {report}");
+        for told in ["direct", "unknown", "bridged"] {
+            assert_eq!(report[told], Value::Array(Vec::new()), "audit lists itself: {tls:?}: {report}");
+        }
+    }
+    // A certificate that does not verify is no TLS.
+    let stranger = Authority::new();
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+    let report = audit(&dual.endpoint(), &stranger, &["--tls-mode", "preferred"]).report;
+    assert_eq!(report["nodes"][0]["asked_in_plaintext"], true, "{report}");
+}
+
+#[test]
+fn a_password_goes_over_plaintext_only_where_that_is_allowed() {
+    let authority = Authority::new();
+    let redis =
+        Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", "s3cr3t-of-the-test"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file.as_file(), "s3cr3t-of-the-test").unwrap();
+    let path = file.path().to_str().unwrap();
+    let forged = Authority::new();
+    for mode in ["disabled", "preferred"] {
+        let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+        let args = ["--tls-mode", mode, "--auth-password-file", path];
+        // In preferred mode the certificate is another authority's.
+        let of = |args: &[&str]| {
+            let endpoint = dual.endpoint();
+            let args = [&["audit", &endpoint, "--json"], args].concat();
+            let ca = forged.file();
+            let ca: &[&str] = if mode == "disabled" { &[] } else { &["--tls-ca-file", &ca] };
+            audited(pontoon(&[&args, ca].concat()))
+        };
+        let refused = of(&args);
+        let problem = refused.report["nodes"][0]["problem"].as_str().unwrap().to_owned();
+        assert!(problem.contains("NOAUTH") && problem.contains("auth.allow_plaintext"), "{problem}");
+        assert_eq!(refused.code, Some(1));
+        let stats = String::from_utf8(auth_stats(&redis)).unwrap();
+        assert!(!stats.contains("cmdstat_auth"), "{mode}: a password was sent: {stats}");
+        let allowed = of(&[&args[..], &["--auth-allow-plaintext"]].concat()).report;
+        assert_eq!(allowed["nodes"][0]["problem"], Value::Null, "{allowed}");
+        assert_eq!(allowed["nodes"][0]["asked_in_plaintext"], true, "{allowed}");
+        assert!(String::from_utf8(auth_stats(&redis)).unwrap().contains("cmdstat_auth"), "it is counted so");
+        reset_stats(&redis);
+    }
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+    let args = ["--tls-mode", "preferred", "--auth-password-file", path];
+    let report = audit(&dual.endpoint(), &authority, &args).report;
+    assert_eq!(report["nodes"][0]["problem"], Value::Null, "over TLS it is sent: {report}");
+    assert_eq!(report["nodes"][0]["asked_in_plaintext"], Value::Null, "{report}");
+}
+
+/// Over a connection that authenticates itself by HELLO, which counts apart.
+fn authenticated(redis: &Redis) -> Wire {
+    let mut wire = redis.direct();
+    wire.ask(&["HELLO", "2", "AUTH", "default", "s3cr3t-of-the-test"]);
+    wire
+}
+
+fn auth_stats(redis: &Redis) -> Vec<u8> {
+    authenticated(redis).ask(&["INFO", "commandstats"])
+}
+
+fn reset_stats(redis: &Redis) {
+    authenticated(redis).expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
+}
+
+/// A `pontoon audit --watch 1h --json` that runs.
+struct Watching {
+    process: Child,
+    errors: Lines<BufReader<ChildStderr>>,
+}
+
+impl Watching {
+    fn start(endpoint: &str, args: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_pontoon"))
+            .args(["audit", endpoint, "--json", "--watch", "1h", "--every", "20ms"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let errors = BufReader::new(process.stderr.take().unwrap()).lines();
+        Self { process, errors }
+    }
+
+    /// Its next line on standard error.
+    fn line(&mut self) -> String {
+        self.errors.next().unwrap().unwrap()
+    }
+
+    fn end(mut self, signal: Signal) -> Audited {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+        let error = self.errors.by_ref().map(|line| line.unwrap() + "\n").collect();
+        let mut text = Vec::new();
+        self.process.stdout.take().unwrap().read_to_end(&mut text).unwrap();
+        let report = serde_json::from_slice(&text).unwrap_or(Value::Null);
+        Audited { code: self.process.wait().unwrap().code(), report, error }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Subcommands of CLIENT that a server has executed.
+fn client_commands(wire: &mut Wire) -> u64 {
+    let stats = String::from_utf8(wire.ask(&["INFO", "commandstats"])).unwrap();
+    let calls = |line: &str| {
+        line.strip_prefix("cmdstat_client")?.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok()
+    };
+    stats.lines().filter_map(calls).sum()
+}
+
+/// Waits until a server was sampled a few times from now on.
+fn sampled(wire: &mut Wire) {
+    let before = client_commands(wire);
+    eventually("the server is sampled", || client_commands(wire) > before + 10);
+}
+
+/// The numbers of audit's own connections.
+fn own_connections(wire: &mut Wire) -> Vec<String> {
+    let list = String::from_utf8(wire.ask(&["CLIENT", "LIST"])).unwrap();
+    let own = list.lines().filter(|line| line.contains("name=pontoon-audit-"));
+    own.map(|line| line.split(' ').find(|field| field.starts_with("id=")).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn everyone_who_was_connected_during_a_watch_is_listed() {
+    let authority = Authority::new();
+    for signal in [Signal::INT, Signal::TERM] {
+        let redis = Redis::start(&authority);
+        let mut wire = redis.direct();
+        wire.expect(&["CLIENT", "SETNAME", "observer"], "+OK\r\n");
+        let watching =
+            Watching::start(&format!("127.0.0.1:{}", redis.plain_port), &["--tls-mode", "disabled"]);
+        sampled(&mut wire);
+        let own = own_connections(&mut wire);
+        assert_eq!(own.len(), 1);
+        let web = Program::redis_py_at(redis.plain_port, WEB);
+        sampled(&mut wire);
+        drop(web);
+        sampled(&mut wire);
+        assert_eq!(own_connections(&mut wire), own, "the connection stays open");
+        let Audited { code, report, error } = watching.end(signal);
+        let told = not_bridged();
+        let web = named(&report, told, "web");
+        assert_eq!((&web["clients"], &web["address"]), (&2.into(), &"127.0.0.1".into()), "{report}");
+        assert!(web["commands"].as_array().unwrap().contains(&"hgetall".into()), "{report}");
+        let times = ["first_seen", "last_seen"].map(|key| web[key].as_str().unwrap().to_owned());
+        assert!(times[0] <= times[1] && *times[1] <= *report["ended"].as_str().unwrap(), "{report}");
+        assert!(named(&report, told, "observer")["last_seen"] == report["ended"], "{report}");
+        let lists = ["direct", "unknown", "bridged"].map(|told| report[told].as_array().unwrap().len());
+        assert_eq!(lists.iter().sum::<usize>(), 2, "audit lists itself: {report}");
+        assert_eq!((code, report["nodes"][0]["unanswered_samples"].as_u64()), (Some(1), Some(0)), "{report}");
+        assert!(error.starts_with("error: 1 of 1 nodes do not count their plaintext clients."), "{error}");
+    }
+}
+
+#[test]
+fn a_node_that_does_not_answer_for_a_while_does_not_end_a_watch() {
+    let authority = Authority::new();
+    let (primary, replica) = group(&authority);
+    let ca = authority.file();
+    let mut watching =
+        Watching::start(&primary.endpoint(), &["--tls-ca-file", &ca, "--connect-timeout", "1s"]);
+    let mut wire = primary.direct();
+    sampled(&mut wire);
+    let silent = format!("127.0.0.1:{}", replica.tls_port);
+    replica.pause();
+    let line = watching.line();
+    assert!(line.contains(&format!("{silent}: no answer: ")), "{line}");
+    let mut other = primary.direct();
+    other.expect(&["CLIENT", "SETNAME", "meanwhile"], "+OK\r\n");
+    sampled(&mut wire);
+    replica.resume();
+    let line = watching.line();
+    assert!(line.contains(&format!("{silent}: answers again")), "{line}");
+    let Audited { code, report, .. } = watching.end(Signal::TERM);
+    let node = node(&report, &silent);
+    assert_eq!((&node["problem"], code), (&Value::Null, Some(1)), "{report}");
+    assert!(node["unanswered_samples"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(named(&report, not_bridged(), "meanwhile")["clients"], 1, "{report}");
+    let lists = ["direct", "unknown", "bridged"].map(|told| report[told].as_array().unwrap().len());
+    assert_eq!(lists.iter().sum::<usize>(), 2, "audit lists itself: {report}");
+}
+
+#[test]
+fn every_node_of_a_cluster_is_watched() {
+    let cluster = Cluster::start();
+    let ca = cluster.authority().file();
+    let watching = Watching::start(&cluster.endpoint(), &["--tls-ca-file", &ca]);
+    let mut wires = [0, 4].map(|node: usize| cluster.nodes[node].wire());
+    for wire in &mut wires {
+        wire.expect(&["CLIENT", "SETNAME", "web"], "+OK\r\n");
+        sampled(wire);
+    }
+    let Audited { code, report, .. } = watching.end(Signal::INT);
+    assert_eq!((report["nodes"].as_array().unwrap().len(), code), (6, Some(1)), "{report}");
+    assert_eq!(named(&report, not_bridged(), "web")["clients"], 2, "{report}");
+}
+
+#[test]
+fn a_watch_in_which_no_client_was_in_plaintext_ends_well() {
+    let authority = Authority::new();
+    let refused = "-NOPERM this user has no permissions to run the 'client|list' command\r\n";
+    let count = Arc::new(AtomicU32::new(0));
+    let clean = Fake::counting(&authority, &count, refused);
+    let args = ["--watch", "500ms", "--every", "50ms"];
+    let Audited { code, report, error } = audit(&clean.endpoint(), &authority, &args);
+    assert_eq!((code, error.as_str()), (Some(0), ""), "{report}");
+    assert!(report["samples"].as_u64().unwrap() > 1, "{report}");
+
+    count.store(2, Ordering::SeqCst);
+    let Audited { code, error, .. } = audit(&clean.endpoint(), &authority, &args);
+    assert_eq!((code, error.as_str()), (Some(1), "error: 2 clients are connected in plaintext\n"));
+}
+
+#[test]
+fn a_node_that_spoke_tls_in_a_watch_is_not_asked_in_plaintext_again() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+    let ca = authority.file();
+    let args = ["--tls-mode", "preferred", "--tls-ca-file", &ca, "--connect-timeout", "1s"];
+    let mut watching = Watching::start(&dual.endpoint(), &args);
+    sampled(&mut redis.direct());
+    let before = dual.plaintext_connections();
+    dual.set(Mood::Accept, Mood::Reset);
+    dual.cut();
+    let line = watching.line();
+    assert!(line.contains("no answer"), "{line}");
+    let tries = dual.tls_connections();
+    eventually("TLS is tried again", || dual.tls_connections() > tries + 1);
+    dual.set(Mood::Accept, Mood::Accept);
+    let line = watching.line();
+    assert!(line.contains("answers again"), "{line}");
+    assert_eq!(dual.plaintext_connections(), before);
+    let report = watching.end(Signal::INT).report;
+    assert_eq!(report["nodes"][0]["asked_in_plaintext"], Value::Null, "{report}");
 }

@@ -62,19 +62,29 @@ impl Program {
     }
 
     pub fn redis_py(pontoon: &Pontoon, script: &str) -> Self {
+        Self::redis_py_at(pontoon.address().port(), script)
+    }
+
+    /// At a server itself, without a bridge.
+    pub fn redis_py_at(port: u16, script: &str) -> Self {
         let script = format!(
             "import redis, sys\nport = int(sys.argv[1])\n{script}\nprint('ready', flush=True)\ninput()"
         );
-        Self::start(python().args(["-c", &script, &port(pontoon)]))
+        Self::start(python().args(["-c", &script, &port.to_string()]))
     }
 
     fn node(pontoon: &Pontoon, module: &str) -> Self {
+        Self::node_at(pontoon.address().port(), module)
+    }
+
+    /// The same at a server itself.
+    pub fn node_at(port: u16, module: &str) -> Self {
         let script = "
             const Redis = require(process.argv[1]);
             const client = new Redis({ port: +process.argv[2], db: 2, connectionName: 'node-app' });
             client.set('k', 'v').then(() => client.get('k')).then(() => console.log('ready'));
         ";
-        Self::start(node().args(["-e", script, module, &port(pontoon)]))
+        Self::start(node().args(["-e", script, module, &port.to_string()]))
     }
 
     fn pid(&self) -> u32 {

@@ -1,13 +1,23 @@
-//! `pontoon audit`: who is connected to a group right now, asked of each of its nodes.
+//! `pontoon audit`: who is connected to a group, asked of each of its nodes, right now or for a while.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write as _, stderr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::table::Table;
 use crate::config::Route;
 use crate::credentials::Credentials;
-use crate::group::{Asking, Evidence, ListClients, NodeEvidence, SimilarClients, gather};
+use crate::group::{
+    Asking, ListClients, NodeEvidence, SeenClients, SimilarClients, WatchEvent, WatchPace, WatchReport,
+    WatchedNode, gather, watch,
+};
+use crate::moment::Moment;
 use crate::printable::{printable, printable_json};
 
 /// How to audit.
@@ -16,12 +26,14 @@ pub struct AuditOptions {
     pub json: bool,
     /// Clients whose name begins so are bridged.
     pub bridges: Vec<String>,
+    /// Ask again and again; `None`: once.
+    pub watch: Option<WatchPace>,
 }
 
 /// Asks every node; fails unless all of them answer and count no client in plaintext.
 pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let AuditOptions { json, bridges } = options;
+    let AuditOptions { json, bridges, watch } = options;
     let credentials = route.upstream.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)));
     if let Some(credentials) = &credentials {
         // Once, before every node is asked in vain.
@@ -34,93 +46,269 @@ pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
         clients: ListClients::Always,
         all_must_exist: true,
     };
-    let evidence = runtime.block_on(gather(&asking))?;
+    match watch {
+        None => runtime.block_on(once(&asking, json)),
+        Some(pace) => runtime.block_on(for_a_while(&asking, &pace, json)),
+    }
+}
+
+async fn once(asking: &Asking, json: bool) -> anyhow::Result<()> {
+    let evidence = gather(asking).await?;
     if json {
-        say!("{}", printable_json(&serde_json::to_string(&evidence)?));
+        print_json(&evidence)?;
     } else {
-        print(&evidence);
+        print_nodes(&evidence.nodes);
+        let rows = [&evidence.direct, &evidence.unknown, &evidence.bridged]
+            .map(|groups| groups.iter().map(|clients| ClientRow { clients, seen: None }).collect());
+        print_clients(rows);
     }
     if evidence.is_clean() {
         return Ok(());
     }
-    bail!("{}", why(&evidence));
+    bail!("{}", why(&evidence.nodes));
+}
+
+async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::Result<()> {
+    let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+    let end = async {
+        let [interrupt, terminate] = &mut signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let mut progress =
+        Progress { began: Instant::now(), length: pace.length, is_shown: stderr().is_terminal() };
+    let report = watch(asking, pace, end, |event| progress.tell(&event)).await?;
+    progress.clear();
+    if json {
+        print_json(&report)?;
+    } else {
+        print_report(&report);
+    }
+    if report.is_clean() {
+        return Ok(());
+    }
+    bail!("{}", why_watched(&report));
+}
+
+fn print_json(report: &impl Serialize) -> anyhow::Result<()> {
+    say!("{}", printable_json(&serde_json::to_string(report)?));
+    Ok(())
+}
+
+fn print_report(report: &WatchReport) {
+    let WatchReport { began, ended, samples, nodes, not_listed, .. } = report;
+    say!("{samples} samples from {began} to {ended}\n");
+    print_nodes(&nodes.iter().map(|node| node.last.clone()).collect::<Vec<_>>());
+    for WatchedNode { last, unanswered_samples } in nodes.iter().filter(|node| node.unanswered_samples > 0) {
+        say!("{}: did not answer {unanswered_samples} of {samples} samples", printable(&last.endpoint));
+    }
+    print_clients(
+        [&report.direct, &report.unknown, &report.bridged]
+            .map(|groups| groups.iter().map(ClientRow::from).collect()),
+    );
+    if *not_listed > 0 {
+        say!("\nThe lists are full: up to {not_listed} further clients at once are not in them.");
+    }
+}
+
+/// Why a group that was watched is not known to be free of plaintext.
+fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport) -> String {
+    let last: Vec<_> = nodes.iter().map(|node| node.last.clone()).collect();
+    let is_silent = |node: &&WatchedNode| node.last.problem.is_none() && node.unanswered_samples > 0;
+    let silent = nodes.iter().filter(is_silent).count();
+    if nodes.is_empty() {
+        "no node was asked before the end".into()
+    } else if last.iter().all(|node| node.problem.is_none() && node.plaintext_clients == Some(0)) {
+        format!("{silent} of {} nodes did not answer each of {samples} samples", nodes.len())
+    } else {
+        why(&last)
+    }
+}
+
+/// How far a watch has come, in one line of a terminal.
+struct Progress {
+    began: Instant,
+    length: Duration,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn tell(&mut self, event: &WatchEvent<'_>) {
+        match event {
+            WatchEvent::Sampled { samples, nodes, rows } if self.is_shown => {
+                let time = |time: Duration| age(time.as_secs());
+                let _ = write!(
+                    stderr(),
+                    "\r\x1b[K{} of {}: {samples} samples, {nodes} nodes, {rows} applications seen. Ctrl-C prints them",
+                    time(self.began.elapsed()),
+                    time(self.length)
+                );
+            }
+            WatchEvent::Sampled { .. } => {}
+            WatchEvent::Silent(node) => {
+                self.clear();
+                let problem = node.problem.as_deref().unwrap_or_default();
+                let (endpoint, problem) = (printable(&node.endpoint), printable(problem));
+                let _ = writeln!(stderr(), "{} {endpoint}: no answer: {problem}", Moment::now());
+            }
+            WatchEvent::Answers(node) => {
+                self.clear();
+                let _ = writeln!(stderr(), "{} {}: answers again", Moment::now(), printable(&node.endpoint));
+            }
+        }
+    }
+
+    fn clear(&self) {
+        if self.is_shown {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
 }
 
 /// Why the group is not known to be free of plaintext.
-fn why(Evidence { nodes, .. }: &Evidence) -> String {
+fn why(nodes: &[NodeEvidence]) -> String {
     let silent = nodes.iter().filter(|node| node.problem.is_some()).count();
     if silent > 0 {
         return format!("{silent} of {} nodes did not answer", nodes.len());
     }
-    let unknown = nodes.iter().filter(|node| node.plaintext_clients.is_none()).count();
     let counted: u64 = nodes.iter().filter_map(|node| node.plaintext_clients).sum();
-    match (counted, unknown) {
-        (0, _) => format!(
+    let uncounted: Vec<_> = nodes.iter().filter(|node| node.plaintext_clients.is_none()).collect();
+    let is_in_plaintext = nodes.iter().any(|node| node.asked_in_plaintext);
+    let ourselves = if is_in_plaintext { ", this audit among them" } else { "" };
+    match (counted, uncounted.len()) {
+        (0, unknown) if is_in_plaintext => format!(
+            "{unknown} of {} nodes do not count their plaintext clients. They accept plaintext: each of their {} clients may use it",
+            nodes.len(),
+            uncounted.iter().filter_map(|node| clients(node)).sum::<u64>()
+        ),
+        (0, unknown) => format!(
             "{unknown} of {} nodes do not count their plaintext clients (tls_mode_connected_tcp_clients is ElastiCache's): \
              whether there are any is not known",
             nodes.len()
         ),
-        (counted, 0) => format!("{counted} clients are connected in plaintext"),
+        (counted, 0) => format!("{counted} clients are connected in plaintext{ourselves}"),
         (counted, unknown) => {
-            format!("{counted} clients are connected in plaintext, and {unknown} nodes do not count theirs")
+            format!(
+                "{counted} clients are connected in plaintext{ourselves}, and {unknown} nodes do not count theirs"
+            )
         }
     }
 }
 
-fn print(evidence: &Evidence) {
-    say!(
-        "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7} {:>8}  engine",
-        "node",
-        "role",
-        "plaintext",
-        "connected",
-        "bridged",
-        "direct",
-        "unknown"
-    );
+/// Of a node: those of its list, else its own count.
+fn clients(node: &NodeEvidence) -> Option<u64> {
+    match (node.bridged, node.unknown) {
+        (Some(bridged), Some(unknown)) => Some(bridged + unknown + node.direct.unwrap_or(0)),
+        _ => node.connected_clients,
+    }
+}
+
+fn print_nodes(nodes: &[NodeEvidence]) {
     let count = |count: Option<u64>| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
-    for node in &evidence.nodes {
-        let NodeEvidence { endpoint, role, plaintext_clients, connected_clients, .. } = node;
-        if let Some(problem) = &node.problem {
-            say!("{:<40} {}", printable(endpoint), printable(problem));
-            continue;
-        }
-        say!(
-            "{:<40} {:<8} {:>9} {:>9} {:>8} {:>7} {:>8}  {}",
-            printable(endpoint),
-            printable(role.as_deref().unwrap_or("unknown")),
-            count(*plaintext_clients),
-            count(*connected_clients),
+    let mut table =
+        Table::new(["NODE", "ROLE", "PLAINTEXT", "CONNECTED", "BRIDGED", "DIRECT", "UNKNOWN", "ENGINE"]);
+    for node in nodes.iter().filter(|node| node.problem.is_none()) {
+        let words = |words: &Option<String>| words.clone().unwrap_or_else(|| "unknown".into());
+        table.row([
+            node.endpoint.clone(),
+            words(&node.role),
+            count(node.plaintext_clients),
+            count(node.connected_clients),
             count(node.bridged),
             count(node.direct),
             count(node.unknown),
-            printable(node.engine.as_deref().unwrap_or("unknown"))
-        );
+            words(&node.engine),
+        ]);
+    }
+    if nodes.iter().any(|node| node.problem.is_none()) {
+        say!("{table}");
+    }
+    for node in nodes {
+        let endpoint = printable(&node.endpoint);
+        if let Some(problem) = &node.problem {
+            say!("{endpoint}: no answer: {}", printable(problem));
+        }
+        if node.asked_in_plaintext {
+            say!("{endpoint}: asked in plaintext");
+        }
         if let Some(words) = &node.list_refused {
-            say!("{:<40} CLIENT LIST is not allowed: {}", "", printable(words));
+            say!("{endpoint}: CLIENT LIST is not allowed: {}", printable(words));
         }
     }
-    list("Clients that come through no bridge:", &evidence.direct);
-    list(
-        "Clients that may come through a bridge or not (the server tells no names of libraries for them):",
-        &evidence.unknown,
-    );
 }
 
-fn list(title: &str, groups: &[SimilarClients]) {
-    if !groups.is_empty() {
-        say!("\n{title}");
-        say!("{:>7} {:>12}  {:<24} {:<16} {:<20} address", "clients", "oldest", "library", "user", "name");
+/// Clients that are alike, as they are shown.
+struct ClientRow<'a> {
+    clients: &'a SimilarClients,
+    /// The first and the last time; `None`: they were looked at once.
+    seen: Option<(Moment, Moment)>,
+}
+
+impl<'a> From<&'a SeenClients> for ClientRow<'a> {
+    fn from(SeenClients { clients, first_seen, last_seen }: &'a SeenClients) -> Self {
+        Self { clients, seen: Some((*first_seen, *last_seen)) }
     }
-    for SimilarClients { library, version, user, name, address, clients, oldest_seconds } in groups {
-        let library = if library.is_empty() { "unknown".into() } else { format!("{library} {version}") };
-        let oldest = humantime::format_duration(Duration::from_secs(*oldest_seconds)).to_string();
-        say!(
-            "{clients:>7} {oldest:>12}  {:<24} {:<16} {:<20} {}",
-            printable(library.trim_end()),
-            printable(user),
-            printable(name),
-            printable(address)
-        );
+}
+
+/// What clients of one application have in common: name, library, version and user.
+type Application<'a> = [&'a str; 4];
+
+/// The lists of clients that come through no bridge, that may come through one, and that do.
+fn print_clients(lists: [Vec<ClientRow<'_>>; 3]) {
+    let titles = [
+        "Clients that come through no bridge:",
+        "Clients that may come through a bridge or not (the server tells no names of libraries for them):",
+        "Clients that come through a bridge:",
+    ];
+    for (title, list) in titles.into_iter().zip(lists) {
+        if !list.is_empty() {
+            say!("\n{title}\n{}", applications(list));
+        }
     }
+}
+
+/// A row for each application, and below it one for each of its addresses.
+fn applications(list: Vec<ClientRow<'_>>) -> Table<4> {
+    let when = if list.iter().any(|row| row.seen.is_some()) { "FIRST AND LAST SEEN (UTC)" } else { "OLDEST" };
+    let mut table = Table::new(["APPLICATION", "CLIENTS", when, "LAST COMMANDS"]);
+    let mut applications: HashMap<Application<'_>, Vec<ClientRow<'_>>> = HashMap::new();
+    for row in list {
+        let SimilarClients { name, library, version, user, .. } = row.clients;
+        applications.entry([name, library, version, user]).or_default().push(row);
+    }
+    let sum = |rows: &[ClientRow<'_>]| rows.iter().map(|row| row.clients.clients).sum::<u64>();
+    let mut applications: Vec<_> = applications.into_iter().collect();
+    applications.sort_by_key(|(application, rows)| (Reverse(sum(rows)), *application));
+    for ([name, library, version, user], rows) in applications {
+        let name = if name.is_empty() { "(no name)" } else { name };
+        let library =
+            if library.is_empty() { "unknown library".into() } else { format!("{library} {version}") };
+        let application = format!("{name}, {}, user {user}", library.trim_end());
+        table.row([application, sum(&rows).to_string(), String::new(), String::new()]);
+        for ClientRow { clients, seen } in rows {
+            table.row([
+                format!("  {}", clients.address),
+                clients.clients.to_string(),
+                seen.map_or_else(|| age(clients.oldest_seconds), |(first, last)| span(first, last)),
+                clients.commands.join(" "),
+            ]);
+        }
+    }
+    table
+}
+
+/// `2026-11-29 12:30:00 to 12:45:10`.
+fn span(first: Moment, last: Moment) -> String {
+    let [first, last] = [first, last].map(|at| at.to_string().replace('T', " ").replace('Z', ""));
+    let (date, time) = last.split_once(' ').unwrap_or_default();
+    let end = if first.starts_with(date) { time } else { &last };
+    format!("{first} to {end}")
+}
+
+/// In its two greatest units.
+fn age(seconds: u64) -> String {
+    let words = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    words.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

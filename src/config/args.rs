@@ -25,12 +25,21 @@ pub fn args() -> impl Iterator<Item = Arg> {
 
 /// The arguments that `probe` takes: those that say how to connect.
 pub fn probe_args() -> impl Iterator<Item = Arg> {
-    const NOT: [&str; 4] = ["tls.mode", "tls.upgrade", "tls.min_version", "auth.allow_plaintext"];
-    let how = |key: &&SettingKey| {
-        let tables = key.path.starts_with("tls.") || key.path.starts_with("auth.");
-        (tables && !NOT.contains(&key.path)) || key.path == "limits.connect_timeout"
-    };
-    ROUTE.iter().filter(how).map(arg)
+    ROUTE.iter().filter(|key| is_of_dialling(key) && !PLAINTEXT.contains(&key.path)).map(arg)
+}
+
+/// The same, for asking a group that may not speak TLS yet.
+pub fn audit_args() -> impl Iterator<Item = Arg> {
+    ROUTE.iter().filter(|key| is_of_dialling(key)).map(arg)
+}
+
+/// Keys that say whether plaintext is used.
+const PLAINTEXT: [&str; 2] = ["tls.mode", "auth.allow_plaintext"];
+
+fn is_of_dialling(key: &SettingKey) -> bool {
+    const NOT: [&str; 2] = ["tls.upgrade", "tls.min_version"];
+    let tables = key.path.starts_with("tls.") || key.path.starts_with("auth.");
+    (tables && !NOT.contains(&key.path)) || key.path == "limits.connect_timeout"
 }
 
 fn heading(key: &SettingKey) -> &'static str {

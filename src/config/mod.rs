@@ -12,7 +12,7 @@ mod problems;
 mod validate;
 mod values;
 
-pub use self::args::{args, probe_args};
+pub use self::args::{args, audit_args, probe_args};
 pub use self::load::{Config, Route};
 pub use self::problems::Problems;
 pub use self::validate::{duration, positive};

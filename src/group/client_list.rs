@@ -21,6 +21,8 @@ pub struct ClientListEntry<'a> {
     pub lib_name: Option<&'a str>,
     /// CLIENT SETINFO LIB-VER; since Redis 7.2.
     pub lib_ver: &'a str,
+    /// The last command; empty: it has sent none.
+    pub cmd: &'a str,
 }
 
 impl ClientListEntry<'_> {
@@ -53,6 +55,7 @@ pub fn parse(text: &str) -> impl Iterator<Item = ClientListEntry<'_>> {
                 "user" => client.user = value,
                 "lib-name" => client.lib_name = Some(value),
                 "lib-ver" => client.lib_ver = value,
+                "cmd" if value != "NULL" => client.cmd = value,
                 _ => {}
             }
         }
@@ -67,7 +70,7 @@ mod tests {
     #[test]
     fn lines_of_old_and_new_engines_are_read_alike() {
         let text = "id=3 addr=10.0.0.7:50522 laddr=10.0.0.1:6379 fd=8 name= age=12 idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=26 events=r cmd=client|list user=default redir=-1 resp=2\n\
-            id=4 addr=[fd00::7]:50524 laddr=[fd00::1]:6379 fd=9 name=web age=90061 idle=3 flags=P db=0 user=app lib-name=redis-py lib-ver=5.0.1 io-thread=0 tot-net-in=26\n\
+            id=4 addr=[fd00::7]:50524 laddr=[fd00::1]:6379 fd=9 name=web age=90061 idle=3 flags=P db=0 cmd=NULL user=app lib-name=redis-py lib-ver=5.0.1 io-thread=0 tot-net-in=26\n\
             id=5 addr=10.0.0.2:6379 flags=S\n\
             id=6 addr=/run/redis.sock:0 flags=U a=b=c stray\n\
             \n\
@@ -75,6 +78,7 @@ mod tests {
         let clients: Vec<_> = parse(text).collect();
         assert_eq!(clients.len(), 4);
         assert_eq!((clients[0].ip(), clients[0].age, clients[0].lib_name), ("10.0.0.7", 12, None));
+        assert_eq!((clients[0].cmd, clients[1].cmd), ("client|list", ""));
         assert_eq!((clients[1].ip(), clients[1].name, clients[1].user), ("fd00::7", "web", "app"));
         assert_eq!((clients[1].lib_name, clients[1].lib_ver), (Some("redis-py"), "5.0.1"));
         assert_eq!((clients[0].laddr, clients[1].laddr), ("10.0.0.1:6379", "[fd00::1]:6379"));

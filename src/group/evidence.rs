@@ -23,7 +23,7 @@ use crate::upstream;
 pub struct Asking {
     /// How nodes are reached, and the endpoints to begin with.
     pub settings: upstream::Settings,
-    /// Who asks: sent over TLS that verifies, for there is no other here.
+    /// Who asks: sent over TLS that verifies, and in plaintext where they allow it.
     pub credentials: Option<Arc<Credentials>>,
     /// Clients whose name begins so are bridged.
     pub bridges: Vec<String>,
@@ -44,6 +44,9 @@ pub struct Evidence {
     /// The same of clients that may come through one or not.
     #[serde(default)]
     pub unknown: Vec<SimilarClients>,
+    /// The same of clients that come through one.
+    #[serde(default)]
+    pub bridged: Vec<SimilarClients>,
 }
 
 /// A node's.
@@ -76,6 +79,9 @@ pub struct NodeEvidence {
     pub unknown: Option<u64>,
     /// What it said instead of a list of its clients.
     pub list_refused: Option<String>,
+    /// It was asked in plaintext.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked_in_plaintext: bool,
 }
 
 /// Clients that are alike.
@@ -95,6 +101,9 @@ pub struct SimilarClients {
     pub clients: u64,
     /// The longest connection's, in seconds.
     pub oldest_seconds: u64,
+    /// Their last commands, a few of them.
+    #[serde(default)]
+    pub commands: Vec<String>,
 }
 
 impl NodeEvidence {
@@ -113,6 +122,7 @@ impl NodeEvidence {
             direct: None,
             unknown: None,
             list_refused: None,
+            asked_in_plaintext: false,
         }
     }
 }
@@ -138,16 +148,41 @@ impl Evidence {
 
 /// Asks every node of the group that can be found from the endpoints, once.
 pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
-    let servers = NetworkServers::load(&asking.settings, asking.credentials.as_ref())?;
-    let Asking { settings, clients, all_must_exist, .. } = asking;
+    let (settings, own_name) = named(asking);
+    let servers = NetworkServers::by_mode(&settings, asking.credentials.as_ref())?;
+    let Asking { clients, all_must_exist, bridges, .. } = asking;
     let mut round = survey(&servers, &settings.endpoints, Vec::new(), *clients, *all_must_exist).await;
     Members::new(Duration::ZERO, Vec::new()).learn(&mut round, Instant::now());
-    Ok(Evidence::of(&round, &asking.bridges))
+    Ok(Evidence::without(&own_name, &round, bridges))
 }
 
-/// Clients that are alike: how many, and the oldest.
+/// The settings to ask by with a name of our own, by which no other connection of ours counts as a client.
+pub(super) fn named(asking: &Asking) -> (upstream::Settings, String) {
+    let name = format!("pontoon-audit-{:016x}", fastrand::u64(..));
+    (upstream::Settings { client_name: Some(name.clone()), ..asking.settings.clone() }, name)
+}
+
+/// Commands that are kept of clients that are alike.
+const MAX_COMMANDS: usize = 6;
+
+/// Adds a command to the first of `commands`, and keeps no more than a few.
+pub(super) fn note_command(commands: &mut Vec<String>, command: &str) {
+    commands.retain(|known| known != command);
+    commands.insert(0, command.to_owned());
+    commands.truncate(MAX_COMMANDS);
+}
+
+/// Clients that are alike, by library, version, user, name and address.
 #[derive(Default)]
-struct Similar(BTreeMap<[String; 5], (u64, u64)>);
+struct Similar(BTreeMap<[String; 5], SimilarTotals>);
+
+/// What is told of clients that are alike.
+#[derive(Default)]
+struct SimilarTotals {
+    clients: u64,
+    oldest_seconds: u64,
+    commands: Vec<String>,
+}
 
 /// Clients by how they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,25 +194,38 @@ struct ClientCounts {
 
 impl Evidence {
     pub(super) fn of<C>(round: &Round<C>, bridges: &[String]) -> Self {
-        let mut census = Census::default();
+        Self::without("", round, bridges)
+    }
+
+    /// Without clients of this name: they are our own.
+    pub(super) fn without<C>(own_name: &str, round: &Round<C>, bridges: &[String]) -> Self {
+        let mut census = Census { own_name, ..Census::default() };
         let mut nodes: Vec<_> = round.nodes.iter().map(|node| census.take(node, bridges)).collect();
         nodes.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
         if round.is_cut_short {
             let problem = Some("the servers name more nodes than a group can have".into());
             nodes.push(NodeEvidence { problem, ..NodeEvidence::new("further nodes".into()) });
         }
-        Self { nodes, direct: census.direct.into_list(), unknown: census.unknown.into_list() }
+        Self {
+            nodes,
+            direct: census.direct.into_list(),
+            unknown: census.unknown.into_list(),
+            bridged: census.bridged.into_list(),
+        }
     }
 }
 
 /// Clients of all nodes.
 #[derive(Default)]
-struct Census {
+struct Census<'a> {
+    /// Of clients that are ourselves; empty: there is none.
+    own_name: &'a str,
     direct: Similar,
     unknown: Similar,
+    bridged: Similar,
 }
 
-impl Census {
+impl Census<'_> {
     fn take<C>(&mut self, found: &FoundNode<C>, bridges: &[String]) -> NodeEvidence {
         let mut node = NodeEvidence::new(found.shown.clone());
         node.names = global_names(&found.names);
@@ -192,9 +240,11 @@ impl Census {
         let counts: Option<Vec<u64>> =
             all.iter().map(|replies| plaintext_clients(Info(&replies.info))).collect();
         node.plaintext_clients = counts.and_then(|counts| counts.into_iter().max());
-        let Some(NodeReplies { own_id, wants_auth, info, list, plaintext, .. }) = all.first() else {
+        let Some(NodeReplies { own_id, wants_auth, info, list, plaintext, in_plaintext, .. }) = all.first()
+        else {
             return node;
         };
+        node.asked_in_plaintext = *in_plaintext;
         let info = Info(info);
         node.plaintext.clone_from(plaintext);
         node.engine = Some(info.describe());
@@ -216,12 +266,24 @@ impl Census {
 
     fn count(&mut self, list: &str, own: Option<u64>, wants_auth: bool, bridges: &[String]) -> ClientCounts {
         let mut counts = ClientCounts::default();
+        // A connection of ours that has no name yet: it is being made for the next survey.
+        let own_ip = client_list::parse(list)
+            .find(|client| Some(client.id) == own && !self.own_name.is_empty())
+            .map(|client| client.ip().to_owned());
+        let is_new =
+            |client: &ClientListEntry<'_>| client.age == 0 && client.cmd.is_empty() && client.name.is_empty();
         for client in client_list::parse(list) {
-            if Some(client.id) == own || client.is_replication() {
+            let is_own = Some(client.id) == own
+                || (!client.name.is_empty() && client.name == self.own_name)
+                || (own_ip.as_deref() == Some(client.ip()) && is_new(&client));
+            if is_own || client.is_replication() {
                 continue;
             }
             match is_bridged(&client, wants_auth, bridges) {
-                Some(true) => counts.bridged += 1,
+                Some(true) => {
+                    counts.bridged += 1;
+                    self.bridged.add(&client);
+                }
                 Some(false) => {
                     counts.direct += 1;
                     self.direct.add(&client);
@@ -240,16 +302,29 @@ impl Similar {
     fn add(&mut self, client: &ClientListEntry<'_>) {
         let library = client.lib_name.unwrap_or_default();
         let key = [library, client.lib_ver, client.user, client.name, client.ip()].map(str::to_owned);
-        let (clients, oldest) = self.0.entry(key).or_default();
-        *clients += 1;
-        *oldest = client.age.max(*oldest);
+        let totals = self.0.entry(key).or_default();
+        totals.clients += 1;
+        totals.oldest_seconds = client.age.max(totals.oldest_seconds);
+        if !client.cmd.is_empty() {
+            note_command(&mut totals.commands, client.cmd);
+        }
     }
 
     /// The most first.
     fn into_list(self) -> Vec<SimilarClients> {
         let mut list = Vec::new();
-        for ([library, version, user, name, address], (clients, oldest_seconds)) in self.0 {
-            list.push(SimilarClients { library, version, user, name, address, clients, oldest_seconds });
+        for ([library, version, user, name, address], totals) in self.0 {
+            let SimilarTotals { clients, oldest_seconds, commands } = totals;
+            list.push(SimilarClients {
+                library,
+                version,
+                user,
+                name,
+                address,
+                clients,
+                oldest_seconds,
+                commands,
+            });
         }
         list.sort_by_key(|group| std::cmp::Reverse(group.clients));
         list

@@ -73,6 +73,8 @@ pub(super) struct NodeReplies {
     pub(super) roster: Option<Roster>,
     /// Whether it accepts plaintext; `None`: nobody has looked.
     pub(super) plaintext: Option<PlaintextAccess>,
+    /// It replied in plaintext.
+    pub(super) in_plaintext: bool,
 }
 
 /// Which nodes a server knows, so that between two surveys one is seen to come.
@@ -137,6 +139,7 @@ impl NodeReplies {
             others: Vec::new(),
             roster: None,
             plaintext: None,
+            in_plaintext: false,
         }
     }
 }
@@ -190,7 +193,8 @@ pub(super) async fn ask_node<S: Servers>(
         (NodeNames::default(), others, roster)
     };
     let wants_auth = servers.wants_auth(connection);
-    Ok(NodeReplies { own_id, wants_auth, info, list, own, others, roster, plaintext: None })
+    let in_plaintext = servers.is_in_plaintext(connection);
+    Ok(NodeReplies { own_id, wants_auth, info, list, own, others, roster, plaintext: None, in_plaintext })
 }
 
 /// Asks a node which others it knows. `None`: it does not tell.

@@ -1,10 +1,12 @@
 //! The servers of a group, as a survey reaches them: over the network, or played by a test.
 
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::probe::accepts_plaintext;
@@ -12,8 +14,10 @@ use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::resolve::{ResolveError, resolve};
 use crate::resp::replies::{self, Answer};
-use crate::tls::{Tls, TlsError};
-use crate::upstream::{self, AuthOutcome, Cause, Connection, NodeTls, next_answer_within, once};
+use crate::tls::{Tls, TlsError, TlsMode};
+use crate::upstream::{
+    self, AuthOutcome, Cause, Connection, Latch, NodeTls, Protection, next_answer_within, once,
+};
 
 /// Bytes of a reply to `CLIENT LIST`: a line has some 350, and a node at most 65,000 clients.
 const MAX_CLIENT_LIST: usize = 64 * 1024 * 1024;
@@ -49,6 +53,11 @@ pub(super) trait Servers: Send + Sync {
     /// Whether the server wanted the credentials that were presented.
     fn wants_auth(&self, connection: &Self::Connection) -> bool;
 
+    /// Whether the connection is in plaintext.
+    fn is_in_plaintext(&self, _connection: &Self::Connection) -> bool {
+        false
+    }
+
     /// Sends a command. Its reply.
     fn ask(
         &self,
@@ -60,25 +69,50 @@ pub(super) trait Servers: Send + Sync {
     fn timeout(&self) -> Duration;
 }
 
-/// Servers on the network, over TLS.
+/// Servers on the network.
 pub(super) struct NetworkServers<'a> {
     settings: &'a upstream::Settings,
     credentials: Option<&'a Arc<Credentials>>,
-    tls: NodeTls,
+    /// `None`: the servers are asked in plaintext.
+    tls: Option<NodeTls>,
+    /// Whether a server that speaks no TLS is asked in plaintext.
+    prefers_tls: bool,
+    /// Where TLS was spoken, and plaintext is over.
+    latches: Mutex<BTreeMap<SocketAddr, Latch>>,
 }
 
 impl<'a> NetworkServers<'a> {
-    /// Reads the files that certificates are verified by.
+    /// Over TLS, whatever `tls.mode` says. Reads the files that certificates are verified by.
     pub(super) fn load(
         settings: &'a upstream::Settings,
         credentials: Option<&'a Arc<Credentials>>,
     ) -> Result<Self, TlsError> {
-        Ok(Self { settings, credentials, tls: NodeTls::load(settings)? })
+        Ok(Self {
+            settings,
+            credentials,
+            tls: Some(NodeTls::load(settings)?),
+            prefers_tls: false,
+            latches: Mutex::default(),
+        })
     }
 
-    fn tls(&self, endpoint: &Endpoint, is_announced: bool) -> &Arc<Tls> {
-        if is_announced { self.tls.of(endpoint) } else { &self.tls.by_name }
+    /// As `tls.mode` says. Reads the files that certificates are verified by.
+    pub(super) fn by_mode(
+        settings: &'a upstream::Settings,
+        credentials: Option<&'a Arc<Credentials>>,
+    ) -> Result<Self, TlsError> {
+        Ok(Self {
+            settings,
+            credentials,
+            tls: NodeTls::wanted(settings)?,
+            prefers_tls: settings.tls.mode == TlsMode::Preferred,
+            latches: Mutex::default(),
+        })
     }
+}
+
+fn tls_of<'t>(tls: &'t NodeTls, endpoint: &Endpoint, is_announced: bool) -> &'t Arc<Tls> {
+    if is_announced { tls.of(endpoint) } else { &tls.by_name }
 }
 
 impl Servers for NetworkServers<'_> {
@@ -99,9 +133,16 @@ impl Servers for NetworkServers<'_> {
         is_announced: bool,
     ) -> Result<Connection, String> {
         let deadline = Instant::now() + self.settings.connect_timeout;
-        let tls = self.tls(endpoint, is_announced);
+        let latch = self.latches.lock().entry(address).or_default().clone();
+        let protection = match &self.tls {
+            None => Protection::Plaintext,
+            Some(tls) if self.prefers_tls => {
+                Protection::TlsWhereSpoken(tls_of(tls, endpoint, is_announced), &latch)
+            }
+            Some(tls) => Protection::Tls(tls_of(tls, endpoint, is_announced)),
+        };
         let connected =
-            once(endpoint, Some(address), self.settings, tls, self.credentials.cloned(), deadline);
+            once(endpoint, Some(address), self.settings, protection, self.credentials.cloned(), deadline);
         let connection = connected.await.map_err(|error| error.to_string())?;
         if connection.peer == address { Ok(connection) } else { Err(format!("{address} cannot be reached")) }
     }
@@ -119,12 +160,23 @@ impl Servers for NetworkServers<'_> {
         connection.auth == AuthOutcome::Accepted
     }
 
+    fn is_in_plaintext(&self, connection: &Connection) -> bool {
+        connection.channel.is_none()
+    }
+
     async fn ask(&self, connection: &mut Connection, command: &[&str]) -> Result<Answer, String> {
         let answer = async {
             connection.send(&replies::encode_command(command)).await?;
             next_answer_within(connection, MAX_CLIENT_LIST).await?.ok_or(Cause::Closed)
         };
-        answer.await.map_err(|cause| cause.to_string())
+        match answer.await.map_err(|cause| cause.to_string())? {
+            Answer::Error(words)
+                if words.starts_with("NOAUTH") && connection.auth == AuthOutcome::Withheld =>
+            {
+                Err(format!("{words} (the password is not sent in plaintext without auth.allow_plaintext)"))
+            }
+            answer => Ok(answer),
+        }
     }
 
     fn timeout(&self) -> Duration {

@@ -22,7 +22,7 @@ use super::pool::{Discard, Pool, PooledConnection};
 use super::settings::Settings;
 use super::share::part_of;
 use super::spread::Spread;
-use super::transit::{ObservedTransit, Transit};
+use super::transit::{Latch, ObservedTransit, Transit};
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::metrics::{GaugeGuard, RouteMetrics, UpstreamMetrics};
@@ -231,13 +231,16 @@ impl Remote {
     /// A plaintext Redis takes a `ClientHello` for an inline command and may never answer: while TLS is waited for, an
     /// answer in plaintext is remembered, so that clients wait for no timeout.
     pub(super) async fn look(&self, timeout: Duration) {
+        self.look_at(None, Instant::now() + timeout).await;
+    }
+
+    /// [Looks](Self::look) at this address of the endpoint's alone, where one is given.
+    async fn look_at(&self, only: Option<SocketAddr>, deadline: Instant) {
         let Some(transit) = &self.transit else { return };
         let began = Instant::now();
-        let deadline = began + timeout;
         // Nobody's: whether there is TLS is no matter of who asks.
-        let mut over_tls =
-            Dial { anonymous: true, ..self.attempt(self.tls.as_deref().into(), began, deadline) };
-        let mut in_plaintext = Dial { anonymous: true, ..self.attempt(Speaks::Plaintext, began, deadline) };
+        let look = |speaks| Dial { anonymous: true, only, ..self.attempt(speaks, began, deadline) };
+        let (mut over_tls, mut in_plaintext) = (look(self.tls.as_deref().into()), look(Speaks::Plaintext));
         let over_tls = over_tls.run();
         let in_plaintext = async {
             let answers = match in_plaintext.run().await {
@@ -569,24 +572,60 @@ impl Remote {
     }
 }
 
-/// One attempt to reach an endpoint over TLS, of no route: nobody counts it, and what it leads to serves no client.
+/// How one attempt of no route is protected.
+#[derive(Clone, Copy)]
+pub(crate) enum Protection<'a> {
+    /// By TLS, or there is no connection.
+    Tls(&'a Arc<Tls>),
+    /// By TLS where the endpoint speaks it, and from then on nothing else.
+    TlsWhereSpoken(&'a Arc<Tls>, &'a Latch),
+    /// Not at all.
+    Plaintext,
+}
+
+/// One attempt to reach an endpoint, of no route: nobody counts it, and what it leads to serves no client.
 /// `only`: to this address of its.
 pub(crate) async fn once(
     endpoint: &Endpoint,
     only: Option<SocketAddr>,
     settings: &Settings,
-    tls: &Arc<Tls>,
+    protection: Protection<'_>,
     credentials: Option<Arc<Credentials>>,
     deadline: Instant,
 ) -> Result<Connection, ConnectError> {
     let metrics = Arc::new(RouteMetrics::unrecorded());
     let pool = Pool::new(settings.pool.clone(), Waker::noop().clone(), Arc::default(), Arc::clone(&metrics));
     let ids = Arc::default();
-    let shared =
-        RemoteContext { route: "", settings, tls: Some(tls), credentials, ids: &ids, metrics: &metrics };
-    let remote = Remote::new(&shared, endpoint.clone(), None, pool);
-    let attempt = remote.attempt(Speaks::Tls(tls), Instant::now(), deadline);
-    Dial { only, ..attempt }.run().await
+    let (tls, latch) = match protection {
+        Protection::Tls(tls) => (Some(tls), None),
+        Protection::TlsWhereSpoken(tls, latch) => (Some(tls), Some(latch)),
+        Protection::Plaintext => (None, None),
+    };
+    let shared = RemoteContext { route: "", settings, tls, credentials, ids: &ids, metrics: &metrics };
+    let transit = latch.cloned().map(Transit::new);
+    let remote = Remote::new(&shared, endpoint.clone(), transit, pool);
+    let began = Instant::now();
+    let speaks = match &remote.transit {
+        Some(transit) => {
+            let looked = async {
+                if !transit.latch().is_set() {
+                    // Time is left for the attempt itself.
+                    remote.look_at(only, began + (deadline - began) / 2).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                speaks_tls = transit.speaks_tls(deadline) => speaks(speaks_tls, &remote),
+                () = looked => speaks(transit.speaks_tls(deadline).await, &remote),
+            }
+        }
+        None => tls.map(|tls| &**tls).into(),
+    };
+    Dial { only, ..remote.attempt(speaks, began, deadline) }.run().await
+}
+
+fn speaks(tls: bool, remote: &Remote) -> Speaks<'_> {
+    if tls { remote.tls.as_deref().into() } else { Speaks::Plaintext }
 }
 
 /// Whether a connection still answers. Any answer will do: a server that wants AUTH first is there, too.

@@ -27,7 +27,7 @@ pub use self::ask::{TopologyReplies, ask, ask_encoded, ask_frame, topology};
 pub(crate) use self::auth::present;
 pub use self::auth::{AuthOutcome, command as login_command};
 pub use self::connection::{Connection, Dialled};
-pub(crate) use self::dial::once;
+pub(crate) use self::dial::{Protection, once};
 pub use self::error::{Cause, ConnectError, Outage, Stage, Unreachable};
 pub(crate) use self::greeting::next_answer_within;
 pub use self::ids::{PassedOnId, SeenId};

@@ -79,7 +79,8 @@ impl Fake {
                 } else {
                     format!("{rest}{replication}{ssl}")
                 };
-                let mut answer = "+OK\r\n".repeat(asked.matches("SETINFO").count());
+                let mut answer =
+                    "+OK\r\n".repeat(asked.matches("SETINFO").count() + asked.matches("SETNAME").count());
                 answer += &"+PONG\r\n".repeat(asked.matches("PING").count());
                 if asked.contains("\r\nID\r\n") {
                     answer += ":7\r\n";

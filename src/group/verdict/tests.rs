@@ -27,7 +27,8 @@ fn node(count: Option<u64>, problem: Option<&str>) -> NodeEvidence {
 
 #[allow(clippy::unnecessary_wraps, reason = "as it is in the facts")]
 fn seen(nodes: Vec<NodeEvidence>, quiet: Option<Quiet>) -> Option<Observation> {
-    let evidence = Some(Arc::new(Evidence { nodes, direct: Vec::new(), unknown: Vec::new() }));
+    let evidence =
+        Some(Arc::new(Evidence { nodes, direct: Vec::new(), unknown: Vec::new(), bridged: Vec::new() }));
     Some(Observation { asked: Some(at(0)), evidence, quiet, ..Observation::default() })
 }
 
