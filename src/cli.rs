@@ -108,12 +108,13 @@ pub fn command() -> Command {
                         .value_parser(config::duration)
                         .requires("watch")
                         .default_value("1s")
-                        .help("With --watch, the time from one sample to the next: a shorter connection may be missed"),
+                        .help("With --watch, the time from one sample to the next: a shorter connection may be missed, and each sample is \
+                             a CLIENT LIST at every node"),
                 )
                 .arg(switch("json", "Write JSON"))
                 .after_help(
-                    "Exit status: 0 every node answered and counts no client in plaintext; 1 one does, or it is not known; \
-                     2 usage error.",
+                    "Exit status: 0 every node answered and counts no client in plaintext, with --watch in each sample; 1 one \
+                     does, or it is not known; 2 usage error.",
                 ),
         )
         .subcommand(

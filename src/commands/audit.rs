@@ -19,6 +19,7 @@ use crate::group::{
 };
 use crate::moment::Moment;
 use crate::printable::{printable, printable_json};
+use crate::tls::TlsMode;
 
 /// How to audit.
 pub struct AuditOptions {
@@ -65,7 +66,7 @@ async fn once(asking: &Asking, json: bool) -> anyhow::Result<()> {
     if evidence.is_clean() {
         return Ok(());
     }
-    bail!("{}", why(&evidence.nodes));
+    bail!("{}", why(&evidence.nodes, asking.settings.tls.mode));
 }
 
 async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::Result<()> {
@@ -89,7 +90,7 @@ async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::R
     if report.is_clean() {
         return Ok(());
     }
-    bail!("{}", why_watched(&report));
+    bail!("{}", why_watched(&report, asking.settings.tls.mode));
 }
 
 fn print_json(report: &impl Serialize) -> anyhow::Result<()> {
@@ -114,7 +115,7 @@ fn print_report(report: &WatchReport) {
 }
 
 /// Why a group that was watched is not known to be free of plaintext.
-fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport) -> String {
+fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport, mode: TlsMode) -> String {
     let last: Vec<_> = nodes.iter().map(|node| node.last.clone()).collect();
     let is_silent = |node: &&WatchedNode| node.last.problem.is_none() && node.unanswered_samples > 0;
     let silent = nodes.iter().filter(is_silent).count();
@@ -123,7 +124,7 @@ fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport) -> String {
     } else if last.iter().all(|node| node.problem.is_none() && node.plaintext_clients == Some(0)) {
         format!("{silent} of {} nodes did not answer each of {samples} samples", nodes.len())
     } else {
-        why(&last)
+        why(&last, mode)
     }
 }
 
@@ -168,20 +169,24 @@ impl Progress {
 }
 
 /// Why the group is not known to be free of plaintext.
-fn why(nodes: &[NodeEvidence]) -> String {
+fn why(nodes: &[NodeEvidence], mode: TlsMode) -> String {
     let silent = nodes.iter().filter(|node| node.problem.is_some()).count();
     if silent > 0 {
-        return format!("{silent} of {} nodes did not answer", nodes.len());
+        let is_next = silent == nodes.len() && mode == TlsMode::Required;
+        let next = if is_next { ": a group that speaks no TLS yet needs --tls-mode preferred" } else { "" };
+        return format!("{silent} of {} nodes did not answer{next}", nodes.len());
     }
     let counted: u64 = nodes.iter().filter_map(|node| node.plaintext_clients).sum();
     let uncounted: Vec<_> = nodes.iter().filter(|node| node.plaintext_clients.is_none()).collect();
-    let is_in_plaintext = nodes.iter().any(|node| node.asked_in_plaintext);
-    let ourselves = if is_in_plaintext { ", this audit among them" } else { "" };
+    let in_plaintext: Vec<_> = uncounted.iter().filter(|node| node.asked_in_plaintext).collect();
+    let is_among_them = nodes.iter().any(|node| node.asked_in_plaintext && node.plaintext_clients.is_some());
+    let ourselves = if is_among_them { ", this audit among them" } else { "" };
     match (counted, uncounted.len()) {
-        (0, unknown) if is_in_plaintext => format!(
-            "{unknown} of {} nodes do not count their plaintext clients. They accept plaintext: each of their {} clients may use it",
+        (0, _) if !in_plaintext.is_empty() => format!(
+            "{} of {} nodes accept plaintext and do not count who uses it: each of their {} clients may",
+            in_plaintext.len(),
             nodes.len(),
-            uncounted.iter().filter_map(|node| clients(node)).sum::<u64>()
+            in_plaintext.iter().filter_map(|node| clients(node)).sum::<u64>()
         ),
         (0, unknown) => format!(
             "{unknown} of {} nodes do not count their plaintext clients (tls_mode_connected_tcp_clients is ElastiCache's): \
@@ -311,4 +316,45 @@ fn span(first: Moment, last: Moment) -> String {
 fn age(seconds: u64) -> String {
     let words = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     words.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_an_application_stand_below_it() {
+        let clients = |name: &str, address: &str, clients, oldest_seconds| SimilarClients {
+            library: "redis-py".into(),
+            version: "5.0.1".into(),
+            user: "app".into(),
+            name: name.into(),
+            address: address.into(),
+            clients,
+            oldest_seconds,
+            commands: vec!["get".into(), "hset".into()],
+        };
+        let all = [
+            clients("jobs", "10.0.0.9", 3, 5),
+            clients("web", "10.0.0.8", 2, 93_784),
+            clients("web", "10.0.0.7", 2, 60),
+        ];
+        let rows = all.iter().map(|clients| ClientRow { clients, seen: None }).collect();
+        let shown = applications(rows).to_string();
+        let expected = [
+            "APPLICATION                     CLIENTS  OLDEST   LAST COMMANDS",
+            "web, redis-py 5.0.1, user app   4",
+            "  10.0.0.8                      2        1day 2h  get hset",
+            "  10.0.0.7                      2        1m       get hset",
+            "jobs, redis-py 5.0.1, user app  3",
+            "  10.0.0.9                      3        5s       get hset",
+        ];
+        assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_span_names_the_day_once() {
+        assert_eq!(span(Moment::at(0), Moment::at(61)), "1970-01-01 00:00:00 to 00:01:01");
+        assert_eq!(span(Moment::at(0), Moment::at(86_400)), "1970-01-01 00:00:00 to 1970-01-02 00:00:00");
+    }
 }

@@ -142,7 +142,8 @@ pub async fn watch(
             seen.note(Evidence::without(&own_name, &round, bridges), &mut tell);
             loop {
                 let is_complete = round.nodes.iter().all(|node| node.replies.is_ok());
-                let due = began + if is_complete { SURVEY_INTERVAL } else { RECONNECT_INTERVAL };
+                let due =
+                    began + if is_complete { SURVEY_INTERVAL.max(pace.every) } else { RECONNECT_INTERVAL };
                 if next.max(Instant::now()) >= due {
                     sleep_until(due).await;
                     break;
