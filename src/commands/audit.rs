@@ -182,12 +182,17 @@ fn why(nodes: &[NodeEvidence], mode: TlsMode) -> String {
     let is_among_them = nodes.iter().any(|node| node.asked_in_plaintext && node.plaintext_clients.is_some());
     let ourselves = if is_among_them { ", this audit among them" } else { "" };
     match (counted, uncounted.len()) {
-        (0, _) if !in_plaintext.is_empty() => format!(
-            "{} of {} nodes accept plaintext and do not count who uses it: each of their {} clients may",
-            in_plaintext.len(),
-            nodes.len(),
-            in_plaintext.iter().filter_map(|node| clients(node)).sum::<u64>()
-        ),
+        (0, _) if !in_plaintext.is_empty() => {
+            let all = match in_plaintext.iter().filter_map(|node| clients(node)).sum::<u64>() {
+                0 => String::new(),
+                all => format!(": each of their {all} clients may"),
+            };
+            format!(
+                "{} of {} nodes accept plaintext and do not count who uses it{all}",
+                in_plaintext.len(),
+                nodes.len()
+            )
+        }
         (0, unknown) => format!(
             "{unknown} of {} nodes do not count their plaintext clients (tls_mode_connected_tcp_clients is ElastiCache's): \
              whether there are any is not known",
