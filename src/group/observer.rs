@@ -102,6 +102,11 @@ pub struct Observation {
     pub quiet: Option<Quiet>,
     /// Why none could be asked.
     pub problem: Option<String>,
+    /// For how long every server has refused plaintext, and for how long it must have: a node that is away may return.
+    pub refused_for: Duration,
+    /// See there.
+    pub refused_enough: Duration,
+    pub(super) refused_since: Option<Instant>,
 }
 
 impl Observation {
@@ -161,12 +166,18 @@ impl Observer {
     pub fn new(asking: Asking, pace: Pace, before: &ServersMemory) -> Self {
         let watched = pace.sampling.saturating_mul(WATCHED_SAMPLES).saturating_add(BUSY);
         let quiet = QuietTime::new(before.quiet, watched, pace.patience(), Moment::now());
-        let seen = Observation { quiet: quiet.quiet(), sampling: pace.sampling, ..Observation::default() };
+        let gone_after = pace.interval.saturating_mul(GONE_AFTER);
+        let seen = Observation {
+            quiet: quiet.quiet(),
+            sampling: pace.sampling,
+            refused_enough: gone_after,
+            ..Observation::default()
+        };
         let nodes = before.nodes.iter();
         let nodes = nodes
             .filter_map(|node| Some((node.parse().ok()?, before.processes.get(node).cloned())))
             .collect();
-        let members = Members::new(pace.interval.saturating_mul(GONE_AFTER), nodes);
+        let members = Members::new(gone_after, nodes);
         let (seen, quiet, members) = (Mutex::new(seen), Mutex::new(quiet), Mutex::new(members));
         let (arrivals, has_ended_quiet) = (Mutex::default(), AtomicBool::new(false));
         Self { asking, pace, seen, quiet, members, arrivals, has_ended_quiet }
@@ -176,6 +187,7 @@ impl Observer {
     pub fn seen(&self) -> Observation {
         let mut seen = self.seen.lock().clone();
         seen.age = seen.asked_at.map(|at| at.elapsed()).unwrap_or_default();
+        seen.refused_for = seen.refused_since.map(|since| since.elapsed()).unwrap_or_default();
         seen
     }
 
@@ -374,6 +386,7 @@ impl Observer {
 
     fn count(&self, seen: &mut Observation) -> Observation {
         (seen.asked, seen.asked_at) = (Some(Moment::now()), Some(Instant::now()));
+        seen.refused_since = seen.requires_tls().then(|| seen.refused_since.unwrap_or_else(Instant::now));
         let mut quiet = self.quiet.lock();
         quiet.note(seen.look(), Instant::now(), Moment::now());
         if seen.quiet.is_some() && quiet.quiet().is_none() {

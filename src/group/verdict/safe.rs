@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::days::days_or_less;
 use super::facts::{RouteFacts, Settings, Verdict};
 use crate::clients::InPlaintext;
-use crate::group::{NodeEvidence, PlaintextAccess};
+use crate::group::{NodeEvidence, Observation, PlaintextAccess};
 use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::{EndpointFacts, ObservedTransit};
@@ -23,7 +23,7 @@ pub fn safe_to_require_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
         && seen.requires_tls()
         && seen.age <= facts.patience
     {
-        return judge([own_tls(facts), Ok(already_required(seen.nodes().len()))]);
+        return judge([own_tls(facts), already_required(seen)]);
     }
     judge([
         own_tls(facts),
@@ -33,16 +33,24 @@ pub fn safe_to_require_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
     ])
 }
 
-fn already_required(servers: usize) -> String {
-    let all = match servers {
-        1 => "the server refuses".into(),
-        _ => format!("all {servers} servers refuse"),
-    };
-    format!("TLS is already required: {all} plaintext")
-}
-
 /// Evidence for yes, or the reasons against it.
 type Finding = Result<String, Vec<String>>;
+
+/// Every server refuses plaintext. One that is away at the first look, and accepts it, is in nobody's list.
+fn already_required(seen: &Observation) -> Finding {
+    let all = match seen.nodes().len() {
+        1 => "the server refuses".into(),
+        servers => format!("all {servers} servers refuse"),
+    };
+    if seen.refused_for < seen.refused_enough {
+        return Err(vec![format!(
+            "{all} plaintext, seen for {} of {}: wait, for a server that is away may return (ten times evidence.interval)",
+            humantime::format_duration(Duration::from_secs(seen.refused_for.as_secs())),
+            humantime::format_duration(seen.refused_enough)
+        )]);
+    }
+    Ok(format!("TLS is already required: {all} plaintext"))
+}
 
 fn judge<const N: usize>(findings: [Finding; N]) -> Verdict {
     let mut verdict = Verdict { answer: true, because: Vec::new(), evidence: Vec::new() };

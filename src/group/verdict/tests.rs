@@ -274,6 +274,10 @@ fn where_every_server_refuses_plaintext_tls_is_required_already_whoever_stays_on
     assert_eq!(verdict.evidence[1], "TLS is already required: all 2 servers refuse plaintext");
     let verdict = safe(&facts(vec![refusing()]));
     assert_eq!(verdict.evidence[1], "TLS is already required: the server refuses plaintext");
+    let young = facts(vec![refusing()]);
+    let servers = young.servers.map(|seen| Observation { refused_enough: Duration::from_secs(600), ..seen });
+    let verdict = safe(&RouteFacts { servers, ..facts(vec![]) });
+    assert!(!verdict.answer && verdict.because[0].contains("0s of 10m"), "{verdict:?}");
     for other in [
         without_count(PlaintextAccess::Accepted),
         without_count(PlaintextAccess::OtherPort(6379)),
