@@ -537,9 +537,10 @@ fn the_inventory_says_what_keeps_a_session_from_being_moved_to_tls() {
     resp3.ask(&["HELLO", "3", "SETNAME", "resp3"]);
     resp3.ask(&["SUBSCRIBE", "channel"]);
     tls_is_seen(&dual, &pontoon);
-    for (name, _, why) in
-        HELD.into_iter().chain([("user", &[][..], "an AUTH of its own"), ("resp3", &[][..], "subscribed")])
-    {
+    for (name, _, why) in HELD.into_iter().chain([
+        ("user", &[][..], "an AUTH of its own"),
+        ("resp3", &[][..], "subscribed in RESP3, now or before: until RESET"),
+    ]) {
         says(&pontoon, name, &format!("1 plaintext: {why}"));
         says(&pontoon, name, "reconnect the client if it lasts");
     }

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
-use crate::listener::OTHER_DESCRIPTORS;
+use crate::listener::{DESCRIPTORS_OF_A_CLIENT, OTHER_DESCRIPTORS};
 
 /// Fewer may be open than `limits.max_clients` of all routes needs.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub fn raise_limit(config: &Config) -> Result<u64, TooFew> {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     let clients: usize = config.routes.iter().map(|route| route.listener.max_clients).sum();
-    let needed = (clients * 2 + OTHER_DESCRIPTORS) as u64;
+    let needed = clients as u64 * u64::from(DESCRIPTORS_OF_A_CLIENT) + OTHER_DESCRIPTORS as u64;
     match getrlimit(Resource::Nofile).current {
         Some(limit) if limit < needed => Err(TooFew { limit, needed }),
         _ => Ok(needed),

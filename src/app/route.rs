@@ -181,12 +181,7 @@ impl Prepared {
 
 /// On which terms clients come to a route with these settings.
 fn terms(settings: &Route) -> Terms {
-    Terms {
-        max_clients: settings.listener.max_clients,
-        // Towards the client, and where connections are not shared, towards the server.
-        descriptors: if settings.session.sharing.is_some() { 1 } else { 2 },
-        patience: settings.upstream.connect_timeout,
-    }
+    Terms { max_clients: settings.listener.max_clients, patience: settings.upstream.connect_timeout }
 }
 
 impl LiveRoute {

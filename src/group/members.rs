@@ -30,6 +30,8 @@ struct Member {
     names: BTreeSet<String>,
     /// Why it did not answer last.
     problem: Option<String>,
+    /// Since when it does not answer.
+    silent_since: Option<Instant>,
     /// For how long every source has agreed that it is gone; `None`: it was there in the round before.
     gone_for: Option<Duration>,
 }
@@ -42,6 +44,7 @@ impl Members {
             names: iter::once(endpoint.to_string()).chain(run_id.as_deref().map(process_name)).collect(),
             endpoint: Some(endpoint),
             problem: None,
+            silent_since: None,
             gone_for: None,
         });
         Self { known: known.collect(), gone_after, before: None }
@@ -55,7 +58,7 @@ impl Members {
     }
 
     /// Learns from a round, and adds to it the nodes that it did not find. For how long nodes may have had clients that nobody watched,
-    /// because they answered for the first time; as long as can be, where one was a server before the last round.
+    /// because they answered for the first time, or again; as long as can be, where one was a server before the last round.
     pub(super) fn learn<C>(&mut self, round: &mut Round<C>, now: Instant) -> Duration {
         let since_before = self.before.map(|(at, _)| now.duration_since(at));
         let processes: BTreeSet<String> =
@@ -89,7 +92,12 @@ impl Members {
             if is_new(node, &same) {
                 unwatched = unwatched.max(unwatched_time(node, since_before));
             }
-            found.push(Member::of(node, same));
+            let silent_since = same.iter().filter_map(|member| member.silent_since).min();
+            if node.replies.is_ok() {
+                unwatched = unwatched.max(silent_since.map(|at| now.duration_since(at)).unwrap_or_default());
+            }
+            let silent_since = node.replies.is_err().then(|| silent_since.unwrap_or(now));
+            found.push(Member::of(node, same, silent_since));
         }
         let (gone_after, agreed) = (self.gone_after, all_answered && !round.is_cut_short);
         let agreed_before = self.before.replace((now, agreed)).is_some_and(|(_, agreed)| agreed);
@@ -97,6 +105,7 @@ impl Members {
         self.known.retain_mut(|member| {
             let gone_for = member.gone_for.map_or(Duration::ZERO, |time| time.saturating_add(agreed_for));
             member.gone_for = Some(gone_for);
+            member.silent_since.get_or_insert(now);
             !agreed || gone_for < gone_after
         });
         round.nodes.extend(self.known.iter().map(|member| member.missing(gone_after)));
@@ -142,7 +151,7 @@ impl Member {
     }
 
     /// The member that a node is now. `None`: it is one that the configuration names, has not answered and was never seen.
-    fn of<C>(node: &FoundNode<C>, before: Vec<Self>) -> Option<Self> {
+    fn of<C>(node: &FoundNode<C>, before: Vec<Self>, silent_since: Option<Instant>) -> Option<Self> {
         let answered = node.replies.is_ok();
         if before.is_empty() && !answered && node.names.is_empty() {
             return None;
@@ -156,7 +165,7 @@ impl Member {
             }
             endpoint = endpoint.or(member.endpoint);
         }
-        Some(Self { shown: node.shown.clone(), endpoint, names, problem: None, gone_for: None })
+        Some(Self { shown: node.shown.clone(), endpoint, names, problem: None, silent_since, gone_for: None })
     }
 
     fn missing<C>(&self, gone_after: Duration) -> FoundNode<C> {
@@ -267,6 +276,21 @@ mod tests {
         // Others were its clients before it came.
         let c = || aged(&["10.0.0.3:6379", "run_id d"], 300);
         assert_eq!(unwatched(vec![a(), b("run_id c", 183), late(), c()], 420), Duration::MAX);
+    }
+
+    #[test]
+    fn a_node_that_answers_again_was_watched_by_nobody_meanwhile() {
+        let begin = Instant::now();
+        let mut members = Members::new(GONE_AFTER, Vec::new());
+        let mut unwatched = |nodes, second| {
+            members.learn(&mut Round { nodes, is_cut_short: false }, begin + Duration::from_secs(second))
+        };
+        let b = |answers| node(&["10.0.0.2:6379"], true, answers);
+        unwatched(vec![b(true)], 0);
+        assert_eq!(unwatched(vec![b(false)], 60), Duration::ZERO);
+        assert_eq!(unwatched(vec![], 120), Duration::ZERO);
+        assert_eq!(unwatched(vec![b(true)], 300), Duration::from_secs(240));
+        assert_eq!(unwatched(vec![b(true)], 360), Duration::ZERO);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::descriptors::DescriptorBudget;
+use super::descriptors::{DESCRIPTORS_OF_A_CLIENT, DescriptorBudget};
 use crate::downstream::Accepted;
 use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
@@ -25,8 +25,7 @@ const REFUSALS: usize = 64;
 pub struct Terms {
     /// Clients at once: `limits.max_clients`.
     pub max_clients: usize,
-    /// Descriptors that each takes.
-    pub descriptors: u32,
+
     /// Time that one waits for its descriptors: `limits.connect_timeout`.
     pub patience: Duration,
 }
@@ -69,7 +68,7 @@ impl Clients {
     }
 
     /// `None`: it is refused, and so many are already that there is nobody to tell it. `full_since`: since when the listener's clients
-    /// find no descriptors. Waits for descriptors until `drain` starts.
+    /// find no descriptors. Waits for descriptors until all drains.
     pub(super) async fn admit(
         &self,
         client: &Accepted,
@@ -96,13 +95,14 @@ impl Clients {
             }
             metrics.refused("descriptors");
             if let Some(suppressed) = self.throttle.allow("no descriptors") {
-                warn!(route, suppressed, "client refused after limits.connect_timeout: too many open files");
+                warn!(route, suppressed, "client refused: too many open files");
             }
             // Each keeps a descriptor until it has read this: the next one waits for its turn.
             let refusal = Arc::clone(&self.descriptors.permits().refusals).acquire_owned();
             let refusal = tokio::select! {
+                biased;
                 refusal = refusal => refusal.ok()?,
-                () = drain.started() => return None,
+                () = all_drains(drain) => return None,
             };
             return Some(Admission::Refused(refusal, replies::MAX_CLIENTS.into()));
         } else {
@@ -125,8 +125,7 @@ impl Clients {
         drain: &Drain,
     ) -> Option<OwnedSemaphorePermit> {
         let permits = &self.descriptors.permits().clients;
-        let wanted = self.terms.descriptors;
-        if let Ok(descriptors) = Arc::clone(permits).try_acquire_many_owned(wanted) {
+        if let Ok(descriptors) = Arc::clone(permits).try_acquire_many_owned(DESCRIPTORS_OF_A_CLIENT) {
             *full_since = None;
             return Some(descriptors);
         }
@@ -141,13 +140,21 @@ impl Clients {
         let since = *full_since.get_or_insert_with(Instant::now);
         tokio::select! {
             biased;
-            descriptors = Arc::clone(permits).acquire_many_owned(wanted) => {
+            descriptors = Arc::clone(permits).acquire_many_owned(DESCRIPTORS_OF_A_CLIENT) => {
                 *full_since = None;
                 descriptors.ok()
             }
             () = sleep_until(since + self.terms.patience) => None,
-            () = drain.started() => None,
+            () = all_drains(drain) => None,
         }
+    }
+}
+
+/// Waits until everything drains. A part alone does where a route is reloaded: its clients go on waiting.
+async fn all_drains(drain: &Drain) {
+    drain.started().await;
+    if !drain.is_all_draining() {
+        std::future::pending::<()>().await;
     }
 }
 

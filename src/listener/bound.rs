@@ -152,9 +152,23 @@ impl Listener {
                     if is_leaving {
                         step_aside(&socket, &address, route);
                     }
-                    match clients.admit(&client, &address, route, metrics, &mut full_since, drain).await {
-                        Some(admission) => hand_on(client, admission),
-                        None => drop(client),
+                    let admission = {
+                        let admitting =
+                            clients.admit(&client, &address, route, metrics, &mut full_since, drain);
+                        tokio::pin!(admitting);
+                        loop {
+                            tokio::select! {
+                                biased;
+                                () = &mut leaving, if !is_leaving => {
+                                    is_leaving = true;
+                                    step_aside(&socket, &address, route);
+                                }
+                                admission = &mut admitting => break admission,
+                            }
+                        }
+                    };
+                    if let Some(admission) = admission {
+                        hand_on(client, admission);
                     }
                     continue;
                 }
@@ -235,7 +249,7 @@ mod tests {
 
     /// How many clients it hands on after `drain` has begun.
     async fn handed_on(listener: &Listener, drain: &Drain) -> usize {
-        let terms = Terms { max_clients: 100, descriptors: 2, patience: Duration::ZERO };
+        let terms = Terms { max_clients: 100, patience: Duration::ZERO };
         let (clients, metrics) =
             (Clients::new(terms, DescriptorBudget::default()), RouteMetrics::new("r", &[]));
         let mut count = 0;

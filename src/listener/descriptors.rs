@@ -10,6 +10,9 @@ use tokio::sync::Semaphore;
 /// Descriptors beside those of clients and their upstream connections: admin connections, dials under way, files.
 pub const OTHER_DESCRIPTORS: usize = 64;
 
+/// A client takes one for itself, and one for its upstream connection. Of clients that share connections any may come to need its own.
+pub const DESCRIPTORS_OF_A_CLIENT: u32 = 2;
+
 /// The descriptors of all clients. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct DescriptorBudget(Arc<OnceLock<Permits>>);

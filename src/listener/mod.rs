@@ -14,7 +14,7 @@ mod socket_file;
 
 pub use self::admission::{Admission, ClientPermit, Clients, Terms};
 pub use self::bound::{Accepting, HANDOVER, Listener};
-pub use self::descriptors::{DescriptorBudget, OTHER_DESCRIPTORS};
+pub use self::descriptors::{DESCRIPTORS_OF_A_CLIENT, DescriptorBudget, OTHER_DESCRIPTORS};
 pub use self::inherited::{InheritError, Inherited};
 pub use self::settings::Settings;
 pub use self::socket::BindError;

@@ -200,7 +200,7 @@ impl ConnectionState {
             _ if self.asking => Some("ASKING"),
             (_, None | Some(Leaves::Asking | Leaves::SetUp)) => None,
             (_, Some(Leaves::Authenticated)) => Some("an AUTH of its own"),
-            (_, Some(Leaves::Subscribed)) => Some("subscribed"),
+            (_, Some(Leaves::Subscribed)) => Some("subscribed in RESP3, now or before: until RESET"),
             (_, Some(Leaves::UntilReset)) => Some("state that lasts until RESET (READONLY, CLIENT CACHING)"),
             (_, Some(Leaves::UntilClose)) => {
                 Some("state that lasts (CLIENT TRACKING, CLIENT ID, DEBUG, or an unknown command)")
