@@ -14,7 +14,8 @@ What is checked:
   error that says so). What an error says was not executed does not count, and neither does what a drain left unanswered;
 - an element of a list is popped at most once. Those that no client got, and that the list no longer has, are lost: at most as many as
   pops whose reply no client has seen, for each is one that a client may have popped and not received;
-- a message is received at most once. Those that the server says it delivered and no subscriber received are counted only;
+- a message is received at most once over a connection. Those that come again over a later one, to another node as a rule, are counted
+  only, and so are those that the server says it delivered and no subscriber received;
 - a reload, good or bad, ends no session; a replacement side by side refuses no client; all clients go on after each fault.
 
 Failovers are graceful (FAILOVER, CLUSTER FAILOVER), and the cluster never fails over by itself: replication is asynchronous, so that
@@ -445,7 +446,7 @@ def report(mode, tally, cast, counts, recovery, memory, elapsed, lost, executed)
 - replies checked {tally.replies:,}: wrong {faults["wrong"]}, duplicated {faults["duplicated"]}, unaccounted increments {faults["unaccounted"]}
 - increments: acknowledged {tally.acknowledged:,}, unknown {tally.unknown:,}, failed {tally.failed:,}; executed {executed:,}
 - elements popped {sum(len(queue.popped) for queue in queues):,}; lost {lost}, with {sum(queue.excused for queue in queues)} pops whose reply no client has seen; lost without a cause {faults["lost"]}
-- messages received {sum(len(topic.received) for topic in topics):,}; not received {sum(len(topic.heard - topic.received) for topic in topics)}
+- messages received {sum(len(topic.received) for topic in topics):,}; not received {sum(len(topic.heard - topic.received) for topic in topics)}, received again over a later connection {sum(topic.again for topic in topics)}
 - disconnects {sum(tally.ends.values()):,} ({", ".join(f"{name} {count:,}" for name, count in tally.ends.items())}), error replies {tally.errors:,}, refused connections {tally.refused:,}
 - faults and longest recovery: {", ".join(f"{count} × {name} {recovery[name]:.2f} s" for name, count in sorted(counts.items()))}
 - memory of the process that lived through the first three quarters: {memory[0]:,} KiB at the start, {statistics.median(memory[:third]):,.0f} KiB (median of the first third of samples), {statistics.median(memory[-third:]):,.0f} KiB (of the last), {memory[-1]:,} KiB at the end""", flush=True)
