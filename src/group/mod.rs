@@ -1,7 +1,7 @@
 //! Surveys a group of servers: what its nodes report of their clients, what an endpoint accepts, and whether the group can
 //! require TLS.
 //!
-//! [`gather`] asks every node once for its evidence, [`watch`] again and again for a while, an [`Observer`] asks again and again, and [`verdict`] judges what they
+//! [`gather`] asks every node once for its evidence, [`watch()`] again and again for a while, an [`Observer`] asks again and again, and [`verdict`] judges what they
 //! found. A `survey` finds and asks the nodes, `members` remembers which a group has, `node` reads what one replies, `quiet` counts the time
 //! in which none had a client in plaintext, `plaintext` looks whether they refuse it, and `arrivals` the connections that nobody has seen. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
 

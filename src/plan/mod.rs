@@ -1,5 +1,5 @@
 //! `pontoon plan`: where replication groups stand between plaintext and TLS, from what AWS says of them. [`GroupFacts`] are
-//! AWS' words in plain types, [`Plan`] is what follows from them, without AWS, and [`text`] is how people read it. Only
+//! AWS' words in plain types, [`Plan`] is what follows from them, without AWS, and [`text()`] is how people read it. Only
 //! the module `aws`, of the feature `iam`, sends requests, and it has none that changes anything.
 
 #[cfg(feature = "iam")]
