@@ -18,6 +18,14 @@ impl<'a> Info<'a> {
         })
     }
 
+    /// The section that a field stands in. `None`: no such field, or none in a section.
+    pub fn section_of(&self, name: &str) -> Option<&'a str> {
+        let is_field = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
+        let before = self.0.lines().take(self.0.lines().position(is_field)?);
+        let section = before.filter_map(|line| line.strip_prefix("# ")).last()?.trim();
+        section.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then_some(section)
+    }
+
     /// A field's value, if it is a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.field(name)?.parse().ok()
@@ -49,6 +57,17 @@ impl<'a> Info<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_section_of_a_field_is_found() {
+        let info =
+            Info("# Server\r\nrun_id:a\r\n\r\n# SSL\r\nssl_enabled:1\r\nclients:2\r\n# Odd one\r\nodd:1\r\n");
+        assert_eq!(info.section_of("clients"), Some("SSL"));
+        assert_eq!(info.section_of("run_id"), Some("Server"));
+        assert_eq!(info.section_of("odd"), None);
+        assert_eq!(info.section_of("client"), None);
+        assert_eq!(Info("clients:2\r\n").section_of("clients"), None);
+    }
 
     #[test]
     fn the_engine_is_told_by_its_own_version() {

@@ -237,9 +237,12 @@ fn wants_list(info: Info<'_>, clients: ListClients) -> bool {
     clients == ListClients::Always || plaintext_clients(info) != Some(0) || has_few()
 }
 
-/// Only ElastiCache counts them.
+/// A server's count of its clients in plaintext. Only ElastiCache has it, in the section SSL.
+pub(super) const PLAINTEXT_CLIENTS: &str = "tls_mode_connected_tcp_clients";
+
+/// That count.
 pub(super) fn plaintext_clients(info: Info<'_>) -> Option<u64> {
-    info.number("tls_mode_connected_tcp_clients")
+    info.number(PLAINTEXT_CLIENTS)
 }
 
 /// The other nodes that `INFO replication` names.

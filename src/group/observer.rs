@@ -2,6 +2,7 @@
 //! have in plaintext, so that a client is seen that stays for a second.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use super::arrivals::Arrivals;
 use super::evidence::{Asking, Evidence, NEW_NODE, NodeEvidence};
 use super::info::Info;
 use super::members::Members;
-use super::node::{Roster, ask_roster, plaintext_clients};
+use super::node::{PLAINTEXT_CLIENTS, Roster, ask_roster, plaintext_clients};
 use super::plaintext::{self, PlaintextAccess};
 use super::quiet::{Look, QuietTime};
 use super::servers::{NetworkServers, Servers};
@@ -52,9 +53,6 @@ const BUSY: Duration = Duration::from_secs(1);
 
 /// A node gets so long to answer, at least.
 const MIN_SAMPLE_LIMIT: Duration = Duration::from_millis(500);
-
-/// Where a server may tell its count of clients in plaintext, the shortest first. ElastiCache has it in the section SSL.
-const SECTIONS: [&[&str]; 3] = [&["INFO", "ssl"], &["INFO", "clients"], &["INFO"]];
 
 /// How often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -401,8 +399,8 @@ impl Observer {
 struct SampledNode<S: Servers> {
     /// As the last survey names it.
     shown: String,
-    /// The place in [`SECTIONS`] that has the count.
-    section: usize,
+    /// Which section of `INFO` has the count; `None`: it is looked for in all of them.
+    section: Option<String>,
     is_clustered: bool,
     /// Which nodes are known; `None`: it does not tell which it knows.
     roster: Option<Roster>,
@@ -424,12 +422,14 @@ impl<S: Servers> SampledNode<S> {
         let (shown, connection, replies) = (node.shown, node.connection?, node.replies.ok()?);
         let replies = replies.into_iter().next()?;
         let is_clustered = replies.is_clustered();
+        // One short question for each sample: a server may be far away.
+        let section = Info(&replies.info).section_of(PLAINTEXT_CLIENTS).map(str::to_ascii_lowercase);
         let roster = replies.roster.map(|roster| match roster {
             // Those that it does not name now are no news when it names them again.
             Roster::Names(names) => Roster::Names(names.union(known).cloned().collect()),
             Roster::Count(count) => Roster::Count(count),
         });
-        Some(Self { shown, section: 0, is_clustered, roster, servers: Arc::clone(servers), connection })
+        Some(Self { shown, section, is_clustered, roster, servers: Arc::clone(servers), connection })
     }
 
     /// What to call it, and what it says now.
@@ -460,8 +460,9 @@ impl<S: Servers> SampledNode<S> {
     }
 
     async fn find_count(&mut self) -> Result<u64, String> {
-        while let Some(command) = SECTIONS.get(self.section) {
-            match self.servers.ask(&mut self.connection, command).await? {
+        loop {
+            let command: Vec<&str> = iter::once("INFO").chain(self.section.as_deref()).collect();
+            match self.servers.ask(&mut self.connection, &command).await? {
                 Answer::Text(text) => {
                     if let Some(count) = plaintext_clients(Info(&text)) {
                         return Ok(count);
@@ -470,9 +471,10 @@ impl<S: Servers> SampledNode<S> {
                 Answer::Error(words) => return Err(format!("INFO was answered \"{words}\"")),
                 _ => return Err("an answer of another type to INFO".into()),
             }
-            self.section += 1;
+            if self.section.take().is_none() {
+                return Err("it does not count its clients in plaintext any more".into());
+            }
         }
-        Err("it does not count its clients in plaintext any more".into())
     }
 }
 

@@ -85,6 +85,8 @@ struct World {
     is_cluster: bool,
     /// The count has a section of INFO of its own.
     has_section: bool,
+    /// How long each question takes, at least.
+    way: Duration,
     /// The nodes of a cluster announce one host name, which leads to the first of them.
     shares_name: bool,
 }
@@ -126,6 +128,7 @@ impl World {
             primary: 0,
             is_cluster: random.bool(),
             has_section: random.bool(),
+            way: Duration::ZERO,
             shares_name: random.bool(),
         }
     }
@@ -139,10 +142,11 @@ impl World {
         let node = &self.nodes[at];
         let count = node.plaintext.iter().filter(|(since, until)| *since <= now && now < *until).count();
         let mut info = format!(
-            "redis_version:7.1.0\r\nrun_id:{:x}\r\nuptime_in_seconds:{}\r\nconnected_clients:{}\r\ntls_mode_connected_tcp_clients:{count}\r\ncluster_enabled:{}\r\n",
+            "# Server\r\nredis_version:7.1.0\r\nrun_id:{:x}\r\nuptime_in_seconds:{}\r\nconnected_clients:{}\r\n{}tls_mode_connected_tcp_clients:{count}\r\ncluster_enabled:{}\r\n",
             node.run_id,
             (node.there.0.elapsed() + node.there.1).as_secs(),
             count + 1,
+            if self.has_section { "# SSL\r\n" } else { "" },
             u8::from(self.is_cluster)
         );
         if self.is_cluster {
@@ -215,8 +219,9 @@ struct PlayedConnection {
 }
 
 impl Played {
-    async fn delay() {
-        sleep(Duration::from_micros(fastrand::u64(100..3000))).await;
+    async fn delay(&self) {
+        let way = self.0.lock().way;
+        sleep(way + Duration::from_micros(fastrand::u64(100..3000))).await;
     }
 
     /// A node that is gone refuses, or says nothing.
@@ -245,7 +250,7 @@ impl Servers for Played {
     }
 
     async fn connect(&self, _: &Endpoint, address: SocketAddr, _: bool) -> Result<PlayedConnection, String> {
-        Self::delay().await;
+        self.delay().await;
         let found = {
             let world = self.0.lock();
             let mut nodes = world.nodes.iter().enumerate();
@@ -263,7 +268,7 @@ impl Servers for Played {
     }
 
     async fn ask(&self, connection: &mut PlayedConnection, command: &[&str]) -> Result<Answer, String> {
-        Self::delay().await;
+        self.delay().await;
         let answer = {
             let world = self.0.lock();
             let node = &world.nodes[connection.at];
@@ -507,6 +512,26 @@ impl Road {
             self.set_date();
         }
         Ok(outcome)
+    }
+}
+
+#[test]
+fn servers_that_are_far_away_are_watched_like_others() {
+    for has_section in [true, false] {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new(&mut Rng::with_seed(1));
+            (world.way, world.has_section) = (Duration::from_millis(200), has_section);
+            let (is_cluster, world) = (world.is_cluster, Arc::new(Mutex::new(world)));
+            let observer = Observer::new(asking(is_cluster), PACE, &ServersMemory::default());
+            let reach = || Ok(Played(Arc::clone(&world)));
+            let mut tell = |_: &Observation| {};
+            let _ = timeout(QUIET_FOR * 2, observer.watch(reach, || 0, &mut tell)).await;
+            let settings = Settings { quiet_for: QUIET_FOR, ..Settings::default() };
+            let verdict = safe_to_require_tls(&facts(&observer), &settings);
+            assert!(verdict.answer, "has_section {has_section}: {verdict:?}");
+        });
     }
 }
 
