@@ -133,13 +133,13 @@ mod with_aws {
                 last = words;
             }
         };
-        let (mut waiting, mut goal) = (0, None);
         // What fails at once, as a wrong region does, is not asked again for hours.
-        aws.status(group).await?;
+        let (mut waiting, mut goal, mut answered) = (0, None, false);
         let ending = async {
             loop {
                 match aws.status(group).await {
                     Ok(group) => {
+                        answered = true;
                         let Plan { group, modification, .. } = Plan::new(group);
                         tell(progress(&group, modification));
                         goal = modification.and_then(|modification| modification.to).or(goal);
@@ -163,7 +163,7 @@ mod with_aws {
                             }
                         }
                     }
-                    Err(error) if error.may_pass() => {
+                    Err(error) if answered && error.may_pass() => {
                         tell(format!("asked again: {}", printable(&error.to_string())));
                     }
                     Err(error) => return Err(error.into()),

@@ -36,7 +36,7 @@ const JOB: Duration = Duration::from_secs(1);
 /// A node that answers again, or anew, is found in this time; and so are all when the bridge begins.
 const FOUND: Duration = Duration::from_secs(40);
 
-/// A node that joins is known in this time.
+/// A node that joins is known in this time, and so is one that ceases to answer.
 const MET: Duration = Duration::from_secs(2);
 
 /// The age of a process that was there before.
@@ -110,6 +110,11 @@ impl PlayedNode {
             self.answers = answers;
             self.changed.push((Instant::now(), answers && self.lives));
         }
+    }
+
+    /// The next question, and the time that it has for an answer, are not over.
+    fn has_just_ceased_to_answer(&self, now: Instant) -> bool {
+        self.changed.last().is_some_and(|(at, answers)| !answers && now < *at + MET)
     }
 
     /// Whether it answered all the time, and had for long enough before to be found.
@@ -441,7 +446,7 @@ impl Road {
                     ));
                 }
                 let seen_at = *since + JOB;
-                if seen_at <= now && now < *until {
+                if seen_at <= now && now < *until && !node.has_just_ceased_to_answer(now) {
                     return Some(format!("{} has a client in plaintext", node.address));
                 }
                 // While the bridge was away, or the node did not answer, nobody watched: a yes tells the longest gap.
