@@ -558,8 +558,7 @@ fn everyone_who_was_connected_during_a_watch_is_listed() {
         let times = ["first_seen", "last_seen"].map(|key| web[key].as_str().unwrap().to_owned());
         assert!(times[0] <= times[1] && *times[1] <= *report["ended"].as_str().unwrap(), "{report}");
         assert!(named(&report, told, "observer")["last_seen"] == report["ended"], "{report}");
-        let lists = ["direct", "unknown", "bridged"].map(|told| report[told].as_array().unwrap().len());
-        assert_eq!(lists.iter().sum::<usize>(), 2, "audit lists itself: {report}");
+        assert!(!report.to_string().contains("pontoon-audit-"), "audit lists itself: {report}");
         assert_eq!((code, report["nodes"][0]["unanswered_samples"].as_u64()), (Some(1), Some(0)), "{report}");
         assert!(
             error.starts_with("error: 1 of 1 nodes accept plaintext and do not count who uses it: each "),
@@ -592,8 +591,7 @@ fn a_node_that_does_not_answer_for_a_while_does_not_end_a_watch() {
     assert_eq!((&node["problem"], code), (&Value::Null, Some(1)), "{report}");
     assert!(node["unanswered_samples"].as_u64().unwrap() > 0, "{report}");
     assert_eq!(named(&report, not_bridged(), "meanwhile")["clients"], 1, "{report}");
-    let lists = ["direct", "unknown", "bridged"].map(|told| report[told].as_array().unwrap().len());
-    assert_eq!(lists.iter().sum::<usize>(), 2, "audit lists itself: {report}");
+    assert!(!report.to_string().contains("pontoon-audit-"), "audit lists itself: {report}");
 }
 
 #[test]
