@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -327,8 +327,25 @@ fn message(record: &Value) -> &str {
     record["message"].as_str().or(record.as_str()).unwrap_or("")
 }
 
+impl Pontoon {
+    fn has_said_what_is_expected(&self) -> bool {
+        let records = &self.log.records.lock().unwrap_or_else(PoisonError::into_inner).0;
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.iter().all(|text| records.iter().any(|record| message(record).contains(text.as_str())))
+    }
+}
+
 impl Drop for Pontoon {
     fn drop(&mut self) {
+        // A client may have its reply before the log has its line.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !thread::panicking()
+            && !self.has_said_what_is_expected()
+            && matches!(self.process.try_wait(), Ok(None))
+            && Instant::now() < deadline
+        {
+            thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
         if let Some(reader) = self.reader.take() {
