@@ -358,8 +358,9 @@ keep[1].hgetall('h')";
 fn a_group_without_tls_is_asked_in_plaintext() {
     let authority = Authority::new();
     let primary = Redis::start(&authority);
-    let replica =
-        Redis::with(authority.issue(&["localhost"]), &authority, &["--repl-diskless-sync-delay", "0"]);
+    // Where the engine is built without TLS, the port that is announced takes plaintext, too.
+    let options = ["--repl-diskless-sync-delay", "0", "--tls-replication", "no"];
+    let replica = Redis::with(authority.issue(&["localhost"]), &authority, &options);
     replica.direct().expect(&["REPLICAOF", "127.0.0.1", &primary.plain_port.to_string()], "+OK\r\n");
     eventually("the replica is in step", || {
         String::from_utf8_lossy(&primary.direct().ask(&["INFO", "replication"])).contains("state=online")
