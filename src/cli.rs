@@ -105,7 +105,7 @@ pub fn command() -> Command {
                     Arg::new("every")
                         .long("every")
                         .value_name("DUR")
-                        .value_parser(config::duration)
+                        .value_parser(config::positive)
                         .requires("watch")
                         .default_value("1s")
                         .help("With --watch, the time from one sample to the next: a shorter connection may be missed, and each sample is \
@@ -383,9 +383,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
                     every: *matches.get_one::<Duration>("every").expect("it has a default"),
                 }),
             };
-            if options.watch.as_ref().is_some_and(|pace| pace.every.is_zero()) {
-                return Err(Usage("--every: must be more than 0".into()).into());
-            }
+
             let route = config.routes.first().expect("validated: there is a route");
             if route.upstream.auth.is_some() && route.upstream.tls.insecure_skip_verify {
                 let problem = "a password is not sent over TLS that does not verify: drop the password, or \

@@ -4,7 +4,7 @@
 //!
 //! 1. It is asked for: by SIGTERM or SIGINT, or `POST /quit`; by `POST /drain`, which stops before step 8; where
 //!    `runtime.exit_with_clients` is set, by the last client that left so long ago.
-//! 2. `/readyz` answers `not serving: draining` from here on. Liveness stays. systemd is told, if it started
+//! 2. `/readyz` answers `not serving: draining` from here on. `/livez` does not change. systemd is told, if it started
 //!    pontoon with `Type=notify`; after `POST /drain` alone, once the exit is asked for, too. Nothing is reloaded any more.
 //! 3. For `runtime.shutdown_delay` (none by default; with `handover` at least 200 ms) all else goes on, and new clients are
 //!    served; where a successor shares the port, by it.

@@ -536,7 +536,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "report|block",
         "report",
-        "Connections that came and went between two surveys, unseen: their number is told with every yes, or they are a reason for no",
+        "What to do about connections that came and went between two surveys: report their number with each yes, or make them a reason for no",
     ),
     key(
         "verdict.unused_for",

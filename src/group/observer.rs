@@ -100,9 +100,9 @@ pub struct Observation {
     pub quiet: Option<Quiet>,
     /// Why none could be asked.
     pub problem: Option<String>,
-    /// For how long every server has refused plaintext, and for how long it must have: a node that is away may return.
+    /// For how long every server has refused plaintext.
     pub refused_for: Duration,
-    /// See there.
+    /// For how long all must have before TLS is said to be required already: a node that is away may return.
     pub refused_enough: Duration,
     pub(super) refused_since: Option<Instant>,
 }
@@ -261,8 +261,11 @@ impl Observer {
             }
             let surveyed = self.seen.lock().plaintext_clients();
             loop {
-                let count = self.seen.lock().plaintext_clients();
-                if self.seen.lock().has_new_node() {
+                let (count, has_new_node) = {
+                    let seen = self.seen.lock();
+                    (seen.plaintext_clients(), seen.has_new_node())
+                };
+                if has_new_node {
                     due = due.min(began + SURVEY_GAP);
                 } else if surveyed == Some(0) && count != Some(0) {
                     // Who that is, the next survey tells, and what became of a node that does not answer.

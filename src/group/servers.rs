@@ -87,13 +87,8 @@ impl<'a> NetworkServers<'a> {
         settings: &'a upstream::Settings,
         credentials: Option<&'a Arc<Credentials>>,
     ) -> Result<Self, TlsError> {
-        Ok(Self {
-            settings,
-            credentials,
-            tls: Some(NodeTls::load(settings)?),
-            prefers_tls: false,
-            latches: Mutex::default(),
-        })
+        let tls = Some(NodeTls::load(settings)?);
+        Ok(Self { settings, credentials, tls, prefers_tls: false, latches: Mutex::default() })
     }
 
     /// As `tls.mode` says. Reads the files that certificates are verified by.
@@ -101,13 +96,8 @@ impl<'a> NetworkServers<'a> {
         settings: &'a upstream::Settings,
         credentials: Option<&'a Arc<Credentials>>,
     ) -> Result<Self, TlsError> {
-        Ok(Self {
-            settings,
-            credentials,
-            tls: NodeTls::wanted(settings)?,
-            prefers_tls: settings.tls.mode == TlsMode::Preferred,
-            latches: Mutex::default(),
-        })
+        let (tls, prefers_tls) = (NodeTls::wanted(settings)?, settings.tls.mode == TlsMode::Preferred);
+        Ok(Self { settings, credentials, tls, prefers_tls, latches: Mutex::default() })
     }
 }
 

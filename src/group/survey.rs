@@ -173,25 +173,21 @@ impl Target {
     fn configured(endpoint: &Endpoint, address: Option<SocketAddr>) -> Self {
         // A name is one node's today and another's tomorrow: its address tells which.
         let names = address.iter().map(ToString::to_string).collect();
-        Self {
-            endpoint: endpoint.clone(),
-            further: Vec::new(),
-            cluster_node: None,
-            run_id: None,
-            address,
-            names,
-            is_configured: true,
-            is_named: true,
-        }
+        Self { address, is_configured: true, is_named: true, ..Self::at(endpoint.clone(), names) }
     }
 
     fn remembered(endpoint: Endpoint, run_id: Option<String>) -> Self {
         let names = BTreeSet::from([endpoint.to_string()]);
+        Self { run_id, ..Self::at(endpoint, names) }
+    }
+
+    /// Of which nothing else is known.
+    fn at(endpoint: Endpoint, names: BTreeSet<String>) -> Self {
         Self {
             endpoint,
             further: Vec::new(),
             cluster_node: None,
-            run_id,
+            run_id: None,
             address: None,
             names,
             is_configured: false,
@@ -208,14 +204,10 @@ impl Target {
     fn named(node: &NodeNames, names: &BTreeSet<String>) -> Option<Self> {
         let (endpoint, further) = node.endpoints.split_first()?;
         Some(Self {
-            endpoint: endpoint.clone(),
             further: further.to_vec(),
             cluster_node: node.cluster_node().map(str::to_owned),
-            run_id: None,
-            address: None,
-            names: names.clone(),
-            is_configured: false,
             is_named: true,
+            ..Self::at(endpoint.clone(), names.clone())
         })
     }
 }
@@ -312,11 +304,7 @@ fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
             let shown = target.shown(&nodes, address);
             nodes.push(FoundNode {
                 shown,
-                endpoint: Some(if target.is_configured {
-                    Endpoint { host: Host::Ip(address.ip()), port: address.port() }
-                } else {
-                    endpoint
-                }),
+                endpoint: Some(if target.is_configured { endpoint_of(address) } else { endpoint }),
                 names,
                 is_named: target.is_named,
                 replies: Ok(vec![replies]),
@@ -338,14 +326,16 @@ fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
             Some(address) => target.shown(&nodes, address),
             None => target.endpoint.to_string(),
         };
-        let endpoint = match target.address {
-            Some(address) => Some(Endpoint { host: Host::Ip(address.ip()), port: address.port() }),
-            None => (!target.is_configured).then_some(target.endpoint),
-        };
+        let endpoint =
+            target.address.map(endpoint_of).or_else(|| (!target.is_configured).then_some(target.endpoint));
         let (names, is_named) = (target.names, target.is_named);
         nodes.push(FoundNode { shown, endpoint, names, is_named, replies: Err(problem), connection: None });
     }
     nodes
+}
+
+fn endpoint_of(address: SocketAddr) -> Endpoint {
+    Endpoint { host: Host::Ip(address.ip()), port: address.port() }
 }
 
 impl Target {

@@ -48,6 +48,13 @@ pub struct Modification {
     pub running: bool,
 }
 
+impl Modification {
+    /// The transit encryption that waits for the maintenance window.
+    fn waiting(self) -> Option<TransitEncryption> {
+        self.to.filter(|_| !self.running)
+    }
+}
+
 /// What must be solved before the next step.
 #[derive(Debug, Serialize)]
 pub struct Blocker {
@@ -86,7 +93,7 @@ impl Plan {
     pub fn new(group: GroupFacts) -> Self {
         let modification = modification(&group);
         let blockers = blockers(&group, modification);
-        let waiting = modification.filter(|modification| !modification.running).and_then(|it| it.to);
+        let waiting = modification.and_then(Modification::waiting);
         let target = match (waiting, group.transit_encryption) {
             // A change that leads back is no step of this road.
             (Some(to), now) => (to > now).then_some(to),
@@ -157,7 +164,7 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
             )],
         }),
     }
-    if let Some(Modification { to: Some(to), running: false }) = modification
+    if let Some(to) = modification.and_then(Modification::waiting)
         && to <= group.transit_encryption
     {
         blockers.push(Blocker {
@@ -264,21 +271,20 @@ fn engine_too_old(group: &GroupFacts) -> Blocker {
 
 fn in_global_datastore(group: &GroupFacts, id: &str, role: &str) -> Blocker {
     let (region, global) = (word(&group.region), word(id));
-    let command = if !role.eq_ignore_ascii_case("secondary") && !role.eq_ignore_ascii_case("primary") {
-        format!(
-            "aws elasticache describe-global-replication-groups --region {region} --global-replication-group-id {global} --show-member-info"
-        )
-    } else if role.eq_ignore_ascii_case("secondary") {
-        format!(
+    let command = match &*role.to_ascii_lowercase() {
+        "primary" => format!(
+            "aws elasticache delete-global-replication-group --region {region} --global-replication-group-id {global} \
+             --retain-primary-replication-group"
+        ),
+        "secondary" => format!(
             "aws elasticache disassociate-global-replication-group --region {region} --global-replication-group-id {global} \
              --replication-group-id {} --replication-group-region {region}",
             word(&group.id)
-        )
-    } else {
-        format!(
-            "aws elasticache delete-global-replication-group --region {region} --global-replication-group-id {global} \
-             --retain-primary-replication-group"
-        )
+        ),
+        _ => format!(
+            "aws elasticache describe-global-replication-groups --region {region} --global-replication-group-id {global} \
+             --show-member-info"
+        ),
     };
     Blocker {
         what: format!(
