@@ -1,14 +1,13 @@
-//! Each error that clients get from pontoon itself has its paragraph in the README.
+//! Each error that clients get from pontoon itself has its paragraph in docs/errors.md.
 
 use std::sync::OnceLock;
 
-/// What the README explains, in pieces between which there may be anything.
+/// The messages that docs/errors.md explains, in pieces between which there may be anything.
 fn explained() -> &'static [Vec<String>] {
     static EXPLAINED: OnceLock<Vec<Vec<String>>> = OnceLock::new();
     EXPLAINED.get_or_init(|| {
-        let readme = std::fs::read_to_string("README.md").unwrap();
-        let start = readme.find("## Troubleshooting").expect("the README explains errors");
-        let spans = readme[start..].split("**`-").skip(1).map(|rest| rest.split('`').next().unwrap());
+        let page = std::fs::read_to_string("docs/errors.md").unwrap();
+        let spans = page.split("**`-").skip(1).map(|rest| rest.split('`').next().unwrap());
         let unwrapped = spans.map(|span| format!("-{}", span.replace('\n', " ")));
         unwrapped.map(|span| span.split('…').map(str::to_owned).collect()).collect()
     })
@@ -19,7 +18,7 @@ pub fn is_pontoons_error(reply: &[u8]) -> bool {
     reply.starts_with(b"-") && reply.windows(10).any(|window| window == b" pontoon: ")
 }
 
-/// Fails where a reply is an error of pontoon's own that the README does not explain.
+/// Fails where a reply is an error of pontoon's own that docs/errors.md does not explain.
 #[track_caller]
 pub fn assert_explained(reply: &[u8]) {
     if !is_pontoons_error(reply) {
@@ -36,7 +35,7 @@ pub fn assert_explained(reply: &[u8]) {
             let text = format!("{code} pontoon: {part}");
             explained().iter().any(|pieces| matches(&text, pieces))
         });
-        assert!(is_explained, "the README does not explain {part:?}");
+        assert!(is_explained, "docs/errors.md does not explain {part:?}");
     }
 }
 
