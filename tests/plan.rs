@@ -174,8 +174,17 @@ fn the_printed_commands_lead_to_required_and_back() {
         let waited = aws.plan(&["--group", "sessions", "--wait=50s", "--interval", "10ms"]);
         text(&waited)
     };
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let assert_in_readme = |text: &str| assert!(readme.contains(text), "the README does not have {text}");
     for mode in ["preferred", "required"] {
-        aws.aws_cli(plan()["next"]["recipes"]["aws_cli"].as_str().unwrap());
+        let recipes = plan()["next"]["recipes"].clone();
+        let command = recipes["aws_cli"].as_str().unwrap();
+        assert_in_readme(&command.replace("eu-west-1", "ap-northeast-1"));
+        let resource = recipes["terraform"].as_str().unwrap().split_once("resource ").unwrap().1;
+        if mode == "preferred" {
+            assert_in_readme(resource);
+        }
+        aws.aws_cli(command);
         assert_eq!(plan()["modification"], json!({"to": mode, "running": true}));
         let waited = wait();
         assert!(
