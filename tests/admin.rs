@@ -259,7 +259,7 @@ fn every_output_names_the_cause_of_an_outage_from_the_first_failed_connection_on
     });
     // An attempt that began before may end later.
     let is_told = |text: &str| {
-        ["upstream not reached since 20", "connection refused: nothing listens there"]
+        ["upstream not reached since 20", "connection refused: nothing listens on this port"]
             .iter()
             .all(|words| text.contains(words))
     };

@@ -246,11 +246,11 @@ fn credentials_are_not_sent_in_plaintext_unless_that_is_wanted() {
     let args = [&args[..], &["app", "--auth-password-file", path.to_str().unwrap()]].concat();
     let careful = Pontoon::run(&args);
     careful.expects("traffic leaves in plaintext");
-    careful.expects("the credentials stay at home");
+    careful.expects("credentials not sent in plaintext");
     for _ in 0..3 {
         careful.client().expect(&["GET", "k"], "-NOAUTH Authentication required.\r\n");
     }
-    careful.expect_one_line("the credentials stay at home");
+    careful.expect_one_line("credentials not sent in plaintext");
     let careless = Pontoon::run(&[&args[..], &["--auth-allow-plaintext"]].concat());
     careless.expects("traffic leaves in plaintext");
     careless.client().expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
@@ -267,8 +267,8 @@ fn credentials_wait_for_tls_where_it_is_preferred() {
     let args = ["--tls-mode", "preferred", "--auth-password-file", path.to_str().unwrap()];
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
     pontoon.expects("traffic leaves in plaintext");
-    pontoon.expects("the credentials stay at home");
-    pontoon.allows("is spoken here");
+    pontoon.expects("credentials not sent in plaintext");
+    pontoon.allows("upstream accepts");
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
     redis.direct().expect(&["CONFIG", "SET", "requirepass", OLD], "+OK\r\n");
     dual.set(Mood::Close, Mood::Accept);

@@ -27,8 +27,8 @@ fn a_refused_connection_is_answered_at_once() {
     pontoon.expects("TCP connection to");
     let mut client = pontoon.client();
     client.expect_next(&format!(
-        "-LOADING pontoon: TCP connection to {endpoint} failed: connection refused: nothing listens there, or it refuses \
-         us\r\n"
+        "-LOADING pontoon: TCP connection to {endpoint} failed: connection refused: nothing listens on this port, \
+         or a firewall rejects the connection\r\n"
     ));
     client.expect_end();
 }
@@ -284,7 +284,7 @@ fn a_reply_that_nests_without_end_costs_one_connection_and_not_the_process() {
     let pontoon =
         Pontoon::run(&["--upstream", &fake.endpoint(), "--listen", "127.0.0.1:0", "--tls-mode", "disabled"]);
     pontoon.expects("traffic leaves in plaintext");
-    pontoon.expects("peer does not speak Redis' protocol");
+    pontoon.expects("peer does not use the Redis protocol");
     for _ in 0..2 {
         let reply = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
         assert!(reply.starts_with("-ERR pontoon: greeting "), "{reply}");

@@ -231,7 +231,7 @@ fn aws_that_does_not_answer_is_an_error_with_its_stage_and_no_hang() {
     let words = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
     // Its own question, or that of somebody who asked before and gave up.
     let known = [
-        "in stage auth (waiting for what the credentials come from)",
+        "in stage auth (waiting for the source of the credentials)",
         "no secret for user app: no answer yet",
     ];
     assert!(known.iter().any(|known| words.contains(known)), "{words}");

@@ -504,7 +504,7 @@ fn preferred(args: &[&str]) -> (Redis, Dual, Pontoon) {
     let args = [&["--tls-mode", "preferred", "--workers", "1"][..], args].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
     pontoon.allows("traffic leaves in plaintext until an endpoint speaks TLS");
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     redis.keep(authority);
     (redis, dual, pontoon)
 }

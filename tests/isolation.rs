@@ -56,7 +56,7 @@ fn road() -> (Redis, Dual, Pontoon) {
     let args = [&ONE_THREAD[..], &DEDICATED, &drain].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
     pontoon.allows("traffic leaves in plaintext until an endpoint speaks TLS");
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     redis.keep(authority);
     (redis, dual, pontoon)
 }

@@ -152,7 +152,9 @@ fn serving_follows_the_upstream_and_the_drain_and_liveness_neither() {
         let (status, body) = pontoon.get("/readyz");
         status == 503
             && body.starts_with("not serving: route \"localhost\": upstream not reached since 20")
-            && body.ends_with("connection refused: nothing listens there, or it refuses us\n")
+            && body.ends_with(
+                "connection refused: nothing listens on this port, or a firewall rejects the connection\n",
+            )
     });
     assert_eq!(pontoon.get("/livez").0, 200);
     redis.restart();

@@ -40,8 +40,8 @@ fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
     for mood in Mood::NO_TLS {
         // A timeout that would end the test, if somebody waited for it.
         let (_authority, _redis, dual, pontoon) = road(Mood::Accept, mood, &["--connect-timeout", "10m"]);
-        pontoon.allows("plaintext only is spoken here");
-        pontoon.allows("plaintext, and TLS that cannot be trusted is spoken here");
+        pontoon.allows("upstream accepts plaintext only");
+        pontoon.allows("upstream accepts plaintext, and TLS that cannot be trusted");
         let mut client = pontoon.client();
         client.expect(&["SET", "k", "v"], "+OK\r\n");
         assert!(in_plaintext(&pontoon) == 1 && dual.plaintext_bytes() > 0, "{mood:?}");
@@ -51,11 +51,11 @@ fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
 #[test]
 fn once_tls_was_spoken_nothing_brings_plaintext_back() {
     let (_authority, _redis, dual, pontoon) = road(Mood::Accept, Mood::Reset, &["--connect-timeout", "2s"]);
-    pontoon.expects("plaintext only is spoken here");
+    pontoon.expects("upstream accepts plaintext only");
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
     dual.set(Mood::Accept, Mood::Accept);
     eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
-    pontoon.wait_for_log("TLS is spoken here");
+    pontoon.wait_for_log("upstream accepts TLS, plaintext refused");
     let (connections, bytes) = (dual.plaintext_connections(), dual.plaintext_bytes());
     pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
     assert_eq!(in_plaintext(&pontoon), 0);
@@ -79,7 +79,7 @@ fn a_certificate_that_does_not_verify_is_no_tls_before_the_latch_and_an_error_af
     let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
     let dual = Dual::new(&impostor, Mood::Accept, Mood::Accept);
     let pontoon = prefer(&dual, &authority, &[]);
-    pontoon.expects("plaintext, and TLS that cannot be trusted is spoken here");
+    pontoon.expects("upstream accepts plaintext, and TLS that cannot be trusted");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     eventually("that is known", || transit(&pontoon, "untrusted") == 1);
     assert!(dual.plaintext_connections() > 0);
@@ -102,7 +102,7 @@ fn an_endpoint_of_tls_alone_whose_certificate_does_not_verify_is_told_so() {
     let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
     let dual = Dual::new(&impostor, Mood::Reset, Mood::Accept);
     let pontoon = prefer(&dual, &authority, &[]);
-    pontoon.expects("only TLS, and it cannot be trusted is spoken here");
+    pontoon.expects("upstream accepts only TLS, and it cannot be trusted");
     pontoon.allows("TLS handshake with");
     pontoon.allows("greeting");
     eventually("that is known", || transit(&pontoon, "untrusted_only") == 1);
@@ -169,7 +169,7 @@ fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands()
     for (upgrade, left) in [("keep", 3), ("drain", 2)] {
         let (_authority, _redis, dual, pontoon) =
             road(Mood::Accept, Mood::Reset, &["--tls-upgrade", upgrade]);
-        pontoon.allows("plaintext only is spoken here");
+        pontoon.allows("upstream accepts plaintext only");
         let (mut plain, mut stateful, mut blocked) = (pontoon.client(), pontoon.client(), pontoon.client());
         // More than are looked at for reuse.
         for n in 1..=100 {
@@ -202,7 +202,7 @@ fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves()
     }
     let (_authority, redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--pool-reuse", "false"]);
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     let mut client = pontoon.client();
     assert!(client.ask(&["HELLO", "3", "SETNAME", "first"]).starts_with(b"%"));
     client.ask(&["CLIENT", "SETINFO", "LIB-NAME", "redis-py"]);
@@ -230,7 +230,7 @@ fn scripts_completed_transactions_and_what_was_refused_keep_no_session_in_plaint
     }
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--pool-reuse", "false"]);
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     let mut client = pontoon.client();
     client.expect(&["EVAL", "return 1", "0"], ":1\r\n");
     client.expect(&["WATCH", "n"], "+OK\r\n");
@@ -255,7 +255,7 @@ fn a_session_is_served_in_plaintext_while_the_way_to_tls_takes_its_time() {
     }
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--connect-timeout", "60s"]);
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     pontoon.allows("TLS handshake with");
     let mut client = pontoon.client();
     // Half a command.
@@ -286,7 +286,7 @@ fn a_client_that_shares_otherwise_and_has_its_own_connection_now_is_moved_with_i
 fn a_pinned_client_is_moved() -> bool {
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--sharing", "shared"]);
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     let mut client = pontoon.client();
     // Too large to be read at once: it needs a connection of its own, each time.
     let large = command(&["SET", "k", &"v".repeat(1024 * 1024)]);
@@ -323,7 +323,7 @@ fn of_two_names_the_one_that_speaks_tls_wins_and_one_that_does_not_exist_yet_is_
     let (authority, redis, old, _) = road(Mood::Accept, Mood::Close, &["--admin", "off"]);
     let new = Dual::new(&redis, Mood::Accept, Mood::Close);
     let pontoon = prefer(&old, &authority, &["--upstream", "new.invalid", "--upstream", &new.endpoint()]);
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     new.set(Mood::Accept, Mood::Accept);
     eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
@@ -380,7 +380,7 @@ fn the_whole_road_under_load() {
     .concat();
     let pontoon = Pontoon::with_hosts(&hosts, &args);
     pontoon.allows(LOUD);
-    pontoon.allows("plaintext only is spoken here");
+    pontoon.allows("upstream accepts plaintext only");
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let load = |number: usize, each: bool| {

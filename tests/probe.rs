@@ -283,7 +283,7 @@ fn a_server_that_refuses_us_over_tls_is_quoted() {
     });
     let Probed { code, error, .. } = trusting(&fake.endpoint(), &authority, &[]);
     assert_eq!(code, Some(1));
-    assert!(error.contains("the server said \"DENIED Redis is running in protected mode\""), "{error}");
+    assert!(error.contains("the server replied \"DENIED Redis is running in protected mode\""), "{error}");
 }
 
 #[test]

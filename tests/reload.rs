@@ -388,7 +388,7 @@ fn what_has_spoken_tls_is_not_spoken_to_in_plaintext_after_a_reload() {
     let bridge = Configured::new(&with("required", &dual.endpoint()));
     bridge.pontoon.allows("TLS handshake with");
     bridge.pontoon.allows("in plaintext until an endpoint speaks TLS");
-    bridge.pontoon.allows("plaintext only is spoken here");
+    bridge.pontoon.allows("upstream accepts plaintext only");
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
     // Away and back, with another mode, while somebody on the way takes TLS away.
     bridge.reload(&with("preferred", &redis.endpoint()));
@@ -412,7 +412,7 @@ fn sessions_in_plaintext_move_to_tls_though_their_route_was_changed_since() {
     };
     let bridge = Configured::new(&with("4s"));
     bridge.pontoon.allows("in plaintext until an endpoint speaks TLS");
-    bridge.pontoon.allows("plaintext only is spoken here");
+    bridge.pontoon.allows("upstream accepts plaintext only");
     let mut client = bridge.client("a");
     client.expect(&["PING"], "+PONG\r\n");
     bridge.reload(&with("5s"));

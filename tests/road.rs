@@ -65,7 +65,7 @@ impl Road {
         .concat();
         self.pontoon = Some(Pontoon::with_hosts(&self.hosts, &args));
         self.pontoon().allows("traffic leaves in plaintext until an endpoint speaks TLS");
-        self.pontoon().allows("plaintext only is spoken here");
+        self.pontoon().allows("upstream accepts plaintext only");
     }
 
     fn pontoon(&self) -> &Pontoon {

@@ -324,7 +324,7 @@ fn plaintext_counts_against_the_verdict_and_a_restart_forgets_neither_it_nor_the
         let args = ["--tls-mode", "preferred", "--state-file", file.to_str().unwrap()];
         let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
         pontoon.allows("traffic leaves in plaintext");
-        pontoon.allows("plaintext only is spoken here");
+        pontoon.allows("upstream accepts plaintext only");
         pontoon
     };
     let mut before = start();

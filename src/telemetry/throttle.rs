@@ -1,23 +1,25 @@
-//! What would repeat is written once, and then ever less often.
+//! Limits repeated log records: a record that repeats is written once, then less and less often.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Time, in seconds, in which a cause is written once; it doubles while the cause goes on.
+/// Time, in seconds, in which a cause is written once. It doubles while the cause goes on.
 const THROTTLE_WINDOW: Duration = Duration::from_secs(10);
 
-/// Longest window, in seconds: a cause that never ends is written this often.
+/// The longest window, in seconds, for a cause that never ends.
 const MAX_THROTTLE_WINDOW: Duration = Duration::from_secs(600);
 
-/// Causes remembered, at most; beyond, all are one.
+/// The limit on causes that are remembered. All further causes count as one.
 const CAUSES: usize = 64;
 
-/// Lets a cause into the log ever less often while it goes on, and counts how often it was kept out.
+/// Decides whether a log record is written, and counts those that are left out. A cause that goes on is written less and less often.
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<HashMap<String, ThrottledCause>>);
 
+/// Number of records left out before this one, as a field of a log record. `None` leaves out the field, too.
+pub type Suppressed = Option<u64>;
 #[derive(Debug)]
 struct ThrottledCause {
     written: Instant,
@@ -26,9 +28,9 @@ struct ThrottledCause {
 }
 
 impl Throttle {
-    /// Whether `cause` is to be written now, and how many records of it were not since the last that was.
-    pub fn allow(&self, cause: &str) -> Option<u64> {
-        self.allow_at(cause, Instant::now())
+    /// Whether to write a record of `cause` now. If so, how many records of it were left out since the last one.
+    pub fn allow(&self, cause: &str) -> Option<Suppressed> {
+        self.allow_at(cause, Instant::now()).map(|suppressed| (suppressed > 0).then_some(suppressed))
     }
 
     fn allow_at(&self, cause: &str, now: Instant) -> Option<u64> {
@@ -70,18 +72,22 @@ mod tests {
         assert_eq!(throttle.allow_at("tls", start), None);
         assert_eq!(throttle.allow_at("tcp", start), Some(0));
         assert_eq!(throttle.allow_at("tls", start + THROTTLE_WINDOW), Some(1));
-        assert_eq!(throttle.allow_at("tls", start + 2 * THROTTLE_WINDOW), None, "it goes on: less often");
+        assert_eq!(
+            throttle.allow_at("tls", start + 2 * THROTTLE_WINDOW),
+            None,
+            "a cause that goes on is written less often"
+        );
         assert_eq!(throttle.allow_at("tls", start + 3 * THROTTLE_WINDOW), Some(1));
         assert_eq!(throttle.allow_at("tls", start + 90 * THROTTLE_WINDOW), Some(0));
         assert_eq!(
             throttle.allow_at("tls", start + 91 * THROTTLE_WINDOW),
             Some(0),
-            "it had stopped: as at first"
+            "a cause that stopped starts anew"
         );
     }
 
     #[test]
-    fn causes_without_number_do_not_fill_memory() {
+    fn any_number_of_causes_takes_bounded_memory() {
         let throttle = Throttle::default();
         let start = Instant::now();
         let written = (0..1000).filter(|n| throttle.allow_at(&n.to_string(), start).is_some()).count();

@@ -1,41 +1,42 @@
-//! Questions to a server that pontoon has itself.
+//! Requests that pontoon itself sends to a server, for example to learn a cluster's topology.
 
 use super::connection::Connection;
 use super::error::Cause;
 use super::greeting;
 use crate::resp::replies::{self, Answer};
 
-/// A line of CLUSTER NODES may have several KiB where slots are scattered; a cluster has at most 1,000 nodes.
+/// Size limit of a topology reply. A line of CLUSTER NODES can take several KiB where slots are scattered; a cluster has at most 1,000
+/// nodes.
 const LONGEST_TOPOLOGY: usize = 16 * 1024 * 1024;
 
-/// Asks one thing of an upstream, for a check.
+/// Sends one command and returns its reply.
 pub async fn ask(connection: &mut Connection, command: &[&str]) -> Result<Answer, Cause> {
     connection.send(&replies::encode_command(command)).await?;
     greeting::next_answer(connection).await?.ok_or(Cause::Closed)
 }
 
-/// Sends a command and reads its reply. Whether that is no error.
+/// Sends a command and reads its reply. Returns whether the reply is not an error.
 pub async fn ask_encoded(connection: &mut Connection, command: &[u8]) -> Result<bool, Cause> {
     connection.send(command).await?;
     let reply = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
     Ok(!reply.starts_with(b"-"))
 }
 
-/// Sends a command and returns its reply.
+/// Sends a command and returns its reply as bytes.
 pub async fn ask_frame(connection: &mut Connection, command: &[u8]) -> Result<Vec<u8>, Cause> {
     connection.send(command).await?;
     greeting::next_frame(connection, LONGEST_TOPOLOGY).await
 }
 
-/// What a node says of its cluster: its replies, in RESP2.
+/// A node's replies about its cluster, in RESP2.
 pub struct TopologyReplies {
-    /// To CLUSTER SLOTS.
+    /// The reply to CLUSTER SLOTS.
     pub slots: Vec<u8>,
-    /// To CLUSTER NODES.
+    /// The reply to CLUSTER NODES.
     pub nodes: Vec<u8>,
 }
 
-/// Asks a node for its cluster. There is no deadline in it.
+/// Asks a node for its cluster's topology. The caller sets the deadline.
 pub async fn topology(connection: &mut Connection) -> Result<TopologyReplies, Cause> {
     let commands =
         [["CLUSTER", "SLOTS"], ["CLUSTER", "NODES"]].map(|command| replies::encode_command(&command));

@@ -1,5 +1,5 @@
-//! One attempt to reach one endpoint: credentials, resolve, TCP, TLS, greeting, each a stage that is measured, under one
-//! deadline. Whether to make one, and what follows from how it went, is `dial`'s work.
+//! One attempt to reach one endpoint: credentials, resolve, TCP, TLS, greeting. Each is a stage that is measured, and one deadline covers
+//! all. `dial` decides whether to make an attempt, and acts on its result.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::resolve::resolve;
 use crate::tls::Tls;
 use crate::tls::channel::Channel;
 
-/// What is said on a new connection before it is a client's.
+/// What pontoon sends on a new connection before a client gets it.
 #[derive(Clone, Copy)]
 pub(super) enum Speaks<'a> {
-    /// A TLS handshake, and then a greeting.
+    /// A TLS handshake, then a greeting.
     Tls(&'a Tls),
-    /// A greeting.
+    /// A greeting in plaintext.
     Plaintext,
-    /// Nothing: a client brings its own TLS.
+    /// Nothing, because the client brings its own TLS.
     Nothing,
 }
 
@@ -37,15 +37,15 @@ impl<'a> From<Option<&'a Tls>> for Speaks<'a> {
     }
 }
 
-/// One attempt.
+/// One attempt to reach an endpoint.
 pub(super) struct Dial<'a> {
     pub(super) remote: &'a Remote,
     pub(super) speaks: Speaks<'a>,
-    /// Without credentials.
+    /// The attempt presents no credentials.
     pub(super) anonymous: bool,
-    /// Dialled before the endpoint's other addresses.
+    /// The address that is dialled before the endpoint's other addresses.
     pub(super) first: Option<SocketAddr>,
-    /// No other address is dialled, and none is looked up.
+    /// The only address to dial; nothing is resolved.
     pub(super) only: Option<SocketAddr>,
     pub(super) began: Instant,
     pub(super) deadline: Instant,
@@ -54,10 +54,10 @@ pub(super) struct Dial<'a> {
 }
 
 impl<'a> Dial<'a> {
-    /// From the credentials to a greeted connection.
+    /// Runs all stages, from the credentials to a greeted connection.
     pub(super) async fn run(&mut self) -> Result<Connection, ConnectError> {
         let remote = self.remote;
-        // First: without them there is no use in bothering the server.
+        // Credentials come first: without them there is no reason to dial the server.
         if let (Some(credentials), _) = self.credentials() {
             let ready = Box::pin(credentials.ready());
             self.stage(Stage::Auth, self.deadline, async { Ok(ready.await?) }).await?;
@@ -87,11 +87,11 @@ impl<'a> Dial<'a> {
                 }
                 Err(error) => error,
             };
-            // No other address does without a descriptor.
+            // Another address would lack a file descriptor, too.
             if error.source.is_lack_of_descriptors() {
                 return Err(error);
             }
-            // What went furthest tells most.
+            // The attempt that reached the latest stage has the most useful error.
             if worst.as_ref().is_none_or(|worst| error.stage >= worst.stage) {
                 worst = Some(error);
             }
@@ -145,7 +145,7 @@ impl<'a> Dial<'a> {
         Ok(connection)
     }
 
-    /// Plaintext is over since this was begun: nothing is said in it, and no client has it.
+    /// Whether the latch was set since this plaintext attempt began. Then nothing is sent on the connection, and no client gets it.
     fn is_over(&self) -> bool {
         let transit = self.remote.transit.as_ref().filter(|_| matches!(self.speaks, Speaks::Plaintext));
         transit.is_some_and(|transit| transit.latch().is_set())
@@ -154,14 +154,14 @@ impl<'a> Dial<'a> {
     fn credentials(&self) -> (Option<&'a Credentials>, bool) {
         match self.speaks {
             _ if self.anonymous => (None, false),
-            // The client's own are in its own TLS.
+            // The client sends its own credentials within its own TLS.
             Speaks::Nothing => (None, false),
             Speaks::Tls(_) => self.remote.credentials_for(true),
             Speaks::Plaintext => self.remote.credentials_for(false),
         }
     }
 
-    /// Runs a stage until the deadline, and measures it.
+    /// Runs a stage until the deadline and measures it.
     async fn stage<T>(
         &mut self,
         stage: Stage,
@@ -176,7 +176,7 @@ impl<'a> Dial<'a> {
                 self.remote.metrics.connect_seconds(stage.label(), took);
                 Ok(value)
             }
-            // AUTH goes with the greeting, in one breath.
+            // AUTH is sent together with the greeting.
             Ok(Err(source @ (Cause::AuthRefused { .. } | Cause::NoSecret(_)))) => {
                 Err(self.remote.error(Stage::Auth, source))
             }
@@ -189,7 +189,7 @@ impl<'a> Dial<'a> {
     }
 }
 
-/// Nobody acts on microseconds.
+/// Cuts a duration to whole milliseconds, for messages.
 pub(super) fn whole_ms(duration: Duration) -> Duration {
     Duration::from_millis(duration.as_millis() as u64)
 }

@@ -1,4 +1,4 @@
-//! AUTH on a connection: what is said, and what servers answer.
+//! AUTH on an upstream connection: the command, and the meaning of the server's reply.
 
 use zeroize::Zeroizing;
 
@@ -8,32 +8,32 @@ use super::greeting::next_answer;
 use crate::credentials::Login;
 use crate::resp::replies::{self, Answer};
 
-/// Who we are on a connection.
+/// The user that the server takes pontoon for on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthOutcome {
-    /// Nobody: no credentials are configured, or this was no matter of them.
+    /// The connection was not authenticated: no credentials are configured, or the attempt was made without them.
     None,
-    /// Nobody: the connection is in plaintext, and credentials stay at home.
+    /// The connection was not authenticated: it is in plaintext, and credentials are not sent in plaintext.
     Withheld,
-    /// Nobody: the server has no password.
+    /// The connection was not authenticated: the server has no password.
     Unwanted,
-    /// The configured user.
+    /// The server accepted the configured user.
     Accepted,
 }
 
-/// What a server made of a login.
+/// The server's reply to a login.
 pub(super) enum LoginReply {
     Accepted,
-    /// It has no password: not yet, in a migration.
+    /// The server has no password, which is normal before a migration sets one.
     Unwanted,
-    /// Its words.
+    /// The server refused the login with these words.
     Refused(String),
 }
 
-/// Of AUTH.
+/// The meaning of the reply to AUTH.
 pub(super) fn verdict(answer: Answer) -> LoginReply {
     match answer {
-        // From Redis 6 on, and before; Valkey as Redis 7.
+        // The first wording is that of Redis 6 and later and of Valkey, the second that of older versions.
         Answer::Error(words)
             if words.contains("without any password configured") || words.contains("no password is set") =>
         {
@@ -44,7 +44,7 @@ pub(super) fn verdict(answer: Answer) -> LoginReply {
     }
 }
 
-/// Authenticates. `Some`: the server's words where it refuses, or wants none.
+/// Authenticates. Returns the server's words if it refuses the login or has no password.
 pub(crate) async fn present(login: &Login, connection: &mut Connection) -> Result<Option<String>, Cause> {
     connection.send(&command(login)).await?;
     match next_answer(connection).await?.ok_or(Cause::Closed)? {
@@ -53,7 +53,7 @@ pub(crate) async fn present(login: &Login, connection: &mut Connection) -> Resul
     }
 }
 
-/// AUTH, encoded.
+/// Encodes AUTH.
 pub fn command(login: &Login) -> Zeroizing<Vec<u8>> {
     let username = login.username.as_deref().map(str::as_bytes);
     let words: Vec<&[u8]> =
@@ -67,7 +67,7 @@ mod tests {
     use crate::credentials::Secret;
 
     #[test]
-    fn a_user_is_named_only_where_one_is_configured() {
+    fn auth_names_a_user_only_if_one_is_configured() {
         let login = |username: Option<&str>| Login {
             username: username.map(str::to_owned),
             secret: Secret::new(b"a\r\nb".to_vec()),

@@ -1,4 +1,4 @@
-//! A greeted connection, TLS or plaintext, with the simple way to talk over it. The relay has its own.
+//! A greeted connection, over TLS or in plaintext, with simple send and receive operations. The relay has its own.
 
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
@@ -26,58 +26,58 @@ pub struct Connection {
     pub stream: TcpStream,
     /// TLS over it; `None` in plaintext.
     pub channel: Option<Channel>,
-    /// What the upstream said that nobody has read, in plaintext.
+    /// Bytes from the upstream that are decrypted and not read yet.
     pub unread: Vec<u8>,
-    /// The endpoint that was asked for.
+    /// The endpoint as configured or announced.
     pub endpoint: Arc<Endpoint>,
-    /// The address that answered.
+    /// The address that the connection leads to.
     pub peer: SocketAddr,
-    /// Who we are on it.
+    /// The user that the server takes this connection for.
     pub auth: AuthOutcome,
-    /// When the server accepted that, first or again.
+    /// When the server last accepted that user.
     pub authenticated: Option<Instant>,
-    /// What the server said to the greeting, as far as it matters later.
+    /// The parts of the server's replies to the greeting that are used later.
     pub(super) greeted: Greeted,
-    /// What its client has learned of its number at the server.
+    /// What its client has learned of the connection's number at the server.
     pub seen_id: SeenId,
-    /// The number, where an earlier client has learned it.
+    /// Set if an earlier client has learned the connection's number.
     pub passed_on: Option<PassedOnId>,
-    /// What each stage took.
+    /// The duration of each stage.
     pub timings: Vec<(Stage, Duration)>,
-    /// It was dialled before a client came for it.
+    /// The connection was dialled before a client needed it.
     pub(super) warm: bool,
-    /// It has served a client before.
+    /// The connection has served a client before.
     pub(super) used: bool,
-    /// It serves no further client from then on.
+    /// The connection serves no further client after this time.
     pub(super) expires: Instant,
-    /// Of the pool, when it was dialled.
+    /// The pool's generation when the connection was dialled.
     pub(super) generation: u64,
     /// The thread whose event loop it is bound to.
     pub(super) worker: Option<usize>,
 }
 
-/// Where a connection leads, and of which time it is.
+/// Where a connection leads, and the pool's generation when it was dialled.
 #[derive(Debug, Clone)]
 pub struct Dialled {
-    /// The endpoint that was asked for.
+    /// The endpoint as configured or announced.
     pub endpoint: Arc<Endpoint>,
-    /// Of the pool, when it was dialled.
+    /// The pool's generation when the connection was dialled.
     pub(super) generation: u64,
 }
 
 #[cfg(test)]
 impl Dialled {
-    /// Of an endpoint of which there was no news.
+    /// A connection to this endpoint from the pool's first generation.
     pub fn first(endpoint: &Endpoint) -> Self {
         Self { endpoint: Arc::new(endpoint.clone()), generation: 0 }
     }
 }
 
-/// Large enough for what a greeting is answered.
+/// Large enough for the replies to a greeting.
 const BUFFER: usize = 4 * 1024;
 
 impl Connection {
-    /// One that serves no second client, unless somebody says otherwise.
+    /// A connection that serves no second client, unless the caller changes `expires` and `generation`.
     pub(crate) fn new(
         stream: TcpStream,
         channel: Option<Channel>,
@@ -105,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// Version, cipher suite, and whose certificate until when, in a line; `None` in plaintext.
+    /// TLS version, cipher suite and certificate in one line; `None` in plaintext.
     pub fn tls_details(&self) -> Option<String> {
         let state = self.channel.as_ref()?.state();
         let version = state
@@ -118,7 +118,7 @@ impl Connection {
         Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 
-    /// What news of it is about.
+    /// Identifies the connection in reports of its loss or of a failover.
     pub fn dialled(&self) -> Dialled {
         Dialled { endpoint: Arc::clone(&self.endpoint), generation: self.generation }
     }
@@ -132,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// Bound to the event loop of this thread.
+    /// Moves the connection to the event loop of this thread.
     pub(super) fn bound_here(self) -> io::Result<Self> {
         let here = workers::current();
         if self.worker == here {
@@ -142,13 +142,14 @@ impl Connection {
         Ok(Self { stream, worker: here, ..self })
     }
 
-    /// Whether the upstream has neither closed it nor said anything. Records of TLS' own, tickets say, are nothing.
+    /// Whether the upstream has neither closed the connection nor sent application data. Records of TLS itself, such as tickets, do not
+    /// count.
     pub(super) fn is_silent(&mut self) -> bool {
         let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         loop {
-            // The kernel knows what the event loop may not have seen yet.
+            // The kernel may know of bytes that the event loop has not seen yet.
             match SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]) {
-                // Has the event loop forget what it has seen.
+                // This read makes the event loop forget its stale readiness.
                 Err(error) if would_block(&error) => {
                     return self.stream.try_read(&mut [0]).is_err_and(|error| would_block(&error));
                 }
@@ -170,12 +171,12 @@ impl Connection {
         }
     }
 
-    /// Whether nothing that the upstream sent waits to be read or to be completed.
+    /// Whether there are neither unread bytes nor a part of a TLS record.
     pub(super) fn is_at_boundary(&self) -> bool {
         self.unread.is_empty() && self.channel.as_ref().is_none_or(|channel| channel.kept() == 0)
     }
 
-    /// Sends `bytes`.
+    /// Sends `bytes` and waits until the kernel has taken them all.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.channel {
             None => self.stream.write_all(bytes).await,
@@ -187,7 +188,7 @@ impl Connection {
         }
     }
 
-    /// Waits for more bytes, and appends them to [`unread`](Self::unread). `false`: the upstream sends no more.
+    /// Waits for more bytes and appends them to [`unread`](Self::unread). Returns `false` if the upstream sends no more.
     pub async fn receive(&mut self) -> io::Result<bool> {
         let before = self.unread.len();
         loop {
@@ -205,7 +206,7 @@ impl Connection {
                 .decrypt(&mut buffer[..kept + n], &mut self.unread, &mut answer)
                 .map_err(|error| tls_error(&error))?;
             self.stream.write_all(&answer).await?;
-            // A record of TLS' own, a ticket say, carries no bytes of the upstream's.
+            // A record of TLS itself, such as a ticket, carries no application data.
             if self.unread.len() > before || decrypted.closed {
                 return Ok(self.unread.len() > before);
             }

@@ -1,26 +1,26 @@
-//! How many connections to keep ready, from how clients came and went. No clock: somebody says when a second is over.
+//! How many connections to keep ready, computed from how clients come and go. It has no clock: the caller reports the end of each second.
 
-/// Seconds over which the smallest number of idle connections tells what nobody needed.
+/// Connections that stay idle for this many seconds in a row are surplus.
 const DEMAND_WINDOW: u32 = 10;
 
-/// A hundredth of an old demand is forgotten each second: half of it in about a minute.
+/// A hundredth of the target is forgotten each second, half of it in about a minute.
 const FORGOTTEN: u64 = 100;
 
 /// Demand is kept in thousandths of a connection, so that it can decay slowly.
 const SCALE: u64 = 1000;
 
-/// Between a floor and a ceiling, as clients arrive.
+/// The number of connections to keep ready, between a minimum and a maximum.
 #[derive(Debug)]
 pub(super) struct Demand {
     min: usize,
     max: usize,
-    /// Clients that came in a second beyond those that left, of late; scaled.
+    /// The highest recent number of clients that came in one second beyond those that left. Scaled, and it decays.
     target: u64,
     leased: usize,
     returned: usize,
-    /// Those of the last second: they will come back in this one, too.
+    /// Connections returned in the last second. About as many are expected to return in this second.
     returning: usize,
-    /// The fewest that were idle in this window.
+    /// The smallest number of idle connections in this window.
     low_water: usize,
     seconds: u32,
 }
@@ -39,7 +39,7 @@ impl Demand {
         }
     }
 
-    /// So many must be there, or be dialled.
+    /// The number of connections that should be ready or being dialled.
     pub(super) fn wanted(&self) -> usize {
         self.target().saturating_sub(self.returning).clamp(self.min, self.max)
     }
@@ -49,18 +49,18 @@ impl Demand {
         self.leased += 1;
     }
 
-    /// One was taken, and left so many idle.
+    /// Records that a connection was taken and `idle` are left.
     pub(super) fn left(&mut self, idle: usize) {
         self.low_water = self.low_water.min(idle);
     }
 
-    /// A client's connection came back.
+    /// A client's connection was returned.
     pub(super) fn returned(&mut self) {
         self.returned += 1;
     }
 
-    /// A second is over. Returns how many of the `idle` can go: half of what nobody needed in the window, so that a
-    /// lull is not taken for an end.
+    /// Ends a second. Returns how many of the `idle` connections to close: half of those that no client needed in the window, because a
+    /// lull may be short.
     pub(super) fn second(&mut self, idle: usize) -> usize {
         self.returning = std::mem::take(&mut self.returned);
         let came = std::mem::take(&mut self.leased).saturating_sub(self.returning);
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_target_follows_arrivals_within_its_bounds_and_forgets_them_slowly() {
+    fn target_follows_arrivals_within_bounds_and_decays_slowly() {
         let mut demand = Demand::new(2, 40);
         assert_eq!(demand.wanted(), 2);
         for _ in 0..10 {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn where_none_are_kept_when_no_client_comes_all_are_forgotten_in_the_end() {
+    fn target_decays_to_zero_if_the_minimum_is_zero() {
         let mut demand = Demand::new(0, 40);
         for _ in 0..10 {
             demand.leased();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_come_back_need_no_replacement() {
+    fn returned_connections_need_no_replacement() {
         let mut demand = Demand::new(1, 40);
         for _ in 0..500 {
             demand.leased();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_needed_for_a_while_can_go() {
+    fn only_connections_unused_for_a_whole_window_are_surplus() {
         let mut demand = Demand::new(1, 40);
         for second in 0..30 {
             // Sixteen idle, of which a burst needs twelve in every window.

@@ -1,5 +1,5 @@
-//! One endpoint, as all sessions of a route see it: a connection that is ready, an attempt at a new one, or one that a client left, made clean
-//! by RESET (`recycle`).
+//! One endpoint, shared by all sessions of a route. A lease is a ready connection, a new one, or one that a client left and that RESET made
+//! clean (`recycle`). `attempt` makes a connection; `gate` limits attempts; `pool` keeps what is ready.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, field, info, warn};
 
 use super::attempt::{Dial, Speaks, whole_ms};
 use super::auth::AuthOutcome;
@@ -32,56 +32,55 @@ use crate::telemetry::Throttle;
 use crate::tls::channel::Channel;
 use crate::tls::{self, Tls};
 
-/// A connection that was silent for a while and does not answer in this time is taken for dead, and with it all that
-/// were silent for as long.
+/// Time within which a connection that was silent for a while must answer a PING. If it does not, all connections of its generation are
+/// discarded.
 const PROOF: Duration = Duration::from_secs(1);
 
-/// After a look that found no TLS, until the next.
+/// Pause between a look that found no TLS and the next look.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Time, in milliseconds, in which an endpoint that answers in plaintext may still turn out to speak TLS, before clients
-/// use it as it is.
+/// Time, in milliseconds, that TLS has to be found after the endpoint answered in plaintext. Then clients use plaintext.
 const TLS_HEAD_START: Duration = Duration::from_millis(250);
 
-/// So long a client waits for a connection that another one leaves, before one is dialled: less than a handshake takes.
+/// Time that a client waits for another client's connection before it dials: less than a handshake takes.
 const ABOUT_TO_RETURN: Duration = Duration::from_millis(3);
 
 /// Time, in milliseconds, until the next attempt after one for which there was no file descriptor.
 const DESCRIPTOR_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A connection that is not made clean in this time is closed.
+/// A connection that cannot be made clean in this time is closed.
 const RENEWAL: Duration = Duration::from_secs(2);
 
-/// An endpoint as all sessions of a route see it.
+/// One endpoint, shared by all sessions of a route.
 pub(super) struct Remote {
     route: String,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) pool: Pool,
     pub(super) spread: Spread,
-    /// Where `tls.mode` is `preferred`.
+    /// Set where `tls.mode` is `preferred`.
     pub(super) transit: Option<Transit>,
-    /// TCP connections that were opened.
+    /// Number of TCP connections opened.
     pub(super) dialled: AtomicU64,
     gate: Gate,
-    /// A client has at least so long for this endpoint.
+    /// The share of `limits.connect_timeout` that a client has for this endpoint, at least.
     patience: Duration,
     tls: Option<Arc<Tls>>,
     pub(super) greeting: Greeting,
     credentials: Option<Arc<Credentials>>,
-    /// It has been said that they are not sent.
+    /// Whether the log already says that the credentials are withheld.
     withheld: AtomicBool,
-    /// By its last reply, the server requires AUTH; or it has not replied yet.
+    /// Whether the server requires AUTH, by its last reply. True until its first reply.
     wants_auth: AtomicBool,
-    /// When the certificate that was presented last expires, in Unix time; 0: none was.
+    /// When the certificate that was last presented expires, in Unix time; 0 if none was presented.
     certificate_expiry: AtomicU64,
     ids: Arc<Ids>,
     pub(super) metrics: Arc<RouteMetrics>,
-    /// What the metrics show of the endpoint.
+    /// The endpoint's own metrics.
     pub(super) shown: UpstreamMetrics,
     throttle: Throttle,
 }
 
-/// What the endpoints of a route have in common.
+/// What the endpoints of a route share.
 pub(super) struct RemoteContext<'a> {
     pub(super) route: &'a str,
     pub(super) settings: &'a Settings,
@@ -99,7 +98,7 @@ impl Remote {
         pool: Pool,
     ) -> Self {
         let RemoteContext { route, settings, tls, credentials, ids, metrics } = shared;
-        // Where none can be reached, each has its share of the time.
+        // The endpoints share the time, in case none of them can be reached.
         let patience = part_of(settings.connect_timeout, settings.endpoints.len());
         Self {
             route: (*route).to_owned(),
@@ -128,17 +127,17 @@ impl Remote {
         self.retry_at().is_some()
     }
 
-    /// The end of the pause after a failure; `None`: the endpoint works, or was never tried.
+    /// The end of the pause after a failure. `None` if the endpoint works or was never tried.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.gate.retry_at()
     }
 
-    /// Since when the endpoint is failing, and the last failure; `None`: it works, or was never tried.
+    /// Since when the endpoint has been failing, with its last error. `None` if it works or was never tried.
     pub(super) fn failure(&self) -> Option<(Moment, Arc<ConnectError>)> {
         self.gate.failure()
     }
 
-    /// A connection that is ready, or a new one. `to`: one to this address, if it can be reached.
+    /// Returns a ready connection, or dials a new one. `to`: the address to prefer, if it can be reached.
     pub(super) async fn lease(
         &self,
         deadline: Instant,
@@ -153,7 +152,7 @@ impl Remote {
         }
     }
 
-    /// Not where plaintext was over by the time that it was there.
+    /// Whether the connection may be used: plaintext is refused if the latch was set meanwhile.
     fn is_allowed(&self, connection: &Connection) -> bool {
         connection.channel.is_some() || self.transit.as_ref().is_none_or(|transit| !transit.latch().is_set())
     }
@@ -170,12 +169,13 @@ impl Remote {
             }
             let generation = connection.generation;
             self.pool.discard(connection, Discard::Unanswered);
-            // What was silent as long went the same way, most likely: no client need find out one by one.
+            // Connections of the same generation most likely went dead with this one: discard them at once, so that no client has to wait
+            // for each.
             self.pool.retire_with(generation, Discard::Unanswered);
         }
         let began = Instant::now();
         if to.is_some() {
-            // What comes back may lead elsewhere.
+            // A returned connection may lead to another address.
             let turn = self.turn(began, deadline).await?;
             return self.dial(turn, to, began, deadline).await;
         }
@@ -187,7 +187,7 @@ impl Remote {
             turn = self.turn(began, deadline) => turn?,
             connection = self.pool.returned(false) => return Ok(connection),
         };
-        // RESET is one round trip, a new connection several.
+        // RESET takes one round trip, a new connection several.
         tokio::select! {
             biased;
             connection = self.dial(turn, None, began, deadline) => connection,
@@ -195,8 +195,8 @@ impl Remote {
         }
     }
 
-    /// Waits a moment for the connection of a client that has just left. Of a program that connects for each task, its next client may
-    /// be seen before the end of the one before.
+    /// Waits briefly for the connection of a client that has just left. If a program connects for each task, pontoon may see its next
+    /// client before it sees the end of the previous one.
     async fn about_to_return(&self) -> Option<Connection> {
         if !self.recycles() || !self.pool.has_leased() {
             return None;
@@ -204,21 +204,21 @@ impl Remote {
         timeout(ABOUT_TO_RETURN, self.pool.returned(false)).await.ok()
     }
 
-    /// Waits for a turn, then dials.
+    /// Waits for a turn, then dials a new connection.
     pub(super) async fn connect(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
         let began = Instant::now();
         let turn = self.turn(began, deadline).await?;
         self.dial(turn, None, began, deadline).await
     }
 
-    /// Waits for a turn, then opens a connection on which nothing has been said.
+    /// Waits for a turn, then opens a connection and sends nothing on it.
     pub(super) async fn open(&self, deadline: Instant) -> Result<Connection, Arc<ConnectError>> {
         let began = Instant::now();
         let turn = self.turn(began, deadline).await?;
         self.dial_as(Speaks::Nothing, turn, None, began, deadline).await
     }
 
-    /// [Looks](Self::look) every few seconds.
+    /// Calls [`look`](Self::look) every few seconds, without end.
     pub(super) async fn look_often(&self, timeout: Duration) {
         loop {
             self.look(timeout).await;
@@ -226,19 +226,19 @@ impl Remote {
         }
     }
 
-    /// Finds out what the endpoint accepts, and remembers it.
+    /// Finds out whether the endpoint accepts TLS, plaintext or both, and remembers it.
     ///
-    /// A plaintext Redis takes a `ClientHello` for an inline command and may never answer: while TLS is waited for, an
-    /// answer in plaintext is remembered, so that clients wait for no timeout.
+    /// A plaintext Redis takes a `ClientHello` for an inline command and may never answer. An answer in plaintext is therefore remembered
+    /// while the TLS attempt still waits, so that clients need not wait for its timeout.
     pub(super) async fn look(&self, timeout: Duration) {
         self.look_at(None, Instant::now() + timeout).await;
     }
 
-    /// [Looks](Self::look) at this address of the endpoint's alone, where one is given.
+    /// Does what [`look`](Self::look) does. `only`: the only address of the endpoint to look at.
     async fn look_at(&self, only: Option<SocketAddr>, deadline: Instant) {
         let Some(transit) = &self.transit else { return };
         let began = Instant::now();
-        // Nobody's: whether there is TLS is no matter of who asks.
+        // The attempts are anonymous: whether the endpoint accepts TLS does not depend on the user.
         let look = |speaks| Dial { anonymous: true, only, ..self.attempt(speaks, began, deadline) };
         let (mut over_tls, mut in_plaintext) = (look(self.tls.as_deref().into()), look(Speaks::Plaintext));
         let over_tls = over_tls.run();
@@ -272,27 +272,27 @@ impl Remote {
             return;
         }
         let (route, upstream) = (&self.route, &self.endpoint);
-        let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+        let error = error.map(field::display);
         self.shown.transit(mode.label());
-        // An endpoint that cannot make up its mind.
-        let Some(suppressed) = self.throttle.allow(&format!("speaks {}", mode.label())) else { return };
+        // Throttled, because an endpoint may change back and forth.
+        let Some(suppressed) = self.throttle.allow(&format!("accepts {}", mode.label())) else { return };
         match mode {
             ObservedTransit::Tls => {
-                info!(route, %upstream, suppressed, "TLS is spoken here: no new connection of the route uses plaintext");
+                info!(route, %upstream, suppressed, "upstream accepts TLS, plaintext refused from now on");
             }
             ObservedTransit::Unknown | ObservedTransit::Unreachable => {
-                info!(route, %upstream, suppressed, "nothing is spoken here for now{error}");
+                info!(route, %upstream, suppressed, error, "upstream accepts {}", mode.describe());
             }
-            _ => warn!(route, %upstream, suppressed, "{} is spoken here{error}", mode.describe()),
+            _ => warn!(route, %upstream, suppressed, error, "upstream accepts {}", mode.describe()),
         }
     }
 
-    /// A turn to dial ahead of clients, if that keeps none of them waiting.
+    /// Returns a turn to dial ahead of clients, unless clients would have to wait for it.
     pub(super) fn spare_turn(&self) -> Option<Turn<'_>> {
         self.gate.spare_turn()
     }
 
-    /// Dials, for the pool.
+    /// Dials a connection for the pool.
     pub(super) async fn fill(&self, turn: Turn<'_>, deadline: Instant) {
         let _connecting = GaugeGuard::new(&self.metrics.upstream_connecting);
         if let Ok(mut connection) = self.dial(turn, None, Instant::now(), deadline).await {
@@ -301,7 +301,7 @@ impl Remote {
         }
     }
 
-    /// Makes clean what a client left, and keeps it for the next; closes it where that can't be.
+    /// Makes a connection that a client left clean and keeps it for the next client. Closes it if it cannot be made clean.
     pub(super) async fn recycle(&self, mut connection: Connection, released: Released) {
         if let Err(reason) = self.pool.keeps(&connection) {
             return self.pool.discard(connection, reason);
@@ -330,7 +330,7 @@ impl Remote {
             }
             Ok(Err(unclean)) => {
                 if matches!(unclean, Unclean::NoReset | Unclean::OtherUser) {
-                    debug!(route = self.route, upstream = %self.endpoint, "{unclean}: connections are not reused");
+                    debug!(route = self.route, upstream = %self.endpoint, reason = %unclean, "connections not reused");
                 }
                 false
             }
@@ -338,7 +338,7 @@ impl Remote {
         }
     }
 
-    /// Takes note of what the server said to a greeting.
+    /// Records whether the server's replies to a greeting ask for AUTH.
     pub(super) fn note_greeted(&self, connection: &Connection) {
         match connection.greeted.wants_auth {
             Some(true) => self.note_wants_auth(),
@@ -347,13 +347,13 @@ impl Remote {
         }
     }
 
-    /// The server requires AUTH. If it did not before, connections from then need none: no further client gets one.
+    /// Records that the server requires AUTH. If it did not before, ready connections are not authenticated, and are closed.
     pub(super) fn note_wants_auth(&self) {
         if self.wants_auth.swap(true, Ordering::Relaxed) {
             return;
         }
         self.pool.retire(Discard::Retired);
-        if let Some(suppressed) = self.throttle.allow("wants auth") {
+        if let Some(suppressed) = self.throttle.allow("auth required") {
             info!(
                 route = self.route,
                 upstream = %self.endpoint,
@@ -363,16 +363,16 @@ impl Remote {
         }
     }
 
-    /// Logs that connections whose number was seen are not reused from now on.
+    /// Logs that connections whose number a client has seen are no longer reused.
     pub(super) fn tell_ids_are_used(&self) {
         info!(
             route = self.route,
             upstream = %self.endpoint,
-            "client named a connection by its number, connections whose number was seen are no longer reused"
+            "a client named a connection by its number, connections whose number was seen are no longer reused"
         );
     }
 
-    /// What to present, and whether that is nothing because the connection is in plaintext.
+    /// The credentials to present. The flag is true if they are withheld because the connection is in plaintext.
     pub(super) fn credentials_for(&self, over_tls: bool) -> (Option<&Credentials>, bool) {
         match self.credentials.as_deref() {
             Some(credentials) if !over_tls && !credentials.allow_plaintext() => (None, true),
@@ -380,7 +380,7 @@ impl Remote {
         }
     }
 
-    /// Says so where connections are nobody's though credentials are configured.
+    /// Logs that connections are not authenticated though credentials are configured.
     fn note_auth(&self, auth: AuthOutcome) {
         let (route, upstream) = (&self.route, &self.endpoint);
         match auth {
@@ -389,8 +389,7 @@ impl Remote {
             AuthOutcome::Withheld => warn!(
                 route,
                 %upstream,
-                "the connection is in plaintext: the credentials stay at home, and sessions go on without them (see \
-                 auth.allow_plaintext)"
+                "credentials not sent in plaintext, clients are not authenticated (see auth.allow_plaintext)"
             ),
             AuthOutcome::Unwanted => {
                 if let Some(suppressed) = self.throttle.allow("auth unwanted") {
@@ -398,14 +397,14 @@ impl Remote {
                         route,
                         %upstream,
                         suppressed,
-                        "the server has no password: sessions go on without the credentials that are configured"
+                        "server has no password, configured credentials not used"
                     );
                 }
             }
         }
     }
 
-    /// Whether [`recycle`](Self::recycle) is of any use.
+    /// Whether connections are reused, so that [`recycle`](Self::recycle) is worth calling.
     pub(super) fn recycles(&self) -> bool {
         self.pool.settings.reuse
     }
@@ -413,7 +412,7 @@ impl Remote {
     async fn turn(&self, began: Instant, deadline: Instant) -> Result<Turn<'_>, Arc<ConnectError>> {
         match self.gate.turn(deadline).await {
             Ok(turn) => Ok(turn),
-            // A failure that others have counted and logged.
+            // The client that made the attempt has counted and logged its failure.
             Err(NoTurn::Failed(error) | NoTurn::TimedOut(Some(error))) => Err(error),
             Err(NoTurn::TimedOut(None)) => {
                 let error = self.timed_out(began, Stage::Queue);
@@ -452,7 +451,7 @@ impl Remote {
                     self.note(transit, ObservedTransit::Tls, None);
                 }
                 let failures = turn.succeeded();
-                // Where every second attempt fails, this is no news.
+                // Throttled: where every second attempt fails, recovery is no news.
                 if failures > 0
                     && let Some(suppressed) = self.throttle.allow("reached again")
                 {
@@ -466,7 +465,7 @@ impl Remote {
             Err(error) => {
                 let error = Arc::new(error);
                 self.report(&error);
-                // That there was no time left, or no descriptor, is not the endpoint's fault.
+                // A lack of time or of descriptors is not the endpoint's fault.
                 let is_innocent = match &error.source {
                     Cause::TimedOut { .. } => in_haste,
                     cause => cause.is_lack_of_descriptors(),
@@ -479,7 +478,7 @@ impl Remote {
         }
     }
 
-    /// An attempt; where no file descriptor is free for it, another one a moment later, until `deadline`.
+    /// Makes an attempt. If no file descriptor is free, tries again after a short pause, until `deadline`.
     async fn attempt_with_descriptor(
         &self,
         speaks: Speaks<'_>,
@@ -502,7 +501,8 @@ impl Remote {
                     route = self.route,
                     upstream = %self.endpoint,
                     suppressed,
-                    "no file descriptor is free for an upstream connection, its client waits: {error}"
+                    %error,
+                    "no file descriptor for an upstream connection, client waits"
                 );
             }
             sleep_until(next).await;
@@ -523,9 +523,10 @@ impl Remote {
         }
     }
 
-    /// Shortened at random by up to a quarter: connections that were dialled together do not all go together.
+    /// The pool's `max_age`, shortened at random by up to a quarter, so that connections that were dialled together do not all expire
+    /// together.
     pub(super) fn lifetime(&self) -> Duration {
-        // A connection that nobody has must not have been cut, either.
+        // An idle connection must also be replaced before its credentials expire.
         let renewal = self.credentials.as_ref().and_then(|credentials| credentials.renewal());
         let max_age = self.pool.settings.max_age.min(renewal.unwrap_or(Duration::MAX));
         max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
@@ -533,18 +534,19 @@ impl Remote {
 
     fn report(&self, error: &ConnectError) {
         self.metrics.connect_error(error.stage.label());
-        // In a list of names, those of tomorrow do not exist yet, and those of yesterday no more.
+        // In a list of names, the new ones do not exist yet and the old ones no longer do.
         if self.transit.is_some() && error.stage == Stage::Resolve {
-            return debug!(route = self.route, upstream = %self.endpoint, "{error}");
+            return debug!(route = self.route, upstream = %self.endpoint, %error, "upstream connection failed");
         }
-        // One line a cause, not one a client.
+        // One record for each cause, not one for each client.
         if let Some(suppressed) = self.throttle.allow(error.stage.label()) {
             warn!(
                 route = self.route,
                 upstream = %self.endpoint,
                 stage = error.stage.label(),
                 suppressed,
-                "{error}"
+                %error,
+                "upstream connection failed"
             );
         }
     }
@@ -558,7 +560,7 @@ impl Remote {
         }
     }
 
-    /// When the certificate that was presented last expires; `None`: none was.
+    /// When the certificate that was last presented expires; `None` if none was presented.
     pub(super) fn certificate_expiry(&self) -> Option<Moment> {
         Some(self.certificate_expiry.load(Ordering::Relaxed)).filter(|expiry| *expiry > 0).map(Moment::at)
     }
@@ -572,19 +574,19 @@ impl Remote {
     }
 }
 
-/// How one attempt of no route is protected.
+/// How a single attempt outside any route is protected.
 #[derive(Clone, Copy)]
 pub(crate) enum Protection<'a> {
-    /// By TLS, or there is no connection.
+    /// TLS is required.
     Tls(&'a Arc<Tls>),
-    /// By TLS where the endpoint speaks it, and from then on nothing else.
+    /// TLS if the endpoint accepts it; once it did, TLS is required.
     TlsWhereSpoken(&'a Arc<Tls>, &'a Latch),
-    /// Not at all.
+    /// Plaintext.
     Plaintext,
 }
 
-/// One attempt to reach an endpoint, of no route: nobody counts it, and what it leads to serves no client.
-/// `only`: to this address of its.
+/// One attempt to reach an endpoint, outside any route. It is not counted, and its connection serves no client. `only`: the only address of
+/// the endpoint to dial.
 pub(crate) async fn once(
     endpoint: &Endpoint,
     only: Option<SocketAddr>,
@@ -609,7 +611,7 @@ pub(crate) async fn once(
         Some(transit) => {
             let looked = async {
                 if !transit.latch().is_set() {
-                    // Time is left for the attempt itself.
+                    // The look takes half of the time at most, so that some is left for the attempt itself.
                     remote.look_at(only, began + (deadline - began) / 2).await;
                 }
             };
@@ -628,21 +630,21 @@ fn speaks(tls: bool, remote: &Remote) -> Speaks<'_> {
     if tls { remote.tls.as_deref().into() } else { Speaks::Plaintext }
 }
 
-/// Whether a connection still answers. Any answer will do: a server that wants AUTH first is there, too.
+/// Whether a connection still answers. An error is an answer, too, for example from a server that requires AUTH first.
 async fn proves(connection: &mut Connection, deadline: Instant) -> bool {
     let ping = async {
         connection.send(&replies::encode_command(&["PING"])).await?;
         next_answer(connection).await
     };
-    // Another one has to be dialled in what is left.
+    // Leaves half of the time to dial another connection.
     let answered = timeout(PROOF.min((deadline - Instant::now()) / 2), ping).await;
     matches!(answered, Ok(Ok(Some(_)))) && connection.is_at_boundary()
 }
 
-/// What an endpoint is that was not reached over TLS for this reason.
+/// What an endpoint accepts, if TLS failed with this error.
 fn mode(error: &ConnectError, answers_in_plaintext: bool) -> ObservedTransit {
     match (&error.source, answers_in_plaintext) {
-        // Verified; the rest is no matter of TLS.
+        // The certificate was verified. The later failure has nothing to do with TLS.
         _ if error.stage == Stage::Greeting => ObservedTransit::Tls,
         (Cause::Tls(_), true) => ObservedTransit::Untrusted,
         (Cause::Tls(_), false) => ObservedTransit::UntrustedOnly,

@@ -1,4 +1,4 @@
-//! Why there is no upstream connection: the step, the endpoint, the cause, in words a person acts on.
+//! Why there is no upstream connection: the stage, the endpoint, the cause, and what to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::tls::explain;
 /// The steps from an endpoint to a greeted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Waiting for a turn: handshakes in flight are limited, and a failing endpoint is left in peace.
+    /// Waiting for a turn: handshakes in flight are limited, and dialling pauses after a failure.
     Queue,
-    /// Name to addresses.
+    /// Resolving the name to addresses.
     Resolve,
     /// The TCP connection.
     Tcp,
     /// The TLS handshake.
     Tls,
-    /// Having something to present, and having it accepted.
+    /// Getting credentials and having the server accept them.
     Auth,
-    /// What pontoon says first: library name, client name.
+    /// Sending the greeting: library name and client name.
     Greeting,
 }
 
@@ -47,14 +47,14 @@ impl Stage {
     }
 }
 
-/// One endpoint, and why it could not be reached.
+/// Why an endpoint could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub struct ConnectError {
-    /// Where to.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// How far it went.
+    /// The stage that failed.
     pub stage: Stage,
-    /// What went wrong there.
+    /// The cause.
     pub source: Cause,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// What went wrong in a stage.
+/// Why a stage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// The name has no address.
@@ -84,49 +84,49 @@ pub enum Cause {
     /// The transport failed.
     #[error("{}", describe(.0))]
     Io(#[from] io::Error),
-    /// TLS failed with a peer that speaks it; the text says what to do.
+    /// TLS failed with a server that accepts it. The text says what to do.
     #[error("{0}")]
     Tls(String),
-    /// The peer does not speak TLS; the text says what to do.
+    /// The server does not accept TLS. The text says what to do.
     #[error("{0}")]
     NotTls(String),
-    /// There is nothing to present.
+    /// There are no credentials to present.
     #[error(transparent)]
     NoSecret(#[from] NoSecret),
-    /// The server refused every secret that is known.
+    /// The server refused every known secret.
     #[error("upstream refused the credentials of user {user}: {words}")]
     AuthRefused {
-        /// Whose.
+        /// The user.
         user: String,
-        /// The server's, of the newest secret.
+        /// The server's words about the newest secret.
         words: String,
     },
-    /// The server's own words instead of a greeting's replies.
-    #[error("the server said \"{0}\" and closed the connection")]
+    /// The server's words in place of a reply to the greeting.
+    #[error("the server replied \"{0}\" and closed the connection")]
     Refused(String),
-    /// The peer speaks something else.
-    #[error("peer does not speak Redis' protocol: {0}")]
+    /// The server does not use the Redis protocol.
+    #[error("peer does not use the Redis protocol: {0}")]
     NotRedis(String),
-    /// The peer closed the connection without a word.
+    /// The server closed the connection and sent nothing.
     #[error("the peer closed the connection")]
     Closed,
-    /// The stage's share of `limits.connect_timeout` is over.
+    /// The stage's share of `limits.connect_timeout` has passed.
     #[error("timed out after {} in stage {}{}", humantime::format_duration(*.after), .stage.label(), hint(*.stage))]
     TimedOut {
-        /// Since the attempt began.
+        /// The time since the attempt began.
         after: Duration,
-        /// The stage in which time ran out.
+        /// The stage that was running.
         stage: Stage,
     },
 }
 
 impl Cause {
-    /// Whether it can end without a change to the configuration or the server.
+    /// Whether the failure can end without a change to the configuration or the server.
     fn is_outage(&self) -> bool {
         match self {
             Self::Resolve(_) | Self::Io(_) | Self::Closed | Self::TimedOut { .. } => true,
-            // A server that starts, has lost its primary or has too many clients says so. redis-py, too, takes the last one for a lost
-            // connection.
+            // These are the words of a server that is starting, has lost its primary or has too many clients. redis-py also treats the last
+            // as a lost connection.
             Self::Refused(words) => ["LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients"]
                 .iter()
                 .any(|beginning| words.starts_with(beginning)),
@@ -138,7 +138,7 @@ impl Cause {
         }
     }
 
-    /// The process, or the machine, has no file descriptor left.
+    /// Whether the process or the machine has no file descriptor left.
     pub(super) fn is_lack_of_descriptors(&self) -> bool {
         let (Self::Io(error) | Self::Resolve(ResolveError::Unavailable(error))) = self else { return false };
         is_lack_of_descriptors(error)
@@ -160,12 +160,12 @@ impl From<HandshakeError> for Cause {
     }
 }
 
-/// The operating system's error in its usual words, without its number.
+/// The operating system's error in its usual words, without the number.
 fn describe(error: &io::Error) -> String {
     let words = error.to_string();
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            "connection refused: nothing listens there, or it refuses us".into()
+            "connection refused: nothing listens on this port, or a firewall rejects the connection".into()
         }
         io::ErrorKind::ConnectionReset => "connection reset by the peer".into(),
         _ if is_lack_of_descriptors(error) => {
@@ -178,33 +178,33 @@ fn describe(error: &io::Error) -> String {
 
 fn hint(stage: Stage) -> &'static str {
     match stage {
-        Stage::Queue => " (limits.handshakes or the pause after a failure; see the log)",
-        Stage::Auth => " (waiting for what the credentials come from)",
+        Stage::Queue => " (limits.handshakes is reached, or dialling pauses after a failure: see the log)",
+        Stage::Auth => " (waiting for the source of the credentials)",
         Stage::Tls => " (a plaintext Redis does not answer a TLS handshake: is transit encryption on?)",
         _ => "",
     }
 }
 
-/// None of a route's endpoints could be reached: an attempt or more, in the order in which they were made.
+/// None of a route's endpoints could be reached. The attempts are in the order in which they were made.
 #[derive(Debug, Clone)]
 pub struct Unreachable {
-    /// Why, for each endpoint that was tried; never empty.
+    /// The error of each attempt; never empty.
     pub attempts: Vec<Arc<ConnectError>>,
 }
 
 impl Unreachable {
-    /// Whether it can end without a change to the configuration or the server: no attempt found something that has to be changed.
+    /// Whether the outage can end without a change to the configuration or the server, by every attempt's error.
     pub fn is_outage(&self) -> bool {
         self.attempts.iter().all(|attempt| attempt.source.is_outage())
     }
 }
 
-/// None of a route's endpoints can be reached, by the last attempt at each.
+/// No endpoint of a route can be reached, by the last attempt at each.
 #[derive(Debug, Clone)]
 pub struct Outage {
-    /// When the last of them began to fail.
+    /// When the last of the endpoints began to fail.
     pub since: Moment,
-    /// Why each failed last.
+    /// The last error of each endpoint.
     pub why: Unreachable,
 }
 
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_has_no_room_or_is_not_ready_is_an_outage() {
+    fn a_server_that_is_full_or_loading_is_an_outage() {
         for words in ["ERR max number of clients reached", "LOADING Redis is loading the dataset in memory"] {
             assert!(Cause::Refused(words.into()).is_outage(), "{words}");
         }

@@ -1,8 +1,9 @@
-//! After a failover, ready connections may lead to a server that is gone, or is the primary no more.
+//! Handles a failover: ready connections may lead to a server that is gone, or is no longer the primary.
 //!
-//! Signs have different weight; both `note_error`s (of `session::dedicated::replies` and `session::shared::handing_out`) say which replies are
-//! signs. READONLY as a whole reply is acted on at once. The word inside another reply may be a script's own, and UNBLOCKED
-//! and REDIRECT are hints, too: ROLE is asked first. A lost connection says nothing certain of the others: each must show that it works before a client gets it.
+//! Signs have different weight. `note_error` in `session::dedicated::replies` and in `session::shared::handing_out` says which replies are
+//! signs. READONLY as a whole reply is acted on at once. READONLY inside another reply may be a script's own, and UNBLOCKED and REDIRECT
+//! are only hints, so pontoon asks for ROLE first. A lost connection proves nothing about the others: each must answer before a client gets
+//! it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,27 +22,27 @@ use crate::resp::replies::encode_command;
 /// ROLE is asked for a hint at most once in this time.
 const HINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A server that does not say its role in this time may have any.
+/// The role of a server that does not answer ROLE in this time is unknown.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// READONLY is not acted on for this time after it was, and twice as long each time, up to [`MAX_READ_ONLY_PAUSE`].
+/// After READONLY was acted on, it is ignored for this time. The pause doubles each time, up to [`MAX_READ_ONLY_PAUSE`].
 const FIRST_READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_READ_ONLY_PAUSE: Duration = Duration::from_secs(4);
 
-/// What was found out lately.
+/// When failovers were last looked for.
 #[derive(Default)]
 pub(super) struct FailoverWatch(Mutex<WatchState>);
 
 #[derive(Default)]
 struct WatchState {
-    /// ROLE was asked for a hint then.
+    /// When ROLE was last asked for a hint.
     last_hint: Option<Instant>,
-    /// READONLY is not acted on until then.
+    /// READONLY is ignored until this time.
     paused_until: Option<Instant>,
     pause: Duration,
 }
 
-/// What a server says that it is.
+/// The role that a server reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ServerRole {
     Primary,
@@ -50,9 +51,9 @@ enum ServerRole {
 }
 
 impl ServerRole {
-    /// The reply to ROLE begins with it.
+    /// Reads the role, which is the first element of the reply to ROLE.
     fn of(reply: &[u8]) -> Self {
-        // Behind the header of the array and its own.
+        // The role follows the header of the array and its own length.
         match reply.split(|byte| *byte == b'\n').nth(2) {
             Some(b"master\r") => Self::Primary,
             Some(b"slave\r") => Self::Replica,
@@ -62,8 +63,8 @@ impl ServerRole {
 }
 
 impl Upstream {
-    /// The server said READONLY: it is the primary no more. Retires connections that are ready, unless new ones lead to a replica, too.
-    /// Whether it did.
+    /// The server replied READONLY, so it is no longer the primary. Retires ready connections, unless new ones lead to a replica, too.
+    /// Returns whether it did.
     pub fn is_read_only(self: &Arc<Self>, connection: &Connection) -> bool {
         if !self.failover.may_act() || !self.retire(&connection.dialled()) {
             return false;
@@ -73,8 +74,8 @@ impl Upstream {
         true
     }
 
-    /// A reply on this connection hints that its server is the primary no more, which a script can do at will. Asks for the role, and
-    /// retires connections that are ready if it is so.
+    /// A reply on this connection hints that its server is no longer the primary; a script can cause such a reply at will. Asks for the
+    /// role, and retires ready connections if the server was demoted.
     pub fn may_be_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection) {
         let now = Instant::now();
         {
@@ -89,44 +90,44 @@ impl Upstream {
         let (dialled, peer) = (connection.dialled(), connection.peer);
         self.background.spawn(async move {
             let Some((asked, role)) = upstream.ask_role().await else { return };
-            // Another server by now: that one is the primary, and this one is not.
+            // If the new connection leads to another server that is the primary, this one is not.
             let is_demoted = role == ServerRole::Replica || (role == ServerRole::Primary && asked != peer);
             if is_demoted && upstream.failover.may_act() && upstream.retire(&dialled) {
                 info!(
                     route = &*route,
                     upstream = %dialled.endpoint,
-                    "failover found: a reply holds READONLY and ROLE confirms it; ready connections are retired"
+                    "failover found by READONLY in a reply and by ROLE, ready connections retired"
                 );
                 upstream.look_for_primary(peer).await;
             }
         });
     }
 
-    /// A connection was lost, a shared one while replies were due: those that are ready must show that they work before a client gets them.
+    /// A connection was lost, or a shared one with outstanding replies. Ready connections must now answer before a client gets them.
     pub fn lost(&self, dialled: &Dialled) {
         if let Some(remote) = self.remote(&dialled.endpoint) {
             remote.pool.suspect();
         }
     }
 
-    /// Whether there was no news of the endpoint since this connection was made.
+    /// Whether no connection to the endpoint was reported lost or demoted since this one was made.
     pub fn is_latest(&self, dialled: &Dialled) -> bool {
         self.remote(&dialled.endpoint).is_none_or(|remote| remote.pool.generation() == dialled.generation)
     }
 
-    /// Retires connections to this endpoint that are no younger. Whether that had not been done before.
+    /// Retires connections to this endpoint that are of this generation. Returns whether they were not retired before.
     fn retire(&self, Dialled { endpoint, generation }: &Dialled) -> bool {
         self.remote(endpoint).is_some_and(|remote| remote.pool.retire_with(*generation, Discard::Retired))
     }
 
-    /// Finds out where new connections lead. `from`: the server that said READONLY.
+    /// Finds out where new connections lead. `from`: the server that replied READONLY.
     async fn look_for_primary(self: &Arc<Self>, from: SocketAddr) {
         if matches!(self.ask_role().await, Some((peer, ServerRole::Primary)) if peer != from) {
             self.failover.found();
         }
     }
 
-    /// The role of the server that clients are led to now, and its address.
+    /// The role and the address of the server that new connections lead to.
     async fn ask_role(self: &Arc<Self>) -> Option<(SocketAddr, ServerRole)> {
         let mut connection = self.connect().await.ok()?;
         let asked = timeout(ROLE_TIMEOUT, ask_frame(&mut connection, &encode_command(&["ROLE"]))).await;
@@ -139,8 +140,8 @@ impl Upstream {
 }
 
 impl FailoverWatch {
-    /// Whether READONLY is acted on now. If so, not again for a moment, and each time for longer, until a new primary is found: the name
-    /// may lead to replicas, or not know yet of the new primary, or a script says READONLY.
+    /// Whether to act on READONLY now. If so, the next is ignored for a while, and each time for longer, until a new primary is found: the
+    /// name may still lead to replicas, or a script may return READONLY.
     fn may_act(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.0.lock();
@@ -154,7 +155,7 @@ impl FailoverWatch {
         true
     }
 
-    /// New connections lead to another server, a primary.
+    /// New connections lead to a new primary: ends the pause.
     fn found(&self) {
         let mut watch = self.0.lock();
         *watch = WatchState { last_hint: watch.last_hint, ..WatchState::default() };
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_role_is_what_the_reply_begins_with() {
+    fn role_is_the_first_element_of_the_reply() {
         assert_eq!(ServerRole::of(b"*3\r\n$6\r\nmaster\r\n:10\r\n*0\r\n"), ServerRole::Primary);
         assert_eq!(
             ServerRole::of(b"*5\r\n$5\r\nslave\r\n$6\r\nmaster\r\n:6379\r\n$9\r\nconnected\r\n:1\r\n"),

@@ -1,5 +1,5 @@
-//! The way to one endpoint, kept narrow: few handshakes at once, and after a failure a pause in which only one
-//! dialler at a time finds out whether the endpoint is back.
+//! Limits the attempts at one endpoint: few handshakes at once, and a pause after a failure. When the pause ends, one attempt at a time
+//! finds out whether the endpoint is back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::moment::Moment;
 /// ([full jitter](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound stops growing here, or at half of a client's patience: who waits sees an attempt.
+/// The bound grows no further than this, or than half of a client's patience, so that each waiting client sees an attempt.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Guards one endpoint for all sessions of a route.
+/// Limits the attempts of all sessions of a route at one endpoint.
 pub(super) struct Gate {
     longest_pause: Duration,
     slots: Arc<Semaphore>,
@@ -30,18 +30,18 @@ pub(super) struct Gate {
 struct GateState {
     /// Failures since the last success.
     failures: u32,
-    /// Failures ever, to tell a waiter that one happened while it waited.
+    /// Number of failures so far. A waiting client compares it to notice a failure that happened while it waited.
     generation: u64,
     /// The end of the pause.
     retry_at: Option<Instant>,
-    /// Somebody is finding out.
+    /// An attempt that finds out whether the endpoint is back is under way.
     probing: bool,
     last_error: Option<Arc<ConnectError>>,
     /// When the endpoint began to fail.
     failing_since: Option<Moment>,
 }
 
-/// The right to dial once. Report how it went; dropped unreported, the next one may try.
+/// The right to dial once. The holder reports the result; if it is dropped without a report, the next one may try.
 pub(super) struct Turn<'a> {
     gate: &'a Gate,
     generation: u64,
@@ -51,14 +51,14 @@ pub(super) struct Turn<'a> {
 
 /// Why there is no turn.
 pub(super) enum NoTurn {
-    /// Somebody else's attempt, made while we waited, failed.
+    /// Another client's attempt failed while this one waited.
     Failed(Arc<ConnectError>),
-    /// The deadline passed; the last failure, if the endpoint is failing.
+    /// The deadline passed. Holds the last failure if the endpoint is failing.
     TimedOut(Option<Arc<ConnectError>>),
 }
 
 impl Gate {
-    /// `patience`: the time in which a client wants to have been connected.
+    /// `patience`: the time within which a client expects a connection.
     pub(super) fn new(handshakes: usize, patience: Duration) -> Self {
         Self {
             longest_pause: LONGEST_PAUSE.min(patience / 2),
@@ -73,7 +73,7 @@ impl Gate {
         self.state.lock().retry_at
     }
 
-    /// Since when the endpoint is failing, and the last failure; `None`: it works, or was never tried.
+    /// Since when the endpoint has been failing, with its last error. `None` if it works or was never tried.
     pub(super) fn failure(&self) -> Option<(Moment, Arc<ConnectError>)> {
         let state = self.state.lock();
         state.failing_since.zip(state.last_error.clone())
@@ -92,7 +92,7 @@ impl Gate {
         }
     }
 
-    /// A turn without waiting: `None` where the endpoint is failing, or as many are at it as may be.
+    /// Returns a turn without waiting. `None` if the endpoint is failing or `limits.handshakes` attempts are under way.
     pub(super) fn spare_turn(&self) -> Option<Turn<'_>> {
         let generation = {
             let state = self.state.lock();
@@ -139,7 +139,7 @@ impl Gate {
     }
 }
 
-/// Gives a probe back if its holder goes away while it waits for a slot.
+/// Gives the probe back if its holder is dropped while it waits for a slot.
 struct Pass<'a> {
     gate: &'a Gate,
     probe: bool,
@@ -155,7 +155,7 @@ impl Drop for Pass<'_> {
 }
 
 impl Turn<'_> {
-    /// The endpoint was reached. Returns how many failures came before, for the log.
+    /// Reports success. Returns the number of failures before it, for the log.
     pub(super) fn succeeded(self) -> u32 {
         let mut state = self.gate.state.lock();
         state.retry_at = None;
@@ -165,10 +165,10 @@ impl Turn<'_> {
         // Dropping the turn lets the waiters through.
     }
 
-    /// The endpoint was not reached.
+    /// Reports a failure.
     pub(super) fn failed(self, error: &Arc<ConnectError>) {
         let mut state = self.gate.state.lock();
-        // Of many that were under way together, the first speaks for all.
+        // Of several attempts that were under way together, only the first failure counts.
         if state.generation == self.generation {
             state.generation += 1;
             let bound = FIRST_PAUSE.saturating_mul(1 << state.failures.min(10)).min(self.gate.longest_pause);
@@ -195,7 +195,7 @@ mod tests {
     use crate::upstream::error::{Cause, Stage};
 
     #[tokio::test(start_paused = true)]
-    async fn however_often_it_failed_a_client_has_a_turn_within_its_patience() {
+    async fn a_client_gets_a_turn_in_time_after_any_number_of_failures() {
         let patience = Duration::from_secs(1);
         let gate = Gate::new(1, patience);
         let (stage, endpoint) = (Stage::Tls, "localhost".parse().unwrap());

@@ -1,7 +1,6 @@
-//! What pontoon says on a connection before the client's first byte: AUTH where credentials are configured, who it is, so
-//! that an audit can tell bridged from direct clients until a client names its own library (then
-//! `resp::client_requests` marks that), and the client name where one is configured. On a connection that
-//! another client has left, RESET goes before.
+//! What pontoon sends on a connection before the client's first byte: AUTH if credentials are configured, its library name, and the client
+//! name if one is configured. The library name lets an audit distinguish bridged from direct clients until a client sets its own
+//! (`resp::client_requests` marks that one). On a reused connection, RESET goes first.
 
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,38 +17,38 @@ use crate::credentials::{Credentials, Login};
 use crate::resp::replies::{self, Answer};
 use crate::resp::scanner::{Event, ReplyScanner};
 
-/// Bytes of a reply to a greeting: it is a status or an error line, and a longer one is refused.
+/// Size limit of a reply to the greeting, in bytes. The reply is a status or an error line; a longer one is refused.
 const MAX_GREETING_REPLY: usize = 64 * 1024;
 
-/// What a server said to a greeting, as far as it matters later.
+/// The parts of the server's replies to the greeting that are used later.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Greeted {
-    /// It wants AUTH first; `None`: nothing was said that tells.
+    /// Whether the server requires AUTH; `None` if no reply shows it.
     pub(super) wants_auth: Option<bool>,
-    /// Who we are by its own word, where that was asked.
+    /// The reply to ACL WHOAMI, if it was asked.
     identity: Option<Answer>,
 }
 
-/// What to say to one endpoint, and what is known of how it takes that.
+/// The commands of the greeting for one endpoint, and what is known of how its server replies.
 pub(super) struct Greeting {
     /// CLIENT SETINFO; CLIENT SETNAME.
     parts: [GreetingPart; 2],
-    /// Asks who we are, where a client certificate may have said so.
+    /// ACL WHOAMI, if a client certificate may select the user.
     whoami: Option<Vec<u8>>,
-    /// The engine is older than RESET (Redis 6.2).
+    /// `false` if the engine is older than RESET (Redis 6.2).
     knows_reset: AtomicBool,
 }
 
 /// Commands of the greeting that are accepted or declined together.
 struct GreetingPart {
-    /// Encoded.
+    /// The encoded commands.
     bytes: Vec<u8>,
     replies: usize,
-    /// The engine is older than `CLIENT SETINFO` (Redis 7.2): asking again would only fill its error statistics.
+    /// `false` if the engine is older than `CLIENT SETINFO` (Redis 7.2): sending it again would only fill the server's error statistics.
     is_known: AtomicBool,
-    /// To the default user.
+    /// The default user's permission.
     as_default: Permission,
-    /// To the user of the credentials.
+    /// The permission of the user of the credentials.
     as_configured: Permission,
 }
 
@@ -59,7 +58,7 @@ struct Permission {
     refused: Mutex<Option<Instant>>,
 }
 
-/// A command that was refused is sent again after this time: the user may have been given the permission.
+/// A refused command is sent again after this time, because the user may have been given the permission.
 const ASK_AGAIN: Duration = Duration::from_secs(3600);
 
 impl GreetingPart {
@@ -77,7 +76,7 @@ impl GreetingPart {
         if configured { &self.as_configured } else { &self.as_default }
     }
 
-    /// Whether to say it as the user of the credentials, or else as the default user.
+    /// Whether to send this part as the user of the credentials (`configured`) or as the default user.
     fn is_worth_saying(&self, configured: bool) -> bool {
         self.is_known.load(Ordering::Relaxed) && !self.permission(configured).is_refused()
     }
@@ -97,23 +96,21 @@ impl Permission {
     }
 }
 
-/// Why a connection that a client left is not as good as new.
+/// Why a connection that a client left cannot be reused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unclean {
     #[error("the engine does not know RESET")]
     NoReset,
-    #[error("RESET was answered by something else")]
+    #[error("the reply to RESET is not RESET")]
     NotReset,
-    #[error(
-        "after RESET the server takes us for another user than the one that the client certificate names"
-    )]
+    #[error("after RESET the server uses another user than the one that the client certificate names")]
     OtherUser,
     #[error(transparent)]
     Greeting(#[from] Cause),
 }
 
 impl Greeting {
-    /// `certificate`: connections may present one of our own.
+    /// `certificate`: connections may present a client certificate.
     pub(super) fn new(client_name: Option<&str>, certificate: bool) -> Self {
         let name = client_name.map(|name| ["CLIENT", "SETNAME", name]);
         let setinfo: [&[&str]; 2] = [
@@ -128,7 +125,7 @@ impl Greeting {
         }
     }
 
-    /// Users may have been given permissions.
+    /// Forgets refusals, because users may have been given permissions.
     pub(super) fn forget_refusals(&self) {
         for part in &self.parts {
             part.as_default.forget();
@@ -136,8 +133,8 @@ impl Greeting {
         }
     }
 
-    /// Authenticates and greets. A server that declines the greeting, because it is older or wants AUTH first, is greeted well
-    /// enough; one that closes is not, and its words are the error.
+    /// Authenticates and greets. It is no error if the server refuses the greeting because it is older or requires AUTH first. If the
+    /// server closes the connection, its words are the error.
     pub(super) async fn exchange(
         &self,
         connection: &mut Connection,
@@ -149,7 +146,7 @@ impl Greeting {
         })
     }
 
-    /// Resets, authenticates and greets, so that the next client finds what it would on a new connection.
+    /// Resets, authenticates and greets, so that the next client finds the state of a new connection.
     pub(super) async fn renew(
         &self,
         connection: &mut Connection,
@@ -160,7 +157,7 @@ impl Greeting {
         }
         let before = connection.greeted.identity.take();
         let auth = self.introduce(connection, true, credentials).await?;
-        // Valkey 9 with `tls-auth-clients-user`: RESET makes us the default user, not the certificate's.
+        // With `tls-auth-clients-user`, RESET in Valkey 9 selects the default user, not the certificate's.
         if connection.greeted.identity == before { Ok(auth) } else { Err(Unclean::OtherUser) }
     }
 
@@ -172,12 +169,12 @@ impl Greeting {
     ) -> Result<AuthOutcome, Unclean> {
         match credentials {
             None => self.say(connection, reset, None).await.map(|_| AuthOutcome::None),
-            // Boxed: it does not weigh on those who dial without credentials.
+            // Boxed, so that the future stays small for connections without credentials.
             Some(credentials) => Box::pin(self.log_in(connection, reset, credentials)).await,
         }
     }
 
-    /// With the newest secret, then with the one before it, then with what the source gives by now.
+    /// Tries the newest secret, then the one before it, then what the source gives by now.
     async fn log_in(
         &self,
         connection: &mut Connection,
@@ -207,7 +204,7 @@ impl Greeting {
         Err(Cause::AuthRefused { user, words }.into())
     }
 
-    /// Says it all at once, and hears the answers.
+    /// Sends all commands at once and reads the replies.
     async fn say(
         &self,
         connection: &mut Connection,
@@ -223,7 +220,7 @@ impl Greeting {
             .chain(said.iter().map(|part| &part.bytes[..]))
             .chain(self.whoami.as_deref())
             .collect();
-        // Of its final size at once: a buffer that grows leaves copies of the secret behind.
+        // Allocated at its final size: a buffer that grows leaves copies of the secret behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
         for part in &parts {
             bytes.extend_from_slice(part);
@@ -231,7 +228,7 @@ impl Greeting {
         if bytes.is_empty() {
             return Ok(LoginReply::Accepted);
         }
-        // A server that has closed already may still have said why.
+        // If sending fails, the server may still have sent its reason before it closed.
         let sent = connection.send(&bytes).await;
         match self.hear(connection, reset, login.is_some(), &said).await {
             Err(Unclean::Greeting(Cause::Closed)) => {
@@ -263,10 +260,10 @@ impl Greeting {
         } else {
             LoginReply::Accepted
         };
-        // After a refusal the greeting was another user's.
+        // After a refusal the greeting ran as another user.
         let user = (!matches!(verdict, LoginReply::Refused(_))).then_some(auth);
         match (self.answers(said, user, connection).await, verdict) {
-            // It said why, before the greeting's turn came: too many clients, say.
+            // The server gave its reason before the greeting's replies, for example too many clients.
             (Err(Cause::Closed | Cause::Io(_)), LoginReply::Refused(words)) => {
                 Err(Cause::Refused(words).into())
             }
@@ -275,7 +272,7 @@ impl Greeting {
         }
     }
 
-    /// `configured`: the user of the credentials said it, or else the default user; `None`: the server refused that user.
+    /// `configured`: the user of the credentials sent the greeting, otherwise the default user; `None` if the server refused the login.
     async fn answers(
         &self,
         said: &[&GreetingPart],
@@ -284,7 +281,7 @@ impl Greeting {
     ) -> Result<(), Cause> {
         let mut last_words = None;
         let mut greeted = Greeted::default();
-        // What each reply is to; `None`: to ACL WHOAMI.
+        // The part that each reply belongs to; `None` for ACL WHOAMI.
         let said = said.iter().flat_map(|part| iter::repeat_n(Some(*part), part.replies));
         for part in said.chain(self.whoami.as_ref().map(|_| None)) {
             let Some(answer) = next_answer(connection).await? else {
@@ -299,11 +296,11 @@ impl Greeting {
                 greeted.wants_auth = Some(true);
             }
             match (part, configured) {
-                // Its words hold "subcommand" as well, before 7.0.
+                // Checked first, because before 7.0 its text also contains "subcommand".
                 (Some(part), Some(configured)) if words.starts_with("NOPERM") => {
                     part.permission(configured).note_refusal();
                 }
-                // "unknown subcommand", and from 6.0 on "Unknown subcommand or wrong number of arguments".
+                // The text is "unknown subcommand"; from 6.0 on, "Unknown subcommand or wrong number of arguments".
                 (Some(part), _) if words.to_ascii_lowercase().contains("unknown subcommand") => {
                     part.is_known.store(false, Ordering::Relaxed);
                 }
@@ -316,18 +313,18 @@ impl Greeting {
     }
 }
 
-/// The next reply as it is, of so many bytes at most.
+/// The next reply as bytes, at most `longest` of them.
 pub(super) async fn next_frame(connection: &mut Connection, longest: usize) -> Result<Vec<u8>, Cause> {
     let length = await_frame(connection, longest).await?.ok_or(Cause::Closed)?;
     Ok(connection.unread.drain(..length).collect())
 }
 
-/// The next reply. `None`: the server sends no more.
+/// The next reply; `None` if the server sends no more.
 pub(super) async fn next_answer(connection: &mut Connection) -> Result<Option<Answer>, Cause> {
     next_answer_within(connection, MAX_GREETING_REPLY).await
 }
 
-/// The next reply, of so many bytes at most. `None`: the server sends no more.
+/// The next reply, at most `longest` bytes; `None` if the server sends no more.
 pub(crate) async fn next_answer_within(
     connection: &mut Connection,
     longest: usize,
@@ -338,7 +335,7 @@ pub(crate) async fn next_answer_within(
     Ok(answer.map(|(answer, _)| answer))
 }
 
-/// Receives until a reply is whole, and looks at no byte twice. Its length; `None`: the server sends no more.
+/// Receives until a reply is complete and scans no byte twice. Returns its length; `None` if the server sends no more.
 async fn await_frame(connection: &mut Connection, longest: usize) -> Result<Option<usize>, Cause> {
     let mut scanner = ReplyScanner::default();
     let mut scanned = 0;
@@ -347,16 +344,16 @@ async fn await_frame(connection: &mut Connection, longest: usize) -> Result<Opti
         scanned += n;
         match event {
             Event::Frame => return Ok(Some(scanned)),
-            Event::Malformed => return Err(Cause::NotRedis("the reply is no RESP".into())),
+            Event::Malformed => return Err(Cause::NotRedis("the reply is not RESP".into())),
             Event::NeedMore if scanned > longest => {
-                return Err(Cause::Refused(format!("more than {longest} bytes without an end")));
+                return Err(Cause::Refused(format!("a reply of more than {longest} bytes")));
             }
             Event::NeedMore => {}
         }
         match connection.receive().await {
             Ok(true) => {}
             Err(error) if connection.unread.is_empty() => return Err(error.into()),
-            // What arrived before a reset has been read; the reset itself is the end.
+            // What arrived before a reset has been read; the reset itself counts as the end.
             Ok(false) | Err(_) => return Ok(None),
         }
     }
@@ -367,7 +364,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_user_may_not_send_is_sent_again_after_an_hour() {
+    async fn a_refused_command_is_sent_again_after_an_hour() {
         let greeting = Greeting::new(None, false);
         let [setinfo, _] = &greeting.parts;
         setinfo.permission(true).note_refusal();

@@ -1,6 +1,6 @@
-//! Numbers of upstream connections, as the server gives them to clients (CLIENT ID). With a number, a client can act on another
-//! connection: CLIENT TRACKING REDIRECT, CLIENT UNBLOCK, CLIENT KILL. Where a connection serves one client after another, its
-//! number outlives the client that learned it.
+//! Numbers of upstream connections, as the server gives them to clients (CLIENT ID). A client can act on another connection by its number:
+//! CLIENT TRACKING REDIRECT, CLIENT UNBLOCK, CLIENT KILL. Where a connection serves one client after another, its number outlives the
+//! client that learned it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use parking_lot::Mutex;
 /// What a client has learned of its connection's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SeenId {
-    /// Nothing.
+    /// The client has not learned the number.
     #[default]
     Unseen,
-    /// The number.
+    /// The client has learned this number.
     Seen(u64),
-    /// It may know the number, and pontoon does not.
+    /// The client may have learned the number, which pontoon did not read.
     Unread,
 }
 
 impl SeenId {
-    /// By the server's reply to HELLO, if all of it is here.
+    /// Reads the number from the server's reply to HELLO; `None` if the whole reply is not at hand.
     pub fn by_hello(reply: Option<&[u8]>) -> Self {
         let id = || {
             let reply = Value::parse(reply?).ok()?;
@@ -33,16 +33,16 @@ impl SeenId {
     }
 }
 
-/// A route's, or a node's.
+/// The connection numbers of a route or of a node.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    /// A client has named a connection by its number.
+    /// Whether a client has named a connection by its number.
     used: AtomicBool,
-    /// How many handles there are for each number.
+    /// The number of handles for each connection number.
     passed_on: Mutex<HashMap<u64, usize>>,
 }
 
-/// The number of a connection that serves other clients than the one that learned it. It is remembered until this is dropped.
+/// The number of a connection that serves a client other than the one that learned the number. Dropping this forgets it.
 #[derive(Debug)]
 pub struct PassedOnId {
     ids: Arc<Ids>,
@@ -55,18 +55,18 @@ impl Ids {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// From now on they do. Whether they did before.
+    /// Records that clients do. Returns whether they did before.
     pub(super) fn note_use(&self) -> bool {
         self.used.swap(true, Ordering::Relaxed)
     }
 
-    /// Remembers that the connection with this number serves other clients than the one that learned it.
+    /// Remembers that the connection with this number serves a client other than the one that learned it.
     pub(super) fn pass_on(self: &Arc<Self>, id: u64) -> PassedOnId {
         *self.passed_on.lock().entry(id).or_default() += 1;
         PassedOnId { ids: Arc::clone(self), id }
     }
 
-    /// Whether this is such a number.
+    /// Whether this number was passed on.
     pub(super) fn is_passed_on(&self, id: u64) -> bool {
         self.passed_on.lock().contains_key(&id)
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_is_read_from_hello_in_either_protocol() {
+    fn the_number_is_read_from_hello_in_resp2_and_resp3() {
         let resp3 = b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:17\r\n";
         let resp2 = b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:17\r\n";
         assert_eq!(SeenId::by_hello(Some(resp3)), SeenId::Seen(17));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_remembered_for_as_long_as_its_connection_is_there() {
+    fn a_number_is_remembered_while_its_connection_exists() {
         let ids = Arc::new(Ids::default());
         let (one, other) = (ids.pass_on(7), ids.pass_on(7));
         drop(one);

@@ -1,4 +1,4 @@
-//! A connection for as long as one client has it. What is leased comes back by `Drop`.
+//! A connection that one client holds, given back by `Drop`.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -6,17 +6,15 @@ use std::sync::Arc;
 use super::connection::Connection;
 use super::route::Upstream;
 
-/// A connection for as long as one client has it. Dropped, it goes back to the pool that it is of, if it was
-/// [released](Self::release), and is closed otherwise.
+/// A connection that one client holds. On drop it goes back to its pool if it was [released](Self::release); otherwise it is closed.
 pub struct Lease {
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     connection: Option<Connection>,
     upstream: Arc<Upstream>,
     released: Option<Released>,
 }
 
-/// How a client leaves its connection: no reply is outstanding, the stream is at a frame's boundary, and nothing was done that RESET
-/// does not undo.
+/// How a client left its connection: no reply is outstanding, the stream is at a frame boundary, and RESET undoes all that the client did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Released {
     /// The connection may differ from a new one.
@@ -28,18 +26,19 @@ impl Lease {
         Self { connection: Some(connection), upstream: Arc::clone(upstream), released: None }
     }
 
-    /// Whether another client could have the connection after this one.
+    /// Whether another client could use the connection after this one.
     pub fn is_reusable(&self) -> bool {
         self.upstream.reuses(self)
     }
 
-    /// Another client can have the connection: no reply is outstanding, the stream is at a frame's boundary, and nothing was done that
-    /// RESET does not undo. `needs_reset`: it may differ from a new one, and `Remote::recycle` sends RESET.
+    /// Lets another client use the connection. The caller vouches that no reply is outstanding, the stream is at a frame boundary, and
+    /// RESET undoes all that the client did. `needs_reset`: the state may differ from a new connection's, and `Remote::recycle` sends
+    /// RESET.
     pub fn release(&mut self, needs_reset: bool) {
         self.released = Some(Released { needs_reset });
     }
 
-    /// Whether it goes back to its pool.
+    /// Whether the connection goes back to its pool.
     pub fn is_released(&self) -> bool {
         self.released.is_some()
     }

@@ -1,6 +1,6 @@
-//! Upstream connections: from an endpoint to a greeted connection, or an [`Unreachable`] that says why not.
+//! Upstream connections: from an endpoint to a greeted connection, or an [`Unreachable`] that says why there is none.
 //!
-//! Some are ready before a client comes: see [`pool`]. Carrying a client's bytes over one is `session`'s work.
+//! Some are ready before a client comes (see [`pool`]). `session` relays a client's bytes over a connection.
 
 mod ask;
 mod attempt;

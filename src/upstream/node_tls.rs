@@ -1,4 +1,4 @@
-//! How the nodes of a cluster are verified.
+//! How the certificates of a cluster's nodes are verified.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use super::settings::Settings;
 use crate::endpoint::{Endpoint, Host};
 use crate::tls::{self, Tls, TlsError};
 
-/// What certificates are verified by. Cheap to clone.
+/// The TLS configurations of a cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct NodeTls {
-    /// Of endpoints, and of nodes that are announced by name.
+    /// For endpoints, and for nodes that are announced by name.
     pub by_name: Arc<Tls>,
-    /// Of nodes that are announced by address: their certificates are good for the endpoint's name, where that is one.
+    /// For nodes that are announced by address: their certificates are verified for the endpoint's name, if it has one.
     pub by_address: Arc<Tls>,
 }
 
 impl NodeTls {
-    /// Reads the files.
+    /// Loads the files that `settings` name.
     pub fn load(settings: &Settings) -> Result<Self, TlsError> {
         let by_name = Arc::new(Tls::load(&settings.tls)?);
         let named = settings.endpoints.iter().find(|endpoint| matches!(endpoint.host, Host::Name(_)));
@@ -30,7 +30,7 @@ impl NodeTls {
         Ok(Self { by_name, by_address })
     }
 
-    /// As `settings` have it; `None`: nothing is to be verified, for everything is in plaintext.
+    /// What `settings` ask for; `None` if everything is in plaintext and nothing has to be verified.
     pub fn wanted(settings: &Settings) -> Result<Option<Self>, TlsError> {
         match settings.tls.mode {
             tls::TlsMode::Disabled => Ok(None),
@@ -38,7 +38,7 @@ impl NodeTls {
         }
     }
 
-    /// For a node that is announced so.
+    /// The TLS configuration for a node, by how it is announced.
     pub fn of(&self, node: &Endpoint) -> &Arc<Tls> {
         match node.host {
             Host::Name(_) => &self.by_name,
@@ -46,7 +46,7 @@ impl NodeTls {
         }
     }
 
-    /// All of them, to be looked after.
+    /// All TLS configurations, so that the caller can reload them.
     pub fn all(&self) -> Vec<Arc<Tls>> {
         let mut all = vec![Arc::clone(&self.by_name)];
         if !Arc::ptr_eq(&self.by_name, &self.by_address) {

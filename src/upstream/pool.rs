@@ -1,7 +1,7 @@
-//! Connections to one endpoint that are ready before a client comes: dialled ahead, or left clean by a client that went.
+//! Connections to one endpoint that are ready before a client comes: dialled ahead, or left clean by a client.
 //!
-//! All are alike for the next client, or they are not kept: of the present generation, young enough, silent. Dialling is
-//! `dial`'s work, cleaning `greeting`'s; how many to keep is `demand`'s.
+//! A connection is kept only if the next client cannot distinguish it from a new one: of the present generation, not expired, silent.
+//! `dial` dials, `greeting` cleans, and `demand` computes how many to keep.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,13 +24,13 @@ use crate::workers;
 pub struct Settings {
     /// Dial before clients come.
     pub warm: bool,
-    /// So many are kept ready when no client comes.
+    /// The number of connections kept ready when no client comes.
     pub warm_min: usize,
-    /// More are never kept, dialled ahead or left by clients.
+    /// The limit on connections kept, whether dialled ahead or left by clients.
     pub warm_max: usize,
-    /// Make clean and keep what a client leaves.
+    /// Clean and keep the connections that clients leave.
     pub reuse: bool,
-    /// An older connection serves no further client.
+    /// A connection older than this serves no further client.
     pub max_age: Duration,
 }
 
@@ -43,8 +43,7 @@ impl Settings {
     pub const MAX_AGE: Duration = Duration::from_secs(600);
 }
 
-/// A connection that was silent for longer must show that it lives before it is given away: a firewall may have
-/// forgotten it.
+/// A connection that was silent for longer must answer before a client gets it, because a firewall may have dropped it.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Why a connection is not kept.
@@ -52,13 +51,13 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(super) enum Discard {
     /// Older than `pool.max_age`.
     Age,
-    /// The server closed it, or said something that nobody asked for.
+    /// The server closed it, or sent something without a request.
     Closed,
     /// It did not answer in time.
     Unanswered,
     /// The endpoint's address or the TLS files have changed, or may have.
     Retired,
-    /// There are enough.
+    /// More than enough connections are ready.
     Surplus,
     /// It could not be made clean.
     Unclean,
@@ -79,25 +78,25 @@ impl Discard {
 
 pub(super) struct Pool {
     pub(super) settings: Settings,
-    /// Connections are dialled before clients come: always, or since clients were seen to need them.
+    /// Whether connections are dialled before clients come: always, or since clients turned out to need them.
     dials_ahead: AtomicBool,
     metrics: Arc<RouteMetrics>,
-    /// Has [`sweep`](Self::sweep) called.
+    /// Wakes the task that calls [`sweep`](Self::sweep).
     heard: Waker,
-    /// Has what is lacking dialled.
+    /// Wakes the task that dials missing connections.
     lacking: Arc<Notify>,
     state: Mutex<PoolState>,
 }
 
 struct PoolState {
     idle: VecDeque<IdleConnection>,
-    /// Clients that wait for their turn to dial, and would rather have one that comes back.
+    /// Clients that wait for their turn to dial, and would take a returned connection instead.
     waiting: VecDeque<oneshot::Sender<Connection>>,
-    /// Some client has had a connection.
+    /// Whether any client has had a connection.
     has_leased: bool,
-    /// Clients for which one is being dialled. They are served after the others.
+    /// Clients for which a connection is being dialled. They come after those in `waiting`.
     dialling: VecDeque<oneshot::Sender<Connection>>,
-    /// Connections of an older one are not kept.
+    /// Connections of an older generation are not kept.
     generation: u64,
     closed: bool,
     demand: Demand,
@@ -105,7 +104,7 @@ struct PoolState {
 
 struct IdleConnection {
     connection: Connection,
-    /// When it was last known to work; `None`: it must show that it does.
+    /// When it was last known to work; `None` if it must answer first.
     since: Option<Instant>,
     _counted: GaugeGuard,
 }
@@ -113,7 +112,7 @@ struct IdleConnection {
 /// A connection taken from the pool.
 pub(super) struct PooledConnection {
     pub(super) connection: Connection,
-    /// It was heard of lately.
+    /// The connection was heard from recently.
     pub(super) fresh: bool,
 }
 
@@ -139,16 +138,16 @@ impl Pool {
         Self { settings, dials_ahead, metrics, heard, lacking, state: Mutex::new(state) }
     }
 
-    /// What a connection that is dialled now belongs to.
+    /// The generation of a connection that is dialled now.
     pub(super) fn generation(&self) -> u64 {
         self.state.lock().generation
     }
 
-    /// A connection that is ready, bound to this thread; of several, one that this thread has used last. `to`: none but to this address.
+    /// Takes a ready connection and binds it to this thread. Prefers one that this thread used last. `to`: the only address to accept.
     pub(super) fn take(&self, to: Option<SocketAddr>) -> Option<PooledConnection> {
         self.state.lock().demand.leased();
         while let Some(IdleConnection { mut connection, since, .. }) = self.pop(to) {
-            // System calls, without the lock.
+            // These are system calls, made without the lock.
             let now = Instant::now();
             if now >= connection.expires {
                 self.discard(connection, Discard::Age);
@@ -179,7 +178,7 @@ impl Pool {
         idle
     }
 
-    /// Whether [`put`](Self::put) would keep it now.
+    /// Whether [`put`](Self::put) would keep the connection now, and if not, why.
     pub(super) fn keeps(&self, connection: &Connection) -> Result<(), Discard> {
         let state = self.state.lock();
         Self::judge(&state, connection)?;
@@ -188,12 +187,12 @@ impl Pool {
         if room { Ok(()) } else { Err(Discard::Surplus) }
     }
 
-    /// Whether a connection is of the present generation, and young enough.
+    /// Whether a connection is of the present generation and not expired.
     pub(super) fn is_current(&self, connection: &Connection) -> bool {
         Self::judge(&self.state.lock(), connection).is_ok()
     }
 
-    /// Keeps a clean connection, or gives it to the client that waits longest.
+    /// Keeps a clean connection, or gives it to the client that has waited longest.
     pub(super) fn put(&self, mut connection: Connection) {
         let mut state = self.state.lock();
         if let Err(reason) = Self::judge(&state, &connection) {
@@ -215,7 +214,7 @@ impl Pool {
         state.idle.push_back(IdleConnection { connection, since: Some(Instant::now()), _counted: counted });
     }
 
-    /// Counts and closes.
+    /// Counts the reason and closes the connection.
     pub(super) fn discard(&self, connection: Connection, reason: Discard) {
         self.metrics.pool_discarded(reason.label());
         drop(connection);
@@ -226,7 +225,7 @@ impl Pool {
         std::mem::replace(&mut self.state.lock().has_leased, true)
     }
 
-    /// Waits for a connection that another client gives back. `dialling`: one is being dialled meanwhile.
+    /// Waits for a connection that another client returns. `dialling`: one is also being dialled for this client.
     pub(super) async fn returned(&self, dialling: bool) -> Connection {
         loop {
             let (sender, receiver) = oneshot::channel();
@@ -249,8 +248,8 @@ impl Pool {
         connection.bound_here().inspect_err(|_| self.metrics.pool_discarded(Discard::Closed.label())).ok()
     }
 
-    /// There is news of a connection: what is no younger is not kept. News of an older one is none of those that were
-    /// dialled since: `false`.
+    /// Retires all connections if this news is about one of the present generation. Returns `false` for news about an older one, because
+    /// newer connections may be good.
     pub(super) fn retire_with(&self, generation: u64, reason: Discard) -> bool {
         let is_news = generation == self.generation();
         if is_news {
@@ -259,28 +258,28 @@ impl Pool {
         is_news
     }
 
-    /// What is ready now must show that it works before a client gets it.
+    /// Requires ready connections to answer before a client gets them.
     pub(super) fn suspect(&self) {
         self.state.lock().idle.iter_mut().for_each(|idle| idle.since = None);
     }
 
-    /// Keeps nothing of what there is now, and nothing of it that comes back later.
+    /// Closes ready connections, and keeps none of those that clients hold now.
     pub(super) fn retire(&self, reason: Discard) {
         let mut state = self.state.lock();
         state.generation += 1;
         self.discard_all(&mut state, reason);
     }
 
-    /// Closes all, and keeps none from now on.
+    /// Closes all ready connections, and keeps none from now on.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
         state.idle.clear();
     }
 
-    /// Clients that share connections need dedicated ones, too: from now on as many are kept ready as of late were needed at once.
+    /// Starts to keep connections ready. Called when clients that share connections turn out to need dedicated ones, too.
     pub(super) fn dial_ahead(&self) {
-        // Where nothing is kept for a second client, nothing is kept ready unasked.
+        // Without reuse, connections are dialled ahead only if `pool.warm` asks for it.
         if self.settings.reuse {
             self.dials_ahead.store(true, Ordering::Relaxed);
         }
@@ -290,7 +289,7 @@ impl Pool {
         self.dials_ahead.load(Ordering::Relaxed)
     }
 
-    /// How many must be dialled when so many are on the way.
+    /// The number of connections to dial, if `on_the_way` are being dialled.
     pub(super) fn lacks(&self, on_the_way: usize) -> usize {
         let state = self.state.lock();
         if state.closed || !self.dials_ahead() {
@@ -299,7 +298,7 @@ impl Pool {
         state.demand.wanted().saturating_sub(state.idle.len() + on_the_way)
     }
 
-    /// Looks at those of which something was heard.
+    /// Closes ready connections on which the server sent something or that it closed.
     pub(super) fn sweep(&self) {
         let mut state = self.state.lock();
         let all = std::mem::take(&mut state.idle);
@@ -316,7 +315,7 @@ impl Pool {
         }
     }
 
-    /// A second is over: closes what is too old, and what nobody needs.
+    /// Ends a second: closes connections that have expired, and those that no client needs.
     pub(super) fn second(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -337,7 +336,7 @@ impl Pool {
         }
     }
 
-    /// Has us woken when something arrives. Returns whether it has already.
+    /// Registers to be woken when something arrives. Returns whether something has arrived already.
     fn watch(&self, connection: &Connection) -> bool {
         let heard = connection.stream.poll_read_ready(&mut Context::from_waker(&self.heard)).is_ready();
         if heard {
@@ -362,8 +361,8 @@ impl Pool {
         }
     }
 
-    /// Clears places in the queue. [`put`](Self::put) does, too, but where nothing is reused or dialled ahead it is never called.
-    /// Who left behind one who still waits goes with that one.
+    /// Drops the entries at the front of the queues whose clients no longer wait. [`put`](Self::put) does so, too, but it is never called
+    /// without reuse and dialling ahead. An entry behind a client that still waits goes when that client does.
     fn forget_who_left(&self) {
         let mut state = self.state.lock();
         let PoolState { waiting, dialling, .. } = &mut *state;
@@ -375,7 +374,7 @@ impl Pool {
     }
 }
 
-/// Gives back what arrives for a client that does not wait any more.
+/// Returns a connection that arrives for a client that no longer waits.
 struct Waiting<'a> {
     pool: &'a Pool,
     receiver: oneshot::Receiver<Connection>,
@@ -398,7 +397,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_that_waited_in_vain_leave_nothing_behind_though_nothing_ever_comes_back() {
+    fn clients_that_give_up_leave_no_entries_in_the_queues() {
         let settings =
             Settings { warm: false, warm_min: 0, warm_max: 1, reuse: false, max_age: Settings::MAX_AGE };
         let metrics = Arc::new(RouteMetrics::unrecorded());

@@ -1,5 +1,5 @@
-//! TCP to whichever of an endpoint's addresses answers first
-//! ([RFC 8305](https://www.rfc-editor.org/rfc/rfc8305), "Happy Eyeballs").
+//! Opens a TCP connection to the first of an endpoint's addresses that answers ([RFC 8305](https://www.rfc-editor.org/rfc/rfc8305), "Happy
+//! Eyeballs").
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,14 +16,13 @@ use tokio::time::{Instant, sleep_until};
 /// Time, in milliseconds, that an address has before the next one is tried beside it.
 const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 
-/// A peer that is silent for this long is asked whether it is still there, so that connections idle for hours
-/// survive firewalls on the way, and dead ones are found.
+/// A silent peer is probed after this time, so that idle connections survive firewalls on the way and dead ones are found.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
-/// Data that the peer has not acknowledged for this long means that it is gone.
+/// A peer that has not acknowledged data for this long is taken for dead.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -37,17 +36,17 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    /// One over these addresses; nothing is dialled yet.
+    /// Prepares a race over these addresses. Nothing is dialled yet.
     pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
         Self { waiting: addresses.into(), running: FuturesUnordered::new(), next_start: Instant::now() }
     }
 
-    /// Addresses that may still come in.
+    /// Number of addresses whose result is still outstanding.
     pub(super) fn remaining(&self) -> u32 {
         (self.waiting.len() + self.running.len()) as u32
     }
 
-    /// The next connection that comes in or fails; `None` when no address is left.
+    /// The next connection or failure; `None` when no address is left.
     pub(crate) async fn next(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         loop {
             if (self.running.is_empty() || Instant::now() >= self.next_start)
@@ -80,7 +79,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn an_address_that_refuses_costs_no_wait() {
+    async fn an_address_that_refuses_causes_no_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let closed = TcpListener::bind("127.0.0.2:0").await.unwrap();
         let (dead, alive) = (closed.local_addr().unwrap(), listener.local_addr().unwrap());

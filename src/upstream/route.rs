@@ -1,4 +1,4 @@
-//! A route's upstream: its endpoints, and what all of its sessions know of them.
+//! A route's upstream: its endpoints, and the state that all sessions of the route share.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,19 +35,19 @@ use crate::resp::client_ids;
 use crate::resp::replies::encode_secret;
 use crate::tls::{self, Tls};
 
-/// A route's upstream: its endpoints, and what all of its sessions know of them.
+/// A route's upstream: its endpoints, and the state that all sessions of the route share.
 pub struct Upstream {
     remotes: Vec<Remote>,
     connect_timeout: Duration,
     credentials: Option<Arc<Credentials>>,
     client_name: Option<String>,
-    /// Where `tls.mode` is `preferred`.
+    /// Set where `tls.mode` is `preferred`.
     latch: Option<Latch>,
     last_reached: Mutex<Option<Instant>>,
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
     ids: Arc<Ids>,
-    /// Connections that are made clean, and servers that are asked for their role.
+    /// Tasks that clean returned connections and ask servers for their role.
     pub(super) background: TaskTracker,
     pub(super) failover: FailoverWatch,
 }
@@ -57,19 +57,19 @@ pub struct Upstream {
 pub struct EndpointFacts {
     /// As configured or announced.
     pub endpoint: String,
-    /// What it was seen to accept, where `tls.mode` is `preferred`.
+    /// What the endpoint was seen to accept, where `tls.mode` is `preferred`.
     pub seen: Option<ObservedTransit>,
-    /// When the certificate expires that it presented last.
+    /// When the certificate that it last presented expires.
     pub certificate_expires: Option<Moment>,
-    /// Of a cluster's node: the local port that leads to it.
+    /// The local port that leads to this node of a cluster.
     #[serde(default)]
     pub local_port: Option<u16>,
 }
 
-/// On its way to a connection.
+/// A pending attempt to get a connection.
 type ConnectAttempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Arc<ConnectError>>> + Send + 'a>>;
 
-/// Something arrived on a connection that is kept ready.
+/// Notifies that something arrived on a ready connection.
 #[derive(Default)]
 struct Heard(Notify);
 
@@ -83,11 +83,11 @@ impl Wake for Heard {
     }
 }
 
-/// Time, in seconds, in which an upstream that clients have reached needs no dial of our own.
+/// Time, in seconds, for which a client's connection proves that the upstream is reachable, so that no probe is dialled.
 const RECENT_LEASE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Upstream {
-    /// Prepares the way; nothing is dialled yet. `tls`: `None` for plaintext.
+    /// Prepares the upstream; nothing is dialled yet. `tls`: `None` for plaintext.
     pub fn new(
         route: &str,
         settings: &Settings,
@@ -97,7 +97,7 @@ impl Upstream {
         Self::with(route, settings, tls, new_latch(settings), new_credentials(settings), metrics)
     }
 
-    /// One that takes this one's place. Where both lead to the same servers, plaintext is over for both at once.
+    /// Prepares an upstream that replaces this one. If both lead to the same servers, they share the latch.
     #[must_use]
     pub fn succeeded_by(
         &self,
@@ -112,7 +112,7 @@ impl Upstream {
         Self::with(route, settings, tls, latch, new_credentials(settings), metrics)
     }
 
-    /// Another one with the same credentials, which are read once for all.
+    /// Prepares another upstream with the same credentials, which are read once for all.
     #[must_use]
     pub fn another(
         &self,
@@ -157,36 +157,35 @@ impl Upstream {
         }
     }
 
-    /// A greeted connection to the first endpoint that can be reached before the deadline: one that is ready, or a new
-    /// one.
+    /// Returns a greeted connection to the first endpoint that can be reached before the deadline, ready or new.
     pub async fn connect(self: &Arc<Self>) -> Result<Lease, Unreachable> {
         self.connect_to(None).await
     }
 
-    /// The same. `address`: of an endpoint that has this address, a connection to it, if it can be reached.
+    /// Does what [`connect`](Self::connect) does. `address`: the address to prefer at an endpoint that has it.
     pub async fn connect_to(self: &Arc<Self>, address: Option<SocketAddr>) -> Result<Lease, Unreachable> {
         let connected = self.first(|remote, deadline| Box::pin(remote.lease(deadline, address))).await;
         connected.map(|connection| Lease::new(connection, self))
     }
 
-    /// A connection to the first endpoint that can be reached before the deadline, on which nothing has been said: for a
-    /// client that brings its own TLS.
+    /// Returns a connection to the first endpoint that can be reached before the deadline. Nothing has been sent on it, because the client
+    /// brings its own TLS.
     pub async fn open(self: &Arc<Self>) -> Result<Lease, Unreachable> {
         let opened = self.first(|remote, deadline| Box::pin(remote.open(deadline))).await;
         opened.map(|connection| Lease::new(connection, self))
     }
 
-    /// Clients that share connections need dedicated ones, too: from now on some are kept ready, as many as were needed of late.
+    /// Starts to keep connections ready. Called when clients that share connections turn out to need dedicated ones, too.
     pub fn dial_ahead(&self) {
         self.remotes.iter().for_each(|remote| remote.pool.dial_ahead());
     }
 
-    /// TCP connections that were opened so far.
+    /// Number of TCP connections opened so far.
     pub fn dialled(&self) -> u64 {
         self.remotes.iter().map(|remote| remote.dialled.load(Ordering::Relaxed)).sum()
     }
 
-    /// The addresses of the endpoint that clients would use, as they were found last; none before the first connection.
+    /// The addresses, as last resolved, of the endpoint that clients would use. Empty before the first connection.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.order().first().map(|remote| remote.spread.known()).unwrap_or_default()
     }
@@ -210,9 +209,9 @@ impl Upstream {
         Err(Unreachable { attempts })
     }
 
-    /// Takes back a connection whose client has left, off the client's path: it is made clean and kept, or closed.
+    /// Takes back a connection whose client has left. A background task makes it clean and keeps it, or closes it.
     pub(super) fn take_back(self: &Arc<Self>, connection: Connection, released: Released) {
-        // Without an event loop the process is at its end.
+        // Without an event loop the process is about to end.
         if Handle::try_current().is_err() {
             return;
         }
@@ -229,15 +228,15 @@ impl Upstream {
         self.origin(connection).is_some_and(Remote::recycles)
     }
 
-    /// Remembers that the connection with this number serves other clients than the one that learned it.
+    /// Remembers that the connection with this number serves a client other than the one that learned it.
     pub fn pass_on(&self, id: u64) -> PassedOnId {
         self.ids.pass_on(id)
     }
 
-    /// The request to send in place of one with these words. `None`: it names no connection that has changed clients since its
-    /// number could be learned. Otherwise it names, in its place, one that the server does not have.
+    /// Rewrites a request that names connections which have changed clients since their number could be learned: it names connections that
+    /// the server does not have. `None` if the request can be sent unchanged.
     ///
-    /// From the first request on that names a connection by its number, connections whose number was seen are not reused.
+    /// Once a client has named a connection by its number, connections whose number was seen are no longer reused.
     pub fn without_passed_on_ids(&self, words: &[&[u8]]) -> Option<Vec<u8>> {
         let named = client_ids::named_in(words);
         if !named.is_empty() && !self.ids.note_use() {
@@ -251,13 +250,13 @@ impl Upstream {
         (other != words).then(|| encode_secret(&other).to_vec())
     }
 
-    /// Whether a connection would still be given to a client: it is not too old, and nothing has changed since it was made.
+    /// Whether the pool would still give this connection to a client: it has not expired and was not retired.
     pub fn is_current(&self, connection: &Connection) -> bool {
         self.origin(connection).is_some_and(|remote| remote.pool.is_current(connection))
     }
 
-    /// The server refused a client on this connection for want of AUTH. If it asked for none before, connections that are
-    /// ready are closed: they need none.
+    /// Records that the server refused a client on this connection because it requires AUTH. If it did not before, ready connections are
+    /// not authenticated, and are closed.
     pub fn wants_auth(&self, connection: &Connection) {
         let ours = connection.auth == AuthOutcome::Accepted;
         if let Some(remote) = self.origin(connection).filter(|_| !ours) {
@@ -265,25 +264,24 @@ impl Upstream {
         }
     }
 
-    /// What CLIENT SETNAME says in a greeting.
+    /// The name that the greeting sets by CLIENT SETNAME.
     pub fn client_name(&self) -> Option<&str> {
         self.client_name.as_deref()
     }
 
-    /// Who we are, where that is configured.
+    /// The configured credentials, if any.
     pub fn credentials(&self) -> Option<&Arc<Credentials>> {
         self.credentials.as_ref()
     }
 
-    /// Since when no endpoint can be reached, and why; `None`: one works, or was never tried.
+    /// Since when no endpoint can be reached, and why. `None` if one works or was never tried.
     pub fn outage(&self) -> Option<Outage> {
         let failures: Option<Vec<_>> = self.remotes.iter().map(Remote::failure).collect();
         let (since, attempts): (Vec<_>, Vec<_>) = failures?.into_iter().unzip();
         Some(Outage { since: since.into_iter().max()?, why: Unreachable { attempts } })
     }
 
-    /// TLS files or secrets have changed: connections made with the old ones serve no further client,
-    /// and what users may do is found out anew.
+    /// Retires all connections and forgets refusals. Called when TLS files or secrets have changed.
     pub fn retire_all(&self) {
         for remote in &self.remotes {
             remote.pool.retire(Discard::Retired);
@@ -306,7 +304,7 @@ impl Upstream {
                 Some(()) = dials.next() => {}
                 () = &mut draining => break,
             }
-            // Clients would use this one.
+            // Clients would use this endpoint.
             let Some(remote) = self.order().first().copied() else { break };
             for _ in 0..remote.pool.lacks(dials.len()) {
                 let Some(turn) = remote.spare_turn() else { break };
@@ -318,7 +316,7 @@ impl Upstream {
         }
     }
 
-    /// Where `tls.mode` is `preferred`: what tells that plaintext is over.
+    /// The latch, where `tls.mode` is `preferred`.
     pub fn latch(&self) -> Option<&Latch> {
         self.latch.as_ref()
     }
@@ -334,7 +332,7 @@ impl Upstream {
         self.remotes.iter().map(facts).collect()
     }
 
-    /// Those of the endpoints that have spoken TLS.
+    /// The endpoints that have accepted TLS.
     pub fn spoke_tls(&self) -> impl Iterator<Item = &Endpoint> {
         let seen = |remote: &&Remote| {
             remote.transit.as_ref().is_some_and(|transit| transit.seen() == ObservedTransit::Tls)
@@ -343,7 +341,7 @@ impl Upstream {
         self.remotes.iter().filter(spoke).map(|remote| &*remote.endpoint)
     }
 
-    /// Whether one of these is among the endpoints.
+    /// Whether one of `endpoints` is an endpoint of this upstream.
     pub fn leads_to_any(&self, endpoints: &[Endpoint]) -> bool {
         let names = |endpoint: &Endpoint| endpoint.to_string().to_ascii_lowercase();
         self.remotes
@@ -351,7 +349,7 @@ impl Upstream {
             .any(|remote| endpoints.iter().any(|other| names(other) == names(&remote.endpoint)))
     }
 
-    /// Nothing uses it any more: the metrics show nothing of its endpoints.
+    /// Removes its endpoints from the metrics. Called when nothing uses this upstream any longer.
     pub fn forget(&self) {
         self.remotes.iter().for_each(|remote| remote.shown.retire());
     }
@@ -368,8 +366,8 @@ impl Upstream {
         looks.for_each(|()| async {}).await;
     }
 
-    /// Looks at the endpoints, where `tls.mode` is `preferred`, until one of them speaks TLS, or draining starts. Then
-    /// plaintext is over for all of them.
+    /// Looks at the endpoints, where `tls.mode` is `preferred`, until one of them accepts TLS or draining starts. Once one does, all of
+    /// them require TLS.
     pub async fn find_tls(&self, drain: &Drain) {
         let Some(latch) = &self.latch else { return };
         let looks: FuturesUnordered<_> =
@@ -384,7 +382,7 @@ impl Upstream {
         }
     }
 
-    /// The metrics show only what still holds: an old name that was seen to accept plaintext is not looked at again.
+    /// Removes outdated facts from the metrics: an old name that accepted plaintext is not looked at again.
     fn look_no_more(&self) {
         let speaks_tls = |remote: &&Remote| {
             remote.transit.as_ref().is_some_and(|transit| transit.seen() == ObservedTransit::Tls)
@@ -403,8 +401,8 @@ impl Upstream {
         self.remotes.iter().find(|remote| Arc::ptr_eq(&remote.endpoint, endpoint))
     }
 
-    /// Finds out off the clients' path whether the upstream can be reached: dials the endpoints that failed last,
-    /// and where no client has shown it lately, the first that did not.
+    /// Finds out whether the upstream can be reached, without a client waiting. Dials the endpoints that failed last and, if no client
+    /// connected recently, the first one that did not fail.
     pub async fn look_after(&self) -> bool {
         let mut reached = self.reached_recently();
         for remote in &self.remotes {
@@ -427,8 +425,8 @@ impl Upstream {
             && !self.remotes.iter().all(Remote::is_failing)
     }
 
-    /// Endpoints as configured, but those that speak TLS come first, where it is preferred, and those that failed last
-    /// come last: a client does not wait for what [`look_after`](Self::look_after) finds out, unless nothing else is left.
+    /// Endpoints in the configured order, with two exceptions. Those that accept TLS come first, where it is preferred. Those that failed
+    /// last come last, so that clients do not wait for them; [`look_after`](Self::look_after) finds out when they are back.
     fn order(&self) -> Vec<&Remote> {
         let mut order: Vec<&Remote> = self.remotes.iter().collect();
         order.sort_by_key(|remote| {

@@ -11,13 +11,13 @@ use crate::{credentials, tls};
 pub struct Settings {
     /// Tried in order; never empty.
     pub endpoints: Vec<Endpoint>,
-    /// One deadline over resolving, connecting, the TLS handshake and the greeting.
+    /// One deadline for resolving, connecting, the TLS handshake and the greeting.
     pub connect_timeout: Duration,
-    /// Handshakes in flight to one endpoint, at most.
+    /// The limit on handshakes in flight to one endpoint.
     pub handshakes: usize,
-    /// `CLIENT SETNAME` to send in the greeting.
+    /// The name that the greeting sets by `CLIENT SETNAME`.
     pub client_name: Option<String>,
-    /// Who we are; `None`: clients say for themselves.
+    /// The credentials to present; `None` if clients authenticate themselves.
     pub auth: Option<credentials::Settings>,
     /// Which connections are kept ready.
     pub pool: pool::Settings,

@@ -1,10 +1,10 @@
-//! How attempts share a time.
+//! How attempts share the time until a deadline.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// An equal part of the time until `deadline`, for the first of `parts` that must share it.
+/// The deadline of the first of `parts` attempts that share the time until `deadline` equally.
 pub(super) fn share(deadline: Instant, parts: usize) -> Instant {
     let now = Instant::now();
     now + part_of(deadline.saturating_duration_since(now), parts)

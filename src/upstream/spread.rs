@@ -1,6 +1,7 @@
-//! In which order the addresses of a name are dialled: connections take turns over them.
+//! The order in which a name's addresses are dialled: connections take turns.
 //!
-//! The order of the system's resolver cannot do that. It prefers the address that is most like our own, for every connection.
+//! The order of the system's resolver cannot be used for this: it prefers the address most similar to the machine's own, for every
+//! connection.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +12,13 @@ use parking_lot::Mutex;
 #[derive(Default)]
 pub(super) struct Spread {
     turn: AtomicUsize,
-    /// Of the family that the last connection has, in ascending order.
+    /// Sorted addresses of the family that the last connection used.
     known: Mutex<Vec<SocketAddr>>,
 }
 
 impl Spread {
-    /// `resolved` in the order in which to dial: `first`, if it is among them; then each family from the address whose turn it is. The
-    /// families stay in the resolver's order, which knows which one has a route.
+    /// The order in which to dial `resolved`: `first`, if it is among them, then each family from the address whose turn it is. The
+    /// families keep the resolver's order, because the resolver knows which one has a route.
     pub(super) fn order(&self, resolved: Vec<SocketAddr>, first: Option<SocketAddr>) -> Vec<SocketAddr> {
         if resolved.len() < 2 {
             return resolved;
@@ -38,12 +39,12 @@ impl Spread {
         order
     }
 
-    /// A connection leads to one of `resolved`.
+    /// Records that a connection leads to one of `resolved`.
     pub(super) fn connected(&self, resolved: &[SocketAddr], peer: SocketAddr) {
         *self.known.lock() = of_family(resolved, peer.is_ipv6());
     }
 
-    /// The addresses that were found last, of the family that the last connection has.
+    /// The addresses last resolved, of the family that the last connection used.
     pub(super) fn known(&self) -> Vec<SocketAddr> {
         self.known.lock().clone()
     }
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_take_turns_however_the_resolver_sorts_them_and_its_families_keep_their_order() {
+    fn addresses_take_turns_in_any_resolver_order_and_families_stay_in_order() {
         let spread = Spread::default();
         let one = addresses(&["[::1]:1", "2.2.2.2:1", "[::2]:1", "1.1.1.1:1"]);
         let other = addresses(&["[::2]:1", "1.1.1.1:1", "[::1]:1", "2.2.2.2:1"]);

@@ -1,35 +1,35 @@
 //! Plaintext or TLS, where `tls.mode` is `preferred`: what an endpoint was seen to accept, and the latch of its route.
 //!
-//! The latch is one-way: once an endpoint of the route has spoken TLS with a certificate that verifies, none of its
-//! endpoints is spoken to in plaintext any more. They are names of one group, and whoever can silence one of them must
-//! not bring plaintext back through another. Looking at endpoints is `dial`'s work, when to look is the parent's.
+//! The latch is one-way. Once an endpoint of the route has accepted TLS with a certificate that verifies, plaintext is refused for all its
+//! endpoints. They are names of one group, and an attacker who can silence one of them must not bring plaintext back through another.
+//! `dial` looks at endpoints; the parent decides when.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Shared by all connections of a route. Cheap to clone.
+/// The one-way switch of a route from plaintext to TLS. Shared by all its connections and cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Latch(CancellationToken);
 
 impl Latch {
-    /// Whether plaintext is over.
+    /// Whether plaintext is refused.
     pub fn is_set(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Plaintext is over.
+    /// Refuses plaintext from now on.
     pub fn set(&self) {
         self.0.cancel();
     }
 
-    /// Cancelled when plaintext is over.
+    /// A token that is cancelled when the latch is set.
     pub fn token(&self) -> CancellationToken {
         self.0.clone()
     }
 
-    /// Completes when plaintext is over.
+    /// Completes when the latch is set.
     pub fn wait(&self) -> WaitForCancellationFutureOwned {
         self.0.clone().cancelled_owned()
     }
@@ -49,14 +49,14 @@ pub enum ObservedTransit {
     Untrusted,
     /// TLS with a certificate that does not verify, and no plaintext.
     UntrustedOnly,
-    /// TLS, with a certificate that verifies; plaintext may be accepted, too: it is not tried any more.
+    /// TLS with a certificate that verifies. Plaintext may be accepted, too, but is no longer tried.
     Tls,
-    /// Neither: it cannot be reached, or is no Redis.
+    /// Neither TLS nor plaintext: it cannot be reached, or is not Redis.
     Unreachable,
 }
 
 impl ObservedTransit {
-    /// In words.
+    /// The value in words.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Unknown => "not known",
@@ -68,7 +68,7 @@ impl ObservedTransit {
         }
     }
 
-    /// As a metric label.
+    /// The value as a metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -81,11 +81,11 @@ impl ObservedTransit {
     }
 }
 
-/// One endpoint's.
+/// What one endpoint was seen to accept, and its route's latch.
 pub(super) struct Transit {
     latch: Latch,
     seen: watch::Sender<ObservedTransit>,
-    /// Clients need not wait any more: it was looked at, or answered in plaintext while TLS is still waited for.
+    /// Clients no longer have to wait: the endpoint was looked at, or answered in plaintext while the TLS attempt still waits.
     ready: watch::Sender<bool>,
 }
 
@@ -102,7 +102,7 @@ impl Transit {
         *self.seen.borrow()
     }
 
-    /// Remembers what was seen; sets the latch if that was TLS. Returns what was known before, if it was something else.
+    /// Remembers what was seen, and sets the latch if that was TLS. Returns the earlier value if it differs.
     pub(super) fn note(&self, mode: ObservedTransit) -> Option<ObservedTransit> {
         if mode == ObservedTransit::Tls {
             self.latch.set();
@@ -112,19 +112,19 @@ impl Transit {
         (before != mode).then_some(before)
     }
 
-    /// It answers in plaintext, and nothing else is known yet.
+    /// Lets clients use plaintext: the endpoint answers in plaintext, and the TLS attempt has no result yet.
     pub(super) fn presume_plaintext(&self) {
         self.ready.send_replace(true);
     }
 
-    /// Whether to speak TLS. Waits for the first look, which ends soon, and no longer than `deadline`.
+    /// Whether to use TLS. Waits for the first look, which ends soon, but not beyond `deadline`.
     pub(super) async fn speaks_tls(&self, deadline: Instant) -> bool {
         let mut ready = self.ready.subscribe();
         tokio::select! {
             _ = timeout_at(deadline, ready.wait_for(|ready| *ready)) => {}
             () = self.latch.wait() => {}
         }
-        // What cannot be reached may come back as it was: only an attempt in plaintext starts to work at once.
+        // An unreachable endpoint may come back as it was: only a plaintext attempt works at once then.
         self.latch.is_set() || self.seen() == ObservedTransit::UntrustedOnly
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_speaks_before_the_first_look_and_none_speaks_plaintext_after_the_latch() {
+    async fn clients_wait_for_the_first_look_and_the_latch_ends_plaintext() {
         let latch = Latch::default();
         let (old, new) = (Transit::new(latch.clone()), Transit::new(latch.clone()));
         let deadline = || Instant::now() + Duration::from_secs(5);

@@ -318,13 +318,15 @@ impl Pontoon {
 
     fn field(&self, text: &str, field: &str) -> Vec<String> {
         let records = self.log.records.lock().unwrap();
-        let with_field = records.0.iter().filter(|record| message(record) == text);
+        let with_field = records.0.iter().filter(|record| record["message"] == text);
         with_field.map(|record| record[field].as_str().unwrap().to_owned()).collect()
     }
 }
 
-fn message(record: &Value) -> &str {
-    record["message"].as_str().or(record.as_str()).unwrap_or("")
+/// A record's message, with the error that it reports.
+fn message(record: &Value) -> String {
+    let message = record["message"].as_str().or(record.as_str()).unwrap_or("");
+    record["error"].as_str().map_or_else(|| message.to_owned(), |error| format!("{message}: {error}"))
 }
 
 impl Pontoon {
