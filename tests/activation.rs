@@ -65,7 +65,7 @@ fn a_socket_for_some_users_is_for_them_alone_whoever_opened_it() {
     let path = directory.path().join("redis.sock");
     let socket = UnixListener::bind(&path).unwrap();
     let pontoon = start(&redis, &authority, socket, &format!("unix:{}?uid=4294967294", path.display()));
-    pontoon.expects("client refused: this socket is not for uid");
+    pontoon.expects("to admit it: this socket is not for uid");
     let reply = Wire::unix(&path).reply();
     assert!(reply.starts_with(b"-ERR pontoon: this socket is not for uid"));
 }
@@ -81,7 +81,7 @@ fn what_cannot_be_used_is_named() {
     };
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let why = format!("passed on a socket that listens on {address}, where nothing is to listen: add it to");
+    let why = format!("passed on a socket for {address}, which no route listens on: add it to");
     refused(OwnedFd::from(socket).into(), &why);
     let why = "descriptor 3 from the service manager is no listening TCP or Unix socket";
     refused(File::open("/dev/null").unwrap().into(), why);
@@ -110,7 +110,7 @@ fn a_reload_does_not_leave_clients_in_a_socket_that_nobody_serves() {
     pontoon.expects("configuration not reloaded");
     write("127.0.0.1:0");
     let (status, body) = pontoon.post("/reload");
-    let why = format!("passed on a socket that listens on {address}, where nothing is to listen");
+    let why = format!("passed on a socket for {address}, which no route listens on");
     assert!(status != 200 && body.contains(&why), "{status} {body}");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
 }

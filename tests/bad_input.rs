@@ -320,9 +320,9 @@ fn tls_files_that_hold_something_else_are_told_with_what_was_expected() {
         String::from_utf8(output.stderr).unwrap()
     };
     let no_certificate = error(&["--tls-ca-file", key]);
-    assert!(no_certificate.contains("holds no certificate in PEM"), "{no_certificate}");
+    assert!(no_certificate.contains("has no certificate in PEM"), "{no_certificate}");
     let no_key = error(&["--tls-cert-file", cert, "--tls-key-file", cert]);
-    assert!(no_key.contains("holds no private key in PEM"), "{no_key}");
+    assert!(no_key.contains("has no private key in PEM"), "{no_key}");
     let other = authority.issue(&["other"]);
     let mismatch = error(&["--tls-cert-file", cert, "--tls-key-file", other.key_file().to_str().unwrap()]);
     assert!(mismatch.contains("client certificate: "), "{mismatch}");

@@ -231,7 +231,7 @@ fn a_successor_on_a_unix_socket_gets_no_client_before_the_old_one_leaves() {
     let third =
         pontoon(&["run", "--upstream", "x", "--admin", "off", "--listen", &socket.listen, "--handover"]);
     let error = String::from_utf8(third.stderr).unwrap();
-    assert!(error.contains("two running processes do already, one to follow the other"), "{error}");
+    assert!(error.contains("a running process and its successor listen there already"), "{error}");
     drop(unready);
     socket.ping();
 
@@ -301,7 +301,7 @@ fn a_port_is_shared_only_if_both_sides_say_so() {
         assert!(error.contains(why), "{error}");
     };
     let alone = Pontoon::to(&redis.endpoint(), &authority);
-    refused(alone.address(), &["--handover"], "by one that does not hand over");
+    refused(alone.address(), &["--handover"], "by one without handover");
     let shares = start(&redis, &authority, "127.0.0.1:0");
     refused(shares.address(), &[], "the address is in use: stop what listens there");
 }

@@ -82,7 +82,7 @@ fn beyond_the_limit_a_client_gets_redis_own_error_and_its_place_is_free_again() 
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "2"]);
-    pontoon.expects("client refused: limits.max_clients is reached");
+    pontoon.expects("client refused, limits.max_clients is reached");
     let mut first = pontoon.client();
     let mut second = pontoon.client();
     first.expect(&["PING"], "+PONG\r\n");

@@ -40,7 +40,7 @@ fn a_client_of_nobody_that_is_named_is_told_so_and_counted_and_logged_once() {
     let options = format!("uid={}&gid={}", uid + 1, gid + 1);
     let (pontoon, path, _directory) = on_socket(&redis, &authority, &options);
     let text = format!("this socket is not for uid {uid}, gid {gid}");
-    pontoon.expects(&format!("client refused: {text}. Add uid=… or gid=… to the address if it may come"));
+    pontoon.expects(&format!("client refused, add its uid=… or gid=… to the address to admit it: {text}"));
     for _ in 0..5 {
         let mut client = Wire::unix(&path);
         let _ = client.try_send(&command(&["SET", "k", "v"]));

@@ -233,7 +233,7 @@ fn an_older_tls_version_than_allowed_is_refused() {
     Pontoon::to(&redis.endpoint(), &authority).client().expect(&["PING"], "+PONG\r\n");
     let strict = Pontoon::with(&redis.endpoint(), &authority, &["--tls-min-version", "1.3"]);
     strict.expects("see tls.min_version");
-    assert!(refusal(&strict).contains("speaks no TLS version that we accept: see tls.min_version"));
+    assert!(refusal(&strict).contains("supports no TLS version that pontoon accepts: see tls.min_version"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who may come, and whether there is room.
+//! Decides whether a client is accepted: whether the socket admits it, and whether there is room.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use crate::metrics::RouteMetrics;
 use crate::resp::replies;
 use crate::telemetry::Throttle;
 
-/// Refused clients that are being told so, at most; beyond, they are closed without a word.
+/// The limit on refused clients that receive an error. Beyond it, clients are closed without one.
 const REFUSALS: usize = 64;
 
-/// On which terms a route's clients come.
+/// The limits for a route's clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// Clients at once: `limits.max_clients`.
+    /// The limit on clients at once: `limits.max_clients`.
     pub max_clients: usize,
 
-    /// Time that one waits for its descriptors: `limits.connect_timeout`.
+    /// Time that a client waits for file descriptors: `limits.connect_timeout`.
     pub patience: Duration,
 }
 
-/// The clients of a route, over all of its listeners.
+/// Counts the clients of a route over all of its listeners.
 #[derive(Debug, Clone)]
 pub struct Clients {
     permits: Arc<ClientPermits>,
     refusals: Arc<Semaphore>,
     descriptors: DescriptorBudget,
     terms: Terms,
-    /// One line a cause, not one a client.
+    /// Writes one record for each cause, not one for each client.
     pub(super) throttle: Arc<Throttle>,
 }
 
 impl Clients {
-    /// None yet.
+    /// Creates the count for a route without clients.
     pub fn new(terms: Terms, descriptors: DescriptorBudget) -> Self {
         Self {
             permits: Arc::new(ClientPermits {
@@ -56,19 +56,20 @@ impl Clients {
         }
     }
 
-    /// How many are here.
+    /// The number of clients at present.
     pub fn count(&self) -> usize {
         self.permits.taken.load(Ordering::Relaxed)
     }
 
-    /// The terms of those that come from now on. Those that are here stay.
+    /// Changes the limits for further clients. Present clients stay.
     pub fn change(&mut self, terms: Terms) {
         self.permits.all.store(terms.max_clients, Ordering::Relaxed);
         self.terms = terms;
     }
 
-    /// `None`: it is refused, and so many are already that there is nobody to tell it. `full_since`: since when the listener's clients
-    /// find no descriptors. Waits for descriptors until all drains.
+    /// Admits or refuses a client. Returns `None` if it is to be closed without an error, because [`REFUSALS`] others are receiving theirs.
+    /// Waits for file descriptors until the whole process drains. `full_since`: since when the listener's clients have found no
+    /// descriptors.
     pub(super) async fn admit(
         &self,
         client: &Accepted,
@@ -85,7 +86,8 @@ impl Clients {
                     route,
                     %address,
                     suppressed,
-                    "client refused: {stranger}. Add uid=… or gid=… to the address if it may come"
+                    error = stranger,
+                    "client refused, add its uid=… or gid=… to the address to admit it"
                 );
             }
             replies::error_reply(&stranger).into()
@@ -95,9 +97,9 @@ impl Clients {
             }
             metrics.refused("descriptors");
             if let Some(suppressed) = self.throttle.allow("no descriptors") {
-                warn!(route, suppressed, "client refused: too many open files");
+                warn!(route, suppressed, "client refused, too many open files");
             }
-            // Each keeps a descriptor until it has read this: the next one waits for its turn.
+            // A refused client keeps a descriptor until it has read the error, so the next one waits for its turn.
             let refusal = Arc::clone(&self.descriptors.permits().refusals).acquire_owned();
             let refusal = tokio::select! {
                 biased;
@@ -108,7 +110,7 @@ impl Clients {
         } else {
             metrics.refused("max_clients");
             if let Some(suppressed) = self.throttle.allow("max_clients") {
-                warn!(route, suppressed, "client refused: limits.max_clients is reached");
+                warn!(route, suppressed, "client refused, limits.max_clients is reached");
             }
             replies::MAX_CLIENTS.into()
         };
@@ -116,8 +118,8 @@ impl Clients {
         Some(Admission::Refused(refusal, words))
     }
 
-    /// Descriptors for a client, once there are; `None`: it waited for too long. Those that come after it have waited since `full_since`,
-    /// too: in the system's queue.
+    /// Waits for a client's file descriptors; `None` if it waited for too long. The clients behind it have waited in the kernel's queue
+    /// since `full_since`, too.
     async fn wait_for_descriptors(
         &self,
         route: &str,
@@ -133,8 +135,7 @@ impl Clients {
             warn!(
                 route,
                 suppressed,
-                "too many open files: clients wait for a file descriptor. Raise the limit (ulimit -n, LimitNOFILE=) or lower \
-                 limits.max_clients"
+                "too many open files, clients wait (raise LimitNOFILE= or ulimit -n, or lower limits.max_clients)"
             );
         }
         let since = *full_since.get_or_insert_with(Instant::now);
@@ -150,7 +151,7 @@ impl Clients {
     }
 }
 
-/// Waits until everything drains. A part alone does where a route is reloaded: its clients go on waiting.
+/// Waits until the whole process drains. When only a part drains, a route is being reloaded, and its clients go on waiting.
 async fn all_drains(drain: &Drain) {
     drain.started().await;
     if !drain.is_all_draining() {
@@ -173,11 +174,11 @@ impl ClientPermits {
     }
 }
 
-/// One of a route's `limits.max_clients`, given back when it is dropped.
+/// One of a route's `limits.max_clients` places, given back on drop.
 #[derive(Debug)]
 struct ClientPlace(Arc<ClientPermits>);
 
-/// What a client takes, given back when it is dropped.
+/// The place and the file descriptors of a client, given back on drop.
 #[derive(Debug)]
 pub struct ClientPermit {
     _place: ClientPlace,
@@ -190,15 +191,15 @@ impl Drop for ClientPlace {
     }
 }
 
-/// Whether a client may come and there is room for it. The room is free again when the permit is dropped.
+/// Whether a client is admitted. Dropping the permit frees its place.
 pub enum Admission {
-    /// It may, and there is.
+    /// The client is admitted.
     Welcome(ClientPermit),
-    /// Not so; tell the client with these words.
+    /// The client is refused, with this reply.
     Refused(OwnedSemaphorePermit, Cow<'static, [u8]>),
 }
 
-/// Why a client is not one of those that the socket is for.
+/// Why the socket does not admit a client; `None` if it does.
 pub(super) fn stranger(client: &Accepted, address: &ListenAddr) -> Option<String> {
     let ListenAddr::Unix { peers, .. } = address else { return None };
     if peers.is_everybody() {
@@ -207,6 +208,9 @@ pub(super) fn stranger(client: &Accepted, address: &ListenAddr) -> Option<String
     match client.user_and_group() {
         Some((uid, gid)) if peers.allow(uid, gid) => None,
         Some((uid, gid)) => Some(format!("this socket is not for uid {uid}, gid {gid}")),
-        None => Some("this socket is not for everybody, and the system does not say who this is".into()),
+        None => Some(
+            "this socket is for some users and groups only, and the system does not report this client's"
+                .into(),
+        ),
     }
 }

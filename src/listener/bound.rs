@@ -1,4 +1,4 @@
-//! A bound socket, and how it accepts clients until it is closed.
+//! A bound socket, and its accept loop.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -17,14 +17,14 @@ use crate::drain::Drain;
 use crate::endpoint::ListenAddr;
 use crate::metrics::RouteMetrics;
 
-/// How long a listener that is handed over goes on accepting once clients are led to its successor, at least: who was
-/// half way through TCP's handshake by then is still its own.
+/// Time, at least, that a listener goes on accepting after clients were led to its successor. A client whose TCP handshake had begun by
+/// then still belongs to the old listener.
 pub const HANDOVER: Duration = Duration::from_millis(200);
 
-/// How often a Unix socket that waits for its predecessor to leave looks whether it was killed.
+/// How often a Unix socket that waits to succeed another checks whether the other still listens.
 const SUCCEED: Duration = Duration::from_millis(250);
 
-/// How long to wait for a descriptor to become free; clients wait in the kernel's queue.
+/// Pause after a failed accept. Clients wait in the kernel's queue meanwhile.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// A bound socket. Dropping it stops listening and removes a Unix socket's file.
@@ -33,7 +33,7 @@ pub struct Listener {
     socket: ListeningSocket,
     /// As configured.
     wanted: ListenAddr,
-    /// With the port that the system chose.
+    /// The address with the port that the system chose.
     address: ListenAddr,
 }
 
@@ -43,8 +43,8 @@ impl Listener {
         Self::open(address, false, &Inherited::default())
     }
 
-    /// Listens on `address`: on the socket that was inherited, if one is bound to it; else on one of its own, which with
-    /// `handover` it may share.
+    /// Listens on `address`: on the inherited socket that is bound to it, if there is one, otherwise on a new socket. With `handover`,
+    /// another process may share the address.
     pub fn open(address: &ListenAddr, handover: bool, inherited: &Inherited) -> Result<Self, BindError> {
         let (socket, bound) = match ListeningSocket::inherit(address, inherited) {
             Some(Ok(socket)) => (socket, address.clone()),
@@ -54,7 +54,7 @@ impl Listener {
         Ok(Self { socket, wanted: address.clone(), address: bound })
     }
 
-    /// Whether `address` could be bound now. Nobody can connect meanwhile.
+    /// Whether `address` could be bound now. Clients cannot connect meanwhile.
     pub fn could_bind(address: &ListenAddr) -> Result<(), BindError> {
         ListeningSocket::could_bind(address)
     }
@@ -64,19 +64,19 @@ impl Listener {
         &self.address
     }
 
-    /// The same listener once more, for another thread.
+    /// Duplicates the listener for another thread.
     pub fn try_clone(&self) -> io::Result<Self> {
         let (wanted, address) = (self.wanted.clone(), self.address.clone());
         Ok(Self { socket: self.socket.try_clone()?, wanted, address })
     }
 
-    /// Whether it is at the place that `wanted` names, were its file's mode and whom it is for to change.
+    /// Whether `wanted` names the address of this listener, regardless of file mode, users and groups.
     pub fn is_at(&self, wanted: &ListenAddr) -> bool {
         self.wanted.is_at(wanted)
     }
 
-    /// For whom it is from now on, where it [is already](Self::is_at). Fails if its file's mode stays as it was; users and
-    /// groups hold all the same.
+    /// Changes the users, groups and file mode of a socket that [is at](Self::is_at) the same address. Fails if the mode of the file cannot
+    /// be changed; the users and groups are changed nevertheless.
     pub fn readdress(&mut self, wanted: &ListenAddr) -> io::Result<()> {
         let before = std::mem::replace(&mut self.wanted, wanted.clone());
         let (ListenAddr::Unix { mode: before, .. }, ListenAddr::Unix { path, mode, .. }) = (&before, wanted)
@@ -84,7 +84,7 @@ impl Listener {
             return Ok(());
         };
         self.address = wanted.clone();
-        // The file may be the service manager's, and not ours to change.
+        // An inherited file belongs to the service manager, so an unchanged mode is left alone.
         if before == mode {
             return Ok(());
         }
@@ -92,13 +92,13 @@ impl Listener {
         fs::set_permissions(file, Permissions::from_mode(*mode))
     }
 
-    /// Accepts on the event loop of this thread, for whoever has rules of his own.
+    /// Accepts on the event loop of this thread, without the limits of a route.
     pub fn accepting(self) -> io::Result<Accepting> {
         Ok(Accepting { socket: self.socket.listen()?, address: self.address })
     }
 
-    /// Accepts clients and hands them on until draining starts; at the end of all, those who wait in the queue then, too: they
-    /// would be reset.
+    /// Accepts clients and passes each to `hand_on` until draining starts. If the whole process drains, the clients in the queue are
+    /// accepted, too, because they would be reset.
     pub async fn run(
         self,
         route: &str,
@@ -115,7 +115,7 @@ impl Listener {
         let mut waits = socket.waits();
         let mut full_since = None;
         loop {
-            // Clients that are queued have waited as long as those before them; one that comes later has not.
+            // Clients that are queued have waited as long as those before them; a later client has not.
             let queued =
                 full_since.filter(|_| !drain.is_draining()).and_then(|_| socket.accept().now_or_never());
             let accepted = if let Some(accepted) = queued {
@@ -137,7 +137,8 @@ impl Listener {
                                 route,
                                 %address,
                                 suppressed,
-                                "nobody can connect: whoever listened here is gone, and the socket's file cannot take its place: {error}"
+                                %error,
+                                "Unix socket cannot replace its predecessor's, clients cannot connect"
                             );
                         }
                         waits = socket.waits();
@@ -148,7 +149,7 @@ impl Listener {
             };
             let error = match accepted {
                 Ok(client) => {
-                    // It may be from before; or a successor that has just come has led it here, to the oldest.
+                    // This client may have come before leaving began. Or a new successor led it here, to the oldest socket.
                     if is_leaving {
                         step_aside(&socket, &address, route);
                     }
@@ -176,7 +177,7 @@ impl Listener {
             };
             let reason = if is_exhaustion(&error) { "exhausted" } else { "other" };
             metrics.accept_error(reason);
-            // A client that left while it waited to be accepted is nobody's problem.
+            // A client that left while it was queued needs no log record.
             if error.kind() == io::ErrorKind::ConnectionAborted {
                 continue;
             }
@@ -185,8 +186,8 @@ impl Listener {
                     route,
                     %address,
                     suppressed,
-                    "accepting a client failed: {error}; clients wait. Raise the limit of open files (ulimit -n) \
-                     or lower limits.max_clients"
+                    %error,
+                    "accept failed, clients wait (raise LimitNOFILE= or ulimit -n, or lower limits.max_clients)"
                 );
             }
             tokio::select! {
@@ -194,7 +195,7 @@ impl Listener {
                 () = &mut draining => break,
             }
         }
-        // Else another task, or another process, may serve them: the socket may be another route's by now.
+        // When only a part drains, another task or process may serve the queue: the socket may belong to another route by now.
         if drain.is_all_draining() && !socket.is_inherited() {
             for _ in 0..BACKLOG {
                 let Some(client) = socket.accept_now() else { break };
@@ -214,26 +215,27 @@ fn step_aside(socket: &Acceptor, address: &ListenAddr, route: &str) {
         warn!(
             route,
             %address,
-            "clients cannot be led to a successor, and some may fail to connect: {error}"
+            %error,
+            "handover to the successor failed, some clients may fail to connect"
         );
     }
 }
 
-/// A listener that only accepts.
+/// A listener that accepts and applies no limits.
 pub struct Accepting {
     socket: Acceptor,
     address: ListenAddr,
 }
 
 impl Accepting {
-    /// The next client; `None`: one that the socket is not for.
+    /// The next client; `None` for one that the socket does not admit.
     pub async fn accept(&self) -> io::Result<Option<Accepted>> {
         let client = self.socket.accept().await?;
         Ok(stranger(&client, &self.address).is_none().then_some(client))
     }
 }
 
-/// The process or the machine has no descriptors or memory for another socket.
+/// Whether the process or the machine has no descriptors or memory for another socket.
 fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
@@ -247,7 +249,7 @@ mod tests {
     use super::super::descriptors::DescriptorBudget;
     use super::*;
 
-    /// How many clients it hands on after `drain` has begun.
+    /// The number of clients that the listener passes on once `drain` has begun.
     async fn handed_on(listener: &Listener, drain: &Drain) -> usize {
         let terms = Terms { max_clients: 100, patience: Duration::ZERO };
         let (clients, metrics) =
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_at_the_end_is_served_and_at_a_change_is_the_next_ones() {
+    async fn queued_clients_are_accepted_at_the_end_and_left_alone_at_a_reload() {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let ListenAddr::Tcp(address) = *listener.address() else { panic!("it is TCP") };
         let _waiting = [(); 30].map(|()| TcpStream::connect(address).unwrap());
@@ -271,14 +273,14 @@ mod tests {
         let removed = whole.part();
         removed.start();
         before += handed_on(&listener, &removed.part()).await;
-        assert!(before < 30, "nor one of a route that is removed: the socket may be another's");
+        assert!(before < 30, "neither does one of a removed route: the socket may belong to another");
         let last = whole.part();
         whole.start();
         assert_eq!(handed_on(&listener, &last).await, 30 - before);
     }
 
     #[tokio::test]
-    async fn whom_a_socket_is_for_changes_even_where_its_mode_cannot() {
+    async fn users_of_a_socket_change_even_if_its_mode_cannot() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let address =

@@ -1,5 +1,5 @@
-//! How many file descriptors the clients of all routes may take. What they leave free is for upstream connections that are dialled,
-//! the admin server and files.
+//! Limits the file descriptors that the clients of all routes take. The rest is left for upstream connections that are being dialled, the
+//! admin server and files.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,26 +7,27 @@ use procfs::process::Process;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Semaphore;
 
-/// Descriptors beside those of clients and their upstream connections: admin connections, dials under way, files.
+/// Descriptors reserved for other uses than clients and their upstream connections: admin connections, dials under way, files.
 pub const OTHER_DESCRIPTORS: usize = 64;
 
-/// A client takes one for itself, and one for its upstream connection. Of clients that share connections any may come to need its own.
+/// A client takes one descriptor for itself and one for its upstream connection. With shared connections, too, each client may come to need
+/// a dedicated one.
 pub const DESCRIPTORS_OF_A_CLIENT: u32 = 2;
 
-/// The descriptors of all clients. Clones share them.
+/// The descriptors of all clients. Clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct DescriptorBudget(Arc<OnceLock<Permits>>);
 
 #[derive(Debug)]
 pub(super) struct Permits {
-    /// One for each descriptor that a client and its upstream connection take.
+    /// A permit for each descriptor that a client or its upstream connection takes.
     pub(super) clients: Arc<Semaphore>,
-    /// One for each client that is refused for want of descriptors: it keeps its own until it has read the error.
+    /// A permit for each client that is refused for lack of descriptors. It keeps its own until it has read the error.
     pub(super) refusals: Arc<Semaphore>,
 }
 
 impl DescriptorBudget {
-    /// Counted at the first call, for the first client: listeners and threads have theirs by then.
+    /// Counted at the first call, for the first client, when listeners and threads have their descriptors already.
     pub(super) fn permits(&self) -> &Permits {
         self.0.get_or_init(|| {
             let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -38,9 +39,9 @@ impl DescriptorBudget {
 
 impl Permits {
     fn of(free: usize) -> Self {
-        // Where few are free, half of them are still for clients.
+        // If few are free, half of them are still for clients.
         let others = OTHER_DESCRIPTORS.min(free / 2);
-        // One client can always come.
+        // One client is always admitted.
         let clients = (free - others).clamp(2, Semaphore::MAX_PERMITS);
         Self {
             clients: Arc::new(Semaphore::new(clients)),
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_can_come_and_some_descriptors_stay_free_whatever_the_limit_is() {
+    fn one_client_is_admitted_and_descriptors_stay_free_at_any_limit() {
         for (free, clients, refusals) in [(0, 2, 1), (40, 20, 10), (1000, 936, 32)] {
             let permits = Permits::of(free);
             assert_eq!(permits.clients.available_permits(), clients, "{free}");

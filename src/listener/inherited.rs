@@ -1,8 +1,7 @@
-//! Listening sockets that are older than this process: systemd's, by socket activation ([`sd_listen_fds(3)`]). While
-//! pontoon is away, at a restart say, clients wait in them.
+//! Listening sockets that systemd passes on by socket activation ([`sd_listen_fds(3)`]). While pontoon restarts, clients wait in them.
 //!
-//! An inherited socket takes the place of the configured address that it is bound to. It stays open as long as the
-//! process: systemd has it, too, so that the address could not be bound anew.
+//! An inherited socket is used for the configured address that it is bound to. It stays open as long as the process, because systemd has
+//! it, too, and the address could not be bound again.
 //!
 //! [`sd_listen_fds(3)`]: https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
 
@@ -21,31 +20,31 @@ use crate::endpoint::ListenAddr;
 /// Number of the first descriptor that a service manager passes on.
 const FIRST_INHERITED_DESCRIPTOR: usize = 3;
 
-/// A descriptor that was passed on is no use.
+/// Why a descriptor from the service manager cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InheritError {
-    /// It is something else.
+    /// The descriptor is not a listening TCP or Unix socket.
     #[error(
-        "descriptor {0} from the service manager is no listening TCP or Unix socket: pontoon takes ListenStream= alone"
+        "descriptor {0} from the service manager is not a listening TCP or Unix socket: use ListenStream= in the .socket unit"
     )]
     NotListening(usize),
-    /// It cannot be used.
+    /// The descriptor cannot be used.
     #[error("descriptor {descriptor} from the service manager cannot be used: {source}")]
     Unusable {
-        /// Which.
+        /// The descriptor's number.
         descriptor: usize,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// Nobody wants it.
+    /// The socket's address is not configured.
     #[error(
-        "the service manager passed on a socket that listens on {0}, where nothing is to listen: add it to a route's \
-         listen, or take it out of the .socket unit"
+        "the service manager passed on a socket for {0}, which no route listens on: add it to a route's listen, or remove it \
+         from the .socket unit"
     )]
     Unwanted(String),
 }
 
-/// The sockets.
+/// The inherited sockets.
 #[derive(Debug, Default)]
 pub struct Inherited {
     tcp: Vec<(SocketAddr, TcpListener)>,
@@ -53,7 +52,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes what `LISTEN_FDS` tells of. To be called once, before there are threads.
+    /// Takes the sockets that `LISTEN_FDS` announces. Call it once, before threads are started.
     pub fn take() -> Result<Self, InheritError> {
         let mut descriptors = ListenFd::from_env();
         let mut inherited = Self::default();
@@ -62,7 +61,7 @@ impl Inherited {
             let unusable = |source| InheritError::Unusable { descriptor, source };
             if let Ok(Some(socket)) = descriptors.take_tcp_listener(index) {
                 prepare(&socket, descriptor)?;
-                // Clients' sockets inherit it.
+                // Clients' sockets inherit this option.
                 SockRef::from(&socket).set_tcp_nodelay(true).map_err(unusable)?;
                 inherited.tcp.push((socket.local_addr().map_err(unusable)?, socket));
             } else if let Ok(Some(socket)) = descriptors.take_unix_listener(index) {
@@ -77,7 +76,7 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Those that are bound to none of `wanted`.
+    /// The sockets whose address is not among `wanted`.
     pub fn unwanted(&self, wanted: &[&ListenAddr]) -> Vec<InheritError> {
         let wanted: HashSet<String> = wanted.iter().map(ToString::to_string).collect();
         let tcp = self.tcp.iter().map(|(address, _)| address.to_string());

@@ -1,7 +1,6 @@
-//! Listeners: bind TCP and Unix sockets, accept those clients that may come and of them as many as may, survive a lack
-//! of descriptors.
+//! Listeners: bind TCP and Unix sockets, accept clients within the route's limits, and recover from a lack of file descriptors.
 //!
-//! What happens to an accepted client is its caller's business.
+//! The caller serves the accepted clients.
 
 mod admission;
 mod bound;

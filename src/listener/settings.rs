@@ -1,15 +1,15 @@
-//! Where and for how many clients a route listens.
+//! Where a route listens, and for how many clients.
 
 use crate::endpoint::ListenAddr;
 
-/// Where and for how many clients a route listens.
+/// Where a route listens, and for how many clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Addresses; never empty.
     pub listen: Vec<ListenAddr>,
-    /// Clients at once over all of the route's listeners.
+    /// The limit on clients at once, over all of the route's listeners.
     pub max_clients: usize,
-    /// A second process may listen on the same addresses, to take over.
+    /// Whether a second process may listen on the same addresses, to take over.
     pub handover: bool,
 }
 

@@ -17,50 +17,50 @@ use super::socket_file::{self, SocketFile, is_dead};
 use crate::downstream::Accepted;
 use crate::endpoint::ListenAddr;
 
-/// Clients that may wait to be accepted; the kernel lowers it to its own limit (`net.core.somaxconn`).
+/// The limit on clients that wait to be accepted. The kernel lowers it to its own limit (`net.core.somaxconn`).
 pub(super) const BACKLOG: i32 = 4096;
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody else has it.
+    /// Another process listens on the address.
     #[error("cannot listen on {0}: the address is in use: stop what listens there, or choose another")]
     InUse(ListenAddr),
-    /// Somebody else has it, and does not share it.
+    /// Another process listens on the address and does not share it.
     #[error(
-        "cannot listen on {0}: the address is in use by a process of another user, or by one that does not hand over: \
-         stop what listens there, or choose another"
+        "cannot listen on {0}: the address is in use by a process of another user, or by one without handover: stop what \
+         listens there, or choose another"
     )]
     NotShared(ListenAddr),
-    /// A server answers on the Unix socket.
+    /// A running process listens on the Unix socket.
     #[error("cannot listen on {0}: a running process listens there: stop it, or choose another path")]
     Live(ListenAddr),
-    /// One successor is enough.
+    /// Two processes share the address already.
     #[error(
-        "cannot listen on {0}: two running processes do already, one to follow the other: stop one of them"
+        "cannot listen on {0}: a running process and its successor listen there already: stop one of them"
     )]
     Followed(ListenAddr),
-    /// The path is taken by something that is not a socket; nothing is removed.
+    /// The path is taken by something that is not a socket. Nothing is removed.
     #[error("cannot listen on {0}: the file exists and is not a socket: remove it, or choose another path")]
     NotASocket(ListenAddr),
-    /// Not allowed.
+    /// The process lacks the permission to bind the port.
     #[error(
         "cannot listen on {0}: permission denied: ports below 1024 need a privilege; choose a higher one"
     )]
     Privileged(ListenAddr),
-    /// Anything else.
+    /// Any other error.
     #[error("cannot listen on {address}: {source}")]
     Other {
-        /// Where.
+        /// The address.
         address: ListenAddr,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl BindError {
-    /// Whether it may pass by itself: somebody else may leave, an address or a directory may come. What must be configured
-    /// otherwise does not.
+    /// Whether the error may end without a change to the configuration, because another process may stop, or an address or a directory may
+    /// appear.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::InUse(_) | Self::NotShared(_) | Self::Live(_) | Self::Followed(_) | Self::Other { .. } => {
@@ -71,25 +71,25 @@ impl BindError {
     }
 }
 
-/// Who else has a TCP socket's port.
+/// Which other processes have a TCP socket's port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Port {
     Own,
     /// A successor may share it.
     Shared,
-    /// The socket is a service manager's, too.
+    /// The service manager has the socket, too.
     Inherited,
 }
 
 #[derive(Debug)]
 pub(super) enum ListeningSocket {
     Tcp(TcpListener, Port),
-    /// With the file, if it is ours.
+    /// With the file, if this process created it.
     Unix(UnixListener, Option<Arc<SocketFile>>),
 }
 
 impl ListeningSocket {
-    /// The socket that was inherited for `address`, if any.
+    /// The inherited socket for `address`, if there is one.
     pub(super) fn inherit(address: &ListenAddr, inherited: &Inherited) -> Option<io::Result<Self>> {
         match address {
             ListenAddr::Tcp(address) => {
@@ -101,7 +101,7 @@ impl ListeningSocket {
         }
     }
 
-    /// With `handover` it may be bound beside another process', and lets a third one's be bound beside it.
+    /// Binds `address`. With `handover`, the socket shares the address with the one of another process.
     pub(super) fn bind(address: &ListenAddr, handover: bool) -> Result<(Self, ListenAddr), BindError> {
         match address {
             ListenAddr::Tcp(wanted) => {
@@ -130,7 +130,7 @@ impl ListeningSocket {
         }
     }
 
-    /// Whether it could be bound now. Nobody can connect meanwhile.
+    /// Whether `address` could be bound now. Clients cannot connect meanwhile.
     pub(super) fn could_bind(address: &ListenAddr) -> Result<(), BindError> {
         match address {
             ListenAddr::Tcp(wanted) => unbound_tcp(*wanted)
@@ -145,7 +145,7 @@ impl ListeningSocket {
         }
     }
 
-    /// The same socket once more, for another thread.
+    /// Duplicates the socket for another thread.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(socket, port) => Self::Tcp(socket.try_clone()?, *port),
@@ -153,12 +153,12 @@ impl ListeningSocket {
         })
     }
 
-    /// Where its file is, if it is ours.
+    /// The path of the socket's file at present, if this process created it.
     pub(super) fn file(&self) -> Option<PathBuf> {
         if let Self::Unix(_, Some(file)) = self { Some(file.now()) } else { None }
     }
 
-    /// Ready to accept, on the event loop of this thread.
+    /// Starts to accept on the event loop of this thread.
     pub(super) fn listen(self) -> io::Result<Acceptor> {
         Ok(match self {
             Self::Tcp(socket, port) => Acceptor::Tcp(net::TcpListener::from_std(socket)?, port),
@@ -167,10 +167,10 @@ impl ListeningSocket {
     }
 }
 
-/// A socket that accepts.
+/// A socket that accepts clients.
 pub(super) enum Acceptor {
     Tcp(net::TcpListener, Port),
-    /// With the file, which goes when the last of its sockets does.
+    /// With the file, which is removed with the last of its sockets.
     Unix(net::UnixListener, Option<Arc<SocketFile>>),
 }
 
@@ -185,8 +185,8 @@ impl Acceptor {
         })
     }
 
-    /// A client that waits; `None`: none does, or it cannot be had. Asks the system itself: the event loop may not have heard of
-    /// it yet.
+    /// Accepts a client that waits; `None` if there is none or accepting fails. Asks the kernel directly, because the event loop may not
+    /// know of the client yet.
     pub(super) fn accept_now(&self) -> Option<Accepted> {
         let socket = match self {
             Self::Tcp(socket, _) => SockRef::from(socket).accept(),
@@ -200,12 +200,12 @@ impl Acceptor {
         })
     }
 
-    /// Whether it is a service manager's, who keeps it open.
+    /// Whether a service manager keeps the socket open, too.
     pub(super) fn is_inherited(&self) -> bool {
         matches!(self, Self::Tcp(_, Port::Inherited) | Self::Unix(_, None))
     }
 
-    /// Leads clients to the successor, if there is one.
+    /// Leads further clients to the successor, if there is one.
     pub(super) fn step_aside(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket, Port::Shared) => lead(socket, Lead::Successor),
@@ -214,7 +214,7 @@ impl Acceptor {
         }
     }
 
-    /// The file, while another process has the name that it is to have.
+    /// The file, while it waits for another process to give up its path.
     pub(super) fn waits(&self) -> Option<Arc<SocketFile>> {
         let Self::Unix(_, Some(file)) = self else { return None };
         file.waits().then(|| Arc::clone(file))
@@ -231,7 +231,7 @@ fn explain(address: &ListenAddr) -> impl Fn(io::Error) -> BindError {
 
 fn unbound_tcp(address: SocketAddr) -> io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart does not wait for the connections of the previous run to fade from the kernel's memory.
+    // Otherwise a restart would wait until the kernel forgets the connections of the previous run.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -242,7 +242,7 @@ fn unbound_tcp(address: SocketAddr) -> io::Result<RawSocket> {
 fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = unbound_tcp(address)?;
     socket.set_reuse_port(shared)?;
-    // Clients' sockets inherit it.
+    // Clients' sockets inherit this option.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -255,7 +255,7 @@ fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<(TcpListener, Socke
     Ok((socket, bound))
 }
 
-/// Whether there is the socket file of a process that did not get to remove it.
+/// Whether `path` is a socket file that an ended process left behind.
 pub(super) fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(false) };
     if !metadata.file_type().is_socket() {
@@ -265,7 +265,7 @@ pub(super) fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindEr
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    // The mask rather than a later chmod: there is no moment in which others could connect.
+    // The umask is used in place of a later chmod, so that others cannot connect even for a moment.
     let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
     let bound = UnixListener::bind(path);
     rustix::process::umask(before);
@@ -282,7 +282,7 @@ mod tests {
     use crate::endpoint::Peers;
 
     #[test]
-    fn a_process_whose_queue_is_full_is_alive_and_is_not_waited_for() {
+    fn a_process_with_a_full_queue_counts_as_alive_without_a_wait() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let address = ListenAddr::Unix { path: path.clone(), mode: 0o600, peers: Peers::default() };

@@ -1,6 +1,6 @@
-//! A Unix socket's file, and how a successor's comes in its place: it waits beside it, under a longer name, until the old one
-//! leaves, which gives it the path; or until nobody listens at the path any more, when it takes it. So a successor gets no
-//! client before its time, one that ends is no loss, and one whose predecessor was killed is not left waiting.
+//! A Unix socket's file, and how a successor takes its path. The successor's file waits beside it under a longer name. When the old process
+//! leaves, it gives the path to the successor. If the old process was killed, the successor takes the path once no process listens there.
+//! So a successor gets no client before it is ready, and a successor that ends early causes no loss.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -11,25 +11,25 @@ use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use super::socket::{BindError, is_stale};
 use crate::endpoint::ListenAddr;
 
-/// What a successor's file has after the path.
+/// What a successor's file name has after the path.
 const SUCCESSOR: &str = ".next";
 
-/// The file, removed on drop unless somebody has put another in its place.
+/// A socket's file, removed on drop unless another file has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// A successor may have the path.
+    /// Whether a successor may take the path.
     shared: bool,
     identity: (u64, u64),
 }
 
 impl SocketFile {
-    /// Of the socket that is bound to `first`, and is to be at `path`.
+    /// The file of the socket that is bound to `first` and is to be at `path`.
     pub(super) fn of(path: &Path, first: &Path, shared: bool) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), shared, identity: identity(first)? })
     }
 
-    /// Where it is.
+    /// The path of the file at present.
     pub(super) fn now(&self) -> PathBuf {
         if self.waits() { successor(&self.path) } else { self.path.clone() }
     }
@@ -39,14 +39,14 @@ impl SocketFile {
         self.shared && self.is_at(&successor(&self.path))
     }
 
-    /// Gives the path to the successor that waits, so that at any time there is a file to connect to. Whether there was one.
+    /// Renames the waiting successor's file to the path, so that there is always a file to connect to. Returns whether there was one.
     pub(super) fn hand_over(&self) -> io::Result<bool> {
         let next = successor(&self.path);
         if !self.shared || !self.is_at(&self.path) {
             return Ok(false);
         }
         let Ok(metadata) = fs::symlink_metadata(&next) else { return Ok(false) };
-        // Where anybody may write, as in /tmp, anybody could pose as the successor.
+        // In a directory that every user may write, such as /tmp, any user could pose as the successor.
         let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
         if !metadata.file_type().is_socket() || !is_ours || is_dead(&next)? {
             return Ok(false);
@@ -54,7 +54,7 @@ impl SocketFile {
         rename(&next, &self.path)
     }
 
-    /// Takes the path once nobody listens there.
+    /// Takes the path once no process listens there.
     pub(super) fn succeed(&self) -> io::Result<()> {
         let is_free = match fs::symlink_metadata(&self.path) {
             Ok(metadata) => metadata.file_type().is_socket() && is_dead(&self.path)?,
@@ -84,7 +84,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Where a successor of the process that listens on `path` binds, unless there is one.
+/// The path that a successor of the process on `path` binds, unless there is one already.
 pub(super) fn room_for_successor(path: &Path, address: &ListenAddr) -> Result<PathBuf, BindError> {
     let next = successor(path);
     match is_stale(&next, address) {
@@ -98,8 +98,8 @@ pub(super) fn room_for_successor(path: &Path, address: &ListenAddr) -> Result<Pa
     Ok(next)
 }
 
-/// Whether nobody listens on a socket's file. Asked with a datagram first, which Linux refuses in other words where there is a
-/// stream's socket: whoever listens notices nothing. A full queue is not waited for.
+/// Whether no process listens on a socket's file. Tries a datagram first, which Linux refuses with another error if a stream socket is
+/// there, and which its process does not notice. Does not wait for a full queue.
 pub(super) fn is_dead(path: &Path) -> io::Result<bool> {
     for kind in [Type::DGRAM, Type::STREAM] {
         let socket = RawSocket::new(Domain::UNIX, kind, None)?;
@@ -118,7 +118,7 @@ fn successor(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether it was there: another thread may have been first.
+/// Renames a file. Returns whether it was there, because another thread may have been first.
 fn rename(from: &Path, to: &Path) -> io::Result<bool> {
     match fs::rename(from, to) {
         Ok(()) => Ok(true),

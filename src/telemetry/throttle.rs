@@ -20,6 +20,7 @@ pub struct Throttle(Mutex<HashMap<String, ThrottledCause>>);
 
 /// Number of records left out before this one, as a field of a log record. `None` leaves out the field, too.
 pub type Suppressed = Option<u64>;
+
 #[derive(Debug)]
 struct ThrottledCause {
     written: Instant,

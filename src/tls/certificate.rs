@@ -1,4 +1,4 @@
-//! What a certificate says, for people and programs.
+//! The fields of a certificate that people and programs read.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,25 +7,25 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// The parts of a certificate that a person asks about.
+/// The fields of a certificate that people read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Certificate {
-    /// Distinguished name of its holder.
+    /// Distinguished name of the subject.
     pub subject: String,
-    /// Distinguished name of who signed it.
+    /// Distinguished name of the issuer.
     pub issuer: String,
-    /// DNS names and IP addresses that it is for.
+    /// The DNS names and IP addresses that the certificate is valid for.
     pub names: Vec<String>,
-    /// In RFC 3339.
+    /// Start of validity, in RFC 3339.
     pub not_before: String,
-    /// In RFC 3339.
+    /// End of validity, in RFC 3339.
     pub not_after: String,
-    /// Whole days until it expires; negative: since it did.
+    /// Whole days until it expires; negative if it has expired.
     pub days_left: i64,
 }
 
 impl Certificate {
-    /// `None`: it cannot be read.
+    /// Parses a certificate; `None` if it cannot be parsed.
     pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let names = parsed.subject_alternative_name().ok().flatten().map_or_else(Vec::new, |extension| {
@@ -50,7 +50,7 @@ impl Certificate {
     }
 }
 
-/// When a certificate expires, in Unix time. `None`: it cannot be read.
+/// When a certificate expires, in Unix time; `None` if it cannot be parsed.
 pub fn expiry(der: &CertificateDer<'_>) -> Option<u64> {
     let (_, parsed) = X509Certificate::from_der(der).ok()?;
     u64::try_from(parsed.validity().not_after.timestamp()).ok()
@@ -61,7 +61,7 @@ fn rfc3339(seconds: i64) -> String {
 }
 
 pub(super) fn date(time: UnixTime) -> String {
-    // The latest that the format holds; certificates without an end are dated to the year 9999.
+    // The latest date that the format holds. Certificates without an end are dated to the year 9999.
     let latest = Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()).min(latest))
         .to_string()

@@ -1,7 +1,6 @@
-//! One TLS connection without buffers of its own: ciphertext in, plaintext out, and back.
+//! One TLS connection without buffers of its own: it decrypts and encrypts in the caller's buffers.
 //!
-//! Built on rustls' unbuffered interface, so that the relay decrypts from and encrypts into buffers that it
-//! shares among all sessions of a thread, and an idle connection holds none.
+//! Built on rustls' unbuffered interface. The relay shares its buffers among all sessions of a thread, and an idle connection holds none.
 
 use std::io;
 use std::sync::Arc;
@@ -15,25 +14,26 @@ use rustls::{ClientConfig, CommonState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The most that [`Channel::encrypt`] needs for `plain` bytes: per record of 16 KiB a header, an explicit nonce,
-/// a content type and a tag, and room for a post-handshake message that goes first.
+/// The most that [`Channel::encrypt`] writes for `plain` bytes. Each record of 16 KiB adds a header, an explicit nonce, a content type and
+/// a tag; a post-handshake message may go first.
 pub const fn sealed_len(plain: usize) -> usize {
     plain + (plain / 16384 + 1) * 64 + POST_HANDSHAKE
 }
 
-/// Room for key updates and alerts that leave together with application data.
+/// Room for key updates and alerts that are sent together with application data.
 const POST_HANDSHAKE: usize = 512;
 
-/// What one handshake flight may take in; a certificate chain beyond this is no honest server's.
+/// Size limit of one handshake flight. No real certificate chain is longer.
 const MAX_FLIGHT: usize = 256 * 1024;
 
 /// An established TLS connection.
 pub struct Channel {
-    /// Boxed: a connection moves from dial to pool to relay, and this is most of it.
+    /// Boxed because this is most of a connection, which moves from dial to pool to relay.
     tls: Box<UnbufferedClientConnection>,
     /// The start of a record whose end has not arrived.
     incoming: Vec<u8>,
-    /// rustls gave an error. It must not be called again: what it keeps of a message refers to bytes that are gone.
+    /// Set when rustls has returned an error. It must not be called again, because what it keeps of a message refers to bytes that are
+    /// gone.
     failed: bool,
 }
 
@@ -51,16 +51,16 @@ pub enum HandshakeError {
     Closed,
 }
 
-/// What came of decrypting.
+/// The result of decrypting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decrypted {
-    /// The peer said that it sends no more.
+    /// The peer announced that it sends no more.
     pub closed: bool,
 }
 
 impl Channel {
-    /// Performs a handshake over `stream`, and returns the channel with what the peer has already said through it.
-    /// The caller sets the deadline.
+    /// Performs a handshake over `stream`. Returns the channel and the bytes that the peer has already sent through it. The caller sets the
+    /// deadline.
     pub async fn handshake(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
@@ -93,7 +93,7 @@ impl Channel {
                 Err(error) => {
                     channel.failed = true;
                     channel.alert(&mut outgoing);
-                    // The error stands whether the alert that tells the peer why arrives or not.
+                    // The error is the same whether the peer receives the alert or not.
                     let _ = stream.try_write(&outgoing);
                     return Err(error.into());
                 }
@@ -106,13 +106,13 @@ impl Channel {
         &self.tls
     }
 
-    /// Bytes kept of an incomplete record.
+    /// Number of bytes kept of an incomplete record.
     pub fn kept(&self) -> usize {
         self.incoming.len()
     }
 
-    /// Decrypts `buffer[kept..filled]`, newly received, after the [`kept`](Self::kept) bytes that the caller left
-    /// room for at the front. Appends plaintext to `plain` and what TLS itself must answer to `answer`.
+    /// Decrypts `buffer[kept..filled]`, which was newly received. The caller leaves room for the [`kept`](Self::kept) bytes at the front.
+    /// Appends plaintext to `plain`, and the bytes that TLS itself must send to `answer`.
     pub fn decrypt(
         &mut self,
         buffer: &mut [u8],
@@ -154,12 +154,12 @@ impl Channel {
         Ok(Decrypted { closed })
     }
 
-    /// Encrypts `plain` into `out`, which must hold [`sealed_len`] of it, and returns the length.
+    /// Encrypts `plain` into `out`, which must have room for [`sealed_len`] bytes, and returns the length.
     pub fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, rustls::Error> {
         self.write(out, |traffic, out| traffic.encrypt(plain, out))
     }
 
-    /// Encrypts the alert that says "no more from me" into `out`.
+    /// Encrypts the `close_notify` alert into `out`, which says that no more data follows.
     pub fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, rustls::Error> {
         #[expect(
             clippy::redundant_closure_for_method_calls,
@@ -202,15 +202,15 @@ impl Channel {
                 },
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::PeerClosed => {}
-                // Plaintext is taken out by `decrypt` before anything is written; a closed side takes no more.
-                _ => break Err(rustls::Error::General("the TLS connection takes no more data".into())),
+                // `decrypt` takes out plaintext before anything is written; a closed side accepts no more data.
+                _ => break Err(rustls::Error::General("the TLS connection is closed for writing".into())),
             }
         };
         self.incoming.drain(..start);
         Ok(written + result?)
     }
 
-    /// Appends the alert that an error left behind, if it did. Only then rustls looks at no input.
+    /// Appends the alert that an error left behind, if there is one. In this state rustls ignores input.
     fn alert(&mut self, out: &mut Vec<u8>) {
         if self.tls.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state
@@ -232,7 +232,7 @@ impl Channel {
         }
     }
 
-    /// Takes the handshake as far as it goes without I/O.
+    /// Advances the handshake as far as possible without I/O.
     fn advance(&mut self, outgoing: &mut Vec<u8>) -> Result<HandshakeStep, rustls::Error> {
         let mut start = 0;
         let step = loop {
@@ -251,7 +251,7 @@ impl Channel {
                 ConnectionState::PeerClosed | ConnectionState::Closed => {
                     return Err(rustls::Error::General("the peer closed the TLS connection".into()));
                 }
-                // Application data before ours, if any, stays with rustls until `decrypt`.
+                // Early application data from the peer stays in rustls until `decrypt`.
                 _ => Some(HandshakeStep::Done),
             };
             start += discard;
@@ -270,10 +270,10 @@ enum HandshakeStep {
     Done,
 }
 
-/// Appends a message of TLS' own to `out`.
+/// Appends a message of TLS itself to `out`.
 fn encode(data: &mut EncodeTlsData<'_, ClientConnectionData>, out: &mut Vec<u8>) {
     let filled = out.len();
-    // The first attempt tells the size.
+    // The first attempt returns the size.
     let Err(EncodeError::InsufficientSize(needed)) = data.encode(&mut []) else { return };
     out.resize(filled + needed.required_size, 0);
     data.encode(&mut out[filled..]).expect("the room that rustls asked for");

@@ -1,4 +1,4 @@
-//! A route's TLS configuration, which changes with its files.
+//! A route's TLS client configuration, which is reloaded when its files change.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use super::settings::{MinVersion, Settings, TlsMode};
 use super::verify;
 use crate::endpoint::{Endpoint, Host};
 
-/// What became of looking at the files again.
+/// The result of a check for changed files.
 #[derive(Debug)]
 pub enum Reload {
-    /// They are as they were.
+    /// The files have not changed.
     Unchanged,
-    /// They changed, and new connections use them.
+    /// The files have changed, and new connections use them.
     Reloaded,
-    /// They changed and cannot be used; new connections go on with the old.
+    /// The files have changed but cannot be used. New connections still use the old ones.
     Failed(TlsError),
 }
 
-/// A route's TLS: one client configuration, and with it one cache of sessions to resume, for all its connections.
+/// A route's TLS: one client configuration with one session cache, for all its connections.
 pub struct Tls {
     settings: Settings,
     current: ArcSwap<Current>,
@@ -38,25 +38,25 @@ pub struct Tls {
 struct Current {
     config: Arc<ClientConfig>,
     verifier: Arc<verify::Verifier>,
-    /// Of the files that it was made from.
+    /// The digest of the files that the configuration was made from.
     digest: Vec<u8>,
     trust: String,
 }
 
 impl Tls {
-    /// Reads the files that `settings` name.
+    /// Loads the files that `settings` name.
     pub fn load(settings: &Settings) -> Result<Self, TlsError> {
         let files = Files::read(settings)?;
         let current = Current::build(settings, &files)?;
         Ok(Self { settings: settings.clone(), current: ArcSwap::from_pointee(current) })
     }
 
-    /// What new connections use.
+    /// The configuration for new connections.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.current.load().config)
     }
 
-    /// For a look at a server, never for a client's bytes: accepts any certificate, and speaks this version alone.
+    /// A configuration for probing a server, never for a client's bytes: it accepts any certificate, and this TLS version only.
     pub fn for_a_look(
         &self,
         version: &'static SupportedProtocolVersion,
@@ -67,7 +67,7 @@ impl Tls {
         client_config(&self.settings, &files, provider, &[version], verifier).map(Arc::new)
     }
 
-    /// Whether the server with this chain, leaf first, is the one that is meant by `name`; if not, why, and what to do.
+    /// Verifies a server's chain, leaf first, for `name`. The error says why it fails and what to do.
     pub fn verify(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> Result<(), String> {
         let Some((leaf, rest)) = chain.split_first() else {
             return Err("the server has no certificate".into());
@@ -87,15 +87,15 @@ impl Tls {
         match &endpoint.host {
             Host::Ip(ip) => Ok(ServerName::from(*ip)),
             Host::Name(name) => {
-                // A rooted name, "host.", is for the resolver; certificates have none.
+                // A rooted name, "host.", is for the resolver; certificates hold no final dot.
                 let plain = name.strip_suffix('.').unwrap_or(name);
                 ServerName::try_from(plain.to_owned()).map_err(|_| TlsError::ServerName(name.clone()))
             }
         }
     }
 
-    /// Takes over files that have changed, if they can be used. A new configuration starts with an empty cache: what
-    /// was verified under other roots is not resumed.
+    /// Reloads the files if they have changed and can be used. A new configuration starts with an empty session cache, so that sessions
+    /// verified with other roots are not resumed.
     pub fn reload_if_changed(&self) -> Reload {
         let files = match Files::read(&self.settings) {
             Ok(files) => files,
@@ -113,7 +113,7 @@ impl Tls {
         }
     }
 
-    /// In a few words, for the log.
+    /// Describes the settings in a few words, for the log.
     pub fn describe(&self) -> String {
         let version = match self.settings.min_version {
             MinVersion::Tls12 => "TLS 1.2 or later",

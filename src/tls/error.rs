@@ -8,24 +8,24 @@ pub enum TlsError {
     Read {
         /// The file.
         path: String,
-        /// The system's words.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file has the wrong content.
     #[error("{path}: {problem}")]
     Content {
         /// The file.
         path: String,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what is expected.
         problem: String,
     },
-    /// Certificate and key do not belong together, or are of a kind that is not supported.
+    /// The certificate and the key do not match, or their kind is not supported.
     #[error("client certificate: {0}")]
     ClientAuth(rustls::Error),
     /// rustls refused the settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
-    /// The endpoint's host can be no name in a certificate.
-    #[error("\"{0}\" is no name that a certificate can be for: set tls.server_name (--tls-server-name)")]
+    /// The endpoint's host cannot be a name in a certificate.
+    #[error("\"{0}\" cannot be a name in a certificate: set tls.server_name (--tls-server-name)")]
     ServerName(String),
 }

@@ -1,4 +1,4 @@
-//! TLS errors in words a person acts on.
+//! Explains TLS errors: what is wrong and what to do.
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, CertificateError, Error};
@@ -36,7 +36,7 @@ fn from_alert(alert: AlertDescription) -> String {
         | A::CertificateUnknown => {
             "the server does not accept our client certificate: check tls.cert_file against the server's CA"
         }
-        A::ProtocolVersion => "the server speaks no TLS version that we accept: see tls.min_version",
+        A::ProtocolVersion => "the server supports no TLS version that pontoon accepts: see tls.min_version",
         A::HandshakeFailure => {
             "no cipher suite in common, or the server asks for a client certificate (--tls-cert-file)"
         }
@@ -96,7 +96,7 @@ pub(super) fn certificate(
     }
 }
 
-/// Whose certificate, by whom, until when.
+/// A certificate's names, issuer and expiry, in one line.
 pub fn describe_leaf(leaf: &CertificateDer<'_>) -> String {
     let Some(Certificate { names, issuer, not_after, .. }) = Certificate::read(leaf) else {
         return "a certificate that cannot be read".into();
@@ -105,23 +105,23 @@ pub fn describe_leaf(leaf: &CertificateDer<'_>) -> String {
     format!("certificate for {names}, issued by {issuer}, until {not_after}")
 }
 
-/// The other way, for a server with a certificate of its own making.
+/// The alternative for a server with a self-made certificate: a pin.
 fn or_pin(leaf: &CertificateDer<'_>) -> String {
     CertificatePin::of(leaf)
         .map_or_else(String::new, |pin| format!("; for a server that you know by its key, --tls-pin {pin}"))
 }
 
-/// rustls passes this one on from webpki without a variant of its own.
+/// Whether webpki refused a CA certificate as a server's. rustls passes this error on without a variant of its own.
 fn is_ca_as_leaf(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity"))
 }
 
-/// As [`is_ca_as_leaf`].
+/// Whether webpki refused the certificate's version. rustls passes this error on without a variant of its own.
 fn is_old_version(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(other) if format!("{other:?}").contains("UnsupportedCertVersion"))
 }
 
-/// webpki names the kind, as in `DnsName("cache.example")`; the name is enough.
+/// The name without the kind that webpki puts around it, as in `DnsName("cache.example")`.
 fn plain_name(name: &str) -> &str {
     name.split_once('(')
         .and_then(|(_, rest)| rest.strip_suffix(')'))

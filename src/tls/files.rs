@@ -1,4 +1,4 @@
-//! The files that TLS settings name, as they were when read.
+//! The files that TLS settings name, as read at one time.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::error::TlsError;
 use super::settings::Settings;
 
-/// Contents, in the order of the settings. Not kept: a private key is among them.
+/// The contents, in the order of the settings. They are not kept, because one is a private key.
 pub(super) struct Files {
     ca: Vec<Vec<u8>>,
     client_auth: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
@@ -28,19 +28,19 @@ impl Files {
         Ok(Self { ca, client_auth })
     }
 
-    /// Tells whether they changed. Modification times would miss the symbolic links that Kubernetes swaps.
+    /// A digest to detect changes. Modification times would miss the symbolic links that Kubernetes swaps.
     pub(super) fn digest(&self) -> Vec<u8> {
         let mut digest = Context::new(&SHA256);
         let client_auth = self.client_auth.iter().flat_map(|(chain, key)| [chain, &**key]);
         for content in self.ca.iter().chain(client_auth) {
-            // The length first: what moves from one file to the next is a change.
+            // The length goes first, so that moving bytes from one file to the next is a change.
             digest.update(&content.len().to_be_bytes());
             digest.update(content);
         }
         digest.finish().as_ref().to_vec()
     }
 
-    /// What is trusted, and how to say so in the log.
+    /// The trusted roots, and their description for the log.
     pub(super) fn roots(&self, settings: &Settings) -> Result<(RootCertStore, String), TlsError> {
         if self.ca.is_empty() {
             return Ok(default_roots());
@@ -50,14 +50,14 @@ impl Files {
             for certificate in certificates(path, pem)? {
                 roots
                     .add(certificate)
-                    .map_err(|error| content(path, format!("is no CA certificate: {error}")))?;
+                    .map_err(|error| content(path, format!("is not a CA certificate: {error}")))?;
             }
         }
-        let trust = format!("{} certificates in {} CA files", roots.len(), self.ca.len());
+        let trust = format!("{} in {}", plural(roots.len(), "certificate"), plural(self.ca.len(), "CA file"));
         Ok((roots, trust))
     }
 
-    /// The client's chain and key.
+    /// The client's certificate chain and key.
     pub(super) fn client_auth(
         &self,
         settings: &Settings,
@@ -71,7 +71,7 @@ impl Files {
             let problem = if encrypted {
                 "the private key is encrypted: decrypt it (openssl pkey -in … -out …) and protect the file instead"
             } else {
-                "holds no private key in PEM: expected \"-----BEGIN PRIVATE KEY-----\""
+                "has no private key in PEM: expected \"-----BEGIN PRIVATE KEY-----\""
             };
             content(&files.key_file, problem.into())
         })?;
@@ -79,18 +79,21 @@ impl Files {
     }
 }
 
-/// The system's roots, and if it has none, Mozilla's.
+/// The system's roots, or Mozilla's if the system has none.
 fn default_roots() -> (RootCertStore, String) {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if added > 0 {
-        return (roots, format!("{added} system roots"));
+        return (roots, plural(added, "system root"));
     }
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     let count = roots.len();
-    (roots, format!("{count} built-in Mozilla roots"))
+    (roots, plural(count, "built-in Mozilla root"))
 }
 
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read { path: path.display().to_string(), source })
 }
@@ -100,7 +103,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         .collect::<Result<_, _>>()
         .map_err(|error| content(path, format!("is damaged: {error}")))?;
     if found.is_empty() {
-        let problem = "holds no certificate in PEM: expected \"-----BEGIN CERTIFICATE-----\"";
+        let problem = "has no certificate in PEM: expected \"-----BEGIN CERTIFICATE-----\"";
         return Err(content(path, problem.into()));
     }
     Ok(found)

@@ -1,6 +1,6 @@
-//! TLS towards the upstream: what is trusted, what is presented, and a channel that carries bytes.
+//! TLS to the upstream: trusted roots, client certificates, and a channel that carries bytes.
 //!
-//! Opening TCP connections and deadlines are `upstream`'s work.
+//! `upstream` opens TCP connections and sets deadlines.
 
 mod certificate;
 pub mod channel;

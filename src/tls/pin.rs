@@ -13,13 +13,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CertificatePin([u8; 32]);
 
-/// The text is no pin.
+/// The text is not a pin.
 #[derive(Debug, thiserror::Error)]
-#[error("is no pin: expected the base64 of 32 bytes, as in \"{example}\"", example = CertificatePin([0; 32]))]
+#[error("is not a pin: expected the base64 of 32 bytes, as in \"{example}\"", example = CertificatePin([0; 32]))]
 pub struct InvalidPin;
 
 impl CertificatePin {
-    /// The pin of a DER certificate's key; `None`: it is no certificate.
+    /// The pin of a DER certificate's key; `None` if it cannot be parsed.
     pub fn of(certificate: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let hash = digest(&SHA256, certificate.public_key().raw);
@@ -30,7 +30,7 @@ impl CertificatePin {
 impl FromStr for CertificatePin {
     type Err = InvalidPin;
 
-    /// Takes curl's `sha256//` and the `sha256/` of others, too.
+    /// Parses a pin. Also accepts curl's prefix `sha256//` and the common `sha256/` and `sha256:`.
     fn from_str(text: &str) -> Result<Self, InvalidPin> {
         let bare = ["sha256//", "sha256/", "sha256:"].iter().find_map(|prefix| text.strip_prefix(prefix));
         let bytes = BASE64_STANDARD.decode(bare.unwrap_or(text)).map_err(|_| InvalidPin)?;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pin_reads_back_as_printed_with_or_without_curls_prefix() {
+    fn a_printed_pin_parses_back_with_or_without_curls_prefix() {
         let pin = CertificatePin([7; 32]);
         assert_eq!(pin.to_string().parse::<CertificatePin>().unwrap(), pin);
         assert_eq!(format!("sha256//{pin}").parse::<CertificatePin>().unwrap(), pin);

@@ -1,7 +1,7 @@
-//! Sessions to resume, shared by all of a route's connections.
+//! TLS sessions to resume, shared by all of a route's connections.
 //!
-//! rustls' own memory keeps eight TLS 1.3 tickets a server, each good for one connection. Where clients connect per
-//! request, fifty at a time, most would find none and pay a full handshake.
+//! rustls' own cache keeps eight TLS 1.3 tickets for each server, and each is good for one connection. If clients connect for each request,
+//! fifty at a time, most would find no ticket and need a full handshake.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -11,11 +11,11 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// Tickets kept for one server: as many connections at once can resume. A ticket is about 1 KiB, and a server gives two
-/// a connection.
+/// The limit on tickets kept for one server, which is also how many connections can resume at once. A ticket takes about 1 KiB, and a
+/// server gives two for each connection.
 const TICKETS: usize = 256;
 
-/// Servers remembered; a route has few. Beyond, all is forgotten and learnt again.
+/// The limit on servers, of which a route has few. Beyond it, all sessions are dropped and collected again.
 const SERVERS: usize = 64;
 
 #[derive(Default)]
@@ -70,14 +70,14 @@ impl ClientSessionStore for Sessions {
         });
     }
 
-    /// The newest, which lives longest; for one connection only
-    /// ([RFC 8446, C.4](https://www.rfc-editor.org/rfc/rfc8446#appendix-C.4)).
+    /// Takes the newest ticket, which lives longest. A ticket is used for one connection only ([RFC 8446,
+    /// C.4](https://www.rfc-editor.org/rfc/rfc8446#appendix-C.4)).
     fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         self.0.lock().get_mut(name)?.tickets.pop_back()
     }
 }
 
-/// Tickets are secrets.
+/// Prints no tickets, because they are secret.
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sessions")

@@ -11,34 +11,34 @@ use super::pin::CertificatePin;
 pub struct Settings {
     /// TLS or plaintext.
     pub mode: TlsMode,
-    /// PEM bundles that replace the system roots; empty: the system's, else Mozilla's.
+    /// PEM bundles that replace the system's roots. If empty, the system's roots are used, or Mozilla's if there are none.
     pub ca_files: Vec<PathBuf>,
-    /// Name to send as SNI and to verify; `None`: the endpoint's host.
+    /// The name to send as SNI and to verify; `None` for the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
-    /// SHA-256 of the SPKI of keys that the chain must hold one of; empty: no pinning.
+    /// SHA-256 of the SPKI of keys. The server's chain must contain one of them, unless this is empty.
     pub pins: Vec<CertificatePin>,
-    /// Client certificate, for servers that ask for one.
+    /// The client certificate, for servers that ask for one.
     pub client_auth: Option<ClientAuthFiles>,
     /// The oldest protocol version accepted.
     pub min_version: MinVersion,
-    /// Accept any certificate.
+    /// Accepts any certificate.
     pub insecure_skip_verify: bool,
 }
 
 /// TLS or plaintext, per route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsMode {
-    /// TLS or nothing.
+    /// TLS only.
     #[default]
     Required,
-    /// TLS where the endpoint speaks it, else plaintext; one-way.
+    /// TLS if the endpoint accepts it, otherwise plaintext. Once it was TLS, plaintext is refused.
     Preferred,
     /// Plaintext.
     Disabled,
 }
 
 impl TlsMode {
-    /// As it is configured.
+    /// The value as it is configured.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Required => "required",

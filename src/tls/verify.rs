@@ -1,4 +1,4 @@
-//! Is this server the one that is meant? By its chain and name, by pinned keys, or both.
+//! Verifies that a server is the intended one: by its chain and name, by pinned keys, or by both.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::error::TlsError;
 use super::explain::certificate;
 use super::pin::CertificatePin;
 
-/// Why a certificate was refused, in words a person acts on.
+/// Why a certificate was refused, and what to do.
 #[derive(Debug)]
 pub(super) struct Refused(String);
 
@@ -38,11 +38,11 @@ pub(super) struct Verifier {
 
 #[derive(Debug)]
 enum Rule {
-    /// A chain to a trusted root, the right name, and a pinned key in it if there are pins.
+    /// A chain to a trusted root and the right name. With pins, also a pinned key in the chain.
     Chain(Arc<WebPkiServerVerifier>, Vec<CertificatePin>),
-    /// A pinned server key; or a pinned CA key, which is then the root of a chain with the right name.
+    /// A pinned server key, or a pinned CA key. The CA is then the root of a chain with the right name.
     Pinned(Vec<CertificatePin>),
-    /// Whatever comes.
+    /// Any certificate.
     Anything,
 }
 
@@ -66,7 +66,8 @@ impl Verifier {
         Self { rule: Rule::Anything, provider: Arc::clone(provider) }
     }
 
-    /// A server may send certificates that it has nothing to do with: a pinned one counts where the chain leads to it.
+    /// Verifies the chain under the pinned CAs in it. A server may send unrelated certificates, so a pinned one counts only if the chain
+    /// leads to it.
     fn verify_under_pinned(
         &self,
         pins: &[CertificatePin],
@@ -85,7 +86,7 @@ impl Verifier {
         verified
     }
 
-    /// A pinned CA is the root of its chain, and of no other. Of a root, webpki checks neither the dates nor that it is a CA.
+    /// Verifies the chain with `root` as the only root. webpki checks neither the dates of a root nor that it is a CA.
     fn verify_under(
         &self,
         root: &CertificateDer<'_>,
@@ -168,14 +169,13 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The key of a certificate that is older than X.509 version 3. webpki reads none of these, and so a key is all that its
-/// owner can be known by.
+/// The key of a certificate older than X.509 version 3. webpki does not parse these, so their owner can only be verified by the key.
 fn old_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     (parsed.version() != X509Version::V3).then(|| parsed.public_key().raw.to_vec().into())
 }
 
-/// TLS 1.2's signature, by a key alone. rustls has this for TLS 1.3 only.
+/// Verifies TLS 1.2's signature with a bare key. rustls offers this for TLS 1.3 only.
 fn verify_by_key(
     message: &[u8],
     key: &SubjectPublicKeyInfoDer<'_>,
@@ -186,7 +186,7 @@ fn verify_by_key(
     let (_, parsed) = SubjectPublicKeyInfo::from_der(key).map_err(|_| unreadable())?;
     let bits = &parsed.subject_public_key.data;
     let algorithms = supported.mapping.iter().filter(|(scheme, _)| *scheme == dss.scheme);
-    // Of several, the one that the key is for.
+    // Of several algorithms, the one that the key is for.
     let is_valid = algorithms.flat_map(|(_, algorithms)| algorithms.iter()).any(|algorithm| {
         is_of(algorithm.public_key_alg_id().as_ref(), key)
             && algorithm.verify_signature(bits, message, dss.signature()).is_ok()
@@ -197,7 +197,7 @@ fn verify_by_key(
     Err(Error::InvalidCertificate(CertificateError::BadSignature))
 }
 
-/// Whether a key is of this algorithm, which both write as the same DER: of the key, behind the headers of two sequences.
+/// Whether a key is of this algorithm. Both hold the algorithm as the same DER; in the key it follows the headers of two sequences.
 fn is_of(algorithm: &[u8], key: &[u8]) -> bool {
     let header = |der: &[u8]| match der.get(1) {
         Some(length @ 0x81..) => 2 + usize::from(length - 0x80),
@@ -207,7 +207,7 @@ fn is_of(algorithm: &[u8], key: &[u8]) -> bool {
     contents.get(header(contents)..).is_some_and(|identifier| identifier.starts_with(algorithm))
 }
 
-/// A certificate whose key is pinned vouches for others if it is a CA's, and while it is valid.
+/// A certificate with a pinned key can only vouch for others if it is a CA's and valid at present.
 fn may_vouch(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return Err(Error::InvalidCertificate(CertificateError::BadEncoding));

@@ -217,7 +217,7 @@ fn a_place_is_free_as_soon_as_its_client_has_reset() {
     let fake = never_completes();
     let args = ["--connect-timeout", "30s", "--max-clients", "1"];
     let pontoon = Mode::Dedicated.bridge(&fake.endpoint(), &authority, &args);
-    pontoon.allows("client refused: limits.max_clients is reached");
+    pontoon.allows("client refused, limits.max_clients is reached");
     for _ in 0..5 {
         let client: TcpStream = TcpStream::connect(pontoon.address()).unwrap();
         eventually("the client has a session", || sessions(&pontoon) == 1);
