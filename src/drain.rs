@@ -1,27 +1,27 @@
-//! The end of a run, or of a part of it, in three steps: *leave* (go on, but lead new clients to a successor), *drain* (no new
-//! work, finish what is under way) and *cut* (stop now).
+//! The end of a run, or of a part of it, in three steps: *leave* (go on, but lead new clients to a successor), *drain* (no new work, finish
+//! outstanding work) and *cut* (stop now).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Shared by everything that must end. Cheap to clone and to ask.
+/// The state of an end, shared by everything that must end. Cheap to clone and to query.
 #[derive(Debug, Clone, Default)]
 pub struct Drain(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Mirrors `started`, for the relay to ask on each wake-up without a lock.
+    /// Mirrors `started`, so that the relay can check it at each wake-up without a lock.
     draining: AtomicBool,
     leaving: CancellationToken,
     started: [CancellationToken; SHARDS],
     cut: CancellationToken,
-    /// Of what this is a part.
+    /// The drain that this one is a part of.
     whole: Option<Drain>,
 }
 
-/// Every session waits for the start, and each wait takes a lock: threads have one of these each, up to so many.
+/// Number of copies of the token. Every session waits for the start, and each wait takes a lock, so threads are spread over these.
 const SHARDS: usize = 4;
 
 thread_local! {
@@ -32,12 +32,12 @@ thread_local! {
 }
 
 impl Drain {
-    /// Nothing ends yet.
+    /// Creates a drain that has not begun.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For a part, which ends with the whole at the latest.
+    /// Creates a drain for a part, which ends with the whole at the latest.
     #[must_use]
     pub fn part(&self) -> Self {
         Self(Arc::new(Inner {
@@ -49,8 +49,8 @@ impl Drain {
         }))
     }
 
-    /// Asks listeners to lead new clients to a successor, if there is one. Not implied by the later steps: a listener that
-    /// ends alone has none.
+    /// Asks listeners to lead new clients to a successor, if there is one. The later steps do not imply this one, because a listener that
+    /// ends alone has no successor.
     pub fn leave(&self) {
         self.0.leaving.cancel();
     }
@@ -72,7 +72,7 @@ impl Drain {
         self.0.draining.load(Ordering::Acquire) || self.0.whole.as_ref().is_some_and(Self::is_draining)
     }
 
-    /// Whether everything is draining, and not a part alone.
+    /// Whether the whole is draining, and not only a part.
     pub fn is_all_draining(&self) -> bool {
         self.0.whole.as_ref().map_or_else(|| self.is_draining(), Self::is_all_draining)
     }
@@ -87,7 +87,7 @@ impl Drain {
         self.0.started[SHARD.with(|shard| *shard)].clone().cancelled_owned()
     }
 
-    /// Completes at the cut.
+    /// Completes when everything is cut.
     pub fn cut_off(&self) -> WaitForCancellationFutureOwned {
         self.0.cut.clone().cancelled_owned()
     }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_ends_with_the_whole_and_not_the_other_way_round() {
+    fn a_part_ends_with_the_whole_but_not_the_whole_with_a_part() {
         let whole = Drain::new();
         let (one, other) = (whole.part(), whole.part());
         one.start();

@@ -1,11 +1,11 @@
-//! The house has floors: a module imports only from floors below its own, and from its own children. A `mod.rs` is a
-//! module's door: it holds no code. A type's name stands once in the crate.
+//! Tests the structure of the crate. A module imports only from floors below its own and from its own children. A `mod.rs` holds no code. A
+//! type's name is unique in the crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module's floor, as `lib.rs` and CONTRIBUTING.md tell it.
+/// Each module's floor, as in `lib.rs` and CONTRIBUTING.md.
 const FLOORS: &[(&str, u8)] = &[
     ("main", 7),
     ("cli", 7),
@@ -51,12 +51,12 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Where the sources are.
+/// The directory of the sources.
 fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Each source's place below [`src`], and its text.
+/// Each source's path below [`src`], and its text.
 fn all_sources() -> impl Iterator<Item = (PathBuf, String)> {
     let mut files = Vec::new();
     sources(&src(), &mut files);
@@ -95,12 +95,11 @@ fn modules_import_only_from_floors_below_their_own() {
             continue;
         }
         let Some(own) = floor(&module) else {
-            breaches
-                .push(format!("{module} has no floor: give it one here, in lib.rs and in CONTRIBUTING.md"));
+            breaches.push(format!("{module} has no floor: add it here, in lib.rs and in CONTRIBUTING.md"));
             continue;
         };
         for import in imports(&source) {
-            // The top floor is one flat: the command line calls the commands.
+            // On the top floor, the command line may call the commands.
             let allowed = import == module || own == 7 || floor(&import).is_some_and(|other| other < own);
             if !allowed {
                 breaches.push(format!("{}: imports {import}", relative.display()));
@@ -110,7 +109,7 @@ fn modules_import_only_from_floors_below_their_own() {
     assert!(breaches.is_empty(), "{breaches:#?}");
 }
 
-/// Whether a `mod.rs` holds documentation, `mod` and `pub use`, and nothing else.
+/// Whether a `mod.rs` holds only documentation, `mod` and `pub use`.
 fn is_door(source: &str) -> bool {
     let is_code =
         |line: &&str| !line.starts_with("//") && !line.starts_with("#[") && !line.starts_with("#![doc");
@@ -123,11 +122,11 @@ fn is_door(source: &str) -> bool {
 }
 
 #[test]
-fn a_module_with_children_has_a_door_and_no_code_in_it() {
+fn a_mod_rs_holds_no_code() {
     let mut breaches = Vec::new();
     for (relative, source) in all_sources() {
         if src().join(&relative).with_extension("").is_dir() {
-            breaches.push(format!("{}: its children's folder needs a mod.rs", relative.display()));
+            breaches.push(format!("{}: move it to mod.rs in its children's folder", relative.display()));
         }
         if relative.ends_with("mod.rs") && !is_door(&source) {
             breaches.push(format!("{}: move its code to a named file", relative.display()));
@@ -137,7 +136,7 @@ fn a_module_with_children_has_a_door_and_no_code_in_it() {
 }
 
 #[test]
-fn a_door_is_told_from_a_body() {
+fn a_mod_rs_with_code_is_recognised() {
     let door = "//! Doc.\n\nmod a;\npub mod b;\n#[cfg(test)]\nmod tests;\npub(crate) use self::a::A;\npub use self::b::{\n    B,\n    C,\n};\n";
     assert!(is_door(door));
     for body in ["use std::fmt;", "fn f() {}", "pub struct S;", "mod tests {\n}", "pub const N: u8 = 1;"] {
@@ -153,13 +152,13 @@ fn imports_are_found_alone_and_in_braces() {
     assert_eq!(found, ["listener", "resp", "session", "tls"]);
 }
 
-/// Type names that may stand more than once, each with the reason.
+/// Type names that may occur more than once, each with the reason.
 const SHARED_NAMES: [(&str, &str); 2] = [
-    ("Settings", "live with the module that obeys them, and are written with it elsewhere: `tls::Settings`"),
+    ("Settings", "belong to the module that uses them, and are qualified elsewhere: `tls::Settings`"),
     ("Tokens", "two builds of one type: with the feature \"iam\" and without"),
 ];
 
-/// Names of the types that a source defines. An indented `type` is an associated one: its trait gives the name.
+/// Names of the types that a source defines. An indented `type` is an associated one, whose trait gives the name.
 fn types(source: &str) -> impl Iterator<Item = &str> {
     source.lines().filter_map(|line| {
         let item = line.trim_start();
@@ -179,7 +178,7 @@ fn types(source: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn a_type_name_stands_once_in_the_crate() {
+fn a_type_name_occurs_once_in_the_crate() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (relative, source) in all_sources() {
         for name in types(&source) {
@@ -189,12 +188,12 @@ fn a_type_name_stands_once_in_the_crate() {
     places.retain(|_, files| files.len() > 1);
     let shared: Vec<&str> = SHARED_NAMES.iter().map(|(name, _)| *name).collect();
     let unique: Vec<_> = shared.iter().filter(|name| !places.contains_key(**name)).collect();
-    assert!(unique.is_empty(), "unique by now, and to be taken off the list: {unique:?}");
+    assert!(unique.is_empty(), "remove from SHARED_NAMES, unique by now: {unique:?}");
     places.retain(|name, _| !shared.contains(&name.as_str()));
     assert!(places.is_empty(), "names of more than one type: {places:#?}");
 }
 
-/// Names of the constants of modules that a source defines: those of a type or a function have their place beside them.
+/// Names of a source's top-level constants. Those of a type or a function are qualified by it.
 fn constants(source: &str) -> impl Iterator<Item = &str> {
     source.lines().filter_map(|line| {
         let item = match line.strip_prefix("pub(") {
@@ -208,7 +207,7 @@ fn constants(source: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn a_constant_name_stands_once_in_the_crate() {
+fn a_constant_name_occurs_once_in_the_crate() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (relative, source) in all_sources() {
         for name in constants(&source) {
@@ -221,7 +220,7 @@ fn a_constant_name_stands_once_in_the_crate() {
 }
 
 #[test]
-fn settings_are_written_with_their_module_elsewhere() {
+fn settings_are_qualified_by_their_module_elsewhere() {
     let mut breaches = Vec::new();
     for (relative, source) in all_sources() {
         for import in source.split("use crate::").skip(1).filter_map(|rest| rest.split(';').next()) {
@@ -234,7 +233,7 @@ fn settings_are_written_with_their_module_elsewhere() {
 }
 
 #[test]
-fn types_are_found_whatever_their_visibility() {
+fn types_are_found_with_any_visibility() {
     let source = "pub struct A<'a> {\nenum B {\npub(in crate::x) trait C: D {\npub(super) type E = F;\n    type Err = G;\n    struct H(I);\n/// struct J\nstructure K";
     assert_eq!(types(source).collect::<Vec<_>>(), ["A", "B", "C", "E", "H"]);
 }

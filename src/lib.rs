@@ -1,6 +1,6 @@
 //! pontoon carries plaintext Redis and Valkey clients over verified TLS, as a sidecar beside the client.
 //!
-//! # Where the heart is
+//! # The core
 //!
 //! [`session`] serves one client, from the accepted socket to a named end:
 //!
@@ -8,29 +8,28 @@
 //!
 //! # The story of one connection
 //!
-//! [`app`] has bound everything and runs. A [`listener`] accepts a client, if the route has a place for it, and hands it
-//! to the event-loop thread with the fewest ([`workers`]). There it becomes a [`session`], is entered in the inventory
-//! ([`clients`]), and asks the route's
-//! [`upstream`] for a connection. One may be ready in its [pool](upstream::pool): dialled ahead, or left clean by a client
-//! that went. If not, a name is looked up ([`resolve`]), its addresses are raced, TLS shakes hands ([`tls`]), and pontoon
-//! greets the server, as the configured user ([`credentials`]) if there is one, all under one deadline. Where `tls.mode` is
-//! `preferred`, what the endpoint was last seen to accept decides between TLS and plaintext, and once it was TLS, it is TLS.
-//! If that fails, the client's connection is closed; [`session`] says which clients are told the step and the cause before.
+//! [`app`] has bound everything and runs. A [`listener`] accepts a client if the route has room for it, and passes it to the event-loop
+//! thread with the fewest clients ([`workers`]). There it becomes a [`session`], is entered in the inventory ([`clients`]), and leases a
+//! connection from the route's [`upstream`]. A connection may be ready in its [pool](upstream::pool): dialled ahead, or left clean by a
+//! client. If not, pontoon resolves the name ([`resolve`]), races its addresses, performs the TLS handshake ([`tls`]) and greets the
+//! server, as the configured user ([`credentials`]) if there is one. One deadline covers all of this. Where `tls.mode` is `preferred`, what
+//! the endpoint was last seen to accept decides between TLS and plaintext; once it accepted TLS, plaintext is refused. If no connection can
+//! be made, the client's connection is closed; [`session`] says which clients first get the stage and the cause as an error.
 //!
-//! Otherwise the relay moves bytes both ways in one task. As they pass, two scanners ([`resp`]) note where requests and
-//! replies end, so that the session knows how many replies are due. It needs to know that when a side ends: a client may be told
-//! of a loss only between two replies, and a pontoon that leaves ([`drain`]) waits for the replies that are due. What the scanners cannot follow makes a session *opaque*:
-//! its bytes still flow, and nothing is guessed. The end has a name ([`session::End`]) and is counted ([`metrics`]). If
-//! nothing was due then, the upstream connection is made as good as new and waits for the next client.
+//! Otherwise the relay moves bytes both ways in one task. Two scanners ([`resp`]) note where requests and replies end, so that the session
+//! knows how many replies are outstanding. It needs this number when a side ends: an error may be sent to the client only between two
+//! replies, and a pontoon that drains ([`drain`]) waits for the outstanding replies. What the scanners cannot follow makes a session
+//! *opaque*: its bytes still flow, and nothing is guessed. Each end has a name ([`session::End`]) and is counted ([`metrics`]). If no reply
+//! was outstanding, the upstream connection is made clean and waits for the next client.
 //!
-//! With `sharing = "shared"` a session reads whole requests, and most of them meet those of the thread's other clients on one
-//! connection, whose own task hands out the replies. What needs a connection of its own, a transaction say, is relayed as above,
-//! for as long as it does: [`resp::command_table`] says which.
+//! With `sharing = "shared"` a session reads whole requests. Most of them go over one connection together with those of the thread's other
+//! clients, and that connection's own task hands out the replies. A request that needs a dedicated connection, such as a transaction, is
+//! relayed as above while it needs one: [`resp::command_table`] says which.
 //!
 //! # Floors
 //!
-//! A module imports only from floors below its own; a test enforces it. Settings live with the module that obeys them,
-//! and [`config`] fills them in.
+//! A module imports only from floors below its own; a test enforces it. Settings live with the module that uses them, and [`config`] fills
+//! them in.
 //!
 //! | floor | modules |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Points in time, to the second: numbers inside, dates in JSON; and the time in which a group was quiet.
+//! Points in time, in whole seconds: numbers in memory, dates in JSON. Also the time for which a group was quiet.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,29 +6,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A second, counted from 1970.
+/// A point in time, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(u64);
 
 #[cfg(test)]
 thread_local! {
-    /// The date that a test has set for its thread.
+    /// The time that a test has set for its thread.
     static SET: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(test)]
 impl Moment {
-    /// Sets the clock of this thread.
+    /// Sets this thread's clock.
     pub fn set(unix_seconds: u64) {
         SET.set(Some(unix_seconds));
     }
 }
 
-/// 9999-12-31T23:59:59Z: dates end here.
+/// 9999-12-31T23:59:59Z, the latest date that is printed.
 const LAST: u64 = 253_402_300_799;
 
 impl Moment {
-    /// The present one.
+    /// The present time.
     pub fn now() -> Self {
         #[cfg(test)]
         if let Some(set) = SET.get() {
@@ -37,17 +37,17 @@ impl Moment {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
     }
 
-    /// So many seconds after 1970 began.
+    /// The time at this number of seconds after the start of 1970.
     pub fn at(unix_seconds: u64) -> Self {
         Self(unix_seconds)
     }
 
-    /// Seconds since 1970 began.
+    /// Seconds since the start of 1970.
     pub fn unix(self) -> u64 {
         self.0
     }
 
-    /// Seconds since `earlier`; 0 where it is not earlier: clocks are set.
+    /// Seconds since `earlier`; 0 if `earlier` is later, because clocks are set back.
     pub fn seconds_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -79,26 +79,26 @@ impl<'de> Deserialize<'de> for Moment {
 /// A time in which no node of a group counted a client in plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quiet {
-    /// When none was counted first.
+    /// When the first count without such a client was made.
     pub since: Moment,
-    /// When none was counted last.
+    /// When the last count without such a client was made.
     pub until: Moment,
-    /// For so many milliseconds of it the nodes were watched, by a clock that nobody sets.
+    /// Time for which the nodes were watched, in milliseconds of a monotonic clock.
     #[serde(default)]
     pub observed_ms: u64,
-    /// The longest time between two looks, in milliseconds.
+    /// The longest time between two counts, in milliseconds.
     #[serde(default)]
     pub longest_gap_ms: u64,
-    /// Connections that came and went unseen meanwhile, at most.
+    /// The largest number of connections that may have come and gone between counts.
     #[serde(default)]
     pub unseen: u64,
-    /// For so many milliseconds the nodes were watched when the last of these was noticed.
+    /// The value of `observed_ms` when the last of these was noticed.
     #[serde(default)]
     pub unseen_at_ms: u64,
 }
 
 impl Quiet {
-    /// It begins now.
+    /// Starts a quiet time.
     pub fn beginning(now: Moment) -> Self {
         Self { since: now, until: now, observed_ms: 0, longest_gap_ms: 0, unseen: 0, unseen_at_ms: 0 }
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_date_in_json_and_comes_back() {
+    fn a_moment_is_a_date_in_json_and_parses_back() {
         let moment = Moment(1_700_000_000);
         let json = serde_json::to_string(&moment).unwrap();
         assert_eq!(json, "\"2023-11-14T22:13:20Z\"");

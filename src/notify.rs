@@ -1,8 +1,6 @@
-//! What a service manager is told of this process, as `sd_notify(3)` has it. Where none asked to be told
-//! (`NOTIFY_SOCKET`), all of this does nothing.
+//! Notifies the service manager of this process' state, by `sd_notify(3)`. Without `NOTIFY_SOCKET` it does nothing.
 //!
-//! [`ready`] says that listeners are bound, and nothing of the upstream: a start that waited for Redis would be given up
-//! by systemd while Redis is away.
+//! [`ready`] means that listeners are bound, and nothing about the upstream: otherwise systemd would give up a start while Redis is down.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,43 +10,43 @@ use tracing::warn;
 
 use crate::printable::printable;
 
-/// Clients are accepted: after the start, and after each reload.
+/// Clients are accepted. Sent after the start and after each reload.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// A reload begins; [`ready`] says when it is over, whatever came of it. For units of `Type=notify-reload`.
+/// A reload begins. [`ready`] follows when it ends, whether it succeeded or not. For units of `Type=notify-reload`.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => warn!("systemd cannot be told of the reload: there is no clock: {error}"),
+        Err(error) => warn!(%error, "systemd not notified of the reload, the clock cannot be read"),
     }
 }
 
-/// The end begins, and may take so long: systemd waits for it though `TimeoutStopSec=` be shorter.
+/// The process is stopping, which may take `at_most`. systemd waits for it even if `TimeoutStopSec=` is shorter.
 pub fn stopping(at_most: Duration) {
     let micros = u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
 }
 
-/// A line for `systemctl status`.
+/// Sets the line that `systemctl status` shows.
 pub fn status(text: &str) {
-    // What follows a line's end would be an assignment of its own.
+    // After a line end, the text would be parsed as another assignment.
     let line = printable(text);
     tell(&[NotifyState::Status(&line)]);
 }
 
-/// The process makes progress; to be told at least once in the time that [`watchdog`] gives.
+/// The process makes progress. Must be sent at least once in the time that [`watchdog`] returns.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// A process that is not told to be [`alive`] for so long is killed (`WatchdogSec=`); `None`: nobody watches.
+/// The time after which systemd kills a process that does not call [`alive`] (`WatchdogSec=`); `None` without a watchdog.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
-/// Whether anybody listens.
+/// Whether a service manager asked for notifications.
 pub fn is_wanted() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
@@ -58,6 +56,6 @@ fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state)
         && !FAILED.swap(true, Ordering::Relaxed)
     {
-        warn!("systemd cannot be told of this process' state, over NOTIFY_SOCKET: {error}");
+        warn!(%error, "systemd not notified of this process' state, NOTIFY_SOCKET cannot be written");
     }
 }

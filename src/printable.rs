@@ -1,10 +1,11 @@
-//! Text of others, made fit for a terminal, a log and a page: what a server, a certificate or a client says may hold
-//! characters that steer the terminal, turn the direction of the text around them, or hide. All outputs go through here.
+//! Makes text from others safe for a terminal, a log and a page. What a server, a certificate or a client sends may hold characters that
+//! control the terminal, change the text direction around them, or are invisible. All outputs use this module.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text` on one line, with `\u{…}` for each [hidden](is_hidden) character, and `\n`, `\r` and `\t` for these.
+/// `text` on one line, with `\u{…}` for each [hidden](is_hidden) character, and `
+/// `, `\r` and `\t` for line ends and tabs.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escape(text, |c, escaped| match c {
         '\n' | '\r' | '\t' => escaped.extend(c.escape_default()),
@@ -13,7 +14,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// As [`printable`], for text of several lines: their ends stay.
+/// Does what [`printable`] does, but keeps line ends.
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escape(text, |c, escaped| match c {
         '\n' => escaped.push(c),
@@ -23,22 +24,22 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The same JSON, with JSON's own escapes for hidden characters: these stand in strings alone. The encoder escapes only
-/// those of ASCII.
+/// The same JSON, with JSON's own escapes for hidden characters, which occur only in strings. The encoder itself escapes only those of
+/// ASCII.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     escape(json, |c, escaped| {
         if !is_hidden(c) || c.is_ascii_whitespace() {
             return escaped.push(c);
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // A string takes whatever is written to it.
+            // Writing to a string cannot fail.
             let _ = write!(escaped, "\\u{unit:04x}");
         }
     })
 }
 
-/// Whether a reader cannot see this character: a control character, one that changes the direction of text, one of
-/// Unicode's other format characters, or one that is ignored where it is shown.
+/// Whether a reader cannot see this character: a control character, one that changes the text direction, another Unicode format character,
+/// or one that is ignored in display.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reader_cannot_see_is_escaped() {
+    fn hidden_characters_are_escaped() {
         assert_eq!(
             printable(HOSTILE),
             r"a\u{1b}[2J\u{9b}\u{0}\u{7f}\u{202e}\u{2069}\u{200b}\u{feff}\u{fe0f}\u{e0041}z"

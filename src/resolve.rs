@@ -1,4 +1,4 @@
-//! Names to addresses, anew for every connection: an ElastiCache name moves with a fail-over.
+//! Resolves names to addresses, for every connection anew, because an ElastiCache name moves at a failover.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ pub enum ResolveError {
         "no such host \"{0}\": check the name; ElastiCache deletes the old names of a group that requires TLS"
     )]
     NoSuchHost(String),
-    /// The name server did not answer.
+    /// The name server gave no usable answer.
     #[error("the name server gave no answer: {0}")]
     Unavailable(io::Error),
 }
 
-/// Every address of `endpoint`, in the system's order of preference but with families alternating, so that a
-/// family without a route costs one attempt and not all of them.
+/// All addresses of `endpoint`, in the system's order of preference but with alternating families, so that a family without a route costs
+/// one attempt and not all.
 pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ResolveError> {
     match &endpoint.host {
         Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, endpoint.port)]),
@@ -36,7 +36,7 @@ pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ResolveErro
     }
 }
 
-/// getaddrinfo's codes reach us as words only; all but "try again" mean that the name will not work as it is.
+/// Whether the name will not work as it is. getaddrinfo's codes arrive as words only, and all but "try again" mean this.
 fn is_no_such_host(error: &io::Error) -> bool {
     let words = error.to_string();
     ["not known", "No address", "nodename nor servname"].iter().any(|known| words.contains(known))
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_cannot_exist_is_no_such_host() {
+    async fn a_name_that_cannot_exist_does_not_resolve() {
         let endpoint = Endpoint { host: Host::Name("cache.invalid".into()), port: 6379 };
         assert!(resolve(&endpoint).await.is_err());
     }

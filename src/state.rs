@@ -1,8 +1,8 @@
-//! What a restart must not forget, in a file: which endpoints have spoken TLS, so that none of them is spoken to in
-//! plaintext again; the inventory; and which servers a group has, and for how long none of them counted a client in plaintext.
+//! The state file, which keeps across a restart: the endpoints that have accepted TLS, so that plaintext to them stays refused; the
+//! inventory; and each group's servers, with the time for which none of them counted a client in plaintext.
 //!
-//! The file belongs to one process. It is replaced as a whole, so that a crash leaves the old one or the new one. One that
-//! cannot be read or understood is never taken for an empty one: what to do then is the caller's to decide.
+//! The file belongs to one process. It is replaced as a whole, so that a crash leaves the old file or the new one. A file that cannot be
+//! read or parsed is never treated as empty; the caller decides what to do.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -30,32 +30,32 @@ pub struct StateFile {
 #[derive(Debug, Serialize, Deserialize)]
 struct Contents {
     version: u32,
-    /// By endpoint: since when it is known to speak TLS, in RFC 3339.
+    /// By endpoint: since when it is known to accept TLS, in RFC 3339.
     tls_since: BTreeMap<String, Moment>,
     #[serde(default)]
     inventory: Option<ClientHistory>,
-    /// By route and endpoints.
+    /// By the route's name and endpoints.
     #[serde(default)]
     servers: BTreeMap<String, ServersMemory>,
 }
 
-/// What an observer of a group's servers must not forget.
+/// What an observer of a group's servers keeps across a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServersMemory {
-    /// For how long none of them counted a client in plaintext.
+    /// The time for which none of them counted a client in plaintext.
     pub quiet: Option<Quiet>,
-    /// Where they were reached.
+    /// The addresses at which they were reached.
     #[serde(default)]
     pub nodes: Vec<String>,
-    /// The `run_id` of those that have answered.
+    /// The `run_id` of each server that has answered.
     #[serde(default)]
     pub processes: BTreeMap<String, String>,
 }
 
-/// Why a state file is of no use.
+/// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It is there, and cannot be read.
+    /// The file exists but cannot be read.
     #[error("state file {path} cannot be read: {source}")]
     Read {
         /// The file.
@@ -63,7 +63,7 @@ pub enum StateError {
         /// The system's words.
         source: io::Error,
     },
-    /// It holds something else.
+    /// The file has the wrong content.
     #[error("state file {path} is damaged: {problem}")]
     Damaged {
         /// The file.
@@ -74,7 +74,7 @@ pub enum StateError {
 }
 
 impl StateFile {
-    /// Reads `path`. A file that does not exist yet is an empty one.
+    /// Reads `path`. A file that does not exist yet counts as empty.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let name = || path.display().to_string();
         let contents = match fs::read(path) {
@@ -90,35 +90,35 @@ impl StateFile {
         Ok(Self { path: path.to_owned(), contents: Mutex::new(contents) })
     }
 
-    /// Whether it could be replaced. Nothing is written.
+    /// Whether the file could be replaced. Nothing is written.
     pub fn could_write(path: &Path) -> io::Result<()> {
         Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?)
     }
 
-    /// Whether `endpoint` is known to speak TLS.
+    /// Whether `endpoint` is known to accept TLS.
     pub fn speaks_tls(&self, endpoint: &Endpoint) -> bool {
         let contents = self.contents.lock();
         contents.tls_since.contains_key(&key(endpoint))
     }
 
-    /// Remembers that `endpoint` speaks TLS.
+    /// Remembers that `endpoint` accepts TLS.
     pub fn note_tls(&self, endpoint: &Endpoint) -> io::Result<()> {
         self.change(|contents| {
             contents.tls_since.entry(key(endpoint)).or_insert_with(Moment::now);
         })
     }
 
-    /// The inventory, as it was [kept](Self::keep).
+    /// The inventory that was last [kept](Self::keep).
     pub fn inventory(&self) -> Option<ClientHistory> {
         self.contents.lock().inventory.clone()
     }
 
-    /// Of these servers, as it was [kept](Self::keep).
+    /// What was last [kept](Self::keep) about these servers.
     pub fn servers(&self, servers: &str) -> Option<ServersMemory> {
         self.contents.lock().servers.get(servers).cloned()
     }
 
-    /// Remembers the inventory, and what each route's servers said.
+    /// Keeps the inventory, and what each route's observer knows.
     pub fn keep(&self, inventory: ClientHistory, servers: BTreeMap<String, ServersMemory>) -> io::Result<()> {
         self.change(|contents| {
             contents.inventory = Some(inventory);
@@ -142,7 +142,7 @@ fn parse(bytes: &[u8]) -> Result<Contents, String> {
     let contents: Contents = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     match contents.version {
         VERSION => Ok(contents),
-        other => Err(format!("it is of version {other}, and {VERSION} is the one that is known")),
+        other => Err(format!("its version is {other}, expected {VERSION}")),
     }
 }
 
@@ -154,7 +154,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
-    // The rename itself is only durable with the directory.
+    // The rename is durable only once the directory is synced.
     File::open(directory(path))?.sync_all()
 }
 
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_is_there_after_a_restart_whatever_the_case_of_the_name() {
+    fn a_restart_remembers_tls_regardless_of_the_names_case() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         let (known, unknown): (Endpoint, Endpoint) =
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_no_empty_file() {
+    fn a_damaged_file_is_not_treated_as_empty() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         for text in ["", "{", "[]", "{\"version\":2,\"tls_since\":{}}", "{\"version\":1}", "\0\0\0\0"] {

@@ -1,5 +1,5 @@
-//! Event-loop threads that each own their sessions: a session never leaves its thread, so its wake-ups cross no
-//! lock and its buffers stay in one core's cache.
+//! Event-loop threads that each own their sessions. A session never leaves its thread, so its wake-ups need no lock and its buffers stay in
+//! one core's cache.
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
@@ -11,14 +11,14 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Blocking threads of one worker: names are looked up on them. A name server that hangs holds at most these, and callers
-/// their deadline.
+/// Limit on blocking threads of one worker, which resolve names. A name server that hangs blocks no more than these, and callers have
+/// deadlines.
 const MAX_LOOKUP_THREADS: usize = 16;
 
-/// So many tasks that share something are gathered on a thread before the next gets any.
+/// Number of tasks that [`Workers::gather`] puts on one thread before it uses the next.
 const GATHERED: usize = 1024;
 
-/// The threads. Dropping them without [`join`](Workers::join) ends them at once.
+/// The worker threads. Dropping them without [`join`](Workers::join) ends them at once.
 pub struct Workers {
     threads: Vec<Worker>,
     tracker: TaskTracker,
@@ -29,14 +29,14 @@ thread_local! {
     static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Which of the threads this is; `None`: none of them.
+/// The number of this worker thread; `None` if it is not a worker.
 pub fn current() -> Option<usize> {
     NUMBER.get()
 }
 
 struct Worker {
     runtime: runtime::Handle,
-    /// Tasks that this thread owns now.
+    /// Number of tasks that this thread owns.
     load: Arc<AtomicUsize>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -57,7 +57,7 @@ impl Workers {
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 NUMBER.set(Some(number));
                 runtime.block_on(stop.cancelled());
-                // A name lookup still under way must not hold up the end.
+                // A pending name lookup must not delay the end.
                 runtime.shutdown_background();
             })?;
             started.threads.push(Worker {
@@ -69,8 +69,8 @@ impl Workers {
         Ok(started)
     }
 
-    /// Runs `task` on the first thread that owns few: those that share something with others of their thread do so with more,
-    /// and the fewer threads are awake, the more each finds to do at once.
+    /// Runs `task` on the first thread that owns few tasks. Tasks that share connections on their thread then share them with more others,
+    /// and fewer threads wake up, each with more to do at once.
     pub fn gather(&self, task: impl Future<Output = ()> + Send + 'static) {
         let few = |worker: &&Worker| worker.load.load(Ordering::Relaxed) < GATHERED;
         match self.threads.iter().find(few) {
@@ -79,8 +79,8 @@ impl Workers {
         }
     }
 
-    /// Runs `task` on the thread that owns the fewest; on the calling one, if it owns few more: crossing over costs a
-    /// wake-up.
+    /// Runs `task` on the thread that owns the fewest, or on the calling one if that owns few more, because a move to another thread costs
+    /// a wake-up.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let load = |worker: &Worker| worker.load.load(Ordering::Relaxed);
         let mut chosen = self
@@ -105,18 +105,18 @@ impl Workers {
         chosen.runtime.spawn(self.tracker.track_future(task));
     }
 
-    /// The threads' event loops, for tasks that are no load, one on each.
+    /// The event loops, for one task on each that does not count as load.
     pub fn event_loops(&self) -> impl Iterator<Item = &runtime::Handle> {
         self.threads.iter().map(|worker| &worker.runtime)
     }
 
-    /// Waits until every task has ended; none may be spawned any more.
+    /// Waits until every task has ended. No further task may be spawned.
     pub async fn idle(&self) {
         self.tracker.close();
         self.tracker.wait().await;
     }
 
-    /// Ends the threads and what they still run.
+    /// Ends the threads and all tasks that still run.
     pub fn join(mut self) {
         self.stop.cancel();
         for worker in &mut self.threads {

@@ -1,4 +1,4 @@
-//! A secret that a program prints.
+//! Reads a secret from a command's output.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use super::secret::Secret;
 use super::source::SourceError;
 use crate::printable::printable;
 
-/// A program that has not ended then is killed.
+/// A command that runs longer is killed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that a command may print: longer output is not a password.
+/// Size limit of a command's output, in bytes. Longer output is not a password.
 const MAX_COMMAND_OUTPUT: usize = 64 * 1024;
 
-/// So much of standard error is looked at for its first line.
+/// Number of bytes of standard error that are searched for its first line.
 const COMPLAINT: usize = 1024;
 
-/// Runs `words`, a program and its arguments, and takes what it prints.
+/// Runs `words`, a program and its arguments. The secret is what it prints.
 pub(super) async fn run(words: &[String]) -> Result<Secret, SourceError> {
     run_within(TIMEOUT, words).await
 }
@@ -35,7 +35,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Its own, so that what it starts can be killed with it.
+        // A process group of its own lets pontoon kill the program together with all that it starts.
         .process_group(0)
         .kill_on_drop(true)
         .spawn();
@@ -43,29 +43,29 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
     let mut group = ProcessGroup(child);
     let Ok(ended) = timeout(limit, group.outcome()).await else {
         group.kill();
-        // Killed: this is the reaping.
+        // The program was killed; this reaps it.
         let _ = group.0.wait().await;
         return Err(failed(format!("did not end within {}", humantime::format_duration(limit))));
     };
-    let mut ended = ended.map_err(|error| failed(format!("cannot be followed: {error}")))?;
+    let mut ended = ended.map_err(|error| failed(format!("cannot be waited for: {error}")))?;
     let said = if ended.complaint.is_empty() { String::new() } else { format!(": {}", ended.complaint) };
     if !ended.status.success() {
         return Err(failed(format!("failed ({}){said}", ended.status)));
     }
     if ended.printed.len() > MAX_COMMAND_OUTPUT {
-        return Err(failed("printed more than 64 KiB, which is no password".into()));
+        return Err(failed("printed more than 64 KiB, which is too long for a password".into()));
     }
     Secret::without_newline(std::mem::take(&mut ended.printed))
         .ok_or_else(|| failed(format!("printed nothing{said}")))
 }
 
-/// A child and all that it started.
+/// A child process and all that it started.
 struct ProcessGroup(Child);
 
 struct ProgramOutput {
     status: ExitStatus,
     printed: Zeroizing<Vec<u8>>,
-    /// The first line of what it wrote to standard error.
+    /// The first line that it wrote to standard error.
     complaint: String,
 }
 
@@ -91,15 +91,15 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // Whoever waited for it has gone. Ended and reaped it has no id any more.
+        // The task that waited for the program was cancelled. A program that ended and was reaped has no id.
         self.kill();
     }
 }
 
-/// The first `most` bytes; the rest is read, so that the writer is not held up, and forgotten.
+/// The first `most` bytes. The rest is read and dropped, so that the writer does not block.
 async fn beginning(from: Option<impl AsyncRead + Unpin>, most: usize) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let Some(mut from) = from else { return Ok(Zeroizing::default()) };
-    // Of its final size at once: a buffer that grows leaves copies behind.
+    // Allocated at its final size: a buffer that grows leaves copies behind.
     let mut kept = Zeroizing::new(Vec::with_capacity(most));
     (&mut from).take(most as u64).read_to_end(&mut kept).await?;
     tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
@@ -116,13 +116,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_prints_is_the_secret_without_the_newline() {
+    async fn the_output_without_its_newline_is_the_secret() {
         assert_eq!(shell(TIMEOUT, "echo hunter2").await.unwrap().expose(), b"hunter2");
         assert_eq!(shell(TIMEOUT, "printf ' a b '").await.unwrap().expose(), b" a b ");
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_in_its_own_words_but_never_with_what_it_printed() {
+    async fn an_error_shows_the_commands_stderr_but_never_its_output() {
         let error =
             shell(TIMEOUT, "echo hunter2; echo; echo 'access denied' >&2; echo more >&2; exit 3").await;
         assert_eq!(error.unwrap_err(), "the command sh failed (exit status: 3): access denied");
@@ -133,20 +133,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_without_end_is_no_secret_and_fills_no_memory() {
+    async fn endless_output_is_refused_and_takes_bounded_memory() {
         let error = shell(TIMEOUT, "head -c 10000000 /dev/zero").await.unwrap_err();
         assert!(error.contains("printed more than 64 KiB"), "{error}");
     }
 
     #[tokio::test]
-    async fn one_that_does_not_end_is_killed_with_all_that_it_started_and_reaped() {
+    async fn a_command_that_does_not_end_is_killed_with_its_children_and_reaped() {
         let directory = tempfile::tempdir().unwrap();
         let pids = directory.path().join("pids");
         let script = format!("sleep 600 & echo $$ $! > {}; wait", pids.display());
         let error = shell(Duration::from_millis(500), &script).await.unwrap_err();
         assert!(error.contains("did not end within 500ms"), "{error}");
         for pid in std::fs::read_to_string(pids).unwrap().split_whitespace() {
-            // Of the orphan's end the system is told; it may take a moment.
+            // init reaps the orphan, which may take a moment.
             let status = format!("/proc/{pid}/stat");
             let gone = || std::fs::read_to_string(&status).map_or(true, |stat| stat.contains(") Z "));
             while !gone() {

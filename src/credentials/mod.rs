@@ -1,6 +1,6 @@
-//! Who pontoon is towards a server: a user, and a secret that may change while pontoon runs.
+//! The user that pontoon authenticates as: a name, and a secret that may change while pontoon runs.
 //!
-//! Where secrets come from and when they are read again. Presenting them on a connection is `upstream`'s work.
+//! This module reads secrets from their sources and refreshes them. `upstream` presents them on connections.
 
 mod command;
 pub mod iam;

@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-/// A password or a token: wiped when the last copy goes, and never printed.
+/// A password or a token. It is wiped when the last copy is dropped, and never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 impl Secret {
-    /// Takes `bytes` over.
+    /// Takes ownership of `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Zeroizing::new(bytes)))
     }
 
-    /// What people's editors and `echo` put behind a password is not part of it. `None`: nothing is left.
+    /// Removes line ends at the end, which editors and `echo` add. `None` if nothing is left.
     pub fn without_newline(mut bytes: Vec<u8>) -> Option<Self> {
         let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
-        // What is cut off is no secret.
+        // The removed line ends are not secret.
         bytes.truncate(end);
         (!bytes.is_empty()).then(|| Self::new(bytes))
     }
 
-    /// The secret itself, to be sent and for nothing else.
+    /// The secret itself. Use it only to send it.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Where a secret comes from, and how often that is asked.
+//! The sources of secrets, and how often each is read.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,31 +7,31 @@ use std::{fmt, fs, io};
 use super::secret::Secret;
 use super::{command, iam};
 
-/// Bytes of a password file: a longer one does not hold a password.
+/// Size limit of a password file, in bytes. A longer file does not hold a password.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
 
-/// What a command printed is good for this long, unless a server refuses it: secret managers charge by the question.
+/// A command's output is used for this long, unless a server refuses it, because secret managers charge for each request.
 const COMMAND_INTERVAL: Duration = Duration::from_secs(300);
 
-/// A command is not run more often, whatever happens.
+/// Minimum time between two runs of a command.
 const COMMAND_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// A file, read again whenever it is looked at: a mounted secret changes by being replaced.
+    /// A file. It is read at every check, because a mounted secret changes by being replaced.
     File(PathBuf),
     /// An environment variable, by name.
     Variable(String),
-    /// A program and its arguments, never empty: what it prints.
+    /// The output of a program. Holds the program and its arguments, never empty.
     Command(Vec<String>),
-    /// The configuration itself.
+    /// The configuration file itself.
     Inline(Secret),
     /// AWS IAM: a token for each connection.
     Iam(iam::Settings),
 }
 
-/// Why a source gives no secret. None of the texts holds what a source did give.
+/// Why a source gives no secret. No text contains what a source did give.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A file could not be read.
@@ -42,7 +42,7 @@ pub enum SourceError {
         /// The system's words.
         source: io::Error,
     },
-    /// It was read, and holds nothing, too much, or is no file.
+    /// The file is empty, too long, or not a regular file.
     #[error("{} {problem}", path.display())]
     File {
         /// The file.
@@ -50,32 +50,32 @@ pub enum SourceError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A variable is not set, or empty.
+    /// The variable is not set, or empty.
     #[error("the environment variable {0} is not set")]
     Variable(String),
-    /// A command gave nothing.
+    /// The command gave no secret.
     #[error("the command {program} {problem}")]
     Command {
-        /// Without its arguments.
+        /// The program, without its arguments.
         program: String,
-        /// What happened, with the first line of what it wrote to standard error.
+        /// What happened, with the first line that it wrote to standard error.
         problem: String,
     },
-    /// AWS gives no credentials to sign with.
+    /// AWS gave no credentials to sign with.
     #[error("AWS gives no credentials: {0}")]
     Aws(String),
-    /// Somebody asks already, and has no answer yet.
+    /// Another task is asking AWS and has no answer yet.
     #[error("no answer yet")]
     Unanswered,
 }
 
 impl SecretSource {
-    /// Whether it can be read without asking anybody.
+    /// Whether it can be read without a process or a network request.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::File(_) | Self::Variable(_) | Self::Inline(_))
     }
 
-    /// Reads it once.
+    /// Reads the source once.
     pub(super) async fn read(&self) -> Result<Secret, SourceError> {
         match self {
             Self::File(path) => read(path),
@@ -89,17 +89,17 @@ impl SecretSource {
         }
     }
 
-    /// What was read is good for this long.
+    /// Time for which a secret that was read is used.
     pub(super) fn interval(&self) -> Duration {
         match self {
             Self::File(_) => Duration::ZERO,
             Self::Command(_) => COMMAND_INTERVAL,
-            // They do not change.
+            // These do not change.
             Self::Variable(_) | Self::Inline(_) | Self::Iam(_) => Duration::MAX,
         }
     }
 
-    /// After a failure, and after a refusal by the server, until it is read again.
+    /// Minimum time until the next read after a failure, or after a server refused the secret.
     pub(super) fn pause_after_failure(&self) -> Duration {
         match self {
             Self::Command(_) => COMMAND_PAUSE,
@@ -124,9 +124,9 @@ fn read(path: &Path) -> Result<Secret, SourceError> {
     let failed = |source| SourceError::Read { path: path.to_owned(), source };
     let problem = |problem| SourceError::File { path: path.to_owned(), problem };
     let about = fs::metadata(path).map_err(failed)?;
-    // A pipe would have us wait for its writer.
+    // Reading a pipe would block until its writer writes.
     if !about.is_file() {
-        return Err(problem("is no regular file"));
+        return Err(problem("is not a regular file"));
     }
     if about.len() > MAX_SECRET_FILE {
         return Err(problem("is too long for a password (64 KiB)"));

@@ -1,4 +1,4 @@
-//! Secrets that change under running connections.
+//! Tests of secrets that change while connections are open.
 
 use std::fs;
 use std::path::Path;
@@ -25,14 +25,14 @@ async fn secrets(credentials: &Credentials) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn after_a_change_the_newest_comes_first_and_the_one_before_is_not_forgotten() {
+async fn after_a_change_the_newest_comes_first_and_the_previous_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("password");
     fs::write(&path, "one\n").unwrap();
     let credentials = from_file(&path);
     let mut changes = credentials.changes();
     assert_eq!(secrets(&credentials).await, ["one"]);
-    assert!(!changes.has_changed().unwrap(), "the first replaced nothing");
+    assert!(!changes.has_changed().unwrap(), "the first secret replaced none");
     for (content, expected) in [("two\r\n", ["two", "one"]), ("three", ["three", "two"])] {
         fs::write(&path, content).unwrap();
         assert!(matches!(credentials.look().await, SecretRefresh::Good));
@@ -41,11 +41,11 @@ async fn after_a_change_the_newest_comes_first_and_the_one_before_is_not_forgott
         changes.mark_unchanged();
     }
     credentials.look().await;
-    assert!(!changes.has_changed().unwrap(), "it was read again, and is the same");
+    assert!(!changes.has_changed().unwrap(), "the secret has not changed");
 }
 
 #[tokio::test]
-async fn a_refusal_has_the_source_read_at_once() {
+async fn a_refusal_reads_the_source_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("password");
     fs::write(&path, "old").unwrap();
@@ -79,9 +79,9 @@ async fn a_source_that_fails_later_leaves_the_last_good_secret() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_not_waited_for() {
+async fn a_special_file_is_refused_without_waiting() {
     let problem = from_file(Path::new("/dev/null")).logins().await.unwrap_err().to_string();
-    assert!(problem.contains("/dev/null is no regular file"), "{problem}");
+    assert!(problem.contains("/dev/null is not a regular file"), "{problem}");
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn nothing_prints_a_secret() {
 }
 
 #[tokio::test]
-async fn who_has_no_time_for_a_command_leaves_its_answer_to_the_next() {
+async fn a_commands_answer_that_comes_too_late_serves_the_next_caller() {
     let directory = tempfile::tempdir().unwrap();
     let go = directory.path().join("go");
     let wait = format!("until test -e {}; do sleep 0.02; done; echo secret", go.display());

@@ -1,4 +1,4 @@
-//! A route's user and the secrets that it is known by.
+//! A route's user and its secrets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,62 +16,62 @@ use super::source::{SecretSource, SourceError};
 /// How a route authenticates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// `None`: the default user.
+    /// The user; `None` for the default user.
     pub username: Option<String>,
     /// Where the secret comes from.
     pub source: SecretSource,
-    /// Send it in plaintext, too.
+    /// Whether the secret may be sent in plaintext.
     pub allow_plaintext: bool,
-    /// Live connections authenticate again after this time; `None`: never.
+    /// Time after which live connections authenticate again; `None` for never.
     pub renewal: Option<Duration>,
 }
 
 impl Settings {
-    /// `auth.reauthenticate` with IAM, where it is not configured: ElastiCache cuts connections after 12 hours.
+    /// `auth.reauthenticate` with IAM where it is not configured. ElastiCache closes connections after 12 hours.
     pub const IAM_RENEWAL: Duration = Duration::from_secs(11 * 3600);
 }
 
-/// What AUTH takes.
+/// The arguments of AUTH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
-    /// `None`: the default user.
+    /// The user; `None` for the default user.
     pub username: Option<String>,
     /// A password or a token.
     pub secret: Secret,
 }
 
-/// There is nothing to present.
+/// There is no secret to present.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("no secret for user {user}: {source}")]
 pub struct NoSecret {
-    /// Whose.
+    /// The user.
     pub user: String,
-    /// Why.
+    /// The source's error.
     pub source: Arc<SourceError>,
 }
 
-/// What became of a look at the source.
+/// The result of a check of the source.
 #[derive(Debug)]
 pub enum SecretRefresh {
-    /// There is a secret, of now.
+    /// The present secret was read.
     Good,
-    /// It gives none; the last one it gave stays in use.
+    /// The source gave no secret. The last one stays in use.
     Failed(NoSecret),
 }
 
-/// A route's user, and the secrets that it is known by: the newest, and the one before it, for a server that has not been
-/// told yet or has been told too early.
+/// A route's user and its two latest secrets. The previous one is for a server that has not learned the newest yet, or that learned it too
+/// early.
 pub struct Credentials {
     username: Option<String>,
     source: SecretSource,
     allow_plaintext: bool,
     renewal: Option<Duration>,
     known: Arc<Mutex<KnownSecrets>>,
-    /// Held by whoever reads the source: when that was begun last.
+    /// Held by the task that reads the source. Holds the time at which the last read began.
     reading: Arc<tokio::sync::Mutex<Option<Instant>>>,
-    /// Who does it: a command ends in its own time.
+    /// The tasks that run a command. They run to their end even if the caller is cancelled.
     tasks: TaskTracker,
-    /// Secrets that replaced another, so far.
+    /// Number of secrets that have replaced another.
     generation: watch::Sender<u64>,
     tokens: iam::Tokens,
 }
@@ -80,12 +80,12 @@ pub struct Credentials {
 struct KnownSecrets {
     newest: Option<Secret>,
     previous: Option<Secret>,
-    /// Of the last look.
+    /// The error of the last read.
     problem: Option<Arc<SourceError>>,
 }
 
 impl Credentials {
-    /// Reads nothing yet.
+    /// Prepares the credentials. Nothing is read yet.
     pub fn new(settings: &Settings) -> Self {
         Self {
             username: settings.username.clone(),
@@ -105,17 +105,17 @@ impl Credentials {
         self.username.as_deref().unwrap_or("default")
     }
 
-    /// Whether they may be sent in plaintext.
+    /// Whether the secrets may be sent in plaintext.
     pub fn allow_plaintext(&self) -> bool {
         self.allow_plaintext
     }
 
-    /// Live connections authenticate again after this time; `None`: never.
+    /// Time after which live connections authenticate again; `None` for never.
     pub fn renewal(&self) -> Option<Duration> {
         self.renewal
     }
 
-    /// Waits until there is something to present: a first look may take its time, and so may AWS.
+    /// Waits until there is a secret to present. The first read, or AWS, may take its time.
     pub async fn ready(&self) -> Result<(), NoSecret> {
         if let SecretSource::Iam(cache) = &self.source {
             return self.tokens.ready(cache).await.map_err(|source| self.none(source));
@@ -131,7 +131,7 @@ impl Credentials {
         }
     }
 
-    /// What to present on a new connection, the likeliest first; never empty.
+    /// The logins to present on a new connection, the likeliest first. Never empty.
     pub async fn logins(&self) -> Result<Vec<Login>, NoSecret> {
         self.ready().await?;
         if let SecretSource::Iam(cache) = &self.source {
@@ -143,11 +143,11 @@ impl Credentials {
         Ok(secrets.map(|secret| self.login(secret.clone())).collect())
     }
 
-    /// The server refused them all, in this order. What the source gives now, if that is something else, and what is worth
+    /// The logins to try after the server refused all of `refused`, in that order: what the source gives now, if that differs and is worth
     /// another attempt.
     pub async fn logins_after_refusal(&self, refused: &[Login]) -> Vec<Login> {
         if let SecretSource::Iam(cache) = &self.source {
-            // Tokens differ by the second: what counts is who signs them.
+            // Tokens differ each second, so the signing credentials are compared.
             if !self.tokens.renew_after_refusal(cache).await {
                 return Vec::new();
             }
@@ -155,14 +155,14 @@ impl Credentials {
             self.read(self.source.pause_after_failure()).await;
         }
         let mut logins = self.logins().await.unwrap_or_default();
-        // The newest was refused, the one before it, too: the server may have been told in between.
+        // Both were refused, the newest first. The server may have learned the newest in between, so that is tried once more.
         let told_meanwhile = refused.len() > 1;
         let is_first = |login: &Login| refused.first() == Some(login);
         logins.retain(|login| !refused.contains(login) || told_meanwhile && is_first(login));
         logins
     }
 
-    /// Reads the source again where that is due.
+    /// Reads the source again if that is due.
     pub async fn look(&self) -> SecretRefresh {
         if let SecretSource::Iam(cache) = &self.source {
             return match self.tokens.renew(cache).await {
@@ -178,12 +178,12 @@ impl Credentials {
         }
     }
 
-    /// Tells when a secret has replaced another: whoever authenticated with that one should not be trusted with new work.
+    /// Notifies when a secret has replaced another. Connections that authenticated with the old one should get no new work.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }
 
-    /// Reads the source, unless it was read within `pause`. Whoever comes meanwhile waits for the outcome.
+    /// Reads the source unless it was read within `pause`. Concurrent callers wait for the result.
     async fn read(&self, pause: Duration) {
         let mut read_at = Arc::clone(&self.reading).lock_owned().await;
         if read_at.is_some_and(|at| at.elapsed() < pause) {
@@ -197,7 +197,7 @@ impl Credentials {
         }
         let (source, known, generation) =
             (self.source.clone(), Arc::clone(&self.known), self.generation.clone());
-        // A dial has less time than a command: who asked may be gone when the answer comes, and it is there for the next.
+        // A dial may have less time than the command needs. The answer then serves the next dial.
         let reading = self.tasks.spawn(async move {
             let found = source.read().await;
             known.lock().take(found, &generation);
@@ -216,7 +216,7 @@ impl Credentials {
 }
 
 impl KnownSecrets {
-    /// What a look has brought.
+    /// Stores the result of a read.
     fn take(&mut self, found: Result<Secret, SourceError>, generation: &watch::Sender<u64>) {
         match found {
             Ok(secret) => {
@@ -233,7 +233,7 @@ impl KnownSecrets {
     }
 }
 
-/// For people: who, and where the secret comes from.
+/// The user, and where the secret comes from, for people.
 impl fmt::Display for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "user {}, {}", self.user(), self.source)

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::error::AddressError;
 use super::redacted::is_number;
 
-/// Redis' own port, used where an upstream names none.
+/// Redis' default port, used if an upstream has none.
 pub const DEFAULT_PORT: u16 = 6379;
 
 /// An upstream endpoint: a host, by name or address, and a port.
@@ -56,7 +56,7 @@ impl FromStr for Endpoint {
 
 impl Endpoint {
     fn parse(text: &str) -> Result<Self, AddressError> {
-        // A bare IPv6 address, whose colons are not a port's.
+        // A bare IPv6 address: its colons do not introduce a port.
         if let Ok(ip) = text.parse::<Ipv6Addr>() {
             return Ok(Self { host: Host::Ip(ip.into()), port: DEFAULT_PORT });
         }
@@ -91,8 +91,8 @@ impl FromStr for Host {
         if let Ok(ip) = text.parse::<Ipv4Addr>() {
             return Ok(Self::Ip(ip.into()));
         }
-        // Underscores are no host name's by the letter, but Docker and Kubernetes networks have them. Four numbers
-        // that are no IPv4 address are a mistake, not a name.
+        // Strictly, host names have no underscores, but Docker and Kubernetes networks use them. Four numbers that are not an IPv4 address
+        // are a mistake, not a name.
         let is_label = |label: &str| {
             (1..=63).contains(&label.len())
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')

@@ -10,7 +10,7 @@ use super::error::AddressError;
 /// Where a route listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListenAddr {
-    /// A TCP address; port 0 lets the system choose.
+    /// A TCP address. With port 0, the system chooses the port.
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix {
@@ -18,40 +18,40 @@ pub enum ListenAddr {
         path: PathBuf,
         /// Permission bits of the socket file.
         mode: u32,
-        /// Who may connect, of those whom the permission bits let in.
+        /// The users and groups that may connect, if the permission bits let them.
         peers: Peers,
     },
 }
 
-/// Who may connect to a Unix socket, by the numbers that the kernel vouches for (`SO_PEERCRED`). None given: everybody.
+/// The users and groups that may connect to a Unix socket, by the ids that the kernel reports (`SO_PEERCRED`). If none are given, all may.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Peers {
-    /// Users.
+    /// User ids.
     pub uids: Vec<u32>,
-    /// Groups. Only a process' effective one counts: the kernel tells no other.
+    /// Group ids. Only a process' effective group counts, because the kernel reports no other.
     pub gids: Vec<u32>,
 }
 
 impl Peers {
-    /// Nobody is refused.
+    /// Whether all users and groups may connect.
     pub fn is_everybody(&self) -> bool {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
-    /// Whether this user or this group is among them.
+    /// Whether this user or this group may connect.
     pub fn allow(&self, uid: u32, gid: u32) -> bool {
         self.is_everybody() || self.uids.contains(&uid) || self.gids.contains(&gid)
     }
 }
 
-/// Permission bits of a Unix socket where its address names none: owner and group.
+/// Permission bits of a Unix socket if its address has none: for owner and group.
 const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
-/// The same of a socket that commands: its owner alone.
+/// Permission bits of a private Unix socket if its address has none: for the owner only.
 const PRIVATE_SOCKET_MODE: u32 = 0o600;
 
 impl ListenAddr {
-    /// As text is parsed, but a Unix socket is for its owner alone unless the address says otherwise.
+    /// Parses an address. A Unix socket is for its owner only, unless the address has a mode.
     pub fn private(text: &str) -> Result<Self, AddressError> {
         parse(text, PRIVATE_SOCKET_MODE)
     }
@@ -64,7 +64,7 @@ impl ListenAddr {
         }
     }
 
-    /// Of a TCP address.
+    /// The IP address of a TCP address.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip()),
@@ -72,12 +72,12 @@ impl ListenAddr {
         }
     }
 
-    /// Whether it names one place: with port 0 the system chooses.
+    /// Whether it names one address: with port 0 the system chooses.
     pub fn is_one(&self) -> bool {
         !matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 
-    /// Whether both name the same place, whoever it is for.
+    /// Whether both are the same address, regardless of mode, users and groups.
     pub fn is_at(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => path == other,
@@ -85,13 +85,13 @@ impl ListenAddr {
         }
     }
 
-    /// Whether one process cannot listen on both.
+    /// Whether one process cannot listen on both addresses.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) => {
                 let (port, one, other) =
                     (one.port() == other.port() && one.port() != 0, one.ip(), other.ip());
-                // What listens on an IPv6 address takes no IPv4.
+                // An IPv6 listener accepts no IPv4.
                 let family = one.is_ipv4() == other.is_ipv4();
                 port && family && (one == other || one.is_unspecified() || other.is_unspecified())
             }
@@ -99,7 +99,7 @@ impl ListenAddr {
         }
     }
 
-    /// Whether it is for some users and groups alone.
+    /// Whether only some users and groups may connect.
     pub fn has_peers(&self) -> bool {
         matches!(self, Self::Unix { peers, .. } if !peers.is_everybody())
     }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_commands_is_its_owners_alone_unless_it_says_otherwise() {
+    fn a_private_socket_is_for_its_owner_unless_it_has_a_mode() {
         let mode = |text: &str| match ListenAddr::private(text).unwrap() {
             ListenAddr::Unix { mode, .. } => mode,
             ListenAddr::Tcp(_) => panic!("{text}"),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_may_name_the_users_and_groups_that_it_is_for() {
+    fn a_unix_socket_may_name_the_users_and_groups_that_may_connect() {
         let peers = |text: &str| match text.parse::<ListenAddr>().unwrap() {
             ListenAddr::Unix { path, mode, peers } => {
                 assert_eq!((path, mode), (PathBuf::from("/run/x.sock"), DEFAULT_SOCKET_MODE));
@@ -210,13 +210,13 @@ mod tests {
         let some = peers("unix:/run/x.sock?uid=1000&gid=33&uid=0&mode=0660");
         assert_eq!(some, Peers { uids: vec![1000, 0], gids: vec![33] });
         assert!(some.allow(1000, 1000) && some.allow(0, 0) && some.allow(1, 33), "one of the two is enough");
-        assert!(!some.allow(33, 1000), "a user is no group");
-        assert!(peers("unix:/run/x.sock").allow(7, 7), "without any, everybody");
+        assert!(!some.allow(33, 1000), "a user id does not match a group id");
+        assert!(peers("unix:/run/x.sock").allow(7, 7), "without ids, all may connect");
         assert!(!peers("unix:/run/x.sock?gid=33").allow(0, 0), "not even root");
     }
 
     #[test]
-    fn an_option_that_is_none_does_not_leave_a_socket_open_to_all() {
+    fn an_invalid_option_does_not_leave_a_socket_open_to_all() {
         for options in [
             "",
             "mode=9",

@@ -1,6 +1,6 @@
-//! Where things are: an upstream's host and port, a listener's address.
+//! Addresses: an upstream's host and port, a listener's address.
 //!
-//! Parsing only. Resolving names is `resolve`'s work, binding is `listener`'s.
+//! This module only parses. `resolve` resolves names, and `listener` binds.
 
 mod error;
 mod host;

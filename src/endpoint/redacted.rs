@@ -1,16 +1,16 @@
-//! Text that was given as an address, as messages may show it.
+//! Removes what could be a secret from text that was given as an address, so that messages may show it.
 
 use std::borrow::Cow;
 
 const HIDDEN: &str = "***";
 
-/// Characters that begin something other than a host, a port or a database.
+/// Characters that cannot occur in a host, a port or a database.
 const AUTHORITY_TERMINATORS: &[char] = &['?', '#', ';', '&', '='];
 
-/// What else can be the name of a secret, outside of URLs.
+/// Words that may introduce a secret outside of URLs.
 const SECRETS: &[&str] = &["password", "passwd", "pwd", "secret", "token"];
 
-/// `text` without what could be a secret: of a URL, or what looks like one, scheme, host, port and database remain.
+/// `text` without what could be a secret. Of a URL, or of text that looks like one, the scheme, host, port and database remain.
 pub(super) fn redacted(text: &str) -> Cow<'_, str> {
     let lower = text.to_ascii_lowercase();
     let is_url = text.contains("://")
@@ -20,7 +20,7 @@ pub(super) fn redacted(text: &str) -> Cow<'_, str> {
     if is_url { Cow::Owned(shown(text)) } else { Cow::Borrowed(text) }
 }
 
-/// A message that may repeat what was `given`, without what could be a secret in it.
+/// A message that may repeat the text `given`, without what could be a secret in that.
 pub fn without_secrets(message: String, given: &str) -> String {
     match redacted(given) {
         Cow::Owned(shown) => message.replace(given, &shown),
@@ -36,7 +36,7 @@ fn shown(text: &str) -> String {
             None => (String::new(), text),
         },
     };
-    // A password may hold any character: what follows one of these may still be a part of it.
+    // A password may hold any character, so what follows one of these may be a part of it.
     let (login, rest) = match rest.rsplit_once('@') {
         Some((login, _)) if login.contains(AUTHORITY_TERMINATORS) => return scheme + HIDDEN,
         Some((_, rest)) => (format!("{HIDDEN}@"), rest),
@@ -54,7 +54,7 @@ fn shown(text: &str) -> String {
     format!("{scheme}{login}{place}{end}{hidden}")
 }
 
-/// A host, which may have a port and a database.
+/// Whether the text is a host, with an optional port and database.
 fn is_place(text: &str) -> bool {
     let (address, database) = text.split_once('/').unwrap_or((text, ""));
     let (host, port) = match address.rsplit_once(':') {
@@ -72,7 +72,7 @@ fn is_of(text: &str, others: &str) -> bool {
     text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
-/// A port that is none could be a password: only what is near one is shown.
+/// Whether the text is empty or looks like a port. Other text could be a password.
 pub(super) fn is_number(text: &str) -> bool {
     text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -83,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_no_secret_is_shown() {
+    fn addresses_without_secrets_are_shown_unchanged() {
         for text in [
             "",
             "cache",
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_a_secret_is_not() {
+    fn text_that_could_be_a_secret_is_hidden() {
         for (text, expected) in [
             ("redis://app:hunter2@cache:1/3", "redis://***@cache:1/3"),
             ("redis://cache:1?password=hunter2", "redis://cache:1?***"),

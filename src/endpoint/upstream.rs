@@ -1,4 +1,4 @@
-//! An upstream as it is written: a host and a port, or a URL.
+//! An upstream as configured: a host and a port, or a URL.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,19 +9,19 @@ use zeroize::Zeroizing;
 use super::error::AddressError;
 use super::host::Endpoint;
 
-/// An upstream as configured: an endpoint, whether its notation asks for TLS, and who it names.
+/// An upstream as configured: an endpoint, whether its URL asks for TLS, and a login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UpstreamAddress {
-    /// Where to.
+    /// The host and the port.
     pub endpoint: Endpoint,
-    /// It was a `rediss://` URL. `redis://` is notation only: whether TLS is spoken is the route's to say.
+    /// Whether it was a `rediss://` URL. `redis://` does not mean plaintext: the route's settings decide.
     pub tls: bool,
-    /// A URL's user, if it names one, and its password.
+    /// The URL's user, if it has one, and password.
     pub login: Option<(Option<String>, Zeroizing<Vec<u8>>)>,
 }
 
 impl UpstreamAddress {
-    /// The endpoint, of one that names nobody.
+    /// The endpoint, if the URL has no login.
     pub fn anonymous(self) -> Result<Endpoint, AddressError> {
         if self.login.is_some() { Err(AddressError::Credentials) } else { Ok(self.endpoint) }
     }
@@ -70,7 +70,7 @@ impl UpstreamAddress {
     }
 }
 
-/// A URL's user and password, percent-encoded.
+/// Parses a URL's user and password, which are percent-encoded.
 fn credentials(text: &str) -> Result<(Option<String>, Zeroizing<Vec<u8>>), AddressError> {
     let (user, password) = text.split_once(':').ok_or(AddressError::BadCredentials)?;
     let user = percent_decode_str(user).decode_utf8().map_err(|_| AddressError::BadCredentials)?;
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_are_names_addresses_or_urls_and_the_port_is_redis_own_if_none_is_given() {
+    fn an_upstream_is_a_name_an_address_or_a_url_and_6379_the_default_port() {
         assert_eq!(endpoint("cache.example"), "cache.example:6379");
         assert_eq!(endpoint("cache.example:6380"), "cache.example:6380");
         assert_eq!(endpoint("10.0.0.1"), "10.0.0.1:6379");
@@ -103,20 +103,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_upstream_is_refused_with_what_would_be_one() {
+    fn an_invalid_upstream_is_refused_with_what_is_expected() {
         for (text, expected) in [
             ("", "no host"),
             (":6379", "no host"),
-            ("cache:0", "no port"),
-            ("cache:70000", "no port"),
-            ("cache:abc", "no port"),
-            ("::1:99999:", "no port"),
-            ("ca che:1", "no host name"),
-            ("10.0.0.256", "no host name"),
-            ("-x:1", "no host name"),
-            ("http://cache:1", "no upstream"),
+            ("cache:0", "not a port"),
+            ("cache:70000", "not a port"),
+            ("cache:abc", "not a port"),
+            ("::1:99999:", "not a port"),
+            ("ca che:1", "neither a host name"),
+            ("10.0.0.256", "neither a host name"),
+            ("-x:1", "neither a host name"),
+            ("http://cache:1", "not an upstream"),
             ("redis://cache:1/3", "database"),
-            ("redis://cache:1?x=y", "no upstream"),
+            ("redis://cache:1?x=y", "not an upstream"),
         ] {
             let error = text.parse::<UpstreamAddress>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

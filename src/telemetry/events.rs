@@ -1,5 +1,4 @@
-//! What happened lately: the records of the log that people would look for first, for those who look at a page instead. Kept in
-//! a ring of bounded size; what repeats is one event.
+//! Recent events: the log records that people look for first, for the page. Kept in a ring of bounded size; repeated records are one event.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,36 +11,36 @@ use tracing_subscriber::layer::Context;
 
 use crate::moment::Moment;
 
-/// Events kept; the oldest goes first.
+/// The limit on events. The oldest is dropped first.
 const MAX_EVENTS: usize = 100;
 
-/// Characters of an event's text: a longer one is cut.
+/// Limit on an event's text, in characters. A longer text is cut.
 const MAX_EVENT_TEXT: usize = 600;
 
-/// An event, as often as it happened.
+/// An event, and how many times it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedEvent {
-    /// When it happened last.
+    /// When it last happened.
     pub at: Moment,
-    /// How bad it is: `INFO`, `WARN` or `ERROR`.
+    /// Its level: `INFO`, `WARN` or `ERROR`.
     pub level: Level,
-    /// The route that it happened to, if it was one.
+    /// The route, if the event belongs to one.
     pub route: Option<Box<str>>,
-    /// What, with its circumstances.
+    /// The message with the other fields.
     pub words: Box<str>,
-    /// How often, those that the log left out included.
+    /// How many times it happened, including those that the log left out.
     pub times: u64,
 }
 
-/// Log records hold no secret, so events don't.
+/// Log records hold no secret, so events hold none, either.
 static RECENT_EVENTS: Mutex<VecDeque<LoggedEvent>> = Mutex::new(VecDeque::new());
 
-/// The latest first.
+/// The events, latest first.
 pub fn recent() -> Vec<LoggedEvent> {
     RECENT_EVENTS.lock().iter().cloned().collect()
 }
 
-/// Keeps what it is given.
+/// Stores records as events.
 pub(super) struct Keeper;
 
 impl<S: Subscriber> Layer<S> for Keeper {
@@ -105,7 +104,7 @@ impl Visit for Noted {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         use fmt::Write as _;
         let to = &mut self.others;
-        // A string takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             "route" => {
@@ -125,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_repeats_is_one_event_and_the_latest_comes_first() {
+    fn repeated_records_are_one_event_and_the_latest_comes_first() {
         let mut events = VecDeque::new();
         let event = |words: &str, at, suppressed| {
             Noted { message: words.into(), suppressed, ..Noted::default() }

@@ -1,6 +1,5 @@
-//! The log as JSON: one object a line, with the fields of the record by the names that they have in the text, and beside
-//! them by OpenTelemetry's, where it has names for them
-//! ([databases](https://opentelemetry.io/docs/specs/semconv/db/redis/),
+//! The log as JSON, one object in each line. It holds the record's fields under their own names, and also under OpenTelemetry's where it
+//! defines one ([databases](https://opentelemetry.io/docs/specs/semconv/db/redis/),
 //! [errors](https://opentelemetry.io/docs/specs/semconv/general/recording-errors/)).
 
 use std::error::Error;
@@ -20,7 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::endpoint::Endpoint;
 use crate::printable::printable_json;
 
-/// Writes records.
+/// Formats records as JSON.
 pub(super) struct Json;
 
 impl<S, N> FormatEvent<S, N> for Json
@@ -97,12 +96,12 @@ impl Visit for Fields {
     }
 }
 
-/// What OpenTelemetry has names for.
+/// The fields that have a name in OpenTelemetry.
 fn attributes(fields: &[(&'static str, Value)]) -> Vec<(&'static str, Value)> {
     let get = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
     let mut attributes = Vec::new();
     let mut add = |name: &'static str, value: Value| attributes.push((name, value));
-    // Several upstreams are not one server.
+    // A list of upstreams does not parse as one endpoint, and so gives no server.
     let upstream = get("upstream").and_then(Value::as_str).and_then(|text| text.parse::<Endpoint>().ok());
     if let Some(Endpoint { host, port }) = upstream {
         add("db.system.name", "redis".into());
@@ -160,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_is_escaped() {
+    fn text_from_others_is_escaped() {
         let line = line("", "WARN", "t", &[("message", "a\u{1b}\u{9b}\u{202e}".into())]).unwrap();
         assert!(line.contains(r"a\u001b\u009b\u202e"), "{line}");
     }
 
     #[test]
-    fn what_is_not_known_has_no_attribute() {
+    fn unknown_values_give_no_attribute() {
         let line = line_of(&[
             ("upstream", "a:6379, b:6379".into()),
             ("peer", "nonsense".into()),

@@ -1,4 +1,4 @@
-//! The subscriber: what is written, in which format, where to.
+//! The subscriber: which records are written, in which format, and where.
 
 use std::fmt::{Debug, Result as FmtResult};
 use std::io::{IsTerminal, stderr};
@@ -21,17 +21,17 @@ use crate::printable::printable;
 pub struct Settings {
     /// Text for people or JSON for programs.
     pub format: Format,
-    /// What is written; `None`: `info` and what is worse.
+    /// The records to write; `None` for `info` and above.
     pub level: Option<LogFilter>,
 }
 
 /// The log's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// One line a record, for people.
+    /// One line for each record, for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each record.
     Json,
 }
 
@@ -49,24 +49,24 @@ impl FromStr for LogFilter {
     }
 }
 
-/// Logging was set up before.
+/// Logging is set up already.
 #[derive(Debug, thiserror::Error)]
 #[error("logging is set up already")]
 pub struct AlreadySet;
 
-/// The target of slow commands, in the log alone.
+/// The target of records about slow commands, which are written to the log only.
 pub const SLOW: &str = "pontoon::session::slow";
 
-/// Targets of AWS' crates, and of the HTTP that they speak.
+/// Targets of AWS' crates and of their HTTP libraries.
 const AWS: [&str; 4] = ["aws_", "h2", "hyper_util", "hyper_rustls"];
 
 static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
-/// Sends all log records to standard error, as `settings` say.
+/// Writes log records to standard error, as `settings` ask for.
 pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
     let (filter, handle) = reload::Layer::new(targets(settings.level.as_ref()));
     let _ = LEVEL.set(handle);
-    // Libraries that carry AWS' credentials and print what they carry: their errors are in our own records.
+    // These libraries handle AWS' credentials and may print them. Their errors are in pontoon's own records.
     let filter = filter.and(filter_fn(|about| !AWS.iter().any(|prefix| about.target().starts_with(prefix))));
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let layer = fmt::layer().with_writer(stderr);
@@ -76,7 +76,8 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
         }
         Format::Json => layer.event_format(Json).boxed(),
     };
-    // Whatever log.level leaves out: the page shows it. Slow commands can be many: they would push out what failed.
+    // The page shows these even if log.level leaves them out. Slow commands are left out, because they can be many and would push out
+    // failures.
     let kept =
         Targets::new().with_target("pontoon", tracing::Level::INFO).with_target(SLOW, LevelFilter::OFF);
     tracing_subscriber::registry()
@@ -86,7 +87,7 @@ pub fn init(settings: &Settings) -> Result<(), AlreadySet> {
         .map_err(|_| AlreadySet)
 }
 
-/// A field as `tracing` writes it. Of what others say, that leaves what turns the text around, and the ends of lines.
+/// Writes a field as `tracing` does, but escapes hidden characters and line ends in text from others.
 fn text_field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> FmtResult {
     let value = format!("{value:?}");
     let value = printable(&value);
@@ -97,7 +98,7 @@ fn text_field(out: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> FmtResu
     }
 }
 
-/// What is written from now on.
+/// Changes which records are written from now on.
 pub fn set_level(level: Option<&LogFilter>) {
     if let Some(handle) = LEVEL.get() {
         let _ = handle.reload(targets(level));
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_is_escaped_and_the_rest_is_written_as_it_was() {
+    fn text_from_others_is_escaped_and_the_rest_is_unchanged() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let writer = {
             let written = Arc::clone(&written);
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_may_differ_by_module_and_nonsense_is_refused() {
+    fn a_level_may_differ_by_module_and_an_invalid_one_is_refused() {
         assert!("info,pontoon::session=debug".parse::<LogFilter>().is_ok());
         assert!("pontoon=loud".parse::<LogFilter>().is_err());
     }

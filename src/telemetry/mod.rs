@@ -1,4 +1,4 @@
-//! Logging: format, level, the subscriber that obeys them.
+//! Logging: format, level, throttling, and the subscriber that applies them.
 
 mod events;
 mod json;
@@ -7,4 +7,4 @@ mod throttle;
 
 pub use self::events::{LoggedEvent, recent};
 pub use self::log::{AlreadySet, Format, LogFilter, SLOW, Settings, init, set_level};
-pub use self::throttle::Throttle;
+pub use self::throttle::{Suppressed, Throttle};

@@ -131,8 +131,8 @@ fn credentials_that_have_ended_already_sign_nothing_and_are_told_as_that() {
     let (fake, agent) = (lenient(&authority), container("2020-01-01T00:00:00Z"));
     let uri = format!("http://127.0.0.1:{}/role", agent.port());
     let pontoon = bridge(&fake, &authority, &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri)], &[]);
-    let text = "no secret for user app: AWS gives no credentials: what it gives has ended already";
-    pontoon.expects("what it gives has ended already");
+    let text = "no secret for user app: AWS gives no credentials: the credentials have expired already";
+    pontoon.expects("the credentials have expired already");
     let said = || String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
     eventually("it says so", || said().contains(text));
     assert!(fake.seen().is_empty(), "the server sees no token");

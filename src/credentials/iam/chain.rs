@@ -1,4 +1,4 @@
-//! What tokens are signed with: AWS' own chain of credentials, asked when it must be and no oftener.
+//! Gets the credentials that sign tokens from AWS' default chain, and limits how often it is asked.
 
 use std::error::Error;
 use std::fmt;
@@ -17,25 +17,25 @@ use super::settings::Settings;
 use super::token::token;
 use crate::credentials::{Secret, SourceError};
 
-/// Credentials are renewed this long before they end: AWS has new ones by then.
+/// Credentials are renewed this long before they expire, when AWS has new ones already.
 const AHEAD: Duration = Duration::from_secs(300);
 
-/// Without an end they are asked for again after this long: profiles are files, and files change.
+/// Credentials without an expiry are asked for again after this time, because profiles are files that may change.
 const GOOD_FOR: Duration = Duration::from_secs(300);
 
 /// Shortest time between two requests to AWS, in seconds.
 const MIN_AWS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time for the whole chain, in seconds; each of its links has limits of its own.
+/// Time for the whole chain, in seconds. Each of its links has limits of its own.
 const CREDENTIAL_CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Makes tokens.
+/// Makes IAM tokens.
 #[derive(Default)]
 pub struct Tokens {
     known: Arc<Mutex<KnownSigner>>,
-    /// Held by whoever asks AWS: when that was done last.
+    /// Held by the task that asks AWS. Holds the time of the last request.
     asking: Arc<tokio::sync::Mutex<Option<Instant>>>,
-    /// Who does it: the chain ends in its own time.
+    /// The tasks that ask AWS. They run to their end even if the caller is cancelled.
     tasks: TaskTracker,
 }
 
@@ -43,12 +43,12 @@ pub struct Tokens {
 struct KnownSigner {
     signer: Option<Credentials>,
     since: Option<Instant>,
-    /// Of the last time that AWS was asked.
+    /// The error of the last request to AWS.
     problem: Option<Arc<SourceError>>,
 }
 
 impl Tokens {
-    /// Waits for AWS where there is nothing to sign with.
+    /// Waits for AWS if there are no credentials to sign with.
     pub async fn ready(&self, cache: &Settings) -> Result<(), Arc<SourceError>> {
         if self.known.lock().usable(SystemTime::now()).is_none() {
             self.ask(cache).await;
@@ -57,7 +57,7 @@ impl Tokens {
         known.usable(SystemTime::now()).map(drop).ok_or_else(|| known.why_not())
     }
 
-    /// A token for a new connection.
+    /// Makes a token for a new connection.
     pub fn token(&self, cache: &Settings, user: &str) -> Result<Secret, Arc<SourceError>> {
         let (known, now) = (self.known.lock(), SystemTime::now());
         match known.usable(now) {
@@ -68,7 +68,7 @@ impl Tokens {
         }
     }
 
-    /// Renews what tokens are signed with, where that is due. What is known goes on being used meanwhile.
+    /// Renews the signing credentials if they are due. The present ones are used meanwhile.
     pub async fn renew(&self, cache: &Settings) -> Result<(), Arc<SourceError>> {
         if self.known.lock().is_due(SystemTime::now()) {
             self.ask(cache).await;
@@ -76,7 +76,7 @@ impl Tokens {
         self.known.lock().problem.clone().map_or(Ok(()), Err)
     }
 
-    /// A server refused a token: asks AWS again. Whether the answer is another.
+    /// Asks AWS again after a server refused a token. Returns whether the credentials have changed.
     pub async fn renew_after_refusal(&self, cache: &Settings) -> bool {
         let key = |known: &KnownSigner| known.signer.as_ref().map(|signer| signer.access_key_id().to_owned());
         let before = key(&self.known.lock());
@@ -91,7 +91,7 @@ impl Tokens {
         }
         *asked = Some(Instant::now());
         let (known, region) = (Arc::clone(&self.known), cache.region.clone());
-        // A dial may have less time than AWS takes: who asked may be gone when the answer comes, and it is there for the next.
+        // A dial may have less time than AWS needs. The answer then serves the next dial.
         let asking = self.tasks.spawn(async move {
             let answer = answer(region).await;
             let mut known = known.lock();
@@ -107,9 +107,9 @@ impl Tokens {
     }
 }
 
-/// Asks the chain.
+/// Asks the chain for credentials.
 async fn answer(region: String) -> Result<Credentials, String> {
-    // Made anew each time: it reads its files once, and its connections belong to one event loop.
+    // Built for each request, because it reads its files only once, and its connections belong to one event loop.
     let chain = async {
         let chain = DefaultCredentialsChain::builder().region(Region::new(region));
         chain.build().await.provide_credentials().await
@@ -117,7 +117,7 @@ async fn answer(region: String) -> Result<Credentials, String> {
     let ended = |signer: &Credentials| signer.expiry().is_some_and(|expiry| expiry <= SystemTime::now());
     match timeout(CREDENTIAL_CHAIN_TIMEOUT, chain).await {
         Ok(Ok(signer)) if ended(&signer) => {
-            Err("what it gives has ended already: is this machine's clock right?".to_owned())
+            Err("the credentials have expired already: check this machine's clock".to_owned())
         }
         Ok(Ok(signer)) => Ok(signer),
         Ok(Err(error)) => Err(explain(&error)),
@@ -147,7 +147,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// An error with its causes: the first alone says that something failed.
+/// An error with its causes, because the outermost only says that something failed.
 pub fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

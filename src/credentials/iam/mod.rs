@@ -1,5 +1,5 @@
-//! Tokens of AWS IAM, which ElastiCache takes for passwords
-//! ([its documentation](https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html)).
+//! AWS IAM tokens, which ElastiCache accepts as passwords
+//! ([documentation](https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html)).
 
 #[cfg(feature = "iam")]
 mod chain;

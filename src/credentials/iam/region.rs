@@ -1,4 +1,4 @@
-//! The region, as the names of ElastiCache's endpoints tell it.
+//! Derives the region from the name of an ElastiCache endpoint.
 
 use crate::endpoint::Host;
 
@@ -6,17 +6,17 @@ use crate::endpoint::Host;
 /// `….cnn1.cache.amazonaws.com.cn`.
 const DOMAINS: [&str; 2] = [".cache.amazonaws.com", ".cache.amazonaws.com.cn"];
 
-/// Codes that the rule does not give.
+/// Codes that do not follow the rule.
 const IRREGULAR: &[(&str, &str)] =
     &[("cnw1", "cn-northwest-1"), ("usgw1", "us-gov-west-1"), ("usge1", "us-gov-east-1")];
 
-/// The region in which an endpoint is; `None`: its name does not tell.
+/// The region of an endpoint; `None` if its name does not show it.
 pub fn region_of(host: &Host) -> Option<String> {
     let code = labels(host)?.pop()?;
     if let Some((_, region)) = IRREGULAR.iter().find(|(known, _)| *known == code) {
         return Some((*region).to_owned());
     }
-    // apne1: ap, ne, 1.
+    // For example, apne1 is ap, ne and 1.
     let (area, rest) = code.split_at_checked(2)?;
     let digits = rest.find(|c: char| c.is_ascii_digit())?;
     let (direction, number) = rest.split_at(digits);
@@ -36,12 +36,12 @@ pub fn region_of(host: &Host) -> Option<String> {
     area.bytes().all(|byte| byte.is_ascii_lowercase()).then(|| format!("{area}-{direction}-{number}"))
 }
 
-/// Whether an endpoint is a serverless cache's.
+/// Whether the endpoint is that of a serverless cache.
 pub fn is_serverless(host: &Host) -> bool {
     labels(host).is_some_and(|labels| labels.iter().any(|label| label == "serverless"))
 }
 
-/// What stands before ElastiCache's own domain, in lower case.
+/// The labels before ElastiCache's own domain, in lower case.
 fn labels(host: &Host) -> Option<Vec<String>> {
     let Host::Name(name) = host else { return None };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_tells_its_region() {
+    fn the_region_is_derived_from_an_endpoints_name() {
         for (code, region) in [
             ("use1", "us-east-1"),
             ("usw2", "us-west-2"),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_of_elasticaches_tells_nothing() {
+    fn a_name_outside_elasticache_has_no_region() {
         for name in [
             "cache.example",
             "10.0.0.1",
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serverless_cache_is_told_by_its_name() {
+    fn a_serverless_cache_is_recognised_by_its_name() {
         let serverless = |name: &str| is_serverless(&name.parse().unwrap());
         assert!(serverless("sessions-abc123.serverless.use1.cache.amazonaws.com"));
         assert!(!serverless("master.sessions.abc123.use1.cache.amazonaws.com"));

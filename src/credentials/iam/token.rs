@@ -1,4 +1,4 @@
-//! One token: a request to connect, signed and never sent.
+//! Makes one token: a signed request to connect, which is never sent as a request.
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
@@ -11,20 +11,21 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::settings::Settings;
 use crate::credentials::Secret;
 
-/// ElastiCache takes no token that claims more.
+/// ElastiCache accepts no token with a longer life.
 const LIFE: Duration = Duration::from_secs(900);
 
-/// A token that is not used up by then was made too late.
+/// A token's minimum life, if the signing credentials are about to expire.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
-/// [RFC 3986](https://www.rfc-editor.org/rfc/rfc3986#section-2.3)'s unreserved characters stay as they are.
+/// Unreserved characters of [RFC 3986](https://www.rfc-editor.org/rfc/rfc3986#section-2.3) are not escaped.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A token for `user`, signed at `now`: it outlives neither a quarter of an hour nor `signer`. The error is AWS' signer's.
+/// A token for `user`, signed at `now`. It is valid for a quarter of an hour at most, and not longer than `signer`. The error is from AWS'
+/// signer.
 pub fn token(cache: &Settings, user: &str, signer: &Credentials, now: SystemTime) -> Result<Secret, String> {
     let left = signer.expiry().map(|expiry| expiry.duration_since(now).unwrap_or_default());
     let life = left.map_or(LIFE, |left| left.min(LIFE)).max(SHORTEST_LIFE);
-    // The name's case is the console's; what is verified is the lower one.
+    // The console keeps the name's case, but ElastiCache verifies the lower case.
     let mut url = format!("http://{}/?Action=connect", cache.cache_name.to_ascii_lowercase());
     if cache.serverless {
         url.push_str("&ResourceType=ServerlessCache");
@@ -48,7 +49,7 @@ pub fn token(cache: &Settings, user: &str, signer: &Credentials, now: SystemTime
     let (instructions, _) = sign(request, &params).map_err(|error| error.to_string())?.into_parts();
     let length = |value: &str| 32 + 3 * value.len();
     let added: usize = instructions.params().iter().map(|(_, value)| length(value)).sum();
-    // Of its final size at once: a buffer that grows leaves copies behind.
+    // Allocated at its final size: a buffer that grows leaves copies behind.
     let mut token = String::with_capacity(url.len() + added);
     token.push_str(url.trim_start_matches("http://"));
     for (name, value) in instructions.params() {
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_does_not_outlive_what_signed_it() {
+    fn a_token_expires_with_its_signing_credentials() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let token = signed(Some(now + Duration::from_secs(75)), now);
         assert!(token.contains("&X-Amz-Expires=75&"), "{token}");
