@@ -25,7 +25,7 @@ fn an_old_name_is_no_alert_once_the_new_one_speaks_tls() {
     let args = ["--upstream", &new.endpoint(), "--tls-mode", "preferred"];
     let pontoon = Pontoon::with(&old.endpoint(), &authority, &args);
     for text in [
-        "in plaintext until an endpoint speaks TLS",
+        "in plaintext until an endpoint accepts TLS",
         "plaintext only is spoken",
         "cannot be trusted is spoken",
     ] {

@@ -245,14 +245,14 @@ fn credentials_are_not_sent_in_plaintext_unless_that_is_wanted() {
         ["--upstream", &upstream, "--listen", "127.0.0.1:0", "--tls-mode", "disabled", "--auth-username"];
     let args = [&args[..], &["app", "--auth-password-file", path.to_str().unwrap()]].concat();
     let careful = Pontoon::run(&args);
-    careful.expects("traffic leaves in plaintext");
+    careful.expects("traffic is in plaintext");
     careful.expects("credentials not sent in plaintext");
     for _ in 0..3 {
         careful.client().expect(&["GET", "k"], "-NOAUTH Authentication required.\r\n");
     }
     careful.expect_one_line("credentials not sent in plaintext");
     let careless = Pontoon::run(&[&args[..], &["--auth-allow-plaintext"]].concat());
-    careless.expects("traffic leaves in plaintext");
+    careless.expects("traffic is in plaintext");
     careless.client().expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
 }
 
@@ -266,13 +266,13 @@ fn credentials_wait_for_tls_where_it_is_preferred() {
     let dual = Dual::new(&redis, Mood::Accept, Mood::Close);
     let args = ["--tls-mode", "preferred", "--auth-password-file", path.to_str().unwrap()];
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
-    pontoon.expects("traffic leaves in plaintext");
+    pontoon.expects("traffic is in plaintext");
     pontoon.expects("credentials not sent in plaintext");
     pontoon.allows("upstream accepts");
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
     redis.direct().expect(&["CONFIG", "SET", "requirepass", OLD], "+OK\r\n");
     dual.set(Mood::Close, Mood::Accept);
-    pontoon.wait_for_log("no new connection of the route uses plaintext");
+    pontoon.wait_for_log("upstream accepts TLS, plaintext refused from now on");
     pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
 }
 
@@ -302,13 +302,13 @@ fn a_secret_that_is_not_there_at_the_start_may_come_later_and_may_go() {
     pontoon.expects(&format!("no secret for user app: cannot read {file}"));
     let words = String::from_utf8(pontoon.client().ask(&["GET", "k"])).unwrap();
     assert!(words.contains(&format!("no secret for user app: cannot read {file}: No such file")), "{words}");
-    pontoon.wait_for_log("cannot be had");
+    pontoon.wait_for_log("credentials not available");
     password.replace(OLD);
     eventually("it works", || pontoon.client().ask(&["GET", "k"]) == b"$-1\r\n");
-    pontoon.wait_for_log("credentials can be had again");
-    let told = pontoon.log_count("cannot be had");
+    pontoon.wait_for_log("credentials available again");
+    let told = pontoon.log_count("credentials not available");
     fs::remove_file(password.path()).unwrap();
-    eventually("it is told", || pontoon.log_count("cannot be had") > told);
+    eventually("it is told", || pontoon.log_count("credentials not available") > told);
     pontoon.client().expect(&["GET", "k"], "$-1\r\n");
 }
 
@@ -338,7 +338,7 @@ fn a_password_on_the_command_line_is_refused_and_not_repeated() {
         let output = pontoon(&[&["check", "--offline", "--upstream", "cache"], &args[..]].concat());
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{error}");
-        assert!(error.contains("every process of this machine could read"), "{error}");
+        assert!(error.contains("every process on this machine could read"), "{error}");
         assert!(!error.contains(OLD), "{error}");
     }
 }
@@ -388,7 +388,7 @@ fn a_secret_is_nowhere_in_what_is_written() {
     let pontoon =
         to(&redis, &authority, &password, &["--log-level", "trace", "--client-name", "bridge"]).ready();
     pontoon.expects("upstream refused the credentials");
-    pontoon.allows("cannot be had");
+    pontoon.allows("credentials not available");
     // One that is being set up may be among those that are killed.
     pontoon.allows("greeting");
     let mut client = pontoon.client();

@@ -296,8 +296,8 @@ fn a_local_password_that_nobody_can_know_is_told_by_check_and_at_the_start() {
         let report = text(output.stdout);
         assert!(output.status.code() == Some(1) && report.contains(problem), "{report}");
         let pontoon = Pontoon::with(&endpoint, &authority, &args);
-        pontoon.expects("no client can authenticate for now");
-        pontoon.wait_for_log("no client can authenticate for now");
+        pontoon.expects("clients cannot authenticate for now");
+        pontoon.wait_for_log("clients cannot authenticate for now");
     }
     fs::write(&path, LOCAL).unwrap();
     let (endpoint, ca) = (redis.endpoint(), authority.file());

@@ -60,7 +60,7 @@ fn each_further_signal_skips_one_wait() {
     assert!(pontoon.is_running(), "the client still waits for its reply");
     pontoon.signal(Signal::TERM);
     client.expect_end();
-    pontoon.wait_for_log("sessions are cut: a further signal asked for it");
+    pontoon.wait_for_log("sessions cut by a further signal");
     assert_eq!(pontoon.wait().code(), Some(0));
 }
 
@@ -80,10 +80,10 @@ fn listeners_are_closed_while_sessions_still_end() {
 #[test]
 fn what_was_cut_is_told_and_is_no_failure() {
     let (_redis, mut pontoon, mut client) = with_blocked_client(&["--drain-timeout", "100ms"]);
-    pontoon.expects("sessions that did not end in time are cut");
+    pontoon.expects("sessions cut after runtime.drain_timeout");
     pontoon.signal(Signal::TERM);
     client.expect_end();
-    let record = pontoon.wait_for_log("sessions that did not end in time are cut");
+    let record = pontoon.wait_for_log("sessions cut after runtime.drain_timeout");
     assert_eq!(record["sessions"], 1);
     assert_eq!(pontoon.wait().code(), Some(0));
 }
@@ -128,7 +128,7 @@ fn a_post_to_drain_ends_all_but_the_process_which_a_signal_does() {
 fn once_drained_pontoon_waits_to_be_told_to_quit() {
     let (_redis, mut pontoon) = bridge();
     assert_eq!(pontoon.post("/drain").0, 202);
-    pontoon.wait_for_log("drained: waiting for SIGTERM or POST /quit");
+    pontoon.wait_for_log("drained, waiting for SIGTERM or POST /quit");
     assert_eq!(pontoon.get("/readyz"), (503, "not serving: draining\n".to_owned()));
     assert_eq!(pontoon.get("/livez").0, 200);
     assert_eq!(pontoon.post("/reload").0, 503, "it is too late for that");
@@ -157,6 +157,6 @@ fn a_bridge_for_a_job_ends_with_the_last_client_and_not_before_the_first() {
     eventually("the first is gone", || pontoon.metric("pontoon_sessions_active", "") == 1);
     assert!(pontoon.is_running());
     drop(second);
-    pontoon.wait_for_log("no client has been there for runtime.exit_with_clients");
+    pontoon.wait_for_log("no client for runtime.exit_with_clients");
     assert_eq!(pontoon.wait().code(), Some(0));
 }

@@ -283,7 +283,7 @@ fn a_reply_that_nests_without_end_costs_one_connection_and_not_the_process() {
     });
     let pontoon =
         Pontoon::run(&["--upstream", &fake.endpoint(), "--listen", "127.0.0.1:0", "--tls-mode", "disabled"]);
-    pontoon.expects("traffic leaves in plaintext");
+    pontoon.expects("traffic is in plaintext");
     pontoon.expects("peer does not use the Redis protocol");
     for _ in 0..2 {
         let reply = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();

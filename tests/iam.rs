@@ -227,7 +227,7 @@ fn aws_that_does_not_answer_is_an_error_with_its_stage_and_no_hang() {
     let pontoon = bridge(&fake, &authority, &environment, &["--connect-timeout", "1s"]);
     pontoon.allows("in stage auth");
     pontoon.allows("no answer yet");
-    pontoon.allows("cannot be had");
+    pontoon.allows("credentials not available");
     let words = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
     // Its own question, or that of somebody who asked before and gave up.
     let known = [

@@ -503,7 +503,7 @@ fn preferred(args: &[&str]) -> (Redis, Dual, Pontoon) {
     let dual = Dual::new(&redis, Mood::Accept, Mood::Close);
     let args = [&["--tls-mode", "preferred", "--workers", "1"][..], args].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
-    pontoon.allows("traffic leaves in plaintext until an endpoint speaks TLS");
+    pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
     pontoon.allows("upstream accepts plaintext only");
     redis.keep(authority);
     (redis, dual, pontoon)

@@ -55,7 +55,7 @@ fn road() -> (Redis, Dual, Pontoon) {
     let drain = ["--tls-mode", "preferred", "--tls-upgrade", "drain"];
     let args = [&ONE_THREAD[..], &DEDICATED, &drain].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
-    pontoon.allows("traffic leaves in plaintext until an endpoint speaks TLS");
+    pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
     pontoon.allows("upstream accepts plaintext only");
     redis.keep(authority);
     (redis, dual, pontoon)

@@ -114,7 +114,7 @@ fn a_session_that_outlives_the_drain_timeout_is_cut() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--drain-timeout", "300ms"]);
-    pontoon.expects("sessions that did not end in time are cut");
+    pontoon.expects("sessions cut after runtime.drain_timeout");
     let mut client = pontoon.client();
     client.send(&command(&["BLPOP", "queue", "0"]));
     eventually("the request is under way", || pontoon.metric("pontoon_requests_total", "") == 1);

@@ -63,7 +63,7 @@ fn a_person_sees_the_verdict_the_road_the_load_and_the_clients_live() {
     let file = directory.path().join("pontoon.toml");
     std::fs::write(&file, config).unwrap();
     let mut pontoon = Pontoon::run(&["--config", file.to_str().unwrap()]).ready();
-    pontoon.expects("traffic leaves in plaintext");
+    pontoon.expects("traffic is in plaintext");
     pontoon.expects("upstream accepts plaintext only");
     let addresses = pontoon.addresses();
     let named = |address: &str, name: &str| {

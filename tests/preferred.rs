@@ -8,7 +8,7 @@ use crate::harness::{
     is_pontoons_error, pontoon,
 };
 
-const LOUD: &str = "traffic leaves in plaintext until an endpoint speaks TLS";
+const LOUD: &str = "traffic is in plaintext until an endpoint accepts TLS";
 
 /// A port of both kinds in front of a Redis, and a bridge that prefers TLS.
 fn road(plaintext: Mood, tls: Mood, args: &[&str]) -> (Authority, Redis, Dual, Pontoon) {
@@ -155,8 +155,8 @@ fn a_state_file_that_cannot_be_written_is_told() {
     let file = directory.path().join("absent/state.json");
     let (_authority, _redis, _dual, pontoon) =
         road(Mood::Accept, Mood::Accept, &["--state-file", file.to_str().unwrap()]);
-    pontoon.expects("the state file cannot be written");
-    pontoon.wait_for_log("the state file cannot be written");
+    pontoon.expects("state file cannot be written");
+    pontoon.wait_for_log("state file cannot be written");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
 }
 

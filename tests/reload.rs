@@ -15,7 +15,7 @@ use crate::harness::{
 };
 
 const RELOADED: &str = "configuration reloaded";
-const REFUSED: &str = "configuration not reloaded, everything stays as it was";
+const REFUSED: &str = "configuration not reloaded, the present one stays in use";
 
 /// A pontoon with a configuration file.
 struct Configured {
@@ -132,7 +132,7 @@ fn sessions_of_a_removed_route_that_do_not_end_are_cut() {
     let mut waits = bridge.client("b");
     waits.send(&command(&["BLPOP", "queue", "0"]));
     eventually("it is under way", || bridge.pontoon.metric("pontoon_requests_total", "route=\"b\"") == 1);
-    bridge.pontoon.expects("sessions of a removed route are cut");
+    bridge.pontoon.expects("sessions of a removed route cut");
     bridge.reload(&a);
     waits.expect_end();
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
@@ -456,7 +456,7 @@ fn nodes_of_a_cluster_keep_their_ports_and_obey_the_new_settings() {
     old.expect(&["PING"], "+PONG\r\n");
     assert_eq!(ports(), before);
     let told = bridge.reload(&with("").replace("127.0.0.1:0", "[::1]:0"));
-    assert!(told.contains("listen, as far as the cluster's nodes go"), "{told}");
+    assert!(told.contains("listen (for the cluster's nodes)"), "{told}");
 }
 
 #[test]
@@ -513,7 +513,7 @@ fn without_a_file_nothing_can_change() {
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
     pontoon.signal(Signal::HUP);
-    pontoon.wait_for_log("configuration reloaded: nothing changed");
+    pontoon.wait_for_log("configuration reloaded");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
 }
 

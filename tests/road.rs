@@ -64,7 +64,7 @@ impl Road {
         ]
         .concat();
         self.pontoon = Some(Pontoon::with_hosts(&self.hosts, &args));
-        self.pontoon().allows("traffic leaves in plaintext until an endpoint speaks TLS");
+        self.pontoon().allows("traffic is in plaintext until an endpoint accepts TLS");
         self.pontoon().allows("upstream accepts plaintext only");
     }
 

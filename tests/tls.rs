@@ -148,7 +148,7 @@ fn a_certificate_of_x509_version_1_is_accepted_by_its_pin_or_without_verificatio
         };
         run(&["--tls-pin", &pin]).client().expect(&["PING"], "+PONG\r\n");
         let insecure = run(&["--tls-insecure-skip-verify"]);
-        insecure.expects("tls.insecure_skip_verify: any certificate is accepted");
+        insecure.expects("tls.insecure_skip_verify is set, any certificate is accepted");
         insecure.client().expect(&["PING"], "+PONG\r\n");
 
         let by_chain = Pontoon::to(&redis.endpoint(), &authority);
@@ -204,7 +204,7 @@ fn skipping_verification_is_possible_loud_and_counted() {
     let (authority, other) = (Authority::new(), Authority::new());
     let redis = redis_with(other.issue_expired(&["elsewhere"]), &other);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-insecure-skip-verify"]);
-    pontoon.expects("tls.insecure_skip_verify: any certificate is accepted");
+    pontoon.expects("tls.insecure_skip_verify is set, any certificate is accepted");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     assert_eq!(pontoon.metric("pontoon_tls_verification_disabled", ""), 1);
 }
@@ -318,7 +318,7 @@ fn plaintext_is_spoken_only_where_the_mode_says_so_and_the_log_says_that_too() {
     let endpoint = format!("localhost:{}", redis.plain_port);
     let pontoon =
         Pontoon::run(&["--upstream", &endpoint, "--listen", "127.0.0.1:0", "--tls-mode", "disabled"]);
-    pontoon.expects("traffic leaves in plaintext");
+    pontoon.expects("traffic is in plaintext");
     let mut client = pontoon.client();
     client.send(&[command(&["SET", "k", "v"]), command(&["GET", "k"])].concat());
     client.expect_next("+OK\r\n");

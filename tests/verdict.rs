@@ -323,7 +323,7 @@ fn plaintext_counts_against_the_verdict_and_a_restart_forgets_neither_it_nor_the
     let start = || {
         let args = ["--tls-mode", "preferred", "--state-file", file.to_str().unwrap()];
         let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
-        pontoon.allows("traffic leaves in plaintext");
+        pontoon.allows("traffic is in plaintext");
         pontoon.allows("upstream accepts plaintext only");
         pontoon
     };

@@ -1,4 +1,4 @@
-//! Everything bound, and how it runs to its end.
+//! The application with everything bound, and its run to the end.
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ use crate::metrics::{self, PrometheusHandle};
 use crate::notify;
 use crate::workers::Workers;
 
-/// Everything bound, nothing running.
+/// Everything is bound, and nothing runs.
 pub struct App {
     routes: Vec<Prepared>,
-    /// Without its routes.
+    /// The configuration without its routes.
     config: Config,
     inherited: Arc<Inherited>,
     admin: Option<Admin>,
@@ -41,8 +41,8 @@ pub struct App {
 }
 
 impl App {
-    /// Loads what must be loaded and binds what must be bound. On failure nothing stays bound, and every problem
-    /// is reported. Needs a tokio runtime around it.
+    /// Loads files and binds addresses. On failure nothing stays bound, and every problem is reported. Must be called within a tokio
+    /// runtime.
     pub fn bind(
         mut config: Config,
         inherited: Inherited,
@@ -81,7 +81,7 @@ impl App {
         Ok(Self { routes, config, inherited, admin, metrics_server, metrics, workers, commands, commanded })
     }
 
-    /// Every listener's route and real address.
+    /// The route and the actual address of each listener.
     pub fn listeners(&self) -> Vec<(String, ListenAddr)> {
         let addresses = |route: &Prepared| {
             let name = route.name().to_owned();
@@ -90,12 +90,12 @@ impl App {
         self.routes.iter().flat_map(addresses).collect()
     }
 
-    /// What it obeys while it runs.
+    /// Sends commands to the running application.
     pub fn commands(&self) -> mpsc::Sender<AdminCommand> {
         self.commands.clone()
     }
 
-    /// Runs until `shutdown` is requested and everything has ended. `source`: where another configuration comes from.
+    /// Runs until `shutdown` is requested and everything has ended. `source`: provides the configuration at a reload.
     pub async fn run(self, shutdown: &Shutdown, source: ConfigSource) {
         let drain = &Drain::new();
         let Self {
@@ -175,7 +175,7 @@ impl App {
         running.tasks.spawn(ending::obey(commanded, shutdown.clone(), admin_stop.clone()));
         running.tasks.spawn(service::tell_end(shutdown.clone(), settings.at_most(), admin_stop.clone()));
         ending.begin(settings).await;
-        // It holds listeners.
+        // The routes hold listeners.
         drop(routes);
         let Running { workers, listening, tasks, .. } = running;
         listening.close();
@@ -194,15 +194,15 @@ impl App {
     }
 }
 
-/// Tells how it went in the log and in a metric, too.
+/// Reloads the configuration, and reports the result in the log, in a metric and to systemd.
 fn reload(routes: &mut Routes, source: &ConfigSource) -> Result<String, String> {
     notify::reloading();
     let result = routes.reload(source);
     notify::ready();
     metrics::config_reloaded(result.is_ok());
     match &result {
-        Ok(changes) => info!("configuration reloaded: {changes}"),
-        Err(problems) => warn!("configuration not reloaded, everything stays as it was: {problems}"),
+        Ok(changes) => info!(%changes, "configuration reloaded"),
+        Err(problems) => warn!(error = %problems, "configuration not reloaded, the present one stays in use"),
     }
     result
 }

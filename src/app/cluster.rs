@@ -1,7 +1,7 @@
-//! A route to a cluster: which nodes there are, and for each a listener, an upstream and what looks after it.
+//! A route to a cluster: finds its nodes, and gives each a listener and an upstream with its tasks.
 //!
-//! A node keeps its local port for as long as it lives, wherever it goes and whatever its role; it gets one before its
-//! address is told to anyone. What replies look like is `cluster`'s business.
+//! A node keeps its local port as long as it exists, also when its address or role changes. It gets the port before any client learns its
+//! address. `cluster` rewrites the replies.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,26 +26,26 @@ use crate::session;
 use crate::telemetry::Throttle;
 use crate::upstream::{self, Latch, NodeTls, Upstream};
 
-/// Shortest time between two refreshes, in milliseconds, however many redirects clients follow.
+/// Minimum time between two refreshes, in milliseconds, for any number of redirects.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A node that does not answer in this time is not waited for any longer before the next is asked, too.
+/// If a node does not answer in this time, the next one is asked, too.
 const STAGGER: Duration = Duration::from_millis(500);
 
 /// Time until the next refresh after one that failed, in seconds.
 const REFRESH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time, in seconds, after which a node that the topology no longer lists is given up.
+/// Time, in seconds, after which a node that the topology no longer lists is dropped.
 const MISSING_NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a cluster's nodes have in common.
+/// What a cluster's nodes share.
 pub(super) struct Cluster {
     pub(super) settings: cluster::Settings,
-    /// How nodes are reached; the endpoints are those to begin with.
+    /// How nodes are reached. The endpoints are those that the configuration lists.
     pub(super) reach: upstream::Settings,
-    /// `None`: in plaintext.
+    /// `None` for plaintext.
     pub(super) tls: Option<NodeTls>,
-    /// For the clients that begin here; each node has its own like it.
+    /// For clients of the route's own listeners. Each node has a similar context.
     pub(super) context: Arc<session::RouteContext>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) clients: Clients,
@@ -58,14 +58,14 @@ struct LiveNode {
     port: u16,
     endpoint: Endpoint,
     context: Arc<ArcSwap<session::RouteContext>>,
-    /// Of what looks after the present upstream.
+    /// Ends the tasks of the present upstream.
     upstream_leaving: Drain,
-    /// Of the listeners.
+    /// Ends the listeners.
     listeners_leaving: Drain,
     missing_since: Option<Instant>,
 }
 
-/// Follows a cluster, as it is to be from change to change, until `leaving`.
+/// Follows a cluster through changes of its settings, until `leaving` starts.
 pub(super) async fn follow(
     mut changes: watch::Receiver<Arc<Cluster>>,
     addresses: Vec<IpAddr>,
@@ -110,25 +110,25 @@ pub(super) async fn follow(
     followed.listening.wait().await;
 }
 
-/// A cluster, as it is known.
+/// The known state of a cluster.
 struct Followed {
     cluster: Arc<Cluster>,
     ports: Ports,
-    /// Where nodes' listeners are.
+    /// The addresses of the nodes' listeners.
     addresses: Vec<IpAddr>,
     live: HashMap<String, LiveNode>,
-    /// Nodes that got no port.
+    /// Number of nodes without a port.
     portless: usize,
-    /// Of these, nodes beyond `cluster.max_nodes`.
+    /// Number of these that exceed `cluster.max_nodes`.
     over_limit: usize,
-    /// The last refresh failed.
+    /// Whether the last refresh failed.
     failing: bool,
-    /// What accepts clients.
+    /// The tasks that accept clients.
     listening: TaskTracker,
 }
 
 impl Followed {
-    /// Takes over other settings. Nodes keep their ports, and what they have spoken.
+    /// Applies other settings. Nodes keep their ports, and their latches.
     fn change(&mut self, cluster: Arc<Cluster>) {
         if self.cluster.settings.ports != cluster.settings.ports {
             self.ports.choose_from(cluster.settings.ports.clone());
@@ -140,7 +140,7 @@ impl Followed {
         self.tell();
     }
 
-    /// Looks the nodes up, and takes over what has changed.
+    /// Asks for the nodes and applies what has changed. Returns whether it succeeded.
     async fn refresh(&mut self) -> bool {
         let hint = self.cluster.nodes.refresh_begins();
         let result = self.look_up(hint.as_deref()).await;
@@ -150,7 +150,7 @@ impl Followed {
             Ok(topology) => {
                 metrics.cluster_refreshed("ok");
                 if std::mem::take(&mut self.failing) {
-                    info!(route, "the cluster's nodes are known again");
+                    info!(route, "cluster nodes known again");
                 }
                 self.take(topology);
                 true
@@ -159,16 +159,16 @@ impl Followed {
                 metrics.cluster_refreshed("failed");
                 self.cluster.nodes.refresh_ends(None);
                 self.failing = true;
-                // Words with times in them are never the same twice.
+                // The errors contain times, so that no two are equal.
                 if let Some(suppressed) = self.cluster.context.throttle.allow("refresh") {
-                    warn!(route, suppressed, "the cluster's nodes are not known: {problem}");
+                    warn!(route, suppressed, error = problem, "cluster nodes not known");
                 }
                 false
             }
         }
     }
 
-    /// Asks one node after the other until one answers, and does not wait long for any.
+    /// Asks one node after the other until one answers, and waits only briefly for each.
     async fn look_up(&self, hint: Option<&Endpoint>) -> Result<Topology, String> {
         let mut candidates: Vec<Arc<Upstream>> = Vec::new();
         let known = || self.live.values().filter(|live| !live.node.flags.has_failed());
@@ -190,7 +190,7 @@ impl Followed {
             tokio::select! {
                 answer = asked.next() => match answer {
                     Some(Ok(topology)) => return Ok(topology),
-                    // What the first one says, the endpoint as configured most often, tells most.
+                    // The first error is the most useful, because it usually comes from the configured endpoint.
                     Some(Err(error)) if problem.is_empty() => problem = error,
                     Some(Err(_)) => {}
                     None => return Err(problem),
@@ -227,7 +227,7 @@ impl Followed {
         self.tell();
     }
 
-    /// Has sessions know the nodes.
+    /// Publishes the nodes to the sessions.
     fn tell(&self) {
         let map = NodeMap::new(self.live.values().map(|live| (live.node.clone(), live.port)));
         let upstreams = self.live.values().map(|live| Arc::clone(&live.context.load().upstream)).collect();
@@ -237,11 +237,11 @@ impl Followed {
     fn take_node(&mut self, node: Node) {
         if let Some(live) = self.live.get_mut(&node.id) {
             live.missing_since = None;
-            // By another name it is still the same place.
+            // If only its name has changed, it is still the same node.
             let moved = !node.is_at(&live.endpoint.host, live.endpoint.port);
             if let Some(endpoint) = node.endpoint().filter(|_| moved) {
                 let context = &self.cluster.context;
-                // A node that does not know its own name, for example.
+                // Throttled, because a node may not know its own name, for example.
                 if let Some(suppressed) = context.throttle.allow(&format!("moved {}", node.id)) {
                     info!(
                         route = &*context.route,
@@ -263,7 +263,7 @@ impl Followed {
             live.expect();
             return;
         }
-        // One that has failed is named to clients as long as it owns slots, and so has to have a port.
+        // Replies name a failed node as long as it owns slots, so it needs a port.
         let failed = node.flags.has_failed() && node.slots.is_empty();
         let out = failed || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
@@ -278,7 +278,7 @@ impl Followed {
                     node = %endpoint,
                     max_nodes,
                     suppressed,
-                    "clients cannot be led to this node: cluster.max_nodes is reached"
+                    "node has no local port, cluster.max_nodes is reached"
                 );
             }
             return;
@@ -289,12 +289,12 @@ impl Followed {
             Err(problem) => {
                 self.portless += 1;
                 if let Some(suppressed) = self.cluster.context.throttle.allow("portless") {
-                    error!(route, node = %endpoint, suppressed, "clients cannot be led to this node: {problem}");
+                    error!(route, node = %endpoint, suppressed, error = %problem, "node has no local port");
                 }
                 return;
             }
         };
-        info!(route, node = %endpoint, port, role = ?node.role, "node found");
+        info!(route, node = %endpoint, port, role = node.role.map(label), "node found");
         let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false, None);
         let context = Arc::new(ArcSwap::new(context));
         let listeners_leaving = self.cluster.running.drain.part();
@@ -319,46 +319,44 @@ impl Followed {
 }
 
 impl LiveNode {
-    /// It is new: there was a failover.
+    /// Logs a new role, which means that there was a failover.
     fn tell_role(&self, role: Role) {
         let context = self.context.load();
-        let became = match role {
-            Role::Primary => "a primary",
-            Role::Replica => "a replica",
-        };
-        // Nodes that do not agree are asked in turn.
-        if let Some(suppressed) = context.throttle.allow(became) {
+        let role = label(role);
+        // Throttled, because nodes that disagree are asked in turn.
+        if let Some(suppressed) = context.throttle.allow(role) {
             info!(
                 route = &*context.route,
+                role,
                 node = %self.endpoint,
                 port = self.port,
                 suppressed,
-                "failover: node became {became}"
+                "failover, node changed its role"
             );
         }
     }
 
-    /// Takes no client any more, and is shown no more.
+    /// Stops accepting clients, and removes the node from the metrics.
     fn leave(&self) {
         self.upstream_leaving.start();
         self.listeners_leaving.start();
         self.forget();
     }
 
-    /// The metrics show nothing of what is known of it.
+    /// Removes the node from the metrics.
     fn forget(&self) {
         let context = self.context.load();
         context.upstream.forget();
         context.metrics.retire();
     }
 
-    /// A node that its cluster has given up is not expected to answer.
+    /// Marks whether the node is expected to answer: not if its cluster has given it up.
     fn expect(&self) {
         let is_expected = !self.node.flags.has_failed() || !self.node.slots.is_empty();
         self.context.load().metrics.expected(is_expected);
     }
 
-    /// Goes on with another upstream.
+    /// Replaces the node's upstream.
     fn replace(&mut self, cluster: &Cluster) {
         let before = self.context.load_full();
         self.upstream_leaving.start();
@@ -372,8 +370,7 @@ impl LiveNode {
 }
 
 impl Cluster {
-    /// What the sessions of a node share, and what ends the tasks that look after its upstream. `before`: the metrics that these
-    /// succeed.
+    /// The context that the sessions of a node share, and what ends its upstream's tasks. `before`: the metrics that the new ones continue.
     fn context_of(
         &self,
         endpoint: &Endpoint,
@@ -412,7 +409,14 @@ impl Cluster {
     }
 }
 
-/// One port on all addresses; which, if it is to be chosen.
+/// The role as a log field.
+fn label(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Replica => "replica",
+    }
+}
+/// Binds one port on all addresses. Port 0 lets the system choose; returns the port.
 fn bind(addresses: &[IpAddr], port: u16) -> io::Result<(Vec<Listener>, u16)> {
     let mut listeners = Vec::new();
     let mut chosen = port;
@@ -427,7 +431,7 @@ fn bind(addresses: &[IpAddr], port: u16) -> io::Result<(Vec<Listener>, u16)> {
     Ok((listeners, chosen))
 }
 
-/// What one node says of its cluster.
+/// Asks one node for its cluster's topology.
 async fn ask(upstream: Arc<Upstream>, limit: Duration) -> Result<Topology, String> {
     let work = async {
         let mut connection = upstream.connect().await.map_err(|error| error.to_string())?;
@@ -437,7 +441,7 @@ async fn ask(upstream: Arc<Upstream>, limit: Duration) -> Result<Topology, Strin
         drop(connection);
         let topology = Topology::parse(&topology.slots, &topology.nodes, &endpoint.host)
             .map_err(|error| error.to_string())?;
-        // A node that was taken out of its cluster knows of itself alone.
+        // A node that was removed from its cluster knows only itself.
         if topology.nodes.iter().all(|node| node.slots.is_empty()) {
             return Err(format!("{endpoint} knows of no node that owns slots"));
         }

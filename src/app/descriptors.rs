@@ -1,22 +1,22 @@
-//! How many files may be open, and how many clients take.
+//! Raises the limit on open files, and compares it with what clients need.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::listener::{DESCRIPTORS_OF_A_CLIENT, OTHER_DESCRIPTORS};
 
-/// Fewer may be open than `limits.max_clients` of all routes needs.
+/// The limit on open files is lower than what `limits.max_clients` of all routes needs.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "fewer open files are allowed ({limit}) than limits.max_clients needs ({needed}): clients beyond will wait. Raise the \
-     hard limit (ulimit -Hn, LimitNOFILE=) or lower limits.max_clients"
+    "fewer open files are allowed ({limit}) than limits.max_clients needs ({needed}), so that clients may have to wait: raise \
+     the hard limit (ulimit -Hn, LimitNOFILE=) or lower limits.max_clients"
 )]
 pub struct TooFew {
     limit: u64,
     needed: u64,
 }
 
-/// Raises the soft limit, often 1024, as far as the hard one allows. A client takes two descriptors, one towards each side.
+/// Raises the soft limit, often 1024, to the hard limit. Returns the number of descriptors needed: a client takes two, one on each side.
 pub fn raise_limit(config: &Config) -> Result<u64, TooFew> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {

@@ -1,4 +1,4 @@
-//! How a run ends: the list in [`app`](super), step by step, and who may ask for it.
+//! How a run ends, by the steps listed in [`app`](super), and the requests that begin it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,72 +13,72 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::listener::HANDOVER;
 
-/// What is still running this long after it was told to stop is abandoned.
+/// What still runs this long after the request to stop is abandoned.
 pub(super) const ABANDON: Duration = Duration::from_secs(2);
 
-/// How long each step may take.
+/// The time for each step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
-    /// How long all goes on once the end was asked for.
+    /// Time for which everything goes on after the request to end.
     pub(super) shutdown_delay: Duration,
-    /// How long sessions may take to end after that.
+    /// Time that sessions then have to end.
     pub(super) drain_timeout: Duration,
 }
 
 impl Settings {
-    /// As configured by now. `hand_over`: a successor may share an address.
+    /// The times as configured at present. `hand_over`: a successor may share an address.
     pub(super) fn of(config: &Config, hand_over: bool) -> Self {
         let least = if hand_over { HANDOVER } else { Duration::ZERO };
         Self { shutdown_delay: config.shutdown_delay.max(least), drain_timeout: config.drain_timeout }
     }
 
-    /// How long a run may take to end.
+    /// The longest time that the end of a run may take.
     pub(super) fn at_most(&self) -> Duration {
         self.shutdown_delay + self.drain_timeout + 2 * ABANDON
     }
 }
 
-/// Asks a run to end. Cheap to clone.
+/// Requests the end of a run. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown(Arc<watch::Sender<ShutdownRequests>>);
 
-/// What was asked for so far.
+/// The requests so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct ShutdownRequests {
     /// To go through the steps.
     drain: bool,
-    /// And to exit after the last.
+    /// To exit after the last step.
     quit: bool,
-    /// Steps that need not take their time.
+    /// Number of waits to skip.
     skips: u32,
-    /// Signals so far.
+    /// Number of signals.
     signals: u32,
 }
 
 impl Shutdown {
-    /// Nothing was asked for yet.
+    /// Creates a state without requests.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// End. More than once is once.
+    /// Requests the end. Further calls have no effect.
     pub fn quit(&self) {
         self.0.send_modify(|requests| requests.quit = true);
     }
 
-    /// End all but the process. More than once is once.
+    /// Requests the end of everything except the process. Further calls have no effect.
     pub fn drain(&self) {
         self.0.send_modify(|requests| requests.drain = true);
     }
 
-    /// Completes when the process is to end.
+    /// Completes when the exit is requested.
     pub(super) async fn quit_asked(&self) {
-        // The sender is there: it is `self`.
+        // The sender exists, because it is `self`.
         let _ = self.0.subscribe().wait_for(|requests| requests.quit).await;
     }
 
-    /// A signal to end: the first is like [`quit`](Self::quit), each further one skips the wait that is on. One that
-    /// follows an order by other means is a first one: an orchestrator sends it whatever a hook has asked for before.
+    /// Handles a signal: the first is like [`quit`](Self::quit), and each further one skips the present wait. A signal after a request by
+    /// other means counts as the first, because an orchestrator sends it regardless of what a hook requested.
     pub fn signal(&self, name: &str) {
         info!(signal = name, "signal received");
         self.0.send_modify(|requests| {
@@ -89,7 +89,7 @@ impl Shutdown {
     }
 }
 
-/// Obeys what comes over the admin server once the end has begun, until `stop`: less than before.
+/// Handles commands of the admin server during the end, until `stop`. Reloads are ignored.
 pub(super) async fn obey(
     mut commanded: mpsc::Receiver<AdminCommand>,
     shutdown: Shutdown,
@@ -100,8 +100,8 @@ pub(super) async fn obey(
             command = commanded.recv() => match command {
                 Some(AdminCommand::Drain) => shutdown.drain(),
                 Some(AdminCommand::Quit) => shutdown.quit(),
-                // Who asks by POST learns it from the reply, which is dropped.
-                Some(AdminCommand::Reload(_)) => info!("leaving: the configuration is not reloaded"),
+                // The dropped reply reports this to the client of `POST /reload`.
+                Some(AdminCommand::Reload(_)) => info!("shutting down, reload ignored"),
                 None => return,
             },
             () = stop.cancelled() => return,
@@ -109,11 +109,11 @@ pub(super) async fn obey(
     }
 }
 
-/// Takes a run through its end.
+/// Runs the steps of the end.
 pub(super) struct Ending {
     shutdown: Shutdown,
     requests: watch::Receiver<ShutdownRequests>,
-    /// Skips that have had their effect.
+    /// Number of skips that have been applied.
     skipped: u32,
     serving: Arc<Serving>,
     drain: Drain,
@@ -130,12 +130,12 @@ impl Ending {
         }
     }
 
-    /// Step 1: waits for the order to end.
+    /// Step 1: waits for the request to end.
     pub(super) async fn asked(&mut self) {
         self.requests(|requests| requests.quit || requests.drain).await;
     }
 
-    /// Steps 2 and 3, and asks for 4: waits for the delay.
+    /// Steps 2 and 3: waits for the delay, then starts step 4.
     pub(super) async fn begin(&mut self, settings: Settings) {
         self.serving.drain();
         self.drain.leave();
@@ -151,7 +151,7 @@ impl Ending {
         info!(timeout = %humantime::format_duration(drain_timeout), "draining");
     }
 
-    /// Steps 5 and 6: waits until all `sessions` have ended, or have had their time. `left` tells how many there are.
+    /// Steps 5 and 6: waits until all `sessions` have ended or the time is over. `left`: the number of sessions.
     pub(super) async fn drain(
         &mut self,
         settings: Settings,
@@ -160,28 +160,28 @@ impl Ending {
     ) {
         tokio::select! {
             () = sessions => {}
-            () = self.skip() => info!(sessions = left(), "sessions are cut: a further signal asked for it"),
+            () = self.skip() => info!(sessions = left(), "sessions cut by a further signal"),
             () = sleep(settings.drain_timeout) => {
-                warn!(sessions = left(), "sessions that did not end in time are cut: see runtime.drain_timeout");
+                warn!(sessions = left(), "sessions cut after runtime.drain_timeout");
             }
         }
         self.drain.cut();
     }
 
-    /// Step 7: waits for the order to quit, if draining is all that was asked for.
+    /// Step 7: waits for the request to exit, if only draining was requested.
     pub(super) async fn stay(&mut self) {
         if !self.shutdown.0.borrow().quit {
-            info!("drained: waiting for SIGTERM or POST /quit");
+            info!("drained, waiting for SIGTERM or POST /quit");
             self.shutdown.quit_asked().await;
         }
     }
 
     async fn requests(&mut self, what: impl Fn(&ShutdownRequests) -> bool) {
-        // The sender is there: it is `self.shutdown`.
+        // The sender exists, because it is `self.shutdown`.
         let _ = self.requests.wait_for(|requests| what(requests)).await;
     }
 
-    /// Completes when a signal asks to skip the wait that is on.
+    /// Completes when a signal skips the present wait.
     async fn skip(&mut self) {
         let skipped = self.skipped;
         self.requests(|requests| requests.skips > skipped).await;
@@ -201,7 +201,7 @@ mod tests {
         Ending::new(shutdown, &Arc::default(), &Drain::new())
     }
 
-    /// Seconds that each step takes.
+    /// The seconds that each step takes.
     async fn times(mut ending: Ending) -> [u64; 3] {
         let settings =
             Settings { shutdown_delay: Duration::from_secs(10), drain_timeout: Duration::from_secs(100) };
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_signal_that_follows_a_hook_cuts_nothing_short() {
+    async fn the_first_signal_after_a_hook_skips_no_wait() {
         let shutdown = Shutdown::new();
         shutdown.drain();
         let later = async {

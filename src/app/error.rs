@@ -12,48 +12,48 @@ pub enum StartError {
     /// An address could not be bound.
     #[error("route \"{route}\": {source}")]
     Bind {
-        /// Whose listener.
+        /// The route.
         route: String,
-        /// Why.
+        /// The cause.
         source: BindError,
     },
-    /// An address cannot be had beside one that this process listens on.
+    /// An address overlaps one that this process listens on already.
     #[error(
-        "route \"{route}\": cannot listen on {address} while this process itself listens on {own}: restart it to change from \
-         one to the other"
+        "route \"{route}\": cannot listen on {address} while this process itself listens on {own}: restart pontoon to change \
+         the address"
     )]
     OwnAddress {
-        /// Whose listener.
+        /// The route.
         route: String,
-        /// What is wanted.
+        /// The configured address.
         address: ListenAddr,
-        /// What there is.
+        /// The address that this process listens on.
         own: ListenAddr,
     },
-    /// What systemd passed on is no use.
+    /// A socket that systemd passed on cannot be used.
     #[error(transparent)]
     Inherited(#[from] InheritError),
     /// A route's TLS files could not be used.
     #[error("route \"{route}\": {source}")]
     Tls {
-        /// Whose.
+        /// The route.
         route: String,
-        /// Why.
+        /// The cause.
         source: TlsError,
     },
     /// The admin server's address could not be bound.
-    #[error("admin server: {0}; or choose another with --admin, or \"off\"")]
+    #[error("admin server: {0}; or set another address with --admin, or --admin off")]
     Admin(BindError),
     /// The address for metrics could not be bound.
-    #[error("metrics: {0}; or choose another address with --admin-metrics-listen")]
+    #[error("metrics: {0}; or set another address with --admin-metrics-listen")]
     Metrics(BindError),
-    /// The system gave no threads.
+    /// The system did not start the threads.
     #[error("cannot start the event-loop threads: {0}")]
     Workers(#[from] io::Error),
 }
 
 impl StartError {
-    /// Whether it is the machine's, and may pass by itself; else something must be configured otherwise.
+    /// Whether the problem is one of the machine that may end by itself. Otherwise the configuration must change.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Bind { source, .. } | Self::Admin(source) | Self::Metrics(source) => source.may_pass(),

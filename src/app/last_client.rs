@@ -1,4 +1,4 @@
-//! Ends a run with its last client: for jobs, where nothing else ends a sidecar.
+//! Ends a run after its last client, for jobs in which nothing else ends a sidecar.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,9 @@ use super::ending::Shutdown;
 use crate::clients::Inventory;
 use crate::drain::Drain;
 
-/// Asks for the end when clients were there, and none has been for as long as `limit`. A run that no client has found yet
-/// goes on.
+/// Requests the end once clients have been there and then none for `limit`. Before its first client, a run goes on.
 pub(super) async fn watch(limit: Duration, inventory: Arc<Inventory>, shutdown: Shutdown, drain: Drain) {
-    // Often enough to be on time; one that comes and goes in between is counted all the same.
+    // Often enough to be on time. A client that comes and goes between two checks is counted nevertheless.
     let pause = (limit / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let mut seen = 0;
     let mut last = Instant::now();
@@ -30,7 +29,7 @@ pub(super) async fn watch(limit: Duration, inventory: Arc<Inventory>, shutdown: 
             seen = so_far;
             last = Instant::now();
         } else if last.elapsed() >= limit {
-            info!(limit = %humantime::format_duration(limit), "no client has been there for runtime.exit_with_clients");
+            info!(limit = %humantime::format_duration(limit), "no client for runtime.exit_with_clients, shutting down");
             return shutdown.quit();
         }
     }
@@ -42,14 +41,14 @@ mod tests {
     use crate::clients::{InventoryEntry, Peer};
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_client_ends_a_run_and_the_time_before_the_first_does_not() {
+    async fn a_run_ends_after_its_last_client_but_not_before_its_first() {
         let (shutdown, inventory) = (Shutdown::new(), Inventory::new());
         let limit = Duration::from_secs(10);
         let watching = watch(limit, Arc::clone(&inventory), shutdown.clone(), Drain::new());
         tokio::pin!(watching);
         let mut goes_on_for = async |seconds| {
             tokio::select! {
-                () = &mut watching => panic!("it goes on"),
+                () = &mut watching => panic!("the run must go on"),
                 () = sleep(Duration::from_secs(seconds)) => {}
             }
         };
@@ -60,7 +59,7 @@ mod tests {
         goes_on_for(1000).await;
         drop(client);
         goes_on_for(8).await;
-        // Nobody looks in the moment that it is there.
+        // This client comes and goes between two checks.
         drop(enter());
         goes_on_for(8).await;
         let quit = shutdown.quit_asked();

@@ -1,5 +1,5 @@
-//! Which endpoints have spoken TLS, in this run or, by the state file, an earlier one: none of them is spoken to in plaintext
-//! where `tls.mode` is `preferred`, whatever was changed in between.
+//! Remembers which endpoints have accepted TLS, in this run or, by the state file, in an earlier one. Where `tls.mode` is `preferred`,
+//! plaintext to these endpoints is refused, even after changes of the configuration.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,29 +12,30 @@ use crate::endpoint::Endpoint;
 use crate::state::{ServersMemory, StateFile};
 use crate::upstream::Upstream;
 
-/// Cheap to clone.
+/// The memory of latches. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct LatchMemory {
-    /// `None`: there is no file, or none that makes sense.
+    /// The state file; `None` if there is none, or if it is damaged.
     pub(super) state: Option<Arc<StateFile>>,
-    /// The file makes no sense: everything is taken to have spoken TLS.
+    /// The state file is damaged, so all endpoints are treated as having accepted TLS.
     damaged: bool,
     spoke: Arc<Mutex<HashSet<String>>>,
 }
 
 impl LatchMemory {
-    /// Takes up what a state file says. Without a file that makes sense, what has spoken TLS is not known, so everything has.
+    /// Opens the state file. If it is damaged, it is not known which endpoints accepted TLS, so all are treated as if they had.
     pub(super) fn open(path: Option<&Path>) -> Self {
         let state = path.map(StateFile::open).transpose();
         if let Err(error) = &state {
             error!(
-                "{error}: where tls.mode is \"preferred\", TLS is required. Repair the file, or remove it to begin anew"
+                %error,
+                "state file not used, TLS required where tls.mode is \"preferred\" (repair the file, or remove it to start anew)"
             );
         }
         Self { damaged: state.is_err(), state: state.ok().flatten().map(Arc::new), spoke: Arc::default() }
     }
 
-    /// Has `upstream` speak TLS alone, if one of its endpoints has spoken it.
+    /// Sets the latch of `upstream` if one of its endpoints has accepted TLS.
     pub(super) fn close(&self, upstream: &Upstream, endpoints: &[Endpoint]) {
         let spoke = self.spoke.lock();
         let spoken = |endpoint: &Endpoint| {
@@ -49,30 +50,32 @@ impl LatchMemory {
         }
     }
 
-    /// `endpoint` has spoken TLS.
+    /// Remembers for this run that `endpoint` has accepted TLS.
     pub(super) fn note(&self, endpoint: &Endpoint) {
         self.spoke.lock().insert(key(endpoint));
     }
 
-    /// As [`note`](Self::note), and for runs to come.
+    /// Does what [`note`](Self::note) does, and remembers it in the state file for later runs.
     pub(super) fn keep(&self, route: &str, endpoint: &Endpoint) {
         self.note(endpoint);
         let Some(state) = &self.state else { return };
         if let Err(error) = state.note_tls(endpoint) {
             warn!(
                 route,
-                "the state file cannot be written, a restart will not remember that {endpoint} speaks TLS: {error}"
+                upstream = %endpoint,
+                %error,
+                "state file cannot be written, a restart will not remember that the endpoint accepts TLS"
             );
         }
     }
 
-    /// What an earlier run knew of these servers.
+    /// What an earlier run knew about these servers.
     pub(super) fn servers(&self, servers: &str) -> ServersMemory {
         self.state.as_ref().and_then(|state| state.servers(servers)).unwrap_or_default()
     }
 }
 
-/// Whatever the case of a name, it is the same place.
+/// Names that differ only in case are the same endpoint.
 fn key(endpoint: &Endpoint) -> String {
     endpoint.to_string().to_ascii_lowercase()
 }

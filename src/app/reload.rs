@@ -1,4 +1,4 @@
-//! All routes that run, and how another configuration takes effect: all of it or nothing.
+//! All running routes, and the reload of the configuration: all of it takes effect, or nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::endpoint::ListenAddr;
 use crate::listener::Listener;
 use crate::telemetry;
 
-/// Where a configuration comes from, each time that it is asked for.
+/// Provides the configuration each time that it is loaded.
 pub type ConfigSource = Box<dyn Fn() -> Result<Config, Problems>>;
 
-/// What runs, and what it obeys.
+/// The running routes and the configuration in use.
 pub(super) struct Routes {
     pub(super) running: Running,
     pub(super) shared: AdminContext,
     pub(super) state_writer: Arc<StateWriter>,
     live: Vec<LiveRoute>,
-    /// As it is obeyed; its routes are in `live`.
+    /// The configuration in use. Its routes are in `live`.
     config: Config,
 }
 
@@ -53,15 +53,14 @@ impl Routes {
         self.live.iter().any(|live| live.settings().listener.handover)
     }
 
-    /// Has `source` give a configuration, and obeys it. On failure everything stays as it was. Returns what changed, or every
-    /// problem.
+    /// Loads a configuration from `source` and applies it. On failure nothing changes. Returns what changed, or every problem.
     pub(super) fn reload(&mut self, source: &ConfigSource) -> Result<String, String> {
         let mut config = source().map_err(|problems| problems.to_string())?;
         let mut warnings = std::mem::take(&mut config.warnings);
         warnings.extend(raise_limit(&config).err().map(|too_few| too_few.to_string()));
         let bound: Vec<&Listener> = self.live.iter().flat_map(LiveRoute::listeners).collect();
         let wanted: Vec<_> = config.routes.iter().flat_map(|route| &route.listener.listen).collect();
-        // Clients would wait in it for nobody, and the next start would be refused.
+        // Clients would wait in an unused inherited socket, and the next start would fail.
         let unwanted = self.running.inherited.unwanted(&wanted);
         let mut problems: Vec<String> = unwanted.iter().map(ToString::to_string).collect();
         let mut plans = Vec::new();
@@ -91,8 +90,8 @@ impl Routes {
         if told.is_empty() { Ok("nothing changed".into()) } else { Ok(told.join("; ")) }
     }
 
-    /// Each wanted route with the one that runs in its place: the one by its name; else, where it listens, for a name may follow
-    /// from the upstream.
+    /// Pairs each configured route with the running one that it replaces: by name, or else by listening address, because a default name
+    /// follows from the upstream.
     fn pairs(&self, wanted: Vec<Route>) -> Vec<(Route, Option<usize>)> {
         let named = |name: &str| self.live.iter().position(|live| live.settings().name == name);
         let mut taken: HashSet<usize> = wanted.iter().filter_map(|route| named(&route.name)).collect();
@@ -112,11 +111,12 @@ impl Routes {
         wanted.into_iter().map(pair).collect()
     }
 
-    /// Runs these routes, in their order, in the place of those that run, and no others. `None`: as it is. Returns what changed.
+    /// Runs these routes, in this order, in place of the running ones. `None` in place of a [`Prepared`] keeps a route unchanged. Returns
+    /// what changed.
     fn take(&mut self, plans: Vec<(String, Option<usize>, Option<Prepared>)>) -> Vec<String> {
         let mut told = Vec::new();
         let mut before: Vec<Option<LiveRoute>> = self.live.drain(..).map(Some).collect();
-        // Whatever replaces it must know, under whichever name.
+        // A replacement must know the latches, even under another name.
         before.iter().flatten().for_each(|live| live.remember(&self.running));
         let renamed = |(name, at, _): &(String, Option<usize>, Option<Prepared>)| {
             let old = &before[(*at)?].as_ref()?.settings().name;
@@ -129,7 +129,7 @@ impl Routes {
                 (Some(live), None) => live,
                 (Some(live), Some(prepared)) => {
                     let old = &live.settings().name;
-                    let renamed = if *old == name { String::new() } else { format!(": it was \"{old}\"") };
+                    let renamed = if *old == name { String::new() } else { format!(" (before: \"{old}\")") };
                     told.push(format!("route \"{name}\" changed{renamed}"));
                     prepared.replace(live, &self.running)
                 }
@@ -137,7 +137,7 @@ impl Routes {
                     told.push(format!("route \"{name}\" added"));
                     prepared.start(&self.running)
                 }
-                (None, None) => unreachable!("only what runs can stay as it is"),
+                (None, None) => unreachable!("only a running route can stay unchanged"),
             };
             told.extend(
                 live.needs_restart().map(|what| format!("needs a restart: route \"{name}\": {what}")),
@@ -151,7 +151,7 @@ impl Routes {
         told
     }
 
-    /// Obeys what is no route's. Returns what changed, and what needs a restart to change.
+    /// Applies settings outside of routes. Returns what changed, and what needs a restart to change.
     fn obey(&mut self, new: Config) -> Vec<String> {
         let old = &self.config;
         let mut told: Vec<String> = [
@@ -179,7 +179,7 @@ impl Routes {
         if old.verdict != new.verdict {
             told.push("verdict changed".into());
         }
-        // What needs a restart is as it was, and is named again.
+        // Settings that need a restart keep their values, so that the next reload names them again.
         let Config { admin, metrics, workers, exit_with_clients, state_file, log, .. } =
             std::mem::replace(&mut self.config, new);
         self.config =
@@ -188,7 +188,7 @@ impl Routes {
         told
     }
 
-    /// Brings up to date who the others think is there.
+    /// Publishes the routes to the admin server and the state writer.
     fn show(&self) {
         let routes = self.live.iter().map(LiveRoute::describe).collect();
         self.shared.shown.store(Arc::new(AdminView { routes, verdict: self.config.verdict.clone() }));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reload_leaves_nothing_of_what_it_replaced() {
+    async fn a_reload_frees_everything_that_it_replaces() {
         let drain = Drain::new();
         let mut first = config(1, "");
         let running = Running {
@@ -266,7 +266,7 @@ mod tests {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(30), all_gone).await.expect("what was replaced is held by something");
+        timeout(Duration::from_secs(30), all_gone).await.expect("a replaced route was not freed");
         drain.cut();
     }
 

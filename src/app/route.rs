@@ -1,6 +1,6 @@
-//! One route: what can fail, which is done first, and what runs then, through changes of its settings.
+//! One route: prepared first, because that can fail, then running, through changes of its settings.
 //!
-//! Clients notice no change: their sessions go on with what they began with, and a listener that stays is never closed.
+//! Clients notice no change: their sessions go on with the settings that they began with, and a listener that stays is never closed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,49 +26,49 @@ use crate::session;
 use crate::telemetry::Throttle;
 use crate::upstream::{Latch, NodeTls};
 
-/// What can fail has been done; nothing runs yet.
+/// A route whose fallible steps are done. Nothing runs yet.
 pub(super) struct Prepared {
     settings: Route,
     listeners: Vec<Listener>,
     server: ServerSide,
 }
 
-/// A route's server side, as it is to be.
+/// A prepared route's server side.
 enum ServerSide {
-    /// As it is.
+    /// The running one is kept.
     Kept,
-    /// Another one; `None`: in plaintext.
+    /// A new one; `None` for plaintext.
     New(Option<NodeTls>),
 }
 
-/// A route that runs.
+/// A running route.
 pub(super) struct LiveRoute {
     settings: Route,
     listeners: Vec<Listener>,
     clients: Clients,
     server: RouteServer,
     follower: Option<Follower>,
-    /// Of the listeners' tasks: they are others after a change.
+    /// Ends the tasks of the listeners, which a change of the route replaces.
     accepting: Drain,
-    /// Of all sessions, whatever the route was like when they began.
+    /// Ends all sessions, including those that began before a change of the route.
     sessions: Drain,
-    /// As its first sockets were bound: they are kept, and are shared from the first or never.
+    /// The value with which the first sockets were bound. It cannot change while they are kept.
     handover: bool,
 }
 
-/// What follows a cluster.
+/// The task that follows a cluster.
 struct Follower {
     settings: watch::Sender<Arc<Cluster>>,
-    /// Where the nodes' listeners are.
+    /// The addresses of the nodes' listeners.
     addresses: Vec<IpAddr>,
     following: Drain,
-    /// Ends when nothing listens any more.
+    /// Ends once all of its listeners have closed.
     task: JoinHandle<()>,
 }
 
 impl Prepared {
-    /// Loads what must be loaded and binds what must be bound, or tells every problem. `before`: the route by the same name, as
-    /// it runs. `bound`: listeners that there are, of whichever route.
+    /// Loads files and binds addresses, and reports every problem. `before`: the running route that this one replaces. `bound`: the
+    /// listeners of all routes.
     pub(super) fn new(
         settings: Route,
         before: Option<&LiveRoute>,
@@ -90,7 +90,7 @@ impl Prepared {
         let own = before.map_or(&[][..], LiveRoute::listeners);
         let mut listeners = Vec::new();
         for address in &settings.listener.listen {
-            // Another route's is another one, where the system chose the port.
+            // With port 0, the listener of another route is a different one.
             let there = own.iter().chain(bound.iter().copied().filter(|_| address.is_one()));
             let there = there.into_iter().find(|listener| listener.is_at(address));
             match there
@@ -118,15 +118,15 @@ impl Prepared {
         &self.settings.name
     }
 
-    /// Where it listens, with the ports that the system chose.
+    /// The addresses that it listens on, with the ports that the system chose.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &ListenAddr> {
         self.listeners.iter().map(Listener::address)
     }
 
-    /// Runs.
+    /// Starts the route.
     pub(super) fn start(self, running: &Running) -> LiveRoute {
         let Self { settings, listeners, server } = self;
-        let ServerSide::New(tls) = server else { unreachable!("there is nothing to keep") };
+        let ServerSide::New(tls) = server else { unreachable!("a new route has no server side to keep") };
         let clients = Clients::new(terms(&settings), running.descriptors.clone());
         let sessions = running.drain.part();
         let server = RouteServer::start(&settings, tls, None, &sessions, running);
@@ -137,7 +137,7 @@ impl Prepared {
         live.begin(running, None)
     }
 
-    /// Runs in the place of `before`.
+    /// Replaces the running route `before`.
     pub(super) fn replace(self, before: LiveRoute, running: &Running) -> LiveRoute {
         let Self { settings, mut listeners, server } = self;
         let LiveRoute {
@@ -152,7 +152,7 @@ impl Prepared {
         } = before;
         for (listener, address) in listeners.iter_mut().zip(&settings.listener.listen) {
             if let Err(error) = listener.readdress(address) {
-                error!(route = settings.name, %address, "the mode of the socket's file stays as it was, whom it is for does not: {error}");
+                error!(route = settings.name, %address, %error, "mode of the Unix socket's file not changed, users and groups changed");
             }
         }
         accepting.start();
@@ -179,7 +179,7 @@ impl Prepared {
     }
 }
 
-/// On which terms clients come to a route with these settings.
+/// The limits for clients of a route with these settings.
 fn terms(settings: &Route) -> Terms {
     Terms { max_clients: settings.listener.max_clients, patience: settings.upstream.connect_timeout }
 }
@@ -193,16 +193,16 @@ impl LiveRoute {
         &self.listeners
     }
 
-    /// Of what its settings ask for, that which it cannot become without a restart.
+    /// The settings that cannot change without a restart.
     pub(super) fn needs_restart(&self) -> impl Iterator<Item = &'static str> {
         let addresses = || node_addresses(&self.settings.listener.listen);
         let moved = self.follower.as_ref().is_some_and(|follower| follower.addresses != addresses());
-        let moved = moved.then_some("listen, as far as the cluster's nodes go");
+        let moved = moved.then_some("listen (for the cluster's nodes)");
         let shared = self.handover != self.settings.listener.handover;
         moved.into_iter().chain(shared.then_some("handover"))
     }
 
-    /// Whether its server side is what `settings` ask for.
+    /// Whether `settings` need no other server side.
     fn serves_as_well(&self, settings: &Route) -> bool {
         self.settings.name == settings.name
             && self.settings.upstream == settings.upstream
@@ -210,7 +210,7 @@ impl LiveRoute {
             && self.settings.cluster.is_some() == settings.cluster.is_some()
     }
 
-    /// As the admin server shows it.
+    /// The route's description for the admin server.
     pub(super) fn describe(&self) -> admin::AdminRoute {
         admin::AdminRoute {
             name: self.settings.name.as_str().into(),
@@ -224,17 +224,17 @@ impl LiveRoute {
         }
     }
 
-    /// Who asks its servers, and whose evidence that is.
+    /// The observer of the route's servers, with the key of its memory in the state file.
     pub(super) fn observer(&self) -> Option<(String, Arc<Observer>)> {
         Some((self.server.servers.clone(), Arc::clone(self.server.observer.as_ref()?)))
     }
 
-    /// What its servers have spoken must outlive it.
+    /// Remembers which endpoints have accepted TLS, because the latches must outlive the route.
     pub(super) fn remember(&self, running: &Running) {
         self.server.remember(running);
     }
 
-    /// Takes no client any more, and has its sessions end, within `patience`.
+    /// Stops accepting clients, and ends the sessions within `patience`.
     pub(super) fn remove(self, patience: Duration, running: &Running) {
         let Self { settings, clients, server, sessions, .. } = self;
         sessions.start();
@@ -243,18 +243,18 @@ impl LiveRoute {
         running.tasks.spawn(async move {
             tokio::select! {
                 () = sleep(patience) => {}
-                // What ends all ends these.
+                // Draining the whole process ends these sessions, too.
                 () = draining => return,
             }
             let (route, left) = (settings.name, clients.count());
             if left > 0 {
-                warn!(route, left, "sessions of a removed route are cut: see runtime.drain_timeout");
+                warn!(route, sessions = left, "sessions of a removed route cut after runtime.drain_timeout");
             }
             sessions.cut();
         });
     }
 
-    /// Makes sessions of clients, and has a cluster followed, once the other one that was followed has given up its ports.
+    /// Serves clients and follows the cluster, if there is one, once its predecessor (`left`) has freed its ports.
     fn begin(mut self, running: &Running, left: Option<JoinHandle<()>>) -> Self {
         self.announce();
         let RouteServer { metrics, upstream, tls, nodes, .. } = &self.server;
@@ -298,7 +298,7 @@ impl LiveRoute {
         let (settings, changes) = watch::channel(cluster);
         let following = self.sessions.part();
         let follow = cluster::follow(changes, addresses.clone(), following.clone());
-        // The tracker of listeners: it waits for none that this may still open.
+        // Tracked with the listeners, so that shutdown waits until this opens no more.
         let task = running.listening.spawn(async move {
             if let Some(left) = left {
                 let _ = left.await;
@@ -319,26 +319,22 @@ impl LiveRoute {
             info!(route, address = %listener.address(), upstream, tls, "listening");
         }
         if server.upstream.latch().is_some_and(|latch| !Latch::is_set(latch)) {
-            warn!(
-                route,
-                "tls.mode is \"preferred\": traffic leaves in plaintext until an endpoint speaks TLS"
-            );
+            warn!(route, "tls.mode is \"preferred\", traffic is in plaintext until an endpoint accepts TLS");
         }
         if let session::ClientAuth::Verify(local) = &self.settings.session.client_auth
             && let Err(problem) = local.check()
         {
-            warn!(route, "no client can authenticate for now: {problem}");
+            warn!(route, error = %problem, "clients cannot authenticate for now");
         }
         if server.tls.is_none() {
-            warn!(route, "tls.mode is \"disabled\": traffic leaves in plaintext");
+            warn!(route, "tls.mode is \"disabled\", traffic is in plaintext");
         }
         let unverified = self.settings.upstream.tls.insecure_skip_verify;
         server.metrics.verification_disabled(unverified);
         if unverified {
             warn!(
                 route,
-                "tls.insecure_skip_verify: any certificate is accepted; whoever is on the way can read and change \
-                 everything"
+                "tls.insecure_skip_verify is set, any certificate is accepted, and an attacker can read and change all traffic"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What everything that runs shares, and the two things that every upstream gets: tasks that look after it, and listeners.
+//! What all running parts share, and how they start an upstream's tasks and a listener.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::upstream::Upstream;
 use crate::workers::Workers;
 use crate::{notify, session};
 
-/// Cheap to clone.
+/// What all running parts share. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Running {
     pub(super) workers: Arc<Workers>,
@@ -33,7 +33,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Tells systemd, or whoever else listens, that all runs, and from here on how it goes.
+    /// Notifies systemd, or another service manager, that pontoon is ready, and starts the status and watchdog tasks.
     pub(super) fn tell_service_manager(&self, shared: AdminContext, stop: &CancellationToken) {
         notify::ready();
         if notify::is_wanted() {
@@ -45,7 +45,7 @@ impl Running {
         }
     }
 
-    /// Looks after an upstream until `leaving`.
+    /// Runs the tasks of an upstream until `leaving` starts.
     pub(super) fn look_after(
         &self,
         route: &str,
@@ -66,7 +66,7 @@ impl Running {
         self.tasks.spawn(async move { upstream.tend(&leaving).await });
     }
 
-    /// Makes sessions of a listener's clients until `leaving`. Each thread accepts: what it keeps never crosses over.
+    /// Accepts a listener's clients and serves them until `leaving` starts. Each thread accepts, so that its sessions need not move.
     pub(super) fn accept(
         &self,
         route: &str,
@@ -75,7 +75,7 @@ impl Running {
         context: &(impl Fn() -> Arc<session::RouteContext> + Clone + Send + Sync + 'static),
         leaving: &Drain,
     ) {
-        // Clients that share connections are gathered on the first.
+        // Clients that share connections are gathered on the first thread.
         let threads = if context().multiplexer.is_some() { 1 } else { usize::MAX };
         for event_loop in self.workers.event_loops().take(threads) {
             match listener.try_clone() {
@@ -84,7 +84,7 @@ impl Running {
                     let (clients, context, leaving) = (clients.clone(), context.clone(), leaving.clone());
                     self.listening.spawn_on(accept(listener, clients, context, leaving, workers), event_loop);
                 }
-                Err(error) => error!(route, %error, "a thread has no listener: others accept for it"),
+                Err(error) => error!(route, %error, "a thread has no listener, other threads accept for it"),
             }
         }
     }
@@ -114,6 +114,6 @@ async fn accept(
     let now = context();
     let (route, metrics) = (&*now.route, &now.metrics);
     if let Err(error) = listener.run(route, &clients, &leaving, metrics, hand_on).await {
-        error!(route, %error, "the listener failed and accepts no more clients");
+        error!(route, %error, "listener failed, no further clients are accepted");
     }
 }

@@ -1,4 +1,4 @@
-//! The server side of a route that runs: its upstream, and who looks after it.
+//! The server side of a running route: its upstream and the tasks that maintain it.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::metrics::RouteMetrics;
 use crate::session;
 use crate::upstream::{NodeTls, Upstream};
 
-/// It stays as it is until a change of settings replaces it.
+/// A route's server side. A change of its settings replaces it as a whole.
 pub(super) struct RouteServer {
-    /// `None`: in plaintext.
+    /// `None` for plaintext.
     pub(super) tls: Option<NodeTls>,
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) upstream: Arc<Upstream>,
-    /// Where the upstream is a cluster.
+    /// Set where the upstream is a cluster.
     pub(super) nodes: Option<Arc<Nodes>>,
-    /// Where the servers are asked for their clients in plaintext.
+    /// Set where the servers are asked for their clients in plaintext.
     pub(super) observer: Option<Arc<Observer>>,
-    /// Whose evidence it is, in the state file: a route by the same name may lead elsewhere some day.
+    /// The key of the observer's memory in the state file: the route's name and endpoints, because the route may later lead elsewhere.
     pub(super) servers: String,
-    /// Of what looks after it.
+    /// Ends the background tasks.
     tending: Drain,
 }
 
 impl RouteServer {
-    /// Begins to look after the servers, and ends doing so with those of `before`.
+    /// Starts the upstream and its tasks, and ends those of `before`.
     pub(super) fn start(
         settings: &Route,
         tls: Option<NodeTls>,
@@ -50,7 +50,7 @@ impl RouteServer {
         };
         running.memory.close(&upstream, &settings.upstream.endpoints);
         let nodes = settings.cluster.as_ref().map(|cluster| {
-            // Sessions that go on know them; of another cluster they must know nothing.
+            // Sessions that go on keep the nodes of the same cluster, and must not learn those of another.
             let same = before.filter(|before| before.upstream.leads_to_any(&settings.upstream.endpoints));
             let before = same.and_then(|before| before.nodes.clone());
             let new = || Arc::new(Nodes::new(cluster.advertise.clone(), settings.upstream.connect_timeout));
@@ -85,7 +85,7 @@ impl RouteServer {
         server
     }
 
-    /// All upstreams.
+    /// The upstreams of the route and of its nodes.
     pub(super) fn upstreams(&self) -> Upstreams {
         Upstreams { own: Arc::clone(&self.upstream), nodes: self.nodes.clone() }
     }
@@ -107,14 +107,14 @@ impl RouteServer {
         running.tasks.spawn(renew_credentials(route, self.upstreams(), metrics, tending));
     }
 
-    /// What has spoken TLS is not spoken to in plaintext, whatever `tls.mode` was when it did, and whatever it will be.
+    /// Remembers the endpoints that have accepted TLS, so that plaintext to them stays refused under any `tls.mode` before or after.
     pub(super) fn remember(&self, running: &Running) {
         self.upstreams().for_each(|upstream| {
             upstream.spoke_tls().for_each(|endpoint| running.memory.note(endpoint));
         });
     }
 
-    /// The metrics show nothing of what is known of it.
+    /// Removes the route from the metrics.
     pub(super) fn forget(&self) {
         self.metrics.retire();
         self.upstreams().for_each(Upstream::forget);

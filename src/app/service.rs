@@ -1,4 +1,4 @@
-//! What a service manager hears from a run, beside the start and reloads: its status, that it stops, and that it lives.
+//! Notifies the service manager of the status, of the end, and that the process is alive.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::ending::Shutdown;
 use crate::admin::AdminContext;
 use crate::notify;
 
-/// How often the status is looked at; it is told when it has changed.
+/// How often the status is checked. It is sent when it has changed.
 const STATUS: Duration = Duration::from_secs(2);
 
-/// Tells that the process is to end, and how long that may take.
+/// Notifies that the process is going to end, and how long that may take.
 pub(super) async fn tell_end(shutdown: Shutdown, at_most: Duration, stop: CancellationToken) {
     tokio::select! {
         () = shutdown.quit_asked() => notify::stopping(at_most),
@@ -22,7 +22,7 @@ pub(super) async fn tell_end(shutdown: Shutdown, at_most: Duration, stop: Cancel
     }
 }
 
-/// Tells what `/readyz` says, and how many sessions there are.
+/// Sends the text of `/readyz` and the number of sessions.
 pub(super) async fn tell_status(shared: AdminContext, stop: CancellationToken) {
     let mut told = String::new();
     let mut ticks = interval(STATUS);
@@ -39,7 +39,7 @@ pub(super) async fn tell_status(shared: AdminContext, stop: CancellationToken) {
     }
 }
 
-/// Tells that the process lives, for as long as all its event loops turn: `loops`, and the one that this runs on.
+/// Reports that the process is alive while all its event loops run: `loops`, and the one that this task runs on.
 pub(super) async fn watch(limit: Duration, loops: Vec<runtime::Handle>, stop: CancellationToken) {
     let pause = limit / 2;
     let mut ticks = interval(pause);
@@ -53,17 +53,17 @@ pub(super) async fn watch(limit: Duration, loops: Vec<runtime::Handle>, stop: Ca
             notify::alive();
         } else {
             warn!(
-                "an event loop is stuck for {}: systemd is not told that pontoon lives, and will restart it",
-                humantime::format_duration(pause)
+                timeout = %humantime::format_duration(pause),
+                "event loop stuck, watchdog notification withheld, systemd will restart pontoon"
             );
         }
     }
 }
 
-/// Completes when each loop has come round to a task of its own.
+/// Completes when each loop has run a task.
 async fn turn(loops: &[runtime::Handle]) {
     for event_loop in loops {
-        // One that has ended is not stuck.
+        // A loop that has ended is not stuck.
         let _ = event_loop.spawn(async {}).await;
     }
 }
@@ -77,7 +77,7 @@ mod tests {
     use crate::workers::Workers;
 
     #[tokio::test]
-    async fn an_event_loop_that_is_stuck_does_not_pass_for_alive() {
+    async fn a_stuck_event_loop_is_noticed() {
         let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
         let loops: Vec<_> = workers.event_loops().cloned().collect();
         turn(&loops).await;

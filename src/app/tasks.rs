@@ -1,4 +1,5 @@
-//! What runs beside the sessions until draining starts: looking after upstreams, renewing certificates, keeping the inventory.
+//! The tasks that run beside the sessions until draining starts: they maintain upstreams, reload certificates and secrets, and keep the
+//! inventory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,19 +21,19 @@ use crate::state::StateFile;
 use crate::tls::{Reload, Tls};
 use crate::upstream::{ObservedTransit, Upstream};
 
-/// How often each route's upstream is looked after.
+/// How often each route's upstream is checked.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
 
-/// How often a source of credentials is looked at; how often it is read is its own matter.
+/// How often a source of credentials is checked. The source decides how often it is read.
 const LOOK_AT_CREDENTIALS: Duration = Duration::from_secs(2);
 
-/// So many seconds apart, the processes of clients are looked up that nobody has asked about.
+/// Seconds between two look-ups of clients' processes.
 const LOOK_UP: u64 = 5;
 
-/// So many seconds apart, the state file is written.
+/// Seconds between two writes of the state file.
 const WRITE: u64 = 60;
 
-/// Looks for TLS where `tls.mode` is `preferred`, and remembers who speaks it.
+/// Looks for TLS where `tls.mode` is `preferred`, and remembers the endpoints that accept it.
 pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: LatchMemory, drain: Drain) {
     upstream.find_tls(&drain).await;
     for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == ObservedTransit::Tls) {
@@ -40,7 +41,7 @@ pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: Lat
     }
 }
 
-/// Finds out whether a route's upstream can be reached, at start and where clients have not shown it lately.
+/// Finds out whether a route's upstream can be reached, at the start and when no client connected recently.
 pub(super) async fn look_after(
     route: String,
     upstream: Arc<Upstream>,
@@ -80,7 +81,7 @@ pub(super) async fn observe(
     }
 }
 
-/// Writes the state file: the inventory, and what the observers of each route have seen.
+/// Writes the state file: the inventory, and what the observer of each route knows.
 pub(super) struct StateWriter {
     pub(super) inventory: Arc<Inventory>,
     pub(super) observers: ArcSwap<Vec<(String, Arc<Observer>)>>,
@@ -94,13 +95,12 @@ impl StateWriter {
         let observers = self.observers.load();
         let servers = observers.iter().map(|(route, observer)| (route.clone(), observer.memory())).collect();
         if let Err(error) = state.keep(self.inventory.history(), servers) {
-            warn!("the state file cannot be written, a restart will not know who used the bridge: {error}");
+            warn!(%error, "state file cannot be written, a restart will lose the inventory");
         }
     }
 }
 
-/// Sets the inventory's clock, finds out now and then whose the sessions are that nobody has asked about, and writes all
-/// of it down.
+/// Advances the inventory's clock, looks up the processes of clients from time to time, and writes the state file.
 pub(super) async fn keep_inventory(state_writer: Arc<StateWriter>, drain: Drain) {
     let inventory = &state_writer.inventory;
     let mut seconds = interval(Duration::from_secs(1));
@@ -114,10 +114,10 @@ pub(super) async fn keep_inventory(state_writer: Arc<StateWriter>, drain: Drain)
         }
         if second % LOOK_UP == 0 {
             let inventory = Arc::clone(inventory);
-            // Reads /proc, which takes its time: not on an event loop.
+            // Reading /proc takes time and must not block an event loop.
             let _ = spawn_blocking(move || inventory.look_up()).await;
         }
-        // A client in plaintext that was seen must not be forgotten by a crash.
+        // A client seen in plaintext must not be forgotten after a crash.
         let is_urgent = state_writer.observers.load().iter().any(|(_, observer)| observer.has_ended_quiet());
         if is_urgent || second % WRITE == WRITE - 1 {
             let state_writer = Arc::clone(&state_writer);
@@ -126,7 +126,7 @@ pub(super) async fn keep_inventory(state_writer: Arc<StateWriter>, drain: Drain)
     }
 }
 
-/// Takes over renewed certificates; keeps what works where the new ones don't.
+/// Reloads changed certificates. If they cannot be used, the present ones stay in use.
 pub(super) async fn reload_tls(
     route: String,
     tls: Vec<Arc<Tls>>,
@@ -154,7 +154,7 @@ pub(super) async fn reload_tls(
                 Reload::Failed(error) => {
                     metrics.tls_reload("failed");
                     if !failing {
-                        warn!(route, "certificates not reloaded, the previous ones stay in use: {error}");
+                        warn!(route, %error, "certificates not reloaded, the previous ones stay in use");
                     }
                     failing = true;
                 }
@@ -163,7 +163,7 @@ pub(super) async fn reload_tls(
     }
 }
 
-/// Looks for new secrets, and has connections of the old ones serve nobody else.
+/// Looks for new secrets. Connections that used an old one serve no further client.
 pub(super) async fn renew_credentials(
     route: String,
     upstreams: Upstreams,
@@ -181,7 +181,7 @@ pub(super) async fn renew_credentials(
             Ok(()) = changes.changed() => {
                 upstreams.retire_all();
                 metrics.credentials_reload("ok");
-                info!(route, user = credentials.user(), "credentials changed: new connections use the new ones");
+                info!(route, user = credentials.user(), "credentials changed, new connections use the new ones");
                 continue;
             }
             () = drain.started() => return,
@@ -189,7 +189,7 @@ pub(super) async fn renew_credentials(
         metrics.credentials_read(!matches!(look, SecretRefresh::Failed(_)));
         match look {
             SecretRefresh::Good if std::mem::take(&mut failing) => {
-                info!(route, "credentials can be had again");
+                info!(route, "credentials available again");
             }
             SecretRefresh::Good => {}
             SecretRefresh::Failed(error) => {
@@ -197,7 +197,8 @@ pub(super) async fn renew_credentials(
                     metrics.credentials_reload("failed");
                     warn!(
                         route,
-                        "credentials cannot be had; the last good ones, if any, stay in use: {error}"
+                        %error,
+                        "credentials not available, the last good ones, if any, stay in use"
                     );
                 }
                 failing = true;
@@ -214,7 +215,7 @@ mod tests {
     use crate::clients::Peer;
 
     #[tokio::test(start_paused = true)]
-    async fn the_process_of_a_client_is_found_out_though_nobody_asks() {
+    async fn a_clients_process_is_looked_up_without_a_request() {
         let (inventory, drain) = (Inventory::new(), Drain::new());
         let state_writer =
             StateWriter { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state: None };
@@ -222,7 +223,7 @@ mod tests {
         tokio::pin!(keeping);
         let mut pass = async || {
             tokio::select! {
-                () = &mut keeping => panic!("it goes on"),
+                () = &mut keeping => panic!("the task must go on"),
                 () = sleep(Duration::from_secs(1)) => {}
             }
         };

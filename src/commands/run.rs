@@ -55,7 +55,7 @@ pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<()> {
             while hang_up.recv().await.is_some() {
                 info!(signal = "SIGHUP", "signal received");
                 if commands.send(AdminCommand::Reload(oneshot::channel().0)).await.is_err() {
-                    info!("leaving: the configuration is not reloaded");
+                    info!("shutting down, reload ignored");
                 }
             }
         };

@@ -175,8 +175,8 @@ fn refused_credentials_are_why_nodes_are_not_known_and_the_right_ones_find_them(
     let pontoon = to(&guarded.0, &password, &["--auth-username", "app"]);
     let text = format!("upstream refused the credentials of user app: {WRONGPASS}");
     pontoon.expects(&text);
-    pontoon.expects("the cluster's nodes are not known");
-    pontoon.wait_for_log("the cluster's nodes are not known");
+    pontoon.expects("cluster nodes not known");
+    pontoon.wait_for_log("cluster nodes not known");
     pontoon.client().expect(&["GET", "k"], &format!("-ERR pontoon: {text}\r\n"));
     let (ok, said) = check();
     assert!(!ok && said.contains(&text) && !said.contains("wr0ng-s3cr3t"), "{said}");
@@ -184,7 +184,7 @@ fn refused_credentials_are_why_nodes_are_not_known_and_the_right_ones_find_them(
     for door in doors(&pontoon) {
         Wire::tcp(door).expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
     }
-    pontoon.wait_for_log("the cluster's nodes are known again");
+    pontoon.wait_for_log("cluster nodes known again");
     // The endpoint and each node.
     let (ok, said) = check();
     assert!(ok && said.matches("accepted: user app, password from").count() == 7, "{said}");

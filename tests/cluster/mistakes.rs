@@ -10,9 +10,9 @@ fn a_single_server_taken_for_a_cluster_is_told() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--topology", "cluster"]);
-    pontoon.expects("the cluster's nodes are not known: ");
-    let record = pontoon.wait_for_log("the cluster's nodes are not known: ");
-    let message = record["message"].as_str().unwrap();
+    pontoon.expects("cluster nodes not known: ");
+    let record = pontoon.wait_for_log("cluster nodes not known: ");
+    let message = record["error"].as_str().unwrap();
     assert!(message.contains("This instance has cluster support disabled"), "{message}");
     let mut client = pontoon.client();
     client.expect(&["SET", "k", "v"], "+OK\r\n");

@@ -66,7 +66,7 @@ fn a_range_that_is_too_small_is_told_and_no_other_address_is_handed_out() {
     let shared = shared();
     let args = ["--cluster-ports", &free_range(5), "--connect-timeout", "2s"];
     let pontoon = bridge_at(&shared.cluster.endpoint(), &shared.cluster, &args);
-    pontoon.expects("clients cannot be led to this node: no port of cluster.ports");
+    pontoon.expects("node has no local port: no port of cluster.ports");
     eventually("nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
     assert_eq!(pontoon.metric("pontoon_cluster_nodes_without_port", ""), 1);
     let mut client = pontoon.client();

@@ -150,7 +150,7 @@ pub fn moved(client: &Client, mode: Mode, redis: &Redis) -> Outcome {
     let dual = Dual::new(redis, Mood::Accept, Mood::Reset);
     let args = [mode.args(), &["--tls-mode", "preferred", "--tls-upgrade", "drain"]].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), redis.authority(), &args);
-    pontoon.allows("traffic leaves in plaintext until an endpoint speaks TLS");
+    pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
     pontoon.allows("upstream accepts plaintext only");
     let stay = Stay::start(client, pontoon.address().port(), false);
     outcome.demand(holds_within(PATIENCE, || stay.is("up")), || "it does not come up".to_owned());
