@@ -22,11 +22,11 @@ Examples:
   pontoon run --config /etc/pontoon/pontoon.toml
   pontoon run --upstream cache.example --listen unix:/run/pontoon/redis.sock --tls-ca-file ca.pem
 
-Each flag is also an environment variable and a key of the file: a flag beats a variable, a variable beats the
+Each flag is also an environment variable and a key of the file. A flag overrides a variable, a variable overrides the
 file. config/pontoon.toml explains every key.";
 
 const EXIT: &str =
-    "Exit status: 0 done; 1 the answer is no, or it failed at run time; 2 usage or config error.";
+    "Exit status: 0 success; 1 the answer is no, or a failure at run time; 2 usage or config error.";
 
 /// The `pontoon` command.
 pub fn command() -> Command {
@@ -42,21 +42,21 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("check")
-                .about("Validate the configuration, then dial each route as `run` would, and say how each step went")
+                .about("Validate the configuration, then dial each route as `run` would, and report each step")
                 .args(config::args())
-                .arg(switch("json", "Write JSON, one object a line"))
+                .arg(switch("json", "Write JSON, one object in each line"))
                 .arg(switch("offline", "Stop after validation"))
                 .after_help(EXIT),
         )
         .subcommand(
             Command::new("probe")
-                .about("What does this endpoint accept? Plaintext, TLS, both; certificate, engine, and the next step")
+                .about("Show what an endpoint accepts (plaintext, TLS or both), its certificate and engine, and the next step")
                 .arg(
                     Arg::new("upstream")
                         .value_name("HOST[:PORT]")
                         .value_parser(value_parser!(OsString))
                         .required(true)
-                        .help("Endpoint to look at; also redis:// and rediss:// URLs. Port 6379 if none is given"),
+                        .help("Endpoint to probe; also redis:// and rediss:// URLs. Default port: 6379"),
                 )
                 .args(config::probe_args())
                 .arg(
@@ -65,22 +65,22 @@ pub fn command() -> Command {
                         .value_name("HOST[:PORT]")
                         .action(ArgAction::Append)
                         .value_parser(|text: &str| text.parse::<UpstreamAddress>().and_then(UpstreamAddress::anonymous))
-                        .help("Another name of the same group, old or new: does it lead to the same addresses, and is the \
-                               certificate good for it? Repeatable"),
+                        .help("Another name of the same group, old or new: shows whether it leads to the same addresses, and whether the \
+                               certificate is valid for it. Repeatable"),
                 )
                 .arg(switch("json", "Write JSON"))
-                .after_help("Exit status: 0 pontoon can use TLS there; 1 it cannot; 2 usage error."),
+                .after_help("Exit status: 0 pontoon can use TLS with it; 1 it cannot; 2 usage error."),
         )
         .subcommand(
             Command::new("audit")
-                .about("Who is connected to this group right now, in plaintext or not, through a bridge or not?")
+                .about("Show the clients of a group at present: in plaintext or over TLS, through a bridge or not")
                 .arg(
                     Arg::new("upstream")
                         .value_name("HOST[:PORT]")
                         .value_parser(value_parser!(OsString))
                         .required(true)
                         .num_args(1..)
-                        .help("Endpoint of the group, whose other nodes are found from it; more, if it does not tell of them"),
+                        .help("Endpoint of the group, which shows its other nodes. Give more endpoints if it does not"),
                 )
                 .args(config::audit_args())
                 .arg(
@@ -88,7 +88,7 @@ pub fn command() -> Command {
                         .long("bridge-name")
                         .value_name("PREFIX")
                         .action(ArgAction::Append)
-                        .help("Clients whose name begins so are bridged ones (pontoon's --client-name), for engines older \
+                        .help("Count clients whose name begins with this as bridged (pontoon's --client-name), for engines older \
                                than CLIENT SETINFO, where all others are unknown; repeatable"),
                 )
                 .arg(
@@ -97,8 +97,8 @@ pub fn command() -> Command {
                         .value_name("DUR")
                         .value_parser(config::duration)
                         .help(
-                            "Ask again and again for so long, as 24h, and list every client that was ever seen, with the first and \
-                             the last time. Ctrl-C and SIGTERM end it before",
+                            "Ask repeatedly for this long, for example 24h, and list every client that was seen, with the first and the \
+                             last time. Ctrl-C and SIGTERM end it early",
                         ),
                 )
                 .arg(
@@ -108,41 +108,41 @@ pub fn command() -> Command {
                         .value_parser(config::positive)
                         .requires("watch")
                         .default_value("1s")
-                        .help("With --watch, the time from one sample to the next: a shorter connection may be missed, and each sample is \
+                        .help("With --watch, the time between two samples. A shorter connection may be missed, and each sample costs \
                              a CLIENT LIST at every node"),
                 )
                 .arg(switch("json", "Write JSON"))
                 .after_help(
-                    "Exit status: 0 every node answered and counts no client in plaintext, with --watch in each sample; 1 one \
-                     does, or it is not known; 2 usage error.",
+                    "Exit status: 0 every node answered and counts no client in plaintext (with --watch, in each sample); 1 a node \
+                     counts one, or the answer is not known; 2 usage error.",
                 ),
         )
         .subcommand(
             Command::new("health")
-                .about("Does the pontoon at --admin serve clients? For images without a shell, and for apps that must wait")
+                .about("Check whether the pontoon at --admin is serving, for images without a shell and for apps that must wait")
                 .arg(admin())
                 .arg(
                     Arg::new("wait")
                         .long("wait")
                         .value_name("DUR")
                         .value_parser(config::duration)
-                        .help("Wait this long for it to become so"),
+                        .help("Wait up to this long until it is serving"),
                 )
                 .arg(switch(
                     "live",
-                    "Ask only whether its process works, whatever the upstreams do: for checks that restart it, or all that \
-                     is with it",
+                    "Check only that its process works, regardless of the upstreams: for checks that restart the container, the pod \
+                     or the task",
                 ))
                 .after_help(EXIT),
         )
         .subcommand(
             Command::new("status")
-                .about("Can TLS be required? Who uses the pontoon at --admin, and what do they need to speak TLS themselves?")
+                .about("Show whether TLS can be required, which clients use the pontoon at --admin, and what they need to use TLS themselves")
                 .arg(admin())
                 .arg(switch("json", "Write JSON"))
                 .arg(fail_unless(
-                    "Exit with 1 unless every route is tls-only: this bridge uses only TLS; ready: the group can require TLS, by the \
-                     servers' counts; or unused: its bridge can go",
+                    "Exit with 1 unless every route has this state. tls-only: this bridge uses only TLS; ready: the group can require \
+                     TLS, by the servers' counts; unused: its bridge can be removed",
                 ))
                 .after_help(EXIT),
         )
@@ -150,21 +150,21 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("plan")
                 .about(
-                    "Where do ElastiCache's groups stand between plaintext and TLS, what blocks them, which command is next? \
-                     Reads AWS, and changes nothing",
+                    "Show how far ElastiCache groups are on the way from plaintext to TLS, what blocks them, and the next command. \
+                     Reads from AWS, and changes nothing",
                 )
                 .arg(
                     Arg::new("group")
                         .long("group")
                         .value_name("ID")
-                        .help("Replication group to plan for. Without it: every group that fails ElastiCache.5"),
+                        .help("Replication group to plan for. Default: every group that fails ElastiCache.5"),
                 )
                 .arg(
                     Arg::new("region")
                         .long("region")
                         .value_name("REGION")
                         .action(ArgAction::Append)
-                        .help("AWS region; repeatable without --group. Without it: that of the environment or the profile"),
+                        .help("AWS region; repeatable without --group. Default: that of the environment or the profile"),
                 )
                 .arg(
                     Arg::new("wait")
@@ -184,19 +184,19 @@ pub fn command() -> Command {
                         .default_value("15s")
                         .requires("wait")
                         .value_parser(config::positive)
-                        .help("Time between two questions to AWS while waiting"),
+                        .help("Time between two requests to AWS while waiting"),
                 )
                 .arg(switch("json", "Write JSON"))
                 .after_help(
-                    "Credentials and endpoints are AWS' own: AWS_PROFILE, AWS_ACCESS_KEY_ID, roles, AWS_ENDPOINT_URL. \
-                     config/iam/plan.json is a policy with all that is needed.\n\n\
-                     Exit status: 0 the plan was made, and a modification that was waited for has ended; 1 not; 2 usage error.",
+                    "Credentials and endpoints come from AWS' own settings: AWS_PROFILE, AWS_ACCESS_KEY_ID, roles, AWS_ENDPOINT_URL. \
+                     config/iam/plan.json is a policy with all permissions that are needed.\n\n\
+                     Exit status: 0 the plan was made, and with --wait the modification has ended; 1 it was not, or has not; 2 usage error.",
                 ),
         )
         .subcommand(
             Command::new("demo")
-                .about("See it work, with nothing installed: a TLS endpoint, a bridge, a plaintext conversation")
-                .arg(switch("serve", "Keep both running, for redis-cli and your own clients")),
+                .about("Demonstrate pontoon without a server: a TLS endpoint, a bridge, and a plaintext client")
+                .arg(switch("serve", "Keep the endpoint and the bridge running, for redis-cli and your own clients")),
         )
         .subcommand(
             Command::new("completions")
@@ -207,15 +207,15 @@ pub fn command() -> Command {
 
 fn fleet() -> Command {
     Command::new("fleet")
-        .about("Many bridges, one answer for each group: can TLS be required, and who still needs a bridge?")
+        .about("Combine the reports of many bridges into one answer for each group: can TLS be required, and which clients still need a bridge")
         .arg(
             Arg::new("bridge")
                 .value_name("BRIDGE")
                 .num_args(0..)
                 .value_parser(|text: &str| text.parse::<BridgeSource>())
                 .help(
-                    "Admin address of a bridge, or a name whose addresses are all bridges, as a headless service has it. Port 9900 if \
-                     none is given",
+                    "Admin address of a bridge, or a name whose addresses are all bridges, such as a headless service. Default port: \
+                     9900",
                 ),
         )
         .arg(
@@ -224,21 +224,21 @@ fn fleet() -> Command {
                 .value_name("FILE")
                 .action(ArgAction::Append)
                 .value_parser(value_parser!(PathBuf))
-                .help("File with a BRIDGE a line; # begins a comment. Repeatable"),
+                .help("File with one BRIDGE in each line; # begins a comment. Repeatable"),
         )
         .arg(
             Arg::new("expect")
                 .long("expect")
                 .value_name("N")
                 .value_parser(value_parser!(usize))
-                .help("The answers are no unless N bridges answer, over all groups; each address counts as a bridge"),
+                .help("Answer no unless N bridges answer, over all groups. Each address counts as a bridge"),
         )
         .arg(
             Arg::new("state")
                 .long("state")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("Remember which bridges have answered: those are asked too, and the answers are no while one is missing"),
+                .help("File that remembers which bridges have answered. These are asked, too, and the answers are no while one is missing"),
         )
         .arg(
             Arg::new("forget")
@@ -246,7 +246,7 @@ fn fleet() -> Command {
                 .value_name("ADDR")
                 .action(ArgAction::Append)
                 .requires("state")
-                .help("A bridge that was taken away: drop it from the state file. Repeatable"),
+                .help("Remove a bridge that no longer exists from the state file. Repeatable"),
         )
         .arg(
             Arg::new("timeout")
@@ -254,18 +254,19 @@ fn fleet() -> Command {
                 .value_name("DUR")
                 .value_parser(config::duration)
                 .default_value("3s")
-                .help("A bridge that takes longer has not answered"),
+                .help("Time after which a bridge counts as not answering"),
         )
         .arg(switch("json", "Write JSON"))
         .arg(fail_unless(
-            "Exit with 1 unless every group is tls-only: each bridge uses only TLS; ready: that, and the servers count no client in \
-             plaintext; or unused: its bridges can go",
+            "Exit with 1 unless every group has this state. tls-only: each bridge uses only TLS; ready: the servers also count no \
+             client in plaintext; unused: its bridges can be removed",
         ))
         .after_help(
-            "Routes belong to one group when they have the same endpoint name, or when the servers that they ask have an address, a \
-             cluster node id or a run_id in common. Loopback addresses and names without a dot do not count: each machine means its \
-             own by them. The key `group` of a route overrides all of that. A bridge that does not answer is a no for each group.\n\n\
-             Exit status: 0 done; 1 the answer is no, or no bridge answered; 2 usage error.",
+            "Routes belong to one group if they have the same endpoint name, or if the servers that they ask have an address, a \
+             cluster node id or a run_id in common. Loopback addresses and names without a dot do not count, because they differ \
+             between machines. The key `group` of a route overrides all of this. If a bridge does not answer, the answer for each \
+             group is no.\n\n\
+             Exit status: 0 success; 1 the answer is no, or no bridge answered; 2 usage error.",
         )
 }
 
@@ -285,18 +286,18 @@ fn unless(matches: &ArgMatches) -> Option<Unless> {
     })
 }
 
-/// Where a running pontoon is asked.
+/// The address of a running pontoon.
 fn admin() -> Arg {
     Arg::new("admin")
         .long("admin")
         .env("PONTOON_ADMIN")
         .value_name("ADDR")
         .default_value("127.0.0.1:9900")
-        .help("Its admin address, 127.0.0.1:9900 or unix:/run/pontoon/admin.sock")
+        .help("Admin address of the running pontoon, such as 127.0.0.1:9900 or unix:/run/pontoon/admin.sock")
 }
 
 fn admin_address(matches: &ArgMatches) -> Result<ListenAddr, Usage> {
-    let text = matches.get_one::<String>("admin").expect("it has a default");
+    let text = matches.get_one::<String>("admin").expect("the flag has a default");
     ListenAddr::private(text).map_err(|error| Usage(format!("--admin: {error}")))
 }
 
@@ -304,23 +305,23 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-/// How it ended, as an exit code and what to say on standard error.
+/// The exit code and the message for standard error.
 #[derive(Debug)]
 pub struct Failure {
-    /// 1: the answer is no, or it failed at run time; 2: usage or config error.
+    /// 1 if the answer is no, or pontoon failed at run time; 2 for a usage or configuration error.
     pub code: u8,
-    /// One line a problem.
+    /// One line for each problem.
     pub message: String,
 }
 
-/// Parses `args` and does what they say.
+/// Parses `args` and runs the command.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let args: Vec<OsString> = args.into_iter().collect();
     let matches = match command().try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => match without_arguments_secrets(&error, &args) {
             Some(message) => return Err(Failure { code: 2, message }),
-            // clap prints usage errors and help itself, and exits with 2 or 0.
+            // clap itself prints usage errors and help, and exits with 2 or 0.
             None => error.exit(),
         },
     };
@@ -334,7 +335,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     dispatch(&matches).map_err(failed)
 }
 
-/// The first line of a usage error that repeats an argument with what could be a secret in it, without that.
+/// If a usage error repeats an argument with what could be a secret, its first line without that.
 fn without_arguments_secrets(error: &clap::Error, args: &[OsString]) -> Option<String> {
     let said = error.to_string();
     let shown = args.iter().filter_map(|arg| arg.to_str()).fold(said.clone(), |said, arg| {
@@ -346,7 +347,7 @@ fn without_arguments_secrets(error: &clap::Error, args: &[OsString]) -> Option<S
     (shown != said).then(|| first.strip_prefix("error: ").unwrap_or(first).to_owned())
 }
 
-/// A mistake on the command line that clap does not see.
+/// A usage error that clap does not detect.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -380,13 +381,13 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
                 bridges: matches.get_many::<String>("bridge-name").into_iter().flatten().cloned().collect(),
                 watch: matches.get_one::<Duration>("watch").map(|&length| WatchPace {
                     length,
-                    every: *matches.get_one::<Duration>("every").expect("it has a default"),
+                    every: *matches.get_one::<Duration>("every").expect("the flag has a default"),
                 }),
             };
 
             let route = config.routes.first().expect("validated: there is a route");
             if route.upstream.auth.is_some() && route.upstream.tls.insecure_skip_verify {
-                let problem = "a password is not sent over TLS that does not verify: drop the password, or \
+                let problem = "a password is not sent over TLS without verification: remove the password, or \
                                --tls-insecure-skip-verify";
                 return Err(Usage(problem.into()).into());
             }
@@ -411,12 +412,14 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
                 expect: matches.get_one("expect").copied(),
                 memory: matches.get_one("state").cloned(),
                 forget: matches.get_many::<String>("forget").into_iter().flatten().cloned().collect(),
-                timeout: *matches.get_one("timeout").expect("it has a default"),
+                timeout: *matches.get_one("timeout").expect("the flag has a default"),
                 json: matches.get_flag("json"),
                 unless: unless(matches),
             };
             if options.sources.is_empty() && options.memory.is_none() {
-                return Err(Usage("no bridge is given: name some, or a file with --from".into()).into());
+                return Err(
+                    Usage("no bridge is given: give at least one, or a file with --from".into()).into()
+                );
             }
             commands::fleet::run(&options)
         }
@@ -424,13 +427,13 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             let regions: Vec<String> = matches.get_many("region").into_iter().flatten().cloned().collect();
             let group = matches.get_one::<String>("group").cloned();
             if group.is_some() && regions.len() > 1 {
-                return Err(Usage("--group wants one --region: a group is in one".into()).into());
+                return Err(Usage("--group allows only one --region: a group is in one region".into()).into());
             }
             commands::plan::run(&commands::plan::PlanOptions {
                 group,
                 regions,
                 wait: matches.get_one::<Duration>("wait").copied(),
-                interval: *matches.get_one::<Duration>("interval").expect("it has a default"),
+                interval: *matches.get_one::<Duration>("interval").expect("the flag has a default"),
                 json: matches.get_flag("json"),
             })
         }

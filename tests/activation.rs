@@ -83,7 +83,7 @@ fn what_cannot_be_used_is_named() {
     let address = socket.local_addr().unwrap();
     let why = format!("passed on a socket for {address}, which no route listens on: add it to");
     refused(OwnedFd::from(socket).into(), &why);
-    let why = "descriptor 3 from the service manager is no listening TCP or Unix socket";
+    let why = "descriptor 3 from the service manager is not a listening TCP or Unix socket";
     refused(File::open("/dev/null").unwrap().into(), why);
     refused(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()).into(), why);
     let unnamed = std::os::unix::net::UnixStream::pair().unwrap().0;

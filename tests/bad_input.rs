@@ -30,14 +30,14 @@ fn every_problem_of_a_file_is_told_with_its_place_and_the_nearest_key() {
         "FILE:9:1: tls.pin: unknown key; did you mean \"tls.pins\"?",
         "FILE:13:1: limits.idle_timeout: expected a string, found integer",
         "FILE:14:2: lgo: unknown table; did you mean \"log\"?",
-        "FILE:8:1: tls.mode: \"sometimes\" is none of \"required\", \"preferred\", \"disabled\"",
+        "FILE:8:1: tls.mode: \"sometimes\" is not valid: expected one of \"required\", \"preferred\", \"disabled\"",
         "FILE:6:1: upstream: \"0\" is not a port: expected 1 to 65535",
         "FILE:12:1: limits.max_clients: \"0\": expected a number from 1",
     ] {
         assert!(problems.iter().any(|problem| problem == expected), "{expected}\n{problems:#?}");
     }
     let starts =
-        ["FILE:11:1: limits.connect_timeout: \"5\" is no duration", "FILE:2:1: admin.listen: \"nowhere\""];
+        ["FILE:11:1: limits.connect_timeout: \"5\" is not a duration", "FILE:2:1: admin.listen: \"nowhere\""];
     for start in starts {
         assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}\n{problems:#?}");
     }
@@ -53,7 +53,7 @@ fn a_syntax_error_is_told_with_its_place() {
 #[test]
 fn routes_need_an_upstream_each_and_differ_in_name_and_listener() {
     let problems = refused("[[route]]\n");
-    assert!(problems[0].contains("no upstream given"), "{problems:?}");
+    assert!(problems[0].contains("upstream is missing"), "{problems:?}");
     let problems = refused(
         "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:7\"\nupstream = \"x\"\n\
          [[route]]\nname = \"a\"\nlisten = \"127.0.0.1:7\"\nupstream = \"y\"\n",
@@ -61,7 +61,7 @@ fn routes_need_an_upstream_each_and_differ_in_name_and_listener() {
     assert_eq!(
         problems,
         [
-            "route \"a\": two routes have this name: give each a name of its own",
+            "route \"a\": two routes have this name: give each another name",
             "route \"a\": listen: 127.0.0.1:7 is listed twice (also in route \"a\")"
         ]
     );
@@ -88,8 +88,8 @@ fn flags_are_checked_like_keys_and_named_as_given() {
     assert_eq!(output.status.code(), Some(2));
     let errors = String::from_utf8(output.stderr).unwrap();
     for expected in [
-        "error: --upstream: every process of this machine could read the password in the URL",
-        "error: PONTOON_DRAIN_TIMEOUT: \"soon\" is no duration",
+        "error: --upstream: every process on this machine could read the password in the URL",
+        "error: PONTOON_DRAIN_TIMEOUT: \"soon\" is not a duration",
         "error: --evidence-interval: \"500000years\" is longer than ten thousand years",
         "error: --listen: 0.0.0.0:1 can be reached by other machines, in plaintext",
         "error: --tls-cert-file: a certificate needs its key",
@@ -202,7 +202,10 @@ fn flags_of_a_route_are_refused_beside_a_file_of_several() {
     let output = pontoon(&["run", "--config", path.to_str().unwrap(), "--tls-min-version", "1.3"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(error, "error: --tls-min-version: is for one route, and the file has 2: set it there\n");
+    assert_eq!(
+        error,
+        "error: --tls-min-version: applies to one route, but the file has 2: set it in the file\n"
+    );
 }
 
 #[test]

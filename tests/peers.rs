@@ -80,5 +80,5 @@ fn a_socket_for_some_is_not_combined_with_nodes_that_are_for_all() {
         pontoon(&["check", "--offline", "--upstream", "x", "--listen", listen, "--topology", "cluster"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("--listen: uid and gid hold for a Unix socket alone"), "{error}");
+    assert!(error.contains("--listen: uid and gid apply only to a Unix socket"), "{error}");
 }

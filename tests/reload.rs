@@ -208,7 +208,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
             "address is in use",
         ),
         (good.replace(".pem", ".gone"), "gone"),
-        (String::new(), "no upstream given"),
+        (String::new(), "upstream is missing"),
     ] {
         bridge.write(&format!("{}{bad}", bridge.head));
         let told = bridge.hang_up(REFUSED);
@@ -387,7 +387,7 @@ fn what_has_spoken_tls_is_not_spoken_to_in_plaintext_after_a_reload() {
     };
     let bridge = Configured::new(&with("required", &dual.endpoint()));
     bridge.pontoon.allows("TLS handshake with");
-    bridge.pontoon.allows("in plaintext until an endpoint speaks TLS");
+    bridge.pontoon.allows("in plaintext until an endpoint accepts TLS");
     bridge.pontoon.allows("upstream accepts plaintext only");
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
     // Away and back, with another mode, while somebody on the way takes TLS away.
@@ -411,7 +411,7 @@ fn sessions_in_plaintext_move_to_tls_though_their_route_was_changed_since() {
         route("a", &redis, &authority, &more).replace(&redis.endpoint(), &dual.endpoint())
     };
     let bridge = Configured::new(&with("4s"));
-    bridge.pontoon.allows("in plaintext until an endpoint speaks TLS");
+    bridge.pontoon.allows("in plaintext until an endpoint accepts TLS");
     bridge.pontoon.allows("upstream accepts plaintext only");
     let mut client = bridge.client("a");
     client.expect(&["PING"], "+PONG\r\n");

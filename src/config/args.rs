@@ -1,4 +1,4 @@
-//! The command line and the environment to [`Values`], from the same table of keys as the file.
+//! Reads the command line and the environment into [`Values`], by the same table of keys as the file.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use super::keys::{GLOBAL, Kind, ROUTE, SettingKey};
 use super::values::{Given, Values};
 
-/// The arguments that `run` and `check` take.
+/// The arguments of `run` and `check`.
 pub fn args() -> impl Iterator<Item = Arg> {
     let file = Arg::new("config")
         .long("config")
@@ -17,23 +17,23 @@ pub fn args() -> impl Iterator<Item = Arg> {
         .env("PONTOON_CONFIG")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
-        .help("TOML file; with several routes this is the only way");
+        .help("TOML file; required for several routes");
     let route = ROUTE.iter().map(|key| arg(key).help_heading(heading(key)));
     let global = GLOBAL.iter().map(|key| arg(key).help_heading("Process"));
     std::iter::once(file).chain(route).chain(global)
 }
 
-/// The arguments that `probe` takes: those that say how to connect.
+/// The arguments of `probe`: those about connecting.
 pub fn probe_args() -> impl Iterator<Item = Arg> {
     ROUTE.iter().filter(|key| is_of_dialling(key) && !PLAINTEXT.contains(&key.path)).map(arg)
 }
 
-/// The same, for asking a group that may not speak TLS yet.
+/// The arguments of `audit`: those of `probe`, and those about plaintext for a group that does not accept TLS yet.
 pub fn audit_args() -> impl Iterator<Item = Arg> {
     ROUTE.iter().filter(|key| is_of_dialling(key)).map(arg)
 }
 
-/// Keys that say whether plaintext is used.
+/// Keys that decide whether plaintext is used.
 const PLAINTEXT: [&str; 2] = ["tls.mode", "auth.allow_plaintext"];
 
 fn is_of_dialling(key: &SettingKey) -> bool {
@@ -56,7 +56,7 @@ fn heading(key: &SettingKey) -> &'static str {
 
 fn arg(key: &'static SettingKey) -> Arg {
     let default = if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
-    // Values are text here: they are checked with the file's, so that all problems are told at once.
+    // Values are text here. They are checked together with the file's, so that all problems are reported at once.
     let arg = Arg::new(key.flag)
         .long(key.flag)
         .env(key.variable())
@@ -68,12 +68,12 @@ fn arg(key: &'static SettingKey) -> Arg {
         Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
         Kind::Switch => arg.num_args(0..=1).default_missing_value("true"),
         Kind::Text | Kind::Integer | Kind::Words => arg,
-        // It is there to be refused with a reason.
+        // The flag exists only to be refused with a reason.
         Kind::Secret => arg.hide(true),
     }
 }
 
-/// What the command line and the environment give.
+/// The values from the command line and the environment.
 #[derive(Debug, Default)]
 pub(super) struct CommandLine {
     pub(super) file: Option<PathBuf>,
@@ -102,12 +102,12 @@ pub(super) fn read(matches: &ArgMatches) -> CommandLine {
 
 fn values(matches: &ArgMatches, keys: &'static [SettingKey]) -> Values {
     let mut values = Values::new();
-    // A command need not take them all.
+    // A command may have only some of the keys.
     for key in keys.iter().filter(|key| matches.try_contains_id(key.flag).is_ok()) {
         let variable = matches.value_source(key.flag) == Some(ValueSource::EnvVariable);
         let place = if variable { key.variable() } else { format!("--{}", key.flag) };
         let given = matches.get_many::<OsString>(key.flag).into_iter().flatten();
-        // The system's own arguments have no spaces between: a list of words is one for people.
+        // An argument from the system is not split; a list of words from a person is, at spaces.
         let words = |text: &OsString| match key.kind {
             Kind::Words => text.to_string_lossy().split_whitespace().map(OsString::from).collect(),
             _ => vec![text.clone()],
@@ -115,7 +115,7 @@ fn values(matches: &ArgMatches, keys: &'static [SettingKey]) -> Values {
         let given: Vec<Given> = given
             .flat_map(words)
             .map(|text| Given { place: place.clone(), text: text.to_string_lossy().into_owned() })
-            // An empty variable is how many deployments say "not set".
+            // Many deployments set an empty variable to mean "not set".
             .filter(|given| !(variable && given.text.is_empty()))
             .collect();
         if !given.is_empty() {

@@ -1,4 +1,4 @@
-//! Who a route authenticates as, of what was given: one source, and what belongs to it.
+//! Validates a route's credentials: one source of the secret, and the settings that belong to it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -18,7 +18,7 @@ enum How {
     Reject,
 }
 
-/// Keys that each say where the secret comes from.
+/// Keys that each name a source of the secret.
 const SOURCES: [&str; 5] = [
     "auth.password_file",
     "auth.password_env",
@@ -27,11 +27,11 @@ const SOURCES: [&str; 5] = [
     "auth.iam.cache_name",
 ];
 
-/// Where AWS' own tools look for the region.
+/// Environment variables in which AWS' own tools look for the region.
 const REGION_VARIABLES: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
 impl Check {
-    /// `None`: nobody, or there were problems.
+    /// `None` if no credentials are configured, or if there were problems.
     pub(super) fn auth(&mut self, values: &Values, endpoints: &[Endpoint]) -> Option<credentials::Settings> {
         let urls = self.logins_of_urls(values);
         let given: Vec<&str> = SOURCES
@@ -53,13 +53,13 @@ impl Check {
                     names.push("upstream (the password in its URL)");
                 }
                 let problem =
-                    format!("there can be one: {} say where the password comes from", names.join(", "));
+                    format!("only one source of the password is allowed, found {}", names.join(", "));
                 self.problems.add(place(values, several[0]), problem);
                 return None;
             }
         };
         if matches!(source, Some(SecretSource::Iam(_))) && username.is_none() {
-            let problem = "with IAM the user's id must be given: auth.username";
+            let problem = "IAM needs the user's id: set auth.username";
             self.problems.add(place(values, "auth.iam.cache_name"), problem);
         }
         let is_iam = matches!(source, Some(SecretSource::Iam(_)));
@@ -69,7 +69,7 @@ impl Check {
         source.map(|source| credentials::Settings { username, source, allow_plaintext, renewal })
     }
 
-    /// What a client's own AUTH gets.
+    /// How a client's own AUTH is handled.
     pub(super) fn client_auth(&mut self, values: &Values, presents: bool) -> ClientAuth {
         let how = self.choice(
             values,
@@ -85,11 +85,11 @@ impl Check {
         match (how, file) {
             (Some(How::Verify), Some(file)) => return ClientAuth::Verify(LocalPassword(file)),
             (Some(How::Verify), None) => {
-                let problem = "what is to be verified by? Set auth.local_password_file";
+                let problem = "\"verify\" needs a password: set auth.local_password_file";
                 self.problems.add(place(values, "auth.client"), problem);
             }
             (_, Some(_)) => {
-                let problem = "means nothing unless auth.client is \"verify\": set that, or drop this";
+                let problem = "has no effect unless auth.client is \"verify\": set that, or remove this";
                 self.problems.add(place(values, "auth.local_password_file"), problem);
             }
             (_, None) => {}
@@ -97,7 +97,7 @@ impl Check {
         match how {
             Some(How::Accept) => ClientAuth::Accept,
             Some(How::Reject) => ClientAuth::Reject,
-            // Clients that must be taught nothing may still have a password from before.
+            // Clients that need no change may still send a password from before.
             None if presents => ClientAuth::Accept,
             _ => ClientAuth::Forward,
         }
@@ -117,7 +117,7 @@ impl Check {
             return Some(SecretSource::Command(given.iter().map(|given| given.text.clone()).collect()));
         }
         if path == "auth.password" && given.iter().any(|given| given.place.starts_with("--")) {
-            let problem = "every process of this machine could read it: use --auth-password-file, or the variable \
+            let problem = "every process on this machine could read it: use --auth-password-file, or the variable \
                            PONTOON_AUTH_PASSWORD";
             self.problems.add("--auth-password", problem);
             return None;
@@ -134,13 +134,14 @@ impl Check {
     fn iam(&mut self, values: &Values, cache_name: String, endpoints: &[Endpoint]) -> Option<iam::Settings> {
         let path = "auth.iam.cache_name";
         if cfg!(not(feature = "iam")) {
-            self.problems.add(place(values, path), "this pontoon was built without IAM");
+            self.problems.add(place(values, path), "this build of pontoon lacks the feature \"iam\"");
             return None;
         }
-        // An endpoint's name in its place is a mistake that AWS answers with WRONGPASS.
+        // An endpoint's name in place of the cache's is a mistake that AWS answers with WRONGPASS.
         if !cache_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            let problem =
-                format!("\"{cache_name}\" is no id of a replication group and no name of a serverless cache");
+            let problem = format!(
+                "\"{cache_name}\" is neither the id of a replication group nor the name of a serverless cache"
+            );
             self.problems.add_about(place(values, path), &cache_name, problem);
             return None;
         }
@@ -151,7 +152,8 @@ impl Check {
             .or_else(|| REGION_VARIABLES.iter().find_map(variable))
             .or_else(|| endpoints.iter().find_map(|endpoint| region_of(&endpoint.host)));
         let Some(region) = region else {
-            let problem = "the upstream's name does not tell the region: set auth.iam.region, or AWS_REGION";
+            let problem =
+                "the region does not follow from the upstream's name: set auth.iam.region, or AWS_REGION";
             self.problems.add(place(values, path), problem);
             return None;
         };
@@ -160,7 +162,7 @@ impl Check {
         Some(iam::Settings { cache_name, serverless, region })
     }
 
-    /// The credentials that upstream URLs hold, if all of them hold the same.
+    /// The login in the upstream URLs, if all of them hold the same.
     fn logins_of_urls(&mut self, values: &Values) -> Option<(Option<String>, SecretSource)> {
         let mut found: Option<(Option<String>, SecretSource)> = None;
         for Given { place, text } in values.get("upstream").into_iter().flatten() {
@@ -170,30 +172,29 @@ impl Check {
                 continue;
             };
             if place.starts_with("--") {
-                let problem = "every process of this machine could read the password in the URL: use \
+                let problem = "every process on this machine could read the password in the URL: use \
                                --auth-username and --auth-password-file, or the variable PONTOON_UPSTREAM";
                 self.problems.add(place, problem);
                 continue;
             }
             let login = (user, SecretSource::Inline(Secret::new(password.to_vec())));
             if found.as_ref().is_some_and(|other| *other != login) {
-                self.problems
-                    .add(place, "its URL names other credentials than another upstream's of this route");
+                self.problems.add(place, "its URL has other credentials than another upstream of this route");
             }
             found = Some(login);
         }
         found
     }
 
-    /// What means nothing without a source.
+    /// Reports settings that have no effect without a source.
     fn lonely(&mut self, values: &Values) {
         self.without(values, &["auth.iam.serverless", "auth.iam.region"], "auth.iam.cache_name");
-        self.without(values, &["auth.username"], "what gives the password, auth.password_file say");
+        self.without(values, &["auth.username"], "a source of the password, such as auth.password_file");
     }
 
     fn without(&mut self, values: &Values, paths: &[&str], needed: &str) {
         for given in paths.iter().filter_map(|path| values.get(*path)?.last()) {
-            self.problems.add(&given.place, format!("means nothing without {needed}"));
+            self.problems.add(&given.place, format!("has no effect without {needed}"));
         }
     }
 
@@ -202,7 +203,7 @@ impl Check {
     }
 }
 
-/// Says so where a file with a password in it can be read by others.
+/// A warning if a file with a password in it can be read by other users.
 pub(super) fn exposed(file: &Path, routes: &[(String, Values)]) -> Option<String> {
     let login =
         |given: &Given| given.text.parse::<UpstreamAddress>().is_ok_and(|upstream| upstream.login.is_some());
@@ -213,7 +214,7 @@ pub(super) fn exposed(file: &Path, routes: &[(String, Values)]) -> Option<String
     let mode = std::fs::metadata(file).ok()?.mode() & 0o777;
     (routes.iter().any(inline) && mode & 0o077 != 0).then(|| {
         format!(
-            "{} holds a password and can be read by other users (mode {mode:04o}): chmod 600, or auth.password_file",
+            "{} holds a password and can be read by other users (mode {mode:04o}): set its mode to 600, or use auth.password_file",
             file.display()
         )
     })
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn each_source_is_one_key() {
+    fn each_source_has_one_key() {
         let source = |auth: &str| load(&format!("[route.auth]\n{auth}")).unwrap().unwrap().source;
         assert_eq!(source("password_file = \"/run/p\""), SecretSource::File("/run/p".into()));
         assert_eq!(
@@ -245,17 +246,22 @@ mod tests {
     }
 
     #[test]
-    fn two_sources_are_one_too_many_and_none_is_told() {
+    fn two_sources_are_refused_and_no_secret_is_shown() {
         let error = |auth: &str| load(auth).unwrap_err();
         let two = error("auth.password = \"hunter2\"\nauth.password_file = \"/run/p\"");
-        assert!(two.contains("there can be one: auth.password_file, auth.password say"), "{two}");
+        assert!(
+            two.contains(
+                "only one source of the password is allowed, found auth.password_file, auth.password"
+            ),
+            "{two}"
+        );
         assert!(!two.contains("hunter2"), "{two}");
-        assert!(error("auth.username = \"app\"").contains("means nothing without what gives the password"));
-        assert!(error("auth.password = 5").contains("expected a string"), "and the value is not repeated");
+        assert!(error("auth.username = \"app\"").contains("has no effect without a source of the password"));
+        assert!(error("auth.password = 5").contains("expected a string"), "the value is not repeated");
     }
 
     #[test]
-    fn a_url_may_hold_credentials_in_a_file_and_all_must_hold_the_same() {
+    fn urls_in_a_file_may_hold_credentials_if_all_hold_the_same() {
         let load = |upstream: &str| Config::from_toml("f", &format!("[[route]]\nupstream = {upstream}\n"));
         let auth = load("\"rediss://app:hunter2@x\"").unwrap().routes[0].upstream.auth.clone().unwrap();
         assert_eq!(auth.username.as_deref(), Some("app"));
@@ -265,7 +271,7 @@ mod tests {
 
     #[cfg(feature = "iam")]
     #[test]
-    fn iam_needs_a_user_and_a_name_and_is_told_the_rest_by_the_endpoint() {
+    fn iam_needs_a_user_and_a_cache_name_and_derives_the_rest() {
         let iam =
             load("auth.username = \"app\"\nauth.iam.cache_name = \"s\"\nauth.iam.region = \"eu-west-1\"");
         let Some(credentials::Settings { source: SecretSource::Iam(iam), .. }) = iam.unwrap() else {
@@ -273,11 +279,11 @@ mod tests {
         };
         assert_eq!((iam.region.as_str(), iam.serverless), ("eu-west-1", false));
         let error = load("auth.iam.cache_name = \"s\"\nauth.iam.region = \"eu-west-1\"").unwrap_err();
-        assert!(error.contains("the user's id must be given"), "{error}");
+        assert!(error.contains("IAM needs the user's id"), "{error}");
         let name = "master.s.abc123.apne1.cache.amazonaws.com";
         let error = load(&format!("auth.username = \"app\"\nauth.iam.cache_name = \"{name}\"")).unwrap_err();
-        assert!(error.contains("is no id of a replication group"), "{error}");
+        assert!(error.contains("is neither the id of a replication group"), "{error}");
         let error = load("auth.password = \"x\"\nauth.iam.region = \"eu-west-1\"").unwrap_err();
-        assert!(error.contains("means nothing without auth.iam.cache_name"), "{error}");
+        assert!(error.contains("has no effect without auth.iam.cache_name"), "{error}");
     }
 }

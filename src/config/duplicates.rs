@@ -1,4 +1,4 @@
-//! What there must not be twice: routes' names, and places to listen on.
+//! Refuses duplicates: routes' names, and addresses to listen on.
 
 use std::collections::HashSet;
 
@@ -8,13 +8,13 @@ use crate::cluster::node_addresses;
 use crate::endpoint::ListenAddr;
 
 impl Check {
-    /// Routes must differ in name, and no two listeners may share an address.
+    /// Refuses routes with the same name and listeners that overlap.
     pub(super) fn no_duplicates(&mut self, config: &Config) {
         let mut names = HashSet::new();
         let mut before: Vec<(&ListenAddr, &str)> = Vec::new();
         for Route { name, listener, .. } in &config.routes {
             if !names.insert(name) {
-                let problem = "two routes have this name: give each a name of its own";
+                let problem = "two routes have this name: give each another name";
                 self.problems.add(format!("route \"{name}\""), problem);
             }
             for address in &listener.listen {
@@ -22,7 +22,7 @@ impl Check {
                     let problem = if *same == address {
                         format!("{address} is listed twice (also in route \"{other}\")")
                     } else {
-                        format!("{address} and {same} (in route \"{other}\") overlap: drop one of them")
+                        format!("{address} and {same} (in route \"{other}\") overlap: remove one of them")
                     };
                     self.problems.add(format!("route \"{name}\": listen"), problem);
                 }
@@ -32,7 +32,7 @@ impl Check {
         if let Some(admin) = &config.admin {
             for (address, name) in before.iter().filter(|(address, _)| address.overlaps(admin)) {
                 let problem = format!(
-                    "{address} is taken by the admin server (admin.listen is {admin}): choose another for one of them"
+                    "{address} is the admin server's address (admin.listen is {admin}): change one of them"
                 );
                 self.problems.add(format!("route \"{name}\": listen"), problem);
             }
@@ -42,8 +42,7 @@ impl Check {
                 config.admin.iter().map(|admin| (admin, "the admin server (admin.listen)".to_owned()));
             let routes = before.iter().map(|(address, name)| (*address, format!("route \"{name}\"")));
             for (address, whose) in admin.chain(routes).filter(|(address, _)| address.overlaps(metrics)) {
-                let problem =
-                    format!("{metrics} overlaps {address} of {whose}: choose another for one of them");
+                let problem = format!("{metrics} overlaps {address} of {whose}: change one of them");
                 self.problems.add("admin.metrics_listen", problem);
             }
         }
@@ -56,7 +55,7 @@ impl Check {
         }
     }
 
-    /// A node's port would be one that is taken, or, after a reload, that is wanted.
+    /// Refuses a listener within the range of the nodes' ports: the port is taken, or a reload may need it.
     fn no_listener_among_nodes(&mut self, route: &Route, all: &[(&ListenAddr, String)]) {
         let Some(ports) = route.cluster.as_ref().and_then(|cluster| cluster.ports.as_ref()) else { return };
         let own = node_addresses(&route.listener.listen);
@@ -66,7 +65,7 @@ impl Check {
                 && own.iter().any(|ip| address.overlaps(&ListenAddr::Tcp((*ip, tcp.port()).into())))
             {
                 let problem = format!(
-                    "\"{ports}\" holds the port of {address} ({whose}): choose other ports for nodes"
+                    "\"{ports}\" includes the port of {address} ({whose}): choose other ports for nodes"
                 );
                 self.problems.add(format!("route \"{}\": cluster.ports", route.name), problem);
             }
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_metrics_address_is_neither_a_routes_nor_the_admin_servers() {
+    fn the_metrics_address_must_not_be_a_routes_or_the_admin_servers() {
         let with = |metrics: &str, more: &str| {
             problems(&format!(
                 "[[route]]\nlisten = \"127.0.0.1:7000\"\nupstream = \"u\"\n{more}[admin]\nmetrics_listen = \"{metrics}\"\n"
@@ -97,21 +96,21 @@ mod tests {
         assert!(with("0.0.0.0:7000", "").contains("overlaps 127.0.0.1:7000 of route"));
         let cluster = "topology = \"cluster\"\ncluster.ports = \"9901-9999\"\n";
         assert!(
-            with("127.0.0.1:9901", cluster).contains("holds the port of 127.0.0.1:9901 (of the metrics)")
+            with("127.0.0.1:9901", cluster).contains("includes the port of 127.0.0.1:9901 (of the metrics)")
         );
         assert!(with("off", "").contains("admin.metrics_listen"), "leave it out");
     }
 
     #[test]
-    fn the_admin_servers_address_is_not_also_a_routes() {
+    fn the_admin_servers_address_must_not_be_a_routes() {
         let route = |listen: &str| format!("[[route]]\nupstream = \"x\"\nlisten = [\"{listen}\"]\n");
         let taken = problems(&route("127.0.0.1:9900"));
         assert!(
-            taken.contains("127.0.0.1:9900 is taken by the admin server (admin.listen is 127.0.0.1:9900)"),
+            taken.contains("127.0.0.1:9900 is the admin server's address (admin.listen is 127.0.0.1:9900)"),
             "{taken}"
         );
         let remote = "allow_remote_clients = true\n";
-        assert!(problems(&(route("0.0.0.0:9900") + remote)).contains("taken by the admin server"));
+        assert!(problems(&(route("0.0.0.0:9900") + remote)).contains("the admin server's address"));
         for (listen, admin) in [
             ("127.0.0.1:9900", "off"),
             ("127.0.0.1:9900", "127.0.0.1:9901"),
@@ -125,22 +124,22 @@ mod tests {
             );
         }
         let unix = problems(&format!("{}[admin]\nlisten = \"unix:/x?mode=0666\"\n", route("unix:/x")));
-        assert!(unix.contains("unix:/x is taken by the admin server"), "{unix}");
+        assert!(unix.contains("unix:/x is the admin server's address"), "{unix}");
     }
 
     #[test]
-    fn an_address_that_another_one_holds_is_refused() {
+    fn an_overlapping_address_is_refused() {
         let both = "[[route]]\nupstream = \"x\"\nallow_remote_clients = true\n\
                     listen = [\"127.0.0.1:7\", \"0.0.0.0:7\", \"[::]:7\", \"10.0.0.1:8\"]\n";
         let told = problems(both);
         assert_eq!(
             told.trim_end(),
-            "route \"x\": listen: 0.0.0.0:7 and 127.0.0.1:7 (in route \"x\") overlap: drop one of them"
+            "route \"x\": listen: 0.0.0.0:7 and 127.0.0.1:7 (in route \"x\") overlap: remove one of them"
         );
     }
 
     #[test]
-    fn nodes_get_no_port_that_something_listens_on() {
+    fn the_nodes_ports_must_not_include_a_listeners() {
         let cluster = |ports: &str, listen: &str| {
             problems(&format!(
                 "[[route]]\nupstream = \"x\"\ntopology = \"cluster\"\nlisten = [\"{listen}\"]\ncluster.ports = \"{ports}\"\n"
@@ -148,11 +147,11 @@ mod tests {
         };
         let own = cluster("6000-7000", "127.0.0.1:6379");
         assert!(
-            own.contains("cluster.ports: \"6000-7000\" holds the port of 127.0.0.1:6379 (in route"),
+            own.contains("cluster.ports: \"6000-7000\" includes the port of 127.0.0.1:6379 (in route"),
             "{own}"
         );
         let admin = cluster("9000-9999", "unix:/x");
-        assert!(admin.contains("holds the port of 127.0.0.1:9900 (of the admin server)"), "{admin}");
+        assert!(admin.contains("includes the port of 127.0.0.1:9900 (of the admin server)"), "{admin}");
         for (ports, listen) in [("7000-7099", "127.0.0.1:6379"), ("9000-9999", "[::1]:6379")] {
             assert_eq!(cluster(ports, listen), "");
         }

@@ -1,5 +1,4 @@
-//! A TOML file to [`Values`]: which tables and keys there are, of which types, and where. What the values mean is
-//! `validate`'s work.
+//! Reads a TOML file into [`Values`]: checks tables, keys and types, and notes places. `validate` checks the values.
 
 use std::path::Path;
 
@@ -10,18 +9,18 @@ use super::keys::{GLOBAL, Kind, ROUTE, SettingKey};
 use super::problems::Problems;
 use super::values::{Given, Values};
 
-/// What a file gives.
+/// The values from a file.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) global: Values,
-    /// Each route's place and values.
+    /// The place and the values of each route.
     pub(super) routes: Vec<(String, Values)>,
 }
 
-/// How different a name may be from the one that was meant, of at most 1.
+/// Minimum likeness, of at most 1, of a known name that is suggested for an unknown one.
 const LIKENESS: f64 = 0.6;
 
-/// Reads `path`. Problems go to `problems`; what is right is returned nevertheless.
+/// Reads `path`. Adds problems to `problems`, and returns what is valid.
 pub(super) fn read(path: &Path, problems: &mut Problems) -> File {
     let name = path.display().to_string();
     match std::fs::read_to_string(path) {
@@ -37,7 +36,7 @@ pub(super) fn parse(name: &str, text: &str, problems: &mut Problems) -> File {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut walk = Walk { name, text, problems };
     if !errors.is_empty() {
-        // What follows a syntax error may be misread; only the errors themselves are certain.
+        // What follows a syntax error may be misread, so only the errors themselves are reported.
         for error in &errors {
             let place = walk.place(error.span().map_or(0, |span| span.start));
             walk.problems.add(place, error.message());
@@ -73,8 +72,10 @@ impl Walk<'_> {
                     }
                 }
                 ("route", DeValue::Table(_)) => {
-                    self.problems
-                        .add(place, "route: write [[route]], with two brackets: there may be several");
+                    self.problems.add(
+                        place,
+                        "route: write [[route]] with double brackets, because a file may have several",
+                    );
                 }
                 ("route", other) => self.wrong(&place, "route", "[[route]]", other),
                 (section, DeValue::Table(values)) if is_section(GLOBAL, section) => {
@@ -93,7 +94,7 @@ impl Walk<'_> {
         file
     }
 
-    /// Keys below `prefix`, and of tables in it.
+    /// Reads the keys below `prefix`, including those in its tables.
     fn table(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [SettingKey], values: &mut Values) {
         for (name, value) in table {
             let path = format!("{prefix}{}", name.get_ref());
@@ -108,7 +109,7 @@ impl Walk<'_> {
                     other => self.wrong(&place, &path, "a table", other),
                 }
             } else {
-                // A key of another table is more likely misplaced than misspelt.
+                // A key from another table is more likely misplaced than misspelt, so the hint stays within this table.
                 let here = keys.iter().filter_map(|key| key.path.strip_prefix(prefix));
                 let here = here.map(|rest| rest.split('.').next().unwrap_or(rest));
                 self.unknown(&place, "key", &path, here.map(|name| format!("{prefix}{name}")));
@@ -169,13 +170,13 @@ impl Walk<'_> {
             .filter(|(likeness, _)| *likeness >= LIKENESS)
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
         let hint = nearest.map_or_else(
-            || "see config/pontoon.toml for all there are".to_owned(),
+            || "see config/pontoon.toml for all keys".to_owned(),
             |(_, known)| format!("did you mean \"{}\"?", known.as_ref()),
         );
         self.problems.add(place, format!("{name}: unknown {what}; {hint}"));
     }
 
-    /// `file:line:column`, from 1, columns in characters.
+    /// `file:line:column`, both counted from 1, columns in characters.
     fn place(&self, offset: usize) -> String {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
@@ -184,7 +185,7 @@ impl Walk<'_> {
     }
 }
 
-/// A key's own name, without its table's.
+/// A key's own name, without its table.
 fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }

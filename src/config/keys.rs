@@ -1,33 +1,33 @@
-//! Every key, once: its place in the file, its flag, its variable, what it takes, and its help. The command line,
-//! the file and the messages are all made from this table.
+//! The table of all keys: path in the file, flag, variable, kind, and help. The command line, the file and the messages are all made from
+//! it.
 
 /// A setting.
 #[derive(Debug)]
 pub struct SettingKey {
-    /// Its place in the file: `tls.pins` is `pins` in `[route.tls]`.
+    /// Path in the file: `tls.pins` is `pins` in `[route.tls]`.
     pub path: &'static str,
-    /// Its flag, without the dashes; the variable is the same in capitals with `PONTOON_` before it.
+    /// The flag without its dashes. The variable is the flag in capitals after `PONTOON_`.
     pub flag: &'static str,
-    /// What a file holds for it.
+    /// The kind of value in a file.
     pub kind: Kind,
-    /// How `--help` names the value.
+    /// The value's name in `--help`.
     pub value: &'static str,
-    /// What `--help` says.
+    /// The description in `--help`.
     pub help: &'static str,
-    /// What `--help` says applies without it.
+    /// The default that `--help` shows.
     pub default: &'static str,
 }
 
-/// What a file holds for a key.
+/// The kind of value that a file has for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A string.
     Text,
     /// A string, or an array of strings.
     List,
-    /// An array of strings; in a flag or a variable, words with spaces between.
+    /// An array of strings; in a flag or a variable, words separated by spaces.
     Words,
-    /// A string that no other process may see: there is a variable for it, and no flag.
+    /// A string that other processes must not see. It has a variable and no flag.
     Secret,
     /// An integer.
     Integer,
@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 impl SettingKey {
-    /// The environment variable.
+    /// The environment variable of the key.
     pub fn variable(&self) -> String {
         format!("PONTOON_{}", self.flag.to_uppercase().replace('-', "_"))
     }
@@ -63,7 +63,7 @@ pub const ROUTE: &[SettingKey] = &[
         List,
         "HOST[:PORT]",
         "",
-        "Endpoint to connect to; repeatable, tried in order. Also redis:// and rediss:// URLs. Port 6379 if none is given",
+        "Endpoint to connect to; repeatable, tried in order. Also redis:// and rediss:// URLs. Default port: 6379",
     ),
     key(
         "listen",
@@ -72,8 +72,8 @@ pub const ROUTE: &[SettingKey] = &[
         "ADDR",
         "127.0.0.1:6379",
         "Address to listen on: 127.0.0.1:6379, [::1]:6379, unix:/run/pontoon/redis.sock \
-         (?mode=0660&uid=1000&gid=33: for that user or group alone); repeatable. Port 0: the system chooses, and the \
-         log says which",
+         (?mode=0660&uid=1000&gid=33: for that user or group only); repeatable. Port 0: the system chooses, and the \
+         log shows the port",
     ),
     key(
         "topology",
@@ -81,7 +81,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "KIND",
         "standalone",
-        "standalone; cluster: each node gets a listener of its own, and replies that name nodes get local addresses",
+        "standalone; cluster: each node gets a local listener, and addresses of nodes in replies are replaced by local ones",
     ),
     key(
         "sharing",
@@ -89,8 +89,8 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "HOW",
         "dedicated",
-        "dedicated: each client has an upstream connection of its own; shared: clients share few, and get one of their own \
-         for what needs it",
+        "dedicated: each client has its own upstream connection; shared: clients share few connections, and get a dedicated \
+         one for requests that need it",
     ),
     key(
         "accept",
@@ -98,7 +98,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "KIND",
         "plaintext",
-        "plaintext; any: clients may bring their own TLS, which is passed through to the endpoint",
+        "plaintext; any: clients may also use their own TLS, which is passed through to the endpoint",
     ),
     key(
         "errors",
@@ -106,8 +106,8 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "HOW",
         "auto",
-        "What clients get in an outage. auto: the end of the connection, or an error that they take for one; reply: an error \
-         wherever one can be placed; close: the end of the connection",
+        "What clients get in an outage. auto: the connection is closed, or an error that libraries treat as a lost connection; \
+         reply: an error reply wherever possible; close: the connection is closed",
     ),
     key(
         "allow_remote_clients",
@@ -115,7 +115,7 @@ pub const ROUTE: &[SettingKey] = &[
         Switch,
         "BOOL",
         "false",
-        "Allow listening on addresses that other machines can reach: the client side is plaintext",
+        "Allow addresses that other machines can reach, although the client side is plaintext",
     ),
     key(
         "handover",
@@ -123,7 +123,7 @@ pub const ROUTE: &[SettingKey] = &[
         Switch,
         "BOOL",
         "false",
-        "Let a second pontoon of the same user listen on the same addresses, and take over when this one is stopped",
+        "Let a second pontoon of the same user listen on the same addresses, to take over when this one is stopped",
     ),
     key("name", "name", Text, "NAME", "the upstream's host", "Name of the route in logs and metrics"),
     key(
@@ -131,8 +131,8 @@ pub const ROUTE: &[SettingKey] = &[
         "group",
         Text,
         "NAME",
-        "found out by endpoint names and servers",
-        "Name of the group of servers that the route leads to, for `pontoon fleet`: routes of the same group have one answer",
+        "derived from endpoint names and servers",
+        "Name of the group of servers behind the route, for `pontoon fleet`, which gives one answer for each group",
     ),
     key(
         "client_name",
@@ -140,7 +140,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "NAME",
         "none",
-        "CLIENT SETNAME for upstream connections; clients that ask for their name will see it",
+        "Name that CLIENT SETNAME gives to upstream connections; clients that ask for their name see it",
     ),
     key(
         "tls.mode",
@@ -148,7 +148,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "MODE",
         "required",
-        "required: TLS or nothing; preferred: plaintext until the endpoint speaks TLS, then TLS or nothing; disabled: plaintext",
+        "required: TLS only; preferred: plaintext until the endpoint accepts TLS, then TLS only; disabled: plaintext",
     ),
     key(
         "tls.ca_files",
@@ -172,7 +172,7 @@ pub const ROUTE: &[SettingKey] = &[
         List,
         "SHA256",
         "none",
-        "Accept only a chain holding this key (SHA-256 of its SPKI, base64); repeatable. Without a CA file a pinned \
+        "Accept only a chain with this key (SHA-256 of its SPKI, base64); repeatable. Without a CA file a pinned \
          server key needs no known issuer",
     ),
     key(
@@ -205,8 +205,8 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "HOW",
         "keep",
-        "Where the endpoint turns out to speak TLS, sessions in plaintext: keep them until they end, or drain: move them to \
-         TLS between two commands, as long as they have left no state behind",
+        "What to do with plaintext sessions when the endpoint turns out to accept TLS. keep: leave them until they end; drain: move \
+         them to TLS between two commands, if they have left no state behind",
     ),
     key(
         "tls.insecure_skip_verify",
@@ -214,7 +214,7 @@ pub const ROUTE: &[SettingKey] = &[
         Switch,
         "BOOL",
         "false",
-        "Accept any certificate: whoever is on the way can read and change everything",
+        "Accept any certificate: an attacker on the network can read and change all traffic",
     ),
     key(
         "auth.username",
@@ -222,7 +222,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "NAME",
         "the default user",
-        "User to authenticate as, where one of the following gives the password",
+        "User to authenticate as, with a password from one of the following",
     ),
     key(
         "auth.password_file",
@@ -230,7 +230,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "FILE",
         "none",
-        "File with the password, read again when it changes. PONTOON_AUTH_PASSWORD is the password itself",
+        "File with the password, read again when it changes. PONTOON_AUTH_PASSWORD holds the password itself",
     ),
     key(
         "auth.password_env",
@@ -246,7 +246,7 @@ pub const ROUTE: &[SettingKey] = &[
         Words,
         "COMMAND",
         "none",
-        "Program, with its arguments, that prints the password; run again every 5 minutes, and when the server refuses it",
+        "Program with arguments that prints the password; run again every 5 minutes, and when the server refuses the password",
     ),
     key("auth.password", "auth-password", Secret, "PASSWORD", "none", "The password itself"),
     key(
@@ -262,15 +262,15 @@ pub const ROUTE: &[SettingKey] = &[
         "auth-iam-serverless",
         Switch,
         "BOOL",
-        "as the upstream's name says",
-        "The cache is a serverless one",
+        "derived from the upstream's name",
+        "Whether the cache is serverless",
     ),
     key(
         "auth.iam.region",
         "auth-iam-region",
         Text,
         "REGION",
-        "AWS_REGION, AWS_DEFAULT_REGION, else as the upstream's name says",
+        "AWS_REGION, AWS_DEFAULT_REGION, else derived from the upstream's name",
         "The cache's region",
     ),
     key(
@@ -278,9 +278,9 @@ pub const ROUTE: &[SettingKey] = &[
         "auth-client",
         Text,
         "WHAT",
-        "accept where pontoon presents credentials, else forward",
-        "What a client's own AUTH, and HELLO with AUTH, gets: forward to the server; accept: +OK whatever it says; verify against \
-         --auth-local-password-file, and nothing before; reject",
+        "accept if pontoon presents credentials, else forward",
+        "How a client's own AUTH, or HELLO with AUTH, is answered. forward: by the server; accept: +OK for any password; verify: \
+         against --auth-local-password-file, and other commands get NOAUTH before; reject: an error",
     ),
     key(
         "auth.local_password_file",
@@ -288,7 +288,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "FILE",
         "none",
-        "File with the password that local clients must know, where auth.client is verify",
+        "File with the password that local clients must send where auth.client is verify",
     ),
     key(
         "auth.reauthenticate",
@@ -296,7 +296,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "11h with IAM, else never",
-        "Live connections authenticate again after this time, between two commands: ElastiCache cuts those of IAM after 12 hours",
+        "Live connections authenticate again after this time, between two commands. ElastiCache closes IAM connections after 12 hours",
     ),
     key(
         "auth.allow_plaintext",
@@ -304,7 +304,7 @@ pub const ROUTE: &[SettingKey] = &[
         Switch,
         "BOOL",
         "false",
-        "Send the password in plaintext, too: whoever is on the way can read it",
+        "Send the password also in plaintext, where an attacker on the network can read it",
     ),
     key(
         "pool.warm",
@@ -312,7 +312,7 @@ pub const ROUTE: &[SettingKey] = &[
         Switch,
         "BOOL",
         "false",
-        "Keep connections ready before clients come: their number follows the clients' arrivals",
+        "Keep connections ready before clients come. Their number follows the arrival of clients",
     ),
     key("pool.warm_min", "pool-warm-min", Integer, "N", "1", "Connections kept ready when no client comes"),
     key(
@@ -321,7 +321,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "64",
-        "Connections kept without a client, at most: dialled ahead, or left by clients",
+        "Limit on connections kept without a client, dialled ahead or left by clients",
     ),
     key(
         "pool.reuse",
@@ -329,7 +329,7 @@ pub const ROUTE: &[SettingKey] = &[
         Switch,
         "BOOL",
         "true",
-        "Make clean (RESET) and keep for the next client what a client leaves",
+        "Clean (RESET) the connection that a client leaves, and keep it for the next client",
     ),
     key(
         "pool.shared",
@@ -337,7 +337,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "one for each address of the upstream's name, at most 8",
-        "Connections that clients share, of each event-loop thread to each node, where sharing is shared",
+        "Connections that clients share, for each event-loop thread and node, where sharing is shared",
     ),
     key(
         "pool.max_age",
@@ -345,7 +345,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "10m",
-        "An older connection serves no further client; up to a quarter less, at random",
+        "Age after which a connection serves no further client; up to a quarter less, at random",
     ),
     key(
         "limits.max_clients",
@@ -353,7 +353,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "10000",
-        "Clients at once; beyond, Redis' own error",
+        "Limit on clients at once. Others get Redis' own error",
     ),
     key(
         "limits.connect_timeout",
@@ -361,7 +361,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "5s",
-        "Deadline over resolving, connecting, the TLS handshake and the greeting",
+        "One deadline for resolving, connecting, the TLS handshake and the greeting",
     ),
     key(
         "limits.handshakes",
@@ -369,7 +369,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "16",
-        "TLS handshakes in flight to one endpoint, at most",
+        "Limit on TLS handshakes in flight to one endpoint",
     ),
     key(
         "limits.idle_timeout",
@@ -377,7 +377,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "never",
-        "End sessions that carried nothing for this long",
+        "Time without traffic after which a session is closed",
     ),
     key(
         "limits.client_output",
@@ -385,7 +385,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "SIZE",
         "32MiB",
-        "Where sharing is shared: so much may wait for a client that does not read and has others behind it; then it is cut off",
+        "Where sharing is shared: limit on replies that wait for a client that does not read, while others wait behind it. Beyond, it is cut off",
     ),
     key(
         "limits.route_output",
@@ -393,7 +393,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "SIZE",
         "64MiB",
-        "Where sharing is shared: so much may wait for all clients of the route together; beyond, those with most are cut off",
+        "Where sharing is shared: limit on replies that wait for all clients of the route. Beyond, the clients with most are cut off",
     ),
     key(
         "limits.pinned",
@@ -401,7 +401,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "1000",
-        "Where sharing is shared: clients with a connection of their own at once; beyond, they wait, and get an error after 5s",
+        "Where sharing is shared: limit on dedicated connections at once. Other clients wait, and get an error after 5s",
     ),
     key(
         "cluster.ports",
@@ -409,7 +409,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "FIRST-LAST",
         "the system chooses",
-        "Local ports for the cluster's nodes, one each",
+        "Local ports for the cluster's nodes, one for each",
     ),
     key(
         "cluster.max_nodes",
@@ -417,7 +417,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "1000",
-        "Nodes that get a local port, at most: each takes descriptors, and the server says how many nodes there are",
+        "Limit on nodes that get a local port. Each takes file descriptors, and the server decides how many nodes there are",
     ),
     key(
         "cluster.advertise",
@@ -425,7 +425,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "HOST",
         "the address that the client connected to",
-        "Host that clients are told for every node",
+        "Host that replies to clients hold for every node",
     ),
     key(
         "cluster.refresh",
@@ -433,7 +433,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "60s",
-        "How often the nodes are looked up; they are at once where a client is sent to another node",
+        "Time between two look-ups of the nodes. A redirect of a client causes one at once",
     ),
     key(
         "evidence.sampling",
@@ -441,7 +441,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "800ms",
-        "Between two such questions, ask each server this often for the number, and for the nodes that it knows: a client is seen that stays longer",
+        "Time between two samples of each server's number of clients in plaintext, and of its nodes, between those surveys. A client that stays longer is seen",
     ),
     key(
         "evidence.interval",
@@ -449,7 +449,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "DUR",
         "never",
-        "Ask the group's servers this often, over TLS, for their clients in plaintext: for the verdict. One bridge of a group is enough",
+        "Time between two surveys of the group's servers, over TLS, for clients in plaintext: evidence for the verdict. One bridge of a group is enough",
     ),
 ];
 
@@ -461,7 +461,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "ADDR",
         "127.0.0.1:9900",
-        "Address for health, metrics and the status page, unix:/run/pontoon/admin.sock too; \"off\" to disable",
+        "Address for health, metrics and the status page, also unix:/run/pontoon/admin.sock; \"off\" disables it",
     ),
     key(
         "admin.metrics_listen",
@@ -469,7 +469,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "ADDR",
         "",
-        "Address for /metrics alone, which the admin address then no longer serves: Prometheus needs no access to /clients",
+        "Address for /metrics only, which the admin address then no longer serves. Prometheus then needs no access to /clients",
     ),
     key("log.format", "log-format", Text, "FORMAT", "text", "text for people, json for programs"),
     key(
@@ -478,7 +478,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "LEVEL",
         "info",
-        "error, warn, info, debug, trace, or by module (info,pontoon::session=debug); RUST_LOG too",
+        "error, warn, info, debug, trace, or by module (info,pontoon::session=debug). Also RUST_LOG",
     ),
     key(
         "log.slow",
@@ -486,7 +486,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "",
-        "Log commands that wait longer than this for their reply: name and size, never arguments",
+        "Log commands that wait longer than this for their reply, with name and size, without arguments",
     ),
     key("runtime.workers", "workers", Integer, "N", "number of cores, at most 4", "Event-loop threads"),
     key(
@@ -495,7 +495,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "0s",
-        "After SIGTERM, go on as before for this long, but answer \"not serving\": the app next door may still work",
+        "Time after SIGTERM for which everything goes on except that readiness is \"not serving\", because the app may still need Redis",
     ),
     key(
         "runtime.drain_timeout",
@@ -503,7 +503,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "25s",
-        "How long sessions may take to end after SIGTERM and the shutdown delay",
+        "Time that sessions have to end after SIGTERM and the shutdown delay",
     ),
     key(
         "runtime.exit_with_clients",
@@ -511,7 +511,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "never",
-        "End when clients were there, and none has been for this long: for jobs. POST /quit ends it whether any came or not",
+        "For jobs: exit once clients have been there and then none for this long. POST /quit ends pontoon in any case",
     ),
     key(
         "runtime.state_file",
@@ -519,8 +519,8 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "FILE",
         "none",
-        "Remember across restarts which endpoints have spoken TLS, so that they are never again spoken to in plaintext; and who \
-         used the bridge",
+        "File that keeps across restarts which endpoints have accepted TLS, so that plaintext to them stays refused, and which \
+         clients used the bridge",
     ),
     key(
         "verdict.quiet_for",
@@ -528,7 +528,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "24h",
-        "Safe to require TLS: so long nobody has been in plaintext",
+        "Time without a client in plaintext after which TLS is safe to require",
     ),
     key(
         "verdict.unseen",
@@ -536,7 +536,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "report|block",
         "report",
-        "What to do about connections that came and went between two surveys: report their number with each yes, or make them a reason for no",
+        "Connections that came and went between two surveys. report: each yes shows their number; block: they are a reason for no",
     ),
     key(
         "verdict.unused_for",
@@ -544,7 +544,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "7d",
-        "Bridge not needed: so long no client has used it",
+        "Time without a client after which the bridge is not needed",
     ),
     key(
         "verdict.certificate_left",
@@ -552,6 +552,6 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "14d",
-        "Safe to require TLS: so long the certificates are still good",
+        "Minimum remaining validity of certificates for TLS to be safe to require",
     ),
 ];

@@ -1,4 +1,4 @@
-//! A [`Config`], and where it is loaded from.
+//! The validated [`Config`], and how it is loaded.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,39 +12,39 @@ use crate::endpoint::ListenAddr;
 use crate::group::{Pace, verdict};
 use crate::{cluster, listener, session, telemetry, upstream};
 
-/// Everything that `run` needs to know, checked.
+/// All settings of `run`, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// One per `[[route]]`; never empty, names unique.
+    /// One for each `[[route]]`; never empty, with unique names.
     pub routes: Vec<Route>,
-    /// Where the admin server listens; `None`: `off`.
+    /// The admin server's address; `None` for `off`.
     pub admin: Option<ListenAddr>,
-    /// Where metrics have an address of their own; `None`: the admin server shows them.
+    /// The address for metrics; `None` if the admin server serves them.
     pub metrics: Option<ListenAddr>,
     /// Logging.
     pub log: telemetry::Settings,
     /// Event-loop threads.
     pub workers: NonZeroUsize,
-    /// How long clients are still welcome after SIGTERM.
+    /// Time after SIGTERM for which clients are still accepted.
     pub shutdown_delay: Duration,
-    /// How long sessions may take to end after that.
+    /// Time that sessions then have to end.
     pub drain_timeout: Duration,
-    /// End when the last client has been gone for so long; `None`: go on.
+    /// Time without a client after which the run ends; `None` for never.
     pub exit_with_clients: Option<Duration>,
-    /// What a restart should not forget; `None`: it forgets.
+    /// The state file; `None` if nothing is kept across restarts.
     pub state_file: Option<PathBuf>,
-    /// What is long enough for a verdict.
+    /// The times that the verdict requires.
     pub verdict: verdict::Settings,
-    /// What works, and should be otherwise.
+    /// Settings that work but should be changed.
     pub warnings: Vec<String>,
 }
 
-/// One route: listeners in front, an upstream behind.
+/// One route: its listeners and its upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Label of metrics and logs.
+    /// The route's label in metrics and logs.
     pub name: String,
-    /// The group of servers that it leads to; `None`: who asks finds out.
+    /// The group of servers behind the route; `None` if `fleet` is to derive it.
     pub group: Option<String>,
     /// The client side.
     pub listener: listener::Settings,
@@ -52,14 +52,14 @@ pub struct Route {
     pub upstream: upstream::Settings,
     /// The relay between them.
     pub session: session::Settings,
-    /// Where the upstream is a cluster.
+    /// Set if the upstream is a cluster.
     pub cluster: Option<cluster::Settings>,
-    /// How often the servers are asked for their clients in plaintext; `None`: never.
+    /// How often the servers are asked for their clients in plaintext; `None` for never.
     pub evidence: Option<Pace>,
 }
 
 impl Config {
-    /// Puts together what the command line, the environment and the file give, or reports every problem.
+    /// Combines the command line, the environment and the file, or reports every problem.
     pub fn load(matches: &ArgMatches) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let line = args::read(matches);
@@ -67,7 +67,7 @@ impl Config {
         let exposed = line.file.as_deref().and_then(|path| auth::exposed(path, &file.routes));
         file.global.extend(line.global);
         match &mut file.routes[..] {
-            // The file may well have one that could not be read.
+            // The file may have a route that could not be read.
             [] if !problems.0.is_empty() && line.route.is_empty() => {}
             [] => file.routes.push(("--upstream".into(), line.route)),
             [(_, values)] => values.extend(line.route),
@@ -76,7 +76,7 @@ impl Config {
                 for given in line.route.values().flatten() {
                     problems.add(
                         &given.place,
-                        format!("is for one route, and the file has {count}: set it there"),
+                        format!("applies to one route, but the file has {count}: set it in the file"),
                     );
                 }
             }
@@ -86,7 +86,7 @@ impl Config {
         Ok(config)
     }
 
-    /// A configuration from a file's text; `name` is for messages.
+    /// Parses a configuration file's text. `name` is used in messages.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let file = file::parse(name, text, &mut problems);

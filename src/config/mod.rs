@@ -1,6 +1,6 @@
-//! The validated configuration: what `run` and `check` obey. Immutable once built.
+//! The validated configuration of `run` and `check`, which never changes once it is built.
 //!
-//! A flag beats a variable, a variable beats the file, the file beats the default.
+//! A flag overrides a variable, a variable overrides the file, and the file overrides the default.
 
 mod args;
 mod auth;

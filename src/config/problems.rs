@@ -1,20 +1,20 @@
-//! What is wrong with a configuration: everything, at once.
+//! Collects all problems of a configuration.
 
 use std::fmt;
 
 use crate::endpoint::without_secrets;
 
-/// One or more problems, each with its place, the thing, and the remedy.
+/// One or more problems, each with its place and its remedy.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<String>);
 
 impl Problems {
-    /// One more.
+    /// Adds a problem.
     pub(super) fn add(&mut self, place: impl fmt::Display, problem: impl fmt::Display) {
         self.0.push(format!("{place}: {problem}"));
     }
 
-    /// One more, which may repeat what was given: without what could be a secret.
+    /// Adds a problem whose text may repeat `given`. What could be a secret is removed.
     pub(super) fn add_about(&mut self, place: impl fmt::Display, given: &str, problem: impl fmt::Display) {
         self.add(place, without_secrets(problem.to_string(), given));
     }

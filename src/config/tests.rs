@@ -1,4 +1,4 @@
-//! The files that users start from.
+//! Tests of the example files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn every_example_is_accepted() {
 }
 
 #[test]
-fn the_reference_says_what_the_defaults_are() {
+fn the_reference_shows_the_defaults() {
     let told = Config::from_toml("pontoon.toml", &reference()).unwrap();
     let minimal = "[[route]]\nupstream = \"master.sessions.abc123.apne1.cache.amazonaws.com:6379\"\n";
     let mut default = Config::from_toml("minimal", minimal).unwrap();
@@ -54,7 +54,7 @@ fn the_reference_has_every_key_and_each_with_its_flag() {
 }
 
 #[test]
-fn what_the_reference_comments_out_would_be_accepted() {
+fn keys_that_the_reference_comments_out_are_valid() {
     let config = uncommented("password_file");
     let route = &config.routes[0];
     assert_eq!(route.name, "sessions");
@@ -64,9 +64,9 @@ fn what_the_reference_comments_out_would_be_accepted() {
     assert_eq!(config.workers.get(), 2);
 }
 
-/// The source of the password is one of several.
+/// Only one source of the password can be active at a time.
 #[test]
-fn every_source_of_a_password_that_the_reference_shows_would_be_accepted() {
+fn every_password_source_in_the_reference_is_valid() {
     for source in ["password_env", "password_command", "password"] {
         let auth = uncommented(source).routes[0].upstream.auth.clone().unwrap();
         assert_eq!(auth.username.as_deref(), Some("app"));
@@ -76,16 +76,16 @@ fn every_source_of_a_password_that_the_reference_shows_would_be_accepted() {
         let SecretSource::Iam(iam) =
             uncommented("cache_name").routes[0].upstream.auth.clone().unwrap().source
         else {
-            panic!("it is IAM")
+            panic!("expected IAM")
         };
         assert_eq!((iam.cache_name.as_str(), iam.region.as_str()), ("sessions", "ap-northeast-1"));
     }
 }
 
-/// The reference with all that it comments out, but of the sources of a password this one alone.
+/// The reference with everything uncommented. Of the sources of a password, only this one is.
 fn uncommented(source: &str) -> Config {
     let of_others = |key: &str| {
-        // It belongs to auth.client = "verify".
+        // Belongs to auth.client = "verify".
         if key == "local_password_file" {
             return true;
         }
@@ -99,21 +99,21 @@ fn uncommented(source: &str) -> Config {
             _ => line.to_owned(),
         })
         .collect();
-    // Some keys are for clusters alone, and some for clients that share connections.
+    // Some keys need a cluster, and some need shared connections.
     let text = text.join("\n").replace("topology = \"standalone\"", "topology = \"cluster\"");
     let text = text.replace("sharing = \"dedicated\"", "sharing = \"shared\"");
     Config::from_toml("pontoon.toml", &text).unwrap()
 }
 
 #[test]
-fn what_would_be_ignored_is_refused() {
+fn a_key_without_effect_is_refused() {
     let text = "[[route]]\nupstream = \"rediss://x\"\ntls.mode = \"disabled\"\ntls.pins = [\"x\"]\n";
     let problems = Config::from_toml("f", text).unwrap_err().to_string();
     assert!(
-        problems.contains("f:4:13: tls.pins: means nothing where tls.mode is \"disabled\""),
+        problems.contains("f:4:13: tls.pins: has no effect where tls.mode is \"disabled\""),
         "{problems}"
     );
-    assert!(problems.contains("x:6379 asks for TLS (rediss), and tls.mode is \"disabled\""), "{problems}");
+    assert!(problems.contains("x:6379 asks for TLS (rediss), but tls.mode is \"disabled\""), "{problems}");
 }
 
 #[test]
@@ -127,5 +127,5 @@ fn a_path_that_a_successor_could_not_lengthen_is_refused() {
     check(107, false).unwrap();
     check(102, true).unwrap();
     let problems = check(103, true).unwrap_err();
-    assert!(problems.contains("with handover a path may have 102 bytes"), "{problems}");
+    assert!(problems.contains("with handover a path may have at most 102 bytes"), "{problems}");
 }

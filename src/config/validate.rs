@@ -1,4 +1,4 @@
-//! [`Values`] to a [`Config`]: what values mean, which go together, and what applies where none is given.
+//! Validates [`Values`] and builds a [`Config`]: the meaning of values, their combinations, and the defaults.
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -25,10 +25,10 @@ const ADMIN: &str = "127.0.0.1:9900";
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 const MOST_WORKERS: usize = 4;
 
-/// A Unix socket's path may have 107 bytes, of which ".next" is a successor's.
+/// A Unix socket's path may have 107 bytes, of which a successor needs five for ".next".
 const LONGEST_HANDED_OVER: usize = 102;
 
-/// Checks everything, and adds to `problems`; none in the end means a [`Config`].
+/// Validates everything, and adds to `problems`. Returns a [`Config`] if there are none.
 pub(super) fn validate(
     global: &Values,
     routes: &[(String, Values)],
@@ -39,7 +39,7 @@ pub(super) fn validate(
     let routes: Vec<Route> =
         routes.iter().filter_map(|(place, values)| check.route(place, values, several)).collect();
     if routes.is_empty() && check.problems.0.is_empty() {
-        check.problems.add("[[route]]", "there is none: at least one is needed");
+        check.problems.add("[[route]]", "is missing: at least one is needed");
     }
     let config = check.global(global, routes);
     check.no_duplicates(&config);
@@ -64,7 +64,7 @@ impl Check {
         );
         let level = self.parse(values, "log.level", |text| {
             text.parse().map_err(|_| {
-                "is no level: expected error, warn, info, debug or trace, or MODULE=LEVEL, separated by commas"
+                "is not a level: expected error, warn, info, debug or trace, or MODULE=LEVEL, separated by commas"
             })
         });
         let slow = self.parse(values, "log.slow", positive);
@@ -109,7 +109,7 @@ impl Check {
         }
     }
 
-    /// `None` where there were problems.
+    /// `None` if there were problems.
     fn route(&mut self, place: &str, values: &Values, several: bool) -> Option<Route> {
         let before = self.problems.0.len();
         let tls = self.tls(values);
@@ -121,7 +121,7 @@ impl Check {
         let name = self.parse(values, "name", not_empty);
         let group = self.parse(values, "group", not_empty);
         let client_name = self.parse(values, "client_name", |text| {
-            // CLIENT SETNAME's own rule.
+            // The rule of CLIENT SETNAME.
             if !text.is_empty() && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte)) {
                 Ok(text.to_owned())
             } else {
@@ -136,8 +136,8 @@ impl Check {
         };
         if let Some(address) = listen.iter().find(|address| handover && too_long(address)) {
             let problem = format!(
-                "{address}: with handover a path may have {LONGEST_HANDED_OVER} bytes, for a successor's socket has a longer \
-                 name at first: choose a shorter one"
+                "{address}: with handover a path may have at most {LONGEST_HANDED_OVER} bytes, because a successor's socket has a \
+                 longer name at first: choose a shorter path"
             );
             self.problems.add(self::place(values, "listen"), problem);
         }
@@ -154,15 +154,15 @@ impl Check {
         let sharing = self.sharing(values);
         let cluster = self.cluster(values);
         if cluster.is_some() && listen.iter().any(ListenAddr::has_peers) {
-            let problem = "uid and gid hold for a Unix socket alone, and the nodes of a cluster get TCP listeners, which \
-                           anybody on this machine can reach: drop them, or topology = \"cluster\"";
+            let problem = "uid and gid apply only to a Unix socket, but the nodes of a cluster get TCP listeners, which \
+                           every user of this machine can reach: remove them, or topology = \"cluster\"";
             self.problems.add(self::place(values, "listen"), problem);
         }
         let sampling = self.parse(values, "evidence.sampling", positive).unwrap_or(Pace::SAMPLING);
         let interval = self.parse(values, "evidence.interval", positive);
         let evidence = interval.map(|interval| Pace { interval, sampling });
         if tls.mode == TlsMode::Disabled && evidence.is_some() {
-            let problem = "the servers are asked over TLS, and tls.mode is \"disabled\": drop one of them";
+            let problem = "the servers are asked over TLS, but tls.mode is \"disabled\": remove one of them";
             self.problems.add(self::place(values, "evidence.interval"), problem);
         }
         if self.problems.0.len() > before {
@@ -200,7 +200,7 @@ impl Check {
         })
     }
 
-    /// `None`: each client has a connection of its own.
+    /// `None` if each client has a dedicated connection.
     fn sharing(&mut self, values: &Values) -> Option<Sharing> {
         const ITS_OWN: [&str; 4] =
             ["pool.shared", "limits.client_output", "limits.route_output", "limits.pinned"];
@@ -208,8 +208,10 @@ impl Check {
             self.choice(values, "sharing", &[("dedicated", false), ("shared", true)]).unwrap_or(false);
         if !shared {
             for given in ITS_OWN.iter().filter_map(|path| values.get(path)?.first()) {
-                self.problems
-                    .add(&given.place, "means nothing without sharing = \"shared\": add it, or drop this");
+                self.problems.add(
+                    &given.place,
+                    "has no effect without sharing = \"shared\": add that, or remove this",
+                );
             }
         }
         let settings = Sharing {
@@ -221,7 +223,7 @@ impl Check {
         shared.then_some(settings)
     }
 
-    /// `None`: the upstream is no cluster.
+    /// `None` if the upstream is not a cluster.
     fn cluster(&mut self, values: &Values) -> Option<cluster::Settings> {
         let is_cluster =
             self.choice(values, "topology", &[("standalone", false), ("cluster", true)]).unwrap_or(false);
@@ -230,7 +232,7 @@ impl Check {
                 if let Some(given) = given.first() {
                     self.problems.add(
                         &given.place,
-                        "means nothing without topology = \"cluster\": add it, or drop this",
+                        "has no effect without topology = \"cluster\": add that, or remove this",
                     );
                 }
             }
@@ -253,7 +255,7 @@ impl Check {
         if given.is_empty() {
             self.problems.add(
                 place,
-                "no upstream given: where to? For example --upstream master.sessions.abc123.apne1.cache.amazonaws.com:6379",
+                "upstream is missing: set one, for example --upstream master.sessions.abc123.apne1.cache.amazonaws.com:6379",
             );
         }
         let mut endpoints = Vec::new();
@@ -262,14 +264,14 @@ impl Check {
                 Ok(upstream) if upstream.tls && mode == TlsMode::Disabled => self.problems.add(
                     place,
                     format!(
-                        "{} asks for TLS (rediss), and tls.mode is \"disabled\": drop one of them",
+                        "{} asks for TLS (rediss), but tls.mode is \"disabled\": change one of them",
                         upstream.endpoint
                     ),
                 ),
                 Ok(upstream) if upstream.tls && mode == TlsMode::Preferred => self.problems.add(
                     place,
                     format!(
-                        "{0} asks for TLS always (rediss), and tls.mode is \"preferred\": write {0} alone",
+                        "{0} asks for TLS only (rediss), but tls.mode is \"preferred\": write {0} without rediss://",
                         upstream.endpoint
                     ),
                 ),
@@ -285,7 +287,7 @@ impl Check {
         let given = match values.get("listen") {
             Some(given) => given.clone(),
             None if several => {
-                self.problems.add(place, "listen: not given; with several routes each needs its own");
+                self.problems.add(place, "listen is missing: with several routes each needs its own");
                 return Vec::new();
             }
             None => vec![Given { place: "listen".into(), text: LISTEN.into() }],
@@ -300,7 +302,7 @@ impl Check {
                     place,
                     format!(
                         "{address} can be reached by other machines, in plaintext: listen on 127.0.0.1, or set \
-                         allow_remote_clients (--allow-remote-clients) if that is what you want"
+                         allow_remote_clients (--allow-remote-clients) to allow it"
                     ),
                 ),
                 Ok(address) => addresses.push(address),
@@ -317,7 +319,9 @@ impl Check {
         let warm_max = max.unwrap_or(pool::Settings::WARM_MAX);
         if warm_min > warm_max {
             let path = if min.is_some() { "pool.warm_min" } else { "pool.warm_max" };
-            let problem = format!("pool.warm_min is {warm_min}, more than pool.warm_max, {warm_max}");
+            let problem = format!(
+                "pool.warm_min ({warm_min}) is greater than pool.warm_max ({warm_max}): change one of them"
+            );
             self.problems.add(place(values, path), problem);
         }
         pool::Settings {
@@ -346,7 +350,8 @@ impl Check {
                 .filter(|(path, _)| path.starts_with("tls.") && !["tls.mode", "tls.upgrade"].contains(path))
             {
                 if let Some(given) = given.first() {
-                    self.problems.add(&given.place, "means nothing where tls.mode is \"disabled\": drop it");
+                    self.problems
+                        .add(&given.place, "has no effect where tls.mode is \"disabled\": remove it");
                 }
             }
         }
@@ -354,7 +359,7 @@ impl Check {
             self.choice(values, "tls.min_version", &[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)]);
         let server_name = self.parse(values, "tls.server_name", |text| {
             ServerName::try_from(text.to_owned())
-                .map_err(|_| format!("\"{text}\" is no DNS name and no IP address"))
+                .map_err(|_| format!("\"{text}\" is neither a DNS name nor an IP address"))
         });
         let cert_file = self.parse(values, "tls.cert_file", path);
         let key_file = self.parse(values, "tls.key_file", path);
@@ -426,7 +431,7 @@ impl Check {
         self.parse(values, path, |text| {
             choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
                 let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-                format!("\"{text}\" is none of {}", names.join(", "))
+                format!("\"{text}\" is not valid: expected one of {}", names.join(", "))
             })
         })
     }
@@ -435,7 +440,7 @@ impl Check {
         self.parse(values, path, |text| {
             // TOML allows underscores between digits.
             NonZeroUsize::from_str(&text.replace('_', ""))
-                .map_err(|_| format!("\"{text}\": expected a number from 1"))
+                .map_err(|_| format!("\"{text}\" is not valid: expected a number from 1"))
         })
     }
 
@@ -452,7 +457,7 @@ pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("is empty; expected a file") } else { Ok(text.into()) }
 }
 
-/// Of at least a byte, in the units of 1,024.
+/// Parses a size of at least one byte, in units of 1,024.
 fn size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -465,16 +470,16 @@ fn size(text: &str) -> Result<usize, String> {
     let bytes = unit.and_then(|unit| digits.trim_end().parse::<usize>().ok()?.checked_mul(1 << unit));
     bytes
         .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| format!("\"{text}\" is no size: write \"64KiB\", \"32MiB\", \"1GiB\""))
+        .ok_or_else(|| format!("\"{text}\" is not a size: write \"64KiB\", \"32MiB\", \"1GiB\""))
 }
 
-/// A longer time is a mistake, and no clock could count it.
+/// A longer time is a mistake, and no clock could measure it.
 const LONGEST_TIME: Duration = Duration::from_secs(10_000 * 365 * 86_400);
 
-/// A duration as people write it, of at most ten thousand years.
+/// Parses a duration of at most ten thousand years.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text).map_err(|error| {
-        format!("\"{text}\" is no duration ({error}): write \"5s\", \"250ms\", \"1m 30s\"")
+        format!("\"{text}\" is not a duration ({error}): write \"5s\", \"250ms\", \"1m 30s\"")
     })?;
     if parsed > LONGEST_TIME {
         Err(format!("\"{text}\" is longer than ten thousand years"))
@@ -483,10 +488,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As [`duration`], and more than none.
+/// Parses a duration as [`duration`] does, and refuses zero.
 pub fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err(format!("\"{text}\" is no time at all: leave the key out for the default")),
+        Duration::ZERO => {
+            Err(format!("\"{text}\" is zero: expected more, or remove the key for the default"))
+        }
         duration => Ok(duration),
     }
 }

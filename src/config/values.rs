@@ -1,15 +1,15 @@
-//! Settings as given, by file, variable or flag: text with its place, not checked yet.
+//! Settings as given by file, variable or flag: text with its place, not validated yet.
 
 use std::collections::BTreeMap;
 
-/// A value and where it was given: `pontoon.toml:3:1: limits.handshakes`, `--handshakes`, `PONTOON_HANDSHAKES`.
+/// A value and its place, such as `pontoon.toml:3:1: limits.handshakes`, `--handshakes` or `PONTOON_HANDSHAKES`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
-    /// Where.
+    /// The place.
     pub place: String,
-    /// What.
+    /// The value.
     pub text: String,
 }
 
-/// Settings by their key's path. A key given without any value (an empty list) is there, and empty.
+/// Settings by the path of their key. An empty list is an entry without values.
 pub type Values = BTreeMap<&'static str, Vec<Given>>;
