@@ -185,7 +185,7 @@ fn five_hundred_bridges_have_one_answer_and_hostile_ones_do_not_stop_it() {
     assert_eq!((&report["bridges_asked"], &report["bridges_answered"]), (&json!(500), &json!(495)));
     let silent = report["silent"].as_array().unwrap();
     for ((number, words), silent) in [
-        (100, "nothing within 10s"),
+        (100, "no response within 10s"),
         (200, "more than 1048576 bytes"),
         (300, "answers in another way"),
         (400, "connection closed"),
@@ -327,7 +327,7 @@ fn real_bridges_are_joined_by_the_servers_that_they_lead_to() {
     let asks = ["--evidence-interval", "50ms", "--group"];
     let with = |redis: &Redis, args: &[&str]| {
         let bridge = Pontoon::with(&redis.endpoint(), &authority, args);
-        bridge.allows("do not count their clients in plaintext");
+        bridge.allows("do not count clients in plaintext");
         bridge.ready()
     };
     let bridges = [

@@ -1,5 +1,5 @@
-//! Connections that came and went between two surveys: how many the servers received, less those that this bridge and the lists of
-//! clients explain. TLS clients and a provider's monitoring are among them, so the number says how good the evidence is, and no more.
+//! Counts connections that came and went between two surveys: those that the servers received, less those that this bridge and the client
+//! lists explain. TLS clients and a provider's monitoring are among them, so the number only says how complete the evidence is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use super::info::Info;
 use super::node::{MAX_NODES, NodeReplies};
 use super::survey::Round;
 
-/// What was counted at the last survey.
+/// Counters as of the last survey.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    /// Connections that each server has received, by its `run_id`.
+    /// Number of connections that each server has received, by its `run_id`.
     received: BTreeMap<String, u64>,
-    /// Connections that this bridge had opened.
+    /// Number of connections that this bridge had opened.
     dialled: u64,
     at: Option<Instant>,
 }
 
 impl Arrivals {
-    /// Connections that came and went unseen since the last survey, at most. `dialled`: connections that the bridge has opened to the group's
-    /// servers for clients, since it began.
+    /// Returns the largest number of connections that can have come and gone unseen since the last survey. `dialled` is the number of
+    /// connections that the bridge has opened to the group's servers for clients since it started.
     pub(super) fn unseen<C>(
         &mut self,
         round: &Round<C>,
@@ -45,22 +45,22 @@ impl Arrivals {
             else {
                 continue;
             };
-            // What a server that was away received meanwhile came as unseen as the rest.
+            // Connections that a server received while it did not answer count as unseen, too.
             let before = self.received.insert(id.to_owned(), received);
             let (Some(before), Some(period)) = (before, period) else { continue };
             let young = Young::of(replies, period, bridges);
-            // What is explained on one server explains nothing on another one.
+            // An explanation counts only for its own server.
             let surveying = all.len() as u64;
             let explained = young.direct + young.bridged.max(surveying);
             unexplained += received.saturating_sub(before).saturating_sub(explained);
             listed += young.bridged.saturating_sub(surveying);
         }
-        // The lists name this bridge's connections as well as those of others. Where one has come and gone, no list says.
+        // The lists contain this bridge's connections and those of other bridges. No list says whose connection has come and gone.
         unexplained.saturating_sub(own_dials.saturating_sub(listed))
     }
 }
 
-/// Clients that are listed, and were not at the last survey.
+/// Number of listed clients that were not there at the last survey.
 #[derive(Default)]
 struct Young {
     bridged: u64,
@@ -71,7 +71,7 @@ impl Young {
     fn of(replies: &NodeReplies, period: Duration, bridges: &[String]) -> Self {
         let mut young = Self::default();
         let Some(Ok(list)) = &replies.list else { return young };
-        // Ages are whole seconds: one that may be older is not counted.
+        // Ages are whole seconds. A client that may be older is not counted.
         for client in client_list::parse(list).filter(|client| client.age < period.as_secs()) {
             match is_bridged(&client, replies.wants_auth, bridges) {
                 Some(true) => young.bridged += 1,
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_explains_the_connections_of_one_server_hides_none_of_another() {
+    fn what_explains_arrivals_at_one_server_hides_none_at_another() {
         let begin = Instant::now();
         let mut arrivals = Arrivals::default();
         let mut unseen = |nodes, second| {
@@ -116,7 +116,7 @@ mod tests {
         let list = "id=1 addr=10.0.0.9:1 age=5 flags=N name= user=default lib-name=jedis\n".repeat(9);
         assert_eq!(unseen(vec![server("a", 100, ""), server("b", 100, "")], 0), 0);
         assert_eq!(unseen(vec![server("a", 101, &list), server("b", 105, "")], 60), 4);
-        // One of them was away for a while.
+        // One server did not answer for a while.
         assert_eq!(unseen(vec![server("a", 102, "")], 120), 0);
         assert_eq!(unseen(vec![server("a", 103, ""), server("b", 110, "")], 180), 4);
     }
@@ -132,23 +132,23 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_unseen_that_neither_the_bridge_nor_a_list_explains() {
+    fn arrivals_that_neither_the_bridge_nor_a_list_explains_are_unseen() {
         let begin = Instant::now();
         let mut arrivals = Arrivals::default();
         let mut unseen = |received, list: &str, dialled, second| {
             let now = begin + Duration::from_secs(second);
             arrivals.unseen(&round(received, list), dialled, &[], now)
         };
-        assert_eq!(unseen(100, "", 7, 0), 0, "what was before is not known");
-        // The survey's own.
+        assert_eq!(unseen(100, "", 7, 0), 0, "arrivals before the first survey are not known");
+        // The survey's own connection.
         assert_eq!(unseen(101, "", 7, 60), 0);
         assert_eq!(unseen(105, "", 7, 120), 3);
-        // Two for clients of this bridge.
+        // Two connections for clients of this bridge.
         assert_eq!(unseen(108, "", 9, 180), 0);
         let list = "id=1 addr=10.0.0.9:1 age=5 flags=N name= user=default lib-name=jedis\n\
             id=2 addr=10.0.0.9:2 age=500 flags=N name= user=default lib-name=jedis\n";
         assert_eq!(unseen(110, list, 9, 240), 0);
-        // The server was restarted, and counts anew.
+        // The server restarted, so its counter starts again.
         assert_eq!(unseen(3, "", 9, 300), 0);
     }
 }

@@ -1,48 +1,48 @@
-//! What `CLIENT LIST` says: a line a client, of `name=value` fields that differ from engine to engine.
+//! Parses `CLIENT LIST`: one line per client, with `name=value` fields that differ from engine to engine.
 
-/// A client, as far as its line tells. What an engine does not tell is empty, or `None`.
+/// A client's line. A field that the engine does not report is empty or `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClientListEntry<'a> {
-    /// The server's number of the connection.
+    /// The server's ID of the connection.
     pub id: u64,
-    /// Where it comes from.
+    /// The client's address and port.
     pub addr: &'a str,
-    /// Where it arrived, as the server sees it; since Redis 6.2.
+    /// The server's address and port that the client connected to; since Redis 6.2.
     pub laddr: &'a str,
-    /// In seconds.
+    /// Age of the connection in seconds.
     pub age: u64,
-    /// One letter each: `S` a replica, `M` the primary, `O` MONITOR, `P` Pub/Sub.
+    /// One letter each: `S` for a replica, `M` for the primary, `O` for MONITOR, `P` for Pub/Sub.
     pub flags: &'a str,
-    /// CLIENT SETNAME.
+    /// The name set by CLIENT SETNAME.
     pub name: &'a str,
     /// The ACL user.
     pub user: &'a str,
-    /// CLIENT SETINFO LIB-NAME; `None` before Redis 7.2, which does not have it.
+    /// The library name set by CLIENT SETINFO LIB-NAME; `None` before Redis 7.2, which does not have it.
     pub lib_name: Option<&'a str>,
-    /// CLIENT SETINFO LIB-VER; since Redis 7.2.
+    /// The library version set by CLIENT SETINFO LIB-VER; since Redis 7.2.
     pub lib_ver: &'a str,
-    /// The last command; empty: it has sent none.
+    /// The last command; empty if the client has sent none.
     pub cmd: &'a str,
 }
 
 impl ClientListEntry<'_> {
-    /// It belongs to the replication, and is no client of anybody's.
+    /// Whether the connection belongs to replication and is no client.
     pub fn is_replication(&self) -> bool {
         self.flags.contains(['S', 'M'])
     }
 
-    /// Its address without the port; IPv6 without brackets.
+    /// Returns the client's address without the port; IPv6 without brackets.
     pub fn ip(&self) -> &str {
         let host = self.addr.rsplit_once(':').map_or(self.addr, |(host, _)| host);
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 }
 
-/// The clients of a reply. Lines without a number are none.
+/// Parses the clients of a reply. Skips lines without an ID.
 pub fn parse(text: &str) -> impl Iterator<Item = ClientListEntry<'_>> {
     text.lines().filter_map(|line| {
         let mut client = ClientListEntry::default();
-        // Names hold no spaces: the server sees to it.
+        // Names contain no spaces, because the server refuses them.
         for field in line.split(' ') {
             let Some((name, value)) = field.split_once('=') else { continue };
             match name {

@@ -1,4 +1,4 @@
-//! What a group's own nodes say of their clients: how many are in plaintext, and who they are.
+//! Evidence from a group's own nodes about their clients: how many are in plaintext, and groups of similar clients.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,95 +19,94 @@ use crate::resp::client_requests::is_marked;
 use crate::tls::TlsError;
 use crate::upstream;
 
-/// How to ask.
+/// How the servers are asked.
 pub struct Asking {
-    /// How nodes are reached, and the endpoints to begin with.
+    /// How to reach nodes, and the endpoints to start with.
     pub settings: upstream::Settings,
-    /// Who asks: sent over TLS that verifies, and in plaintext where they allow it.
+    /// Credentials: sent over verified TLS, and in plaintext where they allow that.
     pub credentials: Option<Arc<Credentials>>,
-    /// Clients whose name begins so are bridged.
+    /// Prefixes of client names that mark a client as bridged.
     pub bridges: Vec<String>,
     /// Which nodes list their clients.
     pub clients: ListClients,
-    /// Whether each of the endpoints has to exist; else one does for all, where they are names of one group: yesterday's and
-    /// tomorrow's do not.
+    /// Whether every endpoint must exist. Otherwise one of them must: the endpoints may be past or future names of one group.
     pub all_must_exist: bool,
 }
 
-/// A group's.
+/// Evidence about a group.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evidence {
-    /// By endpoint.
+    /// Sorted by endpoint.
     pub nodes: Vec<NodeEvidence>,
-    /// Clients that come through no bridge, those that are alike together, the most first.
+    /// Clients that bypass every bridge. Similar clients are grouped, and the largest group comes first.
     pub direct: Vec<SimilarClients>,
-    /// The same of clients that may come through one or not.
+    /// Clients that may or may not use a bridge, grouped in the same way.
     #[serde(default)]
     pub unknown: Vec<SimilarClients>,
-    /// The same of clients that come through one.
+    /// Clients that use a bridge, grouped in the same way.
     #[serde(default)]
     pub bridged: Vec<SimilarClients>,
 }
 
-/// A node's.
+/// Evidence about a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeEvidence {
-    /// The node.
+    /// The node's name.
     pub endpoint: String,
-    /// What else it is known by: addresses, and `cluster node …` and `run_id …`, which no two nodes share.
+    /// Its other names: addresses, and `cluster node …` and `run_id …`, which no two nodes share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
-    /// Why it did not answer; `None`: it did.
+    /// Why it did not answer; `None` if it answered.
     pub problem: Option<String>,
-    /// `Redis 7.0.15, standalone`.
+    /// Engine, version and mode, such as `Redis 7.0.15, standalone`.
     pub engine: Option<String>,
-    /// `master` or `slave`, in its own words.
+    /// `master` or `slave`, as the server reports it.
     pub role: Option<String>,
-    /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`); `None`: this engine has none.
+    /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`); `None` if the engine has no such count.
     pub plaintext_clients: Option<u64>,
-    /// Whether it accepts plaintext; `None`: nobody has looked.
+    /// Whether it accepts plaintext; `None` if that was not tested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext: Option<PlaintextAccess>,
     /// Its own count of all clients.
     pub connected_clients: Option<u64>,
-    /// Clients that certainly come through a bridge; `None`: it does not list its clients, or was not asked to.
+    /// Clients that certainly use a bridge; `None` if it does not list its clients, or was not asked to.
     pub bridged: Option<u64>,
-    /// Clients that certainly do not; ourselves and the replication left out. `None`: whether there are any is not known.
+    /// Clients that certainly use none, without pontoon itself and replication; `None` if it is not known whether there are any.
     pub direct: Option<u64>,
     /// Clients of which neither is certain.
     #[serde(default)]
     pub unknown: Option<u64>,
-    /// What it said instead of a list of its clients.
+    /// The error that it replied to `CLIENT LIST`.
     pub list_refused: Option<String>,
     /// It was asked in plaintext.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asked_in_plaintext: bool,
 }
 
-/// Clients that are alike.
+/// A group of similar clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimilarClients {
-    /// As CLIENT SETINFO tells, else empty.
+    /// The library name from CLIENT SETINFO; empty if there is none.
     pub library: String,
-    /// Of the library.
+    /// The library version.
     pub version: String,
     /// The ACL user.
     pub user: String,
-    /// As CLIENT SETNAME tells, else empty.
+    /// The name from CLIENT SETNAME; empty if there is none.
     pub name: String,
-    /// Without the port.
+    /// The IP address without the port.
     pub address: String,
-    /// How many, over all nodes.
+    /// How many there are, over all nodes.
     pub clients: u64,
-    /// The longest connection's, in seconds.
+    /// Age of the oldest connection, in seconds.
     pub oldest_seconds: u64,
-    /// Their last commands, a few of them.
+    /// Their last commands, the latest first.
     #[serde(default)]
     pub commands: Vec<String>,
 }
 
 impl NodeEvidence {
-    /// Nothing is known of it.
+    /// Creates evidence that contains only the node's name.
     pub(crate) fn new(endpoint: String) -> Self {
         Self {
             endpoint,
@@ -127,26 +126,26 @@ impl NodeEvidence {
     }
 }
 
-/// What a node is called that was not asked yet.
+/// The name of a node that was not asked yet.
 pub(super) const NEW_NODE: &str = "a new node";
 
 impl Evidence {
-    /// A node names one that was not asked yet.
+    /// Notes that a node names another one that was not asked yet.
     pub(super) fn note_new_node(&mut self, named_by: &str) {
         if self.nodes.iter().all(|node| node.endpoint != NEW_NODE) {
-            let problem = Some(format!("{named_by} names it, and it is asked next"));
+            let problem = Some(format!("{named_by} names it; it is asked in the next survey"));
             self.nodes.push(NodeEvidence { problem, ..NodeEvidence::new(NEW_NODE.into()) });
         }
     }
 
-    /// Every node answered, and counts no client in plaintext.
+    /// Whether every node answered and counts no client in plaintext.
     pub fn is_clean(&self) -> bool {
         !self.nodes.is_empty()
             && self.nodes.iter().all(|node| node.problem.is_none() && node.plaintext_clients == Some(0))
     }
 }
 
-/// Asks every node of the group that can be found from the endpoints, once.
+/// Asks once every node of the group that can be found from the endpoints.
 pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
     let (settings, own_name) = named(asking);
     let servers = NetworkServers::by_mode(&settings, asking.credentials.as_ref())?;
@@ -156,27 +155,27 @@ pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
     Ok(Evidence::without(&own_name, &round, bridges))
 }
 
-/// The settings to ask by with a name of our own, by which no other connection of ours counts as a client.
+/// Returns settings with a client name of our own, and that name, which excludes our own connections from the counts.
 pub(super) fn named(asking: &Asking) -> (upstream::Settings, String) {
     let name = format!("pontoon-audit-{:016x}", fastrand::u64(..));
     (upstream::Settings { client_name: Some(name.clone()), ..asking.settings.clone() }, name)
 }
 
-/// Commands that are kept of clients that are alike.
+/// Maximum number of commands that are kept for a group of similar clients.
 const MAX_COMMANDS: usize = 6;
 
-/// Adds a command to the first of `commands`, and keeps no more than a few.
+/// Puts a command in front of `commands`, and keeps only the first few.
 pub(super) fn note_command(commands: &mut Vec<String>, command: &str) {
     commands.retain(|known| known != command);
     commands.insert(0, command.to_owned());
     commands.truncate(MAX_COMMANDS);
 }
 
-/// Clients that are alike, by library, version, user, name and address.
+/// Similar clients, by library, version, user, name and address.
 #[derive(Default)]
 struct Similar(BTreeMap<[String; 5], SimilarTotals>);
 
-/// What is told of clients that are alike.
+/// Totals of a group of similar clients.
 #[derive(Default)]
 struct SimilarTotals {
     clients: u64,
@@ -184,7 +183,7 @@ struct SimilarTotals {
     commands: Vec<String>,
 }
 
-/// Clients by how they come.
+/// Number of clients by the way they connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct ClientCounts {
     bridged: u64,
@@ -197,7 +196,7 @@ impl Evidence {
         Self::without("", round, bridges)
     }
 
-    /// Without clients of this name: they are our own.
+    /// Excludes clients with this name, because they are our own connections.
     pub(super) fn without<C>(own_name: &str, round: &Round<C>, bridges: &[String]) -> Self {
         let mut census = Census { own_name, ..Census::default() };
         let mut nodes: Vec<_> = round.nodes.iter().map(|node| census.take(node, bridges)).collect();
@@ -215,10 +214,10 @@ impl Evidence {
     }
 }
 
-/// Clients of all nodes.
+/// Collects the clients of all nodes.
 #[derive(Default)]
 struct Census<'a> {
-    /// Of clients that are ourselves; empty: there is none.
+    /// The name of our own connections; empty if they have none.
     own_name: &'a str,
     direct: Similar,
     unknown: Similar,
@@ -236,7 +235,7 @@ impl Census<'_> {
                 return node;
             }
         };
-        // One that was asked by several names gave a number each time. Where they differ, none is taken for zero.
+        // A node that was asked by several names gave a count each time. Take the highest, and none if one is missing.
         let counts: Option<Vec<u64>> =
             all.iter().map(|replies| plaintext_clients(Info(&replies.info))).collect();
         node.plaintext_clients = counts.and_then(|counts| counts.into_iter().max());
@@ -266,7 +265,7 @@ impl Census<'_> {
 
     fn count(&mut self, list: &str, own: Option<u64>, wants_auth: bool, bridges: &[String]) -> ClientCounts {
         let mut counts = ClientCounts::default();
-        // A connection of ours that has no name yet: it is being made for the next survey.
+        // A new connection of our own, opened for the next survey, has no name yet.
         let own_ip = client_list::parse(list)
             .find(|client| Some(client.id) == own && !self.own_name.is_empty())
             .map(|client| client.ip().to_owned());
@@ -310,7 +309,7 @@ impl Similar {
         }
     }
 
-    /// The most first.
+    /// Returns the groups, largest first.
     fn into_list(self) -> Vec<SimilarClients> {
         let mut list = Vec::new();
         for ([library, version, user, name, address], totals) in self.0 {
@@ -331,10 +330,10 @@ impl Similar {
     }
 }
 
-/// Whether a client comes through a bridge, as far as it can be told: pontoon introduces itself as a library, marks the names of
-/// clients' libraries, and has a name of its own where one is configured. Before Redis 7.2 there is only the name, which a client
-/// may have changed. A server that wants AUTH refuses what pontoon says before the client's AUTH, so that a client which then
-/// names no library looks the same either way.
+/// Whether a client uses a bridge; `None` if that is not known. pontoon sets itself as the library, marks the names of its clients'
+/// libraries, and has a client name if one is configured. Before Redis 7.2 there is only the client name, which the client may have
+/// changed. A server that requires AUTH refuses what pontoon sets before the client's AUTH. A client that then names no library looks the
+/// same with and without a bridge.
 pub(super) fn is_bridged(client: &ClientListEntry<'_>, wants_auth: bool, bridges: &[String]) -> Option<bool> {
     if !client.name.is_empty() && bridges.iter().any(|prefix| client.name.starts_with(prefix.as_str())) {
         return Some(true);
@@ -350,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_told_apart_by_library_and_by_name() {
+    fn bridged_clients_are_recognised_by_library_and_by_name() {
         let mut found = Census::default();
         let text = "id=1 addr=10.0.0.9:1 age=1 flags=N name= user=default lib-name=pontoon lib-ver=0.1.0\n\
             id=2 addr=10.0.0.9:2 age=2 flags=N name=bridge-7 user=default\n\
@@ -370,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_which_nothing_tells_is_not_said_to_be_direct() {
+    fn a_client_without_evidence_is_not_counted_as_direct() {
         let counted = |line: &str, wants_auth| {
             let mut found = Census::default();
             let counts = found.count(line, None, wants_auth, &["bridge-".into()]);
@@ -378,10 +377,10 @@ mod tests {
             assert_eq!((counts.direct, counts.unknown), (sum(&direct), sum(&unknown)));
             (counts.bridged, counts.direct, counts.unknown)
         };
-        // The engine has no names of libraries.
+        // The engine does not know library names.
         assert_eq!(counted("id=1 addr=10.0.0.9:1 age=1 flags=N name=web user=app", false), (0, 0, 1));
         assert_eq!(counted("id=1 addr=10.0.0.9:1 age=1 flags=N name=bridge-1 user=app", false), (1, 0, 0));
-        // The client has set none, and pontoon could not before the client's AUTH.
+        // The client has set no library, and pontoon could set none before the client's AUTH.
         let silent = "id=1 addr=10.0.0.9:1 age=1 flags=N name=web user=app lib-name= lib-ver=";
         assert_eq!(counted(silent, true), (0, 0, 1));
         assert_eq!(counted(silent, false), (0, 1, 0));

@@ -1,16 +1,16 @@
-//! What `INFO` says: `field:value` lines.
+//! Reads replies to `INFO`: lines of `field:value`.
 
 /// The text of an `INFO` reply.
 #[derive(Debug, Clone, Copy)]
 pub struct Info<'a>(pub &'a str);
 
 impl<'a> Info<'a> {
-    /// A field's value, wherever it stands.
+    /// Returns a field's value, whichever section it is in.
     pub fn field(&self, name: &str) -> Option<&'a str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     }
 
-    /// The values of fields that are numbered: of `name0`, `name1` and so on.
+    /// Returns the values of numbered fields: `name0`, `name1` and so on.
     pub fn fields(&self, name: &str) -> impl Iterator<Item = &'a str> {
         self.0.lines().filter_map(move |line| {
             let (number, value) = line.strip_prefix(name)?.split_once(':')?;
@@ -18,7 +18,7 @@ impl<'a> Info<'a> {
         })
     }
 
-    /// The section that a field stands in. `None`: no such field, or none in a section.
+    /// Returns the section that contains a field; `None` if there is no such field, or if it is in no section.
     pub fn section_of(&self, name: &str) -> Option<&'a str> {
         let is_field = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
         let before = self.0.lines().take(self.0.lines().position(is_field)?);
@@ -26,27 +26,27 @@ impl<'a> Info<'a> {
         section.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then_some(section)
     }
 
-    /// A field's value, if it is a number.
+    /// Returns a field's value if it is a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.field(name)?.parse().ok()
     }
 
-    /// Engine and version. Valkey tells its own version beside the Redis version that it is compatible with.
+    /// Returns engine and version. Valkey reports its own version beside the Redis version that it is compatible with.
     pub fn engine(&self) -> Option<(&'static str, &'a str)> {
         let valkey = self.field("valkey_version").map(|version| ("Valkey", version));
         valkey.or_else(|| self.field("redis_version").map(|version| ("Redis", version)))
     }
 
-    /// `standalone`, `cluster` or `sentinel`.
+    /// Returns `standalone`, `cluster` or `sentinel`.
     pub fn mode(&self) -> Option<&'a str> {
         self.field("redis_mode").or_else(|| self.field("server_mode"))
     }
 
-    /// Engine, version and mode, in a line.
+    /// Describes engine, version and mode in one line.
     pub fn describe(&self) -> String {
         let engine = self
             .engine()
-            .map_or_else(|| "engine not known".to_owned(), |(name, version)| format!("{name} {version}"));
+            .map_or_else(|| "unknown engine".to_owned(), |(name, version)| format!("{name} {version}"));
         match self.mode() {
             Some(mode) => format!("{engine}, {mode}"),
             None => engine,
@@ -70,13 +70,13 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_is_told_by_its_own_version() {
+    fn the_engine_is_recognised_by_its_own_version_field() {
         let valkey = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\nredis_mode:cluster\r\n";
         assert_eq!(Info(valkey).describe(), "Valkey 8.0.1, cluster");
         assert_eq!(
             Info("redis_version:7.0.15\r\nredis_mode:standalone\r\n").describe(),
             "Redis 7.0.15, standalone"
         );
-        assert_eq!(Info("").describe(), "engine not known");
+        assert_eq!(Info("").describe(), "unknown engine");
     }
 }

@@ -1,5 +1,5 @@
-//! Which nodes a group has. A node that was seen once, or named once, stays one until every source has agreed for a while that it is
-//! gone: before that, what it counts is not known, and that is never taken for zero.
+//! Tracks which nodes a group has. A node that was seen or named once stays a member until every source has agreed for a while that it is
+//! gone. Until then its count is unknown, and an unknown count is never taken for zero.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -11,33 +11,33 @@ use super::node::{MAX_NODES, NodeReplies, cluster_node_of, process_name, process
 use super::survey::{FoundNode, Round};
 use crate::endpoint::Endpoint;
 
-/// Servers tell their uptime in whole seconds.
+/// Servers report their uptime in whole seconds.
 const UPTIME_STEP: Duration = Duration::from_secs(1);
 
 /// The nodes of a group.
 pub(super) struct Members {
     known: Vec<Member>,
-    /// Every source must have agreed for so long.
+    /// A node is gone once every source has agreed for this time.
     gone_after: Duration,
-    /// The round before, and whether every source agreed in it; `None`: there was none.
+    /// When the previous round was, and whether every source agreed in it; `None` in the first round.
     before: Option<(Instant, bool)>,
 }
 
 struct Member {
     shown: String,
-    /// Where it can be asked; `None`: no address is known.
+    /// Where the node can be asked; `None` if no address is known.
     endpoint: Option<Endpoint>,
     names: BTreeSet<String>,
-    /// Why it did not answer last.
+    /// Why the last attempt to ask it failed.
     problem: Option<String>,
-    /// Since when it does not answer.
+    /// When it stopped answering.
     silent_since: Option<Instant>,
-    /// For how long every source has agreed that it is gone; `None`: it was there in the round before.
+    /// For how long every source has agreed that it is gone; `None` if it was there in the last round.
     gone_for: Option<Duration>,
 }
 
 impl Members {
-    /// `remembered`: nodes that an earlier process knew, and the `run_id` of those that have answered it.
+    /// `remembered` holds the nodes that an earlier process knew, and the `run_id` of those that had answered.
     pub(super) fn new(gone_after: Duration, remembered: Vec<(Endpoint, Option<String>)>) -> Self {
         let known = remembered.into_iter().map(|(endpoint, run_id)| Member {
             shown: endpoint.to_string(),
@@ -50,20 +50,20 @@ impl Members {
         Self { known: known.collect(), gone_after, before: None }
     }
 
-    /// Where they can be asked, and the `run_id` of those that have answered.
+    /// Returns where the nodes can be asked, and the `run_id` of those that have answered.
     pub(super) fn list(&self) -> Vec<(Endpoint, Option<String>)> {
         let listed =
             |member: &Member| Some((member.endpoint.clone()?, run_id_of(&member.names).map(str::to_owned)));
         self.known.iter().filter_map(listed).collect()
     }
 
-    /// Learns from a round, and adds to it the nodes that it did not find. For how long nodes may have had clients that nobody watched,
-    /// because they answered for the first time, or again; as long as can be, where one was a server before the last round.
+    /// Learns from a round, and adds to it the nodes that it did not find. Returns the longest time in which a node may have had clients
+    /// unobserved, because it answered for the first time or again. That is `Duration::MAX` if such a node ran before the last round.
     pub(super) fn learn<C>(&mut self, round: &mut Round<C>, now: Instant) -> Duration {
         let since_before = self.before.map(|(at, _)| now.duration_since(at));
         let processes: BTreeSet<String> =
             round.nodes.iter().filter_map(|node| process_of(&node.names).cloned()).collect();
-        // Who answers at a node's address and is another process is no node of the group, unless a source says so, or it names one itself.
+        // Another process that answers at a node's address belongs to the group only if a source names it, or if it names a member itself.
         let named: BTreeSet<String> =
             round.nodes.iter().filter(|node| node.is_named).flat_map(|node| node.names.clone()).collect();
         let names_one = |all: &[NodeReplies]| {
@@ -116,7 +116,7 @@ impl Members {
     }
 }
 
-/// Whether a node answers that none of these members has been, or that is another process than they were.
+/// Whether a node answers that matches no known member, or answers as another process than before.
 fn is_new<C>(node: &FoundNode<C>, same: &[Member]) -> bool {
     let is_known = match process_of(&node.names) {
         Some(process) => same.iter().any(|member| member.names.contains(process)),
@@ -125,7 +125,7 @@ fn is_new<C>(node: &FoundNode<C>, same: &[Member]) -> bool {
     node.replies.is_ok() && !is_known
 }
 
-/// For how long a node that is new may have had clients: since its process began.
+/// Returns for how long a new node may have had clients: since its process started, if that was after the last round.
 fn unwatched_time<C>(node: &FoundNode<C>, since_before: Option<Duration>) -> Duration {
     let uptimes = node.replies.iter().flatten().map(|replies| replies.uptime().unwrap_or(Duration::MAX));
     let uptime = uptimes.max().unwrap_or(Duration::MAX);
@@ -137,8 +137,8 @@ fn unwatched_time<C>(node: &FoundNode<C>, since_before: Option<Duration>) -> Dur
 }
 
 impl Member {
-    /// Whether the node is this one: the same process, or what is named the same and has not said which process it is. `processes`: those
-    /// that answered in the round.
+    /// Whether the node is this member: the same process, or one with a common name whose process is not known. `processes`
+    /// holds the processes that answered in this round.
     fn is<C>(&self, node: &FoundNode<C>, processes: &BTreeSet<String>) -> bool {
         if let (Some(own), Some(other)) = (cluster_node_of(&self.names), cluster_node_of(&node.names)) {
             return own == other;
@@ -150,7 +150,7 @@ impl Member {
         }
     }
 
-    /// The member that a node is now. `None`: it is one that the configuration names, has not answered and was never seen.
+    /// Returns the member that the node is now; `None` for a configured node that has never answered.
     fn of<C>(node: &FoundNode<C>, before: Vec<Self>, silent_since: Option<Instant>) -> Option<Self> {
         let answered = node.replies.is_ok();
         if before.is_empty() && !answered && node.names.is_empty() {
@@ -159,7 +159,7 @@ impl Member {
         let mut names = node.names.clone();
         let mut endpoint = node.endpoint.clone();
         for member in before {
-            // What a node that answered is not called any more is forgotten.
+            // An answer replaces the names that the node had before.
             if !answered {
                 names.extend(member.names);
             }
@@ -170,7 +170,7 @@ impl Member {
 
     fn missing<C>(&self, gone_after: Duration) -> FoundNode<C> {
         let problem = format!(
-            "it was a node of the group and does not answer{}; it counts until all others have agreed for {} that it is gone",
+            "it was a node of the group and does not answer{}; it counts as one until all other nodes have agreed for {} that it is gone",
             self.problem.as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default(),
             humantime::format_duration(gone_after)
         );
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    /// What a round shows, and whether it answered.
+    /// Returns each node of a round, and whether it answered.
     fn after(members: &mut Members, nodes: Vec<FoundNode<()>>, now: Instant) -> Vec<(String, bool)> {
         let mut round = Round { nodes, is_cut_short: false };
         members.learn(&mut round, now);
@@ -224,12 +224,12 @@ mod tests {
         };
         let (seen, missing) = ((String::from("10.0.0.2:6379"), true), (String::from("10.0.0.2:6379"), false));
         assert!(after(&mut members, vec![a(true), b(true, true)], at(0)).contains(&seen));
-        // The primary names it no more, and it serves on.
+        // The primary no longer names it, but it still serves.
         assert!(after(&mut members, vec![a(true), b(false, true)], at(60)).contains(&seen));
-        // It does not answer any more.
+        // It no longer answers.
         assert!(after(&mut members, vec![a(true), b(false, false)], at(120)).contains(&missing));
         assert!(after(&mut members, vec![a(true), b(false, false)], at(180)).contains(&missing));
-        // A source that says nothing has not agreed meanwhile. What it agreed to before holds.
+        // A source that does not answer does not agree. The time that it agreed before still counts.
         assert!(after(&mut members, vec![a(false), b(false, false)], at(600)).contains(&missing));
         assert!(after(&mut members, vec![a(true), b(false, false)], at(660)).contains(&missing));
         assert!(after(&mut members, vec![a(true)], at(1199)).contains(&missing));
@@ -244,12 +244,12 @@ mod tests {
         let stranger = || node(&["10.0.0.2:6379", "run_id c"], false, true);
         after(&mut members, vec![named("run_id b")], now);
         assert_eq!(after(&mut members, vec![stranger()], now), [("10.0.0.2:6379".into(), false)]);
-        // A server that was restarted is the same node.
+        // A restarted server is the same node.
         assert_eq!(after(&mut members, vec![named("run_id c")], now), [("10.0.0.2:6379".into(), true)]);
     }
 
     #[test]
-    fn a_node_that_comes_was_watched_by_nobody_since_its_process_began() {
+    fn a_new_node_counts_as_unwatched_since_its_process_started() {
         let aged = |names: &[&str], uptime: u64| {
             let replies = NodeReplies::saying(&format!("uptime_in_seconds:{uptime}\r\n"));
             FoundNode { replies: Ok(vec![replies]), ..node(names, true, true) }
@@ -266,20 +266,20 @@ mod tests {
         let b = |id, uptime| aged(&["10.0.0.2:6379", id], uptime);
         assert_eq!(unwatched(vec![a(), b("run_id b", 7)], 120), Duration::from_secs(8));
         assert_eq!(unwatched(vec![a(), b("run_id b", 67)], 180), Duration::ZERO);
-        // It was restarted.
+        // The node was restarted.
         assert_eq!(unwatched(vec![a(), b("run_id c", 3)], 240), Duration::from_secs(4));
-        // It was named before, and never answered.
+        // The node was named before and never answered.
         let silent = || node(&["10.0.0.4:6379"], true, false);
         assert_eq!(unwatched(vec![a(), b("run_id c", 63), silent()], 300), Duration::ZERO);
         let late = || aged(&["10.0.0.4:6379", "run_id e"], 300);
         assert_eq!(unwatched(vec![a(), b("run_id c", 123), late()], 360), Duration::MAX);
-        // Others were its clients before it came.
+        // The node had other clients before it joined.
         let c = || aged(&["10.0.0.3:6379", "run_id d"], 300);
         assert_eq!(unwatched(vec![a(), b("run_id c", 183), late(), c()], 420), Duration::MAX);
     }
 
     #[test]
-    fn a_node_that_answers_again_was_watched_by_nobody_meanwhile() {
+    fn a_node_that_answers_again_counts_as_unwatched_since_it_stopped() {
         let begin = Instant::now();
         let mut members = Members::new(GONE_AFTER, Vec::new());
         let mut unwatched = |nodes, second| {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_have_one_name_are_told_apart_by_what_they_say() {
+    fn nodes_that_share_a_name_are_distinguished_by_their_replies() {
         let mut members = Members::new(GONE_AFTER, Vec::new());
         let now = Instant::now();
         let a = node(&["10.0.0.1:6379", "shared.test:6379", "cluster node a", "run_id a"], true, true);

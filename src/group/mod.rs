@@ -1,9 +1,10 @@
-//! Surveys a group of servers: what its nodes report of their clients, what an endpoint accepts, and whether the group can
-//! require TLS.
+//! Surveys a group of servers: what its nodes report about their clients, what an endpoint accepts, and whether the group can require TLS.
 //!
-//! [`gather`] asks every node once for its evidence, [`watch()`] again and again for a while, an [`Observer`] asks again and again, and [`verdict`] judges what they
-//! found. A `survey` finds and asks the nodes, `members` remembers which a group has, `node` reads what one replies, `quiet` counts the time
-//! in which none had a client in plaintext, `plaintext` looks whether they refuse it, and `arrivals` the connections that nobody has seen. [`probe`] looks at one endpoint from outside. Connections are `upstream`'s work.
+//! [`gather`] asks every node once for its evidence, [`watch()`] asks repeatedly for a limited time, and an [`Observer`] asks for as long
+//! as pontoon runs. [`verdict`] judges what they found. `survey` finds and asks the nodes, `members` remembers which nodes a group has, and
+//! `node` reads one node's replies. `quiet` counts the time in which no node had a client in plaintext, `plaintext` tests whether nodes
+//! refuse it, and `arrivals` counts connections that no survey has seen. [`probe`] examines one endpoint from outside. Connections are
+//! `upstream`'s work.
 
 mod arrivals;
 mod client_list;

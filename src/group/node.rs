@@ -1,4 +1,4 @@
-//! One node's word: what it counts, who its clients are, and which other nodes it names.
+//! Reads what one node replies: its counters, its clients, and the other nodes that it names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,85 +9,85 @@ use super::servers::Servers;
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::replies::Answer;
 
-/// A group has at most 500 nodes; more than this are no group's.
+/// Groups have at most 500 nodes. A longer list is cut off here.
 pub(super) const MAX_NODES: usize = 1000;
 
-/// Which nodes list their clients. With many of them that is work.
+/// Which nodes are asked to list their clients. A long list costs the server time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListClients {
-    /// All.
+    /// All nodes.
     Always,
-    /// Those that count clients in plaintext, or do not count them, and those with few clients.
+    /// Nodes that count clients in plaintext or do not count them, and nodes with few clients.
     WherePlaintextOrFew,
 }
 
-/// What the label of a node of a cluster begins with.
+/// Prefix of a node's name that contains its cluster ID.
 const CLUSTER_NODE: &str = "cluster node ";
 
-/// What the name begins with that tells a process of a server from all others.
+/// Prefix of a node's name that contains its `run_id`, which identifies one process of a server.
 const PROCESS: &str = "run_id ";
 
-/// The name of a process.
+/// Returns the name of a process.
 pub(super) fn process_name(run_id: &str) -> String {
     format!("{PROCESS}{run_id}")
 }
 
-/// The `run_id` among the names of a node.
+/// Returns the `run_id` among a node's names.
 pub(super) fn run_id_of(names: &BTreeSet<String>) -> Option<&str> {
     process_of(names)?.strip_prefix(PROCESS)
 }
 
-/// The number that a cluster gives a node, among its names.
+/// Returns the name with the cluster ID among a node's names.
 pub(super) fn cluster_node_of(names: &BTreeSet<String>) -> Option<&String> {
     names.iter().find(|name| name.starts_with(CLUSTER_NODE))
 }
 
-/// Names that mean the same node whoever uses them: not its place in the list of one server.
+/// Returns the names that mean the same node everywhere: all but its place in one server's list.
 pub(super) fn global_names(names: &BTreeSet<String>) -> Vec<String> {
-    // An address has a port.
+    // Addresses are recognised by the colon before the port.
     let is_global =
         |name: &&String| name.starts_with(CLUSTER_NODE) || name.starts_with(PROCESS) || name.contains(':');
     names.iter().filter(is_global).cloned().collect()
 }
 
-/// The name of a process among the names of a node.
+/// Returns the name of the process among a node's names.
 pub(super) fn process_of(names: &BTreeSet<String>) -> Option<&String> {
     names.iter().find(|name| name.starts_with(PROCESS))
 }
 
-/// A node with no more clients lists them where [`ListClients::WherePlaintextOrFew`].
+/// With [`ListClients::WherePlaintextOrFew`], a node with at most this many clients lists them.
 const FEW_CLIENTS: u64 = 500;
 
-/// What a node replied.
+/// A node's replies.
 pub(super) struct NodeReplies {
     pub(super) own_id: Option<i64>,
     pub(super) wants_auth: bool,
     pub(super) info: String,
-    /// `None`: it was not asked.
+    /// The reply to `CLIENT LIST`; `None` if it was not asked.
     pub(super) list: Option<Result<String, String>>,
     /// Its own names.
     pub(super) own: NodeNames,
     /// The other nodes of its group.
     pub(super) others: Vec<NodeNames>,
-    /// The same, in short; `None`: it does not tell.
+    /// The other nodes in short form; `None` if the server does not report them.
     pub(super) roster: Option<Roster>,
-    /// Whether it accepts plaintext; `None`: nobody has looked.
+    /// Whether the node accepts plaintext; `None` if that was not tested.
     pub(super) plaintext: Option<PlaintextAccess>,
-    /// It replied in plaintext.
+    /// The node replied in plaintext.
     pub(super) in_plaintext: bool,
 }
 
-/// Which nodes a server knows, so that between two surveys one is seen to come.
+/// The nodes that a server knows, to notice between two surveys that one has joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roster {
-    /// How many a cluster has.
+    /// The number of nodes of a cluster.
     Count(u64),
-    /// The names of those that replicate with it.
+    /// The names of the nodes that replicate with the server.
     Names(BTreeSet<String>),
 }
 
 impl Roster {
-    /// Whether it has a node that `known` has not.
+    /// Whether it contains a node that `known` does not.
     pub(super) fn is_wider_than(&self, known: &Self) -> bool {
         match (self, known) {
             (Self::Count(now), Self::Count(before)) => now > before,
@@ -100,14 +100,14 @@ impl Roster {
 /// The names that servers have for one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct NodeNames {
-    /// Where it can be reached, the best first. Empty: the server knows no address.
+    /// Where the node can be reached, best endpoint first. Empty if the server knows no address.
     pub(super) endpoints: Vec<Endpoint>,
-    /// What else tells it from other nodes: the number that a cluster gives it, or its place in a list.
+    /// What else distinguishes the node: its cluster ID, or its place in a list.
     pub(super) label: Option<String>,
 }
 
 impl NodeNames {
-    /// What it is told from other nodes by: in a cluster its number, for several nodes may be announced by one host name.
+    /// Returns the names that identify the node. In a cluster that is only its ID, because several nodes may announce one host name.
     pub(super) fn identity(&self) -> BTreeSet<String> {
         match self.cluster_node() {
             Some(label) => BTreeSet::from([label.to_owned()]),
@@ -115,12 +115,12 @@ impl NodeNames {
         }
     }
 
-    /// The number that a cluster gives it.
+    /// Returns its cluster ID, as a name.
     pub(super) fn cluster_node(&self) -> Option<&str> {
         self.label.as_deref().filter(|label| label.starts_with(CLUSTER_NODE))
     }
 
-    /// All names, to compare them.
+    /// Returns all its names, to compare them.
     pub(super) fn all(&self) -> BTreeSet<String> {
         self.endpoints.iter().map(ToString::to_string).chain(self.label.clone()).collect()
     }
@@ -128,7 +128,7 @@ impl NodeNames {
 
 #[cfg(test)]
 impl NodeReplies {
-    /// Of a node that says this and nothing else.
+    /// Replies of a node that reports this INFO and nothing else.
     pub(super) fn saying(info: &str) -> Self {
         Self {
             own_id: None,
@@ -145,23 +145,23 @@ impl NodeReplies {
 }
 
 impl NodeReplies {
-    /// `run_id`, which tells one process of a server from all others. `None`: it tells none.
+    /// Returns `run_id`, which identifies one process of a server; `None` if the server does not report it.
     pub(super) fn run_id(&self) -> Option<&str> {
         Info(&self.info).field("run_id").filter(|id| !id.is_empty())
     }
 
-    /// For how long it has run, at most. `None`: it does not tell.
+    /// Returns the longest time that the server can have run; `None` if it does not report its uptime.
     pub(super) fn uptime(&self) -> Option<Duration> {
         Some(Duration::from_secs(Info(&self.info).number("uptime_in_seconds")?.saturating_add(1)))
     }
 
-    /// Whether it is a node of a cluster.
+    /// Whether the server is a cluster node.
     pub(super) fn is_clustered(&self) -> bool {
         is_clustered(Info(&self.info))
     }
 }
 
-/// Asks a node for all that a survey wants to know.
+/// Asks a node for everything that a survey needs.
 pub(super) async fn ask_node<S: Servers>(
     servers: &S,
     connection: &mut S::Connection,
@@ -176,15 +176,15 @@ pub(super) async fn ask_node<S: Servers>(
         Some(match servers.ask(connection, &["CLIENT", "LIST"]).await? {
             Answer::Text(text) => Ok(text),
             Answer::Error(words) => Err(words),
-            _ => Err("an answer of another type".into()),
+            _ => Err("unexpected reply type".into()),
         })
     } else {
         None
     };
     let (own, others, roster) = if is_clustered(Info(&info)) {
-        // Before the nodes: one that comes in between is seen to have come.
+        // Ask for the roster before the nodes, so that a node that joins in between counts as new.
         let roster = ask_roster(servers, connection, true).await?;
-        // Without them one node would pass for all.
+        // Without the list of nodes, one node would pass for the whole group.
         let (own, others) = cluster_nodes(&ask_for_text(servers, connection, &["CLUSTER", "NODES"]).await?);
         (own, others, roster)
     } else {
@@ -197,7 +197,7 @@ pub(super) async fn ask_node<S: Servers>(
     Ok(NodeReplies { own_id, wants_auth, info, list, own, others, roster, plaintext: None, in_plaintext })
 }
 
-/// Asks a node which others it knows. `None`: it does not tell.
+/// Asks a node which other nodes it knows; `None` if it does not report them.
 pub(super) async fn ask_roster<S: Servers>(
     servers: &S,
     connection: &mut S::Connection,
@@ -227,8 +227,8 @@ async fn ask_for_text<S: Servers>(
 ) -> Result<String, String> {
     match servers.ask(connection, command).await? {
         Answer::Text(text) => Ok(text),
-        Answer::Error(words) => Err(format!("{} was answered \"{words}\"", command.join(" "))),
-        _ => Err(format!("an answer of another type to {}", command.join(" "))),
+        Answer::Error(words) => Err(format!("{} failed: {words}", command.join(" "))),
+        _ => Err(format!("unexpected reply type to {}", command.join(" "))),
     }
 }
 
@@ -240,12 +240,12 @@ fn wants_list(info: Info<'_>, clients: ListClients) -> bool {
 /// A server's count of its clients in plaintext. Only ElastiCache has it, in the section SSL.
 pub(super) const PLAINTEXT_CLIENTS: &str = "tls_mode_connected_tcp_clients";
 
-/// That count.
+/// Returns that count.
 pub(super) fn plaintext_clients(info: Info<'_>) -> Option<u64> {
     info.number(PLAINTEXT_CLIENTS)
 }
 
-/// The other nodes that `INFO replication` names.
+/// Returns the other nodes that `INFO replication` names.
 fn replication(info: Info<'_>) -> Vec<NodeNames> {
     let node = |label: &str, host: Option<&str>, port: Option<&str>| {
         let endpoints =
@@ -267,7 +267,7 @@ fn replication(info: Info<'_>) -> Vec<NodeNames> {
     found
 }
 
-/// The names of the node that was asked, and of the others, out of `CLUSTER NODES`: `id ip:port@bus[,hostname[,…]] flags …`.
+/// Parses `CLUSTER NODES` (`id ip:port@bus[,hostname[,…]] flags …`) into the names of the asked node and of the others.
 fn cluster_nodes(text: &str) -> (NodeNames, Vec<NodeNames>) {
     let (mut own, mut others) = (NodeNames::default(), Vec::new());
     for line in text.lines() {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_an_address_is_a_node() {
+    fn a_node_without_an_address_counts_as_a_node() {
         for slave in ["ip=,port=0", "ip=?,port=6379", "ip=10.0.0.2,port=0", "state=online"] {
             let nodes = replication(Info(&format!("role:master\r\nslave0:{slave}\r\n")));
             assert_eq!(nodes, [NodeNames { endpoints: vec![], label: Some("slave0".into()) }], "{slave}");
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn all_nodes_of_a_cluster_are_found_by_name_where_they_have_one() {
+    fn all_cluster_nodes_are_found_by_host_name_where_they_have_one() {
         let text = "a 10.0.0.1:6379@16379,node-1.example master - 0 1 1 connected 0-5460\n\
             b 10.0.0.2:6379@16379,node-2.example,shard-id=x myself,master - 0 1 2 connected 5461-10922\n\
             c 10.0.0.3:6379@16379 slave a 0 1 3 connected\n\

@@ -1,5 +1,5 @@
-//! Watches a group's servers: surveys all nodes now and then, and asks between two surveys every second or faster how many clients they
-//! have in plaintext, so that a client is seen that stays for a second.
+//! Watches a group's servers. It surveys all nodes at long intervals. Between two surveys it asks them every second or faster how many
+//! clients they have in plaintext, so that it sees every client that stays for a second.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -29,51 +29,51 @@ use crate::resp::replies::Answer;
 use crate::state::ServersMemory;
 use crate::upstream::Latch;
 
-/// After a longer silence than this many intervals nobody knows what happened in it.
+/// After this many intervals without an answer, the past is unknown.
 const MISSED: u32 = 3;
 
-/// And a restart takes its time.
+/// Added to the patience, because a restart takes time.
 const RESTART: Duration = Duration::from_secs(60);
 
-/// A node that no source names and that does not answer is gone after so many surveys.
+/// A node that no source names and that does not answer is gone after this many surveys.
 const GONE_AFTER: u32 = 10;
 
-/// Once a node does not answer, the next survey is not later than this.
+/// Longest time until the next survey once a node does not answer.
 const UNSURE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// While a survey goes on, samples are waited for in rounds of this length.
+/// Length of a round of samples while a survey is running.
 const SAMPLING_ROUND: Duration = Duration::from_secs(3600);
 
-/// Surveys do not follow one another faster than this, unless so configured.
+/// Shortest time between two surveys, unless a shorter interval is configured.
 const SURVEY_GAP: Duration = Duration::from_secs(2);
 
-/// Time between two samples counts as watched up to so many intervals of sampling, and a moment for a busy machine.
+/// The time between two samples counts as watched up to this many sampling intervals, plus [`BUSY`] for a busy machine.
 const WATCHED_SAMPLES: u32 = 3;
 const BUSY: Duration = Duration::from_secs(1);
 
-/// A node gets so long to answer, at least.
+/// Shortest time that a node gets to answer a sample.
 const MIN_SAMPLE_LIMIT: Duration = Duration::from_millis(500);
 
-/// How often.
+/// How often the servers are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Between two surveys.
+    /// Time between two surveys.
     pub interval: Duration,
-    /// Between two samples.
+    /// Time between two samples.
     pub sampling: Duration,
 }
 
 impl Pace {
-    /// `evidence.sampling` where it is not configured: a client that stays for a second is seen.
+    /// Default of `evidence.sampling`: short enough to see a client that stays for a second.
     pub const SAMPLING: Duration = Duration::from_millis(800);
 
-    /// What is older than this is not known any more.
+    /// How old an observation may be before it counts as unknown.
     fn patience(self) -> Duration {
         self.interval.saturating_mul(MISSED).saturating_add(RESTART)
     }
 }
 
-/// Of one route.
+/// Watches the servers of one route.
 pub struct Observer {
     asking: Asking,
     pace: Pace,
@@ -84,49 +84,49 @@ pub struct Observer {
     has_ended_quiet: AtomicBool,
 }
 
-/// What the servers said.
+/// What the servers reported.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
     /// When they were asked last.
     pub asked: Option<Moment>,
-    /// How long ago that is, by a clock that nobody sets.
+    /// How long ago that is, by the monotonic clock.
     pub age: Duration,
     pub(super) asked_at: Option<Instant>,
-    /// Between two questions, where nodes count clients in plaintext.
+    /// Time between two samples, where nodes count clients in plaintext.
     pub sampling: Duration,
-    /// What they said then; `None`: none could be asked.
+    /// Their last replies; `None` if none could be asked.
     pub evidence: Option<Arc<Evidence>>,
-    /// For how long none of them has counted a client in plaintext.
+    /// For how long no server has counted a client in plaintext.
     pub quiet: Option<Quiet>,
-    /// Why none could be asked.
+    /// Why no server could be asked.
     pub problem: Option<String>,
     /// For how long every server has refused plaintext.
     pub refused_for: Duration,
-    /// For how long all must have before TLS is said to be required already: a node that is away may return.
+    /// How long that must last before TLS counts as already required, because a node that is away may return.
     pub refused_enough: Duration,
     pub(super) refused_since: Option<Instant>,
 }
 
 impl Observation {
-    /// All servers' count of clients in plaintext; `None`: not known.
+    /// Returns the number of clients in plaintext over all servers; `None` if it is not known.
     pub fn plaintext_clients(&self) -> Option<u64> {
         let evidence = self.evidence.as_ref()?;
         evidence.nodes.iter().map(|node| node.plaintext_clients.filter(|_| node.problem.is_none())).sum()
     }
 
-    /// What each node said.
+    /// Returns the evidence of each node.
     pub fn nodes(&self) -> &[NodeEvidence] {
         self.evidence.as_ref().map_or(&[], |evidence| &evidence.nodes)
     }
 
-    /// Every server refuses plaintext: TLS is required already.
+    /// Whether every server refuses plaintext, so that TLS is already required.
     pub fn requires_tls(&self) -> bool {
         let refuses =
             |node: &NodeEvidence| node.problem.is_none() && node.plaintext == Some(PlaintextAccess::Refused);
         !self.nodes().is_empty() && self.nodes().iter().all(refuses)
     }
 
-    /// A node has come since the last survey.
+    /// Whether a node has joined since the last survey.
     fn has_new_node(&self) -> bool {
         self.nodes().iter().any(|node| node.endpoint == NEW_NODE)
     }
@@ -148,8 +148,8 @@ impl Observation {
         }
     }
 
-    /// What is worth a line in the log where it changes: the count, whether TLS is required already, and who could not be asked; `None`:
-    /// nobody could.
+    /// Returns what a change is logged for: the count, whether TLS is already required, and which nodes could not be asked. The last is
+    /// `None` if no node could be asked.
     fn state(&self) -> (Option<u64>, bool, Option<Vec<String>>) {
         let failed = self.evidence.as_ref().map(|evidence| {
             let failed = evidence.nodes.iter().filter(|node| node.problem.is_some());
@@ -160,7 +160,7 @@ impl Observation {
 }
 
 impl Observer {
-    /// `before`: what an earlier run saw.
+    /// `before` is what an earlier run saw.
     pub fn new(asking: Asking, pace: Pace, before: &ServersMemory) -> Self {
         let watched = pace.sampling.saturating_mul(WATCHED_SAMPLES).saturating_add(BUSY);
         let quiet = QuietTime::new(before.quiet, watched, pace.patience(), Moment::now());
@@ -181,7 +181,7 @@ impl Observer {
         Self { asking, pace, seen, quiet, members, arrivals, has_ended_quiet }
     }
 
-    /// What was seen last.
+    /// Returns the last observation.
     pub fn seen(&self) -> Observation {
         let mut seen = self.seen.lock().clone();
         seen.age = seen.asked_at.map(|at| at.elapsed()).unwrap_or_default();
@@ -189,7 +189,7 @@ impl Observer {
         seen
     }
 
-    /// What a later observer of the same servers is to know.
+    /// Returns what a later observer of the same servers needs to know.
     pub fn memory(&self) -> ServersMemory {
         let members = self.members.lock().list();
         let nodes = members.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
@@ -198,18 +198,18 @@ impl Observer {
         ServersMemory { quiet: self.quiet.lock().quiet(), nodes, processes }
     }
 
-    /// Whether a client in plaintext has ended a quiet time since this was asked last.
+    /// Whether a client in plaintext has ended a quiet time since the last call.
     pub fn has_ended_quiet(&self) -> bool {
         self.has_ended_quiet.swap(false, Ordering::Relaxed)
     }
 
-    /// What is older than this is not known any more.
+    /// Returns how old an observation may be before it counts as unknown.
     pub fn patience(&self) -> Duration {
         self.pace.patience()
     }
 
-    /// Asks until it is dropped. `latch`: nobody is asked before it is set, for it is asked over TLS. `dialled`:
-    /// connections that the bridge has opened to the servers so far.
+    /// Asks until it is dropped. If there is a `latch`, asks no server before it is set, because the questions are sent over TLS. `dialled`
+    /// returns the number of connections that the bridge has opened to the servers so far.
     pub async fn run(
         &self,
         route: &str,
@@ -221,29 +221,24 @@ impl Observer {
             latch.wait().await;
         }
         metrics.evidence_begins(self.pace.interval);
-        let mut told = None;
+        let mut logged = None;
         let mut tell = |seen: &Observation| {
             metrics.server_plaintext_clients(seen.plaintext_clients(), Moment::now().unix());
-            // Not the words: those with times in them are never the same twice.
+            // Compare states and not texts, because texts may contain times that differ each time.
             let state = seen.state();
-            if told.as_ref() != Some(&state) {
-                let words = describe(seen);
-                if seen.plaintext_clients() == Some(0) || seen.requires_tls() {
-                    info!(route, "{words}");
-                } else {
-                    warn!(route, "{words}");
-                }
-                told = Some(state);
+            if logged.as_ref() != Some(&state) {
+                log(route, seen);
+                logged = Some(state);
             }
         };
         let Asking { settings, credentials, .. } = &self.asking;
-        // Files are read anew each time.
+        // Read the files again each time, because they may change.
         let reach =
             || NetworkServers::load(settings, credentials.as_ref()).map_err(|error| error.to_string());
         self.watch(reach, dialled, &mut tell).await;
     }
 
-    /// Surveys all nodes now and then, and samples those that count clients in plaintext all the while.
+    /// Surveys all nodes at intervals, and between surveys samples those that count clients in plaintext.
     pub(super) async fn watch<S: Servers>(
         &self,
         reach: impl Fn() -> Result<S, String>,
@@ -268,7 +263,7 @@ impl Observer {
                 if has_new_node {
                     due = due.min(began + SURVEY_GAP);
                 } else if surveyed == Some(0) && count != Some(0) {
-                    // Who that is, the next survey tells, and what became of a node that does not answer.
+                    // The next survey finds out which client that is, or what became of the node that does not answer.
                     due = due.min(began + if count.is_some() { SURVEY_GAP } else { UNSURE_INTERVAL });
                 }
                 if Instant::now() >= due {
@@ -279,7 +274,7 @@ impl Observer {
         }
     }
 
-    /// Surveys all nodes, and samples those of the last survey meanwhile: a node that does not answer holds up no other.
+    /// Surveys all nodes, and meanwhile samples those of the last survey, so that a silent node delays no other.
     async fn survey<S: Servers>(
         &self,
         servers: Arc<S>,
@@ -304,7 +299,7 @@ impl Observer {
                 () = self.sample(nodes, next, Instant::now() + SAMPLING_ROUND, tell) => {}
             }
         };
-        // A sample may have been in flight.
+        // A sample may have been cancelled in flight.
         *next = Instant::now();
         let unwatched = self.members.lock().learn(&mut round, Instant::now());
         self.quiet.lock().note_unwatched(unwatched, Instant::now());
@@ -312,13 +307,13 @@ impl Observer {
         self.quiet.lock().note_unseen(unseen);
         let seen = self.note(Ok(Evidence::of(&round, bridges)));
         tell(&seen);
-        // An engine that does not count them is not asked again and again.
+        // A node whose engine has no such count is not sampled.
         let known: BTreeSet<String> = round.nodes.iter().flat_map(|node| node.names.clone()).collect();
         let counting = round.nodes.into_iter().filter(|node| seen.counts_plaintext(&node.shown));
         *nodes = counting.filter_map(|node| SampledNode::new(node, &servers, &known)).collect();
     }
 
-    /// Waits for the time of the `next` sample, and asks each node how many clients in plaintext it has. `due`: it waits no longer.
+    /// Waits for the `next` sample, and asks each node for its number of clients in plaintext. Returns at `due` at the latest.
     async fn sample<S: Servers>(
         &self,
         nodes: &mut Vec<SampledNode<S>>,
@@ -334,7 +329,7 @@ impl Observer {
         if nodes.is_empty() {
             return;
         }
-        // Before the next sample: a node that does not answer holds up no other.
+        // End before the next sample, so that a silent node delays no other.
         let limit = self.pace.sampling.mul_f64(0.9).max(MIN_SAMPLE_LIMIT);
         let mut silent = BTreeSet::new();
         let mut counts = Vec::new();
@@ -344,7 +339,7 @@ impl Observer {
                 counts.push((shown, sample));
                 continue;
             }
-            // What speaks against yes does so at once.
+            // Publish what speaks against yes immediately.
             if sample.is_err() {
                 silent.insert(shown.clone());
             }
@@ -400,18 +395,18 @@ impl Observer {
 
 /// A node that is asked between two surveys.
 struct SampledNode<S: Servers> {
-    /// As the last survey names it.
+    /// Its name in the last survey.
     shown: String,
-    /// Which section of `INFO` has the count; `None`: it is looked for in all of them.
+    /// The section of `INFO` that contains the count; `None` to search all sections.
     section: Option<String>,
     is_clustered: bool,
-    /// Which nodes are known; `None`: it does not tell which it knows.
+    /// The nodes that it knows; `None` if it does not report them.
     roster: Option<Roster>,
     servers: Arc<S>,
     connection: S::Connection,
 }
 
-/// What a node said between two surveys.
+/// A node's reply to a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct SampleReply {
     plaintext_clients: u64,
@@ -420,22 +415,22 @@ struct SampleReply {
 }
 
 impl<S: Servers> SampledNode<S> {
-    /// `known`: the names of all nodes.
+    /// `known` holds the names of all nodes.
     fn new(node: FoundNode<S::Connection>, servers: &Arc<S>, known: &BTreeSet<String>) -> Option<Self> {
         let (shown, connection, replies) = (node.shown, node.connection?, node.replies.ok()?);
         let replies = replies.into_iter().next()?;
         let is_clustered = replies.is_clustered();
-        // One short question for each sample: a server may be far away.
+        // Ask for one section, to keep the reply short: a server may be far away.
         let section = Info(&replies.info).section_of(PLAINTEXT_CLIENTS).map(str::to_ascii_lowercase);
         let roster = replies.roster.map(|roster| match roster {
-            // Those that it does not name now are no news when it names them again.
+            // A known node that it does not name now is not new when it names it again.
             Roster::Names(names) => Roster::Names(names.union(known).cloned().collect()),
             Roster::Count(count) => Roster::Count(count),
         });
         Some(Self { shown, section, is_clustered, roster, servers: Arc::clone(servers), connection })
     }
 
-    /// What to call it, and what it says now.
+    /// Returns the node's name and its reply.
     async fn sample(&mut self, limit: Duration) -> (String, Result<SampleReply, String>) {
         let late = |_| Err(format!("no answer within {}", humantime::format_duration(limit)));
         (self.shown.clone(), timeout(limit, self.ask()).await.unwrap_or_else(late))
@@ -455,7 +450,7 @@ impl<S: Servers> SampledNode<S> {
         if now.is_wider_than(known) {
             return Ok(true);
         }
-        // Where one is gone, the next one to come is news.
+        // After a node has left, the next one that joins is noticed.
         if let Roster::Count(_) = now {
             *known = now;
         }
@@ -471,34 +466,42 @@ impl<S: Servers> SampledNode<S> {
                         return Ok(count);
                     }
                 }
-                Answer::Error(words) => return Err(format!("INFO was answered \"{words}\"")),
-                _ => return Err("an answer of another type to INFO".into()),
+                Answer::Error(words) => return Err(format!("INFO failed: {words}")),
+                _ => return Err("unexpected reply type to INFO".into()),
             }
             if self.section.take().is_none() {
-                return Err("it does not count its clients in plaintext any more".into());
+                return Err("it no longer counts its clients in plaintext".into());
             }
         }
     }
 }
 
-/// Many sidecars, started together, do not ask together for ever.
+/// Spreads the questions of sidecars that started at the same time.
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
-fn describe(seen: &Observation) -> String {
+fn log(route: &str, seen: &Observation) {
     let Some(evidence) = &seen.evidence else {
-        return format!("the servers cannot be asked: {}", seen.problem.as_deref().unwrap_or("not yet"));
+        let problem = seen.problem.as_deref().unwrap_or("not asked yet");
+        warn!(route, problem, "servers cannot be asked for clients in plaintext");
+        return;
     };
-    if let Some(node) = evidence.nodes.iter().find(|node| node.problem.is_some()) {
-        return format!("{} cannot be asked: {}", node.endpoint, node.problem.as_deref().unwrap_or_default());
+    let failed = evidence.nodes.iter().find_map(|node| Some((&node.endpoint, node.problem.as_deref()?)));
+    if let Some((server, problem)) = failed {
+        warn!(route, %server, problem, "server cannot be asked for clients in plaintext");
+        return;
     }
+    let servers = evidence.nodes.len();
     match seen.plaintext_clients() {
-        None if seen.requires_tls() => "TLS is already required: the servers refuse plaintext".into(),
-        None => "the servers do not count their clients in plaintext: this engine has no \
-                 tls_mode_connected_tcp_clients"
-            .into(),
-        Some(0) => format!("no client is in plaintext, count {} servers", evidence.nodes.len()),
-        Some(count) => format!("the servers count clients in plaintext: {count}"),
+        None if seen.requires_tls() => {
+            info!(route, servers, "TLS already required: servers refuse plaintext");
+        }
+        None => warn!(
+            route,
+            servers, "servers do not count clients in plaintext: engine lacks tls_mode_connected_tcp_clients"
+        ),
+        Some(0) => info!(route, servers, "no clients in plaintext"),
+        Some(clients) => warn!(route, clients, servers, "servers count clients in plaintext"),
     }
 }

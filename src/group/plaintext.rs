@@ -1,4 +1,5 @@
-//! Whether servers refuse plaintext: an attempt at each that does not count its clients in plaintext, and what it says of its own ports.
+//! Tests whether servers refuse plaintext: tries it at each node that does not count its clients in plaintext, and reads which ports the
+//! node reports.
 
 use std::net::SocketAddr;
 
@@ -15,17 +16,17 @@ use super::survey::{AT_ONCE, Round};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlaintextAccess {
-    /// It refuses plaintext, and has no port for it.
+    /// It refuses plaintext, and has no other port for it.
     Refused,
-    /// It answers in plaintext where it speaks TLS.
+    /// It answers in plaintext on its TLS port.
     Accepted,
-    /// It refuses plaintext where it speaks TLS, and has this port for it.
+    /// It refuses plaintext on its TLS port, and accepts it on this port.
     OtherPort(u16),
-    /// That is not known, for this reason.
+    /// Whether it refuses plaintext is not known, for this reason.
     Unknown(String),
 }
 
-/// Looks at each node of a round that does not count its clients in plaintext.
+/// Tests each node of a round that does not count its clients in plaintext.
 pub(super) async fn look<S: Servers>(servers: &S, round: &mut Round<S::Connection>) {
     let looks = round.nodes.iter_mut().filter_map(|node| {
         let replies = node.replies.as_mut().ok()?.first_mut()?;
@@ -40,7 +41,7 @@ pub(super) async fn look<S: Servers>(servers: &S, round: &mut Round<S::Connectio
         .await;
 }
 
-/// `accepts`: what came of the attempt at `address`, or why nothing is known.
+/// `accepts` is the result of the attempt at `address`, or why there is none.
 fn judge(address: SocketAddr, accepts: Result<bool, String>, replies: &NodeReplies) -> PlaintextAccess {
     match accepts {
         Ok(true) => PlaintextAccess::Accepted,
@@ -53,9 +54,9 @@ fn judge(address: SocketAddr, accepts: Result<bool, String>, replies: &NodeRepli
 
 /// Whether a node that refuses plaintext at `address` has another port for it.
 ///
-/// Redis from 7.2 on and Valkey name each listener in INFO. Before, there is `tcp_port` alone: the port for plaintext, or that for TLS where
-/// there is none for plaintext (`genRedisInfoString` in `server.c`). Then the ports count only if the server sees our connection arrive
-/// at `address`, too: on the way through a proxy that ends TLS, or through translated addresses, its numbers are not ours.
+/// Redis 7.2 and later and Valkey list each listener in INFO. Older servers report only `tcp_port`: the plaintext port, or the TLS port if
+/// there is no plaintext port (`genRedisInfoString` in `server.c`). That number counts only if the server, too, sees our connection arrive
+/// at `address`. Behind a proxy that ends TLS, or behind address translation, its port numbers are not ours.
 fn other_port(address: SocketAddr, replies: &NodeReplies) -> PlaintextAccess {
     let info = Info(&replies.info);
     let is_direct = own_address(replies) == Some(address);
@@ -66,8 +67,8 @@ fn other_port(address: SocketAddr, replies: &NodeReplies) -> PlaintextAccess {
             Some(port) if is_tried(port) => PlaintextAccess::Refused,
             Some(port) if is_direct && port > 0 => PlaintextAccess::OtherPort(port),
             _ => PlaintextAccess::Unknown(
-                "it refuses plaintext here, and does not tell whether it has another port for it: see there that \
-                 `CONFIG GET port` says 0, and set evidence.interval at a bridge that reaches it directly"
+                "it refuses plaintext here, but does not report whether it has a plaintext port: check there that \
+                 `CONFIG GET port` returns 0, and set evidence.interval at a bridge that connects to it directly"
                     .into(),
             ),
         };
@@ -79,7 +80,7 @@ fn other_port(address: SocketAddr, replies: &NodeReplies) -> PlaintextAccess {
         match part("name") {
             Some("tls") => has_tls = true,
             Some("unix") => {}
-            // It was closed, with `CONFIG SET port 0`.
+            // Closed with `CONFIG SET port 0`.
             Some("tcp") if listener == "name=tcp" => {}
             Some("tcp") => match part("port").and_then(|port| port.parse().ok()) {
                 Some(port) if is_tried(port) => has_tls = true,
@@ -93,18 +94,16 @@ fn other_port(address: SocketAddr, replies: &NodeReplies) -> PlaintextAccess {
         PlaintextAccess::Refused
     } else {
         PlaintextAccess::Unknown(
-            "it has no listener for TLS, so that TLS ends before it: see there that it can be reached in no other way".into(),
+            "it has no TLS listener, so TLS ends before it: check there that no client can reach it without TLS".into(),
         )
     }
 }
 
 fn unread(listener: &str) -> String {
-    format!(
-        "it listens in a way that pontoon does not know ({listener}): see there whether that is in plaintext"
-    )
+    format!("it has a listener of an unknown type ({listener}): check there whether that accepts plaintext")
 }
 
-/// Where our connection arrived, as the server sees it.
+/// Returns the address at which the server saw our connection arrive.
 fn own_address(replies: &NodeReplies) -> Option<SocketAddr> {
     let own = u64::try_from(replies.own_id?).ok()?;
     let list = replies.list.as_ref()?.as_ref().ok()?;
@@ -132,11 +131,15 @@ mod tests {
 
     #[test]
     fn a_server_without_a_port_for_plaintext_refuses_it() {
-        // As Redis 7.0.15, Redis 8.0 and Valkey 8.1 and 9.1 say it with `port 0`.
+        // The replies of Redis 7.0.15, Redis 8.0, Valkey 8.1 and Valkey 9.1 with `port 0`.
         assert_eq!(refusing("tcp_port:6380\r\n", TRIED), PlaintextAccess::Refused);
         let listeners = "tcp_port:6380\r\nlistener2:name=tls,bind=10.0.0.1,port=6380\r\n";
         assert_eq!(refusing(listeners, TRIED), PlaintextAccess::Refused);
-        assert_eq!(refusing(listeners, "172.17.0.2:6380"), PlaintextAccess::Refused, "through translation");
+        assert_eq!(
+            refusing(listeners, "172.17.0.2:6380"),
+            PlaintextAccess::Refused,
+            "through address translation"
+        );
         let closed = format!("listener0:name=tcp\r\n{listeners}");
         assert_eq!(refusing(&closed, TRIED), PlaintextAccess::Refused);
         let with_socket = format!("{listeners}listener1:name=unix,bind=/run/redis.sock\r\n");
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_for_plaintext_beside_that_for_tls_is_found() {
+    fn a_plaintext_port_beside_the_tls_port_is_found() {
         let other = PlaintextAccess::OtherPort(6379);
         assert_eq!(refusing("tcp_port:6379\r\n", TRIED), other);
         let listeners = "tcp_port:6379\r\nlistener0:name=tcp,bind=10.0.0.1,port=6379\r\nlistener2:name=tls,bind=10.0.0.1,port=6380\r\n";
@@ -154,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_known_for_certain_is_not() {
+    fn a_server_that_cannot_be_judged_for_certain_is_unknown() {
         let unknown = |info: &str, laddr: &str| {
             let access = refusing(info, laddr);
             assert!(matches!(access, PlaintextAccess::Unknown(_)), "{info} {laddr}: {access:?}");
         };
-        // A proxy that ends TLS, or addresses that are translated.
+        // A proxy ends TLS, or addresses are translated.
         unknown("tcp_port:6380\r\n", "10.0.0.2:6380");
         unknown("tcp_port:6379\r\n", "10.0.0.1:6379");
         unknown("tcp_port:0\r\n", TRIED);

@@ -1,5 +1,5 @@
-//! What an endpoint accepts and what stands behind it, seen from outside: for `pontoon probe`. Nothing is configured, nothing
-//! stays open, and nothing is changed at the server.
+//! Examines from outside what an endpoint accepts and which server answers, for `pontoon probe`. It configures nothing, leaves no
+//! connection open, and changes nothing on the server.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -22,41 +22,41 @@ use crate::tls::channel::Channel;
 use crate::tls::{Certificate, Tls, TlsError};
 use crate::upstream::{Cause, Connection, Race, Stage, ask, present};
 
-/// How a record of TLS begins that says why there is no connection.
+/// Start of a TLS alert record.
 const TLS_ALERT: [u8; 2] = [0x15, 3];
 
-/// How a server ends a connection without a word.
+/// Errors that mean that the server closed the connection.
 const CLOSES: [ErrorKind; 3] =
     [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Serialize)]
 pub struct Findings {
-    /// That was asked.
+    /// The endpoint that was asked.
     pub endpoint: String,
-    /// That its name leads to.
+    /// The addresses of its name.
     pub addresses: Vec<SocketAddr>,
-    /// The name lookup, in milliseconds.
+    /// Duration of the name lookup in milliseconds.
     pub resolve_ms: f64,
-    /// The transit-encryption mode, as ElastiCache calls it.
+    /// The transit encryption mode, as ElastiCache calls it.
     pub mode: TransitMode,
-    /// What came of an attempt in plaintext.
+    /// Result of the attempt in plaintext.
     pub plaintext: ProbeAttempt,
-    /// What came of attempts with each version of TLS, the newest first.
+    /// Results of the attempts with each TLS version, newest first.
     pub versions: Vec<Version>,
-    /// A second connection resumed the first one's session; `None`: there was no first one.
+    /// Whether a second connection resumed the TLS session; `None` if there was no first connection.
     pub resumption: Option<bool>,
-    /// The server's chain, leaf first.
+    /// The server's certificate chain, leaf first.
     pub certificates: Vec<Certificate>,
-    /// Whether the certificate verifies, by name; the one that a route would verify comes first.
+    /// Whether the certificate verifies for each name. The name that a route would verify comes first.
     pub verified: Vec<Verified>,
-    /// Why TLS cannot be used with these settings; `None`: it can.
+    /// The problem that prevents TLS with these settings, if any.
     pub unusable: Option<String>,
-    /// What the server says of itself, where it says anything.
+    /// What the server reports about itself, if anything.
     pub server: Option<ServerInfo>,
 }
 
-/// The transit-encryption mode.
+/// The transit encryption mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransitMode {
@@ -66,86 +66,86 @@ pub enum TransitMode {
     Preferred,
     /// TLS only.
     Required,
-    /// Neither, or nobody there.
+    /// The server accepts neither, or does not answer.
     Unknown,
 }
 
-/// An attempt to be understood.
+/// An attempt to talk to the server.
 #[derive(Debug, Serialize)]
 pub struct ProbeAttempt {
-    /// It was.
+    /// Whether the server answered in this protocol.
     pub accepted: bool,
-    /// Which of the addresses took the connection.
+    /// The address that accepted the connection.
     pub peer: Option<SocketAddr>,
-    /// The TCP connection, in milliseconds, if there was one.
+    /// Time to connect over TCP, in milliseconds; `None` if that failed.
     pub tcp_ms: Option<f64>,
-    /// The answer after that, in milliseconds, if there was one.
+    /// Time from the TCP connection to the answer, in milliseconds; `None` without an answer.
     pub answer_ms: Option<f64>,
-    /// What was answered, or why nothing was.
+    /// The answer, or why there was none.
     pub detail: String,
 }
 
-/// An attempt with one version of TLS.
+/// An attempt with one TLS version.
 #[derive(Debug, Serialize)]
 pub struct Version {
-    /// `1.3`, `1.2`.
+    /// `1.3` or `1.2`.
     pub version: &'static str,
-    /// How it went.
+    /// The result.
     #[serde(flatten)]
     pub attempt: ProbeAttempt,
-    /// The cipher suite that was agreed on.
+    /// The negotiated cipher suite.
     pub cipher: Option<String>,
-    /// The group of the key exchange that was agreed on.
+    /// The negotiated key exchange group.
     pub key_exchange: Option<String>,
 }
 
-/// Whether the certificate is good for a name.
+/// Whether the certificate verifies for a name.
 #[derive(Debug, Serialize)]
 pub struct Verified {
     /// The name.
     pub name: String,
-    /// Why it is not; `None`: it is.
+    /// The problem, if the certificate does not verify for the name.
     pub problem: Option<String>,
 }
 
-/// What a server says of itself. `None`: it did not say.
+/// What a server reports about itself. A field is `None` if the server did not say.
 #[derive(Debug, Default, Serialize)]
 pub struct ServerInfo {
     /// `Redis` or `Valkey`.
     pub engine: Option<&'static str>,
-    /// The engine's.
+    /// The engine's version.
     pub version: Option<String>,
-    /// `master` or `slave`, in its own words.
+    /// `master` or `slave`, as the server reports it.
     pub role: Option<String>,
-    /// It is a node of a cluster.
+    /// Whether it is a cluster node.
     pub cluster: Option<bool>,
-    /// It wants AUTH before anything else.
+    /// Whether it requires AUTH before any other command.
     pub auth_wanted: Option<bool>,
-    /// What it said of the credentials that were offered, if it refused them.
+    /// Its error for the credentials that were sent, if it refused them.
     pub auth_refused: Option<String>,
-    /// It knows RESET.
+    /// Whether it supports RESET.
     pub reset: Option<bool>,
-    /// It knows CLIENT SETINFO.
+    /// Whether it supports CLIENT SETINFO.
     pub setinfo: Option<bool>,
-    /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`), where it has one.
+    /// Its own count of clients in plaintext (`tls_mode_connected_tcp_clients`), if it has one.
     pub plaintext_clients: Option<u64>,
 }
 
-/// How to look.
+/// How to examine an endpoint.
 pub struct ProbeSettings<'a> {
-    /// Decides what verifies, and so where a password goes: not one that skips verification.
+    /// Verifies certificates, and so decides where a password may be sent. Must not be one that skips verification.
     pub tls: &'a Tls,
-    /// TLS can be used though the certificate does not verify.
+    /// Accept TLS although the certificate does not verify.
     pub accept_any: bool,
-    /// Names to verify beside the route's own.
+    /// Names to verify beside the route's own name.
     pub names: &'a [ServerName<'static>],
-    /// Sent over TLS that verifies.
+    /// Credentials, sent only over verified TLS.
     pub login: Option<&'a Login>,
-    /// Each step's.
+    /// Timeout of each step.
     pub timeout: Duration,
 }
 
-/// Looks at `endpoint`.
+/// Examines `endpoint`.
 pub async fn probe(endpoint: &Endpoint, looking: &ProbeSettings<'_>) -> Result<Findings, Cause> {
     let ProbeSettings { tls, timeout, .. } = *looking;
     let began = Instant::now();
@@ -154,15 +154,15 @@ pub async fn probe(endpoint: &Endpoint, looking: &ProbeSettings<'_>) -> Result<F
     let probe = Probe { endpoint: Arc::new(endpoint.clone()), addresses, tls, timeout };
 
     let plaintext = probe.plaintext().await;
-    // Together: a server that is silent to one costs its timeout once, and may yet answer the other.
+    // Run both together: a server that answers neither costs its timeout once, and one may answer although the other does not.
     let (newest, oldest) =
         tokio::join!(probe.look(tls.for_a_look(&TLS13)), probe.look(tls.for_a_look(&TLS12)));
-    // Without a connection the words are our own.
+    // An error without a connection is our own, not the server's.
     let spoken = [&newest, &oldest]
         .iter()
         .any(|look| matches!(look, Ok(_) | Err(Failed { cause: Cause::Tls(_), reached: Some(_) })));
     let versions = vec![version("1.3", &newest), version("1.2", &oldest)];
-    // Of two refusals the one that speaks of TLS says more.
+    // Of two errors, keep the one about TLS, which says more.
     let look = match (newest, oldest) {
         (Ok(look), _) | (_, Ok(look)) => Ok(look),
         (Err(Failed { cause: cause @ Cause::Tls(_), .. }), _) | (_, Err(Failed { cause, .. })) => Err(cause),
@@ -200,13 +200,13 @@ pub async fn probe(endpoint: &Endpoint, looking: &ProbeSettings<'_>) -> Result<F
     Ok(findings)
 }
 
-/// Where an endpoint's name leads, in order.
+/// Returns the addresses of an endpoint's name, in order.
 pub async fn addresses(endpoint: &Endpoint, timeout: Duration) -> Result<Vec<SocketAddr>, Cause> {
     within(timeout, Stage::Resolve, async { Ok(resolve(endpoint).await?) }).await
 }
 
-/// Whether a server answers PING in plaintext at `address`, and not with the end of the connection or an alert of TLS. `Err`: neither, and why
-/// that is.
+/// Whether a server answers PING in plaintext at `address`. `Ok(false)` means that it closed the connection or sent a TLS alert. `Err` says
+/// why neither happened.
 pub(super) async fn accepts_plaintext(
     endpoint: Arc<Endpoint>,
     address: SocketAddr,
@@ -218,7 +218,7 @@ pub(super) async fn accepts_plaintext(
     match within(timeout, Stage::Greeting, ask(&mut connection, &["PING"])).await {
         Ok(_) => Ok(true),
         Err(Cause::NotRedis(_)) if connection.unread.starts_with(&TLS_ALERT) => Ok(false),
-        // What has come in part may be an answer.
+        // Bytes that arrived may be part of an answer.
         Err(Cause::Closed) if connection.unread.is_empty() => Ok(false),
         Err(Cause::Io(error)) if connection.unread.is_empty() && CLOSES.contains(&error.kind()) => Ok(false),
         Err(cause) => Err(unknown(&cause)),
@@ -247,7 +247,7 @@ struct Probe<'a> {
     timeout: Duration,
 }
 
-/// A TLS connection with a server that may be anybody.
+/// A TLS connection with a server that is not verified.
 struct TlsLook {
     connection: Connection,
     config: Arc<ClientConfig>,
@@ -261,7 +261,7 @@ struct Failed {
     reached: Option<Reached>,
 }
 
-/// A TCP connection that there was.
+/// A TCP connection that was established.
 #[derive(Clone, Copy)]
 struct Reached {
     peer: SocketAddr,
@@ -330,7 +330,7 @@ impl Probe<'_> {
         let asked = server(&mut look.connection, login);
         match within(self.timeout, Stage::Greeting, asked).await {
             Ok(server) => findings.server = Some(server),
-            // A server that asks for a client certificate says so only now, with TLS 1.3.
+            // With TLS 1.3, a server that requires a client certificate fails only now.
             Err(cause) => {
                 findings.unusable.get_or_insert(cause.to_string());
             }
@@ -373,7 +373,7 @@ fn version(version: &'static str, look: &Result<TlsLook, Failed>) -> Version {
                 version,
                 attempt: ProbeAttempt::made(look.reached, look.tls_ms, "offered".into()),
                 cipher: cipher.and_then(|suite| suite.suite().as_str()).map(str::to_owned),
-                key_exchange: group.map(|group| format!("{:?}", group.name())),
+                key_exchange: group.and_then(|group| group.name().as_str()).map(str::to_owned),
             }
         }
         Err(Failed { cause, reached }) => Version {
@@ -385,7 +385,8 @@ fn version(version: &'static str, look: &Result<TlsLook, Failed>) -> Version {
     }
 }
 
-/// Asks what it is and what it knows. Whatever it declines to say stays `None`; an error is the connection's.
+/// Asks a server what it is and which commands it knows. A field stays `None` if the server does not say. An error is that of the
+/// connection.
 async fn server(connection: &mut Connection, login: Option<&Login>) -> Result<ServerInfo, Cause> {
     let mut server = ServerInfo::default();
     if let Some(login) = login {
@@ -395,11 +396,11 @@ async fn server(connection: &mut Connection, login: Option<&Login>) -> Result<Se
     server.auth_wanted = match &pong {
         Answer::Error(words) if words.starts_with("NOAUTH") => Some(true),
         Answer::Error(_) => None,
-        // A server without a password would have refused one.
+        // A server without a password would have refused AUTH.
         _ => Some(login.is_some() && server.auth_refused.is_none()),
     };
     match (questions(connection, &mut server).await, pong) {
-        // Protected mode, or as many clients as there may be: it said why it closes.
+        // In protected mode, or at maxclients, the server's error said why it closes the connection.
         (Err(Cause::Closed | Cause::Io(_)), Answer::Error(words)) => Err(Cause::Refused(words)),
         (asked, _) => asked.map(|()| server),
     }
@@ -423,7 +424,7 @@ async fn questions(connection: &mut Connection, server: &mut ServerInfo) -> Resu
     Ok(())
 }
 
-/// Whether a command is known, as far as the answer tells: one that is not allowed may be.
+/// Whether the server knows a command; `None` if the error does not say, because a command that is not allowed may exist.
 fn knows(answer: &Answer) -> Option<bool> {
     match answer {
         Answer::Error(words) if words.to_ascii_lowercase().contains("unknown") => Some(false),
@@ -436,7 +437,7 @@ fn words(answer: Answer) -> String {
     match answer {
         Answer::Text(words) | Answer::Error(words) => words,
         Answer::Number(number) => number.to_string(),
-        Answer::Other => "an answer of another type".into(),
+        Answer::Other => "unexpected reply type".into(),
     }
 }
 

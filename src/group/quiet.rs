@@ -1,5 +1,5 @@
-//! For how long no node of a group had a client in plaintext. Only time in which the nodes were watched counts, by a clock that nobody
-//! sets: dates are for people.
+//! Counts for how long no node of a group had a client in plaintext. Only time in which the nodes were watched counts, and the monotonic
+//! clock measures it. Dates are kept only to show them.
 
 use std::time::Duration;
 
@@ -7,41 +7,41 @@ use tokio::time::Instant;
 
 use crate::moment::{Moment, Quiet};
 
-/// What a look at all nodes has shown.
+/// The result of looking at all nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
     /// No node counts a client in plaintext.
     NoPlaintext,
-    /// A node counts one.
+    /// A node counts clients in plaintext.
     Plaintext,
-    /// A node did not answer, or does not count them. Others answered.
+    /// A node did not answer, or does not count its clients in plaintext. Others answered.
     Unknown,
     /// No node answered.
     Silence,
 }
 
-/// Counts the time.
+/// The time without a client in plaintext.
 pub(super) struct QuietTime {
     quiet: Option<Quiet>,
-    /// When no node counted a client in plaintext last, in this process.
+    /// When this process last saw that no node counts a client in plaintext.
     last: Option<Instant>,
-    /// When this process began to look.
+    /// When this process started to look.
     began: Instant,
-    /// How long before that an earlier process looked last.
+    /// Time from the last look of an earlier process to the start of this one.
     pause: Duration,
-    /// When a node answered last; `None`: none has in this process.
+    /// When a node last answered; `None` if none has answered this process.
     answered: Option<Instant>,
-    /// The time between two looks counts if it is not longer than this.
+    /// Longest time between two looks that counts.
     watched: Duration,
-    /// What is known is forgotten after a longer time without a look.
+    /// After a longer time without a look, the quiet time starts again.
     patience: Duration,
 }
 
 impl QuietTime {
-    /// `before`: what an earlier process counted, until a while ago.
+    /// `before` is what an earlier process counted.
     pub(super) fn new(before: Option<Quiet>, watched: Duration, patience: Duration, now: Moment) -> Self {
         let age = before.map_or(0, |quiet| now.seconds_since(quiet.until));
-        // A clock that was set back tells nothing of the time in between.
+        // The clock was set back, so the time in between is unknown.
         let before = before.filter(|quiet| quiet.until <= now);
         let quiet = before.filter(|quiet| now.seconds_since(quiet.until) <= patience.as_secs());
         let quiet = quiet.map(|mut quiet| {
@@ -59,12 +59,12 @@ impl QuietTime {
         }
     }
 
-    /// Since when, and for how long.
+    /// Returns since when there was no client in plaintext, and for how long.
     pub(super) fn quiet(&self) -> Option<Quiet> {
         self.quiet
     }
 
-    /// Connections came and went unseen since the last survey.
+    /// Notes that connections came and went unseen since the last survey.
     pub(super) fn note_unseen(&mut self, count: u64) {
         if let Some(quiet) = self.quiet.as_mut().filter(|_| count > 0) {
             quiet.unseen = quiet.unseen.saturating_add(count);
@@ -72,12 +72,13 @@ impl QuietTime {
         }
     }
 
-    /// A node had clients that nobody watched, for so long until now. What is longer than the patience begins the time anew.
+    /// Notes that a node may have had clients unobserved for this time until now. A time longer than the patience starts the quiet time
+    /// again.
     pub(super) fn note_unwatched(&mut self, time: Duration, now: Instant) {
         if time > self.patience {
             (self.quiet, self.last) = (None, None);
         } else if let Some(quiet) = &mut self.quiet {
-            // What has not counted anyway is not taken back.
+            // Subtract only time that was counted.
             let since = self.last.unwrap_or(self.began);
             let counted = time.saturating_sub(now.duration_since(since));
             quiet.observed_ms =
@@ -85,7 +86,7 @@ impl QuietTime {
         }
     }
 
-    /// Counts a look.
+    /// Notes the result of a look.
     pub(super) fn note(&mut self, look: Look, now: Instant, date: Moment) {
         let since = |at: Option<Instant>| match at {
             Some(at) => now.duration_since(at),
@@ -124,7 +125,7 @@ mod tests {
     struct Clock(Instant);
 
     impl Clock {
-        /// A look at a second of this process, while a clock shows a date.
+        /// Notes a look at a second of this process, while the clock shows a date.
         fn look(&self, time: &mut QuietTime, look: Look, second: u64, date: u64) -> Option<(u64, u64)> {
             time.note(look, self.0 + Duration::from_secs(second), Moment::at(date));
             time.quiet().map(|quiet| (quiet.observed_ms, quiet.longest_gap_ms))
@@ -137,19 +138,19 @@ mod tests {
         let mut time = QuietTime::new(None, WATCHED, PATIENCE, Moment::at(1000));
         assert_eq!(clock.look(&mut time, Look::NoPlaintext, 0, 1000), Some((0, 0)));
         assert_eq!(clock.look(&mut time, Look::NoPlaintext, 1, 1001), Some((1000, 1000)));
-        // The nodes did not answer for a while: that is no proof of the contrary, and none of quiet either.
+        // The nodes did not answer for a while. That proves neither plaintext nor quiet.
         assert_eq!(clock.look(&mut time, Look::Unknown, 5, 1005), Some((1000, 1000)));
         assert_eq!(clock.look(&mut time, Look::NoPlaintext, 61, 1061), Some((1000, 60_000)));
         assert_eq!(clock.look(&mut time, Look::NoPlaintext, 62, 1062), Some((2000, 60_000)));
         assert_eq!(clock.look(&mut time, Look::Plaintext, 63, 1063), None);
         assert_eq!(clock.look(&mut time, Look::NoPlaintext, 64, 1064), Some((0, 0)));
-        // After a longer silence nobody knows what happened in it.
+        // After a longer silence, the past is unknown.
         assert_eq!(clock.look(&mut time, Look::NoPlaintext, 65, 1065), Some((1000, 1000)));
         assert_eq!(clock.look(&mut time, Look::NoPlaintext, 306, 1306), Some((0, 0)));
     }
 
     #[test]
-    fn a_clock_that_is_set_makes_no_time() {
+    fn setting_the_clock_does_not_change_the_quiet_time() {
         let clock = Clock(Instant::now());
         let mut time = QuietTime::new(None, WATCHED, PATIENCE, Moment::at(1000));
         clock.look(&mut time, Look::NoPlaintext, 0, 1000);
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_adds_no_time_and_a_long_one_begins_anew() {
+    fn a_restart_adds_no_time_and_a_long_one_starts_again() {
         let before = Quiet { observed_ms: 7000, ..Quiet::beginning(Moment::at(1000)) };
         let after = |date| QuietTime::new(Some(before), WATCHED, PATIENCE, Moment::at(date)).quiet();
         assert_eq!(after(1240).map(|quiet| (quiet.observed_ms, quiet.longest_gap_ms)), Some((7000, 240_000)));

@@ -1,5 +1,5 @@
-//! Random roads of a group to TLS, on virtual time: nodes that vanish, return and are replaced, jobs in plaintext, bridges that restart, clocks
-//! that are set. A judge that sees every connection in plaintext compares it with the verdict. `ROADS=10000` plays so many.
+//! Simulates random ways of a group to TLS on virtual time: nodes that vanish, return and are replaced, jobs in plaintext, bridges that
+//! restart, clocks that are set. A judge that sees every connection in plaintext checks the verdict. `ROADS=10000` sets the number of runs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -30,51 +30,51 @@ const QUIET_FOR: Duration = Duration::from_secs(60);
 const PLAYED_TIMEOUT: Duration = Duration::from_secs(5);
 const LENGTH: Duration = Duration::from_secs(420);
 
-/// A client in plaintext that stays for so long is seen, wherever a node answers.
+/// A client in plaintext that stays for this long must be seen if its node answers.
 const JOB: Duration = Duration::from_secs(1);
 
-/// A node that answers again, or anew, is found in this time; and so are all when the bridge begins.
+/// Time to find a node that answers again or is new, and to find all nodes after the bridge starts.
 const FOUND: Duration = Duration::from_secs(40);
 
-/// A node that joins is known in this time, and so is one that ceases to answer.
+/// Time to notice a node that joins or stops answering.
 const MET: Duration = Duration::from_secs(2);
 
-/// The age of a process that was there before.
+/// Age of a process that ran before the simulation.
 const OLD: Duration = Duration::from_secs(5000);
 
-/// More nodes do not join.
+/// Maximum number of nodes.
 const MOST_NODES: usize = 5;
 
-/// The state file is written so often.
+/// Seconds between two writes of the state file.
 const PLAYED_WRITE: u64 = 10;
 
-/// How a node names another one that it has lost.
+/// How a node names another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Naming {
     Well,
-    /// Not at all.
+    /// It does not name it.
     Not,
-    /// Without an address, or with one that is none.
+    /// With no address, or an invalid one.
     NoAddress,
-    /// As a failed one.
+    /// As failed.
     Failed,
 }
 
 #[derive(Debug)]
 struct PlayedNode {
     address: SocketAddr,
-    /// Of its process.
+    /// The `run_id` of its process.
     run_id: u64,
-    /// Since when it is there, and how old its process was then.
+    /// When it joined, and how old its process was then.
     there: (Instant, Duration),
-    /// It answers the bridge. Clients may reach it all the same.
+    /// It answers the bridge. Clients can reach it either way.
     answers: bool,
-    /// Since when it is a process that answers, or is not.
+    /// When its process started or stopped answering.
     changed: Vec<(Instant, bool)>,
-    /// It has a process.
+    /// It has a running process.
     lives: bool,
     naming: Naming,
-    /// Clients in plaintext: since when, until when.
+    /// When each client in plaintext came and left.
     plaintext: Vec<(Instant, Instant)>,
 }
 
@@ -83,11 +83,11 @@ struct World {
     nodes: Vec<PlayedNode>,
     primary: usize,
     is_cluster: bool,
-    /// The count has a section of INFO of its own.
+    /// INFO has a section of its own for the count.
     has_section: bool,
-    /// How long each question takes, at least.
+    /// Shortest time that an answer takes.
     way: Duration,
-    /// The nodes of a cluster announce one host name, which leads to the first of them.
+    /// The nodes of a cluster announce one common host name, which leads to the first node.
     shares_name: bool,
 }
 
@@ -112,12 +112,12 @@ impl PlayedNode {
         }
     }
 
-    /// The next question, and the time that it has for an answer, are not over.
+    /// Whether it stopped answering so recently that the bridge may still be waiting for an answer.
     fn has_just_ceased_to_answer(&self, now: Instant) -> bool {
         self.changed.last().is_some_and(|(at, answers)| !answers && now < *at + MET)
     }
 
-    /// Whether it answered all the time, and had for long enough before to be found.
+    /// Whether it answered all the time, and long enough before to be found.
     fn has_answered(&self, from: Instant, to: Instant) -> bool {
         let before = self.changed.iter().rev().find(|(at, _)| *at <= from);
         let is_found = before.is_some_and(|(at, answers)| *answers && *at + FOUND <= from);
@@ -188,7 +188,7 @@ impl World {
         format!("cluster_enabled:1\r\ncluster_known_nodes:{count}\r\n")
     }
 
-    /// A node joins that has served others for a while, in plaintext too.
+    /// A node joins that has served other clients for a while, also in plaintext.
     fn join(&mut self, random: &mut Rng, began: Instant) {
         let now = Instant::now();
         let mut node = PlayedNode::new(self.nodes.len(), random, OLD);
@@ -215,7 +215,7 @@ impl World {
     }
 }
 
-/// The world, as the bridge reaches it.
+/// The world as the bridge reaches it.
 struct Played(Arc<Mutex<World>>);
 
 struct PlayedConnection {
@@ -229,7 +229,7 @@ impl Played {
         sleep(way + Duration::from_micros(fastrand::u64(100..3000))).await;
     }
 
-    /// A node that is gone refuses, or says nothing.
+    /// A missing node refuses the connection or does not answer.
     async fn silence() -> String {
         if fastrand::bool() {
             sleep(PLAYED_TIMEOUT).await;
@@ -323,7 +323,7 @@ fn asking(is_cluster: bool) -> Asking {
     Asking { settings, credentials: None, bridges: Vec::new(), clients, all_must_exist: false }
 }
 
-/// Everything else speaks for yes.
+/// Everything else is in favour of yes.
 fn facts(observer: &Observer) -> RouteFacts {
     let now = Moment::now();
     let endpoint = EndpointFacts {
@@ -349,17 +349,17 @@ fn facts(observer: &Observer) -> RouteFacts {
     }
 }
 
-/// What a road has shown.
+/// The result of one run.
 #[derive(Default)]
 struct Outcome {
-    /// Seconds in which the answer was yes.
+    /// Seconds in which the verdict was yes.
     yes: u64,
     reasons: BTreeSet<&'static str>,
-    /// From the end of the last plaintext to yes.
+    /// Time from the end of the last plaintext to yes.
     after: Option<Duration>,
 }
 
-/// The reasons for no that the servers can give.
+/// The reasons for no that servers can cause.
 const NO_REASONS: [&str; 6] = [
     "not asked yet",
     "counts clients in plaintext",
@@ -372,17 +372,17 @@ const NO_REASONS: [&str; 6] = [
 struct Road {
     world: Arc<Mutex<World>>,
     random: Rng,
-    /// Added to the date.
+    /// Seconds added to the date.
     step: i64,
     began: Instant,
 }
 
 impl Road {
-    /// What happens in a second: seldom anything.
+    /// Simulates one second, in which mostly nothing happens.
     fn happens(&mut self) {
         let now = Instant::now();
         let mut world = self.world.lock();
-        // In the last part of the road only the quiet is watched.
+        // In the second half of the run only the quiet time counts.
         let is_over = now.duration_since(self.began) > LENGTH / 2;
         let count = world.nodes.len();
         let at = self.random.usize(..count);
@@ -428,7 +428,7 @@ impl Road {
         Moment::set(1_700_000_000_u64.saturating_add(seconds).saturating_add_signed(self.step));
     }
 
-    /// Whether the answer is wrong: why. `watched`: since when the bridge has run without a break.
+    /// Returns why a yes is wrong; `None` if it is right. `watched` holds the times in which the bridge ran.
     fn judge(&self, watched: &[(Instant, Instant)]) -> Option<String> {
         let now = Instant::now();
         for node in &self.world.lock().nodes {
@@ -449,7 +449,7 @@ impl Road {
                 if seen_at <= now && now < *until && !node.has_just_ceased_to_answer(now) {
                     return Some(format!("{} has a client in plaintext", node.address));
                 }
-                // While the bridge was away, or the node did not answer, nobody watched: a yes tells the longest gap.
+                // Nothing was watched while the bridge was away or the node did not answer. A yes reports the longest gap.
                 let was_there = watched.iter().any(|(from, to)| from <= since && seen_at <= *to);
                 let was_watched = was_there && node.has_answered(*since, seen_at);
                 if was_watched && *until <= now && now < *until + QUIET_FOR {
@@ -466,7 +466,7 @@ impl Road {
         ends.filter(|until| *until <= Instant::now()).max().unwrap_or(self.began)
     }
 
-    /// From the beginning to the end. `Err`: a wrong yes.
+    /// Plays a run from beginning to end. `Err` is a wrong yes.
     async fn travel(mut self) -> Result<Outcome, String> {
         let mut outcome = Outcome::default();
         let world = Arc::clone(&self.world);
@@ -477,7 +477,7 @@ impl Road {
         let mut watched = Vec::new();
         self.set_date();
         while self.began.elapsed() < LENGTH {
-            // A life of the bridge.
+            // One process of the bridge.
             let observer = Observer::new(asking(is_cluster), PACE, &memory);
             let born = Instant::now() + Duration::from_secs(1);
             let longest = if self.random.bool() { 120 } else { 2000 };
@@ -509,7 +509,7 @@ impl Road {
                 }
             }
             watched.push((born, Instant::now()));
-            // It ends in order, and writes its file; or it does not.
+            // The bridge either ends in order and writes its file, or does not.
             if self.random.bool() {
                 memory = observer.memory();
             }
@@ -521,7 +521,7 @@ impl Road {
 }
 
 #[test]
-fn servers_that_are_far_away_are_watched_like_others() {
+fn distant_servers_are_watched_like_others() {
     for has_section in [true, false] {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -542,7 +542,7 @@ fn servers_that_are_far_away_are_watched_like_others() {
 
 #[test]
 #[allow(clippy::print_stdout, reason = "the figures of a long run")]
-fn no_road_has_a_wrong_yes_and_every_reason_for_no_is_met() {
+fn no_run_has_a_wrong_yes_and_every_reason_for_no_occurs() {
     let roads = std::env::var("ROADS").ok().and_then(|roads| roads.parse().ok()).unwrap_or(200_u64);
     let (mut yes, mut reasons, mut after) = (0, BTreeSet::new(), Vec::new());
     for seed in 0..roads {

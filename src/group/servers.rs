@@ -1,4 +1,4 @@
-//! The servers of a group, as a survey reaches them: over the network, or played by a test.
+//! How a survey reaches the servers of a group: over the network, or simulated by a test.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -19,21 +19,21 @@ use crate::upstream::{
     self, AuthOutcome, Cause, Connection, Latch, NodeTls, Protection, next_answer_within, once,
 };
 
-/// Bytes of a reply to `CLIENT LIST`: a line has some 350, and a node at most 65,000 clients.
+/// Limit in bytes for a reply to `CLIENT LIST`: a line has some 350 bytes, and a node at most 65,000 clients.
 const MAX_CLIENT_LIST: usize = 64 * 1024 * 1024;
 
 /// How a survey reaches servers.
 pub(super) trait Servers: Send + Sync {
-    /// To one server.
+    /// A connection to one server.
     type Connection: Send;
 
-    /// The addresses of an endpoint; `None`: there is no such name.
+    /// Resolves an endpoint; `None` if the name does not exist.
     fn addresses(
         &self,
         endpoint: &Endpoint,
     ) -> impl Future<Output = Result<Option<Vec<SocketAddr>>, String>> + Send;
 
-    /// Connects. `is_announced`: a server named this endpoint, pontoon's configuration did not.
+    /// Connects. `is_announced` means that a server named this endpoint and pontoon's configuration did not.
     fn connect(
         &self,
         endpoint: &Endpoint,
@@ -41,8 +41,8 @@ pub(super) trait Servers: Send + Sync {
         is_announced: bool,
     ) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
-    /// Tries plaintext at the server that this leads to: whether it accepts it, or why that is not known. The address is where it was
-    /// tried; `None`: it was not.
+    /// Tries plaintext at the server behind a connection. Returns the address that was tried, and whether it accepts plaintext or why that
+    /// is not known. `None` means that nothing was tried.
     fn accepts_plaintext(
         &self,
         _connection: &Self::Connection,
@@ -50,7 +50,7 @@ pub(super) trait Servers: Send + Sync {
         ready(None)
     }
 
-    /// Whether the server wanted the credentials that were presented.
+    /// Whether the server required the credentials that were presented.
     fn wants_auth(&self, connection: &Self::Connection) -> bool;
 
     /// Whether the connection is in plaintext.
@@ -58,14 +58,14 @@ pub(super) trait Servers: Send + Sync {
         false
     }
 
-    /// Sends a command. Its reply.
+    /// Sends a command and returns its reply.
     fn ask(
         &self,
         connection: &mut Self::Connection,
         command: &[&str],
     ) -> impl Future<Output = Result<Answer, String>> + Send;
 
-    /// A server gets so long to answer what it is asked at once.
+    /// How long a server may take to connect, and to answer a question.
     fn timeout(&self) -> Duration;
 }
 
@@ -73,16 +73,16 @@ pub(super) trait Servers: Send + Sync {
 pub(super) struct NetworkServers<'a> {
     settings: &'a upstream::Settings,
     credentials: Option<&'a Arc<Credentials>>,
-    /// `None`: the servers are asked in plaintext.
+    /// `None` means that servers are asked in plaintext.
     tls: Option<NodeTls>,
-    /// Whether a server that speaks no TLS is asked in plaintext.
+    /// Whether a server without TLS is asked in plaintext.
     prefers_tls: bool,
-    /// Where TLS was spoken, and plaintext is over.
+    /// One latch for each address: set once TLS was seen there.
     latches: Mutex<BTreeMap<SocketAddr, Latch>>,
 }
 
 impl<'a> NetworkServers<'a> {
-    /// Over TLS, whatever `tls.mode` says. Reads the files that certificates are verified by.
+    /// Uses TLS, whatever `tls.mode` says. Reads the CA files.
     pub(super) fn load(
         settings: &'a upstream::Settings,
         credentials: Option<&'a Arc<Credentials>>,
@@ -91,7 +91,7 @@ impl<'a> NetworkServers<'a> {
         Ok(Self { settings, credentials, tls, prefers_tls: false, latches: Mutex::default() })
     }
 
-    /// As `tls.mode` says. Reads the files that certificates are verified by.
+    /// Uses TLS as `tls.mode` says. Reads the CA files.
     pub(super) fn by_mode(
         settings: &'a upstream::Settings,
         credentials: Option<&'a Arc<Credentials>>,

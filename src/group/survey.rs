@@ -1,4 +1,4 @@
-//! One round of questions: every node that the configuration, a server or an earlier round names is asked once.
+//! One round of questions: asks once every node that the configuration, a server or an earlier round names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
@@ -13,51 +13,51 @@ use super::node::{
 use super::servers::Servers;
 use crate::endpoint::{Endpoint, Host};
 
-/// Nodes that are asked at once.
+/// Number of nodes that are asked concurrently.
 pub(super) const AT_ONCE: usize = 8;
 
-/// What a round has found.
+/// The result of a round.
 pub(super) struct Round<C> {
-    /// Each node once: those that answered, and those that were named and did not.
+    /// Each node once: those that answered, and those that were named and did not answer.
     pub(super) nodes: Vec<FoundNode<C>>,
-    /// The servers name more nodes than any group has.
+    /// The servers name more nodes than a group can have.
     pub(super) is_cut_short: bool,
 }
 
 /// A node of a round.
 pub(super) struct FoundNode<C> {
-    /// What to call it.
+    /// What users see as the node's name.
     pub(super) shown: String,
-    /// Where it was asked; `None`: no address is known.
+    /// Where it was asked; `None` if no address is known.
     pub(super) endpoint: Option<Endpoint>,
-    /// Everything that it is called.
+    /// All its names.
     pub(super) names: BTreeSet<String>,
-    /// The configuration or a server that answered names it.
+    /// The configuration, or a server that answered, names it.
     pub(super) is_named: bool,
-    /// What it said, by each of its names, or why it said nothing.
+    /// Its replies, one for each name it was asked by, or why there are none.
     pub(super) replies: Result<Vec<NodeReplies>, String>,
-    /// Over which it can be asked again.
+    /// The connection to ask it again over.
     pub(super) connection: Option<C>,
 }
 
-/// Whom to ask.
+/// A node to ask.
 #[derive(Clone)]
 struct Target {
     endpoint: Endpoint,
-    /// Where else it may be reached.
+    /// Further endpoints that may lead to the node.
     further: Vec<Endpoint>,
-    /// The number that a cluster gives it: who gives another one is another node.
+    /// The ID that the cluster gives the node. A server with another ID is another node.
     cluster_node: Option<String>,
-    /// The `run_id` that it had.
+    /// The `run_id` that the node had before.
     run_id: Option<String>,
-    /// Of a configured name, one address; `None`: whichever can be reached.
+    /// One address of a configured name; `None` to use any address that can be reached.
     address: Option<SocketAddr>,
     names: BTreeSet<String>,
     is_configured: bool,
     is_named: bool,
 }
 
-/// Who was asked, and what came of it.
+/// A node that was asked, and the result.
 struct Asked<C> {
     target: Target,
     result: Result<AnsweringNode<C>, String>,
@@ -67,13 +67,13 @@ struct Asked<C> {
 struct AnsweringNode<C> {
     replies: NodeReplies,
     connection: C,
-    /// Of its endpoints the one that led to it.
+    /// The endpoint, among those of the node, that led to it.
     endpoint: Endpoint,
     address: SocketAddr,
 }
 
-/// Asks every node. `remembered`: where nodes of earlier rounds were reached, and their `run_id`. `must_exist`: a configured name that does not exist is a
-/// problem; else it is one of yesterday or tomorrow, where another one exists.
+/// Asks every node. `remembered` holds where nodes of earlier rounds were reached, and their `run_id`. With `must_exist`, a configured name
+/// that does not exist is a problem. Without it, such a name is ignored as a past or future one, as long as another name exists.
 pub(super) async fn survey<S: Servers>(
     servers: &S,
     configured: &[Endpoint],
@@ -101,7 +101,7 @@ pub(super) async fn survey<S: Servers>(
         };
         asked.extend(absent.iter().map(problem));
     }
-    // What a configured name leads to is asked as such.
+    // Do not ask an address as a remembered node if a configured name leads to it.
     let mut to_ask: BTreeSet<String> =
         targets.iter().chain(&later).flat_map(|target: &Target| target.names.clone()).collect();
     for (endpoint, run_id) in remembered {
@@ -114,7 +114,7 @@ pub(super) async fn survey<S: Servers>(
     let mut is_cut_short = false;
     loop {
         if targets.is_empty() {
-            // A name with several addresses, of which servers have named none.
+            // Remaining addresses of configured names that no server has named.
             later.retain(|target: &Target| covered.is_disjoint(&target.names));
             if later.is_empty() {
                 break;
@@ -171,7 +171,7 @@ pub(super) async fn survey<S: Servers>(
 
 impl Target {
     fn configured(endpoint: &Endpoint, address: Option<SocketAddr>) -> Self {
-        // A name is one node's today and another's tomorrow: its address tells which.
+        // A name may lead to different nodes at different times, so the address identifies the node.
         let names = address.iter().map(ToString::to_string).collect();
         Self { address, is_configured: true, is_named: true, ..Self::at(endpoint.clone(), names) }
     }
@@ -181,7 +181,7 @@ impl Target {
         Self { run_id, ..Self::at(endpoint, names) }
     }
 
-    /// Of which nothing else is known.
+    /// A target of which only the endpoint and its names are known.
     fn at(endpoint: Endpoint, names: BTreeSet<String>) -> Self {
         Self {
             endpoint,
@@ -195,12 +195,13 @@ impl Target {
         }
     }
 
-    /// Whether another process answers where this node was, of another group for all that is known: whom it names is not believed.
+    /// Whether another process now answers in this node's place. It may belong to another group, so the nodes that it names are not
+    /// trusted.
     fn is_taken_by(&self, replies: &NodeReplies) -> bool {
         self.run_id.as_deref().zip(replies.run_id()).is_some_and(|(before, now)| before != now)
     }
 
-    /// By another node. `None`: without an address.
+    /// A node that another one names; `None` if it has no address.
     fn named(node: &NodeNames, names: &BTreeSet<String>) -> Option<Self> {
         let (endpoint, further) = node.endpoints.split_first()?;
         Some(Self {
@@ -219,7 +220,7 @@ impl<C> Asked<C> {
 }
 
 async fn ask<S: Servers>(servers: &S, target: Target, clients: ListClients) -> Asked<S::Connection> {
-    // Connecting has its own deadline; the replies have as long again.
+    // Connecting has its own deadline. The replies get the same time again.
     let limit = servers.timeout() * 2;
     let result = match timeout(limit, reach_and_ask(servers, &target, clients)).await {
         Ok(result) => result,
@@ -271,14 +272,13 @@ async fn reach_and_ask<S: Servers>(
     Err(problem)
 }
 
-/// Whether two nodes are one: the same node of a cluster, or the same process; where one does not tell which it is, what has a name in
-/// common.
+/// Whether two nodes are the same: the same cluster node, or the same process. Without either, a common name decides.
 fn is_same(names: &BTreeSet<String>, others: &BTreeSet<String>) -> bool {
     let known = |kind: fn(&BTreeSet<String>) -> Option<&String>| Some(kind(names)? == kind(others)?);
     known(cluster_node_of).or_else(|| known(process_of)).unwrap_or_else(|| !names.is_disjoint(others))
 }
 
-/// Each node once, whatever names it was asked by.
+/// Lists each node once, however many names it was asked by.
 fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
     let answering: BTreeSet<(String, bool)> = asked
         .iter()
@@ -314,7 +314,7 @@ fn join<C>(asked: Vec<Asked<C>>) -> Vec<FoundNode<C>> {
     }
     for Asked { target, result } in failures {
         let Err(problem) = result else { continue };
-        // A machine may have no way to addresses of one family.
+        // The machine may have no route to one address family. Ignore those failures if the other family answers.
         let other_family = target.address.map(|address| (target.endpoint.to_string(), !address.is_ipv6()));
         let own_family = target.address.map(|address| (target.endpoint.to_string(), address.is_ipv6()));
         let is_other_way = other_family.is_some_and(|family| answering.contains(&family))

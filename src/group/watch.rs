@@ -1,4 +1,4 @@
-//! Asks the nodes of a group again and again, and remembers every client that was seen: for `pontoon audit --watch`.
+//! Asks the nodes of a group repeatedly for a limited time, and remembers every client that it saw: for `pontoon audit --watch`.
 
 use std::collections::BTreeMap;
 use std::mem::take;
@@ -17,71 +17,71 @@ use super::survey::{Round, survey};
 use crate::moment::Moment;
 use crate::tls::TlsError;
 
-/// Rows that are remembered: applications by address.
+/// Maximum number of rows: groups of similar clients.
 const MAX_ROWS: usize = 10_000;
 
-/// A node has so long to answer a sample: while one does not, no other is asked.
+/// How long a node may take to answer a sample. No other node is asked meanwhile.
 const SAMPLE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Between two surveys, which find new nodes and connect anew.
+/// Time between two surveys, which find new nodes and reconnect.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The same while a node does not answer.
+/// Time between two surveys while a node does not answer.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// For how long to watch, and how often to ask.
 pub struct WatchPace {
-    /// The end comes after this time.
+    /// For how long to watch.
     pub length: Duration,
-    /// From one sample to the next.
+    /// Time between two samples.
     pub every: Duration,
 }
 
-/// What was seen in all samples.
+/// What all samples together showed.
 #[derive(Debug, Clone, Serialize)]
 pub struct WatchReport {
     /// When the first node was asked.
     pub began: Moment,
     /// When the last sample was taken.
     pub ended: Moment,
-    /// How many samples were taken.
+    /// Number of samples.
     pub samples: u64,
-    /// Each node that was a node of the group at some time.
+    /// Every node that was in the group at any time.
     pub nodes: Vec<WatchedNode>,
-    /// Clients that come through no bridge, those that are alike together, the most first.
+    /// Clients that bypass every bridge. Similar clients are grouped, and the largest group comes first.
     pub direct: Vec<SeenClients>,
-    /// The same of clients that may come through one or not.
+    /// Clients that may or may not use a bridge, grouped in the same way.
     pub unknown: Vec<SeenClients>,
-    /// The same of clients that come through one.
+    /// Clients that use a bridge, grouped in the same way.
     pub bridged: Vec<SeenClients>,
-    /// The most clients in one sample that are in none of the lists, because these were full.
+    /// Highest number of clients in one sample that are missing from the lists because these were full.
     pub not_listed: u64,
 }
 
-/// A node that was watched.
+/// A watched node.
 #[derive(Debug, Clone, Serialize)]
 pub struct WatchedNode {
-    /// What it said last. Its count of clients in plaintext is the highest of all samples.
+    /// Its last evidence, with the highest count of clients in plaintext of all samples.
     #[serde(flatten)]
     pub last: NodeEvidence,
-    /// The samples in which it did not answer.
+    /// Number of samples that it did not answer.
     pub unanswered_samples: u64,
 }
 
-/// Clients that are alike, in all samples.
+/// A group of similar clients over all samples.
 #[derive(Debug, Clone, Serialize)]
 pub struct SeenClients {
-    /// As many as there were at once, the oldest of all, and the last commands.
+    /// The highest number at one time, the age of the oldest, and the last commands.
     #[serde(flatten)]
     pub clients: SimilarClients,
     /// When the first of them was seen.
     pub first_seen: Moment,
-    /// When one of them was seen last.
+    /// When one of them was last seen.
     pub last_seen: Moment,
 }
 
 impl WatchReport {
-    /// Every node answered each time, and counted no client in plaintext.
+    /// Whether every node answered each sample and counted no client in plaintext.
     pub fn is_clean(&self) -> bool {
         let is_clean = |WatchedNode { last, unanswered_samples }: &WatchedNode| {
             *unanswered_samples == 0 && last.problem.is_none() && last.plaintext_clients == Some(0)
@@ -90,24 +90,24 @@ impl WatchReport {
     }
 }
 
-/// What happens while a group is watched.
+/// An event while a group is watched.
 pub enum WatchEvent<'a> {
     /// A sample was taken.
     Sampled {
-        /// So many before it, and itself.
+        /// Number of samples so far.
         samples: u64,
-        /// Nodes of the group.
+        /// Number of nodes of the group.
         nodes: usize,
-        /// Rows of the report.
+        /// Number of rows in the report.
         rows: usize,
     },
-    /// A node does not answer any more.
+    /// A node stopped answering.
     Silent(&'a NodeEvidence),
     /// A node answers again.
     Answers(&'a NodeEvidence),
 }
 
-/// Watches a group for as long as `pace` says, or until `end` completes. Memory is bounded.
+/// Watches a group for as long as `pace` says, or until `end` completes. Uses a bounded amount of memory.
 pub async fn watch(
     asking: &Asking,
     pace: &WatchPace,
@@ -126,7 +126,7 @@ pub async fn watch(
             let Asking { clients, all_must_exist, bridges, .. } = asking;
             let survey = survey(&servers, &settings.endpoints, members.list(), *clients, *all_must_exist);
             let mut survey = pin!(survey);
-            // A node that does not answer does not hold up the samples of the others.
+            // A node that does not answer must not delay the samples of the others.
             let mut found = loop {
                 tokio::select! {
                     biased;
@@ -162,7 +162,7 @@ pub async fn watch(
     Ok(seen.into_report())
 }
 
-/// Waits for the time of the `next` sample, and asks each node over the connection that there is.
+/// Waits for the time of the `next` sample, and asks each node over its open connection.
 async fn sample<S: Servers>(
     servers: &S,
     asking: &Asking,
@@ -185,7 +185,7 @@ async fn sample<S: Servers>(
         .await;
 }
 
-/// How clients come, in the order of the lists of a report.
+/// Ways in which clients connect, in the order of a report's lists.
 const WAYS: usize = 3;
 
 /// What was seen so far.
@@ -218,7 +218,7 @@ impl SeenGroup {
         self.clients.iter().map(BTreeMap::len).sum()
     }
 
-    /// Notes a sample.
+    /// Adds a sample.
     fn note(&mut self, sample: Evidence, tell: &mut impl FnMut(WatchEvent<'_>)) {
         let now = Moment::now();
         self.ended = now;
@@ -245,7 +245,7 @@ impl SeenGroup {
                 let was_silent = last.problem.is_some();
                 let counts = [last.plaintext_clients, node.plaintext_clients];
                 let mut most = counts.into_iter().max().flatten();
-                // Where it did not count, none is taken for zero.
+                // A sample without a count is not taken for zero.
                 if !was_silent && !is_silent && counts.contains(&None) {
                     most = most.filter(|most| *most > 0);
                 }
@@ -272,7 +272,7 @@ impl SeenGroup {
         }
     }
 
-    /// How many of the clients were not noted.
+    /// Returns how many of the clients were not added.
     fn note_clients(&mut self, way: usize, group: SimilarClients, now: Moment) -> u64 {
         let is_full = self.rows() >= self.max_rows;
         let SimilarClients { library, version, user, name, address, .. } = &group;
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_seen_once_stays_with_its_first_and_last_time() {
+    fn a_client_seen_once_is_listed_with_its_first_and_last_time() {
         let mut seen = SeenGroup::new(10);
         for (at, clients) in
             [(100, vec![group("web", 2, &["get"])]), (110, vec![group("web", 1, &["set"])]), (120, vec![])]
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn more_applications_than_are_remembered_are_counted() {
+    fn clients_beyond_the_row_limit_are_counted() {
         let mut seen = SeenGroup::new(2);
         for names in [["a", "b"], ["c", "d"], ["a", "c"]] {
             seen.note(sample(names.map(|name| group(name, 3, &[])).into(), None), &mut |_| {});
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_silent_for_a_while_is_told_of_and_makes_no_clean_watch() {
+    fn a_silent_node_is_reported_and_the_watch_is_not_clean() {
         let mut seen = SeenGroup::new(2);
         let mut told = Vec::new();
         for problem in [None, Some("no answer"), Some("no answer"), None] {

@@ -1,8 +1,8 @@
-//! How reasons name a time.
+//! How reasons print a time.
 
 use std::time::Duration;
 
-/// Whole days, or hours and less where there are none.
+/// Prints whole days, or hours and smaller units below one day.
 pub(super) fn days_or_less(seconds: u64) -> String {
     match seconds {
         0..86_400 => humantime::format_duration(Duration::from_secs(seconds)).to_string(),

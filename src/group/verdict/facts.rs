@@ -1,4 +1,4 @@
-//! What is known of a route, what is long enough, and what a verdict holds.
+//! The facts about a route, the limits that they are compared with, and the verdict.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::EndpointFacts;
 
-/// How long is long enough.
+/// Limits of the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// So long nobody may have been in plaintext, by the servers' count and by this bridge's own.
+    /// How long no client may have been in plaintext, by the servers' count and by this bridge's own.
     pub quiet_for: Duration,
-    /// Whether connections that came and went unseen speak against yes.
+    /// Whether unseen connections speak against yes.
     pub unseen_blocks: bool,
-    /// So long no client may have used the bridge.
+    /// How long no client may have used the bridge.
     pub unused_for: Duration,
-    /// So long the certificates must still be good.
+    /// How long the certificates must still be valid.
     pub certificate_left: Duration,
 }
 
@@ -30,44 +30,45 @@ impl Default for Settings {
     }
 }
 
-/// An answer, and what it rests on.
+/// An answer and what it is based on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Yes or no.
+    /// Whether the answer is yes.
     pub answer: bool,
-    /// What speaks against yes, or for the bridge. Of "uses only TLS" and "safe to require TLS": empty where the answer is yes.
+    /// The reasons against yes, or the reasons why the bridge is needed. For "uses only TLS" and "safe to require TLS" empty if the answer
+    /// is yes.
     pub because: Vec<String>,
-    /// What speaks for it.
+    /// The facts that support yes.
     pub evidence: Vec<String>,
 }
 
-/// What is known of a route.
+/// The facts about a route.
 #[derive(Debug)]
 pub struct RouteFacts {
-    /// The present.
+    /// The current time.
     pub now: Moment,
-    /// As configured.
+    /// `tls.mode` as configured.
     pub mode: tls::TlsMode,
-    /// Sessions in plaintext move to TLS by themselves (`tls.upgrade`).
+    /// Whether sessions in plaintext move to TLS by themselves (`tls.upgrade`).
     pub upgrades: bool,
-    /// Certificates are verified.
+    /// Whether certificates are verified.
     pub verifies: bool,
-    /// Why the upstream does not count as reached; `None`: it was reached lately.
+    /// Why the upstream counts as unreachable; `None` if it was reached recently.
     pub unreached: Option<String>,
-    /// Where the mode is `preferred`: TLS was seen, and plaintext is over.
+    /// In mode `preferred`: TLS was seen, so plaintext is refused from then on.
     pub latched: bool,
-    /// What is known of each endpoint. Cluster nodes are just more of them.
+    /// The facts about each endpoint, including each cluster node.
     pub endpoints: Vec<EndpointFacts>,
     /// This bridge's own sessions in plaintext.
     pub plaintext: InPlaintext,
-    /// Sessions now.
+    /// Number of sessions now.
     pub active: u64,
-    /// When a client used the route last; `None`: none has.
+    /// When a client last used the route; `None` if no client has.
     pub last_used: Option<Moment>,
-    /// Clients were watched since then.
+    /// Since when clients were watched.
     pub watched_since: Moment,
-    /// What the servers said; `None`: they are not asked.
+    /// What the servers reported; `None` if they are not asked.
     pub servers: Option<Observation>,
-    /// What the servers said is not older than this.
+    /// How old the servers' report may be.
     pub patience: Duration,
 }

@@ -1,5 +1,5 @@
-//! Whether a bridge uses only TLS, whether its group is safe to require TLS, and whether the bridge is still needed: pure
-//! judgement over what others have seen. Every yes lists its evidence, and what is not known counts as no.
+//! Judges whether a bridge uses only TLS, whether its group is safe to require TLS, and whether the bridge is still needed. The judgement
+//! does no I/O: it only reads what others have observed. Every yes lists its evidence, and anything unknown counts as no.
 
 mod days;
 mod facts;

@@ -5,10 +5,10 @@ use super::facts::{RouteFacts, Settings, Verdict};
 use crate::clients::ClientRecord;
 use crate::moment::Moment;
 
-/// Clients that are named where the bridge is still needed.
+/// Maximum number of clients named when the bridge is still needed.
 const NAMED: usize = 10;
 
-/// Whether anybody would miss the bridge. `clients`: the route's, the latest first.
+/// Whether any client still needs the bridge. `clients` are those of the route, latest first.
 pub fn bridge_needed(facts: &RouteFacts, settings: &Settings, clients: &[&ClientRecord]) -> Verdict {
     let wanted = settings.unused_for.as_secs();
     let used_lately =
@@ -30,7 +30,7 @@ pub fn bridge_needed(facts: &RouteFacts, settings: &Settings, clients: &[&Client
         }
     } else if watched < wanted {
         because.push(format!(
-            "clients are watched only since {}: {} without one are asked for (verdict.unused_for); wait until {}",
+            "clients have been watched only since {}, for less than {} (verdict.unused_for): wait until {}",
             facts.watched_since,
             days_or_less(wanted),
             Moment::at(facts.watched_since.unix().saturating_add(wanted))
@@ -44,7 +44,7 @@ pub fn bridge_needed(facts: &RouteFacts, settings: &Settings, clients: &[&Client
     Verdict { answer: !because.is_empty(), because, evidence }
 }
 
-/// Who it is, in a line.
+/// Describes a client in one line.
 fn describe(client: &ClientRecord) -> String {
     let library = client.library.as_ref().map(|library| match &library.version {
         Some(version) => format!("{} {version}", library.name),

@@ -1,5 +1,5 @@
-//! Whether a route's bridge uses only TLS, and whether its group is safe to require TLS. Every no names the step that would
-//! settle it.
+//! Judges whether a route's bridge uses only TLS, and whether its group is safe to require TLS. Every no names the step that would settle
+//! it.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::{EndpointFacts, ObservedTransit};
 
-/// Whether all of this bridge's own traffic is, and for a while was, in verified TLS. Needs nothing from the servers.
+/// Whether all traffic of this bridge is in verified TLS, and was for a while. Needs no information from the servers.
 pub fn uses_only_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
     judge([own_tls(facts), certificates(facts, settings), own_sessions(facts, settings)])
 }
 
-/// Whether no client of the group would miss plaintext: this bridge uses only TLS, and the servers count no client in plaintext.
+/// Whether the group can require TLS without cutting off a client: this bridge uses only TLS, and the servers count no client in plaintext.
 pub fn safe_to_require_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
-    // Then nothing is left to decide: no client can begin in plaintext, and those on the bridge may stay there.
+    // If the servers already require TLS, no other fact matters: no client can start in plaintext, and those on the bridge may stay there.
     if let Some(seen) = &facts.servers
         && seen.requires_tls()
         && seen.age <= facts.patience
@@ -36,7 +36,8 @@ pub fn safe_to_require_tls(facts: &RouteFacts, settings: &Settings) -> Verdict {
 /// Evidence for yes, or the reasons against it.
 type Finding = Result<String, Vec<String>>;
 
-/// Every server refuses plaintext. One that is away at the first look, and accepts it, is in nobody's list.
+/// Every server refuses plaintext. The time limit is there because a server that was down at the first look may return and accept
+/// plaintext.
 fn already_required(seen: &Observation) -> Finding {
     let all = match seen.nodes().len() {
         1 => "the server refuses".into(),
@@ -44,7 +45,7 @@ fn already_required(seen: &Observation) -> Finding {
     };
     if seen.refused_for < seen.refused_enough {
         return Err(vec![format!(
-            "{all} plaintext, seen for {} of {}: wait, for a server that is away may return (ten times evidence.interval)",
+            "{all} plaintext, but only for {} of {} (ten times evidence.interval): wait, because a server that is down may return",
             humantime::format_duration(Duration::from_secs(seen.refused_for.as_secs())),
             humantime::format_duration(seen.refused_enough)
         )]);
@@ -64,7 +65,7 @@ fn judge<const N: usize>(findings: [Finding; N]) -> Verdict {
     verdict
 }
 
-/// This bridge itself speaks verified TLS.
+/// Whether this bridge itself uses verified TLS.
 fn own_tls(facts: &RouteFacts) -> Finding {
     let mut against = Vec::new();
     match facts.mode {
@@ -75,7 +76,7 @@ fn own_tls(facts: &RouteFacts) -> Finding {
         tls::TlsMode::Preferred | tls::TlsMode::Required => {}
     }
     if !facts.verifies {
-        against.push("this bridge verifies no certificate: remove tls.insecure_skip_verify".into());
+        against.push("this bridge does not verify certificates: remove tls.insecure_skip_verify".into());
     }
     let unreached = facts.unreached.iter();
     against.extend(unreached.map(|why| format!("{why}; `pontoon check` names the step that fails")));
@@ -86,7 +87,7 @@ fn own_tls(facts: &RouteFacts) -> Finding {
     }
 }
 
-/// No endpoint speaks verified TLS yet: why, and what to do.
+/// Says why no endpoint offers verified TLS yet, and what to do.
 fn no_tls(endpoints: &[EndpointFacts]) -> String {
     let modes: Vec<ObservedTransit> =
         endpoints.iter().map(|endpoint| endpoint.seen.unwrap_or_default()).collect();
@@ -117,7 +118,7 @@ fn certificates(facts: &RouteFacts, settings: &Settings) -> Finding {
         .iter()
         .filter_map(|endpoint| endpoint.certificate_expires.map(|expires| (expires, &endpoint.endpoint)));
     let Some((first, endpoint)) = presented.min() else { return unseen("") };
-    // Of a cluster each node must have been seen; of several names of one group, one.
+    // Every node of a cluster must have presented a certificate. Among several names for one group, one is enough.
     let is_unseen =
         |endpoint: &&EndpointFacts| endpoint.local_port.is_some() && endpoint.certificate_expires.is_none();
     if let Some(node) = facts.endpoints.iter().find(is_unseen) {
@@ -127,7 +128,7 @@ fn certificates(facts: &RouteFacts, settings: &Settings) -> Finding {
     if left < settings.certificate_left.as_secs() {
         let wanted = days_or_less(settings.certificate_left.as_secs());
         return Err(vec![format!(
-            "the certificate of {endpoint} expires at {first}: renew it, less than {wanted} are left (verdict.certificate_left)"
+            "the certificate of {endpoint} expires at {first}, in less than {wanted} (verdict.certificate_left): renew it"
         )]);
     }
     Ok(format!("certificates are good until {first}"))
@@ -137,17 +138,15 @@ fn own_sessions(facts: &RouteFacts, settings: &Settings) -> Finding {
     let InPlaintext { active, last, .. } = facts.plaintext;
     if active > 0 {
         let step = match (facts.mode, facts.upgrades) {
-            (tls::TlsMode::Disabled, _) => {
-                "they end with their clients' connections: reconnect them once tls.mode is \"preferred\""
-            }
+            (tls::TlsMode::Disabled, _) => "set tls.mode to \"preferred\", then reconnect their clients",
             (_, true) => {
-                "they move to TLS between two commands; reconnect the clients that `pontoon status` lists as in plaintext"
+                "they move to TLS between two commands; if some stay, reconnect the clients that `pontoon status` lists as in plaintext"
             }
             (_, false) => {
-                "reconnect their clients; set tls.upgrade = \"drain\" for later sessions to move by themselves"
+                "reconnect their clients; set tls.upgrade = \"drain\" so that later sessions move by themselves"
             }
         };
-        return Err(vec![format!("sessions of this bridge that are in plaintext now: {active}; {step}")]);
+        return Err(vec![format!("sessions of this bridge in plaintext now: {active}; {step}")]);
     }
     let wanted = settings.quiet_for.as_secs();
     match last {
@@ -165,13 +164,13 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
     let one = |reason: String| Err(vec![reason]);
     let Some(seen) = &facts.servers else {
         return one(
-            "the servers are not asked for their clients in plaintext: set evidence.interval, here or at another bridge \
+            "the servers are not asked for their clients in plaintext: set evidence.interval at this or another bridge \
              of the group, or run `pontoon audit`"
                 .into(),
         );
     };
     let Some(asked) = seen.asked else {
-        return one("the servers were not asked yet: wait for the first survey, which begins once this bridge has seen TLS".into());
+        return one("the servers were not asked yet: wait for the first survey, which starts once this bridge has seen TLS".into());
     };
     if let Some(problem) = &seen.problem {
         return one(format!(
@@ -186,14 +185,14 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
                 "{} could not be asked: {problem}; `pontoon audit` shows whether it answers now",
                 node.endpoint
             )),
-            // What is missing is then the age.
+            // TLS is already required here, only not yet for long enough.
             (None, None) if seen.requires_tls() => {}
             (None, None) => against.push(uncounted(node)),
             (None, Some(0)) => {}
             (None, Some(count)) => {
                 against.push(format!(
-                    "{} counts clients in plaintext: {count}; `pontoon audit` lists those that come through no bridge: have \
-                     them use TLS, or a bridge",
+                    "{} counts clients in plaintext: {count}; `pontoon audit` lists those that use no bridge: move \
+                     them to TLS or to a bridge",
                     node.endpoint
                 ));
             }
@@ -207,7 +206,7 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
     }
     if seen.age > facts.patience {
         return one(format!(
-            "the servers were asked last at {asked}: that is too long ago; wait for the next survey (evidence.interval), or run \
+            "the servers were last asked at {asked}, which is too long ago: wait for the next survey (evidence.interval), or run \
              `pontoon audit`, which names the step that fails"
         ));
     }
@@ -219,17 +218,15 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
                 && quiet.observed_ms.saturating_sub(quiet.unseen_at_ms) / 1000 < wanted =>
         {
             one(format!(
-                "connections that came and went unseen since {}, at most: {}; none may come for {} (verdict.unseen): wait for {} without \
-                 one, or set verdict.unseen = \"report\"",
+                "connections that came and went unseen since {}: at most {}; wait for {} without any, or set verdict.unseen = \"report\"",
                 quiet.since,
                 quiet.unseen,
-                days_or_less(wanted),
                 days_or_less(wanted)
             ))
         }
         Some(quiet) if quiet.observed_ms / 1000 >= wanted => Ok(format!(
-            "no client was in plaintext since {}, by the count of {}: asked every {} for {} together, the longest time between two \
-             questions was {}; connections that came and went unseen: at most {}",
+            "no client was in plaintext since {}, by the count of {}: asked every {} for {} in total, longest time between two \
+             questions {}; connections that came and went unseen: at most {}",
             quiet.since,
             counted(nodes.len(), "server"),
             humantime::format_duration(seen.sampling),
@@ -238,7 +235,7 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
             quiet.unseen,
         )),
         Some(quiet) => one(format!(
-            "no client was in plaintext since {}, but the servers were watched for {} only: {} are asked for (verdict.quiet_for); \
+            "no client was in plaintext since {}, but the servers were watched for only {} of {} (verdict.quiet_for): \
              wait for another {}",
             quiet.since,
             days_or_less(quiet.observed_ms / 1000),
@@ -251,35 +248,35 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
     }
 }
 
-/// A node that does not count its clients in plaintext: what is missing.
+/// Says what is missing at a node that does not count its clients in plaintext.
 fn uncounted(node: &NodeEvidence) -> String {
     let name = &node.endpoint;
     let step = match &node.plaintext {
         Some(PlaintextAccess::Refused) => {
             return format!(
-                "{name} refuses plaintext, and not every server does: wait until the group's change to TLS alone is complete"
+                "{name} refuses plaintext, but not every server does: wait until the whole group requires TLS"
             );
         }
         Some(PlaintextAccess::OtherPort(port)) => format!(
-            "and has port {port} for plaintext: once `pontoon audit` lists no client that comes through no bridge, set its \
+            "and has port {port} for plaintext: once `pontoon audit` lists no client without a bridge, set its \
              `port` to 0"
         ),
         Some(PlaintextAccess::Accepted) => {
-            "and accepts plaintext: once `pontoon audit` lists no client that comes through no \
-             bridge, have it refuse plaintext"
+            "and accepts plaintext: once `pontoon audit` lists no client without a \
+             bridge, make it refuse plaintext"
                 .into()
         }
         Some(PlaintextAccess::Unknown(why)) => {
-            format!("and whether it refuses plaintext is not known: {why}")
+            format!("and it is not known whether it refuses plaintext: {why}")
         }
         None => format!("and was not tried in plaintext: run `pontoon probe {}`", node.endpoint),
     };
     format!(
-        "{name} does not count its clients in plaintext (tls_mode_connected_tcp_clients is ElastiCache's), {step}"
+        "{name} does not count its clients in plaintext (only ElastiCache has tls_mode_connected_tcp_clients), {step}"
     )
 }
 
-/// `1 server`, `2 servers`.
+/// Formats a count: `1 server`, `2 servers`.
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

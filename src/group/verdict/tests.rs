@@ -1,4 +1,4 @@
-//! Each reason, once.
+//! Each reason once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,7 @@ fn a_bridge_uses_only_tls_whether_or_not_the_servers_are_asked() {
 }
 
 #[test]
-fn a_no_names_the_step_that_is_missing_and_none_that_is_done() {
+fn a_no_names_the_missing_step_and_no_completed_one() {
     let reasons = |facts: RouteFacts| safe(&facts).because.join("\n");
     let in_plaintext = || InPlaintext { active: 2, last: Some(at(0)), ..InPlaintext::default() };
     let drains = reasons(RouteFacts { plaintext: in_plaintext(), upgrades: true, ..facts() });
@@ -122,7 +122,7 @@ fn a_no_names_the_step_that_is_missing_and_none_that_is_done() {
 }
 
 #[test]
-fn each_reason_for_no_is_said_and_is_the_only_one() {
+fn each_obstacle_is_reported_and_is_the_only_reason() {
     let quiet = watched_for;
     let certificate =
         |expires| vec![EndpointFacts { certificate_expires: expires, ..facts().endpoints[0].clone() }];
@@ -135,7 +135,7 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
             "no endpoint speaks TLS that can be trusted (cache:6379: TLS)",
             RouteFacts { latched: false, ..facts() },
         ),
-        ("verifies no certificate", RouteFacts { verifies: false, ..facts() }),
+        ("does not verify certificates", RouteFacts { verifies: false, ..facts() }),
         (
             "not reached for 61 s",
             RouteFacts { unreached: Some("upstream not reached for 61 s".into()), ..facts() },
@@ -160,7 +160,7 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
             },
         ),
         (
-            "less than 14 days are left",
+            "in less than 14 days",
             RouteFacts { endpoints: certificate(Some(Moment::at(NOW + 13 * DAY))), ..facts() },
         ),
         ("in plaintext now: 2", RouteFacts { plaintext: in_plaintext(2, Some(at(0))), ..facts() }),
@@ -201,7 +201,7 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
             RouteFacts { servers: seen(vec![without_count(PlaintextAccess::Accepted)], None), ..facts() },
         ),
         (
-            "refuses plaintext, and not every server does",
+            "refuses plaintext, but not every server does",
             RouteFacts {
                 servers: seen(vec![without_count(PlaintextAccess::Refused), node(Some(0), None)], None),
                 ..facts()
@@ -221,7 +221,7 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
             RouteFacts { servers: facts().servers.map(|seen| Observation { age, ..seen }), ..facts() },
         ),
         (
-            "watched for 0s only: 1 day are asked",
+            "watched for only 0s of 1 day",
             RouteFacts { servers: seen(vec![node(Some(0), None)], quiet(0)), ..facts() },
         ),
         ("not known since when", RouteFacts { servers: seen(vec![node(Some(0), None)], None), ..facts() }),
@@ -244,7 +244,7 @@ fn each_reason_for_no_is_said_and_is_the_only_one() {
 }
 
 #[test]
-fn unseen_connections_are_reported_and_block_where_that_is_configured() {
+fn unseen_connections_are_reported_and_block_if_configured() {
     let with_unseen = |unseen_at_ms| {
         let quiet = watched_for(2).map(|quiet| Quiet { unseen: 3, unseen_at_ms, ..quiet });
         RouteFacts { servers: seen(vec![node(Some(0), None)], quiet), ..facts() }
@@ -265,7 +265,7 @@ fn without_count(plaintext: PlaintextAccess) -> NodeEvidence {
 }
 
 #[test]
-fn where_every_server_refuses_plaintext_tls_is_required_already_whoever_stays_on_the_bridge() {
+fn tls_is_already_required_if_every_server_refuses_plaintext() {
     let refusing = || without_count(PlaintextAccess::Refused);
     let lately = InPlaintext { last: Some(at(0)), ..InPlaintext::default() };
     let facts = |nodes| RouteFacts { servers: seen(nodes, None), plaintext: lately, active: 9, ..facts() };
@@ -292,7 +292,10 @@ fn where_every_server_refuses_plaintext_tls_is_required_already_whoever_stays_on
     let old = facts(vec![refusing()]);
     let servers = old.servers.clone().map(|seen| Observation { age: Duration::from_secs(241), ..seen });
     assert!(!safe(&RouteFacts { servers, ..old }).answer);
-    assert!(!safe(&RouteFacts { verifies: false, ..facts(vec![refusing()]) }).answer, "whose word is it?");
+    assert!(
+        !safe(&RouteFacts { verifies: false, ..facts(vec![refusing()]) }).answer,
+        "without verification the server may be any"
+    );
 }
 
 fn client(active: u64, last_seen: Moment) -> ClientRecord {
@@ -309,7 +312,7 @@ fn needed(facts: &RouteFacts, clients: &[&ClientRecord]) -> Verdict {
 }
 
 #[test]
-fn a_bridge_is_needed_by_those_who_used_it_lately() {
+fn a_bridge_is_needed_by_clients_that_used_it_recently() {
     let (here, lately, gone) = (client(2, at(0)), client(0, at(1)), client(0, at(8)));
     let Verdict { answer, because, .. } =
         needed(&RouteFacts { active: 2, last_used: Some(at(0)), ..facts() }, &[&here, &lately, &gone]);
@@ -322,7 +325,7 @@ fn a_bridge_is_needed_by_those_who_used_it_lately() {
 }
 
 #[test]
-fn a_bridge_that_nobody_used_for_long_enough_can_go() {
+fn a_bridge_that_was_unused_for_long_enough_can_go() {
     let Verdict { answer, because, evidence } = needed(&facts(), &[&client(0, at(10))]);
     assert!(!answer && because.is_empty());
     assert_eq!(evidence, ["unused for 10 days"]);
@@ -330,7 +333,7 @@ fn a_bridge_that_nobody_used_for_long_enough_can_go() {
 }
 
 #[test]
-fn a_bridge_that_was_not_watched_long_enough_is_not_known_to_be_unused() {
+fn a_bridge_that_was_not_watched_for_long_enough_counts_as_needed() {
     let facts = RouteFacts { last_used: None, watched_since: at(2), ..facts() };
     let Verdict { answer, because, .. } = needed(&facts, &[]);
     assert!(answer && because[0].contains("watched only since"), "{because:?}");
