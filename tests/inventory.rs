@@ -518,14 +518,14 @@ fn tls_is_seen(dual: &Dual, pontoon: &Pontoon) {
 fn the_inventory_says_why_sessions_stay_in_plaintext_and_how_that_ends() {
     let (redis, dual, pontoon) = preferred(&["--sharing", "dedicated"]);
     let [_one, _other] = [(); 2].map(|()| held(&redis, &pontoon, "shop", &["PING"]));
-    says(&pontoon, "shop", "2 plaintext: no endpoint was seen to speak TLS");
+    says(&pontoon, "shop", "2 plaintext: no endpoint has offered TLS yet");
     tls_is_seen(&dual, &pontoon);
-    says(&pontoon, "shop", "tls.upgrade = \"keep\" leaves them: reconnect the client");
+    says(&pontoon, "shop", "tls.upgrade is \"keep\": reconnect the client");
     let output = run(&["status", "--admin", &pontoon.admin().to_string()]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("named shop, ") && text.contains("\n  - 2 in plaintext: began before"), "{text}");
+    assert!(text.contains("named shop, ") && text.contains("\n  - 2 in plaintext: started before"), "{text}");
     let page = pontoon.get("/").1;
-    assert!(page.contains("2 in plaintext: began before TLS was seen"), "{page}");
+    assert!(page.contains("2 in plaintext: started before TLS was seen"), "{page}");
 }
 
 #[test]
@@ -542,7 +542,7 @@ fn the_inventory_says_what_keeps_a_session_from_being_moved_to_tls() {
         ("resp3", &[][..], "subscribed in RESP3, now or before: until RESET"),
     ]) {
         says(&pontoon, name, &format!("1 plaintext: {why}"));
-        says(&pontoon, name, "reconnect the client if it lasts");
+        says(&pontoon, name, "if it lasts, reconnect the client");
     }
     // What ends is moved, and needs no reason any more.
     clients[1].expect(&["EXEC"], "*0\r\n");

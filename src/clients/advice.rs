@@ -1,6 +1,6 @@
-//! What each library needs to speak TLS itself, so that the bridge can go.
+//! What each library needs for TLS of its own, so that its client can leave the bridge.
 //!
-//! Only what its own documentation, changelog or repository says; what was not found there is left out.
+//! All facts come from the library's own documentation, changelog or repository. What is not found there is left out.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,13 @@ use super::guess::NODE_LIBRARIES;
 /// What one library needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
-    /// The library.
+    /// The library's name.
     pub library: Cow<'static, str>,
-    /// The version that brought TLS.
+    /// The first version with TLS.
     pub tls_since: Option<Cow<'static, str>>,
-    /// The version that sends the server's name in the handshake.
+    /// The first version that sends the server's name in the handshake.
     pub sni_since: Option<Cow<'static, str>>,
-    /// Since when the certificate's name is checked, or how to have it checked.
+    /// The first version that verifies the certificate's name, or how to make it do so.
     pub host_name_check: Option<Cow<'static, str>>,
     /// The setting to change.
     pub setting: Cow<'static, str>,
@@ -25,7 +25,7 @@ pub struct Advice {
 
 struct LibrarySupport {
     library: &'static str,
-    /// As told by CLIENT SETINFO or guessed, in lower case, up to the first bracket.
+    /// Names from CLIENT SETINFO or guesses, in lower case, up to the first bracket.
     names: &'static [&'static str],
     tls_since: Option<&'static str>,
     sni_since: Option<&'static str>,
@@ -164,10 +164,10 @@ const TABLE: &[LibrarySupport] = &[
     },
 ];
 
-/// What the library with this name needs; `None`: it is not in the table.
+/// Returns what the library with this name needs; `None` if it is not in the table.
 pub fn advice(name: &str) -> Option<Advice> {
     let name = name.to_ascii_lowercase();
-    // redis-py(celery_v5), go-redis(,go1.22)
+    // Names may have a suffix: redis-py(celery_v5), go-redis(,go1.22).
     let base = name.split('(').next().unwrap_or(&name).trim_end();
     let entry = TABLE.iter().find(|entry| entry.names.contains(&base))?;
     Some(Advice {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_is_found_by_the_name_that_it_gives_itself() {
+    fn a_library_is_found_by_the_name_that_it_sends() {
         for (name, library) in [
             ("redis-py", "redis-py"),
             ("redis-py(celery_v5.4)", "redis-py"),

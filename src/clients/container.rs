@@ -1,9 +1,9 @@
-//! Which container a process runs in, from `/proc/PID/cgroup`.
+//! Finds a process's container in `/proc/PID/cgroup`.
 
-/// The container's id; `None`: no container, or none that is known by its path.
+/// Returns the container's ID; `None` if there is no container, or its path does not contain the ID.
 ///
-/// The last parts of these paths are (cgroup v1 and v2): `docker/ID`, `docker-ID.scope`, `cri-containerd-ID.scope`,
-/// `crio-ID.scope`, `libpod-ID.scope`, `kubepods/…/podUID/ID`, `ecs/TASK/ID`, and on Fargate `ecs/TASK/TASK-NUMBER`.
+/// The last parts of these paths are (cgroup v1 and v2): `docker/ID`, `docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`,
+/// `libpod-ID.scope`, `kubepods/…/podUID/ID`, `ecs/TASK/ID`, and on Fargate `ecs/TASK/TASK-NUMBER`.
 pub(super) fn container(cgroup: &str) -> Option<&str> {
     cgroup.lines().find_map(|line| {
         let path = line.splitn(3, ':').nth(2)?;
@@ -31,7 +31,7 @@ mod tests {
     const ID: &str = "3b1d6f0c9a8e7d6c5b4a39281706f5e4d3c2b1a0998877665544332211ffeedd";
 
     #[test]
-    fn a_container_is_known_by_the_path_that_each_runtime_gives_it() {
+    fn a_container_is_found_in_the_paths_of_each_runtime() {
         for path in [
             "12:memory:/docker/{}",
             "0::/system.slice/docker-{}.scope",
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_container_has_no_id() {
+    fn a_process_outside_containers_has_no_container_id() {
         for cgroup in [
             "",
             "0::/",

@@ -1,30 +1,29 @@
-//! Which library a client uses, from the commands that it begins with. Only where they really tell; what a client says
-//! itself, by `CLIENT SETINFO`, beats any guess.
+//! Guesses a client's library from its first commands, where these identify it. What a client says by `CLIENT SETINFO` takes precedence.
 
-/// Number of commands examined: a client's habits show in its first commands, or never.
+/// Number of commands examined: a client shows its library in its first commands, or never.
 const MAX_GUESS_COMMANDS: u8 = 4;
 
-/// Looks at a client's first commands.
+/// Examines a client's first commands.
 #[derive(Debug, Default)]
 pub struct Guess {
     seen: u8,
-    /// One of them did not set the connection up, in lower case.
+    /// Whether one of the commands, in lower case, was not part of the connection's setup.
     otherwise: bool,
-    /// Then came `info`: only more commands tell a library from a person.
+    /// Whether the last command was `info`. Only another command distinguishes a library from a person.
     asked_info: bool,
 }
 
-/// What ioredis before 5.8 (which says its name) and `node_redis` before 4 have in common.
+/// The common guess for ioredis before 5.8 (later versions send their name) and `node_redis` before 4.
 pub(super) const NODE_LIBRARIES: &str = "ioredis or node_redis";
 
 impl Guess {
-    /// Whether the next command may tell.
+    /// Whether another command can still help.
     #[inline]
     pub fn goes_on(&self) -> bool {
         self.seen < MAX_GUESS_COMMANDS
     }
 
-    /// Looks at the next command: its name and, where they matter, its first two arguments, and how many words it has.
+    /// Examines the next command: its name, its first two arguments where they matter, and its number of words.
     pub fn look(&mut self, command: [&[u8]; 3], words: u64) -> Option<&'static str> {
         self.seen = self.seen.saturating_add(1);
         let found = self.recognise(command, words);
@@ -39,15 +38,15 @@ impl Guess {
             return Some(NODE_LIBRARIES);
         }
         let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
-        // For its completions and hints (`cliInitHelp` in redis-cli.c, from 7.0 on).
+        // redis-cli asks for completions and hints (`cliInitHelp` in redis-cli.c, since 7.0).
         if is(name, "COMMAND") && is(first, "DOCS") {
             return Some("redis-cli");
         }
-        // What it prints in its header (`getRedisConfig` in redis-benchmark.c).
+        // redis-benchmark asks for what it prints in its header (`getRedisConfig` in redis-benchmark.c).
         if self.seen == 1 && is(name, "CONFIG") && is(first, "GET") && is(second, "save") {
             return Some("redis-benchmark");
         }
-        // Other libraries that begin with HELLO write it in upper case.
+        // Other libraries that start with HELLO send it in upper case.
         if self.seen == 1 && name == b"hello" {
             return Some("go-redis");
         }
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_is_known_by_how_it_begins() {
+    fn a_library_is_recognised_by_its_first_commands() {
         assert_eq!(guess(&["COMMAND DOCS"]), Some("redis-cli"));
         assert_eq!(guess(&["SELECT 1", "COMMAND DOCS"]), Some("redis-cli"));
         assert_eq!(guess(&["CONFIG GET save", "CONFIG GET appendonly"]), Some("redis-benchmark"));
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_any_client_could_send_tells_nothing() {
+    fn commands_that_any_client_sends_identify_no_library() {
         for commands in [
             &["GET k"][..],
             &["INFO", "GET k"],

@@ -1,4 +1,4 @@
-//! Who was seen on the bridge, session after session: added up, bounded, and fit for a file.
+//! Clients over all their sessions: added up, limited in number, and stored in the state file.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -11,10 +11,10 @@ use super::stay::{StayReason, StayState};
 use super::text::clean;
 use crate::moment::Moment;
 
-/// Clients that are remembered at once.
+/// Maximum number of clients that are remembered.
 pub const MAX_REMEMBERED_CLIENTS: usize = 1000;
 
-/// What makes clients the same.
+/// What identifies a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Who {
     pub(super) route: Arc<str>,
@@ -33,65 +33,65 @@ pub(super) struct ClientActivity {
     sessions: u64,
     active: u64,
     commands: u64,
-    /// Active sessions that are in plaintext, or pinned, by the reason.
+    /// Number of active sessions that are in plaintext or pinned, by reason.
     stays: BTreeMap<(StayState, String), u64>,
 }
 
-/// A client, over all of its sessions, as `/clients`, `pontoon status` and the page show it. The state file holds it, too: older files lack
-/// later fields, so each has a default.
+/// A client over all its sessions, for `/clients`, `pontoon status`, the page and the state file. Fields that older state files lack have a
+/// default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRecord {
-    /// The route that it uses.
+    /// The client's route.
     pub route: Box<str>,
-    /// Its command's name; `None`: not known.
+    /// The name of its command; `None` if it is not known.
     pub process: Option<Box<str>>,
-    /// Whose process it is.
+    /// The user that its process runs as.
     pub uid: Option<u32>,
-    /// The container that it runs in.
+    /// The ID of its container.
     pub container: Option<Box<str>>,
-    /// The library that it uses; `None`: not known.
+    /// Its library; `None` if it is not known.
     pub library: Option<Library>,
     /// The name that it gives its connections.
     pub client_name: Option<Box<str>>,
-    /// It speaks TLS itself, and is passed through.
+    /// Whether it uses TLS of its own, which is passed through.
     pub own_tls: bool,
-    /// When its first session began.
+    /// When its first session started.
     pub first_seen: Moment,
-    /// When its last session ended; if one is active, when something last passed.
+    /// When its last session ended; if one is active, when bytes last passed.
     pub last_seen: Moment,
-    /// Its sessions, the active ones included.
+    /// Number of its sessions, including active ones.
     pub sessions: u64,
-    /// Those that are active now.
+    /// Number of active sessions.
     #[serde(default)]
     pub active: u64,
-    /// Commands over all sessions.
+    /// Number of commands over all sessions.
     pub commands: u64,
-    /// Why active sessions are in plaintext, or pinned to a dedicated connection, with how many are so.
+    /// Why active sessions are in plaintext or pinned to a dedicated connection, and how many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stays: Vec<StayReason>,
 }
 
-/// All clients that are remembered, for a file.
+/// All remembered clients, as stored in the state file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientHistory {
-    /// It goes back so far.
+    /// When the history starts.
     pub since: Moment,
-    /// By route: since when it is watched.
+    /// Since when each route is watched.
     #[serde(default)]
     pub watched_since: BTreeMap<Box<str>, Moment>,
-    /// Latest seen first.
+    /// The clients, latest seen first.
     pub clients: Vec<ClientRecord>,
-    /// How many had to be forgotten: there were more than are remembered.
+    /// Number of clients that were forgotten because there was no room for more.
     pub forgotten: u64,
-    /// By route: when the last session in plaintext ended, or, if one was active, when this was written.
+    /// For each route: when the last session in plaintext ended or, if one was active, when this was written.
     pub last_in_plaintext: BTreeMap<Box<str>, Moment>,
-    /// By route: when a client last used it, forgotten ones included.
+    /// For each route: when a client last used it, including forgotten clients.
     #[serde(default)]
     pub last_used: BTreeMap<Box<str>, Moment>,
 }
 
-/// The clients of sessions that are over.
+/// Clients of ended sessions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PastClients {
     clients: HashMap<Who, ClientActivity>,
@@ -99,7 +99,7 @@ pub(super) struct PastClients {
 }
 
 impl PastClients {
-    /// A session is over.
+    /// Adds a session that ended.
     pub(super) fn ended(&mut self, session: &SessionRecord, now: Moment) {
         let over =
             ClientActivity { last: now, active: 0, stays: BTreeMap::new(), ..ClientActivity::of(session) };
@@ -107,7 +107,7 @@ impl PastClients {
         self.shrink();
     }
 
-    /// With sessions that are not over, as if there were room for all of them.
+    /// Adds live sessions, beyond the maximum if necessary.
     pub(super) fn with_live(mut self, live: &[Arc<SessionRecord>]) -> Self {
         for session in live {
             self.add(session.who(), ClientActivity::of(session));
@@ -115,7 +115,7 @@ impl PastClients {
         self
     }
 
-    /// Takes over what an earlier run remembered.
+    /// Adds the clients that an earlier run remembered.
     pub(super) fn restore(&mut self, clients: Vec<ClientRecord>, forgotten: u64) {
         self.forgotten = self.forgotten.saturating_add(forgotten);
         for client in clients {
@@ -125,11 +125,11 @@ impl PastClients {
         self.shrink();
     }
 
-    /// With the sessions added to a client that say less of it than others do, where they can be no other client's: those that ended before
-    /// they named their library, say.
+    /// Adds a client of which less is known to the only other client that it can be. Sessions that end before they name their library cause
+    /// such entries.
     pub(super) fn merged(mut self) -> Self {
         let known: Vec<Who> = self.clients.keys().cloned().collect();
-        // A client that has a name can only be one of the same name: there may be thousands of others.
+        // A client with a name can only match clients of that name. This avoids comparing thousands of clients.
         let mut by_name: HashMap<&str, Vec<&Who>> = HashMap::new();
         for who in &known {
             by_name.entry(who.client_name.as_deref().unwrap_or_default()).or_default().push(who);
@@ -143,7 +143,7 @@ impl PastClients {
                 match whose {
                     Some(before) if other.says_more_than(before) => whose = Some(other),
                     Some(before) if before.says_more_than(other) => {}
-                    // It may be either's.
+                    // The sessions may belong to either client.
                     _ => {
                         whose = None;
                         break;
@@ -159,11 +159,11 @@ impl PastClients {
         self
     }
 
-    /// The clients, latest seen first, at most so many; and how many were forgotten.
+    /// Returns at most `most` clients, latest seen first, and how many were forgotten.
     pub(super) fn into_clients(self, most: usize) -> (Vec<ClientRecord>, u64) {
         let mut clients: Vec<ClientRecord> =
             self.clients.into_iter().map(|(who, seen)| ClientRecord::new(who, seen)).collect();
-        // In full, so that the order of equals is the same each time.
+        // Compare all names, so that the order of otherwise equal clients is stable.
         clients.sort_by(|a, b| {
             let key = |client: &ClientRecord| (client.active > 0, client.last_seen, client.sessions);
             key(b).cmp(&key(a)).then_with(|| names(a).cmp(&names(b)))
@@ -172,7 +172,7 @@ impl PastClients {
         (clients, self.forgotten)
     }
 
-    /// Its clients' routes have other names.
+    /// Renames the clients' routes.
     pub(super) fn rename(&mut self, new: impl Fn(&Arc<str>) -> Arc<str>) {
         for (who, seen) in std::mem::take(&mut self.clients) {
             self.add(Who { route: new(&who.route), ..who }, seen);
@@ -192,7 +192,7 @@ impl PastClients {
         }
     }
 
-    /// The oldest gone goes first.
+    /// Forgets the clients that were seen longest ago.
     fn shrink(&mut self) {
         while self.clients.len() > MAX_REMEMBERED_CLIENTS {
             let oldest = self.clients.iter().min_by_key(|(_, seen)| seen.last).map(|(who, _)| who.clone());
@@ -204,7 +204,7 @@ impl PastClients {
 }
 
 impl Who {
-    /// Whether it says all that the other one says, and more.
+    /// Whether this contains all that `other` does, and more.
     fn says_more_than(&self, other: &Self) -> bool {
         fn agrees<T: PartialEq>(own: Option<&T>, other: Option<&T>) -> bool {
             other.is_none() || own == other
@@ -239,7 +239,7 @@ impl ClientActivity {
     fn add(&mut self, other: Self) {
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
-        // A file may say anything.
+        // Do not overflow, because a file may contain any number.
         self.sessions = self.sessions.saturating_add(other.sessions);
         self.active += other.active;
         self.commands = self.commands.saturating_add(other.commands);
@@ -249,7 +249,7 @@ impl ClientActivity {
     }
 }
 
-/// What equals are sorted by.
+/// The key that orders otherwise equal clients.
 fn names(client: &ClientRecord) -> impl Ord + '_ {
     let library = client.library.as_ref().map(|library| (&library.name, &library.version, library.guessed));
     let ClientRecord { route, process, uid, container, client_name, own_tls, .. } = client;
@@ -279,7 +279,7 @@ impl ClientRecord {
         }
     }
 
-    /// Somebody may have written the file by hand: names are made safe again, and nobody is active.
+    /// Cleans the names, because the file may have been edited, and marks every client as not active.
     fn into_parts(self) -> (Who, ClientActivity) {
         let text = |text: Option<Box<str>>| text.and_then(|text| clean(text.as_bytes()));
         let library = self.library.and_then(|library| {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_of_one_client_add_up_from_its_first_to_its_last() {
+    fn sessions_of_one_client_add_up() {
         let mut memory = PastClients::default();
         for (number, since, end) in [(1, 10, 20), (2, 5, 12), (3, 30, 31)] {
             let session = session(number, "app", since);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_end_before_they_say_who_they_are_belong_to_the_client_that_they_can_only_be() {
+    fn sessions_without_identity_are_added_to_the_only_matching_client() {
         let mut memory = PastClients::default();
         let mut saw = |uid, name: Option<&str>, library: Option<&'static str>| {
             let session =
@@ -352,11 +352,11 @@ mod tests {
             }
             memory.ended(&session, Moment::at(2));
         };
-        // In an outage, sessions end before they say more.
+        // During an outage, sessions end before the client says more.
         saw(33, None, None);
         saw(33, Some("shop"), None);
         saw(33, Some("shop"), Some("redis-cli"));
-        // The third may be either's.
+        // The third client may be either of the others.
         saw(44, Some("a"), None);
         saw(44, Some("b"), None);
         saw(44, None, None);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_clients_the_oldest_gone_is_forgotten_and_counted() {
+    fn the_client_seen_longest_ago_is_forgotten_and_counted() {
         let mut memory = PastClients::default();
         for n in 0..MAX_REMEMBERED_CLIENTS as u64 + 10 {
             memory.ended(&session(n, &format!("c{n}"), n), Moment::at(n));
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_survives_a_file_and_goes_on_from_there() {
+    fn a_history_continues_after_a_restart() {
         let mut memory = PastClients::default();
         let first = session(1, "app", 10);
         first.looks_like("redis-cli");

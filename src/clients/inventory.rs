@@ -1,4 +1,4 @@
-//! Every session of every route: those that last, and what is kept of those that are over.
+//! All sessions of all routes: live ones, and totals of ended ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -15,37 +15,37 @@ use super::session::{Lookup, Peer, SessionRecord, SessionUpstream};
 use super::totals::Totals;
 use crate::moment::Moment;
 
-/// `/proc` is read at most once in this time, whoever asks.
+/// Shortest time between two searches of `/proc`.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
 
-/// And for at most this part of the time, where there is much to read.
+/// A search of `/proc` takes at most one part in this many of the time.
 const LOOKUP_SHARE: u32 = 50;
 
-/// Every session of every route.
+/// All sessions of all routes.
 #[derive(Default)]
 pub struct Inventory {
     numbers: AtomicU64,
-    /// Unix time, set by [`tick`](Self::tick): sessions read it instead of the system's clock.
+    /// Unix time, set by [`tick`](Self::tick). Sessions read this instead of the system's clock.
     clock: AtomicU64,
     live: Mutex<BTreeMap<u64, Arc<SessionRecord>>>,
     past: Mutex<PastSessions>,
-    /// `/proc` may be read again from then on; `None`: at once.
+    /// When `/proc` may be searched again; `None` for immediately.
     next_lookup: Mutex<Option<Instant>>,
 }
 
-/// Sessions that are over.
+/// Totals of ended sessions.
 #[derive(Default)]
 struct PastSessions {
     memory: PastClients,
     routes: HashMap<Arc<str>, Totals>,
-    /// By route: since when it is watched, in this run or an earlier one.
+    /// Since when each route is watched, in this run or an earlier one.
     watched: HashMap<Arc<str>, Moment>,
-    /// The inventory was begun then, in this run or an earlier one.
+    /// When the inventory was created, in this run or an earlier one.
     since: Moment,
 }
 
 impl Inventory {
-    /// Nobody is here.
+    /// Creates an empty inventory.
     pub fn new() -> Arc<Self> {
         let inventory = Self::default();
         inventory.tick();
@@ -53,23 +53,23 @@ impl Inventory {
         Arc::new(inventory)
     }
 
-    /// When it was begun, in this run or an earlier one.
+    /// Returns when the inventory was created, in this run or an earlier one.
     pub fn since(&self) -> Moment {
         self.past.lock().since
     }
 
-    /// A route is there, from now on or already.
+    /// Starts to watch a route, if it is not watched already.
     pub fn watch(&self, route: &Arc<str>) {
         let now = Moment::at(self.now());
         self.past.lock().watched.entry(Arc::clone(route)).or_insert(now);
     }
 
-    /// Since when a route is watched, in this run or an earlier one.
+    /// Returns since when a route is watched, in this run or an earlier one.
     pub fn watched_since(&self, route: &str) -> Moment {
         self.past.lock().watched.get(route).copied().unwrap_or(Moment::at(self.now()))
     }
 
-    /// Routes have other names, all at once: from the first of each pair to the second. Their clients are the same.
+    /// Renames routes, all at once: from the first name of each pair to the second. Their clients stay the same.
     pub fn rename(&self, names: &HashMap<Arc<str>, Arc<str>>) {
         let new = |route: &Arc<str>| Arc::clone(names.get(route).unwrap_or(route));
         let mut past = self.past.lock();
@@ -81,18 +81,18 @@ impl Inventory {
             *known = since.min(*known);
         }
         past.memory.rename(new);
-        // Who ends meanwhile waits for this, and is on the right one then.
+        // A session that ends meanwhile waits for the lock and then counts for the new name.
         for session in self.live() {
             session.is_on(&new(&session.route()));
         }
     }
 
-    /// Sets the clock that sessions read. To be called each second.
+    /// Updates the clock that sessions read. Must be called every second.
     pub fn tick(&self) {
         self.clock.store(Moment::now().unix(), Ordering::Relaxed);
     }
 
-    /// A session begins.
+    /// Enters a new session.
     pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> InventoryEntry {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let session = Arc::new(SessionRecord::new(number, Arc::clone(route), peer, Moment::at(self.now())));
@@ -100,17 +100,17 @@ impl Inventory {
         InventoryEntry { session, inventory: Arc::clone(self) }
     }
 
-    /// Sessions now, of all routes.
+    /// Returns the number of live sessions over all routes.
     pub fn active(&self) -> usize {
         self.live.lock().len()
     }
 
-    /// Sessions of this run, those that are over included.
+    /// Returns the number of sessions of this run, including ended ones.
     pub fn so_far(&self) -> u64 {
         self.numbers.load(Ordering::Relaxed)
     }
 
-    /// A route's sessions.
+    /// Returns the totals of a route.
     pub fn totals(&self, route: &str) -> Totals {
         let mut totals = self.past.lock().routes.get(route).copied().unwrap_or_default();
         let now = Moment::at(self.now());
@@ -120,7 +120,7 @@ impl Inventory {
         totals
     }
 
-    /// When pontoon authenticates again for one of a route's sessions next; `None`: never.
+    /// Returns when pontoon next authenticates again for a session of a route; `None` for never.
     pub fn next_reauthentication(&self, route: &str) -> Option<Moment> {
         let live = self.live();
         live.iter()
@@ -129,7 +129,7 @@ impl Inventory {
             .min()
     }
 
-    /// All there is to tell; of sessions and of clients at most `limit` each.
+    /// Returns a report of at most `limit` sessions and `limit` clients.
     pub fn report(&self, limit: usize) -> InventoryReport {
         self.tick();
         let now = Moment::at(self.now());
@@ -147,7 +147,7 @@ impl Inventory {
         }
     }
 
-    /// Everybody who was seen, those that are here included, for a file.
+    /// Returns all clients, including those with live sessions, for the state file.
     pub fn history(&self) -> ClientHistory {
         let live = self.live();
         let now = Moment::at(self.now());
@@ -167,13 +167,13 @@ impl Inventory {
         ClientHistory { since, watched_since, clients, forgotten, last_in_plaintext, last_used }
     }
 
-    /// Goes on from what an earlier run saw.
+    /// Adds what an earlier run saw.
     pub fn restore(&self, history: ClientHistory) {
         let mut past = self.past.lock();
         past.since = past.since.min(history.since);
         past.memory.restore(history.clients, history.forgotten);
         let mut watched = history.watched_since;
-        // A file of before says the same of all that it names.
+        // An older file has one time for all routes that it names.
         for route in history.last_in_plaintext.keys().chain(history.last_used.keys()) {
             watched.entry(route.clone()).or_insert(history.since);
         }
@@ -191,10 +191,10 @@ impl Inventory {
         }
     }
 
-    /// Finds out which processes are at the other end of sessions of which that is not known. Reads `/proc`, and blocks
-    /// while it does; does nothing where it was done a moment ago.
+    /// Finds the processes of sessions for which they are not known yet. Reads `/proc`, which blocks. Does nothing if that was done a
+    /// moment ago.
     pub fn look_up(&self) {
-        // Held throughout: two at once would do the same work.
+        // Held until the end, so that two calls do not do the same work.
         let mut next = self.next_lookup.lock();
         let began = Instant::now();
         if next.is_some_and(|next| began < next) {
@@ -219,7 +219,7 @@ impl Inventory {
                 Lookup::Pid(pid, uid) => {
                     Arc::clone(by_pid.entry(pid).or_insert_with(|| Arc::new(Process::of(pid, uid))))
                 }
-                // Not found once is not found again.
+                // Store an empty process, so that the search is not repeated.
                 Lookup::Ends(ends) => found.get(&ends).cloned().unwrap_or_default(),
             };
             session.facts.lock().process = Some(process);
@@ -237,37 +237,37 @@ impl Inventory {
     }
 }
 
-/// A session's place in the inventory, for as long as it lasts.
+/// A session's entry in the inventory. Dropping it ends the session.
 pub struct InventoryEntry {
     session: Arc<SessionRecord>,
     inventory: Arc<Inventory>,
 }
 
 impl InventoryEntry {
-    /// It has an upstream connection, or another one than before.
+    /// Notes that the session has an upstream connection, its first or another one.
     pub fn connected(&self, upstream: SessionUpstream) {
         self.session.connected(upstream, Moment::at(self.inventory.now()));
     }
 
-    /// For those who send to its client.
+    /// Returns a counter for tasks that send to the session's client.
     pub fn counter(&self) -> Counter {
         Counter { session: Arc::clone(&self.session), inventory: Arc::clone(&self.inventory) }
     }
 
-    /// Bytes and commands went upstream.
+    /// Counts bytes and commands sent upstream.
     #[inline]
     pub fn sent(&self, bytes: usize, commands: u64) {
         self.session.sent(bytes as u64, commands, self.inventory.now());
     }
 
-    /// Bytes went to the client.
+    /// Counts bytes sent to the client.
     #[inline]
     pub fn received(&self, bytes: usize) {
         self.session.received(bytes as u64, self.inventory.now());
     }
 }
 
-/// Counts what a session's client gets, where others than its own task send it: on the same thread.
+/// Counts what a session's client receives from other tasks than its own. These run on the same thread.
 #[derive(Clone)]
 pub struct Counter {
     session: Arc<SessionRecord>,
@@ -275,12 +275,12 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// What is known of the session.
+    /// Returns the session's record.
     pub fn session(&self) -> &Arc<SessionRecord> {
         &self.session
     }
 
-    /// Bytes went to the client.
+    /// Counts bytes sent to the client.
     #[inline]
     pub fn received(&self, bytes: usize) {
         self.session.received(bytes as u64, self.inventory.now());
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_live_until_it_is_dropped_and_remembered_afterwards() {
+    fn a_session_is_live_until_dropped_and_remembered_afterwards() {
         let inventory = Inventory::new();
         let route: Arc<str> = "r".into();
         let first = inventory.enter(&route, peer());
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_kept_and_what_is_live_are_one_history() {
+    fn a_restored_file_and_live_sessions_form_one_history() {
         let (before, after) = (Inventory::new(), Inventory::new());
         let route: Arc<str> = "r".into();
         let live = before.enter(&route, peer());
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_watched_from_when_it_was_there_first_by_whichever_name() {
+    fn a_renamed_route_keeps_the_time_since_when_it_is_watched() {
         let inventory = Inventory::new();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let restored = |at: u64, route: &str| ClientHistory {
@@ -365,7 +365,7 @@ mod tests {
         let over = inventory.enter(&a, peer());
         drop(over);
         let (live, other) = (inventory.enter(&a, peer()), inventory.enter(&b, peer()));
-        // They change their names.
+        // The routes swap their names.
         inventory.rename(&[(Arc::clone(&a), Arc::clone(&b)), (Arc::clone(&b), Arc::clone(&a))].into());
         assert_eq!(inventory.watched_since("b"), Moment::at(10));
         let totals = |route| (inventory.totals(route).active, inventory.totals(route).sessions);
@@ -375,14 +375,14 @@ mod tests {
         assert!(
             inventory.report(10).clients.iter().any(|client| &*client.route == "b" && client.sessions == 2)
         );
-        // A file of before says since when all of it is watched.
+        // An older file has one time for all routes.
         let last_used = [("old".into(), Moment::at(30))].into();
         inventory.restore(ClientHistory { since: Moment::at(20), last_used, ..ClientHistory::default() });
         assert_eq!(inventory.watched_since("old"), Moment::at(20));
     }
 
     #[test]
-    fn a_process_is_looked_up_when_asked_and_not_over_and_over() {
+    fn a_process_is_looked_up_on_request_but_not_repeatedly() {
         let inventory = Inventory::new();
         let route: Arc<str> = "r".into();
         let first = inventory.enter(&route, peer());

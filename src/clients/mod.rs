@@ -1,11 +1,11 @@
-//! The inventory: who is on the bridge now, who was, and what each needs to leave it.
+//! The inventory of clients: which are on the bridge now, which were, and what each needs to leave it.
 //!
-//! A session is entered when it begins and leaves a note when it ends; in between its own task writes what it learns
-//! ([`SessionRecord`]). Whoever asks pays for the answer: processes are looked up in `/proc` when somebody wants to see them,
-//! and now and then for those that nobody has asked about. What a client's bytes mean is `session`'s business.
+//! A session is entered when it starts and is summed up when it ends. In between, its own task records what it learns ([`SessionRecord`]).
+//! The reader of a report pays for it: `/proc` is searched for processes when a report is requested, and rarely otherwise. `session` parses
+//! the clients' bytes.
 //!
-//! A client's fields, for `/clients`, `pontoon status`, the page and the state file, are [`ClientRecord`]'s; those of a live session are
-//! `report::SessionReport`'s; why sessions stay in plaintext, or pinned, is in [`StayReason`]'s words.
+//! [`ClientRecord`] has the fields of a client for `/clients`, `pontoon status`, the page and the state file. `report::SessionReport` has
+//! those of a live session. [`StayReason`] says why sessions stay in plaintext or pinned.
 
 mod advice;
 mod container;

@@ -1,7 +1,7 @@
-//! Which process of this machine is at the other end of a connection, from `/proc`.
+//! Finds the process of this machine at the other end of a connection, from `/proc`.
 //!
-//! Expensive: it walks every process' descriptors. When to do it is the parent's decision. What `/proc` does not show
-//! stays unknown, and that is no error: another container's processes, without a shared process namespace.
+//! This is expensive, because it walks the descriptors of every process. `inventory` decides when to do it. A process that `/proc` does not
+//! show stays unknown, which is no error: without a shared process namespace, `/proc` does not show another container's processes.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -16,26 +16,26 @@ use serde::{Deserialize, Serialize};
 use super::container::container;
 use super::text::clean;
 
-/// A process, as far as it is known.
+/// A process. Unknown fields are `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Process {
-    /// Its number, in pontoon's own namespace.
+    /// Its PID, in pontoon's own namespace.
     pub pid: Option<u32>,
-    /// Whose it is.
+    /// The user that it runs as.
     pub uid: Option<u32>,
-    /// Its command's name.
+    /// The name of its command.
     pub name: Option<Box<str>>,
-    /// The container that it runs in.
+    /// The ID of its container.
     pub container: Option<Box<str>>,
 }
 
 impl Process {
-    /// Whether anything is known of it.
+    /// Whether any field is known.
     pub(super) fn is_known(&self) -> bool {
         *self != Self::default()
     }
 
-    /// As `/proc` tells it.
+    /// Reads the process from `/proc`.
     pub(super) fn of(pid: u32, uid: Option<u32>) -> Self {
         let directory = format!("/proc/{pid}");
         let read = |file: &str| fs::read(format!("{directory}/{file}")).unwrap_or_default();
@@ -49,11 +49,10 @@ impl Process {
     }
 }
 
-/// The two ends of a connection: the client's address, and the one that it connected to.
+/// The two ends of a connection: the client's address, and the address that it connected to.
 pub(super) type Ends = (SocketAddr, SocketAddr);
 
-/// Finds the processes that hold the clients' ends of these connections. Of one that is not found by its descriptors the
-/// user may still be known.
+/// Finds the processes that hold the clients' ends of these connections. If no descriptor leads to a process, the user may still be known.
 pub(super) fn find(connections: &[Ends]) -> HashMap<Ends, Arc<Process>> {
     let asked: HashSet<&Ends> = connections.iter().collect();
     let mut sockets: HashMap<Ends, ProcSocket> = HashMap::new();
@@ -78,7 +77,7 @@ pub(super) fn find(connections: &[Ends]) -> HashMap<Ends, Arc<Process>> {
     sockets.values().map(|socket| (socket.ends, owner(socket))).collect()
 }
 
-/// Looks through the descriptors of all processes until every socket has its owner.
+/// Searches the descriptors of all processes until every socket has its owner.
 fn walk(proc: &Path, owners: &mut HashMap<u64, Option<Arc<Process>>>, missing: &mut usize) {
     for process in fs::read_dir(proc).into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -87,7 +86,7 @@ fn walk(proc: &Path, owners: &mut HashMap<u64, Option<Arc<Process>>>, missing: &
             let Ok(target) = fs::read_link(descriptor.path()) else { continue };
             let inode = target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']'));
             let Some(inode) = inode.and_then(|inode| inode.parse().ok()) else { continue };
-            // A descriptor that was inherited is in several processes: the first that is found will do.
+            // Several processes may have inherited a descriptor. The first one found is enough.
             if let Some(owner @ None) = owners.get_mut(&inode) {
                 let process = found.get_or_insert_with(|| Arc::new(Process::of(pid, None)));
                 *owner = Some(Arc::clone(process));
@@ -100,7 +99,7 @@ fn walk(proc: &Path, owners: &mut HashMap<u64, Option<Arc<Process>>>, missing: &
     }
 }
 
-/// A line of `/proc/net/tcp`: an established connection, from its owner's point of view.
+/// A line of `/proc/net/tcp`: an established connection as its owner sees it.
 #[derive(Debug, PartialEq, Eq)]
 struct ProcSocket {
     ends: Ends,
@@ -109,7 +108,7 @@ struct ProcSocket {
 }
 
 impl ProcSocket {
-    /// `sl local remote state queues timer retransmits uid timeout inode …`
+    /// Parses `sl local remote state queues timer retransmits uid timeout inode …`.
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let local = address(fields.nth(1)?)?;
@@ -123,8 +122,8 @@ impl ProcSocket {
     }
 }
 
-/// `0100007F:1F90`: each four bytes of the address as a number of the machine's byte order; the port as it is read. An
-/// IPv4 address on an IPv6 socket, as Java's are, is an IPv4 address.
+/// Parses an address such as `0100007F:1F90`. Every four bytes of the IP address are a number in native byte order; the port is big-endian
+/// hexadecimal. An IPv4 address on an IPv6 socket, as Java uses them, becomes an IPv4 address.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -154,7 +153,7 @@ mod tests {
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn a_line_of_the_kernels_table_is_read_in_either_family() {
+    fn a_line_of_the_kernels_table_is_parsed_for_either_family() {
         let line = "   1: 0100007F:C350 0100007F:18EB 01 00000000:00000000 00:00000000 00000000  1000        0 98765 1 0000000000000000 20 4 0 10 -1";
         let socket = ProcSocket::parse(line).unwrap();
         let ends = ("127.0.0.1:50000".parse().unwrap(), "127.0.0.1:6379".parse().unwrap());
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_of_the_table_is_passed_over() {
+    fn a_malformed_line_of_the_table_is_skipped() {
         for line in [
             "",
             "  sl  local_address rem_address   st",
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_our_own_leads_to_this_process_in_either_family() {
+    fn a_connection_of_our_own_leads_to_this_process() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             // Some machines have no IPv6.
             let Ok(listener) = TcpListener::bind(address) else { continue };

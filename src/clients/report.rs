@@ -1,4 +1,4 @@
-//! The inventory as `/clients` shows it.
+//! The inventory as `/clients` returns it.
 
 use std::collections::BTreeMap;
 
@@ -10,68 +10,68 @@ use super::process::Process;
 use super::session::{Library, Peer, SessionRecord, TrafficCounts};
 use crate::moment::Moment;
 
-/// Who is on the bridge, who was, and what they need to leave it.
+/// The clients that are or were on the bridge, and what they need to leave it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct InventoryReport {
-    /// Live sessions, the oldest first.
+    /// Live sessions, oldest first.
     pub sessions: Vec<SessionReport>,
-    /// How many there are, shown or not.
+    /// Number of live sessions, including those not listed.
     pub sessions_total: usize,
-    /// Clients over all of their sessions, active ones first, then those seen last.
+    /// Clients over all their sessions: active ones first, then by the time they were last seen.
     pub clients: Vec<ClientRecord>,
-    /// How many there are, shown or not.
+    /// Number of clients, including those not listed.
     pub clients_total: usize,
-    /// How many had to be forgotten.
+    /// Number of clients that were forgotten for lack of room.
     pub clients_forgotten: u64,
-    /// What the libraries of these clients need to speak TLS themselves.
+    /// What the libraries of these clients need for TLS of their own.
     pub libraries: Vec<Advice>,
 }
 
 /// A live session.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SessionReport {
-    /// As in the log.
+    /// The session's number, as in the log.
     pub session: u64,
-    /// Its route.
+    /// The name of its route.
     pub route: Box<str>,
     /// The client's address, or `unix`.
     pub peer: Box<str>,
-    /// The client's process, as far as this machine shows it.
+    /// The client's process, if this machine shows it.
     pub process: Option<Process>,
-    /// When it began.
+    /// When the session started.
     pub since: Moment,
-    /// Seconds since something passed.
+    /// Seconds since bytes last passed.
     pub idle_seconds: u64,
-    /// What passed.
+    /// The session's traffic.
     #[serde(flatten)]
     pub counts: TrafficCounts,
-    /// The database that it uses.
+    /// The selected database.
     pub database: u32,
-    /// The name that the client gave it.
+    /// The client's name for the connection.
     pub client_name: Option<Box<str>>,
     /// The client's library.
     pub library: Option<Library>,
-    /// RESP2 or RESP3.
+    /// Protocol version: 2 for RESP2 or 3 for RESP3.
     pub protocol: u8,
-    /// Why it has an upstream connection of its own, where clients share them.
+    /// Why it is pinned to a dedicated connection on a route in shared mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Box<str>>,
-    /// Its upstream connection; `None`: it waits for one.
+    /// Its upstream connection; `None` while it waits for one.
     pub upstream: Option<UpstreamReport>,
 }
 
 /// The upstream connection of a session.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpstreamReport {
-    /// As configured.
+    /// The endpoint as configured.
     pub endpoint: Box<str>,
-    /// The address that answered.
+    /// The address of the server.
     pub address: Box<str>,
-    /// Over TLS, or in plaintext.
+    /// Whether the connection uses TLS.
     pub tls: bool,
-    /// The TLS is the client's own, passed through.
+    /// Whether the TLS is the client's own, passed through.
     pub passthrough: bool,
-    /// Dialled for this client, warm or reused.
+    /// `dialled` for this client, `warm` or `reused`.
     pub origin: Box<str>,
 }
 
@@ -105,7 +105,7 @@ impl SessionReport {
     }
 }
 
-/// One entry for each library that is recognised.
+/// Returns one entry for each recognised library.
 pub(super) fn libraries(clients: &[ClientRecord]) -> Vec<Advice> {
     let names = clients.iter().filter_map(|client| advice(&client.library.as_ref()?.name));
     let sorted: BTreeMap<_, _> = names.map(|advice| (advice.library.clone(), advice)).collect();

@@ -1,7 +1,7 @@
-//! The record of one live session. Its own task writes it; whoever asks reads it.
+//! The record of one live session. The session's own task writes it; reports read it.
 //!
-//! Counters are plain atomics with a single writer, and the clock is the inventory's: a request costs a few stores. What
-//! changes rarely is behind a lock.
+//! Counters are plain atomics with a single writer, and the time comes from the inventory, so that a request costs only a few stores. Facts
+//! that change rarely are behind a lock.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -17,47 +17,47 @@ use super::stay::{PlaintextCause, StayState};
 use super::text::clean;
 use crate::moment::Moment;
 
-/// Where a client comes from.
+/// Where a client connects from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     /// Over TCP.
     Tcp {
-        /// Its address.
+        /// The client's address.
         client: SocketAddr,
-        /// The address that it connected to, where it is a process of this machine.
+        /// The address that it connected to; `None` if the client is not a process of this machine.
         local: Option<SocketAddr>,
     },
-    /// Over a Unix socket; what the kernel says of the process.
+    /// Over a Unix socket, with what the kernel reports about the process.
     Unix {
-        /// Its number; `None`: it is in a process namespace that pontoon does not see.
+        /// Its PID; `None` if it is in a process namespace that pontoon cannot see.
         pid: Option<u32>,
-        /// Whose it is.
+        /// The user that it runs as.
         uid: Option<u32>,
     },
 }
 
-/// The upstream connection that a session has.
+/// The upstream connection of a session.
 pub struct SessionUpstream {
-    /// As configured.
+    /// The endpoint as configured.
     pub endpoint: Arc<dyn Display + Send + Sync>,
-    /// The address that answered.
+    /// The address of the server.
     pub address: SocketAddr,
-    /// Why it is in plaintext; `None`: it is over TLS.
+    /// Why it is in plaintext; `None` if it uses TLS.
     pub plaintext: Option<PlaintextCause>,
-    /// The TLS is the client's own.
+    /// Whether the TLS is the client's own.
     pub passthrough: bool,
-    /// Dialled for this client, warm or reused.
+    /// `dialled` for this client, `warm` or `reused`.
     pub origin: &'static str,
 }
 
-/// A library, as its user is told.
+/// A client's library, as shown to users.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Library {
-    /// Its name.
+    /// The library's name.
     pub name: Box<str>,
-    /// Its version.
+    /// The library's version; `None` if it is not known.
     pub version: Option<Box<str>>,
-    /// Nobody said so: its commands look like it.
+    /// Whether it was guessed from the client's commands.
     pub guessed: bool,
 }
 
@@ -74,19 +74,19 @@ pub struct SessionRecord {
     pub(super) facts: Mutex<SessionFacts>,
 }
 
-/// What is not counted.
+/// Facts that are not counted.
 #[derive(Default)]
 pub(super) struct SessionFacts {
-    /// `None`: not looked up.
+    /// `None` if it was not looked up.
     pub(super) process: Option<Arc<Process>>,
     pub(super) upstream: Option<SessionUpstream>,
-    /// What had passed in plaintext when it went on over TLS, and when that was.
+    /// The traffic in plaintext, and when the session moved to TLS.
     moved: Option<(TrafficCounts, Moment)>,
-    /// When pontoon authenticates again for it.
+    /// When pontoon authenticates again for the session.
     reauthenticates: Option<Moment>,
-    /// Why it has a connection of its own, where it could share one.
+    /// Why it is pinned to a dedicated connection on a route in shared mode.
     pub(super) pinned: Option<&'static str>,
-    /// What binds it to its connection, as far as that was asked.
+    /// What binds it to its connection, if that was determined.
     hold: Option<&'static str>,
     pub(super) database: u32,
     pub(super) resp3: bool,
@@ -97,7 +97,7 @@ pub(super) struct SessionFacts {
 }
 
 impl SessionFacts {
-    /// What the client said, else what it looks like.
+    /// Returns the library that the client named, or else the guessed one.
     pub(super) fn library(&self) -> Option<Library> {
         match (&self.library, &self.guess) {
             (Some(name), _) => {
@@ -126,7 +126,7 @@ impl SessionRecord {
         }
     }
 
-    /// Bytes and commands went upstream.
+    /// Counts bytes and commands sent upstream.
     #[inline]
     pub(super) fn sent(&self, bytes: u64, commands: u64, now: u64) {
         add(&self.to_upstream, bytes);
@@ -134,14 +134,14 @@ impl SessionRecord {
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// Bytes went to the client.
+    /// Counts bytes sent to the client.
     #[inline]
     pub(super) fn received(&self, bytes: u64, now: u64) {
         add(&self.to_client, bytes);
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// It has an upstream connection, or another one than before.
+    /// Notes an upstream connection, the first or another one.
     pub(super) fn connected(&self, upstream: SessionUpstream, now: Moment) {
         let mut facts = self.facts.lock();
         let was_plaintext = facts.upstream.as_ref().is_some_and(|before| before.plaintext.is_some());
@@ -152,27 +152,27 @@ impl SessionRecord {
         facts.hold = None;
     }
 
-    /// Pontoon authenticates again for it then, if ever.
+    /// Notes when pontoon authenticates again for the session; `None` for never.
     pub fn reauthenticates(&self, at: Option<Moment>) {
         self.facts.lock().reauthenticates = at;
     }
 
-    /// When pontoon authenticates again for it.
+    /// Returns when pontoon authenticates again for the session.
     pub(super) fn next_reauthentication(&self) -> Option<Moment> {
         self.facts.lock().reauthenticates
     }
 
-    /// It has a connection of its own for this reason; `None`: it shares one, or the route knows no sharing.
+    /// Notes why the session is pinned to a dedicated connection. `None` means that it shares one, or that the route is in dedicated mode.
     pub fn pinned(&self, reason: Option<&'static str>) {
         self.facts.lock().pinned = reason;
     }
 
-    /// This binds it to its upstream connection.
+    /// Notes what binds the session to its upstream connection.
     pub fn held_by(&self, hold: &'static str) {
         self.facts.lock().hold = Some(hold);
     }
 
-    /// Why it is in plaintext, or pinned.
+    /// Returns why the session is in plaintext or pinned.
     pub(super) fn stay(&self) -> Option<(StayState, String)> {
         let facts = self.facts.lock();
         if let Some(cause) = facts.upstream.as_ref()?.plaintext.as_ref() {
@@ -183,17 +183,17 @@ impl SessionRecord {
         Some((StayState::Pinned, why))
     }
 
-    /// The client has chosen another database.
+    /// Notes that the client selected another database.
     pub fn selected(&self, database: u32) {
         self.facts.lock().database = database;
     }
 
-    /// The protocol version has changed.
+    /// Notes the protocol version.
     pub fn speaks(&self, resp3: bool) {
         self.facts.lock().resp3 = resp3;
     }
 
-    /// The client has given its connection a name; an empty one takes it away.
+    /// Notes the name that the client gave its connection. An empty name removes it.
     pub fn named(&self, name: &[u8]) {
         let name = clean(name);
         let mut facts = self.facts.lock();
@@ -203,22 +203,22 @@ impl SessionRecord {
         facts.client_name = name;
     }
 
-    /// The client said which library it is.
+    /// Notes the library that the client named.
     pub fn uses_library(&self, name: &[u8]) {
         self.facts.lock().library = clean(name);
     }
 
-    /// The client said which version of it.
+    /// Notes the library version that the client named.
     pub fn uses_version(&self, version: &[u8]) {
         self.facts.lock().version = clean(version);
     }
 
-    /// The client behaves as this library does.
+    /// Notes the library that the client's commands look like.
     pub fn looks_like(&self, library: &'static str) {
         self.facts.lock().guess = Some((library, None));
     }
 
-    /// The client sent RESET: database, protocol and name are as at the beginning.
+    /// Notes that the client sent RESET, which resets database, protocol and name.
     pub fn reset(&self) {
         let mut facts = self.facts.lock();
         facts.database = 0;
@@ -226,22 +226,22 @@ impl SessionRecord {
         facts.client_name = None;
     }
 
-    /// The name of its route now.
+    /// Returns the current name of the session's route.
     pub(super) fn route(&self) -> Arc<str> {
         Arc::clone(&self.route.lock())
     }
 
-    /// Its route has another name.
+    /// Notes that the route was renamed.
     pub(super) fn is_on(&self, route: &Arc<str>) {
         *self.route.lock() = Arc::clone(route);
     }
 
-    /// Its number, as in the log.
+    /// Returns the session's number, as in the log.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whose it is, as far as is known without looking.
+    /// Returns the client's process and library, without looking up a process.
     pub fn client(&self) -> (Option<Arc<Process>>, Option<Library>) {
         let facts = self.facts.lock();
         (self.process(&facts), facts.library())
@@ -259,7 +259,7 @@ impl SessionRecord {
         }
     }
 
-    /// What passed in plaintext, and when it went on over TLS, if it did; `None`: it was never in plaintext.
+    /// Returns the traffic in plaintext, and when the session moved to TLS, if it did; `None` if it was never in plaintext.
     pub(super) fn in_plaintext(&self) -> Option<(TrafficCounts, Option<Moment>)> {
         let facts = self.facts.lock();
         match (&facts.upstream, facts.moved) {
@@ -269,7 +269,7 @@ impl SessionRecord {
         }
     }
 
-    /// The process, as far as it is known without looking it up.
+    /// Returns the process, without looking it up.
     pub(super) fn process(&self, facts: &SessionFacts) -> Option<Arc<Process>> {
         if let Some(process) = &facts.process {
             return Some(Arc::clone(process));
@@ -280,7 +280,7 @@ impl SessionRecord {
         }
     }
 
-    /// What it takes to look its process up; `None`: that was done, or nothing would be found.
+    /// Returns what is needed to look up the process; `None` if that was done, or cannot succeed.
     pub(super) fn unknown_process(&self) -> Option<Lookup> {
         if self.facts.lock().process.is_some() {
             return None;
@@ -292,7 +292,7 @@ impl SessionRecord {
         }
     }
 
-    /// What it counts as once it is over.
+    /// Returns the client that the session counts for.
     pub(super) fn who(&self) -> Who {
         let facts = self.facts.lock();
         let process = self.process(&facts);
@@ -310,20 +310,20 @@ impl SessionRecord {
     }
 }
 
-/// How a process is looked up.
+/// How to look up a process.
 pub(super) enum Lookup {
     Pid(u32, Option<u32>),
     Ends(Ends),
 }
 
-/// What passed.
+/// The traffic of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TrafficCounts {
     /// Commands sent upstream.
     pub commands: u64,
-    /// In plaintext.
+    /// Bytes sent upstream, before encryption.
     pub bytes_to_upstream: u64,
-    /// In plaintext.
+    /// Bytes sent to the client, before encryption.
     pub bytes_to_client: u64,
 }
 
@@ -335,14 +335,14 @@ impl TrafficCounts {
     }
 }
 
-/// Only the session's own task writes: no need for a locked instruction.
+/// Only the session's own task writes, so no atomic read-modify-write is needed.
 #[inline]
 fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
-/// The version in the name that StackExchange.Redis gives its connections where nobody chose another:
-/// `HOST(SE.Redis-v2.6.122.38350)`. Empty: a long name was cut within it. `None`: no such name.
+/// Returns the version from the default connection name of StackExchange.Redis: `HOST(SE.Redis-v2.6.122.38350)`. Empty if the name was cut
+/// within the version; `None` for any other name.
 fn stack_exchange(name: &str) -> Option<&str> {
     let (_, version) = name.split_once("(SE.Redis-v")?;
     Some(version.strip_suffix(')').unwrap_or_default())
@@ -363,19 +363,19 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_beats_what_it_looks_like() {
+    fn a_named_library_takes_precedence_over_a_guess() {
         let session = session();
         assert_eq!(library(&session), None);
         session.looks_like("go-redis");
         assert_eq!(library(&session), Some(("go-redis".into(), None, true)));
         session.uses_version(b"9.1");
-        assert_eq!(library(&session), Some(("go-redis".into(), None, true)), "a version of what?");
+        assert_eq!(library(&session), Some(("go-redis".into(), None, true)), "a version without a library");
         session.uses_library(b"go-redis(,go1.22)");
         assert_eq!(library(&session), Some(("go-redis(,go1.22)".into(), Some("9.1".into()), false)));
     }
 
     #[test]
-    fn stack_exchange_redis_is_known_by_the_name_that_it_gives_its_connections() {
+    fn stackexchange_redis_is_recognised_by_its_connection_name() {
         let session = session();
         session.named(b"cart-0(SE.Redis-v2.6.122.38350)");
         assert_eq!(library(&session), Some(("SE.Redis".into(), Some("2.6.122.38350".into()), true)));
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn reset_takes_back_what_the_server_takes_back() {
+    fn reset_forgets_what_the_server_forgets() {
         let session = session();
         session.selected(3);
         session.speaks(true);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_counted_with_the_time_of_the_last() {
+    fn traffic_is_counted_with_the_time_of_the_last_byte() {
         let session = session();
         assert_eq!(session.last(), Moment::at(10));
         session.sent(100, 2, 11);

@@ -1,13 +1,13 @@
-//! Names that clients and processes give themselves, made safe to show.
+//! Makes names that clients and processes choose safe to show.
 
 use crate::printable::is_hidden;
 
-/// Bytes of a text from a client: a longer one is cut.
+/// Maximum number of bytes of a client's text. A longer text is cut.
 const MAX_CLIENT_TEXT: usize = 64;
 
-/// At most 64 bytes of UTF-8 without what could steer a terminal or hide from its reader; `None`: nothing is left.
+/// Returns at most 64 bytes of UTF-8 without characters that control a terminal or are invisible; `None` if nothing is left.
 pub(super) fn clean(bytes: &[u8]) -> Option<Box<str>> {
-    // A sequence that the cut has broken is no character of the name.
+    // A sequence that the cut broke is not part of the name.
     let (cut, was_cut) = match bytes.get(..MAX_CLIENT_TEXT) {
         Some(cut) => (cut, bytes.len() > MAX_CLIENT_TEXT),
         None => (bytes, false),
@@ -16,7 +16,7 @@ pub(super) fn clean(bytes: &[u8]) -> Option<Box<str>> {
     let text = if was_cut { text.trim_end_matches('\u{fffd}') } else { &text };
     let mut clean = String::with_capacity(text.len());
     for c in text.trim().chars() {
-        // An escape would take the room of the name. The last one stands for what is no UTF-8.
+        // Use one `?`, because an escape would take the room of the name. U+FFFD stands for bytes that are no UTF-8.
         let c = if is_hidden(c) || matches!(c, '\u{fffc}' | '\u{fffd}') { '?' } else { c };
         if clean.len() + c.len_utf8() > MAX_CLIENT_TEXT {
             break;
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_shown_as_it_is_and_a_hostile_one_is_harmless() {
+    fn a_normal_name_is_unchanged_and_a_hostile_one_is_harmless() {
         let clean = |bytes: &[u8]| clean(bytes).map(String::from);
         assert_eq!(clean(b"redis-py"), Some("redis-py".into()));
         assert_eq!(clean("Größe".as_bytes()), Some("Größe".into()));

@@ -1,38 +1,38 @@
-//! A route's sessions, added up.
+//! Totals of a route's sessions.
 
 use super::session::{SessionRecord, TrafficCounts};
 use crate::moment::Moment;
 
-/// A route's sessions over all of this run.
+/// Totals of a route's sessions in this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Sessions now.
+    /// Number of active sessions.
     pub active: u64,
-    /// Sessions, the active ones included.
+    /// Number of sessions, including active ones.
     pub sessions: u64,
-    /// What passed.
+    /// Traffic of all sessions.
     pub counts: TrafficCounts,
-    /// Of these, what was in plaintext upstream.
+    /// The part of it that was in plaintext upstream.
     pub plaintext: InPlaintext,
-    /// When something last passed, or a session ended, in this run or an earlier one.
+    /// When bytes last passed or a session ended, in this run or an earlier one.
     pub last_used: Option<Moment>,
 }
 
 /// Sessions whose upstream connection is or was in plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InPlaintext {
-    /// Those that are so now.
+    /// Number of sessions in plaintext now.
     pub active: u64,
-    /// All of them.
+    /// Number of sessions that are or were in plaintext.
     pub sessions: u64,
-    /// What passed before they ended or went on over TLS.
+    /// Traffic in plaintext: before the sessions ended or moved to TLS.
     pub counts: TrafficCounts,
-    /// When the last of them did, in this run or an earlier one; now, if one is active.
+    /// When the last such session ended or moved to TLS, in this run or an earlier one; now if one is active.
     pub last: Option<Moment>,
 }
 
 impl Totals {
-    /// With those of another name.
+    /// Adds the totals of a route's former name.
     pub(super) fn merge(&mut self, other: &Self) {
         self.active += other.active;
         self.sessions += other.sessions;
@@ -44,7 +44,7 @@ impl Totals {
         self.last_used = self.last_used.max(other.last_used);
     }
 
-    /// With one session more.
+    /// Adds a session.
     pub(super) fn add(&mut self, session: &SessionRecord, is_active: bool, now: Moment) {
         self.active += u64::from(is_active);
         self.sessions += 1;
