@@ -1,10 +1,10 @@
-//! Counters that differ in one label, and are counted often.
+//! Frequently used counters that differ in one label.
 
 use std::sync::OnceLock;
 
 use metrics::{Counter, Label, counter};
 
-/// Each is registered once something is counted in it: few of them are ever needed, and a cluster has hundreds of nodes.
+/// Registers each counter at its first use, because few are ever needed and a cluster has hundreds of nodes.
 pub(super) struct ByLabel {
     name: &'static str,
     label: &'static str,
@@ -12,14 +12,14 @@ pub(super) struct ByLabel {
 }
 
 impl ByLabel {
-    /// Values of the label that are counted; further ones are not.
+    /// Maximum number of label values. Further ones are not counted.
     pub(super) const MAX_LABEL_VALUES: usize = 40;
 
     pub(super) fn new(name: &'static str, label: &'static str) -> Self {
         Self { name, label, counters: [const { OnceLock::new() }; Self::MAX_LABEL_VALUES] }
     }
 
-    /// Counts `n` with the value that always has this number. `own`: the other labels; empty: nothing is recorded.
+    /// Adds `n` to the counter of `value`, which always has the same `number`. `own` are the other labels; if empty, nothing is recorded.
     #[inline]
     pub(super) fn add(&self, own: &[Label], number: usize, value: &'static str, n: u64) {
         let Some(counter) = self.counters.get(number) else { return };

@@ -1,17 +1,17 @@
-//! Histograms of durations, counted by bucket as they come. The exporter's own keep every sample, with the time, until
-//! somebody renders them: for each request of a busy route that is megabytes a second.
+//! Histograms of durations that are counted into buckets when recorded. Those of the exporter keep every sample with its time until metrics
+//! are rendered, which takes megabytes a second on a busy route.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::HistogramFn;
 
-/// A histogram that is recorded into.
+/// A histogram that durations are recorded into.
 #[derive(Debug)]
 pub(super) struct Buckets {
-    /// Upper bounds, in seconds, ascending.
+    /// Upper bounds in seconds, ascending.
     bounds: &'static [f64],
-    /// One more than there are bounds: what is above them all.
+    /// One count for each bound, and one for durations above all bounds.
     counts: Box<[AtomicU64]>,
     nanoseconds: AtomicU64,
 }
@@ -38,7 +38,7 @@ impl HistogramFn for Buckets {
     }
 }
 
-/// How many durations there were, by size. A reading, that does not change any more.
+/// Number of durations by size: a snapshot of a histogram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Durations {
     bounds: &'static [f64],
@@ -51,30 +51,31 @@ impl Durations {
         Self { bounds, counts: vec![0; bounds.len() + 1].into(), sum: Duration::ZERO }
     }
 
-    /// How many.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of them together.
+    /// Returns the sum of all durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// By bucket: its upper bound in seconds, and how many are in it and in no lower one. The last bound is infinite.
+    /// Returns each bucket's upper bound in seconds, and the number of durations that are in it and in no lower one. The last bound is
+    /// infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
         bounds.zip(self.counts.iter().copied())
     }
 
-    /// Those of both.
+    /// Adds the durations of another snapshot.
     #[must_use]
     pub fn with(&self, other: &Self) -> Self {
         let counts = self.counts.iter().zip(&other.counts).map(|(one, more)| one + more).collect();
         Self { bounds: self.bounds, counts, sum: self.sum + other.sum }
     }
 
-    /// Those that came after `earlier` was read.
+    /// Returns the durations recorded after `earlier` was read.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let counts = self.counts.iter().zip(&earlier.counts).map(|(now, then)| now.saturating_sub(*then));
@@ -82,8 +83,8 @@ impl Durations {
         Self { bounds: self.bounds, counts: counts.collect(), sum }
     }
 
-    /// What so great a part of them does not exceed, 0.99 of them for example; as `histogram_quantile` of Prometheus tells
-    /// it: taken to lie evenly within a bucket, and at the last bound if beyond it. `None`: there are none.
+    /// Returns the `part`-quantile, for example with 0.99 the 99th percentile, as Prometheus' `histogram_quantile` computes it: durations
+    /// lie evenly within a bucket, and at the last bound if above it. `None` if there are no durations.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let rank = part * self.count() as f64;
         let mut below = 0;
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_counted_in_the_bucket_whose_bound_they_do_not_exceed() {
+    fn a_duration_counts_in_the_first_bucket_with_a_bound_not_below_it() {
         let durations = of(&[0.5, 1.0, 1.5, 2.0, 2.5, 10.5, 9000.0]);
         let buckets: Vec<_> = durations.buckets().collect();
         assert_eq!(buckets, [(0.001, 2), (0.002, 2), (0.01, 1), (f64::INFINITY, 2)]);
@@ -132,15 +133,19 @@ mod tests {
         assert_eq!(durations.quantile(0.5), Some(Duration::from_millis(1)));
         assert_eq!(durations.quantile(0.7), Some(Duration::from_micros(1500)));
         assert_eq!(durations.quantile(0.99), Some(Duration::from_millis(10)));
-        assert_eq!(durations.quantile(1.0), Some(Duration::from_millis(10)), "as far as it is known");
+        assert_eq!(
+            durations.quantile(1.0),
+            Some(Duration::from_millis(10)),
+            "durations above the last bound count as the last bound"
+        );
         assert_eq!(of(&[5.0]).quantile(0.0), Some(Duration::from_millis(2)));
     }
 
     #[test]
-    fn what_came_between_two_readings_is_their_difference() {
+    fn the_difference_of_two_snapshots_is_what_came_between() {
         let (then, now) = (of(&[0.5, 1.5]), of(&[0.5, 1.5, 1.6, 20.0]));
         assert_eq!(now.since(&then), of(&[1.6, 20.0]));
-        assert_eq!(then.since(&now).count(), 0, "a counter that began anew");
+        assert_eq!(then.since(&now).count(), 0, "a counter that was reset");
         assert_eq!(then.with(&of(&[1.6, 20.0])), now);
         assert_eq!(Durations::none(BOUNDS), of(&[]));
     }

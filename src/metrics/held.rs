@@ -1,4 +1,4 @@
-//! What a gauge shows for as long as something lives.
+//! Guards that change a gauge for as long as they live.
 
 use metrics::Gauge;
 
@@ -6,7 +6,7 @@ use metrics::Gauge;
 pub struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
-    /// One more.
+    /// Adds one.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.increment(1);
         Self(gauge.clone())
@@ -19,19 +19,19 @@ impl Drop for GaugeGuard {
     }
 }
 
-/// A part of what a gauge shows, for as long as it lives.
+/// A value that is added to a gauge for as long as it lives.
 pub struct Share {
     gauge: Gauge,
     amount: usize,
 }
 
 impl Share {
-    /// Nothing yet.
+    /// Starts at zero.
     pub fn new(gauge: &Gauge) -> Self {
         Self { gauge: gauge.clone(), amount: 0 }
     }
 
-    /// It is so much now.
+    /// Sets the value.
     #[inline]
     pub fn set(&mut self, amount: usize) {
         if amount != self.amount {

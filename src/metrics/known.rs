@@ -1,37 +1,37 @@
-//! Gauges of what may go before those who record it do.
+//! Gauges that can disappear before their owner does.
 
 use metrics::{Gauge, Label, gauge};
 use parking_lot::Mutex;
 
-/// A gauge that exists while its value is known, and until it is withdrawn.
+/// A gauge that exists while its value is known, until it is withdrawn.
 #[derive(Default)]
 pub struct KnownGauge(Mutex<GaugeState>);
 
 #[derive(Default)]
 enum GaugeState {
-    /// Its value is not known.
+    /// The value is not known.
     #[default]
     Unknown,
     Known {
         _gauge: Gauge,
     },
-    /// Nothing shows it any more.
+    /// The gauge stays hidden, even if a value is set.
     Withdrawn,
 }
 
 impl KnownGauge {
-    /// Shows this value, unless it is withdrawn.
+    /// Sets the value, unless the gauge is withdrawn.
     pub(super) fn set(&self, name: &'static str, labels: Vec<Label>, value: f64) {
         let mut state = self.0.lock();
         if !matches!(*state, GaugeState::Withdrawn) {
-            // One name and other labels are another gauge.
+            // A changed label makes it another gauge, so register it again.
             let gauge = gauge!(name, labels);
             gauge.set(value);
             *state = GaugeState::Known { _gauge: gauge };
         }
     }
 
-    /// Shows it no more, until its value is known again.
+    /// Hides the gauge until its value is known again.
     pub(super) fn clear(&self) {
         let mut state = self.0.lock();
         if matches!(*state, GaugeState::Known { .. }) {
@@ -39,12 +39,12 @@ impl KnownGauge {
         }
     }
 
-    /// Shows it no more, whatever is still found out.
+    /// Hides the gauge, even if a value is set later.
     pub(super) fn withdraw(&self) {
         *self.0.lock() = GaugeState::Withdrawn;
     }
 
-    /// Shows it again, once its value is known.
+    /// Lets the gauge appear again once its value is set.
     pub(super) fn readmit(&self) {
         let mut state = self.0.lock();
         if matches!(*state, GaugeState::Withdrawn) {

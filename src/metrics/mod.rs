@@ -1,4 +1,4 @@
-//! Handles to all metrics, so that the relay touches atomics and nothing else.
+//! Handles to all metrics, so that the relay only updates atomics.
 
 mod by_label;
 mod durations;

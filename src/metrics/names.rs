@@ -1,141 +1,168 @@
-//! The names of all metrics, and what each counts: what dashboards and alerts depend on.
+//! The names and help texts of all metrics. Dashboards and alerts depend on the names.
 
 use super::process;
 
-/// Name, and what it counts.
+/// Name and help text.
 const COUNTERS: &[(&str, &str)] = &[
-    ("pontoon_sessions_total", "Sessions that ended, by how"),
-    ("pontoon_sessions_passthrough_total", "Sessions of clients that brought their own TLS"),
-    ("pontoon_sessions_upgraded_total", "Sessions that were moved from plaintext to TLS"),
+    ("pontoon_sessions_total", "Number of sessions that ended, by the way they ended"),
+    ("pontoon_sessions_passthrough_total", "Number of sessions of clients that used TLS of their own"),
+    ("pontoon_sessions_upgraded_total", "Number of sessions moved from plaintext to TLS"),
     (
         "pontoon_sessions_pinned_total",
-        "Times that a client got a connection of its own where clients share them, by reason",
+        "Number of times that a client of a route in shared mode was pinned to a dedicated connection, by reason",
     ),
-    ("pontoon_clients_refused_total", "Clients that got no session"),
+    ("pontoon_clients_refused_total", "Number of clients that were refused a session, by reason"),
     (
         "pontoon_replies_refused_total",
         "Number of upstream connections closed because pontoon cannot go on with what the server sent",
     ),
-    ("pontoon_accept_errors_total", "Failed attempts to accept a client"),
-    ("pontoon_requests_total", "Requests sent upstream"),
+    ("pontoon_accept_errors_total", "Number of failed attempts to accept a client, by reason"),
+    ("pontoon_requests_total", "Number of requests sent upstream"),
     (
         "pontoon_commands_total",
-        "Requests by what their commands are about: \"module\" has a name with a dot, \"other\" is not known",
+        "Number of requests by command family: \"module\" if the command's name contains a dot, \"other\" if it is unknown",
     ),
     (
         "pontoon_server_errors_total",
-        "Error replies of the server by their first word, \"other\" if it is none that Redis or Valkey say themselves",
+        "Number of error replies of the server by their first word, \"other\" if Redis and Valkey themselves do not use it",
     ),
-    ("pontoon_relayed_bytes_total", "Bytes relayed, in plaintext"),
-    ("pontoon_sessions_opaque_total", "Sessions whose replies could not be matched to requests any more"),
-    ("pontoon_upstream_connect_errors_total", "Failed attempts to reach the upstream, by stage"),
-    ("pontoon_tls_handshakes_total", "Completed TLS handshakes with the upstream"),
-    ("pontoon_upstream_leases_total", "Upstream connections given to clients, by where they came from"),
-    ("pontoon_upstream_discards_total", "Upstream connections that were not kept ready any more, by reason"),
-    ("pontoon_cluster_refreshes_total", "Times that the cluster's nodes were looked up, by result"),
+    ("pontoon_relayed_bytes_total", "Number of bytes relayed, without the overhead of pontoon's own TLS"),
+    (
+        "pontoon_sessions_opaque_total",
+        "Number of sessions whose replies could no longer be matched to requests, by reason",
+    ),
+    ("pontoon_upstream_connect_errors_total", "Number of failed attempts to reach the upstream, by stage"),
+    ("pontoon_tls_handshakes_total", "Number of completed TLS handshakes with the upstream"),
+    ("pontoon_upstream_leases_total", "Number of upstream connections given to clients, by origin"),
+    (
+        "pontoon_upstream_discards_total",
+        "Number of upstream connections discarded instead of kept ready, by reason",
+    ),
+    ("pontoon_cluster_refreshes_total", "Number of refreshes of the cluster's nodes, by result"),
     (
         "pontoon_rewritten_replies_total",
-        "Replies that named a cluster's nodes and got local addresses, by kind",
+        "Number of replies in which node addresses were replaced with local ones, by kind",
     ),
-    ("pontoon_tls_reloads_total", "Changes of certificate files that were taken over, or were not"),
-    ("pontoon_reauthentications_total", "Live sessions that authenticated again, or could not, by result"),
-    ("pontoon_config_reloads_total", "Reloads of the configuration, by result"),
-    ("pontoon_credentials_reloads_total", "Secrets that replaced another, and looks that found none"),
+    (
+        "pontoon_tls_reloads_total",
+        "Number of changed certificate files that were loaded or could not be, by result",
+    ),
+    (
+        "pontoon_reauthentications_total",
+        "Number of attempts to authenticate again for a live session, by result",
+    ),
+    ("pontoon_config_reloads_total", "Number of reloads of the configuration, by result"),
+    (
+        "pontoon_credentials_reloads_total",
+        "Number of times that a secret changed or could not be read, by result",
+    ),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
-    ("pontoon_build_info", "Always 1; the version is a label"),
+    ("pontoon_build_info", "Always 1, with the version as a label"),
     ("pontoon_config_last_reload_successful", "1 if the last reload of the configuration succeeded"),
-    ("pontoon_sessions_active", "Sessions now"),
-    ("pontoon_sessions_waiting", "Sessions that wait for an upstream connection now"),
-    ("pontoon_buffered_bytes", "Bytes that wait now because a client or the upstream does not take them"),
-    ("pontoon_sessions_pinned", "Sessions now that have a connection of their own where clients share them"),
-    ("pontoon_upstream_connections", "Upstream connections now"),
+    ("pontoon_sessions_active", "Number of active sessions"),
+    ("pontoon_sessions_waiting", "Number of sessions waiting for an upstream connection"),
+    (
+        "pontoon_buffered_bytes",
+        "Number of bytes buffered because a client or the upstream does not read them",
+    ),
+    (
+        "pontoon_sessions_pinned",
+        "Number of sessions of a route in shared mode that are pinned to a dedicated connection",
+    ),
+    ("pontoon_upstream_connections", "Number of upstream connections, by state"),
     (
         "pontoon_upstream_reachable",
-        "1 if the upstream was reached when last tried; absent for a node that its cluster has given up",
+        "1 if the last attempt to reach the upstream succeeded; absent for a node that its cluster has given up",
     ),
-    ("pontoon_transit_encryption", "1 for what the endpoint was seen to accept, where tls.mode is preferred"),
-    ("pontoon_upstream_plaintext_connections", "Upstream connections of clients now that are in plaintext"),
-    ("pontoon_tls_verification_disabled", "1 where tls.insecure_skip_verify is set"),
+    (
+        "pontoon_transit_encryption",
+        "1 for the transit encryption mode that the endpoint was seen to use; only if tls.mode is preferred",
+    ),
+    (
+        "pontoon_upstream_plaintext_connections",
+        "Number of clients' upstream connections that are in plaintext",
+    ),
+    ("pontoon_tls_verification_disabled", "1 if tls.insecure_skip_verify is set"),
     (
         "pontoon_tls_certificate_expiry_timestamp_seconds",
-        "When the certificate that the endpoint presented last expires",
+        "Time when the endpoint's last presented certificate expires, in Unix time",
     ),
     (
         "pontoon_server_plaintext_clients",
-        "Clients in plaintext, as all servers of the route count them; NaN: not known. Asked where evidence.interval is set",
+        "Number of clients in plaintext that the route's servers count, NaN if not known; only if evidence.interval is set",
     ),
     (
         "pontoon_evidence_last_success_timestamp_seconds",
-        "Time when every server of the route last reported its clients in plaintext; 0: never",
+        "Time when every server of the route last reported its clients in plaintext, in Unix time; 0 if never",
     ),
     (
         "pontoon_evidence_interval_seconds",
-        "Time between two questions to the servers, where evidence.interval is set",
+        "Time between two surveys of the servers, in seconds; only if evidence.interval is set",
     ),
-    ("pontoon_credentials_last_read_successful", "1 if the credentials were read when last looked for"),
+    ("pontoon_credentials_last_read_successful", "1 if the last attempt to read the credentials succeeded"),
     (
         "pontoon_uses_only_tls",
-        "1 if all traffic of this bridge is in verified TLS, and was for verdict.quiet_for; /routes says why, or why not",
+        "1 if all traffic of this bridge is in verified TLS, and was for verdict.quiet_for; /routes gives the reasons",
     ),
     (
         "pontoon_safe_to_require_tls",
-        "1 if this bridge uses only TLS and the servers count no client in plaintext; /routes says why, or why not",
+        "1 if this bridge uses only TLS and the servers count no client in plaintext; /routes gives the reasons",
     ),
     (
         "pontoon_bridge_needed",
-        "1 unless no client has used the route for verdict.unused_for; /routes says who does",
+        "1 if a client has used the route within verdict.unused_for, or this is not known yet; /routes gives the reasons",
     ),
-    ("pontoon_cluster_nodes", "Nodes of the cluster that are known"),
+    ("pontoon_cluster_nodes", "Number of known cluster nodes"),
     (
         "pontoon_cluster_nodes_without_port",
-        "Nodes of the cluster that clients cannot be led to: they have no local port",
+        "Number of cluster nodes that clients cannot reach because they have no local port",
     ),
     (
         "pontoon_cluster_nodes_over_limit",
-        "Number of nodes without a local port because cluster.max_nodes is reached",
+        "Number of cluster nodes without a local port because cluster.max_nodes is reached",
     ),
     (
         "pontoon_next_reauthentication_timestamp_seconds",
-        "When a live session authenticates again next; NaN: none will",
+        "Time when a live session next authenticates again, in Unix time; NaN if none will",
     ),
 ];
 
 pub(super) const CONNECT_SECONDS: &str = "pontoon_upstream_connect_seconds";
 pub(super) const REQUEST_SECONDS: &str = "pontoon_request_duration_seconds";
 
-/// Name, upper bounds in seconds, and what it tells.
+/// Name, upper bounds in seconds, and help text.
 pub(super) const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
-    (CONNECT_SECONDS, CONNECT_BOUNDS, "Time to reach the upstream, by stage"),
+    (CONNECT_SECONDS, CONNECT_BOUNDS, "Time to reach the upstream in seconds, by stage"),
     (
         REQUEST_SECONDS,
         REQUEST_BOUNDS,
-        "Time from the last byte of a request to the first of its reply: of one request of a session at a time, and of none that \
-         blocks or subscribes",
+        "Time in seconds from the last byte of a request to the first byte of its reply, for one request of a session at a time, \
+         without those that block or subscribe",
     ),
 ];
 
-/// A resumed handshake in one zone to the default deadline.
+/// From a resumed handshake in the same zone to the default deadline.
 const CONNECT_BOUNDS: &[f64] = &[0.001, 0.0025, 0.01, 0.05, 0.25, 1.0, 5.0];
 
-/// A server on this machine to one that nobody waits for. Finest where one in the same zone or the next answers.
+/// From a server on this machine to one too slow to use. Finest for servers in the same zone or the next.
 pub(super) const REQUEST_BOUNDS: &[f64] = &[
     0.00005, 0.0001, 0.0002, 0.0003, 0.0004, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075,
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Of these, those that Prometheus sees: each is a series of each route and node. The page's charts have all.
+/// The bounds that Prometheus sees: each is a series for every route and node. The page's charts use all bounds.
 pub(super) const REQUEST_BOUNDS_SHOWN: &[f64] =
     &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0];
 
-/// A node's counters that are shown at zero, too, by name and the value of a label: rules ask whether they counted at all, and
-/// Prometheus sees no increase from nothing to one. The others of a node are shown once they have counted.
+/// Counters of a node that are rendered at zero, too, by name and label value: rules ask whether they ever counted, and Prometheus sees no
+/// increase from an absent series to one. Other counters of a node are rendered once they have counted.
 pub(super) const NODE_COUNTERS_AT_ZERO: [(&str, &str, &str); 2] =
     [("pontoon_upstream_leases_total", "tls", "false"), ("pontoon_sessions_total", "end", "client_closed")];
 
-/// The words that errors of Redis and Valkey begin with (`createSharedObjects` in `server.c`, and the replies of commands
-/// beside it). A script or a module may say any other.
+/// The first words of errors of Redis and Valkey (`createSharedObjects` in `server.c`, and replies of commands). Scripts and modules may
+/// use others.
 pub(super) const SERVER_ERRORS: &[&str] = &[
     "other",
     "ASK",
@@ -172,7 +199,7 @@ pub(super) const SERVER_ERRORS: &[&str] = &[
     "WRONGTYPE",
 ];
 
-/// The names of all metrics, without the suffixes of histograms.
+/// Returns the names of all metrics, without the suffixes of histograms.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let counters = COUNTERS.iter().map(|(name, ..)| *name);
     let gauges = GAUGES.iter().map(|(name, _)| *name);
@@ -181,7 +208,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     counters.chain(gauges).chain(histograms).chain(process)
 }
 
-/// The help text of a metric; empty where it has none.
+/// Returns the help text of a metric; empty if it has none.
 pub(super) fn help(name: &str) -> &'static str {
     let counters = COUNTERS.iter().map(|(known, help)| (*known, *help));
     let gauges = GAUGES.iter().map(|(known, help)| (*known, *help));
@@ -197,7 +224,7 @@ mod tests {
     use crate::metrics::RouteMetrics;
     use crate::metrics::recorder::Recorder;
 
-    /// Dashboards and alerts depend on these: a change here is a change for users, and belongs in the changelog.
+    /// Dashboards and alerts depend on these. A change here affects users and belongs in the changelog.
     const METRIC_NAMES: &str = "\
 pontoon_accept_errors_total counter reason,route
 pontoon_bridge_needed gauge route

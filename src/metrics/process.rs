@@ -1,5 +1,5 @@
-//! What this process takes of the machine, looked up when somebody asks; by the names that Prometheus' client libraries
-//! [give it](https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics).
+//! Resources that this process uses, read when metrics are rendered. The names are those of Prometheus' [client
+//! libraries](https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics).
 
 use std::sync::OnceLock;
 
@@ -9,18 +9,18 @@ use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line
 use procfs::process::{LimitValue, Process};
 use procfs::{ProcResult, WithCurrentSystemInfo as _};
 
-/// Name, kind, and what it tells.
+/// Name, kind and help text.
 pub(super) const METRICS: [(&str, &str, &str); 7] = [
-    ("process_cpu_seconds_total", "counter", "CPU time of user and system"),
-    ("process_resident_memory_bytes", "gauge", "Memory in use"),
-    ("process_virtual_memory_bytes", "gauge", "Memory reserved"),
-    ("process_open_fds", "gauge", "Open file descriptors"),
-    ("process_max_fds", "gauge", "Open file descriptors that are allowed"),
-    ("process_threads", "gauge", "Threads"),
-    ("process_start_time_seconds", "gauge", "When the process began, in Unix time"),
+    ("process_cpu_seconds_total", "counter", "CPU time of the process, user and system, in seconds"),
+    ("process_resident_memory_bytes", "gauge", "Size of resident memory in bytes"),
+    ("process_virtual_memory_bytes", "gauge", "Size of virtual memory in bytes"),
+    ("process_open_fds", "gauge", "Number of open file descriptors"),
+    ("process_max_fds", "gauge", "Maximum number of open file descriptors"),
+    ("process_threads", "gauge", "Number of threads"),
+    ("process_start_time_seconds", "gauge", "Time when the process started, in Unix time"),
 ];
 
-/// Appends them. What cannot be found out is left out.
+/// Appends the metrics. Leaves out those that cannot be read.
 pub(super) fn write(text: &mut String) {
     let Ok(found) = look_up() else { return };
     for ((name, kind, help), value) in METRICS.into_iter().zip(found) {
@@ -31,7 +31,7 @@ pub(super) fn write(text: &mut String) {
     }
 }
 
-/// The values, in the order of [`METRICS`].
+/// Returns the values in the order of [`METRICS`].
 fn look_up() -> ProcResult<[Option<f64>; METRICS.len()]> {
     let process = Process::myself()?;
     let stat = process.stat()?;
@@ -54,7 +54,7 @@ fn look_up() -> ProcResult<[Option<f64>; METRICS.len()]> {
     ])
 }
 
-/// Unix time. Read once: on a machine of many cores it is a long read.
+/// Returns the boot time in Unix time. Reads it only once, because that takes long on a machine with many cores.
 fn boot_time() -> Option<u64> {
     static BOOT: OnceLock<Option<u64>> = OnceLock::new();
     *BOOT.get_or_init(|| procfs::boot_time_secs().ok())
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_knows_what_it_takes() {
+    fn a_process_reports_its_own_resources() {
         let mut text = String::new();
         write(&mut text);
         let value = |name: &str| {

@@ -1,4 +1,4 @@
-//! Where all metrics go. A series of a route is shown for as long as something holds its handle: what is gone leaves no series.
+//! Stores all metrics. A route's series is rendered for as long as a handle to it exists, so a removed route or node leaves no series.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,18 +15,18 @@ use super::names::{
 };
 use super::process;
 
-/// Takes what is recorded.
+/// Receives what is recorded.
 pub(super) struct Recorder(Arc<Registry>);
 
 /// Renders all metrics.
 #[derive(Clone, Debug)]
 pub struct PrometheusHandle {
     registry: Arc<Registry>,
-    /// Whether to show what this process takes of the machine, too.
+    /// Whether to render the metrics of this process, too.
     process: bool,
 }
 
-/// All series, by name and labels: those of one name stand together.
+/// All series, ordered by name and labels, so that those of one name are together.
 #[derive(Debug, Default)]
 struct Registry {
     counters: Mutex<Series<AtomicU64>>,
@@ -34,11 +34,11 @@ struct Registry {
     histograms: Mutex<Series<Buckets>>,
 }
 
-/// The series of one kind.
+/// All series of one kind.
 #[derive(Debug)]
 struct Series<T> {
     live: BTreeMap<Key, Weak<T>>,
-    /// Series of no route last as long as the process.
+    /// Keeps series without a route until the process ends.
     kept: Vec<Arc<T>>,
 }
 
@@ -49,7 +49,7 @@ impl<T> Default for Series<T> {
 }
 
 impl<T> Series<T> {
-    /// The series with this key, or a new one.
+    /// Returns the series with this key, and creates it if necessary.
     fn get(&mut self, key: &Key, new: impl FnOnce() -> T) -> Arc<T> {
         if let Some(series) = self.live.get(key).and_then(Weak::upgrade) {
             return series;
@@ -62,7 +62,7 @@ impl<T> Series<T> {
         series
     }
 
-    /// All that are still held. Drops the entries of the others.
+    /// Returns all series that have a handle. Drops the entries of the others.
     fn held(&mut self) -> Vec<(Key, Arc<T>)> {
         let mut held = Vec::new();
         self.live.retain(|key, series| {
@@ -86,13 +86,13 @@ impl Recorder {
 }
 
 impl metrics::Recorder for Recorder {
-    /// The tables in [`names`] do.
+    /// Does nothing, because the help texts are in [`names`].
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    /// The tables in [`names`] do.
+    /// Does nothing, because the help texts are in [`names`].
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    /// The tables in [`names`] do.
+    /// Does nothing, because the help texts are in [`names`].
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
@@ -112,23 +112,23 @@ impl metrics::Recorder for Recorder {
 }
 
 impl PrometheusHandle {
-    /// Of metrics that nothing records.
+    /// Creates a handle that renders nothing.
     #[cfg(test)]
     pub fn of_nobody() -> Self {
         Recorder::new().handle()
     }
 
-    /// Shows what this process takes of the machine, too.
+    /// Renders the metrics of this process, too.
     pub(super) fn with_process(self) -> Self {
         Self { process: true, ..self }
     }
 
-    /// All metrics, in Prometheus' text format. Histograms that nothing was recorded into are left out: a cluster has
-    /// hundreds of nodes that a client never asks.
+    /// Renders all metrics in Prometheus' text format. Leaves out empty histograms, because a cluster has hundreds of nodes that clients
+    /// may never use.
     pub fn render(&self) -> String {
         let mut text = String::new();
         let mut before = String::new();
-        // No lock is held while text is written: a session may be registering what it counts.
+        // Hold no lock while text is written, because a session may be registering its metrics.
         let counters = self.registry.counters.lock().held();
         for (key, counter) in counters {
             let value = counter.load(Ordering::Relaxed);
@@ -158,7 +158,7 @@ impl PrometheusHandle {
         text
     }
 
-    /// How long the requests of a route took since pontoon began, those to all its nodes together. Prometheus shows them as
+    /// Returns the durations of a route's requests since pontoon started, summed over its nodes. Prometheus sees them as
     /// `pontoon_request_duration_seconds`.
     pub fn request_durations(&self, route: &str) -> Durations {
         let is_of_route = |key: &Key| {
@@ -171,7 +171,7 @@ impl PrometheusHandle {
     }
 }
 
-/// A cluster has hundreds of nodes, and most of a node's counters never count.
+/// Whether a counter is rendered at zero. A cluster has hundreds of nodes, and most counters of a node stay at zero.
 fn is_shown_at_zero(key: &Key) -> bool {
     let has =
         |name: &str, value: &str| key.labels().any(|label| label.key() == name && label.value() == value);
@@ -179,7 +179,7 @@ fn is_shown_at_zero(key: &Key) -> bool {
         || NODE_COUNTERS_AT_ZERO.iter().any(|(name, label, value)| *name == key.name() && has(label, value))
 }
 
-/// Writes what stands above the first series of a name.
+/// Writes the header above the first series of a name.
 fn begin(text: &mut String, before: &mut String, key: &Key, kind: &str) {
     if before != key.name() {
         key.name().clone_into(before);
@@ -219,7 +219,7 @@ mod tests {
     use crate::metrics::RouteMetrics;
 
     #[test]
-    fn durations_of_a_route_are_those_of_all_its_nodes() {
+    fn durations_of_a_route_include_all_its_nodes() {
         let recorder = Recorder::new();
         let handle = recorder.handle();
         let metrics = metrics::with_local_recorder(&recorder, || {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_goes_with_the_last_that_holds_it_and_its_count_does_not_before() {
+    fn a_series_and_its_count_live_as_long_as_a_handle_exists() {
         let recorder = Recorder::new();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_series_of_a_busy_node_are_few() {
+    fn a_busy_node_has_few_series() {
         let recorder = Recorder::new();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_rendered_as_prometheus_reads_it() {
+    fn a_histogram_is_rendered_in_the_format_of_prometheus() {
         let durations = Buckets::new(&[0.5, 1.0]);
         for seconds in [0.25, 0.75, 8.0] {
             metrics::HistogramFn::record(&durations, seconds);

@@ -1,4 +1,4 @@
-//! A route's metrics.
+//! The metrics of a route.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use super::by_label::ByLabel;
 use super::known::KnownGauge;
 use super::names::{CONNECT_SECONDS, REQUEST_SECONDS, SERVER_ERRORS};
 
-/// A route's metrics, which exist while this or a successor does. Most exist, at zero, from the start.
+/// A route's metrics, which exist while this or a successor does. Most are registered at the start, with zero.
 #[allow(missing_docs, reason = "the names say it")]
 pub struct RouteMetrics {
-    /// Labels of all of them; empty: nothing is recorded.
+    /// Labels of all metrics; if empty, nothing is recorded.
     own: Vec<Label>,
     pub sessions_active: Gauge,
     pub sessions_waiting: Gauge,
@@ -25,7 +25,7 @@ pub struct RouteMetrics {
     pub requests: Counter,
     pub request_seconds: Histogram,
     counted: Arc<Counted>,
-    /// What is known now, by the metric's name.
+    /// Gauges of what is known now, by metric name.
     known: Mutex<HashMap<&'static str, Gauge>>,
     connect_seconds: Mutex<HashMap<&'static str, Histogram>>,
     /// Whether the upstream can be reached.
@@ -45,7 +45,7 @@ pub struct RouteMetrics {
     handshakes_resumed: Counter,
 }
 
-/// Counters that are registered once something is counted. A successor goes on with them.
+/// Counters that are registered at their first use. A successor continues them.
 struct Counted {
     commands: ByLabel,
     server_errors: ByLabel,
@@ -53,18 +53,18 @@ struct Counted {
     refusals: Mutex<BTreeMap<&'static str, ClientRefusals>>,
 }
 
-/// Clients that got no session for one reason.
+/// Refused clients, by reason.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientRefusals {
-    /// How many.
+    /// Number of refused clients.
     pub count: u64,
     /// When the last one was refused, in Unix time.
     pub last: u64,
 }
 
-/// What is known of an upstream of a route.
+/// Metrics of one upstream of a route.
 pub struct UpstreamMetrics {
-    /// Empty: nothing is recorded.
+    /// Labels; if empty, nothing is recorded.
     own: Vec<Label>,
     transit: KnownGauge,
     certificate_expiry: KnownGauge,
@@ -77,7 +77,7 @@ pub struct Relayed {
     pub to_client: Counter,
 }
 
-/// Counters that alerts watch and that seldom count: name, label, value.
+/// Rarely used counters that alerts watch: name, label, value.
 const WATCHED: [(&str, &str, &str); 4] = [
     ("pontoon_upstream_connect_errors_total", "stage", "auth"),
     ("pontoon_reauthentications_total", "result", "refused"),
@@ -86,28 +86,28 @@ const WATCHED: [(&str, &str, &str); 4] = [
 ];
 
 impl RouteMetrics {
-    /// Registers the metrics of `route`, whose sessions end in one of these ways.
+    /// Registers the metrics of `route`. `ends` are the ways in which its sessions can end.
     pub fn new(route: &str, ends: &[&'static str]) -> Self {
         Self::of(vec![Label::new("route", route.to_owned())], ends).begin_at_zero()
     }
 
-    /// Of a node of the route's cluster.
+    /// Registers the metrics of a node of the route's cluster.
     pub fn of_node(route: &str, node: &str, ends: &[&'static str]) -> Self {
         Self::of(vec![Label::new("route", route.to_owned()), Label::new("node", node.to_owned())], ends)
     }
 
-    /// Goes on with what `before` has counted, if both are of one route and node.
+    /// Continues the counters of `before` if both have the same route and node.
     #[must_use]
     pub fn succeeding(self, before: &Self) -> Self {
         if self.own == before.own { Self { counted: Arc::clone(&before.counted), ..self } } else { self }
     }
 
-    /// For what belongs to no route: counts, and shows nobody.
+    /// Returns metrics that count but are never rendered, for work that belongs to no route.
     pub fn unrecorded() -> Self {
         metrics::with_local_recorder(&NoopRecorder, || Self::of(Vec::new(), &[]))
     }
 
-    /// Has the counters that alerts watch exist from now on: Prometheus sees no increase from nothing to one.
+    /// Registers the counters that alerts watch, because Prometheus sees no increase from an absent series to one.
     fn begin_at_zero(self) -> Self {
         for (name, label, value) in WATCHED {
             self.count(name, label, value, 0);
@@ -176,7 +176,7 @@ impl RouteMetrics {
         }
     }
 
-    /// Of one of its upstreams.
+    /// Returns the metrics of one of the route's upstreams.
     pub fn of_upstream(&self, upstream: &str) -> UpstreamMetrics {
         let upstream = Label::new("upstream", upstream.to_owned());
         let labels = || self.own.iter().cloned().chain([upstream]).collect();
@@ -184,19 +184,18 @@ impl RouteMetrics {
         UpstreamMetrics { own, transit: KnownGauge::default(), certificate_expiry: KnownGauge::default() }
     }
 
-    /// The route was removed, or others take over: what was known is known no more. What was counted stays until the last
-    /// session has ended.
+    /// Hides what was known, because the route was removed or replaced. Counters stay until the last session has ended.
     pub fn retire(&self) {
         self.known.lock().clear();
         self.reachable.withdraw();
     }
 
-    /// The upstream was reached, or was not.
+    /// Notes whether the upstream was reached.
     pub fn reachable(&self, is_reachable: bool) {
         self.set_shown(&self.reachable, "pontoon_upstream_reachable", f64::from(u8::from(is_reachable)));
     }
 
-    /// Whether the upstream is expected to be reachable. Of a node that its cluster has given up, nothing is shown.
+    /// Notes whether the upstream should be reachable. For a node that its cluster has given up, the gauge is hidden.
     pub fn expected(&self, is_expected: bool) {
         if is_expected {
             self.reachable.readmit();
@@ -205,7 +204,7 @@ impl RouteMetrics {
         }
     }
 
-    /// Whether `tls.insecure_skip_verify` is set.
+    /// Notes whether `tls.insecure_skip_verify` is set.
     pub fn verification_disabled(&self, is_disabled: bool) {
         self.know("pontoon_tls_verification_disabled", f64::from(u8::from(is_disabled)));
     }
@@ -216,7 +215,7 @@ impl RouteMetrics {
         }
     }
 
-    /// Adds to a gauge that exists from now on.
+    /// Adds to a gauge, and registers it if necessary.
     fn know_more(&self, name: &'static str, value: f64) {
         if !self.own.is_empty() {
             let register = || gauge!(name, self.own.clone());
@@ -224,7 +223,7 @@ impl RouteMetrics {
         }
     }
 
-    /// Sets a gauge that exists from now on.
+    /// Sets a gauge, and registers it if necessary.
     fn know(&self, name: &'static str, value: f64) {
         if !self.own.is_empty() {
             let register = || gauge!(name, self.own.clone());
@@ -232,67 +231,66 @@ impl RouteMetrics {
         }
     }
 
-    /// The verdict: see `group::verdict`.
+    /// Sets the verdict of `group::verdict`.
     pub fn verdict(&self, uses_only_tls: bool, safe_to_require_tls: bool, bridge_needed: bool) {
         self.know("pontoon_uses_only_tls", f64::from(u8::from(uses_only_tls)));
         self.know("pontoon_safe_to_require_tls", f64::from(u8::from(safe_to_require_tls)));
         self.know("pontoon_bridge_needed", f64::from(u8::from(bridge_needed)));
     }
 
-    /// So many nodes of the cluster are known, so many of them have no local port, and so many of these because there are
-    /// too many nodes.
+    /// Sets the number of known cluster nodes, of those without a local port, and of those without one because there are too many nodes.
     pub fn cluster_nodes(&self, known: usize, without_port: usize, over_limit: usize) {
         self.know("pontoon_cluster_nodes", known as f64);
         self.know("pontoon_cluster_nodes_without_port", without_port as f64);
         self.know("pontoon_cluster_nodes_over_limit", over_limit as f64);
     }
 
-    /// The cluster's nodes were looked up.
+    /// Counts a refresh of the cluster's nodes.
     pub fn cluster_refreshed(&self, result: &'static str) {
         self.labelled("pontoon_cluster_refreshes_total", "result", result);
     }
 
-    /// A reply that named nodes was rewritten.
+    /// Counts a rewritten reply that named nodes.
     pub fn rewritten(&self, kind: &'static str) {
         self.labelled("pontoon_rewritten_replies_total", "kind", kind);
     }
 
-    /// So many requests of a family were sent: it has always the same number, and there are few.
+    /// Counts requests of a command family. A family always has the same number, and there are few.
     #[inline]
     pub fn commands(&self, number: usize, family: &'static str, count: u64) {
         self.counted.commands.add(&self.own, number, family, count);
     }
 
-    /// The server replied with an error that begins with this word.
+    /// Counts an error reply of the server by its first word.
     pub fn server_error(&self, code: &[u8]) {
         const { assert!(SERVER_ERRORS.len() <= ByLabel::MAX_LABEL_VALUES, "all of them are counted") };
         let number = SERVER_ERRORS.iter().position(|known| known.as_bytes() == code).unwrap_or(0);
         self.counted.server_errors.add(&self.own, number, SERVER_ERRORS[number], 1);
     }
 
-    /// A session ended so.
+    /// Counts the end of a session.
     pub fn session_ended(&self, end: &'static str) {
         if let Some((_, counter)) = self.sessions.iter().find(|(known, _)| *known == end) {
             counter.increment(1);
         }
     }
 
-    /// A session's replies are not counted any more.
+    /// Counts a session that became opaque: its replies can no longer be matched to requests.
     pub fn opaque(&self, reason: &'static str) {
         self.labelled("pontoon_sessions_opaque_total", "reason", reason);
     }
 
-    /// A client got a connection of its own, where clients share them.
+    /// Counts a client that was pinned to a dedicated connection.
     pub fn pinned(&self, reason: &'static str) {
         self.labelled("pontoon_sessions_pinned_total", "reason", reason);
     }
 
-    /// A connection is closed for what the server sent.
+    /// Counts a connection that is closed because of what the server sent.
     pub fn reply_refused(&self) {
         self.replies_refused.increment(1);
     }
 
-    /// A client got no session.
+    /// Counts a client that was refused a session.
     pub fn refused(&self, reason: &'static str) {
         self.labelled("pontoon_clients_refused_total", "reason", reason);
         let last = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -301,36 +299,36 @@ impl RouteMetrics {
         *refused = ClientRefusals { count: refused.count + 1, last };
     }
 
-    /// Clients that got no session, by reason.
+    /// Returns the refused clients by reason.
     pub fn refusals(&self) -> BTreeMap<&'static str, ClientRefusals> {
         self.counted.refusals.lock().clone()
     }
 
-    /// A client could not be accepted.
+    /// Counts a failed attempt to accept a client.
     pub fn accept_error(&self, reason: &'static str) {
         self.labelled("pontoon_accept_errors_total", "reason", reason);
     }
 
-    /// An attempt to reach the upstream failed in this stage.
+    /// Counts an attempt to reach the upstream that failed in this stage.
     pub fn connect_error(&self, stage: &'static str) {
         self.labelled("pontoon_upstream_connect_errors_total", "stage", stage);
     }
 
-    /// A client got an upstream connection from there, over TLS or not.
+    /// Counts an upstream connection given to a client.
     pub fn leased(&self, origin: &'static str, tls: bool) {
         if let Some((.., counter)) = self.leases.iter().find(|known| (known.0, known.1) == (origin, tls)) {
             counter.increment(1);
         }
     }
 
-    /// The servers are asked from now on, so often.
+    /// Notes that the servers are asked from now on, and how often.
     pub fn evidence_begins(&self, interval: Duration) {
         self.know("pontoon_evidence_interval_seconds", interval.as_secs_f64());
-        // Kept where a predecessor has asked them already.
+        // Adding zero keeps the time of a predecessor that has asked them already.
         self.know_more("pontoon_evidence_last_success_timestamp_seconds", 0.0);
     }
 
-    /// The servers were asked, at this Unix time, how many clients they have in plaintext; `None`: not all of them told.
+    /// Notes how many clients in plaintext the servers counted at this Unix time; `None` if a server did not say.
     pub fn server_plaintext_clients(&self, count: Option<u64>, at: u64) {
         self.know("pontoon_server_plaintext_clients", count.map_or(f64::NAN, |count| count as f64));
         if count.is_some() {
@@ -338,37 +336,37 @@ impl RouteMetrics {
         }
     }
 
-    /// An upstream connection is not kept ready, or not any more.
+    /// Counts an upstream connection that was discarded instead of kept ready.
     pub fn pool_discarded(&self, reason: &'static str) {
         self.labelled("pontoon_upstream_discards_total", "reason", reason);
     }
 
-    /// Certificate files changed.
+    /// Counts a change of certificate files.
     pub fn tls_reload(&self, result: &'static str) {
         self.labelled("pontoon_tls_reloads_total", "result", result);
     }
 
-    /// A live session authenticated again, or did not.
+    /// Counts an attempt to authenticate again for a live session.
     pub fn reauthenticated(&self, result: &'static str) {
         self.labelled("pontoon_reauthentications_total", "result", result);
     }
 
-    /// A live session authenticates again then, in Unix time; `None`: none ever will.
+    /// Notes when a live session next authenticates again, in Unix time; `None` if none will.
     pub fn next_reauthentication(&self, at: Option<u64>) {
         self.know("pontoon_next_reauthentication_timestamp_seconds", at.map_or(f64::NAN, |at| at as f64));
     }
 
-    /// The credentials were read, or could not be.
+    /// Notes whether the credentials could be read.
     pub fn credentials_read(&self, succeeded: bool) {
         self.know("pontoon_credentials_last_read_successful", f64::from(u8::from(succeeded)));
     }
 
-    /// A secret changed, or could not be had.
+    /// Counts a change of the secret, or a failure to read it.
     pub fn credentials_reload(&self, result: &'static str) {
         self.labelled("pontoon_credentials_reloads_total", "result", result);
     }
 
-    /// A stage of connecting took this long. Nodes share their route's series: each stage has many.
+    /// Records how long a stage of connecting took. Nodes share the series of their route, because each histogram has many.
     pub fn connect_seconds(&self, stage: &'static str, took: Duration) {
         let Some(route) = self.own.first() else { return };
         let register =
@@ -376,7 +374,7 @@ impl RouteMetrics {
         self.connect_seconds.lock().entry(stage).or_insert_with(register).record(took);
     }
 
-    /// A TLS handshake was completed.
+    /// Counts a completed TLS handshake.
     pub fn handshake(&self, resumed: bool) {
         if resumed { &self.handshakes_resumed } else { &self.handshakes_full }.increment(1);
     }
@@ -396,25 +394,25 @@ impl RouteMetrics {
 }
 
 impl UpstreamMetrics {
-    /// The endpoint was seen to accept this.
+    /// Notes the transit encryption mode that the endpoint was seen to use.
     pub fn transit(&self, mode: &'static str) {
         let mode = Label::from_static_parts("mode", mode);
         let labels = self.own.iter().cloned().chain([mode]).collect();
         self.set(&self.transit, "pontoon_transit_encryption", labels, 1.0);
     }
 
-    /// What the endpoint accepts is no longer looked at.
+    /// Hides the mode, because it is no longer observed.
     pub fn transit_unknown(&self) {
         self.transit.clear();
     }
 
-    /// The endpoint presented a certificate that expires then, in Unix time.
+    /// Notes when the endpoint's certificate expires, in Unix time.
     pub fn certificate_expiry(&self, at: u64) {
         let name = "pontoon_tls_certificate_expiry_timestamp_seconds";
         self.set(&self.certificate_expiry, name, self.own.clone(), at as f64);
     }
 
-    /// Nothing uses the endpoint any more.
+    /// Hides all, because nothing uses the endpoint any longer.
     pub fn retire(&self) {
         self.transit.withdraw();
         self.certificate_expiry.withdraw();
