@@ -1,31 +1,30 @@
-//! A line of `CLUSTER NODES`, in which nodes also list replicas:
-//! `<id> <ip:port@cport[,hostname[,aux=value]…]> <flags> <primary> <ping> <pong> <epoch> <link> <slot>…`.
-//! Source: [CLUSTER NODES](https://redis.io/docs/latest/commands/cluster-nodes/).
+//! Parses and prints a line of `CLUSTER NODES`, a format that `CLUSTER REPLICAS` uses, too: `<id> <ip:port@cport[,hostname[,aux=value]…]>
+//! <flags> <primary> <ping> <pong> <epoch> <link> <slot>…`. Source: [CLUSTER NODES](https://redis.io/docs/latest/commands/cluster-nodes/).
 
 use std::fmt;
 
-/// What of a line is asked for.
+/// The parts of a line that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeLine<'a> {
     pub(super) id: &'a str,
     pub(super) place: NodeLineAddress<'a>,
     /// Comma-separated.
     pub(super) flags: &'a str,
-    /// All that follows the flags, as it stands.
+    /// Everything after the flags, unchanged.
     pub(super) rest: &'a str,
 }
 
-/// Where a node says that it is.
+/// A node's address in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeLineAddress<'a> {
-    /// An IP address, IPv6 without brackets; a name, where that is announced as the address; empty, where the node does
-    /// not know its own yet.
+    /// An IP address (IPv6 without brackets), or a name if the node announces one as its address. Empty if the node does not know its own
+    /// address yet.
     pub(super) host: &'a str,
-    /// 0: none.
+    /// 0 if there is none.
     pub(super) port: u16,
-    /// The bus port. Redis 3 has none.
+    /// The bus port; Redis 3 prints none.
     pub(super) bus: Option<&'a str>,
-    /// A host name, maybe empty, and then fields of other names.
+    /// A host name, possibly empty, and then named fields.
     pub(super) names: Option<&'a str>,
 }
 
@@ -41,11 +40,11 @@ impl<'a> NodeLine<'a> {
         self.flags.split(',').any(|has| has == flag)
     }
 
-    /// Its primary's id, the state of its link, and its slots: fields that are told in this order.
+    /// Returns the primary's ID, the state of the link, and the slots, in the order of the line.
     pub(super) fn facts(&self) -> Option<(&'a str, &'a str, impl Iterator<Item = &'a str> + use<'a>)> {
         let mut fields = self.rest.split_ascii_whitespace();
         let primary = fields.next()?;
-        // Ping, pong, epoch.
+        // Skips ping, pong and epoch.
         let link = fields.nth(3)?;
         Some((primary, link, fields))
     }
@@ -65,10 +64,10 @@ impl<'a> NodeLineAddress<'a> {
         Some(Self { host, port, bus, names })
     }
 
-    /// The host name, if it has one.
+    /// Returns the host name, if there is one.
     pub(super) fn hostname(&self) -> Option<&'a str> {
         let first = self.names?.split(',').next()?;
-        // `=` is in no name: an engine that leaves an empty name out would begin with another field.
+        // No host name contains `=`. Without an empty name, the first part would be a named field.
         Some(first).filter(|name| !name.is_empty() && !name.contains('='))
     }
 }
@@ -89,10 +88,10 @@ impl fmt::Display for NodeLineAddress<'_> {
     }
 }
 
-/// Divides at the last colon: IPv6 addresses stand without brackets.
+/// Splits at the last colon, because IPv6 addresses have no brackets.
 fn host_and_port(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
-    // Redis prints neither a sign nor leading zeros, and what is printed again must be what was read.
+    // Redis prints neither a sign nor leading zeros. Refuse them, because a line must be printed exactly as it was read.
     let plain = port.bytes().all(|byte| byte.is_ascii_digit()) && (port == "0" || !port.starts_with('0'));
     Some((host, port.parse().ok().filter(|_| plain)?))
 }
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_read_with_a_bus_port_and_a_name_and_without() {
+    fn an_address_is_parsed_with_or_without_bus_port_and_name() {
         let full =
             NodeLineAddress { host: "10.0.0.1", port: 6379, bus: Some("16379"), names: Some("a.example") };
         assert_eq!(place("10.0.0.1:6379@16379,a.example"), full);
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_name_is_told_from_the_fields_after_it() {
+    fn a_host_name_is_distinguished_from_the_fields_after_it() {
         assert_eq!(place("h:1@2,a.example,shard-id=ab").hostname(), Some("a.example"));
         assert_eq!(place("h:1@2,,shard-id=a:b@c").hostname(), None);
         assert_eq!(place("h:1@2,shard-id=ab").hostname(), None);
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_none() {
+    fn a_malformed_line_is_none() {
         for line in
             ["", "id", "id 1.2.3.4:1@2", "id 1.2.3.4 myself - 0", "id h:65536@1 - - 0", "id h:+1@1 - - 0"]
         {
@@ -148,7 +147,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_read_as_a_line_is_printed_as_it_was(text in "[a-f0-9:@,=. -]{0,60}") {
+        fn any_text_that_parses_is_printed_unchanged(text in "[a-f0-9:@,=. -]{0,60}") {
             if let Some(line) = NodeLine::parse(&text) {
                 prop_assert_eq!(line.to_string(), text);
             }

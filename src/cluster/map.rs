@@ -1,4 +1,4 @@
-//! Where clients are told to find each node.
+//! Maps nodes to local ports.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ pub struct NodeMap {
 }
 
 impl NodeMap {
-    /// Of these nodes and local ports. Of two nodes with one id, the first counts.
+    /// Builds the map from nodes and their local ports. Of two nodes with one ID, the first counts.
     pub fn new(nodes: impl IntoIterator<Item = (Node, u16)>) -> Self {
         let mut map = Self::default();
         for (node, port) in nodes {
@@ -31,28 +31,28 @@ impl NodeMap {
                 map.nodes.push(LocalNode { node, port });
             }
         }
-        // Where a node was replaced, the old one may still be listed at the same address.
+        // After a node was replaced, the old one may still be listed with the same address.
         map.nodes.sort_by_key(|local| !local.node.is_sound());
         map.ids = map.nodes.iter().enumerate().map(|(at, local)| (local.node.id.clone(), at)).collect();
         map
     }
 
-    /// All of them.
+    /// Iterates over all nodes.
     pub fn iter(&self) -> impl Iterator<Item = &LocalNode> {
         self.nodes.iter()
     }
 
-    /// The node with this id.
+    /// Returns the node with this ID.
     pub fn by_id(&self, id: &str) -> Option<&LocalNode> {
         self.ids.get(id).and_then(|at| self.nodes.get(*at))
     }
 
-    /// The node that may be named so; if it is several, one that has not failed.
+    /// Returns the node with this address. If several have it, prefers one that has not failed.
     pub fn by_address(&self, host: &Host, port: u16) -> Option<&LocalNode> {
         self.iter().find(|local| local.node.is_at(host, port))
     }
 
-    /// The node that an address means, as `asked` printed it.
+    /// Returns the node of an address that the node `asked` printed.
     pub(super) fn named(&self, text: &str, port: u16, asked: &Endpoint) -> Option<&LocalNode> {
         if means_asked(text) {
             return self.by_address(&asked.host, port);
@@ -60,8 +60,8 @@ impl NodeMap {
         self.by_address(&host(text)?, port)
     }
 
-    /// The node that `asked` sends a client to. That is never itself: where nodes do not tell their hosts and have one
-    /// port, the client could only go round in circles.
+    /// Returns the node to which `asked` redirects a client. That is never `asked` itself: if nodes do not print their hosts and share one
+    /// port, the client would only go round in circles.
     pub(super) fn redirected(&self, text: &str, port: u16, asked: &Endpoint) -> Option<&LocalNode> {
         if !means_asked(text) {
             return self.by_address(&host(text)?, port);
@@ -78,7 +78,7 @@ impl NodeMap {
     }
 }
 
-/// Whether a host stands for that of the node which was asked.
+/// Whether a host stands for that of the node that was asked.
 pub(super) fn means_asked(host: &str) -> bool {
     matches!(host, "" | "?")
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn no_host_means_the_node_that_was_asked() {
+    fn an_empty_host_means_the_node_that_was_asked() {
         for none in ["", "?"] {
             assert_eq!(named(&map(NODES), none, 6379), Some(7000));
             assert_eq!(named(&map(NODES), none, 6380), None);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_without_a_host_leads_to_another_node_than_the_one_that_was_asked() {
+    fn a_redirect_without_a_host_leads_to_a_different_node() {
         assert_eq!(redirected(&map(NODES), "?", 6379), Some(7001));
         assert_eq!(redirected(&map(NODES), "", 6380), Some(7002));
         assert_eq!(redirected(&map(NODES), "", 6381), None);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_took_over_an_address_is_found_before_the_one_that_had_it() {
+    fn a_node_is_found_before_the_failed_one_that_it_replaced() {
         let map = map("old 10.0.0.1:6379@16379 master,fail - 0 0 1 disconnected\n\
                        new 10.0.0.1:6379@16379 master - 0 0 1 connected 0-16383\n");
         assert_eq!(named(&map, "10.0.0.1", 6379), Some(7001));

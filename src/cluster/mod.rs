@@ -1,9 +1,8 @@
 //! A cluster's nodes, and the replies that name them.
 //!
-//! A cluster-aware client goes where replies send it, and a plaintext client must not be sent to a node's TLS port. So
-//! [`Topology`] reads which nodes there are, [`NodeMap`] says which local port leads to each, and [`Rewriter`] puts local
-//! addresses into replies, where nothing else changes. [`Nodes`] is what all sessions know of them. Asking, listening and
-//! refreshing are others' work.
+//! A cluster-aware client connects where replies send it, and a plaintext client must not be sent to a node's TLS port. So [`Topology`]
+//! reads which nodes there are, [`NodeMap`] says which local port leads to each, and [`Rewriter`] puts local addresses into replies and
+//! changes nothing else. [`Nodes`] holds what all sessions of a route share. `app` asks nodes, listens for their clients and refreshes.
 
 mod line;
 mod map;

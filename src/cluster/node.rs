@@ -1,4 +1,4 @@
-//! A node of a cluster, as others tell of it.
+//! A node of a cluster, as nodes describe it.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -8,19 +8,19 @@ use crate::endpoint::{Endpoint, Host};
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// 40 hexadecimal digits, for as long as the node lives.
+    /// 40 hexadecimal digits that identify the node for as long as it exists.
     pub id: String,
-    /// Every host by which it may be named; first the one that clients are meant to dial. Empty: it has no address.
+    /// Every host that may name the node. The first is the one that clients should dial. Empty if the node has no address.
     pub names: Vec<Host>,
-    /// As seen on the connection that was asked: the TLS port, if that was one. 0: it has none.
+    /// The node's port for the kind of connection that asked: its TLS port over TLS. 0 if it has none.
     pub port: u16,
-    /// `None`: not known, as of a node that has only been met.
+    /// `None` if it is not known, for example because the node was only just met.
     pub role: Option<Role>,
-    /// Of a replica, if it is known.
+    /// The ID of its primary; `None` if this node is a primary, or its primary is not known.
     pub primary: Option<String>,
-    /// What `CLUSTER NODES` says of it.
+    /// The flags from `CLUSTER NODES`.
     pub flags: Flags,
-    /// Slots that it owns; not those that are on their way to it.
+    /// Slots that it owns, without slots being imported.
     pub slots: Vec<RangeInclusive<u16>>,
     /// Whether the node that was asked has a link to it.
     pub connected: bool,
@@ -29,61 +29,61 @@ pub struct Node {
 /// A node's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It owns slots, or could.
+    /// Owns slots, or could own slots.
     Primary,
-    /// It follows a primary.
+    /// Replicates a primary.
     Replica,
 }
 
-/// A node's flags, those that are not known here among them.
+/// A node's flags, including unknown ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Flags(pub(super) String);
 
 impl Flags {
-    /// Whether this is among them: `fail?`, say.
+    /// Whether the flags contain `flag`, for example `fail?`.
     pub fn has(&self, flag: &str) -> bool {
         self.0.split(',').any(|has| has == flag)
     }
 
-    /// The node that was asked.
+    /// Whether this is the node that was asked.
     pub fn is_myself(&self) -> bool {
         self.has("myself")
     }
 
-    /// The cluster agrees that it is down.
+    /// Whether the cluster agrees that the node is down.
     pub fn has_failed(&self) -> bool {
         self.has("fail")
     }
 
-    /// The node that was asked does not reach it.
+    /// Whether the node that was asked cannot reach it.
     pub fn is_suspected(&self) -> bool {
         self.has("fail?")
     }
 
-    /// Its address is not known any more.
+    /// Whether its address is no longer known.
     pub fn has_no_address(&self) -> bool {
         self.has("noaddr")
     }
 
-    /// It has been met, and has not answered: its id is not its own yet.
+    /// Whether it was met but has not answered, so that its ID is still temporary.
     pub fn is_being_met(&self) -> bool {
         self.has("handshake")
     }
 
-    /// Never promoted by itself.
+    /// Whether it is never promoted automatically.
     pub fn never_fails_over(&self) -> bool {
         self.has("nofailover")
     }
 }
 
 impl Node {
-    /// Where clients are meant to dial it. `None`: it has no address.
+    /// Returns where clients should dial it; `None` if it has no address.
     pub fn endpoint(&self) -> Option<Endpoint> {
         let host = self.names.first()?.clone();
         (self.port != 0).then_some(Endpoint { host, port: self.port })
     }
 
-    /// Whether it may be named so.
+    /// Whether this host and port may name the node.
     pub fn is_at(&self, host: &Host, port: u16) -> bool {
         let is_same = |name: &Host| match (name, host) {
             (Host::Name(name), Host::Name(other)) => name.eq_ignore_ascii_case(other),
@@ -92,14 +92,14 @@ impl Node {
         self.port == port && self.names.iter().any(is_same)
     }
 
-    /// Whether it may be there, and is who it says.
+    /// Whether the node can be expected to answer at its address, under its own ID.
     pub(super) fn is_sound(&self) -> bool {
         !self.flags.has_failed() && !self.flags.has_no_address() && !self.flags.is_being_met()
     }
 }
 
-/// A host as nodes print it: IPv6 without brackets. Names are lower-cased, for they are the same in any case. `None`: it
-/// is none, and so are the empty one and `?`, which mean "where you found me".
+/// Parses a host as nodes print it: IPv6 without brackets. Names become lower case, because they are case-insensitive. `None` for an
+/// invalid host, an empty one and `?`, the last two of which mean "the host that you asked".
 pub(super) fn host(text: &str) -> Option<Host> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(Host::Ip(ip));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspicion_is_no_failure() {
+    fn a_suspected_node_has_not_failed() {
         let flags = Flags("slave,fail?,nofailover".into());
         assert!(flags.is_suspected() && flags.never_fails_over() && !flags.has_failed());
     }

@@ -1,4 +1,4 @@
-//! The nodes of a route's cluster as all of its sessions see them, and how a session has them looked up again.
+//! The nodes of a route's cluster as shared by all its sessions, and how a session requests a refresh.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use super::map::{LocalNode, NodeMap};
 use crate::endpoint::{Endpoint, Host};
 use crate::upstream::{EndpointFacts, Latch, Lease, Outage, Unreachable, Upstream};
 
-/// A cluster's nodes.
+/// The nodes of a cluster.
 pub struct Nodes {
     map: ArcSwap<NodeMap>,
-    /// One for each node that can be dialled.
+    /// One upstream for each node that can be dialled.
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     rewrite: ArcSwap<RewriteSettings>,
     wanted: Notify,
-    /// The node to ask first: it told of one that is not known.
+    /// The node to ask first, because it named an unknown node.
     hint: Mutex<Option<Arc<Endpoint>>>,
     refreshes: watch::Sender<Refreshes>,
 }
 
 struct RewriteSettings {
-    /// What clients are told instead of the address that they connected to.
+    /// The host that replies name, in place of the address that the client connected to.
     advertise: Option<Host>,
-    /// Nobody waits longer for a refresh.
+    /// Longest time to wait for a refresh, or for a connection to any node.
     patience: Duration,
 }
 
@@ -38,7 +38,7 @@ struct Refreshes {
 }
 
 impl Nodes {
-    /// None is known yet.
+    /// Starts without nodes.
     pub fn new(advertise: Option<Host>, patience: Duration) -> Self {
         Self {
             map: ArcSwap::default(),
@@ -50,27 +50,27 @@ impl Nodes {
         }
     }
 
-    /// Other settings, for sessions to come.
+    /// Changes the settings for later sessions.
     pub fn tell(&self, advertise: Option<Host>, patience: Duration) {
         self.rewrite.store(Arc::new(RewriteSettings { advertise, patience }));
     }
 
-    /// Those that have a listener.
+    /// Returns the nodes that have a listener.
     pub fn map(&self) -> Arc<NodeMap> {
         self.map.load_full()
     }
 
-    /// What clients are told instead of the address that they connected to.
+    /// Returns the host that replies name, in place of the address that the client connected to.
     pub fn advertise(&self) -> Option<Host> {
         self.rewrite.load().advertise.clone()
     }
 
-    /// What leads to each node.
+    /// Returns the upstream of each node.
     pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.upstreams.load_full()
     }
 
-    /// A connection to any node, for a client that asked for none of them; `None`: none was had in time.
+    /// Connects to any node, for a client that asked for no particular one; `None` if no node answered in time.
     pub async fn connect(&self) -> Option<Result<Lease, Unreachable>> {
         let upstreams = self.upstreams();
         let first = if upstreams.is_empty() { 0 } else { fastrand::usize(..upstreams.len()) };
@@ -78,7 +78,7 @@ impl Nodes {
         let deadline = Instant::now() + patience;
         let mut last = None;
         for upstream in upstreams.iter().cycle().skip(first).take(upstreams.len()) {
-            // One that does not answer leaves time for others.
+            // Limit each attempt, so that a silent node leaves time for others.
             let until = deadline.min(Instant::now() + patience / 4);
             match timeout_at(until, upstream.connect()).await {
                 Ok(Err(error)) => last = Some(Err(error)),
@@ -90,7 +90,7 @@ impl Nodes {
         last
     }
 
-    /// Has the nodes looked up again, soon. `asked`: the node to ask, for it has told of another.
+    /// Requests a refresh. `asked` is the node to ask first, because it named an unknown node.
     pub fn refresh(&self, asked: Option<&Arc<Endpoint>>) {
         if let Some(asked) = asked {
             *self.hint.lock() = Some(Arc::clone(asked));
@@ -98,7 +98,8 @@ impl Nodes {
         self.wanted.notify_one();
     }
 
-    /// As [`refresh`](Self::refresh); completes when a refresh is over that began later than now, or nobody can wait longer.
+    /// Requests a refresh, as [`refresh`](Self::refresh) does. Completes when a refresh that starts after this call is over, or after the
+    /// longest time to wait.
     pub fn refreshed(&self, asked: &Arc<Endpoint>) -> impl Future<Output = ()> + Send + use<> {
         let mut refreshes = self.refreshes.subscribe();
         let next = refreshes.borrow_and_update().begun + 1;
@@ -109,18 +110,18 @@ impl Nodes {
         }
     }
 
-    /// Completes when somebody wants a refresh.
+    /// Completes when a refresh is requested.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// A refresh begins. The node to ask first, if there is one.
+    /// Starts a refresh. Returns the node to ask first, if there is one.
     pub fn refresh_begins(&self) -> Option<Arc<Endpoint>> {
         self.refreshes.send_modify(|refreshes| refreshes.begun += 1);
         self.hint.lock().take()
     }
 
-    /// A refresh is over, with this result; `None`: nobody could be asked.
+    /// Ends a refresh with its result; `None` if no node could be asked.
     pub fn refresh_ends(&self, found: Option<(NodeMap, Vec<Arc<Upstream>>)>) {
         if let Some((map, upstreams)) = found {
             self.upstreams.store(Arc::new(upstreams));
@@ -133,47 +134,47 @@ impl Nodes {
 /// All upstreams of a route: its own, and those of its cluster's nodes.
 #[derive(Clone)]
 pub struct Upstreams {
-    /// Where clients begin.
+    /// The upstream at which clients start.
     pub own: Arc<Upstream>,
-    /// `None`: it is no cluster.
+    /// `None` if the route does not lead to a cluster.
     pub nodes: Option<Arc<Nodes>>,
 }
 
 impl Upstreams {
-    /// Connections made with old TLS files serve no further client.
+    /// Keeps connections that were made with old TLS files from serving further clients.
     pub fn retire_all(&self) {
         self.for_each(Upstream::retire_all);
     }
 
-    /// Whether plaintext is over for all of them, where it ever was.
+    /// Whether every upstream that has a latch has set it.
     pub fn are_latched(&self) -> bool {
         let mut latched = true;
         self.for_each(|upstream| latched &= upstream.latch().is_none_or(Latch::is_set));
         latched
     }
 
-    /// What cannot be reached, and why: where clients begin, then nodes.
+    /// Returns the upstreams that cannot be reached, with the cause: the route's own first, then nodes.
     pub fn outages(&self) -> Vec<Outage> {
         let mut outages = Vec::new();
         self.for_each(|upstream| outages.extend(upstream.outage()));
         outages
     }
 
-    /// TCP connections that were opened so far, to all nodes that there are.
+    /// Returns the number of TCP connections opened so far to the upstreams that exist now.
     pub fn dialled(&self) -> u64 {
         let mut dialled = 0;
         self.for_each(|upstream| dialled += upstream.dialled());
         dialled
     }
 
-    /// What is known of each endpoint. Nodes are just more of them.
+    /// Returns the facts about each endpoint, including nodes.
     pub fn facts(&self) -> Vec<EndpointFacts> {
         let mut facts = self.own.facts();
         if let Some(nodes) = &self.nodes {
             let map = nodes.map();
             for upstream in nodes.upstreams().iter() {
                 facts.extend(upstream.facts().into_iter().map(|facts| {
-                    // By any of its names: it may be called by another since it was found.
+                    // Match any name of the node, because its preferred name may have changed since it was found.
                     let endpoint: Option<Endpoint> = facts.endpoint.parse().ok();
                     let here = |local: &&LocalNode| {
                         endpoint
@@ -187,7 +188,7 @@ impl Upstreams {
         facts
     }
 
-    /// Does something with each of them.
+    /// Calls `work` with each upstream.
     pub fn for_each(&self, mut work: impl FnMut(&Upstream)) {
         work(&self.own);
         if let Some(nodes) = &self.nodes {
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_during_a_refresh_waits_for_the_next_one() {
+    async fn a_request_during_a_refresh_waits_for_the_next_one() {
         let nodes = Nodes::new(None, Duration::from_secs(5));
         let asked: Arc<Endpoint> = Arc::new("10.0.0.1:6379".parse().unwrap());
         nodes.refresh_begins();
@@ -211,7 +212,7 @@ mod tests {
         nodes.refresh_ends(None);
         assert!(
             refreshed.as_mut().now_or_never().is_none(),
-            "that one may have asked before the node was there"
+            "that refresh may have started before the node existed"
         );
         nodes.wanted().await;
         assert_eq!(nodes.refresh_begins().as_ref(), Some(&asked));
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
+    async fn a_wait_for_a_refresh_ends() {
         let nodes = Nodes::new(None, Duration::from_secs(5));
         let asked: Arc<Endpoint> = Arc::new("10.0.0.1:6379".parse().unwrap());
         nodes.refreshed(&asked).await;

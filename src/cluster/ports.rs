@@ -1,4 +1,4 @@
-//! Which local port leads to which node: each node keeps its own, and one that is free again is not another node's at once.
+//! Assigns a local port to each node. A node keeps its port, and a freed port goes to another node only after a while.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use crate::endpoint::ListenAddr;
 
-/// Time until another node may get a freed port, in seconds: clients that still know the old one must not meet the new.
+/// Time until a freed port goes to another node: clients that still know the old node must not reach the new one.
 const PORT_REUSE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The system is asked so often for a port that is not at rest.
+/// How often the system is asked for a port, because it may return one that was freed recently.
 const TRIES: usize = 32;
 
-/// The addresses of nodes' listeners: those of the route's own.
+/// Returns the addresses of nodes' listeners, which are those of the route's own listeners.
 pub fn node_addresses(listen: &[ListenAddr]) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for ip in listen.iter().filter_map(ListenAddr::ip) {
@@ -33,13 +33,13 @@ pub fn node_addresses(listen: &[ListenAddr]) -> Vec<IpAddr> {
     addresses
 }
 
-/// Ports for nodes: `7000-7099`. None of them is 0.
+/// Ports for nodes, such as `7000-7099`; never 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRange(RangeInclusive<u16>);
 
-/// It is no range of ports.
+/// The text is not a port range.
 #[derive(Debug, thiserror::Error)]
-#[error("\"{0}\" is no range of ports: write \"7000-7099\"")]
+#[error("\"{0}\" is not a port range: write it as \"7000-7099\"")]
 pub struct InvalidPortRange(String);
 
 impl FromStr for PortRange {
@@ -62,17 +62,17 @@ impl fmt::Display for PortRange {
 }
 
 impl PortRange {
-    /// How many there are.
+    /// Returns the number of ports.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether it holds this port.
+    /// Whether the range contains this port.
     pub fn contains(&self, port: u16) -> bool {
         self.0.contains(&port)
     }
 
-    /// There is always at least one.
+    /// Always false: a range has at least one port.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -81,50 +81,50 @@ impl PortRange {
 /// Why a node got no port.
 #[derive(Debug, thiserror::Error)]
 pub enum NoPort {
-    /// All of the range are in use or at rest, or cannot be bound.
-    #[error("no port of cluster.ports = \"{range}\" is free: it has {}, make it larger", range.len())]
+    /// All ports of the range are in use, were freed recently, or cannot be bound.
+    #[error("no port of cluster.ports = \"{range}\" is free ({} in total): make the range larger", range.len())]
     Exhausted {
         /// The range.
         range: PortRange,
     },
-    /// The system gave none.
-    #[error("no local port can be had: {0}")]
+    /// The system provided no port.
+    #[error("the system provided no local port: {0}")]
     System(#[source] io::Error),
 }
 
-/// Gives each node a port.
+/// Assigns ports.
 #[derive(Debug)]
 pub struct Ports {
-    /// `None`: the system chooses.
+    /// `None` if the system chooses ports.
     range: Option<PortRange>,
-    /// Ports that were given back, and when.
+    /// Freed ports, and when they were freed.
     resting: HashMap<u16, Instant>,
 }
 
 impl Ports {
-    /// From a range, or, without one, wherever the system finds them.
+    /// Uses a range; without one, ports that the system chooses.
     pub fn new(range: Option<PortRange>) -> Self {
         Self { range, resting: HashMap::new() }
     }
 
-    /// From another range from now on. Ports that are in use stay so.
+    /// Changes the range. Ports in use are kept.
     pub fn choose_from(&mut self, range: Option<PortRange>) {
         self.range = range;
     }
 
-    /// What `bind` makes of a port that is neither in use nor at rest; it is given 0 where the system is to choose, and
-    /// tells which port that was.
+    /// Returns what `bind` returns for a port that is neither in use nor freed recently. `bind` is called with 0 if the system should
+    /// choose, and returns the port that was bound.
     pub fn take<T>(&mut self, mut bind: impl FnMut(u16) -> io::Result<(T, u16)>) -> Result<(T, u16), NoPort> {
         self.resting.retain(|_, since| since.elapsed() < PORT_REUSE_INTERVAL);
         let Some(range) = &self.range else {
-            // Kept until there is one that may be used: the system would give the same again.
+            // Keep unusable ports bound until one is usable, or the system would choose them again.
             let mut unfit = Vec::new();
             let mut problem = io::ErrorKind::AddrInUse.into();
             for _ in 0..TRIES {
                 match bind(0) {
                     Ok((bound, port)) if !self.resting.contains_key(&port) => return Ok((bound, port)),
                     Ok((bound, _)) => unfit.push(bound),
-                    // What was chosen on one address may be in use on another.
+                    // A port that was chosen on one address may be in use on another.
                     Err(error) => problem = error,
                 }
             }
@@ -136,7 +136,7 @@ impl Ports {
             .ok_or_else(|| NoPort::Exhausted { range: range.clone() })
     }
 
-    /// Its node is gone.
+    /// Frees the port of a node that is gone.
     pub fn give_back(&mut self, port: u16) {
         self.resting.insert(port, Instant::now());
     }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_two_ports_with_a_line_between() {
+    fn a_range_is_two_ports_with_a_hyphen_between() {
         assert_eq!("7000-7099".parse::<PortRange>().unwrap().to_string(), "7000-7099");
         assert_eq!("7000-7000".parse::<PortRange>().unwrap().len(), 1);
         for text in ["", "7000", "7001-7000", "0-5", "a-b", "7000-70000", "-1-5"] {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_port_that_is_free_again_is_not_another_nodes_at_once() {
+    async fn a_freed_port_goes_to_another_node_only_after_a_while() {
         let mut ports = Ports::new(Some("7000-7001".parse().unwrap()));
         let mut in_use = vec![7000];
         let take = |ports: &mut Ports, in_use: &[u16]| {
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(take(&mut ports, &in_use).unwrap().1, 7001);
         in_use.push(7001);
         let error = take(&mut ports, &in_use).unwrap_err().to_string();
-        assert!(error.contains("7000-7001") && error.contains("it has 2"), "{error}");
+        assert!(error.contains("7000-7001") && error.contains("2 in total"), "{error}");
         in_use.retain(|port| *port != 7000);
         ports.give_back(7000);
         assert!(take(&mut ports, &in_use).is_err());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_system_chooses_is_no_port_at_rest_either() {
+    async fn a_port_that_the_system_chooses_was_not_freed_recently() {
         let mut ports = Ports::new(None);
         ports.give_back(40_000);
         let mut chosen = [40_000, 40_001].into_iter();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_in_use_on_another_address_is_not_the_last_word() {
+    fn another_port_is_tried_if_one_is_in_use_on_another_address() {
         let mut ports = Ports::new(None);
         let mut chosen = [Err(io::ErrorKind::AddrInUse.into()), any(40_001)].into_iter();
         assert_eq!(ports.take(|_| chosen.next().unwrap()).unwrap().1, 40_001);

@@ -1,27 +1,27 @@
-//! How a route to a cluster is configured.
+//! Settings of a route to a cluster.
 
 use std::time::Duration;
 
 use super::ports::PortRange;
 use crate::endpoint::Host;
 
-/// How a route to a cluster is kept.
+/// How a route serves a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Local ports for nodes; `None`: the system chooses.
+    /// Local ports for nodes; `None` if the system chooses.
     pub ports: Option<PortRange>,
-    /// Nodes that get a local port, at most.
+    /// Maximum number of nodes that get a local port.
     pub max_nodes: usize,
-    /// The host that clients are told; `None`: the address that they connected to.
+    /// The host that replies name; `None` for the address that the client connected to.
     pub advertise: Option<Host>,
-    /// How often nodes are looked up where nothing calls for it.
+    /// Time between two refreshes if nothing requires one earlier.
     pub refresh: Duration,
 }
 
 impl Settings {
-    /// Number of nodes, `cluster.max_nodes` where it is not configured: as many as Redis' documentation recommends at most.
+    /// Default of `cluster.max_nodes`: the largest cluster that Redis' documentation recommends.
     pub const MAX_NODES: usize = 1000;
 
-    /// `cluster.refresh` where it is not configured.
+    /// Default of `cluster.refresh`.
     pub const REFRESH: Duration = Duration::from_secs(60);
 }

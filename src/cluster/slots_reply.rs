@@ -1,21 +1,21 @@
-//! What `CLUSTER SLOTS` tells of nodes: `[first, last, primary, replica…]`, each node `[host, port, id, metadata…]`.
-//! Source: [CLUSTER SLOTS](https://redis.io/docs/latest/commands/cluster-slots/).
+//! Reads the nodes in `CLUSTER SLOTS`: `[first, last, primary, replica…]`, each node `[host, port, id, metadata…]`. Source: [CLUSTER
+//! SLOTS](https://redis.io/docs/latest/commands/cluster-slots/).
 
 use std::ops::RangeInclusive;
 
 use super::topology::slots;
 use crate::resp::value::{Data, Value};
 
-/// Slots, and the nodes that serve them.
+/// A range of slots, and the nodes that serve it.
 pub(super) struct Range<'a> {
     pub(super) slots: RangeInclusive<u16>,
     pub(super) primary: SlotsNode<'a>,
     pub(super) replicas: Vec<SlotsNode<'a>>,
 }
 
-/// A node.
+/// A node of a range.
 pub(super) struct SlotsNode<'a> {
-    /// What clients are meant to dial. `None`, empty or `?`: the host that they asked.
+    /// What clients should dial. `None`, empty or `?` mean the host that was asked.
     pub(super) host: Option<&'a str>,
     pub(super) port: u16,
     pub(super) id: &'a str,
@@ -23,7 +23,7 @@ pub(super) struct SlotsNode<'a> {
     pub(super) hostname: Option<&'a str>,
 }
 
-/// `None`: it is no reply to CLUSTER SLOTS.
+/// Parses a reply; `None` if it does not have the form of CLUSTER SLOTS.
 pub(super) fn slots_ranges<'a>(reply: &Value<'a>) -> Option<Vec<Range<'a>>> {
     reply.list()?.iter().map(range).collect()
 }
@@ -33,7 +33,7 @@ fn range<'a>(entry: &Value<'a>) -> Option<Range<'a>> {
     Some(Range {
         slots: slots(first.number()?, last.number()?)?,
         primary: node(primary)?,
-        // What is no list is no node, but something that a newer engine adds.
+        // An element that is not a list is not a node, but an addition of a newer engine.
         replicas: rest.iter().filter(|value| value.list().is_some()).map(node).collect::<Option<_>>()?,
     })
 }

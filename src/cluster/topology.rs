@@ -1,5 +1,5 @@
-//! What a node says of its cluster, merged from two replies: `CLUSTER SLOTS` tells what clients are meant to dial,
-//! `CLUSTER NODES` tells of all nodes and their state.
+//! What a node says about its cluster, merged from two replies: `CLUSTER SLOTS` says what clients should dial, and `CLUSTER NODES` lists
+//! all nodes with their state.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -11,36 +11,36 @@ use super::slots_reply::{SlotsNode, slots_ranges};
 use crate::endpoint::Host;
 use crate::resp::value::{Data, Unreadable, Value};
 
-/// Hash slots of a cluster.
+/// Number of hash slots in a cluster.
 const SLOTS: u16 = 16384;
 
-/// A cluster, as one node sees it.
+/// A cluster as one node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topology {
-    /// Its nodes, those that have failed or have no address among them.
+    /// Its nodes, including failed ones and those without an address.
     pub nodes: Vec<Node>,
 }
 
-/// No topology could be read.
+/// Why no topology could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
-    /// The server refused both commands; its words on CLUSTER SLOTS.
+    /// The server refused both commands; this is its error for CLUSTER SLOTS.
     #[error("the server refused CLUSTER SLOTS: {0}")]
     Refused(String),
-    /// A reply is no RESP.
+    /// A reply is not valid RESP.
     #[error("the reply to {command} cannot be read")]
     Unreadable {
-        /// To which command.
+        /// The command.
         command: &'static str,
-        /// Why.
+        /// The cause.
         source: Unreadable,
     },
-    /// A reply is RESP, and says something else.
-    #[error("the reply to {command} has no known shape: expected {expected}")]
+    /// A reply is valid RESP, but has an unexpected form.
+    #[error("the reply to {command} has an unexpected form: expected {expected}")]
     Shape {
-        /// To which command.
+        /// The command.
         command: &'static str,
-        /// What should have been there.
+        /// What was expected.
         expected: &'static str,
     },
 }
@@ -52,7 +52,7 @@ const CLUSTER_SLOTS: TopologyCommand = TopologyCommand("CLUSTER SLOTS");
 const CLUSTER_NODES: TopologyCommand = TopologyCommand("CLUSTER NODES");
 
 impl TopologyCommand {
-    /// The inner error: the server's own.
+    /// Parses a reply. The inner error is the server's.
     fn read(self, reply: &[u8]) -> Result<Result<Value<'_>, String>, TopologyError> {
         let value =
             Value::parse(reply).map_err(|source| TopologyError::Unreadable { command: self.0, source })?;
@@ -68,8 +68,8 @@ impl TopologyCommand {
 }
 
 impl Topology {
-    /// From the whole replies to `CLUSTER SLOTS` and `CLUSTER NODES`, of which one may be an error. `asked` is the host
-    /// that they came from: a node without a host of its own is there.
+    /// Parses the complete replies to `CLUSTER SLOTS` and `CLUSTER NODES`, one of which may be an error. `asked` is the host that they came
+    /// from, and stands for a node that names no host of its own.
     pub fn parse(slots: &[u8], nodes: &[u8], asked: &Host) -> Result<Self, TopologyError> {
         let (slots, nodes) = (CLUSTER_SLOTS.read(slots)?, CLUSTER_NODES.read(nodes)?);
         let asked = &host(&asked.to_string()).unwrap_or_else(|| asked.clone());
@@ -87,7 +87,7 @@ impl Topology {
         Ok(Self { nodes: gathered.nodes })
     }
 
-    /// The node that was asked, if it said so.
+    /// Returns the node that was asked, if the reply marks it.
     pub fn myself(&self) -> Option<&Node> {
         self.nodes.iter().find(|node| node.flags.is_myself())
     }
@@ -131,7 +131,7 @@ impl Gathered<'_> {
             role,
             primary: (primary != "-").then(|| primary.to_owned()),
             flags,
-            // `[93->-id]`: on its way to another node, and still here.
+            // `[93->-id]` is a slot that is being migrated away, but is still here.
             slots: slots.filter(|slot| !slot.starts_with('[')).map(range).collect::<Option<_>>()?,
             connected: link == "connected",
         })
@@ -140,7 +140,7 @@ impl Gathered<'_> {
     fn take_slots(&mut self, slots: &Value<'_>) -> Result<(), TopologyError> {
         let shape = CLUSTER_SLOTS.expected("ranges of slots with their nodes");
         let Some(ranges) = slots_ranges(slots) else { return Err(shape) };
-        // Nodes without slots are not told of: what they are meant to be dialled by is taken from the others.
+        // Nodes without slots are not listed, so the other nodes show what kind of host this cluster prefers.
         let habit = ranges.first().map(|range| &range.primary).map(|node| Preferred::by(node));
         for node in &mut self.nodes {
             match habit {
@@ -153,12 +153,12 @@ impl Gathered<'_> {
         }
         for range in ranges {
             let primary = self.merge(&range.primary);
-            if self.is_told_by_slots_alone(primary) {
+            if self.is_only_in_slots_reply(primary) {
                 self.nodes[primary].slots.push(range.slots);
             }
             for replica in &range.replicas {
                 let at = self.merge(replica);
-                if at != primary && self.is_told_by_slots_alone(at) {
+                if at != primary && self.is_only_in_slots_reply(at) {
                     self.nodes[at].role = Some(Role::Replica);
                     self.nodes[at].primary = Some(self.nodes[primary].id.clone());
                 }
@@ -167,12 +167,12 @@ impl Gathered<'_> {
         Ok(())
     }
 
-    /// CLUSTER NODES says something of every node's state, and knows better.
-    fn is_told_by_slots_alone(&self, at: usize) -> bool {
+    /// Whether CLUSTER SLOTS is the only source about a node. CLUSTER NODES has flags for every node, and is more precise.
+    fn is_only_in_slots_reply(&self, at: usize) -> bool {
         self.nodes[at].flags == Flags::default()
     }
 
-    /// Returns where it is.
+    /// Adds what a reply says about a node, and returns the node's index.
     fn merge(&mut self, node: &SlotsNode<'_>) -> usize {
         let at = match self.ids.get(node.id) {
             Some(at) => *at,
@@ -195,14 +195,14 @@ impl Gathered<'_> {
         }
         match node.host.and_then(host) {
             Some(host) => prefer(names, host),
-            // `?`: names are preferred, and this node has none. Its own address leads to it from anywhere.
+            // With `?`, names are preferred but this node has none. Its own address leads to it from anywhere.
             None if node.host == Some("?") && !names.is_empty() => {}
             None => prefer(names, self.asked.clone()),
         }
         at
     }
 
-    /// Returns where it is. Of two nodes with one id, the first counts.
+    /// Adds a node, and returns its index. Of two nodes with one ID, the first counts.
     fn insert(&mut self, node: Node) -> usize {
         if let Some(at) = self.ids.get(&node.id) {
             return *at;
@@ -213,7 +213,7 @@ impl Gathered<'_> {
     }
 }
 
-/// `cluster-preferred-endpoint-type`.
+/// The setting `cluster-preferred-endpoint-type`, derived from a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Preferred {
     Address,
@@ -237,13 +237,13 @@ fn prefer(names: &mut Vec<Host>, host: Host) {
     names.insert(0, host);
 }
 
-/// `5`, `0-5460`.
+/// Parses `5` or `0-5460`.
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     slots(first.parse().ok()?, last.parse().ok()?)
 }
 
-/// Slots that exist, in order.
+/// Returns a range of slots if these exist and are in order.
 pub(super) fn slots(first: i64, last: i64) -> Option<RangeInclusive<u16>> {
     let (first, last) = (u16::try_from(first).ok()?, u16::try_from(last).ok()?);
     (first <= last && last < SLOTS).then_some(first..=last)

@@ -1,7 +1,7 @@
 //! Puts local addresses into replies that name nodes.
 //!
-//! By splicing: the places of hosts and ports are found in the reply, and these bytes are replaced. Whatever else is in
-//! it, known or not, is copied. A reply whose shape is not known is refused, for it might hold an address that was not found.
+//! It finds hosts and ports in the reply, replaces these bytes, and copies all others, known or not. It refuses a reply of an unknown form,
+//! because that might contain an address that was not found.
 
 mod nodes;
 mod redirect;

@@ -1,4 +1,4 @@
-//! `CLUSTER NODES`, a text of lines, and `CLUSTER REPLICAS`, a list of lines.
+//! Rewrites `CLUSTER NODES`, a text of lines, and `CLUSTER REPLICAS`, a list of lines.
 
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
@@ -25,7 +25,7 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    /// `Ok(None)`: a line is none.
+    /// Rewrites lines; `Ok(None)` if one is malformed.
     fn lines(&self, text: &str) -> Result<Option<String>, RewriteError> {
         let mut lines = Vec::new();
         for line in text.split('\n') {
@@ -52,7 +52,7 @@ impl Rewriter<'_> {
             let named = Named { id: Some(line.id), hosts, ports: vec![place.port], is_out };
             (self.local_host.as_str(), self.port(&named)?)
         };
-        // The bus port stays: no client goes there.
+        // The bus port stays unchanged, because clients do not use it.
         let names = match (place.names, hostname) {
             (Some(names), Some(hostname)) => Some(format!("{}{}", self.local_host, &names[hostname.len()..])),
             (names, _) => names.map(str::to_owned),

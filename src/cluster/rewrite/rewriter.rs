@@ -1,4 +1,4 @@
-//! Which replies are rewritten, and which local port takes the place of a node's address.
+//! Decides which replies are rewritten, and which local port replaces a node's address.
 
 use super::splice::Splice;
 use crate::cluster::map::NodeMap;
@@ -6,24 +6,24 @@ use crate::endpoint::{Endpoint, Host};
 use crate::resp::command_table::ClusterReply;
 use crate::resp::value::{Data, Unreadable, Value};
 
-/// A reply was not rewritten, and must not reach the client as it is.
+/// Why a reply was not rewritten. It must not reach the client unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RewriteError {
-    /// It names a node that the map does not hold: learn of it, give it a listener, and try again.
-    #[error("{0} is no node that is known")]
+    /// The reply names a node that is not in the map: refresh the nodes, open a listener, and try again.
+    #[error("{0} is not a known node")]
     UnknownNode(String),
-    /// It has another shape than replies of its kind.
-    #[error("the reply to CLUSTER {} has no known shape: expected {expected}", name(*.reply))]
+    /// The reply has an unexpected form.
+    #[error("the reply to CLUSTER {} has an unexpected form: expected {expected}", name(*.reply))]
     Shape {
-        /// What was asked for.
+        /// The kind of reply.
         reply: ClusterReply,
-        /// What should have been there.
+        /// What was expected.
         expected: &'static str,
     },
-    /// It answers a transaction, with another number of replies than requests.
-    #[error("the transaction's reply does not answer its requests one by one")]
+    /// The reply to a transaction does not have one entry for each request.
+    #[error("the reply to EXEC does not have one entry for each request")]
     Transaction,
-    /// It is no RESP.
+    /// The reply is not valid RESP.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
 }
@@ -37,7 +37,7 @@ fn name(reply: ClusterReply) -> &'static str {
     }
 }
 
-/// Rewrites what one node says to one client.
+/// Rewrites replies of one node to one client.
 #[derive(Debug, Clone)]
 pub struct Rewriter<'a> {
     pub(super) nodes: &'a NodeMap,
@@ -45,32 +45,31 @@ pub struct Rewriter<'a> {
     pub(super) asked: &'a Endpoint,
 }
 
-/// A node in a reply, as far as it helps to find it.
+/// What a reply says about a node that helps to find it.
 #[derive(Default)]
 pub(super) struct Named<'a> {
     pub(super) id: Option<&'a str>,
-    /// The hosts by which it is told, which may be empty or `?`.
+    /// The hosts that the reply gives for it. They may be empty or `?`.
     pub(super) hosts: Vec<&'a str>,
-    /// Its ports: with TLS and without, if both are told.
+    /// Its ports: with TLS and without, if the reply gives both.
     pub(super) ports: Vec<u16>,
-    /// The reply says that nobody should go there.
+    /// The reply says that clients should not go there.
     pub(super) is_out: bool,
 }
 
 impl<'a> Rewriter<'a> {
-    /// For a client that reaches pontoon at `local_host`, of replies from the node at `asked`.
+    /// Rewrites for a client that reaches pontoon at `local_host`, and replies of the node at `asked`.
     pub fn new(nodes: &'a NodeMap, local_host: &Host, asked: &'a Endpoint) -> Self {
         let local_host = match local_host {
             Host::Name(name) => name.clone(),
-            // A socket of both families tells `::ffff:127.0.0.1`, where the client knows 127.0.0.1. IPv6 stands without
-            // brackets, everywhere.
+            // A dual-stack socket reports `::ffff:127.0.0.1` for a client that knows 127.0.0.1. Replies print IPv6 without brackets.
             Host::Ip(ip) => ip.to_canonical().to_string(),
         };
         Self { nodes, local_host, asked }
     }
 
-    /// The reply to a request for addresses, rewritten. A status (`+QUEUED`) and a null name no node. An error is treated
-    /// as any other request's.
+    /// Rewrites the reply to a request for addresses. A status (`+QUEUED`) and a null contain no node. An error is rewritten as for any
+    /// other request.
     pub fn reply(&self, kind: ClusterReply, reply: &[u8]) -> Result<Vec<u8>, RewriteError> {
         let value = Value::parse(reply)?;
         let mut splice = Splice::new(reply);
@@ -82,7 +81,8 @@ impl<'a> Rewriter<'a> {
         Ok(splice.finish())
     }
 
-    /// The reply to EXEC, rewritten where the requests of its transaction ask for it: one entry for each.
+    /// Rewrites the reply to EXEC. `requests` has one entry for each request of the transaction: the kind of its reply, if that names
+    /// nodes.
     pub fn transaction(
         &self,
         requests: &[Option<ClusterReply>],
@@ -92,7 +92,7 @@ impl<'a> Rewriter<'a> {
         let mut splice = Splice::new(reply);
         match &value.data {
             Data::Error(_) => self.redirect(&value, &mut splice)?,
-            // A watched key has changed.
+            // A watched key was changed.
             Data::Null => {}
             Data::List(replies) if replies.len() == requests.len() => {
                 for (request, reply) in requests.iter().zip(replies) {
@@ -106,7 +106,7 @@ impl<'a> Rewriter<'a> {
         Ok(splice.finish())
     }
 
-    /// The reply to any request, rewritten if it is a redirect: `MOVED` or `ASK`. All others are as they were.
+    /// Rewrites the reply to any request if it is a redirect: `MOVED` or `ASK`. All others are unchanged.
     pub fn error(&self, reply: &[u8]) -> Result<Vec<u8>, RewriteError> {
         let value = Value::parse(reply)?;
         let mut splice = Splice::new(reply);
@@ -130,8 +130,8 @@ impl<'a> Rewriter<'a> {
         }
     }
 
-    /// The local port of a node. A node that nobody should go to and that is not known has port 0: there is nothing
-    /// there, and its own address is not told.
+    /// Returns the local port of a node. The port is 0 for an unknown node that clients should not use: nothing listens there, and the
+    /// node's own address is not revealed.
     pub(super) fn port(&self, node: &Named<'_>) -> Result<u16, RewriteError> {
         if let Some(known) = node.id.and_then(|id| self.nodes.by_id(id)) {
             return Ok(known.port);

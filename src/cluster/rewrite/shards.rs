@@ -1,5 +1,5 @@
-//! `CLUSTER SHARDS`: shards as maps with a list `nodes`, each node a map.
-//! Source: [CLUSTER SHARDS](https://valkey.io/commands/cluster-shards/).
+//! Rewrites `CLUSTER SHARDS`: shards as maps with a list `nodes`, each node a map. Source: [CLUSTER
+//! SHARDS](https://valkey.io/commands/cluster-shards/).
 
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
@@ -37,7 +37,7 @@ impl Rewriter<'_> {
         for (key, value) in fields.clone() {
             match key.text() {
                 Some("id") => named.id = value.text(),
-                // What clients are meant to dial names the node best.
+                // The host that clients should dial identifies the node best.
                 Some("endpoint") => named.hosts.insert(0, value.text().unwrap_or("")),
                 Some("ip" | "hostname") => named.hosts.extend(value.text()),
                 Some("port") => {
@@ -56,7 +56,7 @@ impl Rewriter<'_> {
                 Some("hostname") if !value.is_empty() => splice.text(value, &self.local_host),
                 Some("port") => splice.number(value, local),
                 Some("tls-port") => {
-                    // A plaintext client reads `port`, and finds no other.
+                    // A plaintext client looks only for `port`.
                     if !has_plain_port {
                         splice.text(key, "port");
                     }

@@ -1,4 +1,4 @@
-//! `CLUSTER SLOTS`: `[first, last, node…]…`, each node `[host, port, id, metadata…]`.
+//! Rewrites `CLUSTER SLOTS`: `[first, last, node…]…`, each node `[host, port, id, metadata…]`.
 
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
@@ -16,7 +16,7 @@ impl Rewriter<'_> {
         for range in reply.list().ok_or(shape("a list of ranges"))? {
             match range.list() {
                 Some([first, last, nodes @ ..]) if first.number().is_some() && last.number().is_some() => {
-                    // What is no list is no node, but something that a newer engine adds.
+                    // An element that is not a list is not a node, but an addition of a newer engine.
                     for node in nodes.iter().filter(|value| value.list().is_some()) {
                         self.slots_node(node, splice)?;
                     }
@@ -38,7 +38,7 @@ impl Rewriter<'_> {
         let local = self.port(&Named { id, hosts: vec![name], ports: vec![number], is_out: false })?;
         splice.text(host, &self.local_host);
         splice.number(port, local);
-        // A client may prefer what it finds here.
+        // A client may prefer the addresses in the metadata.
         for metadata in more.iter().filter(|value| matches!(value.data, Data::List(_) | Data::Map(_))) {
             for (key, value) in metadata.pairs().ok_or(shape("metadata as pairs"))? {
                 if matches!(key.text(), Some("ip" | "hostname")) && !value.is_empty() {

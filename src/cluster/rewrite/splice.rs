@@ -1,4 +1,4 @@
-//! Replaces values in a reply, and copies the rest.
+//! Replaces values in a reply, and copies everything else.
 
 use std::ops::Range;
 
@@ -14,12 +14,12 @@ impl<'a> Splice<'a> {
         Self { reply, edits: Vec::new() }
     }
 
-    /// Whether the value is a `+` line.
+    /// Whether the value is a simple string (`+`).
     pub(super) fn is_status(&self, value: &Value<'_>) -> bool {
         self.kind(value) == Some(b'+')
     }
 
-    /// Puts a text in place of a value: of the same type if that was one, else as a bulk string. `text` is one line.
+    /// Replaces a value with a text: of the same type if that was a string or an error, else as a bulk string. `text` is one line.
     pub(super) fn text(&mut self, value: &Value<'_>, text: &str) {
         let bytes = match self.kind(value) {
             Some(kind @ (b'+' | b'-')) => format!("{}{text}\r\n", char::from(kind)),
@@ -30,7 +30,7 @@ impl<'a> Splice<'a> {
         self.edits.push((value.at.clone(), bytes.into_bytes()));
     }
 
-    /// Puts a number in place of a value.
+    /// Replaces a value with a number.
     pub(super) fn number(&mut self, value: &Value<'_>, number: u16) {
         self.edits.push((value.at.clone(), format!(":{number}\r\n").into_bytes()));
     }
@@ -52,7 +52,7 @@ impl<'a> Splice<'a> {
         self.reply.get(value.at.start).copied()
     }
 
-    /// Of a verbatim string: `txt:`.
+    /// Returns the format prefix of a verbatim string, such as `txt:`.
     fn format(&self, value: &Value<'_>) -> &'a str {
         let whole = self.reply.get(value.at.clone()).unwrap_or_default();
         let text = memchr::memchr(b'\n', whole).and_then(|end| whole.get(end + 1..end + 1 + FORMAT));
@@ -60,5 +60,5 @@ impl<'a> Splice<'a> {
     }
 }
 
-/// Bytes of a verbatim string's format.
+/// Length of a verbatim string's format prefix in bytes.
 const FORMAT: usize = 4;

@@ -1,4 +1,4 @@
-//! Redis 7.0.15, as captured: `tests/data/cluster/README.md`.
+//! Captured replies of Redis 7.0.15; see `tests/data/cluster/README.md`.
 
 use super::support::{bulk, data, differences, host, kind, map, utf8};
 use crate::cluster::{NodeMap, Rewriter, Role, Topology};
@@ -15,13 +15,13 @@ fn topology(state: &str) -> Topology {
     Topology::parse(&path("slots"), &path("nodes"), &host("config.example")).unwrap()
 }
 
-/// The node that was asked, dialled at what is preferred.
+/// Returns the node that was asked, at its preferred endpoint.
 fn asked(topology: &Topology) -> Endpoint {
     topology.myself().unwrap().endpoint().unwrap()
 }
 
 #[test]
-fn every_node_is_known_with_its_names_its_role_its_slots_and_its_state() {
+fn every_node_is_known_with_names_role_slots_and_state() {
     let topology = topology("ip");
     assert_eq!(topology.nodes.len(), 5);
     let by_port = |port| topology.nodes.iter().find(|node| node.port == port).unwrap();
@@ -35,7 +35,7 @@ fn every_node_is_known_with_its_names_its_role_its_slots_and_its_state() {
 }
 
 #[test]
-fn a_node_is_dialled_by_what_the_cluster_prefers() {
+fn a_node_is_dialled_at_the_endpoint_that_the_cluster_prefers() {
     let dialled = |state: &str| {
         let topology = topology(state);
         PORTS.map(|port| {
@@ -47,12 +47,12 @@ fn a_node_is_dialled_by_what_the_cluster_prefers() {
     assert_eq!(dialled("ip"), ["127.0.0.1"; 5]);
     assert_eq!(dialled("hostname"), named);
     assert_eq!(dialled("unknown-endpoint"), ["config.example"; 5]);
-    // `?`: it has no name, and an address that leads to it.
+    // `?`: the node has no name, but its address leads to it.
     assert_eq!(dialled("nameless"), [named[0], named[1], "127.0.0.1", named[3], named[4]]);
 }
 
 #[test]
-fn slots_on_the_move_are_where_they_were_and_holes_are_seen() {
+fn migrating_slots_stay_with_their_owner_and_gaps_are_seen() {
     let topology = topology("migrating");
     assert_eq!(topology.myself().unwrap().slots, [0..=93, 95..=5460]);
 }
@@ -111,7 +111,7 @@ fn only_addresses_and_ports_change_in_every_reply_of_every_state() {
 }
 
 #[test]
-fn no_address_of_a_node_is_left_in_any_reply() {
+fn no_reply_contains_an_address_of_a_node() {
     let local = host("pontoon.local");
     for state in STATES {
         let topology = topology(state);
@@ -150,7 +150,7 @@ fn a_redirect_leads_to_the_local_port_of_its_node() {
 }
 
 #[test]
-fn a_node_that_does_not_know_its_address_yet_is_where_it_was_asked() {
+fn a_node_without_an_address_of_its_own_is_where_it_was_asked() {
     let nodes = utf8(&data("redis-7.0/alone/nodes"));
     let topology = |line: &str| Topology::parse(b"*0\r\n", bulk(line).as_bytes(), &host("10.0.0.7")).unwrap();
     let line = Value::parse(nodes.as_bytes()).unwrap().text().unwrap();
@@ -160,7 +160,7 @@ fn a_node_that_does_not_know_its_address_yet_is_where_it_was_asked() {
 }
 
 #[test]
-fn nodes_that_have_just_been_met_lead_nowhere_and_tell_no_address() {
+fn nodes_that_were_just_met_are_not_reachable_and_show_no_address() {
     let nodes = data("redis-7.0/handshake/nodes");
     let topology = Topology::parse(b"*0\r\n", &nodes, &host("10.0.0.7")).unwrap();
     let known = NodeMap::new(topology.myself().cloned().map(|node| (node, 7000)));

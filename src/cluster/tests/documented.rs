@@ -1,4 +1,4 @@
-//! Forms of other engines, as documented: `tests/data/cluster/README.md`.
+//! Replies of other engines, as documented; see `tests/data/cluster/README.md`.
 
 use super::support::{data, differences, host, kind, map, utf8};
 use crate::cluster::{Rewriter, Role, Topology};
@@ -15,7 +15,7 @@ fn rewritten(slots: &[u8], nodes: &[u8], asked: &str, kind: ClusterReply, reply:
 const REFUSED: &[u8] = b"-NOPERM this user has no permissions to run the 'cluster|nodes' command\r\n";
 
 #[test]
-fn what_valkey_adds_to_shards_and_slots_survives() {
+fn fields_that_valkey_adds_to_shards_and_slots_are_kept() {
     let slots = data("documented/valkey-9.1-slots.resp2");
     for protocol in [2, 3] {
         for (name, changes) in [("shards", 6), ("slots", 4)] {
@@ -84,7 +84,7 @@ fn serverless_is_one_node_and_its_reader_on_one_name() {
 }
 
 #[test]
-fn a_server_that_is_no_cluster_says_so_in_its_own_words() {
+fn the_error_of_a_server_without_cluster_mode_is_reported() {
     let refusal = b"-ERR This instance has cluster support disabled\r\n";
     let error = Topology::parse(refusal, refusal, &host("h")).unwrap_err();
     assert_eq!(

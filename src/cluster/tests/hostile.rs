@@ -15,7 +15,7 @@ use crate::resp::value::Value;
 const REPLY_KINDS: [ClusterReply; 4] =
     [ClusterReply::Slots, ClusterReply::Shards, ClusterReply::Nodes, ClusterReply::Replicas];
 
-/// All that is captured, documented, or found by fuzzing.
+/// Returns all captured and documented replies, and those found by fuzzing.
 fn replies() -> Vec<Vec<u8>> {
     fn gather(directory: PathBuf, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(directory).unwrap() {
@@ -36,7 +36,7 @@ fn replies() -> Vec<Vec<u8>> {
     found.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Whatever comes of it is one whole reply, so that the client does not lose its place.
+/// The result must be exactly one reply, so that the client stays in step.
 fn is_rewritten_to_one_reply_or_refused(reply: &[u8]) {
     let nodes = data("redis-7.0/ip.resp2/nodes");
     let asked: Endpoint = "127.0.0.1:33803".parse().unwrap();
@@ -54,7 +54,7 @@ fn is_rewritten_to_one_reply_or_refused(reply: &[u8]) {
 }
 
 #[test]
-fn every_known_reply_is_refused_or_rewritten_in_any_place() {
+fn every_known_reply_is_refused_or_rewritten_for_any_request() {
     for reply in replies() {
         is_rewritten_to_one_reply_or_refused(&reply);
     }
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn replies_that_were_tampered_with_are_refused_or_rewritten(
+    fn modified_replies_are_refused_or_rewritten(
         which: Index, changes in vec((any::<Index>(), any::<u8>()), 0..4), cut: Option<Index>
     ) {
         let mut reply = which.get(&replies()).clone();
@@ -100,7 +100,7 @@ fn rewriter_knows_one_node(check: impl FnOnce(Rewriter<'_>)) {
 }
 
 #[test]
-fn a_reply_that_names_an_unknown_node_is_refused_and_the_node_named() {
+fn the_error_for_an_unknown_node_names_it() {
     rewriter_knows_one_node(|rewriter| {
         let unknown = |address: &str| Err(RewriteError::UnknownNode(address.to_owned()));
         assert_eq!(rewriter.error(b"-MOVED 1 10.0.0.2:6379\r\n"), unknown("10.0.0.2:6379"));
@@ -119,7 +119,7 @@ fn a_reply_that_names_an_unknown_node_is_refused_and_the_node_named() {
 }
 
 #[test]
-fn a_reply_of_another_shape_is_refused() {
+fn a_reply_of_an_unexpected_form_is_refused() {
     rewriter_knows_one_node(|rewriter| {
         for (kind, reply) in [
             (ClusterReply::Slots, &b":1\r\n"[..]),
@@ -145,7 +145,7 @@ fn a_reply_of_another_shape_is_refused() {
 }
 
 #[test]
-fn what_names_no_node_passes_unchanged() {
+fn a_reply_without_nodes_is_unchanged() {
     rewriter_knows_one_node(|rewriter| {
         for reply in
             [&b"+QUEUED\r\n"[..], b"-ERR unknown subcommand\r\n", b"_\r\n", b"*-1\r\n", b"!6\r\nERR no\r\n"]
@@ -168,7 +168,7 @@ fn what_names_no_node_passes_unchanged() {
 }
 
 #[test]
-fn redirects_are_rewritten_as_blob_errors_too_and_whatever_follows_the_address_stays() {
+fn redirects_as_blob_errors_are_rewritten_and_keep_what_follows() {
     rewriter_knows_one_node(|rewriter| {
         let rewritten = |reply: &str| utf8(&rewriter.error(reply.as_bytes()).unwrap());
         assert_eq!(rewritten("!24\r\nMOVED 1 A.example:6379 x\r\n"), "!24\r\nMOVED 1 127.0.0.9:7000 x\r\n");
@@ -180,7 +180,7 @@ fn redirects_are_rewritten_as_blob_errors_too_and_whatever_follows_the_address_s
 }
 
 #[test]
-fn in_a_transaction_the_replies_that_ask_for_it_are_rewritten_and_values_are_values() {
+fn in_a_transaction_only_replies_that_name_nodes_are_rewritten() {
     rewriter_knows_one_node(|rewriter| {
         let line = bulk("a 10.0.0.1:6379@1 master - 0 0 1 link");
         let reply = format!("*3\r\n{line}{line}-MOVED 1 10.0.0.2:6379\r\n");

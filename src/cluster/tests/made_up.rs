@@ -1,5 +1,5 @@
-//! Clusters of all kinds, made up. Their replies are written twice, with the nodes' addresses and with local ones, and
-//! rewriting must lead from the one to the other, byte for byte: so nothing else changes.
+//! Generated clusters of all kinds. Their replies are written twice, with the nodes' addresses and with local ones. Rewriting must turn one
+//! into the other byte for byte, so that nothing else changes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ struct Made {
     has_replica: bool,
 }
 
-/// How a node shows itself.
+/// How a node appears in replies.
 #[derive(Debug, Clone)]
 struct Shown {
     host: Option<String>,
@@ -177,7 +177,7 @@ const REPLY_WRITERS: [(ClusterReply, Write); 4] = [
 
 proptest! {
     #[test]
-    fn rewriting_puts_local_addresses_in_place_of_the_nodes_and_changes_nothing_else(
+    fn rewriting_replaces_the_nodes_addresses_and_nothing_else(
         made in made(), prefers in select(vec![Prefers::Ip, Prefers::Name, Prefers::Nothing]),
         resp3: bool, learned_in_resp3: bool, knows_slots: bool, knows_nodes: bool,
         local in select(vec!["127.0.0.1", "::1", "fd00::7:1", "pontoon.local"])
@@ -201,7 +201,7 @@ proptest! {
         }
         for (node, shown) in &told {
             let Some(host) = &shown.host else { continue };
-            // Two nodes may claim one address, and `?` names none.
+            // Two nodes may have the same address, and `?` identifies none.
             let claims = told.iter().filter(|(other, _)| other.ip == node.ip && other.port == node.port);
             if host != "?" && claims.count() == 1 {
                 let moved = rewriter.error(format!("-MOVED 1 {host}:{}\r\n", node.port).as_bytes()).unwrap();

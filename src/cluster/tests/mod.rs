@@ -1,4 +1,4 @@
-//! What clients and operators are promised of rewriting, against replies of real engines and against made-up ones.
+//! Promises of rewriting to clients and operators, tested with replies of real engines and generated ones.
 
 mod captured;
 mod documented;

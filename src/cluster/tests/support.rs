@@ -1,4 +1,4 @@
-//! Replies from files, and what rewriting changed in them.
+//! Reads replies from files, and compares replies before and after rewriting.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub(super) fn host(text: &str) -> Host {
     node::host(text).unwrap()
 }
 
-/// Each node gets a local port, from 7000 on.
+/// Gives each node a local port, from 7000 on.
 pub(super) fn map(topology: &Topology) -> NodeMap {
     NodeMap::new(topology.nodes.iter().cloned().zip(7000..))
 }
@@ -29,7 +29,7 @@ pub(super) fn bulk(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
 }
 
-/// Texts and numbers that differ, word for word where a text holds lines. Panics where anything else does.
+/// Returns the texts and numbers that differ, word by word in texts of lines. Panics at any other difference.
 pub(super) fn differences(before: &Value<'_>, after: &Value<'_>) -> Vec<(String, String)> {
     let mut found = Vec::new();
     compare(before, after, &mut found);
