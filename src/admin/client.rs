@@ -1,4 +1,4 @@
-//! Asks another pontoon's admin server.
+//! A client of another pontoon's admin server.
 
 use std::time::Duration;
 
@@ -12,53 +12,53 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::endpoint::ListenAddr;
 
-/// Health is answered in this time.
+/// Timeout of a request for health.
 const HEALTH: Duration = Duration::from_secs(2);
 
-/// What takes some work is told in this time.
+/// Timeout of a request that takes pontoon some work.
 const FETCH: Duration = Duration::from_secs(10);
 
-/// Time between two tries, in milliseconds.
+/// Time between two attempts.
 const ADMIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Bytes of a response: a longer one was not sent by pontoon.
+/// Maximum size of a response in bytes. pontoon sends no larger one.
 const MAX_ADMIN_RESPONSE: usize = 64 * 1024 * 1024;
 
-/// A pontoon could not be asked.
+/// A request to a pontoon failed.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from {address}: {problem}: is pontoon running, and is that its --admin address?")]
 pub struct NoAnswer {
     address: ListenAddr,
-    /// What went wrong.
+    /// The cause.
     pub problem: String,
 }
 
 /// Why a pontoon is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum NotHealthy {
-    /// It says so itself.
+    /// It reported so itself.
     #[error("the pontoon at {address} is {report}")]
     Said {
-        /// Who.
+        /// The address of the pontoon.
         address: ListenAddr,
-        /// Its words.
+        /// Its report.
         report: String,
     },
-    /// It could not be asked.
+    /// The request failed.
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
 }
 
-/// What a pontoon is asked for.
+/// The kind of health to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// It serves clients: `/readyz`.
     Serving,
-    /// Its process works, whatever the upstreams do: `/livez`.
+    /// Its process works, whatever the state of the upstreams: `/livez`.
     Live,
 }
 
-/// Asks the pontoon at `address` for its health, again and again until it has it or `wait` is over. Returns its words.
+/// Asks the pontoon at `address` for its health until it is healthy or `wait` is over. Returns its report.
 pub async fn health(address: &ListenAddr, health: Health, wait: Duration) -> Result<String, NotHealthy> {
     let deadline = Instant::now() + wait;
     loop {
@@ -73,12 +73,12 @@ pub async fn health(address: &ListenAddr, health: Health, wait: Duration) -> Res
     }
 }
 
-/// What the pontoon at `address` tells under `path`.
+/// Fetches `path` from the pontoon at `address`.
 pub async fn fetch(address: &ListenAddr, path: &str) -> Result<String, NoAnswer> {
     fetch_within(FETCH, MAX_ADMIN_RESPONSE, address, path).await
 }
 
-/// The same, within `time` and with at most `max` bytes of a response.
+/// Fetches `path` within `time`, and at most `max` bytes.
 pub async fn fetch_within(
     time: Duration,
     max: usize,
@@ -106,7 +106,7 @@ async fn ask(address: &ListenAddr, health: Health) -> Result<String, NotHealthy>
 }
 
 fn unexpected(address: &ListenAddr, status: StatusCode) -> NoAnswer {
-    NoAnswer { address: address.clone(), problem: format!("HTTP {status}, which no pontoon says here") }
+    NoAnswer { address: address.clone(), problem: format!("unexpected response HTTP {status}") }
 }
 
 async fn get_within(
@@ -118,7 +118,7 @@ async fn get_within(
     let no_answer = |problem: String| NoAnswer { address: address.clone(), problem };
     timeout(time, get(max, address, path))
         .await
-        .map_err(|_| no_answer(format!("nothing within {}", humantime::format_duration(time))))?
+        .map_err(|_| no_answer(format!("no response within {}", humantime::format_duration(time))))?
         .map_err(|error| no_answer(error.to_string()))
 }
 

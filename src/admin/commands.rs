@@ -1,4 +1,4 @@
-//! `POST /drain`, `/reload` and `/quit`: what a running pontoon can be told. Whoever runs the app obeys.
+//! `POST /drain`, `/reload` and `/quit`: passes commands to the app, which carries them out.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -6,17 +6,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::state::AdminState;
 
-/// Commands that may wait to be obeyed; beyond, who commands is told to come again.
+/// Maximum number of waiting commands. Further ones are refused with 503.
 pub const WAITING: usize = 16;
 
-/// What a running pontoon is told to do.
+/// A command to a running pontoon.
 #[derive(Debug)]
 pub enum AdminCommand {
-    /// Read the configuration again, and answer with what became of it, or with why nothing did.
+    /// Reload the configuration, and answer with the result or the reason for the failure.
     Reload(oneshot::Sender<Result<String, String>>),
-    /// Take no more clients and have the sessions end, as on SIGTERM; but stay.
+    /// Accept no more clients and end the sessions, as on SIGTERM, but keep running.
     Drain,
-    /// End: the work next door is done.
+    /// Drain and exit, because the app that used the sidecar is done.
     Quit,
 }
 
@@ -25,7 +25,7 @@ pub(super) async fn drain(State(AdminState { shared, .. }): State<AdminState>) -
 }
 
 pub(super) async fn quit(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
-    tell(&shared.commands, AdminCommand::Quit, "ending")
+    tell(&shared.commands, AdminCommand::Quit, "shutting down")
 }
 
 pub(super) async fn reload(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
@@ -45,12 +45,12 @@ fn tell(commands: &mpsc::Sender<AdminCommand>, command: AdminCommand, said: &str
     match commands.try_send(command) {
         Ok(()) => (StatusCode::ACCEPTED, format!("{said}\n")),
         Err(mpsc::error::TrySendError::Full(_)) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "earlier commands are under way: try again\n".into())
+            (StatusCode::SERVICE_UNAVAILABLE, "earlier commands are still running: try again\n".into())
         }
         Err(mpsc::error::TrySendError::Closed(_)) => ending(),
     }
 }
 
 fn ending() -> (StatusCode, String) {
-    (StatusCode::SERVICE_UNAVAILABLE, "pontoon is ending: nothing more can be asked of it\n".into())
+    (StatusCode::SERVICE_UNAVAILABLE, "pontoon is shutting down, command ignored\n".into())
 }

@@ -1,5 +1,5 @@
-//! Answers that cost time to make and memory until they are taken: one is made at a time, off the event loop, in a bounded
-//! part of the time, and few wait to be taken.
+//! Responses that take time to build, and memory until they are read. One is built at a time, off the event loop, in a limited share of the
+//! time, and few may wait to be read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,20 +14,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::permits::{EvictablePermit, EvictablePermits};
 
-/// Answers of one maker in memory at once.
+/// Maximum number of responses of one kind in memory.
 const ANSWERS: usize = 4;
 
-/// Time, in seconds, that a slowly read response keeps its permit while others wait for it.
+/// How long a slowly read response keeps its permit while others wait for it.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After an answer that took some time to make, none is made for this many times as long.
+/// After a response was built, none is built for this many times as long.
 const REST_FACTOR: u32 = 9;
 
-/// Makes answers, one at a time.
+/// Builds responses, one at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Costly {
     permits: Arc<EvictablePermits>,
-    /// The next answer may be made from then on.
+    /// When the next response may be built.
     turn: Arc<Mutex<Instant>>,
 }
 
@@ -39,7 +39,7 @@ impl Costly {
         }
     }
 
-    /// What `make` returns, of this type, for the connection that `cut` ends.
+    /// Returns the response that `make` builds, of this content type, for a connection that `cut` closes.
     pub(super) async fn answer(
         &self,
         cut: &CancellationToken,
@@ -47,7 +47,7 @@ impl Costly {
         make: impl FnOnce() -> String + Send + 'static,
     ) -> Response {
         let permit = self.permits.take(cut).await;
-        // Goes with the work: who is cut while he waits for it does not let in the next before it is done.
+        // Moves into the work, so that a connection closed while it waits does not let the next work start early.
         let mut turn = Arc::clone(&self.turn).lock_owned().await;
         sleep_until((*turn).into()).await;
         let made = spawn_blocking(move || {
@@ -61,12 +61,14 @@ impl Costly {
                 let text = Bytes::from_owner(CostlyAnswer { text, _permit: permit });
                 ([(header::CONTENT_TYPE, content_type)], text).into_response()
             }
-            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made\n").into_response(),
+            Err(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "the response could not be built\n").into_response()
+            }
         }
     }
 }
 
-/// An answer keeps its permit until it is read.
+/// A response, which keeps its permit until it is read.
 struct CostlyAnswer {
     text: String,
     _permit: EvictablePermit,
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn answers_are_made_in_a_tenth_of_the_time_and_one_after_the_other() {
+    async fn responses_are_built_one_by_one_in_a_tenth_of_the_time() {
         let costly = Costly::new();
         let (cut, took, began) = (CancellationToken::new(), Duration::from_millis(2), Instant::now());
         let one = async || {
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_that_are_not_taken_make_room_for_those_that_are_asked_for() {
+    async fn unread_responses_make_room_for_new_ones() {
         let costly = Costly::new();
         let cuts: Vec<_> = (0..10).map(|_| CancellationToken::new()).collect();
         let mut untaken = Vec::new();
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_as_one_and_the_next_answer_comes() {
+    async fn a_failure_is_reported_and_the_next_response_succeeds() {
         let costly = Costly::new();
         let cut = CancellationToken::new();
         let failed = costly.answer(&cut, "text/plain", || panic!("declared")).await;

@@ -1,9 +1,9 @@
-//! Who may ask what. Nothing here knows a password: what keeps strangers out is where a request comes from.
+//! Decides which requests are allowed, by where they come from. There are no passwords.
 //!
-//! A browser on this machine can be made by any web site to send requests to loopback. It cannot be made to name this
-//! machine in `Host` (a site whose own name leads here, "DNS rebinding", names itself), nor to leave out `Origin` in a
-//! POST. So that what tells of clients, and what commands, is for those who name this machine; what commands is not for
-//! browsers at all, and not for other machines. Probes and scrapers ask by whatever name they like.
+//! Any web site can make a browser on this machine send requests to loopback. It cannot make the browser name this machine in `Host`: a
+//! site whose own name resolves to this machine ("DNS rebinding") sends its own name. Nor can it leave `Origin` out of a POST. So requests
+//! about clients, and commands, must name this machine. Commands are also refused from browsers and from other machines. Probes and
+//! scrapers may use any name.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,15 +23,15 @@ use crate::clients::Peer;
 pub(super) enum RequestSource {
     /// Another process of this machine, or of its network namespace.
     Here,
-    /// Maybe another machine.
+    /// Possibly another machine.
     Elsewhere,
 }
 
 impl RequestSource {
-    /// The other end of a connection.
+    /// Returns the source of a connection.
     pub(super) fn of(peer: &Peer) -> Self {
         match peer {
-            // Both ends: what forwards from other machines often comes from loopback itself (127.0.0.6 in Istio's mesh).
+            // Check both ends, because proxies for other machines often connect from loopback themselves (127.0.0.6 in Istio's mesh).
             Peer::Tcp { client, local: Some(local) } if is_loopback(*client) && is_loopback(*local) => {
                 Self::Here
             }
@@ -48,14 +48,14 @@ fn is_loopback(address: SocketAddr) -> bool {
 /// Paths that any client may read, under any host name.
 const PUBLIC_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// What browsers must know of every answer: it is what its type says, no other site's, and old at once.
+/// Headers for browsers: do not guess the content type, do not let other sites use the response, do not store it.
 const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
-/// Answers what may be asked, and tells the rest why not.
+/// Answers allowed requests, and refuses others with the reason.
 pub(super) async fn guard(
     Extension(RequestConnection { source, .. }): Extension<RequestConnection>,
     request: Request,
@@ -73,16 +73,16 @@ type Refusal = (StatusCode, &'static str);
 
 fn problem(request: &Request, from: RequestSource) -> Option<Refusal> {
     if !request.body().is_end_stream() {
-        return Some((StatusCode::BAD_REQUEST, "no request here has a body\n"));
+        return Some((StatusCode::BAD_REQUEST, "requests must not have a body\n"));
     }
     if request.headers().get_all(header::HOST).iter().count() > 1 {
-        return Some((StatusCode::BAD_REQUEST, "more than one Host\n"));
+        return Some((StatusCode::BAD_REQUEST, "more than one Host header\n"));
     }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let open = reads && PUBLIC_PATHS.contains(&request.uri().path());
     if !open && !names_this_machine(request) {
-        let words = "ask by an IP address, by localhost or by this machine's name: another Host may be a web site that has \
-                     a browser ask\n";
+        let words = "use an IP address, localhost or this machine's name as Host: with another Host, the request may come \
+                     from a web site\n";
         return Some((StatusCode::FORBIDDEN, words));
     }
     if reads { None } else { commands(request.headers(), from) }
@@ -92,23 +92,23 @@ fn commands(headers: &HeaderMap, from: RequestSource) -> Option<Refusal> {
     if from == RequestSource::Elsewhere {
         return Some((
             StatusCode::FORBIDDEN,
-            "only a process beside pontoon may command it: over loopback, or a Unix socket\n",
+            "commands are accepted only from the same machine, over loopback or a Unix socket\n",
         ));
     }
     if ["origin", "sec-fetch-site", "sec-fetch-mode"].iter().any(|name| headers.contains_key(*name)) {
-        return Some((StatusCode::FORBIDDEN, "no browser may command pontoon: use curl -X POST\n"));
+        return Some((StatusCode::FORBIDDEN, "commands are not accepted from browsers: use curl -X POST\n"));
     }
-    // What a form of any site can send always has one.
+    // A form on any web site always sends a Content-Type.
     if headers.contains_key(header::CONTENT_TYPE) {
         return Some((
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "send neither a body nor its Content-Type: curl -X POST\n",
+            "send no body and no Content-Type: use curl -X POST\n",
         ));
     }
     None
 }
 
-/// Its `Host`, and what an absolute target names, are an IP address or this machine's own name.
+/// Whether `Host`, and the host of an absolute target, are an IP address or this machine's own name.
 fn names_this_machine(request: &Request) -> bool {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
     host.as_ref().is_some_and(is_ours) && request.uri().authority().is_none_or(is_ours)
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_of_clients_is_for_those_who_name_this_machine() {
+    fn requests_about_clients_must_name_this_machine() {
         for host in ["127.0.0.1:9900", "[::1]:9900", "10.0.0.7", "localhost:1", "LOCALHOST"] {
             assert_eq!(
                 refused("GET", "/clients", &[("host", host)], RequestSource::Elsewhere),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_and_scrapers_ask_by_any_name_and_from_anywhere() {
+    fn probes_and_scrapers_may_use_any_name_from_anywhere() {
         for path in PUBLIC_PATHS {
             for headers in [&[][..], &[("host", "pontoon.example:9900")]] {
                 assert_eq!(refused("GET", path, headers, RequestSource::Elsewhere), None);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_neighbour_that_is_no_browser_commands() {
+    fn only_local_processes_other_than_browsers_may_send_commands() {
         let local = ("host", "127.0.0.1:9900");
         assert_eq!(refused("POST", "/drain", &[local], RequestSource::Here), None);
         assert_eq!(refused("POST", "/drain", &[local], RequestSource::Elsewhere), Some(403));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_here_if_it_is_on_loopback_in_whatever_notation() {
+    fn a_peer_is_local_if_it_is_on_loopback_in_any_notation() {
         let over = |client: &str, local: &str| {
             RequestSource::of(&Peer::Tcp { client: client.parse().unwrap(), local: local.parse().ok() })
         };
@@ -225,7 +225,7 @@ mod tests {
             assert_eq!(source(elsewhere), RequestSource::Elsewhere, "{elsewhere}");
         }
         assert_eq!(over("127.0.0.6:1", "10.0.0.1:9900"), RequestSource::Elsewhere, "forwarded");
-        assert_eq!(over("127.0.0.1:1", ""), RequestSource::Elsewhere, "not known");
+        assert_eq!(over("127.0.0.1:1", ""), RequestSource::Elsewhere, "unknown local address");
         assert_eq!(RequestSource::of(&Peer::Unix { pid: None, uid: None }), RequestSource::Here);
     }
 }

@@ -1,4 +1,4 @@
-//! The last hour of each route, for the page's charts: a few numbers each some seconds, in rings of fixed size.
+//! The last hour of each route for the page's charts: a sample every few seconds, in ring buffers of fixed size.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,28 +11,28 @@ use super::state::AdminContext;
 use crate::clients::Totals;
 use crate::metrics::Durations;
 
-/// Between two samples.
+/// Time between two samples.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
-/// Samples that are one point of a chart.
+/// Number of samples in a point of a chart.
 const IN_POINT: u64 = 6;
 
-/// Points of a chart: an hour.
+/// Number of points in a chart, which covers an hour.
 pub(super) const POINTS: usize = 120;
 
-/// All routes' last hours.
+/// The last hour of all routes.
 #[derive(Debug, Default)]
 pub(super) struct RouteHistories(Mutex<BTreeMap<Arc<str>, RouteHistory>>);
 
-/// A route's last hour.
+/// The last hour of a route.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RouteHistory {
-    /// What the next sample is counted from.
+    /// The reading that the next sample is compared with.
     before: Option<Reading>,
     timed: Option<Durations>,
-    /// Latest last.
+    /// Newest last.
     samples: VecDeque<Sample>,
-    /// Samples so far, those that were dropped included.
+    /// Number of samples so far, including dropped ones.
     taken: u64,
 }
 
@@ -47,20 +47,20 @@ pub(super) struct Reading {
 /// What happened between two readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sample {
-    /// Sessions at its end.
+    /// Number of sessions at its end.
     pub(super) sessions: f32,
-    /// Each second.
+    /// Requests per second.
     pub(super) requests: f32,
-    /// Each second, both ways.
+    /// Bytes per second, both directions together.
     pub(super) bytes: f32,
-    /// Seconds that half of the replies took at most; not a number: there were none.
+    /// Median of the reply times in seconds; NaN if there were no replies.
     pub(super) median: f32,
-    /// Seconds that 99 of 100 replies took at most; not a number: there were none.
+    /// 99th percentile of the reply times in seconds; NaN if there were no replies.
     pub(super) slow: f32,
 }
 
 impl RouteHistories {
-    /// Takes samples for ever.
+    /// Takes samples until it is dropped.
     pub(super) async fn keep(&self, shared: &AdminContext) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,14 +82,14 @@ impl RouteHistories {
         }
     }
 
-    /// A route's last hour.
+    /// Returns the last hour of a route.
     pub(super) fn of(&self, route: &str) -> RouteHistory {
         self.0.lock().get(route).cloned().unwrap_or_default()
     }
 }
 
 impl RouteHistory {
-    /// Of what was timed since this was asked last: the median and the 99th percentile.
+    /// Returns the median and the 99th percentile of the durations since the last call.
     fn latency(&mut self, now: Durations) -> [f32; 2] {
         let since = self.timed.as_ref().map(|before| now.since(before));
         self.timed = Some(now);
@@ -120,13 +120,13 @@ impl RouteHistory {
         self.samples.back().copied()
     }
 
-    /// The most of one value that was seen; 0 where there was none.
+    /// Returns the largest value; 0 if there is none.
     pub(super) fn most(&self, value: impl Fn(&Sample) -> f32) -> f32 {
         self.samples.iter().map(value).filter(|value| !value.is_nan()).fold(0.0, f32::max)
     }
 
-    /// One value of it, as the points of a chart, the latest last: the mean of each point's samples. Not a number: there is
-    /// none. A point stays as it is while time goes on.
+    /// Returns one value as the points of a chart, newest last. A point is the mean of its samples, or NaN if it has none. It does not
+    /// change as time passes.
     pub(super) fn points(&self, value: impl Fn(&Sample) -> f32) -> [f32; POINTS] {
         let mut sums = [(0.0, 0.0); POINTS];
         let first = self.taken - self.samples.len() as u64;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_what_happened_between_two_readings() {
+    fn a_sample_covers_the_time_between_two_readings() {
         let mut past = RouteHistory::default();
         past.add(reading(1, 100), [f32::NAN; 2]);
         assert_eq!(past.last(), None);
@@ -164,11 +164,11 @@ mod tests {
         assert!(last.median.is_nan(), "no reply was timed");
         assert_eq!((past.most(|sample| sample.requests), past.most(|sample| sample.slow)), (10.0, 0.0));
         past.add(reading(3, 0), [f32::NAN; 2]);
-        assert!(past.last().unwrap().requests.abs() < f32::EPSILON, "never below nothing");
+        assert!(past.last().unwrap().requests.abs() < f32::EPSILON, "never negative");
     }
 
     #[test]
-    fn an_hour_is_kept_and_a_point_stays_as_it_is_while_time_goes_on() {
+    fn an_hour_is_kept_and_points_do_not_change_as_time_passes() {
         let mut past = RouteHistory::default();
         for n in 0..2000 {
             past.add(reading(n, 0), [f32::NAN; 2]);

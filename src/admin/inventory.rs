@@ -1,4 +1,4 @@
-//! `GET /clients`: the inventory, as JSON. Never a key, a value or a password in it.
+//! `GET /clients`: the inventory as JSON. It never contains a key, a value or a password.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::server::RequestConnection;
 use super::state::{AdminContext, AdminState};
 use crate::printable::printable_json;
 
-/// Sessions and clients shown, where `?limit=` does not say.
+/// Maximum number of sessions and of clients in a response without `?limit=`.
 pub(super) const DEFAULT_INVENTORY_LIMIT: usize = 1000;
 
-/// Sessions and clients in a response, at most, where the request asks for more.
+/// Largest effective `?limit=`.
 const MAX_INVENTORY_LIMIT: usize = 10_000;
 
-/// Time to look up processes, in seconds: those that are not found by then are shown next time.
+/// Longest time to look up processes. Those found later appear in the next response.
 const PROCESS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn clients(
@@ -37,23 +37,23 @@ pub(super) async fn clients(
     json(&state, &connection, move |shared| shared.inventory.report(limit)).await
 }
 
-/// Finds out who the clients' processes are, as far as that does not take long.
+/// Finds the clients' processes, unless that takes too long.
 pub(super) async fn look_up(state: &AdminState) {
     let inventory = Arc::clone(&state.shared.inventory);
     state.looking.wait_for(move || inventory.look_up()).await;
 }
 
-/// Work that takes one thread, however many wait for it: those who go leave it running.
+/// Runs a lookup on one thread, however many requests wait for it. A request that stops waiting does not stop the lookup.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SingleLookup(Arc<Mutex<()>>);
 
 impl SingleLookup {
-    /// Does `work` when nobody else does, and waits for it for [`PROCESS_LOOKUP_TIMEOUT`], the wait for the others included.
+    /// Runs `work` after any earlier lookup. Waits at most [`PROCESS_LOOKUP_TIMEOUT`], including the time for earlier lookups.
     async fn wait_for(&self, work: impl FnOnce() + Send + 'static) {
         let turn = Arc::clone(&self.0);
         let done = async {
             let turn = turn.lock_owned().await;
-            // Reads /proc, which takes its time: not on an event loop.
+            // Reading /proc blocks, so it must not run on an event loop.
             spawn_blocking(move || {
                 work();
                 drop(turn);
@@ -72,15 +72,15 @@ fn limit(query: &str) -> Option<usize> {
     Some(limit.min(MAX_INVENTORY_LIMIT))
 }
 
-/// What `tell` tells, as JSON.
+/// Returns what `report` returns, as JSON.
 pub(super) async fn json<T: Serialize>(
     state: &AdminState,
     connection: &RequestConnection,
-    tell: impl FnOnce(&AdminContext) -> T + Send + 'static,
+    report: impl FnOnce(&AdminContext) -> T + Send + 'static,
 ) -> Response {
     let shared = Arc::clone(&state.shared);
     let text = move || {
-        let json = serde_json::to_string(&tell(&shared)).expect("plain data has a form in JSON");
+        let json = serde_json::to_string(&report(&shared)).expect("plain data has a form in JSON");
         printable_json(&json).into_owned() + "\n"
     };
     state.costly.answer(&connection.cut, "application/json", text).await
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn askers_without_number_take_one_thread_while_proc_is_slow() {
+    async fn many_requests_take_only_one_thread_while_proc_is_slow() {
         let looking = SingleLookup::default();
         let (began, has_begun) = oneshot::channel();
         let (release, released) = mpsc::channel::<()>();
@@ -113,19 +113,19 @@ mod tests {
                 late.fetch_add(1, Ordering::Relaxed);
             })
         }));
-        // Time does not pass by itself while a thread is busy.
+        // The paused clock does not advance by itself while a thread is busy.
         let patience = async {
             has_begun.await.unwrap();
             advance(PROCESS_LOOKUP_TIMEOUT).await;
         };
         tokio::join!(slow, askers, patience);
-        assert_eq!(late.load(Ordering::Relaxed), 0, "they went without");
+        assert_eq!(late.load(Ordering::Relaxed), 0, "they stopped waiting");
         drop(release);
         looking.wait_for(|| {}).await;
     }
 
     #[test]
-    fn a_limit_is_a_number_and_has_its_own() {
+    fn a_limit_is_a_number_up_to_a_maximum() {
         assert_eq!(limit(""), Some(DEFAULT_INVENTORY_LIMIT));
         assert_eq!(limit("limit=5"), Some(5));
         assert_eq!(limit("limit=99999999"), Some(MAX_INVENTORY_LIMIT));

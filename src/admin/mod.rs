@@ -1,5 +1,5 @@
-//! The admin server: whether clients are served, liveness, metrics, inventory, commands, and a page for people. Liveness never depends on
-//! the upstream: a Redis outage must not restart the pod.
+//! The admin server: health, metrics, the inventory, the verdicts, commands, and a page for people. Liveness never depends on the upstream,
+//! because an outage of Redis must not restart the pod.
 
 pub mod client;
 mod commands;

@@ -1,4 +1,4 @@
-//! Permits of which one is always available: when all are taken, a newcomer gets that of the longest holder.
+//! A fixed number of permits, one of which can always be had: if all are taken, a new holder gets that of the longest holder.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct EvictablePermits {
     most: usize,
-    /// How long a newcomer waits for a permit that is given back before it evicts a holder.
+    /// How long a new holder waits for a returned permit before it evicts another holder.
     patience: Duration,
     taken: Mutex<PermitHolders>,
     given_back: Notify,
 }
 
-/// Longest first.
+/// Longest holder first.
 #[derive(Debug, Default)]
 struct PermitHolders {
     next: u64,
@@ -39,7 +39,7 @@ impl EvictablePermits {
         Arc::new(Self { most, patience, taken: Mutex::default(), given_back: Notify::new() })
     }
 
-    /// A permit for the holder that `cut` ends.
+    /// Takes a permit. If the holder is evicted, `cut` is cancelled.
     pub(super) async fn take(self: &Arc<Self>, cut: &CancellationToken) -> EvictablePermit {
         let deadline = Instant::now() + self.patience;
         loop {
@@ -62,7 +62,7 @@ impl EvictablePermits {
     }
 }
 
-/// A permit, given back when it is dropped.
+/// A permit, returned when dropped.
 #[derive(Debug)]
 pub(super) struct EvictablePermit {
     permits: Arc<EvictablePermits>,
@@ -70,7 +70,7 @@ pub(super) struct EvictablePermit {
 }
 
 impl EvictablePermit {
-    /// As if it were taken just now, unless it is lost.
+    /// Makes this the newest permit, unless it was evicted.
     pub(super) fn renew(&self) {
         let mut number = self.number.lock();
         let mut taken = self.permits.taken.lock();
@@ -79,7 +79,7 @@ impl EvictablePermit {
         }
     }
 
-    /// When it was taken; `None`: it is lost.
+    /// Returns when the permit was taken; `None` if it was evicted.
     pub(super) fn since(&self) -> Option<Instant> {
         let number = *self.number.lock();
         self.permits.taken.lock().holders.get(&number).map(|(since, _)| *since)
@@ -110,11 +110,11 @@ mod tests {
         assert_eq!(shorter.since(), None);
         shorter.renew();
         drop(shorter);
-        assert_eq!(permits.taken.lock().holders.len(), 2, "what is lost is not given back");
+        assert_eq!(permits.taken.lock().holders.len(), 2, "an evicted permit is not returned");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_patient_gets_what_is_given_back_and_else_takes() {
+    async fn a_returned_permit_is_used_before_a_holder_is_evicted() {
         let permits = EvictablePermits::new(1, Duration::from_secs(1));
         let [first, second, third] = [(); 3].map(|()| CancellationToken::new());
         let permit = permits.take(&first).await;

@@ -1,4 +1,4 @@
-//! The admin server as a whole: bound, and which request is answered by what.
+//! The admin server: binds its listener, and routes requests to handlers.
 
 use std::sync::Arc;
 
@@ -24,17 +24,17 @@ use crate::printable::printable;
 pub struct Admin(Listener);
 
 impl Admin {
-    /// Binds `address`.
+    /// Binds to `address`.
     pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         Listener::bind(address).map(Self)
     }
 
-    /// The address, with the port that the system chose.
+    /// Returns the address, with the port that the system chose.
     pub fn address(&self) -> &ListenAddr {
         self.0.address()
     }
 
-    /// Serves until `stop`. `metrics_at`: the address that shows the metrics instead.
+    /// Serves until `stop`. `metrics_at` is the address that serves the metrics instead of this one.
     pub async fn run(self, shared: AdminContext, metrics_at: Option<String>, stop: CancellationToken) {
         let state = AdminState { metrics_at: metrics_at.map(Into::into), ..state(shared) };
         tokio::select! {
@@ -44,17 +44,17 @@ impl Admin {
     }
 }
 
-/// A bound server that shows the metrics and nothing else.
+/// A bound server that serves only metrics.
 #[derive(Debug)]
 pub struct MetricsServer(Listener);
 
 impl MetricsServer {
-    /// Binds `address`.
+    /// Binds to `address`.
     pub fn bind(address: &ListenAddr) -> Result<Self, BindError> {
         Listener::bind(address).map(Self)
     }
 
-    /// The address, with the port that the system chose.
+    /// Returns the address, with the port that the system chose.
     pub fn address(&self) -> &ListenAddr {
         self.0.address()
     }
@@ -64,7 +64,10 @@ impl MetricsServer {
         let router = Router::new()
             .route("/metrics", get(metrics))
             .fallback(|| async {
-                (StatusCode::NOT_FOUND, "not found; there is /metrics: the rest is at admin.listen\n")
+                (
+                    StatusCode::NOT_FOUND,
+                    "not found; this address serves only /metrics, admin.listen serves the rest\n",
+                )
             })
             .layer(from_fn(guard::guard))
             .with_state(state(shared));
@@ -95,7 +98,7 @@ fn router(state: AdminState) -> Router {
         .route("/reload", post(commands::reload))
         .route("/quit", post(commands::quit))
         .fallback(|| async {
-            let words = "not found; there are / for people, /livez, /readyz, /metrics, /routes, /clients; and to POST: /drain, \
+            let words = "not found; GET / (a page for people), /livez, /readyz, /metrics, /routes, /clients; POST /drain, \
                          /reload, /quit\n";
             (StatusCode::NOT_FOUND, words)
         })
@@ -106,7 +109,7 @@ fn router(state: AdminState) -> Router {
 async fn readyz(State(AdminState { shared, .. }): State<AdminState>) -> (StatusCode, String) {
     let report = shared.serving_report();
     let status = if report.serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    // A cause may quote the server.
+    // The cause may contain text from the server.
     (status, format!("{}\n", printable(&report.to_string())))
 }
 
@@ -115,7 +118,7 @@ async fn metrics(
     Extension(connection): Extension<RequestConnection>,
 ) -> Response {
     if let Some(address) = metrics_at {
-        let words = format!("not here: admin.metrics_listen has the metrics at {address}\n");
+        let words = format!("not found; the metrics are at {address} (admin.metrics_listen)\n");
         return (StatusCode::NOT_FOUND, words).into_response();
     }
     let text = move || {

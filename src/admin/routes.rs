@@ -1,4 +1,4 @@
-//! `GET /routes`: where on the road each route is, and the verdict; the same in metrics.
+//! `GET /routes`: the state and the verdicts of each route; the verdicts also as metrics.
 
 use std::sync::Arc;
 
@@ -20,131 +20,131 @@ use crate::moment::Moment;
 use crate::tls;
 use crate::upstream::EndpointFacts;
 
-/// Seconds for which a refused client is a problem of the present.
+/// Seconds for which a refused client counts as a current problem.
 const RECENT_REFUSAL: u64 = 600;
 
-/// Upstreams that cannot be reached: so many are named, of a cluster that may have hundreds of nodes.
+/// Maximum number of unreachable upstreams that are named, because a cluster may have hundreds of nodes.
 const MAX_OUTAGES: usize = 4;
 
-/// A route, and those who know about it.
+/// A route, and where its facts come from.
 #[derive(Clone)]
 pub struct AdminRoute {
-    /// Its name.
+    /// The route's name.
     pub name: Arc<str>,
     /// The group that it leads to, as configured.
     pub group: Option<Arc<str>>,
     /// Where it listens, with the ports that the system chose.
     pub listeners: Vec<String>,
-    /// As configured.
+    /// TLS settings as configured.
     pub tls: tls::Settings,
-    /// Sessions in plaintext move to TLS by themselves.
+    /// Whether sessions in plaintext move to TLS by themselves.
     pub upgrades: bool,
     /// The server side.
     pub upstreams: Upstreams,
-    /// Who asks the servers; `None`: nobody does.
+    /// Asks the servers; `None` if they are not asked.
     pub observer: Option<Arc<Observer>>,
-    /// Where the verdict is shown, too.
+    /// Where the verdicts are recorded as metrics.
     pub metrics: Arc<RouteMetrics>,
 }
 
-/// A route, as `/routes` shows it.
+/// A route in the response of `/routes`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RouteReport {
-    /// Its name.
+    /// The route's name.
     pub route: Box<str>,
     /// The group that it leads to, as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Box<str>>,
     /// Where it listens.
     pub listeners: Vec<String>,
-    /// `tls.mode`, as configured.
+    /// `tls.mode` as configured.
     pub tls_mode: Box<str>,
-    /// Its endpoints, with what was seen of them.
+    /// The facts about its endpoints.
     pub upstreams: Vec<EndpointFacts>,
-    /// Sessions now.
+    /// Number of active sessions.
     pub sessions_active: u64,
-    /// Sessions of this run.
+    /// Number of sessions of this run.
     pub sessions_total: u64,
-    /// What passed in this run.
+    /// Traffic of this run.
     #[serde(flatten)]
     pub counts: TrafficCounts,
-    /// Of these, what was in plaintext upstream.
+    /// The part of it that was in plaintext upstream.
     pub plaintext: PlaintextReport,
-    /// What is wrong now: upstreams that cannot be reached, with the cause, and clients that were refused of late.
+    /// Current problems: upstreams that cannot be reached, with the cause, and clients that were refused recently.
     pub problems: Vec<String>,
-    /// What the servers say; `None`: they are not asked.
+    /// What the servers report; `None` if they are not asked.
     pub servers: Option<ServersReport>,
     /// Whether all of this bridge's own traffic is in verified TLS.
     pub uses_only_tls: Verdict,
-    /// Whether no client of the group would miss plaintext.
+    /// Whether the group can require TLS without cutting off a client.
     pub safe_to_require_tls: Verdict,
-    /// Whether anybody would miss the bridge.
+    /// Whether any client still needs the bridge.
     pub bridge_needed: Verdict,
 }
 
-/// What was in plaintext upstream.
+/// Sessions and traffic in plaintext upstream.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PlaintextReport {
-    /// Sessions that are so now.
+    /// Number of sessions in plaintext now.
     pub sessions_active: u64,
-    /// Sessions that are or were so, in this run.
+    /// Number of sessions of this run that are or were in plaintext.
     pub sessions_total: u64,
-    /// When the last of them ended or moved to TLS, in this run or an earlier one; now, if one is active.
+    /// When the last of them ended or moved to TLS, in this run or an earlier one; now if one is active.
     pub last: Option<Moment>,
-    /// The part of this run's sessions that were over TLS from their beginning; `None`: there were none.
+    /// Share of this run's sessions that used TLS from the beginning; `None` if there were no sessions.
     pub sessions_over_tls_ratio: Option<f64>,
-    /// The part of this run's bytes that went over TLS; `None`: there were none.
+    /// Share of this run's bytes that went over TLS; `None` if there were no bytes.
     pub bytes_over_tls_ratio: Option<f64>,
 }
 
-/// What the servers say of their clients.
+/// What the servers report about their clients.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ServersReport {
-    /// When they were asked last.
+    /// When they were last asked.
     pub asked: Option<Moment>,
     /// How many answered.
     pub nodes: usize,
-    /// Each that is known, whether it answered or not.
+    /// All known servers, whether they answered or not.
     #[serde(default)]
     pub list: Vec<ServerReport>,
-    /// Clients in plaintext, by their own count; `None`: not known.
+    /// Number of clients in plaintext that they count; `None` if it is not known.
     pub plaintext_clients: Option<u64>,
-    /// Every one of them refuses plaintext.
+    /// Whether every server refuses plaintext.
     #[serde(default)]
     pub requires_tls: bool,
-    /// Since when they count none.
+    /// Since when they count no client in plaintext.
     pub quiet_since: Option<Moment>,
-    /// Whether they ask clients for credentials.
+    /// Whether they require credentials.
     pub auth: AuthRequirement,
-    /// Clients that came through no bridge when the servers were asked to list them: where they count plaintext, or do not count.
+    /// Clients that use no bridge. Servers are asked to list clients if they count some in plaintext, or have no such count.
     pub direct: Vec<SimilarClients>,
-    /// Clients of which that is not known.
+    /// Clients that may or may not use a bridge.
     #[serde(default)]
     pub unknown: Vec<SimilarClients>,
 }
 
-/// What one server says of its clients.
+/// What one server reports about its clients.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ServerReport {
-    /// The server.
+    /// The server's name.
     pub endpoint: String,
-    /// What else it is known by: addresses, and `cluster node …` and `run_id …`, which no two servers share.
+    /// Its other names: addresses, and `cluster node …` and `run_id …`, which no two servers share.
     pub names: Vec<String>,
-    /// Clients in plaintext, by its own count; `None`: not known.
+    /// Number of clients in plaintext that it counts; `None` if it is not known.
     pub plaintext_clients: Option<u64>,
-    /// Why it did not answer; `None`: it did.
+    /// Why it did not answer; `None` if it answered.
     pub problem: Option<String>,
 }
 
-/// Whether servers ask clients for credentials.
+/// Whether servers require credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthRequirement {
-    /// They answer without.
+    /// They answer without credentials.
     NotWanted,
-    /// They do not.
+    /// They refuse commands without credentials.
     Wanted,
-    /// None has said.
+    /// No server has answered.
     Unknown,
 }
 
@@ -173,7 +173,7 @@ impl AdminRoute {
         }
     }
 
-    /// What is wrong now. `late`: why the upstream does not count as reached.
+    /// Returns current problems. `late` is why the upstream does not count as reached.
     fn problems(&self, late: Option<String>, now: Moment) -> Vec<String> {
         let outages = self.upstreams.outages();
         let late = late.filter(|_| outages.is_empty());
@@ -185,7 +185,7 @@ impl AdminRoute {
                 "max_clients" => "limits.max_clients is reached",
                 "descriptors" => "too many open files (ulimit -n, LimitNOFILE=)",
                 "pinned" => "too many clients need a dedicated connection (limits.pinned)",
-                _ => "the socket is not for their user or group",
+                _ => "their user or group may not use the socket",
             };
             (now.seconds_since(last) < RECENT_REFUSAL)
                 .then(|| format!("clients refused since the start: {count}, the last at {last}: {why}"))
@@ -231,7 +231,7 @@ impl AdminRoute {
 
 #[cfg(test)]
 impl RouteReport {
-    /// One in the middle of the road.
+    /// Returns the report of a route whose clients are moving to TLS.
     pub fn example() -> Self {
         serde_json::from_value(serde_json::json!({
             "route": "cache", "listeners": ["127.0.0.1:6379"], "tls_mode": "preferred",
@@ -288,7 +288,7 @@ impl ServersReport {
     }
 }
 
-/// What part of `whole` is not `part`.
+/// Returns the share of `whole` that is not `part`.
 fn rest(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| whole.saturating_sub(part) as f64 / whole as f64)
 }
@@ -301,7 +301,7 @@ pub(super) async fn routes(
     json(&state, &connection, reports).await
 }
 
-/// Whether clients are served, and what is wrong.
+/// Reports whether clients are served, and current problems.
 pub(super) fn serving(shared: &AdminContext) -> ServingReport {
     if shared.serving.is_draining() {
         return ServingReport { serving: false, problems: vec!["draining".into()] };
@@ -317,14 +317,14 @@ pub(super) fn serving(shared: &AdminContext) -> ServingReport {
     report
 }
 
-/// All routes, as `/routes` shows them.
+/// Returns the reports of all routes.
 pub(super) fn reports(shared: &AdminContext) -> Vec<RouteReport> {
     let clients = shared.inventory.report(DEFAULT_INVENTORY_LIMIT).clients;
     let shown = shared.shown.load();
     shown.routes.iter().map(|route| route.report(shared, &shown.verdict, &clients)).collect()
 }
 
-/// Brings the verdicts in the metrics up to date.
+/// Updates the verdicts in the metrics.
 pub(super) fn record(shared: &AdminContext) {
     let shown = shared.shown.load();
     for route in &shown.routes {

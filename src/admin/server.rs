@@ -1,5 +1,4 @@
-//! The admin server's connections: few, short, and none in another's way. Who holds permits without using them loses them to
-//! those who come.
+//! The admin server's connections: few and short. A new connection takes the permit of the one whose last request is the oldest.
 
 use std::time::Duration;
 
@@ -21,27 +20,27 @@ use super::permits::{EvictablePermit, EvictablePermits};
 use crate::downstream::Accepted;
 use crate::listener::Listener;
 
-/// Connections at once: probes and scrapers are few. One more takes the permit of the one whose last request is the oldest.
+/// Maximum number of connections, because probes and scrapers are few. A further one evicts the one whose last request is the oldest.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
-/// A request's header must arrive in this time, an idle connection's next one too.
+/// A request's header must arrive in this time, also that of the next request on an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The answer to a request must be taken in this time.
+/// The response must be read in this time after the request.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A longer request line and header is refused.
+/// Maximum size of the request line and header in bytes.
 const LONGEST_HEADER: usize = 16 * 1024;
 
-/// Time until the next accept after one that failed, in milliseconds.
+/// Time until the next accept after a failed one.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a request's connection is.
+/// The connection of a request.
 #[derive(Debug, Clone)]
 pub(super) struct RequestConnection {
     /// Where it comes from.
     pub(super) source: RequestSource,
-    /// Ends it.
+    /// Closes it.
     pub(super) cut: CancellationToken,
 }
 
@@ -61,7 +60,7 @@ pub(super) async fn serve(listener: Listener, router: Router, stop: Cancellation
                     RequestConnection { source: RequestSource::of(&client.peer()), cut: stop.child_token() };
                 let permit = permits.take(&connection.cut).await;
                 connections.spawn(converse(client, connection, permit, router.clone()));
-                // So that a flood of connections leaves time to answer the one among them that asks.
+                // Yield, so that a flood of connections leaves time to answer a useful one.
                 yield_now().await;
             }
             Ok(None) => {}
@@ -83,7 +82,7 @@ async fn converse(client: Accepted, connection: RequestConnection, permit: Evict
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(LONGEST_HEADER)
-        // A copy of an answer would outlive the answer's permit.
+        // A copy of the response would outlive the response's permit.
         .writev(true)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
@@ -91,14 +90,14 @@ async fn converse(client: Accepted, connection: RequestConnection, permit: Evict
         () = cut.cancelled() => {}
         ended = serving => {
             if let Err(error) = ended {
-                debug!("an admin connection failed: {error}");
+                debug!(%error, "admin connection failed");
             }
         }
-        () = overdue(&permit) => debug!("an admin connection is cut: its answer was not taken in time"),
+        () = overdue(&permit) => debug!("admin connection closed, response not read in time"),
     }
 }
 
-/// Completes when the last request has been under way for too long.
+/// Completes when the last request has taken too long.
 async fn overdue(permit: &EvictablePermit) {
     while let Some(due) =
         permit.since().map(|since| since + EXCHANGE_TIMEOUT).filter(|due| *due > Instant::now())

@@ -1,4 +1,4 @@
-//! Whether the process serves clients: not draining, and every route's upstream reached lately. And what is wrong meanwhile.
+//! Whether the process serves clients: it is not draining, and every route's upstream was reached recently. Also lists current problems.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,30 +8,30 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// An upstream that was reached this recently counts as reachable.
+/// How long an upstream counts as reached after an attempt succeeded.
 const LATELY: Duration = Duration::from_secs(60);
 
-/// Shared between what finds out and what answers.
+/// Shared by the tasks that watch the upstreams and the handlers of requests.
 #[derive(Debug, Default)]
 pub struct Serving {
     draining: AtomicBool,
-    /// When each route's upstream was reached last.
+    /// When each route's upstream was last reached.
     routes: Mutex<BTreeMap<String, Option<Instant>>>,
 }
 
 impl Serving {
-    /// These are all routes from now on. What was seen of those that stay is still true.
+    /// Sets the current routes. Keeps what is known of routes that stay.
     pub fn follow(&self, routes: impl Iterator<Item = String>) {
         let mut seen = self.routes.lock();
         *seen = routes.map(|route| (route.clone(), seen.remove(&route).unwrap_or_default())).collect();
     }
 
-    /// The upstream of `route` is another one: nothing is known of it.
+    /// Forgets what is known of `route`, because its upstream was changed.
     pub fn forget(&self, route: &str) {
         self.note(route, None);
     }
 
-    /// The upstream of `route` was reached just now.
+    /// Notes that the upstream of `route` was just reached.
     pub fn reached(&self, route: &str) {
         self.note(route, Some(Instant::now()));
     }
@@ -42,7 +42,7 @@ impl Serving {
         }
     }
 
-    /// Not serving from here on.
+    /// Stops serving from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -51,7 +51,7 @@ impl Serving {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Why the upstream of `route` does not count as reached; `None`: it was reached lately.
+    /// Returns why the upstream of `route` does not count as reached; `None` if it was reached recently.
     pub(super) fn late(&self, route: &str) -> Option<String> {
         match self.routes.lock().get(route).copied().flatten() {
             None => Some("upstream not reached yet".into()),
@@ -63,17 +63,17 @@ impl Serving {
     }
 }
 
-/// The answer of `/readyz`, `health`, `status`, the page and systemd's status: one line.
+/// The answer of `/readyz`, `health`, `status`, the page and systemd's status, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServingReport {
-    /// Clients are served.
+    /// Whether clients are served.
     pub serving: bool,
-    /// Why not, and what is wrong though they are.
+    /// Current problems, including those that do not stop the service.
     pub problems: Vec<String>,
 }
 
 impl ServingReport {
-    /// The state alone.
+    /// Returns only the state.
     pub fn state(&self) -> &'static str {
         if self.serving { "serving" } else { "not serving" }
     }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_route_that_stays_is_as_reachable_as_before() {
+    async fn a_route_that_stays_keeps_its_reachability() {
         let serving = Serving::default();
         let routes = |names: &[&str]| serving.follow(names.iter().map(|&name| name.to_owned()));
         routes(&["a", "b"]);

@@ -1,4 +1,4 @@
-//! What requests are answered from.
+//! The data from which requests are answered.
 
 use std::sync::Arc;
 
@@ -15,46 +15,46 @@ use crate::clients::Inventory;
 use crate::group::verdict;
 use crate::metrics::PrometheusHandle;
 
-/// What the admin server tells of. Cheap to clone.
+/// What the admin server reports on. Cheap to clone.
 #[derive(Clone)]
 pub struct AdminContext {
-    /// Whether clients are welcome.
+    /// Whether clients are served.
     pub serving: Arc<Serving>,
     /// All metrics.
     pub metrics: PrometheusHandle,
     /// All sessions.
     pub inventory: Arc<Inventory>,
-    /// What a reload may change.
+    /// The part that a reload may change.
     pub shown: Arc<ArcSwap<AdminView>>,
-    /// Where commands go.
+    /// The channel for commands.
     pub commands: mpsc::Sender<AdminCommand>,
 }
 
 impl AdminContext {
-    /// Whether clients are served, and what is wrong.
+    /// Reports whether clients are served, and current problems.
     pub fn serving_report(&self) -> ServingReport {
         routes::serving(self)
     }
 }
 
-/// What a reload may change.
+/// The part that a reload may change.
 #[derive(Default)]
 pub struct AdminView {
     /// All routes.
     pub routes: Vec<AdminRoute>,
-    /// How long is long enough.
+    /// Limits of the verdicts.
     pub verdict: verdict::Settings,
 }
 
-/// What the handlers of requests share.
+/// Shared by all request handlers.
 #[derive(Clone)]
 pub(super) struct AdminState {
     pub(super) shared: Arc<AdminContext>,
     pub(super) looking: SingleLookup,
     pub(super) costly: Costly,
-    /// Apart from the others: whoever asks for those does not keep a scraper waiting.
+    /// Separate from other responses, so that these do not delay a scraper.
     pub(super) scrapes: Costly,
     pub(super) history: Arc<RouteHistories>,
-    /// The address that shows the metrics instead of this one.
+    /// The address that serves the metrics instead of this one.
     pub(super) metrics_at: Option<Arc<str>>,
 }

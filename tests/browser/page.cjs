@@ -141,7 +141,7 @@ async function main() {
 
   // Without pontoon.
   await told("seen");
-  await page.locator("#link", { hasText: "what is shown is old" }).waitFor();
+  await page.locator("#link", { hasText: "this page is out of date" }).waitFor();
   await sees(/Safe to require TLS/);
   await browser.close();
 }

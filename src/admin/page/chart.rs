@@ -1,4 +1,4 @@
-//! Small charts of an hour, as SVG: the shape for the eye, the numbers in words.
+//! Small charts of an hour, as SVG. They show the shape; numbers are shown as text.
 
 use std::fmt::Write as _;
 
@@ -6,15 +6,15 @@ use maud::{Markup, html};
 
 use crate::admin::history::POINTS;
 
-/// In the units of the drawing; the page stretches it.
+/// In units of the drawing, which the page stretches.
 const WIDTH: f32 = 240.0;
 const HEIGHT: f32 = 40.0;
 
-/// A line over an area; `second`, if there is one, a line beneath it. `spoken`: what a person hears who does not see it.
-pub(super) fn chart(points: &[f32; POINTS], second: Option<&[f32; POINTS]>, spoken: &str) -> Markup {
+/// Draws a line over an area, and the optional `second` as another line. `label` is the text for screen readers.
+pub(super) fn chart(points: &[f32; POINTS], second: Option<&[f32; POINTS]>, label: &str) -> Markup {
     let top = most(points).max(second.map_or(0.0, most));
     html! {
-        svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label=(spoken) {
+        svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label=(label) {
             path.area d=(path(points, top, true)) {}
             path.line d=(path(points, top, false)) {}
             @if let Some(second) = second { path.line.second d=(path(second, top, false)) {} }
@@ -22,12 +22,12 @@ pub(super) fn chart(points: &[f32; POINTS], second: Option<&[f32; POINTS]>, spok
     }
 }
 
-/// The largest of them.
+/// Returns the largest value.
 fn most(points: &[f32; POINTS]) -> f32 {
     points.iter().copied().filter(|point| !point.is_nan()).fold(0.0, f32::max)
 }
 
-/// Where a point is not known the line has a gap.
+/// Returns the path of the line, with a gap where a point is not known.
 fn path(points: &[f32; POINTS], top: f32, closed: bool) -> String {
     let step = WIDTH / (POINTS - 1) as f32;
     let mut path = String::new();
@@ -37,11 +37,11 @@ fn path(points: &[f32; POINTS], top: f32, closed: bool) -> String {
         for (at, point) in run {
             let y = HEIGHT - 1.0 - if top > 0.0 { **point / top * (HEIGHT - 3.0) } else { 0.0 };
             let verb = if at == first { 'M' } else { 'L' };
-            // A string takes whatever is written to it.
+            // Writing to a string cannot fail.
             let _ = write!(path, "{verb}{:.1} {y:.1}", x(*at));
         }
         if first == last {
-            // A point alone is a line, too.
+            // Draw a single point as a short line.
             let _ = write!(path, "h-{step:.1}");
         }
         if closed {
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_reaches_from_nothing_to_the_most_and_leaves_gaps_where_nothing_is_known() {
+    fn a_chart_is_scaled_to_its_maximum_and_has_gaps_for_unknown_points() {
         let mut points = [f32::NAN; POINTS];
         assert_eq!(path(&points, most(&points), false), "");
         (points[0], points[1], points[118], points[119]) = (0.0, 5.0, 10.0, 10.0);

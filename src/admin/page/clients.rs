@@ -1,4 +1,4 @@
-//! The client table: who uses the bridge, and what each needs to leave it. Sorted and filtered by the page's script.
+//! The table of clients and what each needs to leave the bridge. The page's script sorts and filters it.
 
 use maud::{Markup, html};
 
@@ -6,16 +6,16 @@ use super::words;
 use crate::clients::{ClientRecord, InventoryReport, advice};
 use crate::moment::Moment;
 
-/// The table's columns, and the name by which the script sorts each.
+/// The name by which the script sorts each column, and the column's heading.
 const COLUMNS: [(&str, &str); 8] = [
     ("client", "Client"),
     ("name", "Name"),
     ("library", "Library"),
     ("now", "Sessions now"),
-    ("total", "So far"),
-    ("stays", "Why in plaintext, or pinned"),
+    ("total", "Sessions so far"),
+    ("stays", "Why in plaintext or pinned"),
     ("seen", "Last seen"),
-    ("todo", "To speak TLS itself"),
+    ("todo", "To use TLS itself"),
 ];
 
 pub(super) fn section(report: &InventoryReport, several_routes: bool, now: Moment) -> Markup {
@@ -39,7 +39,7 @@ pub(super) fn section(report: &InventoryReport, several_routes: bool, now: Momen
                 }
                 div.scroll tabindex="0" role="region" aria-label="Table of clients" {
                     table #clients {
-                        caption.unseen { "Clients, those that are here first; the headings sort" }
+                        caption.unseen { "Clients, active ones first; use the headings to sort" }
                         thead {
                             tr {
                                 @for (key, name) in route.iter().chain(&COLUMNS) {
@@ -63,7 +63,7 @@ pub(super) fn section(report: &InventoryReport, several_routes: bool, now: Momen
     }
 }
 
-/// Cells that are not sorted as their text carry what they are sorted by.
+/// A cell whose text does not sort correctly has the value to sort by as an attribute.
 fn row(client: &ClientRecord, several_routes: bool, now: Moment) -> Markup {
     html! {
         tr {
@@ -85,7 +85,7 @@ fn who(client: &ClientRecord) -> Markup {
     html! {
         @if let Some(process) = &client.process { (process) } @else { span.muted { "not known" } }
         @if let Some(uid) = client.uid { span.muted { " uid " (uid) } }
-        // Its beginning, as container runtimes show it.
+        // The first 12 digits, as container runtimes show it.
         @if let Some(id) = &client.container { span.muted { " container " (id.get(..12).unwrap_or(id)) } }
     }
 }
@@ -95,13 +95,13 @@ fn library(client: &ClientRecord) -> Markup {
     html! {
         (library.name)
         @if let Some(version) = &library.version { " " (version) }
-        @if library.guessed { span.muted { " by its commands" } }
+        @if library.guessed { span.muted { " (by its commands)" } }
     }
 }
 
 fn to_do(client: &ClientRecord) -> Markup {
     if client.own_tls {
-        return html! { "it does: only its address has to change" };
+        return html! { "uses TLS itself: only its address has to change" };
     }
     let advice = client.library.as_ref().and_then(|library| advice(&library.name));
     html! { @if let Some(advice) = advice { (advice.setting) } @else { span.muted { "find out its library" } } }

@@ -1,4 +1,4 @@
-//! The document as a whole, and what lets its script run.
+//! The complete document, and the policy that lets its script run.
 
 use std::sync::{Arc, LazyLock};
 
@@ -23,11 +23,11 @@ use crate::telemetry::{self, LoggedEvent};
 
 const STYLE: &str = include_str!("style.css");
 
-/// A library, unchanged, and what uses it.
+/// The unchanged library, and the page's own script that uses it.
 static SCRIPT: LazyLock<String> =
     LazyLock::new(|| [include_str!("idiomorph-0.7.4.min.js"), include_str!("page.js")].join("\n"));
 
-/// Nothing but what the page brings along, and the page itself once more.
+/// Allows only the page's own style and script, and fetching the page again.
 pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
@@ -35,23 +35,23 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         hash(STYLE),
         hash(&SCRIPT)
     );
-    HeaderValue::from_str(&policy).expect("Base64 and what is written above are fit for a header")
+    HeaderValue::from_str(&policy).expect("Base64 and the text above are valid in a header")
 });
 
-/// Clients shown; /clients has more.
+/// Maximum number of clients shown; /clients has more.
 pub(super) const CLIENTS: usize = 100;
 
-/// Routes shown in full; /routes has more.
+/// Maximum number of routes shown; /routes has more.
 const ROUTES: usize = 50;
 
-/// What is shown.
+/// The data that is shown.
 pub(super) struct View {
     pub(super) now: Moment,
-    /// Whether clients are served, and what is wrong.
+    /// Whether clients are served, and current problems.
     pub(super) serving: ServingReport,
     pub(super) since: Moment,
     pub(super) routes: Vec<(RouteReport, RouteHistory)>,
-    /// Routes that are not shown.
+    /// Number of routes that are not shown.
     pub(super) more_routes: usize,
     pub(super) report: InventoryReport,
     pub(super) events: Vec<LoggedEvent>,
@@ -64,7 +64,7 @@ pub(in crate::admin) async fn page(
     look_up(&state).await;
     let (shared, history) = (Arc::clone(&state.shared), Arc::clone(&state.history));
     let text = move || {
-        // HTML's escapes leave what turns the text of the page around.
+        // HTML's escapes do not cover characters that change the direction of text.
         printable_lines(&document(&View::of(&shared, &history)).into_string()).into_owned()
     };
     let mut response = state.costly.answer(&connection.cut, "text/html; charset=utf-8", text).await;
@@ -105,7 +105,7 @@ pub(super) fn document(view: &View) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                // Another style or script has another policy: the script that runs sees that it is old.
+                // A page of another version has another policy, by which the running script notices that it is outdated.
                 meta name="policy" content=(POLICY.to_str().unwrap_or_default());
                 title { (title(view)) }
                 link rel="icon" href="data:,";
@@ -127,7 +127,7 @@ pub(super) fn document(view: &View) -> Markup {
     }
 }
 
-/// The answer, for whoever has the page in a tab.
+/// Shows the answer in the title of the browser's tab.
 fn title(view: &View) -> String {
     let safe = view.routes.iter().filter(|(route, _)| route.safe_to_require_tls.answer).count();
     let mark = if view.serving.problems.is_empty() { "" } else { "! " };
@@ -166,7 +166,7 @@ fn content(view: &View) -> Markup {
     }
 }
 
-/// Where there are several routes: all of them at a glance.
+/// Lists all routes in short, if there are several.
 fn overview(view: &View) -> Markup {
     html! {
         nav.card aria-labelledby="routes" {
@@ -191,7 +191,7 @@ fn overview(view: &View) -> Markup {
     }
 }
 
-/// As a policy names what it lets run.
+/// Returns the hash of a text as a content security policy names it.
 pub(super) fn hash(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     format!("sha256-{}", BASE64_STANDARD.encode(digest))

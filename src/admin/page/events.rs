@@ -1,4 +1,4 @@
-//! What happened lately.
+//! Recent events.
 
 use maud::{Markup, html};
 use tracing::Level;
@@ -6,7 +6,7 @@ use tracing::Level;
 use super::words;
 use crate::telemetry::LoggedEvent;
 
-/// Events shown; the log has more.
+/// Maximum number of events shown; the log has more.
 const MAX_EVENTS_SHOWN: usize = 50;
 
 pub(super) fn section(events: &[LoggedEvent]) -> Markup {

@@ -1,4 +1,4 @@
-//! The last hour of a route: what passed, in four small charts, each with its present in large letters.
+//! The last hour of a route in four small charts, each with the current value.
 
 use maud::{Markup, html};
 
@@ -57,20 +57,20 @@ struct Tile<'a> {
     now: String,
     most: String,
     points: &'a [f32; POINTS],
-    /// A second line.
+    /// A second line in the chart.
     beneath: Option<&'a [f32; POINTS]>,
 }
 
 impl Tile<'_> {
     fn show(&self) -> Markup {
         let Self { name, now, most, points, beneath } = self;
-        let spoken = format!("{name} over the last hour: now {now}, at most {most}");
+        let label = format!("{name} over the last hour: now {now}, at most {most}");
         html! {
             div.tile {
                 dt { (name) }
                 dd {
                     span.now { (now) }
-                    (chart::chart(points, *beneath, &spoken))
+                    (chart::chart(points, *beneath, &label))
                     span.muted { "at most " (most) " in the last hour" }
                 }
             }

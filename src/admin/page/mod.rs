@@ -1,9 +1,8 @@
-//! `GET /`: the status page, for a person with a browser and ten seconds.
+//! `GET /`: the status page for people with a browser.
 //!
-//! Everything is in the one document, and nothing is fetched but the document again: its script asks for it every other
-//! second and changes what has changed ([idiomorph](https://github.com/bigskysoftware/idiomorph) does, unchanged, under the
-//! 0BSD licence that lies beside it). Without scripts the page reloads itself. What clients call themselves is escaped as
-//! all text is, by the library that writes the HTML.
+//! The document contains everything, and only the document itself is fetched again. Its script fetches it every two seconds and applies the
+//! changes with [idiomorph](https://github.com/bigskysoftware/idiomorph), which is included unchanged under the 0BSD licence beside it.
+//! Without scripts the page reloads itself. The HTML library escapes all text, including names that clients choose.
 
 mod chart;
 mod clients;

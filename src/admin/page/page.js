@@ -12,7 +12,7 @@
     return numbers.some(Number.isNaN) || a === "" || b === "" ? a.localeCompare(b) : numbers[0] - numbers[1];
   }
 
-  // Has the client table of a page, shown or about to be, look as its reader wants it.
+  // Sorts and filters the client table of a page, current or new, as the user chose.
   function arrange(page, wanted) {
     const table = page.getElementById("clients");
     if (!table) return;
@@ -45,15 +45,15 @@
 
   function take(markup) {
     const next = new DOMParser().parseFromString(markup, "text/html");
-    if (!policy(next)) throw new Error("this is no status page");
-    // Another pontoon has another script.
+    if (!policy(next)) throw new Error("not a status page");
+    // A pontoon of another version has another script.
     if (policy(next) !== policy(document)) return location.reload();
     arrange(next, wanted());
     document.title = next.title;
     Idiomorph.morph(document.body, next.body, {
       ignoreActiveValue: true,
       callbacks: {
-        // What its reader has opened stays open.
+        // Keeps open what the user has opened.
         beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
       },
     });
@@ -68,13 +68,13 @@
     } catch {
       lost += 1;
       const link = document.getElementById("link");
-      const words = "No answer from pontoon: what is shown is old.";
+      const words = "No answer from pontoon: this page is out of date.";
       if (lost > 1 && link.textContent !== words) link.textContent = words;
     }
     setTimeout(next, Math.min(PAUSE * 2 ** Math.min(lost, 3), LONGEST_PAUSE));
   }
 
-  // Nobody looks at a page that is hidden.
+  // Do not update a hidden page.
   function next() {
     if (document.hidden) document.addEventListener("visibilitychange", next, { once: true });
     else update();

@@ -1,4 +1,4 @@
-//! Where on the road a route is: from plaintext to TLS that is required, and to a bridge that is not needed any more.
+//! The steps of a route from plaintext to required TLS, and to the removal of the bridge.
 
 use std::cmp::Ordering;
 
@@ -12,11 +12,11 @@ const STEPS: [&str; 6] = [
     "TLS on offer",
     "Only TLS in use",
     "Require TLS",
-    "Ask for credentials",
-    "Take the bridge away",
+    "Require credentials",
+    "Remove the bridge",
 ];
 
-/// The step that a route is at, and what to do now.
+/// Returns the step that a route is at, and what to do next.
 fn step(route: &RouteReport) -> (usize, &'static str) {
     let over_tls = match &*route.tls_mode {
         "disabled" => false,
@@ -26,34 +26,34 @@ fn step(route: &RouteReport) -> (usize, &'static str) {
     let is_required = route.servers.as_ref().is_some_and(|servers| servers.requires_tls);
     let credentials = route.servers.as_ref().map_or(AuthRequirement::Unknown, |servers| servers.auth);
     match (&*route.tls_mode, over_tls) {
-        _ if !route.bridge_needed.answer => (5, "Nobody would miss this bridge: take it away."),
+        _ if !route.bridge_needed.answer => (5, "No client needs this bridge: remove it."),
         ("disabled", _) => (
             0,
-            "Traffic leaves in plaintext. Set tls.mode to “preferred”, so that TLS is used once it is on offer.",
+            "Traffic leaves in plaintext. Set tls.mode to “preferred”, so that TLS is used once the group offers it.",
         ),
         (_, false) => (
             1,
             "Traffic leaves in plaintext. Set the group's transit encryption to “preferred”: pontoon then uses TLS by itself.",
         ),
         _ if !route.uses_only_tls.answer => {
-            (2, "The upstream speaks TLS. The reasons above say when this bridge uses nothing else.")
+            (2, "The upstream accepts TLS. The reasons above say what still uses plaintext.")
         }
         _ if !route.safe_to_require_tls.answer => (
             3,
             "This bridge uses only TLS. The reasons above say what is missing before the group can require it.",
         ),
         ("preferred", _) if is_required => {
-            (3, "The group requires TLS already. Set tls.mode to “required” on every bridge.")
+            (3, "The group already requires TLS. Set tls.mode to “required” on every bridge.")
         }
         ("preferred", _) => (3, "Set tls.mode to “required” on every bridge, then require TLS on the group."),
         _ if credentials == AuthRequirement::Wanted => (
             5,
             "Nothing is left to do: the clients below may stay on the bridge for as long as they need it.",
         ),
-        _ if is_required => (4, "The group requires TLS. Have its servers ask for credentials."),
+        _ if is_required => (4, "The group requires TLS. Now require credentials on its servers."),
         _ => (
             4,
-            "Require TLS on the group, unless `pontoon probe` says that it does already; then have its servers ask for credentials.",
+            "Require TLS on the group, unless `pontoon probe` shows that it already does; then require credentials on its servers.",
         ),
     }
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_walks_the_road_step_by_step() {
+    fn a_route_passes_the_steps_in_order() {
         let of = |mode: &str, seen: &str, tls_only: bool, safe: bool, needed: bool, auth: &str| {
             let mut route = RouteReport::example();
             route.tls_mode = mode.into();

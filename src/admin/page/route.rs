@@ -1,4 +1,4 @@
-//! A route: the verdict first, then where it is on the road, what passes, and the server side.
+//! A route: its verdicts, its step on the way to TLS, its traffic, and the server side.
 
 use maud::{Markup, html};
 
@@ -9,19 +9,19 @@ use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 use crate::upstream::EndpointFacts;
 
-/// Endpoints and nodes shown; /routes has more.
+/// Maximum number of endpoints and nodes shown; /routes has more.
 const ENDPOINTS: usize = 40;
 
-/// Groups of direct clients shown; /routes has more.
+/// Maximum number of groups of clients shown; /routes has more.
 const MAX_GROUPS_SHOWN: usize = 10;
 
-/// Reasons shown without a click.
+/// Number of reasons shown without a click.
 const REASONS: usize = 4;
 
-/// A certificate that expires in fewer days is told as a problem.
+/// A certificate with less than this many days left is shown as a problem.
 const SOON: u64 = 14;
 
-/// Where the page shows the route that stands there in the list: a name may have spaces, an anchor has none.
+/// Returns the anchor of a route by its number in the list, because a name may contain spaces.
 pub(super) fn anchor(number: usize) -> String {
     format!("route-{number}")
 }
@@ -55,7 +55,7 @@ pub(super) fn section(number: usize, route: &RouteReport, past: &RouteHistory, n
     }
 }
 
-/// An answer in large letters, and what it rests on. `look`: a class of the style.
+/// Shows an answer, and what it is based on. `look` is a CSS class.
 fn verdict(question: &str, verdict: &Verdict, look: &str, mark: Option<bool>) -> Markup {
     let (shown, hidden) = verdict.because.split_at(verdict.because.len().min(REASONS));
     html! {
@@ -78,7 +78,7 @@ fn verdict(question: &str, verdict: &Verdict, look: &str, mark: Option<bool>) ->
     }
 }
 
-/// TLS against plaintext.
+/// Shows how much goes over TLS.
 fn shares(route: &RouteReport) -> Markup {
     let parts = [
         ("Sessions over TLS", route.plaintext.sessions_over_tls_ratio),
@@ -111,7 +111,7 @@ fn shares(route: &RouteReport) -> Markup {
     }
 }
 
-/// The server side: endpoints, or a cluster's nodes with the local port of each.
+/// Shows the endpoints, or a cluster's nodes with their local ports.
 fn endpoints(route: &RouteReport, now: Moment) -> Markup {
     let nodes = route.upstreams.iter().any(|upstream| upstream.local_port.is_some());
     let hidden = route.upstreams.len().saturating_sub(ENDPOINTS);
@@ -145,7 +145,7 @@ fn endpoints(route: &RouteReport, now: Moment) -> Markup {
     }
 }
 
-/// Where plaintext is no choice, nobody looks; a certificate tells enough.
+/// Says what an endpoint accepts. Where plaintext is never used the mode is not observed, but a certificate shows that it accepts TLS.
 fn accepts(upstream: &EndpointFacts) -> &'static str {
     match (upstream.seen, upstream.certificate_expires) {
         (Some(seen), _) => seen.describe(),
@@ -166,7 +166,7 @@ fn expiry(upstream: &EndpointFacts, now: Moment) -> Markup {
     }
 }
 
-/// What the servers say of their clients.
+/// Shows what the servers report about their clients.
 fn said(servers: &ServersReport, now: Moment) -> Markup {
     let direct = servers.direct.iter().map(|group| ("direct client", "", group));
     let unknown = servers.unknown.iter().map(|group| ("client", ", direct or bridged", group));
@@ -175,16 +175,16 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
     let plaintext = match servers.plaintext_clients {
         Some(clients) => words::count(clients, "client") + " in plaintext",
         None if servers.requires_tls => "plaintext is refused".into(),
-        None => "clients in plaintext are not known".into(),
+        None => "number of clients in plaintext not known".into(),
     };
     let credentials = match servers.auth {
-        AuthRequirement::Wanted => "; credentials are asked for",
-        AuthRequirement::NotWanted => "; no credentials are asked for",
+        AuthRequirement::Wanted => "; credentials are required",
+        AuthRequirement::NotWanted => "; no credentials are required",
         AuthRequirement::Unknown => "",
     };
     html! {
         p {
-            strong { "The servers say: " }
+            strong { "Servers: " }
             (plaintext) (credentials)
             @if let Some(asked) = servers.asked { "; asked " (words::ago(asked, now)) }
             "."

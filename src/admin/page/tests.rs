@@ -29,7 +29,7 @@ fn view(routes: Vec<RouteReport>, clients: &[serde_json::Value]) -> View {
 }
 
 #[test]
-fn what_others_call_themselves_is_text_and_nothing_else() {
+fn hostile_names_are_shown_as_plain_text() {
     const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
     let mut route = RouteReport::example();
     route.route = HOSTILE.into();
@@ -57,7 +57,7 @@ fn what_others_call_themselves_is_text_and_nothing_else() {
 }
 
 #[test]
-fn the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else() {
+fn the_policy_allows_only_the_pages_own_style_and_script() {
     let page = document(&view(vec![RouteReport::example()], &[])).into_string();
     let policy = POLICY.to_str().unwrap();
     for (tag, source) in [("style", "style-src"), ("script", "script-src")] {
@@ -66,12 +66,12 @@ fn the_policy_lets_the_pages_own_style_and_script_run_and_nothing_else() {
         assert!(policy.contains(&format!("{source} '{}'", hash(&page[start..end]))), "{policy}");
     }
     let body = &page[page.find("<body>").unwrap()..];
-    assert!(!body.contains(" style="), "the policy would not let it");
+    assert!(!body.contains(" style="), "the policy does not allow it");
     assert!(!policy.contains("unsafe"));
 }
 
 #[test]
-fn a_page_of_many_routes_nodes_and_clients_is_bounded_and_says_how_many_more_there_are() {
+fn a_large_page_is_bounded_and_says_how_much_more_there_is() {
     let mut long = RouteReport::example();
     let node = long.upstreams[0].clone();
     long.upstreams = vec![node; 500];

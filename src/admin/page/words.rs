@@ -1,20 +1,20 @@
-//! Numbers, sizes and times as people read them.
+//! Formats numbers, sizes and times for people.
 
 use maud::{Markup, html};
 
 use crate::moment::Moment;
 
-/// Yes or no, for those who see no colour, too.
+/// A mark for yes or no that does not depend on colour.
 pub(super) fn mark(yes: bool) -> Markup {
     html! { span.mark aria-hidden="true" { (if yes { "✓" } else { "✕" }) } }
 }
 
-/// `1 session`, `2 sessions`.
+/// Formats a count: `1 session`, `2 sessions`.
 pub(super) fn count(number: u64, what: &str) -> String {
     format!("{} {what}{}", whole(number), if number == 1 { "" } else { "s" })
 }
 
-/// With thin spaces between thousands.
+/// Formats a number with thin spaces between thousands.
 pub(super) fn whole(number: u64) -> String {
     grouped(&number.to_string())
 }
@@ -30,7 +30,7 @@ fn grouped(digits: &str) -> String {
     grouped
 }
 
-/// Three digits are enough.
+/// Formats a number with few digits.
 pub(super) fn number(number: f32) -> String {
     match number {
         number if number.is_nan() => "–".into(),
@@ -39,7 +39,7 @@ pub(super) fn number(number: f32) -> String {
     }
 }
 
-/// Bytes, in units of 1000.
+/// Formats a number of bytes, in units of 1000.
 pub(super) fn bytes(bytes: f32) -> String {
     let (value, unit) = match bytes {
         bytes if bytes.is_nan() => return "–".into(),
@@ -52,7 +52,7 @@ pub(super) fn bytes(bytes: f32) -> String {
     format!("{value:.digits$}\u{a0}{unit}")
 }
 
-/// A time that something takes, of seconds.
+/// Formats a duration given in seconds.
 pub(super) fn seconds(seconds: f32) -> String {
     let (value, unit) = match seconds {
         seconds if seconds.is_nan() => return "–".into(),
@@ -64,7 +64,7 @@ pub(super) fn seconds(seconds: f32) -> String {
     format!("{value:.digits$}\u{a0}{unit}")
 }
 
-/// A part of a whole. It is only all, or nothing, if it is.
+/// Formats a share. Shows 100 % and 0 % only if they are exact.
 pub(super) fn percent(part: f64) -> String {
     let percent = (part * 100.0).clamp(0.0, 100.0);
     let percent = if percent < 100.0 { percent.min(99.9) } else { percent };
@@ -72,20 +72,20 @@ pub(super) fn percent(part: f64) -> String {
     if percent.fract() == 0.0 { format!("{percent:.0}\u{a0}%") } else { format!("{percent:.1}\u{a0}%") }
 }
 
-/// A point in time.
+/// Shows a date and time.
 pub(super) fn time(at: Moment) -> Markup {
     let date = at.to_string();
     html! { time datetime=(date) { (date.replace('T', " ").replace('Z', " UTC")) } }
 }
 
-/// A point in time, of which the day is known.
+/// Shows the time of day.
 pub(super) fn time_of_day(at: Moment) -> Markup {
     let date = at.to_string();
     let time = date.get(11..19).unwrap_or(&date);
     html! { time datetime=(date) { (time) " UTC" } }
 }
 
-/// How long ago that was.
+/// Shows how long ago a time was.
 pub(super) fn ago(at: Moment, now: Moment) -> Markup {
     let (number, unit) = match now.seconds_since(at) {
         seconds @ ..120 => (seconds, "s"),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_all_or_nothing_only_if_it_is() {
+    fn a_share_is_100_or_0_percent_only_if_exact() {
         let shown = [0.0, 0.000_01, 0.5, 0.999_999, 1.0].map(percent);
         assert_eq!(
             shown,
