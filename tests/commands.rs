@@ -126,7 +126,7 @@ fn the_demonstration_shows_the_main_job_and_proves_that_nothing_is_readable_on_t
     let (code, story) = stdout(&["demo"]);
     assert_eq!(code, Some(0), "{story}");
     assert!(story.contains("> GET greeting\n   < hello-from-a-client-without-TLS"), "{story}");
-    assert!(story.contains("\"hello-from-a-client-without-TLS\" is nowhere in it."), "{story}");
+    assert!(story.contains("\"hello-from-a-client-without-TLS\" does not appear in it."), "{story}");
     assert!(story.contains("< (error) ERR pontoon: TLS handshake with"), "{story}");
 }
 

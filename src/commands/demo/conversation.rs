@@ -1,4 +1,4 @@
-//! The conversation, and what it needs: certificates, an endpoint, a bridge.
+//! Runs the conversation, and creates its certificates, endpoint and bridge.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -23,20 +23,20 @@ use crate::metrics;
 use crate::printable::printable;
 use crate::resp::replies::{Answer, decode_answer, encode_command};
 
-/// What the demonstration looks for on the wire, and must not find.
+/// The text that the demonstration searches for on the wire, and must not find.
 const SECRET: &str = "hello-from-a-client-without-TLS";
 
-/// Time for an answer, in seconds: on loopback it takes less.
+/// Timeout of an answer; on loopback it takes much less.
 const DEMO_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the conversation; with `serve`, keeps endpoint and bridge until interrupted.
+/// Runs the conversation. With `serve`, keeps endpoint and bridge running until interrupted.
 pub fn run(serve: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(demonstrate(serve))
 }
 
 async fn demonstrate(serve: bool) -> anyhow::Result<()> {
-    let directory = PrivateDirectory::create().context("cannot create a directory for the throw-away CA")?;
+    let directory = PrivateDirectory::create().context("cannot create a temporary directory for the CA")?;
     let (trusted, identity) = authority("pontoon demo CA")?;
     let (stranger, _) = authority("some other CA")?;
     let ca_file = directory.write("ca.pem", &trusted)?;
@@ -82,8 +82,8 @@ async fn interrupted() -> io::Result<()> {
 }
 
 async fn converse(endpoint: &DemoEndpoint, bridge: SocketAddr, untrusting: SocketAddr) -> anyhow::Result<()> {
-    say!("1. A Redis endpoint that speaks TLS only   127.0.0.1:{}", endpoint.address().port());
-    say!("2. pontoon before it                       {bridge}");
+    say!("1. A Redis endpoint that accepts only TLS   127.0.0.1:{}", endpoint.address().port());
+    say!("2. pontoon in front of it                   {bridge}");
     say!("3. A client without TLS talks to pontoon:\n");
     let mut client = DemoClient::connect(bridge).await?;
     for command in [&["PING"][..], &["SET", "greeting", SECRET], &["GET", "greeting"], &["INCR", "visits"]] {
@@ -93,27 +93,27 @@ async fn converse(endpoint: &DemoEndpoint, bridge: SocketAddr, untrusting: Socke
     let wire = endpoint.tap();
     let seen = wire.bytes();
     say!("\n4. The same conversation between pontoon and the endpoint, {} bytes on the wire:\n", seen.len());
-    let record = application_data(&seen).context("no TLS application data was seen on the wire")?;
+    let record = application_data(&seen).context("no TLS application data found on the wire")?;
     let hex: Vec<String> = record.iter().take(24).map(|byte| format!("{byte:02x}")).collect();
     say!("   {} …", hex.join(" "));
     say!("   (17 03 03: a TLS record with application data)");
     if seen.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()) {
-        bail!("the value was found on the wire in plaintext");
+        bail!("found the value in plaintext on the wire");
     }
-    say!("   \"{SECRET}\" is nowhere in it.");
+    say!("   \"{SECRET}\" does not appear in it.");
 
-    say!("\n5. A bridge that trusts another CA refuses, and its client learns why:\n");
+    say!("\n5. A bridge that trusts another CA refuses the endpoint, and its client sees why:\n");
     DemoClient::connect(untrusting).await?.say(&["GET", "greeting"]).await?;
     say!("\nWhat next: pontoon check --upstream YOUR-ENDPOINT:6379");
     Ok(())
 }
 
-/// The first TLS record of application data.
+/// Returns the bytes from the first TLS record with application data.
 fn application_data(wire: &[u8]) -> Option<&[u8]> {
     wire.windows(3).position(|header| header == [0x17, 3, 3]).map(|at| &wire[at..])
 }
 
-/// A client as plain as they come.
+/// A minimal client without TLS.
 struct DemoClient {
     stream: TcpStream,
     received: Vec<u8>,
@@ -133,7 +133,7 @@ impl DemoClient {
             Answer::Text(text) => say!("   < {}", printable(&text)),
             Answer::Error(text) => say!("   < (error) {}", printable(&text)),
             Answer::Number(number) => say!("   < (integer) {number}"),
-            Answer::Other => bail!("an answer of an unexpected type"),
+            Answer::Other => bail!("unexpected reply type"),
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ fn tcp(address: &ListenAddr) -> anyhow::Result<SocketAddr> {
     }
 }
 
-/// A CA's certificate in PEM, and a server's chain and key that it signed.
+/// Returns a CA's certificate in PEM, and a server's chain and key that the CA signed.
 fn authority(name: &str) -> Result<(String, Identity), rcgen::Error> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
@@ -172,7 +172,7 @@ fn authority(name: &str) -> Result<(String, Identity), rcgen::Error> {
     Ok((ca_certificate.pem(), Identity { chain: vec![leaf.into()], key: key.into() }))
 }
 
-/// Readable by nobody else, gone at the end.
+/// A temporary directory that no other user can read, removed when dropped.
 struct PrivateDirectory(PathBuf);
 
 impl PrivateDirectory {

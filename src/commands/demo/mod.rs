@@ -1,7 +1,7 @@
-//! `pontoon demo`: the main job with nothing installed. A TLS endpoint with a throw-away CA, a bridge before it, and
+//! `pontoon demo`: shows the main use without an installation. It starts a TLS endpoint with a throw-away CA and a bridge to it, and sends
 //! a plaintext conversation through both.
 //!
-//! Standard output is what the command is for; it has no log.
+//! It prints to standard output, and has no log.
 
 mod conversation;
 mod endpoint;

@@ -1,4 +1,4 @@
-//! A transport that remembers what passed, as somebody on the way would see it.
+//! A transport that records its bytes, as an eavesdropper would see them.
 
 use std::io;
 use std::pin::Pin;
@@ -9,15 +9,15 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// More than this is not remembered: a demonstration that serves may serve for long.
+/// Maximum number of recorded bytes, because a demonstration may serve for a long time.
 const REMEMBERED: usize = 256 * 1024;
 
-/// What was seen on all transports so far, in both directions.
+/// The recorded bytes of all transports, both directions together.
 #[derive(Clone, Default)]
 pub(super) struct Tap(Arc<Mutex<Vec<u8>>>);
 
 impl Tap {
-    /// A copy of it.
+    /// Returns a copy of the recorded bytes.
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.0.lock().clone()
     }

@@ -1,4 +1,4 @@
-//! An endpoint that speaks Redis' protocol over TLS: a few commands, in memory, for a demonstration.
+//! A minimal endpoint with Redis' protocol over TLS: a few commands, kept in memory.
 
 mod server;
 mod store;

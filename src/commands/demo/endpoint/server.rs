@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::store::Store;
 use crate::commands::demo::tap::{Tap, Tapped};
 
-/// A request beyond this is no demonstration's.
+/// Maximum size of an incomplete request in bytes.
 const LONGEST_REQUEST: usize = 1024 * 1024;
 
 /// A server's certificate chain and its key.
@@ -29,7 +29,7 @@ pub(in crate::commands::demo) struct Identity {
     pub(in crate::commands::demo) key: PrivateKeyDer<'static>,
 }
 
-/// A running endpoint; dropping it ends it.
+/// A running endpoint, which stops when dropped.
 pub(in crate::commands::demo) struct DemoEndpoint {
     address: SocketAddr,
     tap: Tap,
@@ -57,7 +57,7 @@ impl DemoEndpoint {
                 let stream = Tapped { stream, tap: taps.clone() };
                 let token = token.clone();
                 tasks.spawn(async move {
-                    // A client that refuses our certificate is part of the demonstration.
+                    // A bridge that refuses the certificate is part of the demonstration, so ignore the error.
                     token
                         .run_until_cancelled(async { serve(acceptor.accept(stream).await?, &store).await })
                         .await
@@ -71,7 +71,7 @@ impl DemoEndpoint {
         self.address
     }
 
-    /// What passes on the way to it.
+    /// Returns the recorder of the bytes on the wire.
     pub(in crate::commands::demo) fn tap(&self) -> &Tap {
         &self.tap
     }
@@ -109,7 +109,7 @@ fn push(replies: &mut BytesMut, reply: &BytesFrame) {
     extend_encode(replies, reply, false).expect("a growing buffer holds any reply");
 }
 
-/// The words of a request; none if it is no array of strings.
+/// Returns the words of a request; none if it is not an array of strings.
 fn words(frame: OwnedFrame) -> Vec<Vec<u8>> {
     let OwnedFrame::Array(items) = frame else { return Vec::new() };
     items
@@ -127,7 +127,7 @@ mod tests {
     use crate::resp::replies::encode_command;
 
     #[tokio::test]
-    async fn a_conversation_is_answered_as_redis_would() {
+    async fn commands_are_answered_as_redis_answers_them() {
         let (mut client, server) = tokio::io::duplex(4096);
         let server = async { serve(server, &Store::default()).await };
         let talk = async {

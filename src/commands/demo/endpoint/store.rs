@@ -1,4 +1,4 @@
-//! The commands and what they remember.
+//! Executes the commands, and stores their keys.
 
 use std::collections::HashMap;
 use std::str;
@@ -9,10 +9,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redis_protocol::resp2::types::BytesFrame as Reply;
 
-/// Keys beyond this are refused, as a Redis out of memory would.
+/// Maximum number of keys. Further ones are refused with the error of a Redis out of memory.
 const MAX_STORED_KEYS: usize = 10_000;
 
-/// Shared by all connections.
+/// The keys and values, shared by all connections.
 #[derive(Clone, Default)]
 pub(super) struct Store(Arc<Mutex<HashMap<Vec<u8>, StoredValue>>>);
 
@@ -22,7 +22,7 @@ struct StoredValue {
 }
 
 impl Store {
-    /// Does what the words say.
+    /// Executes a command.
     pub(super) fn execute(&self, words: &[Vec<u8>]) -> Reply {
         let Some((name, arguments)) = words.split_first() else { return error("ERR empty command") };
         let name = String::from_utf8_lossy(name).to_uppercase();
