@@ -493,7 +493,7 @@ const HELD: [(&str, &[&str], &str); 5] = [
     ("transaction", &["MULTI"], "transaction open"),
     ("worker", &["BLPOP", "nothing", "0"], "a blocking command"),
     ("watcher", &["WATCH", "key"], "keys watched (WATCH)"),
-    ("tracker", &["CLIENT", "ID"], "state that lasts (CLIENT TRACKING, CLIENT ID"),
+    ("tracker", &["CLIENT", "ID"], "permanent state (CLIENT TRACKING, CLIENT ID"),
 ];
 
 /// A server that accepts plaintext, and TLS once its front is set to; and a bridge that knows the way to TLS.
@@ -538,8 +538,8 @@ fn the_inventory_says_what_keeps_a_session_from_being_moved_to_tls() {
     resp3.ask(&["SUBSCRIBE", "channel"]);
     tls_is_seen(&dual, &pontoon);
     for (name, _, why) in HELD.into_iter().chain([
-        ("user", &[][..], "an AUTH of its own"),
-        ("resp3", &[][..], "subscribed in RESP3, now or before: until RESET"),
+        ("user", &[][..], "authenticated by the client (AUTH)"),
+        ("resp3", &[][..], "subscribed in RESP3, now or earlier (lasts until RESET)"),
     ]) {
         says(&pontoon, name, &format!("1 plaintext: {why}"));
         says(&pontoon, name, "if it lasts, reconnect the client");

@@ -20,7 +20,7 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Over TCP, from that address, accepted by this thread.
+    /// A client that this thread accepted over TCP from the address `client`.
     pub fn tcp(stream: TcpStream, client: SocketAddr) -> Self {
         let local = stream.local_addr().ok();
         let local = local.filter(|local| client.ip().is_loopback() || client.ip() == local.ip());
@@ -28,33 +28,33 @@ impl Accepted {
         Self { socket: Socket::Tcp(stream), peer, worker: workers::current() }
     }
 
-    /// Over a Unix socket, accepted by this thread.
+    /// A client that this thread accepted over a Unix socket.
     pub fn unix(stream: UnixStream) -> Self {
         let credentials = stream.peer_cred().ok();
         let pid = credentials.and_then(|credentials| credentials.pid());
         let peer = Peer::Unix {
-            // 0: of a process that this namespace does not have.
+            // The kernel reports 0 for a process outside this PID namespace.
             pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
             uid: credentials.map(|credentials| credentials.uid()),
         };
         Self { socket: Socket::Unix(stream), peer, worker: workers::current() }
     }
 
-    /// The user and the group of a Unix socket's other end, as the kernel says.
+    /// The user id and the group id of the client's process, as the kernel reports them. `None` over TCP.
     pub fn user_and_group(&self) -> Option<(u32, u32)> {
         let Socket::Unix(stream) = &self.socket else { return None };
         stream.peer_cred().ok().map(|credentials| (credentials.uid(), credentials.gid()))
     }
 
-    /// Where it comes from.
+    /// Where the client connects from.
     pub fn peer(&self) -> Peer {
         self.peer.clone()
     }
 
-    /// Bound to the event loop of this thread.
+    /// The client's stream, bound to the event loop of the calling thread.
     pub fn into_stream(self) -> io::Result<ClientStream> {
         if let (Peer::Tcp { local: None, .. }, Socket::Tcp(stream)) = (&self.peer, &self.socket) {
-            // A client on another machine may vanish without a word; Redis asks after the same time.
+            // A client on another machine may vanish without closing. Redis sends its first keepalive probe after the same 300 s.
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(300));
             SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
         }

@@ -1,6 +1,6 @@
-//! The client's side: an accepted client, its stream, and whether it is still there.
+//! The client's side: an accepted client, its stream, and whether it is still connected.
 //!
-//! Accepting it is `listener`'s work, and serving it `session`'s.
+//! `listener` accepts clients, and `session` serves them.
 
 mod accepted;
 pub(crate) mod presence;

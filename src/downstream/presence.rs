@@ -1,6 +1,7 @@
-//! Whether a client is still there while it is not read: its end waits behind what it sent before.
+//! Finds out whether a client that is not read is still connected.
 //!
-//! The event loop reports the end of a stream only to a reader. So the kernel is asked every 250 ms.
+//! The event loop reports the end of a stream only to a reader, after all that was sent before it. So this module asks the kernel every 250
+//! ms.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -8,28 +9,28 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Between two questions to the kernel.
+/// The time between two questions to the kernel.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long an upstream may be silent after a client's last byte, before it counts as hung.
+/// How long an upstream may stay silent after the client's last byte before it counts as hung.
 pub(crate) const QUIET: Duration = Duration::from_secs(5);
 
-/// How long a hung upstream has to answer the end of the stream.
+/// How long a hung upstream has to answer the half-close.
 pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
 
-/// What the kernel knows of a client.
+/// What the kernel knows about a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// It may send more.
+    /// The client may send more.
     Sends,
-    /// It has sent its last byte.
+    /// The client has sent its last byte.
     Finished,
-    /// It has reset the connection: nothing reaches it.
+    /// The client has reset the connection: no bytes reach it.
     Gone,
 }
 
-/// Completes when a client that is not read is gone: it has reset its connection, or it has sent its last byte and is not `owed`
-/// anything. A client that is owed something counts as gone [`QUIET`] after its last byte.
+/// Completes when a client that is not read is gone: it has reset its connection, or it has sent its last byte and no reply is `owed`. A
+/// client that is owed replies counts as gone [`QUIET`] after its last byte.
 pub(crate) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> bool) {
     let mut finished = None;
     loop {
@@ -46,7 +47,7 @@ pub(crate) async fn gone(presence: impl Fn() -> Presence, owed: impl Fn() -> boo
     }
 }
 
-/// Asks the kernel at intervals.
+/// Asks the kernel at intervals, for a session that polls.
 pub(crate) struct PresenceCheck {
     sleep: Pin<Box<Sleep>>,
     last: Presence,
@@ -59,7 +60,7 @@ impl Default for PresenceCheck {
 }
 
 impl PresenceCheck {
-    /// The last answer. The task is woken when the next question is due.
+    /// The kernel's last answer. Wakes the task when the next question is due.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, ask: impl Fn() -> Presence) -> Presence {
         while self.sleep.as_mut().poll(cx).is_ready() {
             self.last = ask();

@@ -1,4 +1,4 @@
-//! A client's stream, TCP or Unix.
+//! A client's stream over TCP or a Unix socket.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,16 +17,17 @@ use tokio::net::{TcpStream, UnixStream};
 use super::presence::{self, Presence};
 use crate::endpoint::Host;
 
-/// A handle of a client's stream. The session's task reads and writes; others of its thread may write what the socket takes at once.
+/// A handle to a client's stream. The session's task reads and writes. Other tasks of the same thread may write what the socket takes at
+/// once.
 #[derive(Debug, Clone)]
 pub struct ClientStream(Arc<Socket>);
 
 /// A client's socket.
 #[derive(Debug)]
 pub(super) enum Socket {
-    /// Over TCP.
+    /// A TCP socket.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
@@ -37,13 +38,13 @@ impl From<Socket> for ClientStream {
 }
 
 impl ClientStream {
-    /// The address that the client connected to. A client of a Unix socket can reach this machine's own.
+    /// The address that the client connected to; 127.0.0.1 for a client of a Unix socket.
     pub(crate) fn local_host(&self) -> Host {
         let local = self.as_tcp().and_then(|stream| stream.local_addr().ok());
         Host::Ip(local.map_or(Ipv4Addr::LOCALHOST.into(), |local| local.ip()))
     }
 
-    /// The first byte that the client sends, which stays to be read. `None`: it sends none.
+    /// Peeks at the first byte that the client sends, and leaves it to be read. `None`: the client closed without sending one.
     pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
         let mut first = [0];
         let peek = |socket: BorrowedFd<'_>, first: &mut [u8]| Ok(recv(socket, first, RecvFlags::PEEK)?.0);
@@ -58,27 +59,27 @@ impl ClientStream {
         Ok((peeked > 0).then_some(first[0]))
     }
 
-    /// What the kernel knows of its end.
+    /// What the kernel knows about the client's end of the connection.
     pub(crate) fn presence(&self) -> Presence {
         presence_of(self.as_fd())
     }
 
-    /// How many bytes it has sent that were not read.
+    /// Number of bytes that have arrived from the client and were not read.
     pub(crate) fn unread(&self) -> usize {
         ioctl_fionread(self.as_fd()).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
-    /// Completes when it is gone, while it is not read. `kept`: some of what it sent was read, and is not served yet.
+    /// Completes when the client is gone, while it is not read. `kept`: pontoon has read bytes of it that are not served yet.
     pub(crate) async fn gone(&self, kept: bool) {
         presence::gone(|| self.presence(), || kept || self.unread() > 0).await;
     }
 
-    /// The socket, if it is one of TCP.
+    /// The TCP socket, if it is one.
     pub(crate) fn as_tcp(&self) -> Option<&TcpStream> {
         if let Socket::Tcp(stream) = &*self.0 { Some(stream) } else { None }
     }
 
-    /// Writes what the socket takes now.
+    /// Writes as much as the socket takes now.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &*self.0 {
             Socket::Tcp(stream) => stream.try_write(bytes),
@@ -86,7 +87,7 @@ impl ClientStream {
         }
     }
 
-    /// Shuts the socket down in both directions: later reads and writes find its end. Bytes that the kernel has taken may still arrive.
+    /// Shuts the socket down in both directions: later reads and writes find it closed. Bytes that the kernel has taken may still arrive.
     pub(crate) fn shut_down(&self) {
         let _ = SockRef::from(&self.as_fd()).shutdown(std::net::Shutdown::Both);
     }
@@ -128,8 +129,8 @@ fn presence_of(socket: BorrowedFd<'_>) -> Presence {
         return Presence::Sends;
     }
     let found = asked[0].revents();
-    // After its FIN a client that is gone answers our replies by RST: what it sent before is done all the same. The kernel tells
-    // the one from the other (`tcp_reset` in Linux).
+    // A client that closed cleanly, and is gone, answers replies with RST. It still awaits the effect of what it sent, so it counts as
+    // finished. The kernel reports EPIPE for this case, and another error for a reset connection (`tcp_reset` in Linux).
     let resets = found.contains(PollFlags::ERR)
         && SockRef::from(&socket)
             .take_error()
@@ -156,8 +157,8 @@ impl AsyncRead for ClientStream {
                 let room = buf.initialize_unfilled();
                 let n = recv(self.as_fd(), &mut *room, RecvFlags::empty())?.0;
                 read = Some(n);
-                // Less than there was room for: the socket is empty, and the event loop need not ask it again. A new event is not
-                // forgotten, for it comes with another number (`clear_readiness` of tokio).
+                // A short read has emptied the socket, so the event loop does not have to ask it again. A new event is not lost, because it
+                // carries another number (`clear_readiness` in tokio).
                 if (1..room.len()).contains(&n) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match (read, result) {

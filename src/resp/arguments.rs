@@ -1,6 +1,6 @@
-//! Reads the arguments that matter, word by word as they pass: what they make of a request, and what they say of the client.
+//! Reads the arguments that matter, word by word as they pass: what they make of a request, and what they say about the client.
 //!
-//! Word by word it is decided which are kept. A password is none of them, at any moment.
+//! Each word decides whether the next one is kept. Passwords are never kept.
 
 use super::client_requests::{MARK_LENGTH, without_mark};
 use super::command_table::{Arguments, Command, Effect, Leaves, ReplyKind};
@@ -9,13 +9,13 @@ use super::request::{ReplyMode, Request};
 use super::scanner::Word;
 use super::words::is_same;
 
-/// Longer values are cut: one more than is ever shown, so that the cut can be told.
+/// Longer values are cut here. It is one byte more than is ever shown, so that the reader notices the cut.
 pub const MAX_CLIENT_INFO: usize = 65;
 
-/// Bytes of a value that are looked at: a mark may be taken off.
+/// Number of bytes of a value that are read, because a mark may have to be removed from its end.
 const MAX_VALUE: usize = MAX_CLIENT_INFO + MARK_LENGTH;
 
-/// What a request says of its client, which is true once the server accepts the request.
+/// What a request says about its client. It holds once the server accepts the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientInfo {
     /// CLIENT SETNAME.
@@ -24,11 +24,11 @@ pub enum ClientInfo {
     Library(Vec<u8>),
     /// CLIENT SETINFO LIB-VER.
     Version(Vec<u8>),
-    /// HELLO, with what was asked for.
+    /// HELLO, with its options.
     Hello {
-        /// RESP3, or RESP2.
+        /// RESP3 (`true`) or RESP2. `None`: the protocol does not change.
         resp3: Option<bool>,
-        /// SETNAME.
+        /// The name that SETNAME gives.
         name: Option<Vec<u8>>,
     },
     /// SELECT.
@@ -38,7 +38,7 @@ pub enum ClientInfo {
 }
 
 impl ClientInfo {
-    /// By CLIENT SETINFO. A mark on a library's name is pontoon's.
+    /// Reads CLIENT SETINFO. Takes pontoon's mark off a library's name.
     pub fn by_setinfo(option: &[u8], value: &[u8]) -> Option<Self> {
         let value = &value[..value.len().min(MAX_VALUE)];
         if is_same(option, b"LIB-NAME") {
@@ -56,18 +56,18 @@ fn cut(mut value: Vec<u8>) -> Vec<u8> {
     value
 }
 
-/// Follows the words of XREAD and XREADGROUP after the name, to find BLOCK (`xreadCommand` in `t_stream.c`).
+/// Follows the words of XREAD and XREADGROUP after the name to find the option BLOCK (`xreadCommand` in `t_stream.c`).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StreamOptions {
-    /// Words of the present option that still follow.
+    /// Number of words of the present option that still follow.
     skip: u8,
     blocks: bool,
-    /// After STREAMS come keys and ids.
+    /// STREAMS has passed: keys and ids follow.
     ended: bool,
 }
 
 impl StreamOptions {
-    /// The next word.
+    /// Reads the next word.
     pub(super) fn word(&mut self, word: &[u8]) {
         if self.ended {
             return;
@@ -83,28 +83,28 @@ impl StreamOptions {
         } else if is("COUNT") {
             self.skip = 1;
         } else if is("GROUP") {
-            // A group and a consumer may be called anything.
+            // A group and a consumer may have any name.
             self.skip = 2;
         } else if is("STREAMS") {
             self.ended = true;
         }
     }
 
-    /// Whether the words so far have BLOCK.
+    /// Whether BLOCK is among the words so far.
     pub(super) fn blocks(self) -> bool {
         self.blocks
     }
 }
 
-/// The arguments of one request.
+/// Reads the arguments of one request.
 #[derive(Debug, Default)]
 pub(super) struct ArgumentReader {
     command: Command,
-    /// The argument that is being read, as it is kept.
+    /// What is kept of the argument that is being read.
     keep: Keep,
-    /// The first two, or the one that is being read.
+    /// The first two arguments, or the one that is being read.
     words: [Word; 2],
-    /// A name or a version.
+    /// A name or a version that the client gives.
     value: Option<Vec<u8>>,
     hello: HelloState,
     streams: StreamOptions,
@@ -113,29 +113,29 @@ pub(super) struct ArgumentReader {
 /// What is kept of an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Keep {
-    /// Nothing, and nothing of those after it.
+    /// Nothing of this argument or of any later one.
     #[default]
     Nothing,
-    /// Nothing.
+    /// Nothing of this argument.
     Skipped,
-    /// Its first bytes, as this word.
+    /// Its first bytes, in the word with this index.
     Word(usize),
-    /// As much as is kept of values.
+    /// Its first bytes, up to the limit for values.
     Value,
 }
 
-/// What the options of HELLO so far say.
+/// What the options of HELLO have said so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct HelloState {
     resp3: Option<bool>,
-    /// What the next word is; `None`: the server refuses the request for a word before.
+    /// What the next word is. `None`: the server refuses the request because of an earlier word.
     expects: Option<HelloWord>,
     has_options: bool,
     authenticates: bool,
 }
 
 impl ArgumentReader {
-    /// The arguments of this command follow.
+    /// Prepares for the arguments of this command.
     pub(super) fn begin(&mut self, command: Command) {
         self.command = command;
         self.value = None;
@@ -152,7 +152,7 @@ impl ArgumentReader {
         self.keep = Keep::Word(0);
     }
 
-    /// A part of the present argument.
+    /// Reads a part of the present argument.
     #[inline]
     pub(super) fn note(&mut self, bytes: &[u8]) {
         match self.keep {
@@ -165,7 +165,7 @@ impl ArgumentReader {
         }
     }
 
-    /// The present argument ends.
+    /// Ends the present argument.
     #[inline]
     pub(super) fn end_argument(&mut self) {
         if self.keep != Keep::Nothing {
@@ -183,7 +183,7 @@ impl ArgumentReader {
             },
             (Arguments::Client, Keep::Word(1)) if self.row() == Command::CLIENT_SETINFO => Keep::Value,
             (Arguments::Hello, _) => self.next_of_hello(),
-            // All of them: options may stand in any order.
+            // All arguments are read, because options may stand in any order.
             (Arguments::Streams, _) => {
                 self.streams.word(self.words[0].get());
                 Keep::Word(0)
@@ -223,7 +223,7 @@ impl ArgumentReader {
         }
     }
 
-    /// The first two arguments, where they are kept.
+    /// The first two arguments, if they are kept.
     pub(super) fn first_words(&self) -> [&[u8]; 2] {
         match self.command.facts().arguments {
             Arguments::Words | Arguments::Client => [self.words[0].get(), self.words[1].get()],
@@ -231,7 +231,7 @@ impl ArgumentReader {
         }
     }
 
-    /// What the request is, with `words` words, its name among them. `in_quotes`: quotes or escapes make the words uncertain.
+    /// The kind of request. `words` counts its words, the name included. `in_quotes`: quotes or escapes make the words uncertain.
     pub(super) fn request(&self, words: u64, in_quotes: bool) -> Request {
         let row = self.row();
         let facts = row.facts();
@@ -248,7 +248,7 @@ impl ArgumentReader {
         }
     }
 
-    /// What the request says of its client.
+    /// What the request says about its client.
     pub(super) fn client_info(&mut self) -> Option<ClientInfo> {
         let value = self.value.take();
         match self.row() {
@@ -257,7 +257,7 @@ impl ArgumentReader {
             }
             Command::RESET => Some(ClientInfo::Reset),
             Command::HELLO => {
-                // The name that the last option begins may lack.
+                // A SETNAME at the end may lack its name.
                 let name = value.filter(|_| self.hello.expects != Some(HelloWord::Name));
                 Some(ClientInfo::Hello { resp3: self.hello.resp3, name: name.map(cut) })
             }
@@ -276,7 +276,7 @@ fn reply_mode(mode: &[u8]) -> Request {
     } else if mode.eq_ignore_ascii_case(b"ON") {
         Request::ReplyMode(ReplyMode::On)
     } else {
-        // A syntax error, answered as such.
+        // The server answers with a syntax error.
         Request::Plain
     }
 }

@@ -1,12 +1,12 @@
-//! CLIENT subcommands that name connections by their numbers.
+//! Finds the ids of connections in CLIENT subcommands.
 
 use super::command_table::Command;
 use super::words::is_same;
 
-/// A number that no server gives to a connection.
+/// An id that no server gives to a connection.
 pub const NO_ID: &[u8] = b"9223372036854775807";
 
-/// The numbers in a request with these words, each with its place among them (`clientCommand` in `networking.c`).
+/// The ids in a request with these words, each with the index of its word (`clientCommand` in `networking.c`).
 pub fn named_in(words: &[&[u8]]) -> Vec<(usize, u64)> {
     let is = |at: usize, text: &str| words.get(at).is_some_and(|word| is_same(word, text.as_bytes()));
     let number = |at: usize| Some((at, std::str::from_utf8(words.get(at)?).ok()?.parse().ok()?));
@@ -16,7 +16,7 @@ pub fn named_in(words: &[&[u8]]) -> Vec<(usize, u64)> {
         Command::CLIENT_TRACKING => {
             options.filter(|at| is(*at, "REDIRECT")).filter_map(|at| number(at + 1)).collect()
         }
-        // Valkey takes several after one ID.
+        // Valkey takes several ids after one ID.
         Command::CLIENT_KILL => {
             options.filter(|at| is(*at, "ID")).flat_map(|at| (at + 1..).map_while(number)).collect()
         }
@@ -24,7 +24,7 @@ pub fn named_in(words: &[&[u8]]) -> Vec<(usize, u64)> {
     }
 }
 
-/// Whether the reply to this command shows the client the number of its connection. ACL LOG shows it with what was refused.
+/// Whether the reply to this command shows the client the id of its connection. ACL LOG shows it in its entries.
 pub(super) fn is_shown_by(command: Command) -> bool {
     matches!(command, Command::ACL_LOG | Command::CLIENT_ID | Command::CLIENT_INFO | Command::CLIENT_LIST)
 }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_found_where_servers_look_for_them() {
+    fn ids_are_found_where_servers_read_them() {
         let named = |text: &str| named_in(&text.split(' ').map(str::as_bytes).collect::<Vec<_>>());
         assert_eq!(named("client tracking on redirect 7 bcast prefix a"), [(4, 7)]);
         assert_eq!(named("CLIENT UNBLOCK 8 ERROR"), [(2, 8)]);

@@ -1,36 +1,35 @@
-//! CLIENT requests that are not sent on as the client wrote them: one tells the server that the client comes through pontoon,
-//! the other would make the server push addresses that lead around it.
+//! CLIENT requests that pontoon changes before it sends them. One tags the client's library, so that the server's client list shows that
+//! the client connects through pontoon. The others would make the server send addresses that bypass pontoon.
 
 use std::borrow::Cow;
 
 use super::command_table::Command;
 use super::words::is_same;
 
-/// Added to the name of a client's library: what `CLIENT LIST` shows of a client that comes through pontoon.
+/// The mark that pontoon adds to the name of a client's library. `CLIENT LIST` shows it for clients of pontoon.
 pub const MARK: &str = "pontoon";
 
-/// How much longer a marked name is, at most.
+/// Number of bytes that the mark adds, at most.
 pub(super) const MARK_LENGTH: usize = MARK.len() + "()".len();
 
-/// What to send in place of a request with these words. `None`: the request as it is. What is returned is itself sent as it is.
+/// What to send in place of a request with these words. `None`: the request goes unchanged. A replacement is not replaced again.
 ///
-/// - `CLIENT SETINFO LIB-NAME redis-py` goes as `redis-py(pontoon)`. Clients themselves name what builds on them in parentheses,
-///   separated by semicolons ([CLIENT SETINFO](https://redis.io/docs/latest/commands/client-setinfo/)). Servers take any printable
-///   ASCII but spaces (`validateClientAttr` in `networking.c`), so the mark changes no verdict.
+/// - `CLIENT SETINFO LIB-NAME redis-py` goes as `redis-py(pontoon)`. Clients list the libraries built on them in parentheses, separated by
+///   semicolons ([CLIENT SETINFO](https://redis.io/docs/latest/commands/client-setinfo/)). Servers accept any printable ASCII except spaces
+///   (`validateClientAttr` in `networking.c`), so a name is accepted with the mark exactly if it is accepted without.
 /// - `CLIENT MAINT_NOTIFICATIONS ON …` goes as `… OFF`. After ON, Redis Enterprise and Redis Cloud push addresses of their own nodes
-///   ([smart client handoffs](https://redis.io/docs/latest/develop/clients/sch)). `off` without options is how go-redis takes it back
-///   (`ClientMaintNotifications` in its `commands.go`). A server that does not know the subcommand answers with the same error
-///   either way. redis-py 8 (`_enable_maintenance_notifications` in `connection.py`) and node-redis 6
-///   (`enterprise-maintenance-manager.ts`) go on after an error, unless the application insists, and after `+OK`.
+///   ([smart client handoffs](https://redis.io/docs/latest/develop/clients/sch)). go-redis sends `off` without options to undo it
+///   (`ClientMaintNotifications` in its `commands.go`). A server that lacks the subcommand answers with the same error either way. redis-py
+///   8 (`_enable_maintenance_notifications` in `connection.py`) and node-redis 6 (`enterprise-maintenance-manager.ts`) continue after
+///   `+OK`, and after an error unless the application requires notifications.
+/// - `CLIENT CAPA redirect` goes with a name that servers ignore in place of the capability. With it, a replica of Valkey 8 answers with
+///   `-REDIRECT` and the address of its primary ([CLIENT CAPA](https://valkey.io/commands/client-capa/)).
 ///
-/// - `CLIENT CAPA redirect` goes without the capability, by a name that servers ignore: with it a replica of Valkey 8 answers
-///   with `-REDIRECT` and the address of its primary ([CLIENT CAPA](https://valkey.io/commands/client-capa/)).
-///
-/// A request with another number of words is left alone: it gets the server's own error.
+/// A request with another number of words goes unchanged, and the server answers with its own error.
 pub fn instead<'a>(words: &[&'a [u8]]) -> Option<Vec<Cow<'a, [u8]>>> {
     let is = |at: usize, text: &str| words.get(at).is_some_and(|word| is_same(word, text.as_bytes()));
     match (Command::of_words(words), words) {
-        // An error repeats these words as the client wrote them.
+        // The first words stay as the client wrote them, because an error reply repeats them.
         (Command::CLIENT_SETINFO, [client, setinfo, option, name])
             if is(2, "LIB-NAME") && !is_marked(name) =>
         {
@@ -49,8 +48,8 @@ pub fn instead<'a>(words: &[&'a [u8]]) -> Option<Vec<Cow<'a, [u8]>>> {
     }
 }
 
-/// Whether a request with this command must not be sent on unseen. The name of a library may: without the mark it counts as a direct
-/// client's.
+/// Whether pontoon must read each request with this command before it sends it. CLIENT SETINFO is not among them: a library without the
+/// mark only counts as a direct client.
 pub(super) fn must_be_seen(command: Command) -> bool {
     matches!(
         command,
@@ -62,7 +61,7 @@ pub(super) fn must_be_seen(command: Command) -> bool {
     )
 }
 
-/// Whether a library of this name comes through pontoon, or is pontoon.
+/// Whether this library name has the mark, or is pontoon's own.
 pub fn is_marked(name: &[u8]) -> bool {
     let within = || {
         let name = name.strip_suffix(b")")?;
@@ -72,7 +71,7 @@ pub fn is_marked(name: &[u8]) -> bool {
     name == MARK.as_bytes() || within().unwrap_or(false)
 }
 
-/// The name with the mark.
+/// The name with the mark added.
 pub fn marked(name: &[u8]) -> Vec<u8> {
     match name.strip_suffix(b")") {
         _ if is_marked(name) => name.to_vec(),
@@ -81,7 +80,7 @@ pub fn marked(name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The name as it was before it was marked.
+/// The name with the mark removed.
 pub fn without_mark(name: &[u8]) -> Vec<u8> {
     let before = |mark: &[u8]| name.strip_suffix(b")")?.strip_suffix(MARK.as_bytes())?.strip_suffix(mark);
     match (before(b"("), before(b";")) {
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_library_is_sent_with_a_mark() {
+    fn a_library_name_is_sent_with_the_mark() {
         for (name, marked) in [
             ("redis-py", "redis-py(pontoon)"),
             ("redis-py(rq_v1)", "redis-py(rq_v1;pontoon)"),
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn notifications_of_maintenance_are_switched_off_where_a_client_switches_them_on() {
+    fn a_request_for_maintenance_notifications_switches_them_off() {
         for line in [
             "CLIENT MAINT_NOTIFICATIONS ON",
             "CLIENT MAINT_NOTIFICATIONS ON moving-endpoint-type external-ip",
@@ -134,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn no_server_is_asked_to_redirect() {
+    fn the_redirect_capability_is_not_requested() {
         assert_eq!(sent("client capa Redirect").as_deref(), Some("client capa pontoon"));
         assert_eq!(sent("CLIENT CAPA other REDIRECT").as_deref(), Some("CLIENT CAPA other pontoon"));
     }
 
     #[test]
-    fn all_else_is_sent_as_it_is() {
+    fn other_requests_are_sent_unchanged() {
         for line in [
             "CLIENT",
             "CLIENT SETINFO",
@@ -167,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_server_takes_stays_one() {
+    fn an_invalid_name_stays_invalid() {
         let other = instead(&[b"CLIENT", b"SETINFO", b"LIB-NAME", b"redis py"]).unwrap();
         assert_eq!(&other[3][..], b"redis py(pontoon)");
     }
 
     proptest! {
         #[test]
-        fn a_mark_is_added_once_and_can_be_taken_off(name in "[a-c();]{0,6}(\\(?;?pontoon\\)?)?[();]{0,2}") {
+        fn the_mark_is_added_once_and_can_be_removed(name in "[a-c();]{0,6}(\\(?;?pontoon\\)?)?[();]{0,2}") {
             let name = name.as_bytes();
             let marked = marked(name);
             prop_assert!(is_marked(&marked) && marked.len() <= name.len() + MARK_LENGTH);

@@ -1,11 +1,11 @@
-//! What a connection carries that another client could see. Decided by replies: what a server refuses changes nothing, but where it
-//! is known to act before it fails.
+//! What a client leaves on its connection that another client could see.
+//!
+//! Replies decide this: a request that the server refuses changes nothing, except where servers are known to act before they refuse.
 
 use super::command_table::{ClusterReply, Leaves, Transaction};
 use super::request::Request;
 
-/// What is left with a connection, as far as it matters for whether another client could have it, or another connection
-/// could take its place.
+/// What is left on a connection. It decides whether another client may use this connection, and whether another connection may replace it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConnectionState {
     left: Option<Leaves>,
@@ -15,13 +15,13 @@ pub struct ConnectionState {
     protocol: Protocol,
 }
 
-/// The protocol that the server speaks.
+/// The protocol that the server uses on the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Protocol {
     #[default]
     Resp2,
     Resp3,
-    /// EXEC did a HELLO, or not: its reply is not read.
+    /// A HELLO was queued for EXEC. Its result is unknown, because EXEC's reply is not read.
     Unknown,
 }
 
@@ -30,34 +30,34 @@ enum Protocol {
 enum TransactionState {
     #[default]
     None,
-    /// They are.
+    /// Commands are queued.
     Open(Box<Queue>),
-    /// EXEC was refused. Most servers end the transaction all the same (`rejectCommand` in `server.c`); not so Redis before 6.0.6,
-    /// nor one that does not know the command.
+    /// EXEC was refused. Most servers then end the transaction (`rejectCommand` in `server.c`). Redis before 6.0.6 does not, nor does a
+    /// server that lacks EXEC.
     Unsure,
 }
 
-/// What is queued for EXEC.
+/// The commands that are queued for EXEC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Queue {
-    /// EXEC will leave this.
+    /// What EXEC will leave on the connection.
     leaves: Option<Leaves>,
     /// HELLO is among them.
     has_hello: bool,
-    /// How many commands are queued.
+    /// Number of queued commands.
     pub commands: usize,
-    /// Those whose replies hold addresses of nodes, by their place.
+    /// The commands whose replies hold addresses of nodes, by index.
     pub nodes: Vec<(usize, ClusterReply)>,
 }
 
-/// What a reply says of HELLO.
+/// What a reply says about HELLO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HelloReply {
-    /// It answers another request, or refuses.
+    /// The reply answers another request, or refuses.
     None,
     /// The server accepts it.
     Accepted,
-    /// EXEC will do it, and EXEC's reply will hold its reply.
+    /// EXEC will run HELLO, and EXEC's reply will contain HELLO's.
     Queued,
 }
 
@@ -68,12 +68,12 @@ impl Protocol {
 }
 
 impl ConnectionState {
-    /// Of a connection that speaks RESP3, or RESP2, already.
+    /// The state of a new connection that uses RESP3 (`true`) or RESP2.
     pub fn speaking(resp3: bool) -> Self {
         Self { protocol: Protocol::of(resp3), ..Self::default() }
     }
 
-    /// A request has its reply, which refuses it or is `+QUEUED`, or neither.
+    /// Notes the reply to a request. `refused`: it is an error. `queued`: it is `+QUEUED`.
     #[inline]
     pub fn answered(&mut self, request: Request, refused: bool, queued: bool) -> HelloReply {
         self.asking = false;
@@ -104,7 +104,7 @@ impl ConnectionState {
                 self.protocol = resp3.map_or(self.protocol, Protocol::of);
                 return HelloReply::Accepted;
             }
-            // It leaves the server's default user, and takes away what pontoon had set up.
+            // RESET logs the connection in as the default user, and undoes what pontoon had set up.
             Request::Reset if !refused => {
                 let left = self.left.filter(|left| *left == Leaves::UntilClose);
                 *self = Self { left: left.or(Some(Leaves::SetUp)), ..Self::default() };
@@ -114,10 +114,10 @@ impl ConnectionState {
         HelloReply::None
     }
 
-    /// A command that leaves this was accepted.
+    /// Notes that a command that leaves this was accepted.
     pub fn accept(&mut self, leaves: Leaves) {
         match &mut self.transaction {
-            // EXEC does it. Its reply does not tell whether it was done.
+            // EXEC runs the command. Its reply is not read, so assume the command took effect.
             TransactionState::Open(queue) => {
                 queue.leaves = queue.leaves.max(Some(leaves.max(Leaves::UntilReset)));
             }
@@ -126,13 +126,13 @@ impl ConnectionState {
         }
     }
 
-    /// A command about transactions has its reply.
+    /// Notes the reply to a command about transactions.
     fn transaction(&mut self, transaction: Transaction, refused: bool) {
         match transaction {
-            // Inside a transaction it is refused.
+            // Servers refuse MULTI inside a transaction.
             Transaction::Begins if !refused => self.transaction = TransactionState::Open(Box::default()),
             Transaction::Watches if !refused => self.watching = true,
-            // Inside a transaction EXEC does it, and ends watching anyway.
+            // Inside a transaction EXEC runs UNWATCH, and stops watching in any case.
             Transaction::Unwatches if !refused && self.transaction == TransactionState::None => {
                 self.watching = false;
             }
@@ -144,7 +144,7 @@ impl ConnectionState {
                     }
                     self.end_transaction(queue.leaves);
                 }
-                // What was queued since is not known.
+                // Commands may have been queued in the meantime.
                 TransactionState::Unsure if !refused => self.end_transaction(Some(Leaves::UntilReset)),
                 TransactionState::None | TransactionState::Unsure => {}
             },
@@ -159,34 +159,34 @@ impl ConnectionState {
         self.watching = false;
     }
 
-    /// Whether pushes are told from replies: HELLO 3 was accepted.
+    /// Whether pushes differ from replies, because the server accepted HELLO 3.
     pub fn is_resp3(&self) -> bool {
         self.protocol == Protocol::Resp3
     }
 
-    /// Whether nothing but replies comes where nothing is subscribed.
+    /// Whether the server sends only replies while the connection has no subscriptions.
     pub fn is_resp2(&self) -> bool {
         self.protocol == Protocol::Resp2
     }
 
-    /// Whether commands are queued now.
+    /// Whether a transaction is open.
     #[inline]
     pub fn in_transaction(&self) -> bool {
         self.queue().is_some()
     }
 
-    /// What is queued now.
+    /// The commands of the open transaction.
     #[inline]
     pub fn queue(&self) -> Option<&Queue> {
         if let TransactionState::Open(queue) = &self.transaction { Some(queue) } else { None }
     }
 
-    /// Whether the connection is as new.
+    /// Whether the connection is like new.
     pub fn is_untouched(&self) -> bool {
         self.left.is_none() && self.is_free()
     }
 
-    /// Whether nothing is left but what can be set up on another connection.
+    /// Whether all that is left can be set up on another connection.
     pub fn is_free(&self) -> bool {
         self.hold().is_none()
     }
@@ -195,20 +195,20 @@ impl ConnectionState {
     pub fn hold(&self) -> Option<&'static str> {
         match (&self.transaction, self.left) {
             (TransactionState::Open(_), _) => Some("transaction open"),
-            (TransactionState::Unsure, _) => Some("an EXEC that was refused"),
+            (TransactionState::Unsure, _) => Some("EXEC refused, transaction may be open"),
             _ if self.watching => Some("keys watched (WATCH)"),
             _ if self.asking => Some("ASKING"),
             (_, None | Some(Leaves::Asking | Leaves::SetUp)) => None,
-            (_, Some(Leaves::Authenticated)) => Some("an AUTH of its own"),
-            (_, Some(Leaves::Subscribed)) => Some("subscribed in RESP3, now or before: until RESET"),
+            (_, Some(Leaves::Authenticated)) => Some("authenticated by the client (AUTH)"),
+            (_, Some(Leaves::Subscribed)) => Some("subscribed in RESP3, now or earlier (lasts until RESET)"),
             (_, Some(Leaves::UntilReset)) => Some("state that lasts until RESET (READONLY, CLIENT CACHING)"),
             (_, Some(Leaves::UntilClose)) => {
-                Some("state that lasts (CLIENT TRACKING, CLIENT ID, DEBUG, or an unknown command)")
+                Some("permanent state (CLIENT TRACKING, CLIENT ID, DEBUG, or an unknown command)")
             }
         }
     }
 
-    /// Whether RESET leaves nothing of it.
+    /// Whether RESET removes all that is left.
     pub fn is_undone_by_reset(&self) -> bool {
         self.left != Some(Leaves::UntilClose)
     }
@@ -218,7 +218,7 @@ impl ConnectionState {
 mod tests {
     use super::*;
 
-    /// What is left after these, of which those with `!` were refused.
+    /// The state after these commands. The server refuses those with `!`.
     fn after(names: &[&str]) -> ConnectionState {
         let mut state = ConnectionState::default();
         for name in names {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_as_new_once_all_that_was_begun_has_ended() {
+    fn a_connection_is_like_new_once_all_its_state_has_ended() {
         for names in [
             &["GET"][..],
             &["SELECT!", "TRACKING!", "MULTI!", "WATCH!"],
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_ended_binds_the_client_to_its_connection() {
+    fn state_that_lasts_keeps_the_client_on_its_connection() {
         for names in [
             &["MULTI", "SET"][..],
             &["MULTI", "DISCARD!"],
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_binds_a_client_to_its_connection_is_told_in_words() {
+    fn the_reason_why_a_client_keeps_its_connection_is_named() {
         for (names, words) in [
             (&["MULTI", "SET"][..], "transaction open"),
             (&["MULTI", "EXEC!"], "EXEC"),
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_set_up_on_another_connection_touches_this_one() {
+    fn state_that_another_connection_can_take_over_is_not_new() {
         for names in [&["SELECT"][..], &["READONLY", "RESET"], &["WATCH", "MULTI", "RESET"]] {
             let state = after(names);
             assert!(!state.is_untouched() && state.is_free(), "{names:?}");
@@ -302,14 +302,14 @@ mod tests {
     }
 
     #[test]
-    fn what_lasts_for_good_outlives_reset() {
+    fn permanent_state_outlives_reset() {
         for names in [&["TRACKING", "RESET"][..], &["MULTI", "TRACKING", "EXEC", "RESET"]] {
             assert!(!after(names).is_undone_by_reset(), "{names:?}");
         }
     }
 
     #[test]
-    fn replies_that_name_nodes_are_found_in_a_transaction_by_what_was_queued() {
+    fn replies_with_node_addresses_are_found_in_a_transaction() {
         let mut state = ConnectionState::default();
         let begins = Request::Transaction(Transaction::Begins);
         let nodes = Request::Cluster(ClusterReply::Nodes);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_protocol_is_what_the_server_last_accepted() {
+    fn the_protocol_is_the_last_one_that_the_server_accepted() {
         let mut state = ConnectionState::default();
         let hello =
             |version| Request::Hello { resp3: Some(version), leaves: Leaves::SetUp, has_options: false };
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_with_options_may_have_done_what_it_was_refused_for_later() {
+    fn a_refused_hello_with_options_may_have_changed_state() {
         for has_options in [false, true] {
             let mut state = ConnectionState::default();
             let hello = Request::Hello { resp3: Some(true), leaves: Leaves::SetUp, has_options };

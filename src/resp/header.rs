@@ -1,9 +1,9 @@
-//! The number after a type byte: `3\r\n`, `-1\r\n`, `?\r\n`. It may arrive in pieces.
+//! Reads the number after a type byte: `3\r\n`, `-1\r\n`, `?\r\n`. It may arrive in pieces.
 
-/// More digits than any length has; what is longer is no length.
+/// No length has more digits. A longer number is not a length.
 const MAX_DIGITS: u8 = 18;
 
-/// A header line of which the beginning has passed.
+/// A header line that is partly read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Header {
     value: u64,
@@ -23,20 +23,20 @@ enum LengthSign {
 /// What a complete header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Length {
-    /// So many bytes or elements.
+    /// The number of bytes or elements.
     Known(u64),
     /// `-1`.
     Null,
-    /// `?`: the end is marked where it comes.
+    /// `?`: an end marker follows the elements.
     Streamed,
 }
 
-/// The line is no header.
+/// The line is not a header.
 #[derive(Debug)]
 pub(super) struct NotANumber;
 
-/// Reads a header that lies whole at `input[*at]`, its type byte included, and says something short, as nearly all do.
-/// `None`: read it with [`Header`].
+/// Reads the header at `input[*at]`, its type byte included, if all of it is there and its number has at most five digits, as nearly all
+/// have. `None`: read it with [`Header`].
 #[inline]
 pub(super) fn short(input: &[u8], at: &mut usize, kind: u8) -> Option<usize> {
     const DIGITS: usize = 5;
@@ -47,7 +47,7 @@ pub(super) fn short(input: &[u8], at: &mut usize, kind: u8) -> Option<usize> {
     let mut value = 0;
     for (digits, byte) in rest.iter().take(DIGITS + 1).enumerate() {
         match byte {
-            // A server takes no number that begins with it (`string2ll`).
+            // Servers refuse numbers with a leading zero (`string2ll`).
             b'0'..=b'9' if digits == 1 && value == 0 => return None,
             b'0'..=b'9' => value = value * 10 + usize::from(byte - b'0'),
             b'\r' if digits > 0 && rest.get(digits + 1) == Some(&b'\n') => {
@@ -61,7 +61,7 @@ pub(super) fn short(input: &[u8], at: &mut usize, kind: u8) -> Option<usize> {
 }
 
 impl Header {
-    /// Reads on at `input[*at]`. `None`: the line goes on in later input.
+    /// Continues at `input[*at]`. `None`: the line continues in later input.
     #[inline]
     pub(super) fn read(&mut self, input: &[u8], at: &mut usize) -> Option<Result<Length, NotANumber>> {
         while let Some(&byte) = input.get(*at) {

@@ -1,14 +1,14 @@
-//! HELLO as a server reads it: `helloCommand` in Redis' `networking.c`.
+//! Reads HELLO as a server does: `helloCommand` in Redis' `networking.c`.
 
 use zeroize::Zeroizing;
 
 use super::replies::encode_secret;
 use super::words::{is_same, up_to_zero};
 
-/// What a HELLO asks for. Of several options of a kind the last counts.
+/// What a HELLO asks for. Among several options of one kind the last counts.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hello<'a> {
-    /// RESP3, or RESP2; `None`: the protocol stays as it is.
+    /// RESP3 (`true`) or RESP2. `None`: the protocol does not change.
     pub resp3: Option<bool>,
     /// User and password.
     pub login: Option<[&'a [u8]; 2]>,
@@ -16,21 +16,21 @@ pub struct Hello<'a> {
     pub name: Option<&'a [u8]>,
 }
 
-/// A HELLO that a server refuses, whatever user the client is.
+/// Why a server refuses a HELLO from any user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HelloError {
-    /// The version is no integer.
+    /// The version is not an integer.
     NotAnInteger,
-    /// There is no such version.
+    /// The version does not exist.
     Version,
-    /// The name has a space in it, or what is not printed.
+    /// The name contains a space or an unprintable character.
     Name,
-    /// An option that there is not, or one that lacks what belongs to it.
+    /// The option does not exist, or lacks its arguments.
     Option(Vec<u8>),
 }
 
 impl HelloError {
-    /// The reply of a server, to the byte.
+    /// The server's reply, byte for byte.
     pub fn reply(&self) -> Vec<u8> {
         let text: &[u8] = match self {
             Self::NotAnInteger => b"ERR Protocol version is not an integer or out of range",
@@ -43,23 +43,23 @@ impl HelloError {
     }
 }
 
-/// What a word of HELLO after the name is.
+/// The role of a word of HELLO after the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HelloWord {
-    /// The protocol's version.
+    /// The protocol version.
     Version,
     /// AUTH or SETNAME.
     Option,
-    /// After AUTH.
+    /// The user after AUTH.
     User,
-    /// After the user.
+    /// The password after the user.
     Password,
-    /// After SETNAME.
+    /// The name after SETNAME.
     Name,
 }
 
 impl HelloWord {
-    /// What the word after this one is. The error is the server's.
+    /// The role of the next word. The error is the server's.
     pub(super) fn next(self, word: &[u8]) -> Result<Self, HelloError> {
         match self {
             Self::Version => match word {
@@ -94,22 +94,22 @@ impl<'a> Hello<'a> {
         }
         match this {
             HelloWord::Version | HelloWord::Option => Ok(hello),
-            // The option lacks what belongs to it.
+            // The option lacks its arguments.
             _ => Err(HelloError::Option(up_to_zero(option).to_vec())),
         }
     }
 
-    /// The same without a user and a password, as it is sent.
+    /// The request without user and password, encoded.
     pub fn without_login(&self) -> Zeroizing<Vec<u8>> {
         Self { login: None, ..*self }.encode()
     }
 
-    /// All of it, as it is sent.
+    /// The whole request, encoded.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         encode_secret(&[&[&b"HELLO"[..]], &self.arguments()[..]].concat())
     }
 
-    /// The number of words after the command's name, with each option once.
+    /// Number of words after the command's name, with each option once.
     pub fn words(&self) -> usize {
         self.arguments().len()
     }
@@ -127,12 +127,12 @@ impl<'a> Hello<'a> {
     }
 }
 
-/// What a server takes for a client's name (`validateClientName`). An empty one takes the name away.
+/// Whether a server accepts this client name (`validateClientName`). An empty name removes the old one.
 pub fn is_name(name: &[u8]) -> bool {
     name.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
-/// As `string2ll` in Redis' `util.c` reads one: nothing before it, and each number in one way.
+/// Whether `string2ll` in Redis' `util.c` accepts it: no leading signs, zeros or spaces, so each number has one spelling.
 fn is_integer(text: &[u8]) -> bool {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
     number.is_some_and(|number| number.to_string().as_bytes() == text)
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_what_the_words_before_them_leave() {
+    fn each_option_takes_the_words_that_follow_it() {
         let login = |words: &[&'static str]| {
             let hello = parse(words).ok().unwrap();
             let login = hello.login.map(|words| words.map(|word| std::str::from_utf8(word).unwrap()));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_refuses_is_refused_in_its_words() {
+    fn a_refused_hello_gets_the_error_of_a_server() {
         for (words, reply) in [
             (&[""][..], "ERR Protocol version is not an integer or out of range"),
             (&["x"], "ERR Protocol version is not an integer or out of range"),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_on_says_the_same_without_the_password() {
+    fn a_hello_is_sent_without_its_password() {
         let hello = parse(&["3", "SETNAME", "AUTH", "AUTH", "u", "p"]).ok().unwrap();
         assert_eq!(&hello.without_login()[..], encode_command(&["HELLO", "3", "SETNAME", "AUTH"]));
         assert_eq!(&hello.encode()[..], encode_command(&["HELLO", "3", "AUTH", "u", "p", "SETNAME", "AUTH"]));
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_scanner_tells_what_is_asked_for(
+        fn the_scanner_reads_hello_as_the_parser_does(
             words in proptest::collection::vec(
                 proptest::sample::select(vec!["2", "3", "AUTH", "auth", "SETNAME", "setname", "u", "", "SETNAME\0x"]),
                 0..9,
@@ -224,7 +224,7 @@ mod tests {
             prop_assert_eq!(scanner.next(&request), (request.len(), Event::Frame));
             let name = hello.name.map(|name| name[..name.len().min(MAX_CLIENT_INFO)].to_vec());
             prop_assert_eq!(scanner.client_info(), Some(ClientInfo::Hello { resp3: hello.resp3, name }));
-            // What is encoded is read as the same.
+            // The encoded request reads back the same.
             let encoded = hello.arguments();
             prop_assert!(Hello::parse(&encoded).ok() == Some(hello));
         }

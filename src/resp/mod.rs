@@ -1,10 +1,11 @@
-//! RESP, the Redis serialization protocol: what a session needs to know of it. No I/O.
+//! RESP, the Redis serialization protocol: what a session has to know about it. Does no I/O.
 //!
-//! [`scanner`] finds where frames end as bytes pass. [`command_table`] is what pontoon knows of each command, [`request`] what a
-//! request means for its replies, and [`arguments`] reads those arguments that matter. [`connection_state`] is what requests leave with their
-//! connection. [`replies`] reads and writes the few frames that pontoon itself sends or receives, and [`value`] reads those of which the
-//! inside matters. Where clients share a connection, [`whole`] reads their requests. [`words`] splits a line into words, and
-//! [`hello`] reads those of HELLO, as a server does. [`client_requests`] has what is sent in place of some requests.
+//! [`scanner`] finds where frames end as bytes pass. [`command_table`] holds the facts about each command. [`request`] says what a request
+//! means for its replies, and [`arguments`] reads the arguments that matter. [`connection_state`] is what requests leave on their
+//! connection. [`replies`] reads and writes the few frames that pontoon itself sends or receives. [`value`] parses replies whose content
+//! matters. [`whole`] reads the requests of clients that share a connection. [`words`] splits a line into words, and [`hello`] reads the
+//! words of HELLO, as a server does. [`client_requests`] holds replacements for some requests. [`client_ids`] finds the ids of connections
+//! in requests.
 
 pub mod arguments;
 pub mod client_ids;

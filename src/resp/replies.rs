@@ -1,4 +1,4 @@
-//! The few frames that pontoon itself sends and receives: greetings, checks, its own errors.
+//! Reads and writes the few frames that pontoon itself sends or receives: greetings, checks, its own errors.
 
 use bytes::{Bytes, BytesMut};
 use redis_protocol::resp2::decode::decode;
@@ -9,18 +9,18 @@ use zeroize::Zeroizing;
 
 use super::scanner::{Event, ReplyScanner};
 
-/// What a server says to most commands that return nothing.
+/// The reply to most commands that return nothing.
 pub const OK: &[u8] = b"+OK\r\n";
 
-/// What Redis says to a client beyond its limit (`networking.c`), to the byte.
+/// Redis' reply to a client beyond its limit (`networking.c`), byte for byte.
 pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
-/// A reply to a command of pontoon's own, which are sent before any HELLO: in RESP2.
+/// The reply to a command of pontoon's own. It is RESP2, because pontoon sends its commands before any HELLO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Text of any type.
     Text(String),
-    /// An error's words.
+    /// The text of an error reply.
     Error(String),
     /// An integer.
     Number(i64),
@@ -28,18 +28,18 @@ pub enum Answer {
     Other,
 }
 
-/// An error reply of pontoon's own: `-ERR pontoon: …`, on one line whatever `text` holds.
+/// An error reply from pontoon: `-ERR pontoon: …`. It is one line, because control characters in `text` become spaces.
 pub fn error_reply(text: &str) -> Vec<u8> {
     error_reply_with("ERR", text)
 }
 
-/// The same, with another code, where clients act on it.
+/// An error reply from pontoon with a code that clients act on.
 pub fn error_reply_with(code: &str, text: &str) -> Vec<u8> {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("-{code} pontoon: {line}\r\n").into_bytes()
 }
 
-/// A command as a client sends it.
+/// A command, encoded as a client sends it.
 pub fn encode_command(words: &[&str]) -> Vec<u8> {
     let words =
         words.iter().map(|word| BytesFrame::BulkString(Bytes::copy_from_slice(word.as_bytes()))).collect();
@@ -49,10 +49,10 @@ pub fn encode_command(words: &[&str]) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// The same of words of which one is a secret.
+/// A command, encoded, of which a word is a secret.
 pub fn encode_secret<W: AsRef<[u8]>>(words: &[W]) -> Zeroizing<Vec<u8>> {
     let length = words.iter().map(|word| word.as_ref().len() + 32).sum();
-    // Of its final size at once: a buffer that grows leaves copies behind.
+    // Allocates the final size at once, because a buffer that grows leaves copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(length));
     bytes.extend(format!("*{}\r\n", words.len()).as_bytes());
     for word in words.iter().map(AsRef::as_ref) {
@@ -63,7 +63,7 @@ pub fn encode_secret<W: AsRef<[u8]>>(words: &[W]) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// The reply at the front of `bytes` and its length; `None`: its end has not arrived. The error is for people.
+/// The reply at the front of `bytes` and its length. `None`: the reply has not arrived whole. The error is text for people.
 pub fn decode_answer(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
     let text = |data: Vec<u8>| String::from_utf8_lossy(&data).into_owned();
     let end = match ReplyScanner::default().next(bytes) {
@@ -71,7 +71,7 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Option<(Answer, usize)>, String> {
         (_, Event::NeedMore) => return Ok(None),
         (_, Event::Malformed) => return Err("the reply is no RESP".into()),
     };
-    // The decoder recurses as deep as a reply nests, which the server chooses.
+    // The decoder recurses as deep as a reply nests, and the server chooses that depth.
     if bytes.starts_with(b"*") {
         return Ok(Some((Answer::Other, end)));
     }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_reply_is_one_line_whatever_it_quotes() {
+    fn an_error_reply_is_always_one_line() {
         let reply = error_reply("the server said \"-ERR no\r\n+OK\r\n\"");
         assert_eq!(reply, b"-ERR pontoon: the server said \"-ERR no  +OK  \"\r\n");
     }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_one_by_one_and_only_when_whole() {
+    fn answers_are_read_one_by_one_once_they_are_whole() {
         assert_eq!(decode_answer(b"+OK\r").unwrap(), None);
         assert_eq!(decode_answer(b"+OK\r\n+next").unwrap(), Some((Answer::Text("OK".into()), 5)));
         assert_eq!(decode_answer(b"-ERR no\r\n").unwrap(), Some((Answer::Error("ERR no".into()), 9)));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_nests_without_end_is_an_error_and_costs_no_stack() {
+    fn a_deeply_nested_reply_costs_no_stack() {
         assert!(decode_answer(&b"*2\r\n".repeat(100_000)).is_err());
         assert_eq!(decode_answer(&b"*1\r\n".repeat(100_000)).unwrap(), None);
         let deep = [b"*1\r\n".repeat(100_000), b":1\r\n".to_vec()].concat();

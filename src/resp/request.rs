@@ -1,53 +1,52 @@
-//! What a request means for its replies and its connection: how many replies come and when, and what changes once the server
-//! accepts it.
+//! What a request means for its replies and its connection: how many replies come and when, and what changes once the server accepts it.
 
 use super::command_table::{
     ClusterReply, Command, Effect, Facts, Leaves, ReplyKind, Subscription, Transaction,
 };
 
-/// A request, as far as its replies go.
+/// A request, classified by its replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Request {
     /// One prompt reply.
     #[default]
     Plain,
-    /// One prompt reply; if it is no error, the request leaves this with the connection.
+    /// One prompt reply. Unless it is an error, the request leaves this on the connection.
     Leaves(Leaves),
-    /// One reply, once another client acts or a time has passed.
+    /// One reply, after another client acts or a time has passed.
     Blocking,
-    /// SUBSCRIBE and its kin: as many confirmations as channels.
+    /// SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE: one confirmation for each channel.
     Subscribe {
-        /// To what.
+        /// What the client subscribes to.
         kind: Subscription,
-        /// Channels named.
+        /// Number of channels named.
         count: u32,
     },
-    /// UNSUBSCRIBE and its kin.
+    /// UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE.
     Unsubscribe {
-        /// From what.
+        /// What the client unsubscribes from.
         kind: Subscription,
-        /// Channels named; 0: from all.
+        /// Number of channels named. 0: all channels.
         count: u32,
     },
     /// HELLO.
     Hello {
-        /// RESP3, or RESP2; `None`: the protocol stays as it is.
+        /// RESP3 (`true`) or RESP2. `None`: the protocol does not change.
         resp3: Option<bool>,
-        /// What it leaves once the server accepts it.
+        /// What it leaves on the connection once the server accepts it.
         leaves: Leaves,
-        /// With options it may have done something before the server refused it: servers set the name before they ask for AUTH, and do
-        /// what the first options want before they refuse a later one (`helloCommand` in `networking.c`).
+        /// A refused HELLO with options may have changed state. Servers set the name before they refuse a client that has to authenticate,
+        /// and apply the first options before they refuse a later one (`helloCommand` in `networking.c`).
         has_options: bool,
     },
     /// AUTH: one prompt reply.
     Auth,
     /// RESET: back to RESP2, no subscriptions, no transaction.
     Reset,
-    /// QUIT: one prompt reply, and the server closes. Later requests get no reply.
+    /// QUIT: one prompt reply, then the server closes. Later requests get no reply.
     Quit,
     /// HOST: and POST: no reply, and the server closes.
     Closes,
-    /// MONITOR: a stream of its own.
+    /// MONITOR: a stream of all commands.
     Monitor,
     /// CLIENT REPLY.
     ReplyMode(ReplyMode),
@@ -55,25 +54,25 @@ pub enum Request {
     Replication,
     /// One prompt reply, which holds addresses of a cluster's nodes.
     Cluster(ClusterReply),
-    /// One prompt reply; about a transaction.
+    /// One prompt reply. The command is about a transaction.
     Transaction(Transaction),
-    /// The name cannot be read: it stands in quotes.
+    /// The name cannot be read, because it stands in quotes.
     Unknown,
 }
 
-/// CLIENT REPLY's argument.
+/// The argument of CLIENT REPLY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyMode {
-    /// Replies come again, beginning with the one to this request.
+    /// Replies are on again, from the one to this request.
     On,
-    /// No replies, for this or any later request.
+    /// Replies are off, from the one to this request.
     Off,
-    /// No reply for this request and the next.
+    /// This request and the next get no reply.
     Skip,
 }
 
 impl Request {
-    /// A request with these facts, as long as no argument decides.
+    /// The request with these facts, unless an argument decides.
     pub(super) const fn with(facts: Facts) -> Self {
         if let ReplyKind::Blocking | ReplyKind::BlockingByOption = facts.reply {
             return Self::Blocking;
@@ -101,7 +100,7 @@ impl Request {
         }
     }
 
-    /// A request with this command, whose arguments are not read, and with `words` words, its name among them.
+    /// The request with this command, whose arguments are not read. `words` counts its words, the name included.
     #[inline]
     pub(super) fn of(command: Command, words: u64) -> Self {
         let channels = || u32::try_from(words.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -112,20 +111,20 @@ impl Request {
         }
     }
 
-    /// The same request in a line with quotes, which may hide any word but an unquoted name.
+    /// The same request in a line with quotes, which may hide any word except an unquoted name.
     pub(super) fn in_quotes(self, name_is_known: bool) -> Self {
         match self {
-            // It may ask for nodes' addresses.
+            // The hidden word may ask for addresses of nodes.
             Self::Cluster(_) => Self::Unknown,
             _ if !name_is_known => Self::Unknown,
-            // It gets one reply; but what it leaves behind cannot be told.
+            // It gets one reply, but what it leaves on the connection is unknown.
             Self::Plain | Self::Leaves(_) => Self::Leaves(Leaves::UntilClose),
             Self::Quit | Self::Closes | Self::Blocking | Self::Auth | Self::Transaction(_) => self,
             _ => Self::Unknown,
         }
     }
 
-    /// Whether replies cannot be matched to requests after this one, or not always.
+    /// Whether replies may no longer match requests after this one.
     pub fn ends_counting(self) -> bool {
         matches!(
             self,

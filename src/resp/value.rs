@@ -1,6 +1,6 @@
-//! One whole reply as a tree of values that know where they stand, for replies that are read or spliced.
+//! Parses one whole reply into a tree of values with their positions, for replies that pontoon reads or edits.
 //!
-//! redis-protocol's frames do not tell where a number or a null stands, so nothing can be put in its place.
+//! The frames of redis-protocol lack the positions of numbers and nulls, so pontoon could not replace those.
 
 use std::ops::Range;
 
@@ -8,19 +8,19 @@ use memchr::memmem;
 
 use super::header::{Header, Length};
 
-/// Replies that are read nest five deep, and one deeper in a transaction. What nests deeper is none of them.
+/// Replies that pontoon reads nest five levels deep, and one more in a transaction. A deeper one is another reply.
 const MAX_READ_DEPTH: usize = 16;
 
 /// A value of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value<'a> {
-    /// Where it stands in the reply, without the attributes that precede it.
+    /// The bytes of the reply that it takes, without the attributes before it.
     pub at: Range<usize>,
-    /// What it is.
+    /// The value's type and content.
     pub data: Data<'a>,
 }
 
-/// What a value is.
+/// The type and content of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data<'a> {
     /// `+`, `$`, or `=` without its format.
@@ -39,46 +39,46 @@ pub enum Data<'a> {
     Other,
 }
 
-/// The bytes are not one whole reply, or one of a kind that is not read: streamed, or nested too deep.
+/// The bytes are not one whole reply, or one that is streamed or nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are not one whole reply")]
 pub struct Unreadable;
 
 impl<'a> Value<'a> {
-    /// Reads a reply, which must be whole and alone. Takes memory in proportion to `reply`, about twenty times as much
-    /// if a server means harm: the caller bounds its length.
+    /// Parses a reply. `reply` must hold it whole, and nothing else. Takes memory in proportion to `reply`, up to about twenty times as
+    /// much for a hostile server, so the caller limits its length.
     pub fn parse(reply: &'a [u8]) -> Result<Self, Unreadable> {
         let mut reader = Reader { reply, at: 0 };
         let value = reader.value(0)?;
         if reader.at == reply.len() { Ok(value) } else { Err(Unreadable) }
     }
 
-    /// The text, if it is one, and in UTF-8.
+    /// The text, if the value is UTF-8 text.
     pub fn text(&self) -> Option<&'a str> {
         if let Data::Text(bytes) = self.data { std::str::from_utf8(bytes).ok() } else { None }
     }
 
-    /// The text's bytes, if it is one.
+    /// The bytes of the text, if the value is text.
     pub fn bytes(&self) -> Option<&'a [u8]> {
         if let Data::Text(bytes) = self.data { Some(bytes) } else { None }
     }
 
-    /// The number, if it is one.
+    /// The number, if the value is one.
     pub fn number(&self) -> Option<i64> {
         if let Data::Number(number) = self.data { Some(number) } else { None }
     }
 
-    /// Whether it is null or a text without letters.
+    /// Whether the value is null or an empty text.
     pub fn is_empty(&self) -> bool {
         matches!(self.data, Data::Null | Data::Text(b""))
     }
 
-    /// The elements, if it is a list.
+    /// The elements, if the value is a list.
     pub fn list(&self) -> Option<&[Self]> {
         if let Data::List(elements) = &self.data { Some(elements) } else { None }
     }
 
-    /// Keys and values: of a map, or of a list in which they come in turn, which is RESP2's map.
+    /// The keys and values of a map, or of a list in which they alternate, as RESP2 writes maps.
     pub fn pairs(&self) -> Option<impl Iterator<Item = (&Self, &Self)> + Clone> {
         match &self.data {
             Data::List(all) | Data::Map(all) if all.len().is_multiple_of(2) => {
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
                 b',' | b'#' | b'(' => self.line().map(|_| Data::Other)?,
                 b'$' => self.blob()?.map_or(Data::Null, Data::Text),
                 b'!' => Data::Error(self.blob()?.ok_or(Unreadable)?),
-                // Three letters of format and a colon come first.
+                // A format of three letters and a colon precede the text.
                 b'=' => Data::Text(self.blob()?.and_then(|text| text.get(4..)).ok_or(Unreadable)?),
                 b'*' => self.elements(1, depth)?.map_or(Data::Null, Data::List),
                 b'~' => Data::List(self.elements(1, depth)?.ok_or(Unreadable)?),
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
         Ok(&rest[..end])
     }
 
-    /// `None`: null.
+    /// `None`: the value is null.
     fn length(&mut self) -> Result<Option<usize>, Unreadable> {
         match Header::default().read(self.reply, &mut self.at) {
             Some(Ok(Length::Known(length))) => usize::try_from(length).map(Some).map_err(|_| Unreadable),
@@ -153,11 +153,11 @@ impl<'a> Reader<'a> {
         Ok(Some(text))
     }
 
-    /// So many values for each that is counted.
+    /// Reads an aggregate with `each` values for each element that its header counts.
     fn elements(&mut self, each: usize, depth: usize) -> Result<Option<Vec<Value<'a>>>, Unreadable> {
         let Some(count) = self.length()? else { return Ok(None) };
         let count = count.checked_mul(each).ok_or(Unreadable)?;
-        // Room for what the reply holds, not for what it claims.
+        // Allocates for what the reply can hold, not for what its header claims.
         let mut all = Vec::with_capacity(count.min((self.reply.len() - self.at) / 16));
         for _ in 0..count {
             all.push(self.value(depth + 1)?);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn values_know_where_they_stand_and_attributes_stand_before_them() {
+    fn values_know_their_positions_without_attributes() {
         let value = Value::parse(b"*2\r\n|1\r\n+a\r\n+b\r\n:1\r\n$1\r\nx\r\n").unwrap();
         let places: Vec<Range<usize>> = value.list().unwrap().iter().map(|value| value.at.clone()).collect();
         assert_eq!((value.at, places), (0..27, vec![16..20, 20..27]));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_followed_by_more_or_absurd_is_refused() {
+    fn a_cut_absurd_or_trailed_reply_is_refused() {
         for reply in [
             &b""[..],
             b"+OK\r",
@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_a_frame_to_the_scanner_too(
+        fn the_scanner_takes_each_parsed_reply_as_one_frame(
             reply in proptest::collection::vec(proptest::sample::select(b"*$+:-_%~|=!,#0123\r\n-?ab".to_vec()), 0..40)
         ) {
             if Value::parse(&reply).is_ok() {

@@ -1,4 +1,4 @@
-//! The request at the front of a buffer, if it is there as a whole: for those who must not pass on a part of one.
+//! Reads the request at the front of a buffer once it is there as a whole, for shared connections, which must not carry a part of one.
 
 use memchr::memchr;
 
@@ -10,42 +10,41 @@ use super::scanner::TLS_HANDSHAKE;
 /// What a buffer begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front<'a> {
-    /// A request, written so that every engine takes it and all read the same.
+    /// A request that every engine accepts and reads the same way.
     Whole(Whole<'a>),
-    /// The beginning of one, of at least so many bytes.
+    /// The beginning of a request of at least this many bytes.
     Part(usize),
-    /// A request in a line that is not plain or not whole, an array that an engine may refuse by closing the connection, or what is
-    /// none.
+    /// Anything else: a line that is not plain or not whole, an array for which an engine may close the connection, or no request.
     Other,
-    /// A client that speaks TLS.
+    /// The first byte of a TLS handshake.
     Tls,
 }
 
 /// A request: an array of strings, or a line of plain words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole<'a> {
-    /// All of it.
+    /// All bytes of the request.
     pub bytes: &'a [u8],
     /// The command's name.
     pub name: &'a [u8],
-    /// The command with its first argument, as far as that is known.
+    /// The command with its first argument, as far as the table knows them.
     pub command: Command,
-    /// The argument after it; empty if there is none.
+    /// The argument after the name; empty if there is none.
     pub first: &'a [u8],
-    /// The name counts as one.
+    /// Number of words, the name included.
     pub words: usize,
     /// Where the first argument begins.
     arguments: usize,
 }
 
-/// A longer line is not waited for here.
+/// Longer lines are not read here.
 const MAX_PLAIN_LINE: usize = 1024;
 
-/// More words than this are no request that a server takes (`1024*1024` in `networking.c`).
+/// Servers refuse a request with more words (`1024*1024` in `networking.c`).
 const MAX_WHOLE_WORDS: usize = 1024 * 1024;
 
 impl<'a> Front<'a> {
-    /// Looks at `input`, which is not empty.
+    /// Reads the front of `input`, which is not empty.
     #[inline]
     pub fn of(input: &'a [u8]) -> Self {
         match input.first() {
@@ -67,7 +66,7 @@ impl<'a> Front<'a> {
                 return Self::Part(end + 2);
             };
             at = end + 2;
-            // Valkey 9.1 closes the connection (`parseMultibulk` in `networking.c`); other engines do not look at these two bytes.
+            // Valkey 9.1 closes the connection (`parseMultibulk` in `networking.c`). Other engines ignore these two bytes.
             if input[end..at] != *b"\r\n" {
                 return Self::Other;
             }
@@ -82,8 +81,8 @@ impl<'a> Front<'a> {
     }
 }
 
-/// A request in a line, if all of it is there and it is as plain as can be: printable words without quotes, with spaces between, of
-/// a command that is sent as it is whoever sends it. Engines divide other lines in ways of their own (`sdssplitargs` in `sds.c`).
+/// Reads a request in a line, if it is there as a whole and plain: printable words without quotes, separated by spaces, of a command that
+/// needs no state of the client. Engines split other lines in different ways (`sdssplitargs` in `sds.c`).
 #[cold]
 fn line(input: &[u8]) -> Front<'_> {
     let Some(end) = memchr(b'\n', &input[..input.len().min(MAX_PLAIN_LINE)]) else { return Front::Other };
@@ -96,14 +95,14 @@ fn line(input: &[u8]) -> Front<'_> {
     let Some(&name) = words.first() else { return Front::Other };
     let first = words.get(1).copied().unwrap_or_default();
     let command = Command::named(name).with(first);
-    // Its arguments are not read here.
+    // The arguments of a line are not read here, so only commands that are sent unchanged qualify.
     if command.facts().multiplexing != Multiplexing::Shared && command != Command::QUIT {
         return Front::Other;
     }
     Front::Whole(Whole { bytes, name, command, first, words: words.len(), arguments: bytes.len() })
 }
 
-/// At a header that is not whole, or too long to be one of a short word.
+/// Handles a header that is not whole, or too long for `header::short`.
 #[cold]
 fn unfinished(input: &[u8], at: usize) -> Front<'_> {
     let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) else { return Front::Part(at + 1) };
@@ -123,18 +122,19 @@ fn unfinished(input: &[u8], at: usize) -> Front<'_> {
 }
 
 impl<'a> Whole<'a> {
-    /// How it is sent.
+    /// How the request can be sent.
     #[inline]
     pub fn multiplexing(&self) -> Multiplexing {
         match self.command.facts().multiplexing {
             Multiplexing::Dedicated(PinReason::Blocking) if self.lacks_block() => Multiplexing::Shared,
-            // With AUTH it has five words at least.
+            // A HELLO with AUTH has at least five words.
             Multiplexing::PerClient
                 if self.command == Command::HELLO && self.words > 2 && self.words != 4 =>
             {
                 Multiplexing::Dedicated(PinReason::Auth)
             }
-            // A server hashes the whole name, but compares it up to a zero byte: by chance it takes "AUTH\0x" for AUTH.
+            // A server hashes the whole name but compares it only up to a zero byte. So it may take "AUTH\0x" for AUTH if the hashes
+            // collide.
             Multiplexing::Unknown if self.name.contains(&0) => {
                 Multiplexing::Dedicated(PinReason::ConnectionState)
             }
@@ -142,7 +142,7 @@ impl<'a> Whole<'a> {
         }
     }
 
-    /// XREAD and XREADGROUP without BLOCK.
+    /// Whether this is XREAD or XREADGROUP without BLOCK.
     fn lacks_block(&self) -> bool {
         if self.command.facts().reply != ReplyKind::BlockingByOption {
             return false;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_there_or_a_part_of_it_is() {
+    fn a_request_is_read_once_it_is_whole() {
         let request = encode_command(&["SET", "key", "value"]);
         let Front::Whole(whole) = Front::of(&request) else { panic!() };
         assert_eq!(
@@ -195,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn a_header_tells_how_large_a_request_will_be() {
+    fn a_header_announces_the_size_of_its_request() {
         assert_eq!(Front::of(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000000\r\nx"), Front::Part(100_000_032));
         assert_eq!(Front::of(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$20000\r\nx"), Front::Part(20_030));
     }
 
     #[test]
-    fn what_is_no_array_of_strings_is_left_to_others() {
+    fn other_input_than_plain_requests_is_left_to_the_scanner() {
         for other in [
             &b"PIN"[..],
             b"GET \"k\"\r\n",
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_streams_blocks_only_where_it_says_so() {
+    fn reading_streams_blocks_only_with_the_option_block() {
         assert_eq!(multiplexing(&["XREAD", "COUNT", "1", "STREAMS", "block", "0"]), Multiplexing::Shared);
         let blocks = ["XREADGROUP", "GROUP", "g", "c", "block", "0", "STREAMS", "s", ">"];
         assert_eq!(multiplexing(&blocks), Multiplexing::Dedicated(PinReason::Blocking));
@@ -257,7 +257,7 @@ mod tests {
             Multiplexing::Shared
         );
         assert_eq!(multiplexing(&["BLPOP", "k", "0"]), Multiplexing::Dedicated(PinReason::Blocking));
-        // A server reads words up to a zero byte.
+        // Servers compare words only up to a zero byte.
         assert_eq!(
             multiplexing(&["XREAD", "BLOCK\0x", "0", "STREAMS", "s", "$"]),
             Multiplexing::Dedicated(PinReason::Blocking)
@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_whole_request_is_one_to_the_scanner_too(
+        fn the_scanner_takes_each_whole_request_as_one_frame(
             input in proptest::collection::vec(proptest::sample::select(b"*$1230\r\n-?abGET".to_vec()), 1..40)
         ) {
             if let Front::Whole(whole) = Front::of(&input) {
@@ -284,10 +284,10 @@ mod tests {
         }
 
         #[test]
-        fn a_whole_request_is_written_as_every_engine_takes_it(
+        fn a_whole_request_has_a_form_that_every_engine_accepts(
             words in proptest::collection::vec("[A-Za-z]{3}|[\r\n$*0-9 ]{0,12}|[a-z]{100}", 1..5),
             in_a_line in any::<bool>(),
-            // Bytes that stand in another's place, or between others.
+            // Bytes that replace others or are inserted between them.
             wrong in proptest::collection::vec((any::<proptest::sample::Index>(), any::<bool>(), odd_byte()), 0..3),
         ) {
             let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();

@@ -1,16 +1,16 @@
-//! The words of a request as a server reads them: where a line is split, and which words are the same.
+//! Splits a line into words, and compares words, as a server does.
 
 use zeroize::Zeroizing;
 
-/// Words, of which one may be a secret.
+/// Words, of which some may be secret.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Words {
     text: Zeroizing<Vec<u8>>,
-    /// Where each word ends.
+    /// The end of each word in `text`.
     ends: Vec<usize>,
 }
 
-/// A quote that is not closed, or one with text right after it. A server refuses such a line and closes the connection.
+/// A quote is not closed, or text follows it directly. A server refuses such a line and closes the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unbalanced quotes in request")]
 pub struct UnbalancedQuotes;
@@ -18,7 +18,7 @@ pub struct UnbalancedQuotes;
 impl Words {
     /// Splits a line as `sdssplitargs` in Redis' `sds.c` does.
     pub fn of_line(line: &[u8]) -> Result<Self, UnbalancedQuotes> {
-        // To a server the line ends at a zero byte.
+        // Servers end the line at a zero byte.
         let mut rest = up_to_zero(line);
         let mut words = Self::with_capacity(rest.len());
         loop {
@@ -31,7 +31,7 @@ impl Words {
         }
     }
 
-    /// Words that are known already.
+    /// Copies words that are split already.
     pub fn new(words: &[&[u8]]) -> Self {
         let mut all = Self::with_capacity(words.iter().map(|word| word.len()).sum());
         for word in words {
@@ -41,22 +41,22 @@ impl Words {
         all
     }
 
-    /// Each word.
+    /// The words in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ends.iter().scan(0, |start, end| Some(&self.text[std::mem::replace(start, *end)..*end]))
     }
 
-    /// Whether there is none.
+    /// Whether there are no words.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// With room for all the text: a buffer that grows leaves copies behind.
+    /// Allocates for all the text at once, because a buffer that grows leaves copies behind.
     fn with_capacity(length: usize) -> Self {
         Self { text: Zeroizing::new(Vec::with_capacity(length)), ends: Vec::new() }
     }
 
-    /// Takes the word at the front, and returns what follows it.
+    /// Takes the word at the front. Returns what follows it.
     fn take<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], UnbalancedQuotes> {
         let mut quote = None;
         while let [byte, after @ ..] = rest {
@@ -94,17 +94,17 @@ impl Words {
     }
 }
 
-/// Whether a server takes `word` for `name`: it compares as C does (`strcasecmp`), up to a zero byte.
+/// Whether a server takes `word` for `name`. Servers compare with `strcasecmp`, which stops at a zero byte.
 pub fn is_same(word: &[u8], name: &[u8]) -> bool {
     up_to_zero(word).eq_ignore_ascii_case(name)
 }
 
-/// The part of a word that C compares.
+/// The part of a word that `strcasecmp` compares.
 pub(super) fn up_to_zero(word: &[u8]) -> &[u8] {
     word.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// `isspace` of C.
+/// C's `isspace`.
 pub(super) fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }
@@ -152,7 +152,7 @@ mod tests {
             (br#"A"U T"  A'U'"#, &[b"AU T", b"AU"]),
             (br#""" ''"#, &[b"", b""]),
             (br"a\x41 \n", &[br"a\x41", br"\n"]),
-            // These two bytes separate words, and do not end one.
+            // These two bytes separate words, but do not end one.
             (b"AUTH\x0bpw\x0c \x0bx", &[b"AUTH\x0bpw\x0c", b"x"]),
             (b"\"pw\"\x0bx", &[b"pw", b"x"]),
             (b"AUTH\0pw", &[b"AUTH"]),
@@ -206,7 +206,7 @@ mod tests {
             if let Ok(words) = Words::of_line(&line) {
                 prop_assert!(words.text.len() <= line.len());
                 prop_assert_eq!(words.is_empty(), up_to_zero(&line).iter().all(|byte| is_space(*byte)));
-                // Without quotes nothing is taken from a word.
+                // Without quotes every byte of a word is kept.
                 if !line.iter().any(|byte| b"\"'\\\x0b\0".contains(byte)) {
                     let plain: Vec<Vec<u8>> = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect();
                     prop_assert_eq!(split(&line).unwrap(), plain);

@@ -9,22 +9,22 @@ use super::table::{GROUPS, KNOWN_MODULES};
 use crate::resp::request::Request;
 use crate::resp::words::up_to_zero;
 
-/// A command that the table knows, or the row for those that it lacks: a name may be anything that a broken client sends, a key or
-/// a password.
+/// A command that the table lists, or the row for commands that it lacks. A row never contains the client's own bytes: a broken client may
+/// send a key or a password as a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Command {
     number: u16,
 }
 
-/// A command, or one with its first argument, and its facts.
+/// A command, or a command with its first argument, and its facts.
 struct Row {
-    /// `CLIENT|ID`.
+    /// The name, such as `CLIENT|ID`.
     name: &'static str,
     family: Family,
     facts: Facts,
-    /// What a request with it is, as long as its arguments do not decide that.
+    /// The kind of a request with it, unless its arguments decide that.
     request: Request,
-    /// Rows of subcommands exist.
+    /// Some of its subcommands have rows.
     has_subcommands: bool,
 }
 
@@ -60,19 +60,19 @@ impl Command {
 }
 
 impl Command {
-    /// One that the table lacks.
+    /// A command that the table lacks.
     const OTHER: Self = Self { number: 0 };
 
-    /// One of a module that the table lacks.
+    /// A module's command that the table lacks.
     const MODULE: Self = Self { number: 1 };
 
-    /// One of a module that comes with an engine.
+    /// A command of a module that comes with an engine.
     const KNOWN_MODULE: Self = Self { number: 2 };
 
-    /// Rows that are found by no name.
+    /// Number of rows that no name finds.
     const UNNAMED: usize = 3;
 
-    /// How many rows there are: a command's [`number`](Self::number) is less.
+    /// Number of rows. Each command's [`number`](Self::number) is less.
     pub const COUNT: usize = {
         let (mut count, mut group) = (0, 0);
         while group < GROUPS.len() {
@@ -86,7 +86,7 @@ impl Command {
         count
     };
 
-    /// The command with this name, in whatever case, without its first argument.
+    /// The command with this name, in any case, without its first argument.
     #[inline]
     pub fn named(name: &[u8]) -> Self {
         match Self::known(name) {
@@ -97,7 +97,7 @@ impl Command {
         }
     }
 
-    /// The same, if the table has its name.
+    /// The command with this name, in any case, if the table lists it.
     #[inline]
     pub fn known(name: &[u8]) -> Option<Self> {
         if name.len() > MAX_NAME {
@@ -116,7 +116,7 @@ impl Command {
         None
     }
 
-    /// The row of the command with this first argument: its own, or that of the command alone.
+    /// The row of the command with this first argument, or the row of the command alone.
     #[inline]
     #[must_use]
     pub fn with(self, argument: &[u8]) -> Self {
@@ -132,13 +132,13 @@ impl Command {
         SUBCOMMANDS.iter().find(is_it).map_or(self, |(_, _, row)| *row)
     }
 
-    /// The command with the first two of these words as its name and first argument. Compares as a server does, up to a zero byte.
+    /// The command with these words, of which the first two count. Compares up to a zero byte, as a server does.
     pub fn of_words(words: &[&[u8]]) -> Self {
         let Some(name) = words.first() else { return Self::OTHER };
         Self::named(up_to_zero(name)).with(words.get(1).copied().unwrap_or_default())
     }
 
-    /// The row with this name: `CLIENT|ID`.
+    /// The row with this name, such as `CLIENT|ID`.
     const fn listed(name: &str) -> Self {
         let mut number = 0;
         while number < ALL.len() {
@@ -150,36 +150,36 @@ impl Command {
         panic!("the table has the row")
     }
 
-    /// Its place among all, and the same for one name only if that is known.
+    /// The row's index. Commands that the table lacks share theirs.
     #[inline]
     pub const fn number(self) -> usize {
         self.number as usize
     }
 
-    /// In capitals, without a first argument; `other` and `module` where it is not known.
+    /// The name in capitals, without a first argument. `other` or `module` for commands that the table lacks.
     #[inline]
     pub fn name(self) -> &'static str {
         parts(ROWS[self.number()].name).0
     }
 
-    /// What it is about.
+    /// The group of commands that it belongs to.
     #[inline]
     pub fn family(self) -> Family {
         ROWS[self.number()].family
     }
 
-    /// What is known of it.
+    /// The facts about it.
     #[inline]
     pub fn facts(self) -> Facts {
         ROWS[self.number()].facts
     }
 
-    /// The addresses of nodes that its reply holds, if it does.
+    /// The form in which its reply holds addresses of nodes. `None`: it holds none.
     pub fn nodes(self) -> Option<ClusterReply> {
         if let ReplyKind::Nodes(reply) = self.facts().reply { Some(reply) } else { None }
     }
 
-    /// What a request with it is, as long as its arguments do not decide that.
+    /// The kind of a request with it, unless its arguments decide that.
     #[inline]
     pub fn request(self) -> Request {
         ROWS[self.number()].request
@@ -190,7 +190,7 @@ fn begins(name: &[u8], prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
-/// All rows, for what is computed while pontoon is compiled.
+/// All rows, for constants that are computed at compile time.
 const ALL: [Row; Command::COUNT] = {
     const EMPTY: Row = Row {
         name: "",
@@ -235,14 +235,14 @@ const ALL: [Row; Command::COUNT] = {
 
 static ROWS: [Row; Command::COUNT] = ALL;
 
-/// Commands, their first arguments, and the rows for both.
+/// Commands, their first arguments, and the row for both together.
 static SUBCOMMANDS: LazyLock<Vec<(Command, &str, Command)>> = LazyLock::new(|| {
     let parts = ROWS.iter().zip(0..).map(|(row, number)| (parts(row.name), Command { number }));
     let rows = parts.filter(|((_, argument), _)| !argument.is_empty());
     rows.map(|((name, argument), row)| (Command::named(name.as_bytes()), argument, row)).collect()
 });
 
-/// A row's command and first argument, which may be empty.
+/// A row's command and its first argument, which may be empty.
 const fn parts(name: &str) -> (&str, &str) {
     let mut at = 0;
     while at < name.len() {
@@ -258,16 +258,16 @@ const fn is_same(one: &str, other: &str) -> bool {
     one.as_bytes().eq_ignore_ascii_case(other.as_bytes())
 }
 
-/// The longest name of a command.
+/// The length of the longest name of a command.
 const MAX_NAME: usize = 20;
 
-/// More than twice as many as are taken: few names share one.
+/// More than twice the number of names, so that few names share a place.
 const PLACE_COUNT: usize = 1024;
 
-/// A name in capitals, as two numbers: they are compared at once.
+/// A name in capitals, as two numbers, which are compared faster.
 type NameKey = (u64, u64);
 
-/// Where a command is, by its name: at its place or after it, before the next that is [`Command::OTHER`].
+/// Commands by name. A command is at its name's place or after it, before the next [`Command::OTHER`].
 static PLACES: [(NameKey, Command); PLACE_COUNT] = {
     let mut places = [((0, 0), Command::OTHER); PLACE_COUNT];
     let mut number = Command::UNNAMED;
@@ -285,7 +285,7 @@ static PLACES: [(NameKey, Command); PLACE_COUNT] = {
     places
 };
 
-/// Of a name of more than sixteen bytes those from the ninth on fall out: no two commands differ in them alone.
+/// In a name of more than sixteen bytes, later bytes push out those from the ninth on. No two commands differ only in these.
 const fn key(name: &[u8]) -> NameKey {
     let (mut first, mut rest) = (0, 0);
     let mut at = 0;
@@ -300,7 +300,7 @@ const fn key(name: &[u8]) -> NameKey {
     (first, rest)
 }
 
-/// A letter in capitals; any other byte as some other byte, always the same.
+/// A letter in capitals. Any other byte maps to some byte, always to the same one.
 const fn capital(byte: u8) -> u64 {
     (byte & 0xdf) as u64
 }
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_found_by_its_name_in_whatever_case() {
+    fn a_command_is_found_by_its_name_in_any_case() {
         let mut seen = HashSet::new();
         for (number, row) in ROWS.iter().enumerate().skip(Command::UNNAMED) {
             assert!(seen.insert(row.name), "{} has two rows", row.name);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_keeps_its_name_to_itself() {
+    fn an_unknown_name_is_never_shown() {
         let almost = ["\0GET", " GET", "EVAL\x7fRO", "GEORADIUXBYMEMBER", "CLIENT|ID"];
         assert!(almost.iter().all(|name| Command::known(name.as_bytes()).is_none()));
         for name in
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn subcommands_are_told_apart_and_what_is_not_known_is_not_guessed() {
+    fn subcommands_differ_and_unknown_ones_are_not_guessed() {
         let state = Multiplexing::Dedicated(PinReason::ConnectionState);
         assert_eq!(multiplexing("SCRIPT", "LOAD"), Multiplexing::Shared);
         assert_eq!(multiplexing("script", "kill"), Multiplexing::Dedicated(PinReason::Kill));
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_hold_addresses_of_nodes_are_known_by_what_asks_for_them() {
+    fn commands_whose_replies_hold_node_addresses_are_known() {
         for (first, reply) in [
             ("SLOTS", Some(ClusterReply::Slots)),
             ("shards", Some(ClusterReply::Shards)),

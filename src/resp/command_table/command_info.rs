@@ -1,20 +1,20 @@
-//! What a server says of a command that the table lacks: its reply to COMMAND INFO.
+//! Reads what a server reports about a command that the table lacks: its reply to COMMAND INFO.
 
 use crate::resp::value::{Data, Value};
 
-/// What the reply to COMMAND INFO says.
+/// What the reply to COMMAND INFO says about sharing a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandInfo {
-    /// Clients may share a connection for it: it reads or writes keys, and scripts may call it, which they may not where a command
-    /// blocks, or leaves something with its connection.
+    /// Clients may share a connection for the command. It reads or writes keys, and scripts may call it. Servers forbid scripts to call
+    /// commands that block or that leave state on the connection.
     Shareable,
-    /// They may not, or the reply does not show it.
+    /// Clients may not share a connection for it, or the reply does not settle that.
     NotShareable,
-    /// The server lacks the command: it replies with an error, and nothing else happens.
+    /// The server lacks the command. It answers it with an error, and has no other effect.
     Absent,
 }
 
-/// Reads the server's reply to COMMAND INFO with one name.
+/// Reads a server's reply to COMMAND INFO with one name.
 pub fn may_be_shared(reply: &[u8]) -> CommandInfo {
     const NEEDS_MORE: &[&str] = &["admin", "blocking", "no_auth", "no_multi", "noscript", "pubsub"];
     let read = || {
@@ -23,7 +23,7 @@ pub fn may_be_shared(reply: &[u8]) -> CommandInfo {
         if info.data == Data::Null {
             return Some(CommandInfo::Absent);
         }
-        // Name, arity, flags.
+        // The elements are name, arity, flags.
         let flags = info.list()?.get(2)?.list()?;
         let has =
             |wanted: &[&str]| flags.iter().any(|flag| flag.text().is_some_and(|flag| wanted.contains(&flag)));
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_says_of_a_command_decides() {
+    fn the_flags_of_a_command_decide_whether_it_is_shared() {
         let info = |flags: &[&str]| {
             let count = flags.len();
             let flags = flags.iter().map(|flag| ["+", flag, "\r\n"].concat()).collect::<Vec<_>>().concat();

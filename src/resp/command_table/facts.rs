@@ -1,6 +1,6 @@
-//! The columns of the table.
+//! The columns of the command table.
 
-/// What commands are about, as the servers' documentation groups them.
+/// Groups of commands, as the servers' documentation has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the labels say it")]
@@ -27,7 +27,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// All of them, in their order, as a metric's labels.
+    /// The labels of metrics, in the order of the variants.
     pub const LABELS: [&str; 19] = [
         "other",
         "bitmap",
@@ -51,10 +51,10 @@ impl Family {
     ];
 }
 
-/// What is known of a command, or of one with its first argument.
+/// What is known about a command, or about a command with its first argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// How it replies.
+    /// How the server replies.
     pub reply: ReplyKind,
     /// What it does to its connection once the server accepts it.
     pub effect: Effect,
@@ -62,11 +62,11 @@ pub struct Facts {
     pub multiplexing: Multiplexing,
     /// Which of its arguments are read as they pass.
     pub arguments: Arguments,
-    /// It may change data, or is passed on to replicas as if it did: WAIT waits for it.
+    /// The command may change data, or is replicated as if it did, so that WAIT waits for it.
     pub writes: bool,
 }
 
-/// How a command replies.
+/// How the server replies to a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyKind {
     /// One reply, as soon as the server has done the work.
@@ -77,13 +77,13 @@ pub enum ReplyKind {
     BlockingByOption,
     /// One confirmation for each channel.
     Confirmations,
-    /// Data that no request asks for follows.
+    /// A stream of data that no request asks for.
     Stream,
     /// One prompt reply, which holds addresses of a cluster's nodes.
     Nodes(ClusterReply),
 }
 
-/// A reply that holds addresses of a cluster's nodes.
+/// A form of reply that holds addresses of a cluster's nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClusterReply {
     /// CLUSTER SLOTS.
@@ -92,7 +92,7 @@ pub enum ClusterReply {
     Shards,
     /// CLUSTER NODES.
     Nodes,
-    /// CLUSTER REPLICAS, or SLAVES.
+    /// CLUSTER REPLICAS or CLUSTER SLAVES.
     Replicas,
 }
 
@@ -101,13 +101,13 @@ pub enum ClusterReply {
 pub enum Effect {
     /// Nothing that another client could see.
     None,
-    /// The command after it may use a slot that is being imported.
+    /// Lets the next command use a slot that is being imported.
     Asking,
     /// Sets the database or a name.
     SetUp,
-    /// What RESET undoes.
+    /// Sets state that RESET undoes.
     UntilReset,
-    /// What nothing undoes for certain.
+    /// Sets state that nothing undoes for certain.
     UntilClose,
     /// Begins, ends or prepares a transaction.
     Transaction(Transaction),
@@ -119,34 +119,34 @@ pub enum Effect {
     Hello,
     /// Authenticates.
     Auth,
-    /// Undoes most of what others did.
+    /// Undoes most effects of other commands.
     Reset,
-    /// The server closes after its reply.
+    /// Makes the server close after its reply.
     Quit,
-    /// The server closes without a reply.
+    /// Makes the server close without a reply.
     Closes,
     /// Switches replies off or on.
     ReplyMode,
-    /// Every command of the server follows.
+    /// Starts a stream of every command that the server runs.
     Monitor,
-    /// The replication stream follows.
+    /// Starts the replication stream.
     Replication,
 }
 
-/// What a command leaves with its connection, the least first.
+/// What a command leaves on its connection, in ascending order of weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Leaves {
-    /// The command after it may use a slot that is being imported.
+    /// The next command may use a slot that is being imported.
     Asking,
-    /// Protocol, database or names, which can be set up on another connection, too.
+    /// Protocol, database or names, which can also be set up on another connection.
     SetUp,
-    /// A user, until RESET.
+    /// The client's own user, until RESET.
     Authenticated,
     /// Subscriptions of a RESP3 connection, until RESET.
     Subscribed,
-    /// What else RESET undoes.
+    /// Other state that RESET undoes.
     UntilReset,
-    /// What nothing undoes for certain.
+    /// State that nothing undoes for certain.
     UntilClose,
 }
 
@@ -166,11 +166,11 @@ pub enum Subscription {
 pub enum Transaction {
     /// MULTI.
     Begins,
-    /// EXEC: answered by the replies to all that was queued.
+    /// EXEC. Its reply contains the replies to all queued commands.
     Executes,
     /// DISCARD.
     Ends,
-    /// WATCH: refused between MULTI and EXEC, and not queued (`processCommand` in `server.c`).
+    /// WATCH. Between MULTI and EXEC, servers refuse it and do not queue it (`processCommand` in `server.c`).
     Watches,
     /// UNWATCH.
     Unwatches,
@@ -179,33 +179,33 @@ pub enum Transaction {
 /// Whether clients may share a connection for a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multiplexing {
-    /// They may: it is sent as it is.
+    /// They may share one. The command is sent unchanged.
     Shared,
-    /// They may, by code of its own in `session::shared::setting_up`: pontoon keeps what it sets up for each client, and picks a connection
-    /// that is set up so. Without such code the client gets a dedicated connection.
+    /// They may, with code of its own in `session::shared::setting_up`. Pontoon stores what the command sets up for each client, and picks
+    /// a connection with the same state. Without such code the client gets a dedicated connection.
     PerClient,
     /// The client needs a dedicated connection.
     Dedicated(PinReason),
-    /// The table lacks the command: the server is asked what it is.
+    /// The table lacks the command. Pontoon asks the server about it.
     Unknown,
 }
 
 /// Why a command needs a dedicated connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinReason {
-    /// It may hold up its connection for long, and all clients with it.
+    /// It may hold up its connection, and all clients of it, for a long time.
     Blocking,
-    /// It stops a script: the server takes it while it refuses most other commands.
+    /// It stops a script. The server accepts it while it refuses most other commands.
     Kill,
-    /// It asks what became of this connection's writes.
+    /// It waits for replicas to receive the writes of this connection.
     Wait,
-    /// It reads or changes connections, or the server.
+    /// It reads or changes connections or the server.
     Administration,
     /// Its state lasts until the transaction ends.
     Transaction,
-    /// It applies to the command after it.
+    /// It applies to the next command.
     Asking,
-    /// Its state stays with the connection.
+    /// Its state stays on the connection.
     ConnectionState,
     /// It authenticates.
     Auth,
@@ -227,17 +227,17 @@ impl PinReason {
     }
 }
 
-/// Which arguments of a command are read as they pass.
+/// The arguments of a command that are read as they pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arguments {
-    /// None.
+    /// No argument.
     Ignored,
-    /// The first two.
+    /// The first two arguments.
     Words,
-    /// CLIENT's: the subcommand, names and versions.
+    /// The subcommand of CLIENT, names and versions.
     Client,
-    /// HELLO's: the version and the name.
+    /// The version and the name in HELLO.
     Hello,
-    /// Those of XREAD and XREADGROUP up to STREAMS.
+    /// The arguments of XREAD and XREADGROUP up to STREAMS.
     Streams,
 }

@@ -1,8 +1,8 @@
-//! What pontoon knows of each command: the only place in the crate that does.
+//! What pontoon knows about each command. No other module of the crate holds such knowledge.
 //!
-//! `table` lists the commands with their [`Facts`]: what they are about, how they reply, what they do to their connection, and
-//! whether clients may share a connection for them. [`Command`] finds a row by name. A test compares the table with what every
-//! engine says of its commands. Of commands that the table lacks, [`may_be_shared`] reads what the server says.
+//! `table` lists the commands with their [`Facts`]: what they are about, how servers reply, what they do to their connection, and whether
+//! clients may share a connection for them. [`Command`] finds a row by name. A test compares the table with what every engine reports about
+//! its commands. For commands that the table lacks, [`may_be_shared`] reads what the server reports.
 
 mod command;
 mod command_info;

@@ -1,7 +1,7 @@
-//! The table. Commands of Redis 6.2 to 8 and Valkey 8 and 9, and of the modules that come with them.
+//! The command table: commands of Redis 6.2 to 8 and Valkey 8 and 9, and of the modules that come with them.
 //!
-//! A subcommand has a row of its own, `CLIENT|ID`, where it differs from the row of its command. A dedicated connection sees the subcommand
-//! only where the command's own row has `Arguments::Words` or `Arguments::Client`.
+//! A subcommand has its own row, such as `CLIENT|ID`, if it differs from the row of its command. A dedicated connection recognizes the
+//! subcommand only if the command's own row has `Arguments::Words` or `Arguments::Client`.
 
 use super::facts::{
     Arguments, ClusterReply, Effect, Facts, Family, Multiplexing, PinReason, ReplyKind, Subscription,
@@ -14,7 +14,7 @@ pub(super) struct Group {
     pub(super) commands: &'static [(Family, &'static [&'static str])],
 }
 
-/// One prompt reply, nothing left behind, shared.
+/// One prompt reply, nothing left on the connection, shared.
 const PLAIN: Facts = Facts {
     reply: ReplyKind::Prompt,
     effect: Effect::None,
@@ -23,10 +23,10 @@ const PLAIN: Facts = Facts {
     writes: false,
 };
 
-/// The same, and it may change data.
+/// As `PLAIN`, and it may change data.
 const WRITES: Facts = Facts { writes: true, ..PLAIN };
 
-/// As `PLAIN`, and kept for each client.
+/// As `PLAIN`, with state that is stored for each client.
 const PER_CLIENT: Facts = Facts { multiplexing: Multiplexing::PerClient, ..PLAIN };
 
 /// As `PLAIN`, over a dedicated connection.
@@ -34,21 +34,21 @@ const fn pinned(reason: PinReason) -> Facts {
     Facts { multiplexing: Multiplexing::Dedicated(reason), ..PLAIN }
 }
 
-/// The row of every command that the table lacks. It could do anything.
+/// The row of every command that the table lacks, which may have any effect.
 const UNKNOWN: Facts =
     Facts { writes: true, effect: Effect::UntilClose, multiplexing: Multiplexing::Unknown, ..PLAIN };
 
-/// Commands of the modules that come with Redis 8 and with Valkey's bundle begin so. None leaves anything with its connection.
+/// Prefixes of commands of the modules that come with Redis 8 and with Valkey's bundle. These commands leave nothing on the connection.
 pub(super) const KNOWN_MODULES: [&str; 8] =
     ["BF.", "CF.", "CMS.", "FT.", "JSON.", "TDIGEST.", "TOPK.", "TS."];
 
 #[rustfmt::skip]
 pub(super) const GROUPS: &[Group] = &[
-    // These three are no names: `Command::named` has rows for what the table lacks. A renamed command, or another module's, could do
-    // anything.
+    // These three are not names: `Command::named` has rows for commands that the table lacks. A renamed command, or an unknown module's,
+    // may have any effect.
     Group { facts: UNKNOWN, commands: &[(Family::Other, &["other"]), (Family::Module, &["module"])] },
     Group { facts: Facts { effect: Effect::None, ..UNKNOWN }, commands: &[(Family::Module, &["module"])] },
-    // They read keys at once, and know nothing of connections.
+    // They read keys without blocking, and leave nothing on the connection.
     Group { facts: PLAIN, commands: &[
         (Family::Bitmap, &["BITCOUNT", "BITFIELD_RO", "BITPOS", "GETBIT"]),
         (Family::Cluster, &["CLUSTERSCAN"]),
@@ -74,7 +74,7 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::String, &["DIGEST", "GET", "GETRANGE", "LCS", "MGET", "STRALGO", "STRLEN", "SUBSTR"]),
         (Family::VectorSet, &["VCARD", "VDIM", "VEMB", "VGETATTR", "VINFO", "VISMEMBER", "VLINKS", "VRANDMEMBER", "VRANGE"]),
     ] },
-    // They write keys, too.
+    // They write keys without blocking, and leave nothing on the connection.
     Group { facts: WRITES, commands: &[
         (Family::Bitmap, &["BITFIELD", "BITOP", "SETBIT"]),
         (Family::Generic, &[
@@ -104,38 +104,38 @@ pub(super) const GROUPS: &[Group] = &[
         ]),
         (Family::VectorSet, &["VREM", "VSETATTR"]),
     ] },
-    // They say the same on every connection, and clients send them as they begin.
+    // They reply the same on every connection, and clients send them when they connect.
     Group { facts: PLAIN, commands: &[
         (Family::Connection, &["ECHO", "PING"]),
         (Family::Server, &["DBSIZE", "INFO", "LASTSAVE", "LOLWUT", "MEMORY", "TIME"]),
     ] },
-    // The first argument of COMMAND shows which client asks.
+    // The first argument of COMMAND reveals the client's library.
     Group { facts: Facts { arguments: Arguments::Words, ..PLAIN }, commands: &[
         (Family::Server, &["COMMAND"]),
     ] },
-    // What is published reaches all subscribers, over whichever connection it came.
+    // A published message reaches all subscribers, whichever connection carries it.
     Group { facts: PLAIN, commands: &[
         (Family::PubSub, &["PUBSUB"]),
     ] },
     Group { facts: WRITES, commands: &[
         (Family::PubSub, &["PUBLISH", "SPUBLISH"]),
     ] },
-    // What a script selects or sets is its own: `scriptPrepareForRun` and its end in `script.c`; before 7.0 `lua_client` in
-    // `scripting.c`. A database that it selects is restored since Redis 2.8.12.
+    // Scripts select databases and set state on a connection of their own: `scriptPrepareForRun` and its end in `script.c`, and before 7.0
+    // `lua_client` in `scripting.c`. Since Redis 2.8.12 a database that a script selects does not outlast it.
     Group { facts: PLAIN, commands: &[
         (Family::Scripting, &["EVALSHA_RO", "EVAL_RO", "FCALL_RO"]),
     ] },
     Group { facts: WRITES, commands: &[
         (Family::Scripting, &["EVAL", "EVALSHA", "FCALL"]),
     ] },
-    // They load scripts for all connections. Subcommands that do more have rows of their own.
+    // They load scripts for all connections. Subcommands that do more have their own rows.
     Group { facts: Facts { arguments: Arguments::Words, ..PLAIN }, commands: &[
         (Family::Scripting, &["SCRIPT"]),
     ] },
     Group { facts: Facts { writes: true, arguments: Arguments::Words, ..PLAIN }, commands: &[
         (Family::Scripting, &["FUNCTION"]),
     ] },
-    // It changes the data as a whole, at once.
+    // It changes whole databases, without blocking.
     Group { facts: WRITES, commands: &[
         (Family::Server, &["SWAPDB"]),
     ] },
@@ -151,9 +151,9 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { writes: true, reply: ReplyKind::BlockingByOption, arguments: Arguments::Streams, ..pinned(PinReason::Blocking) }, commands: &[
         (Family::Stream, &["XREADGROUP"]),
     ] },
-    // They reply as soon as the work is done, but hold up what follows on their connection: FLUSHALL and FLUSHDB until the memory
-    // is freed, since Redis 7.4 (`BLOCKED_LAZYFREE` in `db.c`); VADD and VSIM for a thread (`VSIM_RedisCommand`, `VADD_RedisCommand` in
-    // `vset.c` of Redis 8).
+    // They reply as soon as the work is done, but hold up later commands of their connection: FLUSHALL and FLUSHDB until the memory is
+    // freed, since Redis 7.4 (`BLOCKED_LAZYFREE` in `db.c`); VADD and VSIM until their thread ends (`VSIM_RedisCommand`,
+    // `VADD_RedisCommand` in `vset.c` of Redis 8).
     Group { facts: pinned(PinReason::Blocking), commands: &[
         (Family::VectorSet, &["VSIM"]),
     ] },
@@ -161,15 +161,15 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::Server, &["FLUSHALL", "FLUSHDB"]),
         (Family::VectorSet, &["VADD"]),
     ] },
-    // They wait for replicas to have what this very connection wrote.
+    // They wait until replicas have received what this connection wrote.
     Group { facts: Facts { reply: ReplyKind::Blocking, ..pinned(PinReason::Wait) }, commands: &[
         (Family::Generic, &["WAIT", "WAITAOF"]),
     ] },
-    // A running script is stopped from another connection: the server does not read the script's own.
+    // Another connection must stop a running script, because the server does not read the script's own connection.
     Group { facts: pinned(PinReason::Kill), commands: &[
         (Family::Scripting, &["FUNCTION|KILL", "SCRIPT|KILL"]),
     ] },
-    // They are rare, slow, or act on all connections, and leave nothing with their own.
+    // They are rare, slow, or act on all connections, and leave nothing on their own.
     Group { facts: pinned(PinReason::Administration), commands: &[
         (Family::HyperLogLog, &["PFSELFTEST"]),
         (Family::Server, &[
@@ -181,28 +181,28 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::Generic, &["MIGRATE"]),
         (Family::HyperLogLog, &["PFDEBUG"]),
     ] },
-    // Of its subcommands one has a row of its own.
+    // One of its subcommands has its own row.
     Group { facts: Facts { arguments: Arguments::Words, ..pinned(PinReason::Administration) }, commands: &[
         (Family::Server, &["ACL"]),
     ] },
-    // The first arguments of CONFIG show which client asks.
+    // The first arguments of CONFIG reveal the client's library.
     Group { facts: Facts { arguments: Arguments::Words, ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER"]),
         (Family::Server, &["CONFIG"]),
     ] },
-    // Its reply names nodes.
+    // Its reply holds addresses of nodes.
     Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Nodes), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|NODES"]),
     ] },
-    // Their replies name nodes.
+    // Their replies hold addresses of nodes.
     Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Replicas), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|REPLICAS", "CLUSTER|SLAVES"]),
     ] },
-    // Its reply names nodes.
+    // Its reply holds addresses of nodes.
     Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Shards), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|SHARDS"]),
     ] },
-    // Its reply names nodes.
+    // Its reply holds addresses of nodes.
     Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Slots), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|SLOTS"]),
     ] },
@@ -210,7 +210,7 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { writes: true, ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|FLUSHSLOT"]),
     ] },
-    // They ask about, or act on, other connections.
+    // They ask about other connections or act on them.
     Group { facts: pinned(PinReason::Administration), commands: &[
         (Family::Connection, &[
             "CLIENT|GETREDIR", "CLIENT|HELP", "CLIENT|KILL", "CLIENT|PAUSE", "CLIENT|TRACKINGINFO", "CLIENT|UNBLOCK",
@@ -229,11 +229,11 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { effect: Effect::Transaction(Transaction::Watches), ..pinned(PinReason::Transaction) }, commands: &[
         (Family::Transactions, &["WATCH"]),
     ] },
-    // A client that watches has a dedicated connection; on any other UNWATCH does nothing (`unwatchAllKeys` in `multi.c`).
+    // A client that watches keys has a dedicated connection. On other connections UNWATCH has no effect (`unwatchAllKeys` in `multi.c`).
     Group { facts: Facts { effect: Effect::Transaction(Transaction::Unwatches), ..PLAIN }, commands: &[
         (Family::Transactions, &["UNWATCH"]),
     ] },
-    // It applies to the command after it.
+    // It applies to the next command.
     Group { facts: Facts { effect: Effect::Asking, ..pinned(PinReason::Asking) }, commands: &[
         (Family::Cluster, &["ASKING"]),
     ] },
@@ -259,14 +259,14 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { reply: ReplyKind::Confirmations, effect: Effect::Unsubscribe(Subscription::Shard), ..pinned(PinReason::ConnectionState) }, commands: &[
         (Family::PubSub, &["SUNSUBSCRIBE"]),
     ] },
-    // A CLIENT subcommand that is added later is not known.
+    // Any CLIENT subcommand without its own row, such as one that an engine adds later.
     Group { facts: Facts { effect: Effect::UntilClose, arguments: Arguments::Client, ..pinned(PinReason::ConnectionState) }, commands: &[
         (Family::Connection, &["CLIENT"]),
     ] },
-    // Nothing undoes them for certain. NO-EVICT stays before Redis 7.2, CAPA and IMPORT-SOURCE on Valkey
+    // Nothing undoes them for certain. NO-EVICT outlasts RESET before Redis 7.2; CAPA and IMPORT-SOURCE do on Valkey
     // (`clearClientConnectionState` in `networking.c`). After TRACKING the server still reports keys that were read before RESET
-    // (`disableTracking` in `tracking.c`). ID, INFO, LIST and ACL LOG show the connection's id, by which other clients act
-    // on it.
+    // (`disableTracking` in `tracking.c`). ID, INFO, LIST and ACL LOG show the connection's id, which lets other clients act on the
+    // connection.
     Group { facts: Facts { effect: Effect::UntilClose, ..pinned(PinReason::ConnectionState) }, commands: &[
         (Family::Connection, &[
             "CLIENT|CAPA", "CLIENT|ID", "CLIENT|IMPORT-SOURCE", "CLIENT|INFO", "CLIENT|LIST", "CLIENT|NO-EVICT",
@@ -275,7 +275,7 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::Scripting, &["SCRIPT|DEBUG"]),
         (Family::Server, &["ACL|LOG", "DEBUG"]),
     ] },
-    // A server takes them for HTTP, and closes: `securityWarningCommand` in `networking.c`.
+    // A server takes them for HTTP and closes: `securityWarningCommand` in `networking.c`.
     Group { facts: Facts { effect: Effect::Closes, ..pinned(PinReason::ConnectionState) }, commands: &[
         (Family::Server, &["HOST:", "POST"]),
     ] },
@@ -297,14 +297,14 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: Facts { effect: Effect::SetUp, arguments: Arguments::Words, ..PER_CLIENT }, commands: &[
         (Family::Connection, &["SELECT"]),
     ] },
-    // With AUTH it needs a dedicated connection, or one of the same user.
+    // With AUTH it needs a dedicated connection, or a shared one of the same user.
     Group { facts: Facts { effect: Effect::Hello, arguments: Arguments::Hello, ..PER_CLIENT }, commands: &[
         (Family::Connection, &["HELLO"]),
     ] },
     Group { facts: Facts { effect: Effect::SetUp, ..PER_CLIENT }, commands: &[
         (Family::Connection, &["CLIENT|SETINFO", "CLIENT|SETNAME"]),
     ] },
-    // GETNAME is answered with the client's own name. Of MAINT_NOTIFICATIONS only OFF is sent, which changes nothing.
+    // Pontoon answers GETNAME with the client's own name. It sends MAINT_NOTIFICATIONS only with OFF, which changes nothing.
     Group { facts: PER_CLIENT, commands: &[
         (Family::Connection, &["CLIENT|GETNAME", "CLIENT|MAINT_NOTIFICATIONS"]),
     ] },

@@ -1,4 +1,4 @@
-//! What a scanner comes to.
+//! The result of a call to a scanner.
 
 /// How far a call to `next` came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,6 +7,6 @@ pub enum Event {
     NeedMore,
     /// A frame ended exactly where consumption stopped.
     Frame,
-    /// The input is no RESP. The scanner stays in this state.
+    /// The input is not RESP. The scanner stays in this state.
     Malformed,
 }

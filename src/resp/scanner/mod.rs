@@ -1,10 +1,10 @@
 //! Finds the ends of frames in a byte stream as it passes.
 //!
-//! Incremental: a scanner keeps its place between calls, looks at no byte twice, skips payloads by their length
-//! and buffers nothing but the first bytes of a command's name and of the few arguments that matter. What a frame's
-//! bytes mean beyond that is not its business. Sources: the [RESP specification](https://redis.io/docs/latest/develop/reference/protocol-spec/),
-//! [RESP3](https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md) for streamed types and
-//! attributes, and `networking.c` of Redis for what a server takes for a request.
+//! A scanner is incremental: it keeps its place between calls, looks at each byte once, and skips payloads by their length. It stores only
+//! the first bytes of a command's name and of the few arguments that matter. What frames mean beyond that is the work of its callers.
+//! Sources: the [RESP specification](https://redis.io/docs/latest/develop/reference/protocol-spec/),
+//! [RESP3](https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md) for streamed types and attributes, and
+//! `networking.c` of Redis for what a server accepts as a request.
 
 mod event;
 mod replies;

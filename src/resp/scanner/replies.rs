@@ -1,4 +1,4 @@
-//! Replies: every RESP2 and RESP3 type.
+//! Scans replies of every RESP2 and RESP3 type.
 
 use memchr::memchr;
 
@@ -6,21 +6,21 @@ use super::super::command_table::Subscription;
 use super::super::header::{self, Header, Length};
 use super::{Event, Word};
 
-/// Deeper than any server nests, not counted where an aggregate is the last element of the one around it: scripts in Lua nest some
-/// 8,000 deep (`redisProtocolToLuaType` and `luaReplyToRedisReply` in `script_lua.c` end at the depth of Lua's stack). Bounds the memory
-/// that a hostile server can claim.
+/// Deeper than any server nests: scripts in Lua nest some 8,000 levels deep (`redisProtocolToLuaType` and `luaReplyToRedisReply` in
+/// `script_lua.c` stop at the depth of Lua's stack). An aggregate that is the last element of another one does not count. The limit bounds
+/// the memory that a hostile server can claim.
 const MAX_DEPTH: usize = 8192;
 
-/// What deeper nesting needed is not kept.
+/// The memory for deeper nesting is freed after the frame.
 const MAX_KEPT_DEPTH: usize = 64;
 
-/// The code of the error that a replica has for writes.
+/// The code of a replica's error for writes.
 const READ_ONLY: &[u8; 8] = b"READONLY";
 
-/// What a frame from upstream is.
+/// The kind of a frame from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// `>`: out of band; what it confirms, if it confirms anything.
+    /// `>`: an out-of-band push, and the subscription or unsubscription that it confirms.
     Push(Option<Confirmed>),
     /// `-` or `!`.
     Error,
@@ -33,7 +33,7 @@ pub enum Reply {
 pub enum Confirmed {
     /// A subscription.
     Subscribe(Subscription),
-    /// The end of one.
+    /// The end of a subscription.
     Unsubscribe(Subscription),
 }
 
@@ -49,36 +49,36 @@ impl Confirmed {
     }
 }
 
-/// Follows what an upstream sends.
+/// Scans what an upstream sends.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Default)]
 pub struct ReplyScanner {
     state: ReplyScanState,
     header: Header,
-    /// Innermost open aggregate; meaningful where `depth` is not 0.
+    /// The innermost open aggregate, if `depth` is not 0.
     top: Level,
-    /// The aggregates around it.
+    /// The aggregates that enclose it.
     around: Vec<Level>,
     depth: usize,
-    /// The type byte of the frame that is open or ended last.
+    /// The type byte of the open frame, or of the one that ended last.
     frame: u8,
-    /// The first element of a push or the beginning of an error, while `naming`.
+    /// The first element of a push, or the beginning of an error, while `naming` is set.
     name: Word,
     naming: bool,
-    /// The text of a status is kept, too.
+    /// Also keeps the text of a status reply.
     keep_status: bool,
-    /// The line or string that is open is an error, at whatever depth.
+    /// The open line or string is an error, at any depth.
     in_error: bool,
-    /// Bytes of READONLY that the text of the error ends with so far: the rest may come with the next read.
+    /// Number of letters of READONLY that the error's text ends with so far. The rest may come with the next read.
     read_only_bytes: usize,
-    /// An error held the word READONLY.
+    /// An error contained the word READONLY.
     read_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Level {
     left: Left,
-    /// Says something of the frame that follows, and is no element itself.
+    /// The aggregate is an attribute: it describes the frame that follows, and is not an element.
     attribute: bool,
 }
 
@@ -98,7 +98,7 @@ impl Default for Left {
 enum ReplyScanState {
     #[default]
     Type,
-    /// A line without a length; whether its last byte so far was CR.
+    /// A line without a length, and whether its last byte so far is CR.
     Line {
         carriage_return: bool,
     },
@@ -106,7 +106,7 @@ enum ReplyScanState {
     AggregateLength {
         kind: u8,
     },
-    /// So many bytes, the CRLF included; whether a chunk of a streamed string.
+    /// Bytes left, the CRLF included, and whether they belong to a chunk of a streamed string.
     Payload {
         left: u64,
         chunk: bool,
@@ -214,17 +214,17 @@ impl ReplyScanner {
         (at, if self.state == ReplyScanState::Malformed { Event::Malformed } else { Event::NeedMore })
     }
 
-    /// Whether the stream stands between two frames.
+    /// Whether the stream is between two frames.
     pub fn at_boundary(&self) -> bool {
         self.state == ReplyScanState::Type && self.depth == 0 && self.frame_is_whole()
     }
 
-    /// Bytes that the string which has begun still lacks.
+    /// Number of bytes that the open string still lacks.
     pub fn due(&self) -> u64 {
         if let ReplyScanState::Payload { left, .. } = self.state { left } else { 0 }
     }
 
-    /// What the frame that ended last is.
+    /// The kind of the frame that ended last.
     #[inline]
     pub fn reply(&self) -> Reply {
         match self.frame {
@@ -234,7 +234,7 @@ impl ReplyScanner {
         }
     }
 
-    /// Whether a reply has begun, and has not ended. A push is none.
+    /// Whether a reply has begun and not ended. A push is not a reply.
     #[inline]
     pub fn is_within_reply(&self) -> bool {
         !self.at_boundary() && !matches!(self.reply(), Reply::Push(_))
@@ -246,8 +246,8 @@ impl ReplyScanner {
         &self.name.bytes[..end.unwrap_or(self.name.bytes.len())]
     }
 
-    /// Whether the frame that ended last hints at READONLY: an error in it, or within its text, as Redis 6 has it of scripts, holds the word.
-    /// READONLY as a whole reply is no hint. A script can make such an error of its own.
+    /// Whether the frame that ended last contains an error READONLY, or an error whose text has that word, as Redis 6 reports errors of
+    /// scripts. A whole reply that is the error READONLY does not count. A script can produce such an error itself, so this is only a hint.
     #[inline]
     pub fn take_read_only_hint(&mut self) -> bool {
         self.read_only
@@ -255,12 +255,12 @@ impl ReplyScanner {
             && !(self.reply() == Reply::Error && self.error_code() == READ_ONLY)
     }
 
-    /// Whether the error that ended last is the server's last word: it closes after this one (`setProtocolError` in `networking.c`).
+    /// Whether the server closes after the error that ended last (`setProtocolError` in `networking.c`).
     pub fn is_protocol_error(&self) -> bool {
         self.name.bytes.starts_with(b"ERR Protocol error:")
     }
 
-    /// Whether [`is_ok`](Self::is_ok) or [`is_queued`](Self::is_queued) will be asked of replies that begin from now on.
+    /// Whether the caller will ask [`is_ok`](Self::is_ok) or [`is_queued`](Self::is_queued) about replies that begin from now on.
     #[inline]
     pub fn keep_status(&mut self, keep: bool) {
         self.keep_status = keep;
@@ -268,7 +268,7 @@ impl ReplyScanner {
 
     /// Whether the frame that ended last is `+OK`.
     pub fn is_ok(&self) -> bool {
-        // Of a line that came in pieces the carriage return is kept.
+        // A line that arrived in pieces keeps its carriage return.
         self.frame == b'+' && matches!(self.name.get(), b"OK" | b"OK\r")
     }
 
@@ -277,7 +277,7 @@ impl ReplyScanner {
         self.frame == b'+' && matches!(self.name.get(), b"QUEUED" | b"QUEUED\r")
     }
 
-    /// An attribute alone is no frame: the one that it describes must follow.
+    /// An attribute alone is not a frame: the value that it describes must follow.
     fn frame_is_whole(&self) -> bool {
         self.frame != b'|'
     }
@@ -307,7 +307,7 @@ impl ReplyScanner {
     #[cold]
     fn look_for_read_only(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            // Its first letter does not come again in it: what fails to go on can only begin anew.
+            // READONLY begins with the only R in it, so a mismatch can only begin a new match.
             let goes_on = READ_ONLY[self.read_only_bytes] == *byte;
             self.read_only_bytes =
                 if goes_on { self.read_only_bytes + 1 } else { usize::from(READ_ONLY[0] == *byte) };
@@ -317,7 +317,7 @@ impl ReplyScanner {
         }
     }
 
-    /// Returns whether there is such a type here.
+    /// Returns whether this type may stand here.
     #[inline]
     fn element_begins(&mut self, kind: u8) -> bool {
         if self.depth == 0 {
@@ -336,7 +336,7 @@ impl ReplyScanner {
             // A push is never part of another frame.
             b'>' if self.depth == 0 => ReplyScanState::AggregateLength { kind },
             b'.' if self.depth > 0 && self.top.left == Left::UntilEnd => {
-                // The end mark is a line of its own, and counts as the last of one element.
+                // The end mark is a line, and counts as the last of one element.
                 self.top.left = Left::Elements(1);
                 ReplyScanState::Line { carriage_return: false }
             }
@@ -345,7 +345,7 @@ impl ReplyScanner {
         true
     }
 
-    /// Returns whether the frame ended with it.
+    /// Returns whether the frame ended with the aggregate.
     fn aggregate_begins(&mut self, kind: u8, length: Length) -> Result<bool, ()> {
         let left = match length {
             Length::Null if kind == b'*' => return Ok(self.element_ended()),
@@ -363,7 +363,7 @@ impl ReplyScanner {
             }
             return Ok(self.element_ended());
         }
-        // One that ends with this one needs no place of its own.
+        // An aggregate that ends with the enclosing one takes its level.
         let is_last =
             self.depth > 0 && !attribute && !self.top.attribute && self.top.left == Left::Elements(1);
         if !is_last {
@@ -381,13 +381,13 @@ impl ReplyScanner {
             self.naming = true;
             self.name = Word::default();
         } else {
-            // The first element of this push is no name.
+            // The first element of this push is an aggregate, and not a name.
             self.naming = false;
         }
         Ok(false)
     }
 
-    /// Closes what an element completes. Returns whether that is the frame.
+    /// Closes the aggregates that this element completes. Returns whether the frame is complete.
     #[inline]
     fn element_ended(&mut self) -> bool {
         self.state = ReplyScanState::Type;
@@ -423,7 +423,7 @@ impl ReplyScanner {
     }
 }
 
-/// The end of a bulk string that lies whole at `input[at]`, as most do.
+/// The end of the bulk string at `input[at]`, if all of it is there and it is short, as most are.
 #[inline]
 fn short_bulk(input: &[u8], mut at: usize) -> Option<usize> {
     let length = header::short(input, &mut at, b'$')?;

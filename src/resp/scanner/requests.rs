@@ -1,4 +1,4 @@
-//! Requests: arrays of bulk strings, and inline commands.
+//! Scans requests: arrays of bulk strings, and inline commands.
 
 use super::super::arguments::{ArgumentReader, ClientInfo};
 use super::super::command_table::{Arguments, Command, Leaves};
@@ -11,38 +11,38 @@ use super::{Event, Word};
 /// Redis' `PROTO_INLINE_MAX_SIZE`: a longer inline command is a protocol error.
 const MAX_INLINE: usize = 64 * 1024;
 
-/// A server answers more words with an error at once, and closes (`processMultibulkBuffer` in `networking.c`).
+/// Servers answer more words with an error at once, and close (`processMultibulkBuffer` in `networking.c`).
 const MAX_WORDS: u64 = i32::MAX as u64;
 
-/// How a TLS connection begins: a record of the type "handshake"
-/// ([RFC 8446, 5.1](https://www.rfc-editor.org/rfc/rfc8446#section-5.1)). No request begins so.
+/// The first byte of a TLS connection: a record of type "handshake" ([RFC 8446, 5.1](https://www.rfc-editor.org/rfc/rfc8446#section-5.1)).
+/// No request begins with it.
 pub const TLS_HANDSHAKE: u8 = 0x16;
 
-/// A longer command is not looked at twice to find out whether it is whole.
+/// A command with more words is not read ahead to find out whether it is whole.
 const MAX_LOOKED_AT_TWICE: usize = 16;
 
-/// The words of so many commands are kept: how a client begins tells which library it uses.
+/// Number of commands whose words are kept, because a client's first commands reveal its library.
 const FIRST_COMMANDS: u8 = 4;
 
-/// Follows what a client sends.
+/// Scans what a client sends.
 #[derive(Debug, Default)]
 pub struct RequestScanner {
     state: RequestScanState,
     header: Header,
-    /// Arguments still to come, the current one included.
+    /// Number of arguments still to come, the current one included.
     left: u64,
-    /// Arguments seen, the name included.
+    /// Number of arguments seen, the name included.
     seen: u64,
     name: Word,
-    /// Where they matter, what is read of them.
+    /// What is read of the arguments that matter.
     arguments: ArgumentReader,
-    /// Commands so far, of [`FIRST_COMMANDS`].
+    /// Number of commands so far, up to [`FIRST_COMMANDS`] and one.
     early: u8,
     /// Quotes or escapes make an inline command's words uncertain.
     quoted: bool,
-    /// What the request that ended last is.
+    /// The kind of the request that ended last.
     request: Request,
-    /// Which it is.
+    /// The command of the request that ended last.
     command: Command,
 }
 
@@ -53,16 +53,16 @@ enum RequestScanState {
     Count,
     BulkMark,
     BulkLength,
-    /// So many bytes, and then CRLF.
+    /// Bytes of the payload left. CRLF follows.
     Payload(u64),
-    /// So many bytes of CRLF.
+    /// Bytes left of the CRLF after a payload.
     PayloadEnd(u8),
     Inline {
         length: usize,
         in_word: bool,
     },
     Malformed,
-    /// Malformed, too.
+    /// The client speaks TLS, which is malformed here.
     Tls,
 }
 
@@ -126,7 +126,7 @@ impl RequestScanner {
                     };
                 }
                 RequestScanState::PayloadEnd(left) => {
-                    // Redis does not look at these two bytes either.
+                    // Redis ignores these two bytes, too.
                     let n = usize::from(left).min(input.len() - at);
                     at += n;
                     let left = left - n as u8;
@@ -150,7 +150,7 @@ impl RequestScanner {
                 RequestScanState::Malformed | RequestScanState::Tls => return (at, Event::Malformed),
             }
         }
-        // An empty payload at the end of the input is complete as it is.
+        // An empty payload at the end of the input is complete.
         if self.state == RequestScanState::Payload(0) {
             self.state = RequestScanState::PayloadEnd(2);
         }
@@ -158,17 +158,17 @@ impl RequestScanner {
         (at, if malformed { Event::Malformed } else { Event::NeedMore })
     }
 
-    /// Whether the client speaks TLS, which is no RESP.
+    /// Whether the client speaks TLS, which is not RESP.
     pub fn speaks_tls(&self) -> bool {
         self.state == RequestScanState::Tls
     }
 
-    /// The name of the request that has begun. `None`: it is not known yet. Empty: it is longer than any that matters.
+    /// The name of the request that has begun. `None`: not known yet. Empty: longer than any name that matters.
     pub fn name(&self) -> Option<&[u8]> {
         (self.state != RequestScanState::Start && self.seen > 0).then(|| self.name.get())
     }
 
-    /// Whether the stream stands between two requests.
+    /// Whether the stream is between two requests.
     pub fn at_boundary(&self) -> bool {
         self.state == RequestScanState::Start
     }
@@ -180,12 +180,12 @@ impl RequestScanner {
         self.command == Command::CLIENT || self.hides_name()
     }
 
-    /// Whether that must not be sent on before all of it was seen.
+    /// Whether all of the request that ended last must be read before it is sent.
     pub fn must_be_seen(&self) -> bool {
         self.quoted || client_requests::must_be_seen(self.arguments.row())
     }
 
-    /// Whether the reply to the request that ended last shows the client the number of its connection.
+    /// Whether the reply to the request that ended last shows the client the id of its connection.
     #[inline]
     pub fn asks_for_id(&self) -> bool {
         self.reads_arguments() && (self.quoted || client_ids::is_shown_by(self.arguments.row()))
@@ -200,29 +200,29 @@ impl RequestScanner {
         self.quoted && self.name.get().is_empty()
     }
 
-    /// Forgets the request that has begun: it is to come again from its beginning.
+    /// Forgets the request that has begun. Its bytes must come again from the first one.
     pub fn rewind(&mut self) {
         self.state = RequestScanState::Start;
         self.header = Header::default();
     }
 
-    /// Bytes that the argument which has begun still lacks.
+    /// Number of bytes that the open argument still lacks.
     pub fn due(&self) -> u64 {
         if let RequestScanState::Payload(left) = self.state { left } else { 0 }
     }
 
-    /// What the request that ended last means for its replies.
+    /// The kind of the request that ended last.
     pub fn request(&self) -> Request {
         self.request
     }
 
-    /// Which command the request that ended last is.
+    /// The command of the request that ended last.
     #[inline]
     pub fn command(&self) -> Command {
         self.command
     }
 
-    /// How the client begins, while it does: the first words of the command that ended last, and how many it has.
+    /// The first words of the command that ended last, and the number of its words, while it is one of the client's first commands.
     #[inline]
     pub fn beginning(&self) -> Option<([&[u8]; 3], u64)> {
         if self.early > FIRST_COMMANDS {
@@ -233,13 +233,13 @@ impl RequestScanner {
         Some(([self.name.get(), first, second], self.seen))
     }
 
-    /// Whether [`client_info`](Self::client_info) may have something.
+    /// Whether [`client_info`](Self::client_info) may return something.
     #[inline]
     pub fn reads_arguments(&self) -> bool {
         self.command.facts().arguments != Arguments::Ignored
     }
 
-    /// What the request that ended last says of its client.
+    /// What the request that ended last says about its client.
     pub fn client_info(&mut self) -> Option<ClientInfo> {
         if !self.reads_arguments() || self.quoted {
             return None;
@@ -259,12 +259,13 @@ impl RequestScanner {
         self.early = self.early.saturating_add(1);
         self.request = self.arguments.request(self.seen, self.quoted);
         if self.quoted {
-            // CLUSTER may ask for nodes' addresses.
+            // A hidden argument of CLUSTER may ask for addresses of nodes.
             let is_known = !self.name.get().is_empty() && self.command != Command::CLUSTER;
             self.request = self.request.in_quotes(is_known);
         }
         if matches!(self.request, Request::Quit | Request::Closes) && (self.quoted || self.name.has_zero()) {
-            // Only a QUIT that is certain may be answered here. A server knows no command "QUIT\0x", and "HOST:\0x" may close or not.
+            // The session may answer QUIT itself, so it must be certain. A server has no command "QUIT\0x", and may or may not close at
+            // "HOST:\0x".
             self.request = Request::Leaves(Leaves::UntilClose);
         }
     }
@@ -285,7 +286,7 @@ impl RequestScanner {
         }
     }
 
-    /// Returns whether it was the last.
+    /// Returns whether this argument was the last.
     #[inline]
     fn argument_ended(&mut self) -> bool {
         self.word_seen();
@@ -305,7 +306,7 @@ impl RequestScanner {
         self.seen += 1;
     }
 
-    /// Returns how much it consumed, and whether the line ended.
+    /// Returns the number of bytes consumed, and whether the line ended.
     fn inline(&mut self, input: &[u8], length: usize, mut in_word: bool) -> (usize, bool) {
         for (i, &byte) in input.iter().enumerate() {
             if byte == b'\n' {
@@ -319,13 +320,14 @@ impl RequestScanner {
                 self.state = RequestScanState::Malformed;
                 return (i, false);
             }
-            // To a server the line ends here, and its end never comes (`processInlineBuffer` in `networking.c`).
+            // The server ends the line at a zero byte, and then waits for an end that never comes (`processInlineBuffer` in
+            // `networking.c`).
             if byte == 0 {
                 self.state = RequestScanState::Malformed;
                 return (i, false);
             }
             if is_space(byte) {
-                // Between words these two are blanks, and after a word they belong to it (`sdssplitargs` in `sds.c`).
+                // Between words these two bytes are blanks. After a word they belong to it (`sdssplitargs` in `sds.c`).
                 self.quoted |= in_word && matches!(byte, 0x0b | 0x0c);
                 if in_word {
                     self.word_ended();
@@ -342,7 +344,7 @@ impl RequestScanner {
     }
 
     fn word_ended(&mut self) {
-        // A name in quotes could be any.
+        // A name in quotes could be any command.
         if self.seen == 0 && self.quoted {
             self.name = Word::default();
         }
@@ -355,14 +357,14 @@ impl RequestScanner {
     }
 }
 
-/// A command that lies whole in `input`, as most do, and whose arguments do not matter: its length, its name, how many words it has,
-/// and which it is.
+/// Reads a command that lies whole in `input`, as most do, and whose arguments do not matter. Returns its length, its name, the number of
+/// its words, and the command.
 #[inline]
 fn short_command(input: &[u8]) -> Option<(usize, &[u8], u64, Command)> {
     let mut at = 0;
     let words =
         header::short(input, &mut at, b'*').filter(|words| (1..=MAX_LOOKED_AT_TWICE).contains(words))?;
-    // A server may take a name with a zero byte in it for a shorter one.
+    // A server may take a name with a zero byte for a shorter one.
     let name = argument(input, &mut at).filter(|name| !name.contains(&0))?;
     let command = Command::named(name);
     if command.facts().arguments != Arguments::Ignored {

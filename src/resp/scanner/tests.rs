@@ -1,4 +1,4 @@
-//! The scanner against a generator that knows where its frames end, and against redis-protocol's decoder.
+//! Tests the scanner against a generator that knows where its frames end, and against redis-protocol's decoder.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use super::super::command_table::{Leaves, Subscription, Transaction};
 use super::super::request::{ReplyMode, Request};
 use super::*;
 
-/// Where frames end, and whether the stream turned out malformed, when it comes in these pieces.
+/// Where frames end in a stream that comes in these pieces, and whether the scanner finds it malformed.
 fn ends<S>(
     scanner: &mut S,
     next: impl Fn(&mut S, &[u8]) -> (usize, Event),
@@ -61,7 +61,7 @@ fn aggregate(kind: u8, count: usize, elements: &[Vec<u8>]) -> Vec<u8> {
     [format!("{}{count}\r\n", char::from(kind)).into_bytes(), elements.concat()].concat()
 }
 
-/// Frames that redis-protocol reads too.
+/// Frames that redis-protocol reads, too.
 fn common_frame() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         line().prop_map(|text| [b"+", &text[..], b"\r\n"].concat()),
@@ -79,7 +79,7 @@ fn common_frame() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             vec(inner.clone(), 0..5).prop_map(|all| aggregate(b'*', all.len(), &all)),
             vec(inner, 0..5).prop_map(|all| {
-                // Keys in a map must differ, for a decoder that builds one.
+                // Keys of a map must differ, for decoders that build one.
                 let pairs: Vec<Vec<u8>> = all
                     .iter()
                     .enumerate()
@@ -91,7 +91,7 @@ fn common_frame() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Those, and what only the scanner must know.
+/// Any frame, also of types that redis-protocol does not read.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         4 => common_frame(),
@@ -161,13 +161,13 @@ proptest! {
     }
 
     #[test]
-    fn any_split_of_a_stream_of_requests_tells_the_same_of_the_client(
-        frames in vec(telling_request(), 1..8), pieces in vec(1..20_usize, 0..60)
+    fn any_split_of_a_stream_of_requests_gives_the_same_client_info(
+        frames in vec(request_about_client(), 1..8), pieces in vec(1..20_usize, 0..60)
     ) {
         let (stream, _) = concat(&frames);
-        let whole = tells(&stream, &[]);
-        prop_assert_eq!(tells(&stream, &pieces), whole.clone());
-        prop_assert_eq!(tells(&stream, &vec![1; stream.len()]), whole);
+        let whole = client_infos(&stream, &[]);
+        prop_assert_eq!(client_infos(&stream, &pieces), whole.clone());
+        prop_assert_eq!(client_infos(&stream, &vec![1; stream.len()]), whole);
     }
 
     #[test]
@@ -189,21 +189,21 @@ proptest! {
     }
 }
 
-/// What each request of a stream tells, when it comes in these pieces.
-fn tells(stream: &[u8], pieces: &[usize]) -> Vec<Option<ClientInfo>> {
-    let mut hearing = (RequestScanner::default(), Vec::new());
-    let next = |(scanner, told): &mut (RequestScanner, Vec<_>), input: &[u8]| {
+/// What each request of a stream says about its client, if the stream comes in these pieces.
+fn client_infos(stream: &[u8], pieces: &[usize]) -> Vec<Option<ClientInfo>> {
+    let mut state = (RequestScanner::default(), Vec::new());
+    let next = |(scanner, infos): &mut (RequestScanner, Vec<_>), input: &[u8]| {
         let (n, event) = scanner.next(input);
         if event == Event::Frame {
-            told.push(scanner.client_info());
+            infos.push(scanner.client_info());
         }
         (n, event)
     };
-    ends(&mut hearing, next, stream, pieces);
-    hearing.1
+    ends(&mut state, next, stream, pieces);
+    state.1
 }
 
-fn telling_request() -> impl Strategy<Value = Vec<u8>> {
+fn request_about_client() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         Just(b"CLIENT".to_vec()),
         Just(b"setname".to_vec()),
@@ -240,7 +240,7 @@ fn words(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
+fn a_request_is_known_by_its_name_in_any_case_and_form() {
     let three_channels = Request::Subscribe { kind: Subscription::Channel, count: 3 };
     for (text, expected) in [
         ("GET k", Request::Plain),
@@ -277,7 +277,7 @@ fn a_request_is_told_by_its_name_in_any_case_and_either_form() {
 }
 
 #[test]
-fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
+fn what_a_client_says_about_itself_is_read_in_any_case_and_form() {
     let value = |text: &str| text.as_bytes().to_vec();
     let hello = |resp3, name: Option<&str>| ClientInfo::Hello { resp3, name: name.map(value) };
     for (text, expected) in [
@@ -306,36 +306,36 @@ fn what_a_client_tells_of_itself_is_told_in_any_case_and_either_form() {
         ("SCRIPT LOAD SETNAME x", None),
     ] {
         let inline = format!("{text}\r\n");
-        let told = [words(text), inline.into_bytes()].map(|stream| tells(&stream, &[]));
-        assert_eq!(told, [[expected.clone()], [expected]], "{text}");
+        let infos = [words(text), inline.into_bytes()].map(|stream| client_infos(&stream, &[]));
+        assert_eq!(infos, [[expected.clone()], [expected]], "{text}");
     }
-    assert_eq!(tells(b"CLIENT SETNAME \"a b\"\r\n", &[]), [None], "who knows what is in quotes");
+    assert_eq!(client_infos(b"CLIENT SETNAME \"a b\"\r\n", &[]), [None], "quotes make words uncertain");
     let empty = [counted(b'$', b"CLIENT"), counted(b'$', b"SETNAME"), counted(b'$', b"")];
-    assert_eq!(tells(&aggregate(b'*', 3, &empty), &[]), [Some(ClientInfo::Name(Vec::new()))]);
+    assert_eq!(client_infos(&aggregate(b'*', 3, &empty), &[]), [Some(ClientInfo::Name(Vec::new()))]);
 }
 
 #[test]
-fn what_one_request_tells_is_not_told_of_the_next() {
+fn client_info_of_one_request_does_not_leak_into_the_next() {
     let stream = [words("CLIENT SETNAME a"), words("GET k"), words("CLIENT LIST"), words("HELLO")].concat();
     let hello = ClientInfo::Hello { resp3: None, name: None };
     let expected = [Some(ClientInfo::Name(b"a".to_vec())), None, None, Some(hello)];
-    assert_eq!(tells(&stream, &[]), expected);
-    assert_eq!(tells(&stream, &vec![1; stream.len()]), expected);
+    assert_eq!(client_infos(&stream, &[]), expected);
+    assert_eq!(client_infos(&stream, &vec![1; stream.len()]), expected);
 }
 
 #[test]
-fn of_a_long_name_no_more_is_kept_than_is_shown() {
+fn a_long_name_is_cut_to_what_is_shown() {
     let long = words(&format!("CLIENT SETNAME {}", "n".repeat(1 << 20)));
     for pieces in [&[][..], &[1; 200], &[1 << 19]] {
-        let [Some(ClientInfo::Name(name))] = &tells(&long, pieces)[..] else { panic!("a name") };
+        let [Some(ClientInfo::Name(name))] = &client_infos(&long, pieces)[..] else { panic!("a name") };
         assert_eq!(name, &[b'n'; 65]);
     }
 }
 
 #[test]
-fn a_password_is_kept_at_no_moment() {
+fn a_password_is_never_kept() {
     let secret = "s3cr3t-Pa55";
-    // As the scanner's memory is printed.
+    // The form that the scanner's Debug output would have.
     let printed = format!("{:?}", secret.as_bytes());
     let printed = printed.trim_matches(['[', ']']);
     for text in [
@@ -362,7 +362,7 @@ fn a_password_is_kept_at_no_moment() {
 }
 
 #[test]
-fn how_a_client_begins_is_kept_for_a_few_commands_in_either_way_of_reading() {
+fn the_words_of_the_first_commands_are_kept_in_either_way_of_reading() {
     let stream =
         [words("info"), words("CONFIG GET save"), words("GET a"), words("GET b"), words("GET c")].concat();
     let expected: [Option<(&[&str], u64)>; 5] = [
@@ -398,7 +398,7 @@ fn how_a_client_begins_is_kept_for_a_few_commands_in_either_way_of_reading() {
 }
 
 #[test]
-fn ok_is_told_from_other_statuses_where_it_is_asked_for() {
+fn ok_differs_from_other_statuses_once_statuses_are_kept() {
     for (reply, ok) in [
         ("+OK\r\n", true),
         ("+QUEUED\r\n", false),
@@ -418,7 +418,7 @@ fn ok_is_told_from_other_statuses_where_it_is_asked_for() {
 }
 
 #[test]
-fn the_name_of_one_request_does_not_colour_the_next() {
+fn the_name_of_one_request_does_not_change_the_next() {
     assert_eq!(
         request(&[words("CLIENT REPLY OFF"), words("CLIENT")].concat()),
         Request::Leaves(Leaves::UntilClose)
@@ -427,7 +427,7 @@ fn the_name_of_one_request_does_not_colour_the_next() {
 }
 
 #[test]
-fn quotes_make_it_uncertain_what_an_inline_command_leaves_behind() {
+fn quotes_make_the_effects_of_an_inline_command_uncertain() {
     assert_eq!(request(b"\"SUBSCRIBE\" a\r\n"), Request::Unknown);
     assert_eq!(request(b"CLUSTER \"SLOTS\"\r\n"), Request::Unknown);
     assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Leaves(Leaves::UntilClose));
@@ -435,7 +435,7 @@ fn quotes_make_it_uncertain_what_an_inline_command_leaves_behind() {
 }
 
 #[test]
-fn what_redis_takes_for_no_request_is_none() {
+fn empty_requests_are_skipped_as_redis_skips_them() {
     for stream in [&b"\r\n"[..], b"\n", b"   \r\n", b"*0\r\n", b"*-1\r\n"] {
         assert_eq!(request_ends(stream, &[]), (vec![], false), "{stream:?}");
     }
@@ -445,7 +445,7 @@ fn what_redis_takes_for_no_request_is_none() {
 }
 
 #[test]
-fn what_is_no_resp_is_malformed_for_good() {
+fn input_that_is_not_resp_stays_malformed() {
     for stream in [
         &b"*1\r\n+PING\r\n"[..],
         b"*x\r\n",
@@ -477,12 +477,12 @@ fn an_endless_inline_command_is_malformed() {
 }
 
 #[test]
-fn nesting_beyond_any_server_is_malformed_not_memory() {
+fn nesting_deeper_than_any_server_is_malformed() {
     assert!(reply_ends(&b"*2\r\n".repeat(100_000), &[]).1);
 }
 
 #[test]
-fn a_reply_of_a_script_may_nest_as_deep_as_lua() {
+fn a_script_reply_may_nest_as_deep_as_lua_allows() {
     let last = [b"*1\r\n".repeat(100_000), b":1\r\n".to_vec()].concat();
     let first = [b"*2\r\n".repeat(8_000), b":1\r\n".repeat(8_001)].concat();
     let map = [b"%1\r\n+k\r\n".repeat(100_000), b"*0\r\n".to_vec()].concat();
@@ -493,7 +493,7 @@ fn a_reply_of_a_script_may_nest_as_deep_as_lua() {
 }
 
 #[test]
-fn pushes_are_told_from_replies_and_say_what_they_confirm() {
+fn pushes_differ_from_replies_and_name_what_they_confirm() {
     let last = |stream: &[u8]| {
         let mut scanner = ReplyScanner::default();
         assert_eq!(
@@ -514,7 +514,7 @@ fn pushes_are_told_from_replies_and_say_what_they_confirm() {
 }
 
 #[test]
-fn an_attribute_alone_is_no_boundary() {
+fn an_attribute_alone_is_not_a_frame() {
     let mut scanner = ReplyScanner::default();
     assert!(scanner.at_boundary());
     scanner.next(b"|1\r\n+a\r\n+b\r\n");
@@ -523,7 +523,7 @@ fn an_attribute_alone_is_no_boundary() {
     assert!(scanner.at_boundary());
 }
 
-/// Found once, kept for ever: the seeds of the fuzz targets, and what the targets found.
+/// The seeds of the fuzz targets, and the inputs with which the targets found bugs.
 #[test]
 fn the_seeds_of_the_fuzz_targets_give_the_same_verdict_in_any_split() {
     let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
@@ -541,7 +541,7 @@ fn the_seeds_of_the_fuzz_targets_give_the_same_verdict_in_any_split() {
 }
 
 #[test]
-fn what_a_request_leaves_is_told_with_it() {
+fn a_request_says_what_it_leaves_on_its_connection() {
     use Leaves::{Asking, Authenticated, SetUp, UntilClose, UntilReset};
     for (words, expected) in [
         (&["HELLO", "3"][..], Request::Hello { resp3: Some(true), leaves: SetUp, has_options: false }),
@@ -582,7 +582,7 @@ fn what_a_request_leaves_is_told_with_it() {
 }
 
 #[test]
-fn reading_streams_blocks_only_where_it_says_so() {
+fn reading_streams_blocks_only_with_the_option_block() {
     let plain = ["XREAD", "COUNT", "block", "STREAMS", "block", "0"];
     let blocks = ["XREADGROUP", "GROUP", "streams", "c", "NOACK", "block", "0", "STREAMS", "s", ">"];
     let named = ["xreadgroup", "GROUP", "block", "block", "STREAMS", "s", ">"];
@@ -628,7 +628,7 @@ fn an_unknown_command_may_leave_anything_behind() {
 }
 
 #[test]
-fn a_request_that_comes_again_from_its_beginning_is_the_same() {
+fn a_rewound_request_is_read_the_same_way() {
     for whole in [words("CLUSTER SLOTS"), words("CLIENT KILL ID 7"), b"CLIENT \"KILL\" ID 7\r\n".to_vec()] {
         for end in 1..whole.len() {
             let mut scanner = RequestScanner::default();
@@ -641,21 +641,21 @@ fn a_request_that_comes_again_from_its_beginning_is_the_same() {
 }
 
 #[test]
-fn a_line_with_a_nul_never_ends_for_a_server() {
+fn a_line_with_a_zero_byte_is_malformed() {
     for line in [&b"a\0b\n"[..], b"PING\0x\r\n", b"\0\n"] {
         assert_eq!(RequestScanner::default().next(line).1, Event::Malformed, "{}", line.escape_ascii());
     }
 }
 
 #[test]
-fn an_error_within_a_reply_hints_at_readonly_and_one_that_is_the_reply_does_not() {
+fn only_an_error_within_a_reply_hints_at_readonly() {
     let mut scanner = ReplyScanner::default();
     let mut hints = |reply: &[u8]| {
         assert_eq!(scanner.next(reply), (reply.len(), Event::Frame));
         scanner.take_read_only_hint()
     };
     assert!(!hints(b"-READONLY You can't write against a read only replica.\r\n"));
-    assert!(hints(b"*2\r\n:1\r\n-READONLY You can't write\r\n"), "whatever came before");
+    assert!(hints(b"*2\r\n:1\r\n-READONLY You can't write\r\n"), "an earlier READONLY reply changes nothing");
     assert!(hints(b"-ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write\r\n"));
     assert!(hints(b"!12\r\nERR READONLY\r\n"));
     let (error, end) = (&b"*1\r\n-READREADONLY You can't"[..], b" write\r\n");

@@ -1,17 +1,17 @@
-//! A word as it passes: enough of it to tell names.
+//! Keeps the first bytes of a word as it passes, which are enough to recognize names.
 
 use crate::resp::words;
 
-/// The first bytes of a word, enough to tell every name that matters.
+/// The first bytes of a word, enough to recognize every name that matters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::resp) struct Word {
     pub(super) bytes: [u8; Word::KEPT],
-    /// Of the whole word; capped.
+    /// Length of the whole word, capped at 255.
     pub(super) length: u8,
 }
 
 impl Word {
-    /// `GEORADIUSBYMEMBER_RO`.
+    /// The length of `GEORADIUSBYMEMBER_RO`.
     const KEPT: usize = 20;
 
     #[inline]
@@ -24,12 +24,12 @@ impl Word {
         self.length = self.length.saturating_add(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
     }
 
-    /// Whether a zero byte is among the bytes that are kept.
+    /// Whether a kept byte is zero.
     pub(super) fn has_zero(&self) -> bool {
         self.bytes[..usize::from(self.length).min(Self::KEPT)].contains(&0)
     }
 
-    /// The word as a server compares it, or nothing if it is longer than any name that matters.
+    /// The word up to a zero byte, as servers compare it. Empty if it is longer than any name that matters.
     pub(in crate::resp) fn get(&self) -> &[u8] {
         let length = usize::from(self.length);
         let kept = &self.bytes[..length.min(Self::KEPT)];
