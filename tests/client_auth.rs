@@ -114,7 +114,7 @@ for protocol in (2, 3):
         refused(redis.AuthenticationError, protocol=protocol)
     elif mode == "reject":
         ping(protocol=protocol)
-        assert "AUTH is refused here" in refused(redis.RedisError, protocol=protocol, password="left over")
+        assert "AUTH is refused because" in refused(redis.RedisError, protocol=protocol, password="left over")
     else:
         ping(protocol=protocol)
         refused(redis.AuthenticationError, protocol=protocol, password="guess")
@@ -311,7 +311,7 @@ fn auth_can_be_refused_or_be_the_clients_own() {
     let mut client = pontoon.client();
     for request in [&["AUTH", "x"][..], &["HELLO", "3", "AUTH", "default", "x"]] {
         let reply = text(client.ask(request));
-        assert!(reply.starts_with("-ERR pontoon: AUTH is refused here"), "{reply}");
+        assert!(reply.starts_with("-ERR pontoon: AUTH is refused because"), "{reply}");
     }
     assert!(text(client.ask(&["HELLO", "3"])).starts_with('%'));
     works(&mut client);

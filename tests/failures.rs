@@ -181,7 +181,7 @@ fn commands_left_unanswered_at_a_boundary_are_said_to_be_uncertain() {
     client.expect_next(&uncertain);
     client.expect_next(&uncertain);
     client.expect_end();
-    let told = "connection in use lost: ready connections are tested";
+    let told = "connection in use lost, ready connections will be tested";
     assert_eq!(pontoon.wait_for_log(told)["level"], "INFO");
     assert!(pontoon.get("/").1.contains(told));
 }

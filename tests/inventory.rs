@@ -491,7 +491,7 @@ fn held(redis: &Redis, pontoon: &Pontoon, name: &str, words: &[&str]) -> Wire {
 const HELD: [(&str, &[&str], &str); 5] = [
     ("subscriber", &["SUBSCRIBE", "channel"], "subscribed"),
     ("transaction", &["MULTI"], "transaction open"),
-    ("worker", &["BLPOP", "nothing", "0"], "a blocking command"),
+    ("worker", &["BLPOP", "nothing", "0"], "blocking command"),
     ("watcher", &["WATCH", "key"], "keys watched (WATCH)"),
     ("tracker", &["CLIENT", "ID"], "permanent state (CLIENT TRACKING, CLIENT ID"),
 ];

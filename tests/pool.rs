@@ -457,7 +457,7 @@ fn a_primary_that_became_a_replica_keeps_no_warm_connections() {
     redis.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
     second.expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
     eventually("none is kept", || idle(&pontoon) == 0);
-    let told = "failover found: the server replies READONLY; ready connections are retired";
+    let told = "failover found: server replied READONLY, ready connections retired";
     assert_eq!(pontoon.wait_for_log(told)["level"], "INFO");
     assert!(pontoon.get("/").1.contains(told));
     // Nor does this one serve anybody else, though it works.

@@ -278,7 +278,7 @@ fn what_came_before_nonsense_is_given_to_those_who_asked_for_it() {
         let _ = stream.write_all(b"$1\r\na\r\n$1\r\nb\r\nnonsense\r\n");
     });
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &SHARED);
-    pontoon.expects("pontoon cannot go on with what the server sent");
+    pontoon.expects("pontoon cannot process the reply");
     let mut client = pontoon.client();
     client.expect(&["PING"], "+PONG\r\n");
     client.send(&command(&["GET", "k"]).repeat(3));
@@ -312,7 +312,7 @@ fn who_makes_the_server_close_closes_nobody_else() {
 #[test]
 fn a_client_that_does_not_read_is_cut_off_and_the_others_go_on() {
     let (_redis, pontoon) = shared(&["--client-output", "1MiB"]);
-    pontoon.expects("a client was cut off");
+    pontoon.expects("client cut off");
     let (mut slow, mut other) = (pontoon.client(), pontoon.client());
     other.expect(&["SETRANGE", "big", "3000000", "x"], ":3000001\r\n");
     slow.send(&command(&["GET", "big"]).repeat(20));
@@ -326,7 +326,7 @@ fn a_client_that_does_not_read_is_cut_off_and_the_others_go_on() {
 #[test]
 fn clients_that_do_not_read_stay_below_the_limit_of_their_route_together() {
     let (_redis, pontoon) = shared(&["--route-output", "8MiB"]);
-    pontoon.expects("a client was cut off");
+    pontoon.expects("client cut off");
     let mut other = pontoon.client();
     other.expect(&["SET", "big", &"x".repeat(1_000_000)], "+OK\r\n");
     let mut slow: Vec<Wire> = (0..10).map(|_| pontoon.client()).collect();
@@ -363,7 +363,7 @@ fn sent(pontoon: &Pontoon) -> u64 {
 #[test]
 fn of_clients_that_do_not_read_the_one_with_most_waiting_is_cut_off() {
     let (redis, pontoon) = shared(&["--route-output", "32MiB", "--client-output", "128MiB"]);
-    pontoon.expects("a client was cut off");
+    pontoon.expects("client cut off");
     let mut other = pontoon.client();
     other.expect(&["SET", "big", &"x".repeat(1_000_000)], "+OK\r\n");
     let mut slow: Vec<(Wire, usize)> = [7, 60, 7].map(|count| (pontoon.client(), count)).into();
@@ -400,7 +400,7 @@ fn of_clients_that_do_not_read_the_one_with_most_waiting_is_cut_off() {
 fn clients_of_all_nodes_of_a_cluster_stay_below_the_limit_of_their_route_together() {
     let cluster = Cluster::start();
     let pontoon = bridge(&cluster, &[&SHARED[..], &["--route-output", "32MiB"]].concat());
-    pontoon.expects("a client was cut off");
+    pontoon.expects("client cut off");
     let port = |node| local_port(&pontoon, &cluster, node);
     // A single node's clients stay below it.
     let mut clients: Vec<(Wire, Wire)> = (0..3)
@@ -484,7 +484,7 @@ fn an_answer_that_comes_too_late_is_nobodys() {
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     one.send(&command(&["MY.OWN"]));
     let told = String::from_utf8(one.reply()).unwrap();
-    assert!(told.starts_with("-LOADING pontoon: setting up a connection took more than 2s"), "{told}");
+    assert!(told.starts_with("-LOADING pontoon: setting up a connection took more than 2 s"), "{told}");
     one.expect_end();
     other.expect(&["PING"], "+PONG\r\n");
 }

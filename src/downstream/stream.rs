@@ -129,8 +129,8 @@ fn presence_of(socket: BorrowedFd<'_>) -> Presence {
         return Presence::Sends;
     }
     let found = asked[0].revents();
-    // A client that closed cleanly, and is gone, answers replies with RST. It still awaits the effect of what it sent, so it counts as
-    // finished. The kernel reports EPIPE for this case, and another error for a reset connection (`tcp_reset` in Linux).
+    // A client that has closed answers later replies with RST. What it sent before must still be executed, so it counts as finished. The
+    // kernel reports EPIPE in this case, and another error for a plain reset (`tcp_reset` in Linux).
     let resets = found.contains(PollFlags::ERR)
         && SockRef::from(&socket)
             .take_error()

@@ -1,19 +1,23 @@
-//! Why a session must end, though both sides are there: to go on would be to guess.
+//! Why a session must end although client and upstream are connected: continuing would mean guessing.
 
-/// A reply could not be told from others, or what the client sent could not be understood: it might be handed a node's own
-/// address, or a reply to AUTH of our own, or reach the server without a password.
+/// Why a session is aborted. If it continued, the client could receive a node's own address or the reply to pontoon's AUTH, or requests
+/// could reach the server without a password.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AbortReason {
-    #[error("a request that names connections or says who the client is, is too long")]
+    #[error("a request that pontoon must read whole is too long")]
     TooLong,
-    #[error("a reply that may name nodes is too long")]
+    #[error("a reply that may hold addresses of nodes is too long")]
     ReplyTooLong,
-    #[error("more than {0} requests for nodes' addresses in one pipeline")]
+    #[error("more than {0} requests for addresses of nodes in one pipeline")]
     TooMany(u32),
-    #[error("what the client sent before it authenticated is no RESP")]
+    #[error("the client sent bytes that are not RESP before it authenticated")]
     Unauthenticated,
-    #[error("nodes' addresses were asked for, or RESET sent, where replies cannot be matched to requests")]
+    #[error(
+        "the client requested addresses of nodes, or sent RESET, while replies cannot be matched to requests"
+    )]
     Unmatched,
-    #[error("a command in quotes may ask for nodes' addresses: quote its arguments alone")]
+    #[error(
+        "a command in quotes may request addresses of nodes: send its name and subcommand without quotes"
+    )]
     Quoted,
 }

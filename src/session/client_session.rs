@@ -1,7 +1,7 @@
-//! One client, whatever connection its requests go over: what it sends and is sent, who it says it is, and when its time is up.
+//! The client's side of a session: what it sends and receives, what it says about itself, and its timers.
 //!
-//! An engine serves it: a [relay](super::dedicated) over a dedicated connection, or a [client](super::shared) over shared ones. To change the
-//! connection, the session goes from one to the other; the client stays.
+//! An engine serves the client: a [relay](super::dedicated) over a dedicated connection, or a [client](super::shared) over shared ones. To
+//! change the connection, the session moves from one engine to the other. The client stays.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,44 +24,44 @@ pub(super) struct Session<'a> {
     pub(super) client: ClientStream,
     pub(super) route: &'a Arc<RouteContext>,
     pub(super) profile: ClientProfile,
-    /// Where pontoon authenticates, or clients authenticate to it.
+    /// Present if pontoon authenticates upstream, or if clients authenticate to pontoon.
     pub(super) guard: Option<Box<Guard>>,
     pub(super) input: Input,
-    /// What the client's socket would not take yet.
+    /// Output that the client's socket did not take yet.
     pub(super) to_client: Outbox,
-    /// The client has not said that it sends no more.
+    /// The client has not closed its sending side.
     pub(super) client_sends: bool,
-    /// Where the client's last writes went: WAIT is for that connection.
+    /// The connection of the client's last writes, which WAIT asks about.
     pub(super) last_writes: LastWrites,
-    /// Registered for its waker alone; whether it is over is asked of `route.drain`.
+    /// Polled only to register its waker. `route.drain` says whether the drain has begun.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Once pontoon is leaving.
+    /// Set once pontoon drains.
     owed: Option<Owed>,
     idle: Option<IdleTimer>,
-    /// Few sessions have one: an idle client holds no memory.
+    /// Boxed, because few sessions have one and an idle client should hold little memory.
     timers: Option<Box<SessionTimers>>,
 }
 
-/// Where a client's last writes went.
+/// The connection that carried a client's last writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LastWrites {
-    /// There were none.
+    /// The client has not written.
     None,
-    /// Over the shared connection with this number.
+    /// The shared connection with this id.
     Shared(u64),
-    /// Over a connection that the client does not have any more.
+    /// A connection that the client no longer has.
     Gone,
 }
 
-/// What the client has sent and no engine has taken.
+/// Bytes that the client has sent and no engine has taken.
 #[derive(Default)]
 pub(super) struct Input {
     pub(super) bytes: Vec<u8>,
-    /// They are the beginning of a request, and more of it must come first.
+    /// The bytes are the beginning of a request. The engine needs more of it first.
     pub(super) lacks_more: bool,
 }
 
-/// For `limits.idle_timeout`, once a session has begun: before its first byte `serve::brings_tls` has its own.
+/// The timer for `limits.idle_timeout` once a session has begun. Before the first byte `serve::brings_tls` has its own.
 struct IdleTimer {
     timeout: Duration,
     last: Instant,
@@ -70,11 +70,11 @@ struct IdleTimer {
 
 #[derive(Default)]
 struct SessionTimers {
-    /// While the client is not read, or sends no more.
+    /// Runs while the client is not read, or has half-closed.
     presence: Option<PresenceCheck>,
-    /// The client sends no more: until when the upstream may be silent.
+    /// How long the upstream may stay silent after the client has half-closed.
     quiet: Option<Pin<Box<Sleep>>>,
-    /// While pontoon is leaving.
+    /// Runs while pontoon drains.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
@@ -101,8 +101,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Has the task woken when pontoon begins to leave. Once is enough: a task's waker stays the same, and later wake-ups ask an atomic
-    /// flag instead.
+    /// Wakes the task when the drain begins. One registration is enough, because a task's waker stays the same. Later wake-ups read an
+    /// atomic flag instead.
     pub(super) async fn hear_of_drain(&mut self) {
         poll_fn(|cx| {
             let _ = self.draining.as_mut().poll(cx);
@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
         .await;
     }
 
-    /// A wake-up: what the client has sent before pontoon began to leave is still served.
+    /// Runs at each wake-up. Once the drain has begun, notes how much the client had sent before: that is still served.
     #[inline]
     pub(super) fn note_drain(&mut self) {
         if self.owed.is_none() && self.route.drain.is_draining() {
@@ -119,13 +119,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// No request may begin this many bytes from here, or later.
+    /// Number of bytes from here on in which a request may begin.
     #[inline]
     pub(super) fn within(&self) -> usize {
         self.owed.as_ref().map_or(usize::MAX, Owed::bytes)
     }
 
-    /// `bytes` more that came from the client were looked at.
+    /// Notes that `bytes` more of the client's bytes were read.
     #[inline]
     pub(super) fn looked_at(&mut self, bytes: usize) {
         if let Some(owed) = &mut self.owed {
@@ -133,20 +133,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// `by` other bytes will be looked at in place of `bytes` of the client's.
+    /// Notes that `by` other bytes will be read in place of `bytes` of the client's.
     pub(super) fn replaced(&mut self, bytes: usize, by: usize) {
         if let Some(owed) = &mut self.owed {
             owed.replace(bytes, by);
         }
     }
 
-    /// Whether pontoon is leaving, and all that the client had sent before was looked at.
+    /// Whether pontoon drains, and all that the client had sent before was read.
     #[inline]
     pub(super) fn owes_nothing(&self) -> bool {
         self.owed.as_ref().is_some_and(|owed| owed.bytes() == 0)
     }
 
-    /// Has these bytes of the client looked at next.
+    /// Puts these bytes of the client back, to be read next.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         self.input.bytes.splice(0..0, bytes.iter().copied());
     }
@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
         self.client.gone(!self.input.bytes.is_empty()).await;
     }
 
-    /// Something passed, for the idle timeout. Replies over a shared connection are noted by `ClientWriter` instead.
+    /// Restarts the idle timer. For replies over a shared connection `ClientWriter` keeps the time instead.
     #[inline]
     pub(super) fn touch(&mut self) {
         if let Some(idle) = &mut self.idle {
@@ -169,8 +169,8 @@ impl<'a> Session<'a> {
         self.idle.is_some()
     }
 
-    /// `Ready`: nothing has passed for `limits.idle_timeout`. `elsewhere`: something passed then that was not
-    /// [noted](Self::touch).
+    /// `Ready`: no bytes have passed for `limits.idle_timeout`. `elsewhere`: the last time bytes passed without a call of
+    /// [`touch`](Self::touch).
     #[inline]
     pub(super) fn poll_idle(&mut self, cx: &mut Context<'_>, elsewhere: Option<Instant>) -> Poll<()> {
         let Some(idle) = &mut self.idle else { return Poll::Pending };
@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
         Poll::Pending
     }
 
-    /// `Ready`: pontoon is leaving, and the time is up.
+    /// `Ready`: pontoon drains, and the deadline has passed.
     #[inline]
     pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.route.drain.is_draining() {
@@ -194,13 +194,13 @@ impl<'a> Session<'a> {
         self.timers.get_or_insert_default().cut.get_or_insert_with(cut_off).as_mut().poll(cx)
     }
 
-    /// What the kernel knows of a client that is not read.
+    /// What the kernel knows about a client that is not read.
     pub(super) fn poll_presence(&mut self, cx: &mut Context<'_>) -> Presence {
         let presence = self.timers.get_or_insert_default().presence.get_or_insert_default();
         presence.poll(cx, || self.client.presence())
     }
 
-    /// The client is read, which shows its end.
+    /// Stops the timers that replace reading, because reading shows the client's end.
     #[inline]
     pub(super) fn is_read(&mut self) {
         if let Some(timers) = &mut self.timers {
@@ -211,12 +211,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// From its first call on, runs out when the upstream was silent for [`QUIET`].
+    /// A timer that starts with the first call, and runs out after [`QUIET`].
     pub(super) fn quiet(&mut self) -> &mut Pin<Box<Sleep>> {
         self.timers.get_or_insert_default().quiet.get_or_insert_with(|| Box::pin(sleep(QUIET)))
     }
 
-    /// The upstream was not silent, or it is not the upstream that is waited for.
+    /// Stops the timer, because the upstream was not silent, or the session does not wait for it.
     #[inline]
     pub(super) fn end_quiet(&mut self) {
         if let Some(timers) = &mut self.timers {

@@ -1,4 +1,4 @@
-//! What all sessions of a route share, and what they find out together.
+//! What all sessions of a route share, and what they find out about its servers.
 
 use std::sync::Arc;
 
@@ -20,30 +20,30 @@ pub struct RouteContext {
     pub route: Arc<str>,
     /// The server side.
     pub upstream: Arc<Upstream>,
-    /// Where the server is a cluster: its nodes.
+    /// The nodes of the cluster, if the server is one.
     pub nodes: Option<Arc<Nodes>>,
-    /// The upstream is one of them, and no other will do. Its clients learn that it is gone as they would without a
-    /// bridge, by the end of their connection: they look for the nodes again then. An error reply they would take for the
-    /// command's own, and go on asking there.
+    /// The upstream is one node of a cluster, and no other node can stand in for it. Its clients learn of its loss from a closed
+    /// connection, as without a bridge. Then they look up the nodes again. They would take an error reply for the command's own, and keep
+    /// asking this node.
     pub is_node: bool,
     /// How sessions behave.
     pub settings: Settings,
-    /// What is counted.
+    /// The route's metrics.
     pub metrics: Arc<RouteMetrics>,
-    /// Where sessions are entered.
+    /// The inventory that sessions register in.
     pub inventory: Arc<Inventory>,
-    /// When to end.
+    /// The drain that ends sessions.
     pub drain: Drain,
-    /// One line a cause, not one a client.
+    /// Limits log lines to one for each cause, instead of one for each client.
     pub throttle: Throttle,
-    /// The same for slow commands: their many names leave what fails its place.
+    /// The same for slow commands. It is separate so that their many names cannot crowd out failures.
     pub slow_throttle: Throttle,
-    /// The connections that clients share; `None`: each has its own.
+    /// The connections that clients share. `None`: each client has a dedicated one.
     pub multiplexer: Option<Multiplexer>,
 }
 
 impl RouteContext {
-    /// Why a new connection is in plaintext, one that clients share or not.
+    /// Why a new connection, shared or dedicated, is in plaintext.
     pub(super) fn plaintext_cause(&self, is_shared: bool) -> PlaintextCause {
         let Some(latch) = self.upstream.latch() else { return PlaintextCause::Disabled };
         let then = match self.settings.upgrade {
@@ -54,7 +54,7 @@ impl RouteContext {
         PlaintextCause::BeforeTls { seen: latch.token(), then }
     }
 
-    /// The server says that it is a replica: after a failover, ready connections lead to the wrong server. Whether they were retired.
+    /// Handles a READONLY reply: after a failover, ready connections lead to the wrong server. Returns whether they were retired.
     #[cold]
     pub(super) fn is_read_only(&self, connection: &Connection) -> bool {
         let retired = self.upstream.is_read_only(connection);
@@ -63,13 +63,13 @@ impl RouteContext {
                 route = &*self.route,
                 upstream = %connection.endpoint,
                 suppressed,
-                "failover found: the server replies READONLY; ready connections are retired, and its name is looked up again"
+                "failover found: server replied READONLY, ready connections retired, endpoint resolved again"
             );
         }
         retired
     }
 
-    /// A connection in use was lost, by this error if there was one: ready connections may be of no use, either.
+    /// Handles the loss of a connection in use, with the error if there was one. Ready connections may be dead, too.
     pub(super) fn was_lost(&self, dialled: &Dialled, why: Option<&str>) {
         self.upstream.lost(dialled);
         if let Some(suppressed) = self.throttle.allow("lost") {
@@ -78,12 +78,12 @@ impl RouteContext {
                 upstream = %dialled.endpoint,
                 why,
                 suppressed,
-                "connection in use lost: ready connections are tested before clients get them"
+                "connection in use lost, ready connections will be tested before use"
             );
         }
     }
 
-    /// pontoon cannot go on with what this server sent: the connection is closed.
+    /// Counts and logs that pontoon closes a connection because of what the server sent.
     #[cold]
     pub(super) fn refuse_reply(&self, endpoint: &Endpoint, why: &str) {
         self.metrics.reply_refused();
@@ -93,24 +93,24 @@ impl RouteContext {
                 upstream = %endpoint,
                 why,
                 suppressed,
-                "upstream connection closed: pontoon cannot go on with what the server sent"
+                "upstream connection closed, pontoon cannot process the reply"
             );
         }
     }
 
-    /// A server that this route takes for a single one sent a client to another.
-    pub(super) fn tell_of_cluster(&self, endpoint: &Endpoint) {
+    /// Logs that a server of a standalone route redirected a client to another node.
+    pub(super) fn warn_of_cluster(&self, endpoint: &Endpoint) {
         if let Some(suppressed) = self.throttle.allow("moved") {
             warn!(
                 route = &*self.route,
                 upstream = %endpoint,
                 suppressed,
-                "the server is a node of a cluster and sends clients to other nodes, around this bridge: set topology = \
+                "server is a node of a cluster and redirects clients past this bridge: set topology = \
                  \"cluster\" (--topology cluster)"
             );
         }
     }
 }
 
-/// Why a connection is of no use any more.
-pub(super) const NO_RESP: &str = "what the server sent is no RESP";
+/// Why a connection is closed: the scanner found its bytes malformed.
+pub(super) const NO_RESP: &str = "the server sent bytes that are not RESP";

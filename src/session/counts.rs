@@ -1,14 +1,14 @@
-//! How many requests were read, by what they are about.
+//! Counts requests by family.
 
 use crate::metrics::RouteMetrics;
 use crate::resp::command_table::{Command, Family};
 
-/// Requests of one read.
+/// The requests of one read.
 #[derive(Default)]
 pub(super) struct RequestCounts {
     pub(super) all: u64,
     by_family: [u32; Family::LABELS.len()],
-    /// A bit for each family that is counted: there is one in most reads.
+    /// One bit for each family with a count. Most reads have one family.
     families: u32,
 }
 
@@ -21,9 +21,9 @@ impl RequestCounts {
         self.families |= 1 << family as u32;
     }
 
-    /// The families that are counted, and how many requests of each.
+    /// The families with a count, and their counts.
     fn families(&self) -> impl Iterator<Item = (usize, u64)> {
-        const { assert!(Family::LABELS.len() <= u32::BITS as usize, "each has its bit") };
+        const { assert!(Family::LABELS.len() <= u32::BITS as usize, "each family has a bit") };
         let mut left = self.families;
         std::iter::from_fn(move || {
             let family = left.trailing_zeros() as usize;
@@ -32,7 +32,7 @@ impl RequestCounts {
         })
     }
 
-    /// Adds them to a route's.
+    /// Adds the counts to the route's.
     #[inline]
     pub(super) fn record(&self, metrics: &RouteMetrics) {
         metrics.requests.increment(self.all);

@@ -1,4 +1,4 @@
-//! How a session ended, and what its client is told of it.
+//! How a session ended, and what its client receives then.
 
 use tracing::{debug, warn};
 
@@ -11,17 +11,17 @@ use crate::upstream::Dialled;
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The client left.
+    /// The client closed the connection.
     ClientClosed,
-    /// The upstream closed the connection.
+    /// Pontoon drained: no reply was outstanding, or the deadline had passed.
     UpstreamClosed,
-    /// pontoon left: nothing was due, or the time was up.
+    /// No bytes passed for `limits.idle_timeout`.
     Drained,
-    /// Nothing passed for `limits.idle_timeout`.
+    /// The client did not read, and other clients waited for it. See `limits.client_output`.
     Idle,
-    /// The client did not read, and others waited behind it: see `limits.client_output`.
+    /// The clients of the route did not read, and this one had much output waiting. See `limits.route_output`.
     Overrun,
-    /// The clients of the route did not read, and much waited for this one: see `limits.route_output`.
+    /// There was no upstream connection, or it failed.
     RouteOverrun,
     /// There was no upstream connection, or it failed.
     Failed,
@@ -53,11 +53,11 @@ impl End {
     }
 }
 
-/// A fatal alert, `handshake_failure`, in a TLS record: how a client that speaks TLS is told no
-/// ([RFC 8446, 6](https://www.rfc-editor.org/rfc/rfc8446#section-6)).
+/// A fatal alert, `handshake_failure`, in a TLS record. It refuses a client that speaks TLS ([RFC 8446,
+/// 6](https://www.rfc-editor.org/rfc/rfc8446#section-6)).
 pub(super) const HANDSHAKE_FAILURE: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 
-/// Tells a client how its session ended, as far as that can be told. `dialled`: its upstream connection.
+/// Ends a session. Sends its client the reason, where a reply can carry it. `dialled`: the session's upstream connection.
 pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dialled>) -> End {
     let Session { client, route: context, .. } = session;
     let route = &*context.route;
@@ -71,7 +71,7 @@ pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dia
                     route,
                     suppressed,
                     "client refused: it speaks TLS to a listener for plaintext. Set accept = \"any\" (--accept any) to \
-                     pass its TLS through, or have it connect in plaintext"
+                     pass its TLS through, or configure the client for plaintext"
                 );
             }
             farewell::say(client, HANDSHAKE_FAILURE).await;
@@ -103,7 +103,7 @@ pub(super) async fn end(ended: Ended, session: Session<'_>, dialled: Option<&Dia
             end
         }
         Ended::Aborted(reason) => {
-            debug!(route, %reason, "session ended: to go on would be to guess");
+            debug!(route, %reason, "session aborted");
             farewell::refuse(client, 1, &reason.to_string()).await;
             End::Failed
         }

@@ -1,4 +1,4 @@
-//! The last words to a client, and a close that lets them arrive.
+//! Sends a client its last bytes, and closes so that they can arrive.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use super::outbox::Outbox;
 use crate::downstream::ClientStream;
 use crate::resp::replies;
 
-/// A client that does not take its last replies in this time does without.
+/// How long a client may take to accept its last bytes.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client may take to close its side once it was told that we closed ours.
+/// How long a client may take to close its side after pontoon has closed its own.
 const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
-/// Errors written at once: few enough to be held, many enough to be few system calls.
+/// Number of errors written at once: few enough to hold in memory, many enough to save system calls.
 const ERRORS_PER_WRITE: u64 = 64;
 
-/// Answers `count` requests with an error each, then closes.
+/// Answers `count` requests with one error each, then closes.
 pub(super) async fn refuse(mut client: ClientStream, count: u64, reason: &str) {
     let reply = replies::error_reply(reason);
     let batch = reply.repeat(count.min(ERRORS_PER_WRITE) as usize);
@@ -37,7 +37,7 @@ pub(super) async fn refuse(mut client: ClientStream, count: u64, reason: &str) {
     }
 }
 
-/// Sends what still waits for a client. Whether the client took it.
+/// Sends the output that waits for a client. Returns whether the client took it.
 pub(super) async fn deliver(client: &mut ClientStream, output: &mut Outbox) -> bool {
     if output.is_empty() {
         return true;
@@ -53,8 +53,8 @@ pub(super) async fn say(mut client: ClientStream, words: &[u8]) {
     }
 }
 
-/// Says that no more comes, and waits a moment for the client to do the same: closing a socket with unread bytes
-/// in it resets the connection, which can destroy replies that the client has not read yet.
+/// Half-closes, and waits a moment for the client to close, too. Closing a socket with unread bytes resets the connection, which can
+/// destroy replies that the client has not read yet.
 pub(super) async fn close(mut client: ClientStream) {
     let drained = async {
         client.shutdown().await?;

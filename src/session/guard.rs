@@ -1,5 +1,5 @@
-//! What a client says of who it is: AUTH, and HELLO with AUTH. Pontoon presents its own credentials upstream, so these are
-//! answered here, or checked here, or refused; where they go on to the server, nothing of this is in the way.
+//! Handles the client's AUTH, and HELLO with AUTH, if pontoon presents its own credentials upstream or checks a local password. Pontoon
+//! answers these requests, checks them, or refuses them. If neither applies, they go to the server and a session has no guard.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use crate::resp::request::Request;
 use crate::resp::value::Value;
 use crate::resp::words::{UnbalancedQuotes, Words};
 
-/// A request that must be whole before it is sent on is never longer: AUTH, HELLO, CLIENT.
+/// The longest request that pontoon holds until it is whole: AUTH, HELLO, CLIENT.
 pub(super) const MAX_GUARDED_REQUEST: usize = 64 * 1024;
 
-// Redis' own words (`acl.c`, `networking.c`), to the byte: clients look for them.
+// Redis' own texts (`acl.c`, `networking.c`), byte for byte, because clients search for them.
 const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
 const NOAUTH_HELLO: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
     AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
@@ -27,24 +27,24 @@ const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is 
 const AUTH_ARITY: &[u8] = b"-ERR wrong number of arguments for 'auth' command\r\n";
 const AUTH_SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 
-/// Sent on in place of a line with unbalanced quotes: the server answers with its own error and closes, and sees no password.
+/// Sent in place of a line with unbalanced quotes. The server answers with its own error and closes, and sees no password.
 const UNBALANCED: &[u8] = b"\"\r\n";
 
-/// What a client's own AUTH gets.
+/// What happens to a client's own AUTH.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ClientAuth {
     /// It goes to the server.
     #[default]
     Forward,
-    /// `+OK`, whatever it says: applications have a password setting left over.
+    /// Pontoon answers `+OK` without a check, for applications that still have a password configured.
     Accept,
-    /// It is compared with this; a client may do nothing before.
+    /// Pontoon compares it with this password. Before, the client may send nothing else.
     Verify(LocalPassword),
-    /// An error.
+    /// Pontoon answers with an error.
     Reject,
 }
 
-/// The password that local clients must know. Its file is read for each AUTH: a new one counts at once.
+/// The password for local clients. Pontoon reads the file for each AUTH, so a new password applies at once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LocalPassword(pub PathBuf);
 
@@ -55,7 +55,7 @@ impl fmt::Debug for LocalPassword {
 }
 
 impl LocalPassword {
-    /// `None`: the file is empty, which is a mistake, and no invitation.
+    /// `None`: the file is empty. That is a mistake, and does not mean that no password is needed.
     fn read(&self) -> Result<Option<Secret>, String> {
         let path = self.0.display();
         let stored = std::fs::read(&self.0)
@@ -63,15 +63,19 @@ impl LocalPassword {
         Ok(Secret::without_newline(stored))
     }
 
-    /// Whether any client could know it. The error says what is wrong with the file.
+    /// Checks that the file holds a password. The error says what is wrong with the file.
     pub fn check(&self) -> Result<(), String> {
         match self.read()? {
             Some(_) => Ok(()),
-            None => Err(format!("auth.local_password_file {} is empty: nobody gets in", self.0.display())),
+            None => Err(format!(
+                "auth.local_password_file {} is empty, so no client can authenticate",
+                self.0.display()
+            )),
         }
     }
 
-    /// Whether it is `password`, in a time that does not tell how much of it is right. The error is for the client.
+    /// Whether the stored password is `password`. The time that it takes does not depend on how much of it is right. The error is a reply
+    /// for the client.
     fn is(&self, password: &[u8]) -> Result<bool, Vec<u8>> {
         let stored = self.read().map_err(|problem| replies::error_reply(&problem))?;
         let hash = |bytes: &[u8]| digest(&SHA256, bytes);
@@ -82,42 +86,42 @@ impl LocalPassword {
     }
 }
 
-/// One session's.
+/// The guard of one session.
 pub(super) struct Guard {
     how: ClientAuth,
-    /// The client may send what it likes.
+    /// The client may send any request.
     open: bool,
-    /// The beginning of a request that may have to stay here.
+    /// The beginning of a request that may have to be held.
     held: Zeroizing<Vec<u8>>,
-    /// The beginning of the present request was sent on, or dropped.
+    /// Whether the beginning of the present request was sent or dropped.
     part: Part,
     /// Requests that wait until pontoon has authenticated again.
     later: Zeroizing<Vec<u8>>,
-    /// The request that just passed had been sent on in part.
+    /// A part of the request that just passed had been sent before.
     passed_in_pieces: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// Nothing, or it is held.
+    /// No part was sent or dropped. It may be held.
     Held,
     Sent,
     Dropped,
 }
 
-/// What becomes of a request.
+/// What to do with a request.
 pub(super) enum Decision {
-    /// It is sent on.
+    /// Send it.
     Pass,
-    /// This is sent on in its place, a request of that kind.
+    /// Send this in its place, as a request of this kind.
     Replace(Request, Zeroizing<Vec<u8>>),
-    /// It is a line with quotes. These are its words as an array, which is decided on in its place.
+    /// Decide on these words instead, encoded as an array. The request was a line with quotes.
     Again(Zeroizing<Vec<u8>>),
-    /// It is not: the client gets this, in its turn.
+    /// Do not send it. The client gets this reply in its turn.
     Answer(Vec<u8>),
 }
 
-/// A request that has to stay here is longer than any that makes sense.
+/// A request that has to be held is longer than any that makes sense.
 pub(super) struct TooLong;
 
 impl Guard {
@@ -133,17 +137,17 @@ impl Guard {
         }
     }
 
-    /// Whether the client may send what it likes.
+    /// Whether the client may send any request.
     pub(super) fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Nothing waits here.
+    /// Whether no request waits here.
     pub(super) fn is_at_rest(&self) -> bool {
         self.held.is_empty() && self.later.is_empty()
     }
 
-    /// A part of a request, not its end. `name`: of the request, if it is known by now.
+    /// Handles a part of a request that does not end it. `name`: the request's name, if it is known by now.
     pub(super) fn part(
         &mut self,
         name: Option<&[u8]>,
@@ -154,7 +158,7 @@ impl Guard {
             None => true,
             // Quotes may hide any name.
             Some(([], _)) if self.is_line(part) => true,
-            // It may name another client's connection.
+            // It may contain the id of another client's connection.
             Some((_, Command::CLIENT)) if self.open => true,
             Some((_, command)) if self.open => {
                 !matches!(self.how, ClientAuth::Forward) && matches!(command, Command::AUTH | Command::HELLO)
@@ -184,24 +188,24 @@ impl Guard {
         Ok(())
     }
 
-    /// Sends on what is held, and `part` after it.
+    /// Sends what is held, and `part` after it.
     pub(super) fn release(&mut self, part: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&std::mem::take(&mut self.held));
         out.extend_from_slice(part);
     }
 
-    /// All of the request that ends with `part`. `None`: some of it was sent on, or is not taken.
+    /// The whole request that ends with `part`. `None`: a part was sent or dropped.
     pub(super) fn whole(&self, part: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let is_here = self.open && self.part == Part::Held;
         is_here.then(|| Zeroizing::new([&self.held[..], part].concat()))
     }
 
-    /// Another request takes the place of the one that ends.
+    /// Drops what is held, because another request replaces the one that ends.
     pub(super) fn forget(&mut self) {
         self.held = Zeroizing::default();
     }
 
-    /// The request ends with `part`. What is held is the caller's to [release](Self::release) if it passes.
+    /// Decides on the request that ends with `part`. If it passes, the caller [releases](Self::release) what is held.
     pub(super) fn decide(&mut self, request: Request, part: &[u8]) -> Decision {
         let sent = std::mem::replace(&mut self.part, Part::Held);
         self.passed_in_pieces = sent == Part::Sent;
@@ -218,7 +222,7 @@ impl Guard {
                 whole.extend_from_slice(part);
                 self.identify(request, &whole)
             }
-            // It could be AUTH.
+            // The hidden name may be AUTH.
             Request::Unknown if !matches!(self.how, ClientAuth::Forward) => {
                 let mut whole = std::mem::take(&mut self.held);
                 whole.extend_from_slice(part);
@@ -255,7 +259,7 @@ impl Guard {
         words.iter().next().is_some_and(|name| Command::named(name) == Command::QUIT)
     }
 
-    /// Whether the request that is held, and goes on with `part`, is a line.
+    /// Whether the request that is held and continues with `part` is a line.
     fn is_line(&self, part: &[u8]) -> bool {
         match skip(&self.held) {
             [] | [b'*', ..] => {
@@ -266,7 +270,7 @@ impl Guard {
         }
     }
 
-    /// AUTH or HELLO, whole.
+    /// Decides on a whole AUTH or HELLO.
     fn identify(&mut self, request: Request, whole: &[u8]) -> Decision {
         let words = match words(whole) {
             Ok(Some(words)) => words,
@@ -283,7 +287,7 @@ impl Guard {
         }
         let hello = match Hello::parse(&arguments) {
             Ok(hello) => hello,
-            // A version alone holds no password, and the server may know it.
+            // A version alone contains no password, and the server may support it.
             Err(_) if self.open && arguments.len() == 1 => {
                 return Decision::Replace(request, whole.to_vec().into());
             }
@@ -301,13 +305,13 @@ impl Guard {
         Decision::Replace(request, whole.to_vec().into())
     }
 
-    /// The error is for the client.
+    /// Checks a password. The error is a reply for the client.
     fn check(&mut self, password: &[u8]) -> Result<(), Vec<u8>> {
         match &self.how {
             ClientAuth::Forward | ClientAuth::Accept => Ok(()),
             ClientAuth::Reject => Err(replies::error_reply(
-                "AUTH is refused here, for auth.client is \"reject\": pontoon presents its own credentials; take the \
-                 password out of the client's configuration",
+                "AUTH is refused because auth.client is \"reject\": pontoon presents its own credentials; remove the \
+                 password from the client's configuration",
             )),
             ClientAuth::Verify(local) => {
                 if !local.is(password)? {
@@ -319,17 +323,17 @@ impl Guard {
         }
     }
 
-    /// Keeps requests until pontoon has authenticated again.
+    /// Holds requests until pontoon has authenticated again.
     pub(super) fn keep_for_later(&mut self, bytes: &[u8]) {
         self.later.extend_from_slice(bytes);
     }
 
-    /// Whether a part of the request that just ended was sent on before.
+    /// Whether a part of the request that just ended had been sent before.
     pub(super) fn passed_in_pieces(&self) -> bool {
         self.passed_in_pieces
     }
 
-    /// Keeps the request that just ended. `false`: a part of it was sent on.
+    /// Holds the request that just ended for later. `false`: a part of it had been sent.
     pub(super) fn put_back(&mut self, part: &[u8]) -> bool {
         if self.passed_in_pieces {
             return false;
@@ -340,12 +344,12 @@ impl Guard {
         true
     }
 
-    /// Whether anything was kept.
+    /// Whether requests are held for later.
     pub(super) fn has_later(&self) -> bool {
         !self.later.is_empty()
     }
 
-    /// What was kept, if anything was.
+    /// Takes the requests that were held for later, if there are any.
     pub(super) fn take_for_later(&mut self) -> Option<Zeroizing<Vec<u8>>> {
         (!self.later.is_empty()).then(|| std::mem::take(&mut self.later))
     }
@@ -357,7 +361,7 @@ impl From<UnbalancedQuotes> for Decision {
     }
 }
 
-/// A HELLO that says nothing of who the client is can be set up on another connection.
+/// A HELLO without credentials can be set up on another connection.
 fn without_login(request: Request) -> Request {
     match request {
         Request::Hello { resp3, has_options, .. } => {
@@ -367,12 +371,12 @@ fn without_login(request: Request) -> Request {
     }
 }
 
-/// The scanner takes it for a request, and its words cannot be read.
+/// The scanner accepts it as a request, but its words cannot be read.
 fn unreadable() -> Decision {
-    Decision::Answer(replies::error_reply("this request cannot be read"))
+    Decision::Answer(replies::error_reply("this request cannot be parsed"))
 }
 
-/// The words of a request, an array of strings or a line. `None`: it has none, or holds something else.
+/// The words of a request, which is an array of strings or a line. `None`: it has no words, or elements that are not strings.
 pub(super) fn words(request: &[u8]) -> Result<Option<Words>, UnbalancedQuotes> {
     let request = skip(request);
     if request.first() != Some(&b'*') {
@@ -383,7 +387,7 @@ pub(super) fn words(request: &[u8]) -> Result<Option<Words>, UnbalancedQuotes> {
     Ok(strings.filter(|strings| !strings.is_empty()).map(|strings| Words::new(&strings)))
 }
 
-/// The request without what a server skips before it: empty arrays, and lines without a word.
+/// The request without what a server skips before it: empty arrays and blank lines.
 fn skip(mut request: &[u8]) -> &[u8] {
     loop {
         match empty_array(request).or_else(|| blank_lines(request)) {
@@ -393,7 +397,7 @@ fn skip(mut request: &[u8]) -> &[u8] {
     }
 }
 
-/// What follows an empty array. The scanner takes more zeros than one.
+/// The rest after an empty array. The scanner accepts several zeros as its length.
 fn empty_array(request: &[u8]) -> Option<&[u8]> {
     let count = request.strip_prefix(b"*")?;
     let zeros = count.iter().take_while(|byte| **byte == b'0').count();
@@ -431,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_accepted_is_taken_out_and_the_rest_of_hello_stays() {
+    fn an_accepted_password_is_removed_and_the_rest_of_hello_stays() {
         let mut guard = Guard::new(ClientAuth::Accept);
         assert_eq!(decide(&mut guard, Request::Auth, &["AUTH", "old"]), Err("+OK\r\n".into()));
         assert_eq!(decide(&mut guard, Request::Auth, &["auth", "user", "old"]), Err("+OK\r\n".into()));
@@ -450,7 +454,7 @@ mod tests {
             "-ERR Syntax error in HELLO option 'AUTH'\r\n"
         );
         assert!(decide(&mut guard, Request::Plain, &["GET", "AUTH"]).is_ok());
-        // No password goes on, however it is put.
+        // No password is sent, wherever it stands.
         let twice = ["HELLO", "3", "AUTH", "u", "p", "AUTH", "u", "q", "SETNAME", "AUTH"];
         let named = "*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$4\r\nAUTH\r\n";
         assert_eq!(decide(&mut guard, hello, &twice), Ok(named.into()));
@@ -463,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_password_opens_and_reset_closes_again() {
+    fn a_local_password_admits_a_client_until_reset() {
         let (file, how) = file("hunter2\n");
         let mut guard = Guard::new(how);
         let noauth = String::from_utf8(NOAUTH.into()).unwrap();
@@ -480,7 +484,7 @@ mod tests {
         assert!(decide(&mut guard, Request::Reset, &["RESET"]).is_ok());
         assert_eq!(decide(&mut guard, Request::Plain, &["GET", "k"]), Err(noauth));
         assert!(decide(&mut guard, hello, &["HELLO", "3", "AUTH", "default", "hunter2"]).is_ok());
-        // Rotated, emptied, gone.
+        // The file is rotated, then emptied, then deleted.
         std::fs::write(file.path(), "new").unwrap();
         assert!(
             decide(&mut guard, Request::Auth, &["AUTH", "hunter2"]).unwrap_err().starts_with("-WRONGPASS")
@@ -493,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_unknown_client_sends_is_dropped_as_it_comes_and_costs_no_memory() {
+    fn requests_before_authentication_are_dropped_without_memory() {
         let (_file, how) = file("hunter2");
         let mut guard = Guard::new(how);
         let mut out = Vec::new();
@@ -503,7 +507,7 @@ mod tests {
         }
         assert!(matches!(guard.decide(Request::Plain, b"x\r\n"), Decision::Answer(_)));
         assert!(out.is_empty() && guard.is_at_rest());
-        // And what must be held to be understood is bounded.
+        // The part that must be held is bounded, too.
         let mut long = 0;
         while guard.part(Some(b"AUTH"), &[b'x'; 1024], &mut out).is_ok() {
             long += 1;
@@ -512,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_in_quotes_is_looked_at_again_as_an_array_wherever_it_is_cut() {
+    fn a_line_in_quotes_is_decided_as_an_array_wherever_it_is_cut() {
         for before in ["", "\r\n", " \t\n", "*0\r\n", "*-1\r\n", "*000\r\n \n"] {
             let line = format!("{before}\"AUTH\" 'p w'\r\n");
             for cut in 0..line.len() {
@@ -538,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_in_pieces_passes_in_pieces_and_auth_is_held_until_it_is_whole() {
+    fn requests_pass_in_pieces_but_auth_is_held_until_it_is_whole() {
         let mut guard = Guard::new(ClientAuth::Accept);
         let mut out = Vec::new();
         assert!(guard.part(None, b"*2\r\n$3\r\nG", &mut out).is_ok());

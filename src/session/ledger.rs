@@ -1,7 +1,7 @@
-//! The requests of one connection that have no reply yet, in their order, and what each reply decides: one queue, from which all that
-//! a session knows of replies is read. Ordinary requests in a row cost a counter.
+//! The queue of a connection's outstanding requests, in order, and what each reply decides. All that a session knows about replies comes
+//! from this one queue. Ordinary requests in a row share one counter.
 //!
-//! Where replies cannot be matched to requests the session becomes [`Opaque`]: bytes still flow, nothing is guessed.
+//! If replies cannot be matched to requests, the session becomes [`Opaque`]: bytes still flow, and pontoon guesses nothing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,30 +13,30 @@ use crate::resp::replies::OK;
 use crate::resp::request::{ReplyMode, Request};
 use crate::resp::scanner::{Confirmed, Reply, ReplyScanner};
 
-/// More alternations than this in one pipeline are not worth their memory.
+/// The largest number of entries. A pipeline that alternates more often is not worth the memory.
 const MAX_ENTRIES: usize = 16 * 1024;
 
-/// More requests for nodes' addresses than this are not sent in one pipeline.
+/// The largest number of outstanding requests for addresses of nodes.
 pub(super) const MAX_NODE_REQUESTS: u32 = 4096;
 
-/// Why replies are not counted any more.
+/// Why replies are no longer matched to requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opaque {
-    /// A RESP2 connection in subscribed mode: messages arrive among replies and look like them.
+    /// A RESP2 connection is in subscribed mode: messages arrive among replies and look like them.
     Subscribed,
-    /// MONITOR: a stream without requests.
+    /// MONITOR: the server sends a stream without requests.
     Monitor,
-    /// CLIENT REPLY OFF or SKIP: requests without replies.
+    /// CLIENT REPLY OFF or SKIP: requests get no replies.
     ReplyMode,
-    /// A reply that nothing asked for.
+    /// The server sent a reply without a request.
     Unsolicited,
-    /// More kinds of requests in one pipeline than are kept account of.
+    /// A pipeline alternates between kinds of requests more often than the ledger can hold.
     Overflow,
-    /// SYNC, PSYNC, REPLCONF: not RESP from here on.
+    /// SYNC, PSYNC, REPLCONF: the stream is no longer RESP.
     Replication,
-    /// A command whose name cannot be told: an inline one in quotes.
+    /// A command whose name is unknown: an inline command in quotes.
     Unrecognized,
-    /// Bytes that are not RESP.
+    /// A side sent bytes that are not RESP.
     Malformed,
     /// The client brings its own TLS.
     Encrypted,
@@ -64,93 +64,93 @@ impl Opaque {
             Self::Subscribed => "subscribed",
             Self::Monitor => "MONITOR",
             Self::ReplyMode => "CLIENT REPLY",
-            Self::Unsolicited => "a reply that nothing asked for",
-            Self::Overflow => "a pipeline too long to follow",
-            Self::Replication => "a replication stream",
-            Self::Unrecognized => "a command in quotes that cannot be read",
+            Self::Unsolicited => "unsolicited reply",
+            Self::Overflow => "pipeline too long to track",
+            Self::Replication => "replication stream",
+            Self::Unrecognized => "unreadable command in quotes",
             Self::Malformed => "bytes that are not RESP",
-            Self::Encrypted => "TLS of its own",
+            Self::Encrypted => "TLS of the client",
         }
     }
 
-    /// Whether frames still have boundaries, though replies do not match requests.
+    /// Whether frames still have boundaries, although replies do not match requests.
     pub const fn is_framed(self) -> bool {
         !matches!(self, Self::Replication | Self::Malformed | Self::Encrypted)
     }
 }
 
-/// The account of one connection.
+/// The outstanding requests of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// Where replies are not counted, only those of pontoon's own are here.
+    /// In an opaque session, only pontoon's own replies to the client.
     entries: VecDeque<Entry>,
-    /// Replies due, those of pontoon's own among them.
+    /// Number of outstanding replies, those that pontoon gives or receives itself included.
     outstanding: u64,
-    /// Requests that have their reply.
+    /// Number of requests that have their reply.
     answered: u64,
-    /// What the replies so far left with the connection.
+    /// What the replies so far have left on the connection.
     state: ConnectionState,
     opaque: Option<Opaque>,
     count: OutstandingKinds,
-    /// Whether a request is timed that has no reply yet.
+    /// Whether an outstanding request is timed.
     is_timing: bool,
-    /// What the request took that was timed.
+    /// The duration of the request that was timed.
     took: Option<Duration>,
-    /// Pontoon's own request lost its place when counting was given up.
+    /// The reply to a request of pontoon's own was outstanding when the session became opaque.
     own_lost: bool,
-    /// So did a reply that holds addresses of nodes.
+    /// A reply with addresses of nodes was outstanding when the session became opaque.
     addresses_lost: bool,
     quit: Option<Quit>,
 }
 
-/// The request after whose reply the connection is closed: QUIT, or one for which the server closes.
+/// The request after whose reply the connection closes: QUIT, or one that makes the server close.
 #[derive(Debug, Clone, Copy)]
 struct Quit {
     number: u64,
-    /// Pontoon answers it.
+    /// Whether pontoon answers it.
     is_local: bool,
 }
 
-/// Of the outstanding requests, those of a kind.
+/// Number of outstanding requests of each kind.
 #[derive(Debug, Default)]
 struct OutstandingKinds {
-    /// Whose reply may not come soon.
+    /// Requests whose replies may take long.
     waiting: u32,
-    /// HELLO and RESET: until their replies the protocol is not known.
+    /// HELLO and RESET: the protocol is unknown until their replies.
     switches: u32,
-    /// Those that begin or end a transaction.
+    /// Requests that begin or end a transaction.
     transactions: u32,
-    /// Those whose replies hold addresses of nodes.
+    /// Requests whose replies hold addresses of nodes.
     nodes: u32,
-    /// Those that say something of the client.
+    /// Requests that say something about the client.
     informing: u32,
-    /// Those that pontoon answers.
+    /// Requests that pontoon answers.
     local: usize,
-    /// Pontoon's own.
+    /// Requests of pontoon's own.
     own: u32,
-    /// Of those, the ones that set up the connection.
+    /// Requests of pontoon's own that set up the connection.
     setups: u32,
 }
 
-/// Requests in a row that mean the same.
+/// Consecutive requests of the same kind.
 #[derive(Debug)]
 struct Entry {
     count: u64,
     expects: Expects,
-    /// The last of them is timed since then.
+    /// When timing of the last of them began, if it is timed.
     timed: Option<Instant>,
-    /// What the only one says of the client.
+    /// What the only request of the entry says about the client.
     info: Option<Box<ClientInfo>>,
 }
 
-/// Whose the reply is, and what it is.
+/// The side that answers a request, and the side that gets the reply.
 #[derive(Debug, PartialEq, Eq)]
 enum Expects {
-    /// The client's, by the server.
+    /// The server answers the client.
     Client(Request),
-    /// Pontoon's, by the server: the client does not get it.
+    /// The server answers pontoon. The client does not get the reply.
     Own(OwnRequest),
-    /// The client's, by pontoon.
+    /// Pontoon answers the client.
     Local(Box<[u8]>),
 }
 
@@ -159,15 +159,15 @@ enum Expects {
 pub(super) enum OwnRequest {
     /// AUTH.
     Auth,
-    /// It sets up the connection as the client set up another one.
+    /// A request that sets up the connection as the client had set up another one.
     SetUp,
 }
 
-/// What a reply decides, beyond what the ledger itself keeps.
+/// What a reply decides beyond the ledger's own state.
 #[derive(Debug)]
 pub(super) struct ReplyOutcome {
     pub(super) hello: HelloReply,
-    /// True from now on.
+    /// What is now known about the client.
     pub(super) info: Option<Box<ClientInfo>>,
 }
 
@@ -175,12 +175,12 @@ impl ReplyOutcome {
     const NOTHING: Self = Self { hello: HelloReply::None, info: None };
 }
 
-/// What a reply may hold that is not for the client as it is.
+/// Addresses of nodes that a reply may hold. The client must not get them unchanged.
 #[derive(Debug, Clone)]
 pub(super) enum NodeAddresses {
-    /// It answers a request for them.
+    /// The reply answers a request for addresses.
     Topology(ClusterReply),
-    /// It answers EXEC, and these were queued.
+    /// The reply answers EXEC, and these requests were queued.
     Transaction(Queue),
 }
 
@@ -189,7 +189,7 @@ impl Entry {
         Self { count: 1, expects, timed: None, info: None }
     }
 
-    /// Whether one more such request can be counted here.
+    /// Whether one more such request can be counted in this entry.
     #[inline]
     fn takes(&self, request: Request) -> bool {
         self.timed.is_none() && self.info.is_none() && self.expects == Expects::Client(request)
@@ -197,110 +197,111 @@ impl Entry {
 }
 
 impl Ledger {
-    /// Of a connection that speaks RESP3, or RESP2, already.
+    /// The ledger of a new connection that uses RESP3 (`true`) or RESP2.
     pub(super) fn speaking(resp3: bool) -> Self {
         Self { state: ConnectionState::speaking(resp3), ..Self::default() }
     }
 
-    /// Replies due.
+    /// Number of outstanding replies.
     pub(super) fn outstanding(&self) -> u64 {
         self.outstanding
     }
 
-    /// The number of the last request that has its reply. The one sent last is [`outstanding`](Self::outstanding) further on.
+    /// The number of the last request that has its reply. The number of the last request sent is greater by
+    /// [`outstanding`](Self::outstanding).
     pub(super) fn answered(&self) -> u64 {
         self.answered
     }
 
-    /// Of the replies due, those that the client waits for.
+    /// Number of outstanding replies that the client waits for.
     pub(super) fn due_to_client(&self) -> u64 {
         if self.has_quit() { 0 } else { self.outstanding - u64::from(self.count.own) }
     }
 
-    /// Whether QUIT has its reply, or the server has had its last word: the client expects no other.
+    /// Whether QUIT has its reply, or the server has announced that it closes. The client expects no further reply.
     pub(super) fn has_quit(&self) -> bool {
         self.quit.is_some_and(|quit| self.answered >= quit.number)
     }
 
-    /// Whether the server closes the connection for what the client sent, or has.
+    /// Whether the server closes the connection because of what the client sent.
     pub(super) fn has_sent_quit(&self) -> bool {
         self.quit.is_some_and(|quit| !quit.is_local)
     }
 
-    /// Whether QUIT is answered by pontoon.
+    /// Whether pontoon answers QUIT.
     pub(super) fn quits_here(&self) -> bool {
         self.quit.is_some_and(|quit| quit.is_local)
     }
 
-    /// Whether every outstanding reply comes soon.
+    /// Whether every outstanding reply comes promptly.
     pub(super) fn is_prompt(&self) -> bool {
         self.opaque.is_none() && self.count.waiting == 0
     }
 
-    /// Whether a reply to HELLO, or to RESET, is outstanding.
+    /// Whether a reply to HELLO or RESET is outstanding.
     #[inline]
     pub(super) fn awaits_switch(&self) -> bool {
         self.count.switches > 0
     }
 
-    /// Whether the next reply's status decides something: it must be kept.
+    /// Whether the text of the next status reply decides something, so that the scanner must keep it.
     #[inline]
     pub(super) fn wants_status(&self) -> bool {
         self.count.informing > 0 || self.may_be_in_transaction()
     }
 
-    /// Whether commands are queued, or may be by what was sent.
+    /// Whether a transaction is open, or may be after the outstanding requests.
     #[inline]
     pub(super) fn may_be_in_transaction(&self) -> bool {
         self.count.transactions > 0 || self.state.in_transaction()
     }
 
-    /// Replies of pontoon's own that wait for their turn.
+    /// Number of pontoon's own replies that wait for their turn.
     pub(super) fn local_replies(&self) -> usize {
         self.count.local
     }
 
-    /// The request of pontoon's own that the next reply answers, if it does.
+    /// The request of pontoon's own that the next reply answers. `None`: it answers the client.
     pub(super) fn next_own(&self) -> Option<OwnRequest> {
         if let Expects::Own(request) = self.entries.front()?.expects { Some(request) } else { None }
     }
 
-    /// Whether a request of pontoon's own that sets up the connection has no reply yet.
+    /// Whether a request of pontoon's own that sets up the connection is outstanding.
     #[inline]
     pub(super) fn is_setting_up(&self) -> bool {
         self.count.setups > 0
     }
 
-    /// Whether the reply to a request of pontoon's own can no more be told from others.
+    /// Whether the reply to a request of pontoon's own can no longer be distinguished from others.
     pub(super) fn is_own_lost(&self) -> bool {
         self.own_lost
     }
 
-    /// Whether not every reply goes from the upstream to the client as it is.
+    /// Whether some outstanding replies are swallowed or given by pontoon.
     #[inline]
     pub(super) fn is_interleaved(&self) -> bool {
         self.count.own > 0 || self.count.local > 0
     }
 
-    /// Whether no reply is due, and RESET would make the connection as good as new.
+    /// Whether no reply is outstanding, and RESET would make the connection like new.
     pub(super) fn is_clean(&self) -> bool {
         self.is_settled() && self.state.is_undone_by_reset()
     }
 
-    /// Whether no reply is due, and nothing was left with the connection but what can be set up on another one.
+    /// Whether no reply is outstanding, and all that is left on the connection can be set up on another one.
     pub(super) fn is_free(&self) -> bool {
         self.is_settled() && self.state.is_free()
     }
 
-    /// What binds the client to this connection for longer than a prompt reply takes, in words.
+    /// What keeps the client on this connection for longer than a prompt reply takes, in words.
     pub(super) fn hold(&self) -> Option<&'static str> {
         match self.opaque {
             Some(opaque) => Some(opaque.words()),
-            None => self.state.hold().or((self.count.waiting > 0).then_some("a blocking command")),
+            None => self.state.hold().or((self.count.waiting > 0).then_some("blocking command")),
         }
     }
 
-    /// Whether the connection is as new.
+    /// Whether the connection is like new.
     pub(super) fn is_untouched(&self) -> bool {
         self.is_settled() && self.state.is_untouched()
     }
@@ -309,22 +310,22 @@ impl Ledger {
         self.opaque.is_none() && self.outstanding == 0
     }
 
-    /// The server has accepted this request, before the account began.
+    /// Notes a request that the server accepted before this ledger began.
     pub(super) fn has_accepted(&mut self, request: Request) {
         self.state.answered(request, false, false);
     }
 
-    /// The connection was set up by pontoon itself.
+    /// Notes that pontoon has set up the connection.
     pub(super) fn was_set_up(&mut self) {
         self.state.accept(Leaves::SetUp);
     }
 
-    /// Whether a reply that holds addresses of nodes can no more be told from others.
+    /// Whether a reply that holds addresses of nodes can no longer be distinguished from others.
     pub(super) fn are_addresses_lost(&self) -> bool {
         self.addresses_lost
     }
 
-    /// Whether one more request for addresses is one too many.
+    /// Whether no more requests for addresses may be sent for now.
     pub(super) fn is_full_of_node_requests(&self) -> bool {
         self.count.nodes == MAX_NODE_REQUESTS
     }
@@ -342,14 +343,14 @@ impl Ledger {
         }
     }
 
-    /// Why replies are not counted, if they aren't.
+    /// Why replies are not matched to requests. `None`: they still are matched.
     pub(super) fn opaque(&self) -> Option<Opaque> {
         self.opaque
     }
 
-    /// Gives up counting, for good.
+    /// Stops matching replies to requests, permanently.
     pub(super) fn become_opaque(&mut self, reason: Opaque) {
-        // "Not RESP at all" overrides "RESP, but uncounted"; otherwise the first reason stands.
+        // "Not RESP at all" overrides "RESP, but not matched". Otherwise the first reason stays.
         if self.opaque.is_none_or(|known| known.is_framed() && !reason.is_framed()) {
             self.opaque = Some(reason);
         }
@@ -363,29 +364,29 @@ impl Ledger {
         self.is_timing = false;
     }
 
-    /// Pontoon answers a request of the client in its turn.
+    /// Notes a request of the client that pontoon answers in its turn.
     pub(super) fn local(&mut self, reply: Vec<u8>) {
         self.count.local += 1;
         self.push(Entry::of(Expects::Local(reply.into())));
     }
 
-    /// Pontoon answers QUIT in its turn.
+    /// Notes a QUIT that pontoon answers in its turn.
     pub(super) fn quit(&mut self) {
         self.local(OK.into());
         self.quit = Some(Quit { number: self.answered + self.outstanding, is_local: true });
     }
 
-    /// The server closes the connection for what the client sent, whatever has no reply.
+    /// Notes that the server closes the connection because of what the client sent, whatever is outstanding.
     pub(super) fn server_closes(&mut self) {
         self.quit.get_or_insert(Quit { number: self.answered, is_local: false });
     }
 
-    /// Whether it is the turn of a reply of pontoon's own. Where replies are not counted, it always is.
+    /// Whether a reply of pontoon's own is next. In an opaque session it always is.
     pub(super) fn has_local(&self) -> bool {
         self.entries.front().is_some_and(|entry| matches!(entry.expects, Expects::Local(_)))
     }
 
-    /// The reply of pontoon's own whose turn it is.
+    /// Takes the reply of pontoon's own that is next, if there is one.
     pub(super) fn take_local(&mut self) -> Option<Box<[u8]>> {
         if !self.has_local() {
             return None;
@@ -399,14 +400,14 @@ impl Ledger {
         if let Expects::Local(reply) = entry.expects { Some(reply) } else { None }
     }
 
-    /// A request of pontoon's own is sent.
+    /// Notes a request of pontoon's own.
     pub(super) fn own(&mut self, request: OwnRequest) {
         self.count.own += 1;
         self.count.setups += u32::from(request == OwnRequest::SetUp);
         self.push(Entry::of(Expects::Own(request)));
     }
 
-    /// A request was sent upstream, which says this of the client.
+    /// Notes a request that is sent upstream, and what it says about the client.
     #[inline]
     pub(super) fn request(&mut self, request: Request, info: Option<ClientInfo>) {
         if let Request::Plain | Request::Leaves(_) = request
@@ -437,14 +438,14 @@ impl Ledger {
                 self.quit.get_or_insert(Quit { number, is_local: false });
                 Request::Plain
             }
-            // Not even those to what came before may come.
+            // The server may close before it answers earlier requests.
             Request::Closes => return self.server_closes(),
-            // Without channels it has one confirmation at least.
+            // Without channels it has at least one confirmation.
             Request::Subscribe { kind, count } if is_resp3 => {
                 Request::Subscribe { kind, count: count.max(1) }
             }
             Request::Unsubscribe { .. } if is_resp3 => request,
-            // Libraries send it to be sure. Of several channels each has a confirmation, or all have one error.
+            // Libraries send it as a precaution. With several channels, each has a confirmation, or all have one error.
             Request::Unsubscribe { count: 0 | 1, .. } if self.is_unsubscribed_in_resp2() => Request::Plain,
             Request::Subscribe { .. } | Request::Unsubscribe { .. } => {
                 return self.become_opaque(Opaque::Subscribed);
@@ -462,7 +463,7 @@ impl Ledger {
         self.push(Entry { info: info.map(Box::new), ..Entry::of(Expects::Client(request)) });
     }
 
-    /// Whether nothing can be subscribed, and a confirmation is a reply like any other.
+    /// Whether the connection can have no subscription, so that a confirmation is a reply like any other.
     fn is_unsubscribed_in_resp2(&self) -> bool {
         self.count.switches == 0 && self.state.is_resp2() && self.state.is_free()
     }
@@ -479,7 +480,7 @@ impl Ledger {
         self.entries.push_back(entry);
     }
 
-    /// The last byte of the request that was sent last was read just now: times it, if none is timed and its reply comes soon.
+    /// Starts timing the request that was sent last, if no other is timed and its reply comes promptly. Its last byte was read just now.
     #[inline]
     pub(super) fn time(&mut self) {
         if self.is_timing || self.count.waiting > 0 {
@@ -495,7 +496,7 @@ impl Ledger {
         }
     }
 
-    /// What the request that was timed took, once the first byte of its reply is here.
+    /// The duration of the timed request, once the first byte of its reply has arrived.
     #[inline]
     pub(super) fn took(&mut self, replies: &ReplyScanner) -> Option<Duration> {
         if self.is_timing
@@ -510,7 +511,7 @@ impl Ledger {
         self.took.take()
     }
 
-    /// A frame arrived from upstream. `queued`: it is `+QUEUED`.
+    /// Notes a frame from the upstream. `queued`: it is `+QUEUED`.
     #[inline]
     pub(super) fn reply(&mut self, reply: Reply, queued: bool) -> ReplyOutcome {
         if self.opaque.is_some() {
@@ -539,7 +540,7 @@ impl Ledger {
                 self.count.own -= 1;
                 self.count.setups -= u32::from(request == OwnRequest::SetUp);
             }
-            // Its turn had come before this reply: nothing of the kind is sent.
+            // Pontoon's reply was next, so the server's reply is unsolicited.
             Expects::Local(_) => {
                 self.become_opaque(Opaque::Unsolicited);
                 return answer;
@@ -555,7 +556,7 @@ impl Ledger {
         answer
     }
 
-    /// A push arrived. A message or an invalidation answers no request.
+    /// Notes a push. Messages and invalidations answer no request.
     #[cold]
     fn push_arrived(&mut self, confirmed: Option<Confirmed>) {
         let (Some(first), Some(confirmed)) = (self.entries.front_mut(), confirmed) else { return };
@@ -580,7 +581,7 @@ impl Ledger {
         }
     }
 
-    /// All requests of the first entry have their replies. What the last said of the client.
+    /// Removes the first entry, whose requests all have their replies. Returns what its last request says about the client.
     fn end_entry(&mut self) -> Option<Box<ClientInfo>> {
         let entry = self.pop()?;
         if let Some(since) = entry.timed {
@@ -593,7 +594,7 @@ impl Ledger {
 
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front();
-        // What a deep pipeline needed is not kept.
+        // Frees the memory that a deep pipeline needed.
         if self.entries.is_empty() && self.entries.capacity() > 16 {
             self.entries = VecDeque::new();
         }
@@ -602,7 +603,7 @@ impl Ledger {
 }
 
 impl OutstandingKinds {
-    /// Where a request of this kind is counted.
+    /// The counter for requests of this kind.
     fn of(&mut self, request: Request) -> Option<&mut u32> {
         match request {
             Request::Blocking | Request::Subscribe { .. } | Request::Unsubscribe { .. } => {
@@ -655,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn in_resp3_a_subscription_is_answered_by_as_many_pushes_and_messages_answer_nothing() {
+    fn in_resp3_each_channel_is_confirmed_by_a_push_and_messages_answer_nothing() {
         let mut ledger = resp3();
         ledger.request(subscribe(2), None);
         ledger.request(Request::Plain, None);
@@ -687,7 +688,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_in_resp2_or_before_the_version_is_known_makes_opaque() {
+    fn a_subscription_in_resp2_or_during_a_switch_makes_opaque() {
         let mut ledger = Ledger::default();
         ledger.request(subscribe(1), None);
         assert_eq!(ledger.opaque(), Some(Opaque::Subscribed));
@@ -703,7 +704,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_subscribed_an_unsubscription_in_resp2_has_one_reply() {
+    fn an_unsubscription_in_resp2_without_subscriptions_has_one_reply() {
         let unsubscribe = |count| Request::Unsubscribe { kind: Subscription::Pattern, count };
         for count in [0, 1] {
             let mut ledger = Ledger::default();
@@ -714,7 +715,7 @@ mod tests {
         }
         let mut ledger = Ledger::default();
         ledger.request(unsubscribe(2), None);
-        assert_eq!(ledger.opaque(), Some(Opaque::Subscribed), "it has two, or one error");
+        assert_eq!(ledger.opaque(), Some(Opaque::Subscribed), "it has two replies, or one error");
         let mut ledger = resp3();
         ledger.request(subscribe(1), None);
         ledger.reply(confirmed(Subscription::Channel), false);
@@ -735,7 +736,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_counted_makes_opaque_and_its_reason_stays() {
+    fn requests_that_cannot_be_matched_make_opaque_for_good() {
         for (request, reason) in [
             (Request::Monitor, Opaque::Monitor),
             (Request::ReplyMode(ReplyMode::Off), Opaque::ReplyMode),
@@ -753,7 +754,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_clean_between_replies_unless_something_lasts() {
+    fn a_connection_is_clean_between_replies_unless_state_lasts() {
         let mut ledger = Ledger::default();
         assert!(ledger.is_clean());
         ledger.request(Request::Plain, None);
@@ -764,7 +765,7 @@ mod tests {
         ledger.request(Request::Leaves(Leaves::UntilClose), None);
         ledger.reply(Reply::Error, false);
         ledger.reply(Reply::Error, false);
-        assert!(ledger.is_clean() && ledger.is_untouched(), "what was refused leaves nothing");
+        assert!(ledger.is_clean() && ledger.is_untouched(), "a refused request leaves nothing");
         ledger.request(Request::Leaves(Leaves::UntilClose), None);
         ledger.reply(Reply::Other, false);
         assert_eq!(ledger.outstanding(), 0);
@@ -772,17 +773,17 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_that_is_refused_changes_nothing() {
+    fn a_refused_reset_changes_nothing() {
         let mut ledger = resp3();
         ledger.request(Request::Reset, None);
         ledger.reply(Reply::Error, false);
         assert!(!ledger.is_untouched());
         ledger.request(subscribe(1), None);
-        assert_eq!(ledger.opaque(), None, "it is RESP3 still");
+        assert_eq!(ledger.opaque(), None, "it is still RESP3");
     }
 
     #[test]
-    fn a_reply_that_nothing_asked_for_makes_opaque_and_a_push_does_not() {
+    fn an_unsolicited_reply_makes_opaque_but_a_push_does_not() {
         let mut ledger = Ledger::default();
         ledger.reply(Reply::Push(None), false);
         assert_eq!(ledger.opaque(), None);
@@ -791,7 +792,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_of_alternating_kinds_is_not_kept_account_of_without_end() {
+    fn a_long_pipeline_of_alternating_kinds_makes_opaque() {
         let mut ledger = Ledger::default();
         for _ in 0..100_000 {
             ledger.request(Request::Plain, None);
@@ -800,7 +801,7 @@ mod tests {
         assert_eq!(ledger.opaque(), Some(Opaque::Overflow));
     }
 
-    /// Requests, and the bytes that answer them.
+    /// A ledger with the bytes that answer its requests.
     #[derive(Default)]
     struct Exchange {
         ledger: Ledger,
@@ -815,7 +816,7 @@ mod tests {
             self.ledger.time();
         }
 
-        /// Whether the reply to the request that is timed has begun.
+        /// Returns whether the reply to the timed request has begun.
         fn gets(&mut self, mut bytes: &[u8]) -> bool {
             while !bytes.is_empty() {
                 let (n, event) = self.replies.next(bytes);
@@ -842,7 +843,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_while_a_request_is_timed_is_not() {
+    fn only_one_request_is_timed_at_once() {
         let mut session = Exchange::default();
         session.sends(&[Request::Plain]);
         session.sends(&[Request::Plain]);
@@ -852,7 +853,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_take_for_ever_is_not_timed_nor_what_waits_behind_it() {
+    fn blocking_requests_and_those_behind_them_are_not_timed() {
         for waits in [Request::Blocking, Request::Monitor] {
             let mut session = Exchange::default();
             session.sends(&[waits]);
@@ -862,7 +863,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_no_reply() {
+    fn a_message_is_not_a_reply() {
         let mut session = Exchange { ledger: Ledger::speaking(true), ..Exchange::default() };
         session.sends(&[Request::Plain]);
         assert!(!session.gets(b">2\r\n$10\r\ninvalid"));
@@ -871,7 +872,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_becomes_opaque_is_not_timed_any_more() {
+    fn an_opaque_session_is_not_timed() {
         let mut session = Exchange::default();
         session.sends(&[Request::Plain]);
         session.ledger.become_opaque(Opaque::Malformed);
@@ -880,7 +881,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_says_of_its_client_is_true_once_it_is_accepted() {
+    fn client_info_holds_once_the_request_is_accepted() {
         let name = || Some(ClientInfo::Name(b"x".to_vec()));
         for (reply, queued, is_true) in
             [(Reply::Other, false, true), (Reply::Error, false, false), (Reply::Other, true, false)]
@@ -897,7 +898,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_of_pontoons_own_keep_their_place_until_counting_is_given_up() {
+    fn pontoons_own_replies_keep_their_place_until_the_session_is_opaque() {
         let mut ledger = Ledger::default();
         ledger.request(Request::Plain, None);
         ledger.local(b"+one\r\n".into());
@@ -913,7 +914,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_of_pontoons_own_is_not_lost_where_it_is_one_too_many() {
+    fn pontoons_own_reply_survives_an_overflow() {
         let mut ledger = Ledger::default();
         for _ in 0..MAX_ENTRIES / 2 {
             ledger.request(Request::Plain, None);

@@ -1,9 +1,9 @@
-//! What a client gets while its server cannot be reached, and when the connection to it is lost.
+//! What a client gets while its server is unreachable, and when the connection to it is lost.
 //!
-//! Most libraries take an error reply for the answer to a command: redis-py raises it and does not try again, phpredis returns `false`, a
-//! worker of Celery ends. The end of the connection they take for what it is, and try again. One error code has the same effect and
-//! keeps the text, `LOADING`, but only where a library sets a connection up. It says that the request was not executed, so no
-//! request gets it that was sent upstream. `tests/outage.rs` has the libraries.
+//! Most libraries take an error reply for the answer to a command: redis-py raises it without a retry, phpredis returns `false`, and a
+//! Celery worker ends. They retry after a closed connection. The error code `LOADING` makes libraries retry, too, and carries a text, but
+//! only while a library sets up a connection. It promises that the request was not executed, so a request that was sent upstream never gets
+//! it. `tests/outage.rs` has the libraries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,17 +22,17 @@ use crate::resp::whole::Front;
 use crate::resp::words::is_same;
 use crate::upstream::Unreachable;
 
-/// So long a client's first request is waited for, to know what to say to it.
+/// How long to wait for a client's first request, which decides the answer.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes of a first request that are waited for. What libraries send to set up a connection is shorter.
+/// Number of bytes of a first request to wait for. Libraries set up connections with shorter requests.
 const MAX_FIRST_REQUEST: usize = 16 * 1024;
 
-/// Why there is no connection for a client.
+/// Why a client gets no connection.
 #[derive(Debug, Clone)]
 pub(super) struct NoUpstream {
     why: Arc<str>,
-    /// Whether it can end without a change to the configuration or the server.
+    /// Whether the cause can end without a change to the configuration or the server.
     is_outage: bool,
 }
 
@@ -42,7 +42,7 @@ impl NoUpstream {
         Self { why: why.into(), is_outage: true }
     }
 
-    /// A cause that lasts until the configuration or the server is changed.
+    /// A cause that lasts until the configuration or the server changes.
     pub(super) fn lasting(why: &str) -> Self {
         Self { why: why.into(), is_outage: false }
     }
@@ -54,7 +54,7 @@ impl From<Unreachable> for NoUpstream {
     }
 }
 
-/// Answers a client whose next request was never sent upstream, and closes. `input`: what it has sent.
+/// Answers a client whose next request was never sent upstream, and closes. `input`: what the client has sent.
 pub(super) async fn unreachable(
     mut client: ClientStream,
     input: &[u8],
@@ -74,9 +74,9 @@ pub(super) async fn unreachable(
     farewell::say(client, &replies::error_reply_with("LOADING", &error.why)).await;
 }
 
-/// Whether the client's next request is one with which libraries set up a connection, or see whether it works.
+/// Whether libraries send the client's next request to set up a connection or to test one.
 async fn sets_up(client: &mut ClientStream, input: &[u8]) -> bool {
-    // It may hold a password. A buffer that grows leaves copies behind: this one takes all that is read.
+    // The request may hold a password. This buffer has room for all that is read, because a buffer that grows leaves copies behind.
     let mut received = Zeroizing::new(Vec::with_capacity(input.len() + MAX_FIRST_REQUEST));
     received.extend_from_slice(input);
     let first = async {
@@ -97,7 +97,7 @@ async fn sets_up(client: &mut ClientStream, input: &[u8]) -> bool {
     timeout(FIRST_REQUEST_TIMEOUT, first).await.unwrap_or(false)
 }
 
-/// Tells a client that its connection is lost, and closes. So many requests were sent, and have no reply.
+/// Answers the `unanswered` requests of a client whose connection is lost, if `errors` says so, and closes.
 pub(super) async fn lost(
     client: ClientStream,
     endpoint: &Endpoint,
@@ -105,18 +105,18 @@ pub(super) async fn lost(
     why: Option<&str>,
     route: &RouteContext,
 ) {
-    if unanswered == 0 || !tells_loss(route) {
+    if unanswered == 0 || !reports_loss(route) {
         return farewell::close(client).await;
     }
     farewell::refuse(client, unanswered, &loss(endpoint, why)).await;
 }
 
 /// Whether requests that may have been executed get an error reply when their connection is lost.
-pub(super) fn tells_loss(route: &RouteContext) -> bool {
+pub(super) fn reports_loss(route: &RouteContext) -> bool {
     !route.is_node && route.settings.errors == OutageErrors::Reply
 }
 
-/// What a request gets that may have been executed.
+/// The error for a request that may have been executed.
 pub(super) fn loss(endpoint: &Endpoint, why: Option<&str>) -> String {
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
     format!("connection to {endpoint} lost{why}; the command may or may not have been executed")

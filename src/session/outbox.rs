@@ -1,5 +1,5 @@
-//! Bytes that a socket would not take yet. Never more than one read's worth, for the other side is not read
-//! before it is empty; and no memory while it is.
+//! Bytes that a socket did not take yet. An outbox holds at most one read's worth, because the other side is not read until the outbox is
+//! empty. An empty outbox holds no memory.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::output::ClientOutput;
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     sent: usize,
-    /// Where what waits for clients is counted.
+    /// Counts the bytes that wait for clients of the route.
     counted: Option<Arc<ClientOutput>>,
 }
 
@@ -29,18 +29,18 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Number of bytes that wait.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
-    /// Has what waits counted from now on.
+    /// Counts the waiting bytes in `output` from now on.
     pub(super) fn count_in(&mut self, output: Arc<ClientOutput>) {
         self.counted = Some(output);
         self.count();
     }
 
-    /// Where what waits is counted.
+    /// The counter of the waiting bytes.
     pub(super) fn counted(&self) -> Option<&Arc<ClientOutput>> {
         self.counted.as_ref()
     }
@@ -51,15 +51,15 @@ impl Outbox {
         }
     }
 
-    /// Gives up what could not be sent.
+    /// Drops the bytes that were not sent.
     pub(super) fn clear(&mut self) {
         (self.bytes, self.sent) = (Vec::new(), 0);
         self.count();
     }
 
-    /// Has `bytes` wait.
+    /// Adds `bytes` to those that wait.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
-        // What was sent of it is not kept for as long as the rest.
+        // Frees the sent part, which would otherwise stay in memory as long as the rest.
         if self.sent > self.bytes.len() / 2 {
             self.bytes.drain(..self.sent);
             self.sent = 0;
@@ -68,7 +68,7 @@ impl Outbox {
         self.count();
     }
 
-    /// Sends `bytes` after what waits already, and keeps what the socket does not take.
+    /// Sends `bytes` after those that wait, and keeps what the socket does not take.
     pub(super) fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -91,7 +91,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends what waits. `Ready`: nothing waits any more.
+    /// Sends the bytes that wait. `Ready`: none are left.
     pub(super) fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,

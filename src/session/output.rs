@@ -1,6 +1,6 @@
-//! What waits for the clients of a route that share connections, all together: `limits.route_output`.
+//! Counts the output that waits for all clients of a route that share connections: `limits.route_output`.
 //!
-//! An [outbox](super::outbox) reports how much it keeps. What a socket takes at once is never counted.
+//! An [outbox](super::outbox) reports how much it keeps. Bytes that a socket takes at once are never counted.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
@@ -10,25 +10,25 @@ use parking_lot::Mutex;
 
 use crate::downstream::ClientStream;
 
-/// A client for which less waits is looked at only where none has more.
+/// Clients with less output waiting are not listed, so they are cut off only if the caller names them.
 const LISTED_OUTPUT: usize = 256 * 1024;
 
-/// What waits for the clients of a route.
+/// The output that waits for the clients of a route.
 pub(super) struct RouteOutput {
     limit: usize,
-    /// Signed: what a client is cut off with may be subtracted before it was added.
+    /// Signed, because the output of a client that is cut off may be subtracted before it was added.
     waiting: AtomicIsize,
-    /// Clients for which much has waited.
+    /// The clients that had much output waiting.
     listed: Mutex<Vec<Weak<ClientOutput>>>,
 }
 
 impl RouteOutput {
-    /// Nothing waits. `limit`: `limits.route_output`.
+    /// A new counter. `limit`: `limits.route_output`.
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, waiting: AtomicIsize::new(0), listed: Mutex::default() })
     }
 
-    /// Whether more waits than may.
+    /// Whether more output waits than the limit allows.
     #[inline]
     pub(super) fn is_exceeded(&self) -> bool {
         self.exceeds(self.limit)
@@ -39,8 +39,8 @@ impl RouteOutput {
         usize::try_from(self.waiting.load(Ordering::Relaxed)).is_ok_and(|waiting| waiting > limit)
     }
 
-    /// Cuts off the clients for which most waits, until half of what may wait is left: what follows for the others must not soon
-    /// be held up again. `or`: a client that is cut off where none has more.
+    /// Cuts off the clients with the most output waiting until half of the limit is left, so that the others are not soon held up again.
+    /// `or`: a client that is cut off if no listed one has more.
     #[cold]
     pub(super) fn cut_off_largest(&self, or: Option<Arc<ClientOutput>>) {
         let waits = |output: &Arc<ClientOutput>| output.waiting.load(Ordering::Relaxed);
@@ -67,7 +67,7 @@ impl RouteOutput {
     }
 }
 
-/// What waits for one client.
+/// The output that waits for one client.
 pub(super) struct ClientOutput {
     route: Arc<RouteOutput>,
     client: ClientStream,
@@ -87,7 +87,7 @@ impl ClientOutput {
         })
     }
 
-    /// So much waits now.
+    /// Sets how much output waits now.
     pub(super) fn set(self: &Arc<Self>, waiting: usize) {
         if self.is_cut_off() {
             return;
@@ -98,13 +98,13 @@ impl ClientOutput {
         }
     }
 
-    /// Whether its client was cut off because of `limits.route_output`.
+    /// Whether the client was cut off because of `limits.route_output`.
     pub(super) fn is_cut_off(&self) -> bool {
         self.is_cut_off.load(Ordering::Relaxed)
     }
 
-    /// The client's task may run on another thread: it finds its socket shut down. What waits counts no more from now on, so that no
-    /// other client is cut off for it meanwhile.
+    /// Cuts the client off. Its task may run on another thread, where it finds the socket shut down. Its output no longer counts, so that
+    /// no other client is cut off for it in the meantime.
     fn cut_off(&self) {
         self.is_cut_off.store(true, Ordering::Relaxed);
         self.forget();

@@ -1,5 +1,5 @@
-//! What a session tells the inventory of its client: what the client's own commands say, once the server has accepted
-//! them, and which library it looks like.
+//! What a session reports to the inventory about its client: what the client's commands say, once the server has accepted them, and the
+//! library that its first commands suggest.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::upstream::Connection;
 pub(super) struct ClientProfile {
     entry: InventoryEntry,
     guess: Guess,
-    /// Kept where the session may be moved.
+    /// Kept if the client may have to be set up on another connection.
     setup: Option<Box<ClientSetup>>,
-    /// As the inventory has it: no lock is needed to see that it is the same.
+    /// The hold that the inventory has. Comparing with it saves a lock while the hold does not change.
     hold: Option<&'static str>,
 }
 
@@ -30,17 +30,17 @@ impl ClientProfile {
         Self { entry, guess: Guess::default(), setup: None, hold: None }
     }
 
-    /// What the client sets up from now on is kept: it may have to be set up on another connection.
+    /// Keeps what the client sets up from now on, because it may have to be set up on another connection.
     pub(super) fn keep_setup(&mut self) {
         self.setup.get_or_insert_default();
     }
 
-    /// The client.
+    /// The client's entry in the inventory.
     pub(super) fn entry(&self) -> &InventoryEntry {
         &self.entry
     }
 
-    /// What the client set up.
+    /// What the client has set up.
     pub(super) fn setup(&self) -> Option<&ClientSetup> {
         self.setup.as_deref()
     }
@@ -51,12 +51,12 @@ impl ClientProfile {
         }
     }
 
-    /// Its number, as in the log.
+    /// The session's number, as in the log.
     pub(super) fn number(&self) -> u64 {
         self.entry.number()
     }
 
-    /// It has this upstream connection; `passthrough`: for the client's own TLS.
+    /// Reports the client's upstream connection. `passthrough`: it carries the client's own TLS.
     pub(super) fn connected(&mut self, route: &RouteContext, upstream: &Connection, passthrough: bool) {
         let is_plaintext = !passthrough && upstream.channel.is_none();
         self.hold = None;
@@ -69,7 +69,7 @@ impl ClientProfile {
         });
     }
 
-    /// It shares this connection.
+    /// Reports the shared connection that the client uses.
     pub(super) fn shares(
         &mut self,
         route: &RouteContext,
@@ -88,7 +88,7 @@ impl ClientProfile {
         });
     }
 
-    /// This binds it to its connection, which it would leave otherwise.
+    /// Reports why the client cannot leave its connection.
     #[inline]
     pub(super) fn held_by(&mut self, hold: &'static str) {
         if self.hold != Some(hold) {
@@ -97,25 +97,25 @@ impl ClientProfile {
         }
     }
 
-    /// Pontoon authenticates again then, if ever.
+    /// Reports when pontoon authenticates again. `None`: never.
     pub(super) fn reauthenticates(&self, at: Option<Instant>) {
         let in_seconds = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs();
         self.entry.reauthenticates(at.map(|at| Moment::at(Moment::now().unix() + in_seconds(at))));
     }
 
-    /// Bytes and commands go upstream.
+    /// Counts bytes and commands that go upstream.
     #[inline]
     pub(super) fn sent(&self, bytes: usize, commands: u64) {
         self.entry.sent(bytes, commands);
     }
 
-    /// Bytes go to the client.
+    /// Counts bytes that go to the client.
     #[inline]
     pub(super) fn received(&self, bytes: usize) {
         self.entry.received(bytes);
     }
 
-    /// A request is about to be sent. What it says of the client, if that is true only once the server accepts it.
+    /// Reads a request that is about to be sent. Returns what it says about the client, if that holds only once the server accepts it.
     #[inline]
     pub(super) fn request(&mut self, requests: &mut RequestScanner) -> Option<ClientInfo> {
         if self.guess.goes_on()
@@ -128,7 +128,7 @@ impl ClientProfile {
             return None;
         }
         match requests.client_info()? {
-            // True whether the server knows CLIENT SETINFO or not.
+            // It holds whether or not the server supports CLIENT SETINFO.
             info @ (ClientInfo::Library(_) | ClientInfo::Version(_)) => {
                 self.accepted(info);
                 None
@@ -137,9 +137,9 @@ impl ClientProfile {
         }
     }
 
-    /// What a client said is true: the server has accepted it.
-    pub(super) fn accepted(&mut self, told: ClientInfo) {
-        match told {
+    /// Reports what the client said and the server has accepted.
+    pub(super) fn accepted(&mut self, info: ClientInfo) {
+        match info {
             ClientInfo::Hello { resp3, name } => {
                 if let Some(resp3) = resp3 {
                     self.entry.speaks(resp3);
@@ -172,33 +172,33 @@ impl ClientProfile {
         }
     }
 
-    /// The client is this user to the server.
+    /// Notes that the server has authenticated the client as this user.
     pub(super) fn is_user(&mut self, user: &Arc<ClientUser>) {
         self.set_up(|setup| setup.key.user = Some(Arc::clone(user)));
     }
 
-    /// The client reads from replicas, or does not.
+    /// Notes whether the client reads from replicas.
     pub(super) fn reads_replicas(&mut self, replica: bool) {
         self.set_up(|setup| setup.key.replica = replica);
     }
 
-    /// Its commands go over a connection of its own, for this reason; `None`: over a shared one.
+    /// Reports why the client has a dedicated connection. `None`: it uses a shared one.
     pub(super) fn pinned(&self, reason: Option<&'static str>) {
         self.entry.pinned(reason);
     }
 
-    /// For those who count what it gets.
+    /// A counter for bytes that go to the client.
     pub(super) fn counter(&self) -> Counter {
         self.entry.counter()
     }
 
-    /// Whether how it begins may still tell which library it is.
+    /// Whether the client's first commands may still show which library it uses.
     #[inline]
     pub(super) fn looks(&self) -> bool {
         self.guess.goes_on()
     }
 
-    /// The client's next request is this one.
+    /// Reads the client's next request for signs of its library.
     #[cold]
     pub(super) fn look(&mut self, request: &[u8]) {
         let mut requests = RequestScanner::default();

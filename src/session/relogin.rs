@@ -1,6 +1,6 @@
-//! AUTH again, on a connection that has a client: after the client's RESET, which makes a server forget who we are; and in
-//! time before ElastiCache cuts a connection that authenticated with IAM, 12 hours after it did
-//! ([Authenticating with IAM](https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html)).
+//! Sends AUTH again on a connection that has a client. Pontoon does so after the client's RESET, which logs the connection out. It also
+//! does so before ElastiCache closes a connection that authenticated with IAM, which happens after 12 hours ([Authenticating with
+//! IAM](https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html)).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::credentials::{Credentials, Login, NoSecret};
 use crate::endpoint::Endpoint;
 use crate::upstream;
 
-/// After a refusal, while the connection still lives.
+/// How long to wait after a refusal, while the connection still works.
 const RELOGIN_RETRY: Duration = Duration::from_secs(60);
 
 type Logins = Pin<Box<dyn Future<Output = Result<Vec<Login>, NoSecret>> + Send>>;
@@ -25,16 +25,16 @@ pub(super) struct Relogin {
     credentials: Arc<Credentials>,
     due: Option<Pin<Box<Sleep>>>,
     logins: Option<Logins>,
-    /// To be tried if the one before is refused.
+    /// Logins to try if the server refuses the present one.
     others: Vec<Login>,
-    /// The client's next request must wait for it.
+    /// The client's next request must wait for the login.
     urgent: bool,
-    /// It was due, and could not be done: counted once.
+    /// The login was due and could not be sent. This is counted once.
     left_alone: bool,
 }
 
 impl Relogin {
-    /// `since`: pontoon authenticated then.
+    /// `since`: when pontoon authenticated.
     pub(super) fn new(credentials: &Arc<Credentials>, since: Option<Instant>) -> Self {
         let mut relogin = Self {
             credentials: Arc::clone(credentials),
@@ -49,18 +49,18 @@ impl Relogin {
     }
 
     fn schedule(&mut self, since: Instant) {
-        // Many sessions that began together do not all do it at once.
+        // Spreads the logins of sessions that began together.
         let interval =
             self.credentials.renewal().map(|interval| interval.mul_f64(1.0 - fastrand::f64() / 10.0));
         self.due = interval.map(|interval| Box::pin(sleep_until(since + interval)));
     }
 
-    /// When it is due; `None`: it is under way, or never will be.
+    /// When the next login is due. `None`: it is under way, or never due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.as_ref().map(|due| due.deadline())
     }
 
-    /// The client sent RESET.
+    /// Begins a login because the client sent RESET.
     pub(super) fn after_reset(&mut self) {
         self.urgent = true;
         self.fetch();
@@ -77,8 +77,8 @@ impl Relogin {
         self.urgent
     }
 
-    /// Whether it is time, and can be done now. `safe`: between two requests, outside of transactions, and all replies due
-    /// come soon. `impossible`: it will never be safe.
+    /// Whether a login is due and can be sent now. `safe`: the session is between two requests, outside of transactions, and all
+    /// outstanding replies come promptly. `impossible`: it will never be safe.
     pub(super) fn is_due(
         &mut self,
         cx: &mut Context<'_>,
@@ -103,7 +103,7 @@ impl Relogin {
         safe
     }
 
-    /// AUTH, once there is something to present.
+    /// The AUTH command, once credentials are available.
     pub(super) fn poll_command(
         &mut self,
         cx: &mut Context<'_>,
@@ -114,7 +114,7 @@ impl Relogin {
             Poll::Ready(logins) => logins,
         };
         self.logins = None;
-        // Until it is answered: nothing that the client sends then can make its reply uncountable.
+        // The client's requests wait for the reply, because they could make it impossible to match.
         self.urgent = true;
         match logins {
             Ok(mut logins) => {
@@ -125,7 +125,7 @@ impl Relogin {
                 self.urgent = false;
                 if let Some(suppressed) = route.throttle.allow("reauthentication") {
                     let route = &*route.route;
-                    warn!(route, suppressed, "a session cannot authenticate again: {problem}");
+                    warn!(route, %problem, suppressed, "session not reauthenticated");
                 }
                 let mut due = Box::pin(sleep_until(Instant::now() + RELOGIN_RETRY));
                 let _ = due.as_mut().poll(cx);
@@ -135,10 +135,10 @@ impl Relogin {
         }
     }
 
-    /// The server answered.
+    /// Handles the reply to AUTH.
     pub(super) fn answered(&mut self, accepted: bool, route: &RouteContext, endpoint: &Endpoint) {
         if !accepted && !self.others.is_empty() {
-            // The server has not been told of the newest secret yet.
+            // The server may not have the newest secret yet, so an older one is next.
             let others = std::mem::take(&mut self.others);
             self.logins = Some(Box::pin(std::future::ready(Ok(others))));
             return;
@@ -146,16 +146,16 @@ impl Relogin {
         self.urgent = false;
         route.metrics.reauthenticated(if accepted { "ok" } else { "refused" });
         if accepted {
-            debug!(route = &*route.route, upstream = %endpoint, "authenticated again");
+            debug!(route = &*route.route, upstream = %endpoint, "session reauthenticated");
             return self.schedule(Instant::now());
         }
         if let Some(suppressed) = route.throttle.allow("reauthentication") {
             warn!(
                 route = &*route.route,
                 upstream = %endpoint,
+                user = self.credentials.user(),
                 suppressed,
-                "a session could not authenticate again as {}: the server refused",
-                self.credentials.user()
+                "session not reauthenticated, server refused the credentials"
             );
         }
         self.due = Some(Box::pin(sleep_until(Instant::now() + RELOGIN_RETRY)));

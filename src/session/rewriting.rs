@@ -1,7 +1,7 @@
-//! Replies of a cluster's nodes to one client: those that name nodes are held until they are whole, and get local addresses.
+//! Holds replies of a cluster's nodes that may name nodes until they are whole, and puts local addresses into them, for one client.
 //!
-//! A reply is rewritten because its request asked for addresses, or because it is an error: a value that looks like a
-//! redirect is a value. How a reply is rewritten is `cluster`'s work.
+//! A reply is rewritten because its request asked for addresses, or because it is an error. A value that looks like a redirect stays as it
+//! is, because it is a value. How a reply is rewritten is `cluster`'s work.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use crate::endpoint::{Endpoint, Host};
 use crate::resp::replies;
 use crate::resp::request::Request;
 
-/// A longer reply is not held. That of a cluster of 500 nodes has some 100 KiB. To read one takes twenty times its memory at most.
+/// Longer replies are not held. The reply of a cluster of 500 nodes has some 100 KiB. Parsing takes at most twenty times that memory.
 const MAX_HELD_REPLY: usize = 4 * 1024 * 1024;
 
-/// A longer error, with the attributes before it, is no redirect: it is passed on as it is.
+/// An error that is longer, its attributes included, is not a redirect and is passed on unchanged.
 pub(super) const MAX_HELD_ERROR: usize = 64 * 1024;
 
 pub(super) struct Rewriting {
     nodes: Arc<Nodes>,
-    /// What this client is told.
+    /// The host that stands for every node in this client's replies.
     local_host: Host,
-    /// The node at the other end.
+    /// The node that the connection leads to.
     asked: Arc<Endpoint>,
-    /// The reply that is being held, and what it answers.
+    /// The reply that is being held.
     held: Vec<u8>,
     holds: Option<Held>,
-    /// The held reply names a node that is being looked up.
+    /// The lookup of a node that the held reply names.
     lookup: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// What came after it.
+    /// The bytes after the held reply.
     after: Vec<u8>,
 }
 
@@ -42,20 +42,20 @@ pub(super) struct Rewriting {
 enum Held {
     /// It answers a request for addresses of nodes.
     Addresses(NodeAddresses),
-    /// It is an error: it may be a redirect.
+    /// It is an error, and may be a redirect.
     Error,
 }
 
-/// What became of a held reply.
+/// The result of rewriting a held reply.
 pub(super) enum Rewritten {
-    /// For the client.
+    /// The reply for the client.
     Reply {
-        /// In its place.
+        /// The bytes to send.
         bytes: Vec<u8>,
-        /// As a metric label.
+        /// The kind of rewriting, as a metric label.
         kind: &'static str,
     },
-    /// It names a node that is not known: [`poll_lookup`](Rewriting::poll_lookup) tells when to try again.
+    /// The reply names an unknown node. [`poll_lookup`](Rewriting::poll_lookup) says when to try again.
     Unknown,
 }
 
@@ -64,12 +64,12 @@ impl Rewriting {
         Self { nodes, local_host, asked, held: Vec::new(), holds: None, lookup: None, after: Vec::new() }
     }
 
-    /// The connection leads there from now on.
+    /// Notes that the connection now leads to the node `asked`.
     pub(super) fn asks(&mut self, asked: Arc<Endpoint>) {
         self.asked = asked;
     }
 
-    /// Whether this request must not be sent, and why.
+    /// Why this request must not be sent. `None`: it may be.
     pub(super) fn refuses(request: Request, ledger: &Ledger) -> Option<AbortReason> {
         match request {
             Request::Cluster(_) if ledger.opaque().is_some() => Some(AbortReason::Unmatched),
@@ -81,7 +81,7 @@ impl Rewriting {
         }
     }
 
-    /// A frame begins with this byte.
+    /// Notes that a frame begins with this byte.
     #[inline]
     pub(super) fn begins(&mut self, first: u8, ledger: &Ledger) {
         if first == b'>' {
@@ -89,12 +89,12 @@ impl Rewriting {
         }
         self.holds = match ledger.node_addresses() {
             Some(addresses) => Some(Held::Addresses(addresses)),
-            // An attribute says something of what follows, which may be an error.
+            // An attribute precedes a value, which may be an error.
             None => matches!(first, b'-' | b'!' | b'|').then_some(Held::Error),
         };
     }
 
-    /// An error has begun with these bytes.
+    /// Continues with an error that has begun with these bytes.
     pub(super) fn resume_error(&mut self, held: Vec<u8>) {
         (self.holds, self.held) = (Some(Held::Error), held);
     }
@@ -105,7 +105,7 @@ impl Rewriting {
         self.holds.is_some()
     }
 
-    /// Holds these bytes of the frame. `Some`: it is not held any longer, for it names no node. These are its bytes so far.
+    /// Holds these bytes of the frame. `Some`: the frame names no node and is no longer held. These are its bytes so far.
     pub(super) fn hold(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, AbortReason> {
         self.held.extend_from_slice(bytes);
         match self.holds {
@@ -121,7 +121,7 @@ impl Rewriting {
         }
     }
 
-    /// The held frame is whole.
+    /// Rewrites the held frame, which is whole.
     pub(super) fn rewrite(&mut self) -> Rewritten {
         let Some(held) = &self.holds else { return Rewritten::Reply { bytes: Vec::new(), kind: "none" } };
         let map = self.nodes.map();
@@ -142,7 +142,7 @@ impl Rewriting {
                 let redirected = bytes != self.held && matches!(held, Held::Error);
                 let kind = if bytes == self.held { "none" } else { kind };
                 if redirected {
-                    // Slots have moved, and nodes may have.
+                    // Slots have moved, and nodes may have, too.
                     self.nodes.refresh(Some(&self.asked));
                 }
                 return self.release(bytes, kind);
@@ -151,10 +151,10 @@ impl Rewriting {
                 self.lookup = Some(Box::pin(self.nodes.refreshed(&self.asked)));
                 return Rewritten::Unknown;
             }
-            // Clients try again after this one, and it says what is the matter with the cluster as they see it.
+            // Clients retry after this error, and its code describes the cluster as they see it.
             Err(RewriteError::UnknownNode(node)) => {
-                // Its address is not for the client.
-                debug!(node, asked = %self.asked, "a reply names a node that has no local port");
+                // The log has the node's address. The client must not get it.
+                debug!(node, asked = %self.asked, "reply names a node without a local port");
                 unknown_node()
             }
             Err(error) => replies::error_reply(&error.to_string()),
@@ -169,7 +169,7 @@ impl Rewriting {
         Rewritten::Reply { bytes, kind }
     }
 
-    /// Whether a held reply waits for a node to be looked up.
+    /// Whether a held reply waits for a lookup.
     pub(super) fn waits(&self) -> bool {
         self.lookup.is_some()
     }
@@ -182,19 +182,19 @@ impl Rewriting {
         }
     }
 
-    /// Keeps what came after a reply that waits.
+    /// Keeps the bytes after a reply that waits.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         self.after.extend_from_slice(bytes);
     }
 
-    /// What came after a reply that waited.
+    /// Takes the bytes after a reply that waited.
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.after)
     }
 }
 
-/// In place of a reply that names a node without a local port: clients try again after this one.
+/// The error in place of a reply that names a node without a local port. Clients retry after it.
 pub(super) fn unknown_node() -> Vec<u8> {
-    let text = "a node is not known yet, or has no local port: pontoon's log says which";
+    let text = "a node is not known yet, or has no local port: pontoon's log names it";
     replies::error_reply_with("CLUSTERDOWN", text)
 }

@@ -1,4 +1,4 @@
-//! A session from the accepted socket to its [`End`].
+//! Serves a session from the accepted socket to its [`End`].
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::metrics::GaugeGuard;
 use crate::resp::scanner::TLS_HANDSHAKE;
 use crate::upstream::{Lease, Unreachable};
 
-/// Serves one client to its end, and gives up its `place` then.
+/// Serves one client until its session ends, then releases its `place`.
 pub async fn serve(client: Accepted, context: Arc<RouteContext>, place: impl Send) {
     let entry = context.inventory.enter(&context.route, client.peer());
     let (route, session) = (&*context.route, entry.number());
@@ -30,7 +30,7 @@ pub async fn serve(client: Accepted, context: Arc<RouteContext>, place: impl Sen
     let end = match client.into_stream() {
         Ok(client) => run(Box::new(Session::new(client, &context, ClientProfile::new(entry)))).await,
         Err(error) => {
-            debug!(route, session, %error, "client lost");
+            debug!(route, session, %error, "client connection lost");
             End::ClientClosed
         }
     };
@@ -39,7 +39,7 @@ pub async fn serve(client: Accepted, context: Arc<RouteContext>, place: impl Sen
     debug!(route, session, end = end.label(), "session ended");
 }
 
-/// Tells a client why there is no session for it.
+/// Sends `words` to a client that gets no session, and closes.
 pub async fn refuse(client: Accepted, words: &[u8]) {
     if let Ok(client) = client.into_stream() {
         farewell::say(client, words).await;
@@ -48,13 +48,13 @@ pub async fn refuse(client: Accepted, words: &[u8]) {
 
 /// A session that has begun.
 enum Begun<'a> {
-    /// Over a connection of its own.
+    /// Over a dedicated connection.
     Dedicated(CountedRelay<'a>),
-    /// Over connections that it shares.
+    /// Over shared connections.
     Shared(Box<Session<'a>>, &'a Multiplexer),
 }
 
-/// A session over a connection of its own, and as what that is counted.
+/// A session over a dedicated connection, and the gauges that count it.
 pub(super) struct CountedRelay<'a> {
     pub(super) relay: Box<Relay<'a>>,
     active: GaugeGuard,
@@ -62,7 +62,7 @@ pub(super) struct CountedRelay<'a> {
 }
 
 async fn run(session: Box<Session<'_>>) -> End {
-    // What is needed only at the beginning and the end is boxed: it does not weigh on a session while it lasts.
+    // State for the beginning and the end is boxed, so that it takes no memory while the session lasts.
     match Box::pin(begin(session)).await {
         Ok(Begun::Dedicated(mut counted)) => {
             let ended = counted.relay().await;
@@ -73,7 +73,7 @@ async fn run(session: Box<Session<'_>>) -> End {
     }
 }
 
-/// Finds out what a client needs, and connects. `Err`: it was told why not.
+/// Finds out what a client needs, and connects. `Err`: the client has received the reason.
 async fn begin(session: Box<Session<'_>>) -> Result<Begun<'_>, End> {
     let context = session.route;
     let brings_tls = brings_tls(&session.client, context).await?;
@@ -126,10 +126,10 @@ impl<'a> CountedRelay<'a> {
         }
     }
 
-    /// Relays until it has ended, over TLS as soon as that can be.
+    /// Relays until the session has ended, over TLS as soon as possible.
     pub(super) async fn relay(&mut self) -> Ended {
         let context = self.relay.context();
-        // What works goes on working while a connection is dialled, however long that takes.
+        // The session continues while a connection is dialled, however long that takes.
         let mut dialling: Option<Pin<Box<dyn Future<Output = Lease> + Send + '_>>> = None;
         let mut dialled: Option<Box<Lease>> = None;
         loop {
@@ -161,7 +161,7 @@ impl<'a> CountedRelay<'a> {
         }
     }
 
-    /// Tells the client.
+    /// Ends the session, with a last reply to the client if one is due.
     pub(super) async fn end(self, ended: Ended) -> End {
         let dialled = self.relay.dialled();
         let session = self.relay.into_session();
@@ -170,7 +170,7 @@ impl<'a> CountedRelay<'a> {
     }
 }
 
-/// A connection for a session that goes on without it meanwhile.
+/// Dials until there is a connection. The session continues in the meantime.
 async fn dial_until_there(context: &RouteContext) -> Lease {
     loop {
         match connect(context, false).await {
@@ -180,7 +180,7 @@ async fn dial_until_there(context: &RouteContext) -> Lease {
     }
 }
 
-/// Has a session go on over TLS. `false`: it goes on as it was.
+/// Moves a session to a connection over TLS. `false`: it stays on the old one.
 async fn move_to_tls(relay: &mut Relay<'_>, upstream: Lease) -> bool {
     if !matches!(timeout(SETUP_TIMEOUT, relay.move_to(upstream)).await, Ok(true)) {
         return false;
@@ -191,13 +191,13 @@ async fn move_to_tls(relay: &mut Relay<'_>, upstream: Lease) -> bool {
     true
 }
 
-/// An upstream connection for a client. In a cluster the endpoint that clients begin with may lead to a node that is gone:
-/// any other will do, and their addresses are looked up again.
+/// An upstream connection for a client. In a cluster, the endpoint that clients begin with may lead to a node that is gone. Then any other
+/// node will do, and the addresses of the nodes are looked up again.
 pub(super) async fn connect(context: &RouteContext, brings_tls: bool) -> Result<Lease, Unreachable> {
     if brings_tls { context.upstream.open().await } else { connect_to(context, None).await }
 }
 
-/// An upstream connection to this address, if it can be reached.
+/// An upstream connection to this address, if it is reachable.
 pub(super) async fn connect_to(
     context: &RouteContext,
     address: Option<SocketAddr>,
@@ -212,7 +212,7 @@ pub(super) async fn connect_to(
     }
 }
 
-/// Whether a client begins with TLS. Its first byte is waited for only where that may be. `Err`: it never came.
+/// Whether a client begins with TLS. Waits for its first byte only if the route accepts TLS. `Err`: the session ended before the byte came.
 async fn brings_tls(client: &ClientStream, context: &RouteContext) -> Result<bool, End> {
     if context.settings.accept == Accept::Plaintext {
         return Ok(false);

@@ -1,57 +1,57 @@
-//! What the configuration says of a route's sessions.
+//! The settings of a route's sessions.
 
 use std::time::Duration;
 
 use super::guard::ClientAuth;
 use super::shared::Settings as Sharing;
 
-/// How a route's sessions behave.
+/// The settings of a route's sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// End a session that carried nothing for this long; `None`: never.
+    /// End a session after this time without traffic. `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// What becomes of a session in plaintext when its upstream turns out to speak TLS.
+    /// What happens to a session in plaintext once its upstream accepts TLS.
     pub upgrade: Upgrade,
-    /// What clients may speak.
+    /// What clients may send.
     pub accept: Accept,
-    /// What clients get while their server cannot be reached, or is lost.
+    /// What clients get while their server is unreachable, and when it is lost.
     pub errors: OutageErrors,
-    /// What a client's own AUTH gets.
+    /// What happens to a client's own AUTH.
     pub client_auth: ClientAuth,
-    /// Commands that wait longer for their reply are logged; `None`: none are.
+    /// Log commands whose replies take longer. `None`: log none.
     pub slow: Option<Duration>,
-    /// How clients share upstream connections; `None`: each has its own.
+    /// How clients share upstream connections. `None`: each client has a dedicated one.
     pub sharing: Option<Sharing>,
 }
 
-/// What clients may speak.
+/// What clients may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accept {
-    /// Redis' protocol, in plaintext.
+    /// Redis' protocol in plaintext.
     #[default]
     Plaintext,
-    /// That, or TLS, which is passed through: the first byte tells.
+    /// Redis' protocol in plaintext, or TLS, which is passed through. The first byte decides.
     Any,
 }
 
-/// What clients get while their server cannot be reached, or is lost.
+/// What clients get while their server is unreachable, and when it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OutageErrors {
-    /// An error reply where client libraries take it for a lost connection, else the end of the connection.
+    /// An error reply if client libraries treat it as a lost connection, otherwise a closed connection.
     #[default]
     Auto,
     /// An error reply wherever one can be placed.
     Reply,
-    /// The end of the connection.
+    /// A closed connection.
     Close,
 }
 
-/// What becomes of a session in plaintext when its upstream turns out to speak TLS.
+/// What happens to a session in plaintext once its upstream accepts TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Upgrade {
-    /// It stays as it is to its end.
+    /// It stays in plaintext until it ends.
     #[default]
     Keep,
-    /// It is moved to TLS between two commands, unless it has left state with its connection.
+    /// It moves to TLS between two commands, unless it has left state on its connection.
     Drain,
 }

@@ -1,5 +1,5 @@
-//! What a client set up on its connection as it began: protocol, database, names. It can be set up the same on another one,
-//! so a session that did no more than that can be moved.
+//! What a client has set up on its connection: protocol, database, names. A session that did no more can move to another connection, which
+//! is set up the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::resp::client_requests::marked;
 use crate::resp::replies::encode_command;
 use crate::upstream::{self, Connection};
 
-/// A connection that is not set up in this time is not used.
+/// A connection whose set-up takes longer is not used.
 pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,25 +23,25 @@ pub(super) struct ClientSetup {
     pub(super) version: Vec<u8>,
 }
 
-/// What a client can see of a connection: clients share those that are the same in it.
+/// The state of a connection that clients can see. Clients share connections with the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct SharingKey {
     pub(super) resp3: bool,
     pub(super) database: u32,
-    /// READONLY.
+    /// READONLY was accepted.
     pub(super) replica: bool,
-    /// Who it is to the server, where that is kept.
+    /// The user that the client authenticated as, if pontoon keeps it.
     pub(super) user: Option<Arc<ClientUser>>,
 }
 
-/// A command that sets up.
+/// A command that sets up a connection.
 pub(super) struct SetupStep {
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    /// Older engines do not know it, and said so to the client, too.
+    /// Older engines refuse it. They have refused it to the client, too.
     pub(super) may_fail: bool,
 }
 
-/// Sets a connection up. The error is the server's, if it was that which refused.
+/// Sets up a connection. The error is the server's reply, if the server refused.
 pub(super) async fn set_up(connection: &mut Connection, steps: &[SetupStep]) -> Result<(), Option<Vec<u8>>> {
     for SetupStep { bytes, may_fail } in steps {
         let reply = upstream::ask_frame(connection, bytes).await.map_err(|_| None)?;
@@ -53,15 +53,15 @@ pub(super) async fn set_up(connection: &mut Connection, steps: &[SetupStep]) -> 
 }
 
 impl ClientSetup {
-    /// The same without what only others can see.
+    /// The set-up without the library, which only others can see.
     pub(super) fn of_the_client(&self) -> Self {
         Self { library: Vec::new(), version: Vec::new(), ..self.clone() }
     }
 
-    /// What to send on a new connection. `None`: a part of it was too long to be kept, or is no text.
+    /// The commands to send on a new connection. `None`: a value was too long to keep, or is not text.
     pub(super) fn steps(&self) -> Option<Vec<SetupStep>> {
         let text = |bytes: &[u8]| {
-            // One that was cut has this length.
+            // A value that was cut has this length.
             (bytes.len() != MAX_CLIENT_INFO).then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
         };
         let (name, library, version) = (text(&self.name)?, text(&self.library)?, text(&self.version)?);
@@ -83,7 +83,7 @@ impl ClientSetup {
         Some(steps)
     }
 
-    /// The server has accepted RESET.
+    /// Notes that the server has accepted RESET.
     pub(super) fn reset(&mut self) {
         let (library, version) = (std::mem::take(&mut self.library), std::mem::take(&mut self.version));
         *self = Self { library, version, ..Self::default() };
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_set_up_is_set_up_again_and_the_user_and_the_protocol_come_first() {
+    fn set_up_repeats_what_the_client_did_user_and_protocol_first() {
         assert!(ClientSetup::default().steps().unwrap().is_empty());
         let user = ClientUser::of(&[b"app", b"secret"]).map(Arc::new);
         let key = SharingKey { resp3: true, database: 3, user, ..SharingKey::default() };
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_library_is_set_up_with_the_mark() {
+    fn a_library_name_is_set_up_with_the_mark() {
         let setup = ClientSetup { library: b"redis-py(rq_v1)".into(), ..ClientSetup::default() };
         let steps = setup.steps().unwrap();
         let expected = encode_command(&["CLIENT", "SETINFO", "LIB-NAME", "redis-py(rq_v1;pontoon)"]);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_or_is_no_text_is_not_set_up_wrongly() {
+    fn a_cut_or_binary_name_cannot_be_set_up() {
         assert!(
             ClientSetup { name: vec![b'x'; MAX_CLIENT_INFO], ..ClientSetup::default() }.steps().is_none()
         );

@@ -1,7 +1,7 @@
-//! Slow commands: each request of a session is timed, from its last byte to the first of its reply, or from the end of the
-//! reply before, if that came later. Names that are known, sizes and times; never an argument.
+//! Finds slow commands. Each request of a session is timed from its last byte, or from the end of the previous reply if that came later, to
+//! the first byte of its reply. The log gets known names, sizes and times, and never an argument.
 //!
-//! On a connection that clients share, the same is done for the requests of all of them.
+//! On a shared connection the requests of all its clients are timed together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use crate::resp::scanner::ReplyScanner;
 use crate::telemetry::SLOW;
 use crate::upstream::Connection;
 
-/// Requests without a reply that are remembered; of a deeper pipeline the rest is not timed.
+/// The largest number of outstanding requests that are remembered. In a deeper pipeline the rest is not timed.
 const MAX_TIMED_REQUESTS: usize = 1024;
 
-/// Of more different names in one pipeline the rest is not told.
+/// The largest number of different names that are logged for one pipeline.
 const MAX_SLOW_NAMES: usize = 8;
 
-/// Finds a session's slow commands.
+/// Finds slow commands on one connection.
 pub(super) struct SlowLog {
-    /// What takes longer is slow.
+    /// Commands that take longer are slow.
     threshold: Duration,
-    /// Requests without a reply.
+    /// The outstanding requests.
     sent: VecDeque<TimedRequest>,
-    /// Of the request that has begun.
+    /// Bytes of the request that has begun.
     bytes: u64,
-    /// Requests that had their reply when replies were last looked at.
+    /// Number of replies that had ended at the last look.
     answered: u64,
     /// When the last of those replies ended.
     since: Instant,
@@ -44,22 +44,22 @@ struct TimedRequest {
     command: Command,
     bytes: u64,
     at: Instant,
-    /// Its reply comes when something happens elsewhere.
+    /// Its reply waits for another event.
     waits: bool,
-    /// Whose it is, on a connection that clients share.
+    /// The client that sent it, on a shared connection.
     client: Option<Arc<SessionRecord>>,
 }
 
-/// A command that was slow; several, if their replies came together and it cannot be told which of them it was.
+/// A slow command. It stands for several if their replies arrived together, so that the slow one is unknown.
 pub(super) struct SlowCommand {
-    /// How many.
+    /// Number of commands.
     commands: usize,
-    /// Of all of them together.
+    /// Total size of the requests.
     bytes: u64,
     took: Duration,
-    /// Whose they are, on a connection that clients share: if all are one client's.
+    /// The client that sent them, on a shared connection, if all are from one client.
     pub(super) client: Option<Arc<SessionRecord>>,
-    /// Without repetition.
+    /// The different names.
     names: Vec<&'static str>,
 }
 
@@ -68,17 +68,17 @@ impl SlowLog {
         Self { threshold, sent: VecDeque::new(), bytes: 0, answered: 0, since: Instant::now() }
     }
 
-    /// What takes longer is slow.
+    /// Commands that take longer are slow.
     pub(super) fn threshold(&self) -> Duration {
         self.threshold
     }
 
-    /// So many bytes of a request were read, with which it `begins` or goes on.
+    /// Notes that `bytes` of a request were read. `begins`: they are its first.
     pub(super) fn read(&mut self, bytes: usize, begins: bool) {
         self.bytes = bytes as u64 + if begins { 0 } else { self.bytes };
     }
 
-    /// The request that was read was booked.
+    /// Notes the request that was just entered into the ledger.
     pub(super) fn booked(&mut self, command: Command, request: Request, ledger: &Ledger) {
         if ledger.opaque().is_some() || request == Request::Closes {
             return;
@@ -97,7 +97,7 @@ impl SlowLog {
         self.book(ledger.answered() + ledger.outstanding(), command, self.bytes, waits, None);
     }
 
-    /// A request was sent, the one with this number of all. `client`: whose it is, on a connection that clients share.
+    /// Notes the request with this number. `client`: the client that sent it, on a shared connection.
     pub(super) fn book(
         &mut self,
         number: u64,
@@ -118,7 +118,7 @@ impl SlowLog {
         }
     }
 
-    /// What turned out to be slow by the replies that have begun.
+    /// The slow command that the replies so far reveal, if there is one.
     pub(super) fn received(&mut self, ledger: &Ledger, replies: &ReplyScanner) -> Option<SlowCommand> {
         if ledger.opaque().is_some() {
             self.sent = VecDeque::new();
@@ -127,7 +127,7 @@ impl SlowLog {
         self.arrived(ledger.answered(), arrived(ledger, replies))
     }
 
-    /// The same, where so many requests have their replies, and those of so many have begun.
+    /// The same, if `answered` requests have their replies, and the replies to `arrived` requests have begun.
     pub(super) fn arrived(&mut self, answered: u64, arrived: u64) -> Option<SlowCommand> {
         if self.sent.is_empty() {
             self.answered = answered;
@@ -158,7 +158,7 @@ impl SlowLog {
                 slow.names.push(sent.command.name());
             }
         }
-        // Otherwise the reply before it ended just now: its turn had not come.
+        // Otherwise the reply before it ended only just now, and the server was busy with that one.
         let had_its_turn = first.number == answered + 1;
         (had_its_turn && !waits && slow.took >= self.threshold).then_some(slow)
     }
@@ -170,7 +170,7 @@ fn arrived(ledger: &Ledger, replies: &ReplyScanner) -> u64 {
 }
 
 impl SlowCommand {
-    /// As OpenTelemetry names operations of Redis: `GET`, `PIPELINE GET`, `PIPELINE`.
+    /// The name in OpenTelemetry's form for operations of Redis: `GET`, `PIPELINE GET`, `PIPELINE`.
     fn operation(&self) -> String {
         match (self.commands, &self.names[..]) {
             (0 | 1, [name]) => (*name).to_owned(),
@@ -179,9 +179,9 @@ impl SlowCommand {
         }
     }
 
-    /// Logs it. `client`: whose it is, if that can be told.
+    /// Logs the slow command. `client`: the client that sent it, if it is known.
     #[cold]
-    pub(super) fn tell(&self, route: &RouteContext, upstream: &Connection, client: Option<&SessionRecord>) {
+    pub(super) fn log(&self, route: &RouteContext, upstream: &Connection, client: Option<&SessionRecord>) {
         let operation = self.operation();
         let Some(suppressed) = route.slow_throttle.allow(&operation) else { return };
         let (process, library) = client.map(SessionRecord::client).unwrap_or_default();
@@ -235,7 +235,7 @@ mod tests {
             self.slow.booked(Command::named(name.as_bytes()), request, &self.ledger);
         }
 
-        /// These bytes come so many milliseconds later.
+        /// These bytes arrive `milliseconds` later.
         fn gets(&mut self, mut bytes: &[u8], milliseconds: u64) -> Option<(String, u64, u64)> {
             while !bytes.is_empty() {
                 let (n, event) = self.replies.next(bytes);
@@ -256,7 +256,7 @@ mod tests {
         let mut session = TimedExchange::new();
         session.sends("get", Request::Plain);
         assert_eq!(session.gets(b"$", 50), None);
-        assert_eq!(session.gets(b"1\r\nx\r\n", 60_000), None, "a client that reads slowly");
+        assert_eq!(session.gets(b"1\r\nx\r\n", 60_000), None, "the rest of a reply does not count");
         session.slow.since = Instant::now();
         session.sends("keys", Request::Plain);
         assert_eq!(session.gets(b"*", 250), Some(("KEYS".into(), 30, 200)));
@@ -273,11 +273,11 @@ mod tests {
         session.sends("eval", Request::Plain);
         session.sends("get", Request::Plain);
         assert_eq!(session.gets(b"+", 20), None);
-        assert_eq!(session.gets(b"1\r\n+2\r\n", 250), None, "its turn came just now");
+        assert_eq!(session.gets(b"1\r\n+2\r\n", 250), None, "the reply before it has just ended");
     }
 
     #[test]
-    fn of_replies_that_come_together_it_is_not_guessed_which_was_slow() {
+    fn replies_that_arrive_together_are_logged_as_one_pipeline() {
         let mut session = TimedExchange::new();
         session.sends("get", Request::Plain);
         session.sends("get", Request::Plain);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_others_is_not_slow() {
+    fn a_blocking_command_is_not_slow() {
         let mut session = TimedExchange::new();
         session.sends("blpop", Request::Blocking);
         session.sends("get", Request::Plain);

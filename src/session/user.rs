@@ -1,5 +1,5 @@
-//! Who a client has said that it is, to a server that believed it: what is sent in its place over another connection must be
-//! the same user's.
+//! The user that a client has authenticated as. Commands that pontoon sends for the client over another connection must run as the same
+//! user.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -8,12 +8,12 @@ use zeroize::Zeroizing;
 
 use crate::resp::replies::encode_secret;
 
-/// AUTH, as a whole.
+/// The AUTH command.
 #[derive(PartialEq, Eq)]
 pub(super) struct ClientUser(Zeroizing<Vec<u8>>);
 
 impl ClientUser {
-    /// What AUTH takes: a password, or a name and a password. `None`: it is something else.
+    /// Takes the arguments of AUTH: a password, or a name and a password. `None`: there is another number of them.
     pub(super) fn of(arguments: &[&[u8]]) -> Option<Self> {
         let auth: &[u8] = b"AUTH";
         match arguments {
@@ -22,7 +22,7 @@ impl ClientUser {
         }
     }
 
-    /// AUTH, as it is sent.
+    /// The AUTH command, encoded.
     pub(super) fn auth(&self) -> &Zeroizing<Vec<u8>> {
         &self.0
     }

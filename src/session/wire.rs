@@ -1,4 +1,4 @@
-//! The upstream's side of a session, or of many: plaintext in, plaintext out, by the buffers that the thread's sessions share.
+//! The upstream side of a session, or of many: encrypts and decrypts in the buffers that the sessions of a thread share.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,20 +12,20 @@ use crate::tls::channel::Channel;
 use crate::tls::explain;
 use crate::upstream::Lease;
 
-/// A connection, what waits to be sent over it, and how it ended. Dropped, the connection goes back to its pool if it was
-/// [released](Self::release); otherwise the upstream is notified and it is closed.
+/// A connection, the bytes that wait to be sent, and how the connection ended. On drop the connection returns to its pool if it was
+/// [released](Self::release). Otherwise the upstream is notified and the connection closes.
 pub(super) struct Wire {
     pub(super) connection: Lease,
     outbox: Outbox,
-    /// It takes bytes.
+    /// The connection accepts bytes.
     takes: bool,
-    /// After what waits, nothing more is sent.
+    /// After the bytes that wait, nothing more is sent.
     finishes: bool,
-    /// `Some`: nothing more comes.
+    /// How the connection ended. `None`: it is open.
     lost: Option<Loss>,
 }
 
-/// How a connection ended: the error that said so, if one did.
+/// How a connection ended, with the error if there was one.
 struct Loss(Option<String>);
 
 impl Wire {
@@ -33,42 +33,42 @@ impl Wire {
         Self { connection, outbox: Outbox::default(), takes: true, finishes: false, lost: None }
     }
 
-    /// Whether nothing more comes.
+    /// Whether no more bytes will come.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.is_some()
     }
 
-    /// The error that said so, if one did.
+    /// The error that ended the connection, if there was one.
     pub(super) fn why(&self) -> Option<&str> {
         self.lost.as_ref()?.0.as_deref()
     }
 
-    /// Whether it takes bytes, and more may come.
+    /// Whether the connection accepts bytes, and more may come.
     pub(super) fn is_open(&self) -> bool {
         self.takes && !self.finishes && self.lost.is_none()
     }
 
-    /// Bytes that wait to be sent.
+    /// Number of bytes that wait to be sent.
     pub(super) fn waiting(&self) -> usize {
         self.outbox.len()
     }
 
-    /// What has come of a TLS record that is not whole, in bytes.
+    /// Number of bytes of an incomplete TLS record that have arrived.
     pub(super) fn kept(&self) -> usize {
         self.connection.channel.as_ref().map_or(0, Channel::kept)
     }
 
-    /// It is open, nothing waits to be sent, and nothing has come in part.
+    /// Whether the connection is open, no bytes wait to be sent, and no record has arrived in part.
     pub(super) fn is_at_rest(&self) -> bool {
         self.is_open() && self.outbox.is_empty() && self.connection.unread.is_empty() && self.kept() == 0
     }
 
-    /// What came makes no sense: nothing of it is used any more.
+    /// Gives the connection up, because pontoon cannot use what came.
     pub(super) fn fail(&mut self, why: &str) {
         self.lost = Some(Loss(Some(why.to_owned())));
     }
 
-    /// Sends what waits. `Ready`: nothing waits any more.
+    /// Sends the bytes that wait. `Ready`: none are left.
     #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.outbox.is_empty() {
@@ -85,7 +85,7 @@ impl Wire {
         Poll::Ready(())
     }
 
-    /// Half-closes the connection, directly behind what waits: `close_notify`, and the end of the stream.
+    /// Half-closes the connection after the bytes that wait: `close_notify`, then the end of the stream.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) {
         if self.finishes || !self.takes {
             return;
@@ -106,7 +106,7 @@ impl Wire {
         self.finishes
     }
 
-    /// Sends `bytes` after what waits.
+    /// Sends `bytes` after those that wait.
     #[inline]
     pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8], sealed: &mut [u8], relayed: &Relayed) {
         relayed.to_upstream.increment(bytes.len() as u64);
@@ -127,7 +127,7 @@ impl Wire {
         }
     }
 
-    /// What has come. `None`: nothing, and the task is woken when something does.
+    /// Receives bytes. `None`: there are none, and the task is woken when some arrive.
     #[inline]
     pub(super) fn receive<'a>(
         &mut self,
@@ -169,12 +169,12 @@ impl Wire {
         Some(plain)
     }
 
-    /// Another client can have the connection: nothing is under way on it. `needs_reset`: it may differ from a new one.
+    /// Returns the connection to its pool for another client. Nothing may be under way on it. `needs_reset`: it may differ from a new one.
     pub(super) fn release(&mut self, needs_reset: bool) {
         self.connection.release(needs_reset);
     }
 
-    /// A failed write is no reason to miss what the upstream said before: it is read to its end.
+    /// Stops sending after a failed write. The upstream is still read to its end, because it may have sent something before.
     fn takes_no_more(&mut self) {
         self.takes = false;
         self.outbox.clear();
@@ -182,7 +182,7 @@ impl Wire {
 }
 
 impl Drop for Wire {
-    /// Tells the upstream that this is no truncation, if it still listens.
+    /// Sends `close_notify`, so that the upstream does not take the end for a truncation.
     fn drop(&mut self) {
         if !self.is_open() || !self.outbox.is_empty() || self.connection.is_released() {
             return;

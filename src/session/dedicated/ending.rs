@@ -1,4 +1,4 @@
-//! Whether a session is over, and what must not be waited for.
+//! Decides when a session over a dedicated connection is over, and what it does not wait for.
 
 use std::task::{Context, Poll, ready};
 
@@ -8,7 +8,7 @@ use super::relay::{Ended, OPAQUE_GRACE, Relay};
 use crate::downstream::presence::{self, Presence};
 
 impl Relay<'_> {
-    /// Whether it is over, as far as bytes tell.
+    /// How the session has ended, judging by bytes alone. `None`: it has not.
     pub(super) fn ended(&mut self) -> Option<Ended> {
         if self.requests.speaks_tls() {
             return Some(Ended::SpeaksTls);
@@ -24,7 +24,7 @@ impl Relay<'_> {
         }
         if self.wire.is_lost() {
             if self.wire.is_finished() {
-                // It has answered the client's end with its own.
+                // The upstream has answered the half-close with its own.
                 return Some(Ended::Client);
             }
             let placeable = self.replies.at_boundary() && self.ledger.opaque().is_none();
@@ -49,15 +49,15 @@ impl Relay<'_> {
         }
     }
 
-    /// Requests of the client wait here.
+    /// Whether requests of the client wait here.
     fn holds_requests(&self) -> bool {
         !self.session.input.bytes.is_empty()
             || self.session.guard.as_ref().is_some_and(|guard| guard.has_later())
     }
 
-    /// The client sends no more: half-closes the upstream connection, too, for the server to see it as soon as it would
-    /// without us. Not while every outstanding reply comes soon: then the connection can serve another client. Once they have come, the server
-    /// may have something to say to the beginning of a request.
+    /// Half-closes the upstream connection after the client has, so that the server sees it as soon as it would without pontoon. While
+    /// every outstanding reply comes promptly, it waits, because afterwards the connection can serve another client. If the client left a
+    /// request unfinished, it half-closes after these replies, because the server may have an answer to it.
     pub(super) fn pass_on_end(&mut self, cx: &mut Context<'_>) {
         let waits = self.ledger.is_prompt() && (self.ledger.outstanding() > 0 || self.requests.at_boundary());
         if !self.session.client_sends && !waits && !self.holds_requests() {
@@ -65,7 +65,7 @@ impl Relay<'_> {
         }
     }
 
-    /// The client sends no more, or is gone: `Ready` once that is the end, whatever is outstanding.
+    /// `Ready`: the session ends whatever is outstanding, because the client is gone, or has half-closed and the upstream is silent.
     fn poll_client_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.session.client_sends && self.reads_client() && self.wire.waiting() == 0 {
             self.session.is_read();
@@ -77,7 +77,7 @@ impl Relay<'_> {
             Presence::Sends | Presence::Finished => {}
         }
         if !self.session.to_client.is_empty() {
-            // It is the client that is waited for.
+            // The session waits for the client to read.
             self.session.end_quiet();
             return Poll::Pending;
         }
@@ -92,7 +92,7 @@ impl Relay<'_> {
         Poll::Pending
     }
 
-    /// Nothing moves: arms the timers that apply, and asks whether one has run out.
+    /// Arms the timers that apply while no bytes move. `Ready`: one has run out.
     pub(super) fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.session.poll_cut(cx).is_ready() {
             return Poll::Ready(Ended::Cut);
@@ -106,7 +106,7 @@ impl Relay<'_> {
         if let Poll::Ready(ended) = self.poll_client_end(cx) {
             return Poll::Ready(ended);
         }
-        // Replies that are counted are waited for; of others, silence must tell.
+        // Replies that match requests are awaited. For others, a silent upstream is the only sign of the end.
         if !self.stops_at_boundary() || self.ledger.opaque().is_none() {
             self.timers.grace = None;
             return Poll::Pending;
@@ -114,7 +114,7 @@ impl Relay<'_> {
         let grace = self.timers.grace.get_or_insert_with(|| Box::pin(sleep(OPAQUE_GRACE)));
         ready!(grace.as_mut().poll(cx));
         self.timers.grace_over = true;
-        // Inside a reply its end is waited for; it wakes us.
+        // Inside a reply, wait for its end, which wakes the task.
         self.ended().map_or(Poll::Pending, Poll::Ready)
     }
 }

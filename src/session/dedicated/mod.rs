@@ -1,9 +1,9 @@
-//! A client over a connection of its own.
+//! Serves a client over a dedicated connection.
 //!
-//! - `relay` has the two sides, and one wake-up of the session; `pumps` is a pass in each direction.
+//! - `relay` holds both sides, and runs one wake-up of the session. `pumps` is one pass in each direction.
 //! - `requests` reads what the client sends, `replies` what the upstream sends.
-//! - `ending` decides when the session is over; `observing` measures.
-//! - `pinned` is for a client that shares a connection otherwise.
+//! - `ending` decides when the session is over. `observing` measures.
+//! - `pinned` is for a client of shared mode that holds a dedicated connection for now.
 
 mod ending;
 mod observing;

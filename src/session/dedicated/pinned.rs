@@ -1,5 +1,4 @@
-//! A relay for a client that shares a connection otherwise: it begins with what the client had sent, and ends when nothing is
-//! left that needs a connection of its own.
+//! A relay for a pinned client: it begins with what the client had sent, and ends when the client can share a connection again.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,12 +18,12 @@ use crate::session::setup::{self, ClientSetup};
 use crate::session::shared::HandedOff;
 use crate::session::wire::Wire;
 
-/// A client that does nothing for so long needs no connection of its own. One that goes on does need it, as often as not.
+/// How long a pinned client must be idle before it shares again. A client that sends sooner is likely to need the dedicated connection.
 const PIN_LINGER: Duration = Duration::from_secs(1);
 
-/// How a client comes to have a connection of its own.
+/// How a client is pinned.
 pub(in crate::session) struct Pinned {
-    /// It stays until then at least.
+    /// The client stays pinned until then at least.
     pub(in crate::session) until: Option<Instant>,
     /// Which of the client's writes the connection has carried.
     pub(in crate::session) writes: Writes,
@@ -33,29 +32,29 @@ pub(in crate::session) struct Pinned {
 pub(super) struct PinState {
     until: Option<Instant>,
     writes: Writes,
-    /// It has had what it came for.
+    /// The request for which the client was pinned has been sent.
     served: bool,
     given_back: bool,
-    /// Bytes that waited for the client when it got this connection.
+    /// Number of bytes that waited for the client when it was pinned.
     handed_output: usize,
-    /// A request of pontoon's own that is due: it sets the client's name.
+    /// A request of pontoon's own that is still to be sent: it sets the client's name.
     name: Option<Zeroizing<Vec<u8>>>,
     waits_for_name: bool,
 }
 
-/// Which of the client's writes its connection has carried: WAIT is for that connection.
+/// Which of the client's writes its connection has carried. WAIT asks about the connection's own writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::session) enum Writes {
-    /// None.
+    /// No writes.
     None,
     /// The last ones.
     Last,
-    /// All: it is the shared one that the client had before, and WAIT was asked over it.
+    /// All writes. It is the shared connection that the client had before, and WAIT was sent over it.
     All,
 }
 
 impl PinState {
-    /// A request is sent with this command.
+    /// Notes that a request with this command is sent.
     #[inline]
     pub(super) fn note(&mut self, command: Command) {
         if self.writes == Writes::None && command.facts().writes {
@@ -73,7 +72,7 @@ impl<'a> Relay<'a> {
         relay
     }
 
-    /// Goes on with a connection that was shared, from where it stands.
+    /// Continues on a connection that was shared, with its outstanding replies.
     pub(in crate::session) fn handed_off(
         session: Session<'a>,
         handed_off: HandedOff,
@@ -106,13 +105,13 @@ impl<'a> Relay<'a> {
         self.authenticated();
     }
 
-    /// Bytes that waited for the client when it got this connection.
+    /// Number of bytes that waited for the client when it was pinned.
     pub(super) fn handed_output(&self) -> usize {
         self.pin.as_ref().map_or(0, |pin| pin.handed_output)
     }
 
-    /// The request that sets the client's name on a connection that was handed off to it, once nothing is outstanding: its reply must be
-    /// told from the client's.
+    /// The request that sets the client's name on a connection that was handed off to it. It is sent once no reply is outstanding, so that
+    /// its own reply can be recognized.
     pub(super) fn take_name(&mut self) -> Option<Zeroizing<Vec<u8>>> {
         let pin = self.pin.as_mut()?;
         if pin.name.is_none() || self.ledger.outstanding() > 0 || !self.requests.at_boundary() {
@@ -123,12 +122,12 @@ impl<'a> Relay<'a> {
         Some(name)
     }
 
-    /// Whether the client's name is not set yet: its next CLIENT request must wait for that.
+    /// Whether the client's name is not set yet. Its next CLIENT request must wait for that.
     pub(super) fn lacks_name(&self) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.name.is_some())
     }
 
-    /// The client is not read before its name is set.
+    /// Stops reading the client until its name is set.
     #[cold]
     pub(super) fn wait_for_name(&mut self) {
         if let Some(pin) = &mut self.pin {
@@ -140,7 +139,7 @@ impl<'a> Relay<'a> {
         self.lacks_name() && self.pin.as_ref().is_some_and(|pin| pin.waits_for_name)
     }
 
-    /// Sets the connection up as the client set up its own. The error is the server's, if it was that which refused.
+    /// Sets up the connection as the client had set up its own. The error is the server's reply, if the server refused.
     pub(in crate::session) async fn set_up(&mut self) -> Result<(), Option<Vec<u8>>> {
         let steps =
             self.session.profile.setup().map(ClientSetup::of_the_client).and_then(|setup| setup.steps());
@@ -151,14 +150,14 @@ impl<'a> Relay<'a> {
         setup::set_up(&mut self.wire.connection, &steps).await
     }
 
-    /// The connection is of no use to other clients.
+    /// Closes the connection, because other clients cannot use it.
     pub(in crate::session) fn give_up_connection(&mut self) {
         self.wire.fail("it could not be set up");
     }
 
-    /// The client, once it needs no dedicated connection. That one is released if it can serve another client.
+    /// Returns the client once it needs no dedicated connection. The connection is released if it can serve another client.
     pub(in crate::session) fn into_shared(mut self) -> Session<'a> {
-        // Nothing holds back what comes next.
+        // Lets every byte that comes next wake a task.
         if let Some(socket) = self.session.client.as_tcp() {
             self.client_mark.expect(socket, 0, READ);
         }
@@ -169,7 +168,8 @@ impl<'a> Relay<'a> {
         self.into_session()
     }
 
-    /// Whether what the client sends next needs no connection of its own, nor does anything before: then it is kept.
+    /// Whether the client can share again, because neither its next request nor any state needs the dedicated connection. Keeps the request
+    /// for the shared connection then.
     #[inline]
     pub(super) fn gives_back(&mut self, bytes: &[u8]) -> bool {
         self.pin.is_some() && self.give_back(bytes)
@@ -177,13 +177,13 @@ impl<'a> Relay<'a> {
 
     fn give_back(&mut self, bytes: &[u8]) -> bool {
         if let Some(pin) = self.pin.as_mut().filter(|pin| !pin.served) {
-            // Whoever sent it here would only do so again.
+            // The client was pinned for this request. Sharing again would only pin it again.
             pin.served = true;
             return false;
         }
         let Front::Whole(whole) = Front::of(bytes) else { return false };
         let multiplexing = whole.multiplexing();
-        // About what went over the shared connection.
+        // WAIT about writes over the shared connection.
         let waits = multiplexing == Multiplexing::Dedicated(PinReason::Wait);
         let shared = match multiplexing {
             Multiplexing::Shared | Multiplexing::PerClient => true,
@@ -207,7 +207,7 @@ impl<'a> Relay<'a> {
         true
     }
 
-    /// The server has said that it can be shared.
+    /// Whether the server has reported that clients may share a connection for this command.
     fn is_learned(&self, name: &[u8]) -> bool {
         self.session.route.multiplexer.as_ref().and_then(|multiplexer| multiplexer.learned(name))
             == Some(true)
@@ -217,7 +217,7 @@ impl<'a> Relay<'a> {
         self.pin.as_ref().is_some_and(|pin| pin.given_back)
     }
 
-    /// Nothing is left that needs a connection of its own, and all that was set up can be told.
+    /// Whether nothing needs the dedicated connection, and all that the client set up can be set up again.
     fn is_free(&self) -> bool {
         self.is_at_rest()
             && self.session.client_sends

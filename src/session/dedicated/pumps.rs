@@ -1,4 +1,4 @@
-//! One pass in each direction: what waits is sent, what is there is read, noted, and sent on.
+//! One pass in each direction: sends what waits, then reads, notes and sends what has arrived.
 
 use std::io;
 use std::pin::Pin;
@@ -12,8 +12,7 @@ use crate::session::client_session::Input;
 use crate::session::scratch::{READ, Scratch};
 
 impl Relay<'_> {
-    /// Sends what waits for the upstream, then reads the client once and sends that on. `true`: something moved.
-    /// Errors are the client's.
+    /// Sends what waits for the upstream, then reads the client once and sends that. `true`: bytes moved. Errors are the client's.
     pub(super) fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
         if self.wire.poll_flush(cx).is_pending() {
             return Ok(false);
@@ -49,7 +48,7 @@ impl Relay<'_> {
             return Ok(true);
         }
         if self.session.guard.is_some() {
-            // Of what stays here nobody knows how much is to come.
+            // How much a held request still lacks is unknown, so every byte that comes wakes the session.
             if let Some(socket) = self.session.client.as_tcp() {
                 self.client_mark.expect(socket, 0, READ);
             }
@@ -71,20 +70,20 @@ impl Relay<'_> {
         Ok(true)
     }
 
-    /// Of what the client had sent before.
+    /// Takes bytes that the client had sent before.
     #[cold]
     fn take_input(&mut self, into: &mut [u8]) -> usize {
         let n = self.session.input.bytes.len().min(into.len());
         into[..n].copy_from_slice(&self.session.input.bytes[..n]);
         self.session.input.bytes.drain(..n);
         if self.session.input.bytes.is_empty() {
-            // An idle client holds no memory.
+            // An idle client should hold no memory.
             self.session.input = Input::default();
         }
         n
     }
 
-    /// AUTH of our own, where it is due, and what the client sent meanwhile, once it is answered. `true`: something moved.
+    /// Sends pontoon's own AUTH when it is due, and once it is answered, what the client sent in the meantime. `true`: bytes moved.
     pub(super) fn pump_login(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
         if self.session.guard.is_none() {
             return Ok(false);
@@ -116,8 +115,7 @@ impl Relay<'_> {
         Ok(true)
     }
 
-    /// Sends what waits for the client, then reads the upstream once and sends that on. `true`: something moved.
-    /// Errors are the client's.
+    /// Sends what waits for the client, then reads the upstream once and sends that. `true`: bytes moved. Errors are the client's.
     pub(super) fn pump_replies(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> io::Result<bool> {
         if !self.session.to_client.is_empty()
             && self.session.to_client.poll_flush(cx, &mut self.session.client)?.is_pending()
@@ -141,7 +139,7 @@ impl Relay<'_> {
         } else {
             self.note_replies(plain);
         }
-        // Of what is still due, a part may have arrived in a record that is not whole yet.
+        // A part of the missing bytes may have arrived in an incomplete record.
         let kept = self.wire.kept() as u64;
         let certain = if self.is_framed() { self.replies.due().saturating_sub(kept) } else { 0 };
         self.upstream_mark.expect(&self.wire.connection.stream, certain, READ);

@@ -1,8 +1,7 @@
 //! Moves bytes both ways between a client and its upstream in one task, and follows frame boundaries as they pass.
 //!
-//! One wake-up: send what waits, read what is there, send it on. A side is not read while the other cannot be
-//! written, so a slow reader slows its own connection and fills no memory. How a session begins, and what its
-//! client learns of the end, is the parent's work.
+//! One wake-up sends what waits, reads what has arrived, and sends it. A side is not read while the other cannot be written, so a slow
+//! reader slows only its own connection and fills no memory. `session::serve` begins sessions and ends them towards the client.
 
 use std::future::poll_fn;
 use std::io;
@@ -32,46 +31,46 @@ use crate::session::slow::SlowLog;
 use crate::session::wire::Wire;
 use crate::upstream::{AuthOutcome, Dialled, Latch, Lease};
 
-/// How long an upstream that owes nothing countable must be silent before its session ends when pontoon is leaving.
+/// How long the upstream of an opaque session must be silent before the session ends in a drain.
 pub(super) const OPAQUE_GRACE: Duration = Duration::from_millis(100);
 
-/// A session that could not be moved to TLS is not tried again for so long.
+/// How long to wait before a session that could not move to TLS tries again.
 pub(in crate::session) const MOVE_AGAIN: Duration = Duration::from_secs(5);
 
-/// More replies of our own do not wait for their turn: the client is not read.
+/// While more of pontoon's own replies wait for their turn, the client is not read.
 const MAX_LOCAL_REPLIES: usize = 4096;
 
-/// Nor is it while so much waits for it.
+/// While more bytes wait for a client with a guard, it is not read.
 const MAX_GUARDED_OUTPUT: usize = 1024 * 1024;
 
-/// Reads from either side in one wake-up, after which other sessions of the thread have their turn.
+/// Number of reads from either side in one wake-up. Then other sessions of the thread have their turn.
 const RELAY_ROUNDS: usize = 8;
 
 /// How a relay ended.
 #[derive(Debug)]
 pub(in crate::session) enum Ended {
-    /// The client is gone, or has all its replies and sends no more.
+    /// The client is gone, or has half-closed and has all its replies.
     Client,
-    /// The upstream is gone. So many requests sent to it have no reply, and an error may stand for each; 0 where
-    /// none may: inside a reply, or where replies are not counted.
+    /// The upstream is gone. `unanswered` requests have no reply, and each may get an error. It is 0 where no error can be placed: inside a
+    /// reply, or in an opaque session.
     Upstream { unanswered: u64, why: Option<String> },
-    /// pontoon is leaving, and nothing was due.
+    /// Pontoon drains, and no reply was outstanding.
     Drained,
-    /// pontoon is leaving and the time is up.
+    /// Pontoon drains, and the deadline has passed.
     Cut,
     /// Nothing passed for `limits.idle_timeout`.
     Idle,
-    /// The client speaks TLS where plaintext was expected. None of it was sent on.
+    /// The client sent TLS where plaintext was expected. No byte of it was sent upstream.
     SpeaksTls,
-    /// It cannot go on without guessing.
+    /// Continuing would mean guessing.
     Aborted(AbortReason),
-    /// It has not ended. The client needs no connection of its own any more.
+    /// The session has not ended. The client can share a connection again.
     Shareable,
-    /// It has not ended. The upstream speaks TLS by now, this connection does not, and another could take its place.
+    /// The session has not ended. The upstream now accepts TLS, this connection is in plaintext, and another one could replace it.
     Movable,
 }
 
-/// The two sides and what is known of them.
+/// The two sides of a session, and what is known about them.
 pub(in crate::session) struct Relay<'a> {
     pub(super) session: Session<'a>,
     pub(super) wire: Wire,
@@ -81,50 +80,50 @@ pub(in crate::session) struct Relay<'a> {
     pub(super) client_mark: LowWater,
     pub(super) upstream_mark: LowWater,
     pub(super) relayed: &'a Relayed,
-    /// Where slow commands are logged.
+    /// Finds slow commands, if they are logged.
     pub(super) slow: Option<Box<SlowLog>>,
-    /// What waits in both directions.
+    /// Number of bytes that wait in both directions.
     pub(super) buffered: Share,
-    /// Where the upstream is a cluster's node.
+    /// Present if the upstream is a cluster's node.
     pub(super) rewriting: Option<Box<Rewriting>>,
     pub(super) relogin: Option<Box<Relogin>>,
-    /// The present reply is to this request of our own.
+    /// The present reply answers this request of pontoon's own, so the client does not get it.
     pub(super) swallows: Option<OwnRequest>,
     pub(super) aborted: Option<AbortReason>,
-    /// For a session in plaintext that is to be moved once its upstream speaks TLS.
+    /// Present in a session in plaintext that moves once its upstream accepts TLS.
     pub(super) moving: Option<Moving>,
-    /// Whether requests that name connections by their numbers may have to be changed.
+    /// Whether requests that contain ids of connections may have to be changed.
     pub(super) judges_ids: bool,
-    /// For a client that shares a connection otherwise.
+    /// Present while the client is pinned.
     pub(super) pin: Option<Box<PinState>>,
     pub(super) timers: RelayTimers,
 }
 
 pub(super) struct Moving {
-    /// Registered for its waker.
+    /// Polled only to register its waker.
     latched: Pin<Box<WaitForCancellationFutureOwned>>,
     latch: Latch,
     not_before: Instant,
 }
 
-/// Rarely armed: none is touched while traffic flows.
+/// Timers that are rarely armed, so that flowing traffic does not touch a timer.
 #[derive(Default)]
 pub(super) struct RelayTimers {
     pub(super) grace: Option<Pin<Box<Sleep>>>,
     pub(super) grace_over: bool,
-    /// The client needs no connection of its own any more, and is given back then.
+    /// Unpins the client when it runs out.
     pub(super) unpin: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Relay<'a> {
-    /// Over a connection that was dialled or kept for the client.
+    /// A relay over a connection that was dialled or kept for the client.
     pub(in crate::session) fn new(session: Session<'a>, upstream: Lease) -> Self {
         let mut relay = Self::over(session, Wire::new(upstream), false);
         relay.authenticated();
         relay
     }
 
-    /// `passthrough`: for the client's own TLS.
+    /// `passthrough`: the connection carries the client's own TLS.
     pub(super) fn over(mut session: Session<'a>, mut wire: Wire, passthrough: bool) -> Self {
         let route = session.route;
         let upstream = &mut wire.connection;
@@ -177,7 +176,7 @@ impl<'a> Relay<'a> {
         relay
     }
 
-    /// For a client that brings its own TLS: nothing of what passes is looked at.
+    /// A relay for a client that brings its own TLS. Pontoon does not examine the bytes.
     pub(in crate::session) fn passthrough(session: Session<'a>, upstream: Lease) -> Self {
         let mut relay = Self::over(session, Wire::new(upstream), true);
         relay.moving = None;
@@ -188,7 +187,7 @@ impl<'a> Relay<'a> {
         relay
     }
 
-    /// Relays until one side ends, or pontoon does.
+    /// Relays until one side ends, or pontoon drains.
     pub(in crate::session) async fn run(&mut self) -> Ended {
         self.session.hear_of_drain().await;
         poll_fn(|cx| {
@@ -211,12 +210,12 @@ impl<'a> Relay<'a> {
         self.session.profile.number()
     }
 
-    /// Its upstream connection.
+    /// The session's upstream connection.
     pub(in crate::session) fn dialled(&self) -> Dialled {
         self.wire.connection.dialled()
     }
 
-    /// The client. Its connection is released if it can serve another one.
+    /// Returns the client's side. The connection is released if it can serve another client.
     pub(in crate::session) fn into_session(mut self) -> Session<'a> {
         if self.is_reusable() {
             self.wire.release(!self.ledger.is_untouched());
@@ -224,14 +223,11 @@ impl<'a> Relay<'a> {
         self.session
     }
 
-    /// Goes on with another connection, from [`Ended::Movable`], once it is set up as the client set up this one. `false`:
-    /// it could not be.
+    /// Moves to another connection after [`Ended::Movable`], and sets it up as the client had set up this one. `false`: that failed.
     pub(in crate::session) async fn move_to(&mut self, mut upstream: Lease) -> bool {
         let steps = self.session.profile.setup().and_then(ClientSetup::steps).unwrap_or_default();
         if set_up(&mut upstream, &steps).await.is_err() {
-            self.session
-                .profile
-                .held_by("a server that refused the client's name, database or protocol over TLS");
+            self.session.profile.held_by("server refused the client's name, database or protocol over TLS");
             return false;
         }
         if !steps.is_empty() {
@@ -249,7 +245,7 @@ impl<'a> Relay<'a> {
         true
     }
 
-    /// Takes up who pontoon is on the upstream connection, and what clients may say of themselves.
+    /// Prepares renewal of pontoon's own login on the upstream connection, and the guard against the client's AUTH.
     pub(super) fn authenticated(&mut self) {
         let ours = self.wire.connection.auth == AuthOutcome::Accepted;
         self.relogin = self
@@ -268,19 +264,19 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// A connection to move to is being opened.
+    /// Notes that a connection over TLS is being opened for the session.
     pub(in crate::session) fn is_opening(&mut self) {
-        self.session.profile.held_by("a connection over TLS that is being opened");
+        self.session.profile.held_by("waiting for a connection over TLS");
     }
 
-    /// There is a connection to move to: as soon as the client stands between two commands.
+    /// Notes that a connection over TLS is ready. The session moves between two commands.
     pub(in crate::session) fn can_move(&mut self) {
         if let Some(moving) = &mut self.moving {
             moving.not_before = Instant::now();
         }
     }
 
-    /// Whether the client would not notice another connection, one with TLS.
+    /// Whether the session can move to a connection over TLS without the client noticing.
     fn is_movable(&mut self) -> bool {
         let Some(moving) = &self.moving else { return false };
         if !moving.latch.is_set() {
@@ -305,19 +301,19 @@ impl<'a> Relay<'a> {
     pub(super) fn can_be_set_up_again(&mut self) -> bool {
         let can = self.session.profile.setup().is_some_and(|setup| setup.steps().is_some());
         if !can {
-            self.session.profile.held_by("a name or a library's version that is too long to be set again");
+            self.session.profile.held_by("client or library name too long to set again");
         }
         can
     }
 
-    /// The client stays on its connection: has the inventory say why, if that lasts.
+    /// Reports to the inventory why the client stays on its connection, if that lasts.
     pub(super) fn note_hold(&mut self) {
         if let Some(hold) = self.ledger.hold() {
             self.session.profile.held_by(hold);
         }
     }
 
-    /// The connection can serve another client.
+    /// Whether the connection can serve another client.
     fn is_reusable(&self) -> bool {
         self.is_at_rest()
             && !self.ledger.has_sent_quit()
@@ -325,7 +321,7 @@ impl<'a> Relay<'a> {
             && self.wire.connection.is_reusable()
     }
 
-    /// Nothing is under way, in neither direction, and nothing that RESET would not undo has been done.
+    /// Whether no bytes are under way in either direction, and RESET would undo all that was done.
     pub(super) fn is_at_rest(&self) -> bool {
         self.ledger.is_clean()
             && self.requests.at_boundary()
@@ -370,7 +366,7 @@ impl<'a> Relay<'a> {
         Poll::Pending
     }
 
-    /// For AUTH of our own, or because it does not read the replies of our own.
+    /// Whether the client is not read, because of pontoon's own AUTH, or because it does not read pontoon's replies.
     fn client_must_wait(&self) -> bool {
         self.relogin.as_ref().is_some_and(|relogin| relogin.is_urgent())
             || self.session.guard.as_ref().is_some_and(|guard| guard.has_later())
@@ -389,7 +385,7 @@ impl<'a> Relay<'a> {
             && !self.stops_at_boundary()
     }
 
-    /// pontoon is leaving, and all requests that had arrived before, or begun, were sent on.
+    /// Whether pontoon drains, and all requests that had arrived or begun before were sent.
     pub(super) fn stops_at_boundary(&self) -> bool {
         self.session.owes_nothing()
             && self.requests.at_boundary()
@@ -401,7 +397,7 @@ impl<'a> Relay<'a> {
         self.ledger.opaque().is_none_or(Opaque::is_framed)
     }
 
-    /// Books something, and counts the session when that makes it opaque.
+    /// Changes the ledger, and counts the session if that makes it opaque.
     #[inline]
     pub(super) fn account<T>(&mut self, book: impl FnOnce(&mut Ledger) -> T) -> T {
         let before = self.ledger.opaque();
@@ -410,7 +406,7 @@ impl<'a> Relay<'a> {
             && let Some(reason) = self.ledger.opaque()
         {
             self.session.route.metrics.opaque(reason.label());
-            // What is owed could not be told from the rest.
+            // A swallowed or rewritten reply can no longer be distinguished from others.
             let lost_addresses = self.rewriting.as_ref().is_some_and(|rewriting| {
                 (rewriting.holds() && !self.follows_replies()) || self.ledger.are_addresses_lost()
             });

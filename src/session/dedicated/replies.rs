@@ -1,4 +1,4 @@
-//! The upstream's bytes: which replies are in them, and what of it the client gets.
+//! Reads the upstream's bytes: finds the replies, and decides what the client gets.
 
 use std::io;
 use std::task::Context;
@@ -26,7 +26,7 @@ impl Relay<'_> {
         }
     }
 
-    /// What the scanner of replies came to. `whole`: all of the reply, where it is here and may tell of the connection.
+    /// Handles a scanner's result. `whole`: the whole reply, if it has arrived and may contain the connection's id.
     #[inline]
     fn note_reply(&mut self, event: Event, whole: Option<&[u8]>) {
         match event {
@@ -44,7 +44,7 @@ impl Relay<'_> {
                 match answer.hello {
                     HelloReply::None => {}
                     HelloReply::Accepted => self.wire.connection.seen_id = SeenId::by_hello(whole),
-                    // EXEC's reply, which is not read, will hold the number.
+                    // EXEC's reply, which is not read, will contain the id.
                     HelloReply::Queued => self.note_unread_id(),
                 }
                 if let Some(info) = answer.info {
@@ -58,7 +58,7 @@ impl Relay<'_> {
         }
     }
 
-    /// A reply hints at a failover.
+    /// Handles a reply that hints at a failover.
     #[cold]
     fn note_hint(&self) {
         let route = self.session.route;
@@ -79,16 +79,16 @@ impl Relay<'_> {
             b"UNBLOCKED" | b"REDIRECT" => self.note_hint(),
             b"NOAUTH" => self.session.route.upstream.wants_auth(&self.wire.connection),
             b"MOVED" if self.rewriting.is_none() => {
-                self.session.route.tell_of_cluster(&self.wire.connection.endpoint);
+                self.session.route.warn_of_cluster(&self.wire.connection.endpoint);
             }
             _ => {}
         }
     }
 
-    /// Sends `bytes` on to the client, in the order in which they came: with local addresses where they name nodes, without
-    /// the replies to requests of our own, and with replies of our own in their place.
+    /// Sends `bytes` to the client in order. Puts local addresses into replies that name nodes, leaves out replies to pontoon's own
+    /// requests, and inserts pontoon's own replies.
     pub(super) fn rewrite(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
-        // Of what was looked at, so much is not sent yet, and so much is whole.
+        // Positions in `bytes`: sent, scanned, and the end of the last whole reply.
         let (mut sent, mut passed, mut whole_to) = (0, 0, 0);
         while passed < bytes.len() && self.follows_replies() {
             if self.replies.at_boundary() {
@@ -127,7 +127,7 @@ impl Relay<'_> {
                 self.session.profile.reauthenticates(relogin.due());
             }
             if event == Event::Malformed && self.rewriting.is_some() {
-                // It could name nodes, and where the next reply begins is not known.
+                // The rest could name nodes, and where the next reply begins is unknown.
                 self.session.to_client.send(
                     cx,
                     &mut self.session.client,
@@ -159,13 +159,13 @@ impl Relay<'_> {
         self.session.to_client.send(cx, &mut self.session.client, &bytes[sent..])
     }
 
-    /// Whether the ends of replies are looked for. Of a node's, also where the requests make no sense any more: what is outstanding
+    /// Whether the relay looks for the ends of replies. For a node it also does so after malformed requests, because outstanding replies
     /// may still name other nodes.
     pub(super) fn follows_replies(&self) -> bool {
         self.is_framed() || (self.rewriting.is_some() && self.ledger.opaque() == Some(Opaque::Malformed))
     }
 
-    /// Gives the client the replies of our own whose turn it is.
+    /// Sends the client each of pontoon's own replies that is next in order.
     pub(super) fn answer_locally(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         // A push may have begun.
         while self.replies.at_boundary()
@@ -198,7 +198,7 @@ impl Relay<'_> {
         self.rewriting.as_ref().is_some_and(|rewriting| rewriting.waits())
     }
 
-    /// Tries the held reply again once its node was looked up, and what came after it. `true`: something moved.
+    /// Retries the held reply after the lookup of its node, then handles what came after it. `true`: bytes moved.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(rewriting) = &mut self.rewriting else { return Ok(false) };
         if rewriting.poll_lookup(cx).is_pending() {

@@ -1,4 +1,4 @@
-//! The client's bytes: which requests are in them, and what of it is sent on.
+//! Reads the client's bytes: finds the requests, and decides what goes upstream.
 
 use std::io;
 use std::task::Context;
@@ -19,8 +19,8 @@ use crate::session::rewriting::Rewriting;
 use crate::upstream::SeenId;
 
 impl Relay<'_> {
-    /// Counts the requests in `bytes`. Returns how much to send on: all of it, or, while pontoon is leaving, up to
-    /// the end of the request that had begun.
+    /// Counts the requests in `bytes`. Returns how many bytes to send: all of them, or in a drain those up to the end of the request that
+    /// had begun.
     pub(super) fn note_requests(&mut self, bytes: &[u8]) -> usize {
         if !self.is_framed() {
             self.session.profile.sent(bytes.len(), 0);
@@ -28,7 +28,7 @@ impl Relay<'_> {
         }
         let within = self.session.within();
         let mut passed = 0;
-        // Where the present request begins, if it does in these bytes.
+        // Where the present request begins, if it begins in these bytes.
         let mut began = self.requests.at_boundary().then_some(0);
         let mut counts = RequestCounts::default();
         while passed < bytes.len() {
@@ -104,13 +104,13 @@ impl Relay<'_> {
         passed
     }
 
-    /// Whether QUIT is answered here, so that the connection can serve another client: a server would close it. Not behind a request
-    /// whose reply may take for ever: the server may see the end of such a client only once it has read QUIT.
+    /// Whether pontoon answers QUIT, so that the connection can serve another client. A server would close it. Not after a request whose
+    /// reply may take forever: only QUIT may let the server see the end of such a client.
     fn answers_quit(&self) -> bool {
         self.ledger.is_prompt() && self.wire.connection.is_reusable()
     }
 
-    /// QUIT has its reply, in its turn, and the client is not read any more.
+    /// Answers QUIT in its turn, and stops reading the client.
     fn quit(&mut self) {
         self.account(Ledger::quit);
         self.session.input = Input::default();
@@ -122,7 +122,7 @@ impl Relay<'_> {
         self.session.client_sends
             && self.requests.may_yet_be_client()
             && part.len() <= guard::MAX_GUARDED_REQUEST
-            // A server may refuse a word for its length, and not wait for it.
+            // A server may refuse a word because of its length, without waiting for it.
             && self.requests.due() <= guard::MAX_GUARDED_REQUEST as u64
     }
 
@@ -146,7 +146,7 @@ impl Relay<'_> {
         (n, event)
     }
 
-    /// So much of what was read is sent on, with so many requests.
+    /// Notes that `bytes` are sent, with the requests in `counts`.
     #[inline]
     fn noted(&mut self, bytes: usize, counts: &RequestCounts) {
         self.session.profile.sent(bytes, counts.all);
@@ -156,7 +156,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Books a request that is sent on. `false`: it must not be.
+    /// Enters a request that is sent into the ledger. `false`: it must not be sent.
     #[inline]
     fn book(&mut self, request: Request) -> bool {
         if self.rewriting.is_some()
@@ -183,16 +183,16 @@ impl Relay<'_> {
         true
     }
 
-    /// The client is shown the number of its connection in a reply that is not read. From now on the number stands for this client, to
-    /// which the connection is left.
+    /// Notes that a reply that is not read shows the client its connection's id. From now on the id stands for this client, so no other
+    /// client may get the connection.
     #[cold]
     pub(super) fn note_unread_id(&mut self) {
         self.wire.connection.passed_on = None;
         self.wire.connection.seen_id = SeenId::Unread;
     }
 
-    /// As [`note_requests`](Self::note_requests), where what a client says of who it is stays here. Returns what to send on.
-    /// `within`: no request may begin at this byte, or later.
+    /// Does the same as [`note_requests`](Self::note_requests) for a client with a guard, whose AUTH does not go upstream. Returns what to
+    /// send. `within`: no request may begin at this byte or later.
     pub(super) fn guard_requests(
         &mut self,
         cx: &mut Context<'_>,
@@ -227,7 +227,7 @@ impl Relay<'_> {
                 }
                 Event::Malformed => {
                     self.account(|ledger| ledger.become_opaque(Opaque::Malformed));
-                    // What is no request is let through only from a client that may send any; TLS is not.
+                    // Malformed bytes pass only from a client that may send any request. TLS never does.
                     if !guard.is_open() {
                         self.aborted = Some(AbortReason::Unauthenticated);
                     } else if !self.requests.speaks_tls() {
@@ -258,7 +258,7 @@ impl Relay<'_> {
             && let Some(other) = self.instead(&whole)
         {
             guard.forget();
-            // What it is may have been hidden in quotes before.
+            // Quotes may have hidden what the request is.
             if self.next_request(&other) == (other.len(), Event::Frame) {
                 self.guarded_request(cx, guard, &other, out);
             }
@@ -272,7 +272,7 @@ impl Relay<'_> {
                 self.quit();
             }
             Decision::Pass if self.ledger.local_replies() > 0 && request.ends_counting() => {
-                // Then the replies of our own could not be placed: they go first.
+                // After this request the position of pontoon's own replies would be unknown, so they go first.
                 if !guard.put_back(part) {
                     self.aborted = Some(AbortReason::Unmatched);
                 }
@@ -285,7 +285,7 @@ impl Relay<'_> {
                     && let Some(relogin) = &mut self.relogin
                 {
                     if self.ledger.opaque().is_some() {
-                        // The reply to our AUTH could not be told from the client's.
+                        // The reply to pontoon's AUTH could not be distinguished from the client's.
                         self.aborted = Some(AbortReason::Unmatched);
                     } else {
                         relogin.after_reset();
@@ -307,18 +307,18 @@ impl Relay<'_> {
         }
     }
 
-    /// Sends AUTH, once there is something to present: between two requests, never inside a transaction.
+    /// Sends AUTH once credentials are available, between two requests and never inside a transaction.
     pub(super) fn log_in_again(&mut self, cx: &mut Context<'_>, out: &mut Zeroizing<Vec<u8>>) {
         let Some(relogin) = &mut self.relogin else { return };
         if let Some(command) = relogin.poll_command(cx, self.session.route) {
-            // Of its final size at once: a buffer that grows leaves copies of the secret behind.
+            // Allocates the final size at once, because a buffer that grows leaves copies of the secret behind.
             let mut longer = Zeroizing::new(Vec::with_capacity(out.len() + command.len()));
             longer.extend_from_slice(out);
             longer.extend_from_slice(&command);
             *out = longer;
             self.account(|ledger| ledger.own(OwnRequest::Auth));
             if self.ledger.opaque().is_some() {
-                // Its reply could not be told from the client's.
+                // The reply to AUTH could not be distinguished from the client's.
                 self.aborted = Some(AbortReason::Unmatched);
             }
         }

@@ -1,4 +1,4 @@
-//! One client of those that share: reads its requests, puts on the shared connection what may go there, and says what else is needed.
+//! One client of shared mode: reads its requests, puts those that may be shared on the connection, and says what the others need.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -22,52 +22,52 @@ use crate::session::dedicated::Ended;
 use crate::session::scratch;
 use crate::session::setup::SharingKey;
 
-/// A larger request gets a connection of its own.
+/// A larger request is sent over a dedicated connection.
 pub(super) const MAX_SHARED_REQUEST: usize = 32 * 1024;
 
-/// A client with large requests or replies keeps its own connection for so long at least.
+/// How long a client with large requests or replies stays pinned at least.
 const HEAVY_PIN: Duration = Duration::from_secs(1);
 
-/// While so many replies are due, no more is read.
+/// While more replies are outstanding, the client is not read.
 const MAX_OUTSTANDING: u64 = 16 * 1024;
 
-/// Reads in one wake-up, after which others have their turn.
+/// Number of reads in one wake-up. Then other tasks have their turn.
 const CLIENT_ROUNDS: usize = 4;
 
-/// What a client needs. No reply is due then.
+/// What a client needs. No reply is outstanding then, except with `HandedOff`.
 pub(super) enum ClientNeed {
-    /// A shared connection of this kind.
+    /// A shared connection with this key.
     Shared(SharingKey),
-    /// A connection of its own.
+    /// A dedicated connection.
     Own(DedicatedReason),
-    /// Nothing: it has this one for its own. Replies may be due.
+    /// The client gets its present connection as a dedicated one. Replies may be outstanding.
     HandedOff(Box<HandOff>),
-    /// Nothing more.
+    /// The session has ended.
     Ended(Ended),
-    /// These words, and nothing more.
+    /// The client gets this reply, and the session has ended.
     Quit(&'static [u8]),
-    /// It is cut off.
+    /// The client is cut off because of its output.
     Overrun,
 }
 
-/// Why a client needs a connection of its own.
+/// Why a client needs a dedicated connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DedicatedReason {
     Command(PinReason),
     /// A request is large.
     Large,
-    /// Replies are large, or wait to be read.
+    /// Replies are large, or wait for the client to read.
     Heavy,
-    /// A request is written in a line, or is none.
+    /// A request is a line that is not plain, or not RESP.
     Inline,
-    /// pontoon does not know the command; its name, if the server was not asked.
+    /// The table lacks the command. Its name, if the server was not asked about it yet.
     Unknown(Option<Box<[u8]>>),
-    /// There are too many databases.
+    /// The thread has too many keys.
     Key,
 }
 
 impl DedicatedReason {
-    /// As a metric label.
+    /// The reason as a metric label.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Command(reason) => reason.label(),
@@ -84,7 +84,7 @@ impl DedicatedReason {
         matches!(self, Self::Command(PinReason::Kill))
     }
 
-    /// Whether it is about what was written before.
+    /// Whether the request is WAIT or WAITAOF, which ask about earlier writes.
     pub(super) fn is_wait(&self) -> bool {
         matches!(self, Self::Command(PinReason::Wait))
     }
@@ -92,13 +92,13 @@ impl DedicatedReason {
 
 /// The outcome of a look at requests.
 pub(super) enum LookOutcome {
-    /// More must come.
+    /// More bytes must come first.
     Dry,
-    /// There may be more.
+    /// More requests may be there.
     More,
-    /// Replies that are due must come first, or there is no room.
+    /// Outstanding replies must come first, or the connection has no room.
     Wait,
-    /// A reply is awaited that decides something.
+    /// The reply to a set-up request must come first.
     Asked,
     Next(ClientNeed),
 }
@@ -107,7 +107,7 @@ pub(super) struct SharedClient<'a> {
     pub(super) session: Session<'a>,
     pub(super) multiplexer: &'a Multiplexer,
     pub(super) writer: Arc<ClientWriter>,
-    /// The shared connection's.
+    /// The key of the shared connection.
     pub(super) on: SharingKey,
     pub(super) asked: Option<PendingSetup>,
 }
@@ -121,38 +121,38 @@ impl<'a> SharedClient<'a> {
         Self { session, multiplexer, writer, on: SharingKey::default(), asked: None }
     }
 
-    /// The client, with what waits for it. Replies that are still due are dropped when they come.
+    /// Returns the client's session with the output that waits. Replies that are still outstanding are dropped when they come.
     pub(super) fn into_session(mut self) -> Session<'a> {
         self.session.to_client = self.writer.stand_up();
         self.session
     }
 
-    /// What the client can see of its connection.
+    /// The key of the connection that the client needs.
     pub(super) fn key(&self) -> SharingKey {
         self.session.profile.setup().map(|setup| setup.key.clone()).unwrap_or_default()
     }
 
-    /// Whether it is on a shared connection of its kind.
+    /// Whether the client is on a shared connection with its key.
     pub(super) fn is_in_place(&self) -> bool {
         self.session.profile.setup().is_some_and(|setup| self.on == setup.key)
     }
 
-    /// Its shared connection is this one from now on, of this kind.
+    /// Notes that the client now uses this shared connection with this key.
     pub(super) fn moved(&mut self, shared: &SharedConnection, key: SharingKey) {
         self.on = key;
         let SharedRemote { dialled, peer, tls } = &shared.upstream;
         self.session.profile.shares(self.session.route, &dialled.endpoint, *peer, *tls);
     }
 
-    /// Whether the client's next request, which says who it is, would have this reply.
+    /// Whether this refusal of the user answers the client's next request, which authenticates.
     pub(super) fn is_answered_by(&self, reply: &[u8]) -> bool {
         let is_auth = |whole: Whole<'_>| whole.command == Command::AUTH;
-        // To HELLO an older server says something else.
+        // Older servers answer HELLO with other errors.
         reply.starts_with(b"-WRONGPASS")
             || matches!(Front::of(&self.session.input.bytes), Front::Whole(whole) if is_auth(whole))
     }
 
-    /// The client's next request; empty if it is not whole.
+    /// The client's next request. Empty: it is not whole.
     pub(super) fn next_request(&self) -> &[u8] {
         match Front::of(&self.session.input.bytes) {
             Front::Whole(whole) => whole.bytes,
@@ -160,7 +160,7 @@ impl<'a> SharedClient<'a> {
         }
     }
 
-    /// The client's next request has this reply of the server. `false`: it is not whole, and has none.
+    /// Answers the client's next request with this reply. `false`: the request is not whole, so it gets no reply.
     pub(super) fn answered(&mut self, reply: &[u8]) -> bool {
         let length = self.next_request().len();
         if length > 0 {
@@ -171,12 +171,12 @@ impl<'a> SharedClient<'a> {
         length > 0
     }
 
-    /// It gets or leaves much, but what waits for it is no burden: it can share all the same.
+    /// Whether little output waits, so that the client can share although its replies are large. Forgets that it had large replies.
     pub(super) fn is_bearable(&self) -> bool {
         self.writer.is_bearable()
     }
 
-    /// Serves the client over this shared connection, until it needs something else.
+    /// Serves the client over this shared connection until it needs something else.
     pub(super) async fn run(&mut self, shared: &SharedLease) -> ClientNeed {
         self.session.hear_of_drain().await;
         poll_fn(|cx| self.poll(cx, shared)).await
@@ -269,7 +269,7 @@ impl<'a> SharedClient<'a> {
         })
     }
 
-    /// Looks at requests. While pontoon is leaving, only at those that had begun before.
+    /// Reads requests. In a drain it reads only those that had begun before.
     #[inline]
     fn look_within(
         &mut self,
@@ -284,7 +284,7 @@ impl<'a> SharedClient<'a> {
         (passed, what)
     }
 
-    /// pontoon is leaving, and all requests that the client had sent before are on the shared connection.
+    /// Whether pontoon drains, and all requests that the client had sent before are on the shared connection.
     fn stops(&self) -> bool {
         self.session.owes_nothing()
     }
@@ -298,14 +298,14 @@ impl<'a> SharedClient<'a> {
 
     fn consume(&mut self, passed: usize) {
         if passed == self.session.input.bytes.len() {
-            // An idle client holds no memory.
+            // An idle client should hold no memory.
             self.session.input.bytes = Vec::new();
         } else {
             self.session.input.bytes.drain(..passed);
         }
     }
 
-    /// The client sends no more, or is not to: over, once it has its replies.
+    /// `Ready`: the client has all its replies, and sends no more or must not.
     fn poll_end(&mut self, cx: &mut Context<'_>, shared: &SharedLease) -> Poll<ClientNeed> {
         let standing = self.writer.tend(cx);
         if standing.due == 0 && (standing.waiting == 0 || standing.gone.is_some()) {
@@ -319,8 +319,8 @@ impl<'a> SharedClient<'a> {
         self.poll_unread(cx, shared)
     }
 
-    /// The client is not read, so the kernel is asked for its end. Once it has sent its last byte, the upstream may be silent for
-    /// [`presence::QUIET`]. That time does not run while bytes wait for the client.
+    /// The client is not read, so the kernel is asked for its end. Once the client has sent its last byte, the upstream may stay silent for
+    /// [`presence::QUIET`]. That time stops while output waits for the client.
     fn poll_unread(&mut self, cx: &mut Context<'_>, shared: &SharedLease) -> Poll<ClientNeed> {
         let presence = self.session.poll_presence(cx);
         if presence == Presence::Gone {
@@ -351,15 +351,15 @@ impl<'a> SharedClient<'a> {
         Poll::Pending
     }
 
-    /// A client that is given a connection of its own for this reason keeps it until then at least.
+    /// Until when a client that is pinned for this reason stays pinned at least.
     pub(super) fn until(reason: &DedicatedReason) -> Option<Instant> {
         match reason {
             DedicatedReason::Large | DedicatedReason::Heavy => Some(Instant::now() + HEAVY_PIN),
-            // The connection knows what it has written; or there is no shared connection for it.
+            // Only this connection can answer for its writes, or no shared connection has the client's key.
             DedicatedReason::Command(PinReason::Wait) | DedicatedReason::Key => {
                 Some(Instant::now() + Duration::from_secs(365 * 24 * 3600))
             }
-            // The server has said so, or cannot say.
+            // The command alone needs the connection, or the server cannot say.
             DedicatedReason::Unknown(_) | DedicatedReason::Command(_) | DedicatedReason::Inline => None,
         }
     }

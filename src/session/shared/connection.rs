@@ -1,7 +1,7 @@
-//! A connection that clients share, as they see it: where they put their requests, and in which order they get replies.
+//! A shared connection as its clients see it: they put requests on it, and it keeps the order of the replies.
 //!
-//! Requests of all clients that one look at the sockets found ready are put here before the [`driver`](super::driver) has its
-//! turn: they leave in one write, and nothing waits for a clock.
+//! The event loop wakes all clients whose sockets are ready. They put their requests here before the [`driver`](super::driver) has its
+//! turn. So the requests leave in one write, without a timer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::upstream::{Connection, Dialled, PassedOnId, SeenId};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// While so much waits to be sent, no client is read.
+/// While more bytes wait to be sent, no client is read.
 const MAX_UNSENT: usize = 256 * 1024;
 
-/// A buffer that has been larger is not kept.
+/// A buffer that has grown larger is freed.
 const MAX_KEPT_BUFFER: usize = 256 * 1024;
 
 pub(super) struct SharedConnection {
-    /// No other has it.
+    /// The id, which no other shared connection has.
     pub(super) id: u64,
-    /// Where it leads.
+    /// Where the connection leads.
     pub(super) upstream: SharedRemote,
     pub(super) state: Mutex<SharedState>,
 }
@@ -45,38 +45,38 @@ pub(super) struct SharedRemote {
 pub(super) struct SharedState {
     /// Requests that have not been sent.
     out: Vec<u8>,
-    /// Bytes of those before them, of all that were put here.
+    /// Number of bytes put here before those in `out`.
     taken: u64,
-    /// Of all that were put here, who gets the replies.
+    /// Who gets the replies to the requests put here.
     pub(super) in_flight: InFlight,
-    /// What a client has learned of the connection's number.
+    /// What a client has learned about the connection's id.
     pub(super) seen_id: SeenId,
-    /// The number, which no client is to name.
+    /// The id, which requests of clients must not name.
     pub(super) passed_on: Option<PassedOnId>,
-    /// Another connection is, or will be, there for new clients.
+    /// Another connection exists, or is being opened, for new clients.
     pub(super) is_relieved: bool,
-    /// When the upstream was last heard; `None`: never.
+    /// When bytes last came from the upstream. `None`: never.
     pub(super) heard: Option<Instant>,
     clients: usize,
     closed: bool,
     driver: Option<Waker>,
-    /// Has the connection for its own once it owes nothing.
+    /// Gets the connection as its own once no reply is outstanding.
     heir: Option<oneshot::Sender<Wire>>,
-    /// Clients that wait until there is room.
+    /// Clients that wait for room.
     waiting: Vec<Waker>,
 }
 
 /// Why a shared connection takes no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PutError {
-    /// There is no room: the task is woken when there is.
+    /// It has no room. The task is woken when there is room again.
     Full,
-    /// It takes no more: another shared connection is to be found.
+    /// It takes no more requests. The client needs another shared connection.
     Closed,
 }
 
 impl SharedConnection {
-    /// Commands that take longer than `slow` are logged; `None`: none are.
+    /// Logs commands that take longer than `slow`. `None`: logs none.
     pub(super) fn over(connection: &Connection, slow: Option<Duration>) -> Self {
         let upstream = SharedRemote {
             dialled: connection.dialled(),
@@ -90,7 +90,7 @@ impl SharedConnection {
         }
     }
 
-    /// Puts `count` requests of a client here.
+    /// Puts `count` requests of a client on the connection.
     pub(super) fn put(
         &self,
         cx: &mut Context<'_>,
@@ -121,7 +121,7 @@ impl SharedConnection {
         Ok(())
     }
 
-    /// The client is gone: drops its requests that were not sent. Replies to the others will be discarded.
+    /// Drops the unsent requests of a client that is gone. Replies to its other requests will be discarded.
     #[cold]
     pub(super) fn abandon(&self, writer: &Arc<ClientWriter>) {
         let mut guard = self.state.lock();
@@ -150,7 +150,7 @@ impl SharedConnection {
         }
     }
 
-    /// Takes no more requests, and leaves the connection to one client, once it owes nothing. `None`: it took none before.
+    /// Takes no more requests, and passes the connection to one client once no reply is outstanding. `None`: it was closed before.
     pub(super) fn bequeath(&self) -> Option<oneshot::Receiver<Wire>> {
         let (heir, inherited) = oneshot::channel();
         {
@@ -164,7 +164,7 @@ impl SharedConnection {
         Some(inherited)
     }
 
-    /// Who has the connection from now on.
+    /// Takes the client that gets the connection, if there is one.
     pub(super) fn heir(&self) -> Option<oneshot::Sender<Wire>> {
         self.state.lock().heir.take()
     }
@@ -173,12 +173,12 @@ impl SharedConnection {
         !self.state.lock().closed
     }
 
-    /// Has the driver woken by what happens here.
+    /// Registers the driver's waker.
     pub(super) fn driven_by(&self, driver: &Waker) {
         self.state.lock().driver = Some(driver.clone());
     }
 
-    /// What is to be sent; `into` must be empty, and its memory is used on.
+    /// Moves the unsent requests into `into`, which must be empty. Its buffer is used for the next ones.
     pub(super) fn take(&self, into: &mut Vec<u8>) {
         let mut state = self.state.lock();
         state.taken += state.out.len() as u64;
@@ -191,23 +191,23 @@ impl SharedConnection {
 }
 
 impl SharedState {
-    /// Nobody uses it, and it owes nothing.
+    /// Whether it has no client, no unsent request and no outstanding reply.
     pub(super) fn is_unused(&self) -> bool {
         self.clients == 0 && self.is_idle()
     }
 
-    /// Nothing is to be sent, and no reply is due.
+    /// Whether it has no unsent request and no outstanding reply.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && self.out.is_empty()
     }
 
-    /// Whether replies are outstanding, and nothing has come for this time.
+    /// Whether replies are outstanding, and no bytes have come for this time.
     pub(super) fn is_silent_for(&self, time: Duration) -> bool {
         let since = self.in_flight.timed_since().max(self.heard);
         !self.in_flight.is_empty() && since.is_some_and(|since| since.elapsed() >= time)
     }
 
-    /// Whether a client waits to have the connection for its own.
+    /// Whether a client waits to get the connection as its own.
     pub(super) fn has_heir(&self) -> bool {
         self.heir.is_some()
     }
@@ -217,7 +217,7 @@ impl SharedState {
     }
 }
 
-/// A client's hold on a shared connection.
+/// A client's share in a shared connection.
 pub(super) struct SharedLease(Arc<SharedConnection>);
 
 impl SharedLease {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_that_is_gone_has_not_sent_is_not_sent_and_the_others_requests_are() {
+    fn unsent_requests_of_a_client_that_is_gone_are_dropped() {
         let (shared, one, other) = (connection(), writer(), writer());
         let mut cx = Context::from_waker(Waker::noop());
         let mut put = |writer: &Arc<ClientWriter>, requests: &[u8], count, recipient| {
@@ -287,10 +287,7 @@ mod tests {
         put(&other, b"SELECT 1\r\n", 1, Recipient::Task);
         shared.abandon(&one);
         put(&other, b"INCR d\r\n", 1, Recipient::Client);
-        assert!(
-            shared.state.lock().in_flight.slow(true).is_none(),
-            "the first reply is not that of a later request"
-        );
+        assert!(shared.state.lock().in_flight.slow(true).is_none(), "no reply has come");
         shared.take(&mut sent);
         assert_eq!(sent, b"INCR b\r\nINCR c\r\nSELECT 1\r\nINCR d\r\n");
         let due: Vec<(bool, u64)> = shared
@@ -300,7 +297,11 @@ mod tests {
             .iter()
             .map(|due| (Arc::ptr_eq(&due.writer, &one), due.count))
             .collect();
-        assert_eq!(due, [(true, 1), (false, 2), (false, 1), (false, 1)], "what was sent is still answered");
+        assert_eq!(
+            due,
+            [(true, 1), (false, 2), (false, 1), (false, 1)],
+            "requests that were sent stay outstanding"
+        );
         assert_eq!((one.due(), other.due()), (1, 4));
         shared.abandon(&other);
         assert_eq!(shared.state.lock().in_flight.iter().count(), 4);

@@ -1,4 +1,4 @@
-//! The task of a connection that clients share: sends what they put on its shared connection, and gives each its replies.
+//! The task of a shared connection: sends what its clients put on it, and gives each its replies.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -29,22 +29,22 @@ use crate::session::setup::SharingKey;
 use crate::session::wire::Wire;
 use crate::upstream::Lease;
 
-/// Reads in one wake-up, after which others have their turn.
+/// Number of reads in one wake-up. Then other tasks have their turn.
 const DRIVER_ROUNDS: usize = 8;
 
-/// How often it is asked whether the connection is still to be used.
+/// How often the driver checks whether the connection is still needed.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A connection that no client has used for so long is given back.
+/// Number of ticks without a client after which the connection is given back.
 const MAX_UNUSED_TICKS: u32 = 10;
 
-/// So much may wait for a client anyway.
+/// Number of bytes that may wait for any client.
 pub(super) const STALL_OUTPUT: usize = 1024 * 1024;
 
-/// An upstream from which nothing comes for so long while replies are outstanding may be dead.
+/// How long an upstream may stay silent with replies outstanding, before it counts as possibly dead.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Others wait for a client that does not read for so long, and no longer.
+/// How long other clients wait for one that does not read.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Driver {
@@ -53,33 +53,33 @@ pub(super) struct Driver {
     pub(super) replies: ReplyScanner,
     pub(super) route: Arc<RouteContext>,
     pub(super) settings: Settings,
-    /// What waits for the clients of the route.
+    /// Counts the output that waits for the clients of the route.
     pub(super) output: Arc<RouteOutput>,
     pub(super) key: SharingKey,
-    /// Whether transactions may come over it.
+    /// Whether transactions may be sent over shared connections.
     pub(super) transactions: Arc<AtomicBool>,
     pub(super) taken: Vec<u8>,
-    /// The present frame is a push, which nobody asked for.
+    /// The present frame is a push. No client asked for it, so it is dropped.
     pub(super) skips: bool,
     /// The beginning of an error that may name a node.
     pub(super) held: Option<Vec<u8>>,
-    /// The client for which most waits of those that the last read was for, if that is much, and how much.
+    /// The client with the most output waiting after the last read, if that is much, and how much waits.
     pub(super) slow: Option<(Arc<ClientWriter>, usize)>,
-    /// Has the connection for its own from now on.
+    /// The client that gets the connection as its own.
     pub(super) heir: Option<(Arc<ClientWriter>, OwnedSemaphorePermit)>,
-    /// The server is not read because of this client.
+    /// Set while the server is not read because of this client.
     pub(super) stalled: Option<Stall>,
     pub(super) tick: Pin<Box<Sleep>>,
-    /// Ticks without a client.
+    /// Number of ticks without a client.
     pub(super) unused: u32,
-    /// The server says that it is a replica: clients go on over another connection.
+    /// The server replied READONLY. Its clients continue over another connection.
     pub(super) read_only: bool,
 }
 
 /// Why the server is not read: a client has not read enough.
 pub(super) struct Stall {
     writer: Arc<ClientWriter>,
-    /// It is of the route's clients together that too much waits for.
+    /// The limit that was exceeded is that of all clients of the route.
     of_route: bool,
     patience: Pin<Box<Sleep>>,
 }
@@ -115,7 +115,7 @@ impl Driver {
         }
     }
 
-    /// Drives the connection until it is lost or nobody needs it.
+    /// Drives the connection until it is lost or no client needs it.
     pub(super) async fn run(mut self) {
         let route = Arc::clone(&self.route);
         let plaintext = self.wire.connection.channel.is_none();
@@ -186,7 +186,7 @@ impl Driver {
             || (state.is_unused() && (self.unused >= MAX_UNUSED_TICKS || self.route.drain.is_draining()))
     }
 
-    /// A second is over.
+    /// Runs once a tick.
     fn look(&mut self) {
         if let Some(stall) = &self.stalled {
             let writer = Arc::clone(&stall.writer);
@@ -209,11 +209,11 @@ impl Driver {
                     route = &*self.route.route,
                     upstream = %self.wire.connection.endpoint,
                     suppressed,
-                    "shared connection silent while replies are outstanding: another one is opened for new clients"
+                    "shared connection silent with replies outstanding, opening another for new clients"
                 );
             }
         }
-        // Clients go on over another one, and notice nothing. While pontoon leaves, this one will do.
+        // Clients continue over another connection without noticing. During a drain this one will do.
         if !self.route.drain.is_draining() && !self.route.upstream.is_current(&self.wire.connection) {
             self.shared.close();
         }
@@ -259,7 +259,7 @@ impl Driver {
             self.route.metrics.request_seconds.record(took);
         }
         if let Some(slow) = slow {
-            slow.tell(&self.route, &self.wire.connection, slow.client.as_deref());
+            slow.log(&self.route, &self.wire.connection, slow.client.as_deref());
         }
         self.stall();
         if self.heir.is_some() {
@@ -275,11 +275,11 @@ impl Driver {
         self.wire.send(cx, &self.taken, &mut scratch.sealed, relayed);
     }
 
-    /// Stops reading the server while a client has more unread than `client_output`. If all outstanding replies are that client's,
-    /// [`STALL_OUTPUT`] is enough; beyond `route_output`, anything is.
+    /// Stops reading the server while a client has more output waiting than `client_output`. [`STALL_OUTPUT`] is enough if all outstanding
+    /// replies are for that client. Any output is enough while the route exceeds `route_output`.
     fn stall(&mut self) {
         let Some((writer, waiting)) = self.slow.take() else { return };
-        // Of a client that reads now and then, little waits: no connection is given up for it.
+        // A client that reads now and then has little output waiting. It does not get the connection for that.
         if waiting <= HEAVY_OUTPUT {
             if self.output.is_exceeded() {
                 self.stall_for(writer, true);
@@ -291,12 +291,12 @@ impl Driver {
         }
         let alone = self.shared.state.lock().in_flight.iter().all(|due| Arc::ptr_eq(&due.writer, &writer));
         if waiting > self.settings.client_output / 2 {
-            // Others go elsewhere, and it will be alone.
+            // Others move to another connection, so that this client will be alone.
             self.shared.close();
         }
         let too_much = waiting > self.settings.client_output || alone;
         if too_much || self.output.is_exceeded() {
-            // Whoever has not asked yet does it elsewhere.
+            // Clients without outstanding requests continue elsewhere.
             self.shared.close();
             self.stall_for(writer, !too_much);
         }
@@ -307,15 +307,15 @@ impl Driver {
         self.shared.state.lock().in_flight.log_no_slow();
     }
 
-    /// Leaves the connection to the one client that all outstanding replies are for, if it may have one of its own. `false`: not now.
+    /// Begins to hand the connection off to the one client that all outstanding replies are for, if it may be pinned. `false`: not now.
     fn try_hand_off(&mut self, writer: &Arc<ClientWriter>) -> bool {
         let can_be = {
             let state = self.shared.state.lock();
             state.in_flight.iter().all(|due| due.recipient != Recipient::Task && Arc::ptr_eq(&due.writer, writer))
-                // Another client asks what became of its writes here.
+                // Another client asked WAIT about its writes on this connection.
                 && !state.has_heir()
         };
-        // No client is to see a push that has come in part.
+        // No client may get a push that has arrived in part.
         if !can_be || (self.skips && !self.replies.at_boundary()) || self.route.drain.is_draining() {
             return false;
         }
@@ -327,7 +327,7 @@ impl Driver {
         true
     }
 
-    /// Gives the connection to the one client that it owes replies.
+    /// Hands the connection off to the client that all outstanding replies are for.
     fn hand_off(self, writer: &ClientWriter, permit: OwnedSemaphorePermit) {
         let mut wire = self.wire;
         let ledger = {
@@ -342,7 +342,8 @@ impl Driver {
         writer.hand_off(HandOff { connection, permit });
     }
 
-    /// A client that does not read is waited for as long as nobody else has to, and a moment longer.
+    /// Whether the server is still not read, because of a client that does not read. Once other clients wait too, only until `patience` has
+    /// run out.
     fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(Stall { writer, of_route, patience }) = &mut self.stalled else { return false };
         let waiting = writer.waiting(cx.waker());
@@ -365,7 +366,7 @@ impl Driver {
         true
     }
 
-    /// Tells the clients whose replies will not come.
+    /// Notifies the clients whose replies will not come.
     fn fail(&mut self) {
         let unanswered = self.shared.state.lock().in_flight.take();
         let why = self.wire.why().map(str::to_owned);
@@ -387,16 +388,16 @@ impl Driver {
                 upstream = %endpoint,
                 requests,
                 suppressed,
-                "a connection that clients share was lost while requests had no reply"
+                "shared connection lost with requests outstanding"
             );
         }
         let error = replies::error_reply(&outage::loss(endpoint, why.as_deref()));
         let mut within = !self.replies.at_boundary() && !self.skips && self.held.is_none();
-        // EXEC was answered, and by no outage.
+        // The server answered EXEC with an error. That is not an outage, so the client gets an error, too.
         let mut was_refused = why.as_deref() == Some(IN_TRANSACTION) && !self.route.is_node;
         for due in unanswered {
-            let tells = outage::tells_loss(&self.route) || std::mem::take(&mut was_refused);
-            if !tells || std::mem::take(&mut within) {
+            let replies = outage::reports_loss(&self.route) || std::mem::take(&mut was_refused);
+            if !replies || std::mem::take(&mut within) {
                 due.writer.forget(due.count);
                 due.writer.leave(Gone::Upstream);
             } else if due.recipient == Recipient::Task {

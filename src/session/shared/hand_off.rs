@@ -1,8 +1,8 @@
-//! A shared connection that becomes one client's own, with all that is outstanding on it.
+//! A shared connection that becomes one client's dedicated connection, with all its outstanding replies.
 //!
 //! A client that writes a long pipeline before it reads would wait for pontoon, which waits for the client to read. Over a dedicated
-//! connection the server keeps the replies meanwhile, as it does without pontoon. So the client gets the connection that its replies
-//! come over, and the others get a new one.
+//! connection the server holds the replies back in the meantime, as it does without pontoon. So the client gets the connection that carries
+//! its replies, and other clients get a new one.
 
 use std::collections::VecDeque;
 
@@ -18,27 +18,27 @@ use crate::session::wire::Wire;
 /// What a client gets.
 pub(super) struct HandOff {
     pub(super) connection: HandedOff,
-    /// Leave to have a dedicated connection.
+    /// The permit for a dedicated connection.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// The connection, as it stands.
+/// The connection in its present state.
 pub(in crate::session) struct HandedOff {
-    /// Of the shared connection.
+    /// The id of the shared connection.
     pub(in crate::session) id: u64,
     pub(in crate::session) wire: Wire,
-    /// It may stand within a reply.
+    /// The scanner, which may be inside a reply.
     pub(in crate::session) replies: ReplyScanner,
     /// The beginning of an error that may name a node of a cluster.
     pub(in crate::session) held: Option<Vec<u8>>,
-    /// The client's requests without a reply.
+    /// The client's outstanding requests.
     pub(in crate::session) ledger: Ledger,
 }
 
-/// The account of a connection that speaks RESP3 or not, and that `due` are outstanding on: all of them one client's.
+/// The ledger of a connection with `due` outstanding, which are all one client's. `resp3`: its protocol.
 pub(super) fn ledger(resp3: bool, due: &VecDeque<DueReplies>) -> Ledger {
     let mut ledger = Ledger::speaking(resp3);
-    // Recorded before any MULTI: otherwise the ledger takes it for a command that is queued in the transaction.
+    // Noted before any MULTI. Otherwise the ledger takes it for a command that is queued in the transaction.
     ledger.was_set_up();
     for due in due {
         let mut plain = due.count;

@@ -1,4 +1,4 @@
-//! Replies on their way to the clients that they are for.
+//! Gives the replies of a shared connection to its clients.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,18 +13,18 @@ use crate::resp::scanner::{Event, Reply};
 use crate::session::context::NO_RESP;
 use crate::session::rewriting::{MAX_HELD_ERROR, unknown_node};
 
-// Why a connection is of no use any more.
-const UNASKED: &str = "the server sent a reply that nothing asked for";
+// Why a shared connection is closed.
+const UNASKED: &str = "the server sent an unsolicited reply";
 const REDIRECT_TOO_LONG: &str = "an error that may name a node is too long";
 const TOO_LONG: &str = "the reply to a command that sets up a connection is too long";
-pub(super) const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may not be over";
+pub(super) const IN_TRANSACTION: &str = "EXEC was refused, and the transaction may still be open";
 
 impl Driver {
     /// Gives each client its replies.
     pub(super) fn hand_out(&mut self, plain: &[u8]) {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
-        // Of what was looked at, so much is given out, and so much is whole.
+        // Positions in `plain`: given out, last whole reply, scanned. Then the number of replies that ended since `given`.
         let (mut given, mut whole, mut at, mut ended) = (0, 0, 0, 0);
         let mut wrong = None;
         while at < plain.len() {
@@ -81,7 +81,7 @@ impl Driver {
         }
     }
 
-    /// The same, where an error may name a node of a cluster.
+    /// Gives each client its replies in a cluster, where an error may name a node.
     pub(super) fn hand_out_rewritten(&mut self, plain: &[u8]) {
         let mut at = 0;
         while at < plain.len() {
@@ -97,7 +97,7 @@ impl Driver {
         }
     }
 
-    /// A reply hints at a failover.
+    /// Handles a reply that hints at a failover.
     #[cold]
     fn note_hint(&self) {
         if !self.key.replica {
@@ -106,14 +106,14 @@ impl Driver {
     }
 
     fn fail_wire(&mut self, why: &'static str) {
-        // That was logged.
+        // Another log line reports it.
         if why != IN_TRANSACTION {
             self.route.refuse_reply(&self.wire.connection.endpoint, why);
         }
         self.wire.fail(why);
     }
 
-    /// One reply, or a part of it.
+    /// Gives out one reply, or a part of it.
     fn hand_out_one(&mut self, part: &[u8], event: Event) -> Result<(), &'static str> {
         if let Some(held) = &mut self.held {
             held.extend_from_slice(part);
@@ -150,7 +150,7 @@ impl Driver {
         Ok(())
     }
 
-    /// A reply is whole.
+    /// Notes that a reply is whole.
     #[inline]
     fn replied(&mut self, in_flight: &mut InFlight) {
         if self.replies.take_read_only_hint() {
@@ -161,7 +161,7 @@ impl Driver {
         }
     }
 
-    /// An error is whole.
+    /// Gives out a held error that is whole.
     fn release(&mut self) -> Result<(), &'static str> {
         let Some(held) = self.held.take() else { return Ok(()) };
         let shared = Arc::clone(&self.shared);
@@ -181,9 +181,9 @@ impl Driver {
                         nodes.refresh(Some(asked));
                         reply
                     }
-                    // Clients try again after this one, and the node is looked up meanwhile.
+                    // Clients retry after this error. The node is looked up in the meantime.
                     Err(problem) => {
-                        debug!(%problem, "a redirect cannot be rewritten");
+                        debug!(%problem, "redirect not rewritten");
                         self.route.metrics.rewritten("refused");
                         nodes.refresh(Some(asked));
                         unknown_node()
@@ -211,7 +211,7 @@ impl Driver {
         Ok(())
     }
 
-    /// `false`: after this error the connection is of no use.
+    /// Handles an error reply. `false`: the connection cannot be used after it.
     #[cold]
     fn note_error(&mut self, state: &mut SharedState) -> bool {
         let code = self.replies.error_code();
@@ -221,19 +221,19 @@ impl Driver {
             info!(
                 route = &*self.route.route,
                 code = %code.escape_ascii(),
-                "the server refused EXEC and may stay in the transaction: transactions have connections of their own from now on"
+                "server refused EXEC and may keep the transaction open, transactions now use dedicated connections"
             );
             return false;
         }
         let endpoint = &self.wire.connection.endpoint;
         match code {
-            // Its clients go on over the next connection, which leads to the primary.
+            // The clients continue over the next connection, which leads to the primary.
             b"READONLY" if !self.key.replica => {
                 self.read_only |= self.route.is_read_only(&self.wire.connection);
             }
             b"UNBLOCKED" | b"REDIRECT" => self.note_hint(),
             b"NOAUTH" => self.route.upstream.wants_auth(&self.wire.connection),
-            b"MOVED" if self.route.nodes.is_none() => self.route.tell_of_cluster(endpoint),
+            b"MOVED" if self.route.nodes.is_none() => self.route.warn_of_cluster(endpoint),
             _ => {}
         }
         true

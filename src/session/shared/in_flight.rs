@@ -1,7 +1,7 @@
-//! The requests on a shared connection that have no reply yet, in their order: whose they are, and what each reply is for.
+//! The outstanding requests of a shared connection, in order: which client sent each, and what its reply is for.
 //!
-//! It is for a shared connection what the [ledger](crate::session::ledger) is for a dedicated one. All that is known of replies is
-//! read from it: who gets the next one, how long requests take, which commands are slow.
+//! It is for a shared connection what the [ledger](crate::session::ledger) is for a dedicated one. All that is known about replies comes
+//! from it: who gets the next one, how long requests take, and which commands are slow.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,50 +17,50 @@ use crate::session::slow::{SlowCommand, SlowLog};
 #[derive(Default)]
 pub(super) struct InFlight {
     entries: VecDeque<DueReplies>,
-    /// Requests that have their reply.
+    /// Number of requests that have their reply.
     answered: u64,
-    /// Requests that have none.
+    /// Number of outstanding requests.
     outstanding: u64,
-    /// One of them is timed.
+    /// Whether one of them is timed.
     is_timing: bool,
-    /// Where slow commands are logged.
+    /// Finds slow commands, if they are logged.
     slow: Option<Box<SlowLog>>,
 }
 
-/// Replies in a row that one client gets.
+/// Consecutive replies for one client.
 pub(super) struct DueReplies {
     pub(super) writer: Arc<ClientWriter>,
     pub(super) count: u64,
     pub(super) recipient: Recipient,
-    /// Where the requests are, among all bytes that were put on the shared connection.
+    /// The position of the requests among all bytes that were put on the shared connection.
     place: Range<u64>,
-    /// The last of the requests is timed since then.
+    /// When timing of the last request began, if it is timed.
     timed: Option<Instant>,
 }
 
-/// What replies are for.
+/// Who gets replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recipient {
     /// The client.
     Client,
-    /// The client's task: there is one.
+    /// The client's task. There is one reply.
     Task,
-    /// The client, who sent a transaction of so many requests: the first is MULTI's, and the last EXEC's.
+    /// The client. It sent a transaction with this number of requests, from MULTI to EXEC.
     Transaction(u64),
 }
 
-/// After one of these errors to EXEC the transaction is over on every server. From Redis 6.0.6 on any error to EXEC ends it (`rejectCommand`
-/// in `server.c`, and `discardTransaction` where EXEC leads to another node); before, these alone do.
+/// Errors to EXEC after which the transaction is over on every server. Since Redis 6.0.6 any error to EXEC ends it (`rejectCommand` in
+/// `server.c`, and `discardTransaction` if EXEC leads to another node). Before, only these do.
 const ENDS: [&[u8]; 6] = [b"EXECABORT", b"MOVED", b"ASK", b"CROSSSLOT", b"TRYAGAIN", b"CLUSTERDOWN"];
 
 impl InFlight {
-    /// Commands that take longer than `slow` are logged; `None`: none are.
+    /// Logs commands that take longer than `slow`. `None`: logs none.
     pub(super) fn new(slow: Option<Duration>) -> Self {
         Self { slow: slow.map(|threshold| Box::new(SlowLog::new(threshold))), ..Self::default() }
     }
 
-    /// Books `count` requests of a client. `place`: where they are among all bytes that were put on the shared connection; `unsent`:
-    /// from where on these were not sent.
+    /// Notes `count` requests of a client. `place`: their position among all bytes that were put on the shared connection. `unsent`: the
+    /// position from which bytes are not sent yet.
     pub(super) fn book(
         &mut self,
         writer: &Arc<ClientWriter>,
@@ -103,17 +103,17 @@ impl InFlight {
         }
     }
 
-    /// No reply is outstanding.
+    /// Whether no reply is outstanding.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Since when the oldest request is outstanding that is timed.
+    /// When timing of the oldest timed request began.
     pub(super) fn timed_since(&self) -> Option<Instant> {
         self.entries.iter().find_map(|due| due.timed)
     }
 
-    /// What the next reply is for.
+    /// The entry of the next reply.
     pub(super) fn next(&self) -> Option<&DueReplies> {
         self.entries.front()
     }
@@ -128,7 +128,7 @@ impl InFlight {
         self.next().is_some_and(|due| due.count == 1)
     }
 
-    /// The next reply has come. What the request took, if it was timed.
+    /// Notes that the next reply has come. Returns how long the request took, if it was timed.
     pub(super) fn replied(&mut self) -> Option<Duration> {
         let first = self.entries.front_mut()?;
         first.count -= 1;
@@ -142,7 +142,7 @@ impl InFlight {
         Some(since.elapsed())
     }
 
-    /// The next reply has begun. What its request took, if it was timed.
+    /// Notes that the next reply has begun. Returns how long its request took, if it was timed.
     pub(super) fn begun(&mut self) -> Option<Duration> {
         let first = self.entries.front_mut().filter(|first| first.count == 1)?;
         let since = first.timed.take()?;
@@ -150,12 +150,12 @@ impl InFlight {
         Some(since.elapsed())
     }
 
-    /// The next reply is this error. Whether the connection may stay in a transaction, in which the server queues what other clients
-    /// send.
+    /// Whether the connection may stay in a transaction after this error, which is the next reply. The server would queue other clients'
+    /// requests in it.
     pub(super) fn stays_in_transaction(&mut self, code: &[u8]) -> bool {
         let Some(first) = self.entries.front_mut() else { return false };
         match first.recipient {
-            // MULTI was refused, and none has begun.
+            // MULTI was refused, so there is no transaction.
             Recipient::Transaction(all) if first.count == all => {
                 first.recipient = Recipient::Client;
                 false
@@ -165,19 +165,19 @@ impl InFlight {
         }
     }
 
-    /// Slow commands, as far as the replies that have come show them. `within`: the next reply has begun.
+    /// The slow commands that the replies so far reveal. `within`: the next reply has begun.
     #[inline]
     pub(super) fn slow(&mut self, within: bool) -> Option<SlowCommand> {
         self.slow.as_mut()?.arrived(self.answered, self.answered + u64::from(within))
     }
 
-    /// From now on replies wait not for the server alone: none is logged as slow.
+    /// Stops logging slow commands, because replies no longer wait for the server alone.
     pub(super) fn log_no_slow(&mut self) {
         self.slow = None;
     }
 
-    /// Drops the requests of a client that begin at `unsent` or later, and returns how many these were. `moves`: keeps the bytes of
-    /// another client's request, and tells where they are from now on.
+    /// Drops the requests of a client that begin at `unsent` or later. Returns their number. `moves`: keeps the bytes of another client's
+    /// request, and returns their new position.
     pub(super) fn abandon(
         &mut self,
         writer: &Arc<ClientWriter>,
@@ -201,14 +201,14 @@ impl InFlight {
         if abandoned > 0
             && let Some(log) = &mut self.slow
         {
-            // The numbers of the requests behind them have changed.
+            // The numbers of the later requests have changed.
             **log = SlowLog::new(log.threshold());
             log.arrived(self.answered, self.answered);
         }
         abandoned
     }
 
-    /// All outstanding replies: they come no more, or elsewhere.
+    /// Takes all outstanding replies. They will not come, or come over another path.
     pub(super) fn take(&mut self) -> VecDeque<DueReplies> {
         self.outstanding = 0;
         self.is_timing = false;

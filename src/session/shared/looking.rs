@@ -1,4 +1,4 @@
-//! What a client's requests need: the shared connection, one of its own, or an answer from here.
+//! Decides what a client's requests need: the shared connection, a dedicated one, or an answer from pontoon.
 
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -12,32 +12,32 @@ use crate::session::client_session::LastWrites;
 use crate::session::counts::RequestCounts;
 use crate::session::dedicated::Ended;
 
-/// What comes after requests that can be shared as they are.
+/// What follows the requests that can be shared unchanged.
 enum FoundRequest<'a> {
-    /// Nothing, or not enough to tell.
+    /// No request, or too little of one.
     Dry,
-    /// It sets up the connection, or authenticates.
+    /// A request that sets up the connection, or authenticates.
     Setup(Whole<'a>),
-    /// A transaction from MULTI to EXEC: its bytes, and its requests.
+    /// A transaction from MULTI to EXEC: its length in bytes, and its requests.
     Transaction(usize, RequestCounts),
-    /// What needs a connection of the client's own.
+    /// A request that needs a dedicated connection.
     Own(DedicatedReason),
-    /// A client that speaks TLS.
+    /// The first byte of a TLS handshake.
     Tls,
 }
 
-/// Whether a transaction could do without a connection of its own.
+/// Whether a transaction can be sent over a shared connection.
 enum TransactionFit<'a> {
-    /// It could: its bytes, and its requests.
+    /// It can: its length in bytes, and its requests.
     Whole(usize, RequestCounts),
-    /// Not before the server has said what this command is.
+    /// The server must first report what this command is.
     Asks(&'a [u8]),
     No,
 }
 
 impl SharedClient<'_> {
-    /// Looks at requests, and puts on the shared connection what may go there. None may begin at the byte `within`, or later. Returns how
-    /// many bytes need no further look.
+    /// Reads requests, and puts on the shared connection those that may be shared. No request may begin at the byte `within` or later.
+    /// Returns how many bytes are done.
     pub(super) fn look(
         &mut self,
         cx: &mut Context<'_>,
@@ -119,7 +119,7 @@ impl SharedClient<'_> {
                     Err(what) => (put, what),
                 }
             }
-            // What was sent before is answered before.
+            // The replies to earlier requests come first.
             _ if self.writer.due() > 0 => (put, LookOutcome::Wait),
             FoundRequest::Own(reason) => (put, LookOutcome::Next(ClientNeed::Own(reason))),
             FoundRequest::Tls => (put, LookOutcome::Next(ClientNeed::Ended(Ended::SpeaksTls))),
@@ -133,11 +133,11 @@ impl SharedClient<'_> {
         }
     }
 
-    /// How a request is sent. A client that has to authenticate here may do little else before.
+    /// How a request can be sent. A client that has to authenticate to pontoon may do little else before.
     fn multiplexing(&self, whole: &Whole<'_>) -> Multiplexing {
         let multiplexing = whole.multiplexing();
         match multiplexing {
-            // No relay, with its guard, lies between this one and the server.
+            // For a kill there is no relay with a guard between this client and the server.
             Multiplexing::Dedicated(PinReason::Kill) if !self.may_do_all() => {
                 Multiplexing::Dedicated(PinReason::ConnectionState)
             }
@@ -147,13 +147,13 @@ impl SharedClient<'_> {
         }
     }
 
-    /// Whether the client has authenticated here, where it has to.
+    /// Whether the client has authenticated to pontoon, if it has to.
     fn may_do_all(&self) -> bool {
         self.session.guard.as_ref().is_none_or(|guard| guard.is_open())
     }
 
-    /// A transaction that is here from MULTI to EXEC, and could do without a connection of its own: sent in one piece, nothing
-    /// of others comes between, and none of its commands leaves anything.
+    /// Whether a transaction that is here from MULTI to EXEC can be shared. It is sent in one piece, so that no other client's request
+    /// comes between. None of its commands may leave state on the connection.
     fn transaction<'i>(&self, input: &'i [u8]) -> TransactionFit<'i> {
         if !self.may_do_all() || !self.multiplexer.transactions.load(Ordering::Relaxed) {
             return TransactionFit::No;
@@ -163,7 +163,7 @@ impl SharedClient<'_> {
             let Front::Whole(whole) = Front::of(&input[at..]) else { return TransactionFit::No };
             let ends = match self.multiplexing(&whole) {
                 _ if is(&whole, Transaction::Begins) && counts.all == 0 => false,
-                // With an argument it is refused, and the transaction goes on.
+                // With an argument EXEC is refused, and the transaction continues.
                 _ if is(&whole, Transaction::Executes) && whole.words == 1 => true,
                 Multiplexing::Shared => false,
                 Multiplexing::Unknown => match self.multiplexer.learned(whole.name) {

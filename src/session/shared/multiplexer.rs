@@ -1,4 +1,4 @@
-//! All shared connections of a route, by thread and by what a client can see of a connection; and how one is opened.
+//! All shared connections of a route, by thread and by sharing key, and how one is opened.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,62 +28,62 @@ use crate::session::user::ClientUser;
 use crate::upstream::{self, Connection, Latch};
 use crate::workers;
 
-/// A client waits so long for a connection of its own.
+/// How long a client waits for a dedicated connection.
 const PIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Databases and protocols of one thread, at most; who wants another gets a connection of its own.
+/// The largest number of sharing keys of one thread. A client with a further key gets a dedicated connection.
 const MAX_SHARING_KEYS: usize = 64;
 
-/// Commands of which the server has said what they are, at most.
+/// The largest number of commands about which the server's report is kept.
 const MAX_LEARNED_COMMANDS: usize = 1024;
 
-/// A command that the server does not have is asked about again after so long: it may have loaded a module.
+/// How long to wait before asking again about a command that the server lacks, because it may load a module.
 const ABSENT_RETRY: Duration = Duration::from_secs(60);
 
 /// A route's shared connections.
 pub struct Multiplexer {
     pub(super) settings: Settings,
-    /// What waits for the clients of the route.
+    /// Counts the output that waits for the clients of the route.
     pub(super) output: Arc<RouteOutput>,
     tasks: TaskTracker,
-    /// By thread.
+    /// The connections by thread.
     all: Mutex<HashMap<Option<usize>, HashMap<SharingKey, ConnectionSlots>>>,
     pinned: Arc<Semaphore>,
-    /// Whether commands that nobody knows here may be sent over them.
+    /// Whether commands that the table lacks may be sent over shared connections.
     learned: Mutex<HashMap<Box<[u8]>, Lesson>>,
-    /// Transactions need no connection of their own where they are whole: until a server refuses EXEC, and stays in one.
+    /// Whether whole transactions are sent over shared connections. Cleared when a server refuses EXEC and keeps the transaction open.
     pub(super) transactions: Arc<AtomicBool>,
 }
 
-/// What the server said of a command.
+/// What the server reported about a command.
 struct Lesson {
     safe: bool,
-    /// It does not know it yet, and is asked again then.
+    /// When to ask again, because the server lacks the command.
     until: Option<Instant>,
 }
 
-/// Why there is no shared connection.
+/// Why a client gets no shared connection.
 #[derive(Debug, Clone)]
 pub(super) enum NoSharedConnection {
-    /// The upstream cannot be reached.
+    /// The upstream is unreachable.
     Unreachable(NoUpstream),
-    /// The server does not accept what sets it up: its reply.
+    /// The server refused to set up the connection, with this reply.
     Refused(Arc<[u8]>),
-    /// The server does not believe who the client says that it is: its reply.
+    /// The server refused the client's user, with this reply.
     Denied(Arc<[u8]>),
-    /// There are too many of other kinds.
+    /// The thread has too many other keys.
     TooMany,
     /// The client is gone.
     ClientGone,
 }
 
 impl Multiplexer {
-    /// None is open. Their tasks are for `tasks` to wait for.
+    /// No connection is open yet. `tasks` waits for the tasks of the connections.
     pub fn new(settings: Settings, tasks: TaskTracker) -> Self {
         Self::counting_in(RouteOutput::new(settings.route_output), settings, tasks)
     }
 
-    /// For another node of the same route: what waits for the clients of both counts together.
+    /// The multiplexer for another node of the same route. Both count the output of their clients together.
     #[must_use]
     pub fn for_another_node(&self) -> Self {
         Self::counting_in(Arc::clone(&self.output), self.settings, self.tasks.clone())
@@ -117,7 +117,7 @@ impl Multiplexer {
                 let here = all.entry(thread).or_default();
                 if !here.contains_key(&key) {
                     forget(here);
-                    // There is always one for those who begin.
+                    // A new client can always begin.
                     if here.len() >= MAX_SHARING_KEYS && key != SharingKey::default() {
                         return Err(NoSharedConnection::TooMany);
                     }
@@ -127,11 +127,11 @@ impl Multiplexer {
                 if let Some((double, address)) = slots.misplaced(&addresses) {
                     self.spread(route, &key, double, address);
                 }
-                // Once an endpoint speaks TLS, no client begins in plaintext.
+                // Once an endpoint accepts TLS, no client begins in plaintext.
                 let over = route.upstream.latch().is_some_and(Latch::is_set);
                 let slot = slots.get(at).filter(|slot| slot.is_alive()).cloned();
                 let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
-                // After a failover, nor does one with the server that was the primary.
+                // After a failover, no client begins on a connection to the old primary.
                 let slot = slot.filter(|slot| slot.is_latest(&route.upstream));
                 let is_ours = slot.is_none();
                 let slot = slot.unwrap_or_else(|| {
@@ -161,15 +161,15 @@ impl Multiplexer {
                 }
                 Err(_) => forget(here),
             }
-            // Of the clients that waited for the first connection, not all are to have it.
+            // The clients that waited for the first connection are spread over several.
             if opened.is_err() || is_ours || !addresses.is_empty() {
                 return opened;
             }
         }
     }
 
-    /// Of two connections that lead to one address, replaces this one by one to `address` for new clients, if that can be reached. Clients
-    /// that have the other one keep it.
+    /// Replaces a connection for new clients by one to `address`, if that is reachable, because another connection leads to the same
+    /// address. Clients of the old connection keep it.
     fn spread(
         &self,
         route: &Arc<RouteContext>,
@@ -188,8 +188,8 @@ impl Multiplexer {
         });
     }
 
-    /// Replies are outstanding on this connection, and nothing comes: opens another one for new clients. Whether the server is busy or the
-    /// connection is dead cannot be told: its clients go on waiting for their replies, and come to the new one with their next requests.
+    /// Opens another connection for new clients, because replies are outstanding on this one and no bytes come. The server may be busy, or
+    /// the connection dead. Clients keep waiting for their replies, and use the new connection for their next requests.
     pub(super) fn relieve(
         &self,
         route: &Arc<RouteContext>,
@@ -204,13 +204,13 @@ impl Multiplexer {
             silent.state.lock().is_relieved = opened.is_ok();
             if let (Ok(opened), Some(multiplexer)) = (opened, &route.multiplexer) {
                 let replaced = multiplexer.replace(thread, &key, &silent, &opened);
-                // If not, clients have another one by now.
+                // Otherwise new clients have another connection already.
                 if replaced { &silent } else { &opened }.close();
             }
         });
     }
 
-    /// New clients get this connection instead of that one. `false`: they did not get that one any more.
+    /// Gives new clients the connection `new` in place of `old`. `false`: they no longer got `old`.
     fn replace(
         &self,
         thread: Option<usize>,
@@ -224,7 +224,7 @@ impl Multiplexer {
         slot.map(|slot| *slot = Slot::Open(Arc::clone(new))).is_some()
     }
 
-    /// Opens a shared connection. `proves`: the server must answer PING over it. `to`: this address, if it can be reached.
+    /// Opens a shared connection. `proves`: the server must answer PING over it. `to`: the address to connect to, if it is reachable.
     fn open(
         &self,
         route: Arc<RouteContext>,
@@ -258,7 +258,8 @@ impl Multiplexer {
                     }
                     Err(_) => {
                         return Err(unreachable(format!(
-                            "setting up a connection took more than {SETUP_TIMEOUT:?}"
+                            "setting up a connection took more than {} s",
+                            SETUP_TIMEOUT.as_secs()
                         )));
                     }
                 }
@@ -270,7 +271,7 @@ impl Multiplexer {
         }
     }
 
-    /// Leave for a connection of a client's own; `None`: there are too many. `must`: it is worth waiting for.
+    /// A permit for a dedicated connection. `None`: `limits.pinned` is reached. `must`: wait for a permit.
     pub(super) async fn pin(&self, must: bool) -> Option<OwnedSemaphorePermit> {
         if !must {
             return self.try_pin();
@@ -279,19 +280,19 @@ impl Multiplexer {
         Some(permit.expect("the semaphore is never closed"))
     }
 
-    /// The same, at once.
+    /// A permit for a dedicated connection, if there is one now.
     pub(super) fn try_pin(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.pinned).try_acquire_owned().ok()
     }
 
-    /// Whether a command that nobody knows here may be sent over a shared connection; `None`: the server was not asked.
+    /// Whether a command that the table lacks may be sent over a shared connection. `None`: the server was not asked yet.
     pub(in crate::session) fn learned(&self, name: &[u8]) -> Option<bool> {
         let learned = self.learned.lock();
         let lesson = learned.get(&name.to_ascii_uppercase()[..])?;
         lesson.until.is_none_or(|until| Instant::now() < until).then_some(lesson.safe)
     }
 
-    /// Asks the server what a command is, as this user; whether it is safe. `None`: an answer is still to come.
+    /// Asks the server, as this user, what a command is. Returns whether it may be shared. `None`: an answer is still to come.
     pub(super) async fn learn(
         &self,
         name: &[u8],
@@ -309,7 +310,7 @@ impl Multiplexer {
         let asked = timeout(SETUP_TIMEOUT, upstream::ask_frame(connection, &command)).await;
         let reply = asked.ok()?.ok()?;
         if reply.starts_with(b"-") {
-            // Who may not ask learns nothing, and the others still may.
+            // This user may not ask. Others still may.
             return Some(false);
         }
         let (safe, until) = match may_be_shared(&reply) {
@@ -318,7 +319,7 @@ impl Multiplexer {
         };
         let mut learned = self.learned.lock();
         if learned.len() >= MAX_LEARNED_COMMANDS {
-            // Names that nobody has a command for are as many as somebody likes.
+            // The commands that the server lacks go first, because clients can invent any number of names.
             learned.retain(|_, lesson| lesson.until.is_none());
         }
         if learned.len() >= MAX_LEARNED_COMMANDS {
@@ -329,7 +330,7 @@ impl Multiplexer {
     }
 }
 
-/// Of what nobody can use any more nothing is kept, passwords above all.
+/// Drops connections that no client can use again, so that their keys, which hold passwords, leave memory.
 fn forget(here: &mut HashMap<SharingKey, ConnectionSlots>) {
     here.retain(|_, slots| slots.is_alive());
 }

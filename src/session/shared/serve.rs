@@ -1,5 +1,4 @@
-//! A client that shares connections, from its beginning to its [`End`]: which connection its requests go over, and when it has a
-//! dedicated one instead.
+//! Serves a client of shared mode from its beginning to its [`End`]: decides which connection carries its requests, and when it is pinned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,25 +26,26 @@ use crate::session::setup::{SETUP_TIMEOUT, SharingKey};
 use crate::session::wire::Wire;
 use crate::upstream;
 
-// What clients are told whose connection cannot be made again.
+// Errors for clients whose connection cannot be replaced.
 const PASSWORD_DENIED: &str =
-    "another connection is needed, and the server accepts the client's password no more";
-const NOTHING_TO_SHARE: &str = "no connection can be shared";
+    "another connection is needed, and the server no longer accepts this client's password";
+const NOTHING_TO_SHARE: &str =
+    "the server refused this client's database or protocol on another shared connection";
 const WRITES_LOST: &str =
-    "the connection that the client's writes went over is gone, and no other knows of them";
+    "the connection that carried this client's writes is gone, and no other can answer for them";
 
-/// Where a request is not whole, and the server takes no set-up because it runs a script, that is tried again after so long.
+/// How long to wait before setting up a connection again, if the server was busy with a script and the client's request is not whole.
 const BUSY_RETRY: Duration = Duration::from_millis(100);
 
-/// Who inherits a connection waits so long for what others have asked for over it.
+/// How long a client waits for other clients' replies on a connection that it inherits.
 const INHERITANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves a client to its end.
+/// Serves a client until its session ends.
 pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer: &Multiplexer) -> End {
     let (context, number) = (session.route, session.profile.number());
     let output = ClientOutput::new(&multiplexer.output, &session.client);
     session.to_client.count_in(Arc::clone(&output));
-    // What is needed only between two waits for requests is boxed: it does not weigh on a client that waits.
+    // State between two waits for requests is boxed, so that a waiting client holds little memory.
     let mut begun = Box::pin(begin(session, multiplexer)).await;
     let end = loop {
         let (mut client, shared) = match begun {
@@ -63,7 +63,7 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
             route = &*context.route,
             session = number,
             suppressed,
-            "a client was cut off: it did not read, and too much waited for the route's clients together. See limits.route_output"
+            "client cut off: it did not read, and output for the route's clients exceeded limits.route_output"
         );
     }
     End::RouteOverrun
@@ -72,7 +72,7 @@ pub(in crate::session) async fn serve(mut session: Box<Session<'_>>, multiplexer
 /// A client and its shared connection.
 type Served<'a> = (Box<SharedClient<'a>>, SharedLease);
 
-/// Gets a client its first shared connection. `Err`: its end.
+/// Gets a client its first shared connection. `Err`: its session has ended.
 async fn begin<'a>(mut session: Box<Session<'a>>, multiplexer: &'a Multiplexer) -> Result<Served<'a>, End> {
     let context = session.route;
     session.profile.keep_setup();
@@ -96,12 +96,12 @@ async fn begin<'a>(mut session: Box<Session<'a>>, multiplexer: &'a Multiplexer) 
             farewell::close(session.client).await;
             Err(End::Failed)
         }
-        // Nobody has said yet who it is.
+        // A drain ended the wait. `Denied` cannot occur, because the client has not authenticated.
         Err(NoSharedConnection::TooMany | NoSharedConnection::Denied(_)) => Err(End::Drained),
     }
 }
 
-/// Gives a client what it needs, until it waits for requests on a shared connection again. `Err`: its end.
+/// Gives a client what it needs, until it waits for requests on a shared connection again. `Err`: its session has ended.
 async fn provide(
     mut client: Box<SharedClient<'_>>,
     shared: SharedLease,
@@ -118,7 +118,7 @@ async fn provide(
                     return Ok((client, new));
                 }
                 Err(NoSharedConnection::ClientGone) => return Err(End::ClientClosed),
-                // It is who it was, and the server would have gone on with the connection that it had.
+                // The user has not changed. The server still accepts requests on the old connection, but refuses a new login.
                 Err(NoSharedConnection::Denied(_)) if client.key().user == key.user => {
                     return Err(Box::pin(unreachable(*client, &NoUpstream::lasting(PASSWORD_DENIED))).await);
                 }
@@ -127,16 +127,17 @@ async fn provide(
                     return Ok((client, shared));
                 }
                 Err(NoSharedConnection::Denied(_)) => DedicatedReason::Command(PinReason::Auth),
-                // Its request is not what was refused, but would be.
+                // The server refused pontoon's set-up because it is busy. It would refuse the client's request, too, so the client gets
+                // that reply.
                 Err(NoSharedConnection::Refused(reply)) if is_busy(&reply) => {
                     client.answered(&reply);
                     return Ok((client, shared));
                 }
-                // Its request is not what was refused.
+                // The server refused pontoon's set-up, and not the client's request.
                 Err(NoSharedConnection::Refused(_)) if client.key() == key => {
                     return Err(Box::pin(unreachable(*client, &NoUpstream::lasting(NOTHING_TO_SHARE))).await);
                 }
-                // A user that may not do what sets the connection up is one all the same.
+                // The user may lack permission for the set-up, and still authenticate.
                 Err(NoSharedConnection::Refused(_)) if client.key().user != key.user => {
                     DedicatedReason::Command(PinReason::Auth)
                 }
@@ -157,7 +158,7 @@ async fn provide(
         }
         ClientNeed::Ended(ended) => {
             let session = match ended {
-                // The time is up.
+                // The deadline has passed.
                 Ended::Cut => Some(client.into_session()),
                 _ => Box::pin(leave(*client)).await,
             };
@@ -175,7 +176,7 @@ async fn provide(
             return Err(End::Overrun);
         }
     };
-    // What the client has written, no other connection knows.
+    // Only the connection that carried the client's writes can answer for them.
     if reason.is_wait() {
         if client.session.last_writes == LastWrites::Shared(shared.id) {
             own = shared.bequeath().map(Own::Inherited);
@@ -197,12 +198,12 @@ async fn provide(
             Err(_) => Err(Box::pin(too_many(*client)).await),
         };
     }
-    let (client, shared) = Box::pin(apart(*client, multiplexer, reason, own, shared)).await?;
+    let (client, shared) = Box::pin(serve_pinned(*client, multiplexer, reason, own, shared)).await?;
     Ok((Box::new(client), shared))
 }
 
-/// Serves a client over connections of its own, until it can share one again: this one. `Err`: to its end.
-async fn apart<'a>(
+/// Serves a client over dedicated connections until it can share one again, which is returned. `Err`: its session has ended.
+async fn serve_pinned<'a>(
     mut client: SharedClient<'a>,
     multiplexer: &'a Multiplexer,
     mut reason: DedicatedReason,
@@ -235,8 +236,8 @@ async fn apart<'a>(
     }
 }
 
-/// Sends the client's request, which stops a script, over a connection that is set up in nothing but the client's user: a server that runs
-/// a script refuses the rest. Its reply; `None`: the client is gone, or pontoon leaves, before there is one.
+/// Sends the client's request, which stops a script, over a connection that only logs in as the client's user. A server that runs a script
+/// refuses other set-up. Returns the reply. `None`: the client is gone, or pontoon drains, before there is one.
 async fn kill(
     client: &SharedClient<'_>,
     multiplexer: &Multiplexer,
@@ -268,14 +269,14 @@ async fn stop_script(
     });
     let reply = match asked.await {
         Ok(Ok(Some(reply))) => reply,
-        // It would be another user's request.
+        // The request would run as another user.
         Ok(Ok(None)) => return Err(NoDedicatedConnection::Unreachable(NoUpstream::lasting(PASSWORD_DENIED))),
         Ok(Err(cause)) => {
             let why = format!("stopping a script failed: {cause}");
             return Err(NoDedicatedConnection::Unreachable(NoUpstream::outage(why)));
         }
         Err(_) => {
-            let why = format!("the server did not answer {SETUP_TIMEOUT:?} long whether it stopped a script");
+            let why = format!("stopping a script failed: no reply within {} s", SETUP_TIMEOUT.as_secs());
             return Err(NoDedicatedConnection::Unreachable(NoUpstream::outage(why)));
         }
     };
@@ -283,12 +284,12 @@ async fn stop_script(
     Ok(reply)
 }
 
-/// Whether a server runs a script, and takes few commands meanwhile.
+/// Whether the reply says that the server runs a script, and accepts few commands in the meantime.
 fn is_busy(reply: &[u8]) -> bool {
     reply.starts_with(b"-BUSY ")
 }
 
-/// Tells a client that as many have a dedicated connection as may.
+/// Refuses a client because `limits.pinned` is reached.
 async fn too_many(client: SharedClient<'_>) -> End {
     let context = client.session.route;
     context.metrics.refused("pinned");
@@ -304,7 +305,7 @@ async fn too_many(client: SharedClient<'_>) -> End {
     unreachable(client, &NoUpstream::lasting(why)).await
 }
 
-/// Tells a client that the upstream cannot be reached.
+/// Answers a client whose upstream is unreachable.
 async fn unreachable(client: SharedClient<'_>, error: &NoUpstream) -> End {
     if let Some(Session { client, route, input, .. }) = leave(client).await {
         outage::unreachable(client, &input.bytes, route, error).await;
@@ -312,7 +313,7 @@ async fn unreachable(client: SharedClient<'_>, error: &NoUpstream) -> End {
     End::Failed
 }
 
-/// Takes leave of a client that has had all that waits for it. `None`: it is gone, or did not take it.
+/// Delivers the output that waits, and returns the client's session. `None`: the client is gone, or did not take the output.
 async fn leave(client: SharedClient<'_>) -> Option<Session<'_>> {
     let mut session = client.into_session();
     farewell::deliver(&mut session.client, &mut session.to_client).await.then_some(session)
@@ -325,12 +326,12 @@ fn cut_off(client: &SharedClient<'_>) {
             route = &*context.route,
             session = client.session.profile.number(),
             suppressed,
-            "a client was cut off: it did not read, and others waited behind it. See limits.client_output"
+            "client cut off: it did not read, and other clients waited (limits.client_output)"
         );
     }
 }
 
-/// A shared connection for a client, unless that is `gone` before.
+/// A shared connection for a client. Stops waiting when the client is `gone`.
 async fn shared_connection(
     context: &Arc<RouteContext>,
     multiplexer: &Multiplexer,
@@ -345,31 +346,31 @@ async fn shared_connection(
     }
 }
 
-/// Where pontoon authenticates, or clients authenticate to it.
+/// A guard, if clients authenticate to pontoon or their AUTH does not go to the server.
 fn guard(context: &RouteContext) -> Option<Box<Guard>> {
     let asks = &context.settings.client_auth;
     let needed = !matches!(asks, ClientAuth::Forward);
     needed.then(|| Box::new(Guard::new(asks.clone())))
 }
 
-/// A connection that a client is to have for its own.
+/// A connection that a client gets as its own.
 enum Own {
-    /// The shared one, once it owes nothing.
+    /// The shared connection, once no reply is outstanding.
     Inherited(oneshot::Receiver<Wire>),
-    /// The shared one, as it stands.
+    /// The shared connection in its present state.
     HandedOff(Box<HandOff>),
 }
 
-/// Why a client has no connection of its own.
+/// Why a client gets no dedicated connection.
 enum NoDedicatedConnection {
-    /// It needs none after all.
+    /// The client can share one after all.
     MayShare,
-    /// Too many have one.
+    /// `limits.pinned` is reached.
     TooMany,
     Unreachable(NoUpstream),
 }
 
-/// A connection for one client, and leave to have it.
+/// A dedicated connection for a client, with its permit.
 async fn own_connection(
     client: &SharedClient<'_>,
     multiplexer: &Multiplexer,
@@ -403,7 +404,8 @@ async fn own_connection(
             }
             Some(false) => {}
             None => {
-                let why = format!("setting up a connection took more than {SETUP_TIMEOUT:?}, or failed");
+                let why =
+                    format!("setting up a connection failed or took more than {} s", SETUP_TIMEOUT.as_secs());
                 return Err(NoDedicatedConnection::Unreachable(NoUpstream::outage(why)));
             }
         }
@@ -411,8 +413,8 @@ async fn own_connection(
     Ok((permit, wire))
 }
 
-/// Serves a client over a connection of its own, until it needs none. `Err`: to its end. `before`: its shared connection, which it leaves once
-/// it has the other one.
+/// Serves a client over a dedicated connection until it can share one again. `Err`: its session has ended. `before`: its shared connection,
+/// which it leaves once it has the dedicated one.
 async fn pinned<'a>(
     client: SharedClient<'a>,
     multiplexer: &'a Multiplexer,
@@ -430,7 +432,7 @@ async fn pinned<'a>(
             let HandOff { connection, permit } = *hand_off;
             *before = None;
             let in_plaintext = connection.wire.connection.channel.is_none();
-            // Its shared connection was this one.
+            // The client's shared connection was this one.
             let has_written = client.session.last_writes == LastWrites::Shared(connection.id);
             let how = Pinned { until, writes: if has_written { Writes::Last } else { Writes::None } };
             let _pinning = Pinning::of(&client, &reason, permit);
@@ -439,7 +441,7 @@ async fn pinned<'a>(
         }
     };
     let how = Pinned { until, writes: if inherited.is_some() { Writes::All } else { Writes::None } };
-    // It would be better for others, and that is all.
+    // Pinning the client would only spare other clients, so it does not have to be.
     let may_share = reason == DedicatedReason::Heavy && client.is_bearable();
     let connected = tokio::select! {
         biased;
@@ -480,7 +482,7 @@ async fn pinned<'a>(
         let mut client = SharedClient::new(session, multiplexer);
         client.moved(shared, on);
         if !client.answered(&reply) {
-            // The server would wait for the rest of the request, too.
+            // The server would also wait for the rest of the request.
             tokio::select! {
                 () = sleep(BUSY_RETRY) => {}
                 () = context.drain.cut_off() => return Err(End::Drained),
@@ -496,7 +498,7 @@ async fn pinned<'a>(
     Err(End::Failed)
 }
 
-/// What is counted while a client has a connection of its own.
+/// The permit, and the gauges that count a pinned client.
 struct Pinning {
     _permit: OwnedSemaphorePermit,
     _pinned: GaugeGuard,
@@ -511,13 +513,13 @@ impl Pinning {
             route = &*route.route,
             session = profile.number(),
             reason = reason.label(),
-            "client has a connection of its own"
+            "client pinned to a dedicated connection"
         );
         Self { _permit: permit, _pinned: GaugeGuard::new(&route.metrics.sessions_pinned) }
     }
 }
 
-/// Relays for a client that shares otherwise, until it can share again. `Err`: to its end.
+/// Relays for a pinned client until it can share again. `Err`: its session has ended.
 async fn relay_apart<'a>(
     mut counted: CountedRelay<'a>,
     multiplexer: &'a Multiplexer,

@@ -1,4 +1,4 @@
-//! What clients send to set up their connection: it is kept for each of them, and the server has its say.
+//! Handles the requests that set up a client's connection: pontoon keeps the state for each client, and the server still decides.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -19,20 +19,20 @@ use crate::session::setup::SharingKey;
 use crate::session::user::ClientUser;
 use crate::upstream::SeenId;
 
-/// A longer name is the server's to judge.
+/// Longer names go to the server unchanged, over a dedicated connection.
 const MAX_KEPT_NAME: usize = 1024;
 
-/// What was asked for a client, and counts if the server agrees.
+/// A change for a client that takes effect once the server accepts it.
 pub(super) enum PendingSetup {
     Told(ClientInfo),
-    /// Who the client is, and what else it has told.
+    /// The client's user, and what else the request says about it.
     User(Arc<ClientUser>, Option<ClientInfo>),
     Replica(bool),
     Nothing,
 }
 
 impl SharedClient<'_> {
-    /// A request that sets up the connection; no reply is due. Returns how much of it needs no further look.
+    /// Handles a request that sets up the connection. No reply is outstanding. Returns how many bytes are done.
     pub(super) fn set_up(
         &mut self,
         cx: &mut Context<'_>,
@@ -42,13 +42,13 @@ impl SharedClient<'_> {
         let length = whole.bytes.len();
         let own = |reason| (0, LookOutcome::Next(ClientNeed::Own(DedicatedReason::Command(reason))));
         let mut key = self.key();
-        // Sent in place of the client's request: it makes the same of every connection of the kind.
+        // Sent in place of the client's request, so that all connections with the key stay alike.
         let mut instead = None;
         let asked = match whole.command {
             Command::QUIT => return (length, LookOutcome::Next(ClientNeed::Quit(OK))),
             Command::SELECT => {
                 let database = std::str::from_utf8(whole.first).ok().and_then(|text| text.parse().ok());
-                // What is none, the server says so itself.
+                // The server itself answers an invalid database.
                 let Some(database) = database.filter(|_| whole.words == 2) else {
                     return own(PinReason::Administration);
                 };
@@ -106,13 +106,13 @@ impl SharedClient<'_> {
                 instead = marked_or_off(whole);
                 PendingSetup::Nothing
             }
-            // Nobody else knows what it would set up.
+            // The effect of other requests is unknown.
             _ => return own(PinReason::ConnectionState),
         };
         self.ask(cx, shared, whole, key, instead.as_deref(), asked)
     }
 
-    /// Asks the server, with what the client has sent or with this instead of it, over a connection of the kind that it makes.
+    /// Asks the server over a connection with this key, with the client's request or with `instead`.
     fn ask(
         &mut self,
         cx: &mut Context<'_>,
@@ -143,7 +143,7 @@ impl SharedClient<'_> {
         }
     }
 
-    /// The server's word on what was asked for the client.
+    /// Takes the server's reply to the request for the client, and applies the change if it was accepted.
     pub(super) fn take_answer(&mut self, shared: &SharedLease) {
         if self.asked.is_none() {
             return;
@@ -156,7 +156,7 @@ impl SharedClient<'_> {
                 | PendingSetup::User(_, Some(ClientInfo::Hello { .. })),
             ) = self.asked
         {
-            // The number is that of the connection that all share.
+            // The id is that of the shared connection.
             let mut state = shared.state.lock();
             state.seen_id = SeenId::by_hello(Some(&reply));
             if let (SeenId::Seen(id), None) = (state.seen_id, &state.passed_on) {
@@ -164,7 +164,7 @@ impl SharedClient<'_> {
             }
         }
         match self.asked.take() {
-            // True whether the server knows CLIENT SETINFO or not.
+            // It holds whether or not the server supports CLIENT SETINFO.
             Some(PendingSetup::Told(told @ (ClientInfo::Library(_) | ClientInfo::Version(_)))) => {
                 self.session.profile.accepted(told);
             }
@@ -181,7 +181,7 @@ impl SharedClient<'_> {
         self.writer.deliver(&reply, 0);
     }
 
-    /// AUTH, or HELLO with it; no reply is due. Returns how much of it needs no further look.
+    /// Handles AUTH, or HELLO with AUTH. No reply is outstanding. Returns how many bytes are done.
     pub(super) fn identify(
         &mut self,
         cx: &mut Context<'_>,
@@ -216,8 +216,8 @@ impl SharedClient<'_> {
         }
     }
 
-    /// The same, where it is the server's to judge: each client's is sent to it, over a connection that clients of the same user
-    /// and password share, and makes no difference there.
+    /// Lets the server decide on AUTH. Each client's AUTH is sent over a connection that clients with the same user and password share,
+    /// where it changes nothing.
     fn authenticate(
         &mut self,
         cx: &mut Context<'_>,
@@ -254,26 +254,26 @@ impl SharedClient<'_> {
     }
 }
 
-/// A HELLO that a server takes, and that can be kept whole. Not one with an option twice: servers differ in what they make of the
-/// first.
+/// Parses a HELLO that a server accepts and that can be kept whole. An option that stands twice is excluded, because servers treat the
+/// first one differently.
 fn hello<'a>(words: &[&'a [u8]]) -> Option<Hello<'a>> {
     let hello = Hello::parse(words).ok()?;
     (hello.words() == words.len() && hello.name.is_none_or(is_name)).then_some(hello)
 }
 
-/// What a server takes for a name, and can be kept whole.
+/// Whether a server accepts the name, and it can be kept whole.
 fn is_name(name: &[u8]) -> bool {
     hello::is_name(name) && name.len() != MAX_CLIENT_INFO && name.len() <= MAX_KEPT_NAME
 }
 
-/// CLIENT SETINFO.
+/// What CLIENT SETINFO says about the client.
 fn library(whole: &Whole<'_>) -> Option<ClientInfo> {
     let words: Vec<&[u8]> = whole.arguments().collect();
     let [_, option, value] = words[..] else { return None };
     ClientInfo::by_setinfo(option, value)
 }
 
-/// What is sent in place of `CLIENT SETINFO` or `CLIENT MAINT_NOTIFICATIONS`.
+/// What to send in place of `CLIENT SETINFO` or `CLIENT MAINT_NOTIFICATIONS`.
 fn marked_or_off(whole: &Whole<'_>) -> Option<Vec<u8>> {
     let words: Vec<&[u8]> = std::iter::once(whole.name).chain(whole.arguments()).collect();
     client_requests::instead(&words).map(|words| encode_secret(&words).to_vec())

@@ -1,4 +1,4 @@
-//! The shared connections of one thread that are alike for clients: whose turn it is, and to which address the next one leads.
+//! The shared connections of one thread with the same sharing key: which one the next client gets, and where a new one leads.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,37 +11,37 @@ use super::connection::SharedConnection;
 use super::multiplexer::NoSharedConnection;
 use crate::upstream::Upstream;
 
-/// Shared connections of a thread to the addresses of a name, at most, where `pool.shared` is not configured. A primary has five
-/// replicas on ElastiCache, and Route 53 gives eight addresses of a name at most.
+/// The largest number of shared connections of a thread to the addresses of a name, if `pool.shared` is not configured. On ElastiCache a
+/// primary has at most five replicas, and Route 53 returns at most eight addresses of a name.
 const MAX_SPREAD: usize = 8;
 
-/// Where two connections lead to one address because another one was not reached, that one is tried again after so long.
+/// How long to wait before trying an address again that was unreachable, so that two connections lead to another address.
 const SPREAD_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(super) struct ConnectionSlots {
     slots: Vec<Slot>,
-    /// Clients take turns.
+    /// The index of the connection that the last client got.
     next: usize,
-    /// No address that lacks a connection is tried before.
+    /// Until then, no address without a connection is tried.
     spread_after: Option<Instant>,
 }
 
 #[derive(Clone)]
 pub(super) enum Slot {
     Open(Arc<SharedConnection>),
-    /// To this address, if it can be reached; `None`: to any.
+    /// A connection that is being opened to this address, if it is reachable. `None`: to any address.
     Opening(Opening, Option<SocketAddr>),
 }
 
 pub(super) type Opening = Shared<BoxFuture<'static, Result<Arc<SharedConnection>, NoSharedConnection>>>;
 
 impl ConnectionSlots {
-    /// The place of the connection for one more client. `limit`: so many connections; `None`: one for each of the `addresses`.
+    /// The index of the connection for one more client. `limit`: the number of connections. `None`: one for each of the `addresses`.
     pub(super) fn turn(&mut self, limit: Option<usize>, addresses: &[SocketAddr]) -> usize {
         let limit = limit.unwrap_or_else(|| addresses.len().clamp(1, MAX_SPREAD));
         while self.slots.len() > limit {
-            // Its clients stay. A new client gets a connection to an address that the name has.
+            // Its clients keep it. New clients get connections to addresses that the name still has.
             let is_gone = |slot: &Slot| slot.address().is_some_and(|address| !addresses.contains(&address));
             self.slots.remove(self.slots.iter().position(is_gone).unwrap_or(limit));
         }
@@ -73,8 +73,8 @@ impl ConnectionSlots {
         self.slots.iter().any(Slot::is_alive)
     }
 
-    /// The address for a connection in this place: one that no other connection leads to. Threads do not all begin with the same.
-    /// `None`: any will do.
+    /// An address to which no other connection leads, for the connection at this index. It is random, so that threads differ. `None`: any
+    /// address will do.
     pub(super) fn address_for(&self, place: usize, addresses: &[SocketAddr]) -> Option<SocketAddr> {
         if addresses.len() < 2 {
             return None;
@@ -85,7 +85,7 @@ impl ConnectionSlots {
         fastrand::choice(free).copied()
     }
 
-    /// A connection that leads to the same address as another one, and an address that has none, if it is time to try that again.
+    /// A connection that leads to the same address as another, and an address without a connection, if it is time to try that again.
     pub(super) fn misplaced(
         &mut self,
         addresses: &[SocketAddr],
@@ -108,7 +108,7 @@ impl ConnectionSlots {
 }
 
 impl Slot {
-    /// Closes a shared connection in plaintext: its clients go on over another. Whether it was one.
+    /// Closes a shared connection in plaintext, so that its clients continue over another one. Returns whether it was in plaintext.
     pub(super) fn ends_plaintext(&self) -> bool {
         let in_plaintext = self.opened().filter(|shared| !shared.upstream.tls);
         if let Some(shared) = in_plaintext {
@@ -117,7 +117,7 @@ impl Slot {
         in_plaintext.is_some()
     }
 
-    /// Whether it is this connection.
+    /// Whether this slot holds the connection `shared`.
     pub(super) fn is(&self, shared: &Arc<SharedConnection>) -> bool {
         self.opened().is_some_and(|opened| Arc::ptr_eq(opened, shared))
     }
@@ -130,7 +130,7 @@ impl Slot {
         }
     }
 
-    /// The address that it leads to, or is to lead to.
+    /// The address that the connection leads to, or will lead to.
     fn address(&self) -> Option<SocketAddr> {
         match (self.opened(), self) {
             (Some(shared), _) => Some(shared.upstream.peer),
@@ -139,7 +139,7 @@ impl Slot {
         }
     }
 
-    /// Whether there was no news of its endpoint since it was opened.
+    /// Whether connections to its endpoint have not been retired since it was opened.
     pub(super) fn is_latest(&self, upstream: &Upstream) -> bool {
         match self {
             Self::Open(shared) => upstream.is_latest(&shared.upstream.dialled),
@@ -147,7 +147,7 @@ impl Slot {
         }
     }
 
-    /// One that failed is opened anew.
+    /// Whether the connection is open or being opened. A slot that is not alive is opened anew.
     pub(super) fn is_alive(&self) -> bool {
         match self {
             Self::Open(shared) => shared.is_open(),

@@ -1,7 +1,7 @@
-//! Where a client sits while others write to it: its socket's writing half, what the socket would not take yet, and how many
-//! replies are due.
+//! The side of a client that a shared connection writes to: the client's socket, the output that waits, and the number of outstanding
+//! replies.
 //!
-//! All who touch it run on the client's own thread: the lock is there for the compiler, and never waited for.
+//! All users run on the client's own thread, so the lock is never contended. The compiler requires it.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -17,19 +17,19 @@ use crate::endpoint::Host;
 use crate::session::outbox::Outbox;
 use crate::session::output::ClientOutput;
 
-/// Of a reply to what pontoon asks for a client. That to HELLO names some modules.
+/// The longest reply to a set-up request. The reply to HELLO lists modules.
 const MAX_SETUP_REPLY: usize = 256 * 1024;
 
-/// A larger reply is worth a connection of its own.
+/// A client with a larger reply is pinned.
 const HEAVY_REPLY: u64 = 32 * 1024;
 
-/// More that waits is, too.
+/// A client with more output waiting is pinned.
 pub(super) const HEAVY_OUTPUT: usize = 256 * 1024;
 
-/// One client's.
+/// The writing side of one client.
 pub(super) struct ClientWriter {
     counter: Counter,
-    /// What the client is told of a cluster's nodes.
+    /// The host that stands for every node of a cluster in this client's replies.
     pub(super) local_host: Option<Host>,
     state: Mutex<WriterState>,
 }
@@ -38,38 +38,38 @@ pub(super) struct ClientWriter {
 struct WriterState {
     stream: Option<ClientStream>,
     outbox: Outbox,
-    /// Requests without a reply.
+    /// Number of outstanding replies.
     due: u64,
-    /// The client's task wants to know when none is.
+    /// The client's task waits until no reply is outstanding.
     waits: bool,
     task: Option<Waker>,
-    /// Of the present reply so much has gone by.
+    /// Number of bytes of the present reply that have passed.
     passed: usize,
-    /// It gets or leaves much at once.
+    /// The client gets large replies, or reads slowly.
     heavy: bool,
-    /// The answer to what was asked for the client, and its beginning.
+    /// The reply to the set-up request, once it is whole, and its beginning.
     answer: Option<Vec<u8>>,
     answering: Vec<u8>,
     gone: Option<Gone>,
-    /// The connection that its replies come over, for its own.
+    /// The connection that is handed off to the client.
     hand_off: Option<Box<HandOff>>,
-    /// Waits until the client has read.
+    /// Woken when the client has read.
     reader_waits: Option<Waker>,
     last: Option<Instant>,
 }
 
-/// Why nothing more is written.
+/// Why no more output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gone {
-    /// The client does not take it.
+    /// The client is gone.
     Client,
-    /// The connection was lost within a reply, or where its loss is told by the end.
+    /// The upstream connection was lost inside a reply, or its loss is signalled by closing.
     Upstream,
-    /// `limits.client_output`.
+    /// `limits.client_output` was exceeded.
     Output,
 }
 
-/// How it stands.
+/// The state of a writer.
 pub(super) struct WriterStatus {
     pub(super) gone: Option<Gone>,
     pub(super) due: u64,
@@ -83,18 +83,18 @@ impl ClientWriter {
         Self { counter, local_host, state: Mutex::new(state) }
     }
 
-    /// Whose it is.
+    /// The client's record in the inventory.
     pub(super) fn client(&self) -> &Arc<SessionRecord> {
         self.counter.session()
     }
 
-    /// The client is written to here from now on, after what waits for it.
+    /// Starts writing to this client, after the output that waits.
     pub(super) fn sit(&self, client: ClientStream, output: Outbox) {
         let mut state = self.state.lock();
         (state.stream, state.outbox) = (Some(client), output);
     }
 
-    /// It is not any more: what waits for it.
+    /// Stops writing to the client. Returns the output that waits.
     pub(super) fn stand_up(&self) -> Outbox {
         let mut state = self.state.lock();
         let output = std::mem::take(&mut state.outbox);
@@ -103,7 +103,7 @@ impl ClientWriter {
         output
     }
 
-    /// A wake-up of the client's task: sends what waits, and tells how things stand.
+    /// Runs at each wake-up of the client's task: sends the output that waits, and returns the state.
     pub(super) fn tend(&self, cx: &mut Context<'_>) -> WriterStatus {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -129,48 +129,48 @@ impl ClientWriter {
         }
     }
 
-    /// Requests were sent.
+    /// Notes that `count` requests were sent.
     #[inline]
     pub(super) fn owes(&self, count: u64) {
         self.state.lock().due += count;
     }
 
-    /// Whether bytes wait for the client to read.
+    /// Whether output waits for the client to read.
     pub(super) fn has_output(&self) -> bool {
         !self.state.lock().outbox.is_empty()
     }
 
-    /// Where what waits for the client is counted.
+    /// The counter of the output that waits.
     pub(super) fn output(&self) -> Option<Arc<ClientOutput>> {
         self.state.lock().outbox.counted().cloned()
     }
 
-    /// Replies due.
+    /// Number of outstanding replies.
     pub(super) fn due(&self) -> u64 {
         self.state.lock().due
     }
 
-    /// Has the client's task woken when no reply is due.
+    /// Wakes the client's task when no reply is outstanding.
     pub(super) fn wake_when_answered(&self) {
         self.state.lock().waits = true;
     }
 
-    /// When a reply passed last; `None` without `limits.idle_timeout`.
+    /// When a reply last passed. `None` without `limits.idle_timeout`.
     pub(super) fn last(&self) -> Option<Instant> {
         self.state.lock().last
     }
 
-    /// The answer to what was asked for the client.
+    /// Takes the reply to the set-up request, once it is whole.
     pub(super) fn take_answer(&self) -> Option<Vec<u8>> {
         self.state.lock().answer.take()
     }
 
-    /// Bytes for the client, in which so many replies end. Returns how many wait.
+    /// Sends bytes in which `replies` replies end. Returns how many bytes wait.
     pub(super) fn deliver(&self, bytes: &[u8], replies: u64) -> usize {
         self.counter.received(bytes.len());
         let mut state = self.state.lock();
         state.passed += bytes.len();
-        // Of several, as they are on the average.
+        // The average size, if several replies end.
         state.heavy |= state.passed as u64 > HEAVY_REPLY * replies.max(1);
         if replies > 0 {
             state.passed = 0;
@@ -180,7 +180,7 @@ impl ClientWriter {
         state.outbox.len()
     }
 
-    /// A part of an answer that the client's task asked for. `false`: it is longer than any.
+    /// Takes a part of the reply to a set-up request. `false`: the reply is too long.
     pub(super) fn answer(&self, bytes: &[u8], whole: bool) -> bool {
         let mut state = self.state.lock();
         if state.answering.len() + bytes.len() > MAX_SETUP_REPLY {
@@ -196,19 +196,19 @@ impl ClientWriter {
         true
     }
 
-    /// Forgets that it got much, where little waits. Whether little does.
+    /// Forgets that the client got large replies. Returns whether little output waits.
     pub(super) fn is_bearable(&self) -> bool {
         let mut state = self.state.lock();
         state.heavy = false;
         state.outbox.len() <= HEAVY_OUTPUT
     }
 
-    /// Nothing more is written.
+    /// Stops writing, for this reason.
     pub(super) fn leave(&self, why: Gone) {
         self.state.lock().leave(why);
     }
 
-    /// The client has this connection for its own: replies that are due come to it there.
+    /// Hands this connection off to the client. Outstanding replies reach the client over it.
     pub(super) fn hand_off(&self, hand_off: HandOff) {
         let mut state = self.state.lock();
         (state.due, state.passed) = (0, 0);
@@ -216,17 +216,17 @@ impl ClientWriter {
         state.wake();
     }
 
-    /// The connection that the client has for its own from now on.
+    /// Takes the connection that is handed off to the client.
     pub(super) fn take_hand_off(&self) -> Option<Box<HandOff>> {
         self.state.lock().hand_off.take()
     }
 
-    /// So many replies are not to come.
+    /// Notes that `replies` replies will not come.
     pub(super) fn forget(&self, replies: u64) {
         self.state.lock().answered(replies);
     }
 
-    /// Bytes that wait for the client; `waker` is woken when it has read some. 0: nobody is there to read them.
+    /// Number of bytes that wait. Wakes `waker` when the client has read some. 0: the client is gone.
     pub(super) fn waiting(&self, waker: &Waker) -> usize {
         let mut state = self.state.lock();
         if state.gone.is_some() {
@@ -258,10 +258,10 @@ impl WriterState {
             if bytes.is_empty() {
                 return;
             }
-            // Its task sends the rest.
+            // The client's task sends the rest.
             self.wake();
         }
-        // Its task learns that from the event loop, and much may come before.
+        // The client's task notices this only through the event loop, and much output may come before.
         if self.outbox.counted().is_some_and(|output| output.is_cut_off()) {
             return self.leave(Gone::Client);
         }
