@@ -3,12 +3,14 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 # Dependencies first, in a layer that changes with them alone.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 RUN mkdir src tests \
     && echo 'fn main() {}' > src/main.rs && touch src/lib.rs tests/main.rs \
     && cargo build --release --locked \
     && rm -rf src tests target/release/.fingerprint/pontoon-*
 COPY src src
+# For `pontoon --version`: docker build --build-arg SOURCE_COMMIT=$(git rev-parse --short=12 HEAD)
+ARG SOURCE_COMMIT
 RUN mkdir tests && touch tests/main.rs && cargo build --release --locked --bin pontoon
 
 # No shell, no package manager; glibc, CA certificates and a user that is not root.

@@ -31,7 +31,7 @@ const EXIT: &str =
 /// The `pontoon` command.
 pub fn command() -> Command {
     Command::new("pontoon")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version())
         .about("Carries plaintext Redis and Valkey clients over verified TLS")
         .after_help(EXIT)
         .styles(Styles::plain())
@@ -203,6 +203,22 @@ pub fn command() -> Command {
                 .about("Write shell completions to standard output")
                 .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell))),
         )
+        .subcommand(
+            Command::new("man").about("Write man pages, one for each command").arg(
+                Arg::new("directory")
+                    .value_name("DIR")
+                    .required(true)
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Directory to write to; created if it does not exist"),
+            ),
+        )
+}
+
+/// The version with the commit, if the build knew it, and the cargo features: `0.1.0 (commit 1a2b3c4, features: iam)`.
+fn version() -> String {
+    let commit = option_env!("PONTOON_COMMIT").map(|commit| format!("commit {commit}, ")).unwrap_or_default();
+    let features = if cfg!(feature = "iam") { "iam" } else { "none" };
+    format!("{} ({commit}features: {features})", env!("CARGO_PKG_VERSION"))
 }
 
 fn fleet() -> Command {
@@ -441,6 +457,9 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("completions", matches)) => {
             let shell = *matches.get_one::<Shell>("shell").expect("it is required");
             commands::completions::run(shell, &mut command())
+        }
+        Some(("man", matches)) => {
+            commands::man::run(matches.get_one::<PathBuf>("directory").expect("it is required"), command())
         }
         _ => unreachable!("clap requires one of the commands above"),
     }

@@ -32,7 +32,7 @@ fn every_problem_of_a_file_is_told_with_its_place_and_the_nearest_key() {
         "FILE:14:2: lgo: unknown table; did you mean \"log\"?",
         "FILE:8:1: tls.mode: \"sometimes\" is not valid: expected one of \"required\", \"preferred\", \"disabled\"",
         "FILE:6:1: upstream: \"0\" is not a port: expected 1 to 65535",
-        "FILE:12:1: limits.max_clients: \"0\": expected a number from 1",
+        "FILE:12:1: limits.max_clients: \"0\" is not valid: expected a number from 1",
     ] {
         assert!(problems.iter().any(|problem| problem == expected), "{expected}\n{problems:#?}");
     }

@@ -150,5 +150,56 @@ fn help_is_the_manual_and_a_wrong_word_is_told() {
     let wrong = pontoon(&["run", "--upstreem", "x"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8(wrong.stderr).unwrap().contains("'--upstream'"));
-    assert_eq!(stdout(&["--version"]).1, format!("pontoon {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_version_names_the_features_of_the_build() {
+    let version = stdout(&["--version"]).1;
+    assert!(version.starts_with(&format!("pontoon {} (", env!("CARGO_PKG_VERSION"))), "{version}");
+    assert!(version.ends_with("features: iam)\n"), "{version}");
+}
+
+#[test]
+fn the_short_help_has_the_everyday_flags_and_the_long_help_has_all() {
+    let flags = |help: &str| help.lines().filter(|line| line.trim_start().starts_with("--")).count();
+    let short = stdout(&["run", "-h"]).1;
+    let long = stdout(&["run", "--help"]).1;
+    assert!(flags(&short) <= 15, "{short}");
+    assert!(flags(&long) > 60, "{long}");
+    assert!(short.contains("--upstream") && short.contains("see more with '--help'"), "{short}");
+    for command in ["probe", "audit"] {
+        let help = stdout(&[command, "--help"]).1;
+        assert!(help.contains("--tls-ca-file") && help.contains("--auth-password-file"), "{help}");
+        for other in ["--auth-client", "--auth-local-password-file", "--auth-reauthenticate", "--pool-reuse"]
+        {
+            assert!(!help.contains(other), "{command} has {other}");
+        }
+    }
+}
+
+#[test]
+fn each_command_has_a_man_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man");
+    assert!(pontoon(&["man", pages.to_str().unwrap()]).status.success());
+    for command in pontoon::cli::command().get_subcommands() {
+        let page = std::fs::read_to_string(pages.join(format!("pontoon-{}.1", command.get_name()))).unwrap();
+        assert!(page.contains(".TH pontoon"), "{page}");
+    }
+    let refused = pontoon(&["man", "/dev/null/man"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("cannot write man pages to /dev/null/man"), "{message}");
+}
+
+#[test]
+fn a_mistyped_variable_is_reported_and_a_space_around_a_host_is_not_part_of_it() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pontoon"))
+        .args(["check", "--offline", "--upstream", " cache.example ", "--listen", "127.0.0.1:6379 "])
+        .env("PONTOON_TLS_CA_FLE", "ca.pem")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("did you mean PONTOON_TLS_CA_FILE?"), "{text}");
 }

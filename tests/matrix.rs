@@ -1,7 +1,7 @@
 //! The matrix of clients: what each library, with its default settings, gets from pontoon in each mode. It runs programs of
 //! `tests/clients/matrix`, and measures with pontoon's own metrics and inventory.
 //!
-//! Each result is a line of JSON in the file that `PONTOON_TEST_RESULTS` names. `tests/clients/table.py` makes a table of them.
+//! Each result is a line of JSON in the file that `TEST_RESULTS` names. `tests/clients/table.py` makes a table of them.
 
 mod measures;
 mod program;

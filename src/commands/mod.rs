@@ -9,6 +9,7 @@ pub mod completions;
 pub mod demo;
 pub mod fleet;
 pub mod health;
+pub mod man;
 pub mod plan;
 pub mod probe;
 mod reachable;

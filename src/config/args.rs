@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use super::keys::{GLOBAL, Kind, ROUTE, SettingKey};
+use super::nearest::nearest;
 use super::values::{Given, Values};
 
 /// The arguments of `run` and `check`.
@@ -18,28 +19,88 @@ pub fn args() -> impl Iterator<Item = Arg> {
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .help("TOML file; required for several routes");
-    let route = ROUTE.iter().map(|key| arg(key).help_heading(heading(key)));
-    let global = GLOBAL.iter().map(|key| arg(key).help_heading("Process"));
+    let shown = |key: &'static SettingKey| arg(key).hide_short_help(!EVERYDAY.contains(&key.path));
+    let route = ROUTE.iter().map(move |key| shown(key).help_heading(heading(key)));
+    let global = GLOBAL.iter().map(move |key| shown(key).help_heading("Process"));
     std::iter::once(file).chain(route).chain(global)
 }
 
 /// The arguments of `probe`: those about connecting.
 pub fn probe_args() -> impl Iterator<Item = Arg> {
-    ROUTE.iter().filter(|key| is_of_dialling(key) && !PLAINTEXT.contains(&key.path)).map(arg)
+    ROUTE.iter().filter(|key| DIALLING.contains(&key.path)).map(arg)
 }
 
 /// The arguments of `audit`: those of `probe`, and those about plaintext for a group that does not accept TLS yet.
 pub fn audit_args() -> impl Iterator<Item = Arg> {
-    ROUTE.iter().filter(|key| is_of_dialling(key)).map(arg)
+    ROUTE.iter().filter(|key| DIALLING.contains(&key.path) || PLAINTEXT.contains(&key.path)).map(arg)
 }
+
+/// Keys that decide how pontoon connects to an endpoint and which credentials it presents there.
+const DIALLING: [&str; 15] = [
+    "tls.ca_files",
+    "tls.server_name",
+    "tls.pins",
+    "tls.cert_file",
+    "tls.key_file",
+    "tls.insecure_skip_verify",
+    "auth.username",
+    "auth.password",
+    "auth.password_file",
+    "auth.password_env",
+    "auth.password_command",
+    "auth.iam.cache_name",
+    "auth.iam.serverless",
+    "auth.iam.region",
+    "limits.connect_timeout",
+];
 
 /// Keys that decide whether plaintext is used.
 const PLAINTEXT: [&str; 2] = ["tls.mode", "auth.allow_plaintext"];
 
-fn is_of_dialling(key: &SettingKey) -> bool {
-    const NOT: [&str; 2] = ["tls.upgrade", "tls.min_version"];
-    let tables = key.path.starts_with("tls.") || key.path.starts_with("auth.");
-    (tables && !NOT.contains(&key.path)) || key.path == "limits.connect_timeout"
+/// Keys that `run -h` shows. `run --help` shows all keys.
+const EVERYDAY: [&str; 12] = [
+    "upstream",
+    "listen",
+    "topology",
+    "name",
+    "tls.mode",
+    "tls.ca_files",
+    "auth.username",
+    "auth.password_file",
+    "evidence.interval",
+    "admin.listen",
+    "log.level",
+    "runtime.state_file",
+];
+
+/// A message for each variable of `names` that begins as pontoon's variables do, and is none of them.
+pub(super) fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let known: Vec<String> =
+        ROUTE.iter().chain(GLOBAL).map(SettingKey::variable).chain(["PONTOON_CONFIG".to_owned()]).collect();
+    let mut unknown: Vec<String> = names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name) && !is_set_by_kubernetes(name))
+        .collect();
+    unknown.sort_unstable();
+    // The prefix that all have would make all alike.
+    let suffixes = || known.iter().filter_map(|name| name.strip_prefix(PREFIX));
+    let message = |name: &String| {
+        let hint = match nearest(&name[PREFIX.len()..], suffixes()) {
+            Some(meant) => format!("did you mean {PREFIX}{meant}?"),
+            None => "`pontoon run --help` lists all variables".to_owned(),
+        };
+        format!("{name} is ignored, because pontoon has no such variable: {hint}")
+    };
+    unknown.iter().map(message).collect()
+}
+
+const PREFIX: &str = "PONTOON_";
+
+/// Whether Kubernetes sets this variable for a Service whose name begins with "pontoon": `PONTOON_SERVICE_HOST`, `PONTOON_PORT_9900_TCP`.
+/// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
+fn is_set_by_kubernetes(name: &str) -> bool {
+    let delimited = format!("{name}_");
+    ["_SERVICE_HOST_", "_SERVICE_PORT_", "_PORT_"].iter().any(|part| delimited.contains(part))
 }
 
 fn heading(key: &SettingKey) -> &'static str {
@@ -123,4 +184,43 @@ fn values(matches: &ArgMatches, keys: &'static [SettingKey]) -> Values {
         }
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_variable_is_reported_with_the_one_that_was_meant() {
+        let report = |name: &str| unknown_variables([OsString::from(name)].into_iter());
+        assert_eq!(
+            report("PONTOON_UPSTREM"),
+            [
+                "PONTOON_UPSTREM is ignored, because pontoon has no such variable: did you mean PONTOON_UPSTREAM?"
+            ]
+        );
+        assert!(report("PONTOON_WEATHER")[0].ends_with("`pontoon run --help` lists all variables"));
+        for known in ["PONTOON_UPSTREAM", "PONTOON_CONFIG", "PONTOON_AUTH_PASSWORD", "REDIS_UPSTREM"] {
+            assert!(report(known).is_empty(), "{known}");
+        }
+    }
+
+    #[test]
+    fn variables_that_kubernetes_sets_for_a_service_are_not_reported() {
+        for name in [
+            "PONTOON_SERVICE_HOST",
+            "PONTOON_SERVICE_PORT_METRICS",
+            "PONTOON_PORT",
+            "PONTOON_PORT_9900_TCP_ADDR",
+            "PONTOON_METRICS_SERVICE_HOST",
+        ] {
+            assert!(unknown_variables([OsString::from(name)].into_iter()).is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_key_that_a_list_names_exists() {
+        let exists = |path: &&str| ROUTE.iter().chain(GLOBAL).any(|key| *key.path == **path);
+        assert!(DIALLING.iter().chain(&PLAINTEXT).chain(&EVERYDAY).all(|path| exists(&path)));
+    }
 }

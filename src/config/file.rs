@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{GLOBAL, Kind, ROUTE, SettingKey};
+use super::nearest::nearest;
 use super::problems::Problems;
 use super::values::{Given, Values};
 
@@ -16,9 +17,6 @@ pub(super) struct File {
     /// The place and the values of each route.
     pub(super) routes: Vec<(String, Values)>,
 }
-
-/// Minimum likeness, of at most 1, of a known name that is suggested for an unknown one.
-const LIKENESS: f64 = 0.6;
 
 /// Reads `path`. Adds problems to `problems`, and returns what is valid.
 pub(super) fn read(path: &Path, problems: &mut Problems) -> File {
@@ -165,13 +163,9 @@ impl Walk<'_> {
         name: &str,
         known: impl Iterator<Item = S>,
     ) {
-        let nearest = known
-            .map(|known| (strsim::normalized_damerau_levenshtein(last(name), last(known.as_ref())), known))
-            .filter(|(likeness, _)| *likeness >= LIKENESS)
-            .max_by(|(a, _), (b, _)| a.total_cmp(b));
-        let hint = nearest.map_or_else(
+        let hint = nearest(name, known).map_or_else(
             || "see config/pontoon.toml for all keys".to_owned(),
-            |(_, known)| format!("did you mean \"{}\"?", known.as_ref()),
+            |known| format!("did you mean \"{}\"?", known.as_ref()),
         );
         self.problems.add(place, format!("{name}: unknown {what}; {hint}"));
     }
@@ -183,11 +177,6 @@ impl Walk<'_> {
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
         format!("{}:{line}:{column}", self.name)
     }
-}
-
-/// A key's own name, without its table.
-fn last(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
 }
 
 fn is_section(keys: &[SettingKey], name: &str) -> bool {

@@ -83,6 +83,7 @@ impl Config {
         }
         let mut config = validate::validate(&file.global, &file.routes, problems)?;
         config.warnings.extend(exposed);
+        config.warnings.extend(args::unknown_variables(std::env::vars_os().map(|(name, _)| name)));
         Ok(config)
     }
 

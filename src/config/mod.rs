@@ -8,6 +8,7 @@ mod duplicates;
 mod file;
 pub mod keys;
 mod load;
+mod nearest;
 mod problems;
 mod validate;
 mod values;

@@ -358,7 +358,7 @@ impl Check {
         let min_version =
             self.choice(values, "tls.min_version", &[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)]);
         let server_name = self.parse(values, "tls.server_name", |text| {
-            ServerName::try_from(text.to_owned())
+            ServerName::try_from(text.trim().to_owned())
                 .map_err(|_| format!("\"{text}\" is neither a DNS name nor an IP address"))
         });
         let cert_file = self.parse(values, "tls.cert_file", path);

@@ -86,11 +86,10 @@ async fn a_special_file_is_refused_without_waiting() {
 
 #[tokio::test]
 async fn a_variable_that_is_not_set_is_named() {
-    let problem =
-        credentials(SecretSource::Variable("PONTOON_TEST_NOT_SET".into())).logins().await.unwrap_err();
+    let problem = credentials(SecretSource::Variable("TEST_NOT_SET".into())).logins().await.unwrap_err();
     assert_eq!(
         problem.to_string(),
-        "no secret for user app: the environment variable PONTOON_TEST_NOT_SET is not set"
+        "no secret for user app: the environment variable TEST_NOT_SET is not set"
     );
 }
 

@@ -50,7 +50,8 @@ impl FromStr for Endpoint {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        Self::parse(text).map_err(|error| error.about(text))
+        // Copied from a console or a file, a name often has a space or a newline at its end.
+        Self::parse(text.trim()).map_err(|error| error.about(text))
     }
 }
 

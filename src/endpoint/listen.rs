@@ -126,7 +126,7 @@ impl FromStr for ListenAddr {
 }
 
 fn parse(text: &str, default_mode: u32) -> Result<ListenAddr, AddressError> {
-    address(text, default_mode).map_err(|error| error.about(text))
+    address(text.trim(), default_mode).map_err(|error| error.about(text))
 }
 
 fn address(text: &str, default_mode: u32) -> Result<ListenAddr, AddressError> {

@@ -37,7 +37,7 @@ impl FromStr for UpstreamAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        Self::parse(text).map_err(|error| error.about(text))
+        Self::parse(text.trim()).map_err(|error| error.about(text))
     }
 }
 

@@ -24,7 +24,7 @@ const told = async (words) => {
 
 async function main() {
   const browser = await chromium.launch({
-    executablePath: process.env.PONTOON_TEST_CHROMIUM ?? "/usr/bin/chromium",
+    executablePath: process.env.TEST_CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--no-first-run", ...OFF],
   });
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });

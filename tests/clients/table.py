@@ -1,6 +1,6 @@
 """Prints docs/clients.md: which clients the tests `matrix::` tried, and what each one got from pontoon.
 
-Argument: the file with results that PONTOON_TEST_RESULTS named. The last result of a scenario counts.
+Argument: the file with results that TEST_RESULTS named. The last result of a scenario counts.
 """
 
 import json

@@ -9,7 +9,7 @@ const PATIENCE: &str = "120";
 
 /// A Python with redis-py and RQ, AWS' own code, and what knows files that people deploy with.
 pub fn python() -> Command {
-    let mut command = Command::new(installed("PONTOON_TEST_PYTHON", "venv/bin/python"));
+    let mut command = Command::new(installed("TEST_PYTHON", "venv/bin/python"));
     // Nothing is left beside the scripts.
     command.arg("-B");
     command
@@ -17,14 +17,14 @@ pub fn python() -> Command {
 
 /// One with redis-py-cluster.
 pub fn python_before() -> Command {
-    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_BEFORE", "venv-before/bin/python"));
+    let mut command = Command::new(installed("TEST_PYTHON_BEFORE", "venv-before/bin/python"));
     command.arg("-B");
     command
 }
 
 /// One with the last redis-py of its fourth series.
 pub fn python_4() -> Command {
-    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_4", "venv-4/bin/python"));
+    let mut command = Command::new(installed("TEST_PYTHON_4", "venv-4/bin/python"));
     command.arg("-B");
     command
 }
@@ -32,14 +32,14 @@ pub fn python_4() -> Command {
 /// One with the last redis-py of its third series. As those with `more` in their names, only
 /// `tests/run.sh --clients all` installs it.
 pub fn python_3() -> Command {
-    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_3", "venv-3/bin/python"));
+    let mut command = Command::new(installed("TEST_PYTHON_3", "venv-3/bin/python"));
     command.arg("-B");
     command
 }
 
 /// One with redis-py 5, valkey-py and Dramatiq.
 pub fn python_more() -> Command {
-    let mut command = Command::new(installed("PONTOON_TEST_PYTHON_MORE", "venv-more/bin/python"));
+    let mut command = Command::new(installed("TEST_PYTHON_MORE", "venv-more/bin/python"));
     command.arg("-B");
     command
 }
@@ -47,7 +47,7 @@ pub fn python_more() -> Command {
 /// Node.js, which knows its modules by name.
 pub fn node() -> Command {
     let mut command = Command::new("node");
-    command.env("NODE_PATH", installed("PONTOON_TEST_NODE_MODULES", "node/node_modules"));
+    command.env("NODE_PATH", installed("TEST_NODE_MODULES", "node/node_modules"));
     command
 }
 
@@ -55,8 +55,8 @@ pub fn node() -> Command {
 pub fn node_more() -> Command {
     let mut command = Command::new("node");
     let folders = [
-        installed("PONTOON_TEST_NODE_MODULES", "node/node_modules"),
-        installed("PONTOON_TEST_NODE_MODULES_MORE", "node-more/node_modules"),
+        installed("TEST_NODE_MODULES", "node/node_modules"),
+        installed("TEST_NODE_MODULES_MORE", "node-more/node_modules"),
     ];
     command.env("NODE_PATH", folders.join(OsStr::new(":")));
     command
@@ -64,27 +64,27 @@ pub fn node_more() -> Command {
 
 /// A PHP with phpredis.
 pub fn php() -> Command {
-    Command::new(installed("PONTOON_TEST_PHP", "php/path/php"))
+    Command::new(installed("TEST_PHP", "php/path/php"))
 }
 
 /// A Ruby with redis-rb and Sidekiq.
 pub fn ruby() -> Command {
-    Command::new(installed("PONTOON_TEST_RUBY", "ruby/path/ruby"))
+    Command::new(installed("TEST_RUBY", "ruby/path/ruby"))
 }
 
 /// The matrix' program in Go, with go-redis.
 pub fn go_client() -> Command {
-    Command::new(installed("PONTOON_TEST_GO_CLIENT", "go/go_client"))
+    Command::new(installed("TEST_GO_CLIENT", "go/go_client"))
 }
 
 /// Checks Prometheus' rules and what they answer.
 pub fn promtool() -> Command {
-    Command::new(installed("PONTOON_TEST_PROMTOOL", "promtool"))
+    Command::new(installed("TEST_PROMTOOL", "promtool"))
 }
 
 /// Builds Kustomize's components.
 pub fn kubectl() -> Command {
-    Command::new(installed("PONTOON_TEST_KUBECTL", "kubectl"))
+    Command::new(installed("TEST_KUBECTL", "kubectl"))
 }
 
 /// The first `redis-cli` of PATH that speaks TLS: the engine's own may not.

@@ -197,9 +197,8 @@ fn spawn(
 /// The `redis-server` of Valkey 9.1 or newer: the first that knows users of certificates, and that closes a connection where a string
 /// does not end in CR LF.
 pub fn valkey() -> PathBuf {
-    let folder = std::env::var_os("PONTOON_TEST_VALKEY_9").expect(
-        "PONTOON_TEST_VALKEY_9 names the folder with the redis-server of Valkey 9.1: tests/run.sh sets it",
-    );
+    let folder = std::env::var_os("TEST_VALKEY_9")
+        .expect("TEST_VALKEY_9 names the folder with the redis-server of Valkey 9.1: tests/run.sh sets it");
     PathBuf::from(folder).join("redis-server")
 }
 

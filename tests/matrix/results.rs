@@ -45,7 +45,7 @@ impl Results {
 
 impl Drop for Results {
     fn drop(&mut self) {
-        let Some(path) = std::env::var_os("PONTOON_TEST_RESULTS") else { return };
+        let Some(path) = std::env::var_os("TEST_RESULTS") else { return };
         let mut text = Vec::new();
         for line in &mut self.lines {
             for (name, value) in self.about.as_object().expect("it is made as one") {
