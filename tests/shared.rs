@@ -344,7 +344,7 @@ fn clients_that_do_not_read_stay_below_the_limit_of_their_route_together() {
         other.expect(&["PING"], "+PONG\r\n");
         pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") > 0
     });
-    pontoon.wait_for_log("See limits.route_output");
+    pontoon.wait_for_log("limits.route_output");
     other.expect(&["PING"], "+PONG\r\n");
     let peak = pontoon.peak_memory_kib();
     assert!(peak < 48 * 1024, "the bridge took {peak} KiB");
@@ -541,7 +541,7 @@ fn no_other_shared_connection_answers_for_the_one_that_carried_writes() {
         client.send(&command(&["WAIT", "1", "10"]));
         let told = String::from_utf8(client.reply()).unwrap();
         assert!(
-            told.starts_with("-ERR pontoon: the connection that the client's writes went over is gone"),
+            told.starts_with("-ERR pontoon: the connection that carried this client's writes is gone"),
             "{told}"
         );
     }
@@ -572,7 +572,7 @@ fn no_other_connection_answers_for_one_that_carried_writes_and_is_gone() {
     client.send(&command(&["WAIT", "1", "10"]));
     let told = String::from_utf8(client.reply()).unwrap();
     assert!(
-        told.starts_with("-ERR pontoon: the connection that the client's writes went over is gone"),
+        told.starts_with("-ERR pontoon: the connection that carried this client's writes is gone"),
         "{told}"
     );
     client.expect_end();

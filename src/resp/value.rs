@@ -41,7 +41,7 @@ pub enum Data<'a> {
 
 /// The bytes are not one whole reply, or one that is streamed or nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the bytes are not one whole reply")]
+#[error("the server's reply cannot be parsed")]
 pub struct Unreadable;
 
 impl<'a> Value<'a> {

@@ -18,7 +18,7 @@ use crate::upstream::{Connection, Dialled, Upstream};
 pub struct RouteContext {
     /// The route's name.
     pub route: Arc<str>,
-    /// The server side.
+    /// The servers of the route.
     pub upstream: Arc<Upstream>,
     /// The nodes of the cluster, if the server is one.
     pub nodes: Option<Arc<Nodes>>,
@@ -26,7 +26,7 @@ pub struct RouteContext {
     /// connection, as without a bridge. Then they look up the nodes again. They would take an error reply for the command's own, and keep
     /// asking this node.
     pub is_node: bool,
-    /// How sessions behave.
+    /// The settings of sessions.
     pub settings: Settings,
     /// The route's metrics.
     pub metrics: Arc<RouteMetrics>,

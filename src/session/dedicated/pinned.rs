@@ -47,7 +47,7 @@ pub(super) struct PinState {
 pub(in crate::session) enum Writes {
     /// No writes.
     None,
-    /// The last ones.
+    /// The last writes.
     Last,
     /// All writes. It is the shared connection that the client had before, and WAIT was sent over it.
     All,

@@ -58,7 +58,7 @@ pub(in crate::session) enum Ended {
     Drained,
     /// Pontoon drains, and the deadline has passed.
     Cut,
-    /// Nothing passed for `limits.idle_timeout`.
+    /// No bytes passed for `limits.idle_timeout`.
     Idle,
     /// The client sent TLS where plaintext was expected. No byte of it was sent upstream.
     SpeaksTls,

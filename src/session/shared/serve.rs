@@ -404,8 +404,10 @@ async fn own_connection(
             }
             Some(false) => {}
             None => {
-                let why =
-                    format!("setting up a connection failed or took more than {} s", SETUP_TIMEOUT.as_secs());
+                let why = format!(
+                    "setting up a connection took more than {} s, or failed",
+                    SETUP_TIMEOUT.as_secs()
+                );
                 return Err(NoDedicatedConnection::Unreachable(NoUpstream::outage(why)));
             }
         }
