@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::harness::{Authority, Engine, Hosts, Pontoon, Redis, eventually, pontoon, pontoon_with_hosts};
 
 /// The exit code, standard output, standard error.
-fn fleet(args: &[&str]) -> (Option<i32>, String, String) {
+pub fn fleet(args: &[&str]) -> (Option<i32>, String, String) {
     let output = pontoon(&[&["fleet"], args].concat());
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))

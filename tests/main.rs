@@ -57,3 +57,5 @@ mod systemd;
 mod tls;
 mod transparent;
 mod verdict;
+#[cfg(feature = "iam")]
+mod whole_road;

@@ -9,13 +9,13 @@ use crate::harness::free_port;
 use crate::harness::programs::{printed, python};
 
 /// ElastiCache of one region.
-struct ElastiCache {
+pub struct ElastiCache {
     process: Child,
     port: u16,
 }
 
 impl ElastiCache {
-    fn start(spec: Value) -> Self {
+    pub fn start(spec: Value) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plan/elasticache.py");
         let mut command = python();
         command
@@ -44,18 +44,18 @@ impl ElastiCache {
     }
 
     /// `pontoon plan`, with credentials.
-    fn plan(&self, args: &[&str]) -> Output {
+    pub fn plan(&self, args: &[&str]) -> Output {
         plan(&[("AWS_ENDPOINT_URL_ELASTICACHE", &self.url())], args)
     }
 
-    fn report(&self, args: &[&str]) -> Value {
+    pub fn report(&self, args: &[&str]) -> Value {
         let output = self.plan(&[args, &["--json"]].concat());
         assert!(output.status.success(), "{}", error(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Does what a command of the AWS CLI would.
-    fn aws_cli(&self, command: &str) {
+    pub fn aws_cli(&self, command: &str) {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plan/aws_cli.py");
         printed(python().args([script, &self.url(), command]));
     }
@@ -98,13 +98,13 @@ fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     assert!(output.status.success(), "{}", error(output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A group without TLS, of Redis 7.1, with its names.
-fn plaintext(id: &str) -> Value {
+pub fn plaintext(id: &str) -> Value {
     let endpoint =
         |name: String| json!({"Address": format!("{name}.euw1.cache.amazonaws.com"), "Port": 6379});
     json!({

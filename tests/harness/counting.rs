@@ -1,33 +1,49 @@
-//! A real server as a node of ElastiCache in `preferred` mode: one port for plaintext and TLS, and `INFO` counts the clients in plaintext.
-//! It sees them itself, so it can judge what pontoon says of them.
+//! A real server as a node of ElastiCache: one port, whose transit encryption can be changed while it runs. In `preferred` mode it
+//! accepts plaintext and TLS, and `INFO` counts the clients in plaintext. It sees them itself, so it can judge what pontoon says of them.
 
-use std::io::{Read, Write};
+use std::collections::BTreeMap;
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::encode::extend_encode;
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio_rustls::TlsAcceptor;
 
 use super::engine::SERVER;
 use super::redis::free_port;
-use super::{Authority, Wire, eventually};
+use super::{Authority, Identity, Wire, eventually};
 
 /// What a replica says first. It is no client.
 const REPLICA: [u8; 14] = *b"*1\r\n$4\r\nPING\r\n";
+
+/// Which connections a node accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transit {
+    /// Plaintext. A TLS handshake reaches the server, which does not speak it.
+    Disabled,
+    /// Plaintext and TLS.
+    Preferred,
+    /// TLS. Plaintext is reset.
+    Required,
+}
 
 struct Port {
     address: SocketAddr,
     /// Of the server behind it, in plaintext.
     server: u16,
-    tls: Arc<ServerConfig>,
-    plaintext: AtomicUsize,
+    tls: TlsAcceptor,
+    transit: Mutex<Transit>,
+    /// Clients in plaintext, by their addresses.
+    plaintext: Mutex<BTreeMap<SocketAddr, TcpStream>>,
     /// Whoever comes with TLS is answered, except for replicas.
     answers: AtomicBool,
     stopped: AtomicBool,
@@ -35,6 +51,7 @@ struct Port {
 }
 
 pub struct CountingNode {
+    program: PathBuf,
     process: Option<Child>,
     directory: TempDir,
     options: Vec<String>,
@@ -44,15 +61,21 @@ pub struct CountingNode {
 }
 
 impl CountingNode {
-    /// With these options beside its ports. It trusts the authority for its own replication.
+    /// In `preferred` mode, with these options beside its ports.
     pub fn start(authority: &Authority, options: &[&str]) -> Self {
         let identity = authority.issue(&["localhost", "127.0.0.1"]);
+        Self::of(Path::new(SERVER), &identity, Transit::Preferred, options)
+    }
+
+    /// Another engine's server.
+    pub fn of(program: &Path, identity: &Identity, transit: Transit, options: &[&str]) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
         let port = Arc::new(Port {
             address: listener.local_addr().unwrap(),
             server: free_port(),
-            tls: identity.server_config(),
-            plaintext: AtomicUsize::new(0),
+            tls: identity.server_config().into(),
+            transit: Mutex::new(transit),
+            plaintext: Mutex::default(),
             answers: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
             streams: Mutex::default(),
@@ -71,7 +94,15 @@ impl CountingNode {
             })
         };
         let (directory, bus) = (tempfile::tempdir().unwrap(), free_port());
-        let mut node = Self { process: None, directory, options, port, bus, thread: Some(thread) };
+        let mut node = Self {
+            program: program.to_owned(),
+            process: None,
+            directory,
+            options,
+            port,
+            bus,
+            thread: Some(thread),
+        };
         node.begin();
         node
     }
@@ -79,7 +110,7 @@ impl CountingNode {
     /// Starts its server, or starts it again.
     pub fn begin(&mut self) {
         let announced = self.port.address.port().to_string();
-        let mut command = Command::new(Path::new(SERVER));
+        let mut command = Command::new(&self.program);
         command.args(["--port", &self.port.server.to_string(), "--cluster-port", &self.bus.to_string()]);
         command.arg("--dir").arg(self.directory.path());
         for option in ["--cluster-announce-port", "--replica-announce-port"] {
@@ -121,6 +152,21 @@ impl CountingNode {
         self.lives() && self.port.answers.load(Ordering::SeqCst)
     }
 
+    /// Modifies its transit encryption. Plaintext connections end where it no longer accepts them.
+    pub fn set_transit(&self, transit: Transit) {
+        *self.port.transit.lock().unwrap() = transit;
+        if transit == Transit::Required {
+            for stream in self.port.plaintext.lock().unwrap().values() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Clients in plaintext now.
+    pub fn plaintext_clients(&self) -> usize {
+        self.port.plaintext.lock().unwrap().len()
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.port.address
     }
@@ -145,75 +191,104 @@ impl Port {
     fn serve(&self, near: TcpStream) {
         let mut first = [0; REPLICA.len()];
         let Ok(1..) = near.peek(&mut first) else { return };
+        // A TLS record of type "handshake".
+        let is_tls = first[0] == 0x16;
+        let transit = *self.transit.lock().unwrap();
+        if !is_tls && transit == Transit::Required {
+            // With a linger of zero a close is a reset.
+            let _ = socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO));
+            return;
+        }
         let Ok(far) = TcpStream::connect(("127.0.0.1", self.server)) else { return };
         for stream in [&near, &far] {
             stream.set_nodelay(true).unwrap();
         }
-        // A TLS record of type "handshake".
-        if first == REPLICA {
+        if first == REPLICA || is_tls && transit == Transit::Disabled {
             carry(&near, &far);
-        } else if first[0] != 0x16 {
-            self.plaintext.fetch_add(1, Ordering::SeqCst);
+        } else if !is_tls {
+            let Ok(peer) = near.peer_addr() else { return };
+            self.plaintext.lock().unwrap().insert(peer, near.try_clone().unwrap());
             carry(&near, &far);
-            self.plaintext.fetch_sub(1, Ordering::SeqCst);
+            self.plaintext.lock().unwrap().remove(&peer);
         } else if self.answers.load(Ordering::SeqCst) {
             self.streams.lock().unwrap().push(near.try_clone().unwrap());
-            let tls = StreamOwned::new(ServerConnection::new(Arc::clone(&self.tls)).unwrap(), near);
-            self.answer(tls, far);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            let _ = runtime.block_on(self.answer(near, far));
         }
     }
 
-    /// One request after the other.
-    fn answer(&self, mut near: StreamOwned<ServerConnection, TcpStream>, mut far: TcpStream) -> Option<()> {
+    /// One request after the other, until the client asks for what is more than a reply to each.
+    async fn answer(&self, near: TcpStream, far: TcpStream) -> io::Result<()> {
+        let [near, mut far] = [near, far].map(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            tokio::net::TcpStream::from_std(stream).unwrap()
+        });
+        let mut near = self.tls.accept(near).await?;
         let (mut requests, mut replies) = (Vec::new(), Vec::new());
-        loop {
-            let request = next_frame(&mut requests, &mut near)?;
-            far.write_all(&encode(&request)?).ok()?;
-            let mut reply = next_frame(&mut replies, &mut far)?;
+        while let Some(request) = next_frame(&mut requests, &mut near).await? {
+            far.write_all(&encode(&request)?).await?;
+            if PUSHES.contains(&&*command(&request)) {
+                far.write_all(&requests).await?;
+                copy_bidirectional(&mut near, &mut far).await?;
+                return Ok(());
+            }
+            let Some(mut reply) = next_frame(&mut replies, &mut far).await? else { break };
             if let Some(text) = self.info(&request, &reply) {
                 reply = BytesFrame::BulkString(text.into());
             }
-            near.write_all(&encode(&reply)?).ok()?;
+            near.write_all(&encode(&reply)?).await?;
         }
+        near.shutdown().await
     }
 
     /// What `INFO` says in ElastiCache.
     fn info(&self, request: &BytesFrame, reply: &BytesFrame) -> Option<String> {
-        let BytesFrame::Array(words) = request else { return None };
-        let words: Vec<String> =
-            words.iter().filter_map(|word| word.as_str().map(str::to_lowercase)).collect();
-        let (command, section) = words.split_first()?;
-        let is_asked = command == "info" && section.iter().all(|section| section == "ssl");
-        let count = self.plaintext.load(Ordering::SeqCst);
+        let is_asked = ["info", "info ssl"].contains(&&*command(request));
+        let count = self.plaintext.lock().unwrap().len();
         let count = format!("\r\n# SSL\r\ntls_mode_connected_tcp_clients:{count}\r\n");
         is_asked.then(|| reply.as_str().unwrap_or_default().to_owned() + &count)
     }
 }
 
-fn encode(frame: &BytesFrame) -> Option<Vec<u8>> {
+/// What a server may send more after than one reply in RESP2. Counts of clients are not asked over such a connection.
+const PUSHES: [&str; 4] = ["hello 3", "subscribe", "psubscribe", "monitor"];
+
+/// The request's name, and its first argument where that is part of it.
+fn command(request: &BytesFrame) -> String {
+    let BytesFrame::Array(words) = request else { return String::new() };
+    let mut words = words.iter().filter_map(|word| word.as_str().map(str::to_lowercase));
+    let name = words.next().unwrap_or_default();
+    match words.next() {
+        Some(argument) if ["hello", "info"].contains(&&*name) => format!("{name} {argument}"),
+        _ => name,
+    }
+}
+
+fn encode(frame: &BytesFrame) -> io::Result<Vec<u8>> {
     let mut bytes = bytes::BytesMut::new();
-    extend_encode(&mut bytes, frame, false).ok()?;
-    Some(bytes.to_vec())
+    extend_encode(&mut bytes, frame, false).map_err(io::Error::other)?;
+    Ok(bytes.to_vec())
 }
 
 /// `None`: it has ended.
-fn next_frame(buffer: &mut Vec<u8>, from: &mut impl Read) -> Option<BytesFrame> {
+async fn next_frame(
+    buffer: &mut Vec<u8>,
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<BytesFrame>> {
     loop {
         if let Ok(Some((frame, length))) = decode(buffer) {
             buffer.drain(..length);
-            return Some(frame.into_bytes_frame());
+            return Ok(Some(frame.into_bytes_frame()));
         }
-        let mut read = [0; 16 * 1024];
-        match from.read(&mut read) {
-            Ok(n @ 1..) => buffer.extend_from_slice(&read[..n]),
-            _ => return None,
+        if from.read_buf(buffer).await? == 0 {
+            return Ok(None);
         }
     }
 }
 
 fn carry(near: &TcpStream, far: &TcpStream) {
     let pump = |mut from: &TcpStream, mut to: &TcpStream| {
-        let _ = std::io::copy(&mut from, &mut to);
+        let _ = io::copy(&mut from, &mut to);
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     };

@@ -42,6 +42,16 @@ impl Load {
         Self::start(python().arg("tests/load/redis_py.py"), address)
     }
 
+    /// With variables that `tests/load/load.py` explains.
+    pub fn redis_py_with(address: SocketAddr, variables: &[(&str, &str)]) -> Self {
+        Self::start(python().arg("tests/load/redis_py.py").envs(variables.iter().copied()), address)
+    }
+
+    /// The same: TLS and the password alone.
+    pub fn ioredis_with(address: SocketAddr, variables: &[(&str, &str)]) -> Self {
+        Self::start(node().arg("tests/load/ioredis.js").envs(variables.iter().copied()), address)
+    }
+
     pub fn redis_cli(address: SocketAddr) -> Self {
         Self::start(python().arg("tests/load/redis_cli.py"), address)
     }

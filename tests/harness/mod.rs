@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
 pub use cluster::{Cluster, SLOTS, own_slots};
-pub use counting::CountingNode;
+pub use counting::{CountingNode, Transit};
 pub use dual::{Dual, Mood};
 pub use engine::Engine;
 pub use explained::is_pontoons_error;

@@ -13,7 +13,9 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const same = (a, b) => { if (String(a) !== String(b)) throw new Error(`wrong: ${a} is not ${b}`); };
 
 let step;
-const connect = (what) => new Redis({ host, port: +port }).on('error', (error) => {
+const { LOAD_CA_FILE: ca, LOAD_PASSWORD: password } = process.env;
+const tls = ca && { ca: require('fs').readFileSync(ca) };
+const connect = (what) => new Redis({ host, port: +port, tls, password }).on('error', (error) => {
   say({ failed: what, step, error: `${error.name}: ${error.message}` });
 });
 const client = connect('connection');

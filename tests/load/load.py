@@ -3,9 +3,13 @@
 Each line on stdin names the step that begins; it is answered between two operations. Every failure is told with the step and
 the operation that it is of. At the end of stdin the load tells how often each operation succeeded, and how often it may have
 been executed besides. Operation NAME increments the key that it is given, once: what is stored there can be checked.
+
+LOAD_NAME tells it from others of its library, LOAD_CA_FILE has it speak TLS, LOAD_PASSWORD has it authenticate itself, and
+LOAD_WITHOUT names an operation that it does not do.
 """
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -26,6 +30,8 @@ def say(**what):
 
 def run(load, operations):
     threading.Thread(target=listen, daemon=True).start()
+    load = os.environ.get("LOAD_NAME", load)
+    operations = [operation for operation in operations if operation.__name__ != os.environ.get("LOAD_WITHOUT")]
     tally = {operation.__name__: [0, 0] for operation in operations}
     step = steps.get()
     while step is not None:

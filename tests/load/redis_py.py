@@ -1,3 +1,4 @@
+import os
 import sys
 import time
 
@@ -6,14 +7,18 @@ import redis
 from load import run
 
 host, port = sys.argv[1], int(sys.argv[2])
-client = redis.Redis(host, port)
+channel = os.environ.get("LOAD_NAME", "redis-py")
+options = {"password": os.environ.get("LOAD_PASSWORD")}
+if "LOAD_CA_FILE" in os.environ:
+    options |= {"ssl": True, "ssl_ca_certs": os.environ["LOAD_CA_FILE"]}
+client = redis.Redis(host, port, **options)
 subscriber = client.pubsub()
 
 
 def commands(key):
     value = b"%d" % client.incr(key)
-    client.set("redis-py:value", value)
-    assert client.get("redis-py:value") == value
+    client.set(channel + ":value", value)
+    assert client.get(channel + ":value") == value
 
 
 def pipeline(key):
@@ -30,12 +35,12 @@ def transaction(key):
 
 def pubsub(key):
     if not subscriber.subscribed:
-        subscriber.subscribe("redis-py")
+        subscriber.subscribe(channel)
     message, deadline = client.incr(key), time.monotonic() + 2
     sent = False
     while time.monotonic() < deadline:
         # The first time nobody listens yet.
-        sent = sent or client.publish("redis-py", message) > 0
+        sent = sent or client.publish(channel, message) > 0
         got = subscriber.get_message(timeout=0.5 if sent else 0.02)
         if got and got["data"] == b"%d" % message:
             return
@@ -43,7 +48,7 @@ def pubsub(key):
 
 
 def short(key):
-    with redis.Redis(host, port, single_connection_client=True) as own:
+    with redis.Redis(host, port, single_connection_client=True, **options) as own:
         own.incr(key)
 
 

@@ -2,7 +2,7 @@
 
 Arguments: one JSON object.
   groups: a list of {"create": parameters of CreateReplicationGroup, "group": fields of the answer that moto lacks,
-          "nodes": fields of each cache cluster of the group}
+          "nodes": fields of each cache cluster of the group, "with_tls": fields of the answer once it accepts TLS}
   clusters: a list of parameters of CreateCacheCluster
   parameters: {name: value}, of every parameter group
   errors: {action: [code, message]}
@@ -89,6 +89,9 @@ def describe_and_go_on(self):
         pending = group.pending_modified_values
         group.transit_encryption_enabled = pending["TransitEncryptionEnabled"]
         group.transit_encryption_mode = pending.get("TransitEncryptionMode")
+        if group.transit_encryption_enabled:
+            [of_spec] = [of_spec for of_spec in spec["groups"] if of_spec["create"]["ReplicationGroupId"] == group.replication_group_id]
+            add(group, "ReplicationGroup", of_spec.get("with_tls", {}))
         group.status = "available"
         group.pending_modified_values = {}
     return describe(self)
