@@ -338,6 +338,7 @@ mod tests {
             clients,
             oldest_seconds,
             commands: vec!["get".into(), "hset".into()],
+            connections: Vec::new(),
         };
         let all = [
             clients("jobs", "10.0.0.9", 3, 5),

@@ -103,7 +103,13 @@ pub struct SimilarClients {
     /// Their last commands, the latest first.
     #[serde(default)]
     pub commands: Vec<String>,
+    /// Their connections, which tell a client from others that are alike.
+    #[serde(skip)]
+    pub connections: Vec<ConnectionId>,
 }
+
+/// A node, and its number of the connection.
+pub type ConnectionId = (Arc<str>, u64);
 
 impl NodeEvidence {
     /// Creates evidence that contains only the node's name.
@@ -181,6 +187,7 @@ struct SimilarTotals {
     clients: u64,
     oldest_seconds: u64,
     commands: Vec<String>,
+    connections: Vec<ConnectionId>,
 }
 
 /// Number of clients by the way they connect.
@@ -219,6 +226,8 @@ impl Evidence {
 struct Census<'a> {
     /// The name of our own connections; empty if they have none.
     own_name: &'a str,
+    /// The node whose clients are counted.
+    node: Arc<str>,
     direct: Similar,
     unknown: Similar,
     bridged: Similar,
@@ -227,6 +236,7 @@ struct Census<'a> {
 impl Census<'_> {
     fn take<C>(&mut self, found: &FoundNode<C>, bridges: &[String]) -> NodeEvidence {
         let mut node = NodeEvidence::new(found.shown.clone());
+        self.node = found.shown.as_str().into();
         node.names = global_names(&found.names);
         let all = match &found.replies {
             Ok(all) => all,
@@ -281,15 +291,15 @@ impl Census<'_> {
             match is_bridged(&client, wants_auth, bridges) {
                 Some(true) => {
                     counts.bridged += 1;
-                    self.bridged.add(&client);
+                    self.bridged.add(&client, &self.node);
                 }
                 Some(false) => {
                     counts.direct += 1;
-                    self.direct.add(&client);
+                    self.direct.add(&client, &self.node);
                 }
                 None => {
                     counts.unknown += 1;
-                    self.unknown.add(&client);
+                    self.unknown.add(&client, &self.node);
                 }
             }
         }
@@ -298,11 +308,12 @@ impl Census<'_> {
 }
 
 impl Similar {
-    fn add(&mut self, client: &ClientListEntry<'_>) {
+    fn add(&mut self, client: &ClientListEntry<'_>, node: &Arc<str>) {
         let library = client.lib_name.unwrap_or_default();
         let key = [library, client.lib_ver, client.user, client.name, client.ip()].map(str::to_owned);
         let totals = self.0.entry(key).or_default();
         totals.clients += 1;
+        totals.connections.push((Arc::clone(node), client.id));
         totals.oldest_seconds = client.age.max(totals.oldest_seconds);
         if !client.cmd.is_empty() {
             note_command(&mut totals.commands, client.cmd);
@@ -313,7 +324,7 @@ impl Similar {
     fn into_list(self) -> Vec<SimilarClients> {
         let mut list = Vec::new();
         for ([library, version, user, name, address], totals) in self.0 {
-            let SimilarTotals { clients, oldest_seconds, commands } = totals;
+            let SimilarTotals { clients, oldest_seconds, commands, connections } = totals;
             list.push(SimilarClients {
                 library,
                 version,
@@ -323,6 +334,7 @@ impl Similar {
                 clients,
                 oldest_seconds,
                 commands,
+                connections,
             });
         }
         list.sort_by_key(|group| std::cmp::Reverse(group.clients));

@@ -1,15 +1,17 @@
 //! Asks the nodes of a group repeatedly for a limited time, and remembers every client that it saw: for `pontoon audit --watch`.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::evidence::{Asking, Evidence, NodeEvidence, SimilarClients, named, note_command};
+use super::evidence::{Asking, ConnectionId, Evidence, NodeEvidence, SimilarClients, named, note_command};
 use super::members::Members;
 use super::node::{MAX_NODES, ask_node};
 use super::servers::{NetworkServers, Servers};
@@ -188,14 +190,35 @@ async fn sample<S: Servers>(
 /// Ways in which clients connect, in the order of a report's lists.
 const WAYS: usize = 3;
 
+/// Library, version, user, name and address.
+type RowKey = [String; 5];
+
+/// Clients that are alike.
+struct SeenRow {
+    seen: SeenClients,
+    /// How many connections were theirs, and did not set themselves up as others'.
+    connections: u64,
+}
+
+/// Whether a connection of `earlier` can be one of `later` that was still setting itself up.
+fn is_setting_up(earlier: &RowKey, later: &RowKey) -> bool {
+    let [.., user, _, _] = earlier;
+    let is_new_user = user == "default";
+    let is_same = |(before, now): (&String, &String)| {
+        before == now || before.is_empty() || is_new_user && std::ptr::eq(before, user)
+    };
+    earlier.iter().zip(later).all(is_same)
+}
+
 /// What was seen so far.
 struct SeenGroup {
     began: Moment,
     ended: Moment,
     samples: u64,
     nodes: BTreeMap<String, WatchedNode>,
-    /// By library, version, user, name and address.
-    clients: [BTreeMap<[String; 5], SeenClients>; WAYS],
+    clients: [BTreeMap<Arc<RowKey>, SeenRow>; WAYS],
+    /// The row of each connection of the last sample.
+    connections: HashMap<ConnectionId, (usize, Arc<RowKey>)>,
     max_rows: usize,
     not_listed: u64,
 }
@@ -209,6 +232,7 @@ impl SeenGroup {
             samples: 0,
             nodes: BTreeMap::new(),
             clients: Default::default(),
+            connections: HashMap::new(),
             max_rows,
             not_listed: 0,
         }
@@ -228,9 +252,10 @@ impl SeenGroup {
             self.note_node(&node, tell);
         }
         let mut not_listed = 0;
+        let before = take(&mut self.connections);
         for (way, groups) in [sample.direct, sample.unknown, sample.bridged].into_iter().enumerate() {
             for group in groups {
-                not_listed += self.note_clients(way, group, now);
+                not_listed += self.note_clients(way, group, &before, now);
             }
         }
         self.not_listed = self.not_listed.max(not_listed);
@@ -272,33 +297,61 @@ impl SeenGroup {
         }
     }
 
-    /// Returns how many of the clients were not added.
-    fn note_clients(&mut self, way: usize, group: SimilarClients, now: Moment) -> u64 {
-        let is_full = self.rows() >= self.max_rows;
+    /// Returns how many of the clients were not added. `before` has the rows of the connections in the previous sample.
+    fn note_clients(
+        &mut self,
+        way: usize,
+        mut group: SimilarClients,
+        before: &HashMap<ConnectionId, (usize, Arc<RowKey>)>,
+        now: Moment,
+    ) -> u64 {
         let SimilarClients { library, version, user, name, address, .. } = &group;
-        let key = [library, version, user, name, address].map(Clone::clone);
-        match self.clients[way].get_mut(&key) {
-            Some(seen) => {
-                seen.last_seen = now;
-                seen.clients.clients = seen.clients.clients.max(group.clients);
-                seen.clients.oldest_seconds = seen.clients.oldest_seconds.max(group.oldest_seconds);
-                for command in group.commands.iter().rev() {
-                    note_command(&mut seen.clients.commands, command);
-                }
-                0
+        let row = (way, Arc::new([library, version, user, name, address].map(Clone::clone)));
+        let connections = take(&mut group.connections);
+        let mut new = 0;
+        for earlier in connections.iter().map(|connection| before.get(connection)) {
+            new += u64::from(earlier != Some(&row));
+            if let Some(earlier) = earlier.filter(|earlier| **earlier != row)
+                && is_setting_up(&earlier.1, &row.1)
+            {
+                self.drop_connection(earlier);
             }
-            None if is_full => group.clients,
-            None => {
-                let seen = SeenClients { clients: group, first_seen: now, last_seen: now };
-                self.clients[way].insert(key, seen);
-                0
+        }
+        let is_full = self.rows() >= self.max_rows;
+        let SeenRow { seen, connections: all } = match self.clients[way].entry(Arc::clone(&row.1)) {
+            Entry::Vacant(_) if is_full => return group.clients,
+            Entry::Vacant(place) => {
+                let seen = SeenClients { clients: group.clone(), first_seen: now, last_seen: now };
+                place.insert(SeenRow { seen, connections: 0 })
+            }
+            Entry::Occupied(place) => place.into_mut(),
+        };
+        *all += new;
+        seen.last_seen = now;
+        seen.clients.clients = seen.clients.clients.max(group.clients);
+        seen.clients.oldest_seconds = seen.clients.oldest_seconds.max(group.oldest_seconds);
+        for command in group.commands.iter().rev() {
+            note_command(&mut seen.clients.commands, command);
+        }
+        self.connections.extend(connections.into_iter().map(|connection| (connection, row.clone())));
+        0
+    }
+
+    /// Takes a connection from a row, and the row away that has none left.
+    fn drop_connection(&mut self, (way, key): &(usize, Arc<RowKey>)) {
+        if let Some(SeenRow { seen, connections }) = self.clients[*way].get_mut(key) {
+            // A server may list one number twice.
+            *connections = connections.saturating_sub(1);
+            seen.clients.clients = seen.clients.clients.min(*connections);
+            if *connections == 0 {
+                self.clients[*way].remove(key);
             }
         }
     }
 
     fn into_report(mut self) -> WatchReport {
         let [direct, unknown, bridged] = take(&mut self.clients).map(|clients| {
-            let mut list: Vec<_> = clients.into_values().collect();
+            let mut list: Vec<_> = clients.into_values().map(|row| row.seen).collect();
             list.sort_by_key(|seen| std::cmp::Reverse(seen.clients.clients));
             list
         });
@@ -329,6 +382,16 @@ mod tests {
             clients,
             oldest_seconds: 7,
             commands: commands.iter().map(|&command| command.to_owned()).collect(),
+            connections: Vec::new(),
+        }
+    }
+
+    /// Clients with these connections.
+    fn connected(library: &str, name: &str, ids: &[u64]) -> SimilarClients {
+        SimilarClients {
+            library: library.into(),
+            connections: ids.iter().map(|id| ("node-1:6379".into(), *id)).collect(),
+            ..group(name, ids.len() as u64, &[])
         }
     }
 
@@ -354,6 +417,46 @@ mod tests {
         assert_eq!((web.clients.clients, &*web.clients.commands), (2, &["set".to_owned(), "get".into()][..]));
         assert_eq!((report.samples, report.nodes[0].last.plaintext_clients), (3, Some(1)));
         assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn a_connection_that_was_seen_as_it_set_itself_up_is_listed_once() {
+        let mut seen = SeenGroup::new(3);
+        let mut note = |direct, bridged| {
+            seen.note(Evidence { bridged, ..sample(direct, None) }, &mut |_| {});
+        };
+        // 7 sets itself up for two samples, 8 is bridged, 9 never tells a name.
+        note(vec![connected("", "", &[7, 8, 9])], vec![]);
+        note(
+            vec![connected("redis-py", "", &[7]), connected("", "", &[9])],
+            vec![connected("jedis(pontoon)", "", &[8])],
+        );
+        note(vec![connected("redis-py", "web", &[7]), connected("", "", &[9])], vec![]);
+        let report = seen.into_report();
+        let listed = |list: &[SeenClients]| -> Vec<_> {
+            let row = |SeenClients { clients, .. }: &SeenClients| {
+                (clients.library.clone(), clients.name.clone(), clients.clients)
+            };
+            list.iter().map(row).collect()
+        };
+        let row = |library: &str, name: &str| (library.to_owned(), name.to_owned(), 1);
+        assert_eq!(listed(&report.direct), [row("", ""), row("redis-py", "web")]);
+        assert_eq!(listed(&report.bridged), [row("jedis(pontoon)", "")]);
+        assert_eq!(report.not_listed, 0);
+    }
+
+    #[test]
+    fn a_connection_with_another_name_than_before_is_listed_with_both() {
+        let mut seen = SeenGroup::new(3);
+        for name in ["web", "jobs"] {
+            seen.note(sample(vec![connected("redis-py", name, &[7])], None), &mut |_| {});
+        }
+        // Another connection with the number of one that has ended.
+        seen.note(sample(vec![], Some("no answer")), &mut |_| {});
+        seen.note(sample(vec![connected("", "", &[8])], None), &mut |_| {});
+        seen.note(sample(vec![], Some("no answer")), &mut |_| {});
+        seen.note(sample(vec![connected("redis-py", "jobs", &[8])], None), &mut |_| {});
+        assert_eq!(seen.into_report().direct.len(), 3);
     }
 
     #[test]
