@@ -353,12 +353,19 @@ fn the_policy_allows_what_a_plan_needs_and_nothing_else() {
 #[test]
 fn a_name_that_is_no_group_s_is_told_for_what_it_is() {
     let lone = json!({"CacheClusterId": "lone", "CacheNodeType": "cache.t4g.micro", "Engine": "redis"});
-    let aws =
-        ElastiCache::start(json!({"answers": 0, "groups": [plaintext("sessions")], "clusters": [lone]}));
+    let memcached = json!({"CacheClusterId": "pages", "CacheNodeType": "cache.t4g.micro", "Engine": "memcached",
+        "NumCacheNodes": 1});
+    let aws = ElastiCache::start(
+        json!({"answers": 0, "groups": [plaintext("sessions")], "clusters": [lone, memcached]}),
+    );
     for (group, words) in [
         ("session", "eu-west-1 has no replication group \"session\" in this account: check the id"),
         ("sessions-001", "is a node of the replication group \"sessions\": give --group sessions"),
         ("lone", "is a cache cluster outside of a replication group, which cannot use TLS"),
+        (
+            "pages",
+            "\"pages\" is a cluster of memcached, and pontoon carries Redis' protocol: give --group the id",
+        ),
     ] {
         let output = aws.plan(&["--group", group]);
         assert_eq!(output.status.code(), Some(1));

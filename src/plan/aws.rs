@@ -114,10 +114,13 @@ impl Aws {
     /// Why there is no group `id`: it may name something else.
     async fn no_group(&self, id: &str) -> PlanError {
         match self.client.describe_cache_clusters().cache_cluster_id(id).send().await {
-            Ok(found) => match found.cache_clusters().first().map(CacheCluster::replication_group_id) {
-                Some(Some(group)) => PlanError::IsNode { node: id.to_owned(), group: group.to_owned() },
-                Some(None) => PlanError::IsLone(id.to_owned()),
-                None => self.unknown(id),
+            Ok(found) => match found.cache_clusters() {
+                [] => self.unknown(id),
+                [cluster, ..] => match (cluster.replication_group_id(), cluster.engine()) {
+                    (Some(group), _) => PlanError::IsNode { node: id.to_owned(), group: group.to_owned() },
+                    (None, Some("memcached")) => PlanError::IsMemcached(id.to_owned()),
+                    (None, _) => PlanError::IsLone(id.to_owned()),
+                },
             },
             // The question was for the group; this was only to say more.
             Err(_) => self.unknown(id),

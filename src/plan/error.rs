@@ -63,6 +63,12 @@ pub enum PlanError {
          (aws elasticache create-replication-group --primary-cluster-id {0}), or a new one with TLS"
     )]
     IsLone(String),
+    /// It is a cluster of memcached.
+    #[error(
+        "\"{0}\" is a cluster of memcached, and pontoon carries Redis' protocol: give --group the id of a replication group of Redis \
+         or Valkey"
+    )]
+    IsMemcached(String),
     /// Too many requests.
     #[error(
         "{region}: AWS throttles {action} ({message}), also after retries: try again in a minute, or with --group, or raise \
