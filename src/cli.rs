@@ -231,7 +231,7 @@ fn fleet() -> Command {
                 .value_parser(|text: &str| text.parse::<BridgeSource>())
                 .help(
                     "Admin address of a bridge, or a name whose addresses are all bridges, such as a headless service. Default port: \
-                     9900",
+                     9900. A name that has an IPv4 and an IPv6 address for each bridge counts it twice: give the addresses of one family",
                 ),
         )
         .arg(
@@ -282,7 +282,7 @@ fn fleet() -> Command {
              cluster node id or a run_id in common. Loopback addresses and names without a dot do not count, because they differ \
              between machines. The key `group` of a route overrides all of this. If a bridge does not answer, the answer for each \
              group is no.\n\n\
-             Exit status: 0 success; 1 the answer is no, or no bridge answered; 2 usage error.",
+             Exit status: 0 success; 1 the answer is no, or no bridge answered; 2 usage error, or a damaged state file.",
         )
 }
 

@@ -260,9 +260,20 @@ fn bridges_that_all_answer_are_ready_and_a_missing_one_is_a_no_by_name() {
         fleet(&[first, second, "--state", &state, "--forget", closing, "--fail-unless", "tls-only"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(!fs::read_to_string(&state).unwrap().contains(closing));
-    fs::write(&state, "{}").unwrap();
-    let (code, _, error) = fleet(&[first, "--state", &state]);
-    assert!(code == Some(1) && error.contains("is no state file of `pontoon fleet`"), "{error}");
+    for (text, problem) in [
+        ("{}", "is no state file of `pontoon fleet`: missing field"),
+        (r#"{"version": 2, "bridges": {}}"#, "is of version 2, and this pontoon knows version 1"),
+        (r#"{"version": 1, "bridges": {"a b": "2026-01-01T00:00:00Z"}}"#, "names the bridge \"a b\": "),
+    ] {
+        fs::write(&state, text).unwrap();
+        let (code, _, error) = fleet(&[first, "--state", &state]);
+        let remedy = "restore it, or remove it and name every bridge again";
+        assert!(code == Some(2) && error.contains(problem) && error.contains(remedy), "{error}");
+        assert!(error.contains(&state) && fs::read_to_string(&state).unwrap() == text, "{error}");
+    }
+    let folder = directory.path().to_str().unwrap();
+    let (code, _, error) = fleet(&[first, "--state", folder]);
+    assert!(code == Some(2) && error.contains("cannot be read: "), "{error}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
                 bail!("--forget {bridge}: the state file does not name this bridge");
             }
         }
-        sources.extend(memory.bridges()?);
+        sources.extend(memory.bridges());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(ask_all(options, &sources, memory.as_mut()));

@@ -3,14 +3,25 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::sources::BridgeSource;
 use crate::moment::Moment;
 use crate::state::replace;
+
+/// The file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--state: {} {problem}: restore it, or remove it and name every bridge again, with --expect",
+    path.display()
+)]
+pub struct BadFleetState {
+    path: PathBuf,
+    problem: String,
+}
 
 /// Of the file's form.
 const FLEET_VERSION: u32 = 1;
@@ -26,28 +37,34 @@ pub(super) struct FleetMemory {
 
 impl FleetMemory {
     /// Reads the file. One that does not exist yet is an empty one; one that is damaged is not.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self, BadFleetState> {
+        let bad = |problem: String| BadFleetState { path: path.to_owned(), problem };
         let text = match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Ok(Self { version: FLEET_VERSION, bridges: BTreeMap::new() });
             }
-            text => text.with_context(|| format!("{} cannot be read", path.display()))?,
+            text => text.map_err(|error| bad(format!("cannot be read: {error}")))?,
         };
         let memory: Self = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is no state file of `pontoon fleet`", path.display()))?;
-        ensure!(
-            memory.version == FLEET_VERSION,
-            "{} is of version {}, and {FLEET_VERSION} is the one that is known",
-            path.display(),
-            memory.version
-        );
+            .map_err(|error| bad(format!("is no state file of `pontoon fleet`: {error}")))?;
+        if memory.version != FLEET_VERSION {
+            let version = memory.version;
+            return Err(bad(format!(
+                "is of version {version}, and this pontoon knows version {FLEET_VERSION}"
+            )));
+        }
+        for bridge in memory.bridges.keys() {
+            bridge
+                .parse::<BridgeSource>()
+                .map_err(|error| bad(format!("names the bridge {bridge:?}: {error}")))?;
+        }
         Ok(memory)
     }
 
     /// The bridges that have answered before.
-    pub(super) fn bridges(&self) -> anyhow::Result<Vec<BridgeSource>> {
-        let parse = |text: &String| text.parse().with_context(|| format!("the state file names {text}"));
-        self.bridges.keys().map(parse).collect()
+    pub(super) fn bridges(&self) -> impl Iterator<Item = BridgeSource> {
+        // `open` has parsed each of them.
+        self.bridges.keys().filter_map(|bridge| bridge.parse().ok())
     }
 
     /// No longer expects a bridge. Whether it did.

@@ -14,4 +14,5 @@ mod tests;
 mod text;
 
 pub use self::command::{FleetOptions, run};
+pub use self::memory::BadFleetState;
 pub use self::sources::{BridgeSource, read};
