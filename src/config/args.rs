@@ -221,6 +221,6 @@ mod tests {
     #[test]
     fn each_key_that_a_list_names_exists() {
         let exists = |path: &&str| ROUTE.iter().chain(GLOBAL).any(|key| *key.path == **path);
-        assert!(DIALLING.iter().chain(&PLAINTEXT).chain(&EVERYDAY).all(|path| exists(&path)));
+        assert!(DIALLING.iter().chain(&PLAINTEXT).chain(&EVERYDAY).all(exists));
     }
 }
