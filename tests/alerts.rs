@@ -224,7 +224,7 @@ fn a_server_that_never_counts_is_stale_evidence() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--evidence-interval", "50ms"]).ready();
-    pontoon.allows("the servers do not count clients in plaintext");
+    pontoon.allows("servers do not count clients in plaintext");
     let interval = "pontoon_evidence_interval_seconds";
     eventually("the server was asked", || !Page::of(&pontoon).series(interval, "").is_empty());
     Recording::of(&Page::of(&pontoon), 20).assert_firing(&["PontoonEvidenceStale"]);

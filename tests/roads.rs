@@ -228,8 +228,7 @@ impl Road {
         }
         self.yes += 1;
         let evidence = verdict["evidence"].to_string();
-        let gap =
-            evidence.split_once("longest time between two questions was ")?.1.split([';', ',']).next()?;
+        let gap = evidence.split_once("longest time between two questions ")?.1.split([';', ',']).next()?;
         let seen_after = humantime::parse_duration(gap).unwrap() + TOLERANCE;
         for Job { at, began, ended, watched, .. } in &self.jobs {
             let Some(named) = self.members[*at].named.filter(|named| *named + MET < asked) else { continue };

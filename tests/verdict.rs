@@ -120,7 +120,7 @@ fn what_answers_in_plaintext_does_not_refuse_it_and_what_is_silent_is_not_known_
     // It sees our connection arrive elsewhere, so that its other ports are its own affair.
     dual.set(Mood::Say(b"\x15\x03\x01\x00\x02\x02\x46"), Mood::Accept);
     let port = format!("has port {} for plaintext", redis.plain_port);
-    let old = "does not tell whether it has another port";
+    let old = "does not report whether it has a plaintext port";
     eventually("the alert is a refusal", || {
         let reasons = because(&route(&pontoon)["safe_to_require_tls"]);
         reasons.contains(&port) || reasons.contains(old)

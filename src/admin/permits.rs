@@ -1,4 +1,4 @@
-//! A fixed number of permits, one of which can always be had: if all are taken, a new holder gets that of the longest holder.
+//! A fixed number of permits, one of which is always available: if all are taken, a new holder gets that of the longest holder.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
