@@ -36,7 +36,7 @@ pub async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ResolveErro
     }
 }
 
-/// Whether the name will not work as it is. getaddrinfo's codes arrive as words only, and all but "try again" mean this.
+/// Whether the name does not exist or has no address. getaddrinfo's codes arrive as words only; only "try again" means something else.
 fn is_no_such_host(error: &io::Error) -> bool {
     let words = error.to_string();
     ["not known", "No address", "nodename nor servname"].iter().any(|known| words.contains(known))

@@ -1,5 +1,5 @@
 //! The state file, which keeps across a restart: the endpoints that have accepted TLS, so that plaintext to them stays refused; the
-//! inventory; and each group's servers, with the time for which none of them counted a client in plaintext.
+//! inventory; and each group's servers, with the time for which no server counted a client in plaintext.
 //!
 //! The file belongs to one process. It is replaced as a whole, so that a crash leaves the old file or the new one. A file that cannot be
 //! read or parsed is never treated as empty; the caller decides what to do.
@@ -42,7 +42,7 @@ struct Contents {
 /// What an observer of a group's servers keeps across a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServersMemory {
-    /// The time for which none of them counted a client in plaintext.
+    /// The time for which no server counted a client in plaintext.
     pub quiet: Option<Quiet>,
     /// The addresses at which they were reached.
     #[serde(default)]

@@ -23,7 +23,7 @@ pub(super) struct LatchMemory {
 }
 
 impl LatchMemory {
-    /// Opens the state file. If it is damaged, it is not known which endpoints accepted TLS, so all are treated as if they had.
+    /// Opens the state file. If it is damaged, it is not known which endpoints accepted TLS, so plaintext to every endpoint is refused.
     pub(super) fn open(path: Option<&Path>) -> Self {
         let state = path.map(StateFile::open).transpose();
         if let Err(error) = &state {

@@ -66,7 +66,7 @@ impl Running {
         self.tasks.spawn(async move { upstream.tend(&leaving).await });
     }
 
-    /// Accepts a listener's clients and serves them until `leaving` starts. Each thread accepts, so that its sessions need not move.
+    /// Accepts a listener's clients and serves them until `leaving` starts. Each thread accepts, so that its sessions do not move to another thread.
     pub(super) fn accept(
         &self,
         route: &str,

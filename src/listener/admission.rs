@@ -199,7 +199,7 @@ pub enum Admission {
     Refused(OwnedSemaphorePermit, Cow<'static, [u8]>),
 }
 
-/// Why the socket does not admit a client; `None` if it does.
+/// Why the socket does not admit a client; `None` if the client is admitted.
 pub(super) fn stranger(client: &Accepted, address: &ListenAddr) -> Option<String> {
     let ListenAddr::Unix { peers, .. } = address else { return None };
     if peers.is_everybody() {

@@ -202,7 +202,7 @@ impl Channel {
                 },
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::PeerClosed => {}
-                // `decrypt` takes out plaintext before anything is written; a closed side accepts no more data.
+                // `decrypt` takes out plaintext before anything is written; a closed side accepts no data.
                 _ => break Err(rustls::Error::General("the TLS connection is closed for writing".into())),
             }
         };

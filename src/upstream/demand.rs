@@ -1,6 +1,6 @@
 //! How many connections to keep ready, computed from how clients come and go. It has no clock: the caller reports the end of each second.
 
-/// Connections that stay idle for this many seconds in a row are surplus.
+/// Number of seconds over which the smallest number of idle connections shows how many no client needed.
 const DEMAND_WINDOW: u32 = 10;
 
 /// A hundredth of the target is forgotten each second, half of it in about a minute.

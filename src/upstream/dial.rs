@@ -98,7 +98,7 @@ impl Remote {
         pool: Pool,
     ) -> Self {
         let RemoteContext { route, settings, tls, credentials, ids, metrics } = shared;
-        // The endpoints share the time, in case none of them can be reached.
+        // The endpoints share the time, because all of them may be unreachable.
         let patience = part_of(settings.connect_timeout, settings.endpoints.len());
         Self {
             route: (*route).to_owned(),
@@ -229,7 +229,7 @@ impl Remote {
     /// Finds out whether the endpoint accepts TLS, plaintext or both, and remembers it.
     ///
     /// A plaintext Redis takes a `ClientHello` for an inline command and may never answer. An answer in plaintext is therefore remembered
-    /// while the TLS attempt still waits, so that clients need not wait for its timeout.
+    /// while the TLS attempt still waits, so that clients do not wait for its timeout.
     pub(super) async fn look(&self, timeout: Duration) {
         self.look_at(None, Instant::now() + timeout).await;
     }

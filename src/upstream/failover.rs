@@ -64,7 +64,7 @@ impl ServerRole {
 
 impl Upstream {
     /// The server replied READONLY, so it is no longer the primary. Retires ready connections, unless new ones lead to a replica, too.
-    /// Returns whether it did.
+    /// Returns whether connections were retired.
     pub fn is_read_only(self: &Arc<Self>, connection: &Connection) -> bool {
         if !self.failover.may_act() || !self.retire(&connection.dialled()) {
             return false;

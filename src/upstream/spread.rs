@@ -17,7 +17,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// The order in which to dial `resolved`: `first`, if it is among them, then each family from the address whose turn it is. The
+    /// The order in which to dial `resolved`: `first`, if it is among them, then each family, from the address that is next in turn. The
     /// families keep the resolver's order, because the resolver knows which one has a route.
     pub(super) fn order(&self, resolved: Vec<SocketAddr>, first: Option<SocketAddr>) -> Vec<SocketAddr> {
         if resolved.len() < 2 {
