@@ -26,8 +26,8 @@ fn an_old_name_is_no_alert_once_the_new_one_speaks_tls() {
     let pontoon = Pontoon::with(&old.endpoint(), &authority, &args);
     for text in [
         "in plaintext until an endpoint accepts TLS",
-        "plaintext only is spoken",
-        "cannot be trusted is spoken",
+        "upstream accepts plaintext only",
+        "TLS that cannot be trusted",
     ] {
         pontoon.expects(text);
     }

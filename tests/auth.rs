@@ -284,11 +284,11 @@ fn a_server_without_a_password_is_used_as_it_is() {
     let path = password.path();
     let args = ["--auth-password-file", path.to_str().unwrap()];
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
-    pontoon.expects("the server has no password");
+    pontoon.expects("server has no password");
     for _ in 0..3 {
         pontoon.client().expect(&["GET", "k"], "$-1\r\n");
     }
-    pontoon.expect_one_line("the server has no password");
+    pontoon.expect_one_line("server has no password");
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn finds_failover(words: &[&[&str]]) {
             for request in words {
                 client.ask(request);
             }
-            pontoon.log_count("ROLE confirms it") > 0
+            pontoon.log_count("by READONLY in a reply and by ROLE") > 0
         });
         drop(client);
         eventually("the next client writes to the new primary", || {

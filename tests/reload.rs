@@ -177,7 +177,7 @@ fn a_route_without_a_name_is_the_same_route_wherever_it_leads() {
     let mut subscriber = Wire::unix(&path);
     subscriber.ask(&["SUBSCRIBE", "news"]);
     let told = bridge.reload(&with(&format!("127.0.0.1:{}", redis.tls_port)));
-    assert!(told.contains("route \\\"127.0.0.1\\\" changed: it was \\\"localhost\\\""), "{told}");
+    assert!(told.contains("route \\\"127.0.0.1\\\" changed (before: \\\"localhost\\\")"), "{told}");
     Wire::unix(&path).expect(&["PUBLISH", "news", "x"], ":1\r\n");
     subscriber.expect_next("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\nx\r\n");
     assert_eq!(bridge.pontoon.metric("pontoon_bridge_needed", "route=\"localhost\""), 0);
@@ -529,7 +529,7 @@ fn a_listener_that_would_cover_the_ones_there_are_needs_a_restart_and_is_told_so
     bridge.pontoon.expects(REFUSED);
     bridge.write(&format!("{}{wider}", bridge.head));
     let told = bridge.hang_up(REFUSED);
-    let words = format!("cannot listen on {every} while this process itself listens on {own}: restart it");
+    let words = format!("cannot listen on {every} while this process itself listens on {own}: restart pontoon");
     assert!(told.contains(&words), "{told}");
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
 }
