@@ -2,13 +2,17 @@
 
 use std::process::ExitCode;
 
-#[expect(clippy::print_stderr, reason = "errors go to standard error")]
+use anstyle::{AnsiColor, Effects, Style};
+
+/// How an error begins on a terminal.
+const ERROR: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
+
 fn main() -> ExitCode {
     match pontoon::cli::main(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             for line in failure.message.lines() {
-                eprintln!("error: {}", pontoon::printable::printable(line));
+                anstream::eprintln!("{ERROR}error:{ERROR:#} {}", pontoon::printable::printable(line));
             }
             ExitCode::from(failure.code)
         }

@@ -13,6 +13,7 @@ use crate::harness::{
     pontoon_with_hosts, valkey,
 };
 use crate::inventory::Program;
+use crate::json::assert_documented;
 
 struct Audited {
     code: Option<i32>,
@@ -27,6 +28,9 @@ fn audit(endpoint: &str, authority: &Authority, args: &[&str]) -> Audited {
 fn audited(output: Output) -> Audited {
     let error = String::from_utf8(output.stderr).unwrap();
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    if !report.is_null() {
+        assert_documented("audit", &report);
+    }
     Audited { code: output.status.code(), report, error }
 }
 
@@ -88,7 +92,7 @@ fn every_node_of_a_group_is_asked_and_its_clients_are_told_apart() {
     );
     // This engine does not count its plaintext clients: that is not zero.
     assert_eq!((code, first["plaintext_clients"].is_null()), (Some(1), true));
-    assert!(error.contains("do not count their plaintext clients"), "{error}");
+    assert!(error.contains("2 of 2 nodes do not count their plaintext clients"), "{error}");
 }
 
 #[test]
@@ -383,7 +387,7 @@ fn a_group_without_tls_is_asked_in_plaintext() {
     assert!(commands.contains(&"set".into()) && commands.contains(&"hgetall".into()), "{report}");
     assert_eq!(code, Some(1));
     assert!(
-        error.contains("2 of 2 nodes accept plaintext and do not count who uses it: each of their "),
+        error.contains("2 of 2 nodes accept plaintext and do not count their plaintext clients. Up to "),
         "{error}"
     );
 
@@ -562,7 +566,9 @@ fn everyone_who_was_connected_during_a_watch_is_listed() {
         assert!(!report.to_string().contains("pontoon-audit-"), "audit lists itself: {report}");
         assert_eq!((code, report["nodes"][0]["unanswered_samples"].as_u64()), (Some(1), Some(0)), "{report}");
         assert!(
-            error.starts_with("error: 1 of 1 nodes accept plaintext and do not count who uses it: each "),
+            error.starts_with(
+                "error: 1 of 1 node accepts plaintext and does not count its plaintext clients. Up to "
+            ),
             "{error}"
         );
     }

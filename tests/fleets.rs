@@ -187,7 +187,7 @@ fn five_hundred_bridges_have_one_answer_and_hostile_ones_do_not_stop_it() {
     for ((number, words), silent) in [
         (100, "no response within 10s"),
         (200, "more than 1048576 bytes"),
-        (300, "answers in another way"),
+        (300, "does not answer as this version"),
         (400, "connection closed"),
         (450, ""),
     ]
@@ -244,12 +244,13 @@ fn bridges_that_all_answer_are_ready_and_a_missing_one_is_a_no_by_name() {
             "safe to require TLS: yes\n",
             "no client was in plaintext\n",
             "bridge still needed: no\n",
+            "\n\n1 group: 1 safe to require TLS\n",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
     }
     let (code, text, _) = fleet(&[first, second, third, "--expect", "4", "--fail-unless", "ready"]);
-    assert!(code == Some(1) && text.contains("3 bridges answered, and 4 are expected"), "{text}");
+    assert!(code == Some(1) && text.contains("3 of 4 expected bridges answered"), "{text}");
     // It does not answer, and is asked because it did before.
     let remembered = fs::read_to_string(&state).unwrap();
     fs::write(&state, remembered.replace(third, closing)).unwrap();
@@ -359,6 +360,7 @@ fn real_bridges_are_joined_by_the_servers_that_they_lead_to() {
     });
     let (_, text, _) = fleet(&[&all[..], &["--json"]].concat());
     let report: Value = serde_json::from_str(&text).unwrap();
+    crate::json::assert_documented("fleet", &report);
     let groups = report["groups"].as_array().unwrap();
     let counts: Vec<_> =
         groups.iter().map(|group| (group["bridges"].clone(), group["bridges_asking"].clone())).collect();

@@ -33,6 +33,7 @@ mod hostile;
 mod iam;
 mod inventory;
 mod isolation;
+mod json;
 mod last_words;
 mod lifecycle;
 mod limits;

@@ -51,7 +51,9 @@ impl ElastiCache {
     pub fn report(&self, args: &[&str]) -> Value {
         let output = self.plan(&[args, &["--json"]].concat());
         assert!(output.status.success(), "{}", error(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
+        let report = serde_json::from_slice(&output.stdout).unwrap();
+        crate::json::assert_documented("plan", &report);
+        report
     }
 
     /// Does what a command of the AWS CLI would.
@@ -227,6 +229,8 @@ fn without_a_group_all_that_fail_elasticache_5_are_planned() {
         "{text}"
     );
     assert!(text.contains("redis 6.2.6 is too old"), "{text}");
+    let result = "1 ready for the next step, 1 blocked; 1 group passes ElastiCache.5\n";
+    assert!(text.ends_with(result), "{text}");
 }
 
 #[test]

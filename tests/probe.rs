@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::harness::{
     Authority, Dual, Engine, Fake, Identity, Mood, Redis, free_port, pontoon, uninterrupted,
 };
+use crate::json::assert_documented;
 
 struct Probed {
     code: Option<i32>,
@@ -24,6 +25,9 @@ fn probe(endpoint: &str, args: &[&str]) -> Probed {
     let output = run(endpoint, &[args, &["--json"]].concat());
     let error = String::from_utf8(output.stderr).unwrap();
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    if !report.is_null() {
+        assert_documented("probe", &report);
+    }
     Probed { code: output.status.code(), report, error }
 }
 

@@ -529,7 +529,8 @@ fn a_listener_that_would_cover_the_ones_there_are_needs_a_restart_and_is_told_so
     bridge.pontoon.expects(REFUSED);
     bridge.write(&format!("{}{wider}", bridge.head));
     let told = bridge.hang_up(REFUSED);
-    let words = format!("cannot listen on {every} while this process itself listens on {own}: restart pontoon");
+    let words =
+        format!("cannot listen on {every} while this process itself listens on {own}: restart pontoon");
     assert!(told.contains(&words), "{told}");
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
 }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::colour::Tint;
+use super::json::print_json;
 use super::table::Table;
+use super::words::counted;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::group::{
@@ -18,7 +20,7 @@ use crate::group::{
     WatchedNode, gather, watch,
 };
 use crate::moment::Moment;
-use crate::printable::{printable, printable_json};
+use crate::printable::printable;
 use crate::tls::TlsMode;
 
 /// How to audit.
@@ -56,7 +58,7 @@ pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
 async fn once(asking: &Asking, json: bool) -> anyhow::Result<()> {
     let evidence = gather(asking).await?;
     if json {
-        print_json(&evidence)?;
+        print_json(&evidence);
     } else {
         print_nodes(&evidence.nodes);
         let rows = [&evidence.direct, &evidence.unknown, &evidence.bridged]
@@ -64,6 +66,9 @@ async fn once(asking: &Asking, json: bool) -> anyhow::Result<()> {
         print_clients(rows);
     }
     if evidence.is_clean() {
+        if !json {
+            say!("\n{}", clean(evidence.nodes.len(), 1));
+        }
         return Ok(());
     }
     bail!("{}", why(&evidence.nodes, asking.settings.tls.mode));
@@ -83,34 +88,39 @@ async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::R
     let report = watch(asking, pace, end, |event| progress.tell(&event)).await?;
     progress.clear();
     if json {
-        print_json(&report)?;
+        print_json(&report);
     } else {
         print_report(&report);
     }
     if report.is_clean() {
+        if !json {
+            say!("\n{}", clean(report.nodes.len(), report.samples));
+        }
         return Ok(());
     }
     bail!("{}", why_watched(&report, asking.settings.tls.mode));
 }
 
-fn print_json(report: &impl Serialize) -> anyhow::Result<()> {
-    say!("{}", printable_json(&serde_json::to_string(report)?));
-    Ok(())
+/// The result where every node answered each time, and counted no client in plaintext.
+fn clean(nodes: usize, samples: u64) -> String {
+    let each = if samples > 1 { format!(" in each of {samples} samples") } else { String::new() };
+    format!("{nodes} of {} answered{each}: no client is connected in plaintext", counted(nodes, "node"))
 }
 
 fn print_report(report: &WatchReport) {
     let WatchReport { began, ended, samples, nodes, not_listed, .. } = report;
-    say!("{samples} samples from {began} to {ended}\n");
+    say!("{} from {began} to {ended}\n", counted(*samples as usize, "sample"));
     print_nodes(&nodes.iter().map(|node| node.last.clone()).collect::<Vec<_>>());
     for WatchedNode { last, unanswered_samples } in nodes.iter().filter(|node| node.unanswered_samples > 0) {
-        say!("{}: did not answer {unanswered_samples} of {samples} samples", printable(&last.endpoint));
+        let endpoint = printable(&last.endpoint);
+        say!("{endpoint}: {} in {unanswered_samples} of {samples} samples", Tint::Bad.paint("no answer"));
     }
     print_clients(
         [&report.direct, &report.unknown, &report.bridged]
             .map(|groups| groups.iter().map(ClientRow::from).collect()),
     );
     if *not_listed > 0 {
-        say!("\nThe lists are full: up to {not_listed} further clients at once are not in them.");
+        say!("\nThe lists are full. They leave out up to {not_listed} clients at a time.");
     }
 }
 
@@ -120,9 +130,9 @@ fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport, mode: TlsMode) 
     let is_silent = |node: &&WatchedNode| node.last.problem.is_none() && node.unanswered_samples > 0;
     let silent = nodes.iter().filter(is_silent).count();
     if nodes.is_empty() {
-        "no node was asked before the end".into()
+        "the watch ended before the first sample".into()
     } else if last.iter().all(|node| node.problem.is_none() && node.plaintext_clients == Some(0)) {
-        format!("{silent} of {} nodes did not answer each of {samples} samples", nodes.len())
+        format!("{silent} of {} missed some of {samples} samples", counted(nodes.len(), "node"))
     } else {
         why(&last, mode)
     }
@@ -142,9 +152,11 @@ impl Progress {
                 let time = |time: Duration| age(time.as_secs());
                 let _ = write!(
                     stderr(),
-                    "\r\x1b[K{} of {}: {samples} samples, {nodes} nodes, {rows} applications seen. Ctrl-C prints them",
+                    "\r\x1b[K{} of {}: {}, {}, {rows} rows of clients. Ctrl-C prints them",
                     time(self.began.elapsed()),
-                    time(self.length)
+                    time(self.length),
+                    counted(*samples as usize, "sample"),
+                    counted(*nodes, "node")
                 );
             }
             WatchEvent::Sampled { .. } => {}
@@ -170,44 +182,52 @@ impl Progress {
 
 /// Why the group is not known to be free of plaintext.
 fn why(nodes: &[NodeEvidence], mode: TlsMode) -> String {
+    let all = counted(nodes.len(), "node");
     let silent = nodes.iter().filter(|node| node.problem.is_some()).count();
     if silent > 0 {
         let is_next = silent == nodes.len() && mode == TlsMode::Required;
-        let next = if is_next { ": a group that speaks no TLS yet needs --tls-mode preferred" } else { "" };
-        return format!("{silent} of {} nodes did not answer{next}", nodes.len());
+        let next = if is_next { ". If the group has no TLS yet, use --tls-mode preferred" } else { "" };
+        return format!("{silent} of {all} did not answer{next}");
     }
-    let counted: u64 = nodes.iter().filter_map(|node| node.plaintext_clients).sum();
+    let plaintext: u64 = nodes.iter().filter_map(|node| node.plaintext_clients).sum();
     let uncounted: Vec<_> = nodes.iter().filter(|node| node.plaintext_clients.is_none()).collect();
-    let in_plaintext: Vec<_> = uncounted.iter().filter(|node| node.asked_in_plaintext).collect();
-    let is_among_them = nodes.iter().any(|node| node.asked_in_plaintext && node.plaintext_clients.is_some());
-    let ourselves = if is_among_them { ", this audit among them" } else { "" };
-    match (counted, uncounted.len()) {
-        (0, _) if !in_plaintext.is_empty() => {
-            let all = match in_plaintext.iter().filter_map(|node| clients(node)).sum::<u64>() {
+    let accepting: Vec<_> = uncounted.iter().filter(|node| node.asked_in_plaintext).collect();
+    let includes_audit = nodes.iter().any(|node| node.asked_in_plaintext && node.plaintext_clients.is_some());
+    let ourselves = if includes_audit { ", this audit included" } else { "" };
+    let do_not_count = |count: usize| if count == 1 { "does not count its" } else { "do not count their" };
+    match (plaintext, uncounted.len()) {
+        (0, _) if !accepting.is_empty() => {
+            let accept = if accepting.len() == 1 { "accepts" } else { "accept" };
+            let clients = match accepting.iter().filter_map(|node| clients(node)).sum::<u64>() {
                 0 => String::new(),
-                all => format!(": each of their {all} clients may"),
+                clients => format!(". Up to {} may use plaintext", counted(clients as usize, "client")),
             };
             format!(
-                "{} of {} nodes accept plaintext and do not count who uses it{all}",
-                in_plaintext.len(),
-                nodes.len()
+                "{} of {all} {accept} plaintext and {} plaintext clients{clients}",
+                accepting.len(),
+                do_not_count(accepting.len())
             )
         }
         (0, unknown) => format!(
-            "{unknown} of {} nodes do not count their plaintext clients (tls_mode_connected_tcp_clients is ElastiCache's): \
-             whether there are any is not known",
-            nodes.len()
+            "{unknown} of {all} {} plaintext clients (only ElastiCache has tls_mode_connected_tcp_clients), so there may be \
+             some",
+            do_not_count(unknown)
         ),
-        (counted, 0) => format!("{counted} clients are connected in plaintext{ourselves}"),
-        (counted, unknown) => {
-            format!(
-                "{counted} clients are connected in plaintext{ourselves}, and {unknown} nodes do not count theirs"
-            )
+        (counted_clients, unknown) => {
+            let are = if counted_clients == 1 { "is" } else { "are" };
+            let clients = counted(counted_clients as usize, "client");
+            let rest = match unknown {
+                0 => String::new(),
+                unknown => {
+                    format!(", and {} {} plaintext clients", counted(unknown, "node"), do_not_count(unknown))
+                }
+            };
+            format!("{clients} {are} connected in plaintext{ourselves}{rest}")
         }
     }
 }
 
-/// Of a node: those of its list, else its own count.
+/// The clients in a node's list, else its own count of them.
 fn clients(node: &NodeEvidence) -> Option<u64> {
     match (node.bridged, node.unknown) {
         (Some(bridged), Some(unknown)) => Some(bridged + unknown + node.direct.unwrap_or(0)),
@@ -238,7 +258,7 @@ fn print_nodes(nodes: &[NodeEvidence]) {
     for node in nodes {
         let endpoint = printable(&node.endpoint);
         if let Some(problem) = &node.problem {
-            say!("{endpoint}: no answer: {}", printable(problem));
+            say!("{endpoint}: {}: {}", Tint::Bad.paint("no answer"), printable(problem));
         }
         if node.asked_in_plaintext {
             say!("{endpoint}: asked in plaintext");
@@ -269,7 +289,7 @@ type Application<'a> = [&'a str; 4];
 fn print_clients(lists: [Vec<ClientRow<'_>>; 3]) {
     let titles = [
         "Clients that come through no bridge:",
-        "Clients that may come through a bridge or not (the server tells no names of libraries for them):",
+        "Clients that may come through a bridge or not (the server reports no library for them):",
         "Clients that come through a bridge:",
     ];
     for (title, list) in titles.into_iter().zip(lists) {
@@ -325,7 +345,34 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
+
+    #[test]
+    fn the_closing_line_agrees_in_number() {
+        assert_eq!(clean(1, 1), "1 of 1 node answered: no client is connected in plaintext");
+        assert_eq!(
+            clean(2, 9),
+            "2 of 2 nodes answered in each of 9 samples: no client is connected in plaintext"
+        );
+        let node = |plaintext_clients, asked_in_plaintext| NodeEvidence {
+            plaintext_clients,
+            asked_in_plaintext,
+            connected_clients: Some(4),
+            ..serde_json::from_value(serde_json::json!({"endpoint": "a:1"})).unwrap()
+        };
+        let why = |nodes: &[NodeEvidence]| why(nodes, TlsMode::Preferred);
+        assert_eq!(
+            why(&[node(None, true)]),
+            "1 of 1 node accepts plaintext and does not count its plaintext clients. Up to 4 clients may use plaintext"
+        );
+        assert_eq!(why(&[node(Some(1), false)]), "1 client is connected in plaintext");
+        assert_eq!(
+            why(&[node(Some(2), true), node(None, false)]),
+            "2 clients are connected in plaintext, this audit included, and 1 node does not count its plaintext clients"
+        );
+    }
 
     #[test]
     fn the_addresses_of_an_application_stand_below_it() {
@@ -346,7 +393,7 @@ mod tests {
             clients("web", "10.0.0.7", 2, 60),
         ];
         let rows = all.iter().map(|clients| ClientRow { clients, seen: None }).collect();
-        let shown = applications(rows).to_string();
+        let shown = strip_str(&applications(rows).to_string()).to_string();
         let expected = [
             "APPLICATION                     CLIENTS  OLDEST   LAST COMMANDS",
             "web, redis-py 5.0.1, user app   4",

@@ -5,10 +5,12 @@ mod say;
 
 pub mod audit;
 pub mod check;
+mod colour;
 pub mod completions;
 pub mod demo;
 pub mod fleet;
 pub mod health;
+mod json;
 pub mod man;
 pub mod plan;
 pub mod probe;
@@ -16,3 +18,4 @@ mod reachable;
 pub mod run;
 pub mod status;
 mod table;
+mod words;

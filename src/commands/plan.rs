@@ -34,9 +34,12 @@ mod with_aws {
     use tokio::time::{sleep, timeout};
 
     use super::{Duration, PlanOptions};
+    use crate::commands::colour::Tint;
+    use crate::commands::json::print_json;
+    use crate::commands::words::counted;
     use crate::moment::Moment;
     use crate::plan::{Aws, GroupFacts, Modification, Plan, TransitEncryption, text};
-    use crate::printable::{printable, printable_json};
+    use crate::printable::printable;
 
     /// A change may be accepted some moments before AWS begins with it: this many answers make sure that it waits.
     const ANSWERS_OF_A_WAITING_CHANGE: u32 = 4;
@@ -86,13 +89,13 @@ mod with_aws {
             }
         }
         if options.json {
-            say!("{}", printable_json(&serde_json::to_string(&report)?));
+            print_json(&report);
         } else {
             print(&report, &asked);
         }
         if !ended {
             bail!(
-                "the change has not begun: it waits for the maintenance window. The plan has the command that starts it now"
+                "the change has not begun: it waits for the maintenance window. The plan shows the command that starts it now"
             );
         }
         Ok(())
@@ -103,19 +106,55 @@ mod with_aws {
             if number > 0 {
                 say!("\n");
             }
-            say!("{}", text(plan));
-        }
-        if report.plans.is_empty() {
-            say!("no replication group in {} fails ElastiCache.5", asked.join(", "));
+            say!("{}", coloured(&text(plan)));
         }
         for PassingGroup { id, region, transit_encryption } in &report.passing {
             let still = if *transit_encryption == TransitEncryption::Preferred {
-                ", which still accepts plaintext: pontoon plan --group tells the next step"
+                ", which still accepts plaintext: pontoon plan --group shows the next step"
             } else {
                 ""
             };
-            say!("passes       {id} in {region}: {transit_encryption}{still}");
+            say!("{}       {id} in {region}: {transit_encryption}{still}", Tint::Good.paint("passes"));
         }
+        say!("\n{}", conclusion(report, asked));
+    }
+
+    /// Colours the words at the beginning of lines that need attention.
+    fn coloured(plan: &str) -> String {
+        let line = |line: &str| {
+            let marks = [("blocked ", Tint::Bad), ("note ", Tint::Doubtful)];
+            let mark = marks.iter().find(|(word, _)| line.starts_with(word));
+            mark.map_or_else(
+                || line.to_owned(),
+                |(word, tint)| format!("{}{}", tint.paint(word), &line[word.len()..]),
+            )
+        };
+        plan.split('\n').map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// `3 groups: 2 ready for the next step, 1 blocked; 2 groups pass ElastiCache.5`.
+    fn conclusion(report: &PlanReport, asked: &[String]) -> String {
+        let PlanReport { plans, passing } = report;
+        let passing = match passing.len() {
+            0 => String::new(),
+            1 => "; 1 group passes ElastiCache.5".into(),
+            count => format!("; {count} groups pass ElastiCache.5"),
+        };
+        if plans.is_empty() {
+            return format!("no group in {} fails ElastiCache.5{passing}", asked.join(", "));
+        }
+        let states = ["ready for the next step", "changing", "blocked", "without a next step"];
+        let state = |plan: &Plan| match (&plan.next, plan.is_changing(), plan.blockers.is_empty()) {
+            (Some(_), ..) => 0,
+            (None, true, _) => 1,
+            (None, false, false) => 2,
+            (None, false, true) => 3,
+        };
+        let count = |number| plans.iter().filter(|plan| state(plan) == number).count();
+        let parts = states.iter().enumerate().map(|(number, what)| (count(number), what));
+        let parts: Vec<String> =
+            parts.filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        format!("{}: {}{passing}", counted(plans.len(), "group"), parts.join(", "))
     }
 
     /// Waits until AWS has ended the group's modification; whether there is none that waits for its window. A question
@@ -150,7 +189,7 @@ mod with_aws {
                                 let reached = group.transit_encryption;
                                 if let Some(goal) = goal.filter(|goal| *goal != reached) {
                                     bail!(
-                                        "the change to \"{goal}\" has ended, and the group is \"{reached}\": the group's events say why \
+                                        "the change to \"{goal}\" has ended, but the group is \"{reached}\". The group's events say why \
                                          (aws elasticache describe-events)"
                                     );
                                 }
@@ -164,7 +203,7 @@ mod with_aws {
                         }
                     }
                     Err(error) if answered && error.may_pass() => {
-                        tell(format!("asked again: {}", printable(&error.to_string())));
+                        tell(format!("asking again: {}", printable(&error.to_string())));
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -174,7 +213,7 @@ mod with_aws {
         match timeout(longest, ending).await {
             Ok(ended) => ended,
             Err(_) => bail!(
-                "not ended within {}: AWS goes on, and so does the same command; --wait=DUR waits longer",
+                "the change has not ended within {}. AWS continues it: run the same command again, or use --wait=DUR to wait longer",
                 humantime::format_duration(longest)
             ),
         }

@@ -8,13 +8,17 @@ use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde_json::json;
 
+use super::colour::Tint;
+use super::json::print_json;
+use super::table::Table;
+use super::words::counted;
 use crate::config::Route;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::group::probe::{
     self, Findings, ProbeAttempt, ProbeSettings, ServerInfo, TransitMode, Verified, Version,
 };
-use crate::printable::{printable, printable_json};
+use crate::printable::printable;
 use crate::tls::{self, Tls};
 use crate::upstream::Cause;
 
@@ -71,7 +75,7 @@ pub fn run(route: &Route, options: &ProbeOptions) -> anyhow::Result<()> {
         let mut report = serde_json::to_value(&findings)?;
         report["also"] = json!(also);
         report["next"] = json!(next);
-        say!("{}", printable_json(&report.to_string()));
+        print_json(&report);
     } else {
         print(&findings, &also);
         say!("\n{next}");
@@ -114,36 +118,46 @@ fn next_step(findings: &Findings) -> &'static str {
     let unverified = findings.verified.first().is_some_and(|own| own.problem.is_some());
     match (findings.mode, findings.unusable.is_none()) {
         (_, true) if unverified => {
-            "TLS is spoken here, with a certificate that does not verify: pontoon uses it only with \
-             tls.insecure_skip_verify, and whoever is on the way can read and change everything. Say what to trust instead: \
-             --tls-ca-file, --tls-pin or --tls-server-name."
+            "The endpoint accepts TLS with a certificate that does not verify. pontoon uses it only with \
+             tls.insecure_skip_verify, and then an attacker on the network can read and change everything. Name what to \
+             trust instead: --tls-ca-file, --tls-pin or --tls-server-name."
         }
         (TransitMode::Disabled, _) => {
-            "Plaintext only: transit encryption is off. Roll pontoon out with tls.mode = \"preferred\", then modify the group \
-             to transit-encryption-mode preferred."
+            "The endpoint accepts plaintext only: transit encryption is off. Deploy pontoon with tls.mode = \"preferred\", then \
+             modify the group to transit-encryption-mode preferred."
         }
         (TransitMode::Preferred, true) => {
-            "Plaintext and TLS on one port: the group is in preferred, and plaintext clients still connect. Move them to TLS \
-             or behind pontoon; when none is left, set tls.mode = \"required\" and then the group to required."
+            "The endpoint accepts plaintext and TLS: the group is in preferred, and plaintext clients still connect. Move them \
+             to TLS or behind pontoon. When none is left, set tls.mode = \"required\", then set the group to required."
         }
         (TransitMode::Required, true) => {
-            "TLS only: the group requires TLS. pontoon's default, tls.mode = \"required\", fits."
+            "The endpoint accepts TLS only: the group requires TLS. pontoon's default, tls.mode = \"required\", works."
         }
         (TransitMode::Preferred | TransitMode::Required, false) => {
-            "TLS is spoken here, and pontoon would not use it: see the error, and the flags that it names."
+            "The endpoint accepts TLS, but pontoon cannot use it: the error names the reason and the flags that help."
         }
         (TransitMode::Unknown, _) => {
-            "Neither plaintext nor TLS was answered: check host, port, security group, and that this is a Redis or Valkey."
+            "The endpoint answered neither plaintext nor TLS. Check the host, the port and the security group, and that the \
+             server is Redis or Valkey."
         }
     }
 }
 
 fn print(findings: &Findings, also: &[Also]) {
-    let line = |what: &str, text: &str| say!("{what:<12} {}", printable(text));
+    let mut table = Table::without_heading();
+    let mut line = |what: &str, text: &str, tint: Option<Tint>| {
+        let cells = [what.to_owned(), text.to_owned()];
+        match tint {
+            Some(tint) => table.tinted_row(cells, 1, tint),
+            None => table.row(cells),
+        }
+    };
+    let good = |good: bool| Some(if good { Tint::Good } else { Tint::Bad });
     let addresses: Vec<String> = findings.addresses.iter().map(ToString::to_string).collect();
     line(
         "endpoint",
         &format!("{}  {} ({:.1} ms)", findings.endpoint, addresses.join(" "), findings.resolve_ms),
+        None,
     );
     line(
         "mode",
@@ -153,15 +167,16 @@ fn print(findings: &Findings, also: &[Also]) {
             TransitMode::Required => "required: TLS only",
             TransitMode::Unknown => "unknown",
         },
+        None,
     );
-    line("plaintext", &attempt(&findings.plaintext));
+    line("plaintext", &attempt(&findings.plaintext), None);
     for Version { version, attempt: tried, cipher, key_exchange } in &findings.versions {
         let agreed: Vec<&str> = [cipher, key_exchange].into_iter().flatten().map(String::as_str).collect();
         let agreed = if agreed.is_empty() { String::new() } else { format!(", {}", agreed.join(", ")) };
-        line(&format!("TLS {version}"), &format!("{}{agreed}", attempt(tried)));
+        line(&format!("TLS {version}"), &format!("{}{agreed}", attempt(tried)), good(tried.accepted));
     }
     if let Some(resumption) = findings.resumption {
-        line("resumption", if resumption { "offered" } else { "not offered" });
+        line("resumption", if resumption { "offered" } else { "not offered" }, None);
     }
     for certificate in &findings.certificates {
         let names = if certificate.names.is_empty() {
@@ -172,17 +187,21 @@ fn print(findings: &Findings, also: &[Also]) {
         let days = certificate.days_left;
         line(
             "certificate",
-            &format!("{names}, by {}, until {} ({days} days)", certificate.issuer, certificate.not_after),
+            &format!(
+                "{names}, issued by {}, valid until {} ({days} days)",
+                certificate.issuer, certificate.not_after
+            ),
+            None,
         );
     }
     for Verified { name, problem } in &findings.verified {
-        let good = problem
+        let result = problem
             .as_ref()
             .map_or_else(|| "verifies".to_owned(), |problem| format!("does not verify: {problem}"));
-        line("", &format!("for {name} it {good}"));
+        line("", &format!("for {name} it {result}"), good(problem.is_none()));
     }
     if let Some(server) = &findings.server {
-        line("server", &describe(server));
+        line("server", &describe(server), None);
     }
     for Also { endpoint, addresses, same, problem } in also {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -191,8 +210,9 @@ fn print(findings: &Findings, also: &[Also]) {
             None if *same => "leads to the same addresses".into(),
             None => format!("leads elsewhere: {}", addresses.join(" ")),
         };
-        line("also", &format!("{endpoint}  {where_to}"));
+        line("also", &format!("{endpoint}  {where_to}"), None);
     }
+    say!("{table}");
 }
 
 fn attempt(attempt: &ProbeAttempt) -> String {
@@ -207,25 +227,27 @@ fn attempt(attempt: &ProbeAttempt) -> String {
 
 fn describe(server: &ServerInfo) -> String {
     let known = |what: &str, known: Option<bool>| match known {
-        Some(true) => format!("knows {what}"),
-        Some(false) => format!("does not know {what}"),
-        None => format!("does not tell of {what}"),
+        Some(true) => format!("has {what}"),
+        Some(false) => format!("has no {what}"),
+        None => format!("may have {what}"),
     };
     let mut parts = Vec::new();
     parts.push(match (server.engine, &server.version) {
         (Some(engine), Some(version)) => format!("{engine} {version}"),
-        _ => "engine not told".into(),
+        _ => "unknown engine".into(),
     });
     parts.extend(server.role.clone());
     parts.extend(server.cluster.map(|cluster| if cluster { "cluster".into() } else { "no cluster".into() }));
     parts.push(match (&server.auth_refused, server.auth_wanted) {
         (Some(words), _) => format!("refuses the credentials: {words}"),
-        (None, Some(true)) => "wants AUTH".into(),
-        (None, Some(false)) => "wants no AUTH".into(),
+        (None, Some(true)) => "requires AUTH".into(),
+        (None, Some(false)) => "requires no AUTH".into(),
         (None, None) => "answers PING with an error".into(),
     });
     parts.push(known("RESET", server.reset));
     parts.push(known("CLIENT SETINFO", server.setinfo));
-    parts.extend(server.plaintext_clients.map(|count| format!("{count} clients in plaintext")));
+    parts.extend(
+        server.plaintext_clients.map(|count| format!("{} in plaintext", counted(count as usize, "client"))),
+    );
     parts.join(", ")
 }

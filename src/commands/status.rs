@@ -7,14 +7,17 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
+use super::colour::{QUESTIONS, with_coloured_answers, yes_or_no};
+use super::json::print_json;
 use super::reachable::reachable;
 use super::table::Table;
+use super::words::{counted, how_many_are_safe};
 use crate::admin::client::{self, Health, NotHealthy};
 use crate::admin::{AuthRequirement, RouteReport, ServersReport};
 use crate::clients::{Advice, ClientRecord, InventoryReport, Library, advice};
 use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
-use crate::printable::{printable, printable_json};
+use crate::printable::printable;
 use crate::upstream::EndpointFacts;
 
 /// What every route must be, for a pipeline to go on.
@@ -42,11 +45,11 @@ pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::R
         Err(NotHealthy::Said { report, .. }) => (false, report),
         Err(NotHealthy::NoAnswer(error)) => return Err(error.into()),
     };
-    let foreign = || format!("{address} answers in another way than this version of pontoon does");
+    let foreign = || format!("{address} does not answer as this version of pontoon does");
     if json {
         let parse = |text: &str| serde_json::from_str::<Value>(text).with_context(foreign);
         let report = json!({"serving": serving, "routes": parse(&routes)?, "clients": parse(&clients)?});
-        say!("{}", printable_json(&report.to_string()));
+        print_json(&report);
     }
     let routes: Vec<RouteReport> = serde_json::from_str(&routes).with_context(foreign)?;
     if !json {
@@ -96,7 +99,14 @@ fn describe(routes: &[RouteReport], report: &InventoryReport, now: Moment) -> St
     if !report.libraries.is_empty() {
         parts.push(libraries_table(&report.libraries));
     }
+    parts.push(conclusion(routes, report));
     parts.join("\n\n")
+}
+
+/// `2 routes: 1 safe to require TLS, 1 not; 3 clients in the inventory`.
+fn conclusion(routes: &[RouteReport], report: &InventoryReport) -> String {
+    let safe = how_many_are_safe("route", routes.iter().map(|route| route.safe_to_require_tls.answer));
+    format!("{safe}; {} in the inventory", counted(report.clients_total, "client"))
 }
 
 fn routes_table(routes: &[RouteReport]) -> String {
@@ -128,11 +138,9 @@ fn endpoint(facts: &EndpointFacts) -> String {
 /// The answers, each with its reasons.
 fn verdicts(route: &RouteReport) -> String {
     let needed = &route.bridge_needed;
-    let yes_or_no = |yes: bool| if yes { "yes" } else { "no" };
     let mut lines = Vec::new();
-    for (question, verdict) in
-        [("uses only TLS", &route.uses_only_tls), ("safe to require TLS", &route.safe_to_require_tls)]
-    {
+    let [tls_only, safe, still_needed] = QUESTIONS.map(|(question, ..)| question);
+    for (question, verdict) in [(tls_only, &route.uses_only_tls), (safe, &route.safe_to_require_tls)] {
         lines.push(format!("{}: {question}: {}", route.route, yes_or_no(verdict.answer)));
         lines.extend(verdict.because.iter().map(|reason| format!("  - {reason}")));
         lines.extend(verdict.evidence.iter().map(|evidence| format!("  + {evidence}")));
@@ -149,25 +157,25 @@ fn verdicts(route: &RouteReport) -> String {
         lines.push(format!("  over TLS in this run: {}", over_tls.join(", ")));
     }
     lines.extend(route.servers.as_ref().map(servers));
-    lines.push(format!("{}: bridge still needed: {}", route.route, yes_or_no(needed.answer)));
+    lines.push(format!("{}: {still_needed}: {}", route.route, yes_or_no(needed.answer)));
     lines.extend(needed.because.iter().chain(&needed.evidence).map(|reason| format!("  - {reason}")));
-    lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
+    with_coloured_answers(&lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n"))
 }
 
 /// What the servers say, beyond what the verdict rests on.
 fn servers(servers: &ServersReport) -> String {
     let auth = match servers.auth {
-        AuthRequirement::NotWanted => "take clients without credentials",
-        AuthRequirement::Wanted => "want credentials",
+        AuthRequirement::NotWanted => "accept clients without credentials",
+        AuthRequirement::Wanted => "require credentials",
         AuthRequirement::Unknown => "have not answered",
     };
     let mut parts = vec![format!("  the servers {auth}")];
-    let direct = servers.direct.iter().map(|group| ("direct clients", group));
-    let unknown = servers.unknown.iter().map(|group| ("clients, direct or bridged", group));
+    let direct = servers.direct.iter().map(|group| ("direct client", group));
+    let unknown = servers.unknown.iter().map(|group| ("direct or bridged client", group));
     for (what, group) in direct.chain(unknown) {
         let told = [&group.library, &group.version, &group.name, &group.user, &group.address];
         let told: Vec<&str> = told.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-        parts.push(format!("{} {what}: {}", group.clients, told.join(" ")));
+        parts.push(format!("{}: {}", counted(group.clients as usize, what), told.join(" ")));
     }
     parts.join("; ")
 }
@@ -218,12 +226,12 @@ fn who(client: &ClientRecord) -> String {
         client.container.as_deref().map(|id| format!("container {}", id.get(..12).unwrap_or(id))),
     ];
     let known: Vec<String> = parts.into_iter().flatten().collect();
-    if known.is_empty() { "not known".into() } else { known.join(", ") }
+    if known.is_empty() { "unknown".into() } else { known.join(", ") }
 }
 
 /// With its version.
 pub(super) fn library(library: Option<&Library>) -> String {
-    let Some(library) = library else { return "not known".into() };
+    let Some(library) = library else { return "unknown".into() };
     let version = library.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
     let guess = if library.guessed { " (by its commands)" } else { "" };
     format!("{}{version}{guess}", library.name)
@@ -246,11 +254,11 @@ pub(super) fn last_seen(active: u64, last: Moment, now: Moment) -> String {
 /// What to change for a client with this library to speak TLS itself.
 pub(super) fn to_do(own_tls: bool, library: Option<&Library>) -> String {
     if own_tls {
-        return "it does: its address is all that is left to change".into();
+        return "it does already: change only its address".into();
     }
     match library.and_then(|library| advice(&library.name)) {
         Some(advice) => advice.setting.into_owned(),
-        None => "find out its library: its owner knows".into(),
+        None => "find out its library from its owner".into(),
     }
 }
 
@@ -270,6 +278,8 @@ fn libraries_table(libraries: &[Advice]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
 
     #[test]
@@ -298,27 +308,31 @@ mod tests {
         }))
         .unwrap();
         let now = serde_json::from_value(json!("2026-01-03T12:00:00Z")).unwrap();
-        let text = describe(&routes, &report, now);
+        let text = strip_str(&describe(&routes, &report, now)).to_string();
         let line = |words: &str| text.lines().find(|line| line.contains(words)).unwrap().to_owned();
         for words in ["python3, uid 1000, container 0123456789ab ", r"worker\u{1b}[2J", " now ", "rediss://"]
         {
             assert!(line("redis-py 5.0.1").contains(words), "{words}: {text}");
         }
         assert!(line("redis-cli (by its commands)").contains("2 days ago"), "{text}");
-        assert!(line("find out its library").contains("not known"), "{text}");
-        assert!(text.contains("it does: its address"), "{text}");
+        assert!(line("find out its library").contains("unknown"), "{text}");
+        assert!(text.contains("it does already: change only its address"), "{text}");
         assert!(text.contains("(2 more not shown, 9 forgotten)"), "{text}");
         assert!(line("redis-py  2.10").contains("by default since 6.0"), "{text}");
         for words in [
             "cache.example:6379 (TLS, certificate until 2027-01-01T00:00:00Z)",
             "cache: uses only TLS: yes\n  + this bridge reaches it over TLS\n",
             "cache: safe to require TLS: no\n  - a node\\u{1b}[2J says no\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
-            "the servers take clients without credentials; 2 direct clients: jedis 4.0 default 10.0.0.7\n",
+            "the servers accept clients without credentials; 2 direct clients: jedis 4.0 default 10.0.0.7\n",
             "cache: bridge still needed: yes\n  - python3\n",
             "cache: python3, uid 1000, container 0123456789ab named worker\\u{1b}[2J, redis-py 5.0.1\n  - 1 pinned: subscribed",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains('\u{1b}'));
+        assert!(
+            text.ends_with("\n\n1 route: 1 not safe to require TLS; 6 clients in the inventory"),
+            "{text}"
+        );
     }
 }

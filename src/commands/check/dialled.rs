@@ -1,4 +1,4 @@
-//! What a connection says of itself once it is there.
+//! The steps of a connection that was made, and what the server at its end answers.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::group::Info;
 use crate::resp::replies::Answer;
 use crate::upstream::{AuthOutcome, Cause, Lease, Stage, ask};
 
-/// Says how it was reached, and asks what it is. `None`: it does not answer.
+/// Reports how the server was reached, and asks what it is. `None`: it does not answer.
 pub(super) async fn dialled(
     mut connection: Lease,
     who: &str,
@@ -32,8 +32,8 @@ pub(super) async fn dialled(
     let auth = match connection.auth {
         AuthOutcome::None => None,
         AuthOutcome::Accepted => Some(format!("accepted: {who}")),
-        AuthOutcome::Withheld => Some(format!("not sent, for this is plaintext: {who}")),
-        AuthOutcome::Unwanted => Some(format!("the server has no password, and wants none: {who}")),
+        AuthOutcome::Withheld => Some(format!("not sent, because this connection is plaintext: {who}")),
+        AuthOutcome::Unwanted => Some(format!("not needed, because the server has no password: {who}")),
     };
     if let Some(detail) = auth {
         report.ok("auth", waited_for_secret, &detail);
@@ -58,10 +58,10 @@ pub(super) async fn dialled(
             let took = Some(started.elapsed());
             match ping {
                 Answer::Text(text) => report.ok("ping", took, &text),
-                // It answers, and wants credentials that the clients bring.
+                // It answers, and wants credentials that each client sends.
                 Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, &text),
                 Answer::Error(text) => report.failed("ping", &text),
-                Answer::Number(_) | Answer::Other => report.failed("ping", "an answer of another type"),
+                Answer::Number(_) | Answer::Other => report.failed("ping", "the answer is not a text"),
             }
             if let Answer::Text(info) = info {
                 report.ok("server", None, &Info(&info).describe());

@@ -1,4 +1,4 @@
-//! What this machine has to give: addresses, files, descriptors. Nothing is dialled.
+//! What this machine must provide: addresses, files, descriptors. Nothing is dialled.
 
 use super::report::CheckReport;
 use crate::app::raise_limit;
@@ -9,7 +9,7 @@ use crate::listener::{BindError, Listener};
 use crate::session::ClientAuth;
 use crate::state::StateFile;
 
-/// What is the whole process' own.
+/// Checks what all routes share.
 pub(super) fn process(config: &Config, report: &mut CheckReport) {
     for warning in &config.warnings {
         report.warn("config", warning);
@@ -31,12 +31,14 @@ pub(super) fn process(config: &Config, report: &mut CheckReport) {
         }
     }
     match raise_limit(config) {
-        Ok(needed) => report.ok("open files", None, &format!("{needed} may be needed, and are allowed")),
+        Ok(needed) => {
+            report.ok("open files", None, &format!("up to {needed} are needed, and the limit allows them"));
+        }
         Err(too_few) => report.warn("open files", &too_few.to_string()),
     }
 }
 
-/// What is a route's.
+/// Checks what one route needs.
 pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport) {
     for address in &route.listener.listen {
         listener(address, "listen", report);
@@ -49,7 +51,7 @@ pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport
             Err(problem) => report.failed("local auth", &problem),
         }
     }
-    // Where it is dialled, it is found out there.
+    // Otherwise dialling shows it.
     if let Some(auth) = route.upstream.auth.as_ref().filter(|auth| offline && auth.source.is_local()) {
         let credentials = Credentials::new(auth);
         match credentials.ready().await {
@@ -63,7 +65,10 @@ fn listener(address: &ListenAddr, step: &str, report: &mut CheckReport) {
     match Listener::could_bind(address) {
         Ok(()) => report.ok(step, None, &address.to_string()),
         Err(BindError::InUse(_) | BindError::Live(_)) => {
-            report.warn(step, &format!("{address} is in use: by the pontoon that this one is to replace?"));
+            report.warn(
+                step,
+                &format!("{address} is in use. Is it by the pontoon that this one is to replace?"),
+            );
         }
         Err(error) => report.failed(step, &error.to_string()),
     }

@@ -1,42 +1,78 @@
 //! How each step went, a line each.
 
+use std::io::{IsTerminal, Write as _, stderr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::printable::{printable, printable_json};
+use crate::commands::colour::Tint;
+use crate::commands::json::print_json;
+use crate::commands::table::Table;
+use crate::printable::printable;
 
 /// The steps of one route, or of the process.
 pub(super) struct CheckReport {
     pub(super) route: String,
-    pub(super) json: bool,
-    /// No step failed.
-    pub(super) ok: bool,
+    json: bool,
+    /// The first step that failed.
+    pub(super) failed_at: Option<String>,
+    steps: Table<5>,
 }
 
 impl CheckReport {
+    /// Without steps yet.
+    pub(super) fn new(route: &str, json: bool) -> Self {
+        let steps = Table::new(["ROUTE", "STEP", "RESULT", "TIME", "DETAIL"]);
+        Self { route: route.into(), json, failed_at: None, steps }
+    }
+
     pub(super) fn ok(&mut self, step: &str, took: Option<Duration>, detail: &str) {
-        self.line(step, "ok", took, detail);
+        self.line(step, Tint::Good, took, detail);
     }
 
     pub(super) fn warn(&mut self, step: &str, detail: &str) {
-        self.line(step, "warn", None, detail);
+        self.line(step, Tint::Doubtful, None, detail);
     }
 
     pub(super) fn failed(&mut self, step: &str, detail: &str) {
-        self.ok = false;
-        self.line(step, "failed", None, detail);
+        self.failed_at.get_or_insert_with(|| step.into());
+        self.line(step, Tint::Bad, None, detail);
     }
 
-    fn line(&self, step: &str, result: &str, took: Option<Duration>, detail: &str) {
+    fn line(&mut self, step: &str, tint: Tint, took: Option<Duration>, detail: &str) {
+        let result = match tint {
+            Tint::Good => "ok",
+            Tint::Doubtful => "warn",
+            Tint::Bad => "failed",
+        };
         let ms = took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3);
         if self.json {
             let mut line = json!({"route": self.route, "step": step, "result": result, "detail": detail});
             line["ms"] = ms.map_or(Value::Null, Value::from);
-            say!("{}", printable_json(&line.to_string()));
+            print_json(&line);
         } else {
             let ms = ms.map_or_else(String::new, |ms| format!("{ms:.1} ms"));
-            say!("{}  {step:<10} {result:<7} {ms:>10}  {}", self.route, printable(detail));
+            let cells = [&self.route, step, result, &ms, detail].map(str::to_owned);
+            self.steps.tinted_row(cells, 2, tint);
+            self.show_progress(step);
         }
+    }
+
+    /// The table is printed once the last step has gone: until then a terminal shows where the check is.
+    fn show_progress(&self, step: &str) {
+        if stderr().is_terminal() {
+            let _ = write!(stderr(), "\r\x1b[K{}: {}", printable(&self.route), printable(step));
+        }
+    }
+
+    /// Prints the steps.
+    pub(super) fn print(&self) {
+        if self.json {
+            return;
+        }
+        if stderr().is_terminal() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+        say!("{}\n", self.steps);
     }
 }

@@ -7,6 +7,7 @@ use anyhow::bail;
 use super::dialled::dialled;
 use super::report::CheckReport;
 use super::{local, topology};
+use crate::commands::words::counted;
 use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
 use crate::upstream::{self, NodeTls, Upstream};
@@ -22,22 +23,45 @@ pub struct CheckOptions {
 /// Checks every route; fails if one of them would not work.
 pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let routes = config.routes.len();
-    let mut process = CheckReport { route: "process".into(), json: options.json, ok: true };
+    let mut process = CheckReport::new("process", options.json);
     local::process(&config, &mut process);
-    let mut failed = 0;
+    process.print();
+    let mut routes = Vec::new();
     for route in config.routes {
-        let mut report = CheckReport { route: route.name.clone(), json: options.json, ok: true };
+        let mut report = CheckReport::new(&route.name, options.json);
         runtime.block_on(check(route, options.offline, &mut report));
-        failed += usize::from(!report.ok);
+        report.print();
+        routes.push((report.route, report.failed_at));
     }
-    if !process.ok {
-        bail!("pontoon would not start; the steps marked \"failed\" say why");
+    if let Some(step) = process.failed_at {
+        bail!("pontoon would not start: {step} failed. The DETAIL column says why");
     }
-    if failed > 0 {
-        bail!("{failed} of {routes} routes would not work; the steps marked \"failed\" say why");
+    let result = conclusion(&routes, options.offline);
+    if routes.iter().any(|(_, failed_at)| failed_at.is_some()) {
+        bail!("{result}");
+    }
+    if !options.json {
+        say!("{result}");
     }
     Ok(())
+}
+
+/// `1 of 2 routes works: sessions failed at tls`. `routes`: names, and the first step that failed.
+fn conclusion(routes: &[(String, Option<String>)], offline: bool) -> String {
+    let failures: Vec<String> = routes
+        .iter()
+        .filter_map(|(route, step)| Some(format!("{route} failed at {}", step.as_ref()?)))
+        .collect();
+    let good = routes.len() - failures.len();
+    let is_singular = good == 1 || routes.len() == 1;
+    let verb = match (offline, is_singular) {
+        (false, true) => "works",
+        (false, false) => "work",
+        (true, true) => "is valid",
+        (true, false) => "are valid",
+    };
+    let why = if failures.is_empty() { String::new() } else { format!(": {}", failures.join(", ")) };
+    format!("{good} of {} {verb}{why}", counted(routes.len(), "route"))
 }
 
 async fn check(route: Route, offline: bool, report: &mut CheckReport) {
@@ -56,7 +80,7 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
     let by_name = tls.as_ref().map(|tls| &tls.by_name);
     let endpoints = route.upstream.endpoints.clone();
     let mut reached = false;
-    // Each endpoint on its own: the second must be known to work before the first one fails.
+    // Each endpoint by itself: the second must be known to work before the first one fails.
     for endpoint in endpoints {
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let upstream = Arc::new(Upstream::new(&route.name, &settings, by_name, &metrics));
@@ -80,8 +104,25 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
             }
         }
     }
-    if reached {
-        // One endpoint of a list may be gone: the names before and after TLS was turned on are never there together.
-        report.ok = report.ok || route.upstream.endpoints.len() > 1;
+    // One endpoint of a list may be gone: the names before and after TLS was turned on are never there together.
+    if reached && route.upstream.endpoints.len() > 1 {
+        report.failed_at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::conclusion;
+
+    #[test]
+    fn the_closing_line_says_how_many_routes_work_and_where_the_others_failed() {
+        let route = |name: &str, step: Option<&str>| (name.to_owned(), step.map(str::to_owned));
+        let good = [route("cache", None), route("queue", None)];
+        assert_eq!(conclusion(&good, false), "2 of 2 routes work");
+        assert_eq!(conclusion(&good, true), "2 of 2 routes are valid");
+        assert_eq!(conclusion(&good[..1], false), "1 of 1 route works");
+        let bad = [route("cache", None), route("sessions", Some("tls"))];
+        assert_eq!(conclusion(&bad, false), "1 of 2 routes works: sessions failed at tls");
+        assert_eq!(conclusion(&bad[1..], false), "0 of 1 route works: sessions failed at tls");
     }
 }

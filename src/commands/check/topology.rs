@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::dialled::dialled;
 use super::report::CheckReport;
 use crate::cluster::{Node, Role, Topology, TopologyError};
+use crate::commands::words::counted;
 use crate::config::Route;
 use crate::metrics::RouteMetrics;
 use crate::upstream::{self, Connection, Lease, NodeTls, Upstream};
@@ -25,29 +26,34 @@ pub(super) async fn check(
         Ok(topology) => topology,
         Err(Ok(TopologyError::Refused(words))) if route.cluster.is_none() => {
             let standalone = words.contains("cluster support disabled");
-            let words = format!("not known: the server said \"{words}\"");
+            let words = format!("unknown: the server said \"{words}\"");
             return report.ok("topology", None, if standalone { "standalone" } else { &words });
         }
         Err(Ok(error)) => {
-            return report.failed("topology", &format!("{error}: is the server a cluster? See topology"));
+            return report
+                .failed("topology", &format!("{error}. Is the server a cluster? See the key topology"));
         }
         Err(Err(problem)) => return report.failed("topology", &problem),
     };
     let Some(settings) = &route.cluster else {
         return report.failed(
             "topology",
-            "the server is a node of a cluster, which sends clients to other nodes, around the bridge: set topology = \
+            "the server is a node of a cluster, which sends clients to other nodes past the bridge. Set topology = \
              \"cluster\" (--topology cluster)",
         );
     };
     let nodes: Vec<&Node> = topology.nodes.iter().filter(|node| !node.flags.has_failed()).collect();
     let primaries = nodes.iter().filter(|node| node.role == Some(Role::Primary)).count();
-    report.ok("topology", None, &format!("{primaries} primaries, {} replicas", nodes.len() - primaries));
+    report.ok("topology", None, &shape(primaries, nodes.len() - primaries));
     if let Some(range) = settings.ports.as_ref().filter(|range| range.len() < nodes.len()) {
         let (ports, nodes) = (range.len(), nodes.len());
         report.failed(
             "ports",
-            &format!("cluster.ports = \"{range}\" has {ports}, and the cluster {nodes} nodes"),
+            &format!(
+                "cluster.ports = \"{range}\" has {}, and the cluster has {}",
+                counted(ports, "port"),
+                counted(nodes, "node")
+            ),
         );
     }
     if nodes.len() > settings.max_nodes {
@@ -55,7 +61,7 @@ pub(super) async fn check(
         report.failed(
             "nodes",
             &format!(
-                "the cluster has {nodes} nodes, and clients are led to {max} of them: raise cluster.max_nodes"
+                "the cluster has {nodes} nodes, and clients reach only {max} of them. Raise cluster.max_nodes"
             ),
         );
     }
@@ -76,6 +82,12 @@ pub(super) async fn check(
             }
         }
     }
+}
+
+/// `1 primary, 2 replicas`.
+fn shape(primaries: usize, replicas: usize) -> String {
+    let primaries = if primaries == 1 { "1 primary".into() } else { format!("{primaries} primaries") };
+    format!("{primaries}, {}", counted(replicas, "replica"))
 }
 
 /// The outer error: the server did not answer.

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::endpoint::{DemoEndpoint, Identity};
 use crate::app::{App, Shutdown};
+use crate::commands::colour::Tint;
 use crate::commands::run::NotStarted;
 use crate::config::Config;
 use crate::endpoint::ListenAddr;
@@ -102,9 +103,11 @@ async fn converse(endpoint: &DemoEndpoint, bridge: SocketAddr, untrusting: Socke
     }
     say!("   \"{SECRET}\" does not appear in it.");
 
-    say!("\n5. A bridge that trusts another CA refuses the endpoint, and its client sees why:\n");
+    say!("\n5. A bridge that trusts another CA refuses the endpoint, and its client receives the reason:\n");
     DemoClient::connect(untrusting).await?.say(&["GET", "greeting"]).await?;
-    say!("\nWhat next: pontoon check --upstream YOUR-ENDPOINT:6379");
+    let result = "The demonstration worked: the client used plaintext, and the network carried only TLS.";
+    say!("\n{}", Tint::Good.paint(result));
+    say!("Next: pontoon check --upstream YOUR-ENDPOINT:6379");
     Ok(())
 }
 

@@ -38,9 +38,8 @@ pub(super) async fn ask(address: &ListenAddr, time: Duration) -> Result<BridgeAn
         fetch_within(time, MAX_BRIDGE_ANSWER, &address, "/clients?limit=100"),
     )
     .map_err(|error| error.problem)?;
-    let foreign = |error: serde_json::Error| {
-        format!("answers in another way than this version of pontoon does: {error}")
-    };
+    let foreign =
+        |error: serde_json::Error| format!("does not answer as this version of pontoon does: {error}");
     let routes: Vec<RouteReport> = serde_json::from_str(&routes).map_err(foreign)?;
     let inventory = serde_json::from_str(&clients).map_err(foreign)?;
     match routes.len() {

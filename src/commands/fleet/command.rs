@@ -13,10 +13,11 @@ use super::joining::{Fleet, short};
 use super::memory::FleetMemory;
 use super::sources::BridgeSource;
 use super::text::{LISTED, describe, more};
+use crate::commands::json::print_json;
 use crate::commands::status::Unless;
 use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
-use crate::printable::{printable, printable_json};
+use crate::printable::printable;
 
 /// Bridges that are asked at once.
 const BRIDGES_AT_ONCE: usize = 64;
@@ -57,7 +58,7 @@ pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
     // A name server that does not answer keeps a thread, which nobody waits for.
     runtime.shutdown_background();
     if options.json {
-        say!("{}", printable_json(&serde_json::to_string(&report)?));
+        print_json(&report);
     } else {
         say!("{}", describe(&report, Moment::now()));
     }
@@ -65,7 +66,7 @@ pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
         memory.save(path)?;
     }
     if report.groups.is_empty() {
-        bail!("no bridge answered: are these the --admin addresses of bridges, and do they listen there?");
+        bail!("no bridge answered. Check that these are the --admin addresses of running bridges");
     }
     let Some(unless) = options.unless else { return Ok(()) };
     let is_so = |group: &GroupReport| match unless {
@@ -132,7 +133,7 @@ async fn ask_all(
         ));
     }
     if let Some(expected) = options.expect.filter(|expected| answered < *expected) {
-        missing.push(format!("{answered} bridges answered, and {expected} are expected (--expect)"));
+        missing.push(format!("{answered} of {expected} expected bridges answered (--expect)"));
     }
     let as_of = format!(
         "{asked_at}, bridges asked: {}, answered: {answered}{}",

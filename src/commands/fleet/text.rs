@@ -1,8 +1,10 @@
 //! What a fleet says, for people.
 
 use super::answers::{FleetReport, GroupReport, NeedingProgram};
+use crate::commands::colour::{QUESTIONS, with_coloured_answers, yes_or_no};
 use crate::commands::status::{last_seen, library};
 use crate::commands::table::Table;
+use crate::commands::words::{counted, how_many_are_safe};
 use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 use crate::printable::printable;
@@ -20,14 +22,18 @@ const LISTED_GROUPS: usize = 50;
 pub(super) fn describe(report: &FleetReport, now: Moment) -> String {
     let mut parts = vec![bridges(report)];
     for group in report.groups.iter().take(LISTED_GROUPS) {
-        parts.push(group.ticket.clone());
+        parts.push(with_coloured_answers(&group.ticket));
         if !group.clients.is_empty() {
             parts.push(work_list(group, now));
         }
     }
     let more = report.groups.len().saturating_sub(LISTED_GROUPS);
     if more > 0 {
-        parts.push(format!("({more} more groups: --json has them)"));
+        parts.push(format!("({more} more groups: see --json)"));
+    }
+    if !report.groups.is_empty() {
+        let answers = report.groups.iter().map(|group| group.safe_to_require_tls.answer);
+        parts.push(how_many_are_safe("group", answers));
     }
     parts.join("\n\n")
 }
@@ -47,7 +53,7 @@ fn bridges(report: &FleetReport) -> String {
     );
     let more = report.silent.len().saturating_sub(LISTED);
     if more > 0 {
-        lines.push(format!("  ({more} more: --json names them)"));
+        lines.push(format!("  ({more} more: see --json)"));
     }
     lines.join("\n")
 }
@@ -57,19 +63,19 @@ pub(super) fn ticket(group: &GroupReport, as_of: &str) -> String {
     let mut lines = vec![
         format!("group {}", group.group),
         format!("  evidence as of {as_of}"),
-        format!("  bridges of this group: {}, that ask the servers: {}", group.bridges, group.bridges_asking),
+        format!(
+            "  bridges of this group: {}, of which {} ask the servers",
+            group.bridges, group.bridges_asking
+        ),
     ];
     let endpoints: Vec<&str> = group.endpoints.iter().take(LISTED).map(String::as_str).collect();
     let more = more(group.endpoints.len() - endpoints.len());
     lines.push(format!("  endpoints: {}{more}", endpoints.join(", ")));
     lines.extend(servers(group));
-    for (question, verdict) in [
-        ("uses only TLS", &group.uses_only_tls),
-        ("safe to require TLS", &group.safe_to_require_tls),
-        ("bridge still needed", &group.bridge_needed),
-    ] {
+    let verdicts = [&group.uses_only_tls, &group.safe_to_require_tls, &group.bridge_needed];
+    for ((question, ..), verdict) in QUESTIONS.iter().zip(verdicts) {
         let Verdict { answer, because, evidence } = verdict;
-        lines.push(format!("{question}: {}", if *answer { "yes" } else { "no" }));
+        lines.push(format!("{question}: {}", yes_or_no(*answer)));
         lines.extend(because.iter().map(|reason| format!("  - {reason}")));
         lines.extend(evidence.iter().map(|evidence| format!("  + {evidence}")));
     }
@@ -88,7 +94,7 @@ fn servers(group: &GroupReport) -> Vec<String> {
     let answered = servers.iter().filter(|server| server.problem.is_none()).count();
     let counts: Option<u64> =
         servers.iter().map(|server| server.plaintext_clients.filter(|_| server.problem.is_none())).sum();
-    let counts = counts.map_or("not known".to_owned(), |count| count.to_string());
+    let counts = counts.map_or("unknown".to_owned(), |count| count.to_string());
     let asked = asked.map(|asked| format!(", asked last at {asked}")).unwrap_or_default();
     let mut lines = vec![format!(
         "  servers that answered: {answered} of {}, clients in plaintext by their count: {counts}{asked}",
@@ -103,12 +109,12 @@ fn servers(group: &GroupReport) -> Vec<String> {
         Some(format!("  - {}: {words}", server.endpoint))
     });
     lines.extend(speaking.take(LISTED));
-    let beside = group.direct.iter().map(|clients| ("direct clients", clients));
-    let unknown = group.unknown.iter().map(|clients| ("clients, direct or bridged", clients));
+    let beside = group.direct.iter().map(|clients| ("direct client", clients));
+    let unknown = group.unknown.iter().map(|clients| ("direct or bridged client", clients));
     lines.extend(beside.chain(unknown).take(LISTED).map(|(what, similar)| {
         let told = [&similar.library, &similar.version, &similar.name, &similar.user, &similar.address];
         let told: Vec<&str> = told.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-        format!("  - {} {what}: {}", similar.clients, told.join(" "))
+        format!("  - {}: {}", counted(similar.clients as usize, what), told.join(" "))
     }));
     lines
 }
@@ -128,7 +134,7 @@ fn work_list(group: &GroupReport, now: Moment) -> String {
     for NeedingProgram { program, usage, bridges, at, to_do } in group.clients.iter().take(LISTED_PROGRAMS) {
         let first = at.first().map(String::as_str).unwrap_or_default();
         table.row([
-            program.process.as_deref().unwrap_or("not known").to_owned(),
+            program.process.as_deref().unwrap_or("unknown").to_owned(),
             library(program.library.as_ref()),
             usage.sessions_active.to_string(),
             usage.sessions_total.to_string(),
@@ -142,5 +148,6 @@ fn work_list(group: &GroupReport, now: Moment) -> String {
     if (more, group.clients_hidden) == (0, 0) {
         return table.to_string();
     }
-    format!("{table}\n(not shown: {more} programs, {} clients)", group.clients_hidden)
+    let hidden = [counted(more, "program"), counted(group.clients_hidden, "client")].join(", ");
+    format!("{table}\n(not shown: {hidden})")
 }
