@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use crate::admin::client::Health;
-use crate::commands::fleet::{BridgeSource, FleetOptions};
+use crate::commands::fleet::{BadFleetState, BridgeSource, FleetOptions};
 use crate::commands::{self, run::NotStarted, status::Unless};
 use crate::config::{self, Config, Problems};
 use crate::credentials::NoSecret;
@@ -345,7 +345,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         let usage = error.is::<Problems>()
             || error.downcast_ref::<NotStarted>().is_some_and(|error| !error.may_pass())
             || error.is::<Usage>()
-            || error.is::<NoSecret>();
+            || error.is::<NoSecret>()
+            || error.is::<BadFleetState>();
         Failure { code: if usage { 2 } else { 1 }, message: format!("{error:#}") }
     };
     dispatch(&matches).map_err(failed)

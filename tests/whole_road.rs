@@ -47,10 +47,10 @@ impl Bridge {
         let file = Self::file(&directory);
         fs::write(&file, format!("{head}tls.mode = \"preferred\"\n")).unwrap();
         let pontoon = Pontoon::with_hosts(&road.hosts, &["--config", file.to_str().unwrap()]);
-        pontoon.allows("traffic leaves in plaintext until an endpoint speaks TLS");
-        pontoon.allows("plaintext only is spoken here");
+        pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
+        pontoon.allows("upstream accepts plaintext only");
         pontoon.allows("not for \"sessions.abc123.ng.0001");
-        pontoon.allows("the servers count clients in plaintext");
+        pontoon.allows("servers count clients in plaintext");
         Self { pontoon, directory, head }
     }
 
