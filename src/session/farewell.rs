@@ -10,10 +10,10 @@ use super::outbox::Outbox;
 use crate::downstream::ClientStream;
 use crate::resp::replies;
 
-/// How long a client may take to accept its last bytes.
+/// How long a client may take to accept its last bytes, and how long it may then go on to send.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client may take to close its side after pontoon has closed its own.
+/// How long a client may be silent, after pontoon has closed its own side, before pontoon closes the connection.
 const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
 /// Number of errors written at once: few enough to hold in memory, many enough to save system calls.
@@ -53,14 +53,54 @@ pub(super) async fn say(mut client: ClientStream, words: &[u8]) {
     }
 }
 
-/// Half-closes, and waits a moment for the client to close, too. Closing a socket with unread bytes resets the connection, which can
-/// destroy replies that the client has not read yet.
+/// Half-closes, and waits for the client to close, too: while it goes on to send, and for a moment of silence. Bytes that arrive at a closed
+/// socket reset the connection, which destroys replies that the client has not read yet.
 pub(super) async fn close(mut client: ClientStream) {
     let drained = async {
         client.shutdown().await?;
         let mut sink = [0; 1024];
-        while client.read(&mut sink).await? > 0 {}
+        while matches!(timeout(CLOSE_LINGER, client.read(&mut sink)).await, Ok(Ok(1..))) {}
         Ok::<_, std::io::Error>(())
     };
-    let _ = timeout(CLOSE_LINGER, drained).await;
+    let _ = timeout(FAREWELL_TIMEOUT, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::downstream::Accepted;
+
+    /// How long a connection stays open for a client that sends once per `pause`, `times` times.
+    async fn open_for(times: u32, pause: Duration) -> Duration {
+        let (client, mut other) = UnixStream::pair().unwrap();
+        let began = Instant::now();
+        let sending = async {
+            for _ in 0..times {
+                sleep(pause).await;
+                let _ = other.write_all(b"PING\r\n").await;
+            }
+        };
+        let closed = async {
+            close(Accepted::unix(client).into_stream().unwrap()).await;
+            began.elapsed()
+        };
+        tokio::join!(closed, sending).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_on_to_send_can_still_read_its_replies() {
+        let pause = Duration::from_millis(700);
+        let open = open_for(4, pause).await;
+        assert!(open >= 4 * pause, "{open:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_closes_does_not_keep_the_connection_open() {
+        assert!(open_for(0, CLOSE_LINGER).await <= CLOSE_LINGER + Duration::from_millis(10));
+        let open = open_for(100, Duration::from_millis(700)).await;
+        assert!(open <= FAREWELL_TIMEOUT + Duration::from_millis(10), "{open:?}");
+    }
 }
