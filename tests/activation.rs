@@ -1,4 +1,4 @@
-//! Sockets that a service manager opened: pontoon comes and goes, and clients wait in them.
+//! Sockets that a service manager opened: clients wait in them while pontoon restarts.
 
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
@@ -37,7 +37,7 @@ fn clients_wait_in_a_tcp_socket_while_pontoon_restarts() {
 }
 
 #[test]
-fn clients_wait_in_a_unix_socket_whose_file_is_not_pontoons_to_remove() {
+fn a_unix_socket_of_the_service_manager_keeps_its_file_across_restarts() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ fn clients_wait_in_a_unix_socket_whose_file_is_not_pontoons_to_remove() {
 }
 
 #[test]
-fn a_socket_for_some_users_is_for_them_alone_whoever_opened_it() {
+fn an_inherited_socket_also_refuses_users_that_are_not_allowed() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ fn a_socket_for_some_users_is_for_them_alone_whoever_opened_it() {
 }
 
 #[test]
-fn what_cannot_be_used_is_named() {
+fn an_inherited_socket_that_cannot_be_used_is_named() {
     let refused = |socket: Stdio, why: &str| {
         let args = ["run", "--upstream", "x", "--listen", "127.0.0.1:0", "--admin", "off"];
         let output = pontoon_activated(socket, &args);
@@ -91,7 +91,7 @@ fn what_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_reload_does_not_leave_clients_in_a_socket_that_nobody_serves() {
+fn a_reload_strands_no_client_in_a_socket_without_a_listener() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -115,7 +115,7 @@ fn a_reload_does_not_leave_clients_in_a_socket_that_nobody_serves() {
     pontoon.client().expect(&["PING"], "+PONG\r\n");
 }
 
-/// A process that does not outlive its test.
+/// A process that is killed at the end of its test.
 struct Started(Child);
 
 impl Drop for Started {
@@ -125,9 +125,9 @@ impl Drop for Started {
     }
 }
 
-/// By systemd's own hand, where it is installed.
+/// Uses systemd itself, where it is installed.
 #[test]
-fn systemd_starts_pontoon_when_the_first_client_comes() {
+fn systemd_starts_pontoon_when_the_first_client_connects() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ fn systemd_starts_pontoon_when_the_first_client_comes() {
         return;
     };
     let mut process = Started(process);
-    // The file is there before the socket listens.
+    // The file exists before the socket listens.
     let mut client = None;
     eventually("systemd listens", || {
         client = Wire::try_unix(&path).ok();
@@ -159,5 +159,5 @@ fn systemd_starts_pontoon_when_the_first_client_comes() {
         status.is_some()
     });
     assert_eq!(status.unwrap().code(), Some(0));
-    assert!(path.exists(), "the file is systemd's");
+    assert!(path.exists(), "systemd owns the file");
 }

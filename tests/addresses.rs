@@ -9,7 +9,7 @@ const NAME: &str = "replicas.test";
 /// One thread whose clients share connections.
 const SHARED: [&str; 4] = ["--sharing", "shared", "--workers", "1"];
 
-/// Servers of one port, each at an address of its own.
+/// Servers on one port, each at its own address.
 struct Replicas {
     servers: Vec<Redis>,
     doors: Vec<Option<Forwarder>>,
@@ -19,7 +19,7 @@ struct Replicas {
 }
 
 impl Replicas {
-    /// So many servers. Each has its number in the key `server`.
+    /// Starts `count` servers. Each has its number in the key `server`.
     fn start(count: u8) -> Self {
         let authority = Authority::new();
         let mut doors: Vec<Option<Forwarder>> = Vec::new();
@@ -43,11 +43,12 @@ impl Replicas {
     fn bridge(&self, args: &[&str]) -> Pontoon {
         let (upstream, ca) = (format!("{NAME}:{}", self.addresses[0].port()), self.authority.file());
         let all = ["--upstream", &upstream, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
-        // Its addresses are known then. A connection that is opened before may lead to the address of the next one, which is mended later.
+        // Once pontoon is ready, it knows the addresses. A connection opened earlier may lead to the address of the next one; pontoon
+        // corrects that later.
         Pontoon::with_hosts(&self.hosts, &[&all[..], args].concat()).ready()
     }
 
-    /// The server with this number ends, and nothing listens at its address.
+    /// Ends the server with this number. Nothing listens at its address from then on.
     fn stop(&mut self, number: usize) {
         self.servers[number - 1].kill();
         self.doors[number - 1] = None;
@@ -61,7 +62,7 @@ impl Replicas {
     }
 }
 
-/// Which servers these clients have.
+/// Which servers these clients are connected to.
 fn servers(clients: &mut [Wire]) -> Vec<usize> {
     let mut all: Vec<usize> = clients
         .iter_mut()
@@ -89,7 +90,7 @@ fn shared(pontoon: &Pontoon) -> u64 {
 }
 
 #[test]
-fn clients_that_share_connections_are_spread_over_the_addresses_of_a_name() {
+fn clients_of_shared_connections_are_spread_over_all_addresses() {
     let replicas = Replicas::start(3);
     for workers in ["1", "2"] {
         let pontoon = replicas.bridge(&["--sharing", "shared", "--workers", workers]);
@@ -100,7 +101,7 @@ fn clients_that_share_connections_are_spread_over_the_addresses_of_a_name() {
 }
 
 #[test]
-fn clients_with_dedicated_connections_are_spread_over_the_addresses_of_a_name() {
+fn clients_with_dedicated_connections_are_spread_over_all_addresses() {
     let replicas = Replicas::start(3);
     let pontoon = replicas.bridge(&["--sharing", "dedicated"]);
     let mut clients = clients(&pontoon);
@@ -111,7 +112,7 @@ fn clients_with_dedicated_connections_are_spread_over_the_addresses_of_a_name() 
 }
 
 #[test]
-fn a_configured_number_of_shared_connections_is_kept_and_they_lead_to_different_addresses() {
+fn shared_connections_keep_their_number_and_lead_to_different_addresses() {
     let replicas = Replicas::start(3);
     let pontoon = replicas.bridge(&[&SHARED[..], &["--pool-shared", "2"]].concat());
     let mut clients = clients(&pontoon);
@@ -120,7 +121,7 @@ fn a_configured_number_of_shared_connections_is_kept_and_they_lead_to_different_
 }
 
 #[test]
-fn clients_of_a_server_that_ends_go_on_with_the_others_and_new_ones_find_it_when_it_is_back() {
+fn clients_of_a_lost_server_move_to_the_others_until_it_is_back() {
     let mut replicas = Replicas::start(3);
     let pontoon = replicas.bridge(&SHARED);
     let mut before = clients(&pontoon);
@@ -133,13 +134,13 @@ fn clients_of_a_server_that_ends_go_on_with_the_others_and_new_ones_find_it_when
 }
 
 #[test]
-fn addresses_that_appear_and_vanish_are_followed_by_new_clients() {
+fn new_clients_follow_addresses_that_appear_and_vanish() {
     let replicas = Replicas::start(3);
     replicas.hosts.set_addresses(NAME, &replicas.addresses[..2]);
     let pontoon = replicas.bridge(&[&SHARED[..], &["--pool-reuse", "false"]].concat());
     let mut before = clients(&pontoon);
     assert_eq!(spread(&mut before), [1, 2]);
-    // A client that needs a dedicated connection has the name looked up.
+    // Serving a client that needs a dedicated connection makes pontoon look the name up.
     let looks_up = || pontoon.client().expect(&["WATCH", "k"], "+OK\r\n");
     replicas.hosts.set_addresses(NAME, &replicas.addresses);
     looks_up();
@@ -147,5 +148,5 @@ fn addresses_that_appear_and_vanish_are_followed_by_new_clients() {
     replicas.hosts.set_addresses(NAME, &replicas.addresses[2..]);
     looks_up();
     assert_eq!(spread(&mut clients(&pontoon)), [3]);
-    assert_eq!(spread(&mut before), [1, 2], "clients that are there stay");
+    assert_eq!(spread(&mut before), [1, 2], "existing clients stay");
 }

@@ -1,4 +1,4 @@
-//! The admin port: what it takes, from whom, and what it survives.
+//! The admin port: what it accepts, from which clients, and which attacks it survives.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ fn a_post_to_quit_ends_pontoon_as_a_signal_does() {
 }
 
 #[test]
-fn a_unix_socket_serves_its_owner_and_goes_with_the_process() {
+fn an_admin_socket_admits_its_owner_and_is_removed_at_the_end() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -44,7 +44,7 @@ fn a_unix_socket_serves_its_owner_and_goes_with_the_process() {
 }
 
 #[test]
-fn a_web_site_can_have_a_browser_neither_read_clients_nor_command() {
+fn a_web_site_can_neither_read_the_inventory_nor_send_commands() {
     let (_redis, mut pontoon) = bridge();
     let address = pontoon.admin();
     let host = address.to_string();
@@ -71,7 +71,7 @@ fn a_web_site_can_have_a_browser_neither_read_clients_nor_command() {
 }
 
 #[test]
-fn other_methods_are_told_which_there_are_and_head_works() {
+fn other_methods_get_the_allowed_ones_and_head_works() {
     let (_redis, pontoon) = bridge();
     let address = pontoon.admin();
     let ask = |request: &str| http::ask(address, request, &[("Host", "localhost")]);
@@ -86,7 +86,7 @@ fn other_methods_are_told_which_there_are_and_head_works() {
     assert!(wrong.status == 405 && wrong.head.contains("\r\nallow: post"), "{wrong:?}");
 }
 
-/// Connections that send this and then nothing, for as long as they are held.
+/// Connections that send these bytes and then nothing, for as long as they are held.
 fn hold(address: SocketAddr, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
     let connect = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -127,7 +127,7 @@ fn probes_are_answered_while_strangers_hold_all_connections() {
 }
 
 #[test]
-fn a_scraper_is_answered_while_many_ask_for_all_else_over_and_over() {
+fn a_scraper_is_answered_while_others_flood_the_admin_port() {
     let (_redis, pontoon) = bridge();
     let pontoon = pontoon.ready();
     let address = pontoon.admin();
@@ -154,7 +154,7 @@ fn a_scraper_is_answered_while_many_ask_for_all_else_over_and_over() {
 }
 
 #[test]
-fn what_is_no_request_ends_its_own_connection_and_nothing_else() {
+fn an_invalid_request_ends_only_its_own_connection() {
     let (_redis, pontoon) = bridge();
     let address = pontoon.admin();
     let host = ("Host", "localhost");
@@ -192,16 +192,16 @@ fn what_is_no_request_ends_its_own_connection_and_nothing_else() {
         ("lines", b"\r\n\r\n\r\nhello\r\n\r\n", &[400]),
     ] {
         let found = status(bytes);
-        // Too much is refused while it is sent: what it was refused with may be lost with the connection.
+        // A request that is too large is refused while it is sent: the refusal may be lost with the connection.
         let unheard = found.is_none() && (bytes.len() > 16_384 || expected.is_empty());
         assert!(unheard || found.is_some_and(|found| expected.contains(&found)), "{what}: {found:?}");
     }
-    assert_eq!(status(b"GET /livez HTTP/1.0\r\n\r\n"), Some(200), "a probe of old");
+    assert_eq!(status(b"GET /livez HTTP/1.0\r\n\r\n"), Some(200), "an HTTP/1.0 probe");
     assert_eq!(pontoon.get("/clients?limit=99999999999").0, 200);
 }
 
 #[test]
-fn thousands_of_requests_and_clients_that_never_read_cost_no_memory() {
+fn floods_of_requests_and_clients_that_never_read_cost_no_memory() {
     let (_redis, pontoon) = bridge();
     let pontoon = pontoon.ready();
     let address = pontoon.admin();
@@ -212,7 +212,7 @@ fn thousands_of_requests_and_clients_that_never_read_cost_no_memory() {
             let last = http::request("GET /livez", &[host]);
             let pipelined = keep(path).repeat(200) + &last;
             let body = http::send(address, pipelined.as_bytes()).unwrap().body;
-            assert_eq!(body.matches("HTTP/1.1 200").count(), 200, "{path}: each in its turn");
+            assert_eq!(body.matches("HTTP/1.1 200").count(), 200, "{path}: each in order");
         }
     };
     load();
@@ -242,22 +242,22 @@ fn all_outputs(bridge: &Pontoon) -> [(&'static str, String); 5] {
 }
 
 #[test]
-fn every_output_names_the_cause_of_an_outage_from_the_first_failed_connection_on() {
+fn every_output_names_the_cause_of_an_outage_from_its_first_failure() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     let bridge = Pontoon::to(&redis.endpoint(), &authority).ready();
     bridge.allows("connection in use lost");
-    // One that is dialled ahead while the server ends.
+    // A connection may be dialled in advance while the server ends.
     bridge.allows("TLS handshake with");
     bridge.client().expect(&["PING"], "+PONG\r\n");
     redis.kill();
-    // A connection that is kept for reuse may be found lost first.
+    // Before that, a connection kept for reuse may turn out to be lost.
     bridge.expects("TCP connection to");
     eventually("a connection fails", || {
         bridge.client().ask(&["PING"]);
         bridge.log_count("TCP connection to") > 0
     });
-    // An attempt that began before may end later.
+    // An attempt that began earlier may end later.
     let is_told = |text: &str| {
         ["upstream not reached since 20", "connection refused: nothing listens on this port"]
             .iter()
@@ -267,7 +267,7 @@ fn every_output_names_the_cause_of_an_outage_from_the_first_failed_connection_on
         bridge.client().ask(&["PING"]);
         all_outputs(&bridge).iter().all(|(_, text)| is_told(text))
     });
-    // It was reached within a minute: orchestrators need not act yet.
+    // The upstream was reached within the last minute, so orchestrators do not have to act yet.
     assert_eq!(bridge.get("/readyz").0, 200);
     redis.restart();
     eventually("the cause is gone", || {
@@ -279,7 +279,7 @@ fn every_output_names_the_cause_of_an_outage_from_the_first_failed_connection_on
 }
 
 #[test]
-fn every_output_names_the_limit_at_which_clients_are_refused() {
+fn every_output_names_the_limit_that_refuses_clients() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let bridge = Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "1"]).ready();
@@ -295,7 +295,7 @@ fn every_output_names_the_limit_at_which_clients_are_refused() {
 }
 
 #[test]
-fn half_a_request_is_not_waited_for_forever() {
+fn an_incomplete_request_times_out() {
     let (_redis, pontoon) = bridge();
     let answer = http::send(pontoon.admin(), b"GET /livez HTTP/1.1\r\nHost: ");
     assert_eq!(answer, None, "closed");

@@ -1,4 +1,4 @@
-//! The alerts of `config/prometheus`, on metrics that pontoon showed: each fires when it should, and is silent when all is well.
+//! The alerts of `config/prometheus`, tested on metrics that pontoon exported: each fires when it should, and is silent when all is well.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::harness::{
     http,
 };
 
-/// Bounds on what Prometheus has to keep, whatever clients do to a node.
+/// Upper bound on the series that Prometheus keeps for a node, whatever clients do to it.
 const SERIES_OF_A_NODE: usize = 60;
 
-/// Without its nodes.
+/// Upper bound on the series of a route, without those of its nodes.
 const SERIES_OF_A_ROUTE: usize = 140;
 
 #[test]
-fn an_old_name_is_no_alert_once_the_new_one_speaks_tls() {
+fn an_upstream_name_no_longer_used_raises_no_alert() {
     let (authority, impostor) = (Authority::new(), Authority::new());
     let (redis, other) = (Redis::start(&authority), Redis::start(&impostor));
     let old = Dual::new(&other, Mood::Accept, Mood::Accept);
@@ -45,11 +45,11 @@ fn an_old_name_is_no_alert_once_the_new_one_speaks_tls() {
     });
     let page = Page::of(&pontoon);
     Recording::of(&page, 20).assert_firing(&[]);
-    assert_eq!(page.series("pontoon_transit_encryption", "").len(), 1, "the old name is not looked at");
+    assert_eq!(page.series("pontoon_transit_encryption", "").len(), 1, "the old name is no longer observed");
 }
 
 #[test]
-fn a_node_that_its_cluster_replaced_is_no_alert() {
+fn a_node_that_its_cluster_replaced_raises_no_alert() {
     let mut cluster = Cluster::start();
     let begin = format!("localhost:{}", cluster.nodes[1].port);
     let pontoon = bridge_at(&begin, &cluster, &["--cluster-refresh", "100ms"]);
@@ -82,7 +82,7 @@ fn a_node_that_its_cluster_replaced_is_no_alert() {
 }
 
 #[test]
-fn a_lost_upstream_is_one_critical_alert_and_a_lost_way_to_it_a_warning() {
+fn a_lost_upstream_raises_one_critical_alert_a_lost_path_a_warning() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &[]).ready();
@@ -102,7 +102,7 @@ fn a_lost_upstream_is_one_critical_alert_and_a_lost_way_to_it_a_warning() {
 }
 
 #[test]
-fn a_removed_route_and_a_renamed_upstream_leave_no_series() {
+fn removed_routes_and_renamed_upstreams_leave_no_series() {
     let authority = Authority::new();
     let (one, two) = (Redis::start(&authority), Redis::start(&authority));
     let route = |name: &str, redis: &Redis| {
@@ -140,7 +140,7 @@ fn a_removed_route_and_a_renamed_upstream_leave_no_series() {
 }
 
 #[test]
-fn a_refused_reload_is_an_alert_until_one_succeeds() {
+fn a_refused_reload_raises_an_alert_until_one_succeeds() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -165,7 +165,7 @@ fn a_refused_reload_is_an_alert_until_one_succeeds() {
 }
 
 #[test]
-fn refused_and_unreadable_credentials_are_alerts() {
+fn refused_and_unreadable_credentials_raise_alerts() {
     let authority = Authority::new();
     let password = "s3cr3t-of-the-alerts";
     let redis = Redis::start(&authority);
@@ -206,7 +206,7 @@ fn refused_and_unreadable_credentials_are_alerts() {
 }
 
 #[test]
-fn evidence_that_grows_old_is_an_alert() {
+fn stale_evidence_raises_an_alert() {
     let authority = Authority::new();
     let server = Fake::counting(&authority, &Arc::default(), "$0\r\n\r\n");
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--evidence-interval", "50ms"]).ready();
@@ -220,7 +220,7 @@ fn evidence_that_grows_old_is_an_alert() {
 }
 
 #[test]
-fn a_server_that_never_counts_is_stale_evidence() {
+fn evidence_is_stale_if_the_server_never_counts_clients() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--evidence-interval", "50ms"]).ready();
@@ -231,7 +231,7 @@ fn a_server_that_never_counts_is_stale_evidence() {
 }
 
 #[test]
-fn a_certificate_that_expires_soon_is_an_alert() {
+fn a_certificate_that_expires_soon_raises_an_alert() {
     let authority = Authority::new();
     for (days, alerts) in [(10, &["PontoonCertificateExpires"][..]), (20, &[])] {
         let redis = Redis::with(authority.issue_for_days(&["localhost"], days), &authority, &[]);
@@ -241,7 +241,7 @@ fn a_certificate_that_expires_soon_is_an_alert() {
 }
 
 #[test]
-fn a_sidecar_that_is_not_scraped_is_an_alert() {
+fn a_sidecar_that_is_not_scraped_raises_an_alert() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &[]).ready();
@@ -256,7 +256,7 @@ fn a_sidecar_that_is_not_scraped_is_an_alert() {
 }
 
 #[test]
-fn metrics_have_an_address_of_their_own_and_are_nowhere_else() {
+fn metrics_on_their_own_address_are_served_nowhere_else() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let metrics = free_port();
@@ -283,7 +283,7 @@ fn metrics_have_an_address_of_their_own_and_are_nowhere_else() {
 }
 
 #[test]
-fn a_configured_node_that_is_gone_is_an_alert_while_the_cluster_goes_on() {
+fn a_lost_configured_node_raises_an_alert_though_the_cluster_works() {
     let mut cluster = Cluster::start();
     let begin = format!("localhost:{}", cluster.nodes[1].port);
     let pontoon = bridge_at(&begin, &cluster, &["--cluster-refresh", "100ms"]);
@@ -302,7 +302,7 @@ fn a_configured_node_that_is_gone_is_an_alert_while_the_cluster_goes_on() {
 }
 
 #[test]
-fn sessions_that_stay_in_plaintext_are_an_alert_until_they_end() {
+fn sessions_still_in_plaintext_raise_an_alert_until_they_end() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Close);
@@ -320,7 +320,7 @@ fn sessions_that_stay_in_plaintext_are_an_alert_until_they_end() {
 }
 
 #[test]
-fn clients_in_plaintext_are_an_alert_after_a_day() {
+fn clients_in_plaintext_raise_an_alert_after_a_day() {
     let (authority, plaintext) = (Authority::new(), Arc::new(AtomicU32::new(3)));
     let server = Fake::counting(&authority, &plaintext, "$0\r\n\r\n");
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &["--evidence-interval", "50ms"]).ready();
@@ -343,7 +343,7 @@ fn clients_in_plaintext_are_an_alert_after_a_day() {
 }
 
 #[test]
-fn a_bridge_that_accepts_any_certificate_is_an_alert() {
+fn a_bridge_that_accepts_any_certificate_raises_an_alert() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-insecure-skip-verify"]).ready();
@@ -352,7 +352,7 @@ fn a_bridge_that_accepts_any_certificate_is_an_alert() {
 }
 
 #[test]
-fn refused_clients_and_commands_and_slow_requests_are_alerts() {
+fn refused_clients_refused_commands_and_slow_requests_raise_alerts() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "1"]).ready();
@@ -370,7 +370,7 @@ fn refused_clients_and_commands_and_slow_requests_are_alerts() {
         eventually("it is counted", || pontoon.metric("pontoon_clients_refused_total", "") == 1);
     };
     assert_alert("PontoonRefusesClients", Box::new(refused));
-    // Of a few requests the time is taken.
+    // pontoon times only a sample of the requests.
     let times = || pontoon.metric("pontoon_request_duration_seconds_count", "");
     let slow = || {
         let before = times();
@@ -389,7 +389,7 @@ fn refused_clients_and_commands_and_slow_requests_are_alerts() {
 }
 
 #[test]
-fn certificate_files_that_cannot_be_used_are_an_alert() {
+fn unusable_certificate_files_raise_an_alert() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &[]).ready();
@@ -402,7 +402,7 @@ fn certificate_files_that_cannot_be_used_are_an_alert() {
 }
 
 #[test]
-fn a_bridge_that_runs_out_of_descriptors_is_an_alert() {
+fn a_bridge_that_runs_out_of_descriptors_raises_an_alert() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (upstream, ca) = (redis.endpoint(), authority.file());
@@ -422,7 +422,7 @@ fn a_bridge_that_runs_out_of_descriptors_is_an_alert() {
     Recording::of(&Page::of(&pontoon), 20).assert_firing(&["PontoonDescriptorsRunOut"]);
 }
 
-/// A rule without such a test is not known to work.
+/// A rule without a test that makes it fire is not known to work.
 #[test]
 fn each_alert_is_recorded_firing() {
     let rules = fs::read_to_string("config/prometheus/pontoon.rules.yml").unwrap();

@@ -1,4 +1,4 @@
-//! `pontoon audit`: who is connected to a group, asked of each of its nodes.
+//! `pontoon audit`: asks each node of a group which clients are connected to it.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -39,7 +39,7 @@ fn node<'a>(report: &'a Value, endpoint: &str) -> &'a Value {
     nodes.iter().find(|node| node["endpoint"] == endpoint).unwrap_or_else(|| panic!("{endpoint}: {report}"))
 }
 
-/// A group of one primary and one replica, which replicate over TLS as they serve.
+/// A group of one primary and one replica, which replicate over TLS and serve TLS.
 pub fn group(authority: &Authority) -> (Redis, Redis) {
     let start = || {
         let identity = authority.issue(&["localhost"]);
@@ -53,14 +53,14 @@ pub fn group(authority: &Authority) -> (Redis, Redis) {
     (primary, replica)
 }
 
-/// As what a client counts that has a name of its own, and does not come through the bridge. Where there are no names of libraries it may
-/// be bridged all the same.
+/// The class in which a client with another name counts that bypasses the bridge. An engine without library names cannot rule out that such
+/// a client is bridged.
 fn not_bridged() -> &'static str {
     if Engine::here().has_library_names() { "direct" } else { "unknown" }
 }
 
 #[test]
-fn every_node_of_a_group_is_asked_and_its_clients_are_told_apart() {
+fn every_node_of_a_group_is_asked_and_its_clients_are_classified() {
     let authority = Authority::new();
     let (primary, replica) = group(&authority);
     let bridge = Pontoon::with(
@@ -82,7 +82,7 @@ fn every_node_of_a_group_is_asked_and_its_clients_are_told_apart() {
     let told = not_bridged();
     assert_eq!((first["role"].as_str(), first[told].as_u64()), (Some("master"), Some(3)), "{report}");
     assert_eq!(first["bridged"], 1, "the bridge's client, and neither ourselves nor the replica: {report}");
-    // Announced by address, verified by the group's name.
+    // The replica is announced by address, and verified by the group's name.
     let second = node(&report, &format!("127.0.0.1:{}", replica.tls_port));
     assert_eq!((second["role"].as_str(), second[told].as_u64()), (Some("slave"), Some(1)), "{report}");
     let clients = &report[told][0];
@@ -90,13 +90,13 @@ fn every_node_of_a_group_is_asked_and_its_clients_are_told_apart() {
         (&clients["name"], &clients["clients"], &clients["address"]),
         (&"web".into(), &3.into(), &"127.0.0.1".into())
     );
-    // This engine does not count its plaintext clients: that is not zero.
+    // This engine does not count its plaintext clients, which is not the same as zero.
     assert_eq!((code, first["plaintext_clients"].is_null()), (Some(1), true));
     assert!(error.contains("2 of 2 nodes do not count their plaintext clients"), "{error}");
 }
 
 #[test]
-fn a_node_that_does_not_answer_is_not_left_out() {
+fn a_node_that_does_not_answer_is_reported() {
     let authority = Authority::new();
     let (primary, mut replica) = group(&authority);
     replica.pause();
@@ -150,7 +150,7 @@ fn every_node_of_a_cluster_is_found_through_one_endpoint_and_asked_once() {
         assert_eq!((nodes.len(), code), (6, Some(1)), "{report}");
         assert!(error.contains("6 of 6 nodes do not count their plaintext clients"), "{error}");
         for (number, wanted) in cluster.nodes.iter().enumerate() {
-            // The first one is known as it was asked for.
+            // The first node keeps the name that the user gave.
             let name = if number == 0 { endpoint.clone() } else { wanted.endpoint() };
             let told = node(&report, &name);
             let role = if cluster.is_primary(number) { "master" } else { "slave" };
@@ -162,7 +162,7 @@ fn every_node_of_a_cluster_is_found_through_one_endpoint_and_asked_once() {
                 "{report}"
             );
             let lists = cluster.ask(number, &["INFO", "commandstats"]);
-            // Before 7.0 a server does not count subcommands apart.
+            // Before 7.0 a server does not count subcommands separately.
             let once = Engine::here().is_before_7() || lists.contains("cmdstat_client|list:calls=1,");
             assert!(once, "{name} was asked once: {lists}");
         }
@@ -171,13 +171,13 @@ fn every_node_of_a_cluster_is_found_through_one_endpoint_and_asked_once() {
     }
 }
 
-/// What a library says of itself as it begins.
+/// Sends what a library says about itself when it connects.
 fn introduce(wire: &mut Wire, library: &str) {
     wire.ask(&["CLIENT", "SETINFO", "LIB-NAME", library]);
     wire.ask(&["CLIENT", "SETINFO", "LIB-VER", "1.0"]);
 }
 
-/// A program with redis-py as it comes, in both protocols.
+/// A program with an unmodified redis-py, in both protocols.
 fn redis_py(pontoon: &Pontoon) -> Program {
     let script = "
 keep = [redis.Redis(port=port, protocol=protocol) for protocol in (2, 3)]
@@ -192,7 +192,7 @@ fn libraries(redis: &Redis) -> Vec<String> {
 }
 
 #[test]
-fn bridged_and_direct_clients_are_told_apart_whatever_they_say_of_themselves() {
+fn bridged_and_direct_clients_are_distinguished_whatever_they_claim() {
     let (dedicated, shared) = (["--sharing", "dedicated"], ["--sharing", "shared"]);
     let (once, again) = (["--pool-reuse", "false"], ["--pool-reuse", "true"]);
     for args in [[dedicated, once], [dedicated, again], [shared, again]].map(|args| args.concat()) {
@@ -201,7 +201,7 @@ fn bridged_and_direct_clients_are_told_apart_whatever_they_say_of_themselves() {
         let bridge =
             Pontoon::with(&redis.endpoint(), &authority, &[&args[..], &["--workers", "1"]].concat()).ready();
         let _program = redis_py(&bridge);
-        // One before has left its name with the connection.
+        // An earlier client has left its library's name on the connection.
         let mut before = bridge.client();
         introduce(&mut before, "lettuce");
         before.finish();
@@ -243,8 +243,8 @@ fn bridged_and_direct_clients_are_told_apart_whatever_they_say_of_themselves() {
 }
 
 #[test]
-fn a_client_that_cannot_be_told_apart_is_not_called_direct() {
-    // Others are asked in the test above.
+fn a_client_that_cannot_be_classified_is_not_called_direct() {
+    // The test above covers the other engines.
     if Engine::here().has_library_names() {
         return;
     }
@@ -276,7 +276,7 @@ fn a_client_that_cannot_be_told_apart_is_not_called_direct() {
 }
 
 #[test]
-fn a_client_that_authenticates_itself_and_names_no_library_is_not_called_direct() {
+fn a_client_with_its_own_credentials_and_no_library_is_not_called_direct() {
     let authority = Authority::new();
     let options = ["--requirepass", "s3cr3t-of-the-test"];
     let redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &options);
@@ -299,14 +299,14 @@ fn a_client_that_authenticates_itself_and_names_no_library_is_not_called_direct(
 }
 
 #[test]
-fn a_group_is_clean_when_every_node_counts_no_client_in_plaintext() {
+fn a_group_is_clean_if_every_node_counts_no_plaintext_client() {
     let authority = Authority::new();
     let refused = "-NOPERM this user has no permissions to run the 'client|list' command\r\n";
     let clean = Fake::counting(&authority, &Arc::default(), refused);
     let Audited { code, report, error } = audit(&clean.endpoint(), &authority, &[]);
     assert_eq!((code, error.as_str()), (Some(0), ""), "{report}");
     assert_eq!(report["nodes"][0]["plaintext_clients"], 0);
-    // What it does not tell is not known.
+    // What the node does not report is unknown.
     assert!(report["nodes"][0]["direct"].is_null());
     assert!(report["nodes"][0]["list_refused"].as_str().unwrap().starts_with("NOPERM"));
 
@@ -316,7 +316,7 @@ fn a_group_is_clean_when_every_node_counts_no_client_in_plaintext() {
 }
 
 #[test]
-fn credentials_are_presented_and_a_refusal_is_told() {
+fn audit_authenticates_and_reports_refused_credentials() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
     let redis = Redis::with(identity, &authority, &["--requirepass", "s3cr3t-of-the-test"]);
@@ -334,13 +334,13 @@ fn credentials_are_presented_and_a_refusal_is_told() {
     assert_eq!(
         audit(&redis.endpoint(), &authority, &careless).code,
         Some(2),
-        "anybody could ask for the password"
+        "any server could ask for the password"
     );
     let absent = audit(&redis.endpoint(), &authority, &["--auth-password-file", "/nonexistent/secret"]);
     assert_eq!(absent.code, Some(2));
 }
 
-/// The application of this name, among those of a report.
+/// The application with this name, among those of a report.
 fn named<'a>(report: &'a Value, told: &str, name: &str) -> &'a Value {
     let all = report[told].as_array().unwrap();
     all.iter().find(|clients| clients["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"))
@@ -362,7 +362,7 @@ keep[1].hgetall('h')";
 fn a_group_without_tls_is_asked_in_plaintext() {
     let authority = Authority::new();
     let primary = Redis::start(&authority);
-    // Where the engine is built without TLS, the port that is announced takes plaintext, too.
+    // If the engine is built without TLS, the announced port accepts plaintext, too.
     let options = ["--repl-diskless-sync-delay", "0", "--tls-replication", "no"];
     let replica = Redis::with(authority.issue(&["localhost"]), &authority, &options);
     replica.direct().expect(&["REPLICAOF", "127.0.0.1", &primary.plain_port.to_string()], "+OK\r\n");
@@ -398,7 +398,7 @@ fn a_group_without_tls_is_asked_in_plaintext() {
 }
 
 #[test]
-fn a_node_is_asked_over_tls_where_it_speaks_it_and_in_plaintext_where_it_does_not() {
+fn a_node_is_asked_over_tls_if_it_accepts_tls_else_in_plaintext() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for (tls, in_plaintext) in
@@ -413,7 +413,7 @@ fn a_node_is_asked_over_tls_where_it_speaks_it_and_in_plaintext_where_it_does_no
             assert_eq!(report[told], Value::Array(Vec::new()), "audit lists itself: {tls:?}: {report}");
         }
     }
-    // A certificate that does not verify is no TLS.
+    // A certificate that does not verify does not count as TLS.
     let stranger = Authority::new();
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
     let report = audit(&dual.endpoint(), &stranger, &["--tls-mode", "preferred"]).report;
@@ -421,7 +421,7 @@ fn a_node_is_asked_over_tls_where_it_speaks_it_and_in_plaintext_where_it_does_no
 }
 
 #[test]
-fn a_password_goes_over_plaintext_only_where_that_is_allowed() {
+fn a_password_goes_over_plaintext_only_if_that_is_allowed() {
     let authority = Authority::new();
     let redis =
         Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", "s3cr3t-of-the-test"]);
@@ -449,17 +449,20 @@ fn a_password_goes_over_plaintext_only_where_that_is_allowed() {
         let allowed = of(&[&args[..], &["--auth-allow-plaintext"]].concat()).report;
         assert_eq!(allowed["nodes"][0]["problem"], Value::Null, "{allowed}");
         assert_eq!(allowed["nodes"][0]["asked_in_plaintext"], true, "{allowed}");
-        assert!(String::from_utf8(auth_stats(&redis)).unwrap().contains("cmdstat_auth"), "it is counted so");
+        assert!(
+            String::from_utf8(auth_stats(&redis)).unwrap().contains("cmdstat_auth"),
+            "the server counts AUTH"
+        );
         reset_stats(&redis);
     }
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
     let args = ["--tls-mode", "preferred", "--auth-password-file", path];
     let report = audit(&dual.endpoint(), &authority, &args).report;
-    assert_eq!(report["nodes"][0]["problem"], Value::Null, "over TLS it is sent: {report}");
+    assert_eq!(report["nodes"][0]["problem"], Value::Null, "the password is sent over TLS: {report}");
     assert_eq!(report["nodes"][0]["asked_in_plaintext"], Value::Null, "{report}");
 }
 
-/// Over a connection that authenticates itself by HELLO, which counts apart.
+/// A connection that authenticates by HELLO, which the server counts separately from AUTH.
 fn authenticated(redis: &Redis) -> Wire {
     let mut wire = redis.direct();
     wire.ask(&["HELLO", "2", "AUTH", "default", "s3cr3t-of-the-test"]);
@@ -474,7 +477,7 @@ fn reset_stats(redis: &Redis) {
     authenticated(redis).expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
 }
 
-/// A `pontoon audit --watch 1h --json` that runs.
+/// A running `pontoon audit --watch 1h --json`.
 struct Watching {
     process: Child,
     errors: Lines<BufReader<ChildStderr>>,
@@ -516,7 +519,7 @@ impl Drop for Watching {
     }
 }
 
-/// Subcommands of CLIENT that a server has executed.
+/// Number of CLIENT subcommands that a server has executed.
 fn client_commands(wire: &mut Wire) -> u64 {
     let stats = String::from_utf8(wire.ask(&["INFO", "commandstats"])).unwrap();
     let calls = |line: &str| {
@@ -525,13 +528,13 @@ fn client_commands(wire: &mut Wire) -> u64 {
     stats.lines().filter_map(calls).sum()
 }
 
-/// Waits until a server was sampled a few times from now on.
+/// Waits until audit has sampled the server a few more times.
 fn sampled(wire: &mut Wire) {
     let before = client_commands(wire);
     eventually("the server is sampled", || client_commands(wire) > before + 10);
 }
 
-/// The numbers of audit's own connections.
+/// The client ids of audit's own connections.
 fn own_connections(wire: &mut Wire) -> Vec<String> {
     let list = String::from_utf8(wire.ask(&["CLIENT", "LIST"])).unwrap();
     let own = list.lines().filter(|line| line.contains("name=pontoon-audit-"));
@@ -539,7 +542,7 @@ fn own_connections(wire: &mut Wire) -> Vec<String> {
 }
 
 #[test]
-fn everyone_who_was_connected_during_a_watch_is_listed() {
+fn a_watch_lists_every_client_that_was_connected_meanwhile() {
     let authority = Authority::new();
     for signal in [Signal::INT, Signal::TERM] {
         let redis = Redis::start(&authority);
@@ -575,7 +578,7 @@ fn everyone_who_was_connected_during_a_watch_is_listed() {
 }
 
 #[test]
-fn a_node_that_does_not_answer_for_a_while_does_not_end_a_watch() {
+fn a_watch_survives_a_node_that_does_not_answer_for_a_while() {
     let authority = Authority::new();
     let (primary, replica) = group(&authority);
     let ca = authority.file();
@@ -617,7 +620,7 @@ fn every_node_of_a_cluster_is_watched() {
 }
 
 #[test]
-fn a_watch_in_which_no_client_was_in_plaintext_ends_well() {
+fn a_watch_that_saw_no_plaintext_client_exits_with_zero() {
     let authority = Authority::new();
     let refused = "-NOPERM this user has no permissions to run the 'client|list' command\r\n";
     let count = Arc::new(AtomicU32::new(0));
@@ -633,7 +636,7 @@ fn a_watch_in_which_no_client_was_in_plaintext_ends_well() {
 }
 
 #[test]
-fn a_node_that_spoke_tls_in_a_watch_is_not_asked_in_plaintext_again() {
+fn a_watched_node_that_accepted_tls_is_not_asked_in_plaintext_again() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);

@@ -1,4 +1,4 @@
-//! Clients that cannot authenticate are authenticated, whatever becomes of the secret.
+//! pontoon authenticates clients that cannot do so themselves, even while the secret changes.
 
 mod cluster;
 mod permissions;
@@ -17,7 +17,7 @@ const OLD: &str = "0ld-s3cr3t-of-the-test";
 const NEW: &str = "n3w-s3cr3t-of-the-test";
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
-/// A password in a file, which is replaced as Kubernetes and careful people do it.
+/// A password file that is replaced atomically, as Kubernetes does it.
 struct Password(TempDir);
 
 impl Password {
@@ -38,12 +38,12 @@ impl Password {
     }
 }
 
-/// A server on which nobody may do anything but the user `app`, with the old password.
+/// A server on which only the user `app` may do anything, with the old password.
 fn guarded(authority: &Authority) -> Redis {
     guarded_by(Path::new("redis-server"), authority)
 }
 
-/// The same of another engine.
+/// As [`guarded`], for another engine.
 fn guarded_by(engine: &Path, authority: &Authority) -> Redis {
     let redis = Redis::of(engine, authority.issue(&["localhost"]), authority, &[]);
     let mut admin = redis.direct();
@@ -103,7 +103,7 @@ fn the_default_user_needs_no_name() {
 }
 
 #[test]
-fn refused_credentials_are_told_to_the_client_the_log_and_readyz_and_are_not_repeated() {
+fn refused_credentials_are_reported_everywhere_and_not_sent_again() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new("wr0ng-s3cr3t");
@@ -123,13 +123,13 @@ fn refused_credentials_are_told_to_the_client_the_log_and_readyz_and_are_not_rep
     for seen in [pontoon.printed(), pontoon.get("/metrics").1, pontoon.get("/readyz").1] {
         assert!(!seen.contains("wr0ng-s3cr3t"));
     }
-    // The right one is found by the next client.
+    // The next client gets the right password.
     password.replace(OLD);
     eventually("it works", || pontoon.client().ask(&["GET", "k"]) == b"$-1\r\n");
 }
 
 #[test]
-fn a_secret_that_changes_under_load_is_no_clients_concern() {
+fn clients_do_not_notice_a_secret_that_changes_under_load() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new(OLD);
@@ -156,13 +156,13 @@ fn a_secret_that_changes_under_load_is_no_clients_concern() {
         let mut admin = admin(&redis);
         for (next, last) in [(NEW, OLD), (OLD, NEW)] {
             let before = pontoon.log_count("credentials changed");
-            // Two are good, as after ElastiCache's ROTATE; then one, as after SET.
+            // First two passwords are valid, as after ElastiCache's ROTATE; then one, as after SET.
             admin.expect(&["ACL", "SETUSER", "app", &format!(">{next}")], "+OK\r\n");
             password.replace(next);
             eventually("it is noticed", || pontoon.log_count("credentials changed") > before);
             admin.expect(&["ACL", "SETUSER", "app", &format!("<{last}")], "+OK\r\n");
         }
-        // And at once, without a time in which both are good.
+        // Then at once, without a time in which both are valid.
         password.replace(NEW);
         admin.expect(&["ACL", "SETUSER", "app", &format!("<{OLD}"), &format!(">{NEW}")], "+OK\r\n");
         eventually("it is noticed", || pontoon.log_count("credentials changed") == 3);
@@ -175,7 +175,7 @@ fn a_secret_that_changes_under_load_is_no_clients_concern() {
 }
 
 #[test]
-fn a_secret_that_the_server_has_not_been_told_yet_hurts_nobody() {
+fn clients_do_not_notice_a_server_that_learns_the_secret_later() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new(OLD);
@@ -192,14 +192,14 @@ fn a_secret_that_the_server_has_not_been_told_yet_hurts_nobody() {
 }
 
 #[test]
-fn connections_that_serve_one_client_after_another_are_authenticated_for_each() {
+fn a_reused_connection_is_authenticated_again_for_each_client() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new(OLD);
     let pontoon = to(&redis, &authority, &password, &["--workers", "1", "--pool-reuse", "true"]).ready();
     let idle = || pontoon.metric("pontoon_upstream_connections", "state=\"idle\"");
-    // Where clients share, what needs no connection of the client's own goes over a shared one. That is a lease more, and it is kept,
-    // too, some seconds after its last use: how many leases and kept connections there are depends on the pace of the machine.
+    // In shared mode, what needs no dedicated connection goes over a shared one. That is one more lease, and the connection is kept some
+    // seconds after its last use: how many leases and kept connections there are depends on the pace of the machine.
     let is = |count: u64, expected| if clients_share() { count >= expected } else { count == expected };
     for words in [&["GET", "k"][..], &["SELECT", "3"], &["AUTH", "admin", "admin"], &["HELLO", "3"]] {
         let mut client = pontoon.client();
@@ -236,7 +236,7 @@ fn warm_connections_of_the_old_secret_are_replaced() {
 }
 
 #[test]
-fn credentials_are_not_sent_in_plaintext_unless_that_is_wanted() {
+fn credentials_are_not_sent_in_plaintext_unless_that_is_allowed() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new(OLD);
@@ -257,9 +257,9 @@ fn credentials_are_not_sent_in_plaintext_unless_that_is_wanted() {
 }
 
 #[test]
-fn credentials_wait_for_tls_where_it_is_preferred() {
+fn in_preferred_mode_credentials_wait_for_tls() {
     let authority = Authority::new();
-    // As ElastiCache's, it wants a password as soon as it wants TLS, and none before.
+    // Like ElastiCache, this server requires a password as soon as it requires TLS, and none before.
     let redis = Redis::start(&authority);
     let password = Password::new(OLD);
     let path = password.path();
@@ -277,7 +277,7 @@ fn credentials_wait_for_tls_where_it_is_preferred() {
 }
 
 #[test]
-fn a_server_without_a_password_is_used_as_it_is() {
+fn a_server_without_a_password_is_used_without_one() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let password = Password::new(OLD);
@@ -292,7 +292,7 @@ fn a_server_without_a_password_is_used_as_it_is() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_at_the_start_may_come_later_and_may_go() {
+fn a_missing_secret_may_appear_after_the_start_and_vanish_again() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new(OLD);
@@ -313,7 +313,7 @@ fn a_secret_that_is_not_there_at_the_start_may_come_later_and_may_go() {
 }
 
 #[test]
-fn a_password_may_come_from_a_command_a_variable_or_a_url_in_one() {
+fn a_password_may_come_from_a_command_a_variable_or_a_url() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let (ca, upstream) = (authority.file(), redis.endpoint());
@@ -344,7 +344,7 @@ fn a_password_on_the_command_line_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn a_config_file_with_a_password_that_others_can_read_is_warned_of() {
+fn a_readable_config_file_with_a_password_raises_a_warning() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pontoon.toml");
@@ -381,7 +381,7 @@ fn check_proves_the_credentials() {
 }
 
 #[test]
-fn a_secret_is_nowhere_in_what_is_written() {
+fn no_output_contains_a_secret() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new(OLD);
@@ -389,7 +389,7 @@ fn a_secret_is_nowhere_in_what_is_written() {
         to(&redis, &authority, &password, &["--log-level", "trace", "--client-name", "bridge"]).ready();
     pontoon.expects("upstream refused the credentials");
     pontoon.allows("credentials not available");
-    // One that is being set up may be among those that are killed.
+    // One of the killed connections may still be in its greeting.
     pontoon.allows("greeting");
     let mut client = pontoon.client();
     client.expect(&["SET", "k", "v"], "+OK\r\n");
@@ -400,7 +400,7 @@ fn a_secret_is_nowhere_in_what_is_written() {
     pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
     let mut admin = admin(&redis);
     admin.expect(&["ACL", "SETUSER", "app", "resetpass"], "+OK\r\n");
-    // What is authenticated stays so.
+    // The server leaves authenticated connections as they are, so the test ends them.
     admin.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     eventually("it is refused", || {
         String::from_utf8_lossy(&pontoon.client().ask(&["GET", "k"])).contains("refused the credentials")
@@ -409,5 +409,5 @@ fn a_secret_is_nowhere_in_what_is_written() {
     for seen in pages.iter().chain([&pontoon.printed()]) {
         assert!(!seen.contains(OLD) && !seen.contains(NEW), "{seen}");
     }
-    assert!(pontoon.printed().contains("DEBUG"), "it was talkative");
+    assert!(pontoon.printed().contains("DEBUG"), "debug logs are on");
 }

@@ -1,11 +1,11 @@
-//! Bad input is told, all of it at once, and nothing is half-started.
+//! pontoon reports all bad input at once, and starts nothing.
 
 use std::net::TcpListener;
 use std::process::Command;
 
 use crate::harness::{Authority, pontoon};
 
-/// Runs with a config file, asserts that it is refused, and returns each problem after the file's name.
+/// Runs with a config file, asserts that it is refused, and returns each problem, without the file's name before it.
 #[track_caller]
 fn refused(config: &str) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
@@ -19,7 +19,7 @@ fn refused(config: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_problem_of_a_file_is_told_with_its_place_and_the_nearest_key() {
+fn every_problem_of_a_file_is_reported_with_its_place_and_the_nearest_key() {
     let problems = refused(
         "[admin]\nlisten = \"nowhere\"\n\n[[route]]\nlisen = [\"127.0.0.1:0\"]\nupstream = \"cache:0\"\n\
          [route.tls]\nmode = \"sometimes\"\npin = \"x\"\n[route.limits]\nconnect_timeout = \"5\"\nmax_clients = 0\n\
@@ -45,13 +45,13 @@ fn every_problem_of_a_file_is_told_with_its_place_and_the_nearest_key() {
 }
 
 #[test]
-fn a_syntax_error_is_told_with_its_place() {
+fn a_syntax_error_is_reported_with_its_place() {
     let problems = refused("[[route]]\nupstream = \n");
     assert!(problems[0].starts_with("FILE:2:"), "{problems:?}");
 }
 
 #[test]
-fn routes_need_an_upstream_each_and_differ_in_name_and_listener() {
+fn each_route_needs_an_upstream_and_its_own_name_and_listener() {
     let problems = refused("[[route]]\n");
     assert!(problems[0].contains("upstream is missing"), "{problems:?}");
     let problems = refused(
@@ -68,7 +68,7 @@ fn routes_need_an_upstream_each_and_differ_in_name_and_listener() {
 }
 
 #[test]
-fn flags_are_checked_like_keys_and_named_as_given() {
+fn flags_are_checked_like_keys_and_errors_name_them_as_given() {
     let output = Command::new(env!("CARGO_BIN_EXE_pontoon"))
         .args([
             "run",
@@ -100,7 +100,7 @@ fn flags_are_checked_like_keys_and_named_as_given() {
     assert_eq!(errors.lines().count(), 5, "{errors}");
 }
 
-/// Texts that hold a password where one is not expected.
+/// Texts that hold a password where none is expected.
 const WITH_PASSWORD: &[&str] = &[
     "redis://cache:6379?password=hunter2",
     "rediss://cache:6379/0?user=app&password=hunter2",
@@ -128,7 +128,7 @@ const WITH_PASSWORD: &[&str] = &[
 ];
 
 #[test]
-fn no_error_repeats_a_password_that_stands_where_none_belongs() {
+fn no_error_repeats_a_misplaced_password() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pontoon.toml");
     let said = |args: &[&str], variables: &[(&str, &str)], what: &str| {
@@ -138,7 +138,7 @@ fn no_error_repeats_a_password_that_stands_where_none_belongs() {
         assert!(!said.contains("hunter2"), "{args:?} {variables:?} {what}: {said}");
         assert_eq!(output.status.code(), Some(2), "{args:?} {variables:?} {what}: {said}");
     };
-    // A mistake of its own, so that nothing is dialled where a text is taken.
+    // A second mistake, so that pontoon dials nothing if it accepts the text.
     let mistake = ["--workers", "0"];
     said(&[&["run", "--upstream", "app:hunter2"], &mistake[..]].concat(), &[], "");
     for text in WITH_PASSWORD {
@@ -172,7 +172,7 @@ fn no_error_repeats_a_password_that_stands_where_none_belongs() {
 }
 
 #[test]
-fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
+fn a_flag_overrides_a_variable_which_overrides_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pontoon.toml");
     std::fs::write(&path, "[[route]]\nname = \"file\"\nupstream = \"x\"\nlisten = \"127.0.0.1:1\"\n")
@@ -194,7 +194,7 @@ fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
 }
 
 #[test]
-fn flags_of_a_route_are_refused_beside_a_file_of_several() {
+fn flags_of_a_route_are_refused_beside_a_file_with_several_routes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pontoon.toml");
     let route = |n| format!("[[route]]\nupstream = \"x{n}\"\nlisten = \"127.0.0.1:0\"\n");
@@ -209,7 +209,7 @@ fn flags_of_a_route_are_refused_beside_a_file_of_several() {
 }
 
 #[test]
-fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
+fn unreadable_files_and_busy_addresses_are_reported_together() {
     let authority = Authority::new();
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy_address = busy.local_addr().unwrap();
@@ -247,7 +247,7 @@ fn what_cannot_be_read_or_bound_is_told_together_and_nothing_stays_bound() {
 }
 
 #[test]
-fn what_may_pass_by_itself_is_not_told_as_a_mistake_which_a_service_manager_would_not_try_again() {
+fn an_error_that_may_pass_by_itself_has_another_exit_code_than_a_mistake() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = &taken.local_addr().unwrap().to_string();
     let code = |args: &[&str]| {
@@ -257,7 +257,7 @@ fn what_may_pass_by_itself_is_not_told_as_a_mistake_which_a_service_manager_woul
     let off = ["--admin", "off"];
     for args in [
         &[&off[..], &["--listen", taken]].concat()[..],
-        // An address that the machine does not have yet: of TEST-NET-1.
+        // An address of TEST-NET-1, as one that the machine does not have yet.
         &[&off[..], &["--listen", "192.0.2.1:6379", "--allow-remote-clients"]].concat(),
         &[&off[..], &["--listen", "unix:/no/such/directory/redis.sock"]].concat(),
         &["--listen", "127.0.0.1:0", "--admin", taken],
@@ -266,17 +266,21 @@ fn what_may_pass_by_itself_is_not_told_as_a_mistake_which_a_service_manager_woul
         assert!(code == Some(1) && error.contains("cannot listen on"), "{code:?} {error}");
     }
     let mistake = ["--listen", taken, "--tls-ca-file", "/no/such/ca.pem"];
-    assert_eq!(code(&[&off[..], &mistake].concat()).0, Some(2), "one of them must be corrected");
+    assert_eq!(
+        code(&[&off[..], &mistake].concat()).0,
+        Some(2),
+        "one of the two is a mistake that the user must correct"
+    );
 }
 
 #[test]
-fn a_privileged_port_is_told_as_such() {
+fn a_privileged_port_is_reported_as_such() {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first_free.trim() == "0" {
         eprintln!("not tested: this machine has no privileged ports");
         return;
     }
-    // As root every port is ours: give the privilege up.
+    // Root may bind every port: drop the privilege.
     let unprivileged = |mut command: Command| {
         command
             .args(["run", "--upstream", "x", "--listen", "127.0.0.1:1", "--admin", "off"])
@@ -300,7 +304,7 @@ fn a_privileged_port_is_told_as_such() {
     );
 }
 
-/// The program where anybody may run it.
+/// A copy of the program that every user may run.
 fn readable_copy() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
@@ -310,7 +314,7 @@ fn readable_copy() -> tempfile::TempDir {
 }
 
 #[test]
-fn tls_files_that_hold_something_else_are_told_with_what_was_expected() {
+fn a_tls_file_with_the_wrong_content_is_reported_with_what_was_expected() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
     let (cert, key) = (identity.cert_file(), identity.key_file());

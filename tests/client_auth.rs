@@ -1,4 +1,4 @@
-//! What a client's own AUTH gets, and authenticating again on connections that last.
+//! What a client's own AUTH gets, and how long-lived connections are authenticated again.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ const LOCAL: &str = "l0cal-s3cr3t-of-the-test";
 const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
 
-/// A server with a password, and a bridge that knows it.
+/// A server with a password, and a bridge that has it.
 fn bridge(args: &[&str]) -> (Redis, Pontoon, tempfile::TempDir) {
     let authority = Authority::new();
     let mut redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", SECRET]);
@@ -40,7 +40,7 @@ fn works(client: &mut Wire) {
     client.expect(&["SET", "k", "v"], "+OK\r\n");
 }
 
-/// Waits until a client is blocked, and gives it what it waits for.
+/// Waits until a client is blocked, then pushes the element that it waits for.
 fn push_once_blocked(redis: &Redis) {
     let mut direct = redis.direct();
     direct.expect(&["AUTH", SECRET], "+OK\r\n");
@@ -49,7 +49,7 @@ fn push_once_blocked(redis: &Redis) {
 }
 
 #[test]
-fn a_password_left_over_in_a_client_does_no_harm() {
+fn a_password_still_configured_in_a_client_does_no_harm() {
     let (_redis, pontoon, _directory) = bridge(&[]);
     let mut client = pontoon.client();
     client.expect(&["AUTH", "left over"], "+OK\r\n");
@@ -64,7 +64,7 @@ fn a_password_left_over_in_a_client_does_no_harm() {
 }
 
 #[test]
-fn answers_of_the_bridge_come_in_their_turn() {
+fn replies_of_the_bridge_keep_their_order() {
     let (_redis, pontoon, _directory) = bridge(&[]);
     let mut client = pontoon.client();
     let mut pipeline = Vec::new();
@@ -78,7 +78,7 @@ fn answers_of_the_bridge_come_in_their_turn() {
     client.send(&pipeline);
     assert_eq!(text(client.exactly(expected.len())), expected);
 
-    // And byte by byte, beginning with AUTH.
+    // Byte by byte, beginning with AUTH.
     for byte in [command(&["AUTH", "x"]), command(&["GET", "n"]), command(&["AUTH"])].concat() {
         client.send(&[byte]);
     }
@@ -87,7 +87,7 @@ fn answers_of_the_bridge_come_in_their_turn() {
     client.expect_next("-ERR wrong number of arguments for 'auth' command\r\n");
 }
 
-/// As redis-py's users configure it, in both protocols.
+/// Uses redis-py as its users configure it, in both protocols.
 const REDIS_PY: &str = r#"
 import sys, redis
 mode, port, local = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -121,7 +121,7 @@ for protocol in (2, 3):
 "#;
 
 #[test]
-fn redis_py_gets_what_is_configured() {
+fn redis_py_gets_the_configured_auth_mode() {
     for mode in ["accept", "verify", "reject", "forward"] {
         let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);
         let port = pontoon.address().port().to_string();
@@ -130,7 +130,7 @@ fn redis_py_gets_what_is_configured() {
 }
 
 #[test]
-fn a_client_that_speaks_tls_to_a_plaintext_listener_reaches_no_server() {
+fn a_tls_client_at_a_plaintext_listener_reaches_no_server() {
     let (redis, pontoon, _directory) = bridge(&[]);
     pontoon.expects("it speaks TLS to a listener for plaintext");
     let mut admin = redis.direct();
@@ -143,7 +143,7 @@ fn a_client_that_speaks_tls_to_a_plaintext_listener_reaches_no_server() {
 }
 
 #[test]
-fn a_message_that_arrives_is_not_torn_by_an_answer_of_the_bridge() {
+fn a_reply_of_the_bridge_does_not_split_a_message_that_arrives() {
     let (redis, pontoon, _directory) = bridge(&["--auth-reauthenticate", "200ms"]);
     let mut publisher = redis.direct();
     publisher.expect(&["AUTH", SECRET], "+OK\r\n");
@@ -155,7 +155,7 @@ fn a_message_that_arrives_is_not_torn_by_an_answer_of_the_bridge() {
         publisher.expect(&["PUBLISH", "channel", &large], ":1\r\n");
         client.send(&command(&["AUTH", "x"]));
         let message = format!(">3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n${}\r\n{large}\r\n", large.len());
-        // Before or after, but not within.
+        // The bridge's reply comes before or after the message, never within it.
         let got = client.exactly(message.len() + 5);
         assert!(
             got == [b"+OK\r\n", message.as_bytes()].concat()
@@ -165,7 +165,7 @@ fn a_message_that_arrives_is_not_torn_by_an_answer_of_the_bridge() {
 }
 
 #[test]
-fn what_follows_reset_in_a_pipeline_is_not_confused_by_the_bridges_own_auth() {
+fn a_pipeline_after_reset_is_not_confused_by_the_bridges_auth() {
     let (_redis, pontoon, _directory) = bridge(&[]);
     for _ in 0..50 {
         let mut client = pontoon.client();
@@ -177,7 +177,7 @@ fn what_follows_reset_in_a_pipeline_is_not_confused_by_the_bridges_own_auth() {
 }
 
 #[test]
-fn an_answer_of_the_bridge_keeps_its_place_before_a_subscription() {
+fn a_reply_of_the_bridge_keeps_its_place_before_a_subscription() {
     let (redis, pontoon, _directory) = bridge(&[]);
     let mut client = pontoon.client();
     let pipeline =
@@ -191,7 +191,7 @@ fn an_answer_of_the_bridge_keeps_its_place_before_a_subscription() {
 }
 
 #[test]
-fn an_answer_of_the_bridge_keeps_its_place_after_an_unsubscription() {
+fn a_reply_of_the_bridge_keeps_its_place_after_an_unsubscription() {
     let (_redis, pontoon, _directory) = bridge(&["--auth-client", "accept"]);
     for (words, confirmed) in [
         (&["PUNSUBSCRIBE"][..], "*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n"),
@@ -206,19 +206,19 @@ fn an_answer_of_the_bridge_keeps_its_place_after_an_unsubscription() {
 }
 
 #[test]
-fn a_stranger_who_does_not_read_fills_no_memory() {
+fn a_client_that_does_not_read_fills_no_memory() {
     let (_redis, pontoon, _directory) = bridge(&["--auth-client", "verify"]);
     let stranger = pontoon.client();
     let mut writer = stranger.writer();
     writer.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
     let before = pontoon.peak_memory_kib();
-    // Each request of two bytes is answered by 34.
+    // Each request of two bytes gets a reply of 34.
     let flood = b"a\n".repeat(512 * 1024);
     let mut sent = 0;
     while sent < 64 * 1024 * 1024 && std::io::Write::write_all(&mut writer, &flood).is_ok() {
         sent += flood.len();
     }
-    assert!(sent < 64 * 1024 * 1024, "it is not read for ever");
+    assert!(sent < 64 * 1024 * 1024, "pontoon stops reading");
     assert!(pontoon.peak_memory_kib() < before + 64 * 1024);
     pontoon.client().expect(&["AUTH", LOCAL], "+OK\r\n");
 }
@@ -234,7 +234,7 @@ fn a_blocked_client_gets_its_reply_before_the_bridges_own() {
 }
 
 #[test]
-fn a_local_password_keeps_others_out() {
+fn a_local_password_keeps_other_clients_out() {
     let (redis, pontoon, directory) = bridge(&["--auth-client", "verify"]);
     let mut stranger = pontoon.client();
     stranger.expect(&["GET", "k"], NOAUTH);
@@ -245,7 +245,7 @@ fn a_local_password_keeps_others_out() {
     stranger.send(&[command(&["MULTI"]), command(&["EXEC"])].concat());
     stranger.expect_next(NOAUTH);
     stranger.expect_next(NOAUTH);
-    // A large request is dropped as it comes.
+    // pontoon drops a large request while it arrives.
     stranger.send(&command(&["SET", "k", &"x".repeat(3_000_000)]));
     stranger.expect_next(NOAUTH);
     stranger.send(&[command(&["SET", "k", "w"]), command(&["AUTH", LOCAL]), command(&["GET", "k"])].concat());
@@ -257,7 +257,7 @@ fn a_local_password_keeps_others_out() {
     let mut client = pontoon.client();
     assert!(text(client.ask(&["HELLO", "3", "AUTH", "default", LOCAL])).starts_with('%'));
     works(&mut client);
-    // What RESET takes away on the server it takes away here.
+    // RESET ends the authentication at the bridge, as it does on the server.
     client.expect(&["RESET"], "+RESET\r\n");
     client.expect(&["GET", "k"], NOAUTH);
     client.expect(&["AUTH", LOCAL], "+OK\r\n");
@@ -272,7 +272,7 @@ fn a_local_password_keeps_others_out() {
     let mut direct = redis.direct();
     direct.expect(&["AUTH", SECRET], "+OK\r\n");
     let stats = text(direct.ask(&["INFO", "errorstats"]));
-    // Once, to the harness: it asked whether the server is there.
+    // The one NOAUTH went to the harness, which asked whether the server is up.
     assert!(
         stats.contains("errorstat_NOAUTH:count=1\r") && !stats.contains("errorstat_WRONGPASS"),
         "{stats}"
@@ -280,7 +280,7 @@ fn a_local_password_keeps_others_out() {
 }
 
 #[test]
-fn a_local_password_that_nobody_can_know_is_told_by_check_and_at_the_start() {
+fn check_and_the_start_report_a_local_password_that_is_missing() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -306,7 +306,7 @@ fn a_local_password_that_nobody_can_know_is_told_by_check_and_at_the_start() {
 }
 
 #[test]
-fn auth_can_be_refused_or_be_the_clients_own() {
+fn auth_can_be_refused_or_left_to_the_client() {
     let (_redis, pontoon, _directory) = bridge(&["--auth-client", "reject"]);
     let mut client = pontoon.client();
     for request in [&["AUTH", "x"][..], &["HELLO", "3", "AUTH", "default", "x"]] {
@@ -326,16 +326,16 @@ fn auth_can_be_refused_or_be_the_clients_own() {
     client.expect(&["AUTH", "own", "own"], "+OK\r\n");
     client.expect(&["ACL", "WHOAMI"], "$3\r\nown\r\n");
     drop(client);
-    // Nobody inherits that.
+    // The next client does not inherit that user.
     eventually("another client is who pontoon says", || {
         pontoon.client().ask(&["ACL", "WHOAMI"]) == b"$7\r\ndefault\r\n"
     });
 }
 
-/// The password of the server's user `other`. A connection has that user only where a client's own AUTH has reached the server.
+/// The password of the server's user `other`. A connection has that user only if a client's own AUTH reached the server.
 const OTHER: &str = "0ther-s3cr3t-of-the-test";
 
-/// Runs `test` in each mode that keeps a client's AUTH from the server, with and without sharing. In mode `verify` its clients have
+/// Runs `test` in each mode that keeps a client's AUTH from the server, in dedicated and in shared mode. In mode `verify` its clients have
 /// authenticated.
 fn where_auth_stays(test: impl Fn(&str, &dyn Fn() -> Wire)) {
     for mode in ["accept", "reject", "verify"] {
@@ -363,7 +363,7 @@ fn is_pontoon(client: &mut Wire, request: impl std::fmt::Debug) {
 }
 
 #[test]
-fn no_hello_makes_a_client_another_user_than_pontoon() {
+fn no_hello_makes_a_client_another_user_than_pontoons() {
     where_auth_stays(|mode, connect| {
         for request in [
             &["HELLO", "3", "SETNAME", "SETNAME", "AUTH", "other", OTHER][..],
@@ -389,7 +389,7 @@ fn no_hello_makes_a_client_another_user_than_pontoon() {
 }
 
 #[test]
-fn a_hello_that_is_wrong_gets_the_servers_own_error() {
+fn a_wrong_hello_gets_the_servers_own_error() {
     where_auth_stays(|_, connect| {
         for (request, error) in [
             (&["HELLO", "4", "AUTH", "other", OTHER][..], "-NOPROTO unsupported protocol version"),
@@ -416,7 +416,7 @@ fn a_hello_that_is_wrong_gets_the_servers_own_error() {
 }
 
 #[test]
-fn a_command_whose_name_a_server_cuts_short_makes_no_other_user() {
+fn a_command_whose_name_a_server_truncates_changes_no_user() {
     where_auth_stays(|_, connect| {
         let mut client = connect();
         for n in 0..2_000 {
@@ -432,7 +432,7 @@ fn a_command_whose_name_a_server_cuts_short_makes_no_other_user() {
 }
 
 #[test]
-fn a_password_in_quotes_is_read_as_the_server_reads_it() {
+fn a_quoted_password_is_read_as_the_server_reads_it() {
     let escaped = LOCAL.bytes().map(|byte| format!("\\x{byte:02X}")).collect::<Vec<_>>().concat();
     where_auth_stays(|mode, connect| {
         for password in [format!("\"{LOCAL}\""), format!("'{LOCAL}'"), format!("\"{escaped}\"")] {
@@ -482,7 +482,7 @@ fn a_password_in_quotes_is_read_as_the_server_reads_it() {
 }
 
 #[test]
-fn quotes_that_do_not_match_end_the_connection_as_they_do_on_a_server() {
+fn unbalanced_quotes_end_the_connection_as_they_do_on_a_server() {
     where_auth_stays(|_, connect| {
         for line in ["AUTH \"pw\r\n", "AUTH \"pw\"x\r\n", "\"AUTH pw\r\n", "HELLO 3 AUTH other 'pw\r\n"] {
             let mut client = connect();
@@ -495,7 +495,7 @@ fn quotes_that_do_not_match_end_the_connection_as_they_do_on_a_server() {
 }
 
 #[test]
-fn a_client_in_quotes_must_authenticate_as_any_other() {
+fn a_client_that_quotes_must_authenticate_like_any_other() {
     for sharing in ["dedicated", "shared"] {
         let (_redis, pontoon, _directory) = bridge(&["--auth-client", "verify", "--sharing", sharing]);
         for line in ["\"GET\" k\r\n", "\"AUTH", "'SET' k v\r\n"] {
@@ -514,7 +514,7 @@ fn a_client_in_quotes_must_authenticate_as_any_other() {
 }
 
 #[test]
-fn after_reset_the_client_is_again_who_pontoon_says() {
+fn after_reset_the_client_is_pontoons_user_again() {
     for mode in ["accept", "forward"] {
         let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);
         let mut client = pontoon.client();
@@ -536,9 +536,9 @@ fn after_reset_the_client_is_again_who_pontoon_says() {
 }
 
 #[test]
-fn a_session_that_lasts_authenticates_again_between_two_commands_and_its_client_sees_nothing_of_it() {
+fn a_long_session_authenticates_again_and_its_client_sees_nothing_of_it() {
     if clients_share() {
-        // A connection that they share is replaced, and never authenticates again.
+        // In shared mode a connection is replaced, and never authenticates again.
         return;
     }
     let (redis, pontoon, _directory) = bridge(&["--auth-reauthenticate", "300ms", "--pool-reuse", "false"]);
@@ -553,12 +553,12 @@ fn a_session_that_lasts_authenticates_again_between_two_commands_and_its_client_
         again() >= 3
     });
     assert!(pontoon.metric("pontoon_next_reauthentication_timestamp_seconds", "") > 1_700_000_000);
-    // Idle, too.
+    // Idle sessions authenticate again, too.
     let before = again();
-    eventually("it has, with nothing to do", || again() >= before + 2);
+    eventually("an idle session authenticates again", || again() >= before + 2);
     client.expect(&["INCR", "n"], &format!(":{}\r\n", n + 1));
 
-    // Not in a transaction.
+    // But not within a transaction.
     client.expect(&["MULTI"], "+OK\r\n");
     let before = again();
     let mut other = pontoon.client();
@@ -572,9 +572,9 @@ fn a_session_that_lasts_authenticates_again_between_two_commands_and_its_client_
 }
 
 #[test]
-fn sessions_that_authenticate_again_follow_a_rotation_and_those_that_cannot_are_counted() {
+fn sessions_that_reauthenticate_follow_a_rotation_and_others_are_counted() {
     if clients_share() {
-        // A connection that they share is replaced, and never authenticates again.
+        // In shared mode a connection is replaced, and never authenticates again.
         return;
     }
     let (redis, pontoon, directory) = bridge(&["--auth-reauthenticate", "200ms", "--pool-reuse", "false"]);
@@ -582,7 +582,7 @@ fn sessions_that_authenticate_again_follow_a_rotation_and_those_that_cannot_are_
     admin.expect(&["AUTH", SECRET], "+OK\r\n");
     let mut client = pontoon.client();
     works(&mut client);
-    // ROTATE: a new password beside the old one, and then alone.
+    // ROTATE: first both passwords are valid, then only the new one.
     admin.expect(&["ACL", "SETUSER", "default", ">new-s3cr3t"], "+OK\r\n");
     fs::write(Path::new(directory.path()).join("server"), "new-s3cr3t").unwrap();
     pontoon.wait_for_log("credentials changed");
@@ -597,7 +597,7 @@ fn sessions_that_authenticate_again_follow_a_rotation_and_those_that_cannot_are_
     });
     works(&mut client);
 
-    // What cannot be done safely is left alone, and counted.
+    // A session that cannot safely authenticate again is left alone, and counted.
     let mut subscriber = pontoon.client();
     subscriber.send(&command(&["SUBSCRIBE", "channel"]));
     subscriber.expect_next("*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");

@@ -1,4 +1,4 @@
-//! CLIENT requests that are not sent on as they are: what of them the server sees, and what the client gets.
+//! CLIENT requests that pontoon does not forward unchanged: what of them reaches the server, and what the client gets.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -7,17 +7,17 @@ use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually,
 
 const PASSWORD: &str = "s3cr3t-of-the-test";
 
-/// What ends a conversation.
+/// The reply that ends a conversation.
 const LAST: &[u8] = b"$3\r\nend\r\n";
 
-/// The replies to `requests`, which are sent in pieces of this size.
+/// The replies to `requests`, which are sent in pieces of `size` bytes.
 fn converse(wire: &mut Wire, requests: &[u8], size: usize) -> Vec<u8> {
     for piece in [requests, &command(&["ECHO", "end"])].concat().chunks(size) {
         wire.send(piece);
     }
     let mut replies = Vec::new();
     while !replies.ends_with(LAST) {
-        // Whoever closes has said why.
+        // The side that closed has said why.
         let Some(reply) = wire.try_reply() else { return replies };
         replies.extend(reply);
     }
@@ -66,7 +66,7 @@ fn conversations(requests: &[&[u8]]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Every way of being a session, as arguments; the last has credentials of its own.
+/// Arguments for each kind of session; the last has its own credentials.
 fn ways(file: &str) -> Vec<Vec<&str>> {
     let one = ["--workers", "1"];
     let ways: [&[&str]; 4] = [
@@ -79,7 +79,7 @@ fn ways(file: &str) -> Vec<Vec<&str>> {
 }
 
 #[test]
-fn no_server_is_asked_to_push_addresses_of_its_own() {
+fn no_server_is_asked_to_push_its_own_addresses() {
     let notifications =
         command(&["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "external-ip"]);
     let lower = command(&["client", "maint_notifications", "on"]);
@@ -132,9 +132,9 @@ fn no_server_is_asked_to_push_addresses_of_its_own() {
 }
 
 #[test]
-fn a_connection_serves_the_next_client_though_the_server_accepted_the_request() {
+fn a_connection_is_reused_even_if_the_server_accepted_the_request() {
     let authority = Authority::new();
-    // As Redis Enterprise does.
+    // Redis Enterprise accepts it.
     let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -159,7 +159,7 @@ fn a_connection_serves_the_next_client_though_the_server_accepted_the_request() 
 }
 
 #[test]
-fn what_a_client_says_of_its_library_is_answered_as_without_the_bridge() {
+fn a_clients_library_info_is_answered_as_without_the_bridge() {
     let set = |name: &str| command(&["CLIENT", "SETINFO", "LIB-NAME", name]);
     let requests = [
         set("redis-py"),
@@ -193,7 +193,7 @@ fn what_a_client_says_of_its_library_is_answered_as_without_the_bridge() {
 }
 
 #[test]
-fn a_library_with_a_name_too_long_to_be_marked_is_answered_all_the_same() {
+fn a_library_name_too_long_to_be_marked_is_answered_as_usual() {
     let authority = Authority::new();
     let redis = Redis::of(&valkey(), authority.issue(&["localhost"]), &authority, &[]);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);

@@ -1,4 +1,4 @@
-//! Real clients, and applications, in their ordinary use.
+//! Real clients and applications, in their ordinary use.
 
 use std::process::Command;
 
@@ -39,7 +39,7 @@ fn redis_benchmark_runs_with_pipelines() {
     }
 }
 
-/// Runs a script that uses a client as its users do, and ends by saying so.
+/// Runs a script that uses a client as its users do, and that reports success at its end.
 #[track_caller]
 fn works(mut program: Command, script: &str) {
     let (_redis, pontoon) = bridge();
@@ -53,7 +53,7 @@ fn redis_py_works() {
 }
 
 #[test]
-fn redis_py_loses_no_job_where_a_worker_gives_up_waiting() {
+fn redis_py_loses_no_job_when_a_worker_gives_up_waiting() {
     works(python(), "tests/clients/redis_py_timeouts.py");
 }
 
@@ -68,11 +68,11 @@ fn node_redis_works() {
 }
 
 #[test]
-fn a_queue_of_rq_works() {
+fn an_rq_queue_works() {
     works(python(), "tests/clients/rq_queue.py");
 }
 
 #[test]
-fn a_queue_of_bullmq_works() {
+fn a_bullmq_queue_works() {
     works(node(), "tests/clients/bullmq.js");
 }

@@ -1,4 +1,4 @@
-//! A cluster that speaks TLS only, and clients in plaintext that know clusters.
+//! A cluster that accepts only TLS, and cluster clients in plaintext.
 
 mod changes;
 mod clients;
@@ -14,14 +14,14 @@ use serde_json::Value;
 
 use crate::harness::{Cluster, Engine, Pontoon, eventually};
 
-/// A bridge to a cluster, once it has found its nodes.
+/// A bridge to a cluster, once it has found all nodes.
 pub fn bridge(cluster: &Cluster, args: &[&str]) -> Pontoon {
     let pontoon = bridge_at(&cluster.endpoint(), cluster, args);
     eventually("all nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
     pontoon
 }
 
-/// A bridge that begins at `endpoint`.
+/// A bridge that discovers the cluster through `endpoint`.
 pub fn bridge_at(endpoint: &str, cluster: &Cluster, args: &[&str]) -> Pontoon {
     let ca = cluster.authority().file();
     let mut all = vec!["--upstream", endpoint, "--topology", "cluster", "--tls-ca-file", &ca];
@@ -35,13 +35,13 @@ pub fn bridge_at(endpoint: &str, cluster: &Cluster, args: &[&str]) -> Pontoon {
     }
 }
 
-/// A cluster and a bridge for tests that leave them as they were.
+/// A cluster and a bridge for tests that leave both unchanged.
 struct Shared {
     pontoon: Pontoon,
     cluster: Cluster,
 }
 
-/// The one that another test is using, or a new one.
+/// The instance that another test is using, or a new one.
 fn shared() -> Arc<Shared> {
     static SHARED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ fn naming_nodes() -> &'static [&'static str] {
     if Engine::here().is_before_7() { &["SLOTS", "NODES"] } else { &["SLOTS", "NODES", "SHARDS"] }
 }
 
-/// The local port of each node, by its endpoint, as `/routes` tells it.
+/// The local port of each node by its endpoint, from `/routes`.
 fn local_ports(pontoon: &Pontoon) -> BTreeMap<String, u16> {
     let routes: Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
     let upstreams = routes[0]["upstreams"].as_array().unwrap();
@@ -74,7 +74,7 @@ pub fn local_port(pontoon: &Pontoon, cluster: &Cluster, node: usize) -> u16 {
     local_ports(pontoon)[&cluster.nodes[node].endpoint()]
 }
 
-/// Asserts that of all ports of pontoon and of nodes, `text` names pontoon's alone, and at least one.
+/// Asserts that `text` names at least one port of pontoon, and none of a node.
 #[track_caller]
 fn assert_local(text: &str, pontoon: &Pontoon, cluster: &Cluster) {
     let numbers: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).collect();

@@ -1,11 +1,11 @@
-//! What the server says of its own commands, and what pontoon's table says of them.
+//! Compares pontoon's command table with what the server says about its own commands.
 
 use pontoon::resp::command_table::{Command, Family, Multiplexing, PinReason, ReplyKind};
 use pontoon::resp::value::Value;
 
 use crate::harness::{Authority, Redis};
 
-/// Replies to COMMAND and its kin, as `redis-server` of this machine gives them.
+/// Replies to COMMAND and its subcommands, as `redis-server` of this machine gives them.
 fn ask(words: &[&str]) -> Vec<u8> {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
@@ -38,7 +38,7 @@ fn text(value: &Value<'_>) -> String {
     value.text().unwrap().to_owned()
 }
 
-/// Each command that the server has, and each of its subcommands, where it tells them (since Redis 7.0).
+/// Each command that the server has, and each subcommand if the server lists them (since Redis 7.0).
 fn all(reply: &[u8]) -> Vec<Told> {
     let reply = Value::parse(reply).unwrap();
     let mut told = Vec::new();
@@ -57,11 +57,11 @@ fn all(reply: &[u8]) -> Vec<Told> {
     told
 }
 
-/// Flags of commands that need more than any connection: they block, or leave something with it.
+/// Flags of commands that need a dedicated connection: they block, or leave state on it.
 const MORE: [&str; 6] = ["admin", "blocking", "no_auth", "no_multi", "noscript", "pubsub"];
 
-/// A script may not call these, but they do without a connection of their own: a script is none to the connection, and what is
-/// published reaches subscribers wherever it was said.
+/// A script may not call these, but they need no dedicated connection: a script leaves no state on the connection, and published messages
+/// reach subscribers from any connection.
 const SHARED_ALL_THE_SAME: [&str; 12] = [
     "EVAL",
     "EVALSHA",
@@ -77,20 +77,20 @@ const SHARED_ALL_THE_SAME: [&str; 12] = [
     "UNWATCH",
 ];
 
-/// Flags tell nothing of why these get connections of their own: MIGRATE waits for another server, FLUSHALL and FLUSHDB for
-/// memory to be freed, VADD and VSIM for a thread. Redis before 7.0 says neither that XREAD and XREADGROUP may block, nor that
-/// `HOST:` and `POST` end the connection: they are requests of HTTP.
+/// No flag says why these need a dedicated connection. MIGRATE waits for another server, FLUSHALL and FLUSHDB wait until memory is freed,
+/// and VADD and VSIM wait for a thread. Redis before 7.0 says neither that XREAD and XREADGROUP may block, nor that `HOST:` and `POST`
+/// (HTTP requests) end the connection.
 const ALONE_ALL_THE_SAME: [&str; 9] =
     ["FLUSHALL", "FLUSHDB", "HOST:", "MIGRATE", "POST", "VADD", "VSIM", "XREAD", "XREADGROUP"];
 
-/// Servers flag these as blocking, for they hold up their connection; their reply comes as soon as the work is done.
+/// Servers flag these as blocking because they hold up their connection; their reply comes as soon as the work is done.
 const HOLDS_UP: [&str; 4] = ["FLUSHALL", "FLUSHDB", "VADD", "VSIM"];
 
-/// They block by an option, or are flagged only by some engines.
+/// These block because of an option, or only some engines flag them.
 const BLOCKS_ALL_THE_SAME: [&str; 4] = ["WAIT", "WAITAOF", "XREAD", "XREADGROUP"];
 
 #[test]
-fn every_command_of_the_server_is_known_and_is_what_its_flags_say() {
+fn every_server_command_is_known_and_agrees_with_its_flags() {
     let mut wrong = Vec::new();
     let all = all(&ask(&["COMMAND"]));
     // Redis before 7.0 has no such flag.
@@ -131,10 +131,10 @@ fn every_command_of_the_server_is_known_and_is_what_its_flags_say() {
 }
 
 #[test]
-fn every_command_is_counted_where_the_servers_documentation_puts_it() {
+fn every_command_is_in_the_family_that_the_servers_documentation_names() {
     let reply = ask(&["COMMAND", "DOCS"]);
     if reply.starts_with(b"-") {
-        // Redis before 7.0 has none.
+        // Redis before 7.0 has no COMMAND DOCS.
         return;
     }
     let reply = Value::parse(&reply).unwrap();
@@ -144,7 +144,7 @@ fn every_command_is_counted_where_the_servers_documentation_puts_it() {
         let fields: Vec<String> =
             pair[1].list().unwrap().iter().map(|field| field.text().unwrap_or_default().to_owned()).collect();
         let group = fields.chunks(2).find(|pair| pair[0] == "group").map(|pair| pair[1].replace('-', "_"));
-        // Vector sets come as a module that tells no group of theirs.
+        // Vector sets are a module that names no group.
         let Some(group) = group.filter(|group| group != "module") else { continue };
         let family = Command::named(name.as_bytes()).family();
         let label = Family::LABELS[family as usize];

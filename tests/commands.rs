@@ -13,7 +13,7 @@ fn stdout(args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn check_tells_each_step_of_a_route_that_works() {
+fn check_reports_each_step_of_a_route_that_works() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
@@ -36,7 +36,7 @@ fn check_tells_each_step_of_a_route_that_works() {
 }
 
 #[test]
-fn check_says_in_which_step_a_route_would_fail_and_its_exit_code_says_so_too() {
+fn check_names_the_failing_step_of_a_route_and_exits_accordingly() {
     let (authority, other) = (Authority::new(), Authority::new());
     let redis = Redis::start(&other);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
@@ -54,7 +54,7 @@ fn check_says_in_which_step_a_route_would_fail_and_its_exit_code_says_so_too() {
 }
 
 #[test]
-fn check_tells_a_cluster_from_a_single_server_and_dials_every_node() {
+fn check_recognises_a_cluster_and_dials_every_node() {
     let cluster = Cluster::start();
     let (endpoint, ca) = (cluster.endpoint(), cluster.authority().file());
     let args = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
@@ -93,7 +93,7 @@ fn check_tells_a_cluster_from_a_single_server_and_dials_every_node() {
 }
 
 #[test]
-fn check_knows_before_the_start_what_this_machine_does_not_give() {
+fn check_reports_what_this_machine_lacks_before_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -131,7 +131,7 @@ fn check_offline_dials_nothing() {
 }
 
 #[test]
-fn colour_is_for_terminals_and_those_who_force_it_and_never_in_json() {
+fn colour_is_for_terminals_or_on_request_and_never_in_json() {
     let output = |args: &[&str], variables: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
         command.args(["check", "--offline", "--upstream", "cache.invalid"]).args(args);
@@ -147,7 +147,7 @@ fn colour_is_for_terminals_and_those_who_force_it_and_never_in_json() {
 }
 
 #[test]
-fn the_demonstration_shows_the_main_job_and_proves_that_nothing_is_readable_on_the_wire() {
+fn the_demo_shows_the_main_job_and_proves_that_the_wire_is_unreadable() {
     let (code, story) = stdout(&["demo"]);
     assert_eq!(code, Some(0), "{story}");
     assert!(story.contains("> GET greeting\n   < hello-from-a-client-without-TLS"), "{story}");
@@ -156,7 +156,7 @@ fn the_demonstration_shows_the_main_job_and_proves_that_nothing_is_readable_on_t
 }
 
 #[test]
-fn completions_are_there_for_the_usual_shells() {
+fn completions_exist_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, script) = stdout(&["completions", shell]);
         assert_eq!(code, Some(0));
@@ -165,7 +165,7 @@ fn completions_are_there_for_the_usual_shells() {
 }
 
 #[test]
-fn help_is_the_manual_and_a_wrong_word_is_told() {
+fn help_is_the_manual_and_an_unknown_word_is_reported() {
     let (code, help) = stdout(&["run", "--help"]);
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(code, Some(0));
@@ -218,7 +218,7 @@ fn each_command_has_a_man_page() {
 }
 
 #[test]
-fn a_mistyped_variable_is_reported_and_a_space_around_a_host_is_not_part_of_it() {
+fn a_mistyped_variable_is_reported_and_spaces_around_a_host_are_ignored() {
     let output = Command::new(env!("CARGO_BIN_EXE_pontoon"))
         .args(["check", "--offline", "--upstream", " cache.example ", "--listen", "127.0.0.1:6379 "])
         .env("PONTOON_TLS_CA_FLE", "ca.pem")

@@ -1,4 +1,4 @@
-//! What people deploy with, in `config/`: what can be known of it without the platform that it is for.
+//! The deployment files in `config/`, checked as far as that is possible without their platforms.
 
 mod compose;
 mod debian;
@@ -16,19 +16,19 @@ use serde_json::Value;
 use crate::harness::programs::python;
 use crate::harness::{Authority, Pontoon, Redis, pontoon};
 
-/// Both streams of what a tool said.
+/// Standard output and standard error of a tool.
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// What a tool writes that must be content.
+/// Standard output of a tool that must succeed.
 fn must(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", said(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The file as JSON, once the schemas of its platform have nothing against it.
+/// The file as JSON, after the schemas of its platform have accepted it.
 fn checked(platform: &str, text: &str) -> Value {
     let mut process = python()
         .args(["tests/deploy/schemas.py", platform])
@@ -47,13 +47,13 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
 }
 
-/// A container's variables, as Kubernetes and ECS write them.
+/// A container's variables, in the form that Kubernetes and ECS share.
 fn variables(list: &Value) -> Vec<(String, String)> {
     let pair = |one: &Value| (one["name"].as_str().unwrap().into(), one["value"].as_str().unwrap().into());
     list.as_array().unwrap().iter().map(pair).collect()
 }
 
-/// pontoon has nothing against being run like this.
+/// Asserts that pontoon accepts these arguments and variables.
 fn accepted(args: &[String], variables: &[(String, String)]) {
     let ["run", rest @ ..] = &args.iter().map(String::as_str).collect::<Vec<_>>()[..] else {
         panic!("{args:?}");
@@ -73,7 +73,7 @@ fn drain_seconds() -> u64 {
 }
 
 #[test]
-fn a_redis_that_is_away_makes_no_orchestrator_restart_pontoon() {
+fn an_unreachable_redis_makes_no_orchestrator_restart_pontoon() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     redis.kill();

@@ -15,7 +15,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// Blocks of this language in all documents, with absolute paths below `root`, where the files exist that they name.
+/// Blocks of this language in all documents, with absolute paths moved below `root`, where the files that they name exist.
 fn blocks(language: &str, root: &Path) -> Vec<(PathBuf, String)> {
     for directory in ["run/pontoon", "run/secrets", "var/lib/pontoon"] {
         std::fs::create_dir_all(root.join(directory)).unwrap();
@@ -32,7 +32,7 @@ fn blocks(language: &str, root: &Path) -> Vec<(PathBuf, String)> {
     documents().into_iter().flat_map(in_document).collect()
 }
 
-/// Lines of shell, with those joined that end with a backslash.
+/// Lines of shell. A line that ends with a backslash is joined to the next.
 fn shell_lines(root: &Path) -> Vec<(PathBuf, String)> {
     let of_block = |(path, block): (PathBuf, String)| {
         let joined = block.replace("\\\n", " ");
@@ -91,7 +91,7 @@ fn every_configuration_in_the_documents_is_accepted() {
 }
 
 #[test]
-fn every_request_to_the_admin_server_in_the_documents_is_answered() {
+fn every_admin_request_in_the_documents_is_answered() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let redis = Redis::start(&authority);
@@ -101,7 +101,7 @@ fn every_request_to_the_admin_server_in_the_documents_is_answered() {
         let Some(path_of_url) = arguments.strip_prefix("-X POST http://127.0.0.1:9900") else {
             panic!("{}: no test runs {line}", path.display());
         };
-        // The configuration comes from flags here.
+        // Here flags configure pontoon instead of the file that the document assumes.
         let pontoon = Pontoon::to(&redis.endpoint(), &authority).ready();
         pontoon.allows("not reloaded");
         let (status, body) = pontoon.post(path_of_url);

@@ -1,4 +1,4 @@
-//! The end, step by step, as `src/app.rs` lists it. What it has to do with replies is in `lifecycle`.
+//! Shutdown step by step, as `src/app.rs` lists it. Module `lifecycle` tests what concerns replies.
 
 use std::net::TcpStream;
 
@@ -19,7 +19,7 @@ fn with_blocked_client(args: &[&str]) -> (Redis, Pontoon, Wire) {
 }
 
 #[test]
-fn for_the_shutdown_delay_clients_come_and_are_served_though_it_answers_not_serving() {
+fn new_clients_are_served_during_the_shutdown_delay() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--shutdown-delay", "1h"]).ready();
@@ -78,7 +78,7 @@ fn listeners_are_closed_while_sessions_still_end() {
 }
 
 #[test]
-fn what_was_cut_is_told_and_is_no_failure() {
+fn a_cut_session_is_reported_and_is_no_failure() {
     let (_redis, mut pontoon, mut client) = with_blocked_client(&["--drain-timeout", "100ms"]);
     pontoon.expects("sessions cut after runtime.drain_timeout");
     pontoon.signal(Signal::TERM);
@@ -89,14 +89,14 @@ fn what_was_cut_is_told_and_is_no_failure() {
 }
 
 #[test]
-fn the_state_file_has_what_happened_to_the_very_end() {
+fn the_state_file_records_what_happened_until_the_very_end() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state.json");
     let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--state-file", file.to_str().unwrap()]);
     let mut client = pontoon.client();
-    // An old server refuses it, and pontoon takes note all the same.
+    // An old server refuses this, but pontoon still records it.
     client.ask(&["CLIENT", "SETINFO", "LIB-NAME", "the-last-one"]);
     pontoon.signal(Signal::TERM);
     client.expect_end();
@@ -106,14 +106,14 @@ fn the_state_file_has_what_happened_to_the_very_end() {
 }
 
 #[test]
-fn a_post_to_drain_ends_all_but_the_process_which_a_signal_does() {
+fn a_post_to_drain_ends_all_sessions_but_only_a_signal_ends_the_process() {
     let (redis, mut pontoon, mut client) = with_blocked_client(&[]);
     let mut idle = pontoon.client();
     idle.expect(&["PING"], "+PONG\r\n");
     assert_eq!(pontoon.post("/drain"), (202, "draining\n".to_owned()));
     idle.expect_end();
     eventually("nobody is accepted any more", || TcpStream::connect(pontoon.address()).is_err());
-    // What a pod's preStop hook began, the signal that follows it does not cut short.
+    // A signal does not cut short the drain that a pod's preStop hook began.
     pontoon.post("/drain");
     pontoon.signal(Signal::TERM);
     pontoon.wait_for_log("signal received");
@@ -125,27 +125,27 @@ fn a_post_to_drain_ends_all_but_the_process_which_a_signal_does() {
 }
 
 #[test]
-fn once_drained_pontoon_waits_to_be_told_to_quit() {
+fn once_drained_pontoon_waits_for_quit() {
     let (_redis, mut pontoon) = bridge();
     assert_eq!(pontoon.post("/drain").0, 202);
     pontoon.wait_for_log("drained, waiting for SIGTERM or POST /quit");
     assert_eq!(pontoon.get("/readyz"), (503, "not serving: draining\n".to_owned()));
     assert_eq!(pontoon.get("/livez").0, 200);
-    assert_eq!(pontoon.post("/reload").0, 503, "it is too late for that");
+    assert_eq!(pontoon.post("/reload").0, 503, "no reload while draining");
     assert!(pontoon.is_running());
     assert_eq!(pontoon.post("/quit").0, 202);
     assert_eq!(pontoon.wait().code(), Some(0));
 }
 
 #[test]
-fn a_signal_that_comes_at_once_is_obeyed() {
+fn a_signal_right_after_the_start_is_obeyed() {
     let (_redis, mut pontoon) = bridge();
     pontoon.signal(Signal::INT);
     assert_eq!(pontoon.wait().code(), Some(0));
 }
 
 #[test]
-fn a_bridge_for_a_job_ends_with_the_last_client_and_not_before_the_first() {
+fn a_bridge_for_a_job_ends_after_its_last_client_not_before_its_first() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--exit-with-clients", "300ms"]).ready();

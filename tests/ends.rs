@@ -1,5 +1,5 @@
-//! Ends are passed on: when a client closes, resets or half-closes, the server learns it as it would without a bridge, and
-//! no session outlives its client.
+//! Ends are passed on: when a client closes, resets or half-closes, the server learns it as it would without a bridge, and no session
+//! outlives its client.
 
 mod blocking;
 mod differential;
@@ -15,20 +15,20 @@ use std::time::Duration;
 
 use crate::harness::{Authority, Link, Pontoon, Redis, Wire, within};
 
-/// A session whose client is gone and whose upstream hangs ends after 6 s. The rest is for a busy machine.
+/// The time that a session may take to end if its client is gone and its upstream hangs: 6 s, and the rest for a busy machine.
 const HANGING: Duration = Duration::from_secs(8);
 
-/// A session ends after 1 s where the upstream answers, and at once after RST.
+/// The time that a session may take to end if the upstream answers: 1 s, or at once after RST.
 const PROMPT: Duration = Duration::from_secs(2);
 
 /// How a client gets its upstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Each client has its own, which ends with it.
+    /// Each client has its own connection, which ends with it.
     Dedicated,
-    /// The next client gets what a client left.
+    /// The next client gets the connection that an earlier one left.
     Reused,
-    /// Clients share one.
+    /// Clients share one connection.
     Shared,
 }
 
@@ -57,7 +57,7 @@ impl Mode {
         (redis, pontoon)
     }
 
-    /// A Redis, and a bridge to it at the end of a link.
+    /// A Redis, and a bridge that reaches it over a link with this round trip.
     fn with_link(self, round_trip: Duration) -> (Redis, Link, Pontoon) {
         let authority = Authority::new();
         let mut redis = Redis::start(&authority);
@@ -68,7 +68,7 @@ impl Mode {
     }
 }
 
-/// What a client does at its end.
+/// How a client ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Close,
@@ -79,7 +79,7 @@ enum End {
 impl End {
     const ALL: [Self; 3] = [Self::Close, Self::Reset, Self::HalfClose];
 
-    /// Ends it. What is returned can still read.
+    /// Ends the client. A client that half-closed is returned, because it can still read.
     fn of(self, mut client: Wire) -> Option<Wire> {
         match self {
             Self::Close => drop(client),
@@ -114,8 +114,8 @@ fn clients_info(direct: &mut Wire, field: &str) -> usize {
     line.trim_end().parse().unwrap()
 }
 
-/// Declares what pontoon logs where it dials an upstream that hangs for seconds: to keep a connection ready, or to see whether
-/// the upstream is there.
+/// Declares what pontoon logs when it dials an upstream that hangs for seconds: to keep a connection ready, or to see whether the upstream
+/// is up.
 fn allow_timeouts(pontoon: &Pontoon) {
     pontoon.allows("timed out");
 }
@@ -124,7 +124,7 @@ fn sessions(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_sessions_active", "")
 }
 
-/// Asserts that all sessions end in this time.
+/// Asserts that all sessions end within `bound`.
 #[track_caller]
 fn all_sessions_end(pontoon: &Pontoon, bound: Duration) {
     within(bound, "all sessions have ended", || sessions(pontoon) == 0);

@@ -1,4 +1,4 @@
-//! A primary that is demoted and lives on: clients come to the new one with their next connection, as they do without pontoon.
+//! A primary that is demoted and lives on: clients reach the new one with their next connection, as they do without pontoon.
 
 use crate::harness::{Authority, Engine, Forwarder, Pontoon, Redis, Wire, eventually};
 
@@ -28,7 +28,7 @@ impl Pair {
         Pontoon::with(&self.name.endpoint(), &self.authority, mode)
     }
 
-    /// The primary becomes a replica, and the name leads to the other server.
+    /// Makes the primary a replica, and the name lead to the other server.
     fn fail_over(&self) {
         self.primary.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
         self.name.lead_to(self.replica.tls_port);
@@ -44,7 +44,7 @@ fn retired(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_upstream_discards_total", "reason=\"retired\"")
 }
 
-/// A client, whose connection others can have once it is gone.
+/// A client that has used its connection, which others can get once it is gone.
 fn used(pontoon: &Pontoon) -> Wire {
     let mut client = pontoon.client();
     client.expect(&["SET", "k", "v"], "+OK\r\n");
@@ -52,7 +52,7 @@ fn used(pontoon: &Pontoon) -> Wire {
 }
 
 #[test]
-fn who_reconnects_after_readonly_comes_to_the_new_primary_at_once() {
+fn a_client_that_reconnects_after_readonly_reaches_the_new_primary() {
     let pair = Pair::start();
     for mode in MODES {
         for _ in 0..3 {
@@ -69,8 +69,8 @@ fn who_reconnects_after_readonly_comes_to_the_new_primary_at_once() {
     }
 }
 
-/// Within another reply the word is a hint: ROLE is asked, here of a connection that is ready. The name has one address for both servers, so
-/// that a new connection could not tell.
+/// READONLY within another reply is a hint: pontoon asks ROLE, here on a ready connection. The name has one address for both servers, so a
+/// new connection could not show the failover.
 fn finds_failover(words: &[&[&str]]) {
     let pair = Pair::start();
     for mode in MODES {
@@ -107,7 +107,7 @@ fn readonly_in_what_a_script_returns_is_found() {
 #[test]
 fn readonly_in_the_error_of_a_script_is_found() {
     if Engine::here().is_before_7() {
-        // Its code is another one: -ERR Error running script …
+        // The error has another code: -ERR Error running script …
         finds_failover(&[&["EVAL", "return redis.call('SET', 'k', 'v')", "0"]]);
     }
     let pair = Pair::start();
@@ -122,7 +122,7 @@ fn readonly_in_the_error_of_a_script_is_found() {
 }
 
 #[test]
-fn a_script_that_says_readonly_on_a_primary_retires_no_connection() {
+fn a_script_that_returns_readonly_on_a_primary_retires_no_connection() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for mode in MODES {
@@ -147,7 +147,7 @@ fn a_script_that_says_readonly_on_a_primary_retires_no_connection() {
 }
 
 #[test]
-fn writes_to_a_name_of_replicas_keep_connections_from_being_reused_for_moments_only() {
+fn writes_to_replicas_prevent_reuse_of_connections_only_briefly() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     redis.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
@@ -162,7 +162,7 @@ fn writes_to_a_name_of_replicas_keep_connections_from_being_reused_for_moments_o
 }
 
 #[test]
-fn a_script_that_says_readonly_as_its_whole_reply_does_not_make_pontoon_dial_each_time() {
+fn a_script_whose_reply_is_readonly_does_not_make_pontoon_dial_each_time() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for mode in MODES {

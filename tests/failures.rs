@@ -1,4 +1,4 @@
-//! When the upstream fails: what the client is told, and that nothing is sent twice or made up.
+//! When the upstream fails: what the client receives, and that no request is sent twice and no reply invented.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ fn localhost(authority: &Authority) -> crate::harness::Identity {
     authority.issue(&["localhost"])
 }
 
-/// An error wherever one can be placed.
+/// Replies with an error wherever one can be placed.
 const REPLY: [&str; 2] = ["--errors", "reply"];
 
 #[test]
@@ -34,7 +34,7 @@ fn a_refused_connection_is_answered_at_once() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_told() {
+fn a_name_that_does_not_exist_is_reported() {
     let authority = Authority::new();
     let pontoon = Pontoon::with("cache.invalid:6379", &authority, &REPLY);
     pontoon.expects("name lookup for cache.invalid:6379 failed");
@@ -43,7 +43,7 @@ fn a_name_that_does_not_exist_is_told() {
 }
 
 #[test]
-fn a_server_that_stalls_in_the_handshake_costs_the_deadline_and_no_more() {
+fn a_server_that_stalls_in_the_handshake_costs_only_the_deadline() {
     let authority = Authority::new();
     let fake = Fake::start(|mut stream, _| {
         let mut sink = [0; 1024];
@@ -61,7 +61,7 @@ fn a_server_that_stalls_in_the_handshake_costs_the_deadline_and_no_more() {
 }
 
 #[test]
-fn every_waiting_client_is_answered_while_a_dead_endpoint_is_not_hammered() {
+fn every_waiting_client_is_answered_without_hammering_a_dead_endpoint() {
     let authority = Authority::new();
     let fake = Fake::start(|_, _| {});
     let pontoon =
@@ -81,7 +81,7 @@ fn every_waiting_client_is_answered_while_a_dead_endpoint_is_not_hammered() {
 #[test]
 fn no_more_handshakes_are_in_flight_than_allowed() {
     if clients_share() {
-        // They have few connections, and not one each.
+        // In shared mode clients have few connections, and not one each.
         return;
     }
     let authority = Authority::new();
@@ -101,7 +101,7 @@ fn no_more_handshakes_are_in_flight_than_allowed() {
             let connection = rustls::ServerConnection::new(config.clone()).unwrap();
             let mut tls = rustls::StreamOwned::new(connection, stream);
             let mut greeting = [0; 512];
-            // The handshake is done when the greeting can be read; it is over, for the bridge, when it is answered.
+            // The handshake is done when the greeting can be read. For the bridge it is over when the greeting is answered.
             let _ = tls.read(&mut greeting);
             *now.lock().unwrap() -= 1;
             let _ = tls.write_all(b"+OK\r\n+OK\r\n");
@@ -118,7 +118,7 @@ fn no_more_handshakes_are_in_flight_than_allowed() {
 }
 
 #[test]
-fn of_several_upstreams_the_first_that_works_is_used() {
+fn the_first_of_several_upstreams_that_works_is_used() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dead = dead_endpoint();
@@ -134,7 +134,7 @@ fn a_reply_that_was_cut_off_is_never_completed() {
     let fake = Fake::tls(&localhost(&authority), |tls| {
         let _ = tls.read(&mut [0; 512]);
         tls.write_all(b"+OK\r\n$100\r\nhalf a val").unwrap();
-        // Dropped without a word, as a server that is killed.
+        // The connection ends without close_notify, as that of a killed server does.
     });
     let pontoon = Pontoon::to(&fake.endpoint(), &authority);
     let mut client = pontoon.client();
@@ -143,12 +143,12 @@ fn a_reply_that_was_cut_off_is_never_completed() {
 }
 
 #[test]
-fn what_came_of_a_large_value_arrives_though_the_rest_never_does() {
+fn the_part_of_a_large_value_that_came_arrives_without_the_rest() {
     let authority = Authority::new();
     let fake = Fake::tls(&localhost(&authority), |tls| {
         let _ = tls.read(&mut [0; 512]);
         tls.write_all(b"$1000000\r\n").unwrap();
-        // The bridge has been told how much is to come, and waits for more than ever does.
+        // The bridge knows the length, and waits for more than ever comes.
         tls.write_all(&vec![b'x'; 100_000]).unwrap();
     });
     let pontoon = Pontoon::to(&fake.endpoint(), &authority);
@@ -158,9 +158,9 @@ fn what_came_of_a_large_value_arrives_though_the_rest_never_does() {
 }
 
 #[test]
-fn commands_left_unanswered_at_a_boundary_are_said_to_be_uncertain() {
+fn commands_left_unanswered_at_a_boundary_get_an_uncertain_error() {
     if clients_share() {
-        // They stay when the server goes: tests/shared.rs has what they are told.
+        // In shared mode clients stay when the server ends: tests/shared.rs has what they receive.
         return;
     }
     let authority = Authority::new();
@@ -187,9 +187,9 @@ fn commands_left_unanswered_at_a_boundary_are_said_to_be_uncertain() {
 }
 
 #[test]
-fn a_killed_server_answers_nothing_and_a_new_connection_finds_it_again() {
+fn after_a_server_is_killed_a_new_connection_finds_it_again() {
     if clients_share() {
-        // They stay when the server goes: tests/shared.rs has what they are told.
+        // In shared mode clients stay when the server ends: tests/shared.rs has what they receive.
         return;
     }
     let authority = Authority::new();
@@ -199,7 +199,7 @@ fn a_killed_server_answers_nothing_and_a_new_connection_finds_it_again() {
     client.expect(&["SET", "k", "v"], "+OK\r\n");
     redis.pause();
     client.send(&command(&["INCR", "n"]));
-    // Connections that are kept ready are missed at once.
+    // pontoon notices at once that ready connections are lost.
     pontoon.allows("localhost");
     redis.kill();
     let reply = String::from_utf8(client.reply()).unwrap();
@@ -214,7 +214,7 @@ fn a_killed_server_answers_nothing_and_a_new_connection_finds_it_again() {
 #[test]
 fn the_servers_last_words_arrive_though_the_client_is_still_writing() {
     if clients_share() {
-        // They stay when the server goes: tests/shared.rs has what they are told.
+        // In shared mode clients stay when the server ends: tests/shared.rs has what they receive.
         return;
     }
     for _ in 0..20 {
@@ -222,7 +222,7 @@ fn the_servers_last_words_arrive_though_the_client_is_still_writing() {
         let fake = Fake::tls(&localhost(&authority), |tls| {
             let _ = tls.read(&mut [0; 512]);
             tls.write_all(b"-ERR max number of clients reached\r\n").unwrap();
-            // Closed with unread input: the kernel answers further writes with a reset.
+            // It is closed with unread input: the kernel answers further writes with a reset.
         });
         let pontoon = Pontoon::to(&fake.endpoint(), &authority);
         let mut client = pontoon.client();
@@ -239,9 +239,9 @@ fn the_servers_last_words_arrive_though_the_client_is_still_writing() {
 }
 
 #[test]
-fn no_command_is_sent_twice_whatever_becomes_of_the_connection() {
+fn no_command_is_sent_twice_whatever_happens_to_the_connection() {
     if clients_share() {
-        // They stay when the server goes: tests/shared.rs has what they are told.
+        // In shared mode clients stay when the server ends: tests/shared.rs has what they receive.
         return;
     }
     let authority = Authority::new();
@@ -253,7 +253,7 @@ fn no_command_is_sent_twice_whatever_becomes_of_the_connection() {
         for _ in 0..50 {
             answered += usize::from(client.ask(&["INCR", "n"]).starts_with(b":"));
         }
-        // One that is being dialled, to be kept ready, goes too.
+        // A connection that is being dialled to be kept ready ends, too.
         pontoon.allows("localhost");
         redis.direct().ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         let last = client.try_ask(&["INCR", "n"]);
@@ -272,7 +272,7 @@ fn no_command_is_sent_twice_whatever_becomes_of_the_connection() {
 }
 
 #[test]
-fn a_reply_that_nests_without_end_costs_one_connection_and_not_the_process() {
+fn an_endlessly_nested_reply_costs_one_connection_not_the_process() {
     let fake = Fake::start(|mut stream, _| {
         // Few enough bytes for a greeting's reply, and more levels than a thread has stack for.
         while uninterrupted(|| stream.read(&mut [0; 512])).is_ok_and(|n| n > 0) {

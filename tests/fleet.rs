@@ -1,4 +1,4 @@
-//! What people watch a fleet with: Prometheus' rules and Grafana's dashboard ask for metrics that exist, and get right answers.
+//! Tests of what monitors a fleet: Prometheus' rules and Grafana's dashboard ask for metrics that exist, and get right answers.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::programs::promtool;
 
-/// The metrics that a text of `PromQL` asks for; recorded ones, with colons, are not pontoon's.
+/// The metrics that a text of `PromQL` asks for. Recorded metrics, whose names contain colons, are not pontoon's.
 fn asked_for(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
         .filter(|word| ["pontoon_", "process_"].iter().any(|prefix| word.starts_with(prefix)))

@@ -45,7 +45,7 @@ async fn answer(mut stream: TcpStream, manner: Manner) {
     let body = match manner {
         Manner::Closes => return,
         Manner::Nothing => {
-            // Until the one that asks gives up.
+            // Until the client gives up.
             let _ = stream.read(&mut request).await;
             return;
         }
@@ -72,7 +72,7 @@ async fn answer(mut stream: TcpStream, manner: Manner) {
     let _ = stream.write_all((head + &body).as_bytes()).await;
 }
 
-/// Starts a bridge of each manner. Their addresses; they end with the test's process.
+/// Starts a simulated bridge for each manner, and returns their addresses. They end with the test's process.
 fn simulated(manners: Vec<Manner>) -> Vec<SocketAddr> {
     crate::harness::raise_descriptor_limit();
     let (tell, mut addresses) = mpsc::unbounded_channel();
@@ -109,7 +109,7 @@ fn route(endpoint: &str) -> Value {
         "bridge_needed": {"answer": false, "because": [], "evidence": ["unused for 9 days"]}})
 }
 
-/// The same of a bridge that asks the servers, and says yes.
+/// As [`route`], for a bridge that asks the servers, and whose verdict is yes.
 fn asking(endpoint: &str) -> Value {
     let mut route = route(endpoint);
     let list = json!([{"endpoint": "10.0.0.7:6379", "names": ["10.0.0.7:6379", "run_id a"], "plaintext_clients": 0,
@@ -135,7 +135,7 @@ fn client(process: &str, active: u64) -> Value {
 const GROUP: &str = "master.sessions.example:6379";
 
 #[test]
-fn five_hundred_bridges_have_one_answer_and_hostile_ones_do_not_stop_it() {
+fn five_hundred_bridges_get_one_answer_and_hostile_ones_do_not_stop_it() {
     let mut used = route(GROUP);
     used["bridge_needed"] = json!({"answer": true, "because": ["web, redis-py 5.0.1"], "evidence": []});
     let clients: Vec<Value> = (0..100).map(|number| client(&format!("web-{}", number % 20), 1)).collect();
@@ -168,7 +168,7 @@ fn five_hundred_bridges_have_one_answer_and_hostile_ones_do_not_stop_it() {
     let mut stdout = asked.stdout.take().unwrap();
     let mut text = vec![0];
     stdout.read_exact(&mut text).unwrap();
-    // It has all answers, and waits for the rest to be read: that is more than a pipe holds.
+    // The program has all answers, and waits until the rest of its output is read: that is more than a pipe holds.
     let status = fs::read_to_string(format!("/proc/{}/status", asked.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
@@ -200,7 +200,7 @@ fn five_hundred_bridges_have_one_answer_and_hostile_ones_do_not_stop_it() {
     let [group] = report["groups"].as_array().unwrap().as_slice() else { panic!("{}", report["groups"]) };
     assert_eq!((&group["bridges"], &group["bridges_asking"]), (&json!(495), &json!(1)));
     let because = group["safe_to_require_tls"]["because"].as_array().unwrap();
-    assert_eq!(because.len(), 2, "five are silent, and so too few answered: {because:?}");
+    assert_eq!(because.len(), 2, "five are silent, so too few answered: {because:?}");
     let named = format!(
         "no usable answer from {}, {}, {} and 2 more",
         addresses[100], addresses[200], addresses[300]
@@ -216,7 +216,7 @@ fn five_hundred_bridges_have_one_answer_and_hostile_ones_do_not_stop_it() {
 }
 
 #[test]
-fn bridges_that_all_answer_are_ready_and_a_missing_one_is_a_no_by_name() {
+fn bridges_that_all_answer_are_ready_and_a_missing_one_is_named() {
     let tell = |route: Value| Manner::telling(&json!([route]), &nobody());
     let addresses = simulated(vec![
         tell(asking(GROUP)),
@@ -251,7 +251,7 @@ fn bridges_that_all_answer_are_ready_and_a_missing_one_is_a_no_by_name() {
     }
     let (code, text, _) = fleet(&[first, second, third, "--expect", "4", "--fail-unless", "ready"]);
     assert!(code == Some(1) && text.contains("3 of 4 expected bridges answered"), "{text}");
-    // It does not answer, and is asked because it did before.
+    // This bridge does not answer. It is asked because it answered before.
     let remembered = fs::read_to_string(&state).unwrap();
     fs::write(&state, remembered.replace(third, closing)).unwrap();
     let (code, text, _) = fleet(&[first, second, "--state", &state, "--fail-unless", "tls-only"]);
@@ -295,7 +295,7 @@ fn a_name_stands_for_all_of_its_addresses() {
 }
 
 #[test]
-fn what_bridges_say_cannot_steer_the_terminal() {
+fn answers_of_bridges_cannot_steer_the_terminal() {
     let hostile = "\u{1b}[2J\u{202e}";
     let mut told = asking(GROUP);
     told["route"] = hostile.into();
@@ -319,7 +319,7 @@ fn what_bridges_say_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn bridges_that_cannot_be_asked_are_a_failure_and_none_is_a_usage_error() {
+fn unreachable_bridges_are_a_failure_and_no_bridge_is_a_usage_error() {
     let (code, _, error) = fleet(&[]);
     assert!(code == Some(2) && error.contains("no bridge is given"), "{error}");
     let closing = simulated(vec![Manner::Closes])[0].to_string();
@@ -330,7 +330,7 @@ fn bridges_that_cannot_be_asked_are_a_failure_and_none_is_a_usage_error() {
 }
 
 #[test]
-fn real_bridges_are_joined_by_the_servers_that_they_lead_to() {
+fn real_bridges_are_grouped_by_the_servers_they_lead_to() {
     let authority = Authority::new();
     if !Engine::here().tls {
         return;

@@ -1,4 +1,4 @@
-//! One version follows another, and no client notices: two processes on one address.
+//! A new version replaces an old one on the same address, and no client notices.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Authority, Pontoon, Redis, Wire, eventually, pontoon};
 
-/// Clients that connect for each command or two, as PHP's do, until they are told to stop.
+/// Clients that connect for each command or two, as PHP's do, until they are stopped.
 struct Crowd {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
@@ -23,7 +23,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// `connect` says how; it must not fail, and nor must any command.
+    /// Starts the clients. `connect` must not fail, and neither must any command.
     fn gather(connect: impl Fn() -> Wire + Clone + Send + 'static) -> Self {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let clients = (0..4)
@@ -55,7 +55,7 @@ impl Crowd {
         });
     }
 
-    /// Not one of them failed.
+    /// Stops the clients, and asserts that no client failed.
     fn dismiss(self) {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
@@ -64,7 +64,7 @@ impl Crowd {
     }
 }
 
-/// A Unix socket to listen on. What is beside it is what handovers leave behind.
+/// A Unix socket to listen on. Other files beside it are what handovers leave behind.
 struct Socket {
     directory: TempDir,
     path: PathBuf,
@@ -97,7 +97,7 @@ fn sessions(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_sessions_total", "") + pontoon.metric("pontoon_sessions_active", "")
 }
 
-/// `first` is followed by others, under load, time after time.
+/// Replaces `first` and its successors several times, under load.
 fn replace(redis: &Redis, authority: &Authority, first: Pontoon, listen: &str, crowd: Crowd) {
     let mut old = first;
     for _ in 0..3 {
@@ -143,7 +143,7 @@ fn a_successor_on_the_same_unix_socket_takes_over_and_no_client_fails() {
     assert_eq!(socket.files(), 0, "no file is left");
 }
 
-/// Ends what waits for it, however the test ends.
+/// Stops the thread that watches this flag, however the test ends.
 struct EndOf<'a>(&'a AtomicBool);
 
 impl Drop for EndOf<'_> {
@@ -153,7 +153,7 @@ impl Drop for EndOf<'_> {
 }
 
 #[test]
-fn a_real_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
+fn a_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut old = start(&redis, &authority, "127.0.0.1:0");
@@ -190,7 +190,7 @@ fn a_real_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
 }
 
 #[test]
-fn a_successor_gets_no_client_before_the_old_one_leaves() {
+fn a_successor_gets_no_client_before_the_old_process_leaves() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut old = start(&redis, &authority, "127.0.0.1:0");
@@ -219,7 +219,7 @@ fn a_successor_on_a_unix_socket_gets_no_client_before_the_old_one_leaves() {
     let redis = Redis::start(&authority);
     let socket = Socket::new();
     let mut old = start(&redis, &authority, &socket.listen);
-    // It waits for a server that is not there.
+    // This process waits for a server that is not up.
     let args = ["--listen", &socket.listen, "--handover"];
     let unready = Pontoon::with("127.0.0.1:1", &authority, &args);
     unready.allows("TCP connection to");
@@ -235,7 +235,7 @@ fn a_successor_on_a_unix_socket_gets_no_client_before_the_old_one_leaves() {
     drop(unready);
     socket.ping();
 
-    // That one was killed: what it left is no successor, and in nobody's way.
+    // The waiting process was killed. What it left does not count as a successor, and blocks none.
     let mut another = start(&redis, &authority, &socket.listen);
     another.signal(Signal::TERM);
     assert_eq!(another.wait().code(), Some(0));
@@ -246,7 +246,7 @@ fn a_successor_on_a_unix_socket_gets_no_client_before_the_old_one_leaves() {
 }
 
 #[test]
-fn a_successor_on_a_unix_socket_takes_the_place_of_one_that_was_killed() {
+fn a_successor_on_a_unix_socket_takes_over_from_a_killed_process() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let socket = Socket::new();
@@ -289,7 +289,7 @@ fn a_successor_that_does_not_start_leaves_the_old_one_alone() {
 }
 
 #[test]
-fn a_port_is_shared_only_if_both_sides_say_so() {
+fn a_port_is_shared_only_if_both_processes_allow_it() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let refused = |address: SocketAddr, more: &[&str], why: &str| {
@@ -307,7 +307,7 @@ fn a_port_is_shared_only_if_both_sides_say_so() {
 }
 
 #[test]
-fn without_a_successor_the_leaving_one_serves_on() {
+fn without_a_successor_the_old_process_serves_until_it_ends() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let args = ["--handover", "--shutdown-delay", "1h"];

@@ -8,10 +8,10 @@ use rustls::{ServerConnection, StreamOwned};
 
 use crate::harness::{Authority, Fake, pontoon};
 
-/// Clears the screen, and turns the direction of the text after it.
+/// Clears the screen, and reverses the direction of the text after it.
 const HOSTILE: &str = "\u{1b}[2J\u{9b}2J\u{202e}\u{2066}\u{200b}evil";
 
-/// Answers every command with an error of these words.
+/// A server that answers every command with an error of these words.
 fn answering_with(words: &'static str, authority: &Authority) -> Fake {
     let config = authority.issue(&["localhost"]).server_config();
     Fake::start(move |stream, _| {
@@ -27,7 +27,7 @@ fn answering_with(words: &'static str, authority: &Authority) -> Fake {
     })
 }
 
-/// Fails if a reader could not see a character of it.
+/// Fails if the output contains a character that a reader could not see.
 #[track_caller]
 fn assert_printable(output: &str) {
     let hidden: Vec<char> = output
@@ -38,7 +38,7 @@ fn assert_printable(output: &str) {
 }
 
 #[test]
-fn no_command_prints_what_steers_a_terminal() {
+fn no_command_prints_what_could_steer_a_terminal() {
     let authority = Authority::new();
     let (fake, ca) = (answering_with(HOSTILE, &authority), authority.file());
     let endpoint = fake.endpoint();
@@ -52,14 +52,14 @@ fn no_command_prints_what_steers_a_terminal() {
             let output = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
             assert_printable(&output);
             let shown = if format.is_empty() { r"\u{1b}[2J\u{9b}2J\u{202e}" } else { r"\u202e" };
-            // A probe repeats a server's words only where it refuses credentials.
+            // A probe repeats a server's words only if the server refuses credentials.
             assert!(command[0] == "probe" || output.contains(shown), "{command:?}: {output}");
         }
     }
 }
 
 #[test]
-fn the_names_of_clients_in_an_audit_turn_no_text_around() {
+fn client_names_in_an_audit_cannot_reverse_text() {
     let authority = Authority::new();
     let list =
         "$70\r\nid=9 addr=10.0.0.1:5 age=1 flags=N name=\u{202e}\u{1b}[31mr\u{e9}d user=default x=1\n\r\n";

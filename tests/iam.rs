@@ -1,4 +1,4 @@
-//! IAM tokens are those of AWS' own signer, to the last parameter.
+//! pontoon's IAM tokens equal those of AWS' own signer, to the last parameter.
 
 mod sources;
 
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::harness::programs::{printed, python};
 use crate::harness::{Authority, Fake, Pontoon, eventually, uninterrupted};
 
-/// As AWS' documentation has it for Python, at a time that is told.
+/// AWS' documented example in Python, at a given time.
 const BOTOCORE: &str = r#"
 import datetime, json, sys
 from urllib.parse import ParseResult, urlencode, urlunparse
@@ -45,7 +45,7 @@ fn parameters(token: &str) -> (String, BTreeMap<String, String>) {
 }
 
 #[test]
-fn a_token_is_what_aws_own_signer_makes_of_the_same() {
+fn a_token_equals_that_of_aws_own_signer() {
     let now = 1_764_000_000;
     let (key, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
     let mut cases = Vec::new();
@@ -68,14 +68,14 @@ fn a_token_is_what_aws_own_signer_makes_of_the_same() {
     let expected = printed(python().args(["-c", BOTOCORE, &json!(told).to_string()]));
     assert_eq!(expected.lines().count(), cases.len());
     for ((region, serverless, session, user), expected) in cases.into_iter().zip(expected.lines()) {
-        // Consoles show names as they were typed; the service knows the lower case.
+        // Consoles show names as they were typed; the service uses lower case.
         let cache = Settings { cache_name: "Sessions-1".into(), serverless, region: region.into() };
         let signer = Credentials::new(key, secret, session.map(str::to_owned), None, "test");
         let made = token(&cache, user, &signer, UNIX_EPOCH + Duration::from_secs(now)).unwrap();
         let made = std::str::from_utf8(made.expose()).unwrap();
         let (mut theirs, mut ours) = (parameters(expected), parameters(made));
         if user.contains(' ') {
-            // A form's plus is a space; both are signed as %20.
+            // In a form a plus is a space; both are signed as %20.
             for side in [&mut theirs, &mut ours] {
                 side.1.insert("User".into(), side.1["User"].replace('+', "%20"));
             }
@@ -84,7 +84,7 @@ fn a_token_is_what_aws_own_signer_makes_of_the_same() {
     }
 }
 
-/// A server that speaks TLS, accepts any token, and remembers it.
+/// A server that accepts TLS and any token, and remembers the token.
 fn lenient(authority: &Authority) -> Fake {
     let config = authority.issue(&["localhost"]).server_config();
     Fake::start(move |stream, seen| {
@@ -104,7 +104,7 @@ fn lenient(authority: &Authority) -> Fake {
     })
 }
 
-/// Without what the machine of the tests has of AWS.
+/// These variables, and others that hide the AWS configuration of the tests' machine.
 fn variables<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let none = "/nonexistent";
     let own = [
@@ -124,7 +124,7 @@ fn bridge(fake: &Fake, authority: &Authority, environment: &[(&str, &str)], more
     Pontoon::with_variables(&variables(environment), &[&args[..], &auth, more].concat())
 }
 
-/// An HTTP server that makes its answer of a request, head and body; `None`: it does not allow that.
+/// An HTTP server that makes its answer from a request, head and body; `None` means that the request is not allowed.
 fn web(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Fake {
     Fake::start(move |mut stream, seen| {
         let (mut request, mut buffer) = (String::new(), [0; 4096]);
@@ -157,21 +157,21 @@ fn web(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Fake 
     })
 }
 
-/// Credentials of a session, as agents of containers and instances tell them.
+/// Credentials of a session, as agents of containers and instances return them.
 fn session(key: &str, ends: &str) -> String {
     json!({"Code": "Success", "AccessKeyId": key, "SecretAccessKey": "s3cr3t-k3y", "Token": "s3ssi0n-t0k3n",
         "Expiration": ends})
     .to_string()
 }
 
-/// What a container's agent answers: credentials of a session that ends then.
+/// A container's agent, which returns credentials of a session that expires at `ends`.
 fn container(ends: &str) -> Fake {
     let answer = session("ASIACONTAINER", ends);
     web(move |_| Some(answer.clone()))
 }
 
 #[test]
-fn a_container_s_credentials_sign_a_token_for_each_connection_and_none_of_it_is_written() {
+fn a_containers_credentials_sign_a_token_for_each_connection() {
     let authority = Authority::new();
     let (fake, agent) = (lenient(&authority), container("2999-01-01T00:00:00Z"));
     let uri = format!("http://127.0.0.1:{}/role", agent.port());
@@ -204,7 +204,7 @@ fn a_container_s_credentials_sign_a_token_for_each_connection_and_none_of_it_is_
 }
 
 #[test]
-fn keys_in_the_environment_need_nobody_to_be_asked() {
+fn keys_in_the_environment_require_no_request_to_aws() {
     let authority = Authority::new();
     let fake = lenient(&authority);
     let environment = [("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "s3cr3t-k3y")];
@@ -218,7 +218,7 @@ fn keys_in_the_environment_need_nobody_to_be_asked() {
 fn aws_that_does_not_answer_is_an_error_with_its_stage_and_no_hang() {
     let authority = Authority::new();
     let fake = lenient(&authority);
-    // Takes the question, and keeps it.
+    // Accepts the request, and never answers.
     let agent = Fake::start(|mut stream, _| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
@@ -229,7 +229,7 @@ fn aws_that_does_not_answer_is_an_error_with_its_stage_and_no_hang() {
     pontoon.allows("no answer yet");
     pontoon.allows("credentials not available");
     let words = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
-    // Its own question, or that of somebody who asked before and gave up.
+    // The error of this request, or of an earlier client's request that timed out.
     let known = [
         "in stage auth (waiting for the source of the credentials)",
         "no secret for user app: no answer yet",
@@ -239,7 +239,7 @@ fn aws_that_does_not_answer_is_an_error_with_its_stage_and_no_hang() {
 }
 
 #[test]
-fn without_any_credentials_of_aws_that_is_what_a_client_is_told() {
+fn without_aws_credentials_the_error_to_the_client_says_so() {
     let authority = Authority::new();
     let fake = lenient(&authority);
     let pontoon = bridge(&fake, &authority, &[], &[]);

@@ -1,4 +1,4 @@
-//! Who is on the bridge, who was, and what they need to leave it: `/clients`, `/routes`, `pontoon status`.
+//! Which clients use the bridge, which did before, and what each needs to leave it: `/clients`, `/routes`, `pontoon status`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +18,7 @@ fn clients(pontoon: &Pontoon) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// The live session that has this, once there is one.
+/// The live session for which `is` holds, once there is one.
 fn session(pontoon: &Pontoon, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     let mut found = Value::Null;
     eventually(what, || {
@@ -29,7 +29,7 @@ fn session(pontoon: &Pontoon, what: &str, is: impl Fn(&Value) -> bool) -> Value 
     found
 }
 
-/// The client of ended and live sessions that has this, once there is one.
+/// The client, of ended and live sessions, for which `is` holds, once there is one.
 fn client(pontoon: &Pontoon, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     let mut found = Value::Null;
     eventually(what, || {
@@ -65,7 +65,7 @@ impl Program {
         Self::redis_py_at(pontoon.address().port(), script)
     }
 
-    /// At a server itself, without a bridge.
+    /// As `redis_py`, connected directly to a server.
     pub fn redis_py_at(port: u16, script: &str) -> Self {
         let script = format!(
             "import redis, sys\nport = int(sys.argv[1])\n{script}\nprint('ready', flush=True)\ninput()"
@@ -77,7 +77,7 @@ impl Program {
         Self::node_at(pontoon.address().port(), module)
     }
 
-    /// The same at a server itself.
+    /// As `node`, connected directly to a server.
     pub fn node_at(port: u16, module: &str) -> Self {
         let script = "
             const Redis = require(process.argv[1]);
@@ -107,13 +107,13 @@ fn own_uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// As the kernel knows this test's process.
+/// The kernel's name of this test's process.
 fn own_name() -> String {
     std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned()
 }
 
 #[test]
-fn redis_py_is_shown_with_its_version_protocol_database_name_and_process() {
+fn redis_py_is_listed_with_its_version_protocol_database_name_and_process() {
     let (redis, pontoon) = bridge();
     let script = "
 for protocol in (2, 3):
@@ -146,7 +146,7 @@ for protocol in (2, 3):
 }
 
 #[test]
-fn ioredis_says_who_it_is_and_an_older_one_is_known_by_its_commands() {
+fn ioredis_is_known_by_its_library_name_or_its_commands() {
     let (_redis, pontoon) = bridge();
     let present = Program::node(&pontoon, "ioredis");
     let session = session(&pontoon, "ioredis", uses("ioredis"));
@@ -169,8 +169,8 @@ fn redis_cli_and_redis_benchmark_are_known_by_their_commands() {
     assert!(Command::new("redis-benchmark").args(benchmark).output().unwrap().status.success());
     let gone = client(&pontoon, "redis-benchmark", uses("redis-benchmark"));
     assert_eq!(gone["library"]["guessed"], true);
-    // Without a command it is for people, who may want to be helped.
-    // Since 8.0 it asks for help texts only where it has a terminal, which `script` gives.
+    // Without a command redis-cli is interactive, and asks for help texts. Since 8.0 it does so only if it has a terminal, which `script`
+    // provides.
     let cli = Command::new("script")
         .args(["--quiet", "--return", "--command", &format!("redis-cli -p {}", port(&pontoon)), "/dev/null"])
         .stdin(Stdio::piped())
@@ -183,7 +183,7 @@ fn redis_cli_and_redis_benchmark_are_known_by_their_commands() {
         cli
     });
     if Engine::here().is_before_7() {
-        // What it asks for, COMMAND, others ask for, too.
+        // Its only request, COMMAND, is also made by others.
         let session = session(&pontoon, "redis-cli", |entry| entry["commands"].as_u64() >= Some(1));
         assert_eq!(session["library"], Value::Null);
     } else {
@@ -194,7 +194,7 @@ fn redis_cli_and_redis_benchmark_are_known_by_their_commands() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_shown_as_unknown_with_its_process() {
+fn a_client_that_says_nothing_is_listed_as_unknown_with_its_process() {
     let (_redis, pontoon) = bridge();
     let mut wire = pontoon.client();
     wire.expect(&["PING"], "+PONG\r\n");
@@ -215,7 +215,7 @@ fn a_client_that_says_nothing_is_shown_as_unknown_with_its_process() {
 }
 
 #[test]
-fn a_client_over_a_unix_socket_is_shown_with_its_process() {
+fn a_client_over_a_unix_socket_is_listed_with_its_process() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -253,7 +253,7 @@ fn database_name_and_protocol_follow_what_the_server_accepts() {
     wire.expect_next("+OK\r\n");
     wire.expect_next("+OK\r\n");
     assert_eq!(state(), (3, 5, "second".into()));
-    // What is queued has not happened.
+    // A queued command has not happened.
     wire.expect(&["MULTI"], "+OK\r\n");
     wire.expect(&["SELECT", "7"], "+QUEUED\r\n");
     wire.expect(&["DISCARD"], "+OK\r\n");
@@ -267,7 +267,7 @@ fn database_name_and_protocol_follow_what_the_server_accepts() {
 }
 
 #[test]
-fn a_client_that_left_is_remembered_with_its_sessions_and_when_it_was_last_seen() {
+fn a_client_that_left_is_remembered_with_its_sessions_and_last_use() {
     let (_redis, pontoon) = bridge();
     for _ in 0..3 {
         let mut wire = pontoon.client();
@@ -275,7 +275,7 @@ fn a_client_that_left_is_remembered_with_its_sessions_and_when_it_was_last_seen(
         wire.expect(&["PING"], "+PONG\r\n");
     }
     let gone = |entry: &Value| entry["client_name"] == "batch" && entry["active"] == 0;
-    // A process may have been found for some of them.
+    // pontoon may have found a process for some of them.
     let total = |what: &str| {
         let report = clients(&pontoon);
         let all = report["clients"].as_array().unwrap().iter().filter(|entry| gone(entry));
@@ -291,9 +291,9 @@ fn a_client_that_left_is_remembered_with_its_sessions_and_when_it_was_last_seen(
 }
 
 #[test]
-fn where_an_upstream_connection_came_from_is_told() {
+fn the_origin_of_an_upstream_connection_is_reported() {
     if clients_share() {
-        // They have few connections, and not one each.
+        // In shared mode clients have few connections, and not one each.
         return;
     }
     let authority = Authority::new();
@@ -311,7 +311,7 @@ fn where_an_upstream_connection_came_from_is_told() {
 }
 
 #[test]
-fn a_client_with_its_own_tls_has_nothing_left_to_do_but_change_its_address() {
+fn a_client_with_its_own_tls_only_has_to_change_its_address() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--accept", "any"]);
@@ -363,7 +363,7 @@ fn ten_thousand_short_connections_leave_a_bounded_inventory() {
 }
 
 #[test]
-fn a_password_and_what_is_stored_are_shown_nowhere() {
+fn passwords_and_stored_values_are_shown_nowhere() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
     let redis = Redis::with(identity, &authority, &["--requirepass", "s3cr3t-Pa55"]);
@@ -392,10 +392,10 @@ fn a_password_and_what_is_stored_are_shown_nowhere() {
 }
 
 #[test]
-fn hostile_names_are_harmless() {
+fn hostile_client_names_are_harmless() {
     let (_redis, pontoon) = bridge();
     let info = |wire: &mut Wire, attribute: &str, value: &[u8]| {
-        // Known to the server or not: the client has said it.
+        // Whether the server knows the attribute or not, the client has sent it.
         wire.ask(&[&b"CLIENT"[..], b"SETINFO", attribute.as_bytes(), value]);
     };
     let mut wire = pontoon.client();
@@ -453,7 +453,7 @@ fn status_without_a_pontoon_says_so_and_fails() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// Why sessions of the client with this name stay as they are: `1 pinned: subscribed`.
+/// Why sessions of the client with this name cannot move: `1 pinned: subscribed`.
 fn stays(pontoon: &Pontoon, name: &str) -> Vec<String> {
     let report = clients(pontoon);
     let rows = report["clients"].as_array().unwrap().iter().filter(|row| row["client_name"] == name);
@@ -472,7 +472,7 @@ fn says(pontoon: &Pontoon, name: &str, words: &str) {
     });
 }
 
-/// A client that is held by what `words` do.
+/// A client whose session cannot move because of what `words` do.
 fn held(redis: &Redis, pontoon: &Pontoon, name: &str, words: &[&str]) -> Wire {
     let mut client = pontoon.client();
     client.expect(&["CLIENT", "SETNAME", name], "+OK\r\n");
@@ -496,7 +496,7 @@ const HELD: [(&str, &[&str], &str); 5] = [
     ("tracker", &["CLIENT", "ID"], "permanent state (CLIENT TRACKING, CLIENT ID"),
 ];
 
-/// A server that accepts plaintext, and TLS once its front is set to; and a bridge that knows the way to TLS.
+/// A server that accepts plaintext, and TLS once its front is set to it; and a bridge that may move sessions to TLS.
 fn preferred(args: &[&str]) -> (Redis, Dual, Pontoon) {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
@@ -515,7 +515,7 @@ fn tls_is_seen(dual: &Dual, pontoon: &Pontoon) {
 }
 
 #[test]
-fn the_inventory_says_why_sessions_stay_in_plaintext_and_how_that_ends() {
+fn the_inventory_says_why_sessions_stay_in_plaintext_and_the_remedy() {
     let (redis, dual, pontoon) = preferred(&["--sharing", "dedicated"]);
     let [_one, _other] = [(); 2].map(|()| held(&redis, &pontoon, "shop", &["PING"]));
     says(&pontoon, "shop", "2 plaintext: no endpoint has offered TLS yet");
@@ -544,7 +544,7 @@ fn the_inventory_says_what_keeps_a_session_from_being_moved_to_tls() {
         says(&pontoon, name, &format!("1 plaintext: {why}"));
         says(&pontoon, name, "if it lasts, reconnect the client");
     }
-    // What ends is moved, and needs no reason any more.
+    // A session whose transaction ends is moved, and its reason is no longer listed.
     clients[1].expect(&["EXEC"], "*0\r\n");
     eventually("the transaction is over", || stays(&pontoon, "transaction").is_empty());
     clients[1].expect(&["PING"], "+PONG\r\n");
@@ -557,7 +557,7 @@ fn the_inventory_says_what_keeps_a_session_from_being_moved_to_tls() {
 }
 
 #[test]
-fn the_inventory_says_why_a_client_that_could_share_has_its_own_connection() {
+fn the_inventory_says_why_a_client_of_shared_mode_is_not_sharing() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon =

@@ -14,12 +14,12 @@ pub mod view;
 use crate::harness::{Authority, Dual, Mood, Pontoon, Redis, Wire, eventually};
 use view::{database_of, settle};
 
-/// Connections that wait for a client.
+/// Number of connections that wait for a client.
 fn idle(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_upstream_connections", "state=\"idle\"")
 }
 
-/// Clients so far that got a connection which had served another one.
+/// Number of clients so far that got a connection which had served another one.
 fn reused(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_upstream_leases_total", "origin=\"reused\"")
 }
@@ -29,7 +29,7 @@ fn bridge(args: &[&str]) -> (Redis, Pontoon) {
     bridge_to(&[], args)
 }
 
-/// The same, with options for the server.
+/// As [`bridge`], with options for the server.
 fn bridge_to(options: &[&str], args: &[&str]) -> (Redis, Pontoon) {
     let authority = Authority::new();
     let mut redis = Redis::with(authority.issue(&["localhost"]), &authority, options);
@@ -38,16 +38,16 @@ fn bridge_to(options: &[&str], args: &[&str]) -> (Redis, Pontoon) {
     (redis, pontoon)
 }
 
-/// Connections are reused, and shared only where an argument after these says so.
+/// Connections are reused, and shared only if a later argument says so.
 const ONE_THREAD: [&str; 4] = ["--workers", "1", "--pool-reuse", "true"];
 
-/// Each client has a connection while it is there.
+/// Each client has its own connection while it is connected.
 const DEDICATED: [&str; 2] = ["--sharing", "dedicated"];
 
 /// Clients share a connection.
 const SHARED: [&str; 2] = ["--sharing", "shared"];
 
-/// A server that accepts plaintext, and TLS once `dual` is set to; a bridge that moves sessions to TLS then.
+/// A server that accepts plaintext, and TLS once `dual` is set to it; and a bridge that then moves sessions to TLS.
 fn road() -> (Redis, Dual, Pontoon) {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
@@ -61,7 +61,7 @@ fn road() -> (Redis, Dual, Pontoon) {
     (redis, dual, pontoon)
 }
 
-/// Lets the server accept TLS, and waits until this client's session, the only one, has moved to it.
+/// Lets the server accept TLS, and waits until the only session, this client's, has moved to it.
 fn move_to_tls(client: &mut Wire, dual: &Dual, pontoon: &Pontoon) {
     // Within a command a session does not move. Connections that were made before TLS was seen are not kept.
     client.send(b"*2\r\n$4\r\nECHO\r\n");

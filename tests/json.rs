@@ -38,7 +38,7 @@ fn assert_fields_documented(section: &str, output: &Value) {
     assert!(unknown.is_empty(), "docs/json.md, {section}: {unknown:?} of {output}");
 }
 
-/// The same of the output of a command, which has the version of its form.
+/// As [`assert_fields_documented`], for the output of a command, which has a schema version.
 #[track_caller]
 pub fn assert_documented(section: &str, output: &Value) {
     assert_eq!(output["schema"], 1, "{section}: {output}");

@@ -1,11 +1,11 @@
-//! What a server says before it closes a connection reaches the client as it is, and nothing comes after it.
+//! What a server says before it closes a connection reaches the client unchanged, and nothing comes after it.
 
 use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
 
 const MODES: [[&str; 4]; 2] =
     [["--sharing", "dedicated", "--workers", "1"], ["--sharing", "shared", "--workers", "1"]];
 
-/// What makes a server close the connection.
+/// Requests that make a server close the connection.
 fn causes() -> Vec<Vec<u8>> {
     let ping = command(&["PING"]);
     vec![
@@ -23,7 +23,7 @@ fn causes() -> Vec<Vec<u8>> {
     ]
 }
 
-/// All that comes until the end. Some of what it sent may not have been read by the server when it closed.
+/// Everything that the client receives until the end. The server may have closed before it read all that the client sent.
 fn all_after(mut client: Wire, cause: &[u8], finishes: bool) -> String {
     client.send(cause);
     if finishes {
@@ -33,7 +33,7 @@ fn all_after(mut client: Wire, cause: &[u8], finishes: bool) -> String {
 }
 
 #[test]
-fn the_last_words_of_a_server_are_the_last_that_a_client_gets() {
+fn a_servers_last_words_are_the_last_that_a_client_gets() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for mode in MODES {
@@ -42,7 +42,7 @@ fn the_last_words_of_a_server_are_the_last_that_a_client_gets() {
             for finishes in [false, true] {
                 let direct = all_after(redis.direct(), &cause, finishes);
                 let bridged = all_after(pontoon.client(), &cause, finishes);
-                // Where clients share connections, a request is answered before one that closes is sent.
+                // In shared mode a request is answered before one that closes is sent.
                 let earlier = "-ERR wrong number of arguments for 'get' command\r\n";
                 let bridged =
                     bridged.strip_prefix(earlier).filter(|rest| *rest == direct).unwrap_or(&bridged);
@@ -54,7 +54,7 @@ fn the_last_words_of_a_server_are_the_last_that_a_client_gets() {
 }
 
 #[test]
-fn a_close_that_a_client_caused_leaves_the_connections_of_others() {
+fn a_close_that_a_client_caused_leaves_other_clients_connections_open() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for mode in MODES {

@@ -1,4 +1,4 @@
-//! Start, health, and an end in which no reply is lost.
+//! Start, health, and a shutdown in which no reply is lost.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -51,7 +51,7 @@ fn every_reply_that_the_server_sent_arrives_before_the_end() {
 }
 
 #[test]
-fn idle_sessions_end_at_once_and_subscribers_too() {
+fn idle_sessions_and_subscribers_end_at_once() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -69,7 +69,7 @@ fn idle_sessions_end_at_once_and_subscribers_too() {
 }
 
 #[test]
-fn clients_that_wait_to_be_accepted_at_the_end_are_not_reset() {
+fn clients_that_wait_to_be_accepted_at_shutdown_are_not_reset() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -92,7 +92,7 @@ fn clients_that_wait_to_be_accepted_at_the_end_are_not_reset() {
 }
 
 #[test]
-fn a_request_under_way_is_answered_before_the_end() {
+fn an_outstanding_request_is_answered_before_the_end() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -142,7 +142,7 @@ fn a_second_signal_skips_ahead() {
 }
 
 #[test]
-fn serving_follows_the_upstream_and_the_drain_and_liveness_neither() {
+fn serving_depends_on_upstream_and_drain_and_liveness_on_neither() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     redis.kill();
@@ -189,7 +189,7 @@ fn health_waits_until_clients_are_served_and_says_why_not() {
 }
 
 #[test]
-fn health_and_status_reach_an_admin_server_that_listens_on_every_address() {
+fn health_and_status_reach_an_admin_server_on_the_wildcard_address() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for every in ["[::]:0", "0.0.0.0:0"] {
@@ -203,7 +203,7 @@ fn health_and_status_reach_an_admin_server_that_listens_on_every_address() {
 }
 
 #[test]
-fn several_listeners_of_a_route_serve_and_the_log_tells_their_addresses() {
+fn several_listeners_of_a_route_serve_and_the_log_has_their_addresses() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ fn several_listeners_of_a_route_serve_and_the_log_tells_their_addresses() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     pontoon.signal(Signal::TERM);
     pontoon.wait();
-    assert!(!path.exists(), "the socket's file goes with the process");
+    assert!(!path.exists(), "the socket's file is removed with the process");
 }
 
 fn on_socket(redis: &Redis, authority: &Authority, path: &Path) -> Pontoon {
@@ -227,7 +227,7 @@ fn on_socket(redis: &Redis, authority: &Authority, path: &Path) -> Pontoon {
 }
 
 #[test]
-fn a_socket_file_left_by_a_crash_is_taken_over_and_a_live_one_is_not() {
+fn a_socket_file_left_by_a_crash_is_replaced_but_a_live_one_is_not() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();

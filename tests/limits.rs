@@ -1,4 +1,4 @@
-//! Memory, clients and descriptors are bounded, and their lack is survived.
+//! Memory, clients and descriptors are bounded, and pontoon survives reaching the bounds.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Authority, Pontoon, Redis, clients_share, command, eventually, raise_descriptor_limit};
 
-/// Thousands of clients at once are enough; two such tests together are too many for a small machine.
+/// Two tests with thousands of clients at the same time are too many for a small machine.
 static CROWD: Mutex<()> = Mutex::new(());
 
 #[test]
-fn five_thousand_idle_clients_and_one_that_works() {
+fn a_client_is_served_beside_five_thousand_idle_ones() {
     if clients_share() {
-        // They have few connections, and not one each.
+        // In shared mode clients have few connections, and not one each.
         return;
     }
     let _alone = CROWD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -56,10 +56,10 @@ fn a_thousand_active_clients_are_all_served() {
 }
 
 #[test]
-fn a_slow_reader_slows_itself_alone_and_fills_no_memory() {
+fn a_slow_reader_delays_no_other_client_and_fills_no_memory() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    // All on one thread, where it would show.
+    // One thread serves all clients, so that a slow one would delay the others.
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--workers", "1"]);
     let mut slow = pontoon.client();
     slow.expect(&["SET", "big", &"x".repeat(1_000_000)], "+OK\r\n");
@@ -78,7 +78,7 @@ fn a_slow_reader_slows_itself_alone_and_fills_no_memory() {
 }
 
 #[test]
-fn beyond_the_limit_a_client_gets_redis_own_error_and_its_place_is_free_again() {
+fn a_client_beyond_the_limit_gets_redis_own_error_until_one_leaves() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--max-clients", "2"]);
@@ -102,7 +102,7 @@ fn beyond_the_limit_a_client_gets_redis_own_error_and_its_place_is_free_again() 
 }
 
 #[test]
-fn a_lack_of_descriptors_is_survived() {
+fn pontoon_survives_a_lack_of_descriptors() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
@@ -127,7 +127,7 @@ fn a_lack_of_descriptors_is_survived() {
 /// What a client beyond a limit gets.
 const NO_ROOM: &[u8] = b"-ERR max number of clients reached\r\n";
 
-/// A bridge that may have so many open files. Each of its clients takes two.
+/// A bridge that may have `limit` open files. Each of its clients takes two.
 fn with_few_descriptors(limit: u32, redis: &Redis, authority: &Authority, connect_timeout: &str) -> Pontoon {
     let (endpoint, ca) = (format!("127.0.0.1:{}", redis.tls_port), authority.file());
     let args = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
@@ -140,12 +140,12 @@ fn with_few_descriptors(limit: u32, redis: &Redis, authority: &Authority, connec
 #[test]
 fn at_the_descriptor_limit_a_client_waits_for_its_upstream_connection() {
     if clients_share() {
-        // They have few connections, and not one each.
+        // In shared mode clients have few connections, and not one each.
         return;
     }
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    // With one of these limits the last client is accepted and its upstream connection is not made.
+    // With one of these limits, the last client is accepted but no descriptor is left for its upstream connection.
     for limit in [80, 81] {
         let pontoon = with_few_descriptors(limit, &redis, &authority, "20s");
         pontoon.allows("oo many open files");
@@ -166,7 +166,7 @@ fn at_the_descriptor_limit_a_client_waits_for_its_upstream_connection() {
 }
 
 #[test]
-fn at_the_descriptor_limit_a_client_gets_an_error_after_the_connect_timeout() {
+fn at_the_descriptor_limit_a_client_gets_an_error_after_the_timeout() {
     if clients_share() {
         return;
     }
@@ -185,14 +185,14 @@ fn at_the_descriptor_limit_a_client_gets_an_error_after_the_connect_timeout() {
     }
     assert!(refused > 0);
     drop(clients);
-    // The lack was not the server's fault: no pause follows.
+    // The lack was not the server's fault, so pontoon does not pause before it dials again.
     eventually("new clients are served", || {
         pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
     });
 }
 
 #[test]
-fn at_the_descriptor_limit_clients_that_stay_are_served_and_leave_some_to_others() {
+fn at_the_descriptor_limit_clients_are_served_and_later_free_some() {
     for sharing in ["dedicated", "shared"] {
         let authority = Authority::new();
         let redis = Redis::start(&authority);
@@ -228,20 +228,23 @@ fn at_the_descriptor_limit_clients_that_stay_are_served_and_leave_some_to_others
         assert!(refused > 5, "{sharing}: {refused} were refused");
         let count = pontoon.metric("pontoon_clients_refused_total", "reason=\"descriptors\"");
         assert_eq!(count, refused, "{sharing}");
-        assert!(pontoon.log_count("too many open files") < 6, "few lines: {}", pontoon.printed());
+        assert!(pontoon.log_count("too many open files") < 6, "too many log lines: {}", pontoon.printed());
         for client in &mut served {
             client.expect(&["PING"], "+PONG\r\n");
         }
         let mut late = pontoon.client();
         late.send(&command(&["PING"]));
-        assert!(late.is_silent(Duration::from_millis(200)), "{sharing}: there was room");
+        assert!(
+            late.is_silent(Duration::from_millis(200)),
+            "{sharing}: the client was served beyond the limit"
+        );
         drop(served);
         late.expect_next("+PONG\r\n");
     }
 }
 
 #[test]
-fn a_writer_that_is_not_read_is_stalled_not_buffered() {
+fn a_writer_whose_peer_does_not_read_is_stalled_not_buffered() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);

@@ -16,7 +16,7 @@ use self::results::Results;
 /// How pontoon gives connections to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Each client's connection is dialled for it.
+    /// pontoon dials a connection for each client.
     Dedicated,
     /// The default: a connection serves one client after another.
     Pooled,
@@ -27,7 +27,7 @@ enum Mode {
 }
 
 impl Mode {
-    /// As the table of results names it.
+    /// The mode's name in the table of results.
     fn letter(self) -> &'static str {
         match self {
             Self::Dedicated => "D",
@@ -37,7 +37,7 @@ impl Mode {
         }
     }
 
-    /// Said in full: the harness would choose for itself else.
+    /// Explicit arguments, because the harness would otherwise choose some.
     fn args(self) -> &'static [&'static str] {
         match self {
             Self::Dedicated => &["--pool-reuse", "false", "--sharing", "dedicated"],
@@ -49,19 +49,20 @@ impl Mode {
 
 /// A library, or an application that is built on one.
 struct Client {
-    /// As its program says it, and the table.
+    /// The name that its program prints, and that the table shows.
     library: &'static str,
-    /// What its version begins with, all of it where it can be chosen: Debian's releases choose for themselves.
+    /// The beginning of its version, or all of it if the tests can choose it: Debian's releases choose their own.
     version: &'static str,
-    /// What its entry of `/clients` begins with: the library's name and, where it tells it, the version.
+    /// The beginning of its entry of `/clients`: the library's name and, if the library sends it, the version.
     inventory: &'static str,
-    /// What runs it; a scenario, a port and, in a cluster, `cluster` follow.
+    /// The command that runs it, before a scenario, a port and, in a cluster, `cluster`.
     program: fn() -> Command,
-    /// It has a program for every scenario. Of an application there is `work` alone.
+    /// Whether it has a program for every scenario. An application has only `work`.
     has_all_scenarios: bool,
-    /// How often `plain` gives it a connection of its own in shared mode.
+    /// How often `plain` gives it a dedicated connection in shared mode.
     pinned: u64,
-    /// In a cluster it comes back once a replica takes the place of its primary. What does not, does not without pontoon either.
+    /// Whether, in a cluster, it recovers once a replica takes the place of its primary. A client that does not recovers neither without
+    /// pontoon.
     survives_failover: bool,
 }
 
@@ -71,13 +72,13 @@ impl Client {
         library: "",
         version: "",
         inventory: "",
-        program: || unreachable!("each has one"),
+        program: || unreachable!("each client has its own program"),
         has_all_scenarios: true,
         pinned: 0,
         survives_failover: true,
     };
 
-    /// Goes through the scenarios, and fails after the last if one has failed.
+    /// Runs all scenarios, and fails after the last if one has failed.
     #[track_caller]
     fn runs(&self, mode: Mode) {
         let results = if mode == Mode::Cluster { self.in_a_cluster() } else { self.with_a_server(mode) };
@@ -112,7 +113,7 @@ impl Client {
     }
 }
 
-/// What a scenario measured, and why it failed, if it did.
+/// What a scenario measured, and the reasons if it failed.
 struct Outcome {
     /// The library's version, as its program printed it.
     version: Option<String>,
@@ -129,7 +130,7 @@ impl Outcome {
         self.measured[name] = value.into();
     }
 
-    /// Takes the version that a program printed, or what it did instead for a problem.
+    /// Records the version that a program printed, or what it did instead as a problem.
     fn note(&mut self, step: Result<String, String>) {
         match step {
             Ok(version) => self.version = Some(version),

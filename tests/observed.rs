@@ -1,4 +1,4 @@
-//! What operators see: how long requests take, what they are about, which errors servers give; and a log that nobody fills.
+//! What operators see: how long requests take, which kinds there are, which errors servers return; and a log that clients cannot flood.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -10,7 +10,7 @@ use crate::harness::{
     Authority, Fake, Pontoon, Redis, Wire, bridge, busy_script, command, eventually, raise_descriptor_limit,
 };
 
-/// Lines of the log about slow commands.
+/// Records of the log about slow commands.
 fn slow(pontoon: &Pontoon) -> Vec<Value> {
     let lines = pontoon.printed();
     let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -18,7 +18,7 @@ fn slow(pontoon: &Pontoon) -> Vec<Value> {
 }
 
 #[test]
-fn requests_are_timed_and_those_that_wait_for_others_are_not() {
+fn requests_are_timed_except_those_that_wait_by_design() {
     let (_redis, pontoon) = bridge();
     let mut client = pontoon.client();
     for n in 0..20 {
@@ -30,7 +30,7 @@ fn requests_are_timed_and_those_that_wait_for_others_are_not() {
 }
 
 #[test]
-fn commands_are_counted_by_what_they_are_about() {
+fn commands_are_counted_by_family() {
     let (_redis, pontoon) = bridge();
     let mut client = pontoon.client();
     client.ask(&["set", "key", "value"]);
@@ -45,7 +45,7 @@ fn commands_are_counted_by_what_they_are_about() {
 }
 
 #[test]
-fn errors_of_the_server_are_counted_by_their_code_and_what_scripts_make_up_is_other() {
+fn server_errors_are_counted_by_code_and_codes_of_scripts_as_other() {
     let (_redis, pontoon) = bridge();
     let mut client = pontoon.client();
     client.ask(&["SET", "key", "text"]);
@@ -61,7 +61,7 @@ fn errors_of_the_server_are_counted_by_their_code_and_what_scripts_make_up_is_ot
 }
 
 #[test]
-fn what_the_process_takes_is_shown_by_the_usual_names() {
+fn the_process_metrics_have_the_usual_names() {
     let (_redis, pontoon) = bridge();
     let (_, text) = pontoon.get("/metrics");
     for name in [
@@ -75,7 +75,7 @@ fn what_the_process_takes_is_shown_by_the_usual_names() {
 }
 
 #[test]
-fn a_slow_command_is_logged_with_its_name_and_size_and_never_its_arguments() {
+fn a_slow_command_is_logged_with_name_and_size_but_without_arguments() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "100ms"]);
@@ -100,7 +100,7 @@ fn a_slow_command_is_logged_with_its_name_and_size_and_never_its_arguments() {
 }
 
 #[test]
-fn what_waits_behind_a_slow_command_is_not_blamed_nor_what_waits_by_design() {
+fn requests_behind_a_slow_one_or_blocked_by_design_are_not_blamed() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "100ms"]);
@@ -115,7 +115,7 @@ fn what_waits_behind_a_slow_command_is_not_blamed_nor_what_waits_by_design() {
 }
 
 #[test]
-fn of_clients_that_share_a_connection_the_one_with_the_slow_command_is_named() {
+fn the_client_with_the_slow_command_on_a_shared_connection_is_named() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let args = ["--sharing", "shared", "--workers", "1", "--log-slow", "100ms"];
@@ -124,9 +124,9 @@ fn of_clients_that_share_a_connection_the_one_with_the_slow_command_is_named() {
     other.expect(&["PING"], "+PONG\r\n");
     let script = busy_script(Duration::from_millis(200));
     let record = |command: &str| slow(&pontoon).into_iter().find(|record| record["command"] == command);
-    // What the server reads at once it answers at once, and nobody can tell which took so long.
+    // The server answers at once what it reads at once; then no client's command can be shown to be the slow one.
     let sent = || pontoon.metric("pontoon_commands_total", "family=\"scripting\"");
-    eventually("it is told from what waits behind it", || {
+    eventually("the slow command is distinguished from what waits behind it", || {
         let before = sent();
         one.send(&command(&["EVAL", &script, "0"]));
         eventually("it is on its way", || sent() > before);
@@ -141,7 +141,7 @@ fn of_clients_that_share_a_connection_the_one_with_the_slow_command_is_named() {
 }
 
 #[test]
-fn of_slow_replies_that_come_together_to_several_clients_nobody_is_named() {
+fn no_client_is_blamed_for_slow_replies_that_come_together() {
     let authority = Authority::new();
     let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
         let mut seen = String::new();
@@ -153,7 +153,7 @@ fn of_slow_replies_that_come_together_to_several_clients_nobody_is_named() {
                 let _ = stream.write_all(b"+PONG\r\n");
             } else if seen.matches("GET").count() == 2 {
                 seen.clear();
-                // So slow it is.
+                // The pause makes the server slow.
                 thread::sleep(Duration::from_millis(200));
                 let _ = stream.write_all(b"$-1\r\n$-1\r\n");
             }
@@ -189,7 +189,7 @@ fn a_slow_command_that_goes_on_is_logged_once_and_the_rest_counted() {
 }
 
 #[test]
-fn slow_commands_of_any_number_of_names_push_no_failure_out_of_the_log_or_off_the_page() {
+fn slow_commands_under_many_names_hide_no_failure_in_log_or_page() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--log-slow", "1us"]);
@@ -215,7 +215,7 @@ fn slow_commands_of_any_number_of_names_push_no_failure_out_of_the_log_or_off_th
 }
 
 #[test]
-fn without_being_asked_no_command_is_logged() {
+fn slow_commands_are_not_logged_by_default() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -224,7 +224,7 @@ fn without_being_asked_no_command_is_logged() {
 }
 
 #[test]
-fn a_thousand_clients_that_find_no_server_are_a_few_lines_in_the_log_that_count_the_rest() {
+fn a_thousand_clients_without_a_server_produce_only_a_few_log_lines() {
     raise_descriptor_limit();
     let authority = Authority::new();
     let pontoon = Pontoon::with("127.0.0.1:1", &authority, &["--connect-timeout", "1s", "--errors", "reply"]);
@@ -233,7 +233,7 @@ fn a_thousand_clients_that_find_no_server_are_a_few_lines_in_the_log_that_count_
     for mut client in clients {
         assert!(String::from_utf8_lossy(&client.rest()).starts_with("-LOADING pontoon: "));
     }
-    // The next line that is due.
+    // Waits until the next line is due.
     eventually("the rest is counted", || {
         pontoon.client().rest();
         let all = pontoon.printed();

@@ -1,8 +1,8 @@
-//! Outages as real clients see them. A client must take one for a lost connection, as it does without pontoon: then it tries again, and an
-//! application that goes on without Redis does so. An error that looks like the reply to a command ends programs instead.
+//! Outages as real clients see them. A client must take an outage for a lost connection, as it does without pontoon: then it retries, or,
+//! in an application that can do without Redis, goes on. An error that looks like the reply to a command ends programs instead.
 //!
-//! pontoon names the cause where it harms no client: in reply to a request that sets a connection up, or is a `PING`, and was never sent
-//! upstream. Everything else ends as a connection to a server ends that is gone: without a reply.
+//! pontoon names the cause only if that harms no client: in reply to a request that sets a connection up, or is a `PING`, and was never
+//! sent upstream. Everything else ends as a connection to a lost server does: without a reply.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -52,13 +52,13 @@ impl Program {
         self.process.try_wait().unwrap().is_none()
     }
 
-    /// Waits for it to say this.
+    /// Waits until the program prints this line.
     #[track_caller]
     fn wait_for(&mut self, line: &str) {
         let says = |program: &Self| program.said().iter().any(|said| said == line);
         eventually(&format!("the program says {line:?}, or ends"), || says(self) || !self.is_running());
         if !says(self) {
-            // Its last line may not have been read.
+            // The program's last line may still be unread.
             self.join_reader();
         }
         assert!(says(self), "it ended: {:?}\n{}", self.said(), self.log());
@@ -78,7 +78,7 @@ impl Program {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Asserts that it has taken all errors for those of a connection.
+    /// Asserts that it has taken all errors for lost connections.
     #[track_caller]
     fn assert_lost_connections_only(&mut self) {
         let said = self.said();
@@ -88,7 +88,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // A worker ends its own processes.
+        // On SIGTERM, a worker ends its own processes.
         let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         for _ in 0..500 {
             if !self.is_running() {
@@ -102,7 +102,7 @@ impl Drop for Program {
     }
 }
 
-/// A library, and what runs its script. A scenario and a port follow.
+/// The command that runs a library's script. A scenario and a port follow.
 type Script = fn() -> Command;
 
 fn redis_py(mut python: Command, flavour: &str) -> Command {
@@ -134,7 +134,7 @@ fn run(script: Script, scenario: &str, pontoon: &Pontoon) -> Program {
     Program::start(command)
 }
 
-/// A bridge whose server can be killed without a word of the log being a surprise.
+/// A bridge whose server may be killed: any log line is allowed.
 fn frail_bridge() -> (Redis, Pontoon) {
     let (redis, pontoon) = bridge();
     pontoon.allows("");
@@ -157,7 +157,7 @@ fn failed_sessions(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_sessions_total", "end=\"failed\"")
 }
 
-/// The client is made while the server is down, and works once it is back.
+/// The client is created while the server is down, and works once it is back.
 #[track_caller]
 fn outlasts_an_outage_at_its_beginning(script: Script) {
     let (mut redis, pontoon) = broken_bridge();
@@ -189,19 +189,19 @@ fn outlasts_an_outage_while_it_waits(script: Script) {
     program.assert_lost_connections_only();
 }
 
-/// A test of each scenario for each client.
+/// Defines a test of each scenario for each client.
 macro_rules! clients {
     ($($name:ident: $script:expr;)+) => {$(
         mod $name {
             use super::*;
 
             #[test]
-            fn takes_an_outage_at_its_beginning_for_a_lost_connection() {
+            fn an_outage_at_the_start_looks_like_a_lost_connection() {
                 outlasts_an_outage_at_its_beginning(|| $script);
             }
 
             #[test]
-            fn takes_an_outage_while_it_waits_for_a_lost_connection() {
+            fn an_outage_during_a_wait_looks_like_a_lost_connection() {
                 outlasts_an_outage_while_it_waits(|| $script);
             }
         }
@@ -232,7 +232,7 @@ mod more {
     }
 }
 
-/// A worker runs a job, meets an outage while it waits for the next one, and runs that after it.
+/// A worker runs a job, meets an outage while it waits for the next one, and runs that one afterwards.
 #[track_caller]
 fn worker_outlasts_an_outage(library: &str) {
     let (mut redis, pontoon) = frail_bridge();
@@ -263,22 +263,22 @@ fn worker_outlasts_an_outage(library: &str) {
 }
 
 #[test]
-fn a_worker_of_celery_outlasts_an_outage() {
+fn a_celery_worker_outlasts_an_outage() {
     worker_outlasts_an_outage("celery");
 }
 
 #[test]
-fn a_worker_of_rq_outlasts_an_outage() {
+fn an_rq_worker_outlasts_an_outage() {
     worker_outlasts_an_outage("rq");
 }
 
 #[test]
-fn a_request_that_sets_up_a_connection_is_told_why_there_is_none() {
+fn a_request_that_sets_up_a_connection_gets_the_cause_of_an_outage() {
     let (redis, pontoon) = broken_bridge();
     let start = format!("-LOADING pontoon: TCP connection to {} failed: ", redis.endpoint());
     for words in [&["HELLO", "3"][..], &["hello"], &["CLIENT", "SETINFO", "LIB-NAME", "x"], &["PING"]] {
         let mut client = pontoon.client();
-        // Clients send more at once than the first request: one error, and the end of the connection, answer all.
+        // Clients send more than the first request at once: a single error, and the end of the connection, answer all.
         client.send(&[command(words), command(&["CLIENT", "SETINFO", "LIB-VER", "1"])].concat());
         let reply = String::from_utf8(client.reply()).unwrap();
         assert!(reply.starts_with(&start), "{words:?}: {reply}");
@@ -287,7 +287,7 @@ fn a_request_that_sets_up_a_connection_is_told_why_there_is_none() {
 }
 
 #[test]
-fn any_other_first_request_gets_no_reply_while_there_is_no_connection() {
+fn any_other_first_request_gets_no_reply_during_an_outage() {
     let (_redis, pontoon) = broken_bridge();
     for words in [&["AUTH", "secret"][..], &["INFO"], &["SELECT", "1"], &["GET", "k"], &["BLPOP", "q", "0"]] {
         let mut client = pontoon.client();
@@ -297,7 +297,7 @@ fn any_other_first_request_gets_no_reply_while_there_is_no_connection() {
 }
 
 #[test]
-fn clients_come_back_once_a_server_has_room_for_them() {
+fn clients_reconnect_once_a_server_has_room_for_them() {
     let (redis, pontoon) = frail_bridge();
     let mut direct = redis.direct();
     direct.expect(&["CONFIG", "SET", "maxclients", "1"], "+OK\r\n");
@@ -313,7 +313,7 @@ fn clients_come_back_once_a_server_has_room_for_them() {
 }
 
 #[test]
-fn a_first_request_that_is_too_long_to_set_up_a_connection_is_not_kept() {
+fn an_oversized_first_request_is_not_buffered() {
     let (_redis, pontoon) = broken_bridge();
     let mut client = pontoon.client();
     let word = "x".repeat(9000);
@@ -322,7 +322,7 @@ fn a_first_request_that_is_too_long_to_set_up_a_connection_is_not_kept() {
 }
 
 #[test]
-fn with_errors_set_to_close_no_request_gets_a_reply_of_pontoons() {
+fn with_errors_set_to_close_no_request_gets_pontoons_own_reply() {
     let (mut redis, plain) = frail_bridge();
     let pontoon = Pontoon::with(&redis.endpoint(), redis.authority(), &["--errors", "close"]);
     pontoon.allows("");
@@ -337,7 +337,7 @@ fn with_errors_set_to_close_no_request_gets_a_reply_of_pontoons() {
 }
 
 #[test]
-fn requests_that_may_have_been_executed_get_no_reply_when_the_connection_is_lost() {
+fn possibly_executed_requests_get_no_reply_when_the_connection_is_lost() {
     for sharing in ["dedicated", "shared"] {
         let (mut redis, plain) = frail_bridge();
         let pontoon = Pontoon::with(&redis.endpoint(), redis.authority(), &["--sharing", sharing]);
@@ -355,7 +355,7 @@ fn requests_that_may_have_been_executed_get_no_reply_when_the_connection_is_lost
 #[test]
 fn a_client_without_outstanding_requests_is_closed_without_a_reply() {
     if clients_share() {
-        // It stays, and its next request gets another connection.
+        // In shared mode the client stays, and its next request gets another connection.
         return;
     }
     let (mut redis, pontoon) = frail_bridge();

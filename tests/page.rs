@@ -25,7 +25,7 @@ impl Browser {
         Self { process, says }
     }
 
-    /// Waits until it has come so far.
+    /// Waits until the browser reports this step.
     fn has(&mut self, word: &str) {
         let mut line = String::new();
         self.says.read_line(&mut line).unwrap();
@@ -39,14 +39,14 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its standard input closed, it ends by itself, and takes Chromium along.
+        // It ends by itself once its standard input is closed, and ends Chromium as well.
         drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
 }
 
 #[test]
-fn a_person_sees_the_verdict_the_road_the_load_and_the_clients_live() {
+fn the_page_shows_the_verdict_the_road_the_load_and_the_clients_live() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let before = Dual::new(&redis, Mood::Accept, Mood::Close);
@@ -134,7 +134,7 @@ fn the_page_of_a_cluster_shows_each_node_with_its_local_port() {
 }
 
 #[test]
-fn no_secret_key_or_value_is_on_any_page() {
+fn no_page_shows_a_secret_a_key_or_a_value() {
     let authority = Authority::new();
     let redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", "s3cr3t-Pa55"]);
     let directory = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ fn redis_cli_over_tls(pontoon: &Pontoon, authority: &Authority, words: &[&str]) 
     let port = pontoon.address().port().to_string();
     let flags =
         ["-h", "localhost", "-p", &port, "--tls", "--cacert", &authority.file(), "--sni", "localhost"];
-    // One that hangs fails.
+    // A `redis-cli` that hangs fails.
     Command::new("timeout")
         .arg("30")
         .arg(programs::redis_cli_over_tls())
@@ -26,10 +26,10 @@ fn redis_cli_over_tls(pontoon: &Pontoon, authority: &Authority, words: &[&str]) 
 }
 
 #[test]
-fn clients_of_both_kinds_are_served_on_one_port_and_counted_apart() {
+fn clients_of_both_kinds_share_a_port_and_are_counted_separately() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    // No connection is dialled ahead: handshakes are counted here.
+    // No connection is dialled in advance, because the test counts handshakes.
     let pontoon = any(&redis, &authority, &["--pool-warm", "false"]).ready();
     pontoon.client().expect(&["SET", "k", "plain"], "+OK\r\n");
     let handshakes = pontoon.metric("pontoon_tls_handshakes_total", "");
@@ -37,14 +37,18 @@ fn clients_of_both_kinds_are_served_on_one_port_and_counted_apart() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "plain\n", "{output:?}");
     assert_eq!(pontoon.metric("pontoon_sessions_passthrough_total", ""), 1);
     assert!(pontoon.metric("pontoon_relayed_bytes_total", "tls=\"passthrough\"") > 1000);
-    assert_eq!(pontoon.metric("pontoon_tls_handshakes_total", ""), handshakes, "its TLS is its own");
+    assert_eq!(
+        pontoon.metric("pontoon_tls_handshakes_total", ""),
+        handshakes,
+        "pontoon makes no handshake for a client with its own TLS"
+    );
     pontoon.client().expect(&["GET", "k"], "$5\r\nplain\r\n");
     let routes: serde_json::Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
     assert_eq!(routes[0]["plaintext"]["sessions_total"], 0, "{routes}");
 }
 
 #[test]
-fn a_client_with_its_own_tls_is_not_let_in_unless_that_is_configured() {
+fn a_client_with_its_own_tls_is_admitted_only_if_configured() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -57,7 +61,7 @@ fn a_client_with_its_own_tls_is_not_let_in_unless_that_is_configured() {
 }
 
 #[test]
-fn a_client_with_its_own_tls_whose_upstream_is_gone_is_closed() {
+fn a_client_with_its_own_tls_is_closed_if_its_upstream_is_gone() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     let pontoon = any(&redis, &authority, &[]).ready();
@@ -69,7 +73,7 @@ fn a_client_with_its_own_tls_whose_upstream_is_gone_is_closed() {
 }
 
 #[test]
-fn unix_sockets_take_both_kinds_too() {
+fn unix_sockets_accept_both_kinds_too() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -80,7 +84,7 @@ fn unix_sockets_take_both_kinds_too() {
 }
 
 #[test]
-fn a_client_that_has_said_nothing_yet_holds_up_no_drain() {
+fn a_client_that_has_sent_nothing_does_not_delay_the_drain() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let mut pontoon = any(&redis, &authority, &["--drain-timeout", "10m"]);
@@ -92,7 +96,7 @@ fn a_client_that_has_said_nothing_yet_holds_up_no_drain() {
 }
 
 #[test]
-fn a_client_that_never_says_anything_is_let_go_after_the_idle_timeout() {
+fn a_client_that_never_sends_anything_is_closed_after_the_idle_timeout() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = any(&redis, &authority, &["--idle-timeout", "100ms"]);

@@ -1,4 +1,4 @@
-//! A Unix socket is for those users and groups that it names.
+//! A Unix socket admits only the users and groups that it names.
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 use crate::harness::{Authority, Pontoon, Redis, Wire, command, pontoon};
 
-/// A bridge on a Unix socket with these options, and where that is.
+/// A bridge on a Unix socket with these options, and the socket's path.
 fn on_socket(redis: &Redis, authority: &Authority, options: &str) -> (Pontoon, PathBuf, TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    // Other users find the socket, too.
+    // Other users must be able to reach the socket.
     set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().join("redis.sock");
     let listen = format!("unix:{}?{options}", path.display());
@@ -33,7 +33,7 @@ fn a_client_whose_user_or_group_is_named_is_served() {
 }
 
 #[test]
-fn a_client_of_nobody_that_is_named_is_told_so_and_counted_and_logged_once() {
+fn a_client_of_an_unnamed_user_gets_an_error_and_is_logged_once() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
@@ -54,8 +54,8 @@ fn a_client_of_nobody_that_is_named_is_told_so_and_counted_and_logged_once() {
 }
 
 #[test]
-fn a_client_of_another_user_is_told_apart() {
-    // Nobody else may become somebody else.
+fn a_client_of_another_user_is_recognised() {
+    // Only root can run programs as another user.
     if !geteuid().is_root() {
         return;
     }
@@ -74,7 +74,7 @@ fn a_client_of_another_user_is_told_apart() {
 }
 
 #[test]
-fn a_socket_for_some_is_not_combined_with_nodes_that_are_for_all() {
+fn a_socket_for_named_users_cannot_be_combined_with_nodes_open_to_all() {
     let listen = "unix:/run/pontoon/redis.sock?uid=1000";
     let output =
         pontoon(&["check", "--offline", "--upstream", "x", "--listen", listen, "--topology", "cluster"]);

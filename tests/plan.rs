@@ -1,4 +1,4 @@
-//! `pontoon plan`: asked of moto, an AWS of Python, whose answers botocore's model checks.
+//! `pontoon plan`, against moto, an AWS in Python, whose answers are checked with botocore's model.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -33,7 +33,7 @@ impl ElastiCache {
                 String::from_utf8_lossy(&process.wait_with_output().unwrap().stderr)
             );
         };
-        // What it logs is read, or it would wait for a reader.
+        // Its log must be read, because it would otherwise block on a full pipe.
         let log = process.stderr.take().unwrap();
         std::thread::spawn(move || std::io::copy(&mut BufReader::new(log), &mut std::io::sink()));
         Self { process, port }
@@ -70,7 +70,7 @@ impl Drop for ElastiCache {
     }
 }
 
-/// With nothing of AWS but these variables, a key and a region.
+/// Runs `pontoon plan` with only these variables of AWS.
 fn plan(variables: &[(&str, &str)], args: &[&str]) -> Output {
     let mut command = Command::new("timeout");
     command.args(["60", env!("CARGO_BIN_EXE_pontoon"), "plan"]).args(args).stdin(Stdio::null());
@@ -128,7 +128,7 @@ pub fn plaintext(id: &str) -> Value {
 }
 
 #[test]
-fn a_plaintext_group_gets_its_facts_its_next_commands_and_its_way_back() {
+fn the_plan_of_a_plaintext_group_has_facts_next_commands_and_rollback() {
     let aws = ElastiCache::start(json!({"answers": 0, "groups": [plaintext("sessions")]}));
     let text = text(&aws.plan(&["--group", "sessions", "--region", "eu-west-1"]));
     for line in [
@@ -154,11 +154,11 @@ fn a_plaintext_group_gets_its_facts_its_next_commands_and_its_way_back() {
 }
 
 #[test]
-fn the_printed_template_is_accepted_by_cloudformation_s_linter() {
+fn cloudformations_linter_accepts_the_printed_template() {
     let aws = ElastiCache::start(json!({"answers": 0, "groups": [plaintext("sessions-1")]}));
     let report = aws.report(&["--group", "sessions-1"]);
     let template = report["plans"][0]["next"]["recipes"]["cloudformation"].as_str().unwrap();
-    // What the group has already, in its own template.
+    // What the group's own template already contains.
     let whole = format!("{template}\n      Engine: redis\n      ReplicationGroupDescription: of a test\n");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("template.yaml");
@@ -207,7 +207,7 @@ fn the_printed_commands_lead_to_required_and_back() {
 }
 
 #[test]
-fn without_a_group_all_that_fail_elasticache_5_are_planned() {
+fn without_a_group_every_group_that_fails_elasticache_5_is_planned() {
     let mut preferred = plaintext("orders");
     preferred["create"]["TransitEncryptionEnabled"] = json!(true);
     preferred["group"]["TransitEncryptionMode"] = json!("preferred");
@@ -234,7 +234,7 @@ fn without_a_group_all_that_fail_elasticache_5_are_planned() {
 }
 
 #[test]
-fn a_cluster_s_endpoint_and_its_parameter_are_read() {
+fn a_clusters_endpoint_and_its_parameter_are_read() {
     let parameters = json!({"timeout": "0", "cluster-preferred-endpoint-type": "ip"});
     let aws = ElastiCache::start(json!({"answers": 0, "groups": [cluster()], "parameters": parameters}));
     let text = text(&aws.plan(&["--group", "feed"]));
@@ -256,7 +256,7 @@ fn users_and_a_global_datastore_are_read() {
     group["group"]["TransitEncryptionMode"] = json!("required");
     group["group"]["UserGroupIds"] = json!(["apps"]);
     group["group"]["PendingModifiedValues"] = json!({"AuthTokenStatus": "ROTATING"});
-    // The member of a global datastore is moto's own: it knows a group's id only.
+    // moto's answer has only the group's id as member of a global datastore, so the test sets it.
     group["create"]["GlobalReplicationGroupId"] = json!("ldgnf-x");
     let aws = ElastiCache::start(json!({"answers": 0, "groups": [group]}));
     let text = text(&aws.plan(&["--group", "sessions"]));
@@ -272,7 +272,7 @@ fn users_and_a_global_datastore_are_read() {
 }
 
 #[test]
-fn a_change_that_waits_for_its_window_is_not_waited_for() {
+fn plan_does_not_wait_for_a_change_that_waits_for_its_window() {
     let mut group = plaintext("sessions");
     group["group"]["PendingModifiedValues"] =
         json!({"TransitEncryptionEnabled": true, "TransitEncryptionMode": "preferred"});
@@ -320,7 +320,7 @@ fn each_failure_names_its_remedy() {
     }
 }
 
-/// A cluster, for which every question is asked.
+/// A cluster with users, for which plan asks every question.
 fn cluster() -> Value {
     json!({
         "create": {"ReplicationGroupId": "feed", "Engine": "valkey", "ClusterMode": "enabled", "NumNodeGroups": 2,
@@ -355,7 +355,7 @@ fn the_policy_allows_what_a_plan_needs_and_nothing_else() {
 }
 
 #[test]
-fn a_name_that_is_no_group_s_is_told_for_what_it_is() {
+fn a_name_of_something_else_than_a_group_is_reported_as_such() {
     let lone = json!({"CacheClusterId": "lone", "CacheNodeType": "cache.t4g.micro", "Engine": "redis"});
     let memcached = json!({"CacheClusterId": "pages", "CacheNodeType": "cache.t4g.micro", "Engine": "memcached",
         "NumCacheNodes": 1});
@@ -375,13 +375,13 @@ fn a_name_that_is_no_group_s_is_told_for_what_it_is() {
         assert_eq!(output.status.code(), Some(1));
         assert!(error(&output).contains(words), "{}", error(&output));
     }
-    // moto makes regions up; the group is in another.
+    // moto invents regions; the group is in another one.
     let output = aws.plan(&["--group", "sessions", "--region", "us-east-1"]);
     assert!(error(&output).contains("us-east-1 has no replication group"), "{}", error(&output));
 }
 
 #[test]
-fn without_credentials_region_or_network_the_remedy_is_named() {
+fn a_lack_of_credentials_region_or_network_names_the_remedy() {
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let cases: [(&[(&str, &str)], &str); 3] = [
         (&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")], "no AWS credentials: "),
@@ -399,7 +399,7 @@ fn without_credentials_region_or_network_the_remedy_is_named() {
 }
 
 #[test]
-fn what_aws_says_does_not_steer_the_terminal() {
+fn answers_of_aws_cannot_steer_the_terminal() {
     let mut group = plaintext("sessions");
     group["nodes"]["PreferredMaintenanceWindow"] = json!("sun\u{202e}\u{200b}");
     let aws = ElastiCache::start(json!({"answers": 0, "groups": [group]}));

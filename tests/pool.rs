@@ -1,4 +1,4 @@
-//! Connections that are ready before a client comes, and those that serve one client after another: nobody can tell.
+//! Connections that are ready before a client comes, and those that serve one client after another: no client can notice.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -32,7 +32,7 @@ fn handshakes(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_tls_handshakes_total", "")
 }
 
-/// A Redis and a bridge whose one thread makes it plain which connection is used next.
+/// A Redis and a bridge with one thread, so that it is known which connection is used next.
 fn reusing(options: &[&str], args: &[&str]) -> (Redis, Pontoon) {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
@@ -50,7 +50,7 @@ fn warming(args: &[&str]) -> (Redis, Pontoon) {
     (redis, pontoon)
 }
 
-/// All that a client can find out about its connection, but for what differs between any two new ones.
+/// All that a client can find out about its connection, without what differs between any two new ones.
 fn connection_state(client: &mut Wire) -> BTreeMap<String, String> {
     let ask = |client: &mut Wire, words: &[&str]| String::from_utf8(client.ask(words)).unwrap();
     let mut state = BTreeMap::new();
@@ -110,7 +110,7 @@ const STATES: &[(&[&[&str]], bool)] = &[
     (&[&["SELECT", "3"]], true),
     (&[&["CLIENT", "SETNAME", "somebody"]], true),
     (&[&["HELLO", "3", "SETNAME", "somebody"]], true),
-    // The server goes on telling of keys that were read before RESET.
+    // The server goes on reporting keys that were read before RESET.
     (&[&["HELLO", "3"], &["CLIENT", "TRACKING", "ON", "BCAST"]], false),
     (&[&["MULTI"], &["SET", "who", "somebody"]], true),
     (&[&["WATCH", "who"]], true),
@@ -127,7 +127,7 @@ const STATES: &[(&[&[&str]], bool)] = &[
 ];
 
 #[test]
-fn whatever_a_client_leaves_behind_the_next_one_finds_a_new_connection() {
+fn the_next_client_finds_a_new_connection_whatever_the_last_one_left() {
     let (redis, pontoon) = reusing(&[], &[]);
     redis
         .direct()
@@ -144,12 +144,12 @@ fn whatever_a_client_leaves_behind_the_next_one_finds_a_new_connection() {
             for words in *commands {
                 client.ask(words);
             }
-            // What is in a transaction or blocked gets no late reply: these ways of leaving need one.
+            // A transaction or blocked request gets no late reply, which these ways of leaving need.
             let busy = matches!(how, Leaves::InMidPipeline | Leaves::InMidCommand);
             let (before, reused) = (pontoon.metric("pontoon_sessions_total", ""), leases(&pontoon, "reused"));
             leave(client, how);
             eventually("the session ends", || pontoon.metric("pontoon_sessions_total", "") > before);
-            // A pushed message may arrive between RESET and its answer; then it is closed.
+            // A pushed message may arrive between RESET and its reply; then the connection is closed.
             let settled = |kept: u64| idle(&pontoon) == kept;
             if *reusable && !busy {
                 eventually(&format!("{commands:?}, {how:?}: it is kept"), || settled(1));
@@ -161,7 +161,7 @@ fn whatever_a_client_leaves_behind_the_next_one_finds_a_new_connection() {
             if *reusable && !busy {
                 assert_eq!(leases(&pontoon, "reused"), reused + 1, "{commands:?}, {how:?}");
             }
-            // The next round starts with nothing kept.
+            // The next round starts without a kept connection.
             next.ask(&["CLIENT", "ID"]);
             let before = pontoon.metric("pontoon_sessions_total", "");
             drop(next);
@@ -171,7 +171,7 @@ fn whatever_a_client_leaves_behind_the_next_one_finds_a_new_connection() {
 }
 
 #[test]
-fn a_watch_left_behind_aborts_nobody_elses_transaction() {
+fn a_watch_left_behind_aborts_no_other_clients_transaction() {
     let (redis, pontoon) = reusing(&[], &[]);
     let mut client = pontoon.client();
     client.expect(&["WATCH", "balance"], "+OK\r\n");
@@ -186,7 +186,7 @@ fn a_watch_left_behind_aborts_nobody_elses_transaction() {
 }
 
 #[test]
-fn a_client_that_never_authenticated_does_not_inherit_somebody_elses_rights() {
+fn an_unauthenticated_client_does_not_inherit_another_clients_rights() {
     let (_redis, pontoon) = reusing(&["--requirepass", "secret"], &[]);
     let mut client = pontoon.client();
     client.expect(&["AUTH", "secret"], "+OK\r\n");
@@ -217,7 +217,7 @@ fn a_client_that_leaves_while_blocked_takes_nothing_from_the_next() {
 }
 
 #[test]
-fn a_client_name_that_is_configured_is_there_for_every_client() {
+fn every_client_has_the_configured_client_name() {
     let (_redis, pontoon) = reusing(&[], &["--client-name", "bridge"]);
     for _ in 0..3 {
         let mut client = pontoon.client();
@@ -238,13 +238,13 @@ fn clients_that_connect_per_request_cost_the_server_no_handshakes() {
         drop(client);
         eventually("it is kept", || idle(&pontoon) == 1);
     }
-    // One for the first client, one that found out at start that the upstream can be reached.
+    // One for the first client, and one at the start to find out whether the upstream can be reached.
     assert_eq!((handshakes(&pontoon), leases(&pontoon, "reused")), (2, 199));
 }
 
-/// Scripts, completed transactions, and what the server refuses: as today's clients use their connections by default.
+/// Scripts, completed transactions, and refused commands: what today's clients do by default.
 #[test]
-fn what_leaves_nothing_behind_needs_no_reset() {
+fn a_client_that_leaves_no_state_needs_no_reset() {
     let (redis, pontoon) = reusing(&[], &[]);
     let uses: &[&[&[&str]]] = &[
         &[&["EVAL", "redis.call('SELECT', 5) return 1", "0"]],
@@ -271,7 +271,7 @@ fn what_leaves_nothing_behind_needs_no_reset() {
 }
 
 #[test]
-fn a_client_that_says_quit_leaves_its_connection_to_the_next() {
+fn a_client_that_sends_quit_leaves_its_connection_to_the_next() {
     let (redis, pontoon) = reusing(&[], &[]);
     let begins: [&[&[&str]]; 4] = [
         &[],
@@ -319,7 +319,7 @@ fn with_reuse_off_every_client_gets_a_connection_of_its_own() {
 }
 
 #[test]
-fn an_engine_without_reset_is_asked_once_and_reuses_what_needs_none() {
+fn an_engine_without_reset_is_asked_once_and_clean_connections_are_reused() {
     let (redis, pontoon) = reusing(&["--rename-command", "RESET", ""], &[]);
     for left in 1..=5 {
         pontoon.client().expect(&["SELECT", "1"], "+OK\r\n");
@@ -327,7 +327,7 @@ fn an_engine_without_reset_is_asked_once_and_reuses_what_needs_none() {
     }
     assert_eq!((leases(&pontoon, "dialled"), idle(&pontoon)), (5, 0));
     let errors = String::from_utf8(redis.direct().ask(&["INFO", "stats"])).unwrap();
-    // SETINFO, which this engine does not know either, and RESET: once each.
+    // One for SETINFO, which this engine does not know either, and one for RESET.
     let replies = errors.lines().find_map(|line| line.strip_prefix("total_error_replies:")).unwrap();
     let replies: u32 = replies.trim().parse().unwrap();
     assert!(replies <= 3, "{replies} error replies");
@@ -338,7 +338,7 @@ fn an_engine_without_reset_is_asked_once_and_reuses_what_needs_none() {
 }
 
 #[test]
-fn no_more_are_kept_than_allowed() {
+fn no_more_connections_are_kept_than_allowed() {
     let (_redis, pontoon) = reusing(&[], &["--pool-warm-max", "2"]);
     let mut clients: Vec<_> = (0..6).map(|_| pontoon.client()).collect();
     for client in &mut clients {
@@ -350,7 +350,7 @@ fn no_more_are_kept_than_allowed() {
 }
 
 #[test]
-fn a_client_that_arrives_while_a_connection_is_warm_waits_for_no_handshake() {
+fn a_client_that_gets_a_warm_connection_waits_for_no_handshake() {
     let (_redis, pontoon) = warming(&["--pool-warm-min", "3"]);
     eventually("three are warm", || idle(&pontoon) == 3);
     let before = handshakes(&pontoon);
@@ -366,7 +366,7 @@ fn a_client_that_arrives_while_a_connection_is_warm_waits_for_no_handshake() {
 #[test]
 fn warm_connections_grow_with_arrivals_up_to_their_limit() {
     let (_redis, pontoon) = warming(&["--pool-warm-max", "8"]);
-    // At once, however busy the machine is: arrivals are counted by the second.
+    // All at once, because arrivals are counted by the second, and the machine may be busy.
     let mut clients: Vec<_> = (0..30).map(|_| pontoon.client()).collect();
     for client in &mut clients {
         client.expect(&["PING"], "+PONG\r\n");
@@ -376,11 +376,11 @@ fn warm_connections_grow_with_arrivals_up_to_their_limit() {
 }
 
 #[test]
-fn warm_connections_that_the_server_kills_are_no_clients_concern() {
+fn clients_do_not_notice_warm_connections_that_the_server_kills() {
     let (redis, pontoon) = warming(&["--pool-warm-min", "4"]);
     pontoon.allows("localhost");
     let mut direct = redis.direct();
-    // It passes the end on a moment after the server has closed a connection.
+    // A front passes the end on a moment after the server has closed a connection.
     let has_front = !Engine::here().tls;
     for _ in 0..20 {
         eventually("four are warm", || idle(&pontoon) >= 4);
@@ -392,14 +392,14 @@ fn warm_connections_that_the_server_kills_are_no_clients_concern() {
         if has_front {
             eventually("the ends have arrived", || discards(&pontoon, "closed") >= all_closed);
         }
-        // At once: the bridge may not have noticed yet.
+        // Immediately, because the bridge may not have noticed yet.
         let mut client = pontoon.client();
         client.expect(&["PING"], "+PONG\r\n");
     }
 }
 
 #[test]
-fn what_a_firewall_has_forgotten_is_given_to_no_client() {
+fn a_connection_that_a_firewall_dropped_is_given_to_no_client() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let firewall = Forwarder::to(redis.tls_port);
@@ -407,7 +407,7 @@ fn what_a_firewall_has_forgotten_is_given_to_no_client() {
     let pontoon = Pontoon::with(&firewall.endpoint(), &authority, &args);
     eventually("three are warm", || idle(&pontoon) == 3);
     firewall.forget();
-    // Time must pass: what was heard of a moment ago is trusted.
+    // Time must pass, because a connection that was just active is trusted.
     thread::sleep(Duration::from_millis(1100));
     let mut client = pontoon.client();
     client.expect(&["PING"], "+PONG\r\n");
@@ -432,7 +432,7 @@ fn a_connection_that_outlives_its_age_with_a_client_serves_no_other() {
 }
 
 #[test]
-fn a_server_that_restarts_finds_its_clients_again_though_the_pool_was_full() {
+fn clients_reach_a_restarted_server_though_the_pool_was_full() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     let args = ["--pool-warm", "true", "--pool-warm-min", "8"];
@@ -460,14 +460,14 @@ fn a_primary_that_became_a_replica_keeps_no_warm_connections() {
     let told = "failover found: server replied READONLY, ready connections retired";
     assert_eq!(pontoon.wait_for_log(told)["level"], "INFO");
     assert!(pontoon.get("/").1.contains(told));
-    // Nor does this one serve anybody else, though it works.
+    // This connection serves no other client either, though it works.
     second.expect(&["GET", "k"], "$1\r\nv\r\n");
     drop(second);
     eventually("it is closed", || discards(&pontoon, "retired") == 2);
 }
 
 #[test]
-fn renewed_trust_is_asked_of_kept_connections_too() {
+fn kept_connections_also_follow_renewed_trust() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -492,7 +492,7 @@ fn renewed_trust_is_asked_of_kept_connections_too() {
     eventually("it is closed", || discards(&pontoon, "retired") == 1);
 }
 
-/// A server that speaks TLS and knows PING and what pontoon says, and how many handshakes it had at once.
+/// A server that accepts TLS, PING and pontoon's greeting, and the most handshakes that it had at once.
 fn counting_server(authority: &Authority) -> (Fake, Arc<Mutex<usize>>) {
     let config = authority.issue(&["localhost"]).server_config();
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(0)));
@@ -529,7 +529,7 @@ fn counting_server(authority: &Authority) -> (Fake, Arc<Mutex<usize>>) {
 }
 
 #[test]
-fn a_storm_of_clients_is_no_storm_of_handshakes_and_nobody_fails() {
+fn a_storm_of_clients_causes_no_storm_of_handshakes_and_no_failure() {
     raise_descriptor_limit();
     let authority = Authority::new();
     let (fake, most) = counting_server(&authority);
@@ -556,7 +556,7 @@ fn a_storm_of_clients_is_no_storm_of_handshakes_and_nobody_fails() {
 }
 
 #[test]
-fn a_waiting_client_gets_what_another_gives_back() {
+fn a_waiting_client_gets_a_connection_that_another_gives_back() {
     let authority = Authority::new();
     let (fake, _) = counting_server(&authority);
     let gate = Forwarder::to(fake.port());
@@ -564,7 +564,7 @@ fn a_waiting_client_gets_what_another_gives_back() {
     let pontoon = Pontoon::with(&gate.endpoint(), &authority, &args).ready();
     let mut first = pontoon.client();
     first.expect(&["PING"], "+PONG\r\n");
-    // The one handshake that is allowed does not come to an end.
+    // The only handshake that is allowed does not end.
     gate.hold_new();
     let mut second = pontoon.client();
     eventually("it holds the turn", || {

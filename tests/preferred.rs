@@ -1,4 +1,4 @@
-//! The road: plaintext until the endpoint speaks TLS, and then never again.
+//! The road: plaintext until the endpoint accepts TLS, and then never again.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use crate::harness::{
 
 const LOUD: &str = "traffic is in plaintext until an endpoint accepts TLS";
 
-/// A port of both kinds in front of a Redis, and a bridge that prefers TLS.
+/// A port for plaintext and TLS in front of a Redis, and a bridge that prefers TLS.
 fn road(plaintext: Mood, tls: Mood, args: &[&str]) -> (Authority, Redis, Dual, Pontoon) {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
@@ -38,7 +38,7 @@ fn in_plaintext(pontoon: &Pontoon) -> u64 {
 #[test]
 fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
     for mood in Mood::NO_TLS {
-        // A timeout that would end the test, if somebody waited for it.
+        // A client that waited for this timeout would fail the test.
         let (_authority, _redis, dual, pontoon) = road(Mood::Accept, mood, &["--connect-timeout", "10m"]);
         pontoon.allows("upstream accepts plaintext only");
         pontoon.allows("upstream accepts plaintext, and TLS that cannot be trusted");
@@ -49,7 +49,7 @@ fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
 }
 
 #[test]
-fn once_tls_was_spoken_nothing_brings_plaintext_back() {
+fn after_tls_has_been_seen_nothing_brings_plaintext_back() {
     let (_authority, _redis, dual, pontoon) = road(Mood::Accept, Mood::Reset, &["--connect-timeout", "2s"]);
     pontoon.expects("upstream accepts plaintext only");
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
@@ -73,7 +73,7 @@ fn once_tls_was_spoken_nothing_brings_plaintext_back() {
 }
 
 #[test]
-fn a_certificate_that_does_not_verify_is_no_tls_before_the_latch_and_an_error_after_it() {
+fn an_unverified_certificate_is_an_error_only_after_the_latch() {
     let authority = Authority::new();
     let honest = Redis::start(&authority);
     let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
@@ -97,7 +97,7 @@ fn a_certificate_that_does_not_verify_is_no_tls_before_the_latch_and_an_error_af
 }
 
 #[test]
-fn an_endpoint_of_tls_alone_whose_certificate_does_not_verify_is_told_so() {
+fn an_endpoint_with_only_unverified_tls_is_reported_as_such() {
     let authority = Authority::new();
     let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
     let dual = Dual::new(&impostor, Mood::Reset, Mood::Accept);
@@ -111,7 +111,7 @@ fn an_endpoint_of_tls_alone_whose_certificate_does_not_verify_is_told_so() {
 }
 
 #[test]
-fn a_restart_remembers_with_a_state_file() {
+fn a_restart_remembers_the_latch_if_there_is_a_state_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state.json");
     let args = ["--state-file", file.to_str().unwrap(), "--connect-timeout", "2s"];
@@ -133,7 +133,7 @@ fn a_restart_remembers_with_a_state_file() {
 }
 
 #[test]
-fn a_damaged_state_file_closes_the_way_and_is_left_as_it_is() {
+fn a_damaged_state_file_refuses_plaintext_and_is_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state.json");
     std::fs::write(&file, "{\"version\":1,\"tls_si").unwrap();
@@ -150,7 +150,7 @@ fn a_damaged_state_file_closes_the_way_and_is_left_as_it_is() {
 }
 
 #[test]
-fn a_state_file_that_cannot_be_written_is_told() {
+fn a_state_file_that_cannot_be_written_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("absent/state.json");
     let (_authority, _redis, _dual, pontoon) =
@@ -161,9 +161,9 @@ fn a_state_file_that_cannot_be_written_is_told() {
 }
 
 #[test]
-fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands() {
+fn plaintext_sessions_stay_until_they_end_or_are_moved_between_commands() {
     if clients_share() {
-        // Theirs is replaced by one with TLS: no session is moved.
+        // In shared mode the connection is replaced by one with TLS: no session is moved.
         return;
     }
     for (upgrade, left) in [("keep", 3), ("drain", 2)] {
@@ -171,7 +171,7 @@ fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands()
             road(Mood::Accept, Mood::Reset, &["--tls-upgrade", upgrade]);
         pontoon.allows("upstream accepts plaintext only");
         let (mut plain, mut stateful, mut blocked) = (pontoon.client(), pontoon.client(), pontoon.client());
-        // More than are looked at for reuse.
+        // More commands than pontoon tracks for reuse.
         for n in 1..=100 {
             plain.expect(&["INCR", "n"], &format!(":{n}\r\n"));
         }
@@ -195,9 +195,9 @@ fn sessions_in_plaintext_stay_until_they_end_or_are_moved_between_two_commands()
 }
 
 #[test]
-fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves() {
+fn a_librarys_set_up_is_repeated_when_its_session_moves() {
     if clients_share() {
-        // Theirs is replaced by one with TLS: no session is moved.
+        // In shared mode the connection is replaced by one with TLS: no session is moved.
         return;
     }
     let (_authority, redis, dual, pontoon) =
@@ -211,7 +211,7 @@ fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves()
     client.expect(&["SELECT", "3"], "+OK\r\n");
     assert!(client.ask(&["INFO", "server"]).starts_with(b"="));
     client.expect(&["HSET", "h", "f", "v"], ":1\r\n");
-    // Refused, and so not to be repeated.
+    // The server refuses this command, so it must not be repeated.
     assert!(client.ask(&["SELECT", "99"]).starts_with(b"-ERR"));
     dual.set(Mood::Accept, Mood::Accept);
     eventually("it is moved", || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1);
@@ -223,9 +223,9 @@ fn what_a_library_sets_up_as_it_begins_is_set_up_again_where_its_session_moves()
 }
 
 #[test]
-fn scripts_completed_transactions_and_what_was_refused_keep_no_session_in_plaintext() {
+fn scripts_finished_transactions_and_refusals_allow_a_move_to_tls() {
     if clients_share() {
-        // Theirs is replaced by one with TLS: no session is moved.
+        // In shared mode the connection is replaced by one with TLS: no session is moved.
         return;
     }
     let (_authority, _redis, dual, pontoon) =
@@ -248,9 +248,9 @@ fn scripts_completed_transactions_and_what_was_refused_keep_no_session_in_plaint
 }
 
 #[test]
-fn a_session_is_served_in_plaintext_while_the_way_to_tls_takes_its_time() {
+fn a_session_is_served_in_plaintext_while_connecting_over_tls_is_slow() {
     if clients_share() {
-        // Theirs is replaced by one with TLS: no session is moved.
+        // In shared mode the connection is replaced by one with TLS: no session is moved.
         return;
     }
     let (_authority, _redis, dual, pontoon) =
@@ -277,18 +277,18 @@ fn a_session_is_served_in_plaintext_while_the_way_to_tls_takes_its_time() {
 }
 
 #[test]
-fn a_client_that_shares_otherwise_and_has_its_own_connection_now_is_moved_with_it() {
+fn a_pinned_client_is_moved_together_with_its_dedicated_connection() {
     let is_moved = (0..5).any(|_| a_pinned_client_is_moved());
-    assert!(is_moved, "the machine was too slow for it to keep its connection, again and again");
+    assert!(is_moved, "the machine was too slow for the client to stay pinned, in each attempt");
 }
 
-/// Whether it is. `false`: it paused for so long that it shared a connection meanwhile.
+/// Whether the client was moved. `false` if it paused for so long that it shared a connection in between.
 fn a_pinned_client_is_moved() -> bool {
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--sharing", "shared"]);
     pontoon.allows("upstream accepts plaintext only");
     let mut client = pontoon.client();
-    // Too large to be read at once: it needs a connection of its own, each time.
+    // Too large to be read at once, so it needs a dedicated connection each time.
     let large = command(&["SET", "k", &"v".repeat(1024 * 1024)]);
     let mut set = || {
         client.send(&large);
@@ -319,7 +319,7 @@ fn a_pinned_client_is_moved() -> bool {
 }
 
 #[test]
-fn of_two_names_the_one_that_speaks_tls_wins_and_one_that_does_not_exist_yet_is_waited_for_quietly() {
+fn of_two_names_the_one_with_tls_wins_and_a_missing_one_is_not_logged() {
     let (authority, redis, old, _) = road(Mood::Accept, Mood::Close, &["--admin", "off"]);
     let new = Dual::new(&redis, Mood::Accept, Mood::Close);
     let pontoon = prefer(&old, &authority, &["--upstream", "new.invalid", "--upstream", &new.endpoint()]);
@@ -333,7 +333,7 @@ fn of_two_names_the_one_that_speaks_tls_wins_and_one_that_does_not_exist_yet_is_
         pontoon.client().expect(&["PING"], "+PONG\r\n");
         new.tls_connections() > tls || pontoon.metric("pontoon_upstream_leases_total", "tls=\"true\"") > 0
     });
-    // Nor does the old name bring plaintext back when the new one fails.
+    // The old name does not bring plaintext back either when the new one fails.
     new.set(Mood::Accept, Mood::Close);
     new.cut();
     pontoon.allows("localhost");
@@ -418,7 +418,7 @@ fn the_whole_road_under_load() {
         let bytes = group.plaintext_bytes();
         progress("clients are served over TLS");
 
-        // To `required`: plaintext is refused, the old names are gone.
+        // The group is modified to `required`: plaintext is refused, the old names are gone.
         group.set(Mood::Reset, Mood::Accept);
         hosts.set(&["new.cache.test"]);
         progress("clients are served by the group that requires TLS");
@@ -428,7 +428,7 @@ fn the_whole_road_under_load() {
     eventually("the state file is there", || state.exists());
     drop(pontoon);
 
-    // Whatever the network answers after a restart.
+    // After a restart, whatever the network answers.
     let connections = group.plaintext_connections();
     group.set(Mood::Accept, Mood::Reset);
     let again = Pontoon::with_hosts(&hosts, &args);

@@ -1,4 +1,4 @@
-//! `pontoon probe`: what an endpoint accepts, told from outside.
+//! `pontoon probe`: what an endpoint accepts, seen from outside.
 
 use std::io::{Read, Write};
 use std::process::Output;
@@ -17,7 +17,7 @@ struct Probed {
 }
 
 fn run(endpoint: &str, args: &[&str]) -> Output {
-    // Long enough for a machine that is busy, and what hangs is waited for as long.
+    // Long enough for a busy machine; a server that hangs costs as much.
     pontoon(&[&["probe", endpoint, "--connect-timeout", "3s"], args].concat())
 }
 
@@ -40,7 +40,7 @@ fn localhost(port: u16) -> String {
 }
 
 #[test]
-fn an_endpoint_of_plaintext_alone() {
+fn an_endpoint_that_accepts_only_plaintext() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let Probed { code, report, error } = probe(&localhost(redis.plain_port), &[]);
@@ -53,7 +53,7 @@ fn an_endpoint_of_plaintext_alone() {
 }
 
 #[test]
-fn an_endpoint_of_tls_alone() {
+fn an_endpoint_that_accepts_only_tls() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let Probed { code, report, error } = trusting(&redis.endpoint(), &authority, &[]);
@@ -79,7 +79,7 @@ fn an_endpoint_of_tls_alone() {
 }
 
 #[test]
-fn an_endpoint_of_both() {
+fn an_endpoint_that_accepts_both() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
@@ -95,7 +95,7 @@ fn an_endpoint_of_both() {
 }
 
 #[test]
-fn a_server_of_an_old_tls_version_alone() {
+fn a_server_that_supports_only_an_old_tls_version() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
     let redis = Redis::with(identity, &authority, &["--tls-protocols", "TLSv1.2"]);
@@ -160,7 +160,7 @@ fn other_names_are_compared_and_the_certificate_is_checked_for_them() {
 }
 
 #[test]
-fn a_password_takes_it_further_and_goes_only_where_the_certificate_verifies() {
+fn a_password_adds_results_and_goes_only_to_a_verified_server() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
     let redis = Redis::with(identity, &authority, &["--requirepass", "s3cr3t-of-the-test"]);
@@ -188,7 +188,7 @@ fn a_password_takes_it_further_and_goes_only_where_the_certificate_verifies() {
 }
 
 #[test]
-fn servers_that_are_no_redis_or_never_answer_end_in_an_answer() {
+fn servers_that_are_no_redis_or_never_answer_get_a_result() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let hanging = Dual::new(&redis, Mood::Hang, Mood::Hang);
@@ -206,7 +206,7 @@ fn servers_that_are_no_redis_or_never_answer_end_in_an_answer() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_told_and_usage_is_checked() {
+fn a_name_that_does_not_exist_is_reported_and_usage_is_checked() {
     let Probed { code, error, .. } = probe("nowhere.invalid", &[]);
     assert!(code == Some(1) && error.contains("no such host \"nowhere.invalid\""), "{error}");
     let Probed { code, error, .. } = probe("redis://user:secret@host", &[]);
@@ -214,10 +214,10 @@ fn a_name_that_does_not_exist_is_told_and_usage_is_checked() {
 }
 
 #[test]
-fn a_node_of_a_cluster_is_told() {
+fn a_node_of_a_cluster_is_reported() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
-    // The port that it would choose for itself may be another test's client's.
+    // The bus port that the server would choose may be in use by a client of another test.
     let bus_port = free_port().to_string();
     let options = ["--cluster-enabled", "yes", "--cluster-port", &bus_port];
     let redis = Redis::with(identity, &authority, &options);
@@ -225,7 +225,7 @@ fn a_node_of_a_cluster_is_told() {
 }
 
 #[test]
-fn skipping_verification_makes_nothing_verify_and_sends_no_password() {
+fn skipping_verification_verifies_nothing_and_sends_no_password() {
     let authority = Authority::new();
     let identity = authority.issue(&["localhost"]);
     let redis = Redis::with(identity, &authority, &["--requirepass", "s3cr3t-of-the-test"]);
@@ -246,14 +246,14 @@ fn skipping_verification_makes_nothing_verify_and_sends_no_password() {
     assert_eq!(
         trusted["server"]["engine"],
         Engine::here().name,
-        "it verifies, whether it must or not: {trusted}"
+        "the result of verification is reported even if it is skipped: {trusted}"
     );
 }
 
 #[test]
-fn each_tls_version_is_tried_though_the_other_is_met_with_silence() {
+fn each_tls_version_is_tried_even_if_the_other_gets_no_answer() {
     let config = Authority::new().issue(&["localhost"]).server_config();
-    // As servers and middleboxes that newer hellos are too much for.
+    // Some servers and middleboxes do not answer newer hellos.
     let fake = Fake::start(move |stream, _| {
         let mut hello = [0; 4096];
         let n = uninterrupted(|| stream.peek(&mut hello)).unwrap();
@@ -274,7 +274,7 @@ fn each_tls_version_is_tried_though_the_other_is_met_with_silence() {
 }
 
 #[test]
-fn a_server_that_refuses_us_over_tls_is_quoted() {
+fn a_servers_refusal_over_tls_is_quoted() {
     let authority = Authority::new();
     let config = authority.issue(&["localhost"]).server_config();
     let fake = Fake::start(move |stream, _| {
@@ -291,7 +291,7 @@ fn a_server_that_refuses_us_over_tls_is_quoted() {
 }
 
 #[test]
-fn an_alert_to_plaintext_is_told_from_other_silence() {
+fn an_alert_to_plaintext_is_distinguished_from_silence() {
     let fake = Fake::start(|mut stream, _| {
         let mut first = [0; 4096];
         if uninterrupted(|| stream.read(&mut first)).is_ok_and(|n| n > 0) && first[0] == b'*' {
@@ -308,7 +308,7 @@ fn an_alert_to_plaintext_is_told_from_other_silence() {
 fn a_host_that_no_certificate_can_name_is_no_sign_of_tls() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
-    // An address in a notation that only the resolver knows.
+    // An address in a notation that only the resolver understands.
     let endpoint = format!("0x7f.1:{}", redis.plain_port);
     let Probed { code, report, error } = probe(&endpoint, &[]);
     assert_eq!((code, report["mode"].as_str()), (Some(1), Some("disabled")), "{report}");

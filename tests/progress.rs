@@ -1,5 +1,5 @@
-//! Any pipeline that a client writes completely before it reads the first reply comes to its end, as it does without pontoon: the server
-//! keeps the replies meanwhile.
+//! Any pipeline that a client writes completely before it reads the first reply is answered completely, as it is without pontoon: the
+//! server keeps the replies meanwhile.
 
 use crate::harness::{Authority, Pontoon, Redis, SLOTS, Wire, command, eventually, free_port, own_slots};
 
@@ -7,18 +7,18 @@ use crate::harness::{Authority, Pontoon, Redis, SLOTS, Wire, command, eventually
 const MODES: [&[&str]; 3] = [
     &["--sharing", "dedicated"],
     &["--sharing", "shared", "--workers", "1"],
-    // It answers AUTH itself, and so looks at every request.
+    // This bridge answers AUTH itself, and so looks at every request.
     &["--sharing", "shared", "--workers", "1", "--auth-client", "accept"],
 ];
 
 /// A request in a pipeline.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A value of so many bytes, read.
+    /// Reads a value of this many bytes.
     Get(usize),
-    /// One, written.
+    /// Writes a value of this many bytes.
     Set(usize),
-    /// Requests from MULTI to EXEC, which read one.
+    /// Requests from MULTI to EXEC, which read a value of this many bytes.
     Transaction(usize),
 }
 
@@ -59,7 +59,7 @@ fn prepare(direct: &mut Wire, sizes: &[usize]) {
     }
 }
 
-/// Writes all of it, then reads all replies, and has an ordinary request answered after it.
+/// Writes the whole pipeline, then reads all replies, and asserts that an ordinary request is answered afterwards.
 fn comes_to_its_end(pontoon: &Pontoon, steps: &[Step]) {
     let (requests, replies) = pipeline(steps);
     let mut client = pontoon.client();
@@ -76,14 +76,14 @@ fn hard() -> Vec<Vec<Step>> {
     vec![
         [vec![Step::Get(6_000_000)], vec![Step::Set(33_000); 400]].concat(),
         [vec![Step::Get(12_000_000)], vec![Step::Set(10); 60_000]].concat(),
-        // More than may wait for a client that shares a connection.
+        // More replies than may wait for a client of shared mode.
         vec![Step::Get(1_000); 50_000],
         [vec![Step::Transaction(6_000_000)], vec![Step::Set(33_000); 200], vec![Step::Transaction(10)]]
             .concat(),
     ]
 }
 
-/// Of these, requests and replies have some 20 MB together.
+/// Steps whose requests and replies have some 20 MB together.
 fn random(seed: u64) -> Vec<Step> {
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut steps, mut left) = (Vec::new(), 20_000_000);
@@ -99,7 +99,7 @@ fn random(seed: u64) -> Vec<Step> {
 }
 
 #[test]
-fn a_pipeline_that_is_written_before_a_reply_is_read_comes_to_its_end() {
+fn a_pipeline_written_before_a_reply_is_read_is_answered_completely() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     prepare(&mut redis.direct(), &[10, 1_000, 6_000_000, 12_000_000]);
@@ -112,7 +112,7 @@ fn a_pipeline_that_is_written_before_a_reply_is_read_comes_to_its_end() {
 }
 
 #[test]
-fn so_does_any_mix_of_sizes() {
+fn a_pipeline_with_any_mix_of_sizes_is_answered_completely() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     prepare(&mut redis.direct(), &SIZES);
@@ -125,7 +125,7 @@ fn so_does_any_mix_of_sizes() {
 }
 
 #[test]
-fn so_does_one_in_a_cluster() {
+fn a_pipeline_in_a_cluster_is_answered_completely() {
     let authority = Authority::new();
     let bus_port = free_port().to_string();
     let options =
@@ -148,7 +148,7 @@ fn so_does_one_in_a_cluster() {
 }
 
 #[test]
-fn others_who_share_the_connection_are_served_meanwhile() {
+fn other_clients_of_the_shared_connection_are_served_meanwhile() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     prepare(&mut redis.direct(), &[6_000_000]);
@@ -169,7 +169,7 @@ fn others_who_share_the_connection_are_served_meanwhile() {
     other.expect(&["PING"], "+PONG\r\n");
 }
 
-/// A client for which more waits than its socket takes, and that has asked for all of it in one piece. What it sends after it is `tail`.
+/// A client that has requested, in one piece, more than its socket holds. It sends `tail` after that.
 fn lag(pontoon: &Pontoon, before: &[&[&str]], tail: &[u8]) -> (Wire, Vec<u8>) {
     let mut client = pontoon.client();
     for words in before {
@@ -203,7 +203,7 @@ fn a_client_with_a_name_keeps_it_whatever_it_sends_next() {
 }
 
 #[test]
-fn a_transaction_that_is_handed_off_binds_nobody_for_good() {
+fn a_transaction_handed_to_a_dedicated_connection_pins_only_for_a_while() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     prepare(&mut redis.direct(), &[6_000_000]);
@@ -218,7 +218,7 @@ fn a_transaction_that_is_handed_off_binds_nobody_for_good() {
 }
 
 #[test]
-fn a_client_that_waits_for_leave_gets_it_once_there_is_some() {
+fn a_client_that_waits_to_be_pinned_is_pinned_once_there_is_room() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     prepare(&mut redis.direct(), &[1_000_000]);
@@ -226,7 +226,7 @@ fn a_client_that_waits_for_leave_gets_it_once_there_is_some() {
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
     let mut blocks = pontoon.client();
     blocks.send(&command(&["BLPOP", "none", "0"]));
-    eventually("it has leave", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    eventually("it is pinned", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
     let steps = [vec![Step::Get(1_000_000); 40], vec![Step::Set(33_000); 400]].concat();
     let (requests, replies) = pipeline(&steps);
     let mut client = pontoon.client();
@@ -237,7 +237,7 @@ fn a_client_that_waits_for_leave_gets_it_once_there_is_some() {
         let clients = String::from_utf8(direct.ask(&["CLIENT", "LIST"])).unwrap();
         clients.lines().any(|line| !line.contains(" omem=0 "))
     });
-    // Nothing tells when the bridge stops to read: it does within a moment, and looks again every second.
+    // No event shows when the bridge stops reading: it does within a moment, and looks again every second.
     assert!(direct.is_silent(std::time::Duration::from_millis(300)));
     drop(blocks);
     writes.join().unwrap().unwrap();

@@ -21,7 +21,7 @@ const REFUSED: &str = "configuration not reloaded, the present one stays in use"
 struct Configured {
     pontoon: Pontoon,
     directory: TempDir,
-    /// What was written before the routes.
+    /// The part of the file before the routes.
     head: String,
 }
 
@@ -42,13 +42,13 @@ impl Configured {
         fs::write(self.directory.path().join("pontoon.toml"), text).unwrap();
     }
 
-    /// Has it obey other routes. What it says of that.
+    /// Replaces the routes and reloads. Returns what pontoon logs about that.
     fn reload(&self, routes: &str) -> String {
         self.write(&format!("{}{routes}", self.head));
         self.hang_up(RELOADED)
     }
 
-    /// Has it read its file, and waits until it says `text` once more.
+    /// Reloads the file, and waits until pontoon logs `text` once more.
     fn hang_up(&self, text: &str) -> String {
         let before = self.pontoon.log_count(text);
         self.pontoon.signal(Signal::HUP);
@@ -57,7 +57,7 @@ impl Configured {
         lines.lines().rfind(|line| line.contains(text)).unwrap().to_owned()
     }
 
-    /// Where a route listens now.
+    /// The current listener's address of a route.
     fn address(&self, route: &str) -> SocketAddr {
         let routes: serde_json::Value = serde_json::from_str(&self.pontoon.get("/routes").1).unwrap();
         let routes = routes.as_array().unwrap();
@@ -93,7 +93,7 @@ fn id(client: &mut Wire) -> Vec<u8> {
 }
 
 #[test]
-fn routes_come_and_go_and_the_sessions_of_others_notice_nothing() {
+fn sessions_do_not_notice_that_other_routes_come_and_go() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (a, b) = (route("a", &redis, &authority, ""), route("b", &redis, &authority, ""));
@@ -157,12 +157,12 @@ fn a_changed_route_leads_new_sessions_elsewhere_and_keeps_the_others() {
     new.expect(&["CLIENT", "GETNAME"], "$6\r\nbridge\r\n");
     old.expect(&["GET", "who"], "$3\r\none\r\n");
     drop(old);
-    // What was kept ready for the old server is closed.
+    // Connections kept ready for the old server are closed.
     eventually("nothing leads to the old server", || connected_to(&[one.tls_port]).is_empty());
 }
 
 #[test]
-fn a_route_without_a_name_is_the_same_route_wherever_it_leads() {
+fn a_route_without_a_name_stays_the_same_route_wherever_it_leads() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -181,13 +181,13 @@ fn a_route_without_a_name_is_the_same_route_wherever_it_leads() {
     Wire::unix(&path).expect(&["PUBLISH", "news", "x"], ":1\r\n");
     subscriber.expect_next("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\nx\r\n");
     assert_eq!(bridge.pontoon.metric("pontoon_bridge_needed", "route=\"localhost\""), 0);
-    // Its clients are its clients, whatever it is called.
+    // The route keeps its clients, whatever it is called.
     let routes: serde_json::Value = serde_json::from_str(&bridge.pontoon.get("/routes").1).unwrap();
     assert_eq!((&routes[0]["route"], &routes[0]["sessions_active"]), (&"127.0.0.1".into(), &1.into()));
 }
 
 #[test]
-fn a_bad_configuration_changes_nothing_and_says_why() {
+fn a_bad_configuration_changes_nothing_and_the_error_says_why() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let good = route("a", &redis, &authority, "");
@@ -224,7 +224,7 @@ fn a_bad_configuration_changes_nothing_and_says_why() {
 }
 
 #[test]
-fn who_asks_on_the_admin_port_is_told_what_became_of_it() {
+fn a_reload_through_the_admin_port_gets_its_result() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (a, b) = (route("a", &redis, &authority, ""), route("b", &redis, &authority, ""));
@@ -239,7 +239,7 @@ fn who_asks_on_the_admin_port_is_told_what_became_of_it() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named_and_the_rest_is_obeyed() {
+fn a_reload_names_what_needs_a_restart_and_applies_the_rest() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let bridge = Configured::new(&route("a", &redis, &authority, ""));
@@ -266,7 +266,7 @@ fn what_needs_a_restart_is_named_and_the_rest_is_obeyed() {
     }
     assert!(
         bridge.hang_up(RELOADED).contains("needs a restart: admin.listen"),
-        "it is said until it is done"
+        "each reload reports it until pontoon is restarted"
     );
     assert_eq!(bridge.pontoon.admin(), admin);
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
@@ -274,7 +274,7 @@ fn what_needs_a_restart_is_named_and_the_rest_is_obeyed() {
 }
 
 #[test]
-fn no_client_is_refused_while_routes_change_and_even_change_their_name() {
+fn no_client_is_refused_while_routes_change_and_are_renamed() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -291,7 +291,7 @@ fn no_client_is_refused_while_routes_change_and_even_change_their_name() {
                 scope.spawn(|| {
                     let mut served = 0;
                     while !over.load(Ordering::Relaxed) {
-                        // A route that goes has its sessions end, at a boundary.
+                        // The sessions of a removed route end, at a reply boundary.
                         match Wire::unix(&path).try_ask(&["PING"]) {
                             Some(reply) => assert_eq!(reply, b"+PONG\r\n"),
                             None => continue,
@@ -331,7 +331,7 @@ fn a_real_client_under_load_notices_no_reload() {
 }
 
 #[test]
-fn the_limit_of_clients_moves_and_nobody_who_is_there_has_to_go() {
+fn a_lower_client_limit_disconnects_no_client() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let limit = |limit: u32| route("a", &redis, &authority, &format!("limits.max_clients = {limit}"));
@@ -354,7 +354,7 @@ fn the_limit_of_clients_moves_and_nobody_who_is_there_has_to_go() {
 }
 
 #[test]
-fn a_unix_socket_gets_another_mode_and_is_the_same_socket() {
+fn a_unix_socket_changes_its_mode_and_stays_the_same_socket() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let directory = tempfile::tempdir().unwrap();
@@ -377,7 +377,7 @@ fn a_unix_socket_gets_another_mode_and_is_the_same_socket() {
 }
 
 #[test]
-fn what_has_spoken_tls_is_not_spoken_to_in_plaintext_after_a_reload() {
+fn after_a_reload_an_endpoint_with_tls_still_gets_no_plaintext() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
@@ -390,7 +390,7 @@ fn what_has_spoken_tls_is_not_spoken_to_in_plaintext_after_a_reload() {
     bridge.pontoon.allows("in plaintext until an endpoint accepts TLS");
     bridge.pontoon.allows("upstream accepts plaintext only");
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
-    // Away and back, with another mode, while somebody on the way takes TLS away.
+    // The endpoint is removed and returns in another mode, while an attacker on the path blocks TLS.
     bridge.reload(&with("preferred", &redis.endpoint()));
     dual.set(Mood::Accept, Mood::Reset);
     bridge.reload(&with("preferred", &dual.endpoint()));
@@ -400,7 +400,7 @@ fn what_has_spoken_tls_is_not_spoken_to_in_plaintext_after_a_reload() {
 }
 
 #[test]
-fn sessions_in_plaintext_move_to_tls_though_their_route_was_changed_since() {
+fn plaintext_sessions_move_to_tls_though_their_route_was_changed_since() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Reset);
@@ -423,7 +423,7 @@ fn sessions_in_plaintext_move_to_tls_though_their_route_was_changed_since() {
 }
 
 #[test]
-fn nodes_of_a_cluster_keep_their_ports_and_obey_the_new_settings() {
+fn nodes_of_a_cluster_keep_their_ports_and_use_the_new_settings() {
     let cluster = Cluster::start();
     let with = |more: &str| cluster_route(&cluster, more);
     let bridge = Configured::new(&with(""));
@@ -451,7 +451,7 @@ fn nodes_of_a_cluster_keep_their_ports_and_obey_the_new_settings() {
     eventually("the address told is another", || {
         String::from_utf8_lossy(&bridge.client("a").ask(&["CLUSTER", "SLOTS"])).contains("10.9.8.7")
     });
-    // An old session learns of new things, too.
+    // An old session also learns of new nodes.
     cluster.fail_over((0..6).find(|node| !cluster.is_primary(*node)).unwrap());
     old.expect(&["PING"], "+PONG\r\n");
     assert_eq!(ports(), before);
@@ -460,7 +460,7 @@ fn nodes_of_a_cluster_keep_their_ports_and_obey_the_new_settings() {
 }
 
 #[test]
-fn a_clusters_nodes_that_have_spoken_tls_are_not_spoken_to_in_plaintext_after_a_reload() {
+fn after_a_reload_cluster_nodes_with_tls_still_get_no_plaintext() {
     let cluster = Cluster::start();
     let with = |mode: &str| cluster_route(&cluster, &format!("tls.mode = \"{mode}\""));
     let bridge = Configured::new(&with("required"));
@@ -468,7 +468,7 @@ fn a_clusters_nodes_that_have_spoken_tls_are_not_spoken_to_in_plaintext_after_a_
     eventually("all nodes are known", known);
     let reached = || bridge.pontoon.metric("pontoon_upstream_reachable", "node=") == 6;
     eventually("all nodes were reached", reached);
-    // From now on nobody can find out what they accept: that they have spoken TLS is remembered.
+    // From now on, pontoon cannot find out what the nodes accept, and must remember that they accepted TLS.
     cluster.nodes.iter().for_each(Node::pause);
     bridge.reload(&with("preferred"));
     let routes = || bridge.pontoon.get("/routes").1;
@@ -478,7 +478,7 @@ fn a_clusters_nodes_that_have_spoken_tls_are_not_spoken_to_in_plaintext_after_a_
 }
 
 #[test]
-fn another_cluster_takes_the_place_of_the_first_at_once() {
+fn another_cluster_replaces_the_first_at_once() {
     let (one, other) = (Cluster::start(), Cluster::start());
     let with = |cluster: &Cluster| cluster_route(cluster, "");
     let bridge = Configured::new(&with(&one));
@@ -491,14 +491,14 @@ fn another_cluster_takes_the_place_of_the_first_at_once() {
     old.expect(&["PING"], "+PONG\r\n");
     bridge.reload(&with(&other));
     eventually("its nodes are known", || nodes(&other) == 6);
-    assert_eq!(nodes(&one), 0, "and no others");
+    assert_eq!(nodes(&one), 0, "no node of the first cluster is left");
     old.expect(&["PING"], "+PONG\r\n");
     let slots = String::from_utf8_lossy(&bridge.client("a").ask(&["CLUSTER", "SLOTS"])).into_owned();
     assert!(slots.contains("127.0.0.1"), "{slots}");
 }
 
 #[test]
-fn what_would_be_a_warning_at_the_start_is_one_at_a_reload() {
+fn a_reload_warns_of_what_a_start_would_warn_of() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let bridge = Configured::new(&route("a", &redis, &authority, ""));
@@ -508,7 +508,7 @@ fn what_would_be_a_warning_at_the_start_is_one_at_a_reload() {
 }
 
 #[test]
-fn without_a_file_nothing_can_change() {
+fn without_a_file_a_reload_changes_nothing() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -518,7 +518,7 @@ fn without_a_file_nothing_can_change() {
 }
 
 #[test]
-fn a_listener_that_would_cover_the_ones_there_are_needs_a_restart_and_is_told_so() {
+fn a_listener_that_would_cover_existing_ones_needs_a_restart() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let before = route("a", &redis, &authority, "");

@@ -12,7 +12,7 @@ use crate::harness::{
 const OLD: &str = "old.cache.test";
 const NEW: &str = "new.cache.test";
 
-/// A group on its way, a bridge that knows both of its names, and clients that do not know of any of that.
+/// A group during its migration, a bridge that knows both of its names, and clients that notice none of it.
 struct Road {
     loads: Vec<Load>,
     pontoon: Option<Pontoon>,
@@ -27,12 +27,12 @@ struct Road {
 }
 
 impl Road {
-    /// Transit encryption is off, and the new name does not exist.
+    /// Starts while transit encryption is off, and the new name does not exist.
     fn begin(upgrade: &'static str) -> Self {
         let authority = Authority::new();
         let redis = Redis::with(authority.issue(&["*.cache.test"]), &authority, &[]);
         let impostor = Redis::with(Identity::self_signed(&["*.cache.test"]), &authority, &[]);
-        // Of this test alone: a port is free again where nobody else looks for one.
+        // This address belongs to this test alone, so no other test takes its ports while they are free.
         let [_, a, b, c] = fastrand::u32(..).to_be_bytes();
         let mut road = Self {
             loads: Vec::new(),
@@ -72,12 +72,12 @@ impl Road {
         self.pontoon.as_ref().unwrap()
     }
 
-    /// Every client now does what follows in this step.
+    /// Every operation of the clients from now on belongs to this step.
     fn step(&mut self, name: &str) {
         self.loads.iter_mut().for_each(|load| load.step(name));
     }
 
-    /// Every client does all that it does, without an error.
+    /// Waits until every client has completed all operations, without an error.
     fn progress(&self, what: &str) {
         let before: Vec<usize> = self.loads.iter().map(Load::rounds).collect();
         eventually(what, || {
@@ -98,8 +98,7 @@ impl Road {
         assert_eq!(leases(self), before, "no new session in plaintext");
     }
 
-    /// The group is modified to `required`: plaintext is refused, what was connected in plaintext is dropped, the old name is
-    /// gone.
+    /// The group is modified to `required`: plaintext is refused, plaintext connections are dropped, the old name is gone.
     fn require(&mut self) {
         self.hosts.set(&[NEW]);
         self.pontoon().allows(&format!("no such host \"{OLD}\""));
@@ -108,7 +107,7 @@ impl Road {
         self.progress("clients are served by the group that requires TLS");
     }
 
-    /// Starts pontoon again while the network does all it can to make it speak plaintext.
+    /// Restarts pontoon while the network does all it can to make pontoon use plaintext.
     fn restart_under_attack(&mut self, mode: &str, plaintext_after: Mood) {
         let mut before = self.pontoon.take().unwrap();
         before.signal(Signal::TERM);
@@ -144,8 +143,8 @@ impl Road {
         self.loads.iter().map(Load::failures).collect()
     }
 
-    /// Stops the clients. Everything that they were told is done is there, and nothing was done twice; but for what each was
-    /// not told of, and `retries` that a library has made on its own.
+    /// Stops the clients. Asserts that everything acknowledged is stored and nothing was done twice, except for operations that got no
+    /// reply, and `retries` that a library made on its own.
     fn finish(&mut self, retries: u64) {
         let mut redis = self.redis.direct();
         let mut number = |key: &str| -> u64 {
@@ -167,17 +166,17 @@ impl Road {
     }
 }
 
-/// As clients see a server that is not there, in the words of the libraries, of redis-cli, and of pontoon.
+/// Whether a client reports a lost connection, in the words of the libraries, of redis-cli, or of pontoon.
 fn is_of_a_connection(failure: &Failure) -> bool {
     let Failure { operation, error, .. } = failure;
     let known = ["pontoon: ", "connect", "Connection", "closed", "ECONN", "EPIPE", "timed out", "Timeout"];
     known.iter().any(|known| error.contains(known))
-        // Published when the subscription's connection was gone.
+        // The message was published when the subscription's connection was gone.
         || (operation == "pubsub" && error.contains("a message was lost"))
 }
 
 #[test]
-fn real_clients_walk_the_whole_road_and_lose_nothing() {
+fn real_clients_go_the_whole_road_and_lose_nothing() {
     let mut road = Road::begin("drain");
     road.step("none");
     road.progress("clients are served in plaintext");
@@ -200,20 +199,20 @@ fn real_clients_walk_the_whole_road_and_lose_nothing() {
 }
 
 #[test]
-fn sessions_in_plaintext_are_cut_when_the_group_requires_tls_and_no_others() {
+fn required_tls_cuts_plaintext_sessions_and_no_others() {
     let mut road = Road::begin("keep");
     road.step("none");
     road.progress("clients are served in plaintext");
     road.prefer();
     let left = |road: &Road| road.pontoon().metric("pontoon_upstream_plaintext_connections", "");
-    assert!(left(&road) > 0, "those that stay connected");
+    assert!(left(&road) > 0, "some sessions stay in plaintext");
     road.step("cut");
     road.require();
     road.step("required");
     road.progress("clients are served over TLS");
     assert_eq!(left(&road), 0);
     road.finish(2);
-    // That stay: the libraries have one for commands and one for subscriptions.
+    // Lasting connections: the libraries have one for commands and one for subscriptions.
     for (failures, connections) in road.failures().iter().zip([2, 2, 1]) {
         assert!(failures.len() <= connections, "{failures:?}");
         for failure in failures {

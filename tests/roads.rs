@@ -1,5 +1,5 @@
-//! Random roads of a real group to TLS. Each node is one port for plaintext and TLS, as ElastiCache has it in `preferred` mode, and counts its
-//! clients in plaintext itself: it judges what the verdict says. `ROADS=50` plays so many.
+//! Random migrations of a real group to TLS. Each node is one port for plaintext and TLS, as ElastiCache has it in `preferred` mode, and
+//! counts its clients in plaintext itself, so that it can check the verdict. `ROADS=50` runs 50 of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,13 +16,13 @@ const QUIET_FOR: Duration = Duration::from_secs(1);
 const LENGTH: Duration = Duration::from_secs(12);
 const STEP: Duration = Duration::from_millis(50);
 
-/// A node that answers, or a bridge that began, is watched after this.
+/// Time after which a node that answers, or a bridge that started, is surveyed.
 const FOUND: Duration = Duration::from_secs(2);
 
-/// A node that joins is known after this.
+/// Time after which a node that joins is known.
 const MET: Duration = Duration::from_secs(2);
 
-/// Added to the longest gap that a yes tells: a client in plaintext that stays longer is seen.
+/// Added to the longest gap that a yes reports: a plaintext client that stays longer is always seen.
 const TOLERANCE: Duration = Duration::from_millis(300);
 
 const MOST_NODES: usize = 4;
@@ -30,9 +30,9 @@ const ROADS_AT_ONCE: u64 = 4;
 
 struct Member {
     node: CountingNode,
-    /// Since when the group names it; `None`: it does not yet.
+    /// When the group first named it; `None` if it has not yet.
     named: Option<Instant>,
-    /// Since when pontoon gets answers, or none.
+    /// When pontoon last began to get answers, or to get none.
     changed: Instant,
 }
 
@@ -43,7 +43,7 @@ struct Job {
     began: Instant,
     stay: Duration,
     ended: Option<Instant>,
-    /// The bridge and the node were there all the time.
+    /// Whether the bridge and the node were up all the time.
     watched: bool,
 }
 
@@ -53,7 +53,7 @@ struct Road {
     members: Vec<Member>,
     jobs: Vec<Job>,
     pontoon: Option<Pontoon>,
-    /// When the bridge began.
+    /// When the bridge started.
     born: Instant,
     state: TempDir,
     random: Rng,
@@ -87,7 +87,7 @@ impl Road {
         road
     }
 
-    /// A server that belongs to no group yet.
+    /// Starts a server that belongs to no group yet.
     fn add(&mut self) {
         let options: &[&str] = if self.is_cluster {
             &["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
@@ -109,7 +109,7 @@ impl Road {
         }
     }
 
-    /// Learns whom the first node names.
+    /// Records which members the first node names.
     fn note_named(&mut self) {
         let command: &[&str] = if self.is_cluster { &["CLUSTER", "NODES"] } else { &["INFO", "replication"] };
         let said = String::from_utf8(self.members[0].node.direct().ask(command)).unwrap();
@@ -134,12 +134,12 @@ impl Road {
             ["--state-file", state.to_str().unwrap()],
         ];
         let pontoon = Pontoon::with(&upstream, &self.authority, args.as_flattened());
-        // Whatever it says of the servers.
+        // Whatever pontoon says about the servers.
         pontoon.allows("");
         (self.pontoon, self.born) = (Some(pontoon), Instant::now());
     }
 
-    /// What happens in a step: seldom anything.
+    /// The events of a step: mostly none.
     fn happens(&mut self, is_over: bool) {
         let now = Instant::now();
         for job in self.jobs.iter_mut().filter(|job| job.ended.is_none() && job.began + job.stay <= now) {
@@ -169,7 +169,7 @@ impl Road {
             }
             13 => self.restart(),
             14 if is_other && !self.is_cluster && self.members[at].node.lives() => {
-                // Its primary loses it, and it serves on.
+                // Its primary loses it, and it goes on serving.
                 self.members[at].node.direct().expect(&["REPLICAOF", "NO", "ONE"], "+OK\r\n");
             }
             15 if self.members.len() < MOST_NODES => {
@@ -218,7 +218,7 @@ impl Road {
         self.start();
     }
 
-    /// Asks for the verdict. Why it is wrong.
+    /// Asks for the verdict. If it is wrong, returns the reason.
     fn judge(&mut self) -> Option<String> {
         let asked = Instant::now();
         let routes: Value = serde_json::from_str(&self.pontoon.as_ref()?.get("/routes").1).unwrap();
@@ -250,7 +250,7 @@ impl Road {
         None
     }
 
-    /// From its beginning to its end. How often the answer was yes. `Err`: a wrong yes.
+    /// Runs the whole migration. Returns how often the answer was yes, or an error for a wrong yes.
     fn travel(mut self) -> Result<u64, String> {
         let began = Instant::now();
         while began.elapsed() < LENGTH {

@@ -55,7 +55,7 @@ fn sharded_pub_sub_works() {
 }
 
 #[test]
-fn monitor_streams_what_others_do() {
+fn monitor_streams_what_other_clients_do() {
     let (_redis, pontoon) = bridge();
     let mut monitor = pontoon.client();
     monitor.expect(&["MONITOR"], "+OK\r\n");
@@ -70,7 +70,7 @@ fn monitor_streams_what_others_do() {
 }
 
 #[test]
-fn blocking_commands_wait_as_long_as_it_takes() {
+fn blocking_commands_wait_as_long_as_they_need() {
     let (redis, pontoon) = bridge();
     let mut waiting = pontoon.client();
     waiting.send(&command(&["BLPOP", "queue", "0"]));
@@ -124,7 +124,7 @@ fn client_tracking_pushes_invalidations() {
 }
 
 #[test]
-fn replies_may_be_switched_off_and_on() {
+fn replies_can_be_switched_off_and_on() {
     let (_redis, pontoon) = bridge();
     let mut client = pontoon.client();
     client.send(&command(&["CLIENT", "REPLY", "OFF"]));
@@ -146,7 +146,7 @@ fn inline_commands_work() {
 }
 
 #[test]
-fn what_a_server_refuses_for_a_length_is_refused_at_once() {
+fn a_length_that_a_server_refuses_is_refused_at_once() {
     let (redis, pontoon) = bridge();
     for request in [&b"*2147483648\r\n"[..], b"*1\r\n$536870913\r\n", b"*2\r\n$3\r\nGET\r\n$536870913\r\n"] {
         let [direct, bridged] = [redis.direct(), pontoon.client()].map(|mut wire| {
@@ -167,7 +167,7 @@ fn quit_is_answered_and_ends_the_connection() {
 }
 
 #[test]
-fn what_follows_quit_gets_no_reply_and_the_end_says_nothing_of_other_connections() {
+fn requests_after_quit_get_no_reply_and_other_connections_stay_pooled() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let args = ["--sharing", "dedicated", "--pool-reuse", "true", "--workers", "1"];
@@ -185,11 +185,11 @@ fn what_follows_quit_gets_no_reply_and_the_end_says_nothing_of_other_connections
 }
 
 #[test]
-fn what_is_no_quit_to_the_server_is_not_answered_as_one() {
+fn a_request_the_server_does_not_take_for_quit_is_not_answered_as_one() {
     let (redis, pontoon) = bridge();
     for request in [
         &b"QUIT \"x\r\n"[..],
-        // Redis 6.2 takes it for QUIT.
+        // Redis 6.2 takes this for QUIT.
         b"*1\r\n$6\r\nQUIT\0x\r\n",
         b"QUIT\x0bfoo\r\nPING\r\n",
         b"QUIT\x0cfoo\r\nPING\r\n",
@@ -224,7 +224,7 @@ fn a_protocol_error_is_answered_by_the_server_and_ends_the_connection() {
 }
 
 #[test]
-fn a_client_that_sends_no_more_still_gets_its_replies() {
+fn a_half_closed_client_still_gets_its_replies() {
     let (_redis, pontoon) = bridge();
     let mut client = pontoon.client();
     let slow = busy_script(Duration::from_millis(500));
@@ -250,7 +250,7 @@ fn a_client_that_leaves_while_it_blocks_frees_its_upstream_connection() {
 }
 
 #[test]
-fn a_session_outlives_any_tunnels_idle_timeout_but_not_a_configured_one() {
+fn a_session_outlives_a_tunnels_idle_timeout_but_not_the_configured_one() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--idle-timeout", "200ms"]);
@@ -261,7 +261,7 @@ fn a_session_outlives_any_tunnels_idle_timeout_but_not_a_configured_one() {
 }
 
 #[test]
-fn an_audit_can_tell_bridged_clients_by_the_configured_name() {
+fn an_audit_recognises_bridged_clients_by_the_configured_name() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--client-name", "bridge-7"]);

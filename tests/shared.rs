@@ -26,7 +26,7 @@ fn shared(args: &[&str]) -> (Redis, Pontoon) {
     (redis, pontoon)
 }
 
-/// So many connections has the server, ours not among them.
+/// Number of connections that the server has, without the test's own.
 fn connections(direct: &mut Wire) -> usize {
     let list = direct.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
     String::from_utf8(list).unwrap().matches("id=").count() - 1
@@ -36,7 +36,7 @@ fn pinned(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_sessions_pinned", "")
 }
 
-/// Answers every PING, until so many of a command have come.
+/// Answers every PING, until `command` has come `count` times.
 fn answer_until(stream: &mut Tls, command: &str, count: usize) {
     let mut seen = 0;
     while seen < count {
@@ -52,18 +52,18 @@ fn answer_until(stream: &mut Tls, command: &str, count: usize) {
 }
 
 #[test]
-fn a_word_that_a_server_reads_in_part_holds_up_no_other_client() {
+fn a_word_that_a_server_reads_only_in_part_delays_no_other_client() {
     let (_redis, pontoon) = shared(&[]);
     let (mut blocked, mut other) = (pontoon.client(), pontoon.client());
     other.expect(&["SET", "k", "v"], "+OK\r\n");
-    // BLOCK, to a server.
+    // A server reads this as BLOCK.
     blocked.send(&command(&["XREAD", "BLOCK\0x", "0", "STREAMS", "stream", "$"]));
     eventually("it has a connection of its own", || pinned(&pontoon) == 1);
     other.expect(&["GET", "k"], "$1\r\nv\r\n");
 }
 
 #[test]
-fn many_clients_have_one_connection() {
+fn many_clients_share_one_connection() {
     let (redis, pontoon) = shared(&[]);
     let mut clients: Vec<Wire> = (0..50).map(|_| pontoon.client()).collect();
     for (i, client) in clients.iter_mut().enumerate() {
@@ -75,15 +75,15 @@ fn many_clients_have_one_connection() {
     for (i, client) in clients.iter_mut().enumerate() {
         client.expect(&["GET", &format!("k{i}")], &format!("${}\r\nv{i}\r\n", 1 + i.to_string().len()));
     }
-    // Others are asked, for a moment, whether the server is there.
+    // For a moment there are others, with which pontoon checks whether the server is up.
     let mut direct = redis.direct();
-    eventually("one is left, and one that is kept ready", || connections(&mut direct) <= 2);
+    eventually("the shared connection is left, and one that is kept ready", || connections(&mut direct) <= 2);
     assert_eq!(pontoon.metric("pontoon_upstream_connections", "state=\"shared\""), 1);
     assert_eq!(pontoon.metric("pontoon_sessions_active", ""), 50);
 }
 
 #[test]
-fn what_a_client_leaves_with_its_connection_no_other_client_finds() {
+fn no_client_finds_the_state_that_another_leaves() {
     let (_redis, pontoon) = shared(&[]);
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     other.expect(&["SET", "k", "0"], "+OK\r\n");
@@ -120,7 +120,7 @@ fn what_a_client_leaves_with_its_connection_no_other_client_finds() {
 }
 
 #[test]
-fn what_the_server_refuses_keeps_no_client_on_a_connection_of_its_own() {
+fn a_command_that_the_server_refuses_keeps_no_client_pinned() {
     let (_redis, pontoon) = shared(&[]);
     let mut client = pontoon.client();
     client.expect(&["UNWATCH"], "+OK\r\n");
@@ -134,10 +134,10 @@ fn what_the_server_refuses_keeps_no_client_on_a_connection_of_its_own() {
 }
 
 #[test]
-fn a_client_with_a_connection_of_its_own_gets_all_replies_wherever_its_requests_are_cut() {
+fn a_pinned_client_gets_all_replies_wherever_its_requests_are_cut() {
     const REQUESTS: usize = 6000;
     let (_redis, pontoon) = shared(&[]);
-    // What it had sent before it got its connection is more than is looked at in one go.
+    // Before it is pinned, the client sends more than pontoon reads at once.
     for padding in 0..command(&["PING", "x"]).len() {
         let mut client = pontoon.client();
         let inline = format!("ECHO \"{}\"\r\n", "p".repeat(padding));
@@ -148,7 +148,7 @@ fn a_client_with_a_connection_of_its_own_gets_all_replies_wherever_its_requests_
 }
 
 #[test]
-fn a_transaction_has_a_connection_of_its_own_until_it_ends() {
+fn a_transaction_is_pinned_until_it_ends() {
     let (_redis, pontoon) = shared(&[]);
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     one.expect(&["WATCH", "k"], "+OK\r\n");
@@ -163,14 +163,14 @@ fn a_transaction_has_a_connection_of_its_own_until_it_ends() {
     one.expect(&["GET", "k"], "$1\r\nv\r\n");
     assert_eq!(pinned(&pontoon), 0);
     assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"transaction\""), 1);
-    // Nobody asks, and it is given back all the same.
+    // The connection is given back without another request.
     one.expect(&["MULTI"], "+OK\r\n");
     one.expect(&["DISCARD"], "+OK\r\n");
     eventually("it is given back", || pinned(&pontoon) == 0);
 }
 
 #[test]
-fn a_client_that_waits_keeps_nobody_waiting() {
+fn a_client_that_blocks_delays_no_other() {
     let (_redis, pontoon) = shared(&[]);
     let (mut waiter, mut reader, mut other) = (pontoon.client(), pontoon.client(), pontoon.client());
     other.expect(&["XADD", "s", "1-1", "f", "v"], "$3\r\n1-1\r\n");
@@ -180,7 +180,7 @@ fn a_client_that_waits_keeps_nobody_waiting() {
     for _ in 0..100 {
         other.expect(&["PING"], "+PONG\r\n");
     }
-    // Who does not wait needs no connection of its own.
+    // A client that does not block is not pinned.
     other.expect(&["XREAD", "STREAMS", "s", "1-1"], "*-1\r\n");
     assert_eq!(pinned(&pontoon), 2);
     other.expect(&["RPUSH", "list", "x"], ":1\r\n");
@@ -190,7 +190,7 @@ fn a_client_that_waits_keeps_nobody_waiting() {
 }
 
 #[test]
-fn what_was_sent_before_is_answered_before() {
+fn earlier_requests_are_answered_first() {
     let (_redis, pontoon) = shared(&[]);
     let mut client = pontoon.client();
     let pipeline: Vec<u8> = [
@@ -224,7 +224,7 @@ fn what_was_sent_before_is_answered_before() {
 }
 
 #[test]
-fn a_lost_connection_is_told_to_those_who_wait_and_is_no_matter_to_the_others() {
+fn a_lost_connection_is_reported_only_to_clients_that_wait_for_a_reply() {
     let (mut redis, pontoon) = shared(&["--errors", "reply"]);
     let (mut idle, mut waiting) = (pontoon.client(), pontoon.client());
     idle.expect(&["PING"], "+PONG\r\n");
@@ -232,7 +232,7 @@ fn a_lost_connection_is_told_to_those_who_wait_and_is_no_matter_to_the_others() 
     redis.pause();
     waiting.send(&[command(&["INCR", "n"]), command(&["INCR", "n"])].concat());
     eventually("they were sent", || pontoon.metric("pontoon_requests_total", "") == 4);
-    // It may be looked at while it is away.
+    // pontoon may check the server while it is down.
     pontoon.allows("localhost");
     redis.kill();
     let lost = String::from_utf8_lossy(&waiting.reply()).into_owned();
@@ -244,7 +244,7 @@ fn a_lost_connection_is_told_to_those_who_wait_and_is_no_matter_to_the_others() 
 }
 
 #[test]
-fn of_a_reply_that_was_cut_nobody_gets_the_rest_and_the_others_are_told() {
+fn no_client_gets_the_rest_of_a_reply_that_was_cut() {
     let authority = Authority::new();
     let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
         answer_until(stream, "GET", 3);
@@ -265,13 +265,13 @@ fn of_a_reply_that_was_cut_nobody_gets_the_rest_and_the_others_are_told() {
     for client in [&mut second, &mut third] {
         let told = String::from_utf8(client.reply()).unwrap();
         assert!(told.contains("may or may not have been executed"), "{told}");
-        // The next one finds a connection.
+        // The next request finds a connection.
         client.expect(&["PING"], "+PONG\r\n");
     }
 }
 
 #[test]
-fn what_came_before_nonsense_is_given_to_those_who_asked_for_it() {
+fn replies_before_nonsense_reach_the_clients_that_asked_for_them() {
     let authority = Authority::new();
     let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
         answer_until(stream, "GET", 3);
@@ -287,7 +287,7 @@ fn what_came_before_nonsense_is_given_to_those_who_asked_for_it() {
 }
 
 #[test]
-fn who_makes_the_server_close_closes_nobody_else() {
+fn a_client_that_makes_the_server_close_closes_no_other_client() {
     let (_redis, pontoon) = shared(&[]);
     let mut other = pontoon.client();
     other.expect(&["PING"], "+PONG\r\n");
@@ -299,7 +299,7 @@ fn who_makes_the_server_close_closes_nobody_else() {
         other.expect(&["PING"], "+PONG\r\n");
     }
     assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"inline\""), 3);
-    // What it takes for HTTP.
+    // The server takes these for HTTP requests.
     for name in ["POST", "host:"] {
         let mut client = pontoon.client();
         client.send(&command(&[name]));
@@ -324,7 +324,7 @@ fn a_client_that_does_not_read_is_cut_off_and_the_others_go_on() {
 }
 
 #[test]
-fn clients_that_do_not_read_stay_below_the_limit_of_their_route_together() {
+fn clients_that_do_not_read_stay_below_their_routes_limit_together() {
     let (_redis, pontoon) = shared(&["--route-output", "8MiB"]);
     pontoon.expects("client cut off");
     let mut other = pontoon.client();
@@ -336,7 +336,7 @@ fn clients_that_do_not_read_stay_below_the_limit_of_their_route_together() {
     let get = command(&["GET", "big"]);
     for _ in 0..20 {
         for client in &mut slow {
-            // It may be cut off by now.
+            // The client may be cut off by now.
             let _ = client.try_send(&get);
         }
     }
@@ -350,12 +350,12 @@ fn clients_that_do_not_read_stay_below_the_limit_of_their_route_together() {
     assert!(peak < 48 * 1024, "the bridge took {peak} KiB");
 }
 
-/// Waits until requests of so many bytes have been sent to servers since they were `before`.
+/// Waits until `bytes` more have been sent to servers than the `before` of an earlier [`sent`].
 fn wait_until_sent(pontoon: &Pontoon, before: u64, bytes: usize) {
     eventually("the requests are sent", || sent(pontoon) >= before + bytes as u64);
 }
 
-/// Bytes that were sent to servers.
+/// Number of bytes that were sent to servers.
 fn sent(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_relayed_bytes_total", "direction=\"to_upstream\"")
 }
@@ -397,12 +397,12 @@ fn of_clients_that_do_not_read_the_one_with_most_waiting_is_cut_off() {
 }
 
 #[test]
-fn clients_of_all_nodes_of_a_cluster_stay_below_the_limit_of_their_route_together() {
+fn clients_of_all_nodes_of_a_cluster_stay_below_their_routes_limit() {
     let cluster = Cluster::start();
     let pontoon = bridge(&cluster, &[&SHARED[..], &["--route-output", "32MiB"]].concat());
     pontoon.expects("client cut off");
     let port = |node| local_port(&pontoon, &cluster, node);
-    // A single node's clients stay below it.
+    // The clients of a single node stay below the limit.
     let mut clients: Vec<(Wire, Wire)> = (0..3)
         .map(|node| {
             let value = "x".repeat(1_000_000);
@@ -430,7 +430,7 @@ fn clients_of_all_nodes_of_a_cluster_stay_below_the_limit_of_their_route_togethe
 }
 
 #[test]
-fn giant_requests_and_replies_get_connections_of_their_own() {
+fn giant_requests_and_replies_get_dedicated_connections() {
     let (_redis, pontoon) = shared(&[]);
     let mut client = pontoon.client();
     let value = "x".repeat(50_000_000);
@@ -446,7 +446,7 @@ fn giant_requests_and_replies_get_connections_of_their_own() {
 }
 
 #[test]
-fn beyond_the_limit_a_client_waits_and_is_told() {
+fn beyond_the_pinning_limit_a_client_waits_and_gets_an_error() {
     let (_redis, pontoon) = shared(&["--max-pinned", "1"]);
     pontoon.expects("too many clients need a dedicated connection");
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
@@ -465,9 +465,9 @@ fn beyond_the_limit_a_client_waits_and_is_told() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_nobodys() {
+fn a_reply_that_comes_too_late_reaches_no_client() {
     let authority = Authority::new();
-    // Says what a command is only after the next was sent.
+    // This server replies to COMMAND only after the next request.
     let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
         let (mut buffer, mut late) = ([0; 4096], "");
         while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -489,7 +489,7 @@ fn an_answer_that_comes_too_late_is_nobodys() {
     other.expect(&["PING"], "+PONG\r\n");
 }
 
-/// Ways to write that need a connection of the client's own: requests, and how the reply to the last begins.
+/// Ways to write that need a dedicated connection: requests, and how the reply to the last begins.
 const PINNED_WRITES: [(&[&[&str]], &str); 6] = [
     (&[&["MULTI"], &["SET", "k", "v"], &["EXEC"]], "*1\r\n+OK\r\n"),
     (&[&["WATCH", "k"], &["SET", "k", "v"]], "+OK\r\n"),
@@ -507,7 +507,7 @@ const PINNED_WRITES: [(&[&[&str]], &str); 6] = [
 ];
 
 #[test]
-fn what_was_written_over_a_connection_of_its_own_is_waited_for() {
+fn wait_covers_writes_over_a_dedicated_connection() {
     let authority = Authority::new();
     let large = "v".repeat(200_000);
     let large: &[&[&str]] = &[&["SET", "k", &large]];
@@ -532,7 +532,7 @@ fn what_was_written_over_a_connection_of_its_own_is_waited_for() {
 }
 
 #[test]
-fn no_other_shared_connection_answers_for_the_one_that_carried_writes() {
+fn no_other_shared_connection_answers_wait_for_the_one_with_the_writes() {
     let (_redis, pontoon) = shared(&[]);
     for moves in [&["SELECT", "1"][..], &["HELLO", "3"]] {
         let mut client = pontoon.client();
@@ -548,7 +548,7 @@ fn no_other_shared_connection_answers_for_the_one_that_carried_writes() {
 }
 
 #[test]
-fn a_client_that_wrote_nothing_may_wait_whatever_became_of_the_shared_connection() {
+fn a_client_that_wrote_nothing_may_send_wait_over_any_connection() {
     let (_redis, pontoon) = shared(&[]);
     let (mut writes, mut reads) = (pontoon.client(), pontoon.client());
     writes.expect(&["SET", "k", "v"], "+OK\r\n");
@@ -558,7 +558,7 @@ fn a_client_that_wrote_nothing_may_wait_whatever_became_of_the_shared_connection
 }
 
 #[test]
-fn no_other_connection_answers_for_one_that_carried_writes_and_is_gone() {
+fn no_other_connection_answers_wait_for_a_lost_one_with_the_writes() {
     let (_redis, pontoon) = shared(&[]);
     let write_apart = |client: &mut Wire| {
         client.expect(&["MULTI"], "+OK\r\n");
@@ -583,7 +583,7 @@ fn no_other_connection_answers_for_one_that_carried_writes_and_is_gone() {
 }
 
 #[test]
-fn what_was_written_over_a_shared_connection_is_waited_for() {
+fn wait_covers_writes_over_a_shared_connection() {
     let authority = Authority::new();
     let (primary, replica) = group(&authority);
     let pontoon =
@@ -595,7 +595,7 @@ fn what_was_written_over_a_shared_connection_is_waited_for() {
     let mut late = pontoon.client();
     for client in [&mut one, &mut late] {
         assert!(client.ask(&["INCR", "n"]).starts_with(b":"));
-        // Each time, and others wait for none of it.
+        // WAIT takes its time each time, and delays no other client.
         client.send(&command(&["WAIT", "1", "200"]));
         other.expect(&["PING"], "+PONG\r\n");
         client.expect_next(":0\r\n");
@@ -610,23 +610,23 @@ fn what_was_written_over_a_shared_connection_is_waited_for() {
 }
 
 #[test]
-fn who_quits_has_all_replies_first_however_slowly_it_reads() {
+fn a_client_that_quits_gets_all_replies_first_however_slowly_it_reads() {
     let directory = tempfile::tempdir().unwrap();
-    // Takes no more than some hundred kilobytes that nobody reads.
+    // Takes only some hundred kilobytes that the client does not read.
     let path = directory.path().join("redis.sock");
     let (_redis, pontoon) =
         shared(&["--listen", "127.0.0.1:0", "--listen", &format!("unix:{}", path.display())]);
     let value = "x".repeat(4 * 1024);
     pontoon.client().expect(&["SET", "k", &value], "+OK\r\n");
     let each = format!("${}\r\n{value}\r\n", value.len());
-    // Of some, the socket takes all; of some, much waits for them; of some, little.
+    // The sockets of some clients hold all replies; for others, little or much is left waiting.
     let mut clients: Vec<(usize, Wire)> =
         (5..200).step_by(5).map(|count| (count, Wire::unix(&path))).collect();
     for (count, client) in &mut clients {
         client.send(&[command(&["GET", "k"]).repeat(*count), command(&["QUIT"])].concat());
     }
     let mut before = 0;
-    eventually("no more come before somebody reads", || {
+    eventually("no more come before a client reads", || {
         let relayed = pontoon.metric("pontoon_relayed_bytes_total", "direction=\"to_client\"");
         std::mem::replace(&mut before, relayed) == relayed && relayed > each.len() as u64
     });
@@ -638,7 +638,7 @@ fn who_quits_has_all_replies_first_however_slowly_it_reads() {
 }
 
 #[test]
-fn who_could_share_is_not_turned_away_for_its_large_replies() {
+fn a_client_that_could_share_is_not_refused_for_its_large_replies() {
     let (_redis, pontoon) = shared(&["--max-pinned", "1"]);
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     one.expect(&["MULTI"], "+OK\r\n");
@@ -651,7 +651,7 @@ fn who_could_share_is_not_turned_away_for_its_large_replies() {
 }
 
 #[test]
-fn a_client_with_a_database_and_a_name_stops_a_script() {
+fn a_client_with_a_database_and_a_name_can_stop_a_script() {
     let (redis, pontoon) = shared(&[]);
     redis.direct().expect(&["CONFIG", "SET", "lua-time-limit", "50"], "+OK\r\n");
     let (mut endless, mut client) = (pontoon.client(), pontoon.client());
@@ -663,10 +663,10 @@ fn a_client_with_a_database_and_a_name_stops_a_script() {
     eventually("the server is busy", || direct.ask(&["PING"]).starts_with(b"-BUSY "));
     let busy = String::from_utf8(direct.ask(&["GET", "k"])).unwrap();
     client.expect(&["GET", "k"], &busy);
-    // It needs a connection of its own, which would have to be set up.
+    // This needs a dedicated connection, which would have to be set up first.
     client.expect(&["BLPOP", "list", "1"], &busy);
     let mut stranger = pontoon.client();
-    // Engines differ in whether they take it.
+    // Engines differ in whether they accept SELECT now.
     let selected = String::from_utf8(direct.ask(&["SELECT", "2"])).unwrap();
     stranger.expect(&["SELECT", "2"], &selected);
     client.expect(&["SCRIPT", "KILL"], "+OK\r\n");
@@ -680,7 +680,7 @@ fn a_client_with_a_database_and_a_name_stops_a_script() {
 }
 
 #[test]
-fn a_protocol_that_is_chosen_within_a_pipeline_is_spoken_from_then_on() {
+fn a_protocol_chosen_within_a_pipeline_is_used_from_then_on() {
     let (redis, pontoon) = shared(&[]);
     let select = command(&["SELECT", "0"]);
     let config = command(&["CONFIG", "GET", "maxmemory"]);
@@ -734,7 +734,7 @@ fn a_busy_server_answers_over_the_connection_that_was_silent() {
 }
 
 #[test]
-fn the_beginning_of_a_request_is_not_answered_while_the_server_is_busy() {
+fn an_incomplete_request_is_not_answered_while_the_server_is_busy() {
     let (redis, pontoon) = shared(&[]);
     redis.direct().expect(&["CONFIG", "SET", "lua-time-limit", "50"], "+OK\r\n");
     let large = command(&["SET", "large", &"v".repeat(40_000)]);
@@ -753,7 +753,7 @@ fn the_beginning_of_a_request_is_not_answered_while_the_server_is_busy() {
 }
 
 #[test]
-fn a_client_that_has_not_authenticated_stops_no_script() {
+fn an_unauthenticated_client_cannot_stop_a_script() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let local = tempfile::NamedTempFile::new().unwrap();
@@ -783,7 +783,7 @@ fn a_client_whose_password_was_changed_stops_no_script_as_another_user() {
 }
 
 #[test]
-fn while_writes_are_paused_a_write_holds_up_other_clients_reads() {
+fn while_writes_are_paused_a_write_delays_other_clients_reads() {
     let (redis, pontoon) = shared(&[]);
     let (mut one, mut other, mut direct) = (pontoon.client(), pontoon.client(), redis.direct());
     other.expect(&["GET", "k"], "$-1\r\n");

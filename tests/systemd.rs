@@ -1,4 +1,4 @@
-//! What systemd hears from pontoon, on a socket like the one that it listens on.
+//! What pontoon sends to systemd, received on a socket like systemd's own.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Authority, PATIENCE, Pontoon, Redis, uninterrupted};
 
-/// systemd, as far as its ears go.
+/// A socket like the one on which systemd listens.
 struct Ears {
     socket: UnixDatagram,
     directory: TempDir,
@@ -25,7 +25,7 @@ impl Ears {
         self.directory.path().join("notify").display().to_string()
     }
 
-    /// The next message that assigns something to `variable`, as it says.
+    /// The value in the next message that assigns one to `variable`.
     fn wait_for(&self, variable: &str) -> String {
         let mut buffer = [0; 4096];
         loop {
@@ -53,7 +53,7 @@ fn bridge(ears: &Ears, redis: &Redis, authority: &Authority, more: &[(&str, &str
 }
 
 #[test]
-fn systemd_is_told_when_clients_can_come_and_when_the_end_begins() {
+fn systemd_learns_when_clients_are_served_and_when_shutdown_begins() {
     let (ears, authority) = (Ears::open(), Authority::new());
     let redis = Redis::start(&authority);
     let mut pontoon = bridge(&ears, &redis, &authority, &[]);
@@ -68,7 +68,7 @@ fn systemd_is_told_when_clients_can_come_and_when_the_end_begins() {
 }
 
 #[test]
-fn a_start_without_its_upstream_is_a_start_and_the_status_says_what_is_missing() {
+fn a_start_without_an_upstream_succeeds_and_the_status_names_it() {
     let (ears, authority) = (Ears::open(), Authority::new());
     let mut redis = Redis::start(&authority);
     redis.kill();
@@ -81,7 +81,7 @@ fn a_start_without_its_upstream_is_a_start_and_the_status_says_what_is_missing()
 }
 
 #[test]
-fn systemd_is_told_of_a_reload_and_of_its_end() {
+fn systemd_learns_of_a_reload_and_of_its_end() {
     let (ears, authority) = (Ears::open(), Authority::new());
     let redis = Redis::start(&authority);
     let pontoon = bridge(&ears, &redis, &authority, &[]);
@@ -95,12 +95,12 @@ fn systemd_is_told_of_a_reload_and_of_its_end() {
 }
 
 #[test]
-fn the_watchdog_hears_that_pontoon_lives_again_and_again() {
+fn the_watchdog_is_notified_again_and_again() {
     let (ears, authority) = (Ears::open(), Authority::new());
     let redis = Redis::start(&authority);
     let _pontoon = bridge(&ears, &redis, &authority, &[("WATCHDOG_USEC", "60000000")]);
     ears.wait_for("WATCHDOG");
-    // As often as it is asked to, while nobody listens for anything else.
+    // As often as systemd asks, while pontoon has nothing else to do.
     let _pontoon = bridge(&ears, &redis, &authority, &[("WATCHDOG_USEC", "200000")]);
     for _ in 0..5 {
         ears.wait_for("WATCHDOG");

@@ -1,4 +1,4 @@
-//! TLS or nothing: what is trusted, what is refused, and what the client is told.
+//! TLS or nothing: what is trusted, what is refused, and what the client receives.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::harness::{
     Authority, Fake, Identity, Pontoon, Redis, clients_share, command, eventually, uninterrupted,
 };
 
-/// What a client is answered by a bridge that finds no upstream, and that the connection then ends.
+/// The reply to a client of a bridge that reaches no upstream. Asserts that the connection ends after it.
 #[track_caller]
 fn refusal(pontoon: &Pontoon) -> String {
     let mut client = pontoon.client();
@@ -21,7 +21,7 @@ fn redis_with(identity: Identity, authority: &Authority) -> Redis {
 }
 
 #[test]
-fn a_server_of_another_ca_is_refused_with_the_way_out() {
+fn a_server_of_another_ca_is_refused_with_the_remedy() {
     let (trusted, other) = (Authority::new(), Authority::new());
     let identity = other.issue(&["localhost"]);
     let pin = identity.pin();
@@ -38,7 +38,7 @@ fn a_server_of_another_ca_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn a_certificate_for_another_name_is_refused_and_both_names_are_told() {
+fn a_certificate_for_another_name_is_refused_and_both_names_are_shown() {
     let authority = Authority::new();
     let redis = redis_with(authority.issue(&["cache.example", "*.cache.example"]), &authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -82,14 +82,14 @@ fn an_expired_certificate_is_refused_with_its_date() {
 }
 
 #[test]
-fn a_self_signed_server_is_refused_without_its_pin_and_accepted_with_it() {
+fn a_self_signed_server_is_accepted_only_with_its_pin() {
     let (authority, identity) = (Authority::new(), Identity::self_signed(&["whatever"]));
     let pin = identity.pin();
     let redis = redis_with(identity, &authority);
     let unpinned = Pontoon::to(&redis.endpoint(), &authority);
     unpinned.expects("TLS handshake with");
     let reply = refusal(&unpinned);
-    assert!(reply.contains(&format!("--tls-pin {pin}")), "the way out is in the error: {reply}");
+    assert!(reply.contains(&format!("--tls-pin {pin}")), "the error names the remedy: {reply}");
 
     let listen = ["--listen", "127.0.0.1:0"];
     let pinned = Pontoon::run(&[&["--upstream", &redis.endpoint(), "--tls-pin", &pin][..], &listen].concat());
@@ -117,7 +117,7 @@ fn a_pinned_ca_vouches_for_its_servers_by_name() {
 }
 
 #[test]
-fn a_pinned_certificate_vouches_for_others_only_as_a_ca_that_has_not_expired() {
+fn a_pinned_certificate_vouches_for_others_only_as_an_unexpired_ca() {
     let run = |redis: &Redis, pin: &str| {
         Pontoon::run(&["--upstream", &redis.endpoint(), "--tls-pin", pin, "--listen", "127.0.0.1:0"])
     };
@@ -137,7 +137,7 @@ fn a_pinned_certificate_vouches_for_others_only_as_a_ca_that_has_not_expired() {
 }
 
 #[test]
-fn a_certificate_of_x509_version_1_is_accepted_by_its_pin_or_without_verification() {
+fn an_x509_v1_certificate_is_accepted_by_pin_or_without_verification() {
     for versions in ["TLSv1.2", "TLSv1.3"] {
         let authority = Authority::new();
         let identity = authority.issue(&["localhost"]).in_version_1();
@@ -161,7 +161,7 @@ fn a_certificate_of_x509_version_1_is_accepted_by_its_pin_or_without_verificatio
 }
 
 #[test]
-fn a_certificate_of_x509_version_1_proves_nothing_without_its_key() {
+fn an_x509_v1_certificate_proves_nothing_without_its_key() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let identity = Authority::new().issue(&["localhost"]).in_version_1();
         let config = identity.server_config_of_impostor(version);
@@ -182,14 +182,14 @@ fn a_certificate_of_x509_version_1_proves_nothing_without_its_key() {
 }
 
 #[test]
-fn a_pin_beside_a_ca_file_asks_for_both() {
+fn a_pin_beside_a_ca_file_requires_both() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pin = Identity::self_signed(&["x"]).pin();
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-pin", &pin]);
     pontoon.expects("no key of the server's chain is pinned");
     assert!(refusal(&pontoon).contains("no key of the server's chain is pinned"));
-    // What a server sends besides proves nothing: a certificate that it has no key for is there for anybody to send.
+    // Other certificates that a server sends prove nothing: any server can send a certificate without its key.
     let other = Authority::new();
     let redis = Redis::with(authority.issue(&["localhost"]).and_sends(&other), &authority, &[]);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-pin", &other.pin()]);
@@ -200,7 +200,7 @@ fn a_pin_beside_a_ca_file_asks_for_both() {
 }
 
 #[test]
-fn skipping_verification_is_possible_loud_and_counted() {
+fn skipping_verification_is_possible_logged_and_counted() {
     let (authority, other) = (Authority::new(), Authority::new());
     let redis = redis_with(other.issue_expired(&["elsewhere"]), &other);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--tls-insecure-skip-verify"]);
@@ -237,13 +237,13 @@ fn an_older_tls_version_than_allowed_is_refused() {
 }
 
 #[test]
-fn nothing_but_a_client_hello_leaves_for_a_plaintext_server() {
+fn a_plaintext_server_receives_nothing_but_a_client_hello() {
     let authority = Authority::new();
     let fake = Fake::start(|mut stream, seen| {
         let mut buffer = [0; 4096];
         let n = uninterrupted(|| stream.read(&mut buffer)).unwrap();
         seen.lock().unwrap().extend_from_slice(&buffer[..n]);
-        // As a Redis that found a line end in what it takes for an inline command.
+        // As a Redis that finds the end of a line in what it takes for an inline command.
         stream.write_all(b"-ERR unknown command\r\n").unwrap();
         if let Ok(n) = uninterrupted(|| stream.read(&mut buffer)) {
             seen.lock().unwrap().extend_from_slice(&buffer[..n]);
@@ -263,7 +263,7 @@ fn nothing_but_a_client_hello_leaves_for_a_plaintext_server() {
 #[test]
 fn sessions_are_resumed_and_a_route_shares_them() {
     if clients_share() {
-        // They have few connections, and not one each.
+        // In shared mode clients have few connections, and not one each.
         return;
     }
     let authority = Authority::new();
@@ -282,7 +282,7 @@ fn fifty_clients_that_connect_at_once_all_resume_sessions() {
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--pool-reuse", "false"]).ready();
     let full_handshakes = || pontoon.metric("pontoon_tls_handshakes_total", "resumed=\"false\"");
-    // A full handshake gives two tickets and takes none: after a few crowds there are enough for fifty at once.
+    // A full handshake yields two tickets and uses none: after a few crowds there are enough for fifty at once.
     eventually("a crowd makes no full handshake", || {
         let before = full_handshakes();
         let mut clients: Vec<_> = (0..50).map(|_| pontoon.client()).collect();
@@ -294,7 +294,7 @@ fn fifty_clients_that_connect_at_once_all_resume_sessions() {
 }
 
 #[test]
-fn renewed_ca_files_are_taken_over_and_broken_ones_are_not() {
+fn renewed_ca_files_take_effect_and_broken_ones_do_not() {
     let (old, new) = (Authority::new(), Authority::new());
     let redis = Redis::start(&new);
     let pontoon = Pontoon::to(&redis.endpoint(), &old);
@@ -312,7 +312,7 @@ fn renewed_ca_files_are_taken_over_and_broken_ones_are_not() {
 }
 
 #[test]
-fn plaintext_is_spoken_only_where_the_mode_says_so_and_the_log_says_that_too() {
+fn plaintext_is_used_only_if_the_mode_says_so_and_is_logged() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let endpoint = format!("localhost:{}", redis.plain_port);

@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::harness::{Authority, Engine, PATIENCE, Pontoon, Redis, Wire, command};
 
-/// Commands whose replies depend on nothing but the commands before them.
+/// Commands whose replies depend only on the commands before them.
 fn random_command(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     let key = |random: &mut fastrand::Rng| format!("k\r\n{}", random.u8(..8)).into_bytes();
     let value = |random: &mut fastrand::Rng| {
@@ -36,7 +36,7 @@ fn random_command(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     }
 }
 
-/// Writes all from a thread of its own, so that neither side waits for the other to read.
+/// Writes everything from a separate thread, so that neither side waits for the other to read.
 fn converse(mut wire: Wire, requests: &[u8], pieces: impl Fn(usize) -> usize + Send) -> Vec<u8> {
     let mut writer = wire.writer();
     thread::scope(|scope| {
@@ -54,18 +54,18 @@ fn converse(mut wire: Wire, requests: &[u8], pieces: impl Fn(usize) -> usize + S
 }
 
 #[test]
-fn random_pipelines_are_answered_to_the_byte_as_without_the_bridge() {
+fn random_pipelines_get_the_same_bytes_as_without_the_bridge() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
     for (seed, protocol) in [(1, "2"), (2, "3"), (3, "2"), (4, "3")] {
         let mut random = fastrand::Rng::with_seed(seed);
-        // HELLO's own reply holds the connection's number.
+        // Not compared, because HELLO's own reply holds the connection's id.
         let mut requests = command(&["FLUSHALL"]);
         for _ in 0..400 {
             requests.extend(command(&random_command(&mut random)));
         }
-        // The end of the conversation, for a server that ends a connection when its client sends no more.
+        // Marks the end of the conversation, because a server may end a connection when its client half-closes.
         let marker = command(&["ECHO", "the end of it"]);
         let run = |mut wire: Wire| {
             wire.ask(&["HELLO", protocol]);
@@ -111,7 +111,7 @@ fn any_chunking_of_the_stream_gives_the_same_replies() {
 }
 
 #[test]
-fn a_pipeline_of_200_000_commands_may_be_written_before_the_first_reply_is_read() {
+fn a_pipeline_of_200_000_commands_may_be_written_before_any_reply_is_read() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
@@ -127,14 +127,14 @@ fn a_pipeline_of_200_000_commands_may_be_written_before_the_first_reply_is_read(
 }
 
 #[test]
-fn half_a_gigabyte_in_one_value_needs_no_memory_of_the_bridge() {
+fn half_a_gigabyte_in_one_value_takes_no_memory_of_the_bridge() {
     const SIZE: usize = 512 * 1024 * 1024;
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::to(&redis.endpoint(), &authority);
     let mut stream = TcpStream::connect(pontoon.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A prime period, so that a piece that is lost, doubled or moved shows.
+    // A prime period, so that a lost, repeated or moved piece is noticed.
     let period: Vec<u8> = (0..1_000_003_usize).map(|n| (n * n % 251) as u8).collect();
 
     write!(stream, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${SIZE}\r\n").unwrap();
@@ -167,7 +167,7 @@ fn half_a_gigabyte_in_one_value_needs_no_memory_of_the_bridge() {
     assert!(peak < 32 * 1024, "the bridge took {peak} KiB");
 }
 
-/// Replies that nest as deep as a script in Lua can make them: in their last elements, and in their first.
+/// Replies that nest as deep as a Lua script can make them: in their last elements, and in their first.
 pub const DEEP: [&str; 2] = [
     "local a = {}; local b = {a}; a[1] = b; return a",
     "local a = 1; for _ = 1, 3000 do a = {a, 1} end; return a",
@@ -176,7 +176,7 @@ pub const DEEP: [&str; 2] = [
 #[test]
 fn a_reply_that_nests_deeper_than_any_other_passes_and_the_client_goes_on() {
     if Engine::here().is_before_7() {
-        // Such a script overruns its stack, and stops it.
+        // On this engine such a script overruns its stack, and ends the server.
         return;
     }
     let authority = Authority::new();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::harness::{Authority, Dual, Engine, Fake, Mood, Pontoon, Redis, eventually, pontoon, valkey};
 
-/// What a server says of its clients that has none but ourselves.
+/// The CLIENT LIST of a server without clients other than pontoon.
 const NOBODY: &str = "$0\r\n\r\n";
 
 fn route(pontoon: &Pontoon) -> Value {
@@ -55,7 +55,7 @@ fn without_evidence_from_the_servers_the_answer_is_no() {
     assert_eq!(unasked.metric("pontoon_safe_to_require_tls", ""), 0);
     assert!(route(&unasked)["servers"].is_null());
 
-    // This engine does not count its clients in plaintext: that is not zero.
+    // This engine does not count its clients in plaintext, which is not the same as zero.
     let asking = Pontoon::with(&redis.endpoint(), &authority, &["--evidence-interval", "50ms"]);
     asking.expects("do not count clients in plaintext");
     eventually("the server was asked", || {
@@ -69,7 +69,7 @@ fn without_evidence_from_the_servers_the_answer_is_no() {
 }
 
 #[test]
-fn a_group_that_refuses_plaintext_already_requires_tls_and_its_clients_may_stay() {
+fn a_group_that_refuses_plaintext_requires_tls_and_its_clients_may_stay() {
     let authority = Authority::new();
     let known = Engine::here();
     if !known.tls {
@@ -86,7 +86,7 @@ fn a_group_that_refuses_plaintext_already_requires_tls_and_its_clients_may_stay(
         eventually("the port for plaintext is found", || {
             because(&route(&pontoon)["safe_to_require_tls"]).contains("for plaintext: once")
         });
-        // The owner turns it off.
+        // The operator turns plaintext off.
         client.expect(&["CONFIG", "SET", "port", "0"], "+OK\r\n");
         eventually("TLS is required", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
         let (code, text) = status(&pontoon, &["--fail-unless", "ready"]);
@@ -99,7 +99,7 @@ fn a_group_that_refuses_plaintext_already_requires_tls_and_its_clients_may_stay(
 }
 
 #[test]
-fn what_answers_in_plaintext_does_not_refuse_it_and_what_is_silent_is_not_known_to() {
+fn a_server_that_answers_plaintext_or_stays_silent_does_not_refuse_it() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
@@ -117,7 +117,7 @@ fn what_answers_in_plaintext_does_not_refuse_it_and_what_is_silent_is_not_known_
     says("and accepts plaintext");
     dual.set(Mood::Hang, Mood::Accept);
     says("it is not known whether it refuses plaintext: an attempt in plaintext failed: timed out");
-    // It sees our connection arrive elsewhere, so that its other ports are its own affair.
+    // The server sees pontoon's connection arrive at another address, so its own ports prove nothing.
     dual.set(Mood::Say(b"\x15\x03\x01\x00\x02\x02\x46"), Mood::Accept);
     let port = format!("has port {} for plaintext", redis.plain_port);
     let old = "does not report whether it has a plaintext port";
@@ -125,7 +125,7 @@ fn what_answers_in_plaintext_does_not_refuse_it_and_what_is_silent_is_not_known_
         let reasons = because(&route(&pontoon)["safe_to_require_tls"]);
         reasons.contains(&port) || reasons.contains(old)
     });
-    // Nothing but PING goes over it.
+    // Nothing but PING goes over a plaintext attempt.
     let ping = b"*1\r\n$4\r\nPING\r\n".len();
     dual.set(Mood::Close, Mood::Accept);
     eventually("no attempt is under way", || {
@@ -166,7 +166,7 @@ fn a_yes_has_evidence_and_ends_with_the_first_client_in_plaintext() {
 }
 
 #[test]
-fn a_client_in_plaintext_is_seen_between_two_surveys() {
+fn a_plaintext_client_between_two_surveys_is_seen() {
     let authority = Authority::new();
     let plaintext = Arc::new(AtomicU32::new(0));
     let server = Fake::counting(&authority, &plaintext, NOBODY);
@@ -205,7 +205,7 @@ fn a_node_that_joins_is_asked_before_the_next_survey() {
 }
 
 #[test]
-fn a_node_that_was_seen_counts_though_no_server_names_it_any_more() {
+fn a_node_that_was_seen_counts_even_if_no_server_names_it_now() {
     let authority = Authority::new();
     let lost = Fake::counting(&authority, &Arc::default(), NOBODY);
     let directory = tempfile::tempdir().unwrap();
@@ -237,7 +237,7 @@ fn a_node_that_was_seen_counts_though_no_server_names_it_any_more() {
 }
 
 #[test]
-fn whom_another_process_names_at_the_address_of_a_node_is_not_believed() {
+fn another_process_at_a_nodes_address_is_not_believed() {
     let authority = Authority::new();
     let server = Fake::counting(&authority, &Arc::default(), NOBODY);
     let replicas =
@@ -262,7 +262,7 @@ fn whom_another_process_names_at_the_address_of_a_node_is_not_believed() {
 }
 
 #[test]
-fn of_two_names_of_one_group_one_has_to_answer_and_a_node_that_is_told_of_as_well() {
+fn only_one_of_a_groups_two_names_has_to_answer() {
     let authority = Authority::new();
     let server = Fake::counting(&authority, &Arc::default(), NOBODY);
     let old = format!("old.cache.test:{}", server.port());
@@ -297,7 +297,7 @@ fn what_is_not_verified_or_expires_soon_is_not_safe() {
 }
 
 #[test]
-fn the_bridge_is_needed_until_nobody_has_used_it_for_long_enough() {
+fn the_bridge_is_needed_until_it_has_been_unused_for_long_enough() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--verdict-unused-for", "1s"]);
@@ -317,7 +317,7 @@ fn the_bridge_is_needed_until_nobody_has_used_it_for_long_enough() {
 }
 
 #[test]
-fn plaintext_counts_against_the_verdict_and_a_restart_forgets_neither_it_nor_the_clients() {
+fn a_restart_forgets_neither_plaintext_nor_the_clients() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("state.json");
     let authority = Authority::new();

@@ -1,5 +1,5 @@
-//! The whole road as the README describes it, with three bridges and one group: none, `preferred`, `required`, AUTH, no bridge any more.
-//! What comes next is decided by what `plan`, `audit`, `fleet` and `status` answer, and by nothing else.
+//! The whole road as the README describes it, with three bridges and one group: no TLS, `preferred`, `required`, AUTH, and then without the
+//! bridge. Only the answers of `plan`, `audit`, `fleet` and `status` decide what comes next.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ struct Bridge {
 }
 
 impl Bridge {
-    /// `evidence`: it asks the servers.
+    /// Starts a bridge. With `evidence` it asks the servers.
     fn start(road: &Road, upstream: &[String], evidence: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let head = format!(
@@ -58,7 +58,7 @@ impl Bridge {
         directory.path().join("pontoon.toml")
     }
 
-    /// Has it obey these settings of its route, as `systemctl reload` does.
+    /// Applies these settings of its route, as `systemctl reload` does.
     fn reload(&self, settings: &str) {
         fs::write(Self::file(&self.directory), format!("{}{settings}", self.head)).unwrap();
         let reloads = || self.pontoon.log_count("configuration reloaded");
@@ -74,7 +74,7 @@ impl Bridge {
         (output.status.success(), serde_json::from_slice(&output.stdout).unwrap())
     }
 
-    /// What its clients in plaintext have left with their connections, if that is why they do not move to TLS.
+    /// Whether its plaintext clients cannot move to TLS because of the state on their connections.
     fn is_held_in_plaintext(&self) -> bool {
         let (_, status) = self.status(&[]);
         let clients = status["clients"]["clients"].as_array().unwrap();
@@ -83,12 +83,12 @@ impl Bridge {
     }
 }
 
-/// An application whose owner starts it again with another address, at most.
+/// An application, which is at most restarted with another address.
 struct App {
     start: fn(SocketAddr, &[(&str, &str)]) -> Load,
     variables: &'static [(&'static str, &'static str)],
     load: Load,
-    /// How often each key was incremented by those that have ended.
+    /// How often each key was incremented by the loads that have ended.
     tally: BTreeMap<String, u64>,
 }
 
@@ -135,7 +135,7 @@ struct Road {
 }
 
 impl Road {
-    /// Transit encryption is off, and one client of redis-py goes around the bridges.
+    /// Transit encryption is off, and one client of redis-py bypasses the bridges.
     fn begin() -> Self {
         let authority = Authority::new();
         let identity = authority.issue(&[NEW, "*.sessions.abc123.euw1.cache.amazonaws.com", "127.0.0.1"]);
@@ -150,7 +150,7 @@ impl Road {
         let aws = ElastiCache::start(json!({"answers": 1, "groups": [group]}));
         let mut road =
             Self { apps: Vec::new(), bridges: Vec::new(), aws, node, hosts: Hosts::new(&[OLD]), authority };
-        // Today's name and tomorrow's, as `plan` tells them.
+        // The current and the future name, as `plan` prints them.
         let endpoint = &road.plan()["group"]["endpoints"][0];
         let upstream = ["counterpart", "address"]
             .map(|name| format!("{}:{}", endpoint[name].as_str().unwrap(), endpoint["port"]));
@@ -208,12 +208,12 @@ impl Road {
         }
     }
 
-    /// What must succeed before the next step, as `plan` says.
+    /// The commands that must succeed before the next step, according to `plan`.
     fn before(&self) -> Vec<String> {
         serde_json::from_value(self.plan()["next"]["before"].clone()).unwrap()
     }
 
-    /// Takes the next step, as `plan` says. It must lead to `mode`.
+    /// Takes the next step of `plan`. It must lead to `mode`.
     fn step(&self, mode: &str) {
         let plan = self.plan();
         let next = &plan["next"];
@@ -225,7 +225,7 @@ impl Road {
         let change = next["recipes"]["aws_cli"].as_str().unwrap();
         assert!(change.contains(&format!("--transit-encryption-mode {mode} ")), "{change}");
         self.aws.aws_cli(change);
-        // What AWS does then with the node and its names.
+        // What AWS then does to the node and its names.
         let (transit, names): (_, &[&str]) = match mode {
             "preferred" => (Transit::Preferred, &[OLD, NEW]),
             _ => (Transit::Required, &[NEW]),
@@ -237,7 +237,7 @@ impl Road {
         assert_eq!(self.plan()["group"]["transit_encryption"], mode);
     }
 
-    /// Every application does all that it does, and nothing failed so far.
+    /// Waits until every application has completed all operations, and asserts that nothing has failed so far.
     #[track_caller]
     fn progress(&self) {
         let before: Vec<usize> = self.apps.iter().map(|app| app.load.rounds()).collect();
@@ -251,10 +251,10 @@ impl Road {
 }
 
 #[test]
-fn the_readme_s_road_is_walked_by_the_answers_of_the_commands_alone() {
+fn the_answers_of_the_commands_alone_lead_along_the_readmes_road() {
     let mut road = Road::begin();
 
-    // Before the endpoint speaks TLS: the bridges are there.
+    // The bridges run before the endpoint accepts TLS.
     road.progress();
     eventually("the fleet names the next step", || {
         let (code, group) = road.fleet(&["--fail-unless", "tls-only"]);
@@ -265,7 +265,7 @@ fn the_readme_s_road_is_walked_by_the_answers_of_the_commands_alone() {
     road.step("preferred");
     road.progress();
 
-    // Sessions move by themselves, except for those that have subscribed: `status` names them.
+    // Sessions move by themselves, except those with subscriptions: `status` names them.
     let mut reconnected = Vec::new();
     eventually("the fleet uses only TLS", || {
         for at in 0..3 {
@@ -281,7 +281,7 @@ fn the_readme_s_road_is_walked_by_the_answers_of_the_commands_alone() {
     assert_eq!(reconnected, [1, 2]);
     road.progress();
 
-    // One client is in plaintext still, and through no bridge.
+    // One client is still in plaintext, and bypasses the bridges.
     let before = road.before();
     let [audit, status] = before.as_slice() else { panic!("{before:?}") };
     let audited = road.run(audit);
@@ -290,7 +290,7 @@ fn the_readme_s_road_is_walked_by_the_answers_of_the_commands_alone() {
     assert!(report["nodes"][0]["plaintext_clients"].as_u64() > Some(0), "{report}");
     let mut direct: Vec<&Value> =
         report["direct"].as_array().unwrap().iter().map(|row| &row["library"]).collect();
-    // One that has just connected has not told its library.
+    // A client that has just connected has not sent its library's name.
     direct.retain(|library| *library != "");
     assert!(!direct.is_empty() && direct.iter().all(|library| *library == "redis-py"), "{report}");
     assert!(!road.run(status).status.success());
@@ -311,7 +311,7 @@ fn the_readme_s_road_is_walked_by_the_answers_of_the_commands_alone() {
     road.progress();
     road.fleet_becomes("ready");
 
-    // AUTH: the token is accepted beside none (ROTATE), the bridges present it, then it is needed (SET).
+    // AUTH: the token is accepted in addition to no token (ROTATE), the bridges present it, then it is needed (SET).
     let file = road.bridges[0].directory.path().join("token");
     fs::write(&file, TOKEN).unwrap();
     for bridge in &road.bridges {
@@ -326,7 +326,7 @@ fn the_readme_s_road_is_walked_by_the_answers_of_the_commands_alone() {
     road.apps[3].restart(node, &tls);
     road.progress();
 
-    // The bridges are left, one application after the other.
+    // The applications leave the bridges, one after the other.
     for left in (0..3_u64).rev() {
         road.apps[left as usize].restart(node, &tls);
         road.progress();

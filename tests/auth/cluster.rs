@@ -1,4 +1,4 @@
-//! In a cluster every node is told who pontoon is, whoever asked for it and whatever becomes of node and secret.
+//! In a cluster pontoon authenticates at every node, for every client, through failovers and changes of the secret.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use super::{NEW, OLD, Password, WRONGPASS};
 use crate::harness::programs::{printed, python};
 use crate::harness::{Cluster, Engine, Pontoon, Wire, eventually, pontoon};
 
-/// On which nobody may do anything but the user `app`, with the old password.
+/// A cluster on which only the user `app` may do anything, with the old password.
 struct Guarded(Cluster);
 
 impl Guarded {
@@ -16,7 +16,7 @@ impl Guarded {
         let cluster = Cluster::start();
         for node in &cluster.nodes {
             let mut wire = node.wire();
-            // For replicas, too.
+            // Replicas authenticate at their primary as this user.
             wire.expect(&["ACL", "SETUSER", "admin", "on", ">admin", "allcommands", "allkeys"], "+OK\r\n");
             for key in ["masteruser", "masterauth"] {
                 wire.expect(&["CONFIG", "SET", key, "admin"], "+OK\r\n");
@@ -25,7 +25,7 @@ impl Guarded {
             let may = [&password, "allkeys", "+@all", "-@dangerous", "+acl|whoami"];
             wire.expect(&[&app[..], &may].concat(), "+OK\r\n");
             if Engine::here().is_before_7() {
-                // There CLUSTER is dangerous with all of its subcommands.
+                // There, CLUSTER with all of its subcommands is in the category "dangerous".
                 wire.expect(&[&app[..], &["+cluster|slots", "+cluster|nodes"]].concat(), "+OK\r\n");
             }
             wire.expect(&["ACL", "SETUSER", "default", "off"], "+OK\r\n");
@@ -50,7 +50,7 @@ fn to(cluster: &Cluster, password: &Password, args: &[&str]) -> Pontoon {
     Pontoon::with(&cluster.endpoint(), cluster.authority(), &[&auth, args].concat())
 }
 
-/// The local address of each node, as clients are told it.
+/// The local address of each node, as clients receive it.
 fn doors(pontoon: &Pontoon) -> Vec<SocketAddr> {
     eventually("all nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
     let nodes = String::from_utf8(pontoon.client().ask(&["CLUSTER", "NODES"])).unwrap();
@@ -89,7 +89,7 @@ fn clients_of_a_cluster_need_no_password_on_any_node() {
     eventually("the replica is the primary", || replica.ask(&["ROLE"]).starts_with(b"*3\r\n$6\r\nmaster"));
     eventually("clients are led to it", || {
         let told = String::from_utf8(pontoon.client().ask(&["SET", "foo", "bar"])).unwrap();
-        // Another primary's slot; for a moment it may be nobody's.
+        // Another primary answers for the slot. For a moment the slot may have no owner.
         let Some(door) = told.trim_end().strip_prefix("-MOVED 12182 ") else { return false };
         Wire::tcp(door).ask(&["SET", "foo", "bar"]) == b"+OK\r\n"
     });
@@ -112,7 +112,7 @@ fn one_password_for_the_default_user_of_every_node_is_enough() {
 }
 
 #[test]
-fn a_secret_that_nodes_learn_one_after_the_other_under_load_is_no_clients_concern() {
+fn clients_do_not_notice_nodes_that_learn_a_secret_one_by_one() {
     let (guarded, password) = (Guarded::start(), Password::new(OLD));
     let pontoon = to(&guarded.0, &password, &["--auth-username", "app", "--cluster-refresh", "1s"]);
     let doors = doors(&pontoon);
@@ -131,7 +131,7 @@ fn a_secret_that_nodes_learn_one_after_the_other_under_load_is_no_clients_concer
             }
         });
         let (old, new) = (format!("<{OLD}"), format!(">{NEW}"));
-        // A whole round after each step, of which there may be one under way.
+        // One round may already be under way, so a whole round after each step takes two more.
         let round = || {
             let enough = rounds.load(Ordering::Relaxed) + 2;
             eventually("every node was reached", || {
@@ -161,7 +161,7 @@ fn a_secret_that_nodes_learn_one_after_the_other_under_load_is_no_clients_concer
 }
 
 #[test]
-fn refused_credentials_are_why_nodes_are_not_known_and_the_right_ones_find_them() {
+fn refused_credentials_hide_the_nodes_and_the_right_ones_reveal_them() {
     let (guarded, password) = (Guarded::start(), Password::new("wr0ng-s3cr3t"));
     let path = password.path();
     let endpoint = guarded.0.endpoint();

@@ -25,7 +25,7 @@ fn refusals(redis: &Redis) -> u64 {
     counts.map(|rest| rest.split("\r\n").next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// How often it refuses commands while clients come one after the other.
+/// How often the server refuses commands while clients come one after the other.
 fn refusals_over_clients(engine: &Path, mode: &[&str]) -> u64 {
     let authority = Authority::new();
     let redis = guarded_by(engine, &authority);
@@ -35,20 +35,20 @@ fn refusals_over_clients(engine: &Path, mode: &[&str]) -> u64 {
     for n in 1..=20 {
         let mut client = pontoon.client();
         client.expect(&["INCR", "n"], &format!(":{n}\r\n"));
-        // Needs a connection of its own for a while, and leaves something to be undone.
+        // These need a dedicated connection for a while, and leave state behind that must be undone.
         client.expect(&["SELECT", "1"], "+OK\r\n");
-        // Before Redis 7.0, 0.001 s is rounded to 0, which is forever.
+        // Before Redis 7.0, 0.001 s is rounded to 0, which means forever.
         client.expect(&["BLPOP", "none", "0.01"], "*-1\r\n");
     }
     refusals(&redis)
 }
 
 #[test]
-fn commands_that_the_user_may_not_send_are_tried_on_one_connection() {
+fn forbidden_commands_are_tried_on_one_connection_only() {
     let valkey = valkey();
     for engine in [Path::new("redis-server"), &valkey] {
-        // CLIENT SETNAME; CLIENT SETINFO, twice. Redis 7.0 refuses no subcommand that it does not know; Redis before 7.0 refuses all
-        // of CLIENT.
+        // CLIENT SETNAME, and CLIENT SETINFO twice. Redis 7.0 does not refuse subcommands that it does not know; Redis before 7.0 refuses
+        // all of CLIENT.
         let version = Engine::of(engine);
         let most = if version.has_library_names() || version.is_before_7() { 3 } else { 1 };
         for mode in MODES {

@@ -1,4 +1,4 @@
-//! A server that is told of a new secret at the worst moment.
+//! A server that learns of a new secret at the worst moment.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::{ServerConnection, StreamOwned};
 use super::{NEW, OLD, Password, WRONGPASS};
 use crate::harness::{Authority, Fake, Pontoon};
 
-/// Takes the old password until it has refused the new one; from then on it takes that, and no other.
+/// Accepts the old password until it has refused the new one; from then on it accepts only the new one.
 fn told_between_two_attempts(authority: &Authority) -> Fake {
     let config = authority.issue(&["localhost"]).server_config();
     let (is_told, refusal) = (AtomicBool::new(false), format!("-{WRONGPASS}\r\n"));
@@ -35,11 +35,11 @@ fn told_between_two_attempts(authority: &Authority) -> Fake {
 }
 
 #[test]
-fn a_server_that_is_told_while_the_secrets_are_tried_refuses_nobody() {
+fn a_server_that_rotates_between_two_attempts_refuses_no_client() {
     let authority = Authority::new();
     let (fake, password) = (told_between_two_attempts(&authority), Password::new(OLD));
     let path = password.path();
-    // Connections in reserve would meet that moment in the client's stead.
+    // Connections in reserve would meet that moment before the client does.
     let args = ["--pool-reuse", "false", "--auth-username", "app", "--auth-password-file"];
     let args = [&args[..], &[path.to_str().unwrap()]].concat();
     let pontoon = Pontoon::with(&fake.endpoint(), &authority, &args).ready();

@@ -1,5 +1,4 @@
-//! What happens to clusters in their life, under load of real clients: every write that was acknowledged is there, and
-//! every client goes on.
+//! Changes of clusters under load from real clients: every acknowledged write is there, and every client goes on.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +30,7 @@ impl Stage {
         stage
     }
 
-    /// Every load has written and read all of its keys since, and none was told anything that is not Redis' own.
+    /// Checks that every load has since written and read all of its keys, and received no errors but Redis' own.
     fn check(&mut self) -> Vec<Report> {
         let check = |load: &mut Load| load.check(&self.pontoon, &self.cluster);
         let reports: Vec<Report> = self.loads.iter_mut().map(check).collect();
@@ -51,7 +50,7 @@ impl Stage {
     }
 }
 
-/// Whoever goes to a node that is gone is told so in the log, or nobody went there.
+/// Allows log lines about nodes that are gone. They appear only if a client went to such a node.
 fn allow_lost_nodes(pontoon: &Pontoon) {
     pontoon.allows("TCP connection to ");
     pontoon.allows("TLS handshake with ");
@@ -62,10 +61,10 @@ fn allow_lost_nodes(pontoon: &Pontoon) {
 fn nothing_acknowledged_is_lost_when_a_primary_dies() {
     let mut stage = Stage::new();
     allow_lost_nodes(&stage.pontoon);
-    // Under the same fault, without the bridge: what it sees is Redis' own.
+    // A load without the bridge meets the same fault: what it sees is Redis' own.
     stage.loads.push(Load::direct(&stage.cluster));
     stage.check();
-    // The one that the endpoint leads to, which is no way to the others now.
+    // Kills the node that the endpoint leads to, so that the endpoint no longer leads to the others.
     stage.cluster.hold_writes(0, 3);
     stage.cluster.nodes[0].kill();
     stage.check();
@@ -119,7 +118,7 @@ fn slots_move_and_nodes_come_and_go_under_load() {
 #[test]
 fn a_cluster_that_restarts_on_other_ports_is_followed() {
     let cluster = Cluster::start();
-    // A name that leads to some node, as clouds have it.
+    // A name that leads to any one node, as cloud providers offer it.
     let endpoint = Forwarder::to(cluster.nodes[0].port);
     let pontoon = bridge_at(&endpoint.endpoint(), &cluster, &[]);
     eventually("all nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
@@ -134,9 +133,9 @@ fn a_cluster_that_restarts_on_other_ports_is_followed() {
 }
 
 #[test]
-fn who_begins_while_a_shard_is_gone_is_told_of_the_others() {
+fn a_client_that_connects_while_a_shard_is_down_gets_the_other_nodes() {
     let mut cluster = Cluster::start();
-    // Replica and primary: nobody takes over.
+    // Replica and primary both die, so no node takes over.
     cluster.nodes[5].kill();
     cluster.nodes[2].kill();
     eventually("the others know", || cluster.ask(0, &["CLUSTER", "NODES"]).contains("master,fail "));

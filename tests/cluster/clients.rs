@@ -1,4 +1,4 @@
-//! Real clients that know clusters, in their ordinary use.
+//! Real cluster clients, in their ordinary use.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ fn port(shared: &Shared) -> String {
     shared.pontoon.address().port().to_string()
 }
 
-/// Runs a script that ends by telling what it dialled.
+/// Runs a script that ends by printing which addresses it dialled.
 fn works(mut program: Command, script: &str, shared: &Shared, more: &[&str]) {
     let report = printed(program.arg(script).arg(port(shared)).args(more));
     assert_dialled(&serde_json::from_str(&report).unwrap(), &shared.pontoon);
@@ -41,7 +41,7 @@ fn ioredis_works_with_a_cluster() {
     works(node(), "tests/cluster/ioredis.js", &shared(), &[]);
 }
 
-/// What redis-cli prints of these lines. Redirects led it to the bridge, and are left out.
+/// What redis-cli prints for these lines, without the redirects, which led it to the bridge.
 fn redis_cli(shared: &Shared, options: &[&str], lines: &[&str]) -> String {
     let mut cli = Command::new("timeout")
         .args(["60", "redis-cli", "-c", "-p", &port(shared)])
@@ -68,7 +68,7 @@ fn redis_cli(shared: &Shared, options: &[&str], lines: &[&str]) -> String {
 #[test]
 fn redis_cli_follows_redirects() {
     let shared = shared();
-    // RESP2 is what it begins with; before 7.0 it has no option for it.
+    // redis-cli starts with RESP2, and before 7.0 has no option for it.
     for protocol in [&[][..], &["-3"]] {
         let keys: Vec<String> = (0..2000).map(|n| format!("redis-cli{}-{n}", protocol.concat())).collect();
         let lines: Vec<String> =
@@ -109,10 +109,10 @@ fn redis_cli_subscribes_to_a_channel_of_another_node() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(cli.stdout.take().unwrap()).lines().map(Result::unwrap);
-        assert!(lines.any(|line| line == "1"), "it is subscribed");
+        assert!(lines.any(|line| line == "1"), "redis-cli is subscribed");
         redis_cli(&shared, &[], &[&format!("{publish} {channel} hello")]);
         assert!(lines.any(|line| line == "hello"));
-        // `timeout` hands it on.
+        // `timeout` passes the signal on.
         kill_process(Pid::from_child(&cli), Signal::TERM).unwrap();
         cli.wait().unwrap();
     }
@@ -145,7 +145,7 @@ fn redis_benchmark_spreads_over_the_primaries() {
     assert!(done.iter().sum::<u64>() >= 4 * 9000 && done.iter().all(|done| *done >= 1000), "{done:?}");
 }
 
-/// How many commands a node has carried out.
+/// Number of commands that a node has processed.
 fn commands(shared: &Shared, node: usize) -> u64 {
     let stats = shared.cluster.ask(node, &["INFO", "stats"]);
     let line = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
@@ -153,11 +153,11 @@ fn commands(shared: &Shared, node: usize) -> u64 {
 }
 
 #[test]
-fn nobody_but_the_bridge_comes_to_the_nodes() {
+fn only_the_bridge_connects_to_the_nodes() {
     let shared = shared();
     let ports: Vec<u16> = shared.cluster.nodes.iter().map(|node| node.port).collect();
     let mut allowed: BTreeSet<u32> = shared.cluster.nodes.iter().map(Node::pid).collect();
-    // This process asks the nodes, too.
+    // This test process asks the nodes, too.
     allowed.extend([shared.pontoon.pid(), std::process::id()]);
     let mut load = Load::redis_py(&shared.pontoon, "2");
     load.check(&shared.pontoon, &shared.cluster);

@@ -1,4 +1,4 @@
-//! A cluster taken for a single server, and a single server for a cluster.
+//! A single server configured as a cluster, and a cluster configured as a single server.
 
 use std::io::{Read as _, Write as _};
 
@@ -6,7 +6,7 @@ use super::shared;
 use crate::harness::{Authority, Fake, Pontoon, Redis};
 
 #[test]
-fn a_single_server_taken_for_a_cluster_is_told() {
+fn a_single_server_configured_as_a_cluster_is_reported() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--topology", "cluster"]);
@@ -20,7 +20,7 @@ fn a_single_server_taken_for_a_cluster_is_told() {
 }
 
 #[test]
-fn a_cluster_taken_for_a_single_server_is_told_at_the_first_redirect() {
+fn a_cluster_configured_as_a_single_server_is_reported_at_a_redirect() {
     let shared = shared();
     let cluster = &shared.cluster;
     let pontoon = Pontoon::with(&cluster.endpoint(), cluster.authority(), &[]);
@@ -33,7 +33,7 @@ fn a_cluster_taken_for_a_single_server_is_told_at_the_first_redirect() {
 }
 
 #[test]
-fn redirects_pass_unchanged_where_the_topology_is_standalone() {
+fn redirects_pass_unchanged_in_standalone_topology() {
     const REDIRECTS: &str = "-MOVED 1 10.0.0.7:6379\r\n-ASK 1 10.0.0.7:6379\r\n-REDIRECT 10.0.0.7:6379\r\n";
     let authority = Authority::new();
     let fake = Fake::tls(&authority.issue(&["localhost"]), |tls| {

@@ -1,4 +1,4 @@
-//! Which local port leads to which node, and what clients are told of it.
+//! Which local port leads to which node, and which addresses clients receive.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use crate::harness::{Authority, Cluster, Fake, Pontoon, Wire, eventually, pontoo
 const KEY: &str = "foo";
 
 #[test]
-fn a_node_keeps_its_local_port_wherever_it_goes_and_whatever_its_role() {
+fn a_node_keeps_its_local_port_whatever_its_address_and_role() {
     let mut cluster = Cluster::start();
     let pontoon = bridge(&cluster, &[]);
     pontoon.allows("TCP connection to ");
@@ -32,7 +32,7 @@ fn a_node_keeps_its_local_port_wherever_it_goes_and_whatever_its_role() {
     let mut waiting = at(2);
     waiting.expect(&["READONLY"], "+OK\r\n");
     cluster.nodes[2].kill();
-    // As they would without a bridge: they look for the nodes again then.
+    // The connection ends as it would without a bridge; clients then look for the nodes again.
     waiting.send(b"GET foo\r\n");
     waiting.expect_end();
     let mut late = at(2);
@@ -50,7 +50,7 @@ fn a_node_keeps_its_local_port_wherever_it_goes_and_whatever_its_role() {
     assert_eq!(after, ports);
 }
 
-/// A port with free ones after it, where the system gives none by itself.
+/// A port followed by free ones, because the system assigns only single ports.
 fn free_range(length: u16) -> String {
     loop {
         let first = 10_000 + fastrand::u16(..20_000);
@@ -62,7 +62,7 @@ fn free_range(length: u16) -> String {
 }
 
 #[test]
-fn a_range_that_is_too_small_is_told_and_no_other_address_is_handed_out() {
+fn a_port_range_that_is_too_small_is_reported_and_never_exceeded() {
     let shared = shared();
     let args = ["--cluster-ports", &free_range(5), "--connect-timeout", "2s"];
     let pontoon = bridge_at(&shared.cluster.endpoint(), &shared.cluster, &args);
@@ -78,7 +78,7 @@ fn a_range_that_is_too_small_is_told_and_no_other_address_is_handed_out() {
 }
 
 #[test]
-fn a_range_that_is_large_enough_holds_every_local_port() {
+fn a_large_enough_port_range_holds_every_local_port() {
     let shared = shared();
     let range = free_range(20);
     let pontoon = bridge(&shared.cluster, &["--cluster-ports", &range]);
@@ -88,7 +88,7 @@ fn a_range_that_is_large_enough_holds_every_local_port() {
 }
 
 #[test]
-fn clients_are_told_the_host_that_is_advertised() {
+fn clients_receive_the_advertised_host() {
     let shared = shared();
     let pontoon = bridge(&shared.cluster, &["--cluster-advertise", "bridge.example"]);
     let mut client = pontoon.client();
@@ -113,7 +113,7 @@ fn a_client_of_a_unix_socket_finds_the_nodes_on_loopback() {
 }
 
 #[test]
-fn a_client_is_told_the_address_of_the_family_that_it_came_by() {
+fn a_client_receives_addresses_of_the_family_it_connected_by() {
     if TcpListener::bind("[::1]:0").is_err() {
         eprintln!("left out: there is no IPv6 here");
         return;
@@ -127,7 +127,7 @@ fn a_client_is_told_the_address_of_the_family_that_it_came_by() {
     }
 }
 
-/// A server that claims to be a cluster of so many nodes.
+/// A server that claims to be a cluster of `nodes` nodes.
 fn cluster_of(nodes: u16, authority: &Authority) -> Fake {
     let line = |n| {
         let slots = if n == 1 { "0-16383" } else { "" };
@@ -156,7 +156,7 @@ fn cluster_of(nodes: u16, authority: &Authority) -> Fake {
 }
 
 #[test]
-fn a_server_that_announces_many_nodes_gets_no_more_listeners_than_the_limit() {
+fn a_server_that_announces_many_nodes_gets_no_more_listeners_than_allowed() {
     let authority = Authority::new();
     let fake = cluster_of(200, &authority);
     let args = ["--topology", "cluster", "--cluster-max-nodes", "20", "--pool-warm", "false"];
@@ -183,6 +183,6 @@ fn check_reports_a_cluster_with_more_nodes_than_the_limit() {
     assert_eq!(output.status.code(), Some(1), "{report}");
     let told = "the cluster has 30 nodes, and clients are led to 20 of them: raise cluster.max_nodes";
     assert!(report.contains(told), "{report}");
-    // It costs no more to ask a cluster that announces many.
+    // A cluster that announces many nodes costs no more dials than the limit.
     assert_eq!(report.matches("TCP connection to 127.0.0.1:").count(), 20, "{report}");
 }

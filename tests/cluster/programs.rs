@@ -1,4 +1,4 @@
-//! Clients as programs, and what they tell of themselves.
+//! Client programs that generate load, and their reports.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use super::local_ports;
 use crate::harness::programs::{node, python};
 use crate::harness::{Cluster, Pontoon, connected_to};
 
-/// Asserts that a program went to the bridge, there to all of these ports, and nowhere else.
+/// Asserts that a program dialled each of the bridge's node ports, and nothing else.
 #[track_caller]
 pub fn assert_dialled(dialled: &Value, pontoon: &Pontoon) {
     let mut local: Vec<u16> = local_ports(pontoon).into_values().collect();
@@ -24,25 +24,25 @@ pub fn assert_dialled(dialled: &Value, pontoon: &Pontoon) {
 pub struct Load {
     process: Child,
     answers: BufReader<ChildStdout>,
-    /// Its keys begin so.
+    /// The prefix of all its keys.
     prefix: String,
-    /// Its connections are its own: what it dials is not the bridge.
+    /// Whether it connects to the cluster without the bridge.
     direct: bool,
 }
 
-/// What a load has to tell.
+/// What a load reports.
 #[derive(Debug)]
 pub struct Report {
-    /// Redirects that it was given.
+    /// Number of redirects received.
     pub moved: u64,
     pub asked: u64,
-    /// What failed, and how often.
+    /// Each error, and how often it occurred.
     pub errors: BTreeMap<String, u64>,
 }
 
 impl Load {
     pub fn redis_py(pontoon: &Pontoon, protocol: &str) -> Self {
-        // Two of them write no key of each other.
+        // No two loads write the same key.
         let prefix = format!("redis-py-{protocol}-{:08x}-", fastrand::u32(..));
         let mut command = python();
         command.arg("tests/cluster/load.py").args([&pontoon.address().port().to_string(), &prefix, protocol]);
@@ -55,7 +55,7 @@ impl Load {
         Self::start(command, "ioredis-".to_owned(), false)
     }
 
-    /// Over TLS, without the bridge.
+    /// A load over TLS, without the bridge.
     pub fn direct(cluster: &Cluster) -> Self {
         let mut command = python();
         let port = cluster.nodes[0].port.to_string();
@@ -74,8 +74,8 @@ impl Load {
         format!("{}0-0", self.prefix)
     }
 
-    /// Waits until it has written and read every key once more. No value was another than the one that was
-    /// acknowledged, and it dialled the bridge alone.
+    /// Waits until the load has written and read every key once more. Asserts that every value was the acknowledged one, and that the load
+    /// dialled only the bridge.
     pub fn check(&mut self, pontoon: &Pontoon, cluster: &Cluster) -> Report {
         self.process.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         let mut line = String::new();

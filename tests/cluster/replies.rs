@@ -1,4 +1,4 @@
-//! What passes through to a client that reads replies to the byte.
+//! What a client receives that reads replies to the byte.
 
 use std::io::Write;
 use std::thread;
@@ -52,7 +52,7 @@ fn addresses_asked_for_in_a_transaction_lead_to_the_bridge() {
 }
 
 #[test]
-fn a_transaction_that_fails_is_told_in_redis_own_words() {
+fn a_failed_transaction_gets_redis_own_error() {
     let shared = shared();
     let first = local_port(&shared.pontoon, &shared.cluster, 0);
     let mut client = at(first);
@@ -87,7 +87,7 @@ fn a_long_pipeline_is_answered_in_order() {
 }
 
 #[test]
-fn a_value_that_looks_like_an_address_is_a_value() {
+fn a_value_that_looks_like_an_address_passes_unchanged() {
     let shared = shared();
     let node = &shared.cluster.nodes[2];
     let mut direct = node.wire();
@@ -119,7 +119,7 @@ fn a_value_that_looks_like_an_address_is_a_value() {
 }
 
 #[test]
-fn shards_are_told_as_maps_to_clients_of_resp3() {
+fn resp3_clients_receive_shards_as_maps() {
     let shared = shared();
     let mut client = shared.pontoon.client();
     client.ask(&["HELLO", "3"]);
@@ -129,7 +129,7 @@ fn shards_are_told_as_maps_to_clients_of_resp3() {
     }
     let direct = text(shared.cluster.nodes[0].wire().ask(&["CLUSTER", "SHARDS"]));
     let shards = text(client.ask(&["CLUSTER", "SHARDS"]));
-    // In RESP2 names and values are elements alike. Valkey 9 has a third pair, the shard's id.
+    // In RESP2, names and values are both elements. Valkey 9 has a third pair, the shard's id.
     let elements: usize = direct.lines().nth(1).unwrap().trim_start_matches('*').parse().unwrap();
     assert!(shards.starts_with(&format!("*3\r\n%{}\r\n", elements / 2)), "{shards}");
     let ports = local_ports(&shared.pontoon);
@@ -174,7 +174,7 @@ fn redirects_lead_to_the_bridge() {
         first.expect(&["GET", KEY], "$3\r\nbar\r\n");
         first.expect(&["ASKING"], "+OK\r\n");
         first.expect(&["SET", "{foo}2", "new"], "+OK\r\n");
-        // Slots on their way are told by the node that has them, and name no address.
+        // The node that owns a migrating slot reports it without an address.
         let nodes = text(third.ask(&["CLUSTER", "NODES"]));
         assert!(nodes.contains(&format!(" [{SLOT}->-{}]", cluster.nodes[0].id)), "{nodes}");
         assert_local(&nodes, &pontoon, &cluster);
@@ -189,10 +189,10 @@ fn redirects_lead_to_the_bridge() {
 }
 
 #[test]
-fn a_node_that_has_only_been_met_is_told_without_its_address() {
+fn a_node_still_in_handshake_is_listed_without_its_address() {
     let cluster = Cluster::start();
     let pontoon = bridge(&cluster, &[]);
-    // Nobody answers there.
+    // No server answers at this address.
     cluster.nodes[0].wire().expect(&["CLUSTER", "MEET", "127.0.0.1", "9", "19"], "+OK\r\n");
     let nodes = text(at(local_port(&pontoon, &cluster, 0)).ask(&["CLUSTER", "NODES"]));
     assert!(nodes.contains("127.0.0.1:0@19 handshake"), "{nodes}");
@@ -213,7 +213,7 @@ fn addresses_lead_to_the_bridge_however_they_are_asked_for() {
         assert!(replicas.starts_with("*1\r\n"), "{replicas}");
         assert_local(&replicas, &shared.pontoon, &shared.cluster);
     }
-    // Quotes could hide anything.
+    // A quoted command could hide any name.
     for request in ["CLUSTER \"SLOTS\"\r\n", "'CLUSTER' SLOTS\r\n", "\"\\x43LUSTER\" NODES\r\n"] {
         let mut client = shared.pontoon.client();
         client.send(request.as_bytes());
@@ -222,7 +222,7 @@ fn addresses_lead_to_the_bridge_however_they_are_asked_for() {
     }
     client.send(b"ECHO \"CLUSTER SLOTS\"\r\n");
     client.expect_next("$13\r\nCLUSTER SLOTS\r\n");
-    // In pieces.
+    // Byte by byte.
     for byte in command(&["CLUSTER", "SLOTS"]) {
         client.send(&[byte]);
     }
@@ -241,7 +241,7 @@ fn a_client_that_speaks_no_resp_after_asking_gets_no_address() {
 }
 
 #[test]
-fn what_a_client_said_to_a_node_is_not_said_for_the_next_one() {
+fn what_a_client_says_to_one_node_is_not_repeated_to_the_next() {
     let shared = shared();
     let port = local_port(&shared.pontoon, &shared.cluster, 5);
     let moved = format!("-MOVED {SLOT} 127.0.0.1:{}\r\n", local_port(&shared.pontoon, &shared.cluster, 2));
@@ -255,7 +255,7 @@ fn what_a_client_said_to_a_node_is_not_said_for_the_next_one() {
 }
 
 #[test]
-fn behind_a_reply_that_nests_deep_addresses_still_lead_to_the_bridge() {
+fn addresses_after_a_deeply_nested_reply_still_lead_to_the_bridge() {
     if Engine::here().is_before_7() {
         return;
     }
@@ -270,7 +270,7 @@ fn behind_a_reply_that_nests_deep_addresses_still_lead_to_the_bridge() {
 }
 
 #[test]
-fn what_was_asked_for_before_nonsense_leads_to_the_bridge() {
+fn addresses_asked_for_before_nonsense_lead_to_the_bridge() {
     let shared = shared();
     let third = local_port(&shared.pontoon, &shared.cluster, 2);
     for nonsense in [&b"*x\r\n"[..], b"*1\r\n$536870913\r\n"] {
@@ -284,7 +284,7 @@ fn what_was_asked_for_before_nonsense_leads_to_the_bridge() {
 }
 
 #[test]
-fn an_error_longer_than_any_redirect_passes_as_it_is() {
+fn an_error_longer_than_any_redirect_passes_unchanged() {
     let shared = shared();
     let script = "return redis.error_reply('ERR ' .. string.rep('x', 300000))";
     let direct = shared.cluster.ask(0, &["EVAL", script, "0"]);

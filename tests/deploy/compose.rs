@@ -1,4 +1,4 @@
-//! The laptop's file: what its services do is done here without containers.
+//! The Compose file for a laptop. The tests run its services without containers.
 
 use std::process::Command;
 use std::sync::LazyLock;
@@ -16,14 +16,14 @@ fn service(name: &str) -> &'static Value {
 }
 
 #[test]
-fn its_certificates_its_redis_and_its_bridge_carry_a_conversation() {
+fn its_certificates_redis_and_bridge_carry_a_conversation() {
     let directory = tempfile::tempdir().unwrap();
     let here = |text: &String| text.replace("/tls", directory.path().to_str().unwrap());
     let script: Vec<String> = strings(&service("certificates")["command"]).iter().map(here).collect();
     must(Command::new(&script[0]).args(&script[1..]));
     must(Command::new(&script[0]).args(&script[1..]));
 
-    // The ports are the machine's here, and a plaintext one is for the harness.
+    // Here the ports are the machine's own, and the harness needs a plaintext one.
     let options: Vec<String> = strings(&service("redis")["command"])[5..].iter().map(here).collect();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let others = Authority::new();
@@ -53,13 +53,13 @@ fn only_the_laptop_itself_reaches_the_bridge() {
 }
 
 #[test]
-fn the_bridge_is_given_the_time_that_a_drain_takes() {
+fn the_bridge_gets_the_time_that_a_drain_takes() {
     let grace = service("pontoon")["stop_grace_period"].as_str().unwrap().to_owned();
     assert!(humantime::parse_duration(&grace).unwrap().as_secs() > drain_seconds(), "{grace}");
 }
 
 #[test]
-fn the_app_waits_for_a_bridge_that_is_ready() {
+fn the_app_waits_until_the_bridge_is_serving() {
     let check = strings(&service("pontoon")["healthcheck"]["test"]);
     assert_eq!(check[0], "CMD", "the image has no shell");
     pontoon::cli::command().try_get_matches_from(&check[1..]).unwrap();

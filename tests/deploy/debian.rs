@@ -1,4 +1,4 @@
-//! What `cargo deb` is told in Cargo.toml. The package itself takes a release build: CONTRIBUTING.md has how it was tried.
+//! The settings of `cargo deb` in Cargo.toml. Building the package itself takes a release build: CONTRIBUTING.md says how it was tried.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -29,7 +29,7 @@ fn the_package_holds_what_the_unit_starts_and_reads() {
     let files = files();
     assert_eq!(files["/usr/bin/pontoon"], "target/release/pontoon");
     for source in files.values().filter(|source| !source.starts_with("target/")) {
-        // A pattern stands for all files of its folder with that ending.
+        // A pattern stands for all files of its folder with that extension.
         let exists = match source.split_once("/*.") {
             Some((folder, ending)) => std::fs::read_dir(folder)
                 .unwrap()
@@ -48,14 +48,14 @@ fn the_package_holds_what_the_unit_starts_and_reads() {
 }
 
 #[test]
-fn an_upgrade_keeps_the_configuration_and_the_first_one_is_accepted() {
+fn an_upgrade_keeps_the_configuration_and_the_first_one_is_valid() {
     let configuration = "/etc/pontoon/pontoon.toml".to_owned();
     assert!(strings(&package()["conf-files"]).contains(&configuration));
     accepted(&["run".into(), "--config".into(), files()[&configuration].clone()], &[]);
 }
 
 #[test]
-fn the_service_starts_when_its_owner_says_so() {
+fn the_service_starts_only_when_the_operator_enables_it() {
     let units = &package()["systemd-units"];
     assert_eq!((&units["enable"], &units["start"]), (&false.into(), &false.into()));
 }

@@ -14,7 +14,7 @@ fn its_steps_leave_a_program_where_the_image_looks_for_it() {
     assert!(output.status.success(), "{}", said(&output));
     let image: Value = serde_json::from_slice(&output.stdout).unwrap();
     let program = "/usr/local/bin/pontoon";
-    assert_eq!(strings(&image["files"]), [program], "and nothing else is added to the base");
+    assert_eq!(strings(&image["files"]), [program], "nothing else is added to the base");
     let entry = strings(&image["ENTRYPOINT"]);
     assert_eq!(entry, [program]);
     let command = [entry, strings(&image["CMD"])].concat();
@@ -22,13 +22,13 @@ fn its_steps_leave_a_program_where_the_image_looks_for_it() {
     let health = strings(&image["HEALTHCHECK"]);
     assert_eq!(health[0], program);
     pontoon::cli::command().try_get_matches_from(&health).unwrap();
-    assert_eq!(image["USER"], "65532:65532", "by number: Kubernetes' runAsNonRoot cannot tell from a name");
+    assert_eq!(image["USER"], "65532:65532", "numeric, because Kubernetes' runAsNonRoot cannot check a name");
 }
 
 #[test]
 fn what_the_program_embeds_is_copied() {
     let mut grep = Command::new("grep");
-    // Nothing found is as well.
+    // grep also succeeds if it finds nothing.
     let found = grep.args(["-roE", r#"include_(str|bytes)!\("[^"]+""#, "src"]).output().unwrap();
     let copied = Path::new("src").canonicalize().unwrap();
     for line in String::from_utf8(found.stdout).unwrap().lines() {
@@ -40,6 +40,6 @@ fn what_the_program_embeds_is_copied() {
 }
 
 #[test]
-fn hadolint_has_nothing_against_it() {
+fn hadolint_accepts_it() {
     must(Command::new(Path::new(python().get_program()).with_file_name("hadolint")).arg("Dockerfile"));
 }

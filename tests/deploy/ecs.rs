@@ -27,14 +27,14 @@ fn the_app_starts_after_pontoon_and_ends_before_it() {
 }
 
 #[test]
-fn the_health_check_kills_no_task_because_redis_is_away() {
+fn the_health_check_kills_no_task_while_redis_is_unreachable() {
     let [_, sidecar] = containers();
     let check = &sidecar["healthCheck"];
     let command = strings(&check["command"]);
     assert_eq!(command[..2], ["CMD", "/usr/local/bin/pontoon"], "the image has no shell");
     pontoon::cli::command().try_get_matches_from(&command[1..]).unwrap();
     assert!(command.contains(&"--live".into()), "ECS replaces a task whose essential container is unhealthy");
-    // What the API documents; no schema has it.
+    // The ranges that the API documents; no schema has them.
     for (name, range) in
         [("interval", 5..=300), ("timeout", 2..=60), ("retries", 1..=10), ("startPeriod", 0..=300)]
     {
@@ -55,7 +55,7 @@ fn the_container_is_confined_and_its_password_is_a_secret() {
 }
 
 #[test]
-fn pontoon_takes_the_containers_command_and_variables() {
+fn pontoon_accepts_the_containers_command_and_variables() {
     let [_, sidecar] = containers();
     let mut all = variables(&sidecar["environment"]);
     let secrets = sidecar["secrets"].as_array().unwrap();

@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::{accepted, checked, must, strings, variables};
 use crate::harness::programs::kubectl;
 
-/// All that the cluster is told.
+/// All documents that the cluster receives.
 static DOCUMENTS: LazyLock<Value> = LazyLock::new(|| {
     let text = must(kubectl().args(["kustomize", "config/kubernetes/example"]));
     checked("kubernetes", &text)
 });
 
-/// What it is told of a kind.
+/// The first of these documents with this kind.
 fn built(kind: &str) -> Value {
     let mut documents = DOCUMENTS.as_array().unwrap().iter();
     documents.find(|document| document["kind"] == kind).unwrap().clone()
@@ -36,11 +36,11 @@ fn the_component_puts_a_native_sidecar_before_all_that_needs_redis() {
     assert_eq!(names, ["pontoon", "migrate"], "the app's own init containers have Redis, too");
     assert_eq!(sidecar(&pod)["restartPolicy"], "Always");
     assert_eq!(pod["spec"]["containers"][0]["name"], "shop");
-    assert_eq!(pod["metadata"]["labels"]["app"], "shop", "what was there stays");
+    assert_eq!(pod["metadata"]["labels"]["app"], "shop", "existing labels stay");
 }
 
 #[test]
-fn the_sidecar_takes_its_arguments_and_its_configuration() {
+fn the_sidecar_accepts_its_arguments_and_its_configuration() {
     let (pod, files) = (pod(), built("ConfigMap"));
     let volume = &pod["spec"]["volumes"][0];
     assert_eq!(volume["configMap"]["name"], files["metadata"]["name"], "with the hash of its content");
@@ -61,19 +61,19 @@ fn the_sidecar_takes_its_arguments_and_its_configuration() {
 }
 
 #[test]
-fn redis_that_is_away_restarts_no_container_and_holds_up_no_start() {
+fn an_unreachable_redis_restarts_no_container_and_delays_no_start() {
     let container = sidecar(&pod());
     for (probe, liveness) in [("startupProbe", true), ("livenessProbe", true), ("readinessProbe", false)] {
         let command = strings(&container[probe]["exec"]["command"]);
         assert_eq!(command[0], "/usr/local/bin/pontoon", "the image has no shell");
         pontoon::cli::command().try_get_matches_from(&command).unwrap();
         assert_eq!(command.contains(&"--live".into()), liveness, "{probe}");
-        // What the command itself waits for.
+        // Longer than the command's own timeout.
         assert!(container[probe]["timeoutSeconds"].as_u64().unwrap() > 2, "{probe}");
     }
 }
 
-/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>, all of it that is said of a container.
+/// Checks the standard's requirements on containers: <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>.
 #[test]
 fn the_sidecar_conforms_to_the_restricted_pod_security_standard() {
     let pod = pod();
@@ -92,7 +92,7 @@ fn the_sidecar_conforms_to_the_restricted_pod_security_standard() {
     for volume in pod["spec"]["volumes"].as_array().unwrap() {
         assert!(kinds.iter().any(|kind| volume.get(kind).is_some()), "{volume}");
     }
-    // Not asked for, and good.
+    // The standard does not require this.
     assert_eq!(context["readOnlyRootFilesystem"], true);
 }
 

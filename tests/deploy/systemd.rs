@@ -1,4 +1,4 @@
-//! The unit and its socket.
+//! The systemd unit and its socket.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use crate::harness::{Authority, Pontoon, Redis, Wire, pontoon};
 
 const UNIT: &str = "config/systemd/pontoon.service";
 
-/// What the line says that sets `name`.
+/// The value that the unit sets for `name`.
 fn setting(name: &str) -> String {
     let unit = fs::read_to_string(UNIT).unwrap();
     let value = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -19,11 +19,11 @@ fn setting(name: &str) -> String {
 }
 
 #[test]
-fn the_units_are_understood() {
+fn systemd_accepts_the_units() {
     let directory = tempfile::tempdir().unwrap();
     let here = |name: &str| directory.path().join(name);
     let unit = fs::read_to_string(UNIT).unwrap();
-    // Installed elsewhere, or not at all.
+    // The program is installed elsewhere, or not at all.
     fs::write(here("pontoon.service"), unit.replace("/usr/bin/pontoon", env!("CARGO_BIN_EXE_pontoon")))
         .unwrap();
     fs::copy("config/systemd/pontoon.socket", here("pontoon.socket")).unwrap();
@@ -35,21 +35,21 @@ fn the_units_are_understood() {
 }
 
 #[test]
-fn the_service_is_hardly_exposed() {
+fn the_service_has_a_low_exposure_score() {
     let mut security = Command::new("systemd-analyze");
-    // Tenths. What is left is what a bridge is for: addresses of the Internet's families, and clients of all users.
+    // In tenths. The remaining exposure is a bridge's purpose: Internet address families, and clients of all users.
     must(security.args(["security", "--no-pager", "--offline=yes", "--threshold=14", UNIT]));
 }
 
 #[test]
-fn the_service_is_given_the_time_that_a_drain_takes() {
+fn the_service_gets_the_time_that_a_drain_takes() {
     let stop = humantime::parse_duration(&setting("TimeoutStopSec")).unwrap().as_secs();
     assert!(stop > drain_seconds(), "{stop} s");
 }
 
-/// `systemctl reload` asks `check` first, which must not mind that pontoon itself has the addresses.
+/// `systemctl reload` first runs `check`, which must accept that pontoon itself holds the addresses.
 #[test]
-fn a_reload_is_refused_for_a_bad_configuration_and_not_for_a_running_pontoon() {
+fn a_reload_is_refused_for_a_bad_configuration_not_for_a_running_pontoon() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("pontoon.toml");
     let unit = fs::read_to_string(UNIT).unwrap();
@@ -69,14 +69,14 @@ fn a_reload_is_refused_for_a_bad_configuration_and_not_for_a_running_pontoon() {
 }
 
 #[test]
-fn the_socket_is_the_one_that_the_packages_configuration_names() {
+fn the_socket_is_the_one_in_the_packages_configuration() {
     let socket = fs::read_to_string("config/systemd/pontoon.socket").unwrap();
     let address = socket.lines().find_map(|line| line.strip_prefix("ListenStream=")).unwrap();
     let configuration = fs::read_to_string("config/minimal.toml").unwrap();
     assert!(configuration.contains(&format!("listen = [\"{address}\"]")), "{address}");
 }
 
-/// Of the manager's other walls none stands in a conversation's way; these do, if they are too narrow.
+/// Of the unit's restrictions, only the system call filter can break a conversation if it is too narrow.
 #[test]
 fn all_of_pontoon_runs_within_the_units_system_call_filter() {
     let authority = Authority::new();
@@ -104,13 +104,13 @@ fn all_of_pontoon_runs_within_the_units_system_call_filter() {
     assert!(pontoon.get("/clients").1.contains("\"clients\""));
     assert!(pontoon.get("/metrics").1.contains("pontoon_sessions_active"));
     pontoon.signal(Signal::TERM);
-    assert_eq!(pontoon.wait().code(), Some(0), "not even the end needs more");
+    assert_eq!(pontoon.wait().code(), Some(0), "shutdown needs no other call");
     client.expect_end();
     assert!(state.exists());
 }
 
 #[test]
-fn the_filter_of_the_test_above_bites() {
+fn the_filter_of_the_test_above_takes_effect() {
     let mut launcher = Command::new("python3");
     let output = launcher
         .args(["tests/deploy/confined.py", UNIT, "/usr/bin/python3", "-c", "import os; os.nice(1)"])

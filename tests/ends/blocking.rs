@@ -42,7 +42,7 @@ const ALL: &[Blocking] = &[
     },
 ];
 
-/// Those that the engine has: BLMPOP and BZMPOP came with Redis 7.0.
+/// The commands that the engine has: BLMPOP and BZMPOP came with Redis 7.0.
 pub(super) fn all() -> impl Iterator<Item = &'static Blocking> {
     let lacks = |name| Engine::here().is_before_7() && ["BLMPOP", "BZMPOP"].contains(&name);
     ALL.iter().filter(move |blocking| !lacks(blocking.name))
@@ -53,12 +53,12 @@ impl Blocking {
         ALL.iter().find(|blocking| blocking.name == name).unwrap()
     }
 
-    /// Whether a client that reads takes the element from the others.
+    /// Whether a client that reads the element takes it from the others.
     pub(super) fn takes(&self) -> bool {
         self.name != "XREAD"
     }
 
-    /// What the client waits with.
+    /// The request with which the client waits.
     pub(super) fn request(&self, key: &str) -> Vec<u8> {
         command(&with_key(self.request, key))
     }

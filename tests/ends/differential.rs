@@ -1,6 +1,6 @@
-//! Each blocking command, each end, near and far servers: with the bridge, elements and replies are as without it.
+//! Each blocking command, each kind of end, near and far servers: elements and replies are the same with the bridge as without it.
 //!
-//! `TEST_END_DELAYS` has the times in milliseconds after which elements come, by commas, for more than CI has time for.
+//! `TEST_END_DELAYS` has the times in milliseconds after which elements come, separated by commas, for more delays than CI has time for.
 
 use std::fmt::{self, Display};
 use std::thread;
@@ -12,14 +12,14 @@ use crate::harness::{Link, Wire, eventually};
 
 const ROUND_TRIPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(150)];
 
-/// Between an end and its element, where the variable does not say it.
+/// Milliseconds between an end and its element, if the variable is not set.
 const DELAYS: &str = "0,100,200";
 
-/// What the bridge may take on a busy machine. Elements that come this close behind the end's arrival may be taken or not.
+/// The time that the bridge may take on a busy machine. An element that comes this soon after an end arrives may be taken or not.
 const SLACK: Duration = Duration::from_millis(80);
 
-/// Half-closed clients of a round that may lose an element which comes as their end arrives: a server that reads both in
-/// one turn gives the element to a client that it closes in the same turn, with a bridge or without.
+/// Half-closed clients of a round that may lose an element which comes as their end arrives: a server that reads both in one turn gives the
+/// element to a client that it closes in the same turn, with a bridge or without.
 const COINCIDENCES: usize = 3;
 
 /// Rounds on a busy machine.
@@ -38,7 +38,7 @@ impl Display for Outcome {
     }
 }
 
-/// When the elements came, as measured against the arrival of the ends.
+/// Whether the elements came before or after the ends arrived, as measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Push {
     Before,
@@ -75,7 +75,7 @@ fn outcomes(
     let halves: Vec<Option<Wire>> =
         clients.into_iter().zip(&cases).map(|(client, (_, end))| end.of(client)).collect();
     let last = Instant::now();
-    // The scenario, and no synchronisation.
+    // The delay is the scenario, not synchronisation.
     thread::sleep(delay);
     let since_last = last.elapsed();
     for ((blocking, _), key) in cases.iter().zip(&keys) {
@@ -164,16 +164,16 @@ fn message(panic: Box<dyn std::any::Any + Send>) -> String {
 }
 
 #[test]
-fn ends_are_as_of_a_direct_connection_where_each_has_its_own() {
+fn ends_are_as_of_a_direct_connection_if_each_client_has_its_own() {
     assert_mode(Mode::Dedicated);
 }
 
 #[test]
-fn ends_are_as_of_a_direct_connection_where_connections_are_reused() {
+fn ends_are_as_of_a_direct_connection_if_connections_are_reused() {
     assert_mode(Mode::Reused);
 }
 
 #[test]
-fn ends_are_as_of_a_direct_connection_where_clients_share_connections() {
+fn ends_are_as_of_a_direct_connection_if_clients_share_connections() {
     assert_mode(Mode::Shared);
 }

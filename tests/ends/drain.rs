@@ -1,4 +1,4 @@
-//! What a client sent before the signal is answered, even where pontoon had not read it yet.
+//! What a client sent before the signal is answered, even if pontoon had not read it yet.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::{Mode, in_each_mode};
 use crate::harness::{PATIENCE, Pontoon, Redis, Wire, command, eventually};
 
-/// Where pontoon stands when the signal comes is a matter of chance.
+/// The state of pontoon when the signal comes is a matter of chance, so the tests try it several times.
 const ROUNDS: usize = 4;
 
 const PING: &str = "+PONG\r\n";
@@ -23,7 +23,7 @@ fn stop(pontoon: &Pontoon) {
     });
 }
 
-/// Clients that have sent something that pontoon has not read, then the signal.
+/// Asserts that pontoon answers what clients sent before the signal, though it had not read it.
 fn assert_answered(mode: Mode, clients: usize, requests: usize) {
     let (_redis, mut pontoon) = mode.with_redis(&[]);
     let mut clients: Vec<Wire> = (0..clients).map(|_| pontoon.client()).collect();
@@ -41,22 +41,22 @@ fn assert_answered(mode: Mode, clients: usize, requests: usize) {
     let answers: Vec<String> =
         clients.into_iter().map(|mut client| String::from_utf8(client.rest()).unwrap()).collect();
     let unanswered = answers.iter().filter(|answer| **answer != "+OK\r\n".repeat(requests)).count();
-    assert_eq!(unanswered, 0, "{mode:?}: the clients that got less than all replies, of {}", answers.len());
+    assert_eq!(unanswered, 0, "{mode:?}: clients that got less than all replies, of {}", answers.len());
     assert_eq!(pontoon.wait().code(), Some(0));
 }
 
 #[test]
-fn a_request_that_was_sent_before_the_signal_is_answered() {
+fn a_request_sent_before_the_signal_is_answered() {
     in_each_mode(|mode| (0..ROUNDS).for_each(|_| assert_answered(mode, 1, 1)));
 }
 
 #[test]
-fn requests_of_many_clients_that_were_sent_before_the_signal_are_answered() {
+fn requests_of_many_clients_sent_before_the_signal_are_answered() {
     in_each_mode(|mode| (0..ROUNDS).for_each(|_| assert_answered(mode, 50, 3)));
 }
 
 #[test]
-fn what_is_no_request_delays_no_end() {
+fn an_invalid_request_does_not_delay_the_end() {
     in_each_mode(|mode| {
         for skipped in ["\r\n", "*0\r\n", "  \r\n"] {
             let (_redis, mut pontoon) = mode.with_redis(&["--drain-timeout", "60s"]);
@@ -70,9 +70,9 @@ fn what_is_no_request_delays_no_end() {
     });
 }
 
-/// It is read in several parts, which end within requests.
+/// pontoon reads the pipeline in several parts, which end within requests.
 #[test]
-fn a_long_pipeline_that_had_arrived_before_the_signal_is_answered() {
+fn a_long_pipeline_that_arrived_before_the_signal_is_answered() {
     const REQUESTS: usize = 10_000;
     in_each_mode(|mode| {
         let directory = tempfile::tempdir().unwrap();
@@ -104,7 +104,7 @@ fn at_a_paused_server(mode: Mode) -> (Redis, Pontoon, Wire) {
     (redis, pontoon, client)
 }
 
-/// The server goes on once the drain has begun, and four GETs are answered.
+/// Resumes the server once the drain has begun, and asserts that four GETs are answered.
 fn assert_four_answers(mode: Mode, redis: &Redis, mut pontoon: Pontoon, mut client: Wire) {
     pontoon.wait_for_log("draining");
     redis.resume();
@@ -114,7 +114,7 @@ fn assert_four_answers(mode: Mode, redis: &Redis, mut pontoon: Pontoon, mut clie
     assert_eq!(pontoon.wait().code(), Some(0));
 }
 
-/// The first request is outstanding, and those behind it have not been read when the signal comes.
+/// The first request is outstanding, and pontoon has not read those behind it when the signal comes.
 fn assert_answered_behind_another(mode: Mode) {
     let (redis, pontoon, mut client) = at_a_paused_server(mode);
     client.send(&command(&["GET", "k"]));

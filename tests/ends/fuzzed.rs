@@ -9,13 +9,13 @@ use std::time::Duration;
 use super::{HANGING, Mode, all_sessions_end, clients_info, in_each_mode};
 use crate::harness::{Authority, Fake, Pontoon, Redis, Wire, command, eventually, within};
 
-/// Clients of each test, where the variable does not say it.
+/// Number of clients of each test, if the variable is not set.
 const CLIENTS: usize = 100;
 
-/// Clients before all must be gone.
+/// Number of clients after which all must be gone.
 const BATCH: usize = 200;
 
-/// Clients at once.
+/// Number of clients at once.
 const OPEN: usize = 20;
 
 const COMMANDS: &[&[&str]] = &[
@@ -85,14 +85,14 @@ fn input(random: &mut fastrand::Rng) -> Vec<u8> {
             5 => bytes.extend(&valid[..random.usize(..valid.len())]),
             6 | 7 => bytes.extend(LINES[random.usize(..LINES.len())].as_bytes()),
             8 => bytes.extend((0..random.usize(..200)).map(|_| random.u8(..))),
-            // No end of the line.
+            // A line without an end.
             _ => bytes.extend(std::iter::repeat_n(b'x', random.usize(..80_000))),
         }
     }
     bytes
 }
 
-/// Ends a client in one of the ways of clients.
+/// Ends a client in a random way.
 fn end(mut client: TcpStream, random: &mut fastrand::Rng) {
     if random.u8(..4) == 0 {
         client.set_read_timeout(Some(Duration::from_millis(random.u64(1..10)))).unwrap();
@@ -111,28 +111,28 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap())
 }
 
-/// Descriptors of the process, but for upstream connections that are kept for the next clients.
+/// Number of descriptors of the process, without upstream connections that are kept for the next clients.
 fn descriptors(pontoon: &Pontoon) -> usize {
     let kept = kept(pontoon);
     let all = std::fs::read_dir(format!("/proc/{}/fd", pontoon.pid())).unwrap().count();
     all.saturating_sub(kept)
 }
 
-/// Upstream connections.
+/// Number of upstream connections.
 fn kept(pontoon: &Pontoon) -> usize {
     pontoon.metric("pontoon_upstream_connections", "") as usize
 }
 
-/// Lets clients come, send anything, and go.
+/// Lets clients connect, send anything, and leave.
 fn assert_nothing_stays(pontoon: &Pontoon, mut direct: Option<Wire>) {
-    // Upstreams are not what they should be, and clients are not, either.
+    // Neither upstreams nor clients behave as they should, so any log line is allowed.
     pontoon.allows("");
     let seed = variable("TEST_FUZZED_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("TEST_FUZZED_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let clients = variable("TEST_FUZZED_CLOSES").map_or(CLIENTS, |count| count as usize);
     let server = |direct: &mut Wire| clients_info(direct, "connected_clients").saturating_sub(kept(pontoon));
-    // What is there from the first client on.
+    // The first client makes pontoon open what it then keeps open.
     drop(TcpStream::connect(pontoon.address()).unwrap());
     all_sessions_end(pontoon, HANGING);
     let before = descriptors(pontoon);
@@ -172,22 +172,22 @@ fn assert_mode(mode: Mode) {
 }
 
 #[test]
-fn nothing_stays_of_any_client_where_each_has_its_own_connection() {
+fn no_client_leaves_a_trace_if_each_has_its_own_connection() {
     assert_mode(Mode::Dedicated);
 }
 
 #[test]
-fn nothing_stays_of_any_client_where_connections_are_reused() {
+fn no_client_leaves_a_trace_if_connections_are_reused() {
     assert_mode(Mode::Reused);
 }
 
 #[test]
-fn nothing_stays_of_any_client_where_clients_share_connections() {
+fn no_client_leaves_a_trace_if_clients_share_connections() {
     assert_mode(Mode::Shared);
 }
 
 #[test]
-fn nothing_stays_of_any_client_of_an_upstream_that_hangs() {
+fn no_client_leaves_a_trace_if_the_upstream_hangs() {
     in_each_mode(|mode| {
         let authority = Authority::new();
         let fake = Fake::tls(&authority.issue(&["localhost"]), |tls| {
@@ -198,7 +198,7 @@ fn nothing_stays_of_any_client_of_an_upstream_that_hangs() {
 }
 
 #[test]
-fn nothing_stays_of_any_client_of_an_upstream_that_never_completes_tls() {
+fn no_client_leaves_a_trace_if_the_upstream_never_completes_tls() {
     in_each_mode(|mode| {
         let authority = Authority::new();
         let fake = Fake::start(|mut stream, _| {
@@ -209,7 +209,7 @@ fn nothing_stays_of_any_client_of_an_upstream_that_never_completes_tls() {
 }
 
 #[test]
-fn nothing_stays_of_any_client_of_an_upstream_that_closes_at_once() {
+fn no_client_leaves_a_trace_if_the_upstream_closes_at_once() {
     in_each_mode(|mode| {
         let authority = Authority::new();
         let fake = Fake::start(|_, _| {});
@@ -217,9 +217,9 @@ fn nothing_stays_of_any_client_of_an_upstream_that_closes_at_once() {
     });
 }
 
-/// A server that restarts while clients leave.
+/// The server restarts while clients leave.
 #[test]
-fn nothing_stays_of_any_client_of_a_server_that_restarts() {
+fn no_client_leaves_a_trace_if_the_server_restarts() {
     let authority = Authority::new();
     let mut redis = Redis::start(&authority);
     let pontoon = Mode::Reused.bridge(&redis.endpoint(), &authority, &[]);

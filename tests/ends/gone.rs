@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{HANGING, Mode, PROMPT, all_sessions_end, allow_timeouts, clients_info, in_each_mode, sessions};
 use crate::harness::{Authority, Fake, Pontoon, Wire, command, eventually, within};
 
-/// The most that may connect, in the tests that fill the bridge.
+/// The connection limit in the tests that fill the bridge.
 const CLIENTS: usize = 40;
 
 /// Requests with a NUL, which the server and a scanner may read differently.
@@ -42,21 +42,21 @@ fn assert_that_nul_is_survived(mode: Mode) {
 }
 
 #[test]
-fn an_inline_request_with_a_nul_keeps_no_session_where_each_has_its_own_connection() {
+fn an_inline_request_with_a_nul_keeps_no_dedicated_session() {
     assert_that_nul_is_survived(Mode::Dedicated);
 }
 
 #[test]
-fn an_inline_request_with_a_nul_keeps_no_session_where_connections_are_reused() {
+fn an_inline_request_with_a_nul_keeps_no_reused_session() {
     assert_that_nul_is_survived(Mode::Reused);
 }
 
 #[test]
-fn an_inline_request_with_a_nul_keeps_no_session_where_clients_share_connections() {
+fn an_inline_request_with_a_nul_keeps_no_shared_session() {
     assert_that_nul_is_survived(Mode::Shared);
 }
 
-/// An upstream that hangs, with clients that have given up.
+/// Asserts that no session stays of clients that gave up on an upstream that hangs.
 fn assert_that_hanging_is_survived(mode: Mode, end: fn(Wire)) {
     let (redis, pontoon) = mode.with_redis(&[]);
     let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| pontoon.client()).collect();
@@ -88,7 +88,7 @@ fn clients_that_reset_keep_no_session_at_an_upstream_that_hangs() {
 }
 
 #[test]
-fn a_blocked_client_that_closed_keeps_no_session_at_an_upstream_that_hangs() {
+fn a_blocked_client_that_closed_keeps_no_session_at_a_hanging_upstream() {
     in_each_mode(|mode| {
         let (redis, pontoon) = mode.with_redis(&[]);
         let mut client = pontoon.client();
@@ -104,7 +104,7 @@ fn a_blocked_client_that_closed_keeps_no_session_at_an_upstream_that_hangs() {
 
 /// The client writes until its writes block, then resets.
 #[test]
-fn a_client_that_resets_while_it_is_not_read_keeps_no_session() {
+fn a_client_that_resets_under_backpressure_keeps_no_session() {
     in_each_mode(|mode| {
         let (redis, pontoon) = mode.with_redis(&[]);
         let mut client = pontoon.client();
@@ -124,15 +124,15 @@ fn a_client_that_resets_while_it_is_not_read_keeps_no_session() {
     });
 }
 
-/// Writes until pontoon relays no more, and returns while the client can still write: its FIN arrives, behind bytes that pontoon
-/// does not read.
+/// Writes until pontoon relays no more, and returns while the client can still write: its FIN arrives behind bytes that pontoon does not
+/// read.
 fn write_until_unread(client: &mut Wire, pontoon: &Pontoon) {
     let set = command(&["SET", "k", &"x".repeat(16 * 1024)]);
     let relayed = || pontoon.metric("pontoon_relayed_bytes_total", "direction=\"to_upstream\"");
     let mut before = relayed();
     loop {
         client.send(&set);
-        // On a busy machine a pause is taken for the end, and the test is easier to pass.
+        // On a busy machine a pause may look like the end; the test is then easier to pass.
         let goes_on = (0..40).any(|_| {
             let more = relayed() > before;
             if !more {
@@ -148,7 +148,7 @@ fn write_until_unread(client: &mut Wire, pontoon: &Pontoon) {
 }
 
 #[test]
-fn a_client_that_closes_while_it_is_not_read_keeps_no_session() {
+fn a_client_that_closes_under_backpressure_keeps_no_session() {
     in_each_mode(|mode| {
         let (redis, pontoon) = mode.with_redis(&[]);
         let mut client = pontoon.client();
@@ -162,9 +162,9 @@ fn a_client_that_closes_while_it_is_not_read_keeps_no_session() {
     });
 }
 
-/// The reply to the first is what its close answers with RST.
+/// The client has not read the reply to its first request, so its close answers that reply with RST.
 #[test]
-fn what_a_client_sent_before_it_closed_is_done_though_its_own_connection_takes_a_while() {
+fn what_a_client_sent_before_it_closed_is_done_on_a_slow_new_connection() {
     let (redis, link, pontoon) = Mode::Shared.with_link(Duration::from_millis(300));
     let mut direct = redis.direct();
     for n in 0..5 {
@@ -200,7 +200,7 @@ fn assert_that_a_dial_is_given_up(mode: Mode, request: &[u8], end: fn(Wire)) {
 }
 
 #[test]
-fn a_client_that_sent_nothing_and_closed_keeps_no_session_while_a_dial_hangs() {
+fn a_client_that_closed_without_a_request_keeps_no_session_during_a_dial() {
     in_each_mode(|mode| assert_that_a_dial_is_given_up(mode, b"", drop));
 }
 
@@ -212,7 +212,7 @@ fn a_client_that_reset_keeps_no_session_while_a_dial_hangs() {
 }
 
 #[test]
-fn a_place_is_free_as_soon_as_its_client_has_reset() {
+fn a_client_that_reset_frees_its_permit_at_once() {
     let authority = Authority::new();
     let fake = never_completes();
     let args = ["--connect-timeout", "30s", "--max-clients", "1"];

@@ -8,7 +8,7 @@ use crate::harness::{Link, Wire, busy_script, command, eventually};
 
 const ROUND_TRIP: Duration = Duration::from_millis(150);
 
-/// Name and bytes of what a client sends before it half-closes, and whether its reply begins as this.
+/// Name and bytes of what a client sends before it half-closes, and how its reply begins.
 fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let slow = busy_script(Duration::from_secs(1));
     let words = |words: &[&str]| command(words);
@@ -37,12 +37,12 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("QUIT", words(&["QUIT"]), "+OK\r\n"),
         ("half a command", b"*2\r\n$3\r\nGET\r\n".to_vec(), ""),
         ("nothing", Vec::new(), ""),
-        // The last: it keeps the server busy.
+        // This is last because it keeps the server busy.
         ("a slow script", words(&["EVAL", &slow, "0"]), ":1\r\n"),
     ]
 }
 
-/// What each case is answered until the connection ends.
+/// What each case receives until the connection ends.
 fn answers(mut direct: Wire, connect: impl Fn() -> Wire) -> Vec<(&'static str, String)> {
     direct.expect(&["FLUSHALL"], "+OK\r\n");
     direct.expect(&["SET", "k", "v"], "+OK\r\n");
@@ -60,7 +60,7 @@ fn answers(mut direct: Wire, connect: impl Fn() -> Wire) -> Vec<(&'static str, S
         client.finish();
     }
     let rests = clients.into_iter().map(|mut client| String::from_utf8_lossy(&client.rest()).into_owned());
-    // What MONITOR shows depends on the others.
+    // What MONITOR shows depends on the other cases.
     let cut = |name: &str, rest: String| {
         if name == "MONITOR" { rest[..rest.len().min(5)].to_owned() } else { rest }
     };
@@ -69,7 +69,7 @@ fn answers(mut direct: Wire, connect: impl Fn() -> Wire) -> Vec<(&'static str, S
 
 fn assert_mode(mode: Mode) {
     let (redis, _link, pontoon) = mode.with_link(ROUND_TRIP);
-    // The upstream has been reached: a dial takes some round trips.
+    // Makes sure that the upstream has been reached: a dial takes some round trips.
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     let plain = Link::to(redis.plain_port, ROUND_TRIP);
     let without = answers(redis.direct(), || Wire::tcp(plain.address()));
@@ -83,23 +83,23 @@ fn assert_mode(mode: Mode) {
 }
 
 #[test]
-fn a_half_closed_client_gets_its_replies_where_each_has_its_own_connection() {
+fn a_half_closed_client_gets_its_replies_on_its_own_connection() {
     assert_mode(Mode::Dedicated);
 }
 
 #[test]
-fn a_half_closed_client_gets_its_replies_where_connections_are_reused() {
+fn a_half_closed_client_gets_its_replies_on_a_reused_connection() {
     assert_mode(Mode::Reused);
 }
 
 #[test]
-fn a_half_closed_client_gets_its_replies_where_clients_share_connections() {
+fn a_half_closed_client_gets_its_replies_on_a_shared_connection() {
     assert_mode(Mode::Shared);
 }
 
-/// README names the difference to a direct connection: for longer than five seconds a half-closed client's reply is not waited for.
+/// README names the difference from a direct connection: pontoon waits at most five seconds for a half-closed client's reply.
 #[test]
-fn a_half_closed_client_gets_a_reply_that_takes_three_seconds_and_none_that_takes_eight() {
+fn a_half_closed_client_gets_a_reply_after_three_seconds_but_not_eight() {
     in_each_mode(|mode| {
         let (redis, pontoon) = mode.with_redis(&[]);
         allow_timeouts(&pontoon);
@@ -129,7 +129,7 @@ fn a_client_that_quits_behind_a_slow_request_gets_both_replies() {
 }
 
 #[test]
-fn a_connection_whose_half_closed_client_has_all_replies_serves_the_next() {
+fn a_half_closed_clients_connection_is_reused_after_its_last_reply() {
     let (redis, _link, pontoon) = Mode::Reused.with_link(Duration::from_millis(40));
     for _ in 0..3 {
         let mut client = pontoon.client();

@@ -8,16 +8,16 @@ use super::{End, Mode, clients_info};
 use crate::cluster;
 use crate::harness::{Authority, Cluster, Redis, Wire, eventually};
 
-/// Clients of one round.
+/// Number of clients of one round.
 const CLIENTS: usize = 20;
 
-/// Elements that a round may lose where direct clients lose none: on a busy machine, the bridge may not run between the end and
-/// the push. A bridge that waits before it passes the end on loses all.
+/// Elements that a round may lose where direct clients lose none: on a busy machine, the bridge may not run between the end and the push. A
+/// bridge that waits before it passes the end on loses all.
 fn tolerated(gap: Duration) -> usize {
     if gap < TOGETHER { CLIENTS * 3 / 4 } else { CLIENTS / 10 }
 }
 
-/// From here on all clients of a round end together. Before, the ends themselves take too long.
+/// From this gap on, all clients of a round end together. With smaller gaps, the ends themselves take too long.
 const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Rounds on a busy machine.
@@ -47,7 +47,7 @@ fn taken(
     if gap < TOGETHER {
         for (client, key) in clients.into_iter().zip(&keys) {
             halves.extend(end.of(client));
-            // The scenario, and no synchronisation.
+            // The gap is the scenario, not synchronisation.
             thread::sleep(gap);
             blocking.push(direct, key);
         }
@@ -65,7 +65,8 @@ fn taken(
     taken.saturating_sub(received)
 }
 
-/// Compares clients of the bridge to clients without it, which `connect` makes in this order. Returns what was lost more.
+/// Compares clients of the bridge to clients without it; `connect` makes them in this order. Returns the cases in which the bridge lost
+/// more.
 fn lost(
     name: &str,
     end: End,
@@ -109,17 +110,17 @@ fn assert_mode(mode: Mode) {
 }
 
 #[test]
-fn a_client_that_left_takes_no_element_where_each_has_its_own_connection() {
+fn a_client_that_left_takes_no_element_on_its_own_connection() {
     assert_mode(Mode::Dedicated);
 }
 
 #[test]
-fn a_client_that_left_takes_no_element_where_connections_are_reused() {
+fn a_client_that_left_takes_no_element_on_a_reused_connection() {
     assert_mode(Mode::Reused);
 }
 
 #[test]
-fn a_client_that_left_takes_no_element_where_clients_share_connections() {
+fn a_client_that_left_takes_no_element_on_a_shared_connection() {
     assert_mode(Mode::Shared);
 }
 
@@ -160,7 +161,7 @@ fn a_client_of_a_unix_socket_that_left_takes_no_element() {
 }
 
 #[test]
-fn a_client_that_brings_its_own_tls_and_left_takes_no_element() {
+fn a_client_with_its_own_tls_that_left_takes_no_element() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Mode::Reused.bridge(&redis.endpoint(), &authority, &["--accept", "any"]);

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use super::{End, Mode, PROMPT};
 use crate::harness::{Wire, command, within};
 
-/// Subscribers that leave one after another, each once the server has noticed the one before.
+/// Number of subscribers, which leave one after another, each once the server has noticed the one before.
 const SUBSCRIBERS: usize = 20;
 
 /// Rounds on a busy machine.
 const ROUNDS: usize = 3;
 
-/// For all subscribers of a round, beside what they take without the bridge. A bridge that waits before it passes an end on
-/// waits for each of them.
+/// The time that all subscribers of a round together may take longer than without the bridge. A bridge that waits before it passes an end
+/// on waits for each of them.
 const SLACK: Duration = Duration::from_millis(800);
 
 /// What a client subscribes with.
@@ -88,16 +88,16 @@ fn assert_mode(mode: Mode) {
 }
 
 #[test]
-fn a_subscriber_that_left_is_no_longer_counted_where_each_has_its_own_connection() {
+fn a_subscriber_that_left_its_own_connection_is_no_longer_counted() {
     assert_mode(Mode::Dedicated);
 }
 
 #[test]
-fn a_subscriber_that_left_is_no_longer_counted_where_connections_are_reused() {
+fn a_subscriber_that_left_a_reused_connection_is_no_longer_counted() {
     assert_mode(Mode::Reused);
 }
 
 #[test]
-fn a_subscriber_that_left_is_no_longer_counted_where_clients_share_connections() {
+fn a_subscriber_that_left_a_shared_connection_is_no_longer_counted() {
     assert_mode(Mode::Shared);
 }

@@ -1,4 +1,4 @@
-//! The promise that the scanners' targets test.
+//! The promise that the fuzz targets of the scanners test.
 
 /// Any bytes, in any two pieces and byte by byte: the same frames end in the same places, and nothing panics.
 #[macro_export]

@@ -18,7 +18,7 @@ pub struct Authority {
     pub name: String,
 }
 
-/// A certificate with its key, in a directory of its own.
+/// A certificate with its key, in its own directory.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: KeyPair,
@@ -30,12 +30,12 @@ impl Authority {
         Self::with(|_| {})
     }
 
-    /// One that was good once.
+    /// An authority whose certificate has expired.
     pub fn expired() -> Self {
         Self::with(expire)
     }
 
-    /// One whose certificate does not say that it may sign others.
+    /// An authority whose certificate does not say that it may sign others.
     pub fn without_permission() -> Self {
         Self::with(|params| params.is_ca = IsCa::NoCa)
     }
@@ -66,7 +66,7 @@ impl Authority {
         pontoon::tls::CertificatePin::of(self.issuer.der()).unwrap().to_string()
     }
 
-    /// For clients of ours that trust it.
+    /// A TLS client of the tests that trusts this authority.
     pub fn client_config(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
@@ -76,7 +76,7 @@ impl Authority {
         Arc::new(config.with_root_certificates(roots).with_no_client_auth())
     }
 
-    /// For clients of ours that trust it and present `identity`.
+    /// A TLS client of the tests that trusts this authority and presents `identity`.
     pub fn client_config_with(&self, identity: &Identity) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
@@ -95,12 +95,12 @@ impl Authority {
         self.issue_with(names, |_| {})
     }
 
-    /// A certificate that was good once.
+    /// A certificate that has expired.
     pub fn issue_expired(&self, names: &[&str]) -> Identity {
         self.issue_with(names, expire)
     }
 
-    /// A certificate that expires in so many days.
+    /// A certificate that expires in `days` days.
     pub fn issue_for_days(&self, names: &[&str], days: u32) -> Identity {
         let day = Duration::from_secs(24 * 3600);
         self.issue_with(names, |params| params.not_after = (SystemTime::now() + days * day).into())
@@ -145,7 +145,7 @@ fn params(names: &[&str]) -> CertificateParams {
 }
 
 impl Identity {
-    /// A certificate that nobody else signed.
+    /// A certificate that no authority signed.
     pub fn self_signed(names: &[&str]) -> Self {
         let key = KeyPair::generate().unwrap();
         let leaf = params(names).self_signed(&key).unwrap();
@@ -159,7 +159,7 @@ impl Identity {
         Self { chain, key, directory }
     }
 
-    /// With a certificate after its own that has nothing to do with it.
+    /// Adds an unrelated certificate after its own.
     pub fn and_sends(mut self, other: &Authority) -> Self {
         self.chain.push(other.certificate());
         let pem = std::fs::read_to_string(self.cert_file()).unwrap() + &other.issuer.pem();
@@ -167,12 +167,12 @@ impl Identity {
         self
     }
 
-    /// Alone, and as certificates were before they had extensions. The signature is the old one's, and wrong.
+    /// The certificate alone, in version 1, which has no extensions. The signature is that of the original, and therefore wrong.
     pub fn in_version_1(mut self) -> Self {
         let old = self.chain[0].clone();
         let [body, algorithm, signature] = elements(contents(&old))[..] else { panic!("no certificate") };
         let body = elements(contents(body));
-        // The first says the version, the last holds the extensions.
+        // The first element is the version, the last holds the extensions.
         let body = sequence(&body[1..7].concat());
         let new = CertificateDer::from(sequence(&[&body, algorithm, signature].concat()));
         let base64 = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &new);
@@ -197,7 +197,7 @@ impl Identity {
         pontoon::tls::CertificatePin::of(&self.chain[0]).unwrap().to_string()
     }
 
-    /// What a server needs to present it.
+    /// The configuration of a server that presents it.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -209,7 +209,7 @@ impl Identity {
         Arc::new(config)
     }
 
-    /// What an impostor has: this certificate, and a key of its own.
+    /// The configuration of an impostor: this certificate with another key.
     pub fn server_config_of_impostor(
         &self,
         version: &'static rustls::SupportedProtocolVersion,
@@ -246,7 +246,7 @@ fn lengths(der: &[u8]) -> (usize, usize) {
     (header + size, header)
 }
 
-/// What is in a DER element.
+/// The contents of a DER element.
 fn contents(der: &[u8]) -> &[u8] {
     &der[lengths(der).1..]
 }

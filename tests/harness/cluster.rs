@@ -1,4 +1,4 @@
-//! A real cluster, TLS only: three primaries, each with a replica, and what happens to clusters in their life.
+//! A real cluster that accepts only TLS: three primaries, each with a replica, and the changes that clusters go through.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::node::Name;
 use super::{Authority, Hosts, Node, Wire, eventually};
 
-/// Of every cluster.
+/// Number of slots in every cluster.
 pub const SLOTS: usize = 16_384;
 
 const PRIMARIES: usize = 3;
@@ -25,7 +25,7 @@ struct Seen {
     /// `ip:port@bus[,hostname]`.
     address: String,
     primary: bool,
-    /// Of a replica.
+    /// The id of a replica's primary.
     primary_id: String,
     slots: Vec<String>,
 }
@@ -36,8 +36,7 @@ impl Cluster {
         Self::form(None)
     }
 
-    /// Nodes announce `node-1.cluster.test` and so on, and their certificate is for these names, which
-    /// [`hosts`](Self::hosts) knows.
+    /// Nodes announce `node-1.cluster.test` and so on, and their certificate is for these names, which [`hosts`](Self::hosts) resolves.
     pub fn named() -> Self {
         Self::form(Some(Hosts::new(&["clustercfg.cluster.test"])))
     }
@@ -50,10 +49,10 @@ impl Cluster {
         for (number, node) in cluster.nodes[..PRIMARIES].iter().enumerate() {
             let slots = number * SLOTS / PRIMARIES..(number + 1) * SLOTS / PRIMARIES;
             own_slots(&mut node.wire(), slots);
-            // Else the nodes would have to agree on who is the newest.
+            // Otherwise the nodes would first have to agree on their epochs.
             node.wire().expect(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()], "+OK\r\n");
         }
-        // Gossip would bring them together, too, in its own time.
+        // Gossip would also introduce them to each other, but later.
         for (number, node) in cluster.nodes.iter().enumerate() {
             cluster.nodes[..number].iter().for_each(|other| meet(node, other));
         }
@@ -69,25 +68,25 @@ impl Cluster {
         eventually("clients are told of the replicas", || {
             wires.iter_mut().all(|wire| {
                 let slots = String::from_utf8(wire.ask(&["CLUSTER", "SLOTS"])).unwrap();
-                // Ids.
+                // These are the ids.
                 slots.matches("$40\r\n").count() == 2 * PRIMARIES
             })
         });
         cluster
     }
 
-    /// Where clients begin: the first node, by a name that its certificate is for.
+    /// The endpoint that clients start with: the first node, by a name that its certificate is for.
     pub fn endpoint(&self) -> String {
         let name = if self.hosts.is_some() { "clustercfg.cluster.test" } else { "localhost" };
         format!("{name}:{}", self.nodes[0].port)
     }
 
-    /// Who signed the certificates.
+    /// The authority that signed the certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Of a [`named`](Self::named) cluster.
+    /// The names of a [`named`](Self::named) cluster.
     pub fn hosts(&self) -> Option<&Hosts> {
         self.hosts.as_ref()
     }
@@ -97,12 +96,12 @@ impl Cluster {
         String::from_utf8(self.nodes[node].wire().ask(words)).unwrap()
     }
 
-    /// Whether a node is a primary, in its own words.
+    /// Whether a node reports that it is a primary.
     pub fn is_primary(&self, node: usize) -> bool {
         self.ask(node, &["ROLE"]).contains("master\r\n")
     }
 
-    /// The primary that has `slot`, as the node says that is asked.
+    /// The primary that owns `slot`, as reported by the node `asked`.
     pub fn owner(&self, asked: usize, slot: u16) -> usize {
         let seen = seen(&mut self.nodes[asked].wire()).unwrap();
         let has = |range: &String| {
@@ -120,8 +119,8 @@ impl Cluster {
         self.settle();
     }
 
-    /// Lets a primary acknowledge no more writes until it is killed, and waits until its replica has all of them. Else
-    /// a kill may lose what was acknowledged a moment before, whoever carried it.
+    /// Keeps a primary from acknowledging writes until it is killed, and waits until its replica has all earlier ones. Otherwise a kill may
+    /// lose what was just acknowledged, with or without a bridge.
     pub fn hold_writes(&self, primary: usize, replica: usize) {
         let mut wires = [primary, replica].map(|node| self.nodes[node].wire());
         wires[0].expect(&["CLIENT", "PAUSE", "60000", "WRITE"], "+OK\r\n");
@@ -131,7 +130,7 @@ impl Cluster {
         });
     }
 
-    /// Ends all nodes and starts them with what they had, on other ports, where nobody knows of the others yet.
+    /// Ends all nodes and restarts them with their state on other ports, where none knows the new ports of the others yet.
     pub fn restart_elsewhere(&mut self) {
         for node in &self.nodes {
             let mut wire = node.wire();
@@ -155,7 +154,7 @@ impl Cluster {
         number
     }
 
-    /// Ends a node that has no slots, and makes the others forget it. Those after it move up by one.
+    /// Ends a node that has no slots, and makes the others forget it. The numbers of later nodes go down by one.
     pub fn remove(&mut self, node: usize) {
         let mut gone = self.nodes.remove(node);
         if gone.is_alive() {
@@ -174,7 +173,7 @@ impl Cluster {
         self.end_migration(slot, from, to);
     }
 
-    /// From now on keys of the slot that are not there any more are asked for at the other primary: `-ASK`.
+    /// From now on, the old owner answers `-ASK` for keys of the slot that it no longer has.
     pub fn begin_migration(&self, slot: u16, from: usize, to: usize) {
         let (slot, source, target) = (slot.to_string(), &self.nodes[from], &self.nodes[to]);
         target.wire().expect(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source.id], "+OK\r\n");
@@ -186,27 +185,27 @@ impl Cluster {
         let (slot, port) = (slot.to_string(), self.nodes[to].port.to_string());
         let mut source = self.nodes[from].wire();
         let listed = source.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000000"]);
-        // An array of bulk strings: every other line, after its length.
+        // An array of bulk strings: the keys are every other line, after their lengths.
         for key in String::from_utf8(listed).unwrap().split("\r\n").skip(2).step_by(2) {
             source.expect(&["MIGRATE", "127.0.0.1", &port, key, "0", "10000"], "+OK\r\n");
         }
     }
 
-    /// The slot is the other primary's.
+    /// Makes the other primary the owner of the slot.
     pub fn end_migration(&self, slot: u16, from: usize, to: usize) {
         let (slot, new) = (slot.to_string(), &self.nodes[to].id);
-        // The new owner first, lest for a moment nobody has it.
+        // The new owner first, so that the slot is never without an owner.
         for node in [to, from] {
             self.nodes[node].wire().expect(&["CLUSTER", "SETSLOT", &slot, "NODE", new], "+OK\r\n");
         }
         self.settle();
     }
 
-    /// Waits until the living nodes see the same cluster, the dead ones have been given up, every slot is served, and
-    /// every living replica follows its primary.
+    /// Waits until the living nodes see the same cluster, the dead ones have been given up, every slot is served, and every living replica
+    /// follows its primary.
     pub fn settle(&self) {
         let mut wires = self.wires();
-        eventually("the cluster is of one mind", || {
+        eventually("the nodes agree on the cluster", || {
             let views: Vec<_> = wires.iter_mut().map(seen).collect();
             let living: BTreeSet<&String> =
                 self.nodes.iter().filter(|node| node.is_alive()).map(|node| &node.id).collect();
@@ -242,7 +241,7 @@ impl Cluster {
     }
 }
 
-/// Makes a node the owner of these slots. Before 7.0 a range of them has to be spelled out.
+/// Makes a node the owner of these slots. Before 7.0 a node accepts no ranges, so each slot is listed.
 pub fn own_slots(wire: &mut Wire, slots: Range<usize>) {
     let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
     words.extend(slots.map(|slot| slot.to_string()));
@@ -254,7 +253,7 @@ fn meet(node: &Node, other: &Node) {
     node.wire().expect(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus], "+OK\r\n");
 }
 
-/// A replica that has received nothing yet is told to no client.
+/// Makes sure that replicas receive something: until then no node lists them to clients.
 fn write_something(primary: &Node) {
     let mut wire = primary.wire();
     let own =
@@ -262,7 +261,7 @@ fn write_something(primary: &Node) {
     wire.expect(&["DEL", &own], ":1\r\n");
 }
 
-/// The cluster as a node sees it, without those that were given up; `None`: it is not sure of one.
+/// The cluster as a node sees it, without nodes that were given up; `None` if the node is unsure about one.
 fn seen(wire: &mut Wire) -> Option<BTreeSet<Seen>> {
     let text = String::from_utf8(wire.ask(&["CLUSTER", "NODES"])).unwrap();
     let mut all = BTreeSet::new();
@@ -281,7 +280,7 @@ fn seen(wire: &mut Wire) -> Option<BTreeSet<Seen>> {
             address: fields[1].to_owned(),
             primary: flags.contains(&"master"),
             primary_id: fields[3].to_owned(),
-            // Slots on their way are told by their owner alone.
+            // Only the owner of a migrating slot lists it.
             slots: fields[8..]
                 .iter()
                 .filter(|slots| !slots.starts_with('['))
@@ -305,7 +304,7 @@ fn is_well(wire: &mut Wire) -> bool {
 }
 
 #[test]
-fn a_cluster_of_the_harness_fails_over_grows_shrinks_and_moves_its_slots() {
+fn a_test_cluster_fails_over_grows_shrinks_and_moves_its_slots() {
     // Slot 12182, of the third primary.
     const KEY: &str = "foo";
     const SLOT: u16 = 12_182;
@@ -313,7 +312,7 @@ fn a_cluster_of_the_harness_fails_over_grows_shrinks_and_moves_its_slots() {
         assert_eq!(cluster.owner(0, SLOT), 2);
         cluster.nodes[2].wire().expect(&["SET", KEY, "bar"], "+OK\r\n");
         let moved = format!("-MOVED {SLOT} {}\r\n", cluster.nodes[2].endpoint());
-        assert_eq!(cluster.ask(0, &["GET", KEY]), moved, "by name where there are names");
+        assert_eq!(cluster.ask(0, &["GET", KEY]), moved, "by name if the nodes have names");
 
         cluster.fail_over(5);
         assert!(cluster.is_primary(5) && !cluster.is_primary(2));

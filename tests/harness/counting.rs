@@ -1,5 +1,6 @@
-//! A real server as a node of ElastiCache: one port, whose transit encryption can be changed while it runs. In `preferred` mode it
-//! accepts plaintext and TLS, and `INFO` counts the clients in plaintext. It sees them itself, so it can judge what pontoon says of them.
+//! A real server behind one port, like a node of ElastiCache, whose transit encryption can be changed while it runs. In `preferred` mode it
+//! accepts plaintext and TLS, and `INFO` counts the clients in plaintext. It sees the clients itself, so it can check what pontoon says
+//! about them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,29 +23,29 @@ use super::engine::SERVER;
 use super::redis::free_port;
 use super::{Authority, Identity, Wire, eventually};
 
-/// What a replica says first. It is no client.
+/// The first bytes of a replica, which does not count as a client.
 const REPLICA: [u8; 14] = *b"*1\r\n$4\r\nPING\r\n";
 
 /// Which connections a node accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transit {
-    /// Plaintext. A TLS handshake reaches the server, which does not speak it.
+    /// Accepts plaintext. A TLS handshake reaches the server, which does not support TLS.
     Disabled,
-    /// Plaintext and TLS.
+    /// Accepts plaintext and TLS.
     Preferred,
-    /// TLS. Plaintext is reset.
+    /// Accepts TLS. Plaintext is reset.
     Required,
 }
 
 struct Port {
     address: SocketAddr,
-    /// Of the server behind it, in plaintext.
+    /// The plaintext port of the server behind it.
     server: u16,
     tls: TlsAcceptor,
     transit: Mutex<Transit>,
     /// Clients in plaintext, by their addresses.
     plaintext: Mutex<BTreeMap<SocketAddr, TcpStream>>,
-    /// Whoever comes with TLS is answered, except for replicas.
+    /// Whether TLS clients get answers. Replicas always do.
     answers: AtomicBool,
     stopped: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
@@ -61,7 +62,7 @@ pub struct CountingNode {
 }
 
 impl CountingNode {
-    /// In `preferred` mode, with these options beside its ports.
+    /// In `preferred` mode, with these options in addition to its ports.
     pub fn start(authority: &Authority, options: &[&str]) -> Self {
         let identity = authority.issue(&["localhost", "127.0.0.1"]);
         Self::of(Path::new(SERVER), &identity, Transit::Preferred, options)
@@ -107,7 +108,7 @@ impl CountingNode {
         node
     }
 
-    /// Starts its server, or starts it again.
+    /// Starts or restarts its server.
     pub fn begin(&mut self) {
         let announced = self.port.address.port().to_string();
         let mut command = Command::new(&self.program);
@@ -127,7 +128,7 @@ impl CountingNode {
         });
     }
 
-    /// Ends its server, as a crash would, and with it all connections.
+    /// Ends its server and with it all connections, as a crash would.
     pub fn crash(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -140,7 +141,7 @@ impl CountingNode {
         self.process.is_some()
     }
 
-    /// Whether pontoon gets answers. Clients in plaintext do all the same.
+    /// Sets whether pontoon gets answers over TLS. Clients in plaintext always do.
     pub fn set_answers(&self, answers: bool) {
         self.port.answers.store(answers, Ordering::SeqCst);
         if !answers {
@@ -152,7 +153,7 @@ impl CountingNode {
         self.lives() && self.port.answers.load(Ordering::SeqCst)
     }
 
-    /// Modifies its transit encryption. Plaintext connections end where it no longer accepts them.
+    /// Changes its transit encryption. Plaintext connections end if it no longer accepts them.
     pub fn set_transit(&self, transit: Transit) {
         *self.port.transit.lock().unwrap() = transit;
         if transit == Transit::Required {
@@ -162,7 +163,7 @@ impl CountingNode {
         }
     }
 
-    /// Clients in plaintext now.
+    /// Number of clients in plaintext now.
     pub fn plaintext_clients(&self) -> usize {
         self.port.plaintext.lock().unwrap().len()
     }
@@ -175,7 +176,7 @@ impl CountingNode {
         self.bus
     }
 
-    /// A connection around the port, which nobody counts.
+    /// A connection that bypasses the port and is not counted.
     pub fn direct(&self) -> Wire {
         Wire::tcp(("127.0.0.1", self.port.server))
     }
@@ -217,7 +218,7 @@ impl Port {
         }
     }
 
-    /// One request after the other, until the client asks for what is more than a reply to each.
+    /// Forwards one request after the other, until the client sends one that gets more than a single reply.
     async fn answer(&self, near: TcpStream, far: TcpStream) -> io::Result<()> {
         let [near, mut far] = [near, far].map(|stream| {
             stream.set_nonblocking(true).unwrap();
@@ -241,7 +242,7 @@ impl Port {
         near.shutdown().await
     }
 
-    /// What `INFO` says in ElastiCache.
+    /// The answer to `INFO` as ElastiCache gives it.
     fn info(&self, request: &BytesFrame, reply: &BytesFrame) -> Option<String> {
         let is_asked = ["info", "info ssl"].contains(&&*command(request));
         let count = self.plaintext.lock().unwrap().len();
@@ -250,10 +251,11 @@ impl Port {
     }
 }
 
-/// What a server may send more after than one reply in RESP2. Counts of clients are not asked over such a connection.
+/// Requests after which a server may send more than one reply for each request in RESP2. Counts of clients are not asked over such a
+/// connection.
 const PUSHES: [&str; 4] = ["hello 3", "subscribe", "psubscribe", "monitor"];
 
-/// The request's name, and its first argument where that is part of it.
+/// The request's name, and its first argument if that is part of the name.
 fn command(request: &BytesFrame) -> String {
     let BytesFrame::Array(words) = request else { return String::new() };
     let mut words = words.iter().filter_map(|word| word.as_str().map(str::to_lowercase));
@@ -270,7 +272,7 @@ fn encode(frame: &BytesFrame) -> io::Result<Vec<u8>> {
     Ok(bytes.to_vec())
 }
 
-/// `None`: it has ended.
+/// The next frame; `None` if the connection has ended.
 async fn next_frame(
     buffer: &mut Vec<u8>,
     from: &mut (impl AsyncRead + Unpin),

@@ -1,5 +1,5 @@
-//! One port for plaintext and TLS, as a node of a group in `preferred` mode has it, in front of a real server. What it does
-//! with either kind can be changed while it runs.
+//! One port for plaintext and TLS in front of a real server, as nodes have in `preferred` mode. What it does with either kind can be
+//! changed while it runs.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use super::Redis;
 
-/// What becomes of a connection of one kind.
+/// What happens to a connection of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     /// It reaches the server.
@@ -20,14 +20,14 @@ pub enum Mood {
     Close,
     /// It is kept, and never answered.
     Hang,
-    /// It is told this, and closed.
+    /// It receives these bytes, and is closed.
     Say(&'static [u8]),
-    /// It reaches the server's other port: plaintext where TLS was asked for, say.
+    /// It reaches the server's port of the other kind, such as plaintext instead of TLS.
     Cross,
 }
 
 impl Mood {
-    /// What a server does with TLS that does not speak it, and what somebody does who wants plaintext back.
+    /// What a server without TLS may do with a TLS connection, or an attacker who tries to force plaintext.
     pub const NO_TLS: [Self; 6] = [
         Self::Hang,
         Self::Reset,
@@ -39,16 +39,16 @@ impl Mood {
 }
 
 struct Shared {
-    /// Of plaintext and of TLS, as the ports are.
+    /// For plaintext and for TLS, as the ports.
     moods: Mutex<[Mood; 2]>,
     ports: Mutex<[u16; 2]>,
     connections: [AtomicUsize; 2],
     plaintext_bytes: AtomicUsize,
     stopped: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
-    /// Of these, the clients' that began in plaintext.
+    /// Of these, the clients' streams that began in plaintext.
     plaintext_streams: Mutex<Vec<TcpStream>>,
-    /// Those that began with TLS.
+    /// The clients' streams that began with TLS.
     tls_streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -62,7 +62,7 @@ const PLAINTEXT: usize = 0;
 const TLS: usize = 1;
 
 impl Dual {
-    /// In front of `redis`.
+    /// A port in front of `redis`.
     pub fn new(redis: &Redis, plaintext: Mood, tls: Mood) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -91,38 +91,38 @@ impl Dual {
         Self { address, shared, thread: Some(thread) }
     }
 
-    /// From now on.
+    /// Sets what happens to new connections of each kind.
     pub fn set(&self, plaintext: Mood, tls: Mood) {
         *self.shared.moods.lock().unwrap() = [plaintext, tls];
     }
 
-    /// In front of another server from now on.
+    /// Forwards new connections to another server.
     pub fn lead_to(&self, redis: &Redis) {
         *self.shared.ports.lock().unwrap() = [redis.plain_port, redis.tls_port];
     }
 
-    /// Ends what is connected.
+    /// Ends all connections.
     pub fn cut(&self) {
         for stream in self.shared.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// Ends what is connected in plaintext, as a group does that begins to require TLS.
+    /// Ends the plaintext connections, as a group does that begins to require TLS.
     pub fn cut_plaintext(&self) {
         for stream in self.shared.plaintext_streams.lock().unwrap().iter() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// Ends what is connected over TLS.
+    /// Ends the TLS connections.
     pub fn cut_tls(&self) {
         for stream in self.shared.tls_streams.lock().unwrap().iter() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// Connections now that began in plaintext.
+    /// Number of open connections that began in plaintext.
     pub fn open_in_plaintext(&self) -> usize {
         self.shared.plaintext_streams.lock().unwrap().len()
     }
@@ -131,22 +131,22 @@ impl Dual {
         self.address.port()
     }
 
-    /// By the name that the certificate holds.
+    /// The endpoint, by the name in the certificate.
     pub fn endpoint(&self) -> String {
         format!("localhost:{}", self.port())
     }
 
-    /// Connections so far that began in plaintext.
+    /// Number of connections so far that began in plaintext.
     pub fn plaintext_connections(&self) -> usize {
         self.shared.connections[PLAINTEXT].load(Ordering::SeqCst)
     }
 
-    /// Connections so far that began with TLS.
+    /// Number of connections so far that began with TLS.
     pub fn tls_connections(&self) -> usize {
         self.shared.connections[TLS].load(Ordering::SeqCst)
     }
 
-    /// Bytes so far that came in plaintext.
+    /// Number of bytes so far that came in plaintext.
     pub fn plaintext_bytes(&self) -> usize {
         self.shared.plaintext_bytes.load(Ordering::SeqCst)
     }
@@ -154,7 +154,7 @@ impl Dual {
 
 impl Shared {
     fn serve(&self, near: &TcpStream) {
-        // Of one that has ended it cannot be told any more.
+        // A stream no longer has this address after it has ended.
         let own = near.peer_addr().ok();
         near.set_nodelay(true).unwrap();
         self.streams.lock().unwrap().push(near.try_clone().unwrap());
@@ -185,7 +185,7 @@ impl Shared {
                 self.swallow(near, kind);
             }
         }
-        // The handles that `cut` has would keep it open.
+        // The handles kept for `cut` would keep the connection open.
         for streams in [&self.streams, of_kind] {
             streams.lock().unwrap().retain(|stream| stream.peer_addr().is_ok_and(|peer| Some(peer) != own));
         }

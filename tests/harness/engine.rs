@@ -1,4 +1,4 @@
-//! What the `redis-server` under test can do. It is the one that PATH finds first: Redis from 6.2 on, or Valkey.
+//! What the `redis-server` under test can do. PATH finds it first: Redis from 6.2 on, or Valkey.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,10 +9,10 @@ use std::sync::LazyLock;
 pub struct Engine {
     /// `Redis` or `Valkey`.
     pub name: String,
-    /// `7.0.15`.
+    /// For example `7.0.15`.
     pub version: String,
     major: u32,
-    /// It was built with TLS. If not, a [`Front`](super::front::Front) speaks TLS for it.
+    /// Whether it was built with TLS. If not, a [`Front`](super::front::Front) accepts TLS for it.
     pub tls: bool,
 }
 
@@ -26,7 +26,7 @@ impl Engine {
         &HERE
     }
 
-    /// The engine of which `program` is the server.
+    /// The engine whose server is `program`.
     pub fn of(program: &Path) -> Self {
         if program == Path::new(SERVER) { Self::here().clone() } else { Self::ask(program.as_os_str()) }
     }
@@ -42,7 +42,7 @@ impl Engine {
         let words: Vec<&str> = said.split_whitespace().collect();
         let &[name, "server", version, ..] = &words[..] else { panic!("no version in {said:?}") };
         let version = version.trim_start_matches("v=");
-        // The port is wrong, so that no server starts. One without TLS refuses the option before it.
+        // The port is invalid, so that no server starts. An engine without TLS refuses the first option before the port.
         let refused = run(&["--tls-auth-clients", "no", "--port", "none"]);
         Self {
             name: name.to_owned(),
@@ -52,7 +52,7 @@ impl Engine {
         }
     }
 
-    /// Redis 7.0 brought many commands and options; all Valkeys have them.
+    /// Whether it lacks the many commands and options that Redis 7.0 brought; all Valkeys have them.
     pub fn is_before_7(&self) -> bool {
         self.major < 7
     }
@@ -66,7 +66,7 @@ impl Engine {
         self.name == "Valkey" && self.major >= 9
     }
 
-    /// Options that all servers of tests get. Before 7.0, DEBUG was allowed without being asked for.
+    /// Options that all servers of tests get. Before 7.0, DEBUG was always allowed.
     pub fn options(&self) -> &'static [&'static str] {
         const OLD: &[&str] = &["--bind", "127.0.0.1", "-::1", "--save", "", "--appendonly", "no"];
         const NEW: &[&str] = &[

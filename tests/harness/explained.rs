@@ -13,12 +13,12 @@ fn explained() -> &'static [Vec<String>] {
     })
 }
 
-/// Whether a reply is an error of pontoon's own.
+/// Whether a reply is pontoon's own error.
 pub fn is_pontoons_error(reply: &[u8]) -> bool {
     reply.starts_with(b"-") && reply.windows(10).any(|window| window == b" pontoon: ")
 }
 
-/// Fails where a reply is an error of pontoon's own that docs/errors.md does not explain.
+/// Fails if a reply is pontoon's own error and docs/errors.md does not explain it.
 #[track_caller]
 pub fn assert_explained(reply: &[u8]) {
     if !is_pontoons_error(reply) {
@@ -28,7 +28,7 @@ pub fn assert_explained(reply: &[u8]) {
     let reply = reply.trim_end();
     let (code, words) = reply.split_once(" pontoon: ").unwrap();
     let parts: Vec<_> = words.split("; then ").collect();
-    // Of several endpoints, each has its reason, and one code stands for all of them.
+    // With several endpoints, each has its reason, and one code stands for all of them.
     let codes = if parts.len() > 1 { vec!["-ERR", "-LOADING"] } else { vec![code] };
     for part in parts {
         let is_explained = codes.iter().any(|code| {

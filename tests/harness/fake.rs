@@ -1,4 +1,4 @@
-//! Servers that misbehave as no real one can be made to.
+//! Servers that misbehave in ways that no real one can be made to.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,8 +23,8 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// Plays `script` with every connection after a TLS handshake and pontoon's greeting, which it answers as an
-    /// engine that does not know it.
+    /// Plays `script` with every connection after a TLS handshake and pontoon's greeting, which it answers as an engine does that does not
+    /// know the greeting.
     pub fn tls(identity: &Identity, script: impl Fn(&mut Tls) + Send + Sync + 'static) -> Self {
         let config = identity.server_config();
         Self::start(move |stream, _| {
@@ -45,12 +45,12 @@ impl Fake {
         })
     }
 
-    /// A node that counts its clients in plaintext, as ElastiCache's do, and lists its clients as it is told to.
+    /// A node that counts its clients in plaintext, as ElastiCache's do, and whose client list is `list`.
     pub fn counting(authority: &Authority, plaintext: &Arc<AtomicU32>, list: &'static str) -> Self {
         Self::primary(authority, plaintext, list, &Arc::default())
     }
 
-    /// The same, with replicas: lines of `INFO replication`.
+    /// As [`counting`](Self::counting), with replicas: lines of `INFO replication`.
     pub fn primary(
         authority: &Authority,
         plaintext: &Arc<AtomicU32>,
@@ -98,12 +98,12 @@ impl Fake {
         })
     }
 
-    /// The way to a server's plaintext port: takes TLS, and keeps what pontoon sends.
+    /// A front for a server's plaintext port that accepts TLS, and keeps what pontoon sends.
     pub fn recording(authority: &Authority, port: u16) -> Self {
         let config = authority.issue(&["localhost", "127.0.0.1"]).server_config();
         Self::start(move |near, seen| {
             let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)) else { return };
-            // Either side may be the next to say something.
+            // Either side may be the next to send something.
             for stream in [&near, &far] {
                 stream.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
             }
@@ -162,7 +162,7 @@ impl Fake {
         self.address.port()
     }
 
-    /// Connections so far.
+    /// Number of connections so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The network between pontoon and a server, with its moods: it can forget connections without a word.
+//! The network between pontoon and a server. It can be made to drop connections silently.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,9 +14,9 @@ pub struct Forwarder {
 
 #[derive(Default)]
 struct Network {
-    /// Of the server.
+    /// The server's port.
     port: AtomicU16,
-    /// Connections that began in an earlier one carry nothing any more.
+    /// Incremented to silence every connection that began before.
     era: AtomicU64,
     stopped: AtomicBool,
     held: Mutex<bool>,
@@ -25,12 +25,12 @@ struct Network {
 }
 
 impl Forwarder {
-    /// To a server on this machine.
+    /// A forwarder to a server on this machine.
     pub fn to(port: u16) -> Self {
         Self::at(([127, 0, 0, 1], 0).into(), port)
     }
 
-    /// The same, at this address.
+    /// As [`to`](Self::to), at this address.
     pub fn at(address: SocketAddr, port: u16) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
@@ -58,17 +58,17 @@ impl Forwarder {
         self.address
     }
 
-    /// New connections lead to another server.
+    /// Leads new connections to another server.
     pub fn lead_to(&self, port: u16) {
         self.network.port.store(port, Ordering::SeqCst);
     }
 
-    /// Carries nothing any more over connections that there are now; nobody is told.
+    /// Silently stops forwarding on all current connections.
     pub fn forget(&self) {
         self.network.era.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Carries nothing over new connections until [`release`](Self::release).
+    /// Forwards nothing over new connections until [`release`](Self::release).
     pub fn hold_new(&self) {
         *self.network.held.lock().unwrap() = true;
     }

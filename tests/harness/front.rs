@@ -1,4 +1,4 @@
-//! Speaks TLS for a server that cannot: on a port of its own, before the server's plaintext port.
+//! Accepts TLS for a server that cannot: on its own port, in front of the server's plaintext port.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener as Listener};
@@ -22,13 +22,13 @@ pub struct Front {
 }
 
 impl Front {
-    /// Fails where `port` is taken. With `replicates`, plaintext reaches the server, too: replicas and nodes of a cluster use it among
+    /// Fails if `port` is taken. With `replicates`, plaintext also reaches the server: replicas and nodes of a cluster use it among
     /// themselves, and know each other by the ports that they announce.
     pub fn start(port: u16, server: u16, tls: &Arc<ServerConfig>, replicates: bool) -> io::Result<Self> {
         let way = Way { server, tls: Arc::clone(tls).into(), replicates };
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // As a server does, so that a restarted one gets its port again.
+        // Sets SO_REUSEADDR as a server does, so that a restarted one gets its port again.
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
         let (running, stopped) = oneshot::channel();
@@ -45,12 +45,12 @@ impl Front {
         Ok(Self { paused, running: Some(running), ended: Some(ended) })
     }
 
-    /// Accepts no connection until it is told to go on, as a server that is stopped.
+    /// Accepts no connection while paused, like a stopped server.
     pub fn pause(&self, paused: bool) {
         self.paused.send_replace(paused);
     }
 
-    /// What the server's own options for TLS ask for.
+    /// The TLS configuration that the server's own options ask for.
     pub fn config(identity: &Identity, authority: &Authority, options: &[&str]) -> Arc<ServerConfig> {
         let option = |name| options.iter().skip_while(|&&option| option != name).nth(1).copied();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -24,21 +24,21 @@ impl Hosts {
         self.directory.path().join("hosts")
     }
 
-    /// These names, and no others.
+    /// Replaces all names by these.
     pub fn set(&self, names: &[&str]) {
         let mut all = self.names.lock().unwrap();
         *all = names.iter().map(|&name| name.to_owned()).collect();
         write(&self.path(), &local(&all));
     }
 
-    /// This name alone, with these addresses.
+    /// Leaves only this name, with these addresses.
     pub fn set_addresses(&self, name: &str, addresses: &[SocketAddr]) {
         let lines: Vec<String> =
             addresses.iter().map(|address| format!("{} {name}\n", address.ip())).collect();
         write(&self.path(), &lines.concat());
     }
 
-    /// This name, too.
+    /// Adds this name.
     pub fn add(&self, name: &str) {
         let mut all = self.names.lock().unwrap();
         all.push(name.to_owned());
@@ -50,7 +50,7 @@ fn local(names: &[String]) -> String {
     format!("127.0.0.1 localhost {}", names.join(" "))
 }
 
-/// In one piece: whoever reads the file finds the names of before or these. In place, because it is mounted.
+/// Writes in one piece: a reader finds either the earlier names or these. Writes in place, because the file is mounted.
 fn write(path: &Path, lines: &str) {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
     assert!(lines.len() <= 1000, "shorter ones would leave the end of longer ones");

@@ -1,4 +1,4 @@
-//! HTTP as it is on the wire: for the admin server, from clients of all manners.
+//! HTTP requests to the admin server byte by byte, so that tests can also send malformed ones.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,21 +15,21 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Sends this to a TCP address and reads until the server closes; `None`: it closes without an answer.
+/// Sends these bytes to a TCP address and reads until the server closes; `None` if it closes without an answer.
 pub fn send(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     exchange(stream, bytes)
 }
 
-/// The same over a Unix socket.
+/// As [`send`], over a Unix socket.
 pub fn send_unix(path: &Path, bytes: &[u8]) -> Option<Answer> {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     exchange(stream, bytes)
 }
 
-/// A request without a body, as these lines of the header have it, and the answer.
+/// Sends a request without a body, with these header lines, and returns the answer.
 pub fn ask(address: SocketAddr, request_line: &str, header: &[(&str, &str)]) -> Answer {
     let bytes = request(request_line, header);
     send(address, bytes.as_bytes()).unwrap_or_else(|| panic!("no answer to {bytes}"))
@@ -44,7 +44,7 @@ pub fn request(request_line: &str, header: &[(&str, &str)]) -> String {
 }
 
 fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Option<Answer> {
-    // The server may have had enough before all is sent, and a reset may follow what it has said.
+    // The server may stop reading before all is sent, and a reset may follow its answer.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];

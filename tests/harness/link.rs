@@ -1,4 +1,4 @@
-//! A network path with a length: bytes, FIN and RST arrive in the order in which they were sent, and later.
+//! A network path with a delay: bytes, FIN and RST arrive in the order in which they were sent, and later.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Chunks on their way in one direction, at most. A receiver that stalls then stalls its sender.
+/// The most chunks in flight in one direction. A receiver that stalls then stalls its sender.
 const CHUNKS: usize = 64;
 
-/// Bytes of a chunk, at most.
+/// The most bytes in a chunk.
 const CHUNK: usize = 16 * 1024;
 
 /// A TCP forwarder with a delay. The end of a direction is forwarded as the sender made it: FIN as FIN, RST as RST.
@@ -24,7 +24,7 @@ pub struct Link {
     _running: oneshot::Sender<()>,
 }
 
-/// What is on its way.
+/// What is in flight.
 enum Event {
     Bytes(Vec<u8>),
     Fin,
@@ -34,12 +34,12 @@ enum Event {
 struct Reset;
 
 impl Link {
-    /// To a server on this machine. Each direction takes half of `round_trip`.
+    /// A link to a server on this machine. Each direction takes half of `round_trip`.
     pub fn to(port: u16, round_trip: Duration) -> Self {
         Self::with(port, round_trip / 2, round_trip / 2)
     }
 
-    /// With a delay of its own for each direction: to the server, and back.
+    /// A link with one delay to the server and one back.
     pub fn with(port: u16, there: Duration, back: Duration) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
@@ -104,7 +104,7 @@ async fn carry(mut near: TcpStream, mut far: TcpStream, there: Duration, back: D
     }
 }
 
-/// Takes what the sender sends. Returns once the other side has to learn of a reset.
+/// Receives what the sender sends. Returns once the other side has to learn of a reset.
 async fn read(from: &ReadHalf<'_>, to: &mpsc::Sender<(Instant, Event)>, delay: Duration) -> Reset {
     let take = async {
         let mut buffer = vec![0; CHUNK];
@@ -123,7 +123,7 @@ async fn read(from: &ReadHalf<'_>, to: &mpsc::Sender<(Instant, Event)>, delay: D
         }
         std::future::pending::<()>().await;
     };
-    // A reset comes after a FIN, too, and while nothing is read. What was sent before it is taken first.
+    // A reset also comes after a FIN, and while nothing is read. What was sent before it is received first.
     let broken = async {
         let _ = from.ready(Interest::ERROR).await;
         sleep(delay).await;
@@ -136,7 +136,7 @@ async fn read(from: &ReadHalf<'_>, to: &mpsc::Sender<(Instant, Event)>, delay: D
     Reset
 }
 
-/// Delivers each event in its time, until the direction ends.
+/// Delivers each event when it is due, until the direction ends.
 async fn write(mut to: WriteHalf<'_>, mut events: mpsc::Receiver<(Instant, Event)>) {
     while let Some((due, event)) = events.recv().await {
         sleep_until(due).await;
@@ -148,7 +148,7 @@ async fn write(mut to: WriteHalf<'_>, mut events: mpsc::Receiver<(Instant, Event
             }
         };
         if delivered.is_err() {
-            // The receiver has reset its connection, which the other direction learns.
+            // The receiver has reset its connection; the other direction forwards that.
             std::future::pending::<()>().await;
         }
     }

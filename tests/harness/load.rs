@@ -1,4 +1,4 @@
-//! Real clients at work, in `tests/load`: each does all that its library's users do, over and over, and tells what failed.
+//! Real clients at work, in `tests/load`: each repeats all that its library's users do, and reports what failed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -22,7 +22,7 @@ pub struct Load {
 /// An operation that failed.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// In which it began.
+    /// The step in which it began.
     pub step: String,
     pub operation: String,
     pub error: String,
@@ -47,7 +47,7 @@ impl Load {
         Self::start(python().arg("tests/load/redis_py.py").envs(variables.iter().copied()), address)
     }
 
-    /// The same: TLS and the password alone.
+    /// As [`redis_py_with`](Self::redis_py_with), but it reads only the variables for TLS and the password.
     pub fn ioredis_with(address: SocketAddr, variables: &[(&str, &str)]) -> Self {
         Self::start(node().arg("tests/load/ioredis.js").envs(variables.iter().copied()), address)
     }
@@ -77,7 +77,7 @@ impl Load {
         Self { process, stdin, told, reader: Some(reader) }
     }
 
-    /// Names what begins now. Once this returns, every operation under way began in it.
+    /// Begins a step with this name. Once this returns, every operation under way began in it.
     pub fn step(&mut self, name: &str) {
         writeln!(self.stdin.as_mut().unwrap(), "{name}").unwrap();
         self.wait("the load knows of the step", |told| told.step == name);
@@ -92,7 +92,7 @@ impl Load {
         self.told.lock().unwrap().failures.clone()
     }
 
-    /// Stops it. By key: how often it was incremented for sure, and how often it may have been besides.
+    /// Stops it. Returns for each key how often it was certainly incremented, and how many further increments may have happened.
     pub fn finish(&mut self) -> BTreeMap<String, (u64, u64)> {
         self.stdin = None;
         self.wait("the load ends", |told| !told.tally.is_empty());

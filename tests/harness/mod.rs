@@ -1,4 +1,5 @@
-//! The cast: a `redis-server` with TLS, a certificate authority, a cluster, pontoon, a wire to talk over, servers that misbehave.
+//! What the tests are made of: a `redis-server` with TLS, a certificate authority, a cluster, pontoon, a wire to talk over, servers that
+//! misbehave.
 
 mod authority;
 mod cluster;
@@ -42,7 +43,7 @@ pub use redis::{Redis, free_port, valkey};
 pub use sockets::connected_to;
 pub use wire::{Wire, command};
 
-/// What takes longer than this on loopback does not happen any more.
+/// What takes longer than this on loopback is taken never to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` holds.
@@ -51,7 +52,7 @@ pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     within(PATIENCE, what, condition);
 }
 
-/// As [`eventually`], for what has a bound of its own.
+/// As [`eventually`], within `bound`.
 #[track_caller]
 pub fn within(bound: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + bound;
@@ -61,8 +62,8 @@ pub fn within(bound: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
-/// Repeats a call that was interrupted. A process that is stopped and goes on, as when its machine is saved, interrupts calls on
-/// sockets that have a time limit: `signal(7)`, "Interruption of system calls and library functions by stop signals".
+/// Repeats a call that was interrupted. A process that is stopped and resumed, as when its machine is saved, interrupts calls on sockets
+/// that have a time limit: `signal(7)`, "Interruption of system calls and library functions by stop signals".
 pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -81,8 +82,8 @@ pub fn bridge() -> (Redis, Pontoon) {
     (redis, pontoon)
 }
 
-/// A script that keeps the server busy for this long, and returns 1. By its processor's clock: since Redis 7.2 TIME stands still while a
-/// script runs. Before 7.0 there is no clock but TIME.
+/// A script that keeps the server busy for this long, and returns 1. It uses the processor's clock, because since Redis 7.2 TIME stands
+/// still while a script runs. Before 7.0 TIME is the only clock.
 pub fn busy_script(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     format!(
@@ -100,7 +101,7 @@ pub fn expect_unknown(direct: &mut Wire, client: &mut Wire, words: &[&str]) {
     client.expect(words, &error);
 }
 
-/// Both descriptors' worth of room for tests with thousands of clients.
+/// Raises the descriptor limit for tests with thousands of clients, each of which takes two descriptors.
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

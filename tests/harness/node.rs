@@ -1,5 +1,5 @@
-//! A node of a [`Cluster`](super::Cluster): a `redis-server` that speaks TLS and nothing else, to clients and on the bus. One that is built
-//! without TLS has a [`Front`] for its clients.
+//! A node of a [`Cluster`](super::Cluster): a `redis-server` that accepts only TLS, from clients and on the bus. A server built without TLS
+//! has a [`Front`] for its clients.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use super::pontoon::with_hosts;
 use super::redis::free_port;
 use super::{Authority, Engine, Identity, Wire, eventually};
 
-/// A node is given up by the others after this long without an answer.
+/// The time without an answer after which the other nodes give a node up.
 const NODE_TIMEOUT_MS: &str = "1500";
 
 /// How clients know a node.
@@ -33,10 +33,10 @@ pub struct Node {
     trust: Arc<ClientConfig>,
     name: Option<Name>,
     alive: bool,
-    /// For an engine without TLS.
+    /// The front's configuration, for an engine without TLS.
     front_config: Option<Arc<ServerConfig>>,
     front: Option<Front>,
-    /// Of the server itself: where there is a front, not the one that it announces.
+    /// The server's own port. If there is a front, the server announces the front's port instead.
     server_port: u16,
     /// What the cluster calls it.
     pub id: String,
@@ -45,7 +45,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Empty, and in no cluster yet. `name`: announced, and preferred to the address.
+    /// Starts an empty node that is in no cluster yet. It announces `name`, and prefers it to the address.
     pub fn start(authority: &Authority, name: Option<Name>) -> Self {
         let names = if name.is_some() { "*.cluster.test" } else { "localhost" };
         let (directory, identity, ca) =
@@ -78,7 +78,7 @@ impl Node {
         node
     }
 
-    /// `host:port`, as it announces itself.
+    /// `host:port`, as the node announces itself.
     pub fn endpoint(&self) -> String {
         format!("{}:{}", self.name.as_ref().map_or("127.0.0.1", |name| &name.host), self.port)
     }
@@ -91,7 +91,7 @@ impl Node {
         self.alive
     }
 
-    /// A connection of our own, over TLS.
+    /// A connection from the test, over TLS.
     pub fn wire(&self) -> Wire {
         self.try_wire().expect("the node answers")
     }
@@ -120,17 +120,17 @@ impl Node {
         self.front.iter().for_each(|front| front.pause(false));
     }
 
-    /// Starts it again with what it knew of the cluster, on the same ports.
+    /// Restarts it with its state of the cluster, on the same ports.
     pub fn restart(&mut self) {
         self.respawn(false);
     }
 
-    /// Starts it again with what it knew of the cluster, on other ports.
+    /// Restarts it with its state of the cluster, on other ports.
     pub fn restart_elsewhere(&mut self) {
         self.respawn(true);
     }
 
-    /// Another process may take a free port before the node does.
+    /// Tries several times, because another process may take a free port before the node does.
     fn respawn(&mut self, elsewhere: bool) {
         for _ in 0..20 {
             self.front = None;
@@ -174,7 +174,7 @@ impl Node {
     }
 }
 
-/// Of the node, of its server and of its bus. Before 7.0 the bus is 10000 above the server.
+/// The ports of the node, of its server and of its bus. Before 7.0 the bus port is the server's plus 10000.
 fn ports(engine: &Engine) -> (u16, u16, u16) {
     let port = free_port();
     let server_port = if engine.tls { port } else { free_port() };
@@ -193,8 +193,8 @@ fn spawn(
 ) -> Child {
     let engine = Engine::here();
     let [announced, port, bus_port] = [port, server_port, bus_port].map(|port| port.to_string());
-    // Before 7.0 nodes have no hostname. A name in place of the address leads clients to it all the same, and the other nodes, which have
-    // to know it.
+    // Before 7.0 nodes have no hostname. A name announced as the address still leads clients to the node, and the other nodes must be able
+    // to resolve it.
     let mut command = match name {
         Some(name) if engine.is_before_7() => {
             let mut command = with_hosts(&name.hosts);
@@ -234,7 +234,7 @@ fn spawn(
         command.args(["--cluster-preferred-endpoint-type", "hostname"]);
     }
     let spawned = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    spawned.expect("redis-server is installed; tests/run.sh does it")
+    spawned.expect("redis-server is installed; tests/run.sh installs it")
 }
 
 impl Drop for Node {

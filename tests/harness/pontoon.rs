@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{Authority, Hosts, PATIENCE, Wire, eventually, http};
 
-/// Runs a command to its end, which must come: one that is still running after a minute fails with 124.
+/// Runs a command to its end: one that is still running after a minute fails with 124.
 pub fn pontoon(args: &[&str]) -> Output {
     let mut command = clean(Command::new("timeout"));
     command.args(["60", env!("CARGO_BIN_EXE_pontoon")]).args(args).stdin(Stdio::null()).output().unwrap()
@@ -30,22 +30,22 @@ pub fn pontoon_with_hosts(hosts: &Hosts, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// As [`pontoon`], with `socket` for a service manager's.
+/// As [`pontoon`], with `socket` as if a service manager had opened it.
 pub fn pontoon_activated(socket: impl Into<Stdio>, args: &[&str]) -> Output {
     let mut command = clean(activated("timeout"));
-    // `timeout` would be the process that is meant.
+    // `timeout` would otherwise be the process that LISTEN_PID names.
     command.args(["--foreground", "60", "sh", "-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]);
     command.arg(env!("CARGO_BIN_EXE_pontoon")).args(args).stdin(socket).output().unwrap()
 }
 
-/// Runs `program` with its standard input for the first descriptor of a service manager, as `sd_listen_fds(3)` has it.
+/// Runs `program` with its standard input as the first descriptor of a service manager, in the way of `sd_listen_fds(3)`.
 fn activated(program: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"", program]);
     shell
 }
 
-/// Runs the program that is its next argument with `hosts` for its `/etc/hosts`.
+/// Runs the program named by the next argument, with `hosts` as its `/etc/hosts`.
 pub fn with_hosts(hosts: &Path) -> Command {
     let mut unshare = Command::new("unshare");
     if !rustix::process::getuid().is_root() {
@@ -56,7 +56,7 @@ pub fn with_hosts(hosts: &Path) -> Command {
     unshare
 }
 
-/// Without what the environment of the tests would tell the program.
+/// Removes variables of the tests' environment that would configure the program.
 fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -67,8 +67,7 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
-/// Whether the promises are asked of a pontoon whose clients share connections: `TEST_SHARING=shared`. Some are made only to
-/// clients that have connections of their own.
+/// Whether the tests run with shared mode: `TEST_SHARING=shared`. Some promises are made only to clients with dedicated connections.
 pub fn clients_share() -> bool {
     std::env::var("TEST_SHARING").as_deref() == Ok("shared")
 }
@@ -103,36 +102,36 @@ impl Pontoon {
         Self::run(&all)
     }
 
-    /// `pontoon run` with these arguments, once it has started.
+    /// Starts `pontoon run` with these arguments.
     pub fn run(args: &[&str]) -> Self {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_pontoon")), args)
     }
 
-    /// With these variables.
+    /// As [`run`](Self::run), with these variables.
     pub fn with_variables(variables: &[(&str, &str)], args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
         command.envs(variables.iter().copied());
         Self::spawn(command, args)
     }
 
-    /// With so many descriptors at most.
+    /// As [`run`](Self::run), with at most `limit` descriptors.
     pub fn with_descriptors(limit: u32, args: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_pontoon")]);
         Self::spawn(shell, args)
     }
 
-    /// With a listening socket of a service manager.
+    /// As [`run`](Self::run), with a listening socket of a service manager.
     pub fn activated(socket: impl Into<Stdio>, args: &[&str]) -> Self {
         Self::spawn_with(activated(env!("CARGO_BIN_EXE_pontoon")), socket.into(), args)
     }
 
-    /// With `hosts` for its `/etc/hosts`: names appear and vanish as the file is written.
+    /// As [`run`](Self::run), with `hosts` as its `/etc/hosts`: names appear and vanish as the file is written.
     pub fn with_hosts(hosts: &Hosts, args: &[&str]) -> Self {
         Self::by(with_hosts(&hosts.path()), args)
     }
 
-    /// Started by a program that runs the one named by its last arguments.
+    /// Uses a launcher that runs the program named by its last arguments.
     pub fn by(mut launcher: Command, args: &[&str]) -> Self {
         launcher.arg(env!("CARGO_BIN_EXE_pontoon"));
         Self::spawn(launcher, args)
@@ -151,7 +150,7 @@ impl Pontoon {
         if !args.contains(&"--max-clients") && !args.contains(&"--config") {
             command.args(["--max-clients", "1000"]);
         }
-        // The same promises hold with connections kept ready, and without: tests/run.sh asks for both.
+        // The same promises hold with connections kept ready, and without: `TEST_POOL` chooses.
         if !args.iter().any(|arg| arg.starts_with("--pool") || *arg == "--config") {
             match std::env::var("TEST_POOL").as_deref() {
                 Ok("off") => command.args(["--pool-reuse", "false"]),
@@ -189,12 +188,12 @@ impl Pontoon {
         pontoon
     }
 
-    /// The listener's address; of several, the first.
+    /// The listener's address, or the first of several.
     pub fn address(&self) -> SocketAddr {
         self.addresses()[0].parse().unwrap()
     }
 
-    /// Every listener's address, as the start-up records say.
+    /// Every listener's address, from the start-up records.
     pub fn addresses(&self) -> Vec<String> {
         self.field("listening", "address")
     }
@@ -214,7 +213,7 @@ impl Pontoon {
         self.expected.lock().unwrap().push(text.to_owned());
     }
 
-    /// Declares that a WARN or ERROR record with this text may come, or not: as chance has it.
+    /// Declares that a WARN or ERROR record with this text may or may not come.
     pub fn allows(&self, text: &str) {
         self.allowed.lock().unwrap().push(text.to_owned());
     }
@@ -233,18 +232,18 @@ impl Pontoon {
         }
     }
 
-    /// All that it has written so far.
+    /// All records so far.
     pub fn printed(&self) -> String {
         let records = self.log.records.lock().unwrap();
         records.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
-    /// How many records have this text.
+    /// Number of records with this text.
     pub fn log_count(&self, text: &str) -> usize {
         self.log.records.lock().unwrap().0.iter().filter(|record| message(record).contains(text)).count()
     }
 
-    /// A cause is told in one line, however many clients met it.
+    /// Asserts that the cause is logged in one line, however many clients met it.
     pub fn expect_one_line(&self, text: &str) {
         self.wait_for_log(text);
         assert_eq!(self.log_count(text), 1, "one line a cause, not one a client: {text}");
@@ -266,7 +265,7 @@ impl Pontoon {
         (answer.status, answer.body)
     }
 
-    /// A metric's value, summed over all label sets that hold `labels`; 0 where there is none.
+    /// A metric's value, summed over all label sets that contain `labels`; 0 if there are none.
     pub fn metric(&self, name: &str, labels: &str) -> u64 {
         let (_, text) = self.get("/metrics");
         text.lines()
@@ -309,7 +308,7 @@ impl Pontoon {
         self.process.try_wait().unwrap().is_none()
     }
 
-    /// The most memory that it has had, in KiB.
+    /// Its peak memory, in KiB.
     pub fn peak_memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();

@@ -1,57 +1,56 @@
-//! Programs that `tests/run.sh` installs, and where: what runs them, and what they print.
+//! Programs that `tests/run.sh` installs: where they are, and what they print.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What one of them may take, in seconds.
+/// The time limit of such a program, in seconds.
 const PATIENCE: &str = "120";
 
-/// A Python with redis-py and RQ, AWS' own code, and what knows files that people deploy with.
+/// A Python with redis-py and RQ, AWS' own code, and checkers of deployment files.
 pub fn python() -> Command {
     let mut command = Command::new(installed("TEST_PYTHON", "venv/bin/python"));
-    // Nothing is left beside the scripts.
+    // Leaves no compiled files beside the scripts.
     command.arg("-B");
     command
 }
 
-/// One with redis-py-cluster.
+/// A Python with redis-py-cluster.
 pub fn python_before() -> Command {
     let mut command = Command::new(installed("TEST_PYTHON_BEFORE", "venv-before/bin/python"));
     command.arg("-B");
     command
 }
 
-/// One with the last redis-py of its fourth series.
+/// A Python with the last redis-py 4.
 pub fn python_4() -> Command {
     let mut command = Command::new(installed("TEST_PYTHON_4", "venv-4/bin/python"));
     command.arg("-B");
     command
 }
 
-/// One with the last redis-py of its third series. As those with `more` in their names, only
-/// `tests/run.sh --clients all` installs it.
+/// A Python with the last redis-py 3. Like the programs with `more` in their names, only `tests/run.sh --clients all` installs it.
 pub fn python_3() -> Command {
     let mut command = Command::new(installed("TEST_PYTHON_3", "venv-3/bin/python"));
     command.arg("-B");
     command
 }
 
-/// One with redis-py 5, valkey-py and Dramatiq.
+/// A Python with redis-py 5, valkey-py and Dramatiq.
 pub fn python_more() -> Command {
     let mut command = Command::new(installed("TEST_PYTHON_MORE", "venv-more/bin/python"));
     command.arg("-B");
     command
 }
 
-/// Node.js, which knows its modules by name.
+/// Node.js, which finds its modules by name.
 pub fn node() -> Command {
     let mut command = Command::new("node");
     command.env("NODE_PATH", installed("TEST_NODE_MODULES", "node/node_modules"));
     command
 }
 
-/// Node.js, which knows older versions of its clients beside, and iovalkey.
+/// Node.js with older versions of its clients as well, and iovalkey.
 pub fn node_more() -> Command {
     let mut command = Command::new("node");
     let folders = [
@@ -77,7 +76,7 @@ pub fn go_client() -> Command {
     Command::new(installed("TEST_GO_CLIENT", "go/go_client"))
 }
 
-/// Checks Prometheus' rules and what they answer.
+/// Checks Prometheus' rules and their answers.
 pub fn promtool() -> Command {
     Command::new(installed("TEST_PROMTOOL", "promtool"))
 }
@@ -87,7 +86,7 @@ pub fn kubectl() -> Command {
     Command::new(installed("TEST_KUBECTL", "kubectl"))
 }
 
-/// The first `redis-cli` of PATH that speaks TLS: the engine's own may not.
+/// The first `redis-cli` of PATH that supports TLS: the engine's own may not.
 pub fn redis_cli_over_tls() -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let speaks_tls = |program: &PathBuf| {
@@ -98,7 +97,7 @@ pub fn redis_cli_over_tls() -> PathBuf {
     all.find(speaks_tls).expect("a redis-cli with TLS is installed: see tests/run.sh")
 }
 
-/// What a program prints, which must succeed, and soon.
+/// What a program prints, which must succeed within the time limit.
 pub fn printed(program: &Command) -> String {
     let mut command = Command::new("timeout");
     command.arg(PATIENCE).arg(program.get_program()).args(program.get_args());
@@ -109,7 +108,7 @@ pub fn printed(program: &Command) -> String {
     text
 }
 
-/// Of the environment, or where the script puts it.
+/// The path in the environment, or the path where tests/run.sh installs it.
 fn installed(variable: &str, path: &str) -> OsString {
     std::env::var_os(variable)
         .unwrap_or_else(|| format!("{}/target/{path}", env!("CARGO_MANIFEST_DIR")).into())

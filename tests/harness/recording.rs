@@ -48,7 +48,7 @@ impl Page {
         Self { series, counters, taken }
     }
 
-    /// The series with this name whose labels hold `labels`.
+    /// The series with this name whose labels contain `labels`.
     pub fn series(&self, name: &str, labels: &str) -> Vec<&str> {
         let named = |series: &&String| {
             series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
@@ -66,20 +66,20 @@ impl Page {
         self.series[series]
     }
 
-    /// How many series have these labels.
+    /// Number of series with these labels.
     pub fn count(&self, has: impl Fn(&str) -> bool) -> usize {
         self.series.keys().filter(|series| has(series)).count()
     }
 }
 
 impl Recording {
-    /// One sidecar, whose page stays like this for so many minutes.
+    /// One sidecar whose page stays unchanged for `minutes`.
     pub fn of(page: &Page, minutes: usize) -> Self {
         Self::default().then(&[("a", page, page)], minutes)
     }
 
-    /// Then so many minutes, in each of which what the counters of each sidecar counted between two pages is counted again; all else is
-    /// as on the second page, and times that went on between them go on.
+    /// Appends `minutes` minutes. In each, every counter grows by its difference between the sidecar's two pages; all else is as on the
+    /// second page, and times that advanced between the pages go on advancing.
     pub fn then(mut self, sidecars: &[(&str, &Page, &Page)], minutes: usize) -> Self {
         for (instance, first, last) in sidecars {
             let up = format!("up{{instance=\"{instance}\",job=\"pontoon\"}}");
@@ -104,7 +104,7 @@ impl Recording {
         self
     }
 
-    /// Then so many minutes in which these sidecars are not scraped.
+    /// Appends `minutes` minutes in which these sidecars are not scraped.
     pub fn then_down(mut self, instances: &[&str], minutes: usize) -> Self {
         for instance in instances {
             self.add(format!("up{{instance=\"{instance}\",job=\"pontoon\"}}"), vec![0.0; minutes]);
@@ -119,7 +119,7 @@ impl Recording {
         recorded.extend(values.into_iter().map(Some));
     }
 
-    /// These alerts fire at the end, and no others.
+    /// Asserts that these alerts fire at the end, and no others.
     pub fn assert_firing(&self, alerts: &[&str]) {
         let mut text = String::from("evaluation_interval: 1m\nrule_files: [pontoon.rules.yml]\ntests:\n");
         text += "  - interval: 1m\n    input_series:\n";

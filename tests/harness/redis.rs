@@ -21,7 +21,7 @@ pub struct Redis {
     directory: TempDir,
     options: Vec<String>,
     authority: Option<Authority>,
-    /// For an engine without TLS.
+    /// The front's configuration, for an engine without TLS.
     front_config: Option<Arc<ServerConfig>>,
     front: Option<Front>,
     replicates: bool,
@@ -39,7 +39,7 @@ impl Redis {
         Self::of(Path::new(SERVER), identity, authority, options)
     }
 
-    /// Another engine's server, which understands the same options.
+    /// Another engine's server, which accepts the same options.
     pub fn of(program: &Path, identity: Identity, authority: &Authority, options: &[&str]) -> Self {
         let engine = Engine::of(program);
         let front_config = (!engine.tls).then(|| Front::config(&identity, authority, options));
@@ -50,7 +50,7 @@ impl Redis {
         if engine.tls {
             all.extend(["--tls-auth-clients", "no", "--tls-ca-cert-file", &ca]);
         }
-        // Each option that an engine may lack has one value. Before 7.0 the port of the bus is 10000 above the server's.
+        // Each option that an engine may lack has one value. Before 7.0 the bus port is the server's plus 10000.
         let is_missing = |option: &str| {
             !engine.tls && option.starts_with("--tls-") || engine.is_before_7() && option == "--cluster-port"
         };
@@ -92,7 +92,7 @@ impl Redis {
         panic!("redis-server did not start");
     }
 
-    /// Keeps the authority's files for as long as it runs.
+    /// Keeps the authority's files for as long as the server runs.
     pub fn keep(&mut self, authority: Authority) {
         self.authority = Some(authority);
     }
@@ -107,7 +107,7 @@ impl Redis {
         format!("localhost:{}", self.tls_port)
     }
 
-    /// A connection of our own, around the bridge.
+    /// A connection from the test that bypasses the bridge.
     pub fn direct(&self) -> Wire {
         Wire::tcp(("127.0.0.1", self.plain_port))
     }
@@ -119,7 +119,7 @@ impl Redis {
         self.process.wait().unwrap();
     }
 
-    /// Starts it again, on the same ports.
+    /// Restarts it on the same ports.
     pub fn restart(&mut self) {
         self.process = self.spawn();
         assert!(self.is_up(), "redis-server did not start again");
@@ -182,7 +182,7 @@ fn spawn(
         command.arg("--tls-cert-file").arg(identity.cert_file());
         command.arg("--tls-key-file").arg(identity.key_file());
     } else {
-        // Clients are led there, by nodes of a cluster and by replicas.
+        // Nodes of a cluster and replicas lead clients to this port.
         let port = tls_port.to_string();
         command.args(["--cluster-announce-port", &port, "--replica-announce-port", &port]);
     }
@@ -194,20 +194,20 @@ fn spawn(
         .unwrap_or_else(|error| panic!("{} does not start ({error}): see tests/run.sh", program.display()))
 }
 
-/// The `redis-server` of Valkey 9.1 or newer: the first that knows users of certificates, and that closes a connection where a string
-/// does not end in CR LF.
+/// The `redis-server` of Valkey 9.1 or newer. Valkey 9.1 is the first to take users from certificates, and to close a connection on which a
+/// string does not end in CR LF.
 pub fn valkey() -> PathBuf {
     let folder = std::env::var_os("TEST_VALKEY_9")
         .expect("TEST_VALKEY_9 names the folder with the redis-server of Valkey 9.1: tests/run.sh sets it");
     PathBuf::from(folder).join("redis-server")
 }
 
-/// A port for a server that may be started again on it. Below those that Linux gives to clients (`ip_local_port_range`), and no two
-/// tests of a run get the same: while the server is down, nothing else takes it.
+/// A port for a server that may be restarted on it. It is below those that Linux gives to clients (`ip_local_port_range`), and no two tests
+/// of a run get the same: while the server is down, nothing else takes it.
 pub fn free_port() -> u16 {
-    // A slot of a cluster never has the number of a port: tests look for ports in replies that name slots.
+    // No port has the number of a cluster's slot: tests look for ports in replies that name slots.
     const FIRST: u32 = 16_384;
-    // Nor is the port of a node's bus, before Redis 7.0 10,000 above, one that Linux gives to clients.
+    // The port of a node's bus is not one that Linux gives to clients, either. Before Redis 7.0 it is the server's plus 10,000.
     const COUNT: u32 = 6_384;
     static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| fastrand::u32(..COUNT).into());
     loop {

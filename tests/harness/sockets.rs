@@ -1,4 +1,4 @@
-//! Who is connected to whom on this machine, as the kernel tells it.
+//! Which processes are connected to which ports of this machine, according to the kernel.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -22,7 +22,7 @@ pub fn connected_to(ports: &[u16]) -> BTreeSet<u32> {
     let processes = fs::read_dir("/proc").unwrap().map_while(Result::ok);
     let connected = processes.filter_map(|process| {
         let id = process.file_name().to_str()?.parse().ok()?;
-        // It may have ended by now, or be somebody else's.
+        // The process may have ended by now, or belong to another user.
         let mut descriptors = fs::read_dir(process.path().join("fd")).ok()?.map_while(Result::ok);
         descriptors.any(|descriptor| is_one(descriptor.path())).then_some(id)
     });

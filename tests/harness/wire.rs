@@ -1,4 +1,4 @@
-//! A connection as a client has it, with a deadline on every wait.
+//! A client's connection, with a deadline on every wait.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -49,7 +49,7 @@ impl Wire {
         Self { stream: Stream::Tcp(stream), received: Vec::new() }
     }
 
-    /// Over TLS, once the handshake is done.
+    /// Connects over TLS, and returns once the handshake is done.
     pub fn tls(address: impl ToSocketAddrs, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -65,7 +65,7 @@ impl Wire {
         Self::try_unix(path).unwrap()
     }
 
-    /// As [`unix`](Self::unix), for a server that may not be there yet.
+    /// As [`unix`](Self::unix), if the server may not be up yet.
     pub fn try_unix(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -90,20 +90,20 @@ impl Wire {
         self.reply()
     }
 
-    /// As [`ask`](Self::ask), for a server that may not be there yet.
+    /// As [`ask`](Self::ask), if the server may not be up yet.
     pub fn try_ask(&mut self, words: &[&str]) -> Option<Vec<u8>> {
         self.try_send(&command(words)).ok()?;
         self.try_reply()
     }
 
-    /// Asserts what a command is answered.
+    /// Asserts that a command gets this reply.
     #[track_caller]
     pub fn expect<W: AsRef<[u8]>>(&mut self, words: &[W], reply: &str) {
         let got = self.ask(words);
         assert_eq!(String::from_utf8_lossy(&got), reply);
     }
 
-    /// Asserts what comes next.
+    /// Asserts that this reply comes next.
     #[track_caller]
     pub fn expect_next(&mut self, reply: &str) {
         let got = self.reply();
@@ -116,7 +116,7 @@ impl Wire {
         self.try_reply().expect("a reply before the end of the connection")
     }
 
-    /// The next frame; `None`: the connection ended before it was whole.
+    /// The next frame; `None` if the connection ended before it was complete.
     #[track_caller]
     pub fn try_reply(&mut self) -> Option<Vec<u8>> {
         loop {
@@ -136,7 +136,7 @@ impl Wire {
         }
     }
 
-    /// So many bytes, whatever they are.
+    /// Exactly `length` bytes, whatever their content.
     pub fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.received.len() < length {
             assert!(self.fill() > 0, "the connection ended after {} of {length} bytes", self.received.len());
@@ -150,7 +150,7 @@ impl Wire {
         std::mem::take(&mut self.received)
     }
 
-    /// Asserts that nothing more comes but the end.
+    /// Asserts that the connection ends and nothing comes before.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let rest = self.rest();
@@ -166,7 +166,7 @@ impl Wire {
         silent && self.received.is_empty()
     }
 
-    /// Says that no more is sent.
+    /// Half-closes the connection.
     pub fn finish(&mut self) {
         self.try_finish().unwrap();
     }
@@ -196,7 +196,7 @@ impl Wire {
         stream.try_clone().unwrap()
     }
 
-    /// Reads some; 0 at the end, and when the connection was reset.
+    /// Reads what is available, and returns its length: 0 at the end, and if the connection was reset.
     fn fill(&mut self) -> usize {
         let mut buffer = vec![0; 64 * 1024];
         let read = uninterrupted(|| match &mut self.stream {
@@ -206,7 +206,7 @@ impl Wire {
         });
         let n = match read {
             Ok(n) => n,
-            // TLS that ends without a farewell, as Redis' does when it is killed.
+            // TLS that ends without close_notify, as Redis' does when it is killed.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.fill(),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>

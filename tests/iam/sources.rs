@@ -1,4 +1,4 @@
-//! Wherever AWS' own tools find credentials, pontoon does.
+//! pontoon finds credentials in every place in which AWS' own tools do.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -9,23 +9,23 @@ use super::{bridge, container, lenient, session, web};
 
 const FAR: &str = "2999-01-01T00:00:00Z";
 
-/// Sooner than a token's life is long, later than pontoon asks for new credentials ahead of.
+/// Sooner than a token expires, but later than pontoon renews credentials in advance.
 fn soon() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(600)).to_string()
 }
 
-/// The token that the server was shown.
+/// The token that the server received.
 fn token(fake: &Fake) -> String {
     let seen = String::from_utf8(fake.seen()).unwrap();
     seen.lines().find(|line| line.starts_with("sessions/?")).unwrap().to_owned()
 }
 
-/// In seconds, as the token says.
+/// The token's lifetime in seconds, from its parameter.
 fn life(token: &str) -> u64 {
     token.split("X-Amz-Expires=").nth(1).unwrap().split('&').next().unwrap().parse().unwrap()
 }
 
-/// What STS answers who shows what a role's trust asks for.
+/// The answer of STS to a request that proves what the role's trust policy requires.
 fn role(action: &str, key: &str, ends: &str) -> String {
     format!(
         "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><Credentials>\
@@ -37,7 +37,7 @@ fn role(action: &str, key: &str, ends: &str) -> String {
 }
 
 #[test]
-fn a_service_account_s_web_identity_becomes_a_role_and_the_role_a_token() {
+fn a_service_accounts_web_identity_becomes_a_role_that_signs_a_token() {
     let authority = Authority::new();
     let fake = lenient(&authority);
     let answer = role("AssumeRoleWithWebIdentity", "ASIAPOD", &soon());
@@ -100,7 +100,7 @@ fn a_profile_is_found_by_its_name_and_may_lead_to_a_role() {
 }
 
 #[test]
-fn an_instance_s_profile_is_asked_for_as_the_second_version_of_its_service_wants_it() {
+fn an_instances_profile_is_fetched_with_imds_version_2() {
     let authority = Authority::new();
     let fake = lenient(&authority);
     let answer = session("ASIAINSTANCE", &soon());
@@ -126,7 +126,7 @@ fn an_instance_s_profile_is_asked_for_as_the_second_version_of_its_service_wants
 }
 
 #[test]
-fn credentials_that_have_ended_already_sign_nothing_and_are_told_as_that() {
+fn credentials_that_have_already_expired_sign_nothing_and_are_reported() {
     let authority = Authority::new();
     let (fake, agent) = (lenient(&authority), container("2020-01-01T00:00:00Z"));
     let uri = format!("http://127.0.0.1:{}/role", agent.port());

@@ -22,7 +22,7 @@ impl Certified {
         Self { authority, redis, certificate }
     }
 
-    /// With the same certificate, around the bridge.
+    /// A connection with the same certificate that bypasses the bridge.
     fn direct(&self) -> Wire {
         let config = self.authority.client_config_with(&self.certificate);
         Wire::tls(("127.0.0.1", self.redis.tls_port), "localhost", &config).unwrap()
@@ -63,7 +63,7 @@ fn each_client_is_the_user_of_the_routes_certificate() {
 }
 
 #[test]
-fn with_the_default_user_off_each_client_is_served() {
+fn each_client_is_served_even_if_the_default_user_is_off() {
     let mut leaks = Vec::new();
     for sharing in [DEDICATED, SHARED] {
         let server = Certified::start();
@@ -86,7 +86,7 @@ fn with_the_default_user_off_each_client_is_served() {
 }
 
 #[test]
-fn a_user_that_is_not_the_certificates_reaches_no_other_client() {
+fn a_user_other_than_the_certificates_reaches_no_other_client() {
     let server = Certified::start();
     let mut direct = server.direct();
     direct.expect(&["ACL", "SETUSER", "bob", "on", ">secret", "~*", "&*", "+@all"], "+OK\r\n");
@@ -100,7 +100,7 @@ fn a_user_that_is_not_the_certificates_reaches_no_other_client() {
 }
 
 #[test]
-fn without_a_certificate_connections_to_that_server_are_reused() {
+fn connections_to_that_server_are_reused_without_a_certificate() {
     let server = Certified::start();
     let mut direct = server.direct();
     let args = [&ONE_THREAD[..], &DEDICATED].concat();

@@ -7,7 +7,7 @@ use crate::harness::{Wire, command};
 /// Commands that a client sends one after another, each in words.
 pub type Said = Vec<Vec<&'static str>>;
 
-/// All of the file, and whether each is about connections.
+/// All commands of the file, and whether each is about connections.
 pub fn all() -> Vec<(Said, bool)> {
     let mut about_connections = false;
     let mut all = Vec::new();
@@ -44,7 +44,7 @@ pub fn missing(direct: &mut Wire) -> Vec<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     Arrays,
-    /// In small letters, as arrays of strings.
+    /// As arrays of strings in lower case.
     SmallArrays,
     /// Each in a line.
     Lines,
@@ -57,14 +57,14 @@ pub fn written(said: &Said, how: Written) -> Vec<u8> {
             let name = words[0].to_ascii_lowercase();
             command(&[&[name.as_str()], &words[1..]].concat())
         }
-        // The server splits a line at quotes, too.
+        // The server also splits a line at quotes.
         Written::Lines if words.iter().any(|word| word.contains('\'')) => command(words),
         Written::Lines => format!("{}\r\n", words.join(" ")).into_bytes(),
     };
     said.iter().flat_map(each).collect()
 }
 
-/// How many replies these commands get, at least.
+/// The minimum number of replies to these commands.
 pub fn replies(said: &Said) -> usize {
     let (mut count, mut off, mut skip, mut queues) = (0, false, false, false);
     for words in said {

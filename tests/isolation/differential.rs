@@ -1,4 +1,4 @@
-//! Whatever command a client says and however it leaves, the next client finds what it would on a new connection.
+//! Whatever command a client sends and however it leaves, the next client finds what it would on a new connection.
 
 use std::fs;
 use std::time::Duration;
@@ -20,7 +20,7 @@ enum Leaves {
 const WAYS: [Leaves; 5] =
     [Leaves::Closes, Leaves::Resets, Leaves::HalfCloses, Leaves::InMidPipeline, Leaves::InMidCommand];
 
-/// Takes some milliseconds, longer than a client takes to leave. Within a script the time stands still in Valkey 9.1.
+/// Takes some milliseconds, longer than a client takes to leave. In Valkey 9.1 the time stands still within a script.
 const SLOW: &str = "for n = 1, 300000 do end return 'left over'";
 
 /// What a client says besides the command under test.
@@ -49,7 +49,7 @@ struct Life {
     said: Said,
     written: Written,
     leaves: Leaves,
-    /// Where clients share, it is pinned before it says anything else.
+    /// Whether it is pinned before it says anything else, in shared mode.
     pinned: bool,
 }
 
@@ -74,7 +74,7 @@ impl Life {
             return;
         }
         client.send(&bytes);
-        // QUIT, and what the server closes for, may have fewer.
+        // QUIT, and requests that make the server close, may get fewer.
         for _ in 0..replies(&self.said) {
             if client.try_reply().is_none() {
                 return;
@@ -99,7 +99,7 @@ impl Life {
 /// Larger than what is sent over a shared connection.
 const LARGE: usize = 40_000;
 
-/// Every command: those about connections in so many ways to leave, the others in one. `offset` chooses other ways in each
+/// Every command: those about connections in at most `most_ways` ways of leaving, the others in one. `offset` selects other ways in each
 /// test. `TEST_ISOLATION=full`: every command in every way.
 fn lives(offset: usize, most_ways: usize, pinned: bool) -> Vec<Life> {
     const WRITTEN: [Written; 3] = [Written::Arrays, Written::Lines, Written::SmallArrays];
@@ -120,7 +120,7 @@ fn lives(offset: usize, most_ways: usize, pinned: bool) -> Vec<Life> {
         };
         for n in number..number + ways {
             let leaves = WAYS[n % WAYS.len()];
-            // These combine differently as the ways go by.
+            // Successive ways get different combinations of these.
             let with = match WITHS[(number / WAYS.len() + n) % WITHS.len()] {
                 // In RESP3 EXEC's reply would hold a push message, which RESP forbids.
                 With::ProtocolBefore if is_subscribed_by_exec(&said) => With::Nothing,
@@ -140,14 +140,14 @@ fn is_subscribed_by_exec(said: &Said) -> bool {
 
 /// A bridge, and what a client of a new connection to its server would find.
 struct Stage {
-    /// Ends before the server does, which it would miss.
+    /// Dropped before the server, because pontoon would log that the server is gone.
     pontoon: Pontoon,
     redis: Redis,
-    /// A connection around the bridge.
+    /// A connection that bypasses the bridge.
     direct: Wire,
     new: View,
     shared: bool,
-    /// The connection of the client that looks may be reused.
+    /// Whether the connection of the client that looks may be reused.
     keeps_the_last: bool,
     password: Option<&'static str>,
     found: Vec<String>,
@@ -187,7 +187,7 @@ impl Stage {
         settle_with(&self.pontoon, &mut self.direct, 1, clients as u64);
     }
 
-    /// What the next client finds that a new connection would not have.
+    /// Records what the next client finds that a new connection would not have.
     fn look(&mut self, life: &Life) {
         let mut next = self.pontoon.client();
         let mut found = Vec::new();
@@ -204,7 +204,7 @@ impl Stage {
         }
         let differ = differences(&view(&mut next), &self.new);
         if self.shared {
-            // It needs a connection that speaks RESP3.
+            // This needs a connection in RESP3.
             let mut third = self.pontoon.client();
             third.ask(&["HELLO", "3"]);
             write(&mut third, &mut self.direct, "small");
@@ -244,8 +244,8 @@ impl Stage {
     }
 }
 
-/// Many clients must have got a connection that had served another one, or the test shows nothing. The view itself asks for the
-/// number of its connection, which serves no other client then, and in some ways of leaving none is kept.
+/// Asserts that many clients got a connection that had served another one: otherwise the test shows nothing. Some do not, because the view
+/// itself asks for the id of its connection, which then serves no other client, and because some ways of leaving close the connection.
 #[track_caller]
 fn expect_reuse(pontoon: &Pontoon, lives: usize) {
     let reused = reused(pontoon);
@@ -280,7 +280,7 @@ fn the_next_client_finds_a_new_connection_before_tls_is_seen() {
 fn the_next_client_finds_a_new_connection_after_a_move_to_tls() {
     raise_descriptor_limit();
     let mut lives = lives(3, 3, false);
-    // When the server closes a connection, those that were made before it are not kept.
+    // When the server closes a connection, those that were made before it are not kept, so clients that QUIT come last.
     lives.sort_by_key(|life| life.says("QUIT"));
     let (mut kept, mut found) = (0, Vec::new());
     for part in lives.chunks(MOVED) {
@@ -305,10 +305,10 @@ fn the_next_client_finds_a_new_connection_after_a_move_to_tls() {
     assert!(found.is_empty(), "{} findings: {found:#?}", found.len());
 }
 
-/// How many clients move at once.
+/// Number of clients that move at once.
 const MOVED: usize = 300;
 
-/// So many clients whose sessions began in plaintext and have moved to TLS.
+/// `count` clients whose sessions began in plaintext and have moved to TLS.
 fn moved(pontoon: &Pontoon, dual: &Dual, count: usize) -> Vec<Wire> {
     let mut clients: Vec<Wire> = (0..count).map(|_| pontoon.client()).collect();
     for client in &mut clients {
@@ -351,7 +351,7 @@ fn shared(offset: usize, pinned: bool) {
 }
 
 #[test]
-fn the_next_client_finds_a_new_connection_where_clients_share() {
+fn the_next_client_finds_a_new_connection_in_shared_mode() {
     shared(5, false);
 }
 

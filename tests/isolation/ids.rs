@@ -1,5 +1,5 @@
-//! The server gives each connection a client id. A client that has seen one can act on that connection, which may serve
-//! another client by now.
+//! The server gives each connection a client id. A client that has seen one can act on that connection, which may serve another client by
+//! now.
 
 use super::{DEDICATED, SHARED, bridge, idle, reused, settle};
 use crate::harness::{Pontoon, Redis, Wire, command, eventually};
@@ -33,7 +33,7 @@ fn learn(client: &mut Wire, how: Source) -> String {
         Source::Hello | Source::HelloInTransaction => ("$2\r\nid\r\n:", "\r\n"),
         Source::Info | Source::List => ("id=", " "),
     };
-    // In the list, the client that asks is the one whose command CLIENT is not over: its words still take memory.
+    // In the list, the client that asks is the one whose CLIENT command is unfinished: its words still take memory.
     let asks = |line: &&str| line.contains(" cmd=client") && !line.contains(" argv-mem=0 ");
     let of_this_one = reply.lines().find(asks).unwrap_or(&reply);
     let text = if matches!(how, Source::List) { of_this_one } else { &reply };
@@ -52,7 +52,7 @@ fn handed_on(how: Source) -> (Redis, Pontoon, String, Wire) {
     (redis, pontoon, id, next)
 }
 
-/// How many clients wait in a blocking command.
+/// Number of clients that wait in a blocking command.
 fn blocked(direct: &mut Wire) -> String {
     let info = String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).into_owned();
     let mut counts = info.lines().filter_map(|line| line.strip_prefix("blocked_clients:"));
@@ -144,7 +144,7 @@ fn an_earlier_client_id_has_no_effect_inline_or_in_a_transaction() {
 }
 
 #[test]
-fn requests_with_an_earlier_client_id_are_answered_in_their_turn() {
+fn requests_with_an_earlier_client_id_are_answered_in_order() {
     let (_redis, pontoon, id, _next) = handed_on(Source::Hello);
     pontoon.allows("localhost");
     let requests = [
@@ -208,7 +208,7 @@ fn once_clients_use_ids_connections_whose_id_was_seen_are_not_reused() {
         other.ask(&[words, &[id.as_str()]].concat());
         drop((next, other));
         settle(&pontoon, &mut direct, 1);
-        // They take the connections that are still kept.
+        // These clients take the connections that are still kept.
         let mut holders: Vec<Wire> = (0..idle(&pontoon)).map(|_| pontoon.client()).collect();
         for client in &mut holders {
             client.expect(&["PING"], "+PONG\r\n");
@@ -274,7 +274,7 @@ fn tracking_that_redirects_to_a_shared_connection_is_refused() {
 }
 
 #[test]
-fn the_client_id_of_a_pinned_client_is_void_once_it_has_left() {
+fn the_client_id_of_a_pinned_client_is_invalid_once_it_has_left() {
     for how in [Source::Info, Source::List] {
         let (redis, pontoon) = bridge(&SHARED);
         pontoon.allows("localhost");

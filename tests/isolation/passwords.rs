@@ -5,10 +5,10 @@ use crate::harness::{Pontoon, Redis, Wire};
 
 const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
 
-/// How many connections are kept before the server requires a password.
+/// Number of connections that are kept before the server requires a password.
 const KEPT: usize = 4;
 
-/// So many clients, each with a connection, that leave nothing behind.
+/// `count` clients, each with a connection, that leave nothing behind.
 fn clients(pontoon: &Pontoon, count: usize) -> Vec<Wire> {
     let mut clients: Vec<Wire> = (0..count).map(|_| pontoon.client()).collect();
     for client in &mut clients {
@@ -30,7 +30,7 @@ fn with_trusted_connections(args: &[&str]) -> (Redis, Pontoon, Wire) {
     (redis, pontoon, direct)
 }
 
-/// Reads as more clients at once than there are kept connections.
+/// Asserts that no client can read, with more clients at once than there are kept connections.
 fn expect_that_none_can_read(pontoon: &Pontoon) {
     let mut all: Vec<Wire> = (0..=KEPT).map(|_| pontoon.client()).collect();
     let replies: Vec<String> =
@@ -73,12 +73,12 @@ fn once_a_client_on_a_kept_connection_is_refused_no_new_client_can_read() {
 
 #[test]
 fn once_a_warm_connection_is_greeted_no_new_client_can_read() {
-    // Without a name there is nothing to say to a server that does not know CLIENT SETINFO, and nothing to hear.
+    // Without `--client-name` the greeting of a server that does not know CLIENT SETINFO would be empty, and get no reply.
     let warm = ["--pool-warm", "true", "--pool-warm-min", "4", "--client-name", "bridge"];
     let (_redis, pontoon, mut direct) = with_trusted_connections(&warm);
     let made = || pontoon.metric("pontoon_tls_handshakes_total", "");
     let before = made();
-    // It takes a kept connection, and a new one is made in its place.
+    // This client takes a kept connection, and a new one is made in its place.
     let mut holder = pontoon.client();
     holder.expect(&["PING"], "+PONG\r\n");
     eventually("another one is made", || made() > before && idle(&pontoon) == KEPT as u64);

@@ -4,7 +4,7 @@ use super::view::{differences, pristine, view};
 use super::{SHARED, bridge, database_of, settle};
 use crate::harness::{Pontoon, Wire};
 
-/// Too large to be sent over a shared connection.
+/// Sets a value that is too large for a shared connection.
 fn set_large(client: &mut Wire, key: &str) {
     client.expect(&["SET", key, &"v".repeat(200_000)], "+OK\r\n");
 }
@@ -27,7 +27,7 @@ fn the_next_pinned_client_writes_to_its_own_database() {
 }
 
 #[test]
-fn a_connection_that_a_client_has_set_up_becomes_no_shared_one() {
+fn a_connection_that_a_client_has_set_up_does_not_become_a_shared_one() {
     for protocol in ["2", "3"] {
         let (redis, pontoon) = bridge(&SHARED);
         let mut direct = redis.direct();

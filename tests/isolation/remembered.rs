@@ -31,11 +31,11 @@ fn keys_that_an_earlier_client_tracked_are_not_reported_to_the_next() {
 }
 
 #[test]
-fn a_name_that_came_with_a_refused_hello_is_not_the_next_clients() {
+fn a_name_from_a_refused_hello_does_not_pass_to_the_next_client() {
     let authority = Authority::new();
     let redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", "pw"]);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &DEDICATED).ready();
-    // The first client shows that the server wants AUTH, for which connections are not kept.
+    // The first client shows that the server requires AUTH; connections to such a server are not kept.
     for _ in 0..3 {
         let mut first = pontoon.client();
         assert!(first.ask(&["HELLO", "3", "SETNAME", "secret"]).starts_with(b"-NOAUTH"));

@@ -1,4 +1,4 @@
-//! A command that pontoon does not know may leave anything with its connection, if it succeeds.
+//! A command that pontoon does not know may leave any state on the connection, if it succeeds.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use rustls::{ServerConnection, StreamOwned};
 use super::{DEDICATED, ONE_THREAD, SHARED, bridge, reused, settle};
 use crate::harness::{Authority, Fake, Pontoon, command, eventually};
 
-/// A server that accepts every command, those that no real one knows among them. After one of these its connection refuses
-/// all others but RESET, so that a client finds out that it got it.
+/// A server that accepts every command, even those that no real server knows. After one of these its connection refuses all others but
+/// RESET, so that a client notices that it got that connection.
 fn accepting() -> (Authority, Fake) {
     let authority = Authority::new();
     let config = authority.issue(&["localhost"]).server_config();
@@ -24,7 +24,7 @@ fn accepting() -> (Authority, Fake) {
                 let said = words.join(" ").to_ascii_uppercase();
                 answer.extend_from_slice(match words[0].as_str() {
                     "RESET" => b"+RESET\r\n",
-                    // It does not say what a command is.
+                    // This server does not list its commands.
                     "COMMAND" => b"-ERR not here\r\n",
                     _ if weird => b"-ERR this connection has served another client\r\n",
                     "PING" => b"+PONG\r\n",
@@ -40,7 +40,7 @@ fn accepting() -> (Authority, Fake) {
     (authority, fake)
 }
 
-/// Whether a client whose last words were these is followed by one that gets its connection.
+/// Whether the next client gets the connection of a client whose last words were these.
 fn is_reused_after(last_words: &[u8], sharing: &[&str]) -> bool {
     let (authority, fake) = accepting();
     let pontoon = Pontoon::with(&fake.endpoint(), &authority, &[&ONE_THREAD[..], sharing].concat()).ready();
@@ -51,7 +51,7 @@ fn is_reused_after(last_words: &[u8], sharing: &[&str]) -> bool {
     let before = ended();
     drop(first);
     eventually("the session ends", || ended() > before);
-    // Where clients share, MULTI pins the second, and the third needs a connection that speaks RESP3.
+    // In shared mode, MULTI pins the second, and the third needs a connection in RESP3.
     [&["SET", "k", "v"][..], &["MULTI"], &["HELLO", "3"]].into_iter().any(|words| {
         let mut next = pontoon.client();
         let reply = next.ask(words);
@@ -73,7 +73,7 @@ fn whole_command(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
     is_whole.then(|| (lines[2..].iter().step_by(2).map(|word| (*word).to_owned()).collect(), length))
 }
 
-/// Commands that no version of any server knows, in the ways that they are written.
+/// Commands that no version of any server knows, in every way to write them.
 const UNKNOWN: &[&[&str]] = &[
     &["WEIRD"],
     &["WEIRD", "x"],
@@ -84,7 +84,7 @@ const UNKNOWN: &[&[&str]] = &[
 ];
 
 #[test]
-fn after_an_unknown_command_that_succeeds_the_connection_serves_no_other_client() {
+fn a_connection_is_not_reused_after_an_unknown_command_succeeds() {
     let mut reused = Vec::new();
     for words in UNKNOWN {
         let inline = format!("{}\r\n", words.join(" ")).into_bytes();
@@ -98,7 +98,7 @@ fn after_an_unknown_command_that_succeeds_the_connection_serves_no_other_client(
 }
 
 #[test]
-fn an_unknown_command_that_the_server_refuses_leaves_the_connection_reusable() {
+fn a_connection_is_reused_after_the_server_refuses_an_unknown_command() {
     let (redis, pontoon) = bridge(&DEDICATED);
     let mut direct = redis.direct();
     let commands = UNKNOWN.iter().filter(|words| !words[0].eq_ignore_ascii_case("CLIENT"));

@@ -1,4 +1,4 @@
-//! Where sessions may be moved to TLS, what a client sets up is kept to be set up again. The next client must not get it.
+//! If sessions may be moved to TLS, pontoon keeps a client's set-up to repeat it. The next client must not get it.
 
 use super::view::{differences, pristine, view};
 use super::{database_of, move_to_tls, reused, road, settle};
@@ -31,7 +31,7 @@ fn set_up(client: &mut Wire, words: &[&str]) {
 }
 
 #[test]
-fn where_plaintext_may_become_tls_the_next_client_gets_none_of_what_was_set_up() {
+fn a_set_up_in_plaintext_never_reaches_the_next_client() {
     let mut leaks = Vec::new();
     for words in SETUPS {
         let (redis, _dual, pontoon) = road();
@@ -45,7 +45,7 @@ fn where_plaintext_may_become_tls_the_next_client_gets_none_of_what_was_set_up()
 }
 
 #[test]
-fn after_a_move_to_tls_the_next_client_gets_none_of_what_was_set_up() {
+fn a_set_up_moved_to_tls_never_reaches_the_next_client() {
     let mut leaks = Vec::new();
     for (words, when) in SETUPS.iter().flat_map(|words| [(words, "before"), (words, "after")]) {
         let (redis, dual, pontoon) = road();
@@ -67,7 +67,7 @@ fn after_a_move_to_tls_the_next_client_gets_none_of_what_was_set_up() {
 }
 
 #[test]
-fn where_plaintext_may_become_tls_connections_are_still_reused() {
+fn connections_are_still_reused_where_plaintext_may_become_tls() {
     let (redis, dual, pontoon) = road();
     let mut direct = redis.direct();
     for words in SETUPS {

@@ -8,7 +8,7 @@ use crate::harness::{PATIENCE, Pontoon, Redis, Wire, command};
 /// Answers by question, and the fields of CLIENT INFO by name.
 pub type View = BTreeMap<String, String>;
 
-/// What `lib-name` and `lib-ver` say where no client has said it.
+/// What `lib-name` and `lib-ver` may say if no client has set them.
 pub const NO_CLIENTS_LIBRARY: &[&str] = &["", "pontoon", env!("CARGO_PKG_VERSION")];
 
 /// Fields of CLIENT INFO that differ between any two new connections.
@@ -28,12 +28,11 @@ pub const VARIES: &[&str] = &[
     "tot-net-out",
     "tot-cmds",
     "io-thread",
-    // EXEC's answer tells of a transaction. Valkey 9.1 says 0, not -1, once a connection has had one, even after RESET.
+    // EXEC's answer reveals a transaction. Once a connection has had one, Valkey 9.1 says 0 here instead of -1, even after RESET.
     "multi",
 ];
 
-/// What is asked besides CLIENT INFO. None of it says HELLO: the protocol is seen by the replies to HGETALL and
-/// TRACKINGINFO.
+/// Questions besides CLIENT INFO, without HELLO: the replies to HGETALL and TRACKINGINFO show the protocol.
 const QUESTIONS: &[&[&str]] = &[
     &["PING"],
     &["EXEC"],
@@ -42,11 +41,11 @@ const QUESTIONS: &[&[&str]] = &[
     &["CLIENT", "GETREDIR"],
     &["CLIENT", "TRACKINGINFO"],
     &["ACL", "WHOAMI"],
-    // Fails where replies are switched off, and where the connection has subscribed.
+    // Fails if replies are switched off, and if the connection has subscribed.
     &["ECHO", "isolation"],
 ];
 
-/// All that a client can find out about its connection by asking, but for what differs between any two new ones.
+/// All that a client can find out about its connection by asking, without what differs between any two new ones.
 pub fn view(client: &mut Wire) -> View {
     let all = std::iter::once(&["CLIENT", "INFO"][..]).chain(QUESTIONS.iter().copied());
     client.send(&all.flat_map(command).collect::<Vec<u8>>());
@@ -54,7 +53,7 @@ pub fn view(client: &mut Wire) -> View {
     let mut seen = BTreeMap::new();
     let info = text();
     let line = info.lines().nth(1).unwrap_or(&info);
-    // In RESP3 the text says what kind of text it is.
+    // In RESP3 the text begins with its format.
     for field in line.strip_prefix("txt:").unwrap_or(line).split(' ') {
         let (name, value) = field.split_once('=').unwrap_or(("CLIENT INFO", field));
         let is_no_clients = name.starts_with("lib-") && NO_CLIENTS_LIBRARY.contains(&value);
@@ -68,7 +67,7 @@ pub fn view(client: &mut Wire) -> View {
     seen
 }
 
-/// In what a client's view differs from that of a new connection.
+/// How a client's view differs from that of a new connection.
 pub fn differences(seen: &View, new: &View) -> Vec<String> {
     let names: BTreeSet<&String> = seen.keys().chain(new.keys()).collect();
     let differ = names.into_iter().filter(|name| seen.get(*name) != new.get(*name));
@@ -80,7 +79,7 @@ pub fn pristine(redis: &Redis) -> View {
     view(&mut redis.direct())
 }
 
-/// The databases that hold `key`, which is removed: asked of the server itself.
+/// The databases that hold `key`, asked of the server itself. Removes the key.
 pub fn database_of(direct: &mut Wire, key: &str) -> String {
     const SEARCH: &str = "local found = {}
         for database = 0, 15 do
@@ -92,13 +91,13 @@ pub fn database_of(direct: &mut Wire, key: &str) -> String {
     reply.lines().nth(1).unwrap_or(&reply).to_owned()
 }
 
-/// Waits until no client is there, and each connection that the server still has is one that pontoon keeps: it has made
-/// clean or closed those that clients have left. `ours`: the connections that the test itself has to the server.
+/// Waits until no client is connected, and pontoon has cleaned or closed the connections that clients have left, so that the server has
+/// only those that pontoon keeps. `ours` is the number of connections that the test itself has to the server.
 pub fn settle(pontoon: &Pontoon, direct: &mut Wire, ours: u64) {
     settle_with(pontoon, direct, ours, 0);
 }
 
-/// The same with so many clients that are there, each with its own connection.
+/// As [`settle`], with `clients` connected clients, each with its own connection.
 pub fn settle_with(pontoon: &Pontoon, direct: &mut Wire, ours: u64, clients: u64) {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -13,16 +13,16 @@ use crate::harness::{Authority, Cluster, Dual, Mood, Pontoon, Redis, Wire};
 
 const SECRET: &str = "s3rv3r-s3cr3t-of-the-test";
 
-/// What a client may take to notice a change, and to come back after it.
+/// How long a client may take to notice a change, and to recover from it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Clients that try again for long do not notice a server that comes back after this.
+/// Longer downtimes would change nothing: a client that retries for longer than this does not notice that the server was down.
 const DOWN_TIME: Duration = Duration::from_secs(3);
 
-/// A move to TLS that was not made after this is not made at all.
+/// A session that has not moved to TLS after this is taken never to move.
 const MOVE_TIME: Duration = Duration::from_secs(5);
 
-/// pontoon in a mode, and what it leads to.
+/// pontoon in a mode, and the server or cluster behind it.
 pub struct Bridge {
     pontoon: Pontoon,
     server: Server,
@@ -48,7 +48,7 @@ impl Bridge {
         Self { pontoon, server: Server::Cluster(Box::new(cluster)) }
     }
 
-    /// The server of a bridge to one.
+    /// The server of a bridge to a single server.
     pub fn server(&mut self) -> &mut Redis {
         match &mut self.server {
             Server::Redis(redis) => redis,
@@ -81,7 +81,7 @@ impl Bridge {
     }
 }
 
-/// The library's ordinary use, and how the inventory shows those that did it.
+/// The library's ordinary use, and how the inventory lists its clients.
 pub fn work(client: &Client, mode: Mode, bridge: &Bridge) -> Outcome {
     let mut outcome = Outcome::new();
     outcome.note(bridge.run(client, "work"));
@@ -110,14 +110,14 @@ pub fn connect(client: &Client, mode: Mode, bridge: &Bridge) -> Outcome {
     outcome.measure("dialled", dialled);
     outcome.measure("reused", 100_u64.saturating_sub(dialled));
     if mode == Mode::Pooled {
-        // One is the goal, and what there is on a quiet machine. On a busy one the next client may be served before the end of the one
-        // before is seen.
+        // One is the goal, and the number on a quiet machine. A busy one may serve the next client before it sees the end of the one
+        // before.
         outcome.demand(dialled <= 3, || format!("{dialled} connections were dialled for 100 clients"));
     }
     outcome
 }
 
-/// Plain work in shared mode: how often the client got a connection of its own.
+/// Plain work in shared mode: how often the client got a dedicated connection.
 pub fn plain(client: &Client, bridge: &Bridge) -> Outcome {
     let mut outcome = Outcome::new();
     let before = bridge.pontoon.metric("pontoon_sessions_pinned_total", "");
@@ -162,7 +162,7 @@ pub fn moved(client: &Client, mode: Mode, redis: &Redis) -> Outcome {
         holds_within(PATIENCE, || pontoon.metric("pontoon_transit_encryption", "mode=\"tls\"") == 1);
     outcome.demand(tls_seen, || "TLS is not seen".to_owned());
     let moved = holds_within(MOVE_TIME, || in_plaintext() == 0);
-    // It goes on after the move, over TLS.
+    // The client goes on after the move, over TLS.
     let requests = || pontoon.metric("pontoon_requests_total", "");
     let before = requests();
     let goes_on = holds_within(PATIENCE, || requests() > before + 10);
@@ -175,11 +175,11 @@ pub fn moved(client: &Client, mode: Mode, redis: &Redis) -> Outcome {
     outcome
 }
 
-/// The server is killed and started again: the client notices one gap at most, beside what it notices without pontoon.
+/// The server is killed and restarted: the client notices at most one gap, or what it notices without pontoon.
 pub fn recovery(client: &Client, bridge: &mut Bridge) -> Outcome {
     static DIRECT: Mutex<BTreeMap<&str, Vec<String>>> = Mutex::new(BTreeMap::new());
     let mut outcome = Outcome::new();
-    // The log tells of a server that is not there, in several words.
+    // The log reports a server that is down in several messages.
     bridge.pontoon.allows("");
     let port = bridge.port();
     let direct = {
@@ -198,14 +198,14 @@ pub fn recovery(client: &Client, bridge: &mut Bridge) -> Outcome {
     let bridged = killed_under(client, port, bridge.server(), &mut outcome);
     outcome.measure("recovery", bridged.join(" "));
     outcome.measure("direct", direct.join(" "));
-    // pontoon answers with an error while the server is away. A library that tries to connect again and again without pontoon passes
-    // this error on.
+    // pontoon answers with an error while the server is down. A library that would retry the connection without pontoon passes this error
+    // on.
     let one_gap = bridged == ["up", "down", "up"];
     outcome.demand(one_gap || bridged == direct, || format!("{bridged:?}, and without pontoon: {direct:?}"));
     outcome
 }
 
-/// All that a client says that stays while the server is killed and started again.
+/// All that a client with a lasting connection reports while the server is killed and restarted.
 fn killed_under(client: &Client, port: u16, redis: &mut Redis, outcome: &mut Outcome) -> Vec<String> {
     let stay = Stay::start(client, port, false);
     outcome.demand(holds_within(PATIENCE, || stay.is("up")), || "it does not come up".to_owned());
@@ -230,7 +230,7 @@ pub fn cluster_recovery(client: &Client, bridge: &mut Bridge) -> Outcome {
     inventory(client, &bridge.pontoon, &mut outcome);
     let Server::Cluster(cluster) = &mut bridge.server else { panic!("a server has no replicas") };
     let writes = |node: usize| cluster.ask(node, &["INFO", "commandstats"]).contains("cmdstat_set:");
-    // Those of the scenarios before are counted out.
+    // Resets the counts of earlier scenarios.
     (0..3).for_each(|node| drop(cluster.ask(node, &["CONFIG", "RESETSTAT"])));
     let mut primary = 0;
     let found = holds_within(PATIENCE, || {
@@ -262,7 +262,7 @@ fn has_keys(server: &mut Wire) -> bool {
     server.ask(&["DBSIZE"]) != b":0\r\n"
 }
 
-/// As the inventory shows the client's live sessions.
+/// Records how the inventory lists the client's live sessions.
 fn inventory(client: &Client, pontoon: &Pontoon, outcome: &mut Outcome) {
     let report: Value = serde_json::from_str(&pontoon.get("/clients").1).unwrap();
     let shown: Vec<String> = report["sessions"].as_array().unwrap().iter().map(shown).collect();
@@ -280,7 +280,7 @@ fn shown(entry: &Value) -> String {
     }
 }
 
-/// How often clients got connections of their own, and why.
+/// How often clients got dedicated connections, and why.
 fn pins(pontoon: &Pontoon) -> String {
     let (_, text) = pontoon.get("/metrics");
     let lines = text.lines().filter(|line| line.starts_with("pontoon_sessions_pinned_total{"));

@@ -77,7 +77,7 @@ clients! {
     node_redis_4 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "node-redis",
         version: "4.7.1",
-        // The version of the package inside that has its client.
+        // The version of the inner package that contains its client.
         inventory: "node-redis 1.6.0",
         program: || in_node("redis-4"),
         survives_failover: false,

@@ -14,10 +14,10 @@ clients! {
     phpredis in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "phpredis",
         version: "6.",
-        // It says nothing of itself.
+        // This library does not send its name.
         inventory: "unknown",
         program,
-        // For each transaction: it waits for the reply to MULTI.
+        // One for each transaction, because the library waits for the reply to MULTI.
         pinned: 2000,
         ..Client::USUAL
     };

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 
-/// What a scenario may take, in seconds.
+/// The time limit of a scenario, in seconds.
 const PATIENCE: &str = "60";
 
 fn command(client: &Client, scenario: &str, port: u16, cluster: bool) -> Command {
     let program = (client.program)();
     let mut command = Command::new("timeout");
-    // It stays in the test's group: an interrupt from the terminal ends it, too.
+    // It stays in the test's process group, so that an interrupt from the terminal ends it, too.
     command.args(["--foreground", PATIENCE]).arg(program.get_program()).args(program.get_args());
     command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.args([scenario, &port.to_string()]);
@@ -25,7 +25,7 @@ fn command(client: &Client, scenario: &str, port: u16, cluster: bool) -> Command
     command
 }
 
-/// The program's last line names the library and the version that were to be tested. The version is returned.
+/// Asserts that the program's last line names the library and the version that were to be tested. Returns the version.
 fn ends_well(client: &Client, success: bool, stdout: &str, stderr: &str) -> Result<String, String> {
     let named = stdout
         .trim_end()
@@ -83,16 +83,16 @@ impl Stay {
         self.said.lock().unwrap().clone()
     }
 
-    /// Whether the last that it said is this.
+    /// Whether the last state that it printed is `state`.
     pub fn is(&self, state: &str) -> bool {
         self.said.lock().unwrap().last().is_some_and(|last| last == state)
     }
 
-    /// Lets it end, and returns all that it said before its last line.
+    /// Lets it end, and returns all that it printed before its last line.
     pub fn end(mut self, client: &Client) -> (Vec<String>, Result<String, String>) {
         self.stdin = None;
         let success = self.process.wait().unwrap().success();
-        self.reader.take().expect("it is joined once").join().unwrap();
+        self.reader.take().expect("the reader is joined once").join().unwrap();
         let mut stderr = Vec::new();
         self.stderr.rewind().unwrap();
         self.stderr.read_to_end(&mut stderr).unwrap();
@@ -105,7 +105,7 @@ impl Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        // `timeout` ends the program, which ends where its input does, too.
+        // `timeout` ends the program. The end of its input also does.
         self.stdin = None;
         let _ = self.process.wait();
         if let Some(reader) = self.reader.take() {

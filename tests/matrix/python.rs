@@ -20,7 +20,7 @@ clients! {
     redis_py_4 in dedicated = Dedicated, pooled = Pooled, shared = Shared, cluster = Cluster: Client {
         library: "redis-py",
         version: "4.6.0",
-        // It says nothing of itself.
+        // This library does not send its name.
         inventory: "unknown",
         program: || program(python_4(), "redis-py"),
         ..Client::USUAL

@@ -1,4 +1,4 @@
-//! What a client gave in a mode: as lines of JSON for the table, and as the end of its test.
+//! The results of a client in a mode: as lines of JSON for the table, and as the outcome of its test.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Client, Mode, Outcome};
 
-/// Written as it is dropped, also by a test that ends early: only then each line has the version that a program printed.
+/// Written when dropped, also by a test that ends early: only then does each line have the version that a program printed.
 pub struct Results {
     about: Value,
     lines: Vec<Value>,
@@ -48,12 +48,12 @@ impl Drop for Results {
         let Some(path) = std::env::var_os("TEST_RESULTS") else { return };
         let mut text = Vec::new();
         for line in &mut self.lines {
-            for (name, value) in self.about.as_object().expect("it is made as one") {
+            for (name, value) in self.about.as_object().expect("it was created as an object") {
                 line[name] = value.clone();
             }
             writeln!(text, "{line}").unwrap();
         }
-        // In one write: tests that run at the same time write to the same file.
+        // Writes once, because tests that run at the same time write to the same file.
         let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
         file.write_all(&text).unwrap();
     }

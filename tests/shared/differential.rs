@@ -1,6 +1,6 @@
-//! Many clients, random commands of every kind, over the bridge and over connections of their own: each sees the same.
+//! Many clients send random commands of every kind, over the bridge and over their own connections: each sees the same replies.
 //!
-//! `TEST_DIFFERENTIAL`: how many commands, in place of the few that fit between other tests.
+//! `TEST_DIFFERENTIAL` is the number of commands, if it is to be more than the few that fit between other tests.
 
 use crate::harness::{Authority, Pontoon, Redis, Wire, command};
 
@@ -21,7 +21,7 @@ struct Part {
 }
 
 impl Part {
-    /// A command on keys of its own, whose reply depends on nothing but what this client has sent.
+    /// A command on this client's own keys, whose reply depends only on what this client has sent.
     fn command(&mut self, random: &mut fastrand::Rng) -> Words {
         let key = |random: &mut fastrand::Rng| format!("k{}:{}", self.number, random.u8(..4));
         let list = format!("l{}", self.number);
@@ -67,14 +67,14 @@ impl Part {
             38 => words(&["OBJECT", "ENCODING", "none"]),
             _ => words(&["SCRIPT", "EXISTS", "x"]),
         };
-        // What is queued is answered at the end; what may not be queued aborts the transaction, with both servers.
+        // Queued commands are answered at the end; a command that cannot be queued aborts the transaction, with both servers.
         if picked[0] == "RESET" {
             self.in_transaction = false;
         }
         picked
     }
 
-    /// One that is sent in one piece.
+    /// A transaction that is sent in one piece.
     fn transaction(&mut self, random: &mut fastrand::Rng) -> Vec<Words> {
         let mut all = vec![words(&["MULTI"])];
         for _ in 0..random.usize(..4) {
@@ -95,12 +95,12 @@ impl Part {
 }
 
 #[test]
-fn every_client_sees_what_it_would_see_on_a_connection_of_its_own() {
+fn every_client_sees_what_it_would_see_on_its_own_connection() {
     compare(&SHARED);
 }
 
 #[test]
-fn every_client_of_a_reused_connection_sees_what_it_would_see_without_the_bridge() {
+fn every_client_of_a_reused_connection_sees_what_it_would_without_pontoon() {
     compare(&["--sharing", "dedicated", "--pool-reuse", "true"]);
 }
 
@@ -116,7 +116,7 @@ fn compare(mode: &[&str]) {
     let mut parts: Vec<Part> = (0..CLIENTS).map(|number| Part { number, in_transaction: false }).collect();
     for (i, (bridged, direct)) in bridged.iter_mut().zip(&mut direct).enumerate().filter(|(i, _)| i % 3 == 0)
     {
-        // Its reply holds the connection's number.
+        // Not compared, because the reply holds the connection's id.
         for wire in [bridged, direct] {
             let reply = wire.ask(&["HELLO", "3"]);
             assert!(reply.starts_with(b"%"), "{i}");
@@ -160,6 +160,6 @@ fn compare(mode: &[&str]) {
             history[i].drain(..from);
         }
     }
-    // Connections that are kept ready are missed at once.
+    // pontoon notices at once that ready connections are lost.
     pontoon.allows("localhost");
 }

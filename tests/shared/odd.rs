@@ -1,4 +1,4 @@
-//! Requests that an engine may refuse by closing the connection: they reach it over a connection of the client that sends them.
+//! Requests that an engine may refuse by closing the connection: they reach it over a dedicated connection of the client that sends them.
 //!
 //! What engines check is in `networking.c`: `processMultibulkBuffer` (Valkey 9: `parseMultibulk`) and `processInlineBuffer`.
 
@@ -9,7 +9,7 @@ use std::thread;
 use super::{SHARED, pinned};
 use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually, valkey};
 
-/// Other clients.
+/// Number of other clients.
 const OTHERS: usize = 20;
 
 /// How often each of the odd requests is sent.
@@ -17,7 +17,7 @@ const TIMES: usize = 10;
 
 /// What no client library sends.
 const ODD: &[&[u8]] = &[
-    // Bytes in place of CR LF after a string. Valkey 9.1 closes the connection, others take the request.
+    // Bytes in place of CR LF after a string. Valkey 9.1 closes the connection, other engines accept the request.
     b"*2\r\n$3\r\nGETxx$1\r\nk\r\n",
     b"*2\r\n$3\r\nGET\r\n$1\r\nkxx",
     b"*2\r\n$3\r\nGET\n\r$1\r\nk\r\n",
@@ -27,7 +27,7 @@ const ODD: &[&[u8]] = &[
     b"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nGET\r\n$1\r\nkxx*1\r\n$4\r\nEXEC\r\n",
     b"*2\r\n$6\r\nSELECTxx$1\r\n1\r\n",
     b"*2\r\n$6\r\nNO.SUCxx$1\r\n1\r\n",
-    // Strings that are none.
+    // Invalid strings.
     b"*2\r\n$3\r\nGET\r\n$-1\r\n",
     b"*2\r\n$3\r\nGET\r\n$2\r\nk\r\n",
     b"*2\r\n$3\r\nGET\r\n$0\r\nk\r\n",
@@ -59,7 +59,7 @@ const ODD: &[&[u8]] = &[
     b"*\r\n*1\r\n$4\r\nPING\r\n",
     b"*?\r\n$4\r\nPING\r\n",
     b"*1\rx$4\r\nPING\r\n",
-    // Lines.
+    // Inline requests.
     b"\r\nPING\r\n",
     b"PING\n",
     b"PING\r\r\n",
@@ -72,14 +72,14 @@ const ODD: &[&[u8]] = &[
     b"get  k \r\n",
     b"$4\r\nPING\r\n",
     b"\xff\xff\r\n",
-    // An attack from a browser, to an engine.
+    // Engines take this for an attack from a browser.
     b"POST / HTTP/1.1\r\nHost: here\r\n\r\n",
     b"*1\r\n$4\r\nPOST\r\n",
     b"*1\r\n$5\r\nHost:\r\n",
     b"*2\r\n$6\r\nHOST:\0\r\n$1\r\nk\r\n",
 ];
 
-/// Headers and lines that do not end: an engine takes 64 KiB of them.
+/// Headers and lines that do not end: an engine reads up to 64 KiB of them.
 fn endless() -> Vec<Vec<u8>> {
     let mut all = vec![[b"GET ", &[b'k'; 70_000][..], b"\r\n"].concat(), vec![b'k'; 70_000]];
     for (header, byte) in
@@ -97,7 +97,7 @@ fn odd() -> Vec<Vec<u8>> {
 /// What an engine says before it closes a connection.
 const REFUSAL: &str = "-ERR Protocol error";
 
-/// All that a client gets from its server who sends this. It says that it sends no more, unless the engine is known to close.
+/// All that a client that sends `form` gets from its server. The client half-closes, unless the engine is known to close.
 fn answers(mut client: Wire, form: &[u8], is_refused: bool) -> String {
     // A server that has closed may have reset the connection.
     if client.try_send(form).is_err() || (!is_refused && client.try_finish().is_err()) {
@@ -109,7 +109,7 @@ fn answers(mut client: Wire, form: &[u8], is_refused: bool) -> String {
     of_the_server.collect::<Vec<_>>().concat().escape_ascii().to_string()
 }
 
-/// Counts, until told to stop, and reports the first reply that is wrong.
+/// Counts until stopped, and reports the first reply that is wrong.
 fn counts(mut client: Wire, key: &str, stop: &AtomicBool) -> Result<u64, String> {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -127,7 +127,7 @@ fn counts(mut client: Wire, key: &str, stop: &AtomicBool) -> Result<u64, String>
     Ok(n)
 }
 
-/// Stops those who count, even where the test fails.
+/// Stops the counting clients, even if the test fails.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -178,11 +178,11 @@ fn odd_requests_hurt_none_but_their_senders(engine: &Path) {
 }
 
 #[test]
-fn odd_requests_hurt_none_but_their_senders_on_redis() {
+fn odd_requests_affect_only_their_senders_on_redis() {
     odd_requests_hurt_none_but_their_senders(Path::new("redis-server"));
 }
 
 #[test]
-fn odd_requests_hurt_none_but_their_senders_on_valkey() {
+fn odd_requests_affect_only_their_senders_on_valkey() {
     odd_requests_hurt_none_but_their_senders(&valkey());
 }

@@ -1,11 +1,11 @@
-//! How soon a command that waits takes effect: connections for it are kept ready once clients needed some.
+//! How soon a blocking command takes effect: connections are kept ready for such commands once clients have needed some.
 
 use std::time::Duration;
 
 use super::{pinned, shared};
 use crate::harness::{Pontoon, Wire, command, eventually};
 
-/// Since they are about connections that are kept ready, they say so themselves.
+/// Reuse is set explicitly, because these tests are about connections that are kept ready.
 const REUSE: [&str; 2] = ["--pool-reuse", "true"];
 
 fn idle(pontoon: &Pontoon) -> u64 {
@@ -16,7 +16,7 @@ fn dialled(pontoon: &Pontoon) -> u64 {
     pontoon.metric("pontoon_upstream_leases_total", "origin=\"dialled\"")
 }
 
-/// So many new clients that wait for the next entry.
+/// `count` new clients that wait for the next entry.
 fn readers(pontoon: &Pontoon, count: usize) -> Vec<Wire> {
     let mut clients: Vec<Wire> = (0..count).map(|_| pontoon.client()).collect();
     for client in &mut clients {
@@ -29,16 +29,16 @@ fn readers(pontoon: &Pontoon, count: usize) -> Vec<Wire> {
 }
 
 #[test]
-fn a_client_that_waits_gets_a_connection_that_is_ready_once_others_needed_some() {
+fn a_blocking_client_gets_a_ready_connection_after_others_needed_some() {
     let (redis, pontoon) = shared(&REUSE);
     assert_eq!(idle(&pontoon), 0, "nothing is kept ready before");
     let mut first = readers(&pontoon, 10);
-    // Those that came in one second: at least half of them, whenever it begins.
+    // Demand is counted by the second. Wherever a second begins, at least half of the clients fall into one.
     eventually("connections are ready", || idle(&pontoon) >= 5);
     let before = dialled(&pontoon);
     let second = readers(&pontoon, 5);
     eventually("all wait", || pinned(&pontoon) == 15);
-    assert_eq!(dialled(&pontoon), before, "none waits for a handshake");
+    assert_eq!(dialled(&pontoon), before, "no client waits for a handshake");
     let mut direct = redis.direct();
     eventually("the server has all their commands", || {
         String::from_utf8(direct.ask(&["INFO", "clients"])).unwrap().contains("blocked_clients:15\r\n")
@@ -51,7 +51,7 @@ fn a_client_that_waits_gets_a_connection_that_is_ready_once_others_needed_some()
 }
 
 #[test]
-fn no_more_connections_are_kept_ready_than_may_be() {
+fn no_more_connections_are_kept_ready_than_allowed() {
     let (_redis, pontoon) = shared(&[&REUSE[..], &["--pool-warm-max", "3"]].concat());
     let _readers = readers(&pontoon, 10);
     eventually("connections are ready", || idle(&pontoon) == 3);

@@ -1,4 +1,4 @@
-//! Transactions that come whole stand between the commands of others, and no other client is part of them.
+//! Transactions that arrive complete are sent between the commands of other clients, and no other client is part of them.
 
 use std::io::{Read, Write};
 
@@ -12,7 +12,7 @@ fn pipeline(requests: &[&[&str]]) -> Vec<u8> {
     requests.iter().flat_map(|words| command(words)).collect()
 }
 
-/// Each of these replies.
+/// Asserts that these replies come next.
 #[track_caller]
 fn expect_each(client: &mut Wire, replies: &[&str]) {
     for reply in replies {
@@ -25,11 +25,11 @@ fn had_their_own(pontoon: &Pontoon) -> u64 {
 }
 
 #[test]
-fn one_that_comes_whole_needs_no_connection_of_its_own() {
+fn a_complete_transaction_needs_no_dedicated_connection() {
     let (_redis, pontoon) = shared(&[]);
     let mut clients: Vec<Wire> = (0..20).map(|_| pontoon.client()).collect();
     let transaction = pipeline(&[&["MULTI"], &["INCR", "a"], &["INCR", "b"], &["MGET", "a", "b"], &["EXEC"]]);
-    // Others' commands come in between, and requests before and after it in one piece with it.
+    // Other clients' commands come in between, and requests before and after a transaction arrive in one piece with it.
     for (i, client) in clients.iter_mut().enumerate() {
         if i % 2 == 0 {
             client.send(&[&command(&["PING"])[..], &transaction, &transaction, &command(&["PING"])].concat());
@@ -48,7 +48,7 @@ fn one_that_comes_whole_needs_no_connection_of_its_own() {
             expect_each(client, &["+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n", "+QUEUED\r\n"]);
             let reply = String::from_utf8(client.reply()).unwrap();
             let n: Vec<&str> = reply.split("\r\n").collect();
-            // Both were incremented, and read, at once.
+            // Both keys were incremented and read at once.
             assert!(n[1] == n[2] && n[1][1..] == *n[5] && n[5] == n[7], "{reply}");
             seen += 1;
         }
@@ -60,7 +60,7 @@ fn one_that_comes_whole_needs_no_connection_of_its_own() {
 }
 
 #[test]
-fn one_that_may_leave_something_has_a_connection_of_its_own() {
+fn a_transaction_that_may_leave_state_behind_is_pinned() {
     let (_redis, pontoon) = shared(&[]);
     for (n, (requests, replies)) in [
         (
@@ -82,7 +82,7 @@ fn one_that_may_leave_something_has_a_connection_of_its_own() {
         client.expect(&["PING"], "+PONG\r\n");
         assert_eq!(had_their_own(&pontoon), n as u64 + 1, "{requests:?}");
     }
-    // Of one that comes in parts, nothing is known.
+    // pontoon cannot know in advance what a transaction in several parts contains.
     let mut client = pontoon.client();
     client.send(&command(&["MULTI"]));
     client.expect_next("+OK\r\n");
@@ -92,7 +92,7 @@ fn one_that_may_leave_something_has_a_connection_of_its_own() {
 }
 
 #[test]
-fn of_commands_that_nobody_knows_here_the_server_is_asked() {
+fn pontoon_asks_the_server_about_commands_it_does_not_know() {
     let authority = Authority::new();
     let options = ["--rename-command", "APPEND", "MY.APPEND", "--rename-command", "KEYS", "MY.KEYS"];
     let redis = Redis::with(authority.issue(&["localhost"]), &authority, &options);
@@ -112,7 +112,7 @@ fn of_commands_that_nobody_knows_here_the_server_is_asked() {
 }
 
 #[test]
-fn one_that_is_refused_is_over_all_the_same() {
+fn a_refused_transaction_still_ends() {
     let (redis, pontoon) = shared(&[]);
     redis.direct().expect(&["ACL", "SETUSER", "default", "-exec"], "+OK\r\n");
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
@@ -130,9 +130,9 @@ fn one_that_is_refused_is_over_all_the_same() {
     assert_eq!(had_their_own(&pontoon), 0);
 }
 
-/// As Redis before 6.0.6, which refuses EXEC and stays in the transaction.
+/// Redis before 6.0.6 refuses EXEC and stays in the transaction.
 #[test]
-fn with_a_server_that_does_not_end_it_nobody_else_is_in_it() {
+fn no_other_client_gets_into_a_transaction_that_a_server_does_not_end() {
     let authority = Authority::new();
     let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
         let (mut buffer, mut queues) = ([0; 4096], false);
@@ -171,7 +171,7 @@ fn with_a_server_that_does_not_end_it_nobody_else_is_in_it() {
         "{told}"
     );
     other.expect(&["GET", "k"], "$1\r\nv\r\n");
-    // Once is enough.
+    // One dedicated connection is enough.
     one.send(&transaction);
     expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n", "-BUSY Redis is busy running a script.\r\n"]);
     assert_eq!(had_their_own(&pontoon), 1);
@@ -180,7 +180,7 @@ fn with_a_server_that_does_not_end_it_nobody_else_is_in_it() {
 }
 
 #[test]
-fn in_a_cluster_that_does_not_end_it_nobody_else_is_in_it() {
+fn no_other_client_gets_into_a_transaction_that_a_node_does_not_end() {
     let authority = Authority::new();
     let bus_port = free_port().to_string();
     let options = [
@@ -203,7 +203,7 @@ fn in_a_cluster_that_does_not_end_it_nobody_else_is_in_it() {
     let told = String::from_utf8(one.reply()).unwrap();
     assert!(told.contains("EXEC was refused"), "{told}");
     other.expect(&["GET", "k"], "$1\r\nv\r\n");
-    // Once is enough.
+    // One dedicated connection is enough.
     one.send(&transaction);
     expect_each(&mut one, &["+OK\r\n", "+QUEUED\r\n"]);
     assert!(one.reply().starts_with(b"-ERR unknown command"));

@@ -1,4 +1,4 @@
-//! Clients that say themselves who they are: those of one user and password share, and nobody is somebody else.
+//! Clients that authenticate themselves: those with the same user and password share a connection, and no client acts as another user.
 
 use super::{SHARED, connections, pinned};
 use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually};
@@ -7,7 +7,7 @@ const SECRET: &str = "s3cr3t-of-the-test";
 const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
 const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 
-/// A server with a password, and a bridge that does not know it.
+/// A server with a password, and a bridge that does not have it.
 fn guarded() -> (Redis, Pontoon) {
     let authority = Authority::new();
     let mut redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", SECRET]);
@@ -16,14 +16,14 @@ fn guarded() -> (Redis, Pontoon) {
     (redis, pontoon)
 }
 
-/// With the rights of the server's owner.
+/// A connection with the server's password.
 fn owner(redis: &Redis) -> Wire {
     let mut direct = redis.direct();
     direct.expect(&["AUTH", SECRET], "+OK\r\n");
     direct
 }
 
-/// The same, with two more users, each with keys of its own.
+/// As [`guarded`], with two more users, each with its own keys.
 fn with_users() -> (Redis, Pontoon) {
     let (redis, pontoon) = guarded();
     for user in ["ann", "bob"] {
@@ -34,7 +34,7 @@ fn with_users() -> (Redis, Pontoon) {
     (redis, pontoon)
 }
 
-/// A client that has said who it is.
+/// A client that has authenticated as `user`.
 fn client(pontoon: &Pontoon, user: &str) -> Wire {
     let mut client = pontoon.client();
     client.expect(&["AUTH", user, &format!("{user}-{SECRET}")], "+OK\r\n");
@@ -48,7 +48,7 @@ fn refused(client: &mut Wire, words: &[&str]) {
 }
 
 #[test]
-fn those_of_one_password_share_a_connection() {
+fn clients_with_the_same_password_share_a_connection() {
     let (redis, pontoon) = guarded();
     let mut clients: Vec<Wire> = (0..20).map(|_| pontoon.client()).collect();
     for (i, client) in clients.iter_mut().enumerate() {
@@ -66,13 +66,13 @@ fn those_of_one_password_share_a_connection() {
     }
     assert_eq!(pinned(&pontoon), 0);
     assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"auth\""), 0);
-    // One in each protocol, that of those who have not said who they are, and one that looks whether the server is there.
+    // One in each protocol, one for clients that have not authenticated, and one that checks whether the server is up.
     let mut owner = owner(&redis);
     eventually("they have four connections", || connections(&mut owner) <= 4);
 }
 
 #[test]
-fn nobody_is_somebody_else() {
+fn no_client_acts_as_another_user() {
     let (_redis, pontoon) = with_users();
     let (mut ann, mut bob, mut nobody) = (client(&pontoon, "ann"), client(&pontoon, "bob"), pontoon.client());
     for _ in 0..3 {
@@ -82,7 +82,7 @@ fn nobody_is_somebody_else() {
         refused(&mut bob, &["SET", "ann:k", "1"]);
         nobody.expect(&["GET", "ann:k"], NOAUTH);
     }
-    // With a connection of its own, each is who it is, too.
+    // On a dedicated connection each has its own user, too.
     for (who, user) in [(&mut ann, "ann"), (&mut bob, "bob")] {
         who.expect(&["ACL", "WHOAMI"], &format!("$3\r\n{user}\r\n"));
         who.expect(&["MULTI"], "+OK\r\n");
@@ -92,7 +92,7 @@ fn nobody_is_somebody_else() {
         who.expect(&["SELECT", "1"], "+OK\r\n");
         who.expect(&["GET", &format!("{user}:k")], "$-1\r\n");
     }
-    // Another user, and nobody again.
+    // The client becomes another user, and then none.
     ann.expect(&["AUTH", "bob", &format!("bob-{SECRET}")], "+OK\r\n");
     ann.expect(&["SET", "bob:k", "2"], "+OK\r\n");
     ann.expect(&["RESET"], "+RESET\r\n");
@@ -102,13 +102,13 @@ fn nobody_is_somebody_else() {
 }
 
 #[test]
-fn a_wrong_password_is_the_servers_to_refuse() {
+fn only_the_server_refuses_a_wrong_password() {
     let (redis, pontoon) = with_users();
     let mut ann = client(&pontoon, "ann");
     let mut guest = pontoon.client();
     guest.expect(&["AUTH", "ann", "guess"], WRONGPASS);
     guest.expect(&["GET", "ann:k"], NOAUTH);
-    // A password that was right once is so for those who came with it then, as on a connection of their own.
+    // A changed password stays valid for clients that authenticated before, as on their own connections.
     let change = ["ACL", "SETUSER", "ann", &format!("<ann-{SECRET}"), ">new"];
     owner(&redis).expect(&change, "+OK\r\n");
     ann.expect(&["GET", "ann:k"], "$-1\r\n");
@@ -121,7 +121,7 @@ fn a_wrong_password_is_the_servers_to_refuse() {
 }
 
 #[test]
-fn a_password_that_the_server_does_not_want_keeps_nobody_from_sharing() {
+fn a_password_that_the_server_does_not_require_prevents_no_sharing() {
     let (redis, pontoon) = super::shared(&[]);
     let mut direct = redis.direct();
     let mut client = pontoon.client();
@@ -135,11 +135,11 @@ fn a_password_that_the_server_does_not_want_keeps_nobody_from_sharing() {
 }
 
 #[test]
-fn when_a_lost_connection_cannot_be_made_again_its_clients_have_to_say_who_they_are() {
+fn clients_authenticate_again_if_a_lost_connection_cannot_be_restored() {
     let (mut redis, pontoon) = with_users();
     let mut ann = client(&pontoon, "ann");
     ann.expect(&["GET", "ann:k"], "$-1\r\n");
-    // The users are gone with the server's memory.
+    // The users are lost with the server's memory.
     redis.kill();
     redis.restart();
     pontoon.allows("localhost");
@@ -151,7 +151,7 @@ fn when_a_lost_connection_cannot_be_made_again_its_clients_have_to_say_who_they_
 #[test]
 fn commands_are_learned_as_the_user_who_sends_them() {
     let (_redis, pontoon) = with_users();
-    // Who has not said who it is may not ask, and nothing is learned by that.
+    // A client that has not authenticated may not ask, so pontoon learns nothing.
     pontoon.client().ask(&["NO.SUCH", "x"]);
     let (mut ann, mut bob) = (client(&pontoon, "ann"), client(&pontoon, "bob"));
     for who in [&mut ann, &mut bob] {

@@ -1,4 +1,4 @@
-//! Replies of a cluster that means harm: whatever is rewritten is one whole reply, and nothing panics.
+//! Fuzzes replies of a hostile cluster: each rewritten reply is one whole reply, and nothing panics.
 #![no_main]
 
 use pontoon::cluster::{NodeMap, Rewriter, Topology};
@@ -7,7 +7,7 @@ use pontoon::resp::command_table::ClusterReply;
 use pontoon::resp::value::Value;
 
 libfuzzer_sys::fuzz_target!(|reply: &[u8]| {
-    let asked: Endpoint = "10.0.0.1:6379".parse().expect("it is one");
+    let asked: Endpoint = "10.0.0.1:6379".parse().expect("it is an endpoint");
     let known = b"+a 10.0.0.1:6379@16379,a.example myself,master - 0 0 1 connected 0-16383\r\n";
     let from_nodes = Topology::parse(b"*0\r\n", reply, &asked.host);
     let from_slots = Topology::parse(reply, known, &asked.host);

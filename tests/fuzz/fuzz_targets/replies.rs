@@ -1,4 +1,4 @@
-//! The scanner of what an upstream may send.
+//! Fuzzes the scanner of what an upstream may send.
 #![no_main]
 
 #[path = "../scanner.rs"]

@@ -1,4 +1,4 @@
-//! The scanner of what a client may send.
+//! Fuzzes the scanner of what a client may send.
 #![no_main]
 
 #[path = "../scanner.rs"]
