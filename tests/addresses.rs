@@ -130,7 +130,7 @@ fn clients_of_a_lost_server_move_to_the_others_until_it_is_back() {
     eventually("its connection is lost", || shared(&pontoon) == 2);
     assert_eq!(spread(&mut before), [1, 3]);
     replicas.restart(2);
-    eventually("new clients have it", || spread(&mut clients(&pontoon)) == [1, 2, 3]);
+    eventually("new clients use the server", || spread(&mut clients(&pontoon)) == [1, 2, 3]);
 }
 
 #[test]

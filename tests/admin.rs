@@ -145,7 +145,7 @@ fn a_scraper_is_answered_while_others_flood_the_admin_port() {
                 });
             }
         }
-        eventually("they are at it", || rounds.load(Ordering::Relaxed) > 60);
+        eventually("the flood has begun", || rounds.load(Ordering::Relaxed) > 60);
         let scrape = http::request("GET /metrics", &[]);
         let answered = (0..20).filter(|_| http::send(address, scrape.as_bytes()).is_some()).count();
         done.store(true, Ordering::Relaxed);
@@ -299,5 +299,5 @@ fn an_incomplete_request_times_out() {
     let (_redis, pontoon) = bridge();
     let answer = http::send(pontoon.admin(), b"GET /livez HTTP/1.1\r\nHost: ");
     assert_eq!(answer, None, "closed");
-    eventually("the place is free", || pontoon.get("/livez").0 == 200);
+    eventually("the permit is free", || pontoon.get("/livez").0 == 200);
 }

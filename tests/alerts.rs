@@ -90,7 +90,7 @@ fn a_lost_upstream_raises_one_critical_alert_a_lost_path_a_warning() {
     Recording::of(&well, 20).assert_firing(&[]);
     redis.kill();
     pontoon.allows("connect");
-    eventually("it is not reached", || {
+    eventually("the upstream is not reached", || {
         let page = Page::of(&pontoon);
         pontoon.metric("pontoon_upstream_reachable", "") == 0
             && !page.series("pontoon_upstream_reachable", "").is_empty()
@@ -338,7 +338,9 @@ fn clients_in_plaintext_raise_an_alert_after_a_day() {
     record(&two_pages(), 23).assert_firing(&[]);
     record(&two_pages(), 25).assert_firing(&["PontoonServersHavePlaintextClients"]);
     plaintext.store(0, Ordering::SeqCst);
-    eventually("they are gone", || pontoon.metric("pontoon_server_plaintext_clients", "") == 0);
+    eventually("the plaintext clients are gone", || {
+        pontoon.metric("pontoon_server_plaintext_clients", "") == 0
+    });
     record(&two_pages(), 25).assert_firing(&[]);
 }
 
@@ -367,14 +369,14 @@ fn refused_clients_refused_commands_and_slow_requests_raise_alerts() {
     };
     let refused = || {
         pontoon.client().rest();
-        eventually("it is counted", || pontoon.metric("pontoon_clients_refused_total", "") == 1);
+        eventually("the refusal is counted", || pontoon.metric("pontoon_clients_refused_total", "") == 1);
     };
     assert_alert("PontoonRefusesClients", Box::new(refused));
     // pontoon times only a sample of the requests.
     let times = || pontoon.metric("pontoon_request_duration_seconds_count", "");
     let slow = || {
         let before = times();
-        eventually("a slow one is timed", || {
+        eventually("a slow request is timed", || {
             client.expect(&["DEBUG", "SLEEP", "0.2"], "+OK\r\n");
             times() > before
         });
@@ -396,7 +398,9 @@ fn unusable_certificate_files_raise_an_alert() {
     let before = Page::of(&pontoon);
     pontoon.expects("certificates not reloaded");
     fs::write(authority.file(), "no certificate").unwrap();
-    eventually("they are refused", || pontoon.metric("pontoon_tls_reloads_total", "result=\"failed\"") > 0);
+    eventually("the files are refused", || {
+        pontoon.metric("pontoon_tls_reloads_total", "result=\"failed\"") > 0
+    });
     let record = |minutes| Recording::default().then(&[("a", &before, &Page::of(&pontoon))], minutes);
     record(20).assert_firing(&["PontoonCertificatesNotReloaded"]);
 }

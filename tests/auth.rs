@@ -125,7 +125,7 @@ fn refused_credentials_are_reported_everywhere_and_not_sent_again() {
     }
     // The next client gets the right password.
     password.replace(OLD);
-    eventually("it works", || pontoon.client().ask(&["GET", "k"]) == b"$-1\r\n");
+    eventually("the right password works", || pontoon.client().ask(&["GET", "k"]) == b"$-1\r\n");
 }
 
 #[test]
@@ -159,13 +159,13 @@ fn clients_do_not_notice_a_secret_that_changes_under_load() {
             // First two passwords are valid, as after ElastiCache's ROTATE; then one, as after SET.
             admin.expect(&["ACL", "SETUSER", "app", &format!(">{next}")], "+OK\r\n");
             password.replace(next);
-            eventually("it is noticed", || pontoon.log_count("credentials changed") > before);
+            eventually("the new secret is noticed", || pontoon.log_count("credentials changed") > before);
             admin.expect(&["ACL", "SETUSER", "app", &format!("<{last}")], "+OK\r\n");
         }
         // Then at once, without a time in which both are valid.
         password.replace(NEW);
         admin.expect(&["ACL", "SETUSER", "app", &format!("<{OLD}"), &format!(">{NEW}")], "+OK\r\n");
-        eventually("it is noticed", || pontoon.log_count("credentials changed") == 3);
+        eventually("the new secret is noticed", || pontoon.log_count("credentials changed") == 3);
         stop.store(true, Ordering::Relaxed);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
@@ -206,13 +206,13 @@ fn a_reused_connection_is_authenticated_again_for_each_client() {
         client.expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
         client.ask(words);
         drop(client);
-        eventually("it is kept", || is(idle(), 1));
+        eventually("the connection is kept", || is(idle(), 1));
     }
     let reused = pontoon.metric("pontoon_upstream_leases_total", "origin=\"reused\"");
     assert!(is(reused, 3), "{reused} leases");
     password.replace(NEW);
     pontoon.wait_for_log("credentials changed");
-    eventually("what knows the old secret is closed", || idle() == 0);
+    eventually("connections with the old secret are closed", || idle() == 0);
     let retired = pontoon.metric("pontoon_upstream_discards_total", "reason=\"retired\"");
     assert!(is(retired, 1), "{retired} discards");
 }
@@ -225,11 +225,11 @@ fn warm_connections_of_the_old_secret_are_replaced() {
     let args = ["--pool-warm", "true", "--pool-warm-min", "3"];
     let pontoon = to(&redis, &authority, &password, &args).ready();
     let idle = || pontoon.metric("pontoon_upstream_connections", "state=\"idle\"");
-    eventually("three are warm", || idle() == 3);
+    eventually("three connections are warm", || idle() == 3);
     let mut admin = admin(&redis);
     admin.expect(&["ACL", "SETUSER", "app", &format!(">{NEW}"), &format!("<{OLD}")], "+OK\r\n");
     password.replace(NEW);
-    eventually("they are replaced", || {
+    eventually("the connections are replaced", || {
         pontoon.metric("pontoon_upstream_discards_total", "reason=\"retired\"") >= 3 && idle() == 3
     });
     pontoon.client().expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
@@ -304,11 +304,11 @@ fn a_missing_secret_may_appear_after_the_start_and_vanish_again() {
     assert!(words.contains(&format!("no secret for user app: cannot read {file}: No such file")), "{words}");
     pontoon.wait_for_log("credentials not available");
     password.replace(OLD);
-    eventually("it works", || pontoon.client().ask(&["GET", "k"]) == b"$-1\r\n");
+    eventually("the right password works", || pontoon.client().ask(&["GET", "k"]) == b"$-1\r\n");
     pontoon.wait_for_log("credentials available again");
     let told = pontoon.log_count("credentials not available");
     fs::remove_file(password.path()).unwrap();
-    eventually("it is told", || pontoon.log_count("credentials not available") > told);
+    eventually("the missing password is logged", || pontoon.log_count("credentials not available") > told);
     pontoon.client().expect(&["GET", "k"], "$-1\r\n");
 }
 
@@ -402,7 +402,7 @@ fn no_output_contains_a_secret() {
     admin.expect(&["ACL", "SETUSER", "app", "resetpass"], "+OK\r\n");
     // The server leaves authenticated connections as they are, so the test ends them.
     admin.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    eventually("it is refused", || {
+    eventually("the client is refused", || {
         String::from_utf8_lossy(&pontoon.client().ask(&["GET", "k"])).contains("refused the credentials")
     });
     let pages = ["/metrics", "/readyz", "/clients", "/routes"].map(|page| pontoon.get(page).1);

@@ -44,7 +44,9 @@ fn works(client: &mut Wire) {
 fn push_once_blocked(redis: &Redis) {
     let mut direct = redis.direct();
     direct.expect(&["AUTH", SECRET], "+OK\r\n");
-    eventually("it is blocked", || text(direct.ask(&["INFO", "clients"])).contains("blocked_clients:1"));
+    eventually("the client is blocked", || {
+        text(direct.ask(&["INFO", "clients"])).contains("blocked_clients:1")
+    });
     direct.expect(&["RPUSH", "queue", "job"], ":1\r\n");
 }
 
@@ -327,7 +329,7 @@ fn auth_can_be_refused_or_left_to_the_client() {
     client.expect(&["ACL", "WHOAMI"], "$3\r\nown\r\n");
     drop(client);
     // The next client does not inherit that user.
-    eventually("another client is who pontoon says", || {
+    eventually("another client is the configured user", || {
         pontoon.client().ask(&["ACL", "WHOAMI"]) == b"$7\r\ndefault\r\n"
     });
 }
@@ -547,7 +549,7 @@ fn a_long_session_authenticates_again_and_its_client_sees_nothing_of_it() {
     let again = || pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
     let mut client = pontoon.client();
     let mut n = 0;
-    eventually("it has, under load, several times", || {
+    eventually("a session under load authenticates several times", || {
         n += 1;
         client.expect(&["INCR", "n"], &format!(":{n}\r\n"));
         again() >= 3
@@ -563,7 +565,7 @@ fn a_long_session_authenticates_again_and_its_client_sees_nothing_of_it() {
     let before = again();
     let mut other = pontoon.client();
     other.expect(&["PING"], "+PONG\r\n");
-    eventually("another session has meanwhile", || again() >= before + 2);
+    eventually("another session authenticates meanwhile", || again() >= before + 2);
     client.expect(&["INCR", "n"], "+QUEUED\r\n");
     client.expect(&["EXEC"], &format!("*1\r\n:{}\r\n", n + 2));
     works(&mut client);
@@ -587,12 +589,12 @@ fn sessions_that_reauthenticate_follow_a_rotation_and_others_are_counted() {
     fs::write(Path::new(directory.path()).join("server"), "new-s3cr3t").unwrap();
     pontoon.wait_for_log("credentials changed");
     let before = pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
-    eventually("it has with the new one", || {
+    eventually("the session authenticates with the new password", || {
         pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"") >= before + 2
     });
     admin.expect(&["ACL", "SETUSER", "default", &format!("<{SECRET}")], "+OK\r\n");
     let before = pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
-    eventually("it still does", || {
+    eventually("the session still authenticates", || {
         pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"") >= before + 2
     });
     works(&mut client);
@@ -601,7 +603,7 @@ fn sessions_that_reauthenticate_follow_a_rotation_and_others_are_counted() {
     let mut subscriber = pontoon.client();
     subscriber.send(&command(&["SUBSCRIBE", "channel"]));
     subscriber.expect_next("*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
-    eventually("it is counted", || {
+    eventually("the refusal to authenticate again is counted", || {
         pontoon.metric("pontoon_reauthentications_total", "result=\"impossible\"") == 1
     });
     works(&mut client);

@@ -26,7 +26,9 @@ fn new_clients_are_served_during_the_shutdown_delay() {
     let mut before = pontoon.client();
     before.expect(&["PING"], "+PONG\r\n");
     pontoon.signal(Signal::TERM);
-    eventually("it answers so", || pontoon.get("/readyz") == (503, "not serving: draining\n".to_owned()));
+    eventually("/readyz says that pontoon is draining", || {
+        pontoon.get("/readyz") == (503, "not serving: draining\n".to_owned())
+    });
     before.expect(&["PING"], "+PONG\r\n");
     let mut after = pontoon.client();
     after.expect(&["PING"], "+PONG\r\n");
@@ -68,7 +70,7 @@ fn each_further_signal_skips_one_wait() {
 fn listeners_are_closed_while_sessions_still_end() {
     let (redis, mut pontoon, mut client) = with_blocked_client(&[]);
     pontoon.signal(Signal::TERM);
-    eventually("nobody is accepted any more", || TcpStream::connect(pontoon.address()).is_err());
+    eventually("no client is accepted", || TcpStream::connect(pontoon.address()).is_err());
     assert_eq!(pontoon.get("/livez").0, 200, "the admin server closes last");
     redis.direct().expect(&["RPUSH", "queue", "job"], ":1\r\n");
     client.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
@@ -112,7 +114,7 @@ fn a_post_to_drain_ends_all_sessions_but_only_a_signal_ends_the_process() {
     idle.expect(&["PING"], "+PONG\r\n");
     assert_eq!(pontoon.post("/drain"), (202, "draining\n".to_owned()));
     idle.expect_end();
-    eventually("nobody is accepted any more", || TcpStream::connect(pontoon.address()).is_err());
+    eventually("no client is accepted", || TcpStream::connect(pontoon.address()).is_err());
     // A signal does not cut short the drain that a pod's preStop hook began.
     pontoon.post("/drain");
     pontoon.signal(Signal::TERM);
@@ -154,7 +156,7 @@ fn a_bridge_for_a_job_ends_after_its_last_client_not_before_its_first() {
     let mut second = pontoon.client();
     second.expect(&["PING"], "+PONG\r\n");
     drop(first);
-    eventually("the first is gone", || pontoon.metric("pontoon_sessions_active", "") == 1);
+    eventually("the first client is gone", || pontoon.metric("pontoon_sessions_active", "") == 1);
     assert!(pontoon.is_running());
     drop(second);
     pontoon.wait_for_log("no client for runtime.exit_with_clients");

@@ -80,7 +80,7 @@ fn finds_failover(words: &[&[&str]]) {
         eventually("a connection is ready", || idle() > 0);
         client.expect(&["ECHO", "READONLY"], "$8\r\nREADONLY\r\n");
         pair.fail_over();
-        eventually("ROLE confirms it", || {
+        eventually("ROLE confirms the failover", || {
             for request in words {
                 client.ask(request);
             }

@@ -110,7 +110,7 @@ fn no_more_handshakes_are_in_flight_than_allowed() {
     };
     let pontoon = Pontoon::with(&fake.endpoint(), &authority, &["--handshakes", "3"]);
     let clients: Vec<_> = (0..50).map(|_| pontoon.client()).collect();
-    eventually("all are connected", || {
+    eventually("all clients are connected", || {
         pontoon.metric("pontoon_upstream_connections", "state=\"active\"") >= clients.len() as u64
     });
     let most = *most.lock().unwrap();
@@ -206,7 +206,7 @@ fn after_a_server_is_killed_a_new_connection_finds_it_again() {
     assert!(reply.contains("may or may not have been executed"), "{reply}");
     client.expect_end();
     redis.restart();
-    eventually("the bridge reaches it again", || {
+    eventually("the bridge reaches the server again", || {
         pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
     });
 }

@@ -107,7 +107,7 @@ fn replace(redis: &Redis, authority: &Authority, first: Pontoon, listen: &str, c
         assert!(pontoon(&["health", "--admin", &admin, "--wait", "20s"]).status.success());
         crowd.wait_for(50);
         old.signal(Signal::TERM);
-        eventually("the new one has the clients", || sessions(&new) > 0);
+        eventually("the new process has the clients", || sessions(&new) > 0);
         crowd.wait_for(200);
         assert_eq!(old.wait().code(), Some(0));
         old = new;
@@ -198,7 +198,7 @@ fn a_successor_gets_no_client_before_the_old_process_leaves() {
     for _ in 0..50 {
         old.client().expect(&["PING"], "+PONG\r\n");
     }
-    eventually("they were all the old one's", || old.metric("pontoon_sessions_total", "") == 50);
+    eventually("the old process served all clients", || old.metric("pontoon_sessions_total", "") == 50);
     assert_eq!(sessions(&new), 0);
     let mut stays = old.client();
     stays.expect(&["PING"], "+PONG\r\n");
@@ -226,7 +226,7 @@ fn a_successor_on_a_unix_socket_gets_no_client_before_the_old_one_leaves() {
     for _ in 0..20 {
         socket.ping();
     }
-    eventually("they were the old one's", || old.metric("pontoon_sessions_total", "") == 20);
+    eventually("the old process served all clients", || old.metric("pontoon_sessions_total", "") == 20);
     assert_eq!(sessions(&unready), 0);
     let third =
         pontoon(&["run", "--upstream", "x", "--admin", "off", "--listen", &socket.listen, "--handover"]);
@@ -254,7 +254,7 @@ fn a_successor_on_a_unix_socket_takes_over_from_a_killed_process() {
     let mut new = start(&redis, &authority, &socket.listen);
     old.signal(Signal::KILL);
     old.wait();
-    eventually("it can be reached", || UnixStream::connect(&socket.path).is_ok());
+    eventually("the new process accepts clients", || UnixStream::connect(&socket.path).is_ok());
     socket.ping();
     let mut newer = start(&redis, &authority, &socket.listen);
     for killed in [&mut newer, &mut new] {

@@ -245,5 +245,7 @@ fn without_aws_credentials_the_error_to_the_client_says_so() {
     let pontoon = bridge(&fake, &authority, &[], &[]);
     pontoon.expects("AWS gives no credentials");
     let said = || String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
-    eventually("it says so", || said().contains("no secret for user app: AWS gives no credentials: "));
+    eventually("the client gets the cause", || {
+        said().contains("no secret for user app: AWS gives no credentials: ")
+    });
 }

@@ -65,7 +65,7 @@ impl Program {
         Self::redis_py_at(pontoon.address().port(), script)
     }
 
-    /// As `redis_py`, connected directly to a server.
+    /// As [`redis_py`](Self::redis_py), connected directly to a server.
     pub fn redis_py_at(port: u16, script: &str) -> Self {
         let script = format!(
             "import redis, sys\nport = int(sys.argv[1])\n{script}\nprint('ready', flush=True)\ninput()"
@@ -77,7 +77,7 @@ impl Program {
         Self::node_at(pontoon.address().port(), module)
     }
 
-    /// As `node`, connected directly to a server.
+    /// As [`node`](Self::node), connected directly to a server.
     pub fn node_at(port: u16, module: &str) -> Self {
         let script = "
             const Redis = require(process.argv[1]);
@@ -135,7 +135,7 @@ for protocol in (2, 3):
         assert!(session["commands"].as_u64().unwrap() >= 3, "{session}");
         assert_eq!(session["upstream"]["endpoint"], redis.endpoint());
         assert_eq!(session["upstream"]["tls"], true);
-        eventually("its process is known", || {
+        eventually("the client's process is known", || {
             self::session(&pontoon, &name, named(&name))["process"]["pid"] == program.pid()
         });
     }
@@ -281,7 +281,7 @@ fn a_client_that_left_is_remembered_with_its_sessions_and_last_use() {
         let all = report["clients"].as_array().unwrap().iter().filter(|entry| gone(entry));
         all.map(|entry| entry[what].as_u64().unwrap()).sum::<u64>()
     };
-    eventually("all have left", || total("sessions") == 3);
+    eventually("all clients have left", || total("sessions") == 3);
     assert_eq!(total("commands"), 6);
     let entry = client(&pontoon, "batch", gone);
     let time = |what: &str| humantime::parse_rfc3339(entry[what].as_str().unwrap()).unwrap();
@@ -306,7 +306,9 @@ fn the_origin_of_an_upstream_connection_is_reported() {
         session(&pontoon, name, named(name))["upstream"]["origin"].clone()
     };
     assert_eq!(origin("first"), "dialled");
-    eventually("it is kept", || pontoon.metric("pontoon_upstream_connections", "state=\"idle\"") == 1);
+    eventually("the connection is kept", || {
+        pontoon.metric("pontoon_upstream_connections", "state=\"idle\"") == 1
+    });
     assert_eq!(origin("second"), "reused");
 }
 
@@ -348,7 +350,7 @@ fn ten_thousand_short_connections_leave_a_bounded_inventory() {
             });
         }
     });
-    eventually("all have left", || clients(&pontoon)["sessions_total"] == 0);
+    eventually("all clients have left", || clients(&pontoon)["sessions_total"] == 0);
     let report = clients(&pontoon);
     let clients_total = report["clients_total"].as_u64().unwrap();
     assert!(clients_total <= 1000, "{clients_total}");
@@ -479,7 +481,7 @@ fn held(redis: &Redis, pontoon: &Pontoon, name: &str, words: &[&str]) -> Wire {
     if words[0] == "BLPOP" {
         client.send(&command(words));
         let mut direct = redis.direct();
-        eventually("it is blocked", || {
+        eventually("the client is blocked", || {
             String::from_utf8_lossy(&direct.ask(&["INFO", "clients"])).contains("blocked_clients:1")
         });
     } else {
@@ -567,5 +569,5 @@ fn the_inventory_says_why_a_client_of_shared_mode_is_not_sharing() {
         says(&pontoon, name, &format!("1 pinned: {why}"));
     }
     clients[3].expect(&["UNWATCH"], "+OK\r\n");
-    eventually("it shares again", || stays(&pontoon, "watcher").is_empty());
+    eventually("the client shares again", || stays(&pontoon, "watcher").is_empty());
 }

@@ -37,7 +37,7 @@ fn every_reply_that_the_server_sent_arrives_before_the_end() {
             })
         })
         .collect();
-    eventually("there is load", || pontoon.metric("pontoon_requests_total", "") > 2000);
+    eventually("the load has begun", || pontoon.metric("pontoon_requests_total", "") > 2000);
     pontoon.signal(Signal::TERM);
     assert_eq!(pontoon.wait().code(), Some(0));
     for client in clients {
@@ -158,7 +158,7 @@ fn serving_depends_on_upstream_and_drain_and_liveness_on_neither() {
     });
     assert_eq!(pontoon.get("/livez").0, 200);
     redis.restart();
-    eventually("it serves", || pontoon.get("/readyz") == (200, "serving\n".to_owned()));
+    eventually("the bridge is serving", || pontoon.get("/readyz") == (200, "serving\n".to_owned()));
 
     let mut client = pontoon.client();
     client.send(&command(&["BLPOP", "queue", "0"]));

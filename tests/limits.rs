@@ -27,12 +27,12 @@ fn a_client_is_served_beside_five_thousand_idle_ones() {
         &["--max-clients", "6000", "--connect-timeout", "60s", "--handshakes", "64"],
     );
     let idle: Vec<TcpStream> = (0..5000).map(|_| TcpStream::connect(pontoon.address()).unwrap()).collect();
-    eventually("all have an upstream connection", || {
+    eventually("all clients have an upstream connection", || {
         pontoon.metric("pontoon_upstream_connections", "state=\"active\"") >= 5000
     });
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     drop(idle);
-    eventually("all are gone", || pontoon.metric("pontoon_sessions_active", "") == 0);
+    eventually("all clients are gone", || pontoon.metric("pontoon_sessions_active", "") == 0);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn at_the_descriptor_limit_clients_are_served_and_later_free_some() {
         let pontoon = Pontoon::with_descriptors(64, &[&args[..], &options].concat());
         pontoon.expects("fewer open files are allowed");
         pontoon.expects("too many open files");
-        eventually("it is ready", || pontoon.get("/readyz").0 == 200);
+        eventually("pontoon is ready", || pontoon.get("/readyz").0 == 200);
         let mut crowd: Vec<_> = (0..100).map(|_| pontoon.client()).collect();
         let started = Instant::now();
         for client in &mut crowd {

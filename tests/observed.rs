@@ -129,7 +129,7 @@ fn the_client_with_the_slow_command_on_a_shared_connection_is_named() {
     eventually("the slow command is distinguished from what waits behind it", || {
         let before = sent();
         one.send(&command(&["EVAL", &script, "0"]));
-        eventually("it is on its way", || sent() > before);
+        eventually("the slow command is in flight", || sent() > before);
         other.send(&command(&["GET", "k"]));
         one.expect_next(":1\r\n");
         other.expect_next("$-1\r\n");
@@ -234,7 +234,7 @@ fn a_thousand_clients_without_a_server_produce_only_a_few_log_lines() {
         assert!(String::from_utf8_lossy(&client.rest()).starts_with("-LOADING pontoon: "));
     }
     // Waits until the next line is due.
-    eventually("the rest is counted", || {
+    eventually("the other failures are counted", || {
         pontoon.client().rest();
         let all = pontoon.printed();
         let records = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

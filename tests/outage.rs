@@ -307,7 +307,7 @@ fn clients_reconnect_once_a_server_has_room_for_them() {
         client.rest().is_empty()
     });
     direct.expect(&["CONFIG", "SET", "maxclients", "100"], "+OK\r\n");
-    eventually("the bridge reaches it again", || {
+    eventually("the bridge reaches the server again", || {
         pontoon.client().try_ask(&["PING"]).is_some_and(|reply| reply == b"+PONG\r\n")
     });
 }

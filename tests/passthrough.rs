@@ -69,7 +69,7 @@ fn a_client_with_its_own_tls_is_closed_if_its_upstream_is_gone() {
     redis.kill();
     let output = redis_cli_over_tls(&pontoon, &authority, &["PING"]);
     assert!(String::from_utf8_lossy(&output.stderr).to_lowercase().contains("alert handshake failure"));
-    eventually("it is counted", || pontoon.metric("pontoon_sessions_total", "end=\"failed\"") >= 1);
+    eventually("the session is counted", || pontoon.metric("pontoon_sessions_total", "end=\"failed\"") >= 1);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_client_that_has_sent_nothing_does_not_delay_the_drain() {
     let redis = Redis::start(&authority);
     let mut pontoon = any(&redis, &authority, &["--drain-timeout", "10m"]);
     let mut silent = pontoon.client();
-    eventually("it is there", || pontoon.metric("pontoon_sessions_active", "") == 1);
+    eventually("the client has a session", || pontoon.metric("pontoon_sessions_active", "") == 1);
     pontoon.signal(Signal::TERM);
     silent.expect_end();
     assert!(pontoon.wait().success());
@@ -101,5 +101,5 @@ fn a_client_that_never_sends_anything_is_closed_after_the_idle_timeout() {
     let redis = Redis::start(&authority);
     let pontoon = any(&redis, &authority, &["--idle-timeout", "100ms"]);
     pontoon.client().expect_end();
-    eventually("it is counted", || pontoon.metric("pontoon_sessions_total", "end=\"idle\"") == 1);
+    eventually("the session is counted", || pontoon.metric("pontoon_sessions_total", "end=\"idle\"") == 1);
 }

@@ -256,7 +256,7 @@ fn users_and_a_global_datastore_are_read() {
     group["group"]["TransitEncryptionMode"] = json!("required");
     group["group"]["UserGroupIds"] = json!(["apps"]);
     group["group"]["PendingModifiedValues"] = json!({"AuthTokenStatus": "ROTATING"});
-    // moto's answer has only the group's id as member of a global datastore, so the test sets it.
+    // moto itself models the member of a global datastore, and knows only the group's id.
     group["create"]["GlobalReplicationGroupId"] = json!("ldgnf-x");
     let aws = ElastiCache::start(json!({"answers": 0, "groups": [group]}));
     let text = text(&aws.plan(&["--group", "sessions"]));
@@ -320,7 +320,7 @@ fn each_failure_names_its_remedy() {
     }
 }
 
-/// A cluster with users, for which plan asks every question.
+/// A cluster for which `plan` makes all of its requests to AWS.
 fn cluster() -> Value {
     json!({
         "create": {"ReplicationGroupId": "feed", "Engine": "valkey", "ClusterMode": "enabled", "NumNodeGroups": 2,

@@ -176,7 +176,7 @@ fn a_watch_left_behind_aborts_no_other_clients_transaction() {
     let mut client = pontoon.client();
     client.expect(&["WATCH", "balance"], "+OK\r\n");
     drop(client);
-    eventually("it is kept", || idle(&pontoon) == 1);
+    eventually("the connection is kept", || idle(&pontoon) == 1);
     redis.direct().expect(&["SET", "balance", "2"], "+OK\r\n");
     let mut next = pontoon.client();
     next.expect(&["MULTI"], "+OK\r\n");
@@ -192,7 +192,7 @@ fn an_unauthenticated_client_does_not_inherit_another_clients_rights() {
     client.expect(&["AUTH", "secret"], "+OK\r\n");
     client.expect(&["SET", "k", "v"], "+OK\r\n");
     drop(client);
-    eventually("it is kept", || idle(&pontoon) == 1);
+    eventually("the connection is kept", || idle(&pontoon) == 1);
     let mut next = pontoon.client();
     next.expect(&["GET", "k"], "-NOAUTH Authentication required.\r\n");
     assert_eq!(leases(&pontoon, "reused"), 1);
@@ -209,7 +209,7 @@ fn a_client_that_leaves_while_blocked_takes_nothing_from_the_next() {
     };
     eventually("the client blocks", || blocked(1));
     drop(client);
-    eventually("nobody blocks any more", || blocked(0));
+    eventually("no client is blocked", || blocked(0));
     let mut next = pontoon.client();
     next.expect(&["RPUSH", "queue", "job"], ":1\r\n");
     next.expect(&["LPOP", "queue"], "$3\r\njob\r\n");
@@ -224,7 +224,7 @@ fn every_client_has_the_configured_client_name() {
         client.expect(&["CLIENT", "GETNAME"], "$6\r\nbridge\r\n");
         client.expect(&["CLIENT", "SETNAME", "other"], "+OK\r\n");
         drop(client);
-        eventually("it is kept", || idle(&pontoon) == 1);
+        eventually("the connection is kept", || idle(&pontoon) == 1);
     }
     assert_eq!(leases(&pontoon, "reused"), 2);
 }
@@ -236,7 +236,7 @@ fn clients_that_connect_per_request_cost_the_server_no_handshakes() {
         let mut client = pontoon.client();
         client.expect(&["SET", "n", &n.to_string()], "+OK\r\n");
         drop(client);
-        eventually("it is kept", || idle(&pontoon) == 1);
+        eventually("the connection is kept", || idle(&pontoon) == 1);
     }
     // One for the first client, and one at the start to find out whether the upstream can be reached.
     assert_eq!((handshakes(&pontoon), leases(&pontoon, "reused")), (2, 199));
@@ -323,7 +323,7 @@ fn an_engine_without_reset_is_asked_once_and_clean_connections_are_reused() {
     let (redis, pontoon) = reusing(&["--rename-command", "RESET", ""], &[]);
     for left in 1..=5 {
         pontoon.client().expect(&["SELECT", "1"], "+OK\r\n");
-        eventually("it is closed", || discards(&pontoon, "unclean") == left);
+        eventually("the connection is closed", || discards(&pontoon, "unclean") == left);
     }
     assert_eq!((leases(&pontoon, "dialled"), idle(&pontoon)), (5, 0));
     let errors = String::from_utf8(redis.direct().ask(&["INFO", "stats"])).unwrap();
@@ -332,7 +332,7 @@ fn an_engine_without_reset_is_asked_once_and_clean_connections_are_reused() {
     let replies: u32 = replies.trim().parse().unwrap();
     assert!(replies <= 3, "{replies} error replies");
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
-    eventually("it is kept", || idle(&pontoon) == 1);
+    eventually("the connection is kept", || idle(&pontoon) == 1);
     pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
     assert_eq!(leases(&pontoon, "reused"), 1);
 }
@@ -345,21 +345,21 @@ fn no_more_connections_are_kept_than_allowed() {
         client.expect(&["PING"], "+PONG\r\n");
     }
     drop(clients);
-    eventually("the others are closed", || discards(&pontoon, "surplus") == 4);
+    eventually("the other connections are closed", || discards(&pontoon, "surplus") == 4);
     assert_eq!(idle(&pontoon), 2);
 }
 
 #[test]
 fn a_client_that_gets_a_warm_connection_waits_for_no_handshake() {
     let (_redis, pontoon) = warming(&["--pool-warm-min", "3"]);
-    eventually("three are warm", || idle(&pontoon) == 3);
+    eventually("three connections are warm", || idle(&pontoon) == 3);
     let before = handshakes(&pontoon);
     let mut clients: Vec<_> = (0..3).map(|_| pontoon.client()).collect();
     for client in &mut clients {
         client.expect(&["PING"], "+PONG\r\n");
     }
     assert_eq!((leases(&pontoon, "warm"), leases(&pontoon, "dialled")), (3, 0));
-    eventually("three are warm again", || idle(&pontoon) == 3);
+    eventually("three connections are warm again", || idle(&pontoon) == 3);
     assert_eq!(handshakes(&pontoon), before + 3);
 }
 
@@ -371,7 +371,7 @@ fn warm_connections_grow_with_arrivals_up_to_their_limit() {
     for client in &mut clients {
         client.expect(&["PING"], "+PONG\r\n");
     }
-    eventually("as many are warm as may be", || idle(&pontoon) == 8);
+    eventually("pool.warm_max connections are warm", || idle(&pontoon) == 8);
     drop(clients);
 }
 
@@ -383,7 +383,7 @@ fn clients_do_not_notice_warm_connections_that_the_server_kills() {
     // A front passes the end on a moment after the server has closed a connection.
     let has_front = !Engine::here().tls;
     for _ in 0..20 {
-        eventually("four are warm", || idle(&pontoon) >= 4);
+        eventually("four connections are warm", || idle(&pontoon) >= 4);
         if has_front {
             settle(&pontoon, &mut direct, 1);
         }
@@ -405,7 +405,7 @@ fn a_connection_that_a_firewall_dropped_is_given_to_no_client() {
     let firewall = Forwarder::to(redis.tls_port);
     let args = ["--pool-warm", "true", "--pool-warm-min", "3"];
     let pontoon = Pontoon::with(&firewall.endpoint(), &authority, &args);
-    eventually("three are warm", || idle(&pontoon) == 3);
+    eventually("three connections are warm", || idle(&pontoon) == 3);
     firewall.forget();
     // Time must pass, because a connection that was just active is trusted.
     thread::sleep(Duration::from_millis(1100));
@@ -417,7 +417,7 @@ fn a_connection_that_a_firewall_dropped_is_given_to_no_client() {
 #[test]
 fn old_connections_are_replaced_before_a_client_gets_them() {
     let (_redis, pontoon) = warming(&["--pool-max-age", "400ms"]);
-    eventually("some grow old", || discards(&pontoon, "age") >= 2);
+    eventually("some connections grow old", || discards(&pontoon, "age") >= 2);
     pontoon.client().expect(&["PING"], "+PONG\r\n");
 }
 
@@ -427,7 +427,7 @@ fn a_connection_that_outlives_its_age_with_a_client_serves_no_other() {
     let mut client = pontoon.client();
     client.expect(&["PING"], "+PONG\r\n");
     drop(client);
-    eventually("it is closed", || discards(&pontoon, "age") >= 1);
+    eventually("the connection is closed", || discards(&pontoon, "age") >= 1);
     assert_eq!(idle(&pontoon), 0);
 }
 
@@ -453,17 +453,17 @@ fn a_primary_that_became_a_replica_keeps_no_warm_connections() {
     first.expect(&["PING"], "+PONG\r\n");
     second.expect(&["SET", "k", "v"], "+OK\r\n");
     drop(first);
-    eventually("one is kept", || idle(&pontoon) == 1);
+    eventually("one connection is kept", || idle(&pontoon) == 1);
     redis.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
     second.expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
-    eventually("none is kept", || idle(&pontoon) == 0);
+    eventually("no connection is kept", || idle(&pontoon) == 0);
     let told = "failover found: server replied READONLY, ready connections retired";
     assert_eq!(pontoon.wait_for_log(told)["level"], "INFO");
     assert!(pontoon.get("/").1.contains(told));
     // This connection serves no other client either, though it works.
     second.expect(&["GET", "k"], "$1\r\nv\r\n");
     drop(second);
-    eventually("it is closed", || discards(&pontoon, "retired") == 2);
+    eventually("the connection is closed", || discards(&pontoon, "retired") == 2);
 }
 
 #[test]
@@ -485,11 +485,11 @@ fn kept_connections_also_follow_renewed_trust() {
         "true",
     ]);
     pontoon.client().expect(&["PING"], "+PONG\r\n");
-    eventually("it is kept", || idle(&pontoon) == 1);
+    eventually("the connection is kept", || idle(&pontoon) == 1);
     let pem = std::fs::read_to_string(&ca).unwrap();
     std::fs::write(&ca, format!("{pem}{pem}")).unwrap();
     pontoon.wait_for_log("certificates reloaded");
-    eventually("it is closed", || discards(&pontoon, "retired") == 1);
+    eventually("the connection is closed", || discards(&pontoon, "retired") == 1);
 }
 
 /// A server that accepts TLS, PING and pontoon's greeting, and the most handshakes that it had at once.
@@ -567,11 +567,13 @@ fn a_waiting_client_gets_a_connection_that_another_gives_back() {
     // The only handshake that is allowed does not end.
     gate.hold_new();
     let mut second = pontoon.client();
-    eventually("it holds the turn", || {
+    eventually("the second client's dial holds the only permit", || {
         pontoon.metric("pontoon_upstream_connections", "state=\"connecting\"") == 1
     });
     let mut third = pontoon.client();
-    eventually("it waits", || pontoon.metric("pontoon_upstream_connections", "state=\"connecting\"") == 2);
+    eventually("the third client waits", || {
+        pontoon.metric("pontoon_upstream_connections", "state=\"connecting\"") == 2
+    });
     drop(first);
     third.expect(&["PING"], "+PONG\r\n");
     gate.release();

@@ -69,7 +69,7 @@ fn after_tls_has_been_seen_nothing_brings_plaintext_back() {
         assert_eq!((dual.plaintext_connections(), dual.plaintext_bytes()), (connections, bytes), "{mood:?}");
     }
     dual.set(Mood::Reset, Mood::Accept);
-    eventually("it is reached again", || pontoon.client().ask(&["GET", "k"]) == b"$1\r\nv\r\n");
+    eventually("the server is reached again", || pontoon.client().ask(&["GET", "k"]) == b"$1\r\nv\r\n");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn an_unverified_certificate_is_an_error_only_after_the_latch() {
     let pontoon = prefer(&dual, &authority, &[]);
     pontoon.expects("upstream accepts plaintext, and TLS that cannot be trusted");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
-    eventually("that is known", || transit(&pontoon, "untrusted") == 1);
+    eventually("the untrusted certificate is known", || transit(&pontoon, "untrusted") == 1);
     assert!(dual.plaintext_connections() > 0);
 
     dual.lead_to(&honest);
@@ -105,7 +105,7 @@ fn an_endpoint_with_only_unverified_tls_is_reported_as_such() {
     pontoon.expects("upstream accepts only TLS, and it cannot be trusted");
     pontoon.allows("TLS handshake with");
     pontoon.allows("greeting");
-    eventually("that is known", || transit(&pontoon, "untrusted_only") == 1);
+    eventually("the untrusted certificate is known", || transit(&pontoon, "untrusted_only") == 1);
     let reply = String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
     assert!(reply.contains("TLS handshake") && reply.contains("issuer"), "{reply}");
 }
@@ -117,7 +117,7 @@ fn a_restart_remembers_the_latch_if_there_is_a_state_file() {
     let args = ["--state-file", file.to_str().unwrap(), "--connect-timeout", "2s"];
     let (authority, _redis, dual, before) = road(Mood::Accept, Mood::Accept, &args);
     before.client().expect(&["PING"], "+PONG\r\n");
-    eventually("it is written", || file.exists());
+    eventually("the state file is written", || file.exists());
     drop(before);
 
     dual.set(Mood::Accept, Mood::Hang);
@@ -178,10 +178,10 @@ fn plaintext_sessions_stay_until_they_end_or_are_moved_between_commands() {
         stateful.expect(&["SET", "in", "three"], "+OK\r\n");
         stateful.expect(&["WATCH", "in"], "+OK\r\n");
         blocked.send(&command(&["BLPOP", "queue", "0"]));
-        eventually("all are there", || in_plaintext(&pontoon) == 3);
+        eventually("all sessions are connected", || in_plaintext(&pontoon) == 3);
         dual.set(Mood::Accept, Mood::Accept);
         eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
-        eventually("those that can be moved are", || in_plaintext(&pontoon) == left);
+        eventually("sessions that can be moved are moved", || in_plaintext(&pontoon) == left);
         assert_eq!(pontoon.metric("pontoon_sessions_upgraded_total", ""), 3 - left);
         let shown = pontoon.get("/clients").1;
         assert_eq!(shown.matches("\"tls\":true").count() as u64, 3 - left, "{shown}");
@@ -214,7 +214,7 @@ fn a_librarys_set_up_is_repeated_when_its_session_moves() {
     // The server refuses this command, so it must not be repeated.
     assert!(client.ask(&["SELECT", "99"]).starts_with(b"-ERR"));
     dual.set(Mood::Accept, Mood::Accept);
-    eventually("it is moved", || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1);
+    eventually("the session is moved", || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1);
     let bytes = dual.plaintext_bytes();
     client.expect(&["HGETALL", "h"], "%1\r\n$1\r\nf\r\n$1\r\nv\r\n");
     client.expect(&["CLIENT", "GETNAME"], "$4\r\nshop\r\n");
@@ -241,7 +241,7 @@ fn scripts_finished_transactions_and_refusals_allow_a_move_to_tls() {
     client.expect(&["UNWATCH"], "+OK\r\n");
     assert!(client.ask(&["CLIENT", "NO-SUCH-SUBCOMMAND", "ON"]).starts_with(b"-"));
     dual.set(Mood::Accept, Mood::Accept);
-    eventually("it is moved", || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1);
+    eventually("the session is moved", || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1);
     let bytes = dual.plaintext_bytes();
     client.expect(&["GET", "n"], "$1\r\n1\r\n");
     assert_eq!(dual.plaintext_bytes(), bytes);
@@ -260,7 +260,7 @@ fn a_session_is_served_in_plaintext_while_connecting_over_tls_is_slow() {
     let mut client = pontoon.client();
     // Half a command.
     client.send(b"*2\r\n$4\r\nECHO\r\n");
-    eventually("it is there", || in_plaintext(&pontoon) == 1);
+    eventually("the session is in plaintext", || in_plaintext(&pontoon) == 1);
     dual.set(Mood::Accept, Mood::Accept);
     eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
     dual.set(Mood::Accept, Mood::Hang);
@@ -272,7 +272,7 @@ fn a_session_is_served_in_plaintext_while_connecting_over_tls_is_slow() {
     assert_eq!(in_plaintext(&pontoon), 1);
     dual.set(Mood::Accept, Mood::Accept);
     dual.cut_tls();
-    eventually("it is moved, though nobody says anything", || in_plaintext(&pontoon) == 0);
+    eventually("an idle session is moved", || in_plaintext(&pontoon) == 0);
     client.expect(&["INCR", "n"], ":101\r\n");
 }
 
@@ -300,7 +300,7 @@ fn a_pinned_client_is_moved() -> bool {
     dual.set(Mood::Accept, Mood::Accept);
     let total = || pontoon.metric("pontoon_sessions_pinned_total", "");
     let moved = || pontoon.metric("pontoon_sessions_upgraded_total", "") == 1;
-    eventually("it is moved", || {
+    eventually("the session is moved", || {
         set();
         moved() || total() > 1
     });
@@ -329,7 +329,7 @@ fn of_two_names_the_one_with_tls_wins_and_a_missing_one_is_not_logged() {
     eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
     let (connections, tls) =
         (old.plaintext_connections() + new.plaintext_connections(), new.tls_connections());
-    eventually("it is used", || {
+    eventually("the new name is used", || {
         pontoon.client().expect(&["PING"], "+PONG\r\n");
         new.tls_connections() > tls || pontoon.metric("pontoon_upstream_leases_total", "tls=\"true\"") > 0
     });
@@ -337,7 +337,7 @@ fn of_two_names_the_one_with_tls_wins_and_a_missing_one_is_not_logged() {
     new.set(Mood::Accept, Mood::Close);
     new.cut();
     pontoon.allows("localhost");
-    eventually("nothing is left", || is_pontoons_error(&pontoon.client().ask(&["PING"])));
+    eventually("no connection is left", || is_pontoons_error(&pontoon.client().ask(&["PING"])));
     assert_eq!(old.plaintext_connections() + new.plaintext_connections(), connections);
 }
 
@@ -425,7 +425,7 @@ fn the_whole_road_under_load() {
         assert_eq!(group.plaintext_bytes(), bytes, "not one byte in plaintext after the latch");
         stop.store(true, Ordering::SeqCst);
     });
-    eventually("the state file is there", || state.exists());
+    eventually("the state file exists", || state.exists());
     drop(pontoon);
 
     // After a restart, whatever the network answers.

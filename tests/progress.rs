@@ -161,10 +161,10 @@ fn other_clients_of_the_shared_connection_are_served_meanwhile() {
     for _ in 0..100 {
         other.expect(&["PING"], "+PONG\r\n");
     }
-    eventually("it has a connection of its own", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    eventually("the client is pinned", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
     assert_eq!(slow.exactly(replies.len()), replies);
     slow.expect(&["CLIENT", "GETNAME"], "$4\r\nslow\r\n");
-    eventually("it shares again", || pontoon.metric("pontoon_sessions_pinned", "") == 0);
+    eventually("the client shares again", || pontoon.metric("pontoon_sessions_pinned", "") == 0);
     slow.expect(&["CLIENT", "GETNAME"], "$4\r\nslow\r\n");
     other.expect(&["PING"], "+PONG\r\n");
 }
@@ -178,7 +178,7 @@ fn lag(pontoon: &Pontoon, before: &[&[&str]], tail: &[u8]) -> (Wire, Vec<u8>) {
     let (mut requests, replies) = pipeline(&vec![Step::Get(1_000_000); 20]);
     requests.extend(tail);
     client.send(&requests);
-    eventually("it has the connection for its own", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    eventually("the client is pinned", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
     (client, replies)
 }
 
@@ -212,9 +212,9 @@ fn a_transaction_handed_to_a_dedicated_connection_pins_only_for_a_while() {
     let steps = [vec![Step::Transaction(6_000_000)], vec![Step::Get(6_000_000); 3]].concat();
     let (requests, replies) = pipeline(&steps);
     client.send(&requests);
-    eventually("it has the connection for its own", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    eventually("the client is pinned", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
     assert!(client.exactly(replies.len()) == replies);
-    eventually("it shares again", || pontoon.metric("pontoon_sessions_pinned", "") == 0);
+    eventually("the client shares again", || pontoon.metric("pontoon_sessions_pinned", "") == 0);
 }
 
 #[test]
@@ -226,14 +226,14 @@ fn a_client_that_waits_to_be_pinned_is_pinned_once_there_is_room() {
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args);
     let mut blocks = pontoon.client();
     blocks.send(&command(&["BLPOP", "none", "0"]));
-    eventually("it is pinned", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
+    eventually("the blocking client is pinned", || pontoon.metric("pontoon_sessions_pinned", "") == 1);
     let steps = [vec![Step::Get(1_000_000); 40], vec![Step::Set(33_000); 400]].concat();
     let (requests, replies) = pipeline(&steps);
     let mut client = pontoon.client();
     let mut writer = client.writer();
     let writes = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &requests));
     let mut direct = redis.direct();
-    eventually("its replies wait at the server", || {
+    eventually("the client's replies wait at the server", || {
         let clients = String::from_utf8(direct.ask(&["CLIENT", "LIST"])).unwrap();
         clients.lines().any(|line| !line.contains(" omem=0 "))
     });

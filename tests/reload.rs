@@ -107,13 +107,13 @@ fn sessions_do_not_notice_that_other_routes_come_and_go() {
     idle.expect(&["PING"], "+PONG\r\n");
     let mut waits = bridge.client("b");
     waits.send(&command(&["BLPOP", "queue", "0"]));
-    eventually("it blocks", || {
+    eventually("the client is blocked", || {
         String::from_utf8_lossy(&redis.direct().ask(&["INFO", "clients"])).contains("blocked_clients:1")
     });
 
     assert!(bridge.reload(&a).contains("route \\\"b\\\" removed"));
     idle.expect_end();
-    eventually("nobody listens", || TcpStream::connect(address).is_err());
+    eventually("the listener is closed", || TcpStream::connect(address).is_err());
     redis.direct().expect(&["RPUSH", "queue", "job"], ":1\r\n");
     waits.expect_next("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
     waits.expect_end();
@@ -131,7 +131,9 @@ fn sessions_of_a_removed_route_that_do_not_end_are_cut() {
     let bridge = Configured::with(head, &format!("{a}{b}"));
     let mut waits = bridge.client("b");
     waits.send(&command(&["BLPOP", "queue", "0"]));
-    eventually("it is under way", || bridge.pontoon.metric("pontoon_requests_total", "route=\"b\"") == 1);
+    eventually("the request is in flight", || {
+        bridge.pontoon.metric("pontoon_requests_total", "route=\"b\"") == 1
+    });
     bridge.pontoon.expects("sessions of a removed route cut");
     bridge.reload(&a);
     waits.expect_end();
@@ -324,7 +326,7 @@ fn a_real_client_under_load_notices_no_reload() {
     for round in 1..=10 {
         let before = load.rounds();
         bridge.reload(&with(&format!("limits.connect_timeout = \"{round}s\"")));
-        eventually("it goes on", || load.rounds() > before + 2);
+        eventually("the load goes on", || load.rounds() > before + 2);
     }
     load.finish();
     assert!(load.failures().is_empty(), "{:?}", load.failures());
@@ -349,7 +351,7 @@ fn a_lower_client_limit_disconnects_no_client() {
         client.expect(&["PING"], "+PONG\r\n");
     }
     clients.truncate(1);
-    eventually("two have left", || bridge.pontoon.metric("pontoon_sessions_active", "") == 1);
+    eventually("two clients have left", || bridge.pontoon.metric("pontoon_sessions_active", "") == 1);
     bridge.client("a").expect_next("-ERR max number of clients reached\r\n");
 }
 
@@ -373,7 +375,7 @@ fn a_unix_socket_changes_its_mode_and_stays_the_same_socket() {
     client.expect(&["PING"], "+PONG\r\n");
     Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
     bridge.reload(&route("a", &redis, &authority, ""));
-    eventually("it is not listened on any more", || !path.exists());
+    eventually("the socket has no listener", || !path.exists());
 }
 
 #[test]
@@ -444,11 +446,13 @@ fn nodes_of_a_cluster_keep_their_ports_and_use_the_new_settings() {
     let mut old = node(0);
     old.expect(&["CLIENT", "GETNAME"], "$-1\r\n");
     bridge.reload(&with("client_name = \"bridge\""));
-    eventually("nodes obey", || node(0).ask(&["CLIENT", "GETNAME"]) == b"$6\r\nbridge\r\n");
+    eventually("the nodes' listeners use the new settings", || {
+        node(0).ask(&["CLIENT", "GETNAME"]) == b"$6\r\nbridge\r\n"
+    });
     assert_eq!(ports(), before);
     old.expect(&["CLIENT", "GETNAME"], "$-1\r\n");
     bridge.reload(&with("cluster.advertise = \"10.9.8.7\""));
-    eventually("the address told is another", || {
+    eventually("clients receive the new address", || {
         String::from_utf8_lossy(&bridge.client("a").ask(&["CLUSTER", "SLOTS"])).contains("10.9.8.7")
     });
     // An old session also learns of new nodes.
@@ -472,7 +476,9 @@ fn after_a_reload_cluster_nodes_with_tls_still_get_no_plaintext() {
     cluster.nodes.iter().for_each(Node::pause);
     bridge.reload(&with("preferred"));
     let routes = || bridge.pontoon.get("/routes").1;
-    eventually("nodes obey", || routes().matches("\"seen\":\"unknown\"").count() == 7);
+    eventually("the nodes' listeners use the new settings", || {
+        routes().matches("\"seen\":\"unknown\"").count() == 7
+    });
     assert!(!routes().contains("no endpoint speaks TLS that can be trusted"), "{}", routes());
     cluster.nodes.iter().for_each(Node::resume);
 }
@@ -490,7 +496,7 @@ fn another_cluster_replaces_the_first_at_once() {
     let mut old = bridge.client("a");
     old.expect(&["PING"], "+PONG\r\n");
     bridge.reload(&with(&other));
-    eventually("its nodes are known", || nodes(&other) == 6);
+    eventually("the other cluster's nodes are known", || nodes(&other) == 6);
     assert_eq!(nodes(&one), 0, "no node of the first cluster is left");
     old.expect(&["PING"], "+PONG\r\n");
     let slots = String::from_utf8_lossy(&bridge.client("a").ask(&["CLUSTER", "SLOTS"])).into_owned();

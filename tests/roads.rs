@@ -16,7 +16,7 @@ const QUIET_FOR: Duration = Duration::from_secs(1);
 const LENGTH: Duration = Duration::from_secs(12);
 const STEP: Duration = Duration::from_millis(50);
 
-/// Time after which a node that answers, or a bridge that started, is surveyed.
+/// Time after which a node that answers, or a bridge that started, counts as watched.
 const FOUND: Duration = Duration::from_secs(2);
 
 /// Time after which a node that joins is known.

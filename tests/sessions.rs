@@ -179,9 +179,9 @@ fn requests_after_quit_get_no_reply_and_other_connections_stay_pooled() {
     eventually("a connection is kept", || kept() == 1);
     quits.send(&[command(&["ECHO", "x"]), command(&["QUIT"]), command(&["ECHO", "y"])].concat());
     assert_eq!(String::from_utf8(quits.rest()).unwrap(), "$1\r\nx\r\n+OK\r\n");
-    eventually("it is counted", || pontoon.metric("pontoon_sessions_total", "") >= 2);
+    eventually("the session is counted", || pontoon.metric("pontoon_sessions_total", "") >= 2);
     assert_eq!(pontoon.metric("pontoon_sessions_total", "end=\"failed\""), 0);
-    eventually("its own is kept, too", || kept() == 2);
+    eventually("the client's own connection is kept, too", || kept() == 2);
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn a_word_that_a_server_reads_only_in_part_delays_no_other_client() {
     other.expect(&["SET", "k", "v"], "+OK\r\n");
     // A server reads this as BLOCK.
     blocked.send(&command(&["XREAD", "BLOCK\0x", "0", "STREAMS", "stream", "$"]));
-    eventually("it has a connection of its own", || pinned(&pontoon) == 1);
+    eventually("the client is pinned", || pinned(&pontoon) == 1);
     other.expect(&["GET", "k"], "$1\r\nv\r\n");
 }
 
@@ -166,7 +166,7 @@ fn a_transaction_is_pinned_until_it_ends() {
     // The connection is given back without another request.
     one.expect(&["MULTI"], "+OK\r\n");
     one.expect(&["DISCARD"], "+OK\r\n");
-    eventually("it is given back", || pinned(&pontoon) == 0);
+    eventually("the connection is given back", || pinned(&pontoon) == 0);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_client_that_blocks_delays_no_other() {
     other.expect(&["XADD", "s", "1-1", "f", "v"], "$3\r\n1-1\r\n");
     waiter.send(&command(&["BLPOP", "list", "0"]));
     reader.send(&command(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]));
-    eventually("both wait", || pinned(&pontoon) == 2);
+    eventually("both clients are blocked", || pinned(&pontoon) == 2);
     for _ in 0..100 {
         other.expect(&["PING"], "+PONG\r\n");
     }
@@ -186,7 +186,7 @@ fn a_client_that_blocks_delays_no_other() {
     other.expect(&["RPUSH", "list", "x"], ":1\r\n");
     waiter.expect_next("*2\r\n$4\r\nlist\r\n$1\r\nx\r\n");
     waiter.expect(&["PING"], "+PONG\r\n");
-    eventually("one waits", || pinned(&pontoon) == 1);
+    eventually("one client is blocked", || pinned(&pontoon) == 1);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_lost_connection_is_reported_only_to_clients_that_wait_for_a_reply() {
     waiting.expect(&["PING"], "+PONG\r\n");
     redis.pause();
     waiting.send(&[command(&["INCR", "n"]), command(&["INCR", "n"])].concat());
-    eventually("they were sent", || pontoon.metric("pontoon_requests_total", "") == 4);
+    eventually("the requests were sent", || pontoon.metric("pontoon_requests_total", "") == 4);
     // pontoon may check the server while it is down.
     pontoon.allows("localhost");
     redis.kill();
@@ -257,9 +257,9 @@ fn no_client_gets_the_rest_of_a_reply_that_was_cut() {
         client.expect(&["PING"], "+PONG\r\n");
     }
     first.send(&command(&["GET", "a"]));
-    eventually("it was sent", || pontoon.metric("pontoon_requests_total", "") == 4);
+    eventually("the request was sent", || pontoon.metric("pontoon_requests_total", "") == 4);
     second.send(&command(&["GET", "b"]));
-    eventually("it was sent", || pontoon.metric("pontoon_requests_total", "") == 5);
+    eventually("the request was sent", || pontoon.metric("pontoon_requests_total", "") == 5);
     third.send(&command(&["GET", "c"]));
     assert_eq!(first.rest(), b"$10\r\nhalf");
     for client in [&mut second, &mut third] {
@@ -319,7 +319,7 @@ fn a_client_that_does_not_read_is_cut_off_and_the_others_go_on() {
     for _ in 0..100 {
         other.expect(&["PING"], "+PONG\r\n");
     }
-    eventually("it is cut off", || pontoon.metric("pontoon_sessions_total", "end=\"overrun\"") == 1);
+    eventually("the client is cut off", || pontoon.metric("pontoon_sessions_total", "end=\"overrun\"") == 1);
     other.expect(&["PING"], "+PONG\r\n");
 }
 
@@ -340,7 +340,7 @@ fn clients_that_do_not_read_stay_below_their_routes_limit_together() {
             let _ = client.try_send(&get);
         }
     }
-    eventually("one is cut off", || {
+    eventually("one client is cut off", || {
         other.expect(&["PING"], "+PONG\r\n");
         pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") > 0
     });
@@ -382,7 +382,9 @@ fn of_clients_that_do_not_read_the_one_with_most_waiting_is_cut_off() {
     wait_until_sent(&pontoon, before, ping.len());
     redis.resume();
     other.expect_next("+PONG\r\n");
-    eventually("one is cut off", || pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") == 1);
+    eventually("one client is cut off", || {
+        pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") == 1
+    });
     for (client, count) in &mut slow {
         if *count == 60 {
             assert!(client.rest().len() < 60_000_000);
@@ -423,7 +425,9 @@ fn clients_of_all_nodes_of_a_cluster_stay_below_their_routes_limit() {
             (slow, other)
         })
         .collect();
-    eventually("one is cut off", || pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") > 0);
+    eventually("one client is cut off", || {
+        pontoon.metric("pontoon_sessions_total", "end=\"route_overrun\"") > 0
+    });
     for (_, other) in &mut clients {
         other.expect(&["PING"], "+PONG\r\n");
     }
@@ -436,7 +440,7 @@ fn giant_requests_and_replies_get_dedicated_connections() {
     let value = "x".repeat(50_000_000);
     client.expect(&["SET", "giant", &value], "+OK\r\n");
     assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"large_request\""), 1);
-    eventually("it is given back", || pinned(&pontoon) == 0);
+    eventually("the connection is given back", || pinned(&pontoon) == 0);
     for _ in 0..3 {
         assert_eq!(client.ask(&["GET", "giant"]).len(), value.len() + 13);
     }
@@ -518,7 +522,7 @@ fn wait_covers_writes_over_a_dedicated_connection() {
         client.expect(&["SET", "before", "v"], "+OK\r\n");
         let mut direct = primary.direct();
         direct.ask(&["SET", "before", "w"]);
-        eventually("the replica is there", || direct.ask(&["WAIT", "1", "100"]) == b":1\r\n");
+        eventually("the replica is connected", || direct.ask(&["WAIT", "1", "100"]) == b":1\r\n");
         replica.pause();
         let mut reply = String::new();
         for words in requests {
@@ -565,7 +569,7 @@ fn no_other_connection_answers_wait_for_a_lost_one_with_the_writes() {
         client.expect(&["SET", "k", "v"], "+QUEUED\r\n");
         client.expect(&["EXEC"], "*1\r\n+OK\r\n");
         client.expect(&["GET", "k"], "$1\r\nv\r\n");
-        eventually("it has no connection of its own", || pinned(&pontoon) == 0);
+        eventually("the client is no longer pinned", || pinned(&pontoon) == 0);
     };
     let mut client = pontoon.client();
     write_apart(&mut client);

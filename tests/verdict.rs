@@ -99,7 +99,7 @@ fn a_group_that_refuses_plaintext_requires_tls_and_its_clients_may_stay() {
 }
 
 #[test]
-fn a_server_that_answers_plaintext_or_stays_silent_does_not_refuse_it() {
+fn an_answer_in_plaintext_or_silence_is_no_proof_of_its_refusal() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
@@ -156,13 +156,17 @@ fn a_yes_has_evidence_and_ends_with_the_first_client_in_plaintext() {
 
     plaintext.store(3, Ordering::SeqCst);
     pontoon.expects("servers count clients in plaintext");
-    eventually("it is not any more", || route(&pontoon)["safe_to_require_tls"]["answer"] == false);
+    eventually("TLS is no longer safe to require", || {
+        route(&pontoon)["safe_to_require_tls"]["answer"] == false
+    });
     let (code, text) = status(&pontoon, &["--fail-unless", "ready", "--json"]);
     assert!(code == Some(1) && text.contains("counts clients in plaintext: 3"), "{text}");
     assert_eq!(pontoon.metric("pontoon_safe_to_require_tls", ""), 0);
     assert_eq!(pontoon.metric("pontoon_server_plaintext_clients", ""), 3);
     plaintext.store(0, Ordering::SeqCst);
-    eventually("it is again, a second later", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+    eventually("TLS is safe to require again, a second later", || {
+        route(&pontoon)["safe_to_require_tls"]["answer"] == true
+    });
 }
 
 #[test]
@@ -180,7 +184,9 @@ fn a_plaintext_client_between_two_surveys_is_seen() {
     );
     pontoon.expects("servers count clients in plaintext");
     plaintext.store(1, Ordering::SeqCst);
-    eventually("the next sample shows it", || route(&pontoon)["safe_to_require_tls"]["answer"] == false);
+    eventually("the next sample shows the client", || {
+        route(&pontoon)["safe_to_require_tls"]["answer"] == false
+    });
 }
 
 #[test]
@@ -196,11 +202,11 @@ fn a_node_that_joins_is_asked_before_the_next_survey() {
     pontoon.expects("servers count clients in plaintext");
     *replicas.lock().unwrap() =
         format!("slave0:ip=127.0.0.1,port={},state=online,offset=1,lag=0\r\n", joining.port());
-    eventually("its clients count", || {
+    eventually("the new node's clients count", || {
         because(&route(&pontoon)["safe_to_require_tls"]).contains("counts clients in plaintext")
     });
     plaintext.store(0, Ordering::SeqCst);
-    eventually("they are gone", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
+    eventually("the plaintext clients are gone", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
     assert_eq!(route(&pontoon)["servers"]["nodes"], 2);
 }
 
@@ -225,13 +231,13 @@ fn a_node_that_was_seen_counts_even_if_no_server_names_it_now() {
     ];
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
     pontoon.allows("cannot be asked");
-    eventually("both are asked", || route(&pontoon)["servers"]["nodes"] == 2);
+    eventually("both nodes are asked", || route(&pontoon)["servers"]["nodes"] == 2);
     drop(lost);
-    eventually("it is missed", || {
+    eventually("the lost node is missed", || {
         because(&route(&pontoon)["safe_to_require_tls"])
             .contains("it was a node of the group and does not answer")
     });
-    eventually("all others have agreed that it is gone", || {
+    eventually("all other nodes agree that the node is gone", || {
         route(&pontoon)["safe_to_require_tls"]["answer"] == true
     });
 }
@@ -311,7 +317,9 @@ fn the_bridge_is_needed_until_it_has_been_unused_for_long_enough() {
     );
     assert_eq!(pontoon.metric("pontoon_bridge_needed", ""), 1);
     drop(client);
-    eventually("it can go", || status(&pontoon, &["--fail-unless", "unused"]).0 == Some(0));
+    eventually("the bridge is no longer needed", || {
+        status(&pontoon, &["--fail-unless", "unused"]).0 == Some(0)
+    });
     assert!(status(&pontoon, &[]).1.contains("bridge still needed: no\n  - unused for "));
     assert_eq!(pontoon.metric("pontoon_bridge_needed", ""), 0);
 }

@@ -330,7 +330,7 @@ fn the_answers_of_the_commands_alone_lead_along_the_readmes_road() {
     for left in (0..3_u64).rev() {
         road.apps[left as usize].restart(node, &tls);
         road.progress();
-        eventually("the fleet names who is left", || {
+        eventually("the fleet names the remaining clients", || {
             let (code, group) = road.fleet(&["--fail-unless", "unused"]);
             let clients = group["clients"].as_array().unwrap();
             assert_eq!(code == Some(0), clients.is_empty(), "{group}");

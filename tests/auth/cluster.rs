@@ -87,7 +87,7 @@ fn clients_of_a_cluster_need_no_password_on_any_node() {
     guarded.admin(5).expect(&["CLUSTER", "FAILOVER"], "+OK\r\n");
     let mut replica = guarded.admin(5);
     eventually("the replica is the primary", || replica.ask(&["ROLE"]).starts_with(b"*3\r\n$6\r\nmaster"));
-    eventually("clients are led to it", || {
+    eventually("clients are led to the new primary", || {
         let told = String::from_utf8(pontoon.client().ask(&["SET", "foo", "bar"])).unwrap();
         // Another primary answers for the slot. For a moment the slot may have no owner.
         let Some(door) = told.trim_end().strip_prefix("-MOVED 12182 ") else { return false };

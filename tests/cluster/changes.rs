@@ -138,7 +138,9 @@ fn a_client_that_connects_while_a_shard_is_down_gets_the_other_nodes() {
     // Replica and primary both die, so no node takes over.
     cluster.nodes[5].kill();
     cluster.nodes[2].kill();
-    eventually("the others know", || cluster.ask(0, &["CLUSTER", "NODES"]).contains("master,fail "));
+    eventually("the other nodes know of the failure", || {
+        cluster.ask(0, &["CLUSTER", "NODES"]).contains("master,fail ")
+    });
     let pontoon = bridge_at(&cluster.endpoint(), &cluster, &[]);
     allow_lost_nodes(&pontoon);
     let mut client = pontoon.client();

@@ -24,9 +24,7 @@ fn a_node_keeps_its_local_port_whatever_its_address_and_role() {
     let moved_to = |node: usize| format!("-MOVED 12182 127.0.0.1:{}\r\n", ports[node]);
 
     cluster.fail_over(5);
-    eventually("the primary of before sends its clients away", || {
-        at(2).ask(&["GET", KEY]) == moved_to(5).as_bytes()
-    });
+    eventually("the former primary redirects clients", || at(2).ask(&["GET", KEY]) == moved_to(5).as_bytes());
     at(5).expect(&["SET", KEY, "bar"], "+OK\r\n");
 
     let mut waiting = at(2);
@@ -41,7 +39,7 @@ fn a_node_keeps_its_local_port_whatever_its_address_and_role() {
     cluster.settle();
     cluster.nodes[2].restart_elsewhere();
     cluster.settle();
-    eventually("it is found at its new address", || {
+    eventually("the node is found at its new address", || {
         let mut client = at(2);
         client.try_ask(&["READONLY"]).is_some()
             && client.try_ask(&["GET", KEY]).is_some_and(|r| r == b"$3\r\nbar\r\n")

@@ -118,7 +118,7 @@ fn assert_four_answers(mode: Mode, redis: &Redis, mut pontoon: Pontoon, mut clie
 fn assert_answered_behind_another(mode: Mode) {
     let (redis, pontoon, mut client) = at_a_paused_server(mode);
     client.send(&command(&["GET", "k"]));
-    eventually("the first is outstanding", || pontoon.metric("pontoon_requests_total", "") >= 2);
+    eventually("the first request is outstanding", || pontoon.metric("pontoon_requests_total", "") >= 2);
     stop(&pontoon);
     for _ in 0..3 {
         client.send(&command(&["GET", "k"]));

@@ -26,7 +26,7 @@ fn assert_that_nul_is_survived(mode: Mode) {
         for client in &mut clients {
             client.send(request);
         }
-        eventually("all are clients", || sessions(&pontoon) == CLIENTS as u64);
+        eventually("all clients are connected", || sessions(&pontoon) == CLIENTS as u64);
         drop(clients);
         all_sessions_end(&pontoon, HANGING);
         within(
@@ -174,7 +174,7 @@ fn what_a_client_sent_before_it_closed_is_done_on_a_slow_new_connection() {
         client
             .send(&[command(&["INCR", &key]), command(&["WATCH", &key]), command(&["INCR", &key])].concat());
         drop(client);
-        eventually("all of it is done", || direct.ask(&["GET", &key]) == b"$1\r\n2\r\n");
+        eventually("all requests are done", || direct.ask(&["GET", &key]) == b"$1\r\n2\r\n");
     }
     drop(link);
 }

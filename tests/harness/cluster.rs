@@ -65,7 +65,7 @@ impl Cluster {
         cluster.settle();
         cluster.nodes[..PRIMARIES].iter().for_each(write_something);
         let mut wires = cluster.wires();
-        eventually("clients are told of the replicas", || {
+        eventually("nodes list the replicas to clients", || {
             wires.iter_mut().all(|wire| {
                 let slots = String::from_utf8(wire.ask(&["CLUSTER", "SLOTS"])).unwrap();
                 // These are the ids.

@@ -134,6 +134,6 @@ fn credentials_that_have_already_expired_sign_nothing_and_are_reported() {
     let text = "no secret for user app: AWS gives no credentials: the credentials have expired already";
     pontoon.expects("the credentials have expired already");
     let said = || String::from_utf8(pontoon.client().ask(&["PING"])).unwrap();
-    eventually("it says so", || said().contains(text));
+    eventually("the client gets the cause", || said().contains(text));
     assert!(fake.seen().is_empty(), "the server sees no token");
 }

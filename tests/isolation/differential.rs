@@ -323,7 +323,7 @@ fn moved(pontoon: &Pontoon, dual: &Dual, count: usize) -> Vec<Wire> {
         client.expect_next("$1\r\nx\r\n");
     }
     let all = count as u64;
-    eventually("all move", || pontoon.metric("pontoon_sessions_upgraded_total", "") == all);
+    eventually("all sessions move", || pontoon.metric("pontoon_sessions_upgraded_total", "") == all);
     clients
 }
 

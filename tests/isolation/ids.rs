@@ -98,7 +98,7 @@ fn an_earlier_client_id_unblocks_no_other_client() {
         let (redis, pontoon, id, mut next) = handed_on(how);
         let mut direct = redis.direct();
         next.send(&command(&["BLPOP", "queue", "0"]));
-        eventually("it waits", || blocked(&mut direct) == "1");
+        eventually("the client is blocked", || blocked(&mut direct) == "1");
         for words in [&["CLIENT", "UNBLOCK", &id][..], &["client", "unblock", &id, "ERROR"]] {
             pontoon.client().expect(words, ":0\r\n");
         }
@@ -130,7 +130,7 @@ fn an_earlier_client_id_has_no_effect_inline_or_in_a_transaction() {
     pontoon.allows("localhost");
     let mut direct = redis.direct();
     next.send(&command(&["BLPOP", "queue", "0"]));
-    eventually("it waits", || blocked(&mut direct) == "1");
+    eventually("the client is blocked", || blocked(&mut direct) == "1");
     let mut other = pontoon.client();
     other.send(format!("CLIENT UNBLOCK {id}\r\n").as_bytes());
     other.expect_next(":0\r\n");
@@ -186,7 +186,7 @@ fn the_client_id_of_a_connected_client_works() {
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     let id = learn(&mut one, Source::Hello);
     one.send(&command(&["BLPOP", "queue", "0"]));
-    eventually("it waits", || blocked(&mut direct) == "1");
+    eventually("the client is blocked", || blocked(&mut direct) == "1");
     other.expect(&["CLIENT", "UNBLOCK", &id], ":1\r\n");
     one.expect_next("*-1\r\n");
     other.expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], "+OK\r\n");
@@ -285,7 +285,7 @@ fn the_client_id_of_a_pinned_client_is_invalid_once_it_has_left() {
         settle(&pontoon, &mut direct, 1);
         let mut next = pontoon.client();
         next.send(&command(&["BLPOP", "queue", "0"]));
-        eventually("it waits", || blocked(&mut direct) == "1");
+        eventually("the client is blocked", || blocked(&mut direct) == "1");
         pontoon.client().expect(&["CLIENT", "UNBLOCK", &id], ":0\r\n");
         pontoon.client().expect(&["CLIENT", "KILL", "ID", &id], ":0\r\n");
         pontoon.client().expect(&["RPUSH", "queue", "job"], ":1\r\n");

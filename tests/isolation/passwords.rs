@@ -81,7 +81,7 @@ fn once_a_warm_connection_is_greeted_no_new_client_can_read() {
     // This client takes a kept connection, and a new one is made in its place.
     let mut holder = pontoon.client();
     holder.expect(&["PING"], "+PONG\r\n");
-    eventually("another one is made", || made() > before && idle(&pontoon) == KEPT as u64);
+    eventually("another connection is made", || made() > before && idle(&pontoon) == KEPT as u64);
     expect_that_none_can_read(&pontoon);
     drop(holder);
     settle(&pontoon, &mut direct, 1);

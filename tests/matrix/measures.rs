@@ -16,7 +16,7 @@ const SECRET: &str = "s3rv3r-s3cr3t-of-the-test";
 /// How long a client may take to notice a change, and to recover from it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Longer downtimes would change nothing: a client that retries for longer than this does not notice that the server was down.
+/// Clients that retry for a long time do not notice that the server was down for this time.
 const DOWN_TIME: Duration = Duration::from_secs(3);
 
 /// A session that has not moved to TLS after this is taken never to move.

@@ -174,7 +174,7 @@ fn odd_requests_hurt_none_but_their_senders(engine: &Path) {
     });
     let hurt: Vec<_> = counted.iter().filter_map(|counted| counted.as_ref().err()).collect();
     assert!(hurt.is_empty() && differences.is_empty(), "{}: {hurt:#?} {differences:#?}", engine.display());
-    eventually("no client needs a connection of its own", || pinned(&pontoon) == 0);
+    eventually("no client is pinned", || pinned(&pontoon) == 0);
 }
 
 #[test]

@@ -37,10 +37,10 @@ fn a_blocking_client_gets_a_ready_connection_after_others_needed_some() {
     eventually("connections are ready", || idle(&pontoon) >= 5);
     let before = dialled(&pontoon);
     let second = readers(&pontoon, 5);
-    eventually("all wait", || pinned(&pontoon) == 15);
+    eventually("all clients are blocked", || pinned(&pontoon) == 15);
     assert_eq!(dialled(&pontoon), before, "no client waits for a handshake");
     let mut direct = redis.direct();
-    eventually("the server has all their commands", || {
+    eventually("the server has all clients' commands", || {
         String::from_utf8(direct.ask(&["INFO", "clients"])).unwrap().contains("blocked_clients:15\r\n")
     });
     direct.ask(&["XADD", "k", "1-1", "f", "v"]);

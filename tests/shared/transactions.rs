@@ -226,7 +226,7 @@ fn a_hello_that_is_queued_and_discarded_changes_nothing() {
         client.expect(&["DISCARD"], "+OK\r\n");
         client.expect(&["GET", "none"], after);
         client.expect(&["CLIENT", "GETNAME"], after);
-        eventually("it needs no connection of its own", || pinned(&pontoon) == 0);
+        eventually("the transaction needs no dedicated connection", || pinned(&pontoon) == 0);
         client.expect(&["GET", "none"], after);
         client.expect(&["CLIENT", "GETNAME"], after);
     }

@@ -68,7 +68,7 @@ fn clients_with_the_same_password_share_a_connection() {
     assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"auth\""), 0);
     // One in each protocol, one for clients that have not authenticated, and one that checks whether the server is up.
     let mut owner = owner(&redis);
-    eventually("they have four connections", || connections(&mut owner) <= 4);
+    eventually("the clients have four connections", || connections(&mut owner) <= 4);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn no_client_acts_as_another_user() {
     ann.expect(&["RESET"], "+RESET\r\n");
     ann.expect(&["GET", "bob:k"], NOAUTH);
     bob.expect(&["GET", "bob:k"], "$1\r\n2\r\n");
-    eventually("nobody needs a connection of its own", || pinned(&pontoon) == 0);
+    eventually("no client is pinned", || pinned(&pontoon) == 0);
 }
 
 #[test]
@@ -159,5 +159,5 @@ fn commands_are_learned_as_the_user_who_sends_them() {
         assert!(told.starts_with("-ERR unknown command"), "{told}");
     }
     assert_eq!(pontoon.metric("pontoon_sessions_pinned_total", "reason=\"unknown_command\""), 1, "nobody's");
-    eventually("nobody needs a connection of its own", || pinned(&pontoon) == 0);
+    eventually("no client is pinned", || pinned(&pontoon) == 0);
 }
