@@ -603,7 +603,7 @@ fn sessions_that_reauthenticate_follow_a_rotation_and_others_are_counted() {
     let mut subscriber = pontoon.client();
     subscriber.send(&command(&["SUBSCRIBE", "channel"]));
     subscriber.expect_next("*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n");
-    eventually("the refusal to authenticate again is counted", || {
+    eventually("the session that cannot authenticate again is counted", || {
         pontoon.metric("pontoon_reauthentications_total", "result=\"impossible\"") == 1
     });
     works(&mut client);

@@ -99,7 +99,7 @@ fn a_group_that_refuses_plaintext_requires_tls_and_its_clients_may_stay() {
 }
 
 #[test]
-fn an_answer_in_plaintext_or_silence_is_no_proof_of_its_refusal() {
+fn an_answer_or_silence_in_plaintext_does_not_count_as_refusal() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);

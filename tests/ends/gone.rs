@@ -42,17 +42,17 @@ fn assert_that_nul_is_survived(mode: Mode) {
 }
 
 #[test]
-fn an_inline_request_with_a_nul_keeps_no_dedicated_session() {
+fn an_inline_request_with_a_nul_keeps_no_session_on_its_own_connection() {
     assert_that_nul_is_survived(Mode::Dedicated);
 }
 
 #[test]
-fn an_inline_request_with_a_nul_keeps_no_reused_session() {
+fn an_inline_request_with_a_nul_keeps_no_session_on_a_reused_connection() {
     assert_that_nul_is_survived(Mode::Reused);
 }
 
 #[test]
-fn an_inline_request_with_a_nul_keeps_no_shared_session() {
+fn an_inline_request_with_a_nul_keeps_no_session_on_a_shared_connection() {
     assert_that_nul_is_survived(Mode::Shared);
 }
 
@@ -162,7 +162,7 @@ fn a_client_that_closes_under_backpressure_keeps_no_session() {
     });
 }
 
-/// The client has not read the reply to its first request, so its close answers that reply with RST.
+/// The reply to the first request arrives after the client has closed, so the kernel answers that reply with RST.
 #[test]
 fn what_a_client_sent_before_it_closed_is_done_on_a_slow_new_connection() {
     let (redis, link, pontoon) = Mode::Shared.with_link(Duration::from_millis(300));

@@ -130,7 +130,7 @@ impl Cluster {
         });
     }
 
-    /// Ends all nodes and restarts them with their state on other ports, where none knows the new ports of the others yet.
+    /// Ends all nodes and restarts them with their state on other ports, where no node knows the new ports of the others yet.
     pub fn restart_elsewhere(&mut self) {
         for node in &self.nodes {
             let mut wire = node.wire();
