@@ -291,7 +291,7 @@ fn every_output_names_the_limit_that_refuses_clients() {
         assert!(text.contains("clients refused since the start: 1, the last at 20"), "{output}: {text}");
         assert!(text.contains("limits.max_clients is reached"), "{output}: {text}");
     }
-    assert_eq!(bridge.get("/readyz").0, 200, "it serves the others");
+    assert_eq!(bridge.get("/readyz").0, 200, "pontoon serves the other clients");
 }
 
 #[test]

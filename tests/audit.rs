@@ -81,7 +81,10 @@ fn every_node_of_a_group_is_asked_and_its_clients_are_classified() {
     let first = node(&report, &primary.endpoint());
     let told = not_bridged();
     assert_eq!((first["role"].as_str(), first[told].as_u64()), (Some("master"), Some(3)), "{report}");
-    assert_eq!(first["bridged"], 1, "the bridge's client, and neither ourselves nor the replica: {report}");
+    assert_eq!(
+        first["bridged"], 1,
+        "the bridge's client, and neither audit itself nor the replica: {report}"
+    );
     // The replica is announced by address, and verified by the group's name.
     let second = node(&report, &format!("127.0.0.1:{}", replica.tls_port));
     assert_eq!((second["role"].as_str(), second[told].as_u64()), (Some("slave"), Some(1)), "{report}");

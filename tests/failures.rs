@@ -143,7 +143,7 @@ fn a_reply_that_was_cut_off_is_never_completed() {
 }
 
 #[test]
-fn the_part_of_a_large_value_that_came_arrives_without_the_rest() {
+fn the_received_part_of_a_large_value_reaches_the_client() {
     let authority = Authority::new();
     let fake = Fake::tls(&localhost(&authority), |tls| {
         let _ = tls.read(&mut [0; 512]);
@@ -158,7 +158,7 @@ fn the_part_of_a_large_value_that_came_arrives_without_the_rest() {
 }
 
 #[test]
-fn commands_left_unanswered_at_a_boundary_get_an_uncertain_error() {
+fn unanswered_commands_get_an_error_that_they_may_have_been_executed() {
     if clients_share() {
         // In shared mode clients stay when the server ends: tests/shared.rs has what they receive.
         return;

@@ -194,7 +194,7 @@ fn a_containers_credentials_sign_a_token_for_each_connection() {
         assert!(token.contains(part), "{token}");
     }
     assert!(String::from_utf8_lossy(&agent.seen()).contains("ag3nt-t0k3n"));
-    assert_eq!(agent.accepted(), 1, "AWS is not asked for each");
+    assert_eq!(agent.accepted(), 1, "AWS is not asked for each connection");
     let signature = token.split("X-Amz-Signature=").nth(1).unwrap().split('&').next().unwrap();
     for written in [pontoon.printed(), pontoon.get("/metrics").1] {
         for secret in ["s3cr3t-k3y", "s3ssi0n-t0k3n", "ag3nt-t0k3n", signature] {
@@ -235,7 +235,7 @@ fn aws_that_does_not_answer_is_an_error_with_its_stage_and_no_hang() {
         "no secret for user app: no answer yet",
     ];
     assert!(known.iter().any(|known| words.contains(known)), "{words}");
-    assert_eq!(fake.accepted(), 0, "the server is not bothered");
+    assert_eq!(fake.accepted(), 0, "pontoon does not connect to the server");
 }
 
 #[test]

@@ -332,7 +332,11 @@ fn a_client_with_its_own_tls_only_has_to_change_its_address() {
         Command::new("timeout").arg("30").arg(redis_cli_over_tls()).args(flags).arg("PING").output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let gone = client(&pontoon, "it", |entry| entry["own_tls"] == true);
-    assert_eq!((&gone["commands"], &gone["library"]), (&0.into(), &Value::Null), "nothing of it was read");
+    assert_eq!(
+        (&gone["commands"], &gone["library"]),
+        (&0.into(), &Value::Null),
+        "pontoon read no request of the client"
+    );
 }
 
 #[test]
@@ -413,7 +417,7 @@ fn hostile_client_names_are_harmless() {
     long.expect(&["CLIENT", "SETNAME", &"n".repeat(1 << 20)], "+OK\r\n");
     info(&mut long, "LIB-NAME", &vec![0xff; 1 << 20]);
     let session = self::session(&pontoon, "its name, cut", named(&"n".repeat(64)));
-    assert_eq!(session["library"], Value::Null, "nothing that could be shown");
+    assert_eq!(session["library"], Value::Null, "no part of the library's name can be shown");
     long.expect(&["PING"], "+PONG\r\n");
     let status = run(&["status", "--admin", &pontoon.admin().to_string()]);
     assert!(String::from_utf8(status.stdout).unwrap().chars().all(|c| c == '\n' || !c.is_control()));

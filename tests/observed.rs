@@ -124,7 +124,7 @@ fn the_client_with_the_slow_command_on_a_shared_connection_is_named() {
     other.expect(&["PING"], "+PONG\r\n");
     let script = busy_script(Duration::from_millis(200));
     let record = |command: &str| slow(&pontoon).into_iter().find(|record| record["command"] == command);
-    // The server answers at once what it reads at once; then no client's command can be shown to be the slow one.
+    // If the server reads both requests at once, it answers both at once, and pontoon cannot say which was slow.
     let sent = || pontoon.metric("pontoon_commands_total", "family=\"scripting\"");
     eventually("the slow command is distinguished from what waits behind it", || {
         let before = sent();

@@ -61,7 +61,7 @@ impl Program {
             // The program's last line may still be unread.
             self.join_reader();
         }
-        assert!(says(self), "it ended: {:?}\n{}", self.said(), self.log());
+        assert!(says(self), "the program ended: {:?}\n{}", self.said(), self.log());
     }
 
     fn join_reader(&mut self) {

@@ -152,9 +152,9 @@ fn the_next_client_finds_a_new_connection_whatever_the_last_one_left() {
             // A pushed message may arrive between RESET and its reply; then the connection is closed.
             let settled = |kept: u64| idle(&pontoon) == kept;
             if *reusable && !busy {
-                eventually(&format!("{commands:?}, {how:?}: it is kept"), || settled(1));
+                eventually(&format!("{commands:?}, {how:?}: the connection is kept"), || settled(1));
             } else if !busy {
-                assert!(settled(0), "{commands:?}, {how:?}: it is kept");
+                assert!(settled(0), "{commands:?}, {how:?}: the connection is kept");
             }
             let mut next = pontoon.client();
             assert_eq!(connection_state(&mut next), pristine, "{commands:?}, {how:?}");

@@ -148,7 +148,7 @@ fn a_pinned_client_gets_all_replies_wherever_its_requests_are_cut() {
 }
 
 #[test]
-fn a_transaction_is_pinned_until_it_ends() {
+fn a_transaction_pins_its_client_until_it_ends() {
     let (_redis, pontoon) = shared(&[]);
     let (mut one, mut other) = (pontoon.client(), pontoon.client());
     one.expect(&["WATCH", "k"], "+OK\r\n");

@@ -246,7 +246,7 @@ impl Pontoon {
     /// Asserts that the cause is logged in one line, however many clients met it.
     pub fn expect_one_line(&self, text: &str) {
         self.wait_for_log(text);
-        assert_eq!(self.log_count(text), 1, "one line a cause, not one a client: {text}");
+        assert_eq!(self.log_count(text), 1, "one line for each cause, not for each client: {text}");
     }
 
     /// `GET` from the admin server: status and body.

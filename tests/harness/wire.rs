@@ -154,7 +154,7 @@ impl Wire {
     #[track_caller]
     pub fn expect_end(&mut self) {
         let rest = self.rest();
-        assert!(rest.is_empty(), "before the end came {:?}", String::from_utf8_lossy(&rest));
+        assert!(rest.is_empty(), "received before the end: {:?}", String::from_utf8_lossy(&rest));
     }
 
     /// Whether nothing arrives for a moment.
