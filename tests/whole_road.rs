@@ -312,7 +312,8 @@ fn the_answers_of_the_commands_alone_lead_along_the_readmes_road() {
     road.fleet_becomes("ready");
 
     // AUTH: the token is accepted in addition to no token (ROTATE), the bridges present it, then it is needed (SET).
-    let file = road.bridges[0].directory.path().join("token");
+    let secrets = tempfile::tempdir().unwrap();
+    let file = secrets.path().join("token");
     fs::write(&file, TOKEN).unwrap();
     for bridge in &road.bridges {
         bridge.reload(&format!(
@@ -320,10 +321,11 @@ fn the_answers_of_the_commands_alone_lead_along_the_readmes_road() {
             file.display()
         ));
     }
-    road.progress();
-    road.node.direct().expect(&["CONFIG", "SET", "requirepass", TOKEN], "+OK\r\n");
+    // The direct client presents it, too, before it is needed.
     let tls = [("LOAD_CA_FILE", &*ca), ("LOAD_PASSWORD", TOKEN)];
     road.apps[3].restart(node, &tls);
+    road.progress();
+    road.node.direct().expect(&["CONFIG", "SET", "requirepass", TOKEN], "+OK\r\n");
     road.progress();
 
     // The applications leave the bridges, one after the other.

@@ -179,7 +179,7 @@ fn check_reports_a_cluster_with_more_nodes_than_the_limit() {
     let output = pontoon(&[&args[..], &options].concat());
     let report = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{report}");
-    let told = "the cluster has 30 nodes, and clients are led to 20 of them: raise cluster.max_nodes";
+    let told = "the cluster has 30 nodes, and clients reach only 20 of them. Raise cluster.max_nodes";
     assert!(report.contains(told), "{report}");
     // A cluster that announces many nodes costs no more dials than the limit.
     assert_eq!(report.matches("TCP connection to 127.0.0.1:").count(), 20, "{report}");
