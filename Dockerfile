@@ -6,12 +6,12 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 RUN mkdir src tests \
     && echo 'fn main() {}' > src/main.rs && touch src/lib.rs tests/main.rs \
-    && cargo build --release --locked \
+    && cargo build --release --locked --no-default-features --features iam \
     && rm -rf src tests target/release/.fingerprint/pontoon-*
 COPY src src
 # For `pontoon --version`: docker build --build-arg SOURCE_COMMIT=$(git rev-parse --short=12 HEAD)
 ARG SOURCE_COMMIT
-RUN mkdir tests && touch tests/main.rs && cargo build --release --locked --bin pontoon
+RUN mkdir tests && touch tests/main.rs && cargo build --release --locked --no-default-features --features iam --bin pontoon
 
 # No shell, no package manager; glibc, CA certificates and a user that is not root.
 FROM gcr.io/distroless/cc-debian12:nonroot

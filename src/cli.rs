@@ -195,6 +195,7 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("demo")
+                .hide(!cfg!(feature = "demo"))
                 .about("Demonstrate pontoon without a server: a TLS endpoint, a bridge, and a plaintext client")
                 .arg(switch("serve", "Keep the endpoint and the bridge running, for redis-cli and your own clients")),
         )
@@ -217,7 +218,9 @@ pub fn command() -> Command {
 /// The version with the commit, if the build knew it, and the cargo features: `0.1.0 (commit 1a2b3c4, features: iam)`.
 fn version() -> String {
     let commit = option_env!("PONTOON_COMMIT").map(|commit| format!("commit {commit}, ")).unwrap_or_default();
-    let features = if cfg!(feature = "iam") { "iam" } else { "none" };
+    let features = [("demo", cfg!(feature = "demo")), ("iam", cfg!(feature = "iam"))];
+    let features: Vec<&str> = features.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     format!("{} ({commit}features: {features})", env!("CARGO_PKG_VERSION"))
 }
 
@@ -454,7 +457,12 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
                 json: matches.get_flag("json"),
             })
         }
+        #[cfg(feature = "demo")]
         Some(("demo", matches)) => commands::demo::run(matches.get_flag("serve")),
+        #[cfg(not(feature = "demo"))]
+        Some(("demo", _)) => {
+            Err(Usage("this build has no demo: build pontoon with the cargo feature \"demo\"".into()).into())
+        }
         Some(("completions", matches)) => {
             let shell = *matches.get_one::<Shell>("shell").expect("it is required");
             commands::completions::run(shell, &mut command())

@@ -181,7 +181,7 @@ fn help_is_the_manual_and_an_unknown_word_is_reported() {
 fn the_version_names_the_features_of_the_build() {
     let version = stdout(&["--version"]).1;
     assert!(version.starts_with(&format!("pontoon {} (", env!("CARGO_PKG_VERSION"))), "{version}");
-    assert!(version.ends_with("features: iam)\n"), "{version}");
+    assert!(version.ends_with("features: demo, iam)\n"), "{version}");
 }
 
 #[test]

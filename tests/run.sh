@@ -208,6 +208,7 @@ check_format() {
 check_lints() {
   step "Lints"
   cargo clippy --locked --all-targets -- -D warnings
+  cargo clippy --locked --no-default-features --features tokio/test-util -- -D warnings
 }
 
 # With the features that tests want of dependencies: else these would be checked anew for the documentation alone.

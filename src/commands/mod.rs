@@ -7,6 +7,7 @@ pub mod audit;
 pub mod check;
 mod colour;
 pub mod completions;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod fleet;
 pub mod health;
