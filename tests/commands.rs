@@ -107,7 +107,11 @@ fn check_reports_what_this_machine_lacks_before_the_start() {
         stdout(&[&["check", "--offline", "--upstream", "cache.invalid", "--admin", "off"], args].concat())
     };
     for (args, wanted, line) in [
-        (&["--listen", &taken][..], 0, "is in use. Is it by the pontoon that this one is to replace?"),
+        (
+            &["--listen", &taken][..],
+            0,
+            "is in use. This is no problem if a pontoon uses it that this one replaces",
+        ),
         (&["--listen", &file], 1, "the file exists and is not a socket"),
         (&["--listen", &nowhere], 1, "No such file or directory"),
         (&["--state-file", &path("no/state.json")], 1, "cannot be written"),
@@ -151,7 +155,7 @@ fn the_demo_shows_the_main_job_and_proves_that_the_wire_is_unreadable() {
     let (code, story) = stdout(&["demo"]);
     assert_eq!(code, Some(0), "{story}");
     assert!(story.contains("> GET greeting\n   < hello-from-a-client-without-TLS"), "{story}");
-    assert!(story.contains("\"hello-from-a-client-without-TLS\" does not appear in it."), "{story}");
+    assert!(story.contains("\"hello-from-a-client-without-TLS\" is not in these bytes."), "{story}");
     assert!(story.contains("< (error) ERR pontoon: TLS handshake with"), "{story}");
 }
 

@@ -187,7 +187,7 @@ fn five_hundred_bridges_get_one_answer_and_hostile_ones_do_not_stop_it() {
     for ((number, words), silent) in [
         (100, "no response within 10s"),
         (200, "more than 1048576 bytes"),
-        (300, "does not answer as this version"),
+        (300, "the answer is not one of this pontoon version"),
         (400, "connection closed"),
         (450, ""),
     ]
@@ -239,7 +239,7 @@ fn bridges_that_all_answer_are_ready_and_a_missing_one_is_named() {
             "bridges asked: 3, answered: 3, expected: 3\n",
             "group master.sessions.example:6379\n  evidence as of 20",
             "  endpoints: master.sessions.example:6379, replica.sessions.example:6379\n",
-            "  servers that answered: 1 of 1, clients in plaintext by their count: 0, asked last at 2026-01-01T00:00:00Z\n",
+            "  servers that answered: 1 of 1, plaintext clients by their counts: 0, asked last at 2026-01-01T00:00:00Z\n",
             "uses only TLS: yes\n",
             "safe to require TLS: yes\n",
             "no client was in plaintext\n",
@@ -262,13 +262,13 @@ fn bridges_that_all_answer_are_ready_and_a_missing_one_is_named() {
     assert_eq!(code, Some(0), "{text}");
     assert!(!fs::read_to_string(&state).unwrap().contains(closing));
     for (text, problem) in [
-        ("{}", "is no state file of `pontoon fleet`: missing field"),
-        (r#"{"version": 2, "bridges": {}}"#, "is of version 2, and this pontoon knows version 1"),
+        ("{}", "is not a state file of `pontoon fleet`: missing field"),
+        (r#"{"version": 2, "bridges": {}}"#, "has version 2, but this pontoon reads version 1"),
         (r#"{"version": 1, "bridges": {"a b": "2026-01-01T00:00:00Z"}}"#, "names the bridge \"a b\": "),
     ] {
         fs::write(&state, text).unwrap();
         let (code, _, error) = fleet(&[first, "--state", &state]);
-        let remedy = "restore it, or remove it and name every bridge again";
+        let remedy = "restore the file, or remove it and name every bridge again";
         assert!(code == Some(2) && error.contains(problem) && error.contains(remedy), "{error}");
         assert!(error.contains(&state) && fs::read_to_string(&state).unwrap() == text, "{error}");
     }

@@ -137,7 +137,7 @@ fn the_plan_of_a_plaintext_group_has_facts_next_commands_and_rollback() {
         "engine       redis 7.1.0, cluster mode disabled, 2 nodes of cache.r6g.large",
         "             transit encryption can be changed in place",
         "primary      sessions.abc123.ng.0001.euw1.cache.amazonaws.com:6379",
-        "             with TLS master.sessions.abc123.euw1.cache.amazonaws.com, by AWS' pattern of names",
+        "             with TLS master.sessions.abc123.euw1.cache.amazonaws.com (derived from AWS' naming pattern)",
         "users        no AUTH token, no user group",
         "pending      nothing; maintenance window sun:05:00-sun:06:00 UTC",
         "position     step 0 of 2: plaintext only. Next is preferred, then required",
@@ -292,7 +292,7 @@ fn a_wait_has_an_end() {
     aws.aws_cli(report["plans"][0]["next"]["recipes"]["aws_cli"].as_str().unwrap());
     let output = aws.plan(&["--group", "sessions", "--wait=300ms", "--interval", "10ms"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(error(&output).contains("not ended within 300ms"), "{}", error(&output));
+    assert!(error(&output).contains("did not end within 300ms"), "{}", error(&output));
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn each_failure_names_its_remedy() {
     for action in actions {
         for (code, words) in [
             ("AccessDenied", format!("no permission for elasticache:{action} (in words)")),
-            ("Throttling", format!("AWS throttles elasticache:{action} (in words)")),
+            ("Throttling", format!("AWS throttled elasticache:{action} (in words)")),
             (
                 "InvalidClientTokenId",
                 "does not accept the credentials (InvalidClientTokenId: in words): renew them".into(),
@@ -365,10 +365,10 @@ fn a_name_of_something_else_than_a_group_is_reported_as_such() {
     for (group, words) in [
         ("session", "eu-west-1 has no replication group \"session\" in this account: check the id"),
         ("sessions-001", "is a node of the replication group \"sessions\": give --group sessions"),
-        ("lone", "is a cache cluster outside of a replication group, which cannot use TLS"),
+        ("lone", "is a cache cluster outside of a replication group, and cannot use TLS"),
         (
             "pages",
-            "\"pages\" is a cluster of memcached, and pontoon carries Redis' protocol: give --group the id",
+            "\"pages\" is a Memcached cluster, but pontoon carries the Redis protocol: give --group the id",
         ),
     ] {
         let output = aws.plan(&["--group", group]);

@@ -84,7 +84,7 @@ impl Routes {
         told.extend(self.take(plans));
         self.show();
         for warning in &warnings {
-            warn!("{warning}");
+            warn!(%warning, "configuration accepted with a warning");
         }
         told.extend(warnings);
         if told.is_empty() { Ok("nothing changed".into()) } else { Ok(told.join("; ")) }

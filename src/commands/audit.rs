@@ -1,4 +1,6 @@
-//! `pontoon audit`: who is connected to a group, asked of each of its nodes, right now or for a while.
+//! `pontoon audit`: asks each node of a group for its clients, once or for a while, and prints them.
+//!
+//! Asking the nodes and grouping their clients is `group`'s work.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -23,23 +25,23 @@ use crate::moment::Moment;
 use crate::printable::printable;
 use crate::tls::TlsMode;
 
-/// How to audit.
+/// Options of `pontoon audit`.
 pub struct AuditOptions {
     /// Write JSON.
     pub json: bool,
-    /// Clients whose name begins so are bridged.
+    /// Prefixes of client names. Clients with such a name use a bridge.
     pub bridges: Vec<String>,
-    /// Ask again and again; `None`: once.
+    /// How often and how long to ask. `None` asks once.
     pub watch: Option<WatchPace>,
 }
 
-/// Asks every node; fails unless all of them answer and count no client in plaintext.
+/// Asks every node. Fails unless all nodes answer and count no plaintext client.
 pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let AuditOptions { json, bridges, watch } = options;
     let credentials = route.upstream.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth)));
     if let Some(credentials) = &credentials {
-        // Once, before every node is asked in vain.
+        // Without credentials, every node would refuse the request.
         runtime.block_on(credentials.ready())?;
     }
     let asking = Asking {
@@ -101,7 +103,7 @@ async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::R
     bail!("{}", why_watched(&report, asking.settings.tls.mode));
 }
 
-/// The result where every node answered each time, and counted no client in plaintext.
+/// Returns the closing line for the case that every node answered each time and counted no plaintext client.
 fn clean(nodes: usize, samples: u64) -> String {
     let each = if samples > 1 { format!(" in each of {samples} samples") } else { String::new() };
     format!("{nodes} of {} answered{each}: no client is connected in plaintext", counted(nodes, "node"))
@@ -113,18 +115,20 @@ fn print_report(report: &WatchReport) {
     print_nodes(&nodes.iter().map(|node| node.last.clone()).collect::<Vec<_>>());
     for WatchedNode { last, unanswered_samples } in nodes.iter().filter(|node| node.unanswered_samples > 0) {
         let endpoint = printable(&last.endpoint);
-        say!("{endpoint}: {} in {unanswered_samples} of {samples} samples", Tint::Bad.paint("no answer"));
+        let samples = counted(*samples as usize, "sample");
+        say!("{endpoint}: {} in {unanswered_samples} of {samples}", Tint::Bad.paint("no answer"));
     }
     print_clients(
         [&report.direct, &report.unknown, &report.bridged]
             .map(|groups| groups.iter().map(ClientRow::from).collect()),
     );
     if *not_listed > 0 {
-        say!("\nThe lists are full. They leave out up to {not_listed} clients at a time.");
+        let missing = counted(*not_listed as usize, "client");
+        say!("\nThe lists are full: up to {missing} of one sample are missing.");
     }
 }
 
-/// Why a group that was watched is not known to be free of plaintext.
+/// Returns why the watch did not show that the group has no plaintext clients.
 fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport, mode: TlsMode) -> String {
     let last: Vec<_> = nodes.iter().map(|node| node.last.clone()).collect();
     let is_silent = |node: &&WatchedNode| node.last.problem.is_none() && node.unanswered_samples > 0;
@@ -132,13 +136,14 @@ fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport, mode: TlsMode) 
     if nodes.is_empty() {
         "the watch ended before the first sample".into()
     } else if last.iter().all(|node| node.problem.is_none() && node.plaintext_clients == Some(0)) {
-        format!("{silent} of {} missed some of {samples} samples", counted(nodes.len(), "node"))
+        let (nodes, samples) = (counted(nodes.len(), "node"), counted(*samples as usize, "sample"));
+        format!("{silent} of {nodes} did not answer in each of {samples}")
     } else {
         why(&last, mode)
     }
 }
 
-/// How far a watch has come, in one line of a terminal.
+/// Shows the progress of a watch in one line of a terminal.
 struct Progress {
     began: Instant,
     length: Duration,
@@ -152,11 +157,12 @@ impl Progress {
                 let time = |time: Duration| age(time.as_secs());
                 let _ = write!(
                     stderr(),
-                    "\r\x1b[K{} of {}: {}, {}, {rows} rows of clients. Ctrl-C prints them",
+                    "\r\x1b[K{} of {}: {}, {}, {} of clients. Ctrl-C ends the watch and prints them",
                     time(self.began.elapsed()),
                     time(self.length),
                     counted(*samples as usize, "sample"),
-                    counted(*nodes, "node")
+                    counted(*nodes, "node"),
+                    counted(*rows, "row")
                 );
             }
             WatchEvent::Sampled { .. } => {}
@@ -180,7 +186,7 @@ impl Progress {
     }
 }
 
-/// Why the group is not known to be free of plaintext.
+/// Returns why the answers do not show that the group has no plaintext clients.
 fn why(nodes: &[NodeEvidence], mode: TlsMode) -> String {
     let all = counted(nodes.len(), "node");
     let silent = nodes.iter().filter(|node| node.problem.is_some()).count();
@@ -227,7 +233,7 @@ fn why(nodes: &[NodeEvidence], mode: TlsMode) -> String {
     }
 }
 
-/// The clients in a node's list, else its own count of them.
+/// Returns the number of clients in a node's list, or the node's own count if it gave no list.
 fn clients(node: &NodeEvidence) -> Option<u64> {
     match (node.bridged, node.unknown) {
         (Some(bridged), Some(unknown)) => Some(bridged + unknown + node.direct.unwrap_or(0)),
@@ -269,10 +275,10 @@ fn print_nodes(nodes: &[NodeEvidence]) {
     }
 }
 
-/// Clients that are alike, as they are shown.
+/// Similar clients, as one row of a table.
 struct ClientRow<'a> {
     clients: &'a SimilarClients,
-    /// The first and the last time; `None`: they were looked at once.
+    /// The first and the last time that they were seen. `None` if the nodes were asked once.
     seen: Option<(Moment, Moment)>,
 }
 
@@ -282,15 +288,15 @@ impl<'a> From<&'a SeenClients> for ClientRow<'a> {
     }
 }
 
-/// What clients of one application have in common: name, library, version and user.
+/// Identifies an application: its clients' name, library, version and user.
 type Application<'a> = [&'a str; 4];
 
-/// The lists of clients that come through no bridge, that may come through one, and that do.
+/// Prints three lists: clients that use no bridge, clients that may use one, and clients that use one.
 fn print_clients(lists: [Vec<ClientRow<'_>>; 3]) {
     let titles = [
-        "Clients that come through no bridge:",
-        "Clients that may come through a bridge or not (the server reports no library for them):",
-        "Clients that come through a bridge:",
+        "Clients that use no bridge:",
+        "Clients that may use a bridge (the server reports no library for them):",
+        "Clients that use a bridge:",
     ];
     for (title, list) in titles.into_iter().zip(lists) {
         if !list.is_empty() {
@@ -299,7 +305,7 @@ fn print_clients(lists: [Vec<ClientRow<'_>>; 3]) {
     }
 }
 
-/// A row for each application, and below it one for each of its addresses.
+/// Returns a table with a row for each application, followed by a row for each of its addresses.
 fn applications(list: Vec<ClientRow<'_>>) -> Table<4> {
     let when = if list.iter().any(|row| row.seen.is_some()) { "FIRST AND LAST SEEN (UTC)" } else { "OLDEST" };
     let mut table = Table::new(["APPLICATION", "CLIENTS", when, "LAST COMMANDS"]);
@@ -329,7 +335,7 @@ fn applications(list: Vec<ClientRow<'_>>) -> Table<4> {
     table
 }
 
-/// `2026-11-29 12:30:00 to 12:45:10`.
+/// Formats a period: `2026-11-29 12:30:00 to 12:45:10`.
 fn span(first: Moment, last: Moment) -> String {
     let [first, last] = [first, last].map(|at| at.to_string().replace('T', " ").replace('Z', ""));
     let (date, time) = last.split_once(' ').unwrap_or_default();
@@ -337,7 +343,7 @@ fn span(first: Moment, last: Moment) -> String {
     format!("{first} to {end}")
 }
 
-/// In its two greatest units.
+/// Formats a time in its two largest units: `1day 2h`.
 fn age(seconds: u64) -> String {
     let words = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     words.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -375,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_an_application_stand_below_it() {
+    fn each_application_is_followed_by_its_addresses() {
         let clients = |name: &str, address: &str, clients, oldest_seconds| SimilarClients {
             library: "redis-py".into(),
             version: "5.0.1".into(),
@@ -406,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_names_the_day_once() {
+    fn a_period_within_one_day_shows_the_date_once() {
         assert_eq!(span(Moment::at(0), Moment::at(61)), "1970-01-01 00:00:00 to 00:01:01");
         assert_eq!(span(Moment::at(0), Moment::at(86_400)), "1970-01-01 00:00:00 to 1970-01-02 00:00:00");
     }

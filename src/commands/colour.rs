@@ -1,15 +1,15 @@
-//! Colour for terminals. The streams remove it where a terminal does not show it.
+//! Colours for terminals. The output streams remove them if the output is not a terminal.
 
 use anstyle::{AnsiColor, Style};
 
-/// What a word says about its subject.
+/// The meaning of a coloured word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tint {
-    /// It works.
+    /// The subject works.
     Good,
-    /// It needs attention.
+    /// The subject needs attention.
     Doubtful,
-    /// It does not work.
+    /// The subject does not work.
     Bad,
 }
 
@@ -30,19 +30,19 @@ impl Tint {
     }
 }
 
-/// Questions that lines of verdicts answer, with the answers in colour: yes, no.
+/// The questions that verdicts answer, each with the colours of yes and of no.
 pub(super) const QUESTIONS: [(&str, Tint, Tint); 3] = [
     ("uses only TLS", Tint::Good, Tint::Bad),
     ("safe to require TLS", Tint::Good, Tint::Bad),
     ("bridge still needed", Tint::Doubtful, Tint::Good),
 ];
 
-/// `yes` or `no`.
+/// Returns `yes` or `no`.
 pub(super) fn yes_or_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 
-/// Colours the yes or no at the end of lines that answer one of [`QUESTIONS`]. Reasons are indented, and stay as they are.
+/// Colours the yes or no at the end of each line that answers one of [`QUESTIONS`]. Leaves indented lines, which are reasons, uncoloured.
 pub(super) fn with_coloured_answers(text: &str) -> String {
     let line = |line: &str| {
         let coloured = || {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_answers_are_coloured_and_by_what_they_mean() {
+    fn only_answers_are_coloured_each_by_its_meaning() {
         let text = "cache: uses only TLS: yes\n  - safe to require TLS: no\nsafe to require TLS: no\nbridge still needed: no";
         assert_eq!(
             with_coloured_answers(text),

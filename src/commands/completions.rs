@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Command;
 use clap_complete::Shell;
 
-/// Writes them.
+/// Writes the completions for `shell`.
 pub fn run(shell: Shell, command: &mut Command) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, command, "pontoon", &mut script);

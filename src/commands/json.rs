@@ -1,4 +1,4 @@
-//! JSON for programs. docs/json.md describes every field.
+//! Prints JSON for programs. docs/json.md describes every field.
 
 use std::io::{Write as _, stdout};
 
@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use crate::printable::printable_json;
 
-/// Version of the JSON that commands write. It rises when a field changes its meaning or goes away; new fields may come
-/// without that.
+/// Version of the JSON that commands write. It rises when a field changes its meaning or is removed, but not when a field is added.
 const JSON_SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
@@ -17,10 +16,10 @@ struct Versioned<'a, T> {
     report: &'a T,
 }
 
-/// Writes an object as one line, with the version of its form.
+/// Writes an object as one line, with the schema version.
 pub(super) fn print_json(report: &impl Serialize) {
     let versioned = Versioned { schema: JSON_SCHEMA, report };
     let text = serde_json::to_string(&versioned).expect("plain data has a form in JSON");
-    // A reader that has seen enough is no failure.
+    // A reader may close the pipe early (`| head`): that is no failure.
     let _ = writeln!(stdout(), "{}", printable_json(&text));
 }

@@ -1,4 +1,4 @@
-//! What each command does. Only here, and in `main`, errors are `anyhow`'s and the terminal is spoken to.
+//! The commands, one module each. Only this module and `main` use `anyhow` and write to the terminal.
 
 #[macro_use]
 mod say;

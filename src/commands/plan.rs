@@ -1,26 +1,28 @@
-//! `pontoon plan`: where AWS' replication groups stand between plaintext and TLS.
+//! `pontoon plan`: prints where AWS' replication groups are between plaintext and TLS, and follows a modification to its end.
+//!
+//! Requests to AWS, the judgement and its text are in `plan`.
 
 use std::time::Duration;
 
-/// What to plan, and how to say it.
+/// Options of `pontoon plan`.
 pub struct PlanOptions {
-    /// The group; `None`: all that fail ElastiCache.5.
+    /// The group. `None` plans for all groups that fail ElastiCache.5.
     pub group: Option<String>,
-    /// AWS regions; none: the environment's or the profile's.
+    /// AWS regions. If empty, the region comes from the environment or the profile.
     pub regions: Vec<String>,
     /// Follow a modification for this long.
     pub wait: Option<Duration>,
-    /// Time between two questions to AWS.
+    /// Time between two requests to AWS.
     pub interval: Duration,
     /// Write JSON.
     pub json: bool,
 }
 
-/// Says what AWS' crates are missing for.
+/// Fails, because this build has no AWS crates.
 #[cfg(not(feature = "iam"))]
 pub fn run(_options: &PlanOptions) -> anyhow::Result<()> {
     anyhow::bail!(
-        "this pontoon was built without the cargo feature \"iam\", and cannot ask AWS: build it with the default features"
+        "this pontoon was built without the cargo feature \"iam\" and cannot ask AWS: build it with the default features"
     )
 }
 
@@ -41,14 +43,15 @@ mod with_aws {
     use crate::plan::{Aws, GroupFacts, Modification, Plan, TransitEncryption, text};
     use crate::printable::printable;
 
-    /// A change may be accepted some moments before AWS begins with it: this many answers make sure that it waits.
+    /// Number of consecutive answers that show that a change waits for the maintenance window. AWS accepts a change some moments before it
+    /// begins to apply it, so one answer is not enough.
     const ANSWERS_OF_A_WAITING_CHANGE: u32 = 4;
 
     /// The whole output.
     #[derive(Serialize)]
     struct PlanReport {
         plans: Vec<Plan>,
-        /// Groups that pass ElastiCache.5, where no group was named.
+        /// Groups that pass ElastiCache.5. Empty if `--group` names one.
         passing: Vec<PassingGroup>,
     }
 
@@ -59,7 +62,7 @@ mod with_aws {
         transit_encryption: TransitEncryption,
     }
 
-    /// Asks AWS; fails where it does not answer, or a modification did not end.
+    /// Asks AWS, and prints the plans. Fails if AWS does not answer, or if a followed modification did not end.
     pub fn run(options: &PlanOptions) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(report(options))
@@ -119,7 +122,7 @@ mod with_aws {
         say!("\n{}", conclusion(report, asked));
     }
 
-    /// Colours the words at the beginning of lines that need attention.
+    /// Colours the first word of each line that needs attention.
     fn coloured(plan: &str) -> String {
         let line = |line: &str| {
             let marks = [("blocked ", Tint::Bad), ("note ", Tint::Doubtful)];
@@ -157,8 +160,7 @@ mod with_aws {
         format!("{}: {}{passing}", counted(plans.len(), "group"), parts.join(", "))
     }
 
-    /// Waits until AWS has ended the group's modification; whether there is none that waits for its window. A question
-    /// that fails is asked again.
+    /// Waits until the group's modification has ended. Returns false if it waits for the maintenance window. Repeats a request that fails.
     async fn follow(
         aws: &Aws,
         group: &str,
@@ -172,7 +174,7 @@ mod with_aws {
                 last = words;
             }
         };
-        // What fails at once, as a wrong region does, is not asked again for hours.
+        // If the first request fails, for example because the region is wrong, the command ends: repeating it for hours would not help.
         let (mut waiting, mut goal, mut answered) = (0, None, false);
         let ending = async {
             loop {
@@ -198,12 +200,15 @@ mod with_aws {
                             "available" if waiting >= ANSWERS_OF_A_WAITING_CHANGE => return Ok(false),
                             "available" | "modifying" | "snapshotting" | "creating" => {}
                             status => {
-                                bail!("the group's status is \"{status}\", which no modification ends with")
+                                bail!(
+                                    "the group's status is \"{status}\", and no modification ends with that status. The group's events \
+                                     say why (aws elasticache describe-events)"
+                                )
                             }
                         }
                     }
                     Err(error) if answered && error.may_pass() => {
-                        tell(format!("asking again: {}", printable(&error.to_string())));
+                        tell(format!("request failed, repeating it: {}", printable(&error.to_string())));
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -213,7 +218,7 @@ mod with_aws {
         match timeout(longest, ending).await {
             Ok(ended) => ended,
             Err(_) => bail!(
-                "the change has not ended within {}. AWS continues it: run the same command again, or use --wait=DUR to wait longer",
+                "the change did not end within {}. AWS continues it: run the same command again, or use --wait=DUR to wait longer",
                 humantime::format_duration(longest)
             ),
         }

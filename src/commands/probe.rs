@@ -1,4 +1,6 @@
-//! `pontoon probe`: what does this endpoint accept, and what does that mean on the road to TLS?
+//! `pontoon probe`: shows what an endpoint accepts, and the next step on the road to TLS.
+//!
+//! Dialling the endpoint and judging its answers is the work of `group::probe`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,30 +24,30 @@ use crate::printable::printable;
 use crate::tls::{self, Tls};
 use crate::upstream::Cause;
 
-/// How to probe.
+/// Options of `pontoon probe`.
 pub struct ProbeOptions {
     /// Write JSON.
     pub json: bool,
-    /// Names that should lead to the same place.
+    /// Other names that should resolve to the same addresses.
     pub also: Vec<Endpoint>,
 }
 
-/// What became of another name.
+/// The result for another name.
 #[derive(Serialize)]
 struct Also {
     endpoint: String,
     addresses: Vec<IpAddr>,
-    /// It leads where the endpoint does.
+    /// Whether the name resolves to the same addresses as the endpoint.
     same: bool,
     problem: Option<String>,
 }
 
-/// Probes the route's first upstream; fails unless TLS can be used there as the route says.
+/// Probes the route's first upstream. Fails unless pontoon can use TLS with it under the route's settings.
 pub fn run(route: &Route, options: &ProbeOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let settings = &route.upstream;
     let endpoint = settings.endpoints.first().expect("validated: a route has an upstream");
-    // What verifies is told even where the route would take anything, and decides where a password goes.
+    // Certificates are verified even if the route accepts any: the report shows the result, and a password goes only to a verified server.
     let tls = Tls::load(&tls::Settings { insecure_skip_verify: false, ..settings.tls.clone() })?;
     let names: Vec<ServerName<'static>> =
         std::iter::once(endpoint).chain(&options.also).filter_map(server_name).collect();
@@ -82,7 +84,7 @@ pub fn run(route: &Route, options: &ProbeOptions) -> anyhow::Result<()> {
     }
     match &findings.unusable {
         None => Ok(()),
-        Some(why) => bail!("TLS cannot be used with {}: {}", findings.endpoint, printable(why)),
+        Some(why) => bail!("cannot use TLS with {}: {}", findings.endpoint, printable(why)),
     }
 }
 
@@ -113,7 +115,7 @@ fn compare(other: &Endpoint, findings: &Findings, found: Result<Vec<std::net::So
     }
 }
 
-/// What it means on the road, and what to do next.
+/// Returns the endpoint's state on the road to TLS, and what to do next.
 fn next_step(findings: &Findings) -> &'static str {
     let unverified = findings.verified.first().is_some_and(|own| own.problem.is_some());
     match (findings.mode, findings.unusable.is_none()) {
@@ -207,8 +209,8 @@ fn print(findings: &Findings, also: &[Also]) {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let where_to = match problem {
             Some(problem) => problem.clone(),
-            None if *same => "leads to the same addresses".into(),
-            None => format!("leads elsewhere: {}", addresses.join(" ")),
+            None if *same => "resolves to the same addresses".into(),
+            None => format!("resolves to other addresses: {}", addresses.join(" ")),
         };
         line("also", &format!("{endpoint}  {where_to}"), None);
     }

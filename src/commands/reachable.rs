@@ -1,11 +1,10 @@
-//! Where an admin server is found.
+//! Turns the address that an admin server listens on into one to connect to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::endpoint::ListenAddr;
 
-/// An admin server's address, to connect to: one that it was told to listen on may be none. What listens on `[::]` takes
-/// no IPv4.
+/// Replaces an unspecified address by loopback of the same family. The family stays, because a listener on `[::]` accepts no IPv4.
 pub(super) fn reachable(mut address: ListenAddr) -> ListenAddr {
     if let ListenAddr::Tcp(address) = &mut address
         && address.ip().is_unspecified()

@@ -1,4 +1,4 @@
-//! `pontoon run`: the sidecar.
+//! `pontoon run`: runs the sidecar. The parts of the sidecar are joined in `app`.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,28 +17,28 @@ use crate::{metrics, telemetry};
 pub struct NotStarted(pub(super) Vec<StartError>);
 
 impl NotStarted {
-    /// Whether all of it may pass by itself; else it is a config error.
+    /// Whether every error may pass by itself. Otherwise it is a config error.
     pub fn may_pass(&self) -> bool {
         self.0.iter().all(StartError::may_pass)
     }
 }
 
-/// Blocking threads of the main runtime: for names to look up, processes to find, files to write. A name server that hangs
-/// does not become a crowd of threads.
+/// Maximum number of blocking threads of the main runtime, which look up names, find processes and write files. The limit keeps a name
+/// server that hangs from creating ever more threads.
 const MAX_BLOCKING_THREADS: usize = 64;
 
-/// Runs until SIGTERM or SIGINT, and until everything has ended. `source` gives another configuration at SIGHUP.
+/// Runs until SIGTERM or SIGINT, and then until all sessions have ended. At SIGHUP, `source` returns the new configuration.
 pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     let inherited = Inherited::take().map_err(|error| NotStarted(vec![error.into()]))?;
     telemetry::init(&config.log)?;
     if let Err(too_few) = raise_limit(&config) {
-        warn!("{too_few}");
+        warn!(error = %too_few, "open file limit too low");
     }
     for warning in &config.warnings {
-        warn!("{warning}");
+        warn!(%warning, "configuration accepted with a warning");
     }
     let metrics = metrics::install().context("cannot set up metrics")?;
-    // Accepting, signals and the admin server; sessions have the workers.
+    // This runtime accepts connections, handles signals and runs the admin server. Sessions run on the workers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -46,7 +46,7 @@ pub fn run(config: Config, source: ConfigSource) -> anyhow::Result<()> {
     runtime.block_on(async {
         let app = App::bind(config, inherited, metrics).map_err(NotStarted)?;
         let shutdown = Shutdown::new();
-        // Installed before the start is announced: a signal that follows the announcement is obeyed.
+        // Installed before the start is logged, so that a signal right after that log line is handled.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;

@@ -1,7 +1,6 @@
-//! How commands speak to the terminal.
+//! Prints lines for people.
 
-/// Writes a line to standard output, with its colours where a terminal shows them. A reader that has seen enough (`| head`)
-/// is no reason to panic.
+/// Writes a line to standard output, in colour if it is a terminal. Ignores errors: a reader may close the pipe early (`| head`).
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;

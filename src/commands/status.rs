@@ -1,5 +1,5 @@
-//! `pontoon status`: asks a running pontoon where on the road each route is, who is on the bridge, and what they need to
-//! leave it.
+//! `pontoon status`: asks a running pontoon for its routes and clients. Prints whether each route can require TLS, which clients use
+//! the bridge, and what they need to use TLS themselves.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -20,18 +20,18 @@ use crate::moment::Moment;
 use crate::printable::printable;
 use crate::upstream::EndpointFacts;
 
-/// What every route must be, for a pipeline to go on.
+/// The state that every route must have for the command to succeed (`--fail-unless`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unless {
-    /// Using only TLS.
+    /// The route uses only TLS.
     TlsOnly,
-    /// Safe to require TLS.
+    /// It is safe to require TLS.
     Ready,
-    /// Without a client that would miss the bridge.
+    /// No client needs the bridge.
     Unused,
 }
 
-/// Prints what the pontoon at `address` tells of its routes and clients; fails unless all routes are as asked.
+/// Prints the routes and clients of the pontoon at `address`. Fails unless every route has the state that `unless` names.
 pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::Result<()> {
     let address = reachable(address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -45,7 +45,7 @@ pub fn run(address: ListenAddr, json: bool, unless: Option<Unless>) -> anyhow::R
         Err(NotHealthy::Said { report, .. }) => (false, report),
         Err(NotHealthy::NoAnswer(error)) => return Err(error.into()),
     };
-    let foreign = || format!("{address} does not answer as this version of pontoon does");
+    let foreign = || format!("the answer of {address} is not one of this pontoon version");
     if json {
         let parse = |text: &str| serde_json::from_str::<Value>(text).with_context(foreign);
         let report = json!({"serving": serving, "routes": parse(&routes)?, "clients": parse(&clients)?});
@@ -103,7 +103,7 @@ fn describe(routes: &[RouteReport], report: &InventoryReport, now: Moment) -> St
     parts.join("\n\n")
 }
 
-/// `2 routes: 1 safe to require TLS, 1 not; 3 clients in the inventory`.
+/// Returns the closing line: `2 routes: 1 safe to require TLS, 1 not; 3 clients in the inventory`.
 fn conclusion(routes: &[RouteReport], report: &InventoryReport) -> String {
     let safe = how_many_are_safe("route", routes.iter().map(|route| route.safe_to_require_tls.answer));
     format!("{safe}; {} in the inventory", counted(report.clients_total, "client"))
@@ -124,7 +124,7 @@ fn routes_table(routes: &[RouteReport]) -> String {
     table.to_string()
 }
 
-/// With what was seen of it.
+/// Formats an endpoint with its mode and its certificate's expiry, if known.
 fn endpoint(facts: &EndpointFacts) -> String {
     let seen = facts.seen.map(|mode| mode.describe().to_owned());
     let expires = facts.certificate_expires.map(|at| format!("certificate until {at}"));
@@ -135,7 +135,7 @@ fn endpoint(facts: &EndpointFacts) -> String {
     format!("{} ({})", facts.endpoint, known.join(", "))
 }
 
-/// The answers, each with its reasons.
+/// Formats a route's verdicts, each with its reasons.
 fn verdicts(route: &RouteReport) -> String {
     let needed = &route.bridge_needed;
     let mut lines = Vec::new();
@@ -162,7 +162,7 @@ fn verdicts(route: &RouteReport) -> String {
     with_coloured_answers(&lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n"))
 }
 
-/// What the servers say, beyond what the verdict rests on.
+/// Formats what the servers report beyond the evidence of the verdict.
 fn servers(servers: &ServersReport) -> String {
     let auth = match servers.auth {
         AuthRequirement::NotWanted => "accept clients without credentials",
@@ -180,7 +180,7 @@ fn servers(servers: &ServersReport) -> String {
     parts.join("; ")
 }
 
-/// The work list.
+/// Formats the inventory: the clients to move, and what each needs.
 fn clients_table(report: &InventoryReport, now: Moment) -> String {
     let mut table = Table::new([
         "ROUTE",
@@ -222,14 +222,14 @@ fn who(client: &ClientRecord) -> String {
     let parts = [
         client.process.as_deref().map(str::to_owned),
         client.uid.map(|uid| format!("uid {uid}")),
-        // Its beginning, as container runtimes show it.
+        // Container runtimes show the first twelve characters of an id.
         client.container.as_deref().map(|id| format!("container {}", id.get(..12).unwrap_or(id))),
     ];
     let known: Vec<String> = parts.into_iter().flatten().collect();
     if known.is_empty() { "unknown".into() } else { known.join(", ") }
 }
 
-/// With its version.
+/// Formats a library with its version.
 pub(super) fn library(library: Option<&Library>) -> String {
     let Some(library) = library else { return "unknown".into() };
     let version = library.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
@@ -237,7 +237,7 @@ pub(super) fn library(library: Option<&Library>) -> String {
     format!("{}{version}{guess}", library.name)
 }
 
-/// When a client with so many sessions was seen.
+/// Formats when a client was last seen: now if it has `active` sessions.
 pub(super) fn last_seen(active: u64, last: Moment, now: Moment) -> String {
     if active > 0 {
         return "now".into();
@@ -251,14 +251,14 @@ pub(super) fn last_seen(active: u64, last: Moment, now: Moment) -> String {
     format!("{number} {unit} ago")
 }
 
-/// What to change for a client with this library to speak TLS itself.
+/// Returns what to change so that a client with this library uses TLS itself.
 pub(super) fn to_do(own_tls: bool, library: Option<&Library>) -> String {
     if own_tls {
-        return "it does already: change only its address".into();
+        return "uses TLS already: change only its address".into();
     }
     match library.and_then(|library| advice(&library.name)) {
         Some(advice) => advice.setting.into_owned(),
-        None => "find out its library from its owner".into(),
+        None => "ask its owner for the library".into(),
     }
 }
 
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_work_list_says_who_uses_what_and_what_to_change() {
+    fn the_inventory_shows_each_client_and_what_to_change() {
         let mut route = RouteReport::example();
         route.safe_to_require_tls.because = vec!["a node\u{1b}[2J says no".into()];
         let routes = vec![route];
@@ -315,8 +315,8 @@ mod tests {
             assert!(line("redis-py 5.0.1").contains(words), "{words}: {text}");
         }
         assert!(line("redis-cli (by its commands)").contains("2 days ago"), "{text}");
-        assert!(line("find out its library").contains("unknown"), "{text}");
-        assert!(text.contains("it does already: change only its address"), "{text}");
+        assert!(line("ask its owner for the library").contains("unknown"), "{text}");
+        assert!(text.contains("uses TLS already: change only its address"), "{text}");
         assert!(text.contains("(2 more not shown, 9 forgotten)"), "{text}");
         assert!(line("redis-py  2.10").contains("by default since 6.0"), "{text}");
         for words in [

@@ -1,4 +1,4 @@
-//! Columns of text for people: as wide as their content, and no wider than the terminal.
+//! Tables of text for people: columns are as wide as their content, and a row is no wider than the terminal.
 
 use std::fmt;
 use std::io::{IsTerminal, stdout};
@@ -17,22 +17,22 @@ const GAP: u16 = 2;
 pub(super) struct Table<const N: usize>(comfy_table::Table);
 
 impl<const N: usize> Table<N> {
-    /// A table without rows yet.
+    /// Creates an empty table with a heading.
     pub(super) fn new(heading: [&str; N]) -> Self {
         let mut table = Self::without_heading();
         table.0.set_header(heading.map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
         table
     }
 
-    /// A table without rows yet, and without names of its columns.
+    /// Creates an empty table without a heading.
     pub(super) fn without_heading() -> Self {
         let mut table = comfy_table::Table::new();
-        // Colours that the output does not show are removed where it is written.
+        // The output stream removes colours that it does not show.
         table.load_style(NOTHING).enforce_styling().style_text_only();
         Self(table)
     }
 
-    /// Adds a row. Its text may come from the network: hidden characters are escaped.
+    /// Adds a row. Escapes hidden characters, because the text may come from the network.
     pub(super) fn row(&mut self, cells: [String; N]) {
         self.0.add_row(cells.map(|text| cell(&text)));
     }
@@ -48,7 +48,7 @@ impl<const N: usize> Table<N> {
         self.0.add_row(cells);
     }
 
-    /// `width`: that of the terminal. Without one, each row is one line, for `grep` and `awk`.
+    /// Formats the table for a terminal of this width. Without a width, each row is one line, for `grep` and `awk`.
     fn text(&self, width: Option<u16>) -> String {
         let mut table = self.0.clone();
         match width {
@@ -68,12 +68,12 @@ fn cell(text: &str) -> Cell {
 
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Tests may run in a terminal, and compare text of one width.
+        // Tests may run in a terminal, but expect unwrapped rows.
         f.write_str(&self.text(if cfg!(test) { None } else { terminal_width() }))
     }
 }
 
-/// `None`: standard output is no terminal, or one of unknown width.
+/// Returns the terminal's width. `None` if standard output is not a terminal, or its width is unknown.
 fn terminal_width() -> Option<u16> {
     let stdout = stdout();
     let size = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten()?;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_heading_has_rows_alone() {
+    fn a_table_without_heading_has_only_rows() {
         let mut table = Table::without_heading();
         table.row(["mode".into(), "preferred".into()]);
         table.row(["certificate".into(), "localhost".into()]);

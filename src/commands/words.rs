@@ -1,11 +1,11 @@
-//! Words that closing lines share.
+//! Phrases that several commands print.
 
-/// `1 client`, `2 clients`. `what`: the singular.
+/// Formats a count and its noun: `1 client`, `2 clients`. `what` is the singular.
 pub(super) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// `3 groups: 2 safe to require TLS, 1 not`.
+/// Formats the closing line of a report: `3 groups: 2 safe to require TLS, 1 not`.
 pub(super) fn how_many_are_safe(what: &str, answers: impl Iterator<Item = bool>) -> String {
     let (safe, not): (Vec<bool>, Vec<bool>) = answers.partition(|safe| *safe);
     let all = counted(safe.len() + not.len(), what);

@@ -1,4 +1,4 @@
-//! Asks AWS, and reads the SDK's types into plain ones. Every request here is a Describe: none changes anything.
+//! Asks AWS, and converts the SDK's types to [`GroupFacts`]. Every request is a Describe, so none changes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use super::facts::{
 use crate::credentials::iam::explain;
 use crate::printable::printable;
 
-/// AWS' largest page.
+/// AWS' maximum page size.
 const PAGE: i32 = 100;
 
-/// Time for one attempt, in seconds.
+/// Timeout for one attempt.
 const AWS_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for a request with its retries, in seconds.
+/// Timeout for a request with its retries.
 const AWS_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 const DESCRIBE_GROUPS: &str = "elasticache:DescribeReplicationGroups";
@@ -40,7 +40,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// With AWS' own chain of credentials, which must give some; `region`: else AWS' own chain of regions.
+    /// Creates a client with credentials from AWS' default chain, and fails if that has none. Without a `region`, AWS' default chain names it.
     pub async fn connect(region: Option<&str>) -> Result<Self, PlanError> {
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(AWS_ATTEMPT_TIMEOUT)
@@ -55,17 +55,17 @@ impl Aws {
         let region = region.ok_or(PlanError::NoRegion)?;
         let none = || PlanError::NoCredentials("no source is configured".into());
         let provider = config.credentials_provider().ok_or_else(none)?;
-        // Asked for here, for the SDK would report it as a failed request.
+        // Fetched before the first request, because the SDK would report missing credentials as a failed request.
         provider.provide_credentials().await.map_err(|error| PlanError::NoCredentials(explain(&error)))?;
         Ok(Self { client: Client::new(&config), region, parameters: BTreeMap::new() })
     }
 
-    /// The region that is asked.
+    /// Returns the region that is asked.
     pub fn region(&self) -> &str {
         &self.region
     }
 
-    /// The group `id`, or all groups.
+    /// Returns the group `id`, or all groups of the region.
     pub async fn groups(&mut self, id: Option<&str>) -> Result<Vec<GroupFacts>, PlanError> {
         let groups = self.described(id).await?;
         let clusters = if groups.is_empty() { Vec::new() } else { self.clusters().await? };
@@ -87,7 +87,7 @@ impl Aws {
         Ok(all)
     }
 
-    /// The group `id` without what only its nodes tell: one request.
+    /// Returns the group `id` without the facts that only its nodes report. Takes one request.
     pub async fn status(&self, id: &str) -> Result<GroupFacts, PlanError> {
         let groups = self.described(Some(id)).await?;
         let group = groups.first().ok_or_else(|| self.unknown(id))?;
@@ -111,7 +111,7 @@ impl Aws {
         Ok(groups)
     }
 
-    /// Why there is no group `id`: it may name something else.
+    /// Returns why there is no group `id`. It may be the id of a node or of a cache cluster.
     async fn no_group(&self, id: &str) -> PlanError {
         match self.client.describe_cache_clusters().cache_cluster_id(id).send().await {
             Ok(found) => match found.cache_clusters() {
@@ -122,7 +122,7 @@ impl Aws {
                     (None, _) => PlanError::IsLone(id.to_owned()),
                 },
             },
-            // The question was for the group; this was only to say more.
+            // This request only makes the error more precise, so its own failure does not matter.
             Err(_) => self.unknown(id),
         }
     }
@@ -131,13 +131,13 @@ impl Aws {
         PlanError::NoSuchGroup { region: self.region.clone(), group: id.to_owned() }
     }
 
-    /// All of the region: AWS cannot be asked for those of one group.
+    /// Returns all cache clusters of the region, because AWS cannot list those of one group.
     async fn clusters(&self) -> Result<Vec<CacheCluster>, PlanError> {
         let pages = self.client.describe_cache_clusters().into_paginator().page_size(PAGE).items().send();
         pages.try_collect().await.map_err(|error| self.error(DESCRIBE_CLUSTERS, &error))
     }
 
-    /// `cluster-preferred-endpoint-type` of a parameter group; engines before 7 have none.
+    /// Returns `cluster-preferred-endpoint-type` of a parameter group. Engines before 7 have none.
     async fn endpoint_type(&mut self, parameter_group: &str) -> Result<Option<String>, PlanError> {
         if let Some(known) = self.parameters.get(parameter_group) {
             return Ok(known.clone());
@@ -164,7 +164,7 @@ impl Aws {
         let Some(code) = error.code() else {
             return match error {
                 SdkError::ServiceError(_) | SdkError::ResponseError(_) => {
-                    let code = "no answer of ElastiCache's".into();
+                    let code = "not an answer from ElastiCache".into();
                     PlanError::Other { region, action, code, message: explain(error) }
                 }
                 error => PlanError::Unreachable { region, action, message: explain(error) },
@@ -224,7 +224,7 @@ fn facts(
             group.transit_encryption_mode(),
         ),
         engine: clean(engine.unwrap_or("redis")),
-        // One node of unknown version leaves the oldest unknown.
+        // If one node's version is unknown, so is the oldest.
         engine_version: versions.and_then(|versions| versions.into_iter().min()),
         cluster_mode: group.cluster_enabled().unwrap_or(false),
         cluster_endpoint_type: (!endpoint_types.is_empty())
@@ -246,7 +246,7 @@ fn facts(
     }
 }
 
-/// AWS' text, on one line and without what could steer a terminal.
+/// Escapes line ends and hidden characters in text from AWS, so that it stays on one line and cannot control the terminal.
 fn clean(text: &str) -> String {
     printable(text).into_owned()
 }
@@ -255,7 +255,7 @@ fn transit_encryption(enabled: Option<bool>, mode: Option<&TransitEncryptionMode
     match (enabled.unwrap_or(false), mode) {
         (false, _) => TransitEncryption::Disabled,
         (true, Some(TransitEncryptionMode::Preferred)) => TransitEncryption::Preferred,
-        // Groups that were created with TLS before there were modes have none.
+        // Groups that were created with TLS before AWS introduced modes have no mode.
         (true, _) => TransitEncryption::Required,
     }
 }
@@ -288,7 +288,7 @@ fn pending(group: &ReplicationGroup, nodes: &[&CacheCluster]) -> PendingChanges 
         let Some(pending) = node.pending_modified_values() else { continue };
         others.extend(pending.engine_version().map(|version| format!("engine version {}", clean(version))));
         others.extend(pending.cache_node_type().map(|name| format!("node type {}", clean(name))));
-        others.extend(pending.num_cache_nodes().map(|count| format!("{count} nodes")));
+        others.extend(pending.num_cache_nodes().map(|count| format!("number of nodes {count}")));
     }
     let Some(pending) = group.pending_modified_values() else {
         return PendingChanges { transit_encryption: None, others: others.into_iter().collect() };

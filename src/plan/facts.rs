@@ -1,45 +1,45 @@
-//! What AWS says of a replication group.
+//! The facts that AWS reports about a replication group.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// One replication group. Text of AWS has no hidden characters any more.
+/// A replication group. Hidden characters in AWS' text are already escaped.
 #[derive(Debug, Clone, Serialize)]
 pub struct GroupFacts {
     /// The replication group's id.
     pub id: String,
-    /// Its region.
+    /// The AWS region that the group is in.
     pub region: String,
-    /// `available`, `modifying`, and others.
+    /// AWS' status: `available`, `modifying` and others.
     pub status: String,
-    /// Which connections it accepts.
+    /// Which connections the group accepts.
     pub transit_encryption: TransitEncryption,
     /// `redis` or `valkey`.
     pub engine: String,
-    /// The oldest version of its nodes; `None`: AWS named none.
+    /// The oldest engine version of its nodes. `None` if AWS does not report every node's version.
     pub engine_version: Option<EngineVersion>,
-    /// Its nodes are a cluster, and clients ask the configuration endpoint.
+    /// Whether its nodes form a cluster, so that clients use the configuration endpoint.
     pub cluster_mode: bool,
-    /// `cluster-preferred-endpoint-type` of its parameter groups, where it is a cluster.
+    /// `cluster-preferred-endpoint-type` of its parameter groups, if it is a cluster.
     pub cluster_endpoint_type: Option<String>,
     /// Parameter groups of its nodes.
     pub parameter_groups: Vec<String>,
     /// Types of its nodes.
     pub node_types: Vec<String>,
-    /// How many nodes it has.
+    /// Number of nodes.
     pub nodes: usize,
     /// Names that clients use, as AWS reports them now.
     pub endpoints: Vec<GroupEndpoint>,
-    /// Clients need an AUTH token.
+    /// Whether clients need an AUTH token.
     pub auth_token: bool,
-    /// User groups (RBAC) that it is bound to.
+    /// User groups (RBAC) of the group.
     pub user_groups: Vec<String>,
     /// The global datastore that it belongs to.
     pub global_datastore: Option<GlobalDatastore>,
     /// Modifications that AWS has accepted and not applied.
     pub pending: PendingChanges,
-    /// When AWS applies changes that are not immediate, as `sun:05:00-sun:06:00`, in UTC.
+    /// When AWS applies changes that are not immediate, in UTC. Example: `sun:05:00-sun:06:00`.
     pub maintenance_window: Option<String>,
 }
 
@@ -104,8 +104,8 @@ pub struct GroupEndpoint {
     pub address: String,
     /// Its port.
     pub port: u16,
-    /// Its name after the change between plaintext and TLS, or before it. AWS does not report that: it follows the pattern
-    /// of AWS' names.
+    /// The endpoint's other name: the one with TLS if `address` is the one without, or the reverse. AWS does not report it, so it is
+    /// derived from the pattern of AWS' names.
     pub counterpart: Option<String>,
 }
 
@@ -135,16 +135,16 @@ impl fmt::Display for EndpointUse {
 }
 
 impl GroupEndpoint {
-    /// An endpoint of the group `id`.
+    /// Creates an endpoint of the group `id`, with its counterpart.
     pub fn new(id: &str, r#use: EndpointUse, address: String, port: u16) -> Self {
         let counterpart = counterpart(id, r#use, &address);
         Self { r#use, address, port, counterpart }
     }
 }
 
-/// The same endpoint's name with TLS, if `address` is the one without, and the other way round.
+/// Returns the endpoint's name with TLS if `address` is the one without, or the reverse.
 ///
-/// A cluster's nodes are not covered: AWS reports no names for them.
+/// The nodes of a cluster have no counterpart, because AWS reports no names for them.
 fn counterpart(id: &str, r#use: EndpointUse, address: &str) -> Option<String> {
     let labels: Vec<&str> = address.split('.').collect();
     let id = id.to_ascii_lowercase();
@@ -185,9 +185,9 @@ pub struct GlobalDatastore {
 /// Modifications that AWS has accepted and not applied.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PendingChanges {
-    /// The transit encryption that is to come.
+    /// The transit encryption after the modification.
     pub transit_encryption: Option<TransitEncryption>,
-    /// Others, in words.
+    /// Descriptions of all other modifications.
     pub others: Vec<String>,
 }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_and_its_counterpart_lead_to_each_other() {
+    fn a_name_is_the_counterpart_of_its_counterpart() {
         for (r#use, plaintext, tls) in [
             (EndpointUse::Primary, "Sessions.abc.ng.0001.use1", "master.sessions.abc.use1"),
             (EndpointUse::Reader, "sessions-ro.abc.ng.0001.use1", "replica.sessions.abc.use1"),

@@ -1,6 +1,7 @@
-//! `pontoon plan`: where replication groups stand between plaintext and TLS, from what AWS says of them. [`GroupFacts`] are
-//! AWS' words in plain types, [`Plan`] is what follows from them, without AWS, and [`text()`] is how people read it. Only
-//! the module `aws`, of the feature `iam`, sends requests, and it has none that changes anything.
+//! The judgement of `pontoon plan`: where replication groups are between plaintext and TLS, and what comes next.
+//!
+//! [`GroupFacts`] holds what AWS reports, [`Plan`] what follows from it, and [`text()`] formats a plan for people. Only the module `aws`
+//! (feature `iam`) sends requests, and these only read.
 
 #[cfg(feature = "iam")]
 mod aws;

@@ -1,10 +1,10 @@
-//! The commands and files that modify a group, for the tools that people do it with.
+//! The commands and files that modify a group, for the AWS CLI, Terraform and CloudFormation.
 
 use serde::Serialize;
 
 use super::facts::{GroupFacts, TransitEncryption};
 
-/// One modification of the transit encryption, for each tool.
+/// One modification of the transit encryption, as a recipe for each tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recipes {
     /// A command of the AWS CLI.
@@ -16,7 +16,7 @@ pub struct Recipes {
 }
 
 impl Recipes {
-    /// Those that lead `group` to `target`.
+    /// Creates the recipes that change `group` to `target`.
     pub(super) fn to(group: &GroupFacts, target: TransitEncryption) -> Self {
         Self {
             aws_cli: set_encryption(group, target),
@@ -26,7 +26,7 @@ impl Recipes {
     }
 }
 
-/// `aws elasticache modify-replication-group`, with these flags, at once.
+/// Returns the command `aws elasticache modify-replication-group` with these flags, applied immediately.
 pub(super) fn modify(group: &GroupFacts, flags: &str) -> String {
     format!(
         "aws elasticache modify-replication-group --region {} --replication-group-id {} {flags} --apply-immediately",
@@ -35,7 +35,7 @@ pub(super) fn modify(group: &GroupFacts, flags: &str) -> String {
     )
 }
 
-/// As [`modify`], of the transit encryption.
+/// Returns the command that sets the transit encryption.
 pub(super) fn set_encryption(group: &GroupFacts, target: TransitEncryption) -> String {
     let flags = match target {
         TransitEncryption::Disabled => "--no-transit-encryption-enabled",
@@ -45,12 +45,12 @@ pub(super) fn set_encryption(group: &GroupFacts, target: TransitEncryption) -> S
     modify(group, flags)
 }
 
-/// `pontoon plan` of the same group, with these flags.
+/// Returns the command `pontoon plan` for the group, with these flags.
 pub(super) fn plan(group: &GroupFacts, flags: &str) -> String {
     format!("pontoon plan --region {} --group {}{flags}", word(&group.region), word(&group.id))
 }
 
-/// A word of a shell's command. What AWS allows in names needs no quotes; what it does not allow must not become a command.
+/// Quotes a word for the shell if needed. Names that AWS allows need no quotes, and other text must not become a command.
 pub(super) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -60,7 +60,7 @@ pub(super) fn word(text: &str) -> String {
     }
 }
 
-/// A name for a resource in a file: Terraform's and CloudFormation's alphabets, and no digit first.
+/// Returns a resource name that Terraform or CloudFormation accepts: only characters that the tool allows, and no digit first.
 fn label(id: &str, separator: &str) -> String {
     let label = id.split(|c: char| !c.is_ascii_alphanumeric()).collect::<Vec<_>>().join(separator);
     if label.starts_with(|c: char| c.is_ascii_alphabetic()) { label } else { format!("Group{label}") }
@@ -74,15 +74,15 @@ fn terraform(group: &GroupFacts, target: TransitEncryption) -> String {
         }
     };
     let order = match target {
-        TransitEncryption::Disabled => "Take transit_encryption_mode out of the resource.",
+        TransitEncryption::Disabled => "Remove transit_encryption_mode from the resource.",
         TransitEncryption::Preferred => {
-            "The first of two applies: \"required\" is another one, after all clients use TLS. AWS rejects both in one."
+            "The first of two applies: apply \"required\" separately, after all clients use TLS. AWS rejects both in one."
         }
         TransitEncryption::Required => "The second of two applies.",
     };
     format!(
         "# {order} Without apply_immediately the change waits for the maintenance window.\n\
-         # `terraform plan` must say \"will be updated in-place\": never apply one that says \"must be replaced\".\n\
+         # `terraform plan` must say \"will be updated in-place\". Never apply a plan that says \"must be replaced\".\n\
          resource \"aws_elasticache_replication_group\" \"{}\" {{\n{settings}  apply_immediately          = true\n}}",
         label(&group.id, "_")
     )
@@ -94,15 +94,15 @@ fn cloudformation(group: &GroupFacts, target: TransitEncryption) -> String {
         target => format!("      TransitEncryptionEnabled: true\n      TransitEncryptionMode: {target}"),
     };
     let order = match target {
-        TransitEncryption::Disabled => "Take TransitEncryptionMode out of the resource.",
+        TransitEncryption::Disabled => "Remove TransitEncryptionMode from the resource.",
         TransitEncryption::Preferred => {
-            "The first of two stack updates: \"required\" is another one, after all clients use TLS."
+            "The first of two stack updates: update to \"required\" separately, after all clients use TLS."
         }
         TransitEncryption::Required => "The second of two stack updates.",
     };
     format!(
         "# {order}\n\
-         # Update through a change set: it must say \"Replacement: False\".\n\
+         # Update through a change set. It must say \"Replacement: False\".\n\
          Resources:\n  {}:\n    Type: AWS::ElastiCache::ReplicationGroup\n    Properties:\n{settings}",
         label(&group.id, "")
     )

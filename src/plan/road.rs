@@ -1,37 +1,37 @@
-//! The judgement: what follows from a group's facts. Needs no AWS.
+//! Judges a group's facts: its position, the next step, blockers, cautions and the way back. Sends no request to AWS.
 
 use serde::Serialize;
 
 use super::facts::{EndpointUse, EngineVersion, GroupFacts, TransitEncryption};
 use super::recipes::{Recipes, modify, plan, set_encryption, word};
 
-/// Redis can change the transit encryption in place from this version on.
+/// The first Redis version whose transit encryption can be changed in place.
 const FIRST_REDIS: EngineVersion = EngineVersion(7, 0, 5);
 
-/// Valkey can from this version on.
+/// The first Valkey version whose transit encryption can be changed in place.
 const FIRST_VALKEY: EngineVersion = EngineVersion(7, 2, 0);
 
 /// What to know before user groups are removed.
-const WITHOUT_USER_GROUPS: &str = "Without them any client may do anything: restrict the security group first. Clients and bridges \
-                                   that present a password may get errors: try one before";
+const WITHOUT_USER_GROUPS: &str = "Without user groups, any client may run any command: restrict the security group first. Clients \
+                                   and bridges that send a password may get errors: try one first";
 
-/// Families of nodes that cannot use TLS.
+/// Prefixes of node types that cannot use TLS.
 const OLD_NODE_TYPES: [&str; 2] = ["cache.m1.", "cache.m2."];
 
-/// Where a group stands between plaintext and TLS, and how it goes on.
+/// Where a group is between plaintext and TLS, and what comes next.
 #[derive(Debug, Serialize)]
 pub struct Plan {
-    /// What AWS says of the group.
+    /// What AWS reports about the group.
     pub group: GroupFacts,
-    /// Security Hub's ElastiCache.5 fails.
+    /// Whether Security Hub's control ElastiCache.5 fails.
     pub fails_elasticache_5: bool,
-    /// AWS can change the transit encryption of this engine without replacing the group.
+    /// Whether AWS can change the transit encryption without replacing the group.
     pub changes_in_place: bool,
     /// A modification that AWS has accepted and not finished.
     pub modification: Option<Modification>,
     /// What must be solved before the next step.
     pub blockers: Vec<Blocker>,
-    /// The next step; `None`: it is blocked, or the group requires TLS.
+    /// The next step. `None` if it is blocked, or if the group requires TLS.
     pub next: Option<NextStep>,
     /// What to know before the next step.
     pub cautions: Vec<String>,
@@ -42,14 +42,14 @@ pub struct Plan {
 /// A modification that AWS has accepted and not finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Modification {
-    /// The transit encryption that is to come; `None`: AWS reports none, so it may be another modification.
+    /// The transit encryption after the modification. `None` if AWS reports none, so that this may be another modification.
     pub to: Option<TransitEncryption>,
-    /// AWS applies it now; else it waits for the maintenance window.
+    /// Whether AWS is applying the modification. If not, it waits for the maintenance window.
     pub running: bool,
 }
 
 impl Modification {
-    /// The transit encryption that waits for the maintenance window.
+    /// Returns the transit encryption that waits for the maintenance window.
     fn waiting(self) -> Option<TransitEncryption> {
         self.to.filter(|_| !self.running)
     }
@@ -58,20 +58,20 @@ impl Modification {
 /// What must be solved before the next step.
 #[derive(Debug, Serialize)]
 pub struct Blocker {
-    /// What is in the way.
+    /// The problem.
     pub what: String,
-    /// How to solve it.
+    /// How to solve the problem.
     pub remedy: String,
-    /// Commands for that.
+    /// Commands that solve it.
     pub commands: Vec<String>,
 }
 
 /// The next change of the transit encryption.
 #[derive(Debug, Serialize)]
 pub struct NextStep {
-    /// What it leads to.
+    /// The transit encryption after the step.
     pub to: TransitEncryption,
-    /// Commands that must succeed before.
+    /// Commands that must succeed before the step.
     pub before: Vec<String>,
     /// The change, for each tool.
     pub recipes: Recipes,
@@ -82,20 +82,20 @@ pub struct NextStep {
 /// How to go back.
 #[derive(Debug, Serialize)]
 pub struct WayBack {
-    /// Why AWS does not allow it now; `None`: nothing is known to be in the way.
+    /// Why AWS does not allow it now. `None` if no obstacle is known.
     pub closed: Option<String>,
-    /// Commands, the first of them first.
+    /// Commands, in order.
     pub commands: Vec<String>,
 }
 
 impl Plan {
-    /// What follows from a group's facts.
+    /// Judges a group's facts.
     pub fn new(group: GroupFacts) -> Self {
         let modification = modification(&group);
         let blockers = blockers(&group, modification);
         let waiting = modification.and_then(Modification::waiting);
         let target = match (waiting, group.transit_encryption) {
-            // A change that leads back is no step of this road.
+            // A change back towards plaintext is not a next step.
             (Some(to), now) => (to > now).then_some(to),
             (None, TransitEncryption::Disabled) => Some(TransitEncryption::Preferred),
             (None, TransitEncryption::Preferred) => Some(TransitEncryption::Required),
@@ -134,13 +134,13 @@ fn modification(group: &GroupFacts) -> Option<Modification> {
     }
 }
 
-/// The first version of the group's engine whose transit encryption can be changed in place.
+/// Returns the first version of the group's engine whose transit encryption can be changed in place.
 fn first_version(group: &GroupFacts) -> EngineVersion {
     if group.engine == "valkey" { FIRST_VALKEY } else { FIRST_REDIS }
 }
 
 fn changes_in_place(group: &GroupFacts) -> bool {
-    // A group in `preferred` has been changed, or could be.
+    // Only groups whose encryption can be changed in place have the mode `preferred`.
     group.transit_encryption == TransitEncryption::Preferred
         || group.engine_version.is_some_and(|version| version >= first_version(group))
 }
@@ -151,12 +151,12 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
         "available" => {}
         "modifying" | "snapshotting" | "creating" => blockers.push(Blocker {
             what: format!("the group is {}: AWS accepts no modification until it is available", group.status),
-            remedy: "wait until it is".into(),
+            remedy: "wait until it is available".into(),
             commands: vec![plan(group, " --wait")],
         }),
         status => blockers.push(Blocker {
             what: format!("the group's status is \"{status}\": AWS accepts no modification"),
-            remedy: "look at its events".into(),
+            remedy: "look at the group's events".into(),
             commands: vec![format!(
                 "aws elasticache describe-events --region {} --source-type replication-group --source-identifier {}",
                 word(&group.region),
@@ -169,15 +169,15 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
     {
         blockers.push(Blocker {
             what: format!(
-                "a change to \"{to}\" waits for the maintenance window ({}): AWS makes it by itself, and clients and bridges that \
-                 use TLS are cut off if it leads to \"disabled\"",
+                "a change to \"{to}\" waits for the maintenance window ({}), when AWS applies it. A change to \"disabled\" cuts off \
+                 clients and bridges that use TLS",
                 group.maintenance_window.as_deref().unwrap_or("unknown")
             ),
-            remedy: "if it is not wanted, replace it by the present mode".into(),
+            remedy: "to cancel the change, request the current mode instead".into(),
             commands: vec![set_encryption(group, group.transit_encryption)],
         });
     }
-    // AWS has accepted a modification that waits, and checked it.
+    // A waiting modification has already passed AWS' checks, so the blockers below do not apply.
     if group.transit_encryption == TransitEncryption::Required || modification.is_some() {
         return blockers;
     }
@@ -193,7 +193,7 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
     if !old.is_empty() {
         blockers.push(Blocker {
             what: format!("nodes of type {} cannot use TLS", old.join(", ")),
-            remedy: "move the group to one of the types that this lists (modify-replication-group --cache-node-type)"
+            remedy: "move the group to one of the types that this command lists (modify-replication-group --cache-node-type)"
                 .into(),
             commands: vec![format!(
                 "aws elasticache list-allowed-node-type-modifications --region {} --replication-group-id {}",
@@ -208,7 +208,7 @@ fn blockers(group: &GroupFacts, modification: Option<Modification>) -> Vec<Block
                 "the group has user groups ({}): AWS does not change the transit encryption of a group with RBAC",
                 group.user_groups.join(", ")
             ),
-            remedy: format!("remove the user groups for the time of the change. {WITHOUT_USER_GROUPS}"),
+            remedy: format!("remove the user groups during the change. {WITHOUT_USER_GROUPS}"),
             commands: vec![modify(group, "--remove-user-groups")],
         });
     }
@@ -225,9 +225,9 @@ fn engine_too_old(group: &GroupFacts) -> Blocker {
     let Some(version) = group.engine_version else {
         return Blocker {
             what: format!(
-                "the engine's version is unknown: AWS reports no node of the group; {engine} {first} is needed"
+                "the engine's version is unknown, because AWS does not report it for every node. {engine} {first} or later is needed"
             ),
-            remedy: "see what AWS reports of the nodes".into(),
+            remedy: "look at what AWS reports about the nodes".into(),
             commands: vec![format!(
                 "aws elasticache describe-cache-clusters --region {}",
                 word(&group.region)
@@ -246,18 +246,18 @@ fn engine_too_old(group: &GroupFacts) -> Blocker {
         (String::new(), parameters)
     } else {
         let words = format!(
-            ". Make a parameter group of the family {family} first, with the settings of {}, and name it in the command",
+            ". First create a parameter group of the family {family} with the settings of {}, and name it in the command",
             own.join(", ")
         );
         (words, "YOUR-PARAMETER-GROUP".to_owned())
     };
     Blocker {
         what: format!(
-            "{engine} {version} is too old: its transit encryption can be changed in place from {first} on"
+            "{engine} {version} is too old: transit encryption can be changed in place only in {first} or later"
         ),
         remedy: format!(
-            "upgrade the engine first. That is done in place, interrupts connections for a while, and cannot be undone{own}. \
-             Never let a tool replace the group: its data and its names would be gone"
+            "upgrade the engine first. The upgrade is done in place, interrupts connections for a while, and cannot be undone{own}. \
+             Never let a tool replace the group: its data and its names would be lost"
         ),
         commands: vec![
             modify(
@@ -291,14 +291,14 @@ fn in_global_datastore(group: &GroupFacts, id: &str, role: &str) -> Blocker {
             "the group is {role} of the global datastore {id}: AWS does not change the transit encryption of a primary to \
              preferred, and documents no way for a secondary"
         ),
-        remedy: "take it out of the global datastore, if you can do without the other region's copy meanwhile. This ends \
-                 the replication between regions (secondaries must go before the primary)"
+        remedy: "remove the group from the global datastore, if you do not need the other region's copy in the meantime. This ends \
+                 the replication between regions (remove secondaries before the primary)"
             .into(),
         commands: vec![command],
     }
 }
 
-/// Commands that must succeed before a step.
+/// Returns the commands that must succeed before a step.
 fn before(group: &GroupFacts, to: TransitEncryption) -> Vec<String> {
     if to != TransitEncryption::Required {
         return Vec::new();
@@ -317,22 +317,22 @@ fn cautions(
     let mut cautions = Vec::new();
     if let Some(to) = waiting.filter(|_| target.is_some()) {
         cautions.push(format!(
-            "the change to \"{to}\" is accepted already: AWS makes it by itself in the maintenance window ({}), whether clients are \
-             ready or not",
+            "AWS has already accepted the change to \"{to}\", and applies it in the maintenance window ({}), even if clients are not \
+             ready",
             group.maintenance_window.as_deref().unwrap_or("unknown")
         ));
     }
     let current = group.transit_encryption;
     if target.is_some() && !group.pending.others.is_empty() {
         cautions.push(format!(
-            "applying a change immediately also applies what is pending: {}",
+            "applying a change immediately also applies pending changes: {}",
             group.pending.others.join(", ")
         ));
     }
     match (current, target) {
         (TransitEncryption::Disabled, Some(TransitEncryption::Preferred)) => {
             cautions.push(
-                "roll out the bridges with tls.mode = \"preferred\" first. No client may open TLS before the modification has \
+                "first roll out the bridges with tls.mode = \"preferred\". Clients must not use TLS until the modification has \
                  ended"
                     .into(),
             );
@@ -344,18 +344,18 @@ fn cautions(
                 .collect();
             if !group.cluster_mode && !nodes.is_empty() {
                 cautions.push(format!(
-                    "the names of single nodes are deleted already in this step: no client may use {}",
+                    "this step deletes the names of single nodes, so clients must not use {}",
                     nodes.join(", ")
                 ));
             }
             cautions.push(
-                "the group gets new names, which this command shows after the change. The names of today go on until \
+                "the group gets new names, which this command shows after the change. The current names remain valid until \
                  \"required\""
                     .into(),
             );
             cautions.push(
-                "an IAM or organization policy with the condition elasticache:TransitEncryptionEnabled can deny this step; \
-                 AWS does not show that here"
+                "an IAM or organization policy with the condition elasticache:TransitEncryptionEnabled can deny this step, and \
+                 pontoon cannot see that beforehand"
                     .into(),
             );
             cautions.push(
@@ -384,16 +384,18 @@ fn cautions(
             ));
         }
         (TransitEncryption::Required, None) if group.user_groups.is_empty() && !group.auth_token => {
-            cautions
-                .push("an AUTH token or a user group closes the way back: add them when you are sure".into());
+            cautions.push(
+                "an AUTH token or a user group closes the way back: add one only when you will not go back"
+                    .into(),
+            );
         }
         _ => {}
     }
     if target.is_some() && group.cluster_endpoint_type.as_deref() == Some("ip") {
         let groups = group.parameter_groups.join(", ");
         cautions.push(format!(
-            "cluster-preferred-endpoint-type is ip in {groups}: the cluster tells its clients addresses, and certificates hold \
-             only names. Set it to tls-dynamic before clients use TLS (a default parameter group cannot be changed: make one)"
+            "cluster-preferred-endpoint-type is ip in {groups}: the cluster gives its clients IP addresses, but certificates hold \
+             only names. Set it to tls-dynamic before clients use TLS (a default parameter group cannot be changed: create your own)"
         ));
     }
     cautions
@@ -412,7 +414,7 @@ fn way_back(group: &GroupFacts, target: Option<TransitEncryption>) -> WayBack {
     };
     let closed = if !group.user_groups.is_empty() {
         Some(format!(
-            "user groups ({}): AWS does not change the transit encryption of a group with RBAC; remove them first, with \
+            "user groups ({}): AWS does not change the transit encryption of a group with RBAC. Remove them first with \
              {}. {WITHOUT_USER_GROUPS}",
             group.user_groups.join(", "),
             modify(group, "--remove-user-groups")
@@ -421,17 +423,18 @@ fn way_back(group: &GroupFacts, target: Option<TransitEncryption>) -> WayBack {
         group.global_datastore.as_ref().filter(|_| highest == TransitEncryption::Required)
     {
         Some(format!(
-            "the global datastore {}: AWS does not change its members to \"preferred\"; take the group out of it first",
+            "the global datastore {}: AWS does not change its members to \"preferred\". Remove the group from it first",
             global.id
         ))
     } else if highest == TransitEncryption::Required && !changes_in_place(group) {
         Some(
-            "the engine's version: AWS changes the transit encryption in place only of newer ones".to_owned(),
+            "the engine's version: AWS changes the transit encryption in place only in newer versions"
+                .to_owned(),
         )
     } else if group.auth_token {
         Some(
-            "the AUTH token: AWS refuses AUTH in \"preferred\" (seen when groups are created; not tried on one that exists), and a \
-             token can only be replaced by user groups, which close the way back too"
+            "the AUTH token: AWS refuses AUTH in \"preferred\" (observed when creating groups, not tried on existing ones). A token \
+             can only be replaced by user groups, which also close the way back"
                 .to_owned(),
         )
     } else {

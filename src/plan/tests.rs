@@ -1,4 +1,4 @@
-//! What follows from facts.
+//! Tests of plans.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn in_mode(transit_encryption: TransitEncryption) -> GroupFacts {
     GroupFacts { transit_encryption, ..plaintext() }
 }
 
-/// The only blocker.
+/// Returns the only blocker.
 #[track_caller]
 fn blocked(group: GroupFacts) -> Blocker {
     let plan = Plan::new(group);
@@ -70,7 +70,7 @@ fn a_plaintext_group_goes_to_preferred_and_a_preferred_one_to_required() {
 }
 
 #[test]
-fn required_comes_only_after_proof_that_no_client_speaks_plaintext() {
+fn required_comes_only_after_proof_that_no_client_uses_plaintext() {
     assert!(Plan::new(plaintext()).next.unwrap().before.is_empty());
     let before = Plan::new(in_mode(TransitEncryption::Preferred)).next.unwrap().before;
     assert!(before[0].starts_with("pontoon audit sessions.abc123."), "{before:?}");
@@ -98,7 +98,7 @@ fn an_engine_that_cannot_be_changed_in_place_is_upgraded_first() {
 }
 
 #[test]
-fn a_parameter_group_of_ones_own_is_not_lost_in_an_upgrade() {
+fn an_upgrade_keeps_the_settings_of_a_custom_parameter_group() {
     let old = GroupFacts { engine_version: Some(EngineVersion(5, 0, 6)), cluster_mode: true, ..plaintext() };
     assert!(
         blocked(old.clone()).commands[0].contains("--cache-parameter-group-name default.redis7.cluster.on")
@@ -114,7 +114,7 @@ fn an_unknown_version_blocks() {
 }
 
 #[test]
-fn what_cannot_have_tls_blocks_with_a_remedy() {
+fn old_node_types_and_global_datastores_block_with_a_remedy() {
     let old = blocked(GroupFacts { node_types: vec!["cache.m1.small".into()], ..plaintext() });
     assert!(old.commands[0].starts_with("aws elasticache list-allowed-node-type-modifications"), "{old:?}");
     let global = |role: &str| {
@@ -126,12 +126,12 @@ fn what_cannot_have_tls_blocks_with_a_remedy() {
         global_datastore: Some(GlobalDatastore { id: "ldgnf-x".into(), role: "PRIMARY".into() }),
         ..in_mode(TransitEncryption::Preferred)
     };
-    assert!(Plan::new(preferred).next.is_some(), "it got there");
+    assert!(Plan::new(preferred).next.is_some(), "a member in preferred can go on to required");
     assert!(global("SECONDARY").commands[0].contains("disassociate-global-replication-group"));
 }
 
 #[test]
-fn user_groups_close_the_way_on_and_the_way_back() {
+fn user_groups_block_the_next_step_and_the_way_back() {
     let user_groups = vec!["apps".to_owned()];
     let preferred = GroupFacts { user_groups: user_groups.clone(), ..in_mode(TransitEncryption::Preferred) };
     assert!(blocked(preferred).commands[0].contains("--remove-user-groups"));
@@ -141,9 +141,9 @@ fn user_groups_close_the_way_on_and_the_way_back() {
 }
 
 #[test]
-fn the_way_back_is_as_long_as_the_way_that_was_gone() {
+fn the_way_back_has_as_many_steps_as_the_way_there() {
     let commands = |mode| Plan::new(in_mode(mode)).way_back.commands;
-    // Also before the step: one that cannot be undone should be known as such.
+    // The way back is shown before the step, too, so that people know whether the step can be undone.
     assert!(commands(TransitEncryption::Disabled)[0].contains("--no-transit-encryption-enabled"));
     for mode in [TransitEncryption::Preferred, TransitEncryption::Required] {
         let commands = commands(mode);
@@ -155,7 +155,7 @@ fn the_way_back_is_as_long_as_the_way_that_was_gone() {
 }
 
 #[test]
-fn a_modification_that_runs_blocks_until_it_has_ended() {
+fn a_running_modification_blocks_until_it_has_ended() {
     let pending =
         PendingChanges { transit_encryption: Some(TransitEncryption::Preferred), others: Vec::new() };
     let running = GroupFacts { status: "modifying".into(), pending, ..plaintext() };
@@ -176,14 +176,14 @@ fn a_modification_that_waits_for_its_window_can_start_now() {
     assert_eq!(plan.next.as_ref().unwrap().to, TransitEncryption::Preferred);
     let text = text(&plan);
     assert!(text.contains("waits for the maintenance window sun:05:00-sun:06:00"), "{text}");
-    assert!(text.contains("also applies what is pending: engine version 7.2"), "{text}");
+    assert!(text.contains("also applies pending changes: engine version 7.2"), "{text}");
 }
 
 #[test]
-fn names_that_are_about_to_go_are_named() {
+fn a_plan_lists_the_names_that_its_step_deletes() {
     let text = |group| text(&Plan::new(group));
     let plaintext = text(plaintext());
-    assert!(plaintext.contains("no client may use sessions-001.abc123.0001.euw1"), "{plaintext}");
+    assert!(plaintext.contains("clients must not use sessions-001.abc123.0001.euw1"), "{plaintext}");
     assert!(plaintext.contains("with TLS master.sessions.abc123.euw1.cache.amazonaws.com"), "{plaintext}");
     let mut preferred = in_mode(TransitEncryption::Preferred);
     preferred.endpoints = vec![GroupEndpoint::new(
@@ -200,7 +200,7 @@ fn names_that_are_about_to_go_are_named() {
 }
 
 #[test]
-fn a_cluster_that_tells_addresses_is_named() {
+fn a_cluster_that_gives_clients_addresses_causes_a_caution() {
     let group = GroupFacts { cluster_mode: true, cluster_endpoint_type: Some("ip".into()), ..plaintext() };
     assert!(text(&Plan::new(group)).contains("cluster-preferred-endpoint-type is ip in default.redis7"));
 }
@@ -228,13 +228,13 @@ fn waiting(transit_encryption: TransitEncryption, to: TransitEncryption) -> Grou
 }
 
 #[test]
-fn a_change_that_waits_and_leads_back_is_no_step() {
+fn a_waiting_change_back_to_plaintext_is_not_a_next_step() {
     let blocker = blocked(waiting(TransitEncryption::Preferred, TransitEncryption::Disabled));
     assert!(blocker.what.contains("sun:05:00-sun:06:00"), "{}", blocker.what);
     assert!(blocker.commands[0].contains("--transit-encryption-mode preferred"), "{:?}", blocker.commands);
     let forward = Plan::new(waiting(TransitEncryption::Preferred, TransitEncryption::Required));
     assert_eq!(forward.next.map(|next| next.to), Some(TransitEncryption::Required));
-    assert!(forward.cautions[0].contains("by itself in the maintenance window"), "{:?}", forward.cautions);
+    assert!(forward.cautions[0].contains("applies it in the maintenance window"), "{:?}", forward.cautions);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_way_back_that_aws_refuses_is_closed() {
 }
 
 #[test]
-fn an_upgrade_never_drops_the_settings_of_a_parameter_group() {
+fn an_upgrade_command_leaves_a_custom_parameter_group_to_fill_in() {
     let group = GroupFacts {
         engine_version: Some(EngineVersion(6, 2, 0)),
         parameter_groups: vec!["own-redis6".into()],

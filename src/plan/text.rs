@@ -1,16 +1,16 @@
-//! A plan as people read it.
+//! Formats a plan for people.
 
 use std::fmt::Write as _;
 
 use super::facts::{EndpointUse, TransitEncryption};
 use super::road::{Modification, NextStep, Plan};
 
-/// How long a modification takes. AWS gives no figure; Terraform's acceptance test of it takes 31 minutes, of which 13 are
-/// creating and deleting the group.
-const USUAL_TIME: &str = "about 20 minutes for a small group, longer with more nodes; AWS names no bound. The AWS CLI's own \
+/// How long a modification takes. AWS publishes no figure. Terraform's acceptance test of a modification takes 31 minutes, 13 of them to
+/// create and delete the group.
+const USUAL_TIME: &str = "about 20 minutes for a small group, longer with more nodes. AWS names no limit. The AWS CLI's own \
                           waiter gives up after 10 minutes";
 
-/// `plan`, in lines, without an end of line after the last.
+/// Returns `plan` as lines, without a line end after the last.
 pub fn text(plan: &Plan) -> String {
     let mut text = String::new();
     facts(&mut text, plan);
@@ -72,7 +72,7 @@ fn facts(text: &mut String, plan: &Plan) {
                 TransitEncryption::Preferred => "without TLS",
                 TransitEncryption::Required => "deleted:",
             };
-            let _ = write!(text, "\n             {role} {counterpart}, by AWS' pattern of names");
+            let _ = write!(text, "\n             {role} {counterpart} (derived from AWS' naming pattern)");
         } else if endpoint.r#use == EndpointUse::Node
             && group.transit_encryption == TransitEncryption::Disabled
         {
@@ -105,21 +105,21 @@ fn facts(text: &mut String, plan: &Plan) {
     );
 }
 
-/// Where the group stands.
+/// Returns the group's position on the road to TLS.
 fn position(plan: &Plan) -> String {
     match (plan.modification, plan.group.transit_encryption) {
         (Some(Modification { to: Some(to), running: true }), from) => {
-            format!("changing from {from} to {to}: no client may rely on {to} before that has ended")
+            format!("changing from {from} to {to}: clients must not rely on {to} until the change has ended")
         }
         (Some(Modification { to: None, running: true }), _) => {
-            "AWS modifies the group, and does not say what".into()
+            "AWS is modifying the group, and does not report what".into()
         }
         (Some(Modification { to, running: false }), from) => {
             let to = to.map(|to| to.to_string()).unwrap_or_default();
             let window = plan.group.maintenance_window.as_deref().unwrap_or("of unknown time");
             format!(
-                "{from}; the change to {to} is accepted, and waits for the maintenance window {window}. The command below starts \
-                 it now"
+                "{from}; AWS has accepted the change to {to}, which waits for the maintenance window {window}. The command below \
+                 starts it now"
             )
         }
         (None, TransitEncryption::Disabled) => {
@@ -132,7 +132,7 @@ fn position(plan: &Plan) -> String {
 
 fn step(text: &mut String, next: &NextStep) {
     if !next.before.is_empty() {
-        let _ = write!(text, "\n\nFirst, each of these must succeed:");
+        let _ = write!(text, "\n\nFirst, each of these commands must succeed:");
         commands(text, &next.before);
     }
     let _ = write!(text, "\n\nThen modify the group to {}, with one of these.", next.to);
@@ -145,7 +145,7 @@ fn step(text: &mut String, next: &NextStep) {
         let _ = write!(text, "\n\n{tool}:");
         lines(text, recipe);
     }
-    let _ = write!(text, "\n\nFollow it to its end:");
+    let _ = write!(text, "\n\nFollow the change to its end:");
     lines(text, &next.follow);
     text.push('\n');
 }
@@ -159,11 +159,11 @@ fn way_back(text: &mut String, plan: &Plan) {
     if way.closed.is_none() {
         let _ = write!(
             text,
-            "\nway back     in place, one step after the other. Before the last, move clients off TLS, and restart bridges with \
-             tls.mode = \"disabled\": one that has used TLS refuses plaintext"
+            "\nway back     in place, one step after the other. Before the last step, move clients to plaintext, and restart the bridges \
+             with tls.mode = \"disabled\": a bridge that has used TLS refuses plaintext"
         );
     } else {
-        let _ = write!(text, "\n             once it is open:");
+        let _ = write!(text, "\n             once that is solved:");
     }
     commands(text, &way.commands[..way.commands.len() - 1]);
     lines(text, last);
@@ -175,7 +175,7 @@ fn commands(text: &mut String, commands: &[String]) {
     }
 }
 
-/// Indented, so that a command can be told from a sentence.
+/// Appends lines with an indent, which distinguishes commands from sentences.
 fn lines(text: &mut String, lines: &str) {
     for line in lines.lines() {
         let _ = write!(text, "\n  {line}");

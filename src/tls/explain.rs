@@ -43,7 +43,8 @@ fn from_alert(alert: AlertDescription) -> String {
         A::UnrecognisedName => "the server does not know the name: set tls.server_name (--tls-server-name)",
         _ => "see the server's log",
     };
-    format!("the server refused with alert {alert:?}: {remedy}")
+    let number = u8::from(alert).to_string();
+    format!("the server refused with alert {}: {remedy}", alert.as_str().unwrap_or(&number))
 }
 
 /// Why a certificate was refused, and what to do.

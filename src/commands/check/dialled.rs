@@ -1,4 +1,4 @@
-//! The steps of a connection that was made, and what the server at its end answers.
+//! Reports the steps of an established connection, and asks the server for its version.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::group::Info;
 use crate::resp::replies::Answer;
 use crate::upstream::{AuthOutcome, Cause, Lease, Stage, ask};
 
-/// Reports how the server was reached, and asks what it is. `None`: it does not answer.
+/// Reports each step of `connection` with its time, and the answers to PING and INFO. Returns `None` if the server does not answer.
 pub(super) async fn dialled(
     mut connection: Lease,
     who: &str,
@@ -58,10 +58,10 @@ pub(super) async fn dialled(
             let took = Some(started.elapsed());
             match ping {
                 Answer::Text(text) => report.ok("ping", took, &text),
-                // It answers, and wants credentials that each client sends.
+                // The server works: each client sends its own credentials.
                 Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, &text),
                 Answer::Error(text) => report.failed("ping", &text),
-                Answer::Number(_) | Answer::Other => report.failed("ping", "the answer is not a text"),
+                Answer::Number(_) | Answer::Other => report.failed("ping", "the server did not answer PONG"),
             }
             if let Answer::Text(info) = info {
                 report.ok("server", None, &Info(&info).describe());

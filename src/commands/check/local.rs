@@ -1,4 +1,4 @@
-//! What this machine must provide: addresses, files, descriptors. Nothing is dialled.
+//! Checks what this machine must provide: addresses, files, descriptors. Dials no server.
 
 use super::report::CheckReport;
 use crate::app::raise_limit;
@@ -9,7 +9,7 @@ use crate::listener::{BindError, Listener};
 use crate::session::ClientAuth;
 use crate::state::StateFile;
 
-/// Checks what all routes share.
+/// Checks the settings that all routes share.
 pub(super) fn process(config: &Config, report: &mut CheckReport) {
     for warning in &config.warnings {
         report.warn("config", warning);
@@ -38,7 +38,7 @@ pub(super) fn process(config: &Config, report: &mut CheckReport) {
     }
 }
 
-/// Checks what one route needs.
+/// Checks the listeners and secrets of one route.
 pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport) {
     for address in &route.listener.listen {
         listener(address, "listen", report);
@@ -51,7 +51,7 @@ pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport
             Err(problem) => report.failed("local auth", &problem),
         }
     }
-    // Otherwise dialling shows it.
+    // Without --offline, dialling the server reads the secret.
     if let Some(auth) = route.upstream.auth.as_ref().filter(|auth| offline && auth.source.is_local()) {
         let credentials = Credentials::new(auth);
         match credentials.ready().await {
@@ -67,7 +67,9 @@ fn listener(address: &ListenAddr, step: &str, report: &mut CheckReport) {
         Err(BindError::InUse(_) | BindError::Live(_)) => {
             report.warn(
                 step,
-                &format!("{address} is in use. Is it by the pontoon that this one is to replace?"),
+                &format!(
+                    "{address} is in use. This is no problem if a pontoon uses it that this one replaces"
+                ),
             );
         }
         Err(error) => report.failed(step, &error.to_string()),

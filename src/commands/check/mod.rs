@@ -1,4 +1,4 @@
-//! `pontoon check`: what `run` would do, step by step, once, and how each step went.
+//! `pontoon check`: validates the configuration, dials each route as `run` would, and reports each step.
 
 mod dialled;
 mod local;

@@ -1,4 +1,4 @@
-//! How each step went, a line each.
+//! Prints the result of each step, one line each.
 
 use std::io::{IsTerminal, Write as _, stderr};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(super) struct CheckReport {
 }
 
 impl CheckReport {
-    /// Without steps yet.
+    /// Creates a report without steps.
     pub(super) fn new(route: &str, json: bool) -> Self {
         let steps = Table::new(["ROUTE", "STEP", "RESULT", "TIME", "DETAIL"]);
         Self { route: route.into(), json, failed_at: None, steps }
@@ -58,7 +58,7 @@ impl CheckReport {
         }
     }
 
-    /// The table is printed once the last step has gone: until then a terminal shows where the check is.
+    /// Shows the current step on a terminal, because the table is printed only after the last step.
     fn show_progress(&self, step: &str) {
         if stderr().is_terminal() {
             let _ = write!(stderr(), "\r\x1b[K{}: {}", printable(&self.route), printable(step));

@@ -1,4 +1,4 @@
-//! The steps, in their order.
+//! Runs the steps in their order.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
 use crate::upstream::{self, NodeTls, Upstream};
 
-/// How to check.
+/// Options of `pontoon check`.
 pub struct CheckOptions {
     /// Write JSON.
     pub json: bool,
-    /// Dial nothing.
+    /// Do not dial any server.
     pub offline: bool,
 }
 
-/// Checks every route; fails if one of them would not work.
+/// Checks every route. Fails if one of them would not work.
 pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut process = CheckReport::new("process", options.json);
@@ -46,7 +46,7 @@ pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `1 of 2 routes works: sessions failed at tls`. `routes`: names, and the first step that failed.
+/// Returns the closing line: `1 of 2 routes works: sessions failed at tls`. `routes` are names, each with the first step that failed.
 fn conclusion(routes: &[(String, Option<String>)], offline: bool) -> String {
     let failures: Vec<String> = routes
         .iter()
@@ -80,7 +80,7 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
     let by_name = tls.as_ref().map(|tls| &tls.by_name);
     let endpoints = route.upstream.endpoints.clone();
     let mut reached = false;
-    // Each endpoint by itself: the second must be known to work before the first one fails.
+    // Each endpoint is dialled, because the check must show that the second works before the first one fails.
     for endpoint in endpoints {
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let upstream = Arc::new(Upstream::new(&route.name, &settings, by_name, &metrics));
@@ -104,7 +104,7 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
             }
         }
     }
-    // One endpoint of a list may be gone: the names before and after TLS was turned on are never there together.
+    // One reachable endpoint is enough: a list may hold the names before and after TLS was enabled, which never exist together.
     if reached && route.upstream.endpoints.len() > 1 {
         report.failed_at = None;
     }
@@ -115,7 +115,7 @@ mod tests {
     use super::conclusion;
 
     #[test]
-    fn the_closing_line_says_how_many_routes_work_and_where_the_others_failed() {
+    fn the_closing_line_counts_working_routes_and_names_failed_steps() {
         let route = |name: &str, step: Option<&str>| (name.to_owned(), step.map(str::to_owned));
         let good = [route("cache", None), route("queue", None)];
         assert_eq!(conclusion(&good, false), "2 of 2 routes work");

@@ -1,4 +1,4 @@
-//! Whether the server is what `topology` says, and whether a cluster's nodes can be reached.
+//! Checks that the server is what the key `topology` says, and that all nodes of a cluster can be reached.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::Route;
 use crate::metrics::RouteMetrics;
 use crate::upstream::{self, Connection, Lease, NodeTls, Upstream};
 
-/// Asks the server behind `connection` for its cluster, and dials every node of it.
+/// Asks the server behind `connection` for its cluster, and dials every node.
 pub(super) async fn check(
     mut connection: Lease,
     route: &Route,
@@ -84,13 +84,13 @@ pub(super) async fn check(
     }
 }
 
-/// `1 primary, 2 replicas`.
+/// Formats the cluster's shape: `1 primary, 2 replicas`.
 fn shape(primaries: usize, replicas: usize) -> String {
     let primaries = if primaries == 1 { "1 primary".into() } else { format!("{primaries} primaries") };
     format!("{primaries}, {}", counted(replicas, "replica"))
 }
 
-/// The outer error: the server did not answer.
+/// Asks for the topology. The outer error means that the server did not answer, the inner one that its answer is unusable.
 async fn ask(
     connection: &mut Connection,
     deadline: Duration,

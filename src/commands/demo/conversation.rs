@@ -27,7 +27,7 @@ use crate::resp::replies::{Answer, decode_answer, encode_command};
 /// The text that the demonstration searches for on the wire, and must not find.
 const SECRET: &str = "hello-from-a-client-without-TLS";
 
-/// Timeout of an answer; on loopback it takes much less.
+/// Timeout for an answer. On loopback it takes much less.
 const DEMO_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the conversation. With `serve`, keeps endpoint and bridge running until interrupted.
@@ -101,7 +101,7 @@ async fn converse(endpoint: &DemoEndpoint, bridge: SocketAddr, untrusting: Socke
     if seen.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()) {
         bail!("found the value in plaintext on the wire");
     }
-    say!("   \"{SECRET}\" does not appear in it.");
+    say!("   \"{SECRET}\" is not in these bytes.");
 
     say!("\n5. A bridge that trusts another CA refuses the endpoint, and its client receives the reason:\n");
     DemoClient::connect(untrusting).await?.say(&["GET", "greeting"]).await?;

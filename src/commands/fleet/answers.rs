@@ -1,4 +1,4 @@
-//! The answers for a group, from those of its routes. What is missing is a no.
+//! Derives the verdicts for a group from those of its routes. A bridge that did not answer makes the group's verdict a no.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,23 +11,23 @@ use crate::group::SimilarClients;
 use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 
-/// Reasons of one answer.
+/// Maximum number of reasons for one verdict.
 const GROUP_REASONS: usize = 20;
 
-/// Bridges that are named where several say the same.
+/// Maximum number of bridges that a list names, for example if several bridges have the same reason.
 pub(super) const NAMED_BRIDGES: usize = 3;
 
-/// Bridges that ask the servers, whose evidence is shown.
+/// Maximum number of bridges whose evidence from the servers is shown.
 const SHOWN_EVIDENCE: usize = 3;
 
-/// Programs of one group in JSON.
+/// Maximum number of programs of one group in JSON.
 const MAX_PROGRAMS: usize = 1000;
 
-/// Of all bridges.
+/// The report on all bridges.
 #[derive(Debug, Serialize)]
 pub(super) struct FleetReport {
     pub(super) asked_at: Moment,
-    /// How many bridges have to answer; `None`: those that are given, and those that answered before.
+    /// Number of bridges that must answer (`--expect`). `None` expects the given ones and those that answered before.
     pub(super) bridges_expected: Option<usize>,
     pub(super) bridges_asked: usize,
     pub(super) bridges_answered: usize,
@@ -42,7 +42,7 @@ pub(super) struct SilentBridge {
     pub(super) problem: String,
 }
 
-/// Of one group.
+/// The report on one group.
 #[derive(Debug, Serialize)]
 pub(super) struct GroupReport {
     pub(super) group: String,
@@ -52,21 +52,21 @@ pub(super) struct GroupReport {
     pub(super) uses_only_tls: Verdict,
     pub(super) safe_to_require_tls: Verdict,
     pub(super) bridge_needed: Verdict,
-    /// The answers, for a change ticket.
+    /// The verdicts as text, for a change ticket.
     pub(super) ticket: String,
-    /// By their own counts.
+    /// The servers, with their own counts of plaintext clients.
     pub(super) servers: Vec<ServerSeen>,
-    /// Who needs the bridges, those with the most sessions first.
+    /// Programs that need the bridges, those with the most active sessions first.
     pub(super) clients: Vec<NeedingProgram>,
-    /// Further clients, at bridges that have too many to show.
+    /// Number of further clients, because some bridges do not list all of theirs.
     pub(super) clients_hidden: usize,
-    /// Clients beside the bridges, by the servers' latest list.
+    /// Clients that use no bridge, by the servers' latest lists.
     pub(super) direct: Vec<SimilarClients>,
     pub(super) unknown: Vec<SimilarClients>,
     pub(super) routes: Vec<RouteLine>,
 }
 
-/// What a route of a bridge says.
+/// The verdicts of one route of a bridge.
 #[derive(Debug, Serialize)]
 #[allow(clippy::struct_excessive_bools, reason = "a row of a table, for programs")]
 pub(super) struct RouteLine {
@@ -85,15 +85,15 @@ pub(super) struct NeedingProgram {
     pub(super) program: ClientProgram,
     #[serde(flatten)]
     pub(super) usage: ProgramUse,
-    /// How many bridges it uses.
+    /// Number of bridges that it uses.
     pub(super) bridges: usize,
-    /// Some of them.
+    /// Some of these bridges, at most [`NAMED_BRIDGES`].
     pub(super) at: Vec<String>,
-    /// What to change, for it to speak TLS itself.
+    /// What to change so that it uses TLS itself.
     pub(super) to_do: String,
 }
 
-/// Judges each group. `missing`: why not every bridge that counts has answered.
+/// Returns the report on each group. `missing` names the bridges that were expected but did not answer.
 pub(super) fn groups(fleet: &mut Fleet, missing: &[String], as_of: &str) -> Vec<GroupReport> {
     let members: Vec<Vec<usize>> = fleet.groups();
     let mut reports: Vec<_> = members
@@ -139,19 +139,19 @@ fn group(fleet: &Fleet, routes: &[&FleetRoute], missing: &[String], as_of: &str)
     report
 }
 
-/// Those that ask the servers.
+/// Returns the routes that ask the servers.
 fn asking<'a>(routes: &[&'a FleetRoute]) -> Vec<&'a FleetRoute> {
     routes.iter().copied().filter(|route| route.asks).collect()
 }
 
-/// How many bridges have these routes, which are in the order of their bridges.
+/// Counts the bridges of these routes, which are sorted by bridge.
 fn bridges(routes: &[&FleetRoute]) -> usize {
     let mut names: Vec<&str> = routes.iter().map(|route| &*route.bridge).collect();
     names.dedup();
     names.len()
 }
 
-/// The group's endpoints, those of the most routes first, and what to call it.
+/// Returns the group's endpoints, those of the most routes first, and its name.
 fn names(fleet: &Fleet, routes: &[&FleetRoute]) -> (Vec<String>, String) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for number in routes.iter().flat_map(|route| &route.endpoints) {
@@ -163,7 +163,7 @@ fn names(fleet: &Fleet, routes: &[&FleetRoute]) -> (Vec<String>, String) {
     let key = routes.iter().find_map(|route| route.key.as_deref());
     let name = match (key, endpoints.first(), routes.first()) {
         (Some(key), ..) => key.to_owned(),
-        // Nothing tells it from the group of another bridge that has the same name for it.
+        // Another bridge may use the same endpoint name for another group, so the bridge becomes part of the name.
         (None, Some(endpoint), Some(route)) if routes.iter().all(|route| route.names.is_empty()) => {
             format!("{endpoint} of {}", route.bridge)
         }
@@ -192,7 +192,7 @@ fn uses_only_tls(routes: &[&FleetRoute], missing: &[String]) -> Verdict {
     verdict(reasons.lines(missing), vec![evidence])
 }
 
-/// Every bridge uses only TLS, no bridge that asks the servers says no, and one says yes.
+/// Answers yes if every bridge uses only TLS, at least one bridge asks the servers, and all that ask say yes.
 fn safe_to_require_tls(routes: &[&FleetRoute], missing: &[String]) -> Verdict {
     let mut reasons = Reasons::default();
     let (asking, others): (Vec<&FleetRoute>, Vec<&FleetRoute>) = routes.iter().partition(|route| route.asks);
@@ -204,14 +204,14 @@ fn safe_to_require_tls(routes: &[&FleetRoute], missing: &[String]) -> Verdict {
     }
     let mut lines = reasons.lines(missing);
     if asking.is_empty() {
-        lines.push("no bridge of the group asks the servers: set evidence.interval at one of them".into());
+        lines.push("no bridge of the group asks the servers: set evidence.interval on one of them".into());
     }
     let saying = asking.iter().filter_map(|route| {
         Some(format!("{}: {}", route.bridge, route.safe_to_require_tls.evidence.as_deref()?))
     });
     let mut evidence = vec![
-        format!("bridges that answered, and none says no: {}", bridges(routes)),
-        format!("bridges that ask the servers, and say yes: {}", bridges(&asking)),
+        format!("bridges that answered without a no: {}", bridges(routes)),
+        format!("bridges that asked the servers and say yes: {}", bridges(&asking)),
     ];
     evidence.extend(saying.take(SHOWN_EVIDENCE));
     verdict(lines, evidence)
@@ -228,13 +228,13 @@ fn bridge_needed(routes: &[&FleetRoute], missing: &[String]) -> Verdict {
     Verdict { answer: !no.answer, ..no }
 }
 
-/// Yes where nothing speaks against it.
+/// Answers yes if there is no reason against it. Only a yes keeps its evidence.
 fn verdict(because: Vec<String>, evidence: Vec<String>) -> Verdict {
     let answer = because.is_empty();
     Verdict { answer, because, evidence: if answer { evidence } else { Vec::new() } }
 }
 
-/// What bridges say against yes, with those that say the same together.
+/// Reasons against yes, each with the routes that give it.
 #[derive(Default)]
 struct Reasons<'a> {
     order: Vec<String>,
@@ -254,7 +254,7 @@ impl<'a> Reasons<'a> {
         routes.push(route);
     }
 
-    /// A line each, at most [`GROUP_REASONS`], after what is missing.
+    /// Returns `missing`, followed by a line for each reason, at most [`GROUP_REASONS`].
     fn lines(&self, missing: &[String]) -> Vec<String> {
         let mut lines = missing.to_vec();
         for reason in self.order.iter().take(GROUP_REASONS) {
@@ -270,13 +270,13 @@ impl<'a> Reasons<'a> {
         let hidden = self.order.iter().skip(GROUP_REASONS);
         let hidden: usize = hidden.map(|reason| self.bridges[reason].len()).sum();
         if hidden > 0 {
-            lines.push(format!("{hidden} more say so: --json names them"));
+            lines.push(format!("{hidden} more with other reasons: see routes in --json"));
         }
         lines
     }
 }
 
-/// Who needs the bridges, and how many clients are not shown.
+/// Returns the programs that need the bridges, and the number of clients that are not shown.
 fn programs(fleet: &Fleet, routes: &[&FleetRoute]) -> (Vec<NeedingProgram>, usize) {
     let mut found: BTreeMap<usize, (ProgramUse, Vec<&str>)> = BTreeMap::new();
     let mut hidden: BTreeMap<&str, usize> = BTreeMap::new();

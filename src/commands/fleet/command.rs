@@ -1,4 +1,4 @@
-//! The command: asks all bridges at once, as far as that is little work, and prints what they say together.
+//! The command: asks the bridges concurrently, and prints one report on all of them.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -19,43 +19,43 @@ use crate::endpoint::ListenAddr;
 use crate::moment::Moment;
 use crate::printable::printable;
 
-/// Bridges that are asked at once.
+/// Maximum number of bridges that are asked at the same time.
 const BRIDGES_AT_ONCE: usize = 64;
 
-/// What to ask, and what to do with the answers.
+/// Options of `pontoon fleet`.
 #[derive(Debug)]
 pub struct FleetOptions {
-    /// Where the bridges are.
+    /// Where to find the bridges.
     pub sources: Vec<BridgeSource>,
-    /// So many bridges have to answer, over all groups.
+    /// Number of bridges that must answer, over all groups.
     pub expect: Option<usize>,
-    /// Remembers which bridges have answered.
+    /// State file that stores which bridges have answered.
     pub memory: Option<PathBuf>,
-    /// Bridges that are no longer expected.
+    /// Bridges to remove from the state file.
     pub forget: Vec<String>,
-    /// A bridge gets so long to answer.
+    /// Timeout for the answer of a bridge.
     pub timeout: Duration,
-    /// For programs.
+    /// Write JSON.
     pub json: bool,
-    /// What every group must be.
+    /// The state that every group must have.
     pub unless: Option<Unless>,
 }
 
-/// Asks the bridges, and prints the answers for each group; fails unless all groups are as asked.
+/// Asks the bridges, and prints a report on each group. Fails unless every group has the state that `unless` names.
 pub fn run(options: &FleetOptions) -> anyhow::Result<()> {
     let mut memory = options.memory.as_deref().map(FleetMemory::open).transpose()?;
     let mut sources = options.sources.clone();
     if let Some(memory) = &mut memory {
         for bridge in &options.forget {
             if !memory.forget(bridge) {
-                bail!("--forget {bridge}: the state file does not name this bridge");
+                bail!("--forget {bridge}: the state file (--state) does not name this bridge");
             }
         }
         sources.extend(memory.bridges());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(ask_all(options, &sources, memory.as_mut()));
-    // A name server that does not answer keeps a thread, which nobody waits for.
+    // A lookup at a name server that does not answer may still occupy a thread. Do not wait for it.
     runtime.shutdown_background();
     if options.json {
         print_json(&report);

@@ -1,5 +1,5 @@
-//! Puts the routes of many bridges together by the group of servers that they lead to. Pure, and small in memory: of each answer
-//! only what the group's answer needs is kept.
+//! Joins the routes of many bridges by the group of servers that they lead to. Does no I/O, and keeps only the parts of an answer that the
+//! group's report needs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -15,16 +15,16 @@ use crate::group::SimilarClients;
 use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 
-/// Reasons that are kept of one answer of a route.
+/// Maximum number of reasons that are kept for one verdict of a route.
 const ROUTE_REASONS: usize = 2;
 
-/// Characters that are kept of a text of a bridge.
+/// Maximum number of characters that are kept of a text from a bridge.
 const KEPT_CHARACTERS: usize = 300;
 
-/// Clients beside the bridge that are kept of a route, of each kind.
+/// Maximum number of entries that are kept in each of a route's two lists, of clients that use no bridge and of those that may use one.
 const KEPT_SIMILAR: usize = 20;
 
-/// Equal values once each, by number.
+/// Stores each distinct value once, under a number.
 pub(super) struct Numbered<T> {
     numbers: HashMap<T, usize>,
     values: Vec<T>,
@@ -47,13 +47,13 @@ impl<T: Clone + Eq + Hash> Numbered<T> {
         number
     }
 
-    /// The value with this number.
+    /// Returns the value with this number.
     pub(super) fn get(&self, number: usize) -> &T {
         &self.values[number]
     }
 }
 
-/// What is known of all bridges.
+/// The answers of all bridges.
 #[derive(Default)]
 pub(super) struct Fleet {
     pub(super) names: Numbered<Box<str>>,
@@ -64,45 +64,45 @@ pub(super) struct Fleet {
 
 /// A route of a bridge.
 pub(super) struct FleetRoute {
-    /// Its bridge's place among those that were asked.
+    /// The position of its bridge among those that were asked.
     order: usize,
     pub(super) bridge: Arc<str>,
     pub(super) route: Box<str>,
-    /// The group, as configured.
+    /// The group, if configured.
     pub(super) key: Option<Box<str>>,
-    /// What tells which group it leads to: endpoints, nodes, processes.
+    /// Names of the servers that it leads to: endpoints, nodes, ids of server processes. Routes that share a name are in one group.
     pub(super) names: BTreeSet<usize>,
     pub(super) endpoints: Vec<usize>,
     pub(super) uses_only_tls: RouteAnswer,
     pub(super) safe_to_require_tls: RouteAnswer,
     pub(super) bridge_needed: RouteAnswer,
-    /// Whether it asks the servers.
+    /// Whether it asks the servers (`evidence.interval`).
     pub(super) asks: bool,
     pub(super) asked: Option<Moment>,
     pub(super) servers: Vec<usize>,
     pub(super) direct: Vec<SimilarClients>,
     pub(super) unknown: Vec<SimilarClients>,
     pub(super) users: Vec<(usize, ProgramUse)>,
-    /// Clients of its bridge that it does not show.
+    /// Number of clients of its bridge that the answer leaves out.
     pub(super) hidden: usize,
 }
 
-/// One of the answers of a route, in short.
+/// A verdict of a route, shortened.
 pub(super) struct RouteAnswer {
     pub(super) yes: bool,
     pub(super) because: Vec<String>,
-    /// The last, which is the strongest: that of the servers.
+    /// The last piece of evidence, which is the strongest: that of the servers.
     pub(super) evidence: Option<String>,
 }
 
-/// Clients that are one piece of work: the same program with the same library.
+/// A program with its library. Its clients need the same change, whichever bridge they use.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub(super) struct ClientProgram {
-    /// Its command's name; `None`: not known.
+    /// The name of its command. `None` if unknown.
     pub(super) process: Option<Box<str>>,
-    /// The library that it uses; `None`: not known.
+    /// The library that it uses. `None` if unknown.
     pub(super) library: Option<Library>,
-    /// It speaks TLS itself, and is passed through.
+    /// Whether it uses TLS itself, so that bridges pass its bytes through.
     pub(super) own_tls: bool,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct ProgramUse {
     pub(super) last_seen: Moment,
 }
 
-/// What a server said to the bridge that asked it last.
+/// The latest answer of a server to any bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct ServerSeen {
     pub(super) endpoint: String,
@@ -124,7 +124,7 @@ pub(super) struct ServerSeen {
 }
 
 impl Fleet {
-    /// Adds what a bridge says. `order`: its place among those that were asked.
+    /// Adds the answer of a bridge. `order` is its position among those that were asked.
     pub(super) fn add(&mut self, order: usize, bridge: &str, answer: BridgeAnswer) {
         let bridge: Arc<str> = bridge.into();
         let BridgeAnswer { routes, inventory } = answer;
@@ -178,14 +178,14 @@ impl Fleet {
         }
     }
 
-    /// Remembers what a server said, if nothing later is known. Its number.
+    /// Stores a server's answer unless a later one is known. Returns the server's number.
     fn server(&mut self, bridge: &str, asked: Option<Moment>, report: ServerReport) -> usize {
         let ServerReport { endpoint, names, plaintext_clients, problem } = report;
         let own = if let Some(id) = names.iter().find(|name| is_id(name)) {
             name(id)
         } else {
             let endpoint = name(&endpoint);
-            // What only one machine calls so is another server at the next machine.
+            // A name that is valid on one machine only means another server at each bridge, so the bridge becomes part of the name.
             if is_global(&endpoint) { endpoint } else { format!("{endpoint} of {bridge}").into() }
         };
         let number = self.names.number(own);
@@ -221,8 +221,8 @@ impl Fleet {
         (self.programs.number(program), usage)
     }
 
-    /// The routes of each group, by number, in the order of their bridges. A route without a configured group that leads to the servers of several configured ones is in each of
-    /// them: it can say no to each.
+    /// Returns the numbers of each group's routes, in the order of their bridges. A route without a configured group that shares servers
+    /// with several configured groups belongs to each of them, so that its no counts for each.
     pub(super) fn groups(&mut self) -> Vec<Vec<usize>> {
         self.routes.sort_by_key(|route| route.order);
         let mut configured: Vec<(&str, BTreeSet<usize>, Vec<usize>)> = Vec::new();
@@ -272,7 +272,7 @@ impl Fleet {
     }
 }
 
-/// Routes that are connected by names.
+/// Sets of routes that share names, directly or through other routes (union-find).
 struct Components(Vec<usize>);
 
 impl Components {
@@ -305,7 +305,7 @@ impl RouteAnswer {
     }
 }
 
-/// A name, in the form in which it is compared.
+/// Returns a name in the form in which names are compared: lower case, without the final dot of the host.
 fn name(text: &str) -> Box<str> {
     let lower = short(text).to_ascii_lowercase();
     match lower.rsplit_once(".:") {
@@ -314,13 +314,13 @@ fn name(text: &str) -> Box<str> {
     }
 }
 
-/// What a server is known by that no other has.
+/// Whether a name is a server's unique id.
 fn is_id(name: &str) -> bool {
     ["cluster node ", "run_id "].iter().any(|kind| name.starts_with(kind))
 }
 
-/// Whether every machine means the same by it. A loopback address is each machine's own, and a name without a dot means something else in
-/// each Kubernetes namespace and Docker network.
+/// Whether a name means the same server on every machine. A loopback address does not, nor does a name without a dot: its meaning
+/// depends on the Kubernetes namespace or the Docker network.
 fn is_global(name: &str) -> bool {
     if is_id(name) {
         return true;
@@ -332,7 +332,7 @@ fn is_global(name: &str) -> bool {
     }
 }
 
-/// The beginning of a text of a bridge.
+/// Cuts a text from a bridge to [`KEPT_CHARACTERS`].
 pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(KEPT_CHARACTERS) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,4 +1,4 @@
-//! Which bridges have answered before, in a file: one that is missing later is a no.
+//! Stores in a file which bridges have answered, so that a bridge that is missing later makes the verdict a no.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::state::replace;
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--state: {} {problem}: restore it, or remove it and name every bridge again, with --expect",
+    "--state: {} {problem}: restore the file, or remove it and name every bridge again, with --expect",
     path.display()
 )]
 pub struct BadFleetState {
@@ -23,7 +23,7 @@ pub struct BadFleetState {
     problem: String,
 }
 
-/// Of the file's form.
+/// Version of the file's format.
 const FLEET_VERSION: u32 = 1;
 
 /// The file's contents.
@@ -31,12 +31,12 @@ const FLEET_VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(super) struct FleetMemory {
     version: u32,
-    /// By admin address: when it answered last.
+    /// The time of each bridge's last answer, by admin address.
     bridges: BTreeMap<String, Moment>,
 }
 
 impl FleetMemory {
-    /// Reads the file. One that does not exist yet is an empty one; one that is damaged is not.
+    /// Reads the file. A file that does not exist counts as empty, but a damaged one is an error.
     pub(super) fn open(path: &Path) -> Result<Self, BadFleetState> {
         let bad = |problem: String| BadFleetState { path: path.to_owned(), problem };
         let text = match fs::read(path) {
@@ -46,38 +46,38 @@ impl FleetMemory {
             text => text.map_err(|error| bad(format!("cannot be read: {error}")))?,
         };
         let memory: Self = serde_json::from_slice(&text)
-            .map_err(|error| bad(format!("is no state file of `pontoon fleet`: {error}")))?;
+            .map_err(|error| bad(format!("is not a state file of `pontoon fleet`: {error}")))?;
         if memory.version != FLEET_VERSION {
             let version = memory.version;
             return Err(bad(format!(
-                "is of version {version}, and this pontoon knows version {FLEET_VERSION}"
+                "has version {version}, but this pontoon reads version {FLEET_VERSION}"
             )));
         }
         for bridge in memory.bridges.keys() {
             bridge
                 .parse::<BridgeSource>()
-                .map_err(|error| bad(format!("names the bridge {bridge:?}: {error}")))?;
+                .map_err(|error| bad(format!("names the bridge \"{bridge}\": {error}")))?;
         }
         Ok(memory)
     }
 
-    /// The bridges that have answered before.
+    /// Returns the bridges that have answered before.
     pub(super) fn bridges(&self) -> impl Iterator<Item = BridgeSource> {
         // `open` has parsed each of them.
         self.bridges.keys().filter_map(|bridge| bridge.parse().ok())
     }
 
-    /// No longer expects a bridge. Whether it did.
+    /// Removes a bridge. Returns false if the file does not name it.
     pub(super) fn forget(&mut self, bridge: &str) -> bool {
         self.bridges.remove(bridge).is_some()
     }
 
-    /// Remembers that a bridge answered.
+    /// Stores that a bridge answered at this time.
     pub(super) fn note(&mut self, bridge: String, now: Moment) {
         self.bridges.insert(bridge, now);
     }
 
-    /// Replaces the file as a whole.
+    /// Writes the file, atomically.
     pub(super) fn save(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_vec_pretty(self)?;
         replace(path, &text).with_context(|| format!("{} cannot be written", path.display()))

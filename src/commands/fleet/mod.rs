@@ -1,7 +1,7 @@
-//! `pontoon fleet`: many bridges, one answer for each group of servers.
+//! `pontoon fleet`: asks many bridges, and gives one verdict for each group of servers.
 //!
-//! `sources` finds the bridges, `asking` asks each of them, `joining` puts their routes together by group, `answers` judges a group,
-//! `text` prints it, and `memory` remembers which bridges have answered.
+//! `sources` finds the bridges, `asking` asks each of them, `joining` joins their routes by group, `answers` judges a group, `text` prints
+//! the report, and `memory` stores which bridges have answered.
 
 mod answers;
 mod asking;

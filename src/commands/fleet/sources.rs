@@ -1,4 +1,4 @@
-//! Where the bridges are: admin addresses, names with many addresses, files with both.
+//! Finds the bridges: admin addresses, names that resolve to many addresses, and files that list both.
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::endpoint::{AddressError, Endpoint, Host, ListenAddr};
 use crate::resolve::{ResolveError, resolve};
 
-/// The port of an admin server where none is given.
+/// The port of an admin server if none is given.
 const DEFAULT_ADMIN_PORT: u16 = 9900;
 
 /// One bridge, or a name whose addresses are all bridges.
@@ -19,7 +19,7 @@ const DEFAULT_ADMIN_PORT: u16 = 9900;
 pub enum BridgeSource {
     /// An admin address.
     Address(ListenAddr),
-    /// A name, say of a headless service, and the port of its admin servers.
+    /// A name, for example of a headless service, and the port of its admin servers.
     Name(Endpoint),
 }
 
@@ -45,7 +45,7 @@ impl FromStr for BridgeSource {
     }
 }
 
-/// Reads a file with one of them a line. What follows a `#` is a comment.
+/// Reads a file with one source in each line. `#` starts a comment.
 pub fn read(path: &Path) -> Result<Vec<BridgeSource>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).enumerate();
@@ -57,20 +57,21 @@ pub fn read(path: &Path) -> Result<Vec<BridgeSource>, String> {
 }
 
 impl BridgeSource {
-    /// The admin addresses that it stands for, or why they are not known.
+    /// Returns the source's admin addresses, or why they are unknown.
     pub(super) async fn addresses(&self, time: Duration) -> Result<Vec<ListenAddr>, String> {
         let name = match self {
             Self::Address(address) => return Ok(vec![address.clone()]),
             Self::Name(name) => name,
         };
         let resolved = timeout(time, resolve(name)).await;
-        let resolved = resolved
-            .map_err(|_| format!("the name server gave no answer in {}", humantime::format_duration(time)))?;
+        let resolved = resolved.map_err(|_| {
+            format!("no answer from the name server within {}", humantime::format_duration(time))
+        })?;
         let mut addresses = resolved.map_err(|error| match error {
             ResolveError::NoSuchHost(_) => "the name has no address".to_owned(),
             error @ ResolveError::Unavailable(_) => error.to_string(),
         })?;
-        // A name server may change their order each time.
+        // A name server may return them in another order each time.
         addresses.sort_unstable_by_key(|address| match address.ip() {
             IpAddr::V4(ip) => (false, ip.to_ipv6_mapped()),
             IpAddr::V6(ip) => (true, ip),

@@ -26,7 +26,7 @@ fn servers(names: &[&str]) -> ServersReport {
     .unwrap()
 }
 
-/// The same of a bridge that asks the servers, which are known by these names, and says yes.
+/// As [`route`], but the bridge asks the servers, which have these names, and says that it is safe to require TLS.
 fn asking(endpoint: &str, names: &[&str]) -> RouteReport {
     let mut route = route(endpoint);
     route.servers = Some(servers(names));
@@ -49,7 +49,7 @@ fn judged(routes: Vec<RouteReport>, missing: &[&str]) -> Vec<GroupReport> {
     groups(&mut fleet, &missing, "today")
 }
 
-/// The bridges of each group.
+/// Returns the bridges of each group.
 fn joined(routes: Vec<RouteReport>) -> Vec<String> {
     let members = |group: &GroupReport| {
         let routes = serde_json::to_value(&group.routes).unwrap();
@@ -70,11 +70,11 @@ fn routes_are_one_group_by_endpoint_address_id_or_key() {
     for name in ["10.0.0.7:6379", "node.example:6379", "run_id abc", "cluster node abc"] {
         assert!(one(asking("a.example:6379", &[name]), asking("b.example:6379", &[name])), "{name}");
     }
-    // One endpoint is the address of a node that another bridge knows.
+    // One bridge's endpoint is the address of a node that another bridge knows.
     assert!(one(route("10.0.0.7:6379"), asking("b.example:6379", &["10.0.0.7:6379"])));
     assert!(one(keyed(route("a.example:1"), "x"), keyed(route("b.example:1"), "x")));
     assert!(!one(keyed(route("a.example:1"), "x"), keyed(route("a.example:1"), "y")));
-    // Over a third.
+    // Two routes are in one group because a third route shares a name with each of them.
     let bridge = asking("b.example:1", &["run_id a", "run_id b"]);
     let routes = vec![
         asking("a.example:1", &["run_id a"]),
@@ -85,12 +85,12 @@ fn routes_are_one_group_by_endpoint_address_id_or_key() {
 }
 
 #[test]
-fn what_each_machine_means_its_own_by_joins_nothing() {
+fn names_that_are_local_to_a_machine_join_no_routes() {
     for endpoint in ["localhost:6379", "127.0.0.1:6379", "[::1]:6379", "redis:6379", "0.0.0.0:6379"] {
         let groups = judged(vec![route(endpoint), route(endpoint)], &[]);
         assert_eq!(groups.len(), 2, "{endpoint}");
         assert_eq!(groups[0].group, format!("{endpoint} of bridge-0"));
-        // The servers' own ids do.
+        // The servers' ids join them all the same.
         let routes =
             vec![asking(endpoint, &[endpoint, "run_id a"]), asking(endpoint, &[endpoint, "run_id a"])];
         assert_eq!(joined(routes).len(), 1, "{endpoint}");
@@ -98,7 +98,7 @@ fn what_each_machine_means_its_own_by_joins_nothing() {
 }
 
 #[test]
-fn a_route_without_key_can_say_no_to_each_group_whose_servers_it_leads_to() {
+fn a_route_without_key_belongs_to_each_group_that_shares_its_servers() {
     let routes = vec![
         keyed(asking("a.example:1", &["run_id a"]), "x"),
         keyed(asking("a.example:1", &["run_id a"]), "y"),
@@ -110,7 +110,7 @@ fn a_route_without_key_can_say_no_to_each_group_whose_servers_it_leads_to() {
 }
 
 #[test]
-fn a_group_is_ready_by_one_yes_of_the_servers_and_no_no() {
+fn a_group_is_ready_if_one_bridge_says_yes_and_none_says_no() {
     let name = "cache.example:6379";
     let ready = |routes: Vec<RouteReport>, missing: &[&str]| {
         let groups = judged(routes, missing);
@@ -136,7 +136,7 @@ fn a_group_is_ready_by_one_yes_of_the_servers_and_no_no() {
 }
 
 #[test]
-fn the_other_answers_need_every_bridge() {
+fn the_other_verdicts_need_every_bridge() {
     let name = "cache.example:6379";
     let groups = judged(vec![route(name), asking(name, &[])], &[]);
     assert!(groups[0].uses_only_tls.answer && !groups[0].bridge_needed.answer);
@@ -150,7 +150,7 @@ fn the_other_answers_need_every_bridge() {
 }
 
 #[test]
-fn many_bridges_that_say_no_take_few_lines() {
+fn the_reasons_of_many_bridges_take_few_lines() {
     let says = |reason: String| {
         let mut route = route("cache.example:6379");
         route.uses_only_tls.answer = false;
@@ -162,11 +162,11 @@ fn many_bridges_that_say_no_take_few_lines() {
     assert_eq!(same[0].uses_only_tls.because, [expected]);
     let different = judged((0..500).map(|number| says(format!("reason {number}"))).collect(), &[]);
     let because = &different[0].uses_only_tls.because;
-    assert_eq!((because.len(), &*because[20]), (21, "480 more say so: --json names them"));
+    assert_eq!((because.len(), &*because[20]), (21, "480 more with other reasons: see routes in --json"));
 }
 
 #[test]
-fn the_work_list_adds_up_what_is_the_same_program() {
+fn the_work_list_adds_up_the_clients_of_one_program() {
     let client = |process: &str, active: u64| {
         json!({"route": "cache", "process": process, "uid": 1, "container": null,
             "library": {"name": "redis-py", "version": "5.0.1", "guessed": false}, "client_name": null, "own_tls": false,
@@ -177,7 +177,7 @@ fn the_work_list_adds_up_what_is_the_same_program() {
     for order in 0..5 {
         let clients = json!({"clients": [client("web", 2), client("cron", 0)], "clients_total": 3});
         let mut route = route("cache.example:6379");
-        // Of a bridge that is not needed nothing is left to do.
+        // The first bridge is not needed, so its clients are not in the work list.
         route.bridge_needed.answer = order > 0;
         let answer =
             BridgeAnswer { routes: vec![route], inventory: serde_json::from_value(clients).unwrap() };

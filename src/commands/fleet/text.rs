@@ -1,4 +1,4 @@
-//! What a fleet says, for people.
+//! Formats the fleet's report for people.
 
 use super::answers::{FleetReport, GroupReport, NeedingProgram};
 use crate::commands::colour::{QUESTIONS, with_coloured_answers, yes_or_no};
@@ -9,16 +9,16 @@ use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 use crate::printable::printable;
 
-/// Lines of a list.
+/// Maximum number of lines of a list.
 pub(super) const LISTED: usize = 10;
 
-/// Lines of the work list.
+/// Maximum number of lines of the work list.
 const LISTED_PROGRAMS: usize = 50;
 
-/// Groups in full: a fleet has few.
+/// Maximum number of groups that are shown. A fleet has few.
 const LISTED_GROUPS: usize = 50;
 
-/// All groups.
+/// Formats the whole report.
 pub(super) fn describe(report: &FleetReport, now: Moment) -> String {
     let mut parts = vec![bridges(report)];
     for group in report.groups.iter().take(LISTED_GROUPS) {
@@ -29,7 +29,7 @@ pub(super) fn describe(report: &FleetReport, now: Moment) -> String {
     }
     let more = report.groups.len().saturating_sub(LISTED_GROUPS);
     if more > 0 {
-        parts.push(format!("({more} more groups: see --json)"));
+        parts.push(format!("({} not shown: see --json)", counted(more, "group")));
     }
     if !report.groups.is_empty() {
         let answers = report.groups.iter().map(|group| group.safe_to_require_tls.answer);
@@ -58,15 +58,12 @@ fn bridges(report: &FleetReport) -> String {
     lines.join("\n")
 }
 
-/// The answers for a group, for a change ticket. `as_of`: whose evidence it is, and from when.
+/// Formats the verdicts for a group, for a change ticket. `as_of` says when the bridges were asked, and how many answered.
 pub(super) fn ticket(group: &GroupReport, as_of: &str) -> String {
     let mut lines = vec![
         format!("group {}", group.group),
         format!("  evidence as of {as_of}"),
-        format!(
-            "  bridges of this group: {}, of which {} ask the servers",
-            group.bridges, group.bridges_asking
-        ),
+        format!("  bridges of this group: {}, asking the servers: {}", group.bridges, group.bridges_asking),
     ];
     let endpoints: Vec<&str> = group.endpoints.iter().take(LISTED).map(String::as_str).collect();
     let more = more(group.endpoints.len() - endpoints.len());
@@ -82,12 +79,12 @@ pub(super) fn ticket(group: &GroupReport, as_of: &str) -> String {
     lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// How many a list leaves out.
+/// Returns ` and 3 more`, or nothing if a list leaves nothing out.
 pub(super) fn more(count: usize) -> String {
     if count > 0 { format!(" and {count} more") } else { String::new() }
 }
 
-/// The servers' own counts.
+/// Formats the servers' own counts and lists of clients.
 fn servers(group: &GroupReport) -> Vec<String> {
     let servers = &group.servers;
     let Some(asked) = servers.iter().map(|server| server.asked).max() else { return Vec::new() };
@@ -97,13 +94,13 @@ fn servers(group: &GroupReport) -> Vec<String> {
     let counts = counts.map_or("unknown".to_owned(), |count| count.to_string());
     let asked = asked.map(|asked| format!(", asked last at {asked}")).unwrap_or_default();
     let mut lines = vec![format!(
-        "  servers that answered: {answered} of {}, clients in plaintext by their count: {counts}{asked}",
+        "  servers that answered: {answered} of {}, plaintext clients by their counts: {counts}{asked}",
         servers.len()
     )];
     let speaking = servers.iter().filter_map(|server| {
         let words = match (&server.problem, server.plaintext_clients) {
             (Some(problem), _) => problem.clone(),
-            (None, Some(count @ 1..)) => format!("clients in plaintext: {count}"),
+            (None, Some(count @ 1..)) => format!("plaintext clients: {count}"),
             (None, _) => return None,
         };
         Some(format!("  - {}: {words}", server.endpoint))
@@ -119,7 +116,7 @@ fn servers(group: &GroupReport) -> Vec<String> {
     lines
 }
 
-/// Who needs the bridges of a group, and what to change.
+/// Formats the programs that need the bridges of a group, and what to change in each.
 fn work_list(group: &GroupReport, now: Moment) -> String {
     let mut table = Table::new([
         "PROCESS",
