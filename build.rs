@@ -5,7 +5,7 @@ use std::process::Command;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=SOURCE_COMMIT");
-    // Other builds are made again and again between commits, and need not be made again because of one.
+    // Other builds omit the commit, so that a new commit does not cause a rebuild.
     if std::env::var("PROFILE").as_deref() != Ok("release") {
         return;
     }
@@ -22,7 +22,7 @@ fn main() {
     }
 }
 
-/// What git prints; `None` if there is no git or no repository.
+/// Returns git's output, or `None` without git or a repository.
 fn git(args: &[&str]) -> Option<String> {
     let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned())

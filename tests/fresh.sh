@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs all checks as a machine would that has built nothing before: on a clean clone of HEAD, with every cache empty. A test that passes
-# only because of an earlier run fails here: crates, packages or tools that lie about, files that are not committed, settings of a shell.
+# Runs all checks as on a machine that has built nothing before: on a clean clone of HEAD, with every cache empty. A test fails here if it
+# passes only because of crates, packages or tools from an earlier run, uncommitted files or a shell's settings.
 #
 #   bash tests/fresh.sh [--keep] [COMMAND [ARGUMENT…]]
 #   bash tests/fresh.sh cargo fetch --locked
 #
-# COMMAND runs in the clone; without one it is `bash tests/run.sh`. The exit code is COMMAND's. The scratch folder is made in TMPDIR
-# (/tmp), and deleted at the end; --keep keeps it, and prints where it is.
+# COMMAND runs in the clone. The default is `bash tests/run.sh`. The exit code is COMMAND's. The scratch folder is in TMPDIR (/tmp), and is
+# deleted at the end; --keep keeps it, and prints its path.
 #
-# Empty are CARGO_HOME, the caches of npm and pip, HOME, XDG_CACHE_HOME and TMPDIR. What says how to reach registries and mirrors goes on
-# to work: variables stay, and configuration files are linked, not copied, so that no secret is left behind. Rust's toolchain stays, and
-# so do the packages that the system has installed.
+# CARGO_HOME, the caches of npm and pip, HOME, XDG_CACHE_HOME and TMPDIR are empty. Settings for registries and mirrors still apply:
+# variables stay, and configuration files are linked, not copied, so that no secret is left behind. Rust's toolchain and the system's
+# packages stay, too.
 set -euo pipefail
 
 keep=
@@ -29,10 +29,11 @@ esac
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 commit=$(git -C "$repository" rev-parse HEAD)
 if [ -n "$(git -C "$repository" status --porcelain)" ]; then
-  echo "fresh.sh: changes that are not committed are left out" >&2
+  echo "fresh.sh: uncommitted changes are left out" >&2
 fi
 
-# Short, for Unix sockets below it, whose paths may have some 100 bytes. Open to other users, as /tmp is: tests run programs as such.
+# The path is short, because paths of Unix sockets below it may have only some 100 bytes. Other users can enter it, as they can /tmp, because
+# tests run programs as other users.
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/fresh.XXXXXX")
 finish() {
   if [ -n "$keep" ]; then
@@ -46,7 +47,7 @@ chmod 755 "$scratch"
 mkdir -p "$scratch"/{cargo/bin,home/.config,cache,npm,pip}
 mkdir -m 1777 "$scratch/tmp"
 
-# FOLDER NAME…: links what there is of these names in FOLDER into the folder of the same use, TARGET.
+# FOLDER TARGET NAME…: links those of these names that exist in FOLDER into TARGET.
 link() {
   local folder=$1 target=$2 name
   for name in "${@:3}"; do
@@ -58,7 +59,7 @@ link "$cargo" "$scratch/cargo" config config.toml credentials credentials.toml
 link "$HOME" "$scratch/home" .gitconfig .git-credentials .netrc .npmrc .pip .pydistutils.cfg
 link "${XDG_CONFIG_HOME:-$HOME/.config}" "$scratch/home/.config" git pip
 
-# rustup's stand-ins for cargo, rustc and others, without what `cargo install` put beside them.
+# Links rustup's proxies for cargo, rustc and others, without the programs that `cargo install` put beside them.
 for program in "$cargo"/bin/*; do
   [ ! "$program" -ef "$cargo/bin/rustup" ] || ln -s "$program" "$scratch/cargo/bin/"
 done
@@ -68,7 +69,7 @@ for folder in "${folders[@]}"; do
   [ "$folder" -ef "$cargo/bin" ] || path+=:$folder
 done
 
-# Variables that lead to what an earlier run or another project made, or that change what the tests do.
+# Variables that point to results of an earlier run or of another project, or that change what the tests do.
 forget=(CARGO_BUILD_RUSTC_WRAPPER CARGO_BUILD_TARGET_DIR CARGO_INSTALL_ROOT CARGO_TARGET_DIR NODE_PATH NPM_CONFIG_CACHE PYTHONHOME
   PYTHONPATH RUSTC_WRAPPER VIRTUAL_ENV XDG_CONFIG_HOME XDG_DATA_HOME XDG_STATE_HOME)
 for name in $(compgen -e PONTOON_); do forget+=("$name"); done
@@ -78,7 +79,7 @@ fresh() {
     PIP_CACHE_DIR="$scratch/pip" "$@"
 }
 
-# STEP COMMAND…: runs the command, and prints how long it took. The exit code is the command's.
+# STEP COMMAND…: runs the command, and prints the time that it took. The exit code is the command's.
 timed() {
   local began=$SECONDS status=0
   "${@:2}" || status=$?

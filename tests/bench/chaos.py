@@ -1,26 +1,27 @@
 #!/usr/bin/env python3
 """Chaos: real servers with TLS, a release build of pontoon, and clients that check every reply, under faults of the servers, of the
-network and of pontoon itself. Ends with what was wrong, lost or duplicated, and exits with 1 if anything was.
+network and of pontoon itself. Prints what was wrong, lost or duplicated, and exits with 1 if anything was.
 
     cargo build --release && python3 tests/bench/chaos.py --minutes 5 [--engine DIR] [--mode dedicated|shared|cluster|cluster-shared]
 
-Servers: a primary and a replica behind one address, or a cluster of three primaries with a replica each. Each address is a relay's,
-which can hold what it carries, dribble, reset and refuse. Servers are killed, stopped for seconds, paused and fail over.
-Pontoon is reloaded, drained, replaced side by side, and killed.
+Servers: a primary and a replica behind one address, or a cluster of three primaries with a replica each. Each address is that of a relay,
+which can hold data, send single bytes, reset and refuse. Servers are killed, stopped for seconds, paused and fail over. pontoon is reloaded,
+drained, replaced by a second process, and killed.
 
 What is checked:
-- each reply is the one to its request: echoes of unique words, a client's own values from 1 B to 200 KB, its name, its database;
-- each increment is accounted for: at the end a counter is what was acknowledged, plus at most what is unknown (unanswered, or by an
-  error that says so). What an error says was not executed does not count, and neither does what a drain left unanswered;
-- an element of a list is popped at most once. Those that no client got, and that the list no longer has, are lost: at most as many as
-  pops whose reply no client has seen, for each is one that a client may have popped and not received;
-- a message is received at most once over a connection. Those that come again over a later one, to another node as a rule, are counted
-  only, and so are those that the server says it delivered and no subscriber received;
-- a reload, good or bad, ends no session; a replacement side by side refuses no client; all clients go on after each fault.
+- Each reply belongs to its request: echoes of unique words, a client's own values from 1 B to 200 KB, its name, its database.
+- Each increment is accounted for. At the end, a counter has at least the acknowledged increments, and at most these and the unknown ones
+  (without a reply, or with an error that says "may or may not"). Increments that an error calls not executed do not count, nor do those
+  that a drain left without a reply.
+- An element of a list is popped at most once. Elements that no client received and that the list no longer has are lost. There may be at
+  most as many as pops whose reply no client has seen, because each of these may have popped an element.
+- A message is received at most once over a connection. Messages that come again over a later connection, usually to another node, are only
+  counted, and so are messages that the server reports as delivered and no subscriber received.
+- A reload, good or bad, ends no session. A handover to a second process refuses no client. All clients recover after each fault.
 
-Failovers are graceful (FAILOVER, CLUSTER FAILOVER), and the cluster never fails over by itself: replication is asynchronous, so that
-a forced failover loses acknowledged writes with any proxy, or none. With appendfsync "no" a server writes to the file before
-it replies, and leaves the fsync to the kernel: a killed process loses nothing that was acknowledged, a machine without power can.
+Failovers are graceful (FAILOVER, CLUSTER FAILOVER), and the cluster never fails over by itself: replication is asynchronous, so a forced
+failover loses acknowledged writes with any proxy and without one. With appendfsync "no", a server writes to the file before it replies, and
+leaves the fsync to the kernel: a killed process loses no acknowledged write, but a power failure can.
 """
 import argparse, asyncio, collections, logging, os, random, re, signal, statistics, subprocess, sys, tempfile, time
 import urllib.request
@@ -35,7 +36,7 @@ MODES = {"dedicated": ("standalone", "dedicated"), "shared": ("standalone", "sha
          "cluster": ("cluster", "dedicated"), "cluster-shared": ("cluster", "shared")}
 UPSTREAM_FAULTS = ["blackhole", "dribble", "reset", "refuse", "kill", "pause", "failover", "kill connections"]
 RELOADS = ["good reload", "bad reload"]
-# These replace the process: for the time before, its memory is measured.
+# These replace the process, so its memory is measured before.
 REPLACEMENTS = ["restart", "handover", "crash"]
 
 
@@ -68,7 +69,7 @@ class Server:
         await eventually("the server answers", answers)
 
     async def ask(self, *words, database=0):
-        """In plaintext, around pontoon."""
+        """Sends a command in plaintext directly to the server, not through pontoon."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.plain, limit=1 << 24)
         try:
             writer.write(command(("SELECT", database)) + command(words) if database else command(words))
@@ -87,11 +88,11 @@ class Server:
         return (await self.ask("ROLE"))[0] == b"master"
 
     async def in_step(self):
-        """A replica that has all of its primary's data, in its file too."""
+        """Whether a replica has all of its primary's data, also in its file."""
         return await self.info("replication", "master_link_status") == "up" and await self.saved()
 
     async def saved(self):
-        """After a full synchronisation the file is complete only when it was written anew."""
+        """Whether the file is complete. After a full synchronisation it is complete only once it was rewritten."""
         return await self.info("persistence", "aof_rewrite_in_progress") == await self.info("persistence", "aof_rewrite_scheduled") == "0"
 
 
@@ -111,7 +112,7 @@ class Standalone:
             await self.primary.ask("SET", "database", database, database=database)
 
     async def failover(self):
-        """Connections that are open keep their server, which is a replica now: a name leads new ones to the new primary."""
+        """Fails over. Open connections keep their server, which is now a replica. As with a changed name, new ones reach the new primary."""
         await eventually("the replica is in step", self.replica.in_step)
         reply = await self.primary.ask("FAILOVER")
         assert reply == b"OK", reply
@@ -161,7 +162,7 @@ class Cluster:
         await eventually("the replica is in step", replica.in_step)
         deadline = time.monotonic() + 60
         while not await replica.is_primary():
-            # One that was not done within 5 s, as on a slow machine, is off.
+            # A failover that takes more than 5 s, as on a slow machine, is aborted.
             reply = await replica.ask("CLUSTER", "FAILOVER")
             try:
                 await eventually("the replica is the primary", replica.is_primary, 8)
@@ -170,14 +171,14 @@ class Cluster:
                     raise Fault(f"no failover: {reply}")
 
     async def primary_of(self, key):
-        """The primary that holds the key's slot: others answer MOVED."""
+        """Returns the primary that has the key's slot. Other nodes answer MOVED."""
         for server in await self.primaries():
             if not isinstance(await server.ask("EXISTS", key), Exception):
                 return server
 
 
 class Stage:
-    """Servers, pontoon, and what is done to them."""
+    """The servers, pontoon, and the faults of both."""
 
     def __init__(self, options, mode, directory):
         topology, self.sharing = MODES[mode]
@@ -188,7 +189,7 @@ class Stage:
         self.port, self.admin, self.other_admin = (free_port() for _ in range(3))
 
     def hidden(self):
-        """Ports that no reply may name."""
+        """Returns the ports that no reply may name."""
         return {port for server in self.upstream.servers for port in (server.plain, server.tls)} | {relay.port for relay in self.upstream.relays}
 
     async def start(self):
@@ -231,15 +232,15 @@ drain_timeout = "20s"
         return await asyncio.to_thread(get)
 
     async def metric(self, name):
-        """The sum over all labels that `name` leaves open."""
+        """Returns the sum of a metric over all its labels."""
         return sum(float(line.rsplit(" ", 1)[1]) for line in (await self.get("/metrics")).splitlines() if re.match(rf"{name}[{{ ]", line))
 
     def memory(self):
-        """KiB."""
+        """Returns the process' memory in KiB."""
         with open(f"/proc/{self.pontoon.pid}/status") as file:
             return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1])
 
-    # What happens, by name. Each returns when it is over, and clients can go on.
+    # The events. Each function returns when its event is over and clients can recover.
 
     async def inject(self, name):
         if hasattr(Relay, name):
@@ -252,7 +253,7 @@ drain_timeout = "20s"
         await self.upstream.failover()
 
     async def kill(self):
-        """A primary, and a restart from its file."""
+        """Kills a primary, and restarts it from its file."""
         server = await self.upstream.any_primary()
         await eventually("the file is complete", server.saved)
         server.process.send_signal(random.choice((signal.SIGTERM, signal.SIGKILL)))
@@ -295,7 +296,7 @@ drain_timeout = "20s"
         await self.start_pontoon()
 
     async def handover(self):
-        """Side by side on one port."""
+        """Runs a second pontoon on the same port, and ends the first."""
         before = self.pontoon
         self.admin, self.other_admin = self.other_admin, self.admin
         await self.start_pontoon()
@@ -313,7 +314,7 @@ drain_timeout = "20s"
             self.tally.fault("wrong", f"pontoon exited with {code}")
 
     async def close(self):
-        """Ends all processes, after a failure too."""
+        """Ends all processes, also after a failure."""
         for relay in self.upstream.relays:
             await relay.close()
         for process in (getattr(owner, "pontoon", None) or getattr(owner, "process", None) for owner in (self, *self.upstream.servers)):
@@ -326,7 +327,7 @@ async def eventually(what, condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not await condition():
         if time.monotonic() > deadline:
-            raise Fault(f"it never happened: {what}")
+            raise Fault(f"did not happen in time: {what}")
         await asyncio.sleep(0.05)
 
 
@@ -347,7 +348,7 @@ class Cast:
         self.tasks = [asyncio.create_task(client.run()) for client in self.all]
 
     async def recovered(self):
-        """Seconds until the last of all clients has got a reply."""
+        """Waits until every client has received a reply. Returns the seconds that this took."""
         began = time.monotonic()
         for client in self.all:
             client.recovered = None
@@ -360,7 +361,7 @@ class Cast:
         try:
             await eventually("all clients go on", every)
         except Fault:
-            raise Fault(f"these clients never went on: {', '.join(client.name for client in self.all if not client.recovered)}")
+            raise Fault(f"these clients did not recover: {', '.join(client.name for client in self.all if not client.recovered)}")
         last = max(self.all, key=lambda client: client.recovered)
         return last.recovered - began, f"{type(last).__name__} {last.name}"
 
@@ -383,7 +384,7 @@ async def chaos(options, mode, minutes, directory):
         counts, recovery, memory = collections.Counter(), collections.Counter(), [stage.memory()]
         began = time.monotonic()
         for end, names in ((0.75, UPSTREAM_FAULTS + RELOADS), (1, UPSTREAM_FAULTS + RELOADS + 2 * REPLACEMENTS)):
-            # Each replacement at least once, in a short run too.
+            # Even a short run has each replacement at least once.
             must = random.sample(REPLACEMENTS, len(REPLACEMENTS)) if end == 1 else []
             queue = []
             while must or time.monotonic() - began < minutes * 60 * end:
@@ -422,7 +423,7 @@ async def no_sessions(stage):
 
 
 async def account(stage, cast):
-    """Elements that are lost, and increments that the servers have executed."""
+    """Returns the number of lost elements, and of increments that the servers have executed."""
     executed = 0
     for worker in cast.workers:
         server = await stage.upstream.primary_of(worker.key)
@@ -454,19 +455,19 @@ def report(mode, tally, cast, counts, recovery, memory, elapsed, lost, executed)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5, help="over all modes")
+    parser.add_argument("--minutes", type=float, default=5, help="for all modes together")
     parser.add_argument("--mode", choices=[*MODES, "all"], default="all")
-    parser.add_argument("--engine", default="", help="folder of redis-server; as PATH says by default")
+    parser.add_argument("--engine", default="", help="folder of redis-server (default: the one on PATH)")
     parser.add_argument("--clients", type=int, default=60)
     parser.add_argument("--pontoon", default=f"{ROOT}/target/release/pontoon")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    parser.add_argument("--verbose", action="store_true", help="a line for each fault")
+    parser.add_argument("--verbose", action="store_true", help="print a line for each fault")
     options = parser.parse_args()
     if options.engine:
         os.environ["PATH"] = f"{options.engine}:{os.environ['PATH']}"
     random.seed(options.seed)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # asyncio warns of each write after the end of a connection.
+    # asyncio logs a warning for each write to a closed connection.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     print(f"--seed {options.seed}; {subprocess.check_output(['redis-server', '--version'], text=True).strip()}", flush=True)
     modes = list(MODES) if options.mode == "all" else [options.mode]

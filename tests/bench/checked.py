@@ -1,21 +1,21 @@
-"""Clients of the chaos run: each checks every reply, and knows what was executed, what was not, and what may have been."""
+"""Clients of the chaos run. Each checks every reply, and records which commands were executed, were not, or may have been."""
 import asyncio, collections, random, sys, time
 
-# Longest wait for a reply, in seconds.
+# Maximum time until a reply, in seconds.
 PATIENCE = 30
-# Events that must end no session, refuse no client, or leave nothing in doubt.
+# Events that must not end sessions, must not refuse clients, or must not leave the outcome of a command unknown.
 SEAMLESS = {"good reload", "bad reload"}
 CERTAIN = SEAMLESS | {"restart", "handover"}
-# Codes of errors that say that a command was not executed.
+# Codes of errors which mean that a command was not executed.
 REFUSALS = {"LOADING", "READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "UNBLOCKED", "EXECABORT"}
 
 
 class Fault(Exception):
-    """What must never happen."""
+    """Something that must never happen."""
 
 
 class Ended(Exception):
-    """The connection ended, or the client leaves it after an error."""
+    """The connection ended, or the client closes it after an error."""
 
 
 class Tally:
@@ -37,7 +37,7 @@ def nothing():
 
 
 class Request:
-    """A command, and one of three outcomes: `executed` gets the reply, `failed` means not executed, `unknown` means perhaps executed."""
+    """A command with three possible outcomes: `executed` receives the reply, `failed` means not executed, `unknown` means possibly executed."""
 
     def __init__(self, words, executed, failed=nothing, unknown=nothing):
         self.words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
@@ -45,7 +45,7 @@ class Request:
 
 
 class Client:
-    """Opens one connection after another, and runs a session over each."""
+    """A client that opens one connection after another, and runs a session over each."""
 
     def __init__(self, number, stage, seed):
         self.number, self.stage, self.tally = number, stage, stage.tally
@@ -62,7 +62,7 @@ class Client:
                 self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
             except OSError as error:
                 self.tally.refused += 1
-                # The ports of a cluster's nodes are another pontoon's after a handover.
+                # After a handover, the new pontoon has other ports for the cluster's nodes.
                 if self.port == self.stage.port and self.tally.event in SEAMLESS | {"handover"}:
                     self.tally.fault("wrong", f"{self.name}: connection refused: {error}")
                 self.port = self.stage.port
@@ -92,7 +92,7 @@ class Client:
 
     async def exchange(self, *requests):
         """Sends requests together, and reads all replies."""
-        # Not drained: the server may stop reading until the replies are read.
+        # No `drain` here: the server may stop reading until this client has read replies.
         self.writer.write(b"".join(command(request.words) for request in requests))
         at, left = 0, None
         try:
@@ -117,7 +117,7 @@ class Client:
             raise
         if left:
             goes_on = "may or may not" in left and self.stage.sharing == "shared"
-            # As a node's own CLUSTERDOWN, that of a redirect to a node that is not known yet leaves the connection open.
+            # pontoon's CLUSTERDOWN, for a redirect to a node that it does not know yet, leaves the connection open, as a node's own does.
             if " pontoon: " in left and not goes_on and not left.startswith("CLUSTERDOWN "):
                 await self.closed()
             raise Ended()
@@ -127,7 +127,7 @@ class Client:
             self.recovered = time.monotonic()
 
     def error(self, request, error):
-        """The error, if the client leaves its connection after it."""
+        """Returns the error if the client closes its connection after it."""
         self.tally.errors += 1
         code = error.split(" ", 1)[0]
         if "may or may not have been executed" in error:
@@ -135,8 +135,8 @@ class Client:
                 self.tally.fault("wrong", f"{self.name}: {error}")
             request.unknown()
             if self.stage.sharing == "shared":
-                # The session goes on over another shared connection, or ends where it had one of its own. What was to set it up may not have
-                # been executed: such a client begins anew.
+                # The session goes on over another shared connection, or ends if it had a dedicated one. The commands that set it up may not
+                # have been executed, so such a client starts again.
                 return error if request.words[0] in (b"CLIENT", b"HELLO", b"SELECT") else None
         elif code in REFUSALS or error.startswith("ERR pontoon: "):
             request.failed()
@@ -152,17 +152,17 @@ class Client:
         return error
 
     async def closed(self):
-        """After an error of its own, pontoon closes the connection."""
+        """Checks that pontoon closes the connection after its own error."""
         self.tally.ends[self.tally.event] += 1
         try:
             async with asyncio.timeout(PATIENCE):
                 rest = await self.reader.read()
         except TimeoutError:
-            raise Fault("not closed after an error")
+            raise Fault("connection not closed after an error")
         except OSError:
             return
         if rest:
-            raise Fault(f"more after an error: {rest!r:.80}")
+            raise Fault(f"more data after an error: {rest!r:.80}")
 
     def ended(self, unanswered):
         self.tally.ends[self.tally.event] += 1
@@ -170,7 +170,7 @@ class Client:
         if self.tally.event in SEAMLESS:
             self.tally.fault("wrong", f"{self.name}: the session ended, with {len(unanswered)} unanswered")
         if self.tally.event in CERTAIN:
-            # A drain answers what it has sent to the server: what is unanswered was not executed.
+            # A drain waits for the replies to all requests that were sent upstream, so a request without a reply was not executed.
             for request in unanswered:
                 request.failed()
         else:
@@ -178,14 +178,14 @@ class Client:
 
 
 class Worker(Client):
-    """Counters, echoes, values, transactions, its name and its database."""
+    """A client that uses counters, echoes, values and transactions, and checks its name and its database."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.known = 0  # the counter, as far as its replies said
-        self.doubtful = 0  # increments that may come on top, now or later
+        self.known = 0  # the counter's value by the replies
+        self.doubtful = 0  # increments that may be executed in addition, now or later
         self.version = None  # of the value
-        self.versions = set()  # that may have been written, or will be
+        self.versions = set()  # versions that may have been written, or will be
         self.unique = 0
 
     async def session(self):
@@ -241,7 +241,7 @@ class Worker(Client):
         return Request(words, executed, failed, unknown)
 
     def content(self, version, size):
-        """Bytes that only this version of this client's value has. A short one holds part of the name alone."""
+        """Returns bytes that only this version of this client's value has. A short value holds only a part of the name."""
         head = f"{version}/{size}/{self.key};".encode()
         return (head * (size // len(head) + 1))[:size]
 
@@ -253,7 +253,7 @@ class Worker(Client):
         def read(reply):
             if all(reply != self.content(*it) for it in {self.version} | self.versions if it) and (reply is not None or self.version):
                 raise Fault(f"not a value of {self.key}, of version {self.version} or {self.versions}: {reply!r:.80}")
-        # What was written before has to be there still, whatever happened since.
+        # Values written earlier must still be there.
         yield Request(("GET", f"v:{self.key}"), read)
         self.versions.add((version, size))
         yield Request(("SET", f"v:{self.key}", self.content(version, size)), written, lambda: self.versions.discard((version, size)))
@@ -261,7 +261,7 @@ class Worker(Client):
 
 
 class Queue:
-    """A list, and the outcome of each element."""
+    """A list, with the outcome of each element."""
 
     def __init__(self, number, tally):
         self.key, self.tally = f"{{q:{number}}}", tally
@@ -277,7 +277,7 @@ class Queue:
         self.popped.add(element)
 
     def lost(self, remaining):
-        """The number of elements that no client received and that the list no longer has."""
+        """Returns the number of elements that no client received and that the list no longer has."""
         for element in set(remaining) & self.popped:
             self.tally.fault("duplicated", f"{self.key}: {element} came, and is still there")
         lost = len(self.acknowledged - self.popped - set(remaining))
@@ -305,7 +305,7 @@ class Producer(Client):
 
 
 class Consumer(Client):
-    """Pops, and sometimes leaves while it is blocked."""
+    """A client that pops, and sometimes disconnects while it is blocked."""
 
     def __init__(self, number, stage, seed, queue):
         super().__init__(number, stage, seed)
@@ -352,7 +352,7 @@ class Publisher(Client):
             def heard(count):
                 if count:
                     self.topic.heard.add(message)
-            # A replica accepts PUBLISH and keeps it to itself. It refuses the write, and leads this client to the primary.
+            # A replica accepts PUBLISH but does not pass the message on. It refuses this write, which leads the client to the primary.
             await self.exchange(Request(("SET", self.key, message), expects(b"OK")), Request(("PUBLISH", self.topic.channel, message), heard))
             await asyncio.sleep(self.random.uniform(0, 0.05))
 
@@ -375,7 +375,8 @@ class Subscriber(Client):
                 raise Fault(f"SUBSCRIBE {channel}: {reply!r:.80}")
             if reply[2] in here:
                 self.tally.fault("duplicated", f"message {reply[2]}")
-            # Nodes of a cluster hand on what others publish, each in its own time: a subscriber that has moved to a slower one hears it again.
+            # The nodes of a cluster forward messages to each other, with different delays. A subscriber that has moved to a slower node can
+            # receive a message again.
             self.topic.again += reply[2] in self.topic.received
             here.add(reply[2])
             self.topic.received.add(reply[2])
@@ -399,7 +400,7 @@ def unknown(requests):
 
 
 def command(words):
-    """No words are no command: only its reply is read."""
+    """Sends a command, and reads its reply. Without words, only reads a reply."""
     words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
     head = b"*%d\r\n" % len(words) if words else b""
     return head + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)

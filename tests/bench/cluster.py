@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a cluster costs through pontoon: redis-benchmark --cluster in plaintext through it, beside the same with TLS.
+"""Measures the cost of pontoon in front of a cluster: redis-benchmark --cluster in plaintext through it, compared with direct TLS.
 
     cargo build --release && python3 tests/bench/cluster.py [--rounds N] [--requests N]
 
-Starts three primaries that speak TLS only, on loopback. Rounds are interleaved, ratios are taken within a round, figures are
-medians with their range; the CPU is that of pontoon's process, per request that redis-benchmark made.
+Starts three primaries that accept only TLS, on loopback. Rounds are interleaved, ratios are taken within a round, and figures are medians
+with their range. The CPU time is that of pontoon's process, per request of redis-benchmark.
 """
 import argparse, os, re, signal, statistics, subprocess, tempfile, time
 

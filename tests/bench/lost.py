@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Elements that a client takes after it is gone: of 100 tries of "BLPOP, close, and a push some milliseconds later", how many
-elements are in no list any more. Python 3; nothing else.
+"""Measures how many elements a client takes after its end: in 100 tries of "BLPOP, close, and a push some milliseconds later", the number of
+elements that are no longer in any list. Needs only Python 3.
 
     cargo build --release && python3 tests/bench/lost.py [--tries N] [--gaps MS,...] [--round-trips MS,...] [--end close|reset]
     python3 tests/bench/lost.py --server HOST:PORT NAME=HOST:PORT ...
 
-The first form starts a redis-server with TLS and, at the end of a link with each round trip, pontoon in its modes (a dedicated
-connection for each client: "dedicated"; what a client left for the next one: "reused"; one for all: "shared") and stunnel, where
-installed. "direct" is a client at the end of the same link, in plaintext. An end takes half a round trip to reach
-the server, which gives away what is pushed before: "direct" loses those elements too.
+The first form starts a redis-server with TLS and, behind a link with each round-trip time, pontoon in its modes and stunnel, where installed.
+The modes are "dedicated" (a new connection for each client), "reused" (a connection that an earlier client has left) and "shared" (one
+connection for all). "direct" is a plaintext client behind the same link. A client's end takes half a round trip to reach the server, which
+hands out elements that are pushed before: "direct" loses these elements, too.
 
-The second form measures bridges that run already: elements are pushed, and counted, at the server, in plaintext.
+The second form measures running bridges: elements are pushed and counted at the server, in plaintext.
 """
 import argparse, asyncio, multiprocessing, os, shutil, signal, socket, subprocess, sys, tempfile, time
 
@@ -23,7 +23,7 @@ MODES = {"pontoon, dedicated": ["--sharing", "dedicated", "--pool-reuse", "false
 
 
 class Server:
-    """A connection around the bridges."""
+    """A connection directly to the server."""
 
     def __init__(self, host, port):
         self.socket = socket.create_connection((host, port), 30)
@@ -52,12 +52,12 @@ def eventually(what, condition):
     deadline = time.monotonic() + 30
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit(f"never happened: {what}")
+            sys.exit(f"did not happen in time: {what}")
         time.sleep(0.005)
 
 
 def lost(server, address, tries, gap, end):
-    """How many elements are gone that came `gap` seconds after their client's end."""
+    """Returns the number of lost elements among those that were pushed `gap` seconds after their client's end."""
     before = server.blocked()
     keys = [f"lost:{os.getpid()}:{n}" for n in range(tries)]
     clients = [socket.create_connection(address, 30) for _ in keys]
@@ -116,7 +116,7 @@ async def carry(near_reader, near_writer, port, delay):
 
 def link(listener, port, delay):
     async def serve():
-        # The event loop itself holds tasks weakly.
+        # The event loop keeps only weak references to tasks.
         carrying = set()
 
         def accept(*near):
@@ -131,7 +131,7 @@ def link(listener, port, delay):
 
 
 def linked(port, round_trip):
-    """The port of a link to a port."""
+    """Starts a link to a port, and returns the link's port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     multiprocessing.get_context("fork").Process(target=link, args=(listener, port, round_trip / 2), daemon=True).start()
     with listener:
@@ -139,7 +139,7 @@ def linked(port, round_trip):
 
 
 def bridges(program, directory, tls):
-    """name: port, of bridges to a port."""
+    """Starts bridges to a port. Returns their ports by name."""
     found = {}
     for name, args in MODES.items():
         found[name] = free_port()

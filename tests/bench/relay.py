@@ -4,7 +4,7 @@ import asyncio, random, socket, struct
 
 class Relay:
     def __init__(self):
-        self.target = None  # the server's port; connections that are open keep the one they have
+        self.target = None  # the server's port; open connections keep their server
         self.dribbling = False
         self.clear = asyncio.Event()
         self.clear.set()
@@ -16,7 +16,7 @@ class Relay:
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def accept(self, reader, writer):
-        """Holds what the client sends until the relay is clear, and connects then."""
+        """Holds the client's bytes until the relay is clear, and then connects."""
         self.tasks.add(asyncio.current_task())
         self.links.add(writer)
         far = None
@@ -45,10 +45,10 @@ class Relay:
         await self.clear.wait()
         writer.write_eof()
 
-    # Faults, each with its end.
+    # The faults. Each ends by itself.
 
     async def blackhole(self):
-        """Connections are accepted, and nothing passes. Afterwards what was held arrives late, or all is reset."""
+        """Accepts connections, but passes nothing on. Afterwards the held bytes arrive late, or all connections are reset."""
         self.clear.clear()
         await asyncio.sleep(random.uniform(1, 4))
         if random.random() < 0.5:
@@ -56,7 +56,7 @@ class Relay:
         self.clear.set()
 
     async def dribble(self):
-        """One byte in each segment."""
+        """Sends one byte in each segment."""
         self.dribbling = True
         await asyncio.sleep(2)
         self.dribbling = False
@@ -65,7 +65,7 @@ class Relay:
         self.cut()
 
     async def refuse(self):
-        """New connections are refused, and half of the time the open ones are reset."""
+        """Refuses new connections. Half of the time, resets the open ones, too."""
         self.server.close()
         if random.random() < 0.5:
             self.cut()

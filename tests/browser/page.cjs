@@ -1,9 +1,9 @@
-// Looks at a status page as a person does, in Chromium. Asked by tests/page.rs, which runs the pontoon.
+// Checks a status page in Chromium, as a person would see it. Started by tests/page.rs, which runs pontoon.
 //
 //   node page.cjs URL [DIRECTORY]     screenshots go to the directory
 //
-// Says "ready" once the page is seen to live; after a line from its asker it looks for the client "late-comer"; says
-// "seen", and after another line expects that pontoon is gone. Whatever is not as it should be ends it with an error.
+// Prints "ready" once the page updates itself. After a line on stdin it looks for the client "late-comer" and prints "seen". After another
+// line it expects that pontoon is gone. Exits with an error if a check fails.
 "use strict";
 const assert = require("node:assert");
 const fs = require("node:fs");
@@ -48,7 +48,7 @@ async function main() {
   assert.equal(header["referrer-policy"], "no-referrer");
   assert.equal(header["cross-origin-opener-policy"], "same-origin");
 
-  // What a person must see.
+  // The content that must be visible.
   const text = async () => (await page.innerText("body")).replaceAll(/\s+/g, " ");
   const sees = async (pattern) => {
     for (const end = Date.now() + PATIENCE; !pattern.test(await text()); ) {
@@ -63,7 +63,7 @@ async function main() {
   assert.equal(await page.locator("[aria-current=step]").count(), 2, "each route is somewhere on the road");
   assert(await page.locator("svg.chart").count() >= 4);
 
-  // It lives, and is not loaded again.
+  // The page updates itself without being loaded again.
   await page.evaluate(() => { window.mark = "still the same document"; });
   const updated = page.locator(".updated time");
   const next = async () => {
@@ -79,7 +79,7 @@ async function main() {
   await rows.filter({ hasText: "late-comer" }).waitFor();
   assert.equal(await page.evaluate(() => window.mark), "still the same document");
 
-  // By keyboard alone: find the filter, then a heading.
+  // With the keyboard only: reach the filter, then a heading.
   const focused = () => page.evaluate(() => document.activeElement.id);
   const tab_to = async (id) => {
     for (let n = 0; n < 60 && (await focused()) !== id; n++) await page.keyboard.press("Tab");
@@ -110,7 +110,7 @@ async function main() {
   }
   assert.equal(await focused(), "by-now");
 
-  // For every eye: light and dark, wide and narrow.
+  // In light and dark colours, on wide and narrow screens.
   await shoot("light");
   await page.emulateMedia({ colorScheme: "dark" });
   await shoot("dark");
@@ -123,7 +123,7 @@ async function main() {
   await page.setViewportSize({ width: 1280, height: 900 });
   assert.deepEqual(complaints, [], "the browser has nothing to complain of");
 
-  // For those who do not see it: what a checker of accessibility can tell.
+  // With an accessibility checker.
   await page.evaluate(fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8"));
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });

@@ -1,4 +1,4 @@
-// A queue of BullMQ: jobs at once, later, again after failing, with children, and their events.
+// Uses a BullMQ queue: immediate, delayed, retried and nested jobs, and their events.
 // Argument: a port.
 const assert = require("node:assert");
 const { FlowProducer, Queue, QueueEvents, Worker } = require("bullmq");

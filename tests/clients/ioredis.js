@@ -1,4 +1,4 @@
-// What ioredis' users do: pipeline, transaction, Pub/Sub, blocking pop, script. Argument: a port.
+// Uses ioredis as applications do: pipeline, transaction, Pub/Sub, blocking pop, script. Argument: a port.
 const assert = require("node:assert");
 const Redis = require("ioredis");
 

@@ -1,4 +1,4 @@
-// What node-redis' users do: pool, pipeline, transaction, Pub/Sub, blocking pop, script, in both protocols.
+// Uses node-redis as applications do: pool, pipeline, transaction, Pub/Sub, blocking pop, script, in both protocols.
 // Argument: a port.
 const assert = require("node:assert");
 const { createClient, createClientPool, defineScript } = require("redis");

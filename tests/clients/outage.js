@@ -1,11 +1,11 @@
-// What an application with one of Node's clients sees of an outage: outage.py says how. Arguments: a module, a scenario, a port.
+// Prints what an application with a Node.js client sees during an outage, as outage.py does. Arguments: a module, a scenario, a port.
 const { setTimeout: later } = require("node:timers/promises");
 
 const [moduleName, scenario, port] = process.argv.slice(2);
 const told = new Set();
 
-// An error reply is one of the command. What a client says of a connection has another class. node-redis 6 rejects a command that waits for
-// a connection with the reply to its HELLO: LOADING says that the command was not executed, and to try again.
+// An error reply is an error of the command. Errors of the connection have another class. node-redis 6 rejects a command that waits for a
+// connection with the reply to its HELLO: LOADING means that the command was not executed, and may be tried again.
 function tell(error) {
   console.error(`${error.constructor.name}: ${error.message}`);
   const isReply = /ReplyError|SimpleError|ErrorReply/.test(error.constructor.name);

@@ -1,11 +1,11 @@
-"""What an application with redis-py sees of an outage, at the defaults of the library. One client lasts from the first line to the last.
+"""Prints what an application with redis-py sees during an outage, with the library's default settings. One client is used throughout.
 
 Arguments: `sync` or `asyncio`, a scenario, a port.
 
   begin   writes until a write is accepted
   wait    writes, and waits for the element of a list
 
-Prints each kind of error once, "connection" where the library has it for one of the connection, then what came of it.
+Prints each kind of error once ("connection error" if the library treats it as one of the connection), then the result.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""A worker at the defaults of its library, which an outage must not end. Its job appends to a list.
+"""Runs a worker with its library's default settings, which an outage must not end. Its job appends to a list.
 
-Arguments: `celery` or `rq`; `worker` or `job`; a port. The one runs the worker, the other asks for a job.
+Arguments: `celery` or `rq`; `worker` or `job`; a port. `worker` runs the worker, `job` enqueues a job.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What redis-py's users do: pool, pipeline, transaction, Pub/Sub, blocking pop, script, in both protocols.
+"""Uses redis-py as applications do: pool, pipeline, transaction, Pub/Sub, blocking pop, script, in both protocols.
 
 Argument: a port.
 """

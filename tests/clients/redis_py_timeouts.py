@@ -1,4 +1,4 @@
-"""Workers of redis-py that give up a blocking pop: by a read timeout, and by a cancelled task. The job that comes after that stays.
+"""redis-py workers give up a blocking pop, by a read timeout and by a cancelled task. A job that is pushed afterwards stays in its list.
 
 Argument: a port.
 """
@@ -14,7 +14,7 @@ ROUNDS = 10
 
 
 def stays(queue):
-    """Pushes a job, and takes it out again."""
+    """Pushes a job, and pops it again."""
     jobs = redis.Redis(port=PORT)
     jobs.rpush(queue, "job")
     return jobs.lpop(queue) == b"job"
@@ -35,7 +35,7 @@ async def is_cancelled(queue):
         await asyncio.wait_for(worker.blpop(queue, 0), 0.05)
         raise AssertionError("there was no job")
     except (asyncio.TimeoutError, redis.TimeoutError):
-        # The second one if it was cancelled while it connected.
+        # redis.TimeoutError: the task was cancelled while it connected.
         pass
     return stays(queue)
 
@@ -44,6 +44,6 @@ lost = {
     "after a read timeout": sum(not (times_out(f"q{n}") or stays(f"q{n}")) for n in range(ROUNDS)),
     "after a cancelled task": sum(not asyncio.run(is_cancelled(f"c{n}")) for n in range(ROUNDS)),
 }
-# On a busy machine the bridge may not run between the end and the push.
+# On a busy machine, the bridge may not run between the client's end and the push, so one job may be lost.
 assert all(jobs <= 1 for jobs in lost.values()), lost
 print("done")

@@ -1,4 +1,4 @@
-"""A queue of RQ: jobs at once, after others, again after failing, and a worker that waits for jobs and for orders.
+"""Uses an RQ queue: immediate, dependent and retried jobs, and a worker that waits for jobs and for commands.
 
 Argument: a port.
 """
@@ -25,7 +25,7 @@ def listen():
 connection = connect()
 queue = Queue("orders", connection=connection)
 
-# A process for each job, until none is left.
+# The worker starts a process for each job, until no job is left.
 jobs = [queue.enqueue(operator.mul, n, 2) for n in range(5)]
 after = queue.enqueue(operator.add, 40, 2, depends_on=jobs)
 stubborn = queue.enqueue(math.sqrt, -1, retry=Retry(max=2))
@@ -35,7 +35,7 @@ assert after.latest_result().return_value == 42
 stubborn.refresh()
 assert stubborn.get_status() == "failed" and stubborn.retries_left == 0, (stubborn.get_status(), stubborn.retries_left)
 
-# It blocks on the queue, and on a channel that it is told by to go.
+# The worker blocks on the queue, and subscribes to a channel that carries the command to shut down.
 listener = multiprocessing.Process(target=listen, daemon=True)
 listener.start()
 many = [queue.enqueue(operator.mul, n, n) for n in range(100)]

@@ -1,6 +1,6 @@
-"""Prints docs/clients.md: which clients the tests `matrix::` tried, and what each one got from pontoon.
+"""Prints docs/clients.md: the clients that the tests `matrix::` tried, and the results of each.
 
-Argument: the file with results that TEST_RESULTS named. The last result of a scenario counts.
+Argument: the file with results (TEST_RESULTS). The last result of a scenario counts.
 """
 
 import json
@@ -16,12 +16,12 @@ SCAN. Applications did their own work instead: jobs, tasks or messages.
 - **Modes** in which all of this worked: D, a connection dialled for each client (`pool.reuse = false`); P, the default, in which a
   connection serves one client after another; S, shared connections (`sharing = "shared"`); C, the default in front of a cluster.
 - **Reused** (P): how many of 100 clients, one after another, got a connection that had served another client before.
-- **Pinned** (S): how often the client got a connection of its own for 2,000 rounds of commands, pipelines, scripts and transactions. A
+- **Pinned** (S): how often the client got a dedicated connection in 2,000 rounds of commands, pipelines, scripts and transactions. A
   library that waits for the reply to MULTI before it sends the next command needs one for each transaction.
 - **Moved**: the client began in plaintext, and pontoon moved it to TLS without an error that the client noticed.
-- **Inventory**: what `/clients` shows for it. "unknown": the library does not say its name.
+- **Inventory**: what `/clients` shows for it. "unknown": the library does not send its name.
 - **Recovery**: what the client noticed while its server, or the primary in a cluster, was killed and came back or was replaced. "One gap":
-  commands failed for a while, and then succeeded again without help. A client that does not come back in a cluster does not without
+  commands failed for a while, and then succeeded again without help. A client that does not recover in a cluster does not recover without
   pontoon either.
 
 "–": not measured. Applications were only tried in their own work.
@@ -32,10 +32,10 @@ GAPS = {"up": "no gap", "up down up": "one gap"}
 
 
 def row(client, version, engine, results):
-    """`results` has the lines of this client by mode and scenario."""
+    """Returns the table row of a client. `results` has the client's lines by mode and scenario."""
 
     def measured(name, scenario):
-        """By mode, where it was measured."""
+        """Returns a measurement's values by mode. Leaves out modes without a value."""
         found = {mode: results[mode, scenario]["measured"].get(name) for mode in MODES if (mode, scenario) in results}
         return {mode: value for mode, value in found.items() if value is not None}
 
@@ -43,7 +43,7 @@ def row(client, version, engine, results):
         result = results.get((mode, scenario))
         if result is None:
             return ""
-        # The client gave up, or its program did.
+        # The client or its program gave up.
         failed = any(problem.startswith("did not end") for problem in result["problems"])
         return "failed" if failed else str(result["measured"].get(name, ""))
 
@@ -69,7 +69,7 @@ def row(client, version, engine, results):
 
 
 def order(key):
-    """Versions are compared number by number."""
+    """Sorts versions number by number."""
     client, version, engine = key
     return client.lower(), [int(number) for number in re.findall(r"\d+", version)], engine
 

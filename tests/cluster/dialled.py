@@ -1,4 +1,4 @@
-"""Notes every TCP port that this process dials, whichever library does it."""
+"""Records every TCP port that this process dials, with any library."""
 
 import sys
 

@@ -1,4 +1,4 @@
-// What ioredis' users do with a cluster. Arguments: module, port. Prints the ports that it dialled.
+// Uses a cluster with ioredis as applications do. Arguments: module, port. Prints the ports that it dialled.
 const { ports } = require("./dialled.js");
 const assert = require("assert");
 const { once } = require("events");
@@ -18,7 +18,7 @@ async function main() {
   assert.deepEqual(await Promise.all(keys.map((key) => r.get(key))), keys.map((_, n) => `${n}`));
   for (const key of keys.slice(0, 200)) await r.incr(key);
 
-  // ioredis has pipelines within a shard alone.
+  // An ioredis pipeline must stay within one shard.
   const pipeline = r.pipeline();
   for (let n = 0; n < 500; n++) pipeline.set(`{${p}pipe}${n}`, n).get(`{${p}pipe}${n}`);
   const replies = await pipeline.exec();
@@ -37,7 +37,7 @@ async function main() {
 
   const sharded = new Redis.Cluster(begin, { shardedSubscribers: true });
   await once(sharded, "ready");
-  // Redis has it since 7.0.
+  // Redis 7.0 or later.
   const [hasSharded] = await r.command("INFO", "ssubscribe");
   for (let n = 0; hasSharded && n < 8; n++) {
     await sharded.ssubscribe(`${p}${n}`);

@@ -1,4 +1,4 @@
-// As load.py, through ioredis. Arguments: module, port, prefix.
+// As load.py, with ioredis. Arguments: module, port, prefix.
 const { ports } = require("./dialled.js");
 const { once, EventEmitter } = require("events");
 const readline = require("readline");
@@ -52,7 +52,7 @@ class Worker extends EventEmitter {
     try {
       await client.set(key, value);
     } catch (error) {
-      // It may have been executed.
+      // The command may have been executed.
       (this.unsure[key] ||= new Set()).add(value);
       return failed(error);
     }

@@ -1,8 +1,7 @@
-"""Writes and reads without end through redis-py, and knows what must be there.
+"""Writes and reads with redis-py until stdin ends, and checks each value.
 
-Arguments: port, prefix, protocol, then for a client with its own TLS the authority's certificate. A line on standard
-input asks for a check: once every key has been written and read since, a line of JSON tells what happened so far. At the
-end of the input it ends.
+Arguments: port, prefix, protocol, and for a client with its own TLS the CA's certificate. A line on stdin requests a check: once every key
+has been written and read since, it prints a line of JSON with the results so far.
 """
 
 import json
@@ -15,7 +14,7 @@ import redis.exceptions
 from redis.cluster import RedisCluster
 
 WORKERS, KEYS = 3, 50
-# The last: redis-py 8.1 meets an ASK to a node that it does not know yet so, with and without a bridge.
+# The last one: redis-py 8.1 raises it at an ASK to a node that it does not know yet, with and without a bridge.
 FAILURES = redis.exceptions.RedisError, redis.exceptions.RedisClusterException, AttributeError
 port, prefix, protocol, ca = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 tls = {"ssl": True, "ssl_ca_certs": ca[0], "ssl_check_hostname": False} if ca else {}
@@ -51,7 +50,7 @@ class Worker(threading.Thread):
 
     def run(self):
         while True:
-            # What failed is tried again, until a pass has been made of every key.
+            # Failed commands are repeated until every key has been written and read.
             for key in self.keys:
                 while not (self.write(key) and self.read(key)):
                     pass
@@ -65,7 +64,7 @@ class Worker(threading.Thread):
         try:
             assert client.set(key, value) is True
         except FAILURES as error:
-            # It may have been executed.
+            # The command may have been executed.
             self.unsure[key].add(value)
             return self.failed(error)
         self.acknowledged[key] = value
@@ -92,7 +91,7 @@ for worker in workers:
 for _ in sys.stdin:
     for worker in workers:
         with worker.passed:
-            # The pass that is under way began earlier.
+            # The current pass began before the request.
             target = worker.passes + 2
             if not worker.passed.wait_for(lambda: worker.passes >= target, timeout=30):
                 errors["no pass in 30 s"] += 1

@@ -1,4 +1,4 @@
-"""What redis-py's users do with a cluster. Arguments: port, protocol. Prints the ports that it dialled."""
+"""Uses a cluster with redis-py as applications do. Arguments: port, protocol. Prints the ports that it dialled."""
 
 import json
 import sys
@@ -62,7 +62,7 @@ r.publish(f"{p}news", "hello")
 assert message(subscriber.get_message, "message")["data"] == "hello"
 subscriber.close()
 
-# Redis has these commands since 7.0, CLUSTER SHARDS as well.
+# Redis 7.0 or later has these commands, and CLUSTER SHARDS.
 has_sharded = "ssubscribe" in r.command()
 if has_sharded:
     subscriber = r.pubsub()

@@ -1,4 +1,4 @@
-"""What users of redis-py-cluster, of before redis-py knew clusters, do. Argument: port. Prints the ports that it dialled."""
+"""Uses redis-py-cluster, the cluster client from before redis-py had one. Argument: port. Prints the ports that it dialled."""
 
 import json
 import sys
@@ -37,6 +37,6 @@ subscriber.close()
 
 reader = RedisCluster(startup_nodes=nodes, decode_responses=True, read_from_replicas=True)
 for n, key in enumerate(keys):
-    # It asks the primary, too: by turns.
+    # Reads alternate between the replica and the primary.
     assert reader.get(key) in (str(n), str(n + 1))
 print(json.dumps(sorted(dialled.ports)))

@@ -1,9 +1,9 @@
-"""Runs a command as a unit of systemd would confine it: without capabilities and new privileges, with the unit's own filters of
-system calls and address families, and without memory that is both writable and executable.
+"""Runs a command confined as a systemd unit would confine it: without capabilities and new privileges, with the unit's filters of system
+calls and address families, and without memory that is both writable and executable.
 
     confined.py UNIT COMMAND…
 
-What the filters leave out ends the process (SIGSYS), so that whoever runs this learns of it; systemd would answer with an error.
+A system call that the filters do not allow ends the process (SIGSYS), so that the test notices it. Under systemd it would return an error.
 """
 import ctypes, os, subprocess, sys
 
@@ -25,13 +25,13 @@ class Compare(ctypes.Structure):
 
 
 def settings(unit, name):
-    """The words of each line that sets it."""
+    """Returns the words of each line that sets the key."""
     with open(unit) as f:
         return [line.split("=", 1)[1].split() for line in map(str.strip, f) if line.startswith(name + "=")]
 
 
 def calls(name):
-    """The system calls of a group; of a name, itself."""
+    """Returns the system calls of a group, or the name itself if it is no group."""
     if not name.startswith("@"):
         return {name}
     lines = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -73,7 +73,7 @@ def confine(unit):
     for protection in (0, WRITE, EXECUTE):
         rule(context, ALLOW, "mmap", Compare(2, MASKED_EQUAL, both, protection))
     rule(context, ALLOW, "mprotect", Compare(2, MASKED_EQUAL, EXECUTE, 0))
-    # Even root's programs then start without.
+    # Programs that root starts have no capabilities then, either.
     for capability in range(64):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -1,11 +1,11 @@
-"""Follows a Dockerfile without Docker: its COPYs and RUNs in a directory, from what .dockerignore lets through. Writes what the
-image would be as JSON.
+"""Executes a Dockerfile's COPY and RUN steps without Docker, in a directory, with the files that .dockerignore admits. Prints the resulting
+image's settings as JSON.
 
     dockerfile.py [--really]
 
-Cargo is played by a script that checks the manifest and the lock file and leaves an empty program, unless --really is given: then
-it builds, which takes minutes, and the image's program is run. The check needs only crates that a build on this machine downloads:
-without a platform, Cargo would also read those of Windows and others.
+A script stands in for Cargo: it checks the manifest and the lock file, and creates an empty program. With --really, Cargo builds, which takes
+minutes, and the image's program is run. The check names the platform, because Cargo would otherwise need the crates of Windows and others,
+too, which a build on this machine does not download.
 """
 import fnmatch, json, os, re, shutil, subprocess, sys, tempfile
 
@@ -27,7 +27,7 @@ def instructions(path):
 
 
 def context():
-    """Top-level names that Docker would be sent."""
+    """Returns the top-level names of the build context."""
     with open(".dockerignore") as file:
         patterns = [line.strip() for line in file if line.strip() and not line.startswith("#")]
     names = set()
@@ -62,7 +62,7 @@ def follow(root, environment):
             target = os.path.join(image.get("directory", "/"), target)
             for source in sources:
                 if origin is None and source not in sent:
-                    sys.exit(f"COPY {source}: .dockerignore keeps it back")
+                    sys.exit(f"COPY {source}: .dockerignore excludes it")
                 end = target if not target.endswith("/") else target + os.path.basename(source)
                 copy(origin + source if origin else source, image["stage"] + os.path.normpath(end))
         elif word == "RUN":

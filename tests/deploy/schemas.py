@@ -1,13 +1,13 @@
-"""Reads a file for a platform from standard input, checks it as the platform's own schemas have it, and writes it as JSON: for
-Kubernetes a list of its documents.
+"""Reads a platform's file from standard input, checks it against the platform's own schemas, and writes it as JSON. For Kubernetes, the JSON
+is a list of the file's documents.
 
     schemas.py kubernetes|compose|ecs
 """
 import importlib.resources, json, os, subprocess, sys, tempfile
 
-# Versions of Kubernetes: the first with native sidecars, and the newest known here.
+# Versions of Kubernetes: the first with native sidecars, and the newest one that kubernetes-validate has.
 FIRST, NEWEST = "1.29", "1.37"
-# Of other people; their schemas are in the cluster that has them.
+# Kinds that other projects define. Only clusters that have them have their schemas.
 CUSTOM = {"PodMonitor"}
 
 
@@ -31,7 +31,7 @@ def compose(text):
 
 
 def ecs(text):
-    """By the model that AWS' clients are made from, and by the rules of its linter for CloudFormation, which know values."""
+    """Checks against the model of AWS' clients, and with AWS' linter for CloudFormation, whose rules also check values."""
     import botocore.session, botocore.validate
 
     document = json.loads(text)
@@ -49,7 +49,7 @@ def ecs(text):
 
 
 def capitalised(value):
-    """As CloudFormation spells what the API spells with a small letter; a log driver's options are neither's."""
+    """Capitalizes keys, as CloudFormation does but the API does not. Does not change the options of a log driver."""
     if isinstance(value, list):
         return [capitalised(item) for item in value]
     if isinstance(value, dict):

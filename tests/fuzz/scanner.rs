@@ -1,6 +1,6 @@
-//! The promise that the fuzz targets of the scanners test.
+//! The property that the scanners' targets test.
 
-/// Any bytes, in any two pieces and byte by byte: the same frames end in the same places, and nothing panics.
+/// Tests that any bytes give the same frame ends as a whole, in any two pieces and byte by byte, and that nothing panics.
 #[macro_export]
 macro_rules! fuzz_scanner {
     ($scanner:ty) => {

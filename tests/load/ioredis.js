@@ -1,4 +1,4 @@
-// As load.py, which says what is what.
+// As load.py, which describes the protocol.
 const [host, port] = process.argv.slice(2);
 const Redis = require('ioredis');
 const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
@@ -45,7 +45,7 @@ const operations = {
     let sent = false;
     for (const deadline = Date.now() + 2000; heard !== message;) {
       if (Date.now() > deadline) throw new Error('a message was lost');
-      // For a moment nobody may listen.
+      // The subscriber may be reconnecting.
       sent = sent || await client.publish('ioredis', message) > 0;
       await sleep(1);
     }
@@ -62,7 +62,7 @@ const operations = {
   for (;;) {
     while (!steps.length && !ended) await new Promise((resolve) => { wake = resolve; });
     if (!steps.length) break;
-    // Earlier, ioredis would subscribe before it has asked whether the server is ready, and never ask.
+    // Wait first: otherwise ioredis would subscribe before its ready check, and then never do that check.
     if (!step) await ready.then(() => subscriber.subscribe('ioredis'));
     step = steps.shift();
     say({ step });

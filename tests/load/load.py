@@ -1,11 +1,11 @@
-"""What a load of the tests does, whatever its library: operations in turn until it is told to stop.
+"""The main loop of a test load, for any library: runs operations in turn until stdin ends.
 
-Each line on stdin names the step that begins; it is answered between two operations. Every failure is told with the step and
-the operation that it is of. At the end of stdin the load tells how often each operation succeeded, and how often it may have
-been executed besides. Operation NAME increments the key that it is given, once: what is stored there can be checked.
+Each line on stdin names the step that begins, and is confirmed between two operations. Every failure is printed with its step and operation.
+At the end of stdin, the load prints how often each operation succeeded, and how often it may have been executed in addition. Each operation
+increments its key exactly once, so that the stored number can be checked.
 
-LOAD_NAME tells it from others of its library, LOAD_CA_FILE has it speak TLS, LOAD_PASSWORD has it authenticate itself, and
-LOAD_WITHOUT names an operation that it does not do.
+LOAD_NAME distinguishes loads of one library, LOAD_CA_FILE makes the load use TLS, LOAD_PASSWORD makes it authenticate, and LOAD_WITHOUT names
+an operation to leave out.
 """
 
 import json
@@ -53,7 +53,7 @@ def run(load, operations):
                     time.sleep(0.02)
             if clean:
                 say(round=True)
-            # Others want the processor, too.
+            # Leave processor time to the other loads.
             time.sleep(0.005)
         step = steps.get()
     say(tally={f"{load}:{name}": counts for name, counts in tally.items()})

@@ -27,12 +27,12 @@ def short(key):
 def multi(key):
     replies = once("MULTI", f"INCR {key}", "EXEC")
     if replies[2].startswith("ERR EXEC without MULTI"):
-        raise RedisError("redis-cli connected anew in a transaction")
+        raise RedisError("redis-cli reconnected in a transaction")
     assert replies[:2] == ["OK", "QUEUED"] and replies[2].isdigit(), replies
 
 
 def long(key):
-    """A session that stays, and is connected anew by redis-cli itself."""
+    """A long session, in which redis-cli itself reconnects."""
     global session
     if session is None:
         session = subprocess.Popen(

@@ -39,7 +39,7 @@ def pubsub(key):
     message, deadline = client.incr(key), time.monotonic() + 2
     sent = False
     while time.monotonic() < deadline:
-        # The first time nobody listens yet.
+        # The subscriber may not be connected yet at the first time.
         sent = sent or client.publish(channel, message) > 0
         got = subscriber.get_message(timeout=0.5 if sent else 0.02)
         if got and got["data"] == b"%d" % message:

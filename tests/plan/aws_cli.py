@@ -1,4 +1,4 @@
-"""Does what a command of the AWS CLI's would, by botocore alone, which the CLI is made of. Arguments: the endpoint, the command."""
+"""Executes a command of the AWS CLI with botocore, the library below the CLI. Arguments: the endpoint, the command."""
 
 import shlex
 import sys

@@ -1,14 +1,14 @@
-"""ElastiCache, played by moto, with what moto lacks: pending changes, parameters, transit encryption that is modified, errors.
+"""Simulates ElastiCache with moto, and adds what moto lacks: pending changes, parameters, modifications of transit encryption, errors.
 
 Arguments: one JSON object.
   groups: a list of {"create": parameters of CreateReplicationGroup, "group": fields of the answer that moto lacks,
-          "nodes": fields of each cache cluster of the group, "with_tls": fields of the answer once it accepts TLS}
+          "nodes": fields of each cache cluster of the group, "with_tls": fields of the answer once the group accepts TLS}
   clusters: a list of parameters of CreateCacheCluster
   parameters: {name: value}, of every parameter group
   errors: {action: [code, message]}
   allowed: actions; all others are denied
-  answers: how many answers a modification takes
-Prints the port, and ends with its standard input. botocore's validators hold every field against the service's model.
+  answers: number of answers until a modification has ended
+Prints the port, and exits when its standard input ends. botocore's validators check every field against the service's model.
 """
 
 import json
@@ -40,7 +40,7 @@ backend = elasticache_backends["123456789012"][REGION]
 
 
 def add(target, shape, fields):
-    """Sets fields, named and shaped as the service's model has them."""
+    """Sets fields, with the names and shapes of the service's model."""
     members = model.shape_for(shape).members
     for name, value in fields.items():
         report = ParamValidator().validate(value, members[name])
@@ -50,7 +50,7 @@ def add(target, shape, fields):
 
 
 def modify(self):
-    # Of AWS' rules those that pontoon goes by.
+    # Only those of AWS' rules that pontoon relies on.
     parameters = self._get_params()
     group = backend.describe_replication_groups(parameters["ReplicationGroupId"])[0]
     enabled = self._get_bool_param("TransitEncryptionEnabled")
@@ -120,7 +120,7 @@ ElastiCacheResponse.modify_replication_group = modify
 ElastiCacheResponse.describe_replication_groups = describe_and_go_on
 ElastiCacheResponse.describe_cache_parameters = describe_parameters
 
-# What pontoon will read is what was asked for.
+# Check that moto returns the fields that the test has set.
 for group in spec.get("groups", []):
     name = group["create"]["ReplicationGroupId"]
     [read] = client.describe_replication_groups(ReplicationGroupId=name)["ReplicationGroups"]
@@ -138,7 +138,7 @@ if "allowed" in spec:
 for action, (code, message) in errors.items():
 
     def refuse(self, code=code, message=message):
-        # moto's serializer knows the model's errors alone, and those that all services share are in none.
+        # moto's serializer knows only the errors of the model, which does not have those that all services share.
         error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
         return 400, {"status": 400}, f"<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"
 

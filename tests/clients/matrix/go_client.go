@@ -1,4 +1,4 @@
-// What go-redis' users do, at the library's default settings.
+// Uses go-redis as applications do, with its default settings.
 //
 //	go_client SCENARIO PORT [cluster]
 package main
@@ -28,7 +28,7 @@ var (
 	prefix = fmt.Sprintf("{%d}:", os.Getpid())
 )
 
-// connect makes a client at the library's defaults; change, where given, sets what a scenario needs.
+// connect creates a client with the library's default settings. If given, change adjusts them for a scenario.
 func connect(change func(*redis.UniversalOptions)) redis.UniversalClient {
 	options := &redis.UniversalOptions{Addrs: []string{"127.0.0.1:" + port}, IsClusterMode: cluster}
 	if change != nil {
@@ -155,7 +155,7 @@ func blocking(r, other redis.UniversalClient) {
 	check(other.RPush(ctx, prefix+"q", "job").Err(), "RPUSH of a job")
 	check(<-popped, "BLPOP")
 
-	// By default go-redis ends no read when the context ends.
+	// By default, go-redis does not end a read when the context ends.
 	c := connect(func(o *redis.UniversalOptions) { o.ContextTimeoutEnabled = true })
 	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
@@ -163,7 +163,7 @@ func blocking(r, other redis.UniversalClient) {
 	expect("BLPOP with a short context ends early", err != nil && !errors.Is(err, redis.Nil), true)
 	check(c.Set(ctx, prefix+"k", "after", 0).Err(), "SET after an interrupted BLPOP")
 	expect("GET after an interrupted BLPOP", c.Get(ctx, prefix+"k").Val(), "after")
-	// The interrupted BLPOP must not take what comes later.
+	// The interrupted BLPOP must not take later elements.
 	check(other.RPush(ctx, prefix+"q", "kept").Err(), "RPUSH after an interrupted BLPOP")
 	job := must(c.BLPop(ctx, 5*time.Second, prefix+"q").Result())("second BLPOP")
 	expect("second BLPOP", job[1], "kept")
@@ -177,13 +177,13 @@ func script(r redis.UniversalClient) {
 	s := redis.NewScript(text)
 	hash := must(s.Load(ctx, r).Result())("SCRIPT LOAD")
 	expect("EVALSHA", must(r.EvalSha(ctx, hash, []string{prefix + "k"}, 21).Result())("EVALSHA"), expected)
-	// Unknown to the server: go-redis sends EVALSHA, and EVAL on NOSCRIPT.
+	// The server does not have this script: go-redis sends EVALSHA, and EVAL after NOSCRIPT.
 	fresh := redis.NewScript("return ARGV[1] .. '" + prefix + "'")
 	expect("new script", must(fresh.Run(ctx, r, []string{prefix + "k"}, "x").Result())("new script"), "x"+prefix)
 }
 
 func scan(r redis.UniversalClient) {
-	// Without the hash tag: in a cluster the keys lie on all nodes.
+	// Without the hash tag, so that the keys of a cluster are on all nodes.
 	name := fmt.Sprintf("scan:%d:", os.Getpid())
 	p := r.Pipeline()
 	for i := range 1000 {
@@ -301,7 +301,7 @@ func leftover() {
 	check(r.Close(), "close")
 }
 
-// begin and wait are the scenarios of ../outage.py: what an application sees of an outage.
+// begin and wait are the scenarios of ../outage.py: what an application sees during an outage.
 func begin() {
 	outlast(func() error { return connected().Set(ctx, "k", "v", 0).Err() })
 	fmt.Println("up")
@@ -313,7 +313,7 @@ func wait() {
 	fmt.Println("popped")
 }
 
-// connected is the one client of an application.
+// connected returns the only client of the application.
 var connected = sync.OnceValue(func() redis.UniversalClient { return connect(nil) })
 
 // outlast repeats a call until it succeeds, and prints each kind of error once.
@@ -322,7 +322,7 @@ func outlast(call func() error) {
 	for err := call(); err != nil; err = call() {
 		fmt.Fprintln(os.Stderr, err)
 		var reply redis.Error
-		// The library itself repeats a call for this one.
+		// The library itself repeats the call after this error.
 		connection := !errors.As(err, &reply) || strings.HasPrefix(err.Error(), "LOADING ")
 		if !told[connection] {
 			told[connection] = true

@@ -1,5 +1,5 @@
-// Node's clients in their ordinary use, with their default settings. Arguments: the module of a library, a scenario, a port, and `cluster`
-// where there is one; python_client.py says what the scenarios are.
+// Uses Node.js clients as applications do, with their default settings. Arguments: the module of a library, a scenario, a port, and `cluster`
+// for a cluster. python_client.py describes the scenarios.
 const assert = require("node:assert");
 const { randomBytes, randomInt } = require("node:crypto");
 const { once } = require("node:events");
@@ -15,7 +15,7 @@ const rounds = 2000;
 const name = `${process.pid}:`;
 const tagged = `{${process.pid}}:`;
 
-// What the libraries do in their own words.
+// The operations, in the terms of each library.
 
 // ioredis, and its fork iovalkey.
 class Ioredis {
@@ -44,7 +44,7 @@ class Ioredis {
     return replies && replies.map(([error, reply]) => { if (error) throw error; return reply; });
   }
 
-  // A client in a cluster keeps no connection for a user: the node's own does that.
+  // A cluster client has no connection for a single caller, but the client of a node has.
   async watcher(client) {
     if (!cluster) return client.duplicate();
     const slots = await client.cluster("SLOTS");
@@ -60,11 +60,11 @@ class Ioredis {
   async interrupted(key) {
     const blocked = await this.client({ commandTimeout: 200 });
     await assert.rejects(blocked.blpop(key, 0), /timed out/);
-    // The connection still waits: it is given up, and the client connects anew.
+    // The connection is still blocked: close it, so that the client reconnects.
     const ended = once(blocked, "end");
     blocked.disconnect();
     await ended;
-    // A cluster's does not find its first node again.
+    // A cluster client does not find its first node again.
     if (cluster) return this.client();
     await blocked.connect();
     return blocked;
@@ -84,7 +84,7 @@ class Ioredis {
   }
 
   async scripts(client) {
-    // Sends EVALSHA, and EVAL where the server does not have the script.
+    // Sends EVALSHA, and EVAL if the server does not have the script.
     client.defineCommand("twice", { numberOfKeys: 1, lua: "return ARGV[1] * 2" });
     assert.strictEqual(await client.twice(`${name}script`, 21), 42);
     assert.strictEqual(await client.eval("return ARGV[1]", 1, `${name}script`, "text"), "text");
@@ -123,7 +123,7 @@ class NodeRedis {
   // Before version 5 connect() returns nothing.
   async connected(client) { await client.connect(); return client; }
 
-  // And close() and destroy() had other names.
+  // Before version 5, close() and destroy() had other names.
   close(client) { return client.close ? client.close() : client.quit(); }
   destroy(client) { return client.destroy ? client.destroy() : client.disconnect(); }
 
@@ -152,7 +152,7 @@ class NodeRedis {
     const blocked = await this.client();
     const popped = assert.rejects(blocked.blPop(key, 0));
     await later(200);
-    // What a user has for a command that was sent: ends the connection.
+    // The only way to cancel a sent command is to end the connection.
     await this.destroy(blocked);
     await popped;
     return this.connected(blocked);
@@ -171,7 +171,7 @@ class NodeRedis {
   }
 
   async scripts(client) {
-    // Sends EVALSHA, and EVAL where the server does not have the script.
+    // Sends EVALSHA, and EVAL if the server does not have the script.
     const twice = this.redis.defineScript({
       SCRIPT: "return ARGV[1] * 2",
       NUMBER_OF_KEYS: 1,
@@ -201,7 +201,7 @@ class NodeRedis {
     const nodes = cluster ? await Promise.all(client.masters.map((node) => client.nodeClient(node))) : [client];
     const found = new Set();
     for (const node of nodes) {
-      // Before version 5 they come one by one.
+      // Before version 5, the iterator returns single keys, not batches.
       for await (const keys of node.scanIterator({ MATCH: pattern, COUNT: 100 })) [keys].flat().forEach((key) => found.add(key));
     }
     return found.size;
@@ -288,7 +288,7 @@ class NodeRedisBefore {
   }
 }
 
-// What is done with each.
+// The scenarios, for all libraries.
 
 async function work(own) {
   const client = await own.client();
@@ -316,7 +316,7 @@ async function work(own) {
     const before = Number(await watcher.get(`${tagged}x`));
     if (writes) await client.set(`${tagged}x`, "10");
     const executed = own.transaction(watcher, [["set", `${tagged}x`, `${before + 1}`]]);
-    // ioredis says null, node-redis throws.
+    // ioredis returns null, node-redis throws.
     const replies = await executed.catch((error) => { assert.match(`${error.name} ${error}`, /watch/i); return null; });
     assert.deepStrictEqual(replies, writes ? null : ["OK"]);
   }
@@ -413,7 +413,7 @@ const scenarios = { work, plain, connect, stay, leftover };
 
 async function bullmq() {
   const { Queue, QueueEvents, Worker } = require("bullmq");
-  // Its documentation asks for this setting.
+  // BullMQ's documentation requires this setting.
   const connection = { host, port, maxRetriesPerRequest: null };
   const queueName = "orders";
   const queue = new Queue(queueName, { connection, prefix: `{${process.pid}}` });

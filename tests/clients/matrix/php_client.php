@@ -1,5 +1,5 @@
 <?php
-// What phpredis' users do, at the extension's default settings.
+// Uses phpredis as applications do, with its default settings.
 //
 //   php php_client.php SCENARIO PORT [cluster]
 
@@ -136,7 +136,7 @@ function pub_sub($r)
             $heard = [$channel, $message];
             $r->set("{$prefix}heard", '1');
         };
-        // RedisCluster sends UNSUBSCRIBE, and goes on reading: only a read timeout ends its subscribe().
+        // RedisCluster sends UNSUBSCRIBE, but continues to read: only a read timeout ends its subscribe().
         $subscriber = connect(null, $cluster ? 1 : 0);
         if ($command === 'subscribe') {
             $subscriber->subscribe([$channel], function ($s, $channel, $message) use ($receive) {
@@ -177,7 +177,7 @@ function blocking($r, $other)
     expect('BLPOP with a read timeout ends early', $interrupted, true);
     expect('SET after an interrupted BLPOP', $worker->set("{$prefix}k", 'after'), true);
     expect('GET after an interrupted BLPOP', $worker->get("{$prefix}k"), 'after');
-    // The interrupted BLPOP must not take what comes later.
+    // The interrupted BLPOP must not take later elements.
     $other->rPush("{$prefix}q", 'kept');
     expect('second BLPOP', $worker->blPop("{$prefix}q", 5), ["{$prefix}q", 'kept']);
     $worker->close();
@@ -196,7 +196,7 @@ function script($r)
 function scan($r)
 {
     global $cluster;
-    // Without the hash tag: in a cluster the keys lie on all nodes.
+    // Without the hash tag, so that the keys of a cluster are on all nodes.
     $name = 'scan:' . getmypid() . ':';
     $commands = [];
     for ($i = 0; $i < 1000; $i++) {
@@ -219,7 +219,7 @@ function set_and_get($r, $text)
     global $prefix;
     $set = $r->set("{$prefix}k", $text);
     $got = $r->get("{$prefix}k");
-    // phpredis answers a server's error with false; the text says which.
+    // phpredis returns false for an error from the server, and has its text.
     if ($set !== true || $got === false) {
         throw new RedisException($r->getLastError() ?? 'the server answered with an error');
     }

@@ -1,10 +1,10 @@
-"""Python's clients in their ordinary use, with their default settings.
+"""Uses Python clients as applications do, with their default settings.
 
-Arguments: a library, a scenario, a port, and `cluster` where there is one. The last line that it prints is "ok", the library and its version.
+Arguments: a library, a scenario, a port, and `cluster` for a cluster. The last line that it prints is "ok", the library and its version.
 
-`work`: all that its users do. `plain`: only what needs no connection of the client's own. `connect`: a hundred clients, one after another.
-`stay`: one client, which says "down" and "up" when its commands begin to fail and to succeed, until standard input is closed.
-`leftover`: one with a password that the server does not know.
+`work`: everything that applications do. `plain`: only what needs no dedicated connection. `connect`: a hundred clients, one after another.
+`stay`: one client, which prints "down" and "up" when its commands begin to fail and to succeed, until standard input is closed.
+`leftover`: one client with a password that the server does not have.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 
 
 class RedisPy:
-    """redis-py, or what has its names, with the client for clusters in a cluster."""
+    """redis-py, or a library with the same names. Uses the cluster client for a cluster."""
 
     def __init__(self, port, cluster, module="redis"):
         self.redis, self.port, self.cluster = importlib.import_module(module), port, cluster
@@ -83,14 +83,14 @@ class RedisPy:
         assert client.get(tagged + "x") == b"10"
 
     def transactional(self, client, key):
-        """What makes transactions. Before redis-py 6 a cluster's client made none: the client of the key's node did."""
+        """Returns the client for transactions. Before redis-py 6 the cluster client had none, so this is the client of the key's node."""
         if self.cluster and not hasattr(self.redis.cluster, "TransactionStrategy"):
             connection_to = getattr(client, "get_valkey_connection", None) or client.get_redis_connection
             return self.redis.Redis(connection_pool=connection_to(client.get_node_from_key(key)).connection_pool)
         return client
 
     def ok(self, replies):
-        """The first is a SET's: in a cluster's transaction it stays as the server says it."""
+        """Normalizes replies. The first is that of SET, which a cluster's transaction returns in the server's form."""
         return [replies[0] in (True, b"OK"), *replies[1:]]
 
     def messages(self, client, name):
@@ -126,7 +126,7 @@ class RedisPy:
             client.rpush(queue, "element")
             popper.join()
         assert [tuple(each) for each in popped] == [(queue.encode(), b"element")]
-        # Before redis-py 4.2 asyncio was another library's.
+        # Before redis-py 4.2, asyncio needed another library.
         if importlib.util.find_spec(self.redis.__name__ + ".asyncio"):
             asyncio.run(self.impatient(queue))
 
@@ -143,7 +143,7 @@ class RedisPy:
             assert await impatient.get(queue + "-after") == b"before"
 
     def scripts(self, client, name):
-        # The object sends EVALSHA, and loads the script where the server does not have it.
+        # The object sends EVALSHA, and loads the script if the server does not have it.
         twice = client.register_script("return ARGV[1] * 2")
         assert twice(keys=[name + "script"], args=[21]) == 42
         sha = client.script_load("return ARGV[1] .. '!'")
@@ -182,7 +182,7 @@ class RedisPy:
         while not stopped.wait(0.02):
             n += 1
             try:
-                # A cluster's client connects as it is made.
+                # A cluster client connects when it is created.
                 client = client or self.client()
                 client.set(f"{os.getpid()}:stay", n)
                 assert client.get(f"{os.getpid()}:stay") == b"%d" % n
@@ -233,7 +233,7 @@ class Celery:
 
 
 class Rq:
-    """A worker that runs each job in a process of its own."""
+    """A worker that runs each job in its own process."""
 
     def __init__(self, port, cluster):
         import redis
@@ -276,7 +276,7 @@ class Dramatiq:
 
 
 class ChannelsRedis:
-    """Both of its layers: one keeps messages in sorted sets and pops them, the other one subscribes."""
+    """Both layers of channels_redis: one stores messages in sorted sets and pops them, the other subscribes."""
 
     def __init__(self, port, cluster):
         import importlib.metadata
@@ -305,7 +305,7 @@ class ChannelsRedis:
         await asyncio.sleep(0)
         await layer.send(other, {"type": "message", "n": 20})
         assert (await waiting)["n"] == 20
-        # It is under way when it is cancelled. The layer that subscribes then gives the channel up.
+        # Cancelled while the receive is in progress. The layer that subscribes then unsubscribes from the channel.
         for _ in range(3):
             try:
                 await asyncio.wait_for(layer.receive(await layer.new_channel()), 0.1)

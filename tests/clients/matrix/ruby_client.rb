@@ -1,4 +1,4 @@
-# What redis-rb's users do, at the library's default settings.
+# Uses redis-rb as applications do, with its default settings.
 #
 #   ruby ruby_client.rb SCENARIO PORT [cluster]
 
@@ -111,7 +111,7 @@ def blocking(r, other)
   fails("BLPOP within a timeout", Timeout::Error) { Timeout.timeout(0.3) { r.blpop(queue, timeout: 10) } }
   expect("SET after an interrupted BLPOP", r.set("#{PREFIX}k", "after"), "OK")
   expect("GET after an interrupted BLPOP", r.get("#{PREFIX}k"), "after")
-  # The interrupted BLPOP must not take what comes later.
+  # The interrupted BLPOP must not take later elements.
   other.rpush(queue, "kept")
   expect("second BLPOP", r.blpop(queue, timeout: 5), [queue, "kept"])
 end
@@ -126,7 +126,7 @@ def script(r)
 end
 
 def scan(r)
-  # Without the hash tag: in a cluster the keys lie on all nodes.
+  # Without the hash tag, so that the keys of a cluster are on all nodes.
   name = "scan:#{Process.pid}:"
   r.pipelined { |p| 1000.times { |i| p.setex("#{name}#{i}", 60, i) } }
   expect("keys found by SCAN", r.scan_each(match: "#{name}*", count: 100).to_a.uniq.size, 1000)

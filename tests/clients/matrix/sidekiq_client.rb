@@ -1,8 +1,8 @@
-# What Sidekiq's users do: one worker process runs 20 jobs.
+# Uses Sidekiq as applications do: one worker process runs 20 jobs.
 #
 #   ruby sidekiq_client.rb work PORT
 
-# The worker loads this file again, for the job alone.
+# The worker loads this file again, only for the job class.
 return if defined?(Job)
 
 require "sidekiq"

@@ -1,8 +1,8 @@
-"""Captures what a Redis answers about its cluster: starts a TLS-only cluster on loopback, asks, writes the raw replies.
+"""Captures replies about a Redis cluster: starts a TLS-only cluster on loopback, asks its nodes, and writes the raw replies.
 
     python3 tests/data/cluster/capture.py tests/data/cluster/redis-7.0
 
-Needs redis-server and openssl. Three primaries and two replicas, each in a directory of its own under /tmp.
+Needs redis-server and openssl. Starts three primaries and two replicas, each in its own directory under /tmp.
 """
 import contextlib, pathlib, shutil, socket, ssl, subprocess, sys, tempfile, time
 
@@ -103,7 +103,7 @@ try:
             write(f"{endpoint}.resp{protocol}/moved", asked.ask("GET foo"))
     for node in nodes:
         node.ask("CONFIG SET cluster-preferred-endpoint-type hostname")
-    # A node without a host name, where names are preferred: `?`.
+    # A node without a host name is shown as `?` if names are preferred.
     nodes[2].ask("CONFIG SET cluster-announce-hostname ''")
     until("a name gone", lambda: all(n.ask("CLUSTER NODES").count(b".example") == 4 for n in nodes))
     for protocol in [2, 3]:
@@ -113,10 +113,10 @@ try:
         write(f"nameless.resp{protocol}/moved", asked.ask("GET foo"))
     for node in nodes:
         node.ask("CONFIG SET cluster-preferred-endpoint-type ip")
-    # Slot 93 leaves the first primary, slot 6000 comes to it.
+    # Slot 93 migrates from the first primary, and slot 6000 to it.
     nodes[0].ask(f"CLUSTER SETSLOT 93 MIGRATING {ids[1]}")
     nodes[0].ask(f"CLUSTER SETSLOT 6000 IMPORTING {ids[1]}")
-    # A hole: the cluster is down until it is filled.
+    # A slot without a node: the cluster is down until it has one.
     nodes[0].ask("CLUSTER DELSLOTS 94")
     key = next(f"k{n}" for n in range(10**6) if nodes[0].ask(f"CLUSTER KEYSLOT k{n}") == b":93\r\n")
     for protocol in [2, 3]:

@@ -7,7 +7,7 @@ use pontoon::resp::command_table::ClusterReply;
 use pontoon::resp::value::Value;
 
 libfuzzer_sys::fuzz_target!(|reply: &[u8]| {
-    let asked: Endpoint = "10.0.0.1:6379".parse().expect("it is an endpoint");
+    let asked: Endpoint = "10.0.0.1:6379".parse().expect("a valid endpoint");
     let known = b"+a 10.0.0.1:6379@16379,a.example myself,master - 0 0 1 connected 0-16383\r\n";
     let from_nodes = Topology::parse(b"*0\r\n", reply, &asked.host);
     let from_slots = Topology::parse(reply, known, &asked.host);

@@ -1,4 +1,4 @@
-//! Fuzzes the scanner of what an upstream may send.
+//! Fuzzes the scanner of upstream bytes.
 #![no_main]
 
 #[path = "../scanner.rs"]

@@ -1,4 +1,4 @@
-//! Fuzzes the scanner of what a client may send.
+//! Fuzzes the scanner of client bytes.
 #![no_main]
 
 #[path = "../scanner.rs"]
