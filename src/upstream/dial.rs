@@ -273,6 +273,7 @@ impl Remote {
         }
         let (route, upstream) = (&self.route, &self.endpoint);
         let error = error.map(field::display);
+        let accepts = field::display(mode.describe());
         self.shown.transit(mode.label());
         // Throttled, because an endpoint may change back and forth.
         let Some(suppressed) = self.throttle.allow(&format!("accepts {}", mode.label())) else { return };
@@ -281,9 +282,9 @@ impl Remote {
                 info!(route, %upstream, suppressed, "upstream accepts TLS, plaintext refused from now on");
             }
             ObservedTransit::Unknown | ObservedTransit::Unreachable => {
-                info!(route, %upstream, suppressed, error, "upstream accepts {}", mode.describe());
+                info!(route, %upstream, suppressed, accepts, error, "upstream transit encryption observed");
             }
-            _ => warn!(route, %upstream, suppressed, error, "upstream accepts {}", mode.describe()),
+            _ => warn!(route, %upstream, suppressed, accepts, error, "upstream transit encryption observed"),
         }
     }
 
