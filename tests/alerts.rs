@@ -24,9 +24,11 @@ fn an_upstream_name_no_longer_used_raises_no_alert() {
     let new = Dual::new(&redis, Mood::Accept, Mood::Reset);
     let args = ["--upstream", &new.endpoint(), "--tls-mode", "preferred"];
     let pontoon = Pontoon::with(&old.endpoint(), &authority, &args);
-    for text in
-        ["in plaintext until an endpoint accepts TLS", "accepts=plaintext only", "TLS that cannot be trusted"]
-    {
+    for text in [
+        "in plaintext until an endpoint accepts TLS",
+        "transit encryption observed: plaintext only",
+        "TLS that cannot be trusted",
+    ] {
         pontoon.expects(text);
     }
     eventually("the old name is not trusted", || {

@@ -510,7 +510,7 @@ fn preferred(args: &[&str]) -> (Redis, Dual, Pontoon) {
     let args = [&["--tls-mode", "preferred", "--workers", "1"][..], args].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
     pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     redis.keep(authority);
     (redis, dual, pontoon)
 }

@@ -56,7 +56,7 @@ fn road() -> (Redis, Dual, Pontoon) {
     let args = [&ONE_THREAD[..], &DEDICATED, &drain].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
     pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     redis.keep(authority);
     (redis, dual, pontoon)
 }

@@ -64,7 +64,7 @@ fn the_page_shows_the_verdict_the_road_the_load_and_the_clients_live() {
     std::fs::write(&file, config).unwrap();
     let mut pontoon = Pontoon::run(&["--config", file.to_str().unwrap()]).ready();
     pontoon.expects("traffic is in plaintext");
-    pontoon.expects("accepts=plaintext only");
+    pontoon.expects("transit encryption observed: plaintext only");
     let addresses = pontoon.addresses();
     let named = |address: &str, name: &str| {
         let mut wire = Wire::tcp(address);

@@ -40,8 +40,8 @@ fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
     for mood in Mood::NO_TLS {
         // A client that waited for this timeout would fail the test.
         let (_authority, _redis, dual, pontoon) = road(Mood::Accept, mood, &["--connect-timeout", "10m"]);
-        pontoon.allows("accepts=plaintext only");
-        pontoon.allows("accepts=plaintext, and TLS that cannot be trusted");
+        pontoon.allows("transit encryption observed: plaintext only");
+        pontoon.allows("transit encryption observed: plaintext, and TLS that cannot be trusted");
         let mut client = pontoon.client();
         client.expect(&["SET", "k", "v"], "+OK\r\n");
         assert!(in_plaintext(&pontoon) == 1 && dual.plaintext_bytes() > 0, "{mood:?}");
@@ -51,7 +51,7 @@ fn without_tls_clients_are_served_in_plaintext_and_wait_for_no_probe() {
 #[test]
 fn after_tls_has_been_seen_nothing_brings_plaintext_back() {
     let (_authority, _redis, dual, pontoon) = road(Mood::Accept, Mood::Reset, &["--connect-timeout", "2s"]);
-    pontoon.expects("accepts=plaintext only");
+    pontoon.expects("transit encryption observed: plaintext only");
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
     dual.set(Mood::Accept, Mood::Accept);
     eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
@@ -79,7 +79,7 @@ fn an_unverified_certificate_is_an_error_only_after_the_latch() {
     let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
     let dual = Dual::new(&impostor, Mood::Accept, Mood::Accept);
     let pontoon = prefer(&dual, &authority, &[]);
-    pontoon.expects("accepts=plaintext, and TLS that cannot be trusted");
+    pontoon.expects("transit encryption observed: plaintext, and TLS that cannot be trusted");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     eventually("the untrusted certificate is known", || transit(&pontoon, "untrusted") == 1);
     assert!(dual.plaintext_connections() > 0);
@@ -102,7 +102,7 @@ fn an_endpoint_with_only_unverified_tls_is_reported_as_such() {
     let impostor = Redis::with(Identity::self_signed(&["localhost"]), &authority, &[]);
     let dual = Dual::new(&impostor, Mood::Reset, Mood::Accept);
     let pontoon = prefer(&dual, &authority, &[]);
-    pontoon.expects("accepts=only TLS, and it cannot be trusted");
+    pontoon.expects("transit encryption observed: only TLS, and it cannot be trusted");
     pontoon.allows("TLS handshake with");
     pontoon.allows("greeting");
     eventually("the untrusted certificate is known", || transit(&pontoon, "untrusted_only") == 1);
@@ -169,7 +169,7 @@ fn plaintext_sessions_stay_until_they_end_or_are_moved_between_commands() {
     for (upgrade, left) in [("keep", 3), ("drain", 2)] {
         let (_authority, _redis, dual, pontoon) =
             road(Mood::Accept, Mood::Reset, &["--tls-upgrade", upgrade]);
-        pontoon.allows("accepts=plaintext only");
+        pontoon.allows("transit encryption observed: plaintext only");
         let (mut plain, mut stateful, mut blocked) = (pontoon.client(), pontoon.client(), pontoon.client());
         // More commands than pontoon tracks for reuse.
         for n in 1..=100 {
@@ -202,7 +202,7 @@ fn a_librarys_set_up_is_repeated_when_its_session_moves() {
     }
     let (_authority, redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--pool-reuse", "false"]);
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     let mut client = pontoon.client();
     assert!(client.ask(&["HELLO", "3", "SETNAME", "first"]).starts_with(b"%"));
     client.ask(&["CLIENT", "SETINFO", "LIB-NAME", "redis-py"]);
@@ -230,7 +230,7 @@ fn scripts_finished_transactions_and_refusals_allow_a_move_to_tls() {
     }
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--pool-reuse", "false"]);
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     let mut client = pontoon.client();
     client.expect(&["EVAL", "return 1", "0"], ":1\r\n");
     client.expect(&["WATCH", "n"], "+OK\r\n");
@@ -255,7 +255,7 @@ fn a_session_is_served_in_plaintext_while_connecting_over_tls_is_slow() {
     }
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--connect-timeout", "60s"]);
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     pontoon.allows("TLS handshake with");
     let mut client = pontoon.client();
     // Half a command.
@@ -286,7 +286,7 @@ fn a_pinned_client_is_moved_together_with_its_dedicated_connection() {
 fn a_pinned_client_is_moved() -> bool {
     let (_authority, _redis, dual, pontoon) =
         road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--sharing", "shared"]);
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     let mut client = pontoon.client();
     // Too large to be read at once, so it needs a dedicated connection each time.
     let large = command(&["SET", "k", &"v".repeat(1024 * 1024)]);
@@ -323,7 +323,7 @@ fn of_two_names_the_one_with_tls_wins_and_a_missing_one_is_not_logged() {
     let (authority, redis, old, _) = road(Mood::Accept, Mood::Close, &["--admin", "off"]);
     let new = Dual::new(&redis, Mood::Accept, Mood::Close);
     let pontoon = prefer(&old, &authority, &["--upstream", "new.invalid", "--upstream", &new.endpoint()]);
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     new.set(Mood::Accept, Mood::Accept);
     eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
@@ -380,7 +380,7 @@ fn the_whole_road_under_load() {
     .concat();
     let pontoon = Pontoon::with_hosts(&hosts, &args);
     pontoon.allows(LOUD);
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let load = |number: usize, each: bool| {

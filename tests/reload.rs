@@ -390,7 +390,7 @@ fn after_a_reload_an_endpoint_with_tls_still_gets_no_plaintext() {
     let bridge = Configured::new(&with("required", &dual.endpoint()));
     bridge.pontoon.allows("TLS handshake with");
     bridge.pontoon.allows("in plaintext until an endpoint accepts TLS");
-    bridge.pontoon.allows("accepts=plaintext only");
+    bridge.pontoon.allows("transit encryption observed: plaintext only");
     bridge.client("a").expect(&["PING"], "+PONG\r\n");
     // The endpoint is removed and returns in another mode, while an attacker on the path blocks TLS.
     bridge.reload(&with("preferred", &redis.endpoint()));
@@ -414,7 +414,7 @@ fn plaintext_sessions_move_to_tls_though_their_route_was_changed_since() {
     };
     let bridge = Configured::new(&with("4s"));
     bridge.pontoon.allows("in plaintext until an endpoint accepts TLS");
-    bridge.pontoon.allows("accepts=plaintext only");
+    bridge.pontoon.allows("transit encryption observed: plaintext only");
     let mut client = bridge.client("a");
     client.expect(&["PING"], "+PONG\r\n");
     bridge.reload(&with("5s"));

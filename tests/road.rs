@@ -65,7 +65,7 @@ impl Road {
         .concat();
         self.pontoon = Some(Pontoon::with_hosts(&self.hosts, &args));
         self.pontoon().allows("traffic is in plaintext until an endpoint accepts TLS");
-        self.pontoon().allows("accepts=plaintext only");
+        self.pontoon().allows("transit encryption observed: plaintext only");
     }
 
     fn pontoon(&self) -> &Pontoon {

@@ -335,7 +335,7 @@ fn a_restart_forgets_neither_plaintext_nor_the_clients() {
         let args = ["--tls-mode", "preferred", "--state-file", file.to_str().unwrap()];
         let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
         pontoon.allows("traffic is in plaintext");
-        pontoon.allows("accepts=plaintext only");
+        pontoon.allows("transit encryption observed: plaintext only");
         pontoon
     };
     let mut before = start();

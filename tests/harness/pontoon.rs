@@ -322,10 +322,11 @@ impl Pontoon {
     }
 }
 
-/// A record's message, with the error that it reports.
+/// Returns a record's message, with what the upstream accepts and the error, if it has these fields.
 fn message(record: &Value) -> String {
     let message = record["message"].as_str().or(record.as_str()).unwrap_or("");
-    record["error"].as_str().map_or_else(|| message.to_owned(), |error| format!("{message}: {error}"))
+    let fields = ["accepts", "error"].iter().filter_map(|field| record[*field].as_str());
+    std::iter::once(message).chain(fields).collect::<Vec<_>>().join(": ")
 }
 
 impl Pontoon {

@@ -151,7 +151,7 @@ pub fn moved(client: &Client, mode: Mode, redis: &Redis) -> Outcome {
     let args = [mode.args(), &["--tls-mode", "preferred", "--tls-upgrade", "drain"]].concat();
     let pontoon = Pontoon::with(&dual.endpoint(), redis.authority(), &args);
     pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
-    pontoon.allows("accepts=plaintext only");
+    pontoon.allows("transit encryption observed: plaintext only");
     let stay = Stay::start(client, pontoon.address().port(), false);
     outcome.demand(holds_within(PATIENCE, || stay.is("up")), || "it does not come up".to_owned());
     inventory(client, &pontoon, &mut outcome);
