@@ -268,7 +268,7 @@ fn in_preferred_mode_credentials_wait_for_tls() {
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
     pontoon.expects("traffic is in plaintext");
     pontoon.expects("credentials not sent in plaintext");
-    pontoon.allows("upstream accepts");
+    pontoon.allows("upstream transit encryption observed");
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
     redis.direct().expect(&["CONFIG", "SET", "requirepass", OLD], "+OK\r\n");
     dual.set(Mood::Close, Mood::Accept);

@@ -322,10 +322,10 @@ impl Pontoon {
     }
 }
 
-/// Returns a record's message, with what the upstream accepts and the error, if it has these fields.
+/// Returns a record's message, with the fields that say what the upstream accepts, the warning and the error.
 fn message(record: &Value) -> String {
     let message = record["message"].as_str().or(record.as_str()).unwrap_or("");
-    let fields = ["accepts", "error"].iter().filter_map(|field| record[*field].as_str());
+    let fields = ["accepts", "warning", "error"].iter().filter_map(|field| record[*field].as_str());
     std::iter::once(message).chain(fields).collect::<Vec<_>>().join(": ")
 }
 
