@@ -61,6 +61,12 @@ pub struct RouteReport {
     pub tls_mode: Box<str>,
     /// The facts about its endpoints.
     pub upstreams: Vec<EndpointFacts>,
+    /// Why the upstream does not count as reached; `None` if it was reached recently.
+    #[serde(default)]
+    pub unreached: Option<String>,
+    /// When bytes last passed or a session ended, in this run or an earlier one; `None` if no client has used it.
+    #[serde(default)]
+    pub last_used: Option<Moment>,
     /// Number of active sessions.
     pub sessions_active: u64,
     /// Number of sessions of this run.
@@ -114,6 +120,9 @@ pub struct ServersReport {
     pub requires_tls: bool,
     /// Since when they count no client in plaintext.
     pub quiet_since: Option<Moment>,
+    /// For how many seconds they were watched meanwhile.
+    #[serde(default)]
+    pub quiet_seconds: Option<u64>,
     /// Whether they require credentials.
     pub auth: AuthRequirement,
     /// Clients that use no bridge. Servers are asked to list clients if they count some in plaintext, or have no such count.
@@ -200,7 +209,12 @@ impl AdminRoute {
         clients: &[ClientRecord],
     ) -> RouteReport {
         let totals = shared.inventory.totals(&self.name);
-        let facts = self.facts(shared, totals);
+        let mut facts = self.facts(shared, totals);
+        let mut by_endpoint = shared.inventory.sessions_by_endpoint(&self.name);
+        // From the end, so that the sessions at a node count for it, also if the route's own endpoint has the same name.
+        for endpoint in facts.endpoints.iter_mut().rev() {
+            endpoint.sessions_active = by_endpoint.remove(&endpoint.endpoint).unwrap_or_default();
+        }
         let Totals { active, sessions, counts, plaintext, .. } = totals;
         let clients: Vec<_> = clients.iter().filter(|client| *client.route == *self.name).collect();
         let bytes = |counts: &TrafficCounts| counts.bytes_to_upstream + counts.bytes_to_client;
@@ -221,9 +235,11 @@ impl AdminRoute {
             },
             problems: self.problems(shared.serving.late(&self.name), facts.now),
             servers: facts.servers.as_ref().map(ServersReport::of),
+            last_used: facts.last_used,
             uses_only_tls: verdict::uses_only_tls(&facts, settings),
             safe_to_require_tls: verdict::safe_to_require_tls(&facts, settings),
             bridge_needed: verdict::bridge_needed(&facts, settings, &clients),
+            unreached: facts.unreached,
             upstreams: facts.endpoints,
         }
     }
@@ -275,6 +291,7 @@ impl ServersReport {
             plaintext_clients: seen.plaintext_clients(),
             requires_tls: seen.requires_tls(),
             quiet_since: seen.quiet.map(|quiet| quiet.since),
+            quiet_seconds: seen.quiet.map(|quiet| quiet.observed_ms / 1000),
             auth: if problems().any(|problem| problem.contains("NOAUTH")) {
                 AuthRequirement::Wanted
             } else if answered > 0 {

@@ -294,7 +294,7 @@ impl Followed {
                 return;
             }
         };
-        info!(route, node = %endpoint, port, role = node.role.map(label), "node found");
+        info!(route, node = %endpoint, port, role = node.role.map(Role::label), "node found");
         let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false, None);
         let context = Arc::new(ArcSwap::new(context));
         let listeners_leaving = self.cluster.running.drain.part();
@@ -322,7 +322,7 @@ impl LiveNode {
     /// Logs a new role, which means that there was a failover.
     fn tell_role(&self, role: Role) {
         let context = self.context.load();
-        let role = label(role);
+        let role = role.label();
         // Throttled, because nodes that disagree are asked in turn.
         if let Some(suppressed) = context.throttle.allow(role) {
             info!(
@@ -409,13 +409,6 @@ impl Cluster {
     }
 }
 
-/// The role as a log field.
-fn label(role: Role) -> &'static str {
-    match role {
-        Role::Primary => "primary",
-        Role::Replica => "replica",
-    }
-}
 /// Binds one port on all addresses. Port 0 lets the system choose; returns the port.
 fn bind(addresses: &[IpAddr], port: u16) -> io::Result<(Vec<Listener>, u16)> {
     let mut listeners = Vec::new();

@@ -120,6 +120,17 @@ impl Inventory {
         totals
     }
 
+    /// Returns the number of live sessions of a route at each endpoint.
+    pub fn sessions_by_endpoint(&self, route: &str) -> HashMap<String, u64> {
+        let mut sessions = HashMap::new();
+        for session in self.live().iter().filter(|session| &*session.route() == route) {
+            if let Some(upstream) = &session.facts.lock().upstream {
+                *sessions.entry(upstream.endpoint.to_string()).or_default() += 1;
+            }
+        }
+        sessions
+    }
+
     /// Returns when pontoon next authenticates again for a session of a route; `None` for never.
     pub fn next_reauthentication(&self, route: &str) -> Option<Moment> {
         let live = self.live();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::node::{Node, host};
+use super::node::{Node, Role, host};
 use crate::endpoint::{Endpoint, Host};
 
 /// A node, and the local port that leads to it.
@@ -50,6 +50,15 @@ impl NodeMap {
     /// Returns the node with this address. If several have it, prefers one that has not failed.
     pub fn by_address(&self, host: &Host, port: u16) -> Option<&LocalNode> {
         self.iter().find(|local| local.node.is_at(host, port))
+    }
+
+    /// Returns what orders nodes by shard: the first slot of the shard, its primary's ID, and whether the node is a replica.
+    pub(super) fn place<'a>(&'a self, local: &'a LocalNode) -> (u16, &'a str, bool) {
+        let own = &local.node;
+        let primary = own.primary.as_deref().unwrap_or(&own.id);
+        let slots = self.by_id(primary).map_or(&own.slots, |primary| &primary.node.slots);
+        let first = slots.iter().map(|slots| *slots.start()).min();
+        (first.unwrap_or(u16::MAX), primary, own.role == Some(Role::Replica))
     }
 
     /// Returns the node of an address that the node `asked` printed.
@@ -120,6 +129,19 @@ mod tests {
         ] {
             assert_eq!(named(&map, host, port), local, "{host}:{port}");
         }
+    }
+
+    #[test]
+    fn nodes_are_ordered_by_the_first_slot_of_their_shard_then_by_role() {
+        let map = map("d 10.0.0.4:6379@16379 slave b 0 0 1 connected\n\
+                       b 10.0.0.2:6379@16379 master - 0 0 1 connected 8001-16383\n\
+                       c 10.0.0.3:6379@16379 slave a 0 0 1 connected\n\
+                       a 10.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-8000\n\
+                       e 10.0.0.5:6379@16379 master - 0 0 1 connected\n");
+        let mut nodes: Vec<_> = map.iter().collect();
+        nodes.sort_by_key(|local| map.place(local));
+        let ids: Vec<_> = nodes.iter().map(|local| local.node.id.as_str()).collect();
+        assert_eq!(ids, ["a", "c", "b", "d", "e"]);
     }
 
     #[test]

@@ -35,6 +35,16 @@ pub enum Role {
     Replica,
 }
 
+impl Role {
+    /// The role as a log field.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 /// A node's flags, including unknown ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Flags(pub(super) String);

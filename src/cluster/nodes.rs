@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::map::{LocalNode, NodeMap};
+use super::map::NodeMap;
 use crate::endpoint::{Endpoint, Host};
 use crate::upstream::{EndpointFacts, Latch, Lease, Outage, Unreachable, Upstream};
 
@@ -167,23 +167,34 @@ impl Upstreams {
         dialled
     }
 
-    /// Returns the facts about each endpoint, including nodes.
+    /// Returns the facts about each endpoint: the route's own, then the nodes by shard, primaries first, in an order that stays.
     pub fn facts(&self) -> Vec<EndpointFacts> {
         let mut facts = self.own.facts();
         if let Some(nodes) = &self.nodes {
             let map = nodes.map();
+            let mut of_nodes = Vec::new();
             for upstream in nodes.upstreams().iter() {
-                facts.extend(upstream.facts().into_iter().map(|facts| {
+                of_nodes.extend(upstream.facts().into_iter().map(|mut facts| {
                     // Match any name of the node, because its preferred name may have changed since it was found.
                     let endpoint: Option<Endpoint> = facts.endpoint.parse().ok();
-                    let here = |local: &&LocalNode| {
-                        endpoint
-                            .as_ref()
-                            .is_some_and(|endpoint| local.node.is_at(&endpoint.host, endpoint.port))
-                    };
-                    EndpointFacts { local_port: map.iter().find(here).map(|local| local.port), ..facts }
+                    let local = endpoint.and_then(|endpoint| map.by_address(&endpoint.host, endpoint.port));
+                    if let Some(local) = local {
+                        facts.local_port = Some(local.port);
+                        facts.role = local.node.role.map(|role| role.label().into());
+                        if local.node.flags.has_failed() && facts.problem.is_none() {
+                            facts.problem = Some("the cluster reports that it failed".into());
+                            facts.reached_since = None;
+                        }
+                    }
+                    (local.map(|local| map.place(local)), facts)
                 }));
             }
+            of_nodes.sort_by(|(place, facts), (other, others)| {
+                // Nodes that are not in the map come last.
+                let key = place.is_none();
+                (key, place, &facts.endpoint).cmp(&(other.is_none(), other, &others.endpoint))
+            });
+            facts.extend(of_nodes.into_iter().map(|(_, facts)| facts));
         }
         facts
     }

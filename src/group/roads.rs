@@ -330,7 +330,7 @@ fn facts(observer: &Observer) -> RouteFacts {
         endpoint: "cache:6379".into(),
         seen: Some(ObservedTransit::Tls),
         certificate_expires: Some(Moment::at(now.unix() + 90 * 86_400)),
-        local_port: None,
+        ..EndpointFacts::default()
     };
     RouteFacts {
         now,

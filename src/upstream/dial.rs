@@ -137,6 +137,11 @@ impl Remote {
         self.gate.failure()
     }
 
+    /// Since when the endpoint can be reached. `None` if it is failing or was never tried.
+    pub(super) fn reached_since(&self) -> Option<Moment> {
+        self.gate.reached_since()
+    }
+
     /// Returns a ready connection, or dials a new one. `to`: the address to prefer, if it can be reached.
     pub(super) async fn lease(
         &self,

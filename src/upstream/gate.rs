@@ -39,6 +39,8 @@ struct GateState {
     last_error: Option<Arc<ConnectError>>,
     /// When the endpoint began to fail.
     failing_since: Option<Moment>,
+    /// When the first of the attempts succeeded that have not failed since.
+    reached_since: Option<Moment>,
 }
 
 /// The right to dial once. The holder reports the result; if it is dropped without a report, the next one may try.
@@ -77,6 +79,11 @@ impl Gate {
     pub(super) fn failure(&self) -> Option<(Moment, Arc<ConnectError>)> {
         let state = self.state.lock();
         state.failing_since.zip(state.last_error.clone())
+    }
+
+    /// Since when the endpoint can be reached. `None` if it is failing or was never tried.
+    pub(super) fn reached_since(&self) -> Option<Moment> {
+        self.state.lock().reached_since
     }
 
     /// Waits for a turn until `deadline`.
@@ -161,6 +168,7 @@ impl Turn<'_> {
         state.retry_at = None;
         state.last_error = None;
         state.failing_since = None;
+        state.reached_since.get_or_insert_with(Moment::now);
         std::mem::take(&mut state.failures)
         // Dropping the turn lets the waiters through.
     }
@@ -176,6 +184,7 @@ impl Turn<'_> {
             state.retry_at = Some(Instant::now() + bound.mul_f64(fastrand::f64()));
             state.last_error = Some(Arc::clone(error));
             state.failing_since.get_or_insert_with(Moment::now);
+            state.reached_since = None;
         }
     }
 }

@@ -53,7 +53,7 @@ pub struct Upstream {
 }
 
 /// What is known of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EndpointFacts {
     /// As configured or announced.
     pub endpoint: String,
@@ -64,6 +64,21 @@ pub struct EndpointFacts {
     /// The local port that leads to this node of a cluster.
     #[serde(default)]
     pub local_port: Option<u16>,
+    /// The role of this node of a cluster: `primary` or `replica`.
+    #[serde(default)]
+    pub role: Option<Box<str>>,
+    /// Since when it can be reached; `None` if it cannot, or was not tried.
+    #[serde(default)]
+    pub reached_since: Option<Moment>,
+    /// Since when it cannot be reached.
+    #[serde(default)]
+    pub unreached_since: Option<Moment>,
+    /// Why it cannot be reached: the last error, or what its cluster reports.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// Number of sessions that use it now.
+    #[serde(default)]
+    pub sessions_active: u64,
 }
 
 /// A pending attempt to get a connection.
@@ -323,11 +338,17 @@ impl Upstream {
 
     /// What is known of each endpoint.
     pub fn facts(&self) -> Vec<EndpointFacts> {
-        let facts = |remote: &Remote| EndpointFacts {
-            endpoint: remote.endpoint.to_string(),
-            seen: remote.transit.as_ref().map(Transit::seen),
-            certificate_expires: remote.certificate_expiry(),
-            local_port: None,
+        let facts = |remote: &Remote| {
+            let (unreached_since, error) = remote.failure().unzip();
+            EndpointFacts {
+                endpoint: remote.endpoint.to_string(),
+                seen: remote.transit.as_ref().map(Transit::seen),
+                certificate_expires: remote.certificate_expiry(),
+                reached_since: remote.reached_since(),
+                unreached_since,
+                problem: error.map(|error| error.to_string()),
+                ..EndpointFacts::default()
+            }
         };
         self.remotes.iter().map(facts).collect()
     }

@@ -50,7 +50,7 @@ fn facts() -> RouteFacts {
             endpoint: "cache:6379".into(),
             seen: Some(ObservedTransit::Tls),
             certificate_expires: Some(Moment::at(NOW + 90 * DAY)),
-            local_port: None,
+            ..EndpointFacts::default()
         }],
         plaintext: InPlaintext { last: Some(at(3)), ..InPlaintext::default() },
         active: 0,
@@ -154,6 +154,7 @@ fn each_obstacle_is_reported_and_is_the_only_reason() {
                         seen: None,
                         certificate_expires: None,
                         local_port: Some(7001),
+                        ..EndpointFacts::default()
                     },
                 ],
                 ..facts()
