@@ -54,9 +54,14 @@ fn the_page_shows_the_verdict_the_road_the_load_and_the_clients_live() {
     let config = format!(
         "[admin]\nlisten = \"127.0.0.1:0\"\n[[route]]\nname = \"sessions\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n\
          tls.ca_files = [\"{ca}\"]\n{limits}\n[[route]]\nname = \"carts\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n\
-         tls.ca_files = [\"{ca}\"]\ntls.mode = \"preferred\"\n{limits}\n",
+         tls.ca_files = [\"{ca}\"]\ntls.mode = \"preferred\"\n{limits}\n\
+         [[route]]\nname = \"jobs\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\ntls.ca_files = [\"{ca}\"]\n\
+         tls.mode = \"preferred\"\n{limits}\n[[route]]\nname = \"spare\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{}\"\n\
+         tls.ca_files = [\"{ca}\"]\n{limits}\n",
         redis.endpoint(),
         before.endpoint(),
+        before.endpoint(),
+        redis.endpoint(),
         ca = authority.file()
     );
     let directory = tempfile::tempdir().unwrap();
@@ -73,6 +78,7 @@ fn the_page_shows_the_verdict_the_road_the_load_and_the_clients_live() {
     };
     let mut working: Vec<Wire> = (0..3).map(|_| named(&addresses[0], "worker")).collect();
     let idle = [named(&addresses[1], "nightly-<b>job</b>"), named(&addresses[0], "report")];
+    drop(named(&addresses[2], "former"));
     let done = Arc::new(AtomicBool::new(false));
     let load = {
         let done = Arc::clone(&done);
@@ -99,8 +105,8 @@ fn the_page_shows_the_verdict_the_road_the_load_and_the_clients_live() {
 }
 
 #[test]
-fn the_page_of_a_cluster_shows_each_node_with_its_local_port() {
-    let cluster = Cluster::start();
+fn the_page_of_a_cluster_shows_each_node_with_its_role_port_and_health() {
+    let mut cluster = Cluster::start();
     let ca = cluster.authority().file();
     let args = [
         "--upstream",
@@ -114,6 +120,7 @@ fn the_page_of_a_cluster_shows_each_node_with_its_local_port() {
     ];
     let pontoon = Pontoon::run(&args);
     eventually("all nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
+    eventually("all nodes were tried", || pontoon.get("/").1.matches("</span>up since ").count() == 7);
     let (status, page) = pontoon.get("/");
     assert_eq!(status, 200);
     let routes: serde_json::Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
@@ -124,13 +131,25 @@ fn the_page_of_a_cluster_shows_each_node_with_its_local_port() {
         .filter(|node| !node["local_port"].is_null())
         .collect();
     assert_eq!(nodes.len(), 6);
-    for node in nodes {
+    let mut rows = page.split("<th scope=\"row\">").skip(2);
+    for (number, node) in nodes.into_iter().enumerate() {
         let (endpoint, port) = (node["endpoint"].as_str().unwrap(), &node["local_port"]);
+        // The harness gives the first slots to the first primary, and starts primaries before replicas.
+        let (role, expected) =
+            if number % 2 == 0 { ("primary", number / 2) } else { ("replica", 3 + number / 2) };
+        assert!(endpoint.ends_with(&format!(":{}", cluster.nodes[expected].port)), "{number}: {endpoint}");
+        let row = rows.next().unwrap();
         assert!(
-            page.contains(&format!("<th scope=\"row\">{endpoint}</th><td>{port}</td>")),
-            "{endpoint}: {page}"
+            row.starts_with(&format!("{endpoint}</th><td>{role}</td><td>{port}</td>")),
+            "{endpoint}: {row}"
         );
     }
+    pontoon.expects("upstream connection failed");
+    cluster.nodes[5].kill();
+    eventually("the node looks down", || {
+        let page = pontoon.get("/").1;
+        page.contains("</span>down since ") && page.contains("1 of 6 nodes down")
+    });
 }
 
 #[test]

@@ -14,11 +14,11 @@ use crate::metrics::Durations;
 /// Time between two samples.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
-/// Number of samples in a point of a chart.
-const IN_POINT: u64 = 6;
+/// Number of samples that are kept: those of an hour.
+const MAX_SAMPLES: usize = 720;
 
-/// Number of points in a chart, which covers an hour.
-pub(super) const POINTS: usize = 120;
+/// Maximum number of points in a chart.
+const POINTS: usize = 120;
 
 /// The last hour of all routes.
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ impl RouteHistory {
                 slow,
             });
             self.taken += 1;
-            if self.samples.len() > POINTS * IN_POINT as usize {
+            if self.samples.len() > MAX_SAMPLES {
                 self.samples.pop_front();
             }
         }
@@ -125,23 +125,31 @@ impl RouteHistory {
         self.samples.iter().map(value).filter(|value| !value.is_nan()).fold(0.0, f32::max)
     }
 
-    /// Returns one value as the points of a chart, newest last. A point is the mean of its samples, or NaN if it has none. It does not
-    /// change as time passes.
-    pub(super) fn points(&self, value: impl Fn(&Sample) -> f32) -> [f32; POINTS] {
-        let mut sums = [(0.0, 0.0); POINTS];
+    /// Returns the number of seconds that the samples cover: at most an hour.
+    pub(super) fn seconds(&self) -> u64 {
+        self.samples.len() as u64 * EVERY.as_secs()
+    }
+
+    /// Returns one value as the points of a chart, oldest first, for the time that the samples cover. A point is the mean of its samples, or
+    /// NaN if it has none. Once the samples cover an hour, a point does not change as time passes.
+    pub(super) fn points(&self, value: impl Fn(&Sample) -> f32) -> Vec<f32> {
+        // The longer the time, the more samples are in a point.
+        let in_point = self.samples.len().div_ceil(POINTS).max(1) as u64;
         let first = self.taken - self.samples.len() as u64;
-        let newest = self.taken.saturating_sub(1) / IN_POINT;
+        let newest = self.taken.saturating_sub(1) / in_point;
+        let oldest = (first / in_point).max((newest + 1).saturating_sub(POINTS as u64));
+        let mut sums = vec![(0.0, 0.0); (newest + 1 - oldest) as usize];
         for (number, sample) in (first..).zip(&self.samples) {
             let value = value(sample);
-            let age = (newest - number / IN_POINT) as usize;
-            if let Some((sum, count)) = POINTS.checked_sub(1 + age).map(|at| &mut sums[at])
+            let point = (number / in_point).checked_sub(oldest);
+            if let Some((sum, count)) = point.map(|at| &mut sums[at as usize])
                 && !value.is_nan()
             {
                 *sum += value;
                 *count += 1.0;
             }
         }
-        sums.map(|(sum, count)| sum / count)
+        sums.into_iter().map(|(sum, count)| sum / count).collect()
     }
 }
 
@@ -168,18 +176,35 @@ mod tests {
     }
 
     #[test]
+    fn points_cover_the_uptime_until_an_hour_has_passed() {
+        let mut past = RouteHistory::default();
+        past.add(reading(0, 0), [f32::NAN; 2]);
+        for (samples, points, ends) in
+            [(2, 2, (1.0, 2.0)), (120, 120, (1.0, 120.0)), (240, 120, (1.5, 239.5))]
+        {
+            for n in past.taken + 1..=samples {
+                past.add(reading(n, 0), [f32::NAN; 2]);
+            }
+            let found = past.points(|sample| sample.sessions);
+            assert_eq!((found.len(), past.seconds()), (points, samples * 5));
+            assert_eq!((found[0], found[points - 1]), ends);
+        }
+    }
+
+    #[test]
     fn an_hour_is_kept_and_points_do_not_change_as_time_passes() {
         let mut past = RouteHistory::default();
         for n in 0..2000 {
             past.add(reading(n, 0), [f32::NAN; 2]);
         }
-        assert_eq!(past.samples.len(), POINTS * IN_POINT as usize);
+        assert_eq!((past.samples.len(), past.seconds()), (MAX_SAMPLES, 3600));
         let before = past.points(|sample| sample.sessions);
         assert!(before.iter().skip(1).all(|point| !point.is_nan()));
-        for n in 2000..2000 + IN_POINT {
+        for n in 2000..2006 {
             past.add(reading(n, 0), [f32::NAN; 2]);
         }
         let after = past.points(|sample| sample.sessions);
+        assert_eq!([before.len(), after.len()], [POINTS; 2]);
         assert_eq!(before[2..POINTS - 1], after[1..POINTS - 2]);
         assert!(RouteHistory::default().points(|sample| sample.sessions).iter().all(|point| point.is_nan()));
     }

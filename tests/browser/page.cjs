@@ -60,8 +60,16 @@ async function main() {
     /Uses only TLS: ✓ ?yes/, /Uses only TLS: ✕ ?no/, /Safe to require TLS: ✕ ?no/, /the servers? are not asked|does not count/, /Bridge still needed: yes/,
     /Next: /, /Sessions over TLS/, /Certificate expires/, /Recent events/, /listening/,
   ]) await sees(pattern);
-  assert.equal(await page.locator("[aria-current=step]").count(), 2, "each route is somewhere on the road");
+  assert.equal(await page.locator("[aria-current=step]").count(), 4, "each route is somewhere on the road");
   assert(await page.locator("svg.chart").count() >= 4);
+  const overview = async (name) => (await page.locator(".overview tbody tr", { hasText: name }).innerText()).replaceAll(/\s+/g, " ");
+  assert.match(await overview("sessions"), /✓ ?reachable/);
+  assert.match(await overview("carts"), /▲ ?in plaintext/);
+  await sees(/✓ ?up since \d\d:\d\d UTC \(\d+ (s|min) ago\)/);
+  await sees(/\d\d:\d\d:\d\d UTC \(\d+ (s|min) ago\)/);
+  await sees(/\d+ s of 24 h without a session in plaintext/);
+  assert.equal(await page.locator("progress[max='86400']").count(), 1);
+  assert.notEqual(await page.locator("time").first().getAttribute("title"), null, "the local time");
 
   // The page updates itself without being loaded again.
   await page.evaluate(() => { window.mark = "still the same document"; });
@@ -72,12 +80,32 @@ async function main() {
   };
   await next();
   await page.locator("svg.chart path.line[d^=M]").first().waitFor({ state: "attached" });
+  await sees(/last \d+ s at most/);
   await sees(/Requests [1-9][\d.\s]*\/s/);
   await sees(/(µs|ms) · [\d.]+ (µs|ms|s)/);
   await told("ready");
   const rows = page.locator("#clients tbody tr:visible");
   await rows.filter({ hasText: "late-comer" }).waitFor();
   assert.equal(await page.evaluate(() => window.mark), "still the same document");
+
+  // An idle route is collapsed. What a person opened or closed stays so.
+  const card = (name) => page.locator("details.route", { has: page.locator("h2", { hasText: name }) });
+  const is_open = (name) => card(name).evaluate((details) => details.open);
+  const stay = async (open) => {
+    await next();
+    for (const name in open) assert.equal(await is_open(name), open[name], name);
+  };
+  const toggle = (name) => card(name).locator("summary").first().click();
+  assert.match(await card("spare").innerText(), /idle, not used yet/);
+  await stay({ sessions: true, jobs: true, spare: false });
+  await toggle("spare");
+  await toggle("jobs");
+  await stay({ sessions: true, jobs: false, spare: true });
+  await toggle("spare");
+  await stay({ jobs: false, spare: false });
+  await page.locator(".overview a", { hasText: "spare" }).click();
+  await stay({ jobs: false, spare: true });
+  await page.evaluate(() => window.scrollTo(0, 0));
 
   // With the keyboard only: reach the filter, then a heading.
   const focused = () => page.evaluate(() => document.activeElement.id);
@@ -117,6 +145,12 @@ async function main() {
   await page.setViewportSize({ width: 390, height: 844 });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
   assert(wide <= 0, `a phone has to scroll sideways by ${wide} px`);
+  for (const table of await page.locator(".scroll:visible").all()) {
+    const attachments = await table.evaluate((box) => getComputedStyle(box).backgroundAttachment);
+    assert.equal(attachments, "local, local, scroll, scroll", "a shadow shows that there is more");
+  }
+  const hidden = (box) => box.scrollWidth - box.clientWidth;
+  assert(await page.locator(".scroll:has(#clients)").evaluate(hidden) > 0, "the table scrolls on its own");
   await shoot("phone-dark");
   await page.emulateMedia({ colorScheme: "light" });
   await shoot("phone");

@@ -75,7 +75,7 @@ fn row(client: &ClientRecord, several_routes: bool, now: Moment) -> Markup {
             td.number data-value=(client.sessions) { (words::whole(client.sessions)) }
             td { @for stay in &client.stays { div { (stay.describe()) } } }
             @let seen = if client.active > 0 { now } else { client.last_seen };
-            td data-value=(seen.unix()) { @if client.active > 0 { "now" } @else { (words::ago(client.last_seen, now)) } }
+            td data-value=(seen.unix()) { @if client.active > 0 { "now" } @else { (words::when(client.last_seen, now)) } }
             td { (to_do(client)) }
         }
     }

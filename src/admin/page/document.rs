@@ -1,6 +1,7 @@
 //! The complete document, and the policy that lets its script run.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -9,7 +10,7 @@ use axum::response::Response;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{clients, events, route, words};
+use super::{clients, events, health, route, words};
 use crate::admin::history::{RouteHistories, RouteHistory};
 use crate::admin::inventory::look_up;
 use crate::admin::routes::{RouteReport, reports};
@@ -50,6 +51,8 @@ pub(super) struct View {
     /// Whether clients are served, and current problems.
     pub(super) serving: ServingReport,
     pub(super) since: Moment,
+    /// `verdict.quiet_for`.
+    pub(super) quiet_for: Duration,
     pub(super) routes: Vec<(RouteReport, RouteHistory)>,
     /// Number of routes that are not shown.
     pub(super) more_routes: usize,
@@ -89,6 +92,7 @@ impl View {
             now: Moment::now(),
             serving: shared.serving_report(),
             since: shared.inventory.since(),
+            quiet_for: shared.shown.load().verdict.quiet_for,
             routes: routes.into_iter().map(with_past).collect(),
             more_routes,
             report: shared.inventory.report(CLIENTS),
@@ -119,7 +123,7 @@ pub(super) fn document(view: &View) -> Markup {
                 footer {
                     p {
                         "For programs: " a href="routes" { "routes" } ", " a href="clients" { "clients" } ", "
-                        a href="metrics" { "metrics" } ". Watched since " (words::time(view.since)) "."
+                        a href="metrics" { "metrics" } ". Watched since " (words::when(view.since, view.now)) "."
                     }
                 }
             }
@@ -143,7 +147,7 @@ fn banner(view: &View) -> Markup {
         } @else {
             p.badge.bad { (words::mark(false)) "Not serving" }
         }
-        p.muted.updated { "As of " (words::time_of_day(view.now)) }
+        p.muted.updated { "As of " (words::clock(view.now, view.now, words::ClockUnit::Second)) }
         p #link role="status" {}
     }
     }
@@ -156,13 +160,13 @@ fn content(view: &View) -> Markup {
         }
         @if view.routes.len() > 1 { (overview(view)) }
         @for (number, (route, past)) in view.routes.iter().enumerate() {
-            (route::section(number, route, past, view.now))
+            (route::section(number, route, past, view))
         }
         @if view.more_routes > 0 {
             p { (view.more_routes) " more routes: see " a href="routes" { "routes" } "." }
         }
         (clients::section(&view.report, view.routes.len() > 1, view.now))
-        (events::section(&view.events))
+        (events::section(&view.events, view.now))
     }
 }
 
@@ -171,22 +175,27 @@ fn overview(view: &View) -> Markup {
     html! {
         nav.card aria-labelledby="routes" {
             h2 #routes { "Routes" }
-            ul.overview {
-                @for (number, (route, _)) in view.routes.iter().enumerate() {
-                    li {
-                        a href={ "#" (route::anchor(number)) } { (route.route) }
-                        @if route.safe_to_require_tls.answer {
-                            span.good { (words::mark(true)) "safe to require TLS" }
-                        } @else {
-                            span.warn { (words::mark(false)) "not safe to require TLS yet" }
-                        }
-                        span.muted { (words::count(route.sessions_active, "session")) }
+            div.scroll tabindex="0" role="region" aria-label="Table of routes" {
+                table.overview {
+                    thead {
+                        tr { @for name in ["Route", "Health", "Sessions now", "Safe to require TLS"] { th scope="col" { (name) } } }
                     }
-                    @if number + 1 == view.routes.len() && view.more_routes > 0 {
-                        li.muted { (view.more_routes) " more" }
+                    tbody {
+                        @for (number, (route, _)) in view.routes.iter().enumerate() {
+                            tr {
+                                th scope="row" { a href={ "#" (route::anchor(number)) } { (route.route) } }
+                                td { (health::of_route(route, view.now)) }
+                                td.number { (words::whole(route.sessions_active)) }
+                                td {
+                                    @if route.safe_to_require_tls.answer { span.good { (words::mark(true)) "yes" } }
+                                    @else { span.warn { (words::mark(false)) "not yet" } }
+                                }
+                            }
+                        }
                     }
                 }
             }
+            @if view.more_routes > 0 { p.muted { (view.more_routes) " more" } }
         }
     }
 }

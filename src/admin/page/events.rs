@@ -4,12 +4,13 @@ use maud::{Markup, html};
 use tracing::Level;
 
 use super::words;
+use crate::moment::Moment;
 use crate::telemetry::LoggedEvent;
 
 /// Maximum number of events shown; the log has more.
 const MAX_EVENTS_SHOWN: usize = 50;
 
-pub(super) fn section(events: &[LoggedEvent]) -> Markup {
+pub(super) fn section(events: &[LoggedEvent], now: Moment) -> Markup {
     html! {
         section.card aria-labelledby="events-name" {
             header { h2 #events-name { "Recent events" } }
@@ -19,7 +20,7 @@ pub(super) fn section(events: &[LoggedEvent]) -> Markup {
                 ol.events {
                     @for event in events.iter().take(MAX_EVENTS_SHOWN) {
                         li {
-                            (words::time(event.at))
+                            span.time { (words::clock(event.at, now, words::ClockUnit::Second)) " (" (words::ago(event.at, now)) ")" }
                             @match event.level {
                                 Level::ERROR => span.level.bad { "error" },
                                 Level::WARN => span.level.warn { "warning" },

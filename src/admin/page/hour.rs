@@ -1,9 +1,9 @@
-//! The last hour of a route in four small charts, each with the current value.
+//! The traffic of a route in four small charts, each with the current value. They cover the last hour, or the uptime if it is shorter.
 
 use maud::{Markup, html};
 
 use super::{chart, words};
-use crate::admin::history::{POINTS, RouteHistory, Sample};
+use crate::admin::history::{RouteHistory, Sample};
 
 pub(super) fn charts(past: &RouteHistory) -> Markup {
     let now = |value: fn(&Sample) -> f32| past.last().as_ref().map_or(f32::NAN, value);
@@ -46,9 +46,13 @@ pub(super) fn charts(past: &RouteHistory) -> Markup {
             beneath: Some(&median),
         },
     ];
+    let time = match past.seconds() {
+        3600.. => "last hour".into(),
+        seconds => format!("last {}", words::span(seconds)),
+    };
     html! {
-        h3.unseen { "The last hour" }
-        dl.hour { @for tile in &tiles { (tile.show()) } }
+        h3.unseen { "Traffic in the " (time) }
+        dl.hour { @for tile in &tiles { (tile.show(&time)) } }
     }
 }
 
@@ -56,22 +60,23 @@ struct Tile<'a> {
     name: &'static str,
     now: String,
     most: String,
-    points: &'a [f32; POINTS],
+    points: &'a [f32],
     /// A second line in the chart.
-    beneath: Option<&'a [f32; POINTS]>,
+    beneath: Option<&'a [f32]>,
 }
 
 impl Tile<'_> {
-    fn show(&self) -> Markup {
+    /// `time` is what the chart covers.
+    fn show(&self, time: &str) -> Markup {
         let Self { name, now, most, points, beneath } = self;
-        let label = format!("{name} over the last hour: now {now}, at most {most}");
+        let label = format!("{name} over the {time}: now {now}, at most {most}");
         html! {
             div.tile {
                 dt { (name) }
                 dd {
                     span.now { (now) }
                     (chart::chart(points, *beneath, &label))
-                    span.muted { "at most " (most) " in the last hour" }
+                    span.axis.muted { span { (time) } " " span { "at most " (most) } }
                 }
             }
         }

@@ -8,6 +8,7 @@ mod chart;
 mod clients;
 mod document;
 mod events;
+mod health;
 mod hour;
 mod road;
 mod route;

@@ -5,6 +5,9 @@
   let sorting = null;
   let lost = 0;
 
+  // Elements <details> that a person opened or closed. An update leaves them alone.
+  const chosen = new WeakSet();
+
   const text = (cell) => cell.dataset.value ?? cell.textContent.trim().toLowerCase();
 
   function compare(a, b) {
@@ -39,6 +42,11 @@
     page.getElementById("shown").textContent = words === "" ? "" : `${shown} of ${rows.length} shown`;
   }
 
+  // Adds the local time to each time, which is in UTC as in the log.
+  function localise(page) {
+    for (const time of page.querySelectorAll("time")) time.title = new Date(time.dateTime).toLocaleString();
+  }
+
   const wanted = () => document.getElementById("filter")?.value ?? "";
 
   const policy = (page) => page.querySelector("meta[name=policy]")?.content;
@@ -49,12 +57,12 @@
     // A pontoon of another version has another script.
     if (policy(next) !== policy(document)) return location.reload();
     arrange(next, wanted());
+    localise(next);
     document.title = next.title;
     Idiomorph.morph(document.body, next.body, {
       ignoreActiveValue: true,
       callbacks: {
-        // Keeps open what the user has opened.
-        beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
+        beforeAttributeUpdated: (name, node) => !(name === "open" && chosen.has(node)),
       },
     });
   }
@@ -82,9 +90,15 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     arrange(document, "");
+    localise(document);
     document.addEventListener("input", (event) => {
       if (event.target.id === "filter") arrange(document, wanted());
     });
+    // The event "toggle" does not bubble. It also follows an update, after which `open` is as the page wants it.
+    document.addEventListener("toggle", ({ target }) => {
+      if (target.open === (target.dataset.open === "true")) chosen.delete(target);
+      else chosen.add(target);
+    }, true);
     document.addEventListener("click", (event) => {
       const button = event.target.closest("th button");
       if (!button) return;

@@ -16,13 +16,18 @@ const STEPS: [&str; 6] = [
     "Remove the bridge",
 ];
 
-/// Returns the step that a route is at, and what to do next.
-fn step(route: &RouteReport) -> (usize, &'static str) {
-    let over_tls = match &*route.tls_mode {
+/// Whether new sessions use TLS.
+pub(super) fn uses_tls(route: &RouteReport) -> bool {
+    match &*route.tls_mode {
         "disabled" => false,
         "preferred" => route.upstreams.iter().any(|upstream| upstream.seen == Some(ObservedTransit::Tls)),
         _ => true,
-    };
+    }
+}
+
+/// Returns the step that a route is at, and what to do next.
+fn step(route: &RouteReport) -> (usize, &'static str) {
+    let over_tls = uses_tls(route);
     let is_required = route.servers.as_ref().is_some_and(|servers| servers.requires_tls);
     let credentials = route.servers.as_ref().map_or(AuthRequirement::Unknown, |servers| servers.auth);
     match (&*route.tls_mode, over_tls) {

@@ -2,7 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::{hour, road, words};
+use super::document::View;
+use super::{health, hour, road, words};
 use crate::admin::history::RouteHistory;
 use crate::admin::routes::{AuthRequirement, RouteReport, ServersReport};
 use crate::group::verdict::Verdict;
@@ -26,37 +27,92 @@ pub(super) fn anchor(number: usize) -> String {
     format!("route-{number}")
 }
 
-pub(super) fn section(number: usize, route: &RouteReport, past: &RouteHistory, now: Moment) -> Markup {
+/// Shows a route. If there are several, a person can collapse each, and idle ones are collapsed at first.
+pub(super) fn section(number: usize, route: &RouteReport, past: &RouteHistory, view: &View) -> Markup {
     let anchor = anchor(number);
+    let is_only = view.routes.len() + view.more_routes == 1;
+    let idle = is_idle(route, view.now);
+    let open = !idle || !health::is_healthy(route);
     let upstream = route.upstreams.first().map_or("", |upstream| upstream.endpoint.as_str());
-    let (tls_only, safe, needed) = (&route.uses_only_tls, &route.safe_to_require_tls, &route.bridge_needed);
+    let heading = html! {
+        h2 id={ (anchor) "-name" } { (route.route) }
+        p.muted { (route.listeners.join(", ")) " → " (upstream) }
+        p.state {
+            (health::of_route(route, view.now))
+            @if idle && !is_only {
+                span.muted {
+                    @if let Some(last) = route.last_used { "idle, last used " (words::when(last, view.now)) }
+                    @else { "idle, not used yet" }
+                }
+            }
+        }
+    };
     html! {
-        section.card id=(anchor) aria-labelledby={ (anchor) "-name" } {
-            header {
-                h2 id={ (anchor) "-name" } { (route.route) }
-                p.muted { (route.listeners.join(", ")) " → " (upstream) }
-            }
-            div.verdicts {
-                @for (question, answer) in [("Uses only TLS", tls_only), ("Safe to require TLS", safe)] {
-                    (verdict(question, answer, if answer.answer { "good" } else { "wait" }, Some(answer.answer)))
-                }
-                @if needed.answer {
-                    (verdict("Bridge still needed", needed, "plain", None))
-                } @else {
-                    (verdict("Bridge still needed", needed, "good", Some(true)))
+        section.card aria-labelledby={ (anchor) "-name" } {
+            @if is_only {
+                header { (heading) }
+                div id=(anchor) { (body(route, past, view)) }
+            } @else {
+                // The script compares `open` with `data-open`, to notice a person's choice.
+                details.route id={ (anchor) "-details" } open[open] data-open=(open) {
+                    summary { (heading) }
+                    div id=(anchor) { (body(route, past, view)) }
                 }
             }
-            (road::stepper(route))
-            (hour::charts(past))
-            (shares(route))
-            (endpoints(route, now))
-            @if let Some(servers) = &route.servers { (said(servers, now)) }
         }
     }
 }
 
-/// Shows an answer, and what it is based on. `look` is a CSS class.
-fn verdict(question: &str, verdict: &Verdict, look: &str, mark: Option<bool>) -> Markup {
+/// Whether a route has no session now and had none in the last hour.
+fn is_idle(route: &RouteReport, now: Moment) -> bool {
+    route.sessions_active == 0 && route.last_used.is_none_or(|last| now.seconds_since(last) >= 3600)
+}
+
+fn body(route: &RouteReport, past: &RouteHistory, view: &View) -> Markup {
+    let needed = &route.bridge_needed;
+    let wanted = view.quiet_for.as_secs();
+    let last = route.plaintext.last.filter(|_| route.plaintext.sessions_active == 0);
+    let by_sessions = last.map(|last| view.now.seconds_since(last));
+    let by_servers = route.servers.as_ref().and_then(|servers| servers.quiet_seconds);
+    let quiet = [
+        progress(by_sessions, wanted, "without a session in plaintext"),
+        progress(by_servers, wanted, "without a client in plaintext, by the servers' count"),
+    ];
+    let questions =
+        [("Uses only TLS", &route.uses_only_tls), ("Safe to require TLS", &route.safe_to_require_tls)];
+    html! {
+        div.verdicts {
+            @for ((question, answer), quiet) in questions.iter().zip(&quiet) {
+                (verdict(question, answer, if answer.answer { "good" } else { "wait" }, Some(answer.answer), quiet))
+            }
+            @if needed.answer {
+                (verdict("Bridge still needed", needed, "plain", None, &html! {}))
+            } @else {
+                (verdict("Bridge still needed", needed, "good", Some(true), &html! {}))
+            }
+        }
+        (road::stepper(route))
+        (hour::charts(past))
+        (shares(route))
+        (endpoints(route, view.now))
+        @if let Some(servers) = &route.servers { (said(servers, view.now)) }
+    }
+}
+
+/// Shows how much of the quiet time has passed, until all of it has.
+fn progress(passed: Option<u64>, wanted: u64, what: &str) -> Markup {
+    let Some(passed) = passed.filter(|passed| *passed < wanted) else { return html! {} };
+    let text = format!("{} of {} {what}", words::span(passed), words::span(wanted));
+    html! {
+        p.progress {
+            progress value=(passed) max=(wanted) aria-label=(text) {}
+            span { (text) }
+        }
+    }
+}
+
+/// Shows an answer, what it is based on, and how much of the quiet time has passed. `look` is a CSS class.
+fn verdict(question: &str, verdict: &Verdict, look: &str, mark: Option<bool>, quiet: &Markup) -> Markup {
     let (shown, hidden) = verdict.because.split_at(verdict.because.len().min(REASONS));
     html! {
         div.verdict.(look) {
@@ -64,6 +120,7 @@ fn verdict(question: &str, verdict: &Verdict, look: &str, mark: Option<bool>) ->
                 span.question { (question) ": " }
                 span.answer { @if let Some(good) = mark { (words::mark(good)) } (if verdict.answer { "yes" } else { "no" }) }
             }
+            (quiet)
             @if !shown.is_empty() { ul.because { @for reason in shown { li { (reason) } } } }
             @if !hidden.is_empty() {
                 details {
@@ -113,18 +170,20 @@ fn shares(route: &RouteReport) -> Markup {
 
 /// Shows the endpoints, or a cluster's nodes with their local ports.
 fn endpoints(route: &RouteReport, now: Moment) -> Markup {
-    let nodes = route.upstreams.iter().any(|upstream| upstream.local_port.is_some());
+    let nodes = route.upstreams.iter().any(health::is_node);
     let hidden = route.upstreams.len().saturating_sub(ENDPOINTS);
     html! {
         div.scroll tabindex="0" role="region" aria-label={ "Endpoints of " (route.route) } {
-            table {
-                caption { @if nodes { "Endpoint and nodes" } @else { "Endpoints" } }
+            table.endpoints {
+                caption { @if nodes { "Configured endpoint and nodes" } @else { "Endpoints" } }
                 thead {
                     tr {
-                        th scope="col" { "Endpoint" }
-                        @if nodes { th scope="col" { "Local port" } }
-                        th scope="col" { "Accepts" }
-                        th scope="col" { "Certificate expires" }
+                        th scope="col" { @if nodes { "Node" } @else { "Endpoint" } }
+                        @if nodes {
+                            th scope="col" { "Role" }
+                            th scope="col" { "Local port" }
+                        }
+                        @for name in ["Health", "Sessions", "Accepts", "Certificate expires"] { th scope="col" { (name) } }
                     }
                 }
                 tbody {
@@ -132,8 +191,15 @@ fn endpoints(route: &RouteReport, now: Moment) -> Markup {
                         tr {
                             th scope="row" { (upstream.endpoint) }
                             @if nodes {
+                                td {
+                                    @if let Some(role) = &upstream.role { (role) }
+                                    @else if health::is_node(upstream) { span.muted { "not known" } }
+                                    @else { span.muted { "configured endpoint" } }
+                                }
                                 td { @if let Some(port) = upstream.local_port { (port) } @else { span.muted { "–" } } }
                             }
+                            td.state { (health::of_endpoint(upstream, now)) }
+                            td.number { (words::whole(upstream.sessions_active)) }
                             td { (accepts(upstream)) }
                             td { (expiry(upstream, now)) }
                         }
@@ -186,7 +252,7 @@ fn said(servers: &ServersReport, now: Moment) -> Markup {
         p {
             strong { "Servers: " }
             (plaintext) (credentials)
-            @if let Some(asked) = servers.asked { "; asked " (words::ago(asked, now)) }
+            @if let Some(asked) = servers.asked { "; asked at " (words::when(asked, now)) }
             "."
         }
         @if !groups.is_empty() {

@@ -6,7 +6,12 @@ use crate::moment::Moment;
 
 /// A mark for yes or no that does not depend on colour.
 pub(super) fn mark(yes: bool) -> Markup {
-    html! { span.mark aria-hidden="true" { (if yes { "✓" } else { "✕" }) } }
+    shape(if yes { "✓" } else { "✕" })
+}
+
+/// A mark beside a text that says the same.
+pub(super) fn shape(shape: &str) -> Markup {
+    html! { span.mark aria-hidden="true" { (shape) } }
 }
 
 /// Formats a count: `1 session`, `2 sessions`.
@@ -72,28 +77,50 @@ pub(super) fn percent(part: f64) -> String {
     if percent.fract() == 0.0 { format!("{percent:.0}\u{a0}%") } else { format!("{percent:.1}\u{a0}%") }
 }
 
-/// Shows a date and time.
-pub(super) fn time(at: Moment) -> Markup {
-    let date = at.to_string();
-    html! { time datetime=(date) { (date.replace('T', " ").replace('Z', " UTC")) } }
+/// The smallest unit that a time of day shows.
+#[derive(Clone, Copy)]
+pub(super) enum ClockUnit {
+    Minute,
+    Second,
 }
 
-/// Shows the time of day.
-pub(super) fn time_of_day(at: Moment) -> Markup {
-    let date = at.to_string();
-    let time = date.get(11..19).unwrap_or(&date);
-    html! { time datetime=(date) { (time) " UTC" } }
+/// Shows a time of day, with the date if it is not that of `now`.
+pub(super) fn clock(at: Moment, now: Moment, unit: ClockUnit) -> Markup {
+    let (date, today) = (at.to_string(), now.to_string());
+    let end = match unit {
+        ClockUnit::Minute => "2026-01-31T12:00".len(),
+        ClockUnit::Second => "2026-01-31T12:00:00".len(),
+    };
+    let start = if date[..10] == today[..10] { "2026-01-31T".len() } else { 0 };
+    html! { time datetime=(date) { (date[start..end].replace('T', " ")) " UTC" } }
 }
 
-/// Shows how long ago a time was.
-pub(super) fn ago(at: Moment, now: Moment) -> Markup {
+/// Shows a time and how long ago it was: `13:54 UTC (44 s ago)`.
+pub(super) fn when(at: Moment, now: Moment) -> Markup {
+    html! { (clock(at, now, ClockUnit::Minute)) " (" (ago(at, now)) ")" }
+}
+
+/// Formats how long ago a time was.
+pub(super) fn ago(at: Moment, now: Moment) -> String {
     let (number, unit) = match now.seconds_since(at) {
         seconds @ ..120 => (seconds, "s"),
         seconds @ ..7200 => (seconds / 60, "min"),
         seconds @ ..172_800 => (seconds / 3600, "h"),
         seconds => (seconds / 86_400, "days"),
     };
-    html! { time datetime=(at) title=(at) { (number) "\u{a0}" (unit) " ago" } }
+    format!("{number}\u{a0}{unit} ago")
+}
+
+/// Formats a duration in at most two units: `5 h 12 min`.
+pub(super) fn span(seconds: u64) -> String {
+    let (whole, unit, rest, smaller) = match seconds {
+        0..120 => (seconds, "s", 0, ""),
+        120..7200 => (seconds / 60, "min", 0, ""),
+        7200..172_800 => (seconds / 3600, "h", seconds % 3600 / 60, "min"),
+        _ => (seconds / 86_400, "days", seconds % 86_400 / 3600, "h"),
+    };
+    let rest = if rest > 0 { format!(" {rest}\u{a0}{smaller}") } else { String::new() };
+    format!("{whole}\u{a0}{unit}{rest}")
 }
 
 #[cfg(test)]
@@ -123,5 +150,22 @@ mod tests {
             shown,
             ["0 %", "0.1 %", "50 %", "99.9 %", "100 %"].map(|text| text.replace(' ', "\u{a0}"))
         );
+    }
+
+    #[test]
+    fn a_time_has_its_age_and_has_a_date_unless_it_is_today() {
+        let now = Moment::at(1_700_000_044);
+        let shown = |before: u64| when(Moment::at(now.unix() - before), now).into_string();
+        assert_eq!(shown(44), "<time datetime=\"2023-11-14T22:13:20Z\">22:13 UTC</time> (44\u{a0}s ago)");
+        assert!(shown(86_400).contains(">2023-11-13 22:14 UTC</time> (24\u{a0}h ago)"), "{}", shown(86_400));
+        assert!(clock(now, now, ClockUnit::Second).into_string().contains(">22:14:04 UTC<"));
+        assert_eq!(ago(Moment::at(now.unix() + 9), now), "0\u{a0}s ago", "the clock was set back");
+    }
+
+    #[test]
+    fn a_duration_has_at_most_two_units() {
+        let shown = [0, 119, 720, 18_720, 86_400, 172_800, 277_200].map(span);
+        let expected = ["0 s", "119 s", "12 min", "5 h 12 min", "24 h", "2 days", "3 days 5 h"];
+        assert_eq!(shown.map(|text| text.replace('\u{a0}', " ")), expected);
     }
 }
