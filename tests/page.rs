@@ -92,7 +92,7 @@ fn the_page_shows_the_verdict_the_road_the_load_and_the_clients_live() {
     };
     let mut browser = Browser::at(&pontoon);
     browser.has("ready");
-    let late = named(&addresses[0], "late-comer");
+    let late = [named(&addresses[3], "again"), named(&addresses[0], "late-comer")];
     browser.go_on();
     browser.has("seen");
     done.store(true, Ordering::Relaxed);

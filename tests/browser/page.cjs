@@ -83,10 +83,6 @@ async function main() {
   await sees(/last \d+ s at most/);
   await sees(/Requests [1-9][\d.\s]*\/s/);
   await sees(/(µs|ms) · [\d.]+ (µs|ms|s)/);
-  await told("ready");
-  const rows = page.locator("#clients tbody tr:visible");
-  await rows.filter({ hasText: "late-comer" }).waitFor();
-  assert.equal(await page.evaluate(() => window.mark), "still the same document");
 
   // An idle route is collapsed. What a person opened or closed stays so.
   const card = (name) => page.locator("details.route", { has: page.locator("h2", { hasText: name }) });
@@ -106,6 +102,12 @@ async function main() {
   await page.locator(".overview a", { hasText: "spare" }).click();
   await stay({ jobs: false, spare: true });
   await page.evaluate(() => window.scrollTo(0, 0));
+  await toggle("spare");
+  await told("ready");
+  const rows = page.locator("#clients tbody tr:visible");
+  await rows.filter({ hasText: "late-comer" }).waitFor();
+  assert.equal(await page.evaluate(() => window.mark), "still the same document");
+  assert(await is_open("spare"), "a route that is in use again opens");
 
   // With the keyboard only: reach the filter, then a heading.
   const focused = () => page.evaluate(() => document.activeElement.id);
