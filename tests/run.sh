@@ -209,6 +209,7 @@ check_lints() {
   step "Lints"
   cargo clippy --locked --all-targets -- -D warnings
   cargo clippy --locked --no-default-features --features tokio/test-util -- -D warnings
+  python3 tests/phrases.py
 }
 
 # Uses the features that tests need of dependencies. Otherwise Cargo would check these again, only for the documentation.

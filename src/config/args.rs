@@ -73,7 +73,7 @@ const EVERYDAY: [&str; 12] = [
     "runtime.state_file",
 ];
 
-/// A message for each variable of `names` that begins as pontoon's variables do, and is none of them.
+/// A message for each variable of `names` that begins as pontoon's variables do, but is unknown.
 pub(super) fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
     let known: Vec<String> =
         ROUTE.iter().chain(GLOBAL).map(SettingKey::variable).chain(["PONTOON_CONFIG".to_owned()]).collect();

@@ -103,7 +103,7 @@ pub struct SimilarClients {
     /// Their last commands, the latest first.
     #[serde(default)]
     pub commands: Vec<String>,
-    /// Their connections, which tell a client from others that are alike.
+    /// Their connections, which distinguish similar clients.
     #[serde(skip)]
     pub connections: Vec<ConnectionId>,
 }

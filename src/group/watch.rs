@@ -425,7 +425,7 @@ mod tests {
         let mut note = |direct, bridged| {
             seen.note(Evidence { bridged, ..sample(direct, None) }, &mut |_| {});
         };
-        // 7 sets itself up for two samples, 8 is bridged, 9 never tells a name.
+        // 7 sets itself up for two samples, 8 is bridged, 9 never sets a name.
         note(vec![connected("", "", &[7, 8, 9])], vec![]);
         note(
             vec![connected("redis-py", "", &[7]), connected("", "", &[9])],

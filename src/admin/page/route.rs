@@ -99,7 +99,7 @@ fn body(route: &RouteReport, past: &RouteHistory, view: &View) -> Markup {
     }
 }
 
-/// Shows how much of the quiet time has passed, until all of it has.
+/// Shows how much of the quiet time has passed. Shows nothing once all of it has passed.
 fn progress(passed: Option<u64>, wanted: u64, what: &str) -> Markup {
     let Some(passed) = passed.filter(|passed| *passed < wanted) else { return html! {} };
     let text = format!("{} of {} {what}", words::span(passed), words::span(wanted));
