@@ -232,3 +232,23 @@ fn a_mistyped_variable_is_reported_and_spaces_around_a_host_are_ignored() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("did you mean PONTOON_TLS_CA_FILE?"), "{text}");
 }
+
+#[test]
+fn check_warns_about_a_name_that_does_not_exist_yet_and_fails_if_no_name_does() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let (endpoint, ca) = (redis.endpoint(), authority.file());
+    let check = |upstreams: &[&str]| {
+        let upstreams: Vec<&str> = upstreams.iter().flat_map(|name| ["--upstream", name]).collect();
+        let fixed = ["check", "--tls-ca-file", &ca, "--admin", "off", "--listen", "127.0.0.1:0"];
+        stdout(&[&fixed[..], &upstreams].concat())
+    };
+    let (code, report) = check(&["nowhere.invalid", &endpoint]);
+    assert_eq!(code, Some(0), "{report}");
+    let line = report.lines().find(|line| line.contains("nowhere.invalid:6379 does not exist")).unwrap();
+    assert!(line.contains("warn") && report.contains("1 of 1 route works"), "{report}");
+    let (code, report) = check(&["nowhere.invalid", "gone.invalid"]);
+    assert!(code == Some(1) && report.contains("no name of the list exists"), "{report}");
+    let (code, report) = check(&["nowhere.invalid"]);
+    assert!(code == Some(1) && report.contains("no such host"), "{report}");
+}

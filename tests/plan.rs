@@ -182,9 +182,10 @@ fn the_printed_commands_lead_to_required_and_back() {
         let recipes = plan()["next"]["recipes"].clone();
         let command = recipes["aws_cli"].as_str().unwrap();
         assert_in_readme(&command.replace("eu-west-1", "ap-northeast-1"));
-        let resource = recipes["terraform"].as_str().unwrap().split_once("resource ").unwrap().1;
-        if mode == "preferred" {
-            assert_in_readme(resource);
+        let terraform = recipes["terraform"].as_str().unwrap().lines();
+        for setting in terraform.filter(|line| line.starts_with("  ") && line.contains(" = ")) {
+            let words: Vec<&str> = setting.split_whitespace().collect();
+            assert_in_readme(&words.join(" "));
         }
         aws.aws_cli(command);
         assert_eq!(plan()["modification"], json!({"to": mode, "running": true}));

@@ -48,7 +48,7 @@ impl Bridge {
         fs::write(&file, format!("{head}tls.mode = \"preferred\"\n")).unwrap();
         let pontoon = Pontoon::with_hosts(&road.hosts, &["--config", file.to_str().unwrap()]);
         pontoon.allows("traffic is in plaintext until an endpoint accepts TLS");
-        pontoon.allows("upstream accepts plaintext only");
+        pontoon.allows("transit encryption observed: plaintext");
         pontoon.allows("not for \"sessions.abc123.ng.0001");
         pontoon.allows("servers count clients in plaintext");
         Self { pontoon, directory, head }

@@ -104,5 +104,5 @@ fn to_do(client: &ClientRecord) -> Markup {
         return html! { "uses TLS itself: only its address has to change" };
     }
     let advice = client.library.as_ref().and_then(|library| advice(&library.name));
-    html! { @if let Some(advice) = advice { (advice.setting) } @else { span.muted { "find out its library" } } }
+    html! { @if let Some(advice) = advice { (advice.setting) } @else { span.muted { "ask its owner for the library" } } }
 }

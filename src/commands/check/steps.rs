@@ -10,7 +10,8 @@ use super::{local, topology};
 use crate::commands::words::counted;
 use crate::config::{Config, Route};
 use crate::metrics::RouteMetrics;
-use crate::upstream::{self, NodeTls, Upstream};
+use crate::resolve::ResolveError;
+use crate::upstream::{self, Cause, ConnectError, NodeTls, Unreachable, Upstream};
 
 /// Options of `pontoon check`.
 pub struct CheckOptions {
@@ -79,16 +80,24 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
     let metrics = Arc::new(RouteMetrics::new(&route.name, &[]));
     let by_name = tls.as_ref().map(|tls| &tls.by_name);
     let endpoints = route.upstream.endpoints.clone();
+    let is_one_of_several = endpoints.len() > 1;
     let mut reached = false;
     // Each endpoint is dialled, because the check must show that the second works before the first one fails.
     for endpoint in endpoints {
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let upstream = Arc::new(Upstream::new(&route.name, &settings, by_name, &metrics));
         upstream.look().await;
-        for (endpoint, mode) in upstream.transit() {
-            report.ok("transit", None, &format!("{endpoint}: {}", mode.describe()));
+        let connected = upstream.connect().await;
+        if !connected.as_ref().is_err_and(|error| is_one_of_several && is_absent(error)) {
+            for (endpoint, mode) in upstream.transit() {
+                report.ok("transit", None, &format!("{endpoint}: {}", mode.describe()));
+            }
         }
-        match upstream.connect().await {
+        match connected {
+            Err(error) if is_one_of_several && is_absent(&error) => {
+                let name = &settings.endpoints[0];
+                report.warn("resolve", &format!("{name} does not exist: pontoon skips it while this is so"));
+            }
             Ok(connection) => {
                 reached = true;
                 let who = upstream.credentials().map(ToString::to_string).unwrap_or_default();
@@ -104,10 +113,19 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
             }
         }
     }
-    // One reachable endpoint is enough: a list may hold the names before and after TLS was enabled, which never exist together.
-    if reached && route.upstream.endpoints.len() > 1 {
+    // One reachable endpoint is enough: a list may hold the names before and after TLS was enabled.
+    if reached && is_one_of_several {
         report.failed_at = None;
+    } else if !reached && report.failed_at.is_none() {
+        report.failed("resolve", "no name of the list exists: check their spelling in `upstream`");
     }
+}
+
+/// Whether the upstream cannot be reached because its only name does not exist.
+fn is_absent(error: &Unreachable) -> bool {
+    let is_absent =
+        |attempt: &ConnectError| matches!(attempt.source, Cause::Resolve(ResolveError::NoSuchHost(_)));
+    error.attempts.iter().all(|attempt| is_absent(attempt))
 }
 
 #[cfg(test)]
