@@ -365,7 +365,19 @@ fn check_proves_the_credentials() {
     let redis = guarded(&authority);
     let password = Password::new(OLD);
     let (path, ca) = (password.path(), authority.file());
-    let args = ["check", "--upstream", &redis.endpoint(), "--tls-ca-file", &ca, "--auth-username", "app"];
+    let args = [
+        "check",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--upstream",
+        &redis.endpoint(),
+        "--tls-ca-file",
+        &ca,
+        "--auth-username",
+        "app",
+    ];
     let args = [&args[..], &["--auth-password-file", path.to_str().unwrap()]].concat();
     let output = pontoon(&args);
     let said = String::from_utf8(output.stdout).unwrap();

@@ -334,3 +334,17 @@ fn a_tls_file_with_the_wrong_content_is_reported_with_what_was_expected() {
     let mismatch = error(&["--tls-cert-file", cert, "--tls-key-file", other.key_file().to_str().unwrap()]);
     assert!(mismatch.contains("client certificate: "), "{mismatch}");
 }
+
+#[test]
+fn preferred_mode_does_not_start_with_a_state_file_that_cannot_be_written() {
+    let run = |mode: &str| {
+        let args =
+            ["run", "--upstream", "x", "--listen", "127.0.0.1:0", "--admin", "off", "--tls-mode", mode];
+        pontoon(&[&args[..], &["--state-file", "/no/such/state.json"]].concat())
+    };
+    let output = run("preferred");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("/no/such/state.json cannot be written: No such file"), "{error}");
+    assert!(error.contains("Make its directory writable, or remove runtime.state_file"), "{error}");
+}

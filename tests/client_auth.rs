@@ -303,7 +303,17 @@ fn check_and_the_start_report_a_local_password_that_is_missing() {
     }
     fs::write(&path, LOCAL).unwrap();
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let check = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let check = [
+        "check",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--upstream",
+        &endpoint,
+        "--tls-ca-file",
+        &ca,
+    ];
     assert_eq!(pontoon(&[&check[..], &args].concat()).status.code(), Some(0));
 }
 

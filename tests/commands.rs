@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Cluster, Engine, Redis, pontoon};
+use crate::harness::{Authority, Cluster, Engine, Redis, bridge, pontoon};
 
 fn stdout(args: &[&str]) -> (Option<i32>, String) {
     let output = pontoon(args);
@@ -40,7 +40,18 @@ fn check_names_the_failing_step_of_a_route_and_exits_accordingly() {
     let (authority, other) = (Authority::new(), Authority::new());
     let redis = Redis::start(&other);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let output = pontoon(&["check", "--upstream", &endpoint, "--tls-ca-file", &ca, "--json"]);
+    let output = pontoon(&[
+        "check",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--upstream",
+        &endpoint,
+        "--tls-ca-file",
+        &ca,
+        "--json",
+    ]);
     assert_eq!(output.status.code(), Some(1));
     let lines: Vec<Value> = output
         .stdout
@@ -57,7 +68,17 @@ fn check_names_the_failing_step_of_a_route_and_exits_accordingly() {
 fn check_recognises_a_cluster_and_dials_every_node() {
     let cluster = Cluster::start();
     let (endpoint, ca) = (cluster.endpoint(), cluster.authority().file());
-    let args = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let args = [
+        "check",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--upstream",
+        &endpoint,
+        "--tls-ca-file",
+        &ca,
+    ];
     let (code, report) = stdout(&[&args[..], &["--topology", "cluster"]].concat());
     assert_eq!(code, Some(0), "{report}");
     assert!(report.contains("3 primaries, 3 replicas"), "{report}");
@@ -81,7 +102,17 @@ fn check_recognises_a_cluster_and_dials_every_node() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let args = ["check", "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let args = [
+        "check",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--upstream",
+        &endpoint,
+        "--tls-ca-file",
+        &ca,
+    ];
     let (code, report) = stdout(&args);
     assert!(
         code == Some(0)
@@ -103,18 +134,16 @@ fn check_reports_what_this_machine_lacks_before_the_start() {
     std::fs::write(path("file"), "mine").unwrap();
     let (file, nowhere, secret) =
         (format!("unix:{}", path("file")), format!("unix:{}", path("no/where")), path("secret"));
+    let in_use = format!("(process {}): stop it, or set another address", std::process::id());
     let check = |args: &[&str]| {
         stdout(&[&["check", "--offline", "--upstream", "cache.invalid", "--admin", "off"], args].concat())
     };
     for (args, wanted, line) in [
-        (
-            &["--listen", &taken][..],
-            0,
-            "is in use. This is no problem if a pontoon uses it that this one replaces",
-        ),
+        (&["--listen", &taken][..], 0, &*in_use),
         (&["--listen", &file], 1, "the file exists and is not a socket"),
         (&["--listen", &nowhere], 1, "No such file or directory"),
-        (&["--state-file", &path("no/state.json")], 1, "cannot be written"),
+        (&["--state-file", &path("no/state.json")], 0, "cannot be written"),
+        (&["--state-file", &path("no/state.json"), "--tls-mode", "preferred"], 1, "cannot be written"),
         (&["--state-file", &state], 0, "is damaged"),
         (&["--max-clients", "100000000"], 0, "than limits.max_clients needs (200000064)"),
         (&["--auth-password-file", &secret], 1, "no secret for user default: cannot read"),
@@ -122,6 +151,10 @@ fn check_reports_what_this_machine_lacks_before_the_start() {
         let (code, report) = check(args);
         assert!(code == Some(wanted) && report.contains(line), "{code:?} {report}");
     }
+    // Offline, the configuration may be another machine's.
+    let (_, report) = stdout(&["check", "--upstream", "cache.invalid", "--admin", "off", "--listen", &taken]);
+    let line = report.lines().find(|line| line.contains(&in_use)).unwrap();
+    assert!(line.contains("failed"), "{report}");
     drop(holder);
     assert!(std::fs::read_to_string(path("file")).unwrap() == "mine");
 }
@@ -251,4 +284,19 @@ fn check_warns_about_a_name_that_does_not_exist_yet_and_fails_if_no_name_does() 
     assert!(code == Some(1) && report.contains("no name of the list exists"), "{report}");
     let (code, report) = check(&["nowhere.invalid"]);
     assert!(code == Some(1) && report.contains("no such host"), "{report}");
+}
+
+#[test]
+fn check_accepts_the_addresses_of_the_pontoon_that_it_will_replace() {
+    let (redis, pontoon) = bridge();
+    let (address, admin) = (pontoon.address().to_string(), pontoon.admin().to_string());
+    let endpoint = redis.endpoint();
+    let args = ["check", "--offline", "--upstream", &endpoint, "--listen", &address, "--admin", &admin];
+    let (code, report) = stdout(&args);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(
+        report.matches(&format!("is in use by pontoon (process {})", pontoon.pid())).count(),
+        2,
+        "{report}"
+    );
 }

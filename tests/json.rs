@@ -50,7 +50,18 @@ fn check_status_and_the_admin_server_write_only_documented_fields() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let output = pontoon(&["check", "--upstream", &endpoint, "--tls-ca-file", &ca, "--json"]);
+    let output = pontoon(&[
+        "check",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--upstream",
+        &endpoint,
+        "--tls-ca-file",
+        &ca,
+        "--json",
+    ]);
     let steps = String::from_utf8(output.stdout).unwrap();
     assert!(steps.lines().count() > 5, "{steps}");
     for step in steps.lines() {

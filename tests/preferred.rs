@@ -150,12 +150,17 @@ fn a_damaged_state_file_refuses_plaintext_and_is_not_overwritten() {
 }
 
 #[test]
-fn a_state_file_that_cannot_be_written_is_reported() {
+fn a_state_file_that_can_no_longer_be_written_is_reported() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("absent/state.json");
-    let (_authority, _redis, _dual, pontoon) =
-        road(Mood::Accept, Mood::Accept, &["--state-file", file.to_str().unwrap()]);
+    let folder = directory.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("state.json");
+    let (_authority, _redis, dual, pontoon) =
+        road(Mood::Accept, Mood::Reset, &["--state-file", file.to_str().unwrap()]);
+    pontoon.allows("transit encryption observed: plaintext only");
     pontoon.expects("state file cannot be written");
+    std::fs::remove_dir_all(&folder).unwrap();
+    dual.set(Mood::Accept, Mood::Accept);
     pontoon.wait_for_log("state file cannot be written");
     pontoon.client().expect(&["PING"], "+PONG\r\n");
 }
@@ -350,6 +355,10 @@ fn check_says_what_each_endpoint_accepts() {
         let dual = Dual::new(&redis, Mood::Accept, tls);
         let output = pontoon(&[
             "check",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
             "--upstream",
             &dual.endpoint(),
             "--tls-mode",

@@ -24,6 +24,7 @@ use crate::endpoint::ListenAddr;
 use crate::listener::{DescriptorBudget, Inherited};
 use crate::metrics::{self, PrometheusHandle};
 use crate::notify;
+use crate::state::StateFile;
 use crate::workers::Workers;
 
 /// Everything is bound, and nothing runs.
@@ -51,6 +52,11 @@ impl App {
         let wanted: Vec<_> = config.routes.iter().flat_map(|route| &route.listener.listen).collect();
         let mut problems: Vec<StartError> =
             inherited.unwanted(&wanted).into_iter().map(StartError::from).collect();
+        if let Some(path) = config.state_file.clone().filter(|_| config.needs_state_file())
+            && let Err(source) = StateFile::could_write(&path)
+        {
+            problems.push(StartError::StateFile { path, source });
+        }
         let mut routes = Vec::new();
         for route in std::mem::take(&mut config.routes) {
             match Prepared::new(route, None, &[], &inherited) {

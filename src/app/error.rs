@@ -1,6 +1,7 @@
 //! Why pontoon did not start.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::endpoint::ListenAddr;
 use crate::listener::{BindError, InheritError};
@@ -47,6 +48,18 @@ pub enum StartError {
     /// The address for metrics could not be bound.
     #[error("metrics: {0}; or set another address with --admin-metrics-listen")]
     Metrics(BindError),
+    /// The state file cannot be written.
+    #[error(
+        "state file {} cannot be written: {source}: tls.mode \"preferred\" needs it to refuse plaintext after a restart. Make its \
+         directory writable, or remove runtime.state_file",
+        .path.display()
+    )]
+    StateFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// The system did not start the threads.
     #[error("cannot start the event-loop threads: {0}")]
     Workers(#[from] io::Error),
@@ -57,7 +70,7 @@ impl StartError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Bind { source, .. } | Self::Admin(source) | Self::Metrics(source) => source.may_pass(),
-            Self::Workers(_) => true,
+            Self::Workers(_) | Self::StateFile { .. } => true,
             Self::Inherited(_) | Self::OwnAddress { .. } | Self::Tls { .. } => false,
         }
     }

@@ -10,6 +10,7 @@ use super::problems::Problems;
 use super::{args, auth, file, validate};
 use crate::endpoint::ListenAddr;
 use crate::group::{Pace, verdict};
+use crate::tls::TlsMode;
 use crate::{cluster, listener, session, telemetry, upstream};
 
 /// All settings of `run`, validated.
@@ -59,6 +60,11 @@ pub struct Route {
 }
 
 impl Config {
+    /// Whether the state file must be writable: a latch that closes in this run must hold in the next one.
+    pub fn needs_state_file(&self) -> bool {
+        self.routes.iter().any(|route| route.upstream.tls.mode == TlsMode::Preferred)
+    }
+
     /// Combines the command line, the environment and the file, or reports every problem.
     pub fn load(matches: &ArgMatches) -> Result<Self, Problems> {
         let mut problems = Problems::default();

@@ -55,8 +55,8 @@ impl Listener {
     }
 
     /// Whether `address` could be bound now. Clients cannot connect meanwhile.
-    pub fn could_bind(address: &ListenAddr) -> Result<(), BindError> {
-        ListeningSocket::could_bind(address)
+    pub fn could_bind(address: &ListenAddr, handover: bool) -> Result<(), BindError> {
+        ListeningSocket::could_bind(address, handover)
     }
 
     /// The address, with the port that the system chose.

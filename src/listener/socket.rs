@@ -131,10 +131,13 @@ impl ListeningSocket {
     }
 
     /// Whether `address` could be bound now. Clients cannot connect meanwhile.
-    pub(super) fn could_bind(address: &ListenAddr) -> Result<(), BindError> {
+    pub(super) fn could_bind(address: &ListenAddr, handover: bool) -> Result<(), BindError> {
         match address {
             ListenAddr::Tcp(wanted) => unbound_tcp(*wanted)
-                .and_then(|socket| socket.bind(&(*wanted).into()))
+                .and_then(|socket| {
+                    socket.set_reuse_port(handover)?;
+                    socket.bind(&(*wanted).into())
+                })
                 .map_err(explain(address)),
             ListenAddr::Unix { path, .. } => {
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());

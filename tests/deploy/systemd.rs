@@ -1,13 +1,12 @@
 //! The systemd unit and its socket.
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 
 use rustix::process::Signal;
 
 use super::{drain_seconds, must, said};
-use crate::harness::{Authority, Pontoon, Redis, Wire, pontoon};
+use crate::harness::{Authority, Pontoon, Redis, Wire, bridge, pontoon};
 
 const UNIT: &str = "config/systemd/pontoon.service";
 
@@ -59,8 +58,8 @@ fn a_reload_is_refused_for_a_bad_configuration_not_for_a_running_pontoon() {
         fs::write(&config, text).unwrap();
         pontoon(&words.split(' ').collect::<Vec<_>>()).status.code()
     };
-    let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [listen, admin] = taken.each_ref().map(|socket| socket.local_addr().unwrap());
+    let (_redis, running) = bridge();
+    let (listen, admin) = (running.address(), running.admin());
     let good = format!(
         "[[route]]\nlisten = [\"{listen}\"]\nupstream = \"cache.example\"\n[admin]\nlisten = \"{admin}\"\n"
     );

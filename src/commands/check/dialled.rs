@@ -58,8 +58,11 @@ pub(super) async fn dialled(
             let took = Some(started.elapsed());
             match ping {
                 Answer::Text(text) => report.ok("ping", took, &text),
-                // The server works: each client sends its own credentials.
-                Answer::Error(text) if text.starts_with("NOAUTH") => report.ok("ping", took, &text),
+                // Clients that send their own credentials are served.
+                Answer::Error(text) if text.starts_with("NOAUTH") => report.warn(
+                    "ping",
+                    &format!("the server requires credentials: set [route.auth], or have each client send its own ({text})"),
+                ),
                 Answer::Error(text) => report.failed("ping", &text),
                 Answer::Number(_) | Answer::Other => report.failed("ping", "the server did not answer PONG"),
             }

@@ -1,5 +1,6 @@
 //! Checks what this machine must provide: addresses, files, descriptors. Dials no server.
 
+use super::holder::Holder;
 use super::report::CheckReport;
 use crate::app::raise_limit;
 use crate::config::{Config, Route};
@@ -10,22 +11,29 @@ use crate::session::ClientAuth;
 use crate::state::StateFile;
 
 /// Checks the settings that all routes share.
-pub(super) fn process(config: &Config, report: &mut CheckReport) {
+pub(super) fn process(config: &Config, offline: bool, report: &mut CheckReport) {
     for warning in &config.warnings {
         report.warn("config", warning);
     }
     match &config.admin {
-        Some(admin) => listener(admin, "admin", report),
+        Some(admin) => listener(admin, false, offline, "admin", report),
         None if config.metrics.is_some() => report.ok("admin", None, "off: no health, no status"),
         None => report.ok("admin", None, "off: no health, no metrics, no status"),
     }
     if let Some(metrics) = &config.metrics {
-        listener(metrics, "metrics", report);
+        listener(metrics, false, offline, "metrics", report);
     }
     if let Some(path) = &config.state_file {
         let name = path.display().to_string();
         match (StateFile::could_write(path), StateFile::open(path)) {
-            (Err(error), _) => report.failed("state file", &format!("{name} cannot be written: {error}")),
+            (Err(error), _) => {
+                let problem = format!("{name} cannot be written: {error}");
+                if config.needs_state_file() {
+                    report.failed("state file", &problem);
+                } else {
+                    report.warn("state file", &problem);
+                }
+            }
             (_, Err(error)) => report.warn("state file", &error.to_string()),
             (Ok(()), Ok(_)) => report.ok("state file", None, &name),
         }
@@ -41,7 +49,7 @@ pub(super) fn process(config: &Config, report: &mut CheckReport) {
 /// Checks the listeners and secrets of one route.
 pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport) {
     for address in &route.listener.listen {
-        listener(address, "listen", report);
+        listener(address, route.listener.handover, offline, "listen", report);
     }
     if let ClientAuth::Verify(local) = &route.session.client_auth {
         match local.check() {
@@ -61,17 +69,24 @@ pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport
     }
 }
 
-fn listener(address: &ListenAddr, step: &str, report: &mut CheckReport) {
-    match Listener::could_bind(address) {
-        Ok(()) => report.ok(step, None, &address.to_string()),
-        Err(BindError::InUse(_) | BindError::Live(_)) => {
-            report.warn(
-                step,
-                &format!(
-                    "{address} is in use. This is no problem if a pontoon uses it that this one replaces"
-                ),
-            );
-        }
-        Err(error) => report.failed(step, &error.to_string()),
+/// Checks an address. With `offline` the configuration may be another machine's: an address in use here is no failure.
+fn listener(address: &ListenAddr, handover: bool, offline: bool, step: &str, report: &mut CheckReport) {
+    let (holder, is_expected) = match Listener::could_bind(address, handover) {
+        Ok(()) => return report.ok(step, None, &address.to_string()),
+        Err(BindError::InUse(_) | BindError::Live(_)) => match Holder::of(address) {
+            Holder::Expected(process) => (process, true),
+            Holder::Other(process) => (process, false),
+            Holder::Hidden { may_be_expected } => {
+                ("a process that /proc does not show".to_owned(), may_be_expected)
+            }
+        },
+        Err(error) => return report.failed(step, &error.to_string()),
+    };
+    if is_expected {
+        let advice = "a reload keeps it, and a second `run` needs handover = true in both";
+        report.warn(step, &format!("{address} is in use by {holder}: {advice}"));
+    } else {
+        let problem = format!("{address} is in use by {holder}: stop it, or set another address");
+        if offline { report.warn(step, &problem) } else { report.failed(step, &problem) }
     }
 }

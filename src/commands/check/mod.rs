@@ -1,6 +1,7 @@
 //! `pontoon check`: validates the configuration, dials each route as `run` would, and reports each step.
 
 mod dialled;
+mod holder;
 mod local;
 mod report;
 mod steps;

@@ -25,7 +25,7 @@ pub struct CheckOptions {
 pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut process = CheckReport::new("process", options.json);
-    local::process(&config, &mut process);
+    local::process(&config, options.offline, &mut process);
     process.print();
     let mut routes = Vec::new();
     for route in config.routes {

@@ -1,0 +1,68 @@
+//! Finds the process that listens on an address.
+
+use procfs::net::{TcpState, tcp, tcp6, unix};
+use procfs::process::{FDTarget, Process, all_processes};
+
+use crate::endpoint::ListenAddr;
+
+/// The process that listens on an address, as far as `/proc` shows it.
+pub(super) enum Holder {
+    /// A pontoon, or systemd, which passes its sockets on to pontoon.
+    Expected(String),
+    /// Another program.
+    Other(String),
+    /// A process that `/proc` hides.
+    Hidden {
+        /// By its user, it may be a pontoon or systemd.
+        may_be_expected: bool,
+    },
+}
+
+impl Holder {
+    /// Finds the listener on `address`.
+    pub(super) fn of(address: &ListenAddr) -> Self {
+        let sockets = sockets(address);
+        let holds = |process: &Process| {
+            let mut descriptors = process.fd().into_iter().flatten().flatten();
+            descriptors.any(|fd| matches!(fd.target, FDTarget::Socket(inode) if sockets.iter().any(|(own, _)| *own == inode)))
+        };
+        let name = |process: &Process| process.stat().map(|stat| stat.comm).unwrap_or_default();
+        let mut processes = all_processes().into_iter().flatten().flatten();
+        let Some(process) = processes.find(holds) else {
+            let own = rustix::process::geteuid().as_raw();
+            let is_possible = |uid: Option<u32>| uid.is_none_or(|uid| uid == own || uid == 0);
+            return Self::Hidden { may_be_expected: sockets.iter().all(|(_, uid)| is_possible(*uid)) };
+        };
+        let command = name(&process);
+        let own = Process::myself().map(|own| name(&own)).unwrap_or_default();
+        let text = format!("{command} (process {})", process.pid);
+        if command == own || command == "pontoon" || command == "systemd" {
+            Self::Expected(text)
+        } else {
+            Self::Other(text)
+        }
+    }
+}
+
+/// The inode of each socket that listens on `address`, and its user, if known.
+fn sockets(address: &ListenAddr) -> Vec<(u64, Option<u32>)> {
+    match address {
+        ListenAddr::Tcp(wanted) => {
+            let overlaps = |local: std::net::SocketAddr| {
+                local.port() == wanted.port()
+                    && (local.ip() == wanted.ip()
+                        || local.ip().is_unspecified()
+                        || wanted.ip().is_unspecified())
+            };
+            let entries = tcp().into_iter().flatten().chain(tcp6().into_iter().flatten());
+            let listening =
+                entries.filter(|entry| entry.state == TcpState::Listen && overlaps(entry.local_address));
+            listening.map(|entry| (entry.inode, Some(entry.uid))).collect()
+        }
+        ListenAddr::Unix { path, .. } => {
+            let entries = unix().into_iter().flatten();
+            let own = entries.filter(|entry| entry.path.as_deref() == Some(path));
+            own.map(|entry| (entry.inode, None)).collect()
+        }
+    }
+}
