@@ -22,8 +22,8 @@ Examples:
   pontoon run --config /etc/pontoon/pontoon.toml
   pontoon run --upstream cache.example --listen unix:/run/pontoon/redis.sock --tls-ca-file ca.pem
 
-Each flag is also an environment variable and a key of the file. A flag overrides a variable, a variable overrides the
-file. config/pontoon.toml explains every key.";
+Each flag is also an environment variable and a key of the file. A flag overrides a variable, a variable overrides \
+the file. config/pontoon.toml explains every key.";
 
 const EXIT: &str =
     "Exit status: 0 success; 1 the answer is no, or a failure at run time; 2 usage or config error.";
@@ -144,7 +144,10 @@ pub fn command() -> Command {
                     "Exit with 1 unless every route has this state. tls-only: this bridge uses only TLS; ready: the group can require \
                      TLS, by the servers' counts; unused: its bridge can be removed",
                 ))
-                .after_help(EXIT),
+                .after_help(
+                    "Exit status: 0 the pontoon answered, and with --fail-unless each route has the state; 1 it has not, or there was no \
+                     answer; 2 usage error.",
+                ),
         )
         .subcommand(fleet())
         .subcommand(

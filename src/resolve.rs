@@ -12,7 +12,7 @@ use crate::endpoint::{Endpoint, Host};
 pub enum ResolveError {
     /// The name does not exist, or has no address.
     #[error(
-        "no such host \"{0}\": check the name; ElastiCache deletes the old names of a group that requires TLS"
+        "no such host \"{0}\": check the name. ElastiCache creates the names for TLS with \"preferred\", and deletes the others with \"required\""
     )]
     NoSuchHost(String),
     /// The name server gave no usable answer.

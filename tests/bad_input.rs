@@ -348,3 +348,13 @@ fn preferred_mode_does_not_start_with_a_state_file_that_cannot_be_written() {
     assert!(error.contains("/no/such/state.json cannot be written: No such file"), "{error}");
     assert!(error.contains("Make its directory writable, or remove runtime.state_file"), "{error}");
 }
+
+#[test]
+fn a_mistyped_log_level_is_refused() {
+    for level in ["inf", "info,debgu", "info,pontoon=loud"] {
+        let args = ["check", "--offline", "--upstream", "x", "--admin", "off", "--log-level", level];
+        let output = pontoon(&args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains("is not a level"), "{level}: {error}");
+    }
+}

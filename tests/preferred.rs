@@ -445,3 +445,30 @@ fn the_whole_road_under_load() {
     assert!(is_pontoons_error(&again.client().ask(&["PING"])));
     assert_eq!(group.plaintext_connections(), connections);
 }
+
+#[test]
+fn check_obeys_the_latch_in_the_state_file() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Close);
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state.json");
+    let (endpoint, ca) = (dual.endpoint(), authority.file());
+    let check = || {
+        let fixed = ["check", "--listen", "127.0.0.1:0", "--admin", "off", "--tls-mode", "preferred"];
+        let given = ["--upstream", &endpoint, "--tls-ca-file", &ca, "--state-file", state.to_str().unwrap()];
+        let output = pontoon(&[&fixed[..], &given].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, report) = check();
+    assert!(code == Some(0) && report.contains("plaintext only"), "{report}");
+    let since = format!("{{\"version\":1,\"tls_since\":{{\"{endpoint}\":\"2026-01-01T00:00:00Z\"}}}}");
+    std::fs::write(&state, since).unwrap();
+    let (code, report) = check();
+    assert_eq!(code, Some(1), "{report}");
+    assert!(
+        report.contains(&format!("plaintext is refused, because {endpoint} has accepted TLS before")),
+        "{report}"
+    );
+    assert!(!report.contains("PONG"), "{report}");
+}

@@ -186,12 +186,18 @@ impl Progress {
     }
 }
 
+/// Whether the words of a failed TLS handshake are those about a plaintext port.
+fn is_of_a_plaintext_port(problem: &str) -> bool {
+    ["transit encryption off?", "transit encryption on?"].iter().any(|words| problem.contains(words))
+}
+
 /// Returns why the answers do not show that the group has no plaintext clients.
 fn why(nodes: &[NodeEvidence], mode: TlsMode) -> String {
     let all = counted(nodes.len(), "node");
     let silent = nodes.iter().filter(|node| node.problem.is_some()).count();
     if silent > 0 {
-        let is_next = silent == nodes.len() && mode == TlsMode::Required;
+        let refuses_tls = |node: &NodeEvidence| node.problem.as_deref().is_some_and(is_of_a_plaintext_port);
+        let is_next = mode == TlsMode::Required && nodes.iter().all(refuses_tls);
         let next = if is_next { ". If the group has no TLS yet, use --tls-mode preferred" } else { "" };
         return format!("{silent} of {all} did not answer{next}");
     }

@@ -140,11 +140,27 @@ fn verdicts(route: &RouteReport) -> String {
     let needed = &route.bridge_needed;
     let mut lines = Vec::new();
     let [tls_only, safe, still_needed] = QUESTIONS.map(|(question, ..)| question);
-    for (question, verdict) in [(tls_only, &route.uses_only_tls), (safe, &route.safe_to_require_tls)] {
-        lines.push(format!("{}: {question}: {}", route.route, yes_or_no(verdict.answer)));
-        lines.extend(verdict.because.iter().map(|reason| format!("  - {reason}")));
-        lines.extend(verdict.evidence.iter().map(|evidence| format!("  + {evidence}")));
+    let first = &route.uses_only_tls;
+    lines.push(format!("{}: {tls_only}: {}", route.route, yes_or_no(first.answer)));
+    lines.extend(first.because.iter().map(|reason| format!("  - {reason}")));
+    lines.extend(first.evidence.iter().map(|evidence| format!("  + {evidence}")));
+    // The second verdict includes the first one's reasons.
+    let second = &route.safe_to_require_tls;
+    lines.push(format!("{}: {safe}: {}", route.route, yes_or_no(second.answer)));
+    let more = |all: &[String], before: &[String], sign: char| -> Vec<String> {
+        all.iter()
+            .filter(|reason| !before.contains(reason))
+            .map(|reason| format!("  {sign} {reason}"))
+            .collect()
+    };
+    if !first.answer {
+        lines.push(format!("  - not \"{tls_only}\": see above"));
     }
+    lines.extend(more(&second.because, &first.because, '-'));
+    if first.answer {
+        lines.push(format!("  + {tls_only}: see above"));
+    }
+    lines.extend(more(&second.evidence, &first.evidence, '+'));
     let over_tls = [
         ("sessions", route.plaintext.sessions_over_tls_ratio),
         ("bytes", route.plaintext.bytes_over_tls_ratio),
@@ -322,7 +338,7 @@ mod tests {
         for words in [
             "cache.example:6379 (TLS, certificate until 2027-01-01T00:00:00Z)",
             "cache: uses only TLS: yes\n  + this bridge reaches it over TLS\n",
-            "cache: safe to require TLS: no\n  - a node\\u{1b}[2J says no\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
+            "cache: safe to require TLS: no\n  - a node\\u{1b}[2J says no\n  + uses only TLS: see above\n  + and one yes\n  over TLS in this run: 75.0 % of sessions\n",
             "the servers accept clients without credentials; 2 direct clients: jedis 4.0 default 10.0.0.7\n",
             "cache: bridge still needed: yes\n  - python3\n",
             "cache: python3, uid 1000, container 0123456789ab named worker\\u{1b}[2J, redis-py 5.0.1\n  - 1 pinned: subscribed",

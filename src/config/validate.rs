@@ -62,11 +62,7 @@ impl Check {
             "log.format",
             &[("text", telemetry::Format::Text), ("json", telemetry::Format::Json)],
         );
-        let level = self.parse(values, "log.level", |text| {
-            text.parse().map_err(|_| {
-                "is not a level: expected error, warn, info, debug or trace, or MODULE=LEVEL, separated by commas"
-            })
-        });
+        let level = self.parse(values, "log.level", str::parse);
         let slow = self.parse(values, "log.slow", positive);
         for route in &mut routes {
             route.session.slow = slow;

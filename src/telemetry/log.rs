@@ -41,11 +41,23 @@ pub struct LogFilter(Targets);
 
 impl Eq for LogFilter {}
 
-impl FromStr for LogFilter {
-    type Err = ParseError;
+/// Text that is neither a level nor `MODULE=LEVEL`.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "\"{0}\" is not a level: expected error, warn, info, debug or trace, or MODULE=LEVEL, separated by commas"
+)]
+pub struct BadLogFilter(String);
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        text.parse().map(Self)
+impl FromStr for LogFilter {
+    type Err = BadLogFilter;
+
+    fn from_str(text: &str) -> Result<Self, BadLogFilter> {
+        // `Targets` takes a word that is not a level for a module, which would silence all others.
+        let is_mistyped = |part: &str| !part.contains('=') && part.trim().parse::<LevelFilter>().is_err();
+        if let Some(part) = text.split(',').find(|part| is_mistyped(part)) {
+            return Err(BadLogFilter(part.to_owned()));
+        }
+        text.parse().map(Self).map_err(|_: ParseError| BadLogFilter(text.to_owned()))
     }
 }
 

@@ -64,7 +64,7 @@ impl ObservedTransit {
             Self::Untrusted => "plaintext, and TLS that cannot be trusted",
             Self::UntrustedOnly => "only TLS, and it cannot be trusted",
             Self::Tls => "TLS",
-            Self::Unreachable => "neither TLS nor plaintext",
+            Self::Unreachable => "not reachable",
         }
     }
 

@@ -9,8 +9,10 @@ use super::report::CheckReport;
 use super::{local, topology};
 use crate::commands::words::counted;
 use crate::config::{Config, Route};
+use crate::endpoint::Endpoint;
 use crate::metrics::RouteMetrics;
 use crate::resolve::ResolveError;
+use crate::state::StateFile;
 use crate::upstream::{self, Cause, ConnectError, NodeTls, Unreachable, Upstream};
 
 /// Options of `pontoon check`.
@@ -27,10 +29,17 @@ pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     let mut process = CheckReport::new("process", options.json);
     local::process(&config, options.offline, &mut process);
     process.print();
+    // A damaged file closes each latch, as in `run`.
+    let state = config.state_file.as_deref().map(StateFile::open).transpose();
+    let accepted_tls = |endpoint: &Endpoint| match &state {
+        Ok(state) => state.as_ref().is_some_and(|state| state.speaks_tls(endpoint)),
+        Err(_) => true,
+    };
     let mut routes = Vec::new();
     for route in config.routes {
         let mut report = CheckReport::new(&route.name, options.json);
-        runtime.block_on(check(route, options.offline, &mut report));
+        let latched = route.upstream.endpoints.iter().find(|endpoint| accepted_tls(endpoint)).cloned();
+        runtime.block_on(check(route, latched.as_ref(), options.offline, &mut report));
         report.print();
         routes.push((report.route, report.failed_at));
     }
@@ -65,7 +74,8 @@ fn conclusion(routes: &[(String, Option<String>)], offline: bool) -> String {
     format!("{good} of {} {verb}{why}", counted(routes.len(), "route"))
 }
 
-async fn check(route: Route, offline: bool, report: &mut CheckReport) {
+/// `latched`: the endpoint that has accepted TLS before, by the state file. It closes the latch of a route in preferred mode.
+async fn check(route: Route, latched: Option<&Endpoint>, offline: bool, report: &mut CheckReport) {
     local::route(&route, offline, report).await;
     let tls = match NodeTls::wanted(&route.upstream) {
         Ok(tls) => tls,
@@ -81,11 +91,22 @@ async fn check(route: Route, offline: bool, report: &mut CheckReport) {
     let by_name = tls.as_ref().map(|tls| &tls.by_name);
     let endpoints = route.upstream.endpoints.clone();
     let is_one_of_several = endpoints.len() > 1;
-    let mut reached = false;
+    let (mut reached, mut is_reported) = (false, false);
     // Each endpoint is dialled, because the check must show that the second works before the first one fails.
     for endpoint in endpoints {
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let upstream = Arc::new(Upstream::new(&route.name, &settings, by_name, &metrics));
+        if let (Some(latch), Some(latched)) = (upstream.latch(), latched) {
+            latch.set();
+            if !is_reported {
+                report.ok(
+                    "latch",
+                    None,
+                    &format!("plaintext is refused, because {latched} has accepted TLS before (state file)"),
+                );
+                is_reported = true;
+            }
+        }
         upstream.look().await;
         let connected = upstream.connect().await;
         if !connected.as_ref().is_err_and(|error| is_one_of_several && is_absent(error)) {

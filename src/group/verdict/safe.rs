@@ -45,7 +45,7 @@ fn already_required(seen: &Observation) -> Finding {
     };
     if seen.refused_for < seen.refused_enough {
         return Err(vec![format!(
-            "{all} plaintext, but only for {} of {} (ten times evidence.interval): wait, because a server that is down may return",
+            "{all} plaintext, but only for {} of {} (ten times evidence.interval): wait, because another server may come back and accept it",
             humantime::format_duration(Duration::from_secs(seen.refused_for.as_secs())),
             humantime::format_duration(seen.refused_enough)
         )]);
