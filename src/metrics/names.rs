@@ -32,6 +32,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Number of sessions whose replies could no longer be matched to requests, by reason",
     ),
     ("pontoon_upstream_connect_errors_total", "Number of failed attempts to reach the upstream, by stage"),
+    (
+        "pontoon_downgrades_refused_total",
+        "Number of failed TLS handshakes with endpoints that had accepted TLS before; only if tls.mode is preferred",
+    ),
     ("pontoon_tls_handshakes_total", "Number of completed TLS handshakes with the upstream"),
     ("pontoon_upstream_leases_total", "Number of upstream connections given to clients, by origin"),
     (
@@ -237,6 +241,7 @@ pontoon_cluster_refreshes_total counter result,route
 pontoon_commands_total counter family,route
 pontoon_credentials_last_read_successful gauge route
 pontoon_credentials_reloads_total counter result,route
+pontoon_downgrades_refused_total counter route
 pontoon_evidence_interval_seconds gauge route
 pontoon_evidence_last_success_timestamp_seconds gauge route
 pontoon_next_reauthentication_timestamp_seconds gauge route

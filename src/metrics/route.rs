@@ -22,6 +22,8 @@ pub struct RouteMetrics {
     pub sessions_passthrough: Counter,
     pub sessions_pinned: Gauge,
     pub sessions_upgraded: Counter,
+    /// Failed handshakes of endpoints that had accepted TLS before, where plaintext would have been possible.
+    pub downgrades_refused: Counter,
     pub requests: Counter,
     pub request_seconds: Histogram,
     counted: Arc<Counted>,
@@ -145,6 +147,7 @@ impl RouteMetrics {
             sessions_passthrough: counter!("pontoon_sessions_passthrough_total", with(&[])),
             sessions_pinned: gauge!("pontoon_sessions_pinned", with(&[])),
             sessions_upgraded: counter!("pontoon_sessions_upgraded_total", with(&[])),
+            downgrades_refused: counter!("pontoon_downgrades_refused_total", with(&[])),
             requests: counter!("pontoon_requests_total", with(&[])),
             request_seconds: histogram!(REQUEST_SECONDS, with(&[])),
             counted: Arc::new(Counted {

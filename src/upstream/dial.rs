@@ -544,6 +544,13 @@ impl Remote {
         if self.transit.is_some() && error.stage == Stage::Resolve {
             return debug!(route = self.route, upstream = %self.endpoint, %error, "upstream connection failed");
         }
+        // A certificate that does not verify is no downgrade: the endpoint still uses TLS.
+        let is_downgrade = error.stage == Stage::Tls
+            && !matches!(error.source, Cause::Tls(_))
+            && self.transit.as_ref().is_some_and(|transit| transit.latch().is_set());
+        if is_downgrade {
+            self.metrics.downgrades_refused.increment(1);
+        }
         // One record for each cause, not one for each client.
         if let Some(suppressed) = self.throttle.allow(error.stage.label()) {
             warn!(
@@ -551,6 +558,7 @@ impl Remote {
                 upstream = %self.endpoint,
                 stage = error.stage.label(),
                 suppressed,
+                plaintext = is_downgrade.then_some(REFUSED_DOWNGRADE),
                 %error,
                 "upstream connection failed"
             );
@@ -635,6 +643,10 @@ pub(crate) async fn once(
 fn speaks(tls: bool, remote: &Remote) -> Speaks<'_> {
     if tls { remote.tls.as_deref().into() } else { Speaks::Plaintext }
 }
+
+/// Why a route in preferred mode does not use plaintext.
+const REFUSED_DOWNGRADE: &str =
+    "refused, because the route has used TLS before; to go back, set tls.mode = \"disabled\"";
 
 /// Whether a connection still answers. An error is an answer, too, for example from a server that requires AUTH first.
 async fn proves(connection: &mut Connection, deadline: Instant) -> bool {
