@@ -20,3 +20,4 @@ pub mod run;
 pub mod status;
 mod table;
 mod words;
+mod wrap;

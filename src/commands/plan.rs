@@ -39,6 +39,7 @@ mod with_aws {
     use crate::commands::colour::Tint;
     use crate::commands::json::print_json;
     use crate::commands::words::counted;
+    use crate::commands::wrap::wrapped;
     use crate::moment::Moment;
     use crate::plan::{Aws, GroupFacts, Modification, Plan, TransitEncryption, text};
     use crate::printable::printable;
@@ -109,7 +110,7 @@ mod with_aws {
             if number > 0 {
                 say!("\n");
             }
-            say!("{}", coloured(&text(plan)));
+            say!("{}", coloured(&wrapped(&text(plan))));
         }
         for PassingGroup { id, region, transit_encryption } in &report.passing {
             let still = if *transit_encryption == TransitEncryption::Preferred {

@@ -12,6 +12,7 @@ use super::json::print_json;
 use super::reachable::reachable;
 use super::table::Table;
 use super::words::{counted, how_many_are_safe};
+use super::wrap::wrapped;
 use crate::admin::client::{self, Health, NotHealthy};
 use crate::admin::{AuthRequirement, RouteReport, ServersReport};
 use crate::clients::{Advice, ClientRecord, InventoryReport, Library, advice};
@@ -175,7 +176,8 @@ fn verdicts(route: &RouteReport) -> String {
     lines.extend(route.servers.as_ref().map(servers));
     lines.push(format!("{}: {still_needed}: {}", route.route, yes_or_no(needed.answer)));
     lines.extend(needed.because.iter().chain(&needed.evidence).map(|reason| format!("  - {reason}")));
-    with_coloured_answers(&lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n"))
+    let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+    wrapped(&with_coloured_answers(&lines.join("\n")))
 }
 
 /// Formats what the servers report beyond the evidence of the verdict.

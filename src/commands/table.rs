@@ -74,7 +74,7 @@ impl<const N: usize> fmt::Display for Table<N> {
 }
 
 /// Returns the terminal's width. `None` if standard output is not a terminal, or its width is unknown.
-fn terminal_width() -> Option<u16> {
+pub(super) fn terminal_width() -> Option<u16> {
     let stdout = stdout();
     let size = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten()?;
     (size.ws_col > 0).then_some(size.ws_col)

@@ -5,6 +5,7 @@ use crate::commands::colour::{QUESTIONS, with_coloured_answers, yes_or_no};
 use crate::commands::status::{last_seen, library};
 use crate::commands::table::Table;
 use crate::commands::words::{counted, how_many_are_safe};
+use crate::commands::wrap::wrapped;
 use crate::group::verdict::Verdict;
 use crate::moment::Moment;
 use crate::printable::printable;
@@ -22,7 +23,7 @@ const LISTED_GROUPS: usize = 50;
 pub(super) fn describe(report: &FleetReport, now: Moment) -> String {
     let mut parts = vec![bridges(report)];
     for group in report.groups.iter().take(LISTED_GROUPS) {
-        parts.push(with_coloured_answers(&group.ticket));
+        parts.push(wrapped(&with_coloured_answers(&group.ticket)));
         if !group.clients.is_empty() {
             parts.push(work_list(group, now));
         }
