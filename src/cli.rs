@@ -46,7 +46,7 @@ pub fn command() -> Command {
                 .args(config::args())
                 .arg(switch("json", "Write JSON, one object in each line"))
                 .arg(switch("offline", "Stop after validation"))
-                .after_help(EXIT),
+                .after_help("Exit status: 0 no step failed; 1 a step failed; 2 usage or config error."),
         )
         .subcommand(
             Command::new("probe")
@@ -141,8 +141,8 @@ pub fn command() -> Command {
                 .arg(admin())
                 .arg(switch("json", "Write JSON"))
                 .arg(fail_unless(
-                    "Exit with 1 unless every route has this state. tls-only: this bridge uses only TLS; ready: the group can require \
-                     TLS, by the servers' counts; unused: its bridge can be removed",
+                    "Exit with 1 unless every route has this state. tls-only: this bridge uses only TLS; ready: also, the servers \
+                     report no plaintext client; unused: its bridge can be removed",
                 ))
                 .after_help(
                     "Exit status: 0 the pontoon answered, and with --fail-unless each route has the state; 1 it has not, or there was no \
@@ -193,7 +193,8 @@ pub fn command() -> Command {
                 .after_help(
                     "Credentials and endpoints come from AWS' own settings: AWS_PROFILE, AWS_ACCESS_KEY_ID, roles, AWS_ENDPOINT_URL. \
                      config/iam/plan.json is a policy with all permissions that are needed.\n\n\
-                     Exit status: 0 the plan was made, and with --wait the modification has ended; 1 it was not, or has not; 2 usage error.",
+                     Exit status: 0 the plan was made, and with --wait the modification has ended; 1 no plan could \
+                     be made, or the modification has not ended; 2 usage error.",
                 ),
         )
         .subcommand(
@@ -260,7 +261,7 @@ fn fleet() -> Command {
                 .long("state")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("File that remembers which bridges have answered. These are asked, too, and the answers are no while one is missing"),
+                .help("File that remembers which bridges have answered. These are asked, too, and any missing bridge makes every answer no"),
         )
         .arg(
             Arg::new("forget")
@@ -280,8 +281,8 @@ fn fleet() -> Command {
         )
         .arg(switch("json", "Write JSON"))
         .arg(fail_unless(
-            "Exit with 1 unless every group has this state. tls-only: each bridge uses only TLS; ready: the servers also count no \
-             client in plaintext; unused: its bridges can be removed",
+            "Exit with 1 unless every group has this state. tls-only: each bridge uses only TLS; ready: also, the servers report \
+             no plaintext client; unused: its bridges can be removed",
         ))
         .after_help(
             "Routes belong to one group if they have the same endpoint name, or if the servers that they ask have an address, a \

@@ -181,7 +181,7 @@ fn unanswered_commands_get_an_error_that_they_may_have_been_executed() {
     client.expect_next(&uncertain);
     client.expect_next(&uncertain);
     client.expect_end();
-    let told = "connection in use lost, ready connections will be tested";
+    let told = "connection lost while a client used it, ready connections will be tested";
     assert_eq!(pontoon.wait_for_log(told)["level"], "INFO");
     assert!(pontoon.get("/").1.contains(told));
 }

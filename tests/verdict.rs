@@ -106,7 +106,7 @@ fn an_answer_or_silence_in_plaintext_does_not_count_as_refusal() {
     let args = ["--evidence-interval", "50ms", "--connect-timeout", "1s"];
     let pontoon = Pontoon::with(&dual.endpoint(), &authority, &args);
     pontoon.expects("do not count clients in plaintext");
-    pontoon.allows("cannot be asked");
+    pontoon.allows("cannot be counted");
     let says = |words: &str| {
         let verdict = || route(&pontoon)["safe_to_require_tls"].clone();
         eventually(words, || because(&verdict()).contains(words));
@@ -198,7 +198,7 @@ fn a_node_that_joins_is_asked_before_the_next_survey() {
     let args = ["--evidence-interval", "1h", "--verdict-quiet-for", "1s"];
     let pontoon = Pontoon::with(&primary.endpoint(), &authority, &args);
     eventually("TLS is safe to require", || route(&pontoon)["safe_to_require_tls"]["answer"] == true);
-    pontoon.allows("server cannot be asked");
+    pontoon.allows("clients of the server cannot be counted");
     pontoon.expects("servers count clients in plaintext");
     *replicas.lock().unwrap() =
         format!("slave0:ip=127.0.0.1,port={},state=online,offset=1,lag=0\r\n", joining.port());
@@ -230,7 +230,7 @@ fn a_node_that_was_seen_counts_even_if_no_server_names_it_now() {
         "1s",
     ];
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
-    pontoon.allows("cannot be asked");
+    pontoon.allows("cannot be counted");
     eventually("both nodes are asked", || route(&pontoon)["servers"]["nodes"] == 2);
     drop(lost);
     eventually("the lost node is missed", || {
@@ -259,7 +259,7 @@ fn another_process_at_a_nodes_address_is_not_believed() {
     let (state, quick) = (state.to_str().unwrap(), "100ms");
     let args = ["--state-file", state, "--evidence-interval", quick, "--verdict-quiet-for", "1s"];
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
-    pontoon.allows("cannot be asked");
+    pontoon.allows("cannot be counted");
     eventually("the node is missed, and gone in the end", || {
         let route = route(&pontoon);
         assert!(!route.to_string().contains("127.0.0.1:1\""), "{route}");

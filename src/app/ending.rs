@@ -19,7 +19,7 @@ pub(super) const ABANDON: Duration = Duration::from_secs(2);
 /// The time for each step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
-    /// Time for which everything goes on after the request to end.
+    /// Time for which pontoon keeps serving after the request to end.
     pub(super) shutdown_delay: Duration,
     /// Time that sessions then have to end.
     pub(super) drain_timeout: Duration,

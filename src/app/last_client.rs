@@ -10,7 +10,7 @@ use super::ending::Shutdown;
 use crate::clients::Inventory;
 use crate::drain::Drain;
 
-/// Requests the end once clients have been there and then none for `limit`. Before its first client, a run goes on.
+/// Requests the end once at least one client has connected and none has been connected for `limit`. Before its first client, a run goes on.
 pub(super) async fn watch(limit: Duration, inventory: Arc<Inventory>, shutdown: Shutdown, drain: Drain) {
     // Often enough to be on time. A client that comes and goes between two checks is counted nevertheless.
     let pause = (limit / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));

@@ -95,7 +95,7 @@ impl StateWriter {
         let observers = self.observers.load();
         let servers = observers.iter().map(|(route, observer)| (route.clone(), observer.memory())).collect();
         if let Err(error) = state.keep(self.inventory.history(), servers) {
-            warn!(%error, "state file cannot be written, a restart will lose the inventory");
+            warn!(%error, "state file cannot be written, a restart will lose the newest inventory and evidence");
         }
     }
 }

@@ -280,7 +280,7 @@ pub const ROUTE: &[SettingKey] = &[
         "WHAT",
         "accept if pontoon presents credentials, else forward",
         "How a client's own AUTH, or HELLO with AUTH, is answered. forward: by the server; accept: +OK for any password; verify: \
-         against --auth-local-password-file, and other commands get NOAUTH before; reject: an error",
+         against --auth-local-password-file (until then, other commands get NOAUTH); reject: an error",
     ),
     key(
         "auth.local_password_file",
@@ -337,7 +337,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "one for each address of the upstream's name, at most 8",
-        "Connections that clients share, for each event-loop thread and node, where sharing is shared",
+        "Only with --sharing shared: connections that clients share, for each event-loop thread and node",
     ),
     key(
         "pool.max_age",
@@ -385,7 +385,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "SIZE",
         "32MiB",
-        "Where sharing is shared: limit on replies that wait for a client that does not read, while others wait behind it. Beyond, it is cut off",
+        "Only with --sharing shared: limit on replies that wait for a client that does not read, while others wait behind it. Beyond it, the client is disconnected",
     ),
     key(
         "limits.route_output",
@@ -393,7 +393,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "SIZE",
         "64MiB",
-        "Where sharing is shared: limit on replies that wait for all clients of the route. Beyond, the clients with most are cut off",
+        "Only with --sharing shared: limit on replies that wait for all clients of the route. Beyond it, the clients with the largest backlog are disconnected",
     ),
     key(
         "limits.pinned",
@@ -401,7 +401,7 @@ pub const ROUTE: &[SettingKey] = &[
         Integer,
         "N",
         "1000",
-        "Where sharing is shared: limit on dedicated connections at once. Other clients wait, and get an error after 5s",
+        "Only with --sharing shared: limit on dedicated connections at once. Other clients wait, and get an error after 5s",
     ),
     key(
         "cluster.ports",
@@ -425,7 +425,7 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "HOST",
         "the address that the client connected to",
-        "Host that replies to clients hold for every node",
+        "Host name or address that clients get for every node",
     ),
     key(
         "cluster.refresh",
@@ -436,20 +436,20 @@ pub const ROUTE: &[SettingKey] = &[
         "Time between two look-ups of the nodes. A redirect of a client causes one at once",
     ),
     key(
+        "evidence.interval",
+        "evidence-interval",
+        Text,
+        "DUR",
+        "never",
+        "How often to ask the group's servers for their plaintext clients, over TLS: evidence for the verdict. One bridge of a group is enough",
+    ),
+    key(
         "evidence.sampling",
         "evidence-sampling",
         Text,
         "DUR",
         "800ms",
         "Time between two samples of each server's number of clients in plaintext, and of its nodes, between those surveys. A client that stays longer is seen",
-    ),
-    key(
-        "evidence.interval",
-        "evidence-interval",
-        Text,
-        "DUR",
-        "never",
-        "Time between two surveys of the group's servers, over TLS, for clients in plaintext: evidence for the verdict. One bridge of a group is enough",
     ),
 ];
 
@@ -495,7 +495,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "0s",
-        "Time after SIGTERM for which everything goes on except that readiness is \"not serving\", because the app may still need Redis",
+        "Time after SIGTERM for which pontoon keeps serving, but /readyz is 503, because the app may still need Redis",
     ),
     key(
         "runtime.drain_timeout",
@@ -511,7 +511,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "DUR",
         "never",
-        "For jobs: exit once clients have been there and then none for this long. POST /quit ends pontoon in any case",
+        "For jobs: exit once at least one client has connected and none has been connected for this long. POST /quit ends pontoon in any case",
     ),
     key(
         "runtime.state_file",
@@ -536,7 +536,7 @@ pub const GLOBAL: &[SettingKey] = &[
         Text,
         "report|block",
         "report",
-        "Connections that came and went between two surveys. report: each yes shows their number; block: they are a reason for no",
+        "Connections that came and went between two surveys. report: they are only reported; block: they count as a no",
     ),
     key(
         "verdict.unused_for",

@@ -484,12 +484,12 @@ fn jittered(interval: Duration) -> Duration {
 fn log(route: &str, seen: &Observation) {
     let Some(evidence) = &seen.evidence else {
         let problem = seen.problem.as_deref().unwrap_or("not asked yet");
-        warn!(route, problem, "servers cannot be asked for clients in plaintext");
+        warn!(route, problem, "plaintext clients of the servers cannot be counted");
         return;
     };
     let failed = evidence.nodes.iter().find_map(|node| Some((&node.endpoint, node.problem.as_deref()?)));
     if let Some((server, problem)) = failed {
-        warn!(route, %server, problem, "server cannot be asked for clients in plaintext");
+        warn!(route, %server, problem, "plaintext clients of the server cannot be counted");
         return;
     }
     let servers = evidence.nodes.len();

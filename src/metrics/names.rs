@@ -14,7 +14,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("pontoon_clients_refused_total", "Number of clients that were refused a session, by reason"),
     (
         "pontoon_replies_refused_total",
-        "Number of upstream connections closed because pontoon cannot go on with what the server sent",
+        "Number of upstream connections closed because of a reply that pontoon cannot process",
     ),
     ("pontoon_accept_errors_total", "Number of failed attempts to accept a client, by reason"),
     ("pontoon_requests_total", "Number of requests sent upstream"),
@@ -78,7 +78,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("pontoon_upstream_connections", "Number of upstream connections, by state"),
     (
         "pontoon_upstream_reachable",
-        "1 if the last attempt to reach the upstream succeeded; absent for a node that its cluster has given up",
+        "1 if the last attempt to reach the upstream succeeded; absent for a node that was removed from its cluster",
     ),
     (
         "pontoon_transit_encryption",

@@ -198,7 +198,7 @@ impl RouteMetrics {
         self.set_shown(&self.reachable, "pontoon_upstream_reachable", f64::from(u8::from(is_reachable)));
     }
 
-    /// Notes whether the upstream should be reachable. For a node that its cluster has given up, the gauge is hidden.
+    /// Notes whether the upstream should be reachable. For a node that was removed from its cluster, the gauge is hidden.
     pub fn expected(&self, is_expected: bool) {
         if is_expected {
             self.reachable.readmit();

@@ -78,7 +78,7 @@ impl RouteContext {
                 upstream = %dialled.endpoint,
                 why,
                 suppressed,
-                "connection in use lost, ready connections will be tested before use"
+                "connection lost while a client used it, ready connections will be tested before use"
             );
         }
     }

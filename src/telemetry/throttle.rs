@@ -1,4 +1,4 @@
-//! Limits repeated log records: a record that repeats is written once, then less and less often.
+//! Limits repeated log records: a record that repeats is written once, then at growing intervals.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const MAX_THROTTLE_WINDOW: Duration = Duration::from_secs(600);
 /// The limit on causes that are remembered. All further causes count as one.
 const CAUSES: usize = 64;
 
-/// Decides whether a log record is written, and counts those that are left out. A cause that goes on is written less and less often.
+/// Decides whether a log record is written, and counts those that are left out. A cause that goes on is written at growing intervals.
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<HashMap<String, ThrottledCause>>);
 

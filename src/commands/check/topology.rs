@@ -38,7 +38,7 @@ pub(super) async fn check(
     let Some(settings) = &route.cluster else {
         return report.failed(
             "topology",
-            "the server is a node of a cluster, which sends clients to other nodes past the bridge. Set topology = \
+            "the server is a node of a cluster, which sends clients to other nodes around the bridge. Set topology = \
              \"cluster\" (--topology cluster)",
         );
     };
