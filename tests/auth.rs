@@ -272,7 +272,7 @@ fn in_preferred_mode_credentials_wait_for_tls() {
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
     redis.direct().expect(&["CONFIG", "SET", "requirepass", OLD], "+OK\r\n");
     dual.set(Mood::Close, Mood::Accept);
-    pontoon.wait_for_log("upstream accepts TLS, plaintext refused from now on");
+    pontoon.wait_for_log("upstream accepts TLS, new plaintext connections refused from now on");
     pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
 }
 

@@ -346,7 +346,7 @@ fn preferred_mode_does_not_start_with_a_state_file_that_cannot_be_written() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("/no/such/state.json cannot be written: No such file"), "{error}");
-    assert!(error.contains("Make its directory writable, or remove runtime.state_file"), "{error}");
+    assert!(error.contains("create its directory, writable for this user"), "{error}");
 }
 
 #[test]

@@ -300,3 +300,18 @@ fn check_accepts_the_addresses_of_the_pontoon_that_it_will_replace() {
         "{report}"
     );
 }
+
+#[test]
+fn a_mistyped_variable_is_reported_with_what_is_missing() {
+    let output = Command::new(env!("CARGO_BIN_EXE_pontoon"))
+        .arg("run")
+        .env("PONTOON_UPSTREM", "cache.example")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("upstream is missing") && error.contains("did you mean PONTOON_UPSTREAM?"),
+        "{error}"
+    );
+}

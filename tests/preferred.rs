@@ -55,7 +55,7 @@ fn after_tls_has_been_seen_nothing_brings_plaintext_back() {
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
     dual.set(Mood::Accept, Mood::Accept);
     eventually("TLS is seen", || transit(&pontoon, "tls") == 1);
-    pontoon.wait_for_log("upstream accepts TLS, plaintext refused");
+    pontoon.wait_for_log("upstream accepts TLS, new plaintext connections refused");
     let (connections, bytes) = (dual.plaintext_connections(), dual.plaintext_bytes());
     pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
     assert_eq!(in_plaintext(&pontoon), 0);

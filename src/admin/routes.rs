@@ -215,7 +215,7 @@ impl AdminRoute {
         for endpoint in facts.endpoints.iter_mut().rev() {
             endpoint.sessions_active = by_endpoint.remove(&endpoint.endpoint).unwrap_or_default();
         }
-        let Totals { active, sessions, counts, plaintext, .. } = totals;
+        let Totals { active, sessions, connected, counts, plaintext, .. } = totals;
         let clients: Vec<_> = clients.iter().filter(|client| *client.route == *self.name).collect();
         let bytes = |counts: &TrafficCounts| counts.bytes_to_upstream + counts.bytes_to_client;
         RouteReport {
@@ -230,7 +230,7 @@ impl AdminRoute {
                 sessions_active: plaintext.active,
                 sessions_total: plaintext.sessions,
                 last: plaintext.last,
-                sessions_over_tls_ratio: rest(plaintext.sessions, sessions),
+                sessions_over_tls_ratio: rest(plaintext.sessions, connected),
                 bytes_over_tls_ratio: rest(bytes(&plaintext.counts), bytes(&counts)),
             },
             problems: self.problems(shared.serving.late(&self.name), facts.now),

@@ -50,8 +50,8 @@ pub enum StartError {
     Metrics(BindError),
     /// The state file cannot be written.
     #[error(
-        "state file {} cannot be written: {source}: tls.mode \"preferred\" needs it to refuse plaintext after a restart. Make its \
-         directory writable, or remove runtime.state_file",
+        "state file {} cannot be written: {source}: create its directory, writable for this user. Without the file, tls.mode \
+         \"preferred\" accepts plaintext again after a restart",
         .path.display()
     )]
     StateFile {

@@ -259,6 +259,11 @@ impl SessionRecord {
         }
     }
 
+    /// Whether the session has or had an upstream connection.
+    pub(super) fn was_connected(&self) -> bool {
+        self.facts.lock().upstream.is_some()
+    }
+
     /// Returns the traffic in plaintext, and when the session moved to TLS, if it did; `None` if it was never in plaintext.
     pub(super) fn in_plaintext(&self) -> Option<(TrafficCounts, Option<Moment>)> {
         let facts = self.facts.lock();

@@ -10,6 +10,8 @@ pub struct Totals {
     pub active: u64,
     /// Number of sessions, including active ones.
     pub sessions: u64,
+    /// Number of sessions that have or had an upstream connection.
+    pub connected: u64,
     /// Traffic of all sessions.
     pub counts: TrafficCounts,
     /// The part of it that was in plaintext upstream.
@@ -36,6 +38,7 @@ impl Totals {
     pub(super) fn merge(&mut self, other: &Self) {
         self.active += other.active;
         self.sessions += other.sessions;
+        self.connected += other.connected;
         self.counts.add(other.counts);
         self.plaintext.active += other.plaintext.active;
         self.plaintext.sessions += other.plaintext.sessions;
@@ -48,6 +51,7 @@ impl Totals {
     pub(super) fn add(&mut self, session: &SessionRecord, is_active: bool, now: Moment) {
         self.active += u64::from(is_active);
         self.sessions += 1;
+        self.connected += u64::from(session.was_connected());
         self.counts.add(session.counts());
         self.last_used = self.last_used.max(Some(if is_active { session.last() } else { now }));
         if let Some((counts, moved)) = session.in_plaintext() {

@@ -87,9 +87,14 @@ impl Config {
                 }
             }
         }
-        let mut config = validate::validate(&file.global, &file.routes, problems)?;
+        let unknown = args::unknown_variables(std::env::vars_os().map(|(name, _)| name));
+        let mut config = match validate::validate(&file.global, &file.routes, problems) {
+            Ok(config) => config,
+            // A mistyped variable may be why a setting is missing.
+            Err(Problems(problems)) => return Err(Problems(problems.into_iter().chain(unknown).collect())),
+        };
         config.warnings.extend(exposed);
-        config.warnings.extend(args::unknown_variables(std::env::vars_os().map(|(name, _)| name)));
+        config.warnings.extend(unknown);
         Ok(config)
     }
 

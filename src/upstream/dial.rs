@@ -284,7 +284,7 @@ impl Remote {
         let Some(suppressed) = self.throttle.allow(&format!("accepts {}", mode.label())) else { return };
         match mode {
             ObservedTransit::Tls => {
-                info!(route, %upstream, suppressed, "upstream accepts TLS, plaintext refused from now on");
+                info!(route, %upstream, suppressed, "upstream accepts TLS, new plaintext connections refused from now on");
             }
             ObservedTransit::Unknown | ObservedTransit::Unreachable => {
                 info!(route, %upstream, suppressed, accepts, error, "upstream transit encryption observed");

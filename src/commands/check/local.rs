@@ -27,7 +27,9 @@ pub(super) fn process(config: &Config, offline: bool, report: &mut CheckReport) 
         let name = path.display().to_string();
         match (StateFile::could_write(path), StateFile::open(path)) {
             (Err(error), _) => {
-                let problem = format!("{name} cannot be written: {error}");
+                let problem = format!(
+                    "{name} cannot be written: {error}: create its directory, writable for this user"
+                );
                 if config.needs_state_file() {
                     report.failed("state file", &problem);
                 } else {

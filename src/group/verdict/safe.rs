@@ -109,8 +109,7 @@ fn no_tls(endpoints: &[EndpointFacts]) -> String {
 
 fn certificates(facts: &RouteFacts, settings: &Settings) -> Finding {
     let unseen = |of: &str| {
-        let step =
-            "this bridge has completed no TLS handshake yet; `pontoon check` names the step that fails";
+        let step = "this bridge has completed no TLS handshake yet";
         Err(vec![format!("no certificate{of} was seen: {step}")])
     };
     let presented = facts
