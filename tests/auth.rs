@@ -11,7 +11,9 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::harness::{Authority, Dual, Mood, Pontoon, Redis, Wire, clients_share, eventually, pontoon};
+use crate::harness::{
+    Authority, CHECK, Dual, Mood, Pontoon, Redis, Wire, clients_share, eventually, pontoon,
+};
 
 const OLD: &str = "0ld-s3cr3t-of-the-test";
 const NEW: &str = "n3w-s3cr3t-of-the-test";
@@ -364,20 +366,9 @@ fn check_proves_the_credentials() {
     let authority = Authority::new();
     let redis = guarded(&authority);
     let password = Password::new(OLD);
-    let (path, ca) = (password.path(), authority.file());
-    let args = [
-        "check",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--upstream",
-        &redis.endpoint(),
-        "--tls-ca-file",
-        &ca,
-        "--auth-username",
-        "app",
-    ];
+    let (path, ca, endpoint) = (password.path(), authority.file(), redis.endpoint());
+    let args =
+        [&CHECK[..], &["--upstream", &endpoint, "--tls-ca-file", &ca, "--auth-username", "app"]].concat();
     let args = [&args[..], &["--auth-password-file", path.to_str().unwrap()]].concat();
     let output = pontoon(&args);
     let said = String::from_utf8(output.stdout).unwrap();

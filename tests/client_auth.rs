@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::harness::programs::{printed, python};
-use crate::harness::{Authority, Pontoon, Redis, Wire, clients_share, command, eventually, pontoon};
+use crate::harness::{Authority, CHECK, Pontoon, Redis, Wire, clients_share, command, eventually, pontoon};
 
 const SECRET: &str = "s3rv3r-s3cr3t-of-the-test";
 const LOCAL: &str = "l0cal-s3cr3t-of-the-test";
@@ -303,17 +303,7 @@ fn check_and_the_start_report_a_local_password_that_is_missing() {
     }
     fs::write(&path, LOCAL).unwrap();
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let check = [
-        "check",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--upstream",
-        &endpoint,
-        "--tls-ca-file",
-        &ca,
-    ];
+    let check = [&CHECK[..], &["--upstream", &endpoint, "--tls-ca-file", &ca]].concat();
     assert_eq!(pontoon(&[&check[..], &args].concat()).status.code(), Some(0));
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Cluster, Engine, Redis, bridge, pontoon};
+use crate::harness::{Authority, CHECK, Cluster, Engine, Redis, bridge, pontoon};
 
 fn stdout(args: &[&str]) -> (Option<i32>, String) {
     let output = pontoon(args);
@@ -40,18 +40,7 @@ fn check_names_the_failing_step_of_a_route_and_exits_accordingly() {
     let (authority, other) = (Authority::new(), Authority::new());
     let redis = Redis::start(&other);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let output = pontoon(&[
-        "check",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--upstream",
-        &endpoint,
-        "--tls-ca-file",
-        &ca,
-        "--json",
-    ]);
+    let output = pontoon(&[&CHECK[..], &["--upstream", &endpoint, "--tls-ca-file", &ca, "--json"]].concat());
     assert_eq!(output.status.code(), Some(1));
     let lines: Vec<Value> = output
         .stdout
@@ -68,17 +57,7 @@ fn check_names_the_failing_step_of_a_route_and_exits_accordingly() {
 fn check_recognises_a_cluster_and_dials_every_node() {
     let cluster = Cluster::start();
     let (endpoint, ca) = (cluster.endpoint(), cluster.authority().file());
-    let args = [
-        "check",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--upstream",
-        &endpoint,
-        "--tls-ca-file",
-        &ca,
-    ];
+    let args = [&CHECK[..], &["--upstream", &endpoint, "--tls-ca-file", &ca]].concat();
     let (code, report) = stdout(&[&args[..], &["--topology", "cluster"]].concat());
     assert_eq!(code, Some(0), "{report}");
     assert!(report.contains("3 primaries, 3 replicas"), "{report}");
@@ -102,17 +81,7 @@ fn check_recognises_a_cluster_and_dials_every_node() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let args = [
-        "check",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--upstream",
-        &endpoint,
-        "--tls-ca-file",
-        &ca,
-    ];
+    let args = [&CHECK[..], &["--upstream", &endpoint, "--tls-ca-file", &ca]].concat();
     let (code, report) = stdout(&args);
     assert!(
         code == Some(0)

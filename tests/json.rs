@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, Pontoon, Redis, pontoon};
+use crate::harness::{Authority, CHECK, Pontoon, Redis, pontoon};
 
 /// Names of fields in a section of the page: the last parts of the paths in the first column of its table.
 fn documented(section: &str) -> BTreeSet<String> {
@@ -50,18 +50,7 @@ fn check_status_and_the_admin_server_write_only_documented_fields() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let (endpoint, ca) = (redis.endpoint(), authority.file());
-    let output = pontoon(&[
-        "check",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--upstream",
-        &endpoint,
-        "--tls-ca-file",
-        &ca,
-        "--json",
-    ]);
+    let output = pontoon(&[&CHECK[..], &["--upstream", &endpoint, "--tls-ca-file", &ca, "--json"]].concat());
     let steps = String::from_utf8(output.stdout).unwrap();
     assert!(steps.lines().count() > 5, "{steps}");
     for step in steps.lines() {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::harness::{
-    Authority, Dual, Hosts, Identity, Mood, Pontoon, Redis, Wire, clients_share, command, eventually,
+    Authority, CHECK, Dual, Hosts, Identity, Mood, Pontoon, Redis, Wire, clients_share, command, eventually,
     is_pontoons_error, pontoon,
 };
 
@@ -355,19 +355,10 @@ fn check_says_what_each_endpoint_accepts() {
     let ca = authority.file();
     for (tls, said) in [(Mood::Close, "plaintext only"), (Mood::Accept, ": TLS")] {
         let dual = Dual::new(&redis, Mood::Accept, tls);
-        let output = pontoon(&[
-            "check",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--upstream",
-            &dual.endpoint(),
-            "--tls-mode",
-            "preferred",
-            "--tls-ca-file",
-            &ca,
-        ]);
+        let output = pontoon(
+            &[&CHECK[..], &["--upstream", &dual.endpoint(), "--tls-mode", "preferred", "--tls-ca-file", &ca]]
+                .concat(),
+        );
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains(said), "{text}");
     }

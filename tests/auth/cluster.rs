@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{NEW, OLD, Password, WRONGPASS};
 use crate::harness::programs::{printed, python};
-use crate::harness::{Cluster, Engine, Pontoon, Wire, eventually, pontoon};
+use crate::harness::{CHECK, Cluster, Engine, Pontoon, Wire, eventually, pontoon};
 
 /// A cluster on which only the user `app` may do anything, with the old password.
 struct Guarded(Cluster);
@@ -167,19 +167,8 @@ fn refused_credentials_hide_the_nodes_and_the_right_ones_reveal_them() {
     let endpoint = guarded.0.endpoint();
     let check = || {
         let ca = guarded.0.authority().file();
-        let reach = [
-            "check",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--topology",
-            "cluster",
-            "--upstream",
-            &endpoint,
-            "--tls-ca-file",
-            &ca,
-        ];
+        let reach =
+            [&CHECK[..], &["--topology", "cluster", "--upstream", &endpoint, "--tls-ca-file", &ca]].concat();
         let auth = ["--auth-username", "app", "--auth-password-file", path.to_str().unwrap()];
         let output = pontoon(&[&reach[..], &auth].concat());
         (output.status.success(), String::from_utf8(output.stdout).unwrap())

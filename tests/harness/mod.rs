@@ -37,7 +37,7 @@ pub use hosts::Hosts;
 pub use link::Link;
 pub use load::{Failure, Load};
 pub use node::Node;
-pub use pontoon::{Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts};
+pub use pontoon::{CHECK, Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts};
 pub use recording::{Page, Recording};
 pub use redis::{Redis, free_port, valkey};
 pub use sockets::connected_to;

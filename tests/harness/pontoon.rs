@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use super::{Authority, Hosts, PATIENCE, Wire, eventually, http};
 
+/// `pontoon check` with addresses that are free, whatever runs on this machine. The endpoint and more follow.
+pub const CHECK: [&str; 5] = ["check", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+
 /// Runs a command to its end: one that is still running after a minute fails with 124.
 pub fn pontoon(args: &[&str]) -> Output {
     let mut command = clean(Command::new("timeout"));
