@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -227,13 +228,14 @@ fn the_servers_last_words_arrive_though_the_client_is_still_writing() {
         let pontoon = Pontoon::to(&fake.endpoint(), &authority);
         let mut client = pontoon.client();
         let mut writer = client.writer();
+        let (finished, until) = mpsc::channel::<()>();
         let flood = thread::spawn(move || {
             let part = command(&["SET", "k", &"v".repeat(10_000)]);
-            while writer.write_all(&part).is_ok() {}
+            while until.try_recv() == Err(TryRecvError::Empty) && writer.write_all(&part).is_ok() {}
         });
         client.expect_next("-ERR max number of clients reached\r\n");
         client.rest();
-        drop(client);
+        drop((client, finished));
         flood.join().unwrap();
     }
 }
