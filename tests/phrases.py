@@ -42,15 +42,24 @@ def flat(text):
     return re.sub(r"\n[ \t]*(?://[/!]?|#|\\)?|\\n|^(?://[/!]?|#)", blank, text)
 
 
+def tracked():
+    """Names of the project's files: those that git knows or, without a repository, all but build products."""
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True)
+    if listed.returncode == 0:
+        return listed.stdout.splitlines()
+    paths = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+    return [str(path) for path in paths if "target" not in path.parts and ".git" not in path.parts]
+
+
 def main():
     lines = (ROOT / "tests/phrases.txt").read_text().splitlines()
     pairs = [line.split("\t") for line in lines if line and not line.startswith("#")]
     phrases = [(re.compile(pattern.replace(" ", r"\s+"), re.IGNORECASE), pattern, instead) for pattern, instead in pairs]
-    files = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout.split("\n")
+    files = tracked()
     counts = collections.Counter()
     for name in files:
         path = ROOT / name
-        if not name or name.startswith(LEFT_OUT) or not path.is_file():
+        if name.startswith(LEFT_OUT) or not path.is_file():
             continue
         try:
             content = path.read_text()
