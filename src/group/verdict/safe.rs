@@ -109,7 +109,8 @@ fn no_tls(endpoints: &[EndpointFacts]) -> String {
 
 fn certificates(facts: &RouteFacts, settings: &Settings) -> Finding {
     let unseen = |of: &str| {
-        let step = "this bridge has completed no TLS handshake yet";
+        let step = "this bridge has completed no TLS handshake yet. If the group has no TLS, set its mode to \"preferred\"; if it has, run \
+                    `pontoon check`";
         Err(vec![format!("no certificate{of} was seen: {step}")])
     };
     let presented = facts
