@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("endpoint", 0),
     ("drain", 0),
     ("metrics", 0),
+    ("counted", 0),
     ("moment", 0),
     ("workers", 0),
     ("printable", 0),

@@ -40,7 +40,7 @@
 //! | 3 | [`cluster`], [`group`], [`listener`] |
 //! | 2 | [`upstream`], [`downstream`], [`state`], [`plan`] |
 //! | 1 | [`tls`], [`resolve`], [`credentials`], [`telemetry`], [`clients`], [`notify`] |
-//! | 0 | [`resp`], [`endpoint`], [`drain`], [`metrics`], [`moment`], [`workers`], [`printable`] |
+//! | 0 | [`resp`], [`endpoint`], [`counted`], [`drain`], [`metrics`], [`moment`], [`workers`], [`printable`] |
 
 pub mod admin;
 pub mod app;
@@ -49,6 +49,7 @@ pub mod clients;
 pub mod cluster;
 pub mod commands;
 pub mod config;
+pub mod counted;
 pub mod credentials;
 pub mod downstream;
 pub mod drain;

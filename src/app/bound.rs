@@ -115,7 +115,7 @@ impl App {
             commands,
             mut commanded,
         } = self;
-        let memory = LatchMemory::open(config.state_file.as_deref());
+        let memory = LatchMemory::new(config.state_file.as_deref().map(StateFile::open).transpose());
         let inventory = Inventory::new();
         if let Some(history) = memory.state.as_ref().and_then(|state| state.inventory()) {
             inventory.restore(history);

@@ -2,19 +2,18 @@
 //! plaintext to these endpoints is refused, even after changes of the configuration.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tracing::{error, warn};
 
 use crate::endpoint::Endpoint;
-use crate::state::{ServersMemory, StateFile};
+use crate::state::{ServersMemory, StateError, StateFile};
 use crate::upstream::Upstream;
 
 /// The memory of latches. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct LatchMemory {
+pub struct LatchMemory {
     /// The state file; `None` if there is none, or if it is damaged.
     pub(super) state: Option<Arc<StateFile>>,
     /// The state file is damaged, so all endpoints are treated as having accepted TLS.
@@ -23,9 +22,9 @@ pub(super) struct LatchMemory {
 }
 
 impl LatchMemory {
-    /// Opens the state file. If it is damaged, it is not known which endpoints accepted TLS, so plaintext to every endpoint is refused.
-    pub(super) fn open(path: Option<&Path>) -> Self {
-        let state = path.map(StateFile::open).transpose();
+    /// Uses the opened state file, if there is one. If it is damaged, it is not known which endpoints accepted TLS, so plaintext to every
+    /// endpoint is refused.
+    pub fn new(state: Result<Option<StateFile>, StateError>) -> Self {
         if let Err(error) = &state {
             error!(
                 %error,
@@ -36,18 +35,22 @@ impl LatchMemory {
     }
 
     /// Sets the latch of `upstream` if one of its endpoints has accepted TLS.
-    pub(super) fn close(&self, upstream: &Upstream, endpoints: &[Endpoint]) {
-        let spoke = self.spoke.lock();
-        let spoken = |endpoint: &Endpoint| {
-            self.damaged
-                || spoke.contains(&key(endpoint))
-                || self.state.as_ref().is_some_and(|state| state.speaks_tls(endpoint))
-        };
+    pub fn close(&self, upstream: &Upstream, endpoints: &[Endpoint]) {
         if let Some(latch) = upstream.latch()
-            && endpoints.iter().any(spoken)
+            && self.accepted_tls(endpoints).is_some()
         {
             latch.set();
         }
+    }
+
+    /// Returns the first of these endpoints that has accepted TLS.
+    pub fn accepted_tls<'a>(&self, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
+        let spoke = self.spoke.lock();
+        endpoints.iter().find(|endpoint| {
+            self.damaged
+                || spoke.contains(&key(endpoint))
+                || self.state.as_ref().is_some_and(|state| state.speaks_tls(endpoint))
+        })
     }
 
     /// Remembers for this run that `endpoint` has accepted TLS.

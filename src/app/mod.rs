@@ -38,4 +38,5 @@ pub use self::bound::App;
 pub use self::descriptors::{TooFew, raise_limit};
 pub use self::ending::Shutdown;
 pub use self::error::StartError;
+pub use self::memory::LatchMemory;
 pub use self::reload::ConfigSource;

@@ -230,7 +230,7 @@ mod tests {
             tasks: TaskTracker::new(),
             inventory: Inventory::new(),
             serving: Arc::default(),
-            memory: LatchMemory::open(None),
+            memory: LatchMemory::new(Ok(None)),
             inherited: Arc::new(Inherited::default()),
             descriptors: DescriptorBudget::default(),
             drain: drain.clone(),

@@ -64,17 +64,22 @@ pub(super) fn find(connections: &[Ends]) -> HashMap<Ends, Arc<Process>> {
             }
         }
     }
-    let mut owners: HashMap<u64, Option<Arc<Process>>> =
-        sockets.values().map(|socket| (socket.inode, None)).collect();
-    let mut missing = owners.len();
-    if missing > 0 {
-        walk(Path::new("/proc"), &mut owners, &mut missing);
-    }
+    let owners = owners(sockets.values().map(|socket| socket.inode));
     let owner = |socket: &ProcSocket| {
         let known = owners.get(&socket.inode).cloned().flatten();
         known.unwrap_or_else(|| Arc::new(Process { uid: Some(socket.uid), ..Process::default() }))
     };
     sockets.values().map(|socket| (socket.ends, owner(socket))).collect()
+}
+
+/// Finds the process that holds each of these sockets, by the socket's inode. `None` if `/proc` does not show it.
+pub fn owners(inodes: impl Iterator<Item = u64>) -> HashMap<u64, Option<Arc<Process>>> {
+    let mut owners: HashMap<_, _> = inodes.map(|inode| (inode, None)).collect();
+    let mut missing = owners.len();
+    if missing > 0 {
+        walk(Path::new("/proc"), &mut owners, &mut missing);
+    }
+    owners
 }
 
 /// Searches the descriptors of all processes until every socket has its owner.

@@ -14,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::colour::Tint;
 use super::json::print_json;
 use super::table::Table;
-use super::words::counted;
 use crate::config::Route;
+use crate::counted::counted;
 use crate::credentials::Credentials;
 use crate::group::{
     Asking, ListClients, NodeEvidence, SeenClients, SimilarClients, WatchEvent, WatchPace, WatchReport,

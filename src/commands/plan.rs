@@ -38,8 +38,8 @@ mod with_aws {
     use super::{Duration, PlanOptions};
     use crate::commands::colour::Tint;
     use crate::commands::json::print_json;
-    use crate::commands::words::counted;
     use crate::commands::wrap::wrapped;
+    use crate::counted::counted;
     use crate::moment::Moment;
     use crate::plan::{Aws, GroupFacts, Modification, Plan, TransitEncryption, text};
     use crate::printable::printable;

@@ -13,8 +13,8 @@ use serde_json::json;
 use super::colour::Tint;
 use super::json::print_json;
 use super::table::Table;
-use super::words::counted;
 use crate::config::Route;
+use crate::counted::counted;
 use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::group::probe::{

@@ -1,9 +1,6 @@
 //! Phrases that several commands print.
 
-/// Formats a count and its noun: `1 client`, `2 clients`. `what` is the singular.
-pub(super) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
+use crate::counted::counted;
 
 /// Formats the closing line of a report: `3 groups: 2 safe to require TLS, 1 not`.
 pub(super) fn how_many_are_safe(what: &str, answers: impl Iterator<Item = bool>) -> String {

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::error::TlsError;
 use super::settings::Settings;
+use crate::counted::counted;
 
 /// The contents, in the order of the settings. They are not kept, because one is a private key.
 pub(super) struct Files {
@@ -53,7 +54,8 @@ impl Files {
                     .map_err(|error| content(path, format!("is not a CA certificate: {error}")))?;
             }
         }
-        let trust = format!("{} in {}", plural(roots.len(), "certificate"), plural(self.ca.len(), "CA file"));
+        let trust =
+            format!("{} in {}", counted(roots.len(), "certificate"), counted(self.ca.len(), "CA file"));
         Ok((roots, trust))
     }
 
@@ -84,16 +86,13 @@ fn default_roots() -> (RootCertStore, String) {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if added > 0 {
-        return (roots, plural(added, "system root"));
+        return (roots, counted(added, "system root"));
     }
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     let count = roots.len();
-    (roots, plural(count, "built-in Mozilla root"))
+    (roots, counted(count, "built-in Mozilla root"))
 }
 
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read { path: path.display().to_string(), source })
 }

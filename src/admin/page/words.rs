@@ -102,25 +102,31 @@ pub(super) fn when(at: Moment, now: Moment) -> Markup {
 
 /// Formats how long ago a time was.
 pub(super) fn ago(at: Moment, now: Moment) -> String {
-    let (number, unit) = match now.seconds_since(at) {
-        seconds @ ..120 => (seconds, "s"),
-        seconds @ ..7200 => (seconds / 60, "min"),
-        seconds @ ..172_800 => (seconds / 3600, "h"),
-        seconds => (seconds / 86_400, "days"),
-    };
-    format!("{number}\u{a0}{unit} ago")
+    let seconds = now.seconds_since(at);
+    let (size, unit) = largest_unit(seconds);
+    format!("{}\u{a0}{unit} ago", seconds / size)
 }
 
 /// Formats a duration in at most two units: `5 h 12 min`.
 pub(super) fn span(seconds: u64) -> String {
-    let (whole, unit, rest, smaller) = match seconds {
-        0..120 => (seconds, "s", 0, ""),
-        120..7200 => (seconds / 60, "min", 0, ""),
-        7200..172_800 => (seconds / 3600, "h", seconds % 3600 / 60, "min"),
-        _ => (seconds / 86_400, "days", seconds % 86_400 / 3600, "h"),
+    let (size, unit) = largest_unit(seconds);
+    let smaller = match unit {
+        "h" => Some((seconds % size / 60, "min")),
+        "days" => Some((seconds % size / 3600, "h")),
+        _ => None,
     };
-    let rest = if rest > 0 { format!(" {rest}\u{a0}{smaller}") } else { String::new() };
-    format!("{whole}\u{a0}{unit}{rest}")
+    let rest = smaller.filter(|(rest, _)| *rest > 0).map(|(rest, unit)| format!(" {rest}\u{a0}{unit}"));
+    format!("{}\u{a0}{unit}{}", seconds / size, rest.unwrap_or_default())
+}
+
+/// The largest unit of which a duration has at least two, in seconds, with its name.
+fn largest_unit(seconds: u64) -> (u64, &'static str) {
+    match seconds {
+        0..120 => (1, "s"),
+        120..7200 => (60, "min"),
+        7200..172_800 => (3600, "h"),
+        _ => (86_400, "days"),
+    }
 }
 
 #[cfg(test)]

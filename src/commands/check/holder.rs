@@ -1,8 +1,10 @@
 //! Finds the process that listens on an address.
 
-use procfs::net::{TcpState, tcp, tcp6, unix};
-use procfs::process::{FDTarget, Process, all_processes};
+use std::fs;
 
+use procfs::net::{TcpState, tcp, tcp6, unix};
+
+use crate::clients::owners;
 use crate::endpoint::ListenAddr;
 
 /// The process that listens on an address, as far as `/proc` shows it.
@@ -22,21 +24,16 @@ impl Holder {
     /// Finds the listener on `address`.
     pub(super) fn of(address: &ListenAddr) -> Self {
         let sockets = sockets(address);
-        let holds = |process: &Process| {
-            let mut descriptors = process.fd().into_iter().flatten().flatten();
-            descriptors.any(|fd| matches!(fd.target, FDTarget::Socket(inode) if sockets.iter().any(|(own, _)| *own == inode)))
-        };
-        let name = |process: &Process| process.stat().map(|stat| stat.comm).unwrap_or_default();
-        let mut processes = all_processes().into_iter().flatten().flatten();
-        let Some(process) = processes.find(holds) else {
+        let Some(process) = owners(sockets.iter().map(|(inode, _)| *inode)).into_values().flatten().next()
+        else {
             let own = rustix::process::geteuid().as_raw();
             let is_possible = |uid: Option<u32>| uid.is_none_or(|uid| uid == own || uid == 0);
             return Self::Hidden { may_be_expected: sockets.iter().all(|(_, uid)| is_possible(*uid)) };
         };
-        let command = name(&process);
-        let own = Process::myself().map(|own| name(&own)).unwrap_or_default();
-        let text = format!("{command} (process {})", process.pid);
-        if command == own || command == "pontoon" || command == "systemd" {
+        let command = process.name.as_deref().unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        let text = format!("{command} (process {})", process.pid.unwrap_or_default());
+        if [own.trim_end(), "pontoon", "systemd"].contains(&command) {
             Self::Expected(text)
         } else {
             Self::Other(text)

@@ -8,10 +8,15 @@ use crate::credentials::Credentials;
 use crate::endpoint::ListenAddr;
 use crate::listener::{BindError, Listener};
 use crate::session::ClientAuth;
-use crate::state::StateFile;
+use crate::state::{StateError, StateFile};
 
-/// Checks the settings that all routes share.
-pub(super) fn process(config: &Config, offline: bool, report: &mut CheckReport) {
+/// Checks the settings that all routes share. `damaged`: why the state file cannot be read.
+pub(super) fn process(
+    config: &Config,
+    damaged: Option<&StateError>,
+    offline: bool,
+    report: &mut CheckReport,
+) {
     for warning in &config.warnings {
         report.warn("config", warning);
     }
@@ -25,7 +30,7 @@ pub(super) fn process(config: &Config, offline: bool, report: &mut CheckReport) 
     }
     if let Some(path) = &config.state_file {
         let name = path.display().to_string();
-        match (StateFile::could_write(path), StateFile::open(path)) {
+        match (StateFile::could_write(path), damaged) {
             (Err(error), _) => {
                 let problem = format!(
                     "{name} cannot be written: {error}: create its directory, writable for this user"
@@ -36,8 +41,8 @@ pub(super) fn process(config: &Config, offline: bool, report: &mut CheckReport) 
                     report.warn("state file", &problem);
                 }
             }
-            (_, Err(error)) => report.warn("state file", &error.to_string()),
-            (Ok(()), Ok(_)) => report.ok("state file", None, &name),
+            (_, Some(error)) => report.warn("state file", &error.to_string()),
+            (Ok(()), None) => report.ok("state file", None, &name),
         }
     }
     match raise_limit(config) {

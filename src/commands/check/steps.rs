@@ -7,12 +7,13 @@ use anyhow::bail;
 use super::dialled::dialled;
 use super::report::CheckReport;
 use super::{local, topology};
-use crate::commands::words::counted;
+use crate::app::LatchMemory;
 use crate::config::{Config, Route};
-use crate::endpoint::Endpoint;
+use crate::counted::counted;
 use crate::metrics::RouteMetrics;
 use crate::resolve::ResolveError;
 use crate::state::StateFile;
+use crate::tls::TlsMode;
 use crate::upstream::{self, Cause, ConnectError, NodeTls, Unreachable, Upstream};
 
 /// Options of `pontoon check`.
@@ -27,19 +28,14 @@ pub struct CheckOptions {
 pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut process = CheckReport::new("process", options.json);
-    local::process(&config, options.offline, &mut process);
-    process.print();
-    // A damaged file closes each latch, as in `run`.
     let state = config.state_file.as_deref().map(StateFile::open).transpose();
-    let accepted_tls = |endpoint: &Endpoint| match &state {
-        Ok(state) => state.as_ref().is_some_and(|state| state.speaks_tls(endpoint)),
-        Err(_) => true,
-    };
+    local::process(&config, state.as_ref().err(), options.offline, &mut process);
+    process.print();
+    let memory = LatchMemory::new(state);
     let mut routes = Vec::new();
     for route in config.routes {
         let mut report = CheckReport::new(&route.name, options.json);
-        let latched = route.upstream.endpoints.iter().find(|endpoint| accepted_tls(endpoint)).cloned();
-        runtime.block_on(check(route, latched.as_ref(), options.offline, &mut report));
+        runtime.block_on(check(route, &memory, options.offline, &mut report));
         report.print();
         routes.push((report.route, report.failed_at));
     }
@@ -74,8 +70,7 @@ fn conclusion(routes: &[(String, Option<String>)], offline: bool) -> String {
     format!("{good} of {} {verb}{why}", counted(routes.len(), "route"))
 }
 
-/// `latched`: the endpoint that has accepted TLS before, by the state file. It closes the latch of a route in preferred mode.
-async fn check(route: Route, latched: Option<&Endpoint>, offline: bool, report: &mut CheckReport) {
+async fn check(route: Route, memory: &LatchMemory, offline: bool, report: &mut CheckReport) {
     local::route(&route, offline, report).await;
     let tls = match NodeTls::wanted(&route.upstream) {
         Ok(tls) => tls,
@@ -91,22 +86,18 @@ async fn check(route: Route, latched: Option<&Endpoint>, offline: bool, report: 
     let by_name = tls.as_ref().map(|tls| &tls.by_name);
     let endpoints = route.upstream.endpoints.clone();
     let is_one_of_several = endpoints.len() > 1;
-    let (mut reached, mut is_reported) = (false, false);
+    let mut reached = false;
+    if route.upstream.tls.mode == TlsMode::Preferred
+        && let Some(latched) = memory.accepted_tls(&endpoints)
+    {
+        let words = format!("plaintext is refused, because {latched} has accepted TLS before (state file)");
+        report.ok("latch", None, &words);
+    }
     // Each endpoint is dialled, because the check must show that the second works before the first one fails.
     for endpoint in endpoints {
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
         let upstream = Arc::new(Upstream::new(&route.name, &settings, by_name, &metrics));
-        if let (Some(latch), Some(latched)) = (upstream.latch(), latched) {
-            latch.set();
-            if !is_reported {
-                report.ok(
-                    "latch",
-                    None,
-                    &format!("plaintext is refused, because {latched} has accepted TLS before (state file)"),
-                );
-                is_reported = true;
-            }
-        }
+        memory.close(&upstream, &route.upstream.endpoints);
         upstream.look().await;
         let connected = upstream.connect().await;
         if !connected.as_ref().is_err_and(|error| is_one_of_several && is_absent(error)) {

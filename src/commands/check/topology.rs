@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use super::dialled::dialled;
 use super::report::CheckReport;
 use crate::cluster::{Node, Role, Topology, TopologyError};
-use crate::commands::words::counted;
 use crate::config::Route;
+use crate::counted::counted;
 use crate::metrics::RouteMetrics;
 use crate::upstream::{self, Connection, Lease, NodeTls, Upstream};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::days::days_or_less;
 use super::facts::{RouteFacts, Settings, Verdict};
 use crate::clients::InPlaintext;
+use crate::counted::counted;
 use crate::group::{NodeEvidence, Observation, PlaintextAccess};
 use crate::moment::Moment;
 use crate::tls;
@@ -274,9 +275,4 @@ fn uncounted(node: &NodeEvidence) -> String {
     format!(
         "{name} does not count its clients in plaintext (only ElastiCache has tls_mode_connected_tcp_clients), {step}"
     )
-}
-
-/// Formats a count: `1 server`, `2 servers`.
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
