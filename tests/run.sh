@@ -310,16 +310,21 @@ failed_tests() {
   ' "$1"
 }
 
-# LOG [TEST]: prints the name of each failed test, and the first lines of each of its panics; also errors of the compiler, or a killed test
-# program. With TEST, prints only the panics of this test.
+# LOG [TEST]: prints the name of each failed test, the first lines of each of its panics, and the last lines that its bridges logged; also
+# errors of the compiler, or a killed test program. With TEST, prints only what belongs to this test.
 panics() {
   awk -v only="${2:-}" '
-    /^---- .* stdout ----$/ { named = $2 == only; left = 0; if (!only) print "\n" $2; next }
-    /^test result:/ { named = 0 }
+    function logged(  i) {
+      for (i = n > 8 ? n - 7 : 1; i <= n; i++) print "  " lines[i]
+      n = 0
+    }
+    /^---- .* stdout ----$/ { logged(); named = $2 == only; left = 0; if (!only) print "\n" $2; next }
+    /^test result:/ { logged(); named = 0 }
     /^thread .* panicked at / { left = 15 }
     /^(stack backtrace:|note: run with)/ { left = 0 }
     /^error/ && !only { left = 10 }
     left > 0 && (named || !only) { print "  " substr($0, 1, 1000) }
+    /^pontoon: / && (named || !only) { lines[++n] = substr($0, 1, 1000) }
     left > 0 { left-- }
   ' "$1"
 }

@@ -322,7 +322,7 @@ impl Remote {
         }
         connection.seen_id = SeenId::Unseen;
         connection.used = true;
-        self.pool.put(connection);
+        self.pool.put_back(connection);
     }
 
     async fn renew(&self, connection: &mut Connection) -> bool {

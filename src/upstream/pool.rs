@@ -192,13 +192,18 @@ impl Pool {
         Self::judge(&self.state.lock(), connection).is_ok()
     }
 
+    /// Keeps a clean connection that a client left, or gives it to the client that has waited longest.
+    pub(super) fn put_back(&self, connection: Connection) {
+        self.state.lock().demand.returned();
+        self.put(connection);
+    }
+
     /// Keeps a clean connection, or gives it to the client that has waited longest.
     pub(super) fn put(&self, mut connection: Connection) {
         let mut state = self.state.lock();
         if let Err(reason) = Self::judge(&state, &connection) {
             return self.discard(connection, reason);
         }
-        state.demand.returned();
         while let Some(waiting) = state.waiting.pop_front().or_else(|| state.dialling.pop_front()) {
             match waiting.send(connection) {
                 Ok(()) => return,
@@ -393,15 +398,50 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::endpoint::Endpoint;
+
+    fn pool(settings: Settings) -> Pool {
+        let metrics = Arc::new(RouteMetrics::unrecorded());
+        Pool::new(settings, Waker::noop().clone(), Arc::default(), metrics)
+    }
+
+    #[tokio::test]
+    async fn only_connections_that_clients_leave_lower_the_demand() {
+        let settings =
+            Settings { warm: true, warm_min: 1, warm_max: 8, reuse: true, max_age: Settings::MAX_AGE };
+        let pool = pool(settings);
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = server.local_addr().unwrap();
+        let endpoint = Arc::new(peer.to_string().parse::<Endpoint>().unwrap());
+        let clients = async |leave: bool| {
+            for _ in 0..8 {
+                assert!(pool.take(None).is_none());
+                let waiting = pool.returned(false);
+                tokio::pin!(waiting);
+                assert!(waiting.as_mut().now_or_never().is_none());
+                let stream = TcpStream::connect(peer).await.unwrap();
+                let connection = Connection {
+                    expires: Instant::now() + Settings::MAX_AGE,
+                    ..Connection::new(stream, None, Vec::new(), Arc::clone(&endpoint), peer)
+                };
+                if leave { pool.put_back(connection) } else { pool.put(connection) }
+                assert!(waiting.now_or_never().is_some());
+            }
+            pool.second();
+            pool.lacks(0)
+        };
+        assert_eq!(clients(true).await, 1);
+        assert_eq!(clients(false).await, 8);
+    }
 
     #[test]
     fn clients_that_give_up_leave_no_entries_in_the_queues() {
         let settings =
             Settings { warm: false, warm_min: 0, warm_max: 1, reuse: false, max_age: Settings::MAX_AGE };
-        let metrics = Arc::new(RouteMetrics::unrecorded());
-        let pool = Pool::new(settings, Waker::noop().clone(), Arc::default(), metrics);
+        let pool = pool(settings);
         let mut patient = Box::pin(pool.returned(false));
         assert!(patient.as_mut().now_or_never().is_none());
         for _ in 0..10 {
