@@ -395,6 +395,7 @@ fn dispatch(matches: &ArgMatches) -> anyhow::Result<()> {
             let options = commands::probe::ProbeOptions {
                 json: matches.get_flag("json"),
                 also: matches.get_many::<Endpoint>("also").into_iter().flatten().cloned().collect(),
+                certificate_left: config.verdict.certificate_left,
             };
             commands::probe::run(config.routes.first().expect("validated: there is a route"), &options)
         }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Authority, Pontoon, Redis, bridge, eventually, http, pontoon};
+use crate::harness::{Authority, CHECK, Pontoon, Redis, bridge, eventually, http, pontoon};
 
 #[test]
 fn a_post_to_quit_ends_pontoon_as_a_signal_does() {
@@ -292,6 +292,31 @@ fn every_output_names_the_limit_that_refuses_clients() {
         assert!(text.contains("limits.max_clients is reached"), "{output}: {text}");
     }
     assert_eq!(bridge.get("/readyz").0, 200, "pontoon serves the other clients");
+}
+
+#[test]
+fn every_output_names_a_certificate_close_to_its_expiry() {
+    let authority = Authority::new();
+    let redis = Redis::with(authority.issue_for_days(&["localhost"], 10), &authority, &[]);
+    let bridge = Pontoon::to(&redis.endpoint(), &authority).ready();
+    bridge.expects("certificate close to its expiry");
+    let problem = format!("the certificate of {} expires at 20", redis.endpoint());
+    bridge.wait_for_log(&problem);
+    for (output, text) in all_outputs(&bridge) {
+        assert!(text.contains(&problem) && text.contains("in less than 14 days"), "{output}: {text}");
+    }
+    let ca = authority.file();
+    let endpoint = redis.endpoint();
+    let said = |command: &[&str]| {
+        let output = pontoon(&[command, &[&endpoint, "--tls-ca-file", &ca]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let checked = said(&[&CHECK[..], &["--upstream"]].concat());
+    assert!(checked.contains("certificate warn") && checked.contains(&problem), "{checked}");
+    let probed = said(&["probe"]);
+    assert!(probed.contains("(9 days): renew it"), "{probed}");
 }
 
 #[test]

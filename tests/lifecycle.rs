@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Authority, PATIENCE, Pontoon, Redis, Wire, command, eventually, pontoon};
+use crate::harness::{Authority, Dual, Mood, PATIENCE, Pontoon, Redis, Wire, command, eventually, pontoon};
 
 #[test]
 fn every_reply_that_the_server_sent_arrives_before_the_end() {
@@ -139,6 +139,30 @@ fn a_second_signal_skips_ahead() {
     client.expect_end();
     assert_eq!(pontoon.wait().code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn soon_after_the_start_the_log_says_whether_the_upstream_is_reachable() {
+    let authority = Authority::new();
+    let mut redis = Redis::start(&authority);
+    let encrypted = Pontoon::to(&redis.endpoint(), &authority).wait_for_log("upstream reachable");
+    assert_eq!(encrypted["upstream"], redis.endpoint());
+    assert!(encrypted["encryption"] == "TLS" && encrypted["certificate_expires"].is_string(), "{encrypted}");
+    let plain = Dual::new(&redis, Mood::Accept, Mood::Close);
+    let before = Pontoon::with(&plain.endpoint(), &authority, &["--tls-mode", "preferred"]);
+    before.allows("tls.mode is \"preferred\"");
+    let plain = before.wait_for_log("upstream reachable");
+    assert!(plain["encryption"] == "none, plaintext" && plain["certificate_expires"].is_null(), "{plain}");
+    // No name exists yet.
+    let missing = Pontoon::with("new.invalid", &authority, &["--tls-mode", "preferred"]);
+    missing.allows("tls.mode is \"preferred\"");
+    missing.expects("upstream not reachable: name lookup for new.invalid:6379 failed");
+    missing.wait_for_log("upstream not reachable");
+    redis.kill();
+    let down = Pontoon::to(&redis.endpoint(), &authority);
+    down.expects("upstream connection failed: TCP connection to");
+    down.wait_for_log("upstream connection failed");
+    assert_eq!(down.log_count("upstream not reachable"), 0, "the cause is logged already");
 }
 
 #[test]

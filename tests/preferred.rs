@@ -69,7 +69,7 @@ fn after_tls_has_been_seen_nothing_brings_plaintext_back() {
         assert_eq!((dual.plaintext_connections(), dual.plaintext_bytes()), (connections, bytes), "{mood:?}");
     }
     assert!(pontoon.metric("pontoon_downgrades_refused_total", "") >= Mood::NO_TLS.len() as u64);
-    assert!(pontoon.printed().contains("refused, because the route has used TLS before"));
+    assert!(pontoon.printed().contains("plaintext stays refused, as after any use of TLS"));
     dual.set(Mood::Reset, Mood::Accept);
     eventually("the server is reached again", || pontoon.client().ask(&["GET", "k"]) == b"$1\r\nv\r\n");
 }

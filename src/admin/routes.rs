@@ -183,7 +183,7 @@ impl AdminRoute {
     }
 
     /// Returns current problems. `late` is why the upstream does not count as reached.
-    fn problems(&self, late: Option<String>, now: Moment) -> Vec<String> {
+    fn problems(&self, late: Option<String>, settings: &verdict::Settings, now: Moment) -> Vec<String> {
         let outages = self.upstreams.outages();
         let late = late.filter(|_| outages.is_empty());
         let outages = outages.iter().take(MAX_OUTAGES).map(ToString::to_string);
@@ -199,7 +199,8 @@ impl AdminRoute {
             (now.seconds_since(last) < RECENT_REFUSAL)
                 .then(|| format!("clients refused since the start: {count}, the last at {last}: {why}"))
         });
-        late.into_iter().chain(outages).chain(recent).collect()
+        let expiring = verdict::expiring_certificate(&self.upstreams.facts(), settings, now);
+        late.into_iter().chain(outages).chain(recent).chain(expiring).collect()
     }
 
     fn report(
@@ -233,7 +234,7 @@ impl AdminRoute {
                 sessions_over_tls_ratio: rest(plaintext.sessions, connected),
                 bytes_over_tls_ratio: rest(bytes(&plaintext.counts), bytes(&counts)),
             },
-            problems: self.problems(shared.serving.late(&self.name), facts.now),
+            problems: self.problems(shared.serving.late(&self.name), settings, facts.now),
             servers: facts.servers.as_ref().map(ServersReport::of),
             last_used: facts.last_used,
             uses_only_tls: verdict::uses_only_tls(&facts, settings),
@@ -325,13 +326,24 @@ pub(super) fn serving(shared: &AdminContext) -> ServingReport {
     }
     let now = Moment::now();
     let mut report = ServingReport { serving: true, problems: Vec::new() };
-    for route in &shared.shown.load().routes {
+    let shown = shared.shown.load();
+    for route in &shown.routes {
         let late = shared.serving.late(&route.name);
         report.serving &= late.is_none();
-        let problems = route.problems(late, now);
+        let problems = route.problems(late, &shown.verdict, now);
         report.problems.extend(problems.iter().map(|problem| format!("route \"{}\": {problem}", route.name)));
     }
     report
+}
+
+/// Returns each route with a certificate that must be renewed, and what is wrong with it.
+pub(super) fn expiring_certificates(shared: &AdminContext) -> Vec<(Arc<str>, String)> {
+    let (shown, now) = (shared.shown.load(), Moment::now());
+    let of_route = |route: &AdminRoute| {
+        let problem = verdict::expiring_certificate(&route.upstreams.facts(), &shown.verdict, now)?;
+        Some((Arc::clone(&route.name), problem))
+    };
+    shown.routes.iter().filter_map(of_route).collect()
 }
 
 /// Returns the reports of all routes.

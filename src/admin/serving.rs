@@ -82,7 +82,11 @@ impl ServingReport {
 impl fmt::Display for ServingReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.state())?;
-        if self.problems.is_empty() { Ok(()) } else { write!(f, ": {}", self.problems.join("; ")) }
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        let joined = if self.serving { ", but " } else { ": " };
+        write!(f, "{joined}{}", self.problems.join("; "))
     }
 }
 
@@ -120,7 +124,7 @@ mod tests {
             ServingReport { serving, problems }.to_string()
         };
         assert_eq!(report(true, &[]), "serving");
-        assert_eq!(report(true, &["route \"a\": x"]), "serving: route \"a\": x");
+        assert_eq!(report(true, &["route \"a\": x"]), "serving, but route \"a\": x");
         assert_eq!(report(false, &["a", "b"]), "not serving: a; b");
     }
 }

@@ -35,6 +35,11 @@ impl AdminContext {
     pub fn serving_report(&self) -> ServingReport {
         routes::serving(self)
     }
+
+    /// Each route with a certificate that must be renewed, and what is wrong with it.
+    pub fn expiring_certificates(&self) -> Vec<(Arc<str>, String)> {
+        routes::expiring_certificates(self)
+    }
 }
 
 /// The part that a reload may change.

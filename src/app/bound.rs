@@ -14,7 +14,7 @@ use super::memory::LatchMemory;
 use super::reload::{ConfigSource, Routes};
 use super::route::Prepared;
 use super::running::Running;
-use super::tasks::{StateWriter, keep_inventory};
+use super::tasks::{StateWriter, keep_inventory, watch_certificates};
 use super::{last_client, service};
 use crate::admin::{self, Admin, AdminCommand, MetricsServer, Serving};
 use crate::clients::Inventory;
@@ -155,6 +155,7 @@ impl App {
             running.tasks.spawn(admin.run(shared, metrics_at, admin_stop.clone()));
         }
         running.tasks.spawn(keep_inventory(Arc::clone(&state_writer), drain.clone()));
+        running.tasks.spawn(watch_certificates(told.clone(), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
         running.tell_service_manager(told, &admin_stop);
 

@@ -391,7 +391,7 @@ impl Cluster {
             latch.set();
         }
         let leaving = self.running.drain.part();
-        self.running.look_after(&common.route, &upstream, &metrics, &leaving);
+        self.running.look_after(&common.route, &upstream, true, &metrics, &leaving);
         let context = session::RouteContext {
             multiplexer: common.multiplexer.as_ref().map(session::Multiplexer::for_another_node),
             route: Arc::clone(&common.route),

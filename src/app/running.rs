@@ -50,12 +50,14 @@ impl Running {
         &self,
         route: &str,
         upstream: &Arc<Upstream>,
+        is_node: bool,
         metrics: &Arc<RouteMetrics>,
         leaving: &Drain,
     ) {
         self.tasks.spawn(look_after(
             route.to_owned(),
             Arc::clone(upstream),
+            is_node,
             Arc::clone(metrics),
             Arc::clone(&self.serving),
             leaving.clone(),

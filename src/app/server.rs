@@ -93,7 +93,7 @@ impl RouteServer {
     fn tend(&self, route: &str, running: &Running) {
         let Self { upstream, metrics, tending, .. } = self;
         let task = || (route.to_owned(), Arc::clone(metrics), tending.clone());
-        running.look_after(route, upstream, metrics, tending);
+        running.look_after(route, upstream, false, metrics, tending);
         if let Some(observer) = &self.observer {
             let (route, metrics, tending) = task();
             let observer = Arc::clone(observer);

@@ -1,16 +1,17 @@
 //! The tasks that run beside the sessions until draining starts: they maintain upstreams, reload certificates and secrets, and keep the
 //! inventory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::memory::LatchMemory;
-use crate::admin::Serving;
+use crate::admin::{AdminContext, Serving};
 use crate::clients::Inventory;
 use crate::cluster::Upstreams;
 use crate::credentials::SecretRefresh;
@@ -27,6 +28,9 @@ const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// How often a source of credentials is checked. The source decides how often it is read.
 const LOOK_AT_CREDENTIALS: Duration = Duration::from_secs(2);
 
+/// How often a certificate that must be renewed is logged.
+const LOG_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
 /// Seconds between two look-ups of clients' processes.
 const LOOK_UP: u64 = 5;
 
@@ -41,16 +45,19 @@ pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: Lat
     }
 }
 
-/// Finds out whether a route's upstream can be reached, at the start and when no client connected recently.
+/// Finds out whether a route's upstream can be reached, at the start and when no client connected recently. `is_node`: it is a node of the
+/// route's cluster, whose start is no news.
 pub(super) async fn look_after(
     route: String,
     upstream: Arc<Upstream>,
+    is_node: bool,
     metrics: Arc<RouteMetrics>,
     serving: Arc<Serving>,
     drain: Drain,
 ) {
     let mut ticks = interval(LOOK_AFTER);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_first = !is_node;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -60,9 +67,32 @@ pub(super) async fn look_after(
             reached = upstream.look_after() => reached,
             () = drain.started() => return,
         };
+        if std::mem::take(&mut is_first) {
+            upstream.log_first_look();
+        }
         metrics.reachable(reached);
         if reached {
             serving.reached(&route);
+        }
+    }
+}
+
+/// Logs certificates that must be renewed, each when it is first seen and then once a day.
+pub(super) async fn watch_certificates(shared: AdminContext, drain: Drain) {
+    let mut ticks = interval(LOOK_AFTER);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut logged: HashMap<Arc<str>, (String, Instant)> = HashMap::new();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.started() => return,
+        }
+        for (route, certificate) in shared.expiring_certificates() {
+            let is_known = |(text, at): &(String, Instant)| *text == certificate && at.elapsed() < LOG_AGAIN;
+            if !logged.get(&route).is_some_and(is_known) {
+                warn!(route = &*route, warning = certificate, "certificate close to its expiry");
+                logged.insert(route, (certificate, Instant::now()));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustls::pki_types::ServerName;
@@ -30,6 +31,8 @@ pub struct ProbeOptions {
     pub json: bool,
     /// Other names that should resolve to the same addresses.
     pub also: Vec<Endpoint>,
+    /// A certificate that is valid for less time must be renewed.
+    pub certificate_left: Duration,
 }
 
 /// The result for another name.
@@ -79,7 +82,7 @@ pub fn run(route: &Route, options: &ProbeOptions) -> anyhow::Result<()> {
         report["next"] = json!(next);
         print_json(&report);
     } else {
-        print(&findings, &also);
+        print(&findings, &also, options.certificate_left);
         say!("\n{next}");
     }
     match &findings.unusable {
@@ -145,7 +148,7 @@ fn next_step(findings: &Findings) -> &'static str {
     }
 }
 
-fn print(findings: &Findings, also: &[Also]) {
+fn print(findings: &Findings, also: &[Also], certificate_left: Duration) {
     let mut table = Table::without_heading();
     let mut line = |what: &str, text: &str, tint: Option<Tint>| {
         let cells = [what.to_owned(), text.to_owned()];
@@ -187,13 +190,16 @@ fn print(findings: &Findings, also: &[Also]) {
             certificate.names.join(" ")
         };
         let days = certificate.days_left;
+        // A negative number of days is less than any time.
+        let ends_soon = u64::try_from(days).unwrap_or(0) * 24 * 3600 < certificate_left.as_secs();
+        let renewal = if ends_soon { ": renew it" } else { "" };
         line(
             "certificate",
             &format!(
-                "{names}, issued by {}, valid until {} ({days} days)",
+                "{names}, issued by {}, valid until {} ({days} days){renewal}",
                 certificate.issuer, certificate.not_after
             ),
-            None,
+            ends_soon.then_some(Tint::Doubtful),
         );
     }
     for Verified { name, problem } in &findings.verified {

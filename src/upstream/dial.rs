@@ -53,7 +53,7 @@ const RENEWAL: Duration = Duration::from_secs(2);
 
 /// One endpoint, shared by all sessions of a route.
 pub(super) struct Remote {
-    route: String,
+    pub(super) route: String,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) pool: Pool,
     pub(super) spread: Spread,
@@ -285,6 +285,10 @@ impl Remote {
         match mode {
             ObservedTransit::Tls => {
                 info!(route, %upstream, suppressed, "upstream accepts TLS, new plaintext connections refused from now on");
+            }
+            // The usual state before a migration.
+            ObservedTransit::Disabled => {
+                info!(route, %upstream, suppressed, accepts, "upstream transit encryption observed");
             }
             ObservedTransit::Unknown | ObservedTransit::Unreachable => {
                 info!(route, %upstream, suppressed, accepts, error, "upstream transit encryption observed");
@@ -538,17 +542,17 @@ impl Remote {
         max_age.mul_f64(1.0 - fastrand::f64() / 4.0)
     }
 
+    /// Whether the error is usual: in a list of names, the new ones do not exist yet and the old ones no longer do.
+    pub(super) fn may_be_missing(&self, error: &ConnectError) -> bool {
+        self.transit.is_some() && error.stage == Stage::Resolve
+    }
+
     fn report(&self, error: &ConnectError) {
         self.metrics.connect_error(error.stage.label());
-        // In a list of names, the new ones do not exist yet and the old ones no longer do.
-        if self.transit.is_some() && error.stage == Stage::Resolve {
+        if self.may_be_missing(error) {
             return debug!(route = self.route, upstream = %self.endpoint, %error, "upstream connection failed");
         }
-        // A certificate that does not verify is no downgrade: the endpoint still uses TLS.
-        let is_downgrade = error.stage == Stage::Tls
-            && !matches!(error.source, Cause::Tls(_))
-            && self.transit.as_ref().is_some_and(|transit| transit.latch().is_set());
-        if is_downgrade {
+        if error.is_downgrade {
             self.metrics.downgrades_refused.increment(1);
         }
         // One record for each cause, not one for each client.
@@ -558,7 +562,6 @@ impl Remote {
                 upstream = %self.endpoint,
                 stage = error.stage.label(),
                 suppressed,
-                plaintext = is_downgrade.then_some(REFUSED_DOWNGRADE),
                 %error,
                 "upstream connection failed"
             );
@@ -584,7 +587,11 @@ impl Remote {
     }
 
     pub(super) fn error(&self, stage: Stage, source: Cause) -> ConnectError {
-        ConnectError { endpoint: Endpoint::clone(&self.endpoint), stage, source }
+        // A certificate that does not verify is no downgrade: the endpoint still uses TLS.
+        let is_downgrade = stage == Stage::Tls
+            && !matches!(source, Cause::Tls(_))
+            && self.transit.as_ref().is_some_and(|transit| transit.latch().is_set());
+        ConnectError { endpoint: Endpoint::clone(&self.endpoint), stage, source, is_downgrade }
     }
 }
 
@@ -643,10 +650,6 @@ pub(crate) async fn once(
 fn speaks(tls: bool, remote: &Remote) -> Speaks<'_> {
     if tls { remote.tls.as_deref().into() } else { Speaks::Plaintext }
 }
-
-/// Why a route in preferred mode does not use plaintext.
-const REFUSED_DOWNGRADE: &str =
-    "refused, because the route has used TLS before; to go back, set tls.mode = \"disabled\"";
 
 /// Whether a connection still answers. An error is an answer, too, for example from a server that requires AUTH first.
 async fn proves(connection: &mut Connection, deadline: Instant) -> bool {

@@ -56,11 +56,17 @@ pub struct ConnectError {
     pub stage: Stage,
     /// The cause.
     pub source: Cause,
+    /// The endpoint may accept plaintext, which its route's latch refuses.
+    pub is_downgrade: bool,
 }
+
+/// What follows an error where plaintext is refused.
+const DOWNGRADE: &str =
+    "; plaintext stays refused, as after any use of TLS: to go back, set tls.mode = \"disabled\"";
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, stage, source } = self;
+        let Self { endpoint, stage, source, is_downgrade } = self;
         match stage {
             Stage::Auth => match source {
                 Cause::AuthRefused { .. } => source.fmt(f),
@@ -71,7 +77,8 @@ impl fmt::Display for ConnectError {
             Stage::Tcp => write!(f, "TCP connection to {endpoint} failed: {source}"),
             Stage::Tls => write!(f, "TLS handshake with {endpoint} failed: {source}"),
             Stage::Greeting => write!(f, "greeting {endpoint} failed: {source}"),
-        }
+        }?;
+        if *is_downgrade { f.write_str(DOWNGRADE) } else { Ok(()) }
     }
 }
 

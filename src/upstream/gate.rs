@@ -209,7 +209,7 @@ mod tests {
         let gate = Gate::new(1, patience);
         let (stage, endpoint) = (Stage::Tls, "localhost".parse().unwrap());
         let cause = Cause::TimedOut { after: patience, stage };
-        let error = Arc::new(ConnectError { endpoint, stage, source: cause });
+        let error = Arc::new(ConnectError { endpoint, stage, source: cause, is_downgrade: false });
         for failures in 0..100 {
             let Ok(turn) = gate.turn(Instant::now() + patience).await else {
                 panic!("no turn after {failures} failures");

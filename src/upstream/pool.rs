@@ -427,7 +427,11 @@ mod tests {
                     expires: Instant::now() + Settings::MAX_AGE,
                     ..Connection::new(stream, None, Vec::new(), Arc::clone(&endpoint), peer)
                 };
-                if leave { pool.put_back(connection) } else { pool.put(connection) }
+                if leave {
+                    pool.put_back(connection);
+                } else {
+                    pool.put(connection);
+                }
                 assert!(waiting.now_or_never().is_some());
             }
             pool.second();

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
+use tracing::{field, info, warn};
 
 use super::auth::AuthOutcome;
 use super::connection::Connection;
@@ -434,6 +435,25 @@ impl Upstream {
             }
         }
         reached
+    }
+
+    /// Logs whether the first look reached the upstream. Errors that were logged as they happened are not repeated.
+    pub fn log_first_look(&self) {
+        if let Some(remote) = self.remotes.iter().find(|remote| remote.reached_since().is_some()) {
+            let expires = remote.certificate_expiry();
+            info!(
+                route = &*remote.route,
+                upstream = %remote.endpoint,
+                encryption = if expires.is_some() { "TLS" } else { "none, plaintext" },
+                certificate_expires = expires.map(field::display),
+                "upstream reachable"
+            );
+        } else if let Some(Outage { why, .. }) = self.outage()
+            && self.remotes.iter().zip(&why.attempts).all(|(remote, error)| remote.may_be_missing(error))
+        {
+            let route = self.remotes.first().map(|remote| &*remote.route);
+            warn!(route, error = %why, "upstream not reachable");
+        }
     }
 
     fn note_reached(&self) {

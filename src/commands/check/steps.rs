@@ -10,7 +10,9 @@ use super::{local, topology};
 use crate::app::LatchMemory;
 use crate::config::{Config, Route};
 use crate::counted::counted;
+use crate::group::verdict;
 use crate::metrics::RouteMetrics;
+use crate::moment::Moment;
 use crate::resolve::ResolveError;
 use crate::state::StateFile;
 use crate::tls::TlsMode;
@@ -35,7 +37,7 @@ pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
     let mut routes = Vec::new();
     for route in config.routes {
         let mut report = CheckReport::new(&route.name, options.json);
-        runtime.block_on(check(route, &memory, options.offline, &mut report));
+        runtime.block_on(check(route, &memory, &config.verdict, options.offline, &mut report));
         report.print();
         routes.push((report.route, report.failed_at));
     }
@@ -70,7 +72,13 @@ fn conclusion(routes: &[(String, Option<String>)], offline: bool) -> String {
     format!("{good} of {} {verb}{why}", counted(routes.len(), "route"))
 }
 
-async fn check(route: Route, memory: &LatchMemory, offline: bool, report: &mut CheckReport) {
+async fn check(
+    route: Route,
+    memory: &LatchMemory,
+    limits: &verdict::Settings,
+    offline: bool,
+    report: &mut CheckReport,
+) {
     local::route(&route, offline, report).await;
     let tls = match NodeTls::wanted(&route.upstream) {
         Ok(tls) => tls,
@@ -114,6 +122,10 @@ async fn check(route: Route, memory: &LatchMemory, offline: bool, report: &mut C
                 reached = true;
                 let who = upstream.credentials().map(ToString::to_string).unwrap_or_default();
                 let connection = dialled(connection, &who, settings.connect_timeout, report).await;
+                if let Some(problem) = verdict::expiring_certificate(&upstream.facts(), limits, Moment::now())
+                {
+                    report.warn("certificate", &problem);
+                }
                 if let Some(connection) = connection {
                     topology::check(connection, &route, tls.as_ref(), &upstream, report).await;
                 }

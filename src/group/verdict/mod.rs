@@ -8,7 +8,7 @@ mod safe;
 
 pub use self::facts::{RouteFacts, Settings, Verdict};
 pub use self::needed::bridge_needed;
-pub use self::safe::{safe_to_require_tls, uses_only_tls};
+pub use self::safe::{expiring_certificate, safe_to_require_tls, uses_only_tls};
 
 #[cfg(test)]
 mod tests;

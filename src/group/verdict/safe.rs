@@ -114,25 +114,41 @@ fn certificates(facts: &RouteFacts, settings: &Settings) -> Finding {
                     `pontoon check`";
         Err(vec![format!("no certificate{of} was seen: {step}")])
     };
-    let presented = facts
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| endpoint.certificate_expires.map(|expires| (expires, &endpoint.endpoint)));
-    let Some((first, endpoint)) = presented.min() else { return unseen("") };
+    let Some((first, _)) = first_expiry(&facts.endpoints) else { return unseen("") };
     // Every node of a cluster must have presented a certificate. Among several names for one group, one is enough.
     let is_unseen =
         |endpoint: &&EndpointFacts| endpoint.local_port.is_some() && endpoint.certificate_expires.is_none();
     if let Some(node) = facts.endpoints.iter().find(is_unseen) {
         return unseen(&format!(" of {}", node.endpoint));
     }
-    let left = first.seconds_since(facts.now);
-    if left < settings.certificate_left.as_secs() {
-        let wanted = days_or_less(settings.certificate_left.as_secs());
-        return Err(vec![format!(
-            "the certificate of {endpoint} expires at {first}, in less than {wanted} (verdict.certificate_left): renew it"
-        )]);
+    if let Some(problem) = expiring_certificate(&facts.endpoints, settings, facts.now) {
+        return Err(vec![problem]);
     }
     Ok(format!("certificates are good until {first}"))
+}
+
+/// The certificate that expires first, with its endpoint.
+fn first_expiry(endpoints: &[EndpointFacts]) -> Option<(Moment, &str)> {
+    endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.certificate_expires.map(|expires| (expires, &*endpoint.endpoint)))
+        .min()
+}
+
+/// Why a certificate must be renewed. `None` if all of them are valid for long enough.
+pub fn expiring_certificate(endpoints: &[EndpointFacts], settings: &Settings, now: Moment) -> Option<String> {
+    let (first, endpoint) = first_expiry(endpoints)?;
+    let left = first.seconds_since(now);
+    if left >= settings.certificate_left.as_secs() {
+        return None;
+    }
+    let when = if left == 0 {
+        format!("expired at {first}")
+    } else {
+        let wanted = days_or_less(settings.certificate_left.as_secs());
+        format!("expires at {first}, in less than {wanted} (verdict.certificate_left)")
+    };
+    Some(format!("the certificate of {endpoint} {when}: renew it"))
 }
 
 fn own_sessions(facts: &RouteFacts, settings: &Settings) -> Finding {
