@@ -236,9 +236,12 @@ fn unreadable_files_and_busy_addresses_are_reported_together() {
     assert_eq!(output.status.code(), Some(2));
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("cannot read /no/such/ca.pem: No such file or directory"), "{errors}");
-    assert!(errors.contains(&format!("cannot listen on {busy_address}: the address is in use")), "{errors}");
     assert!(
-        errors.contains(&format!("admin server: cannot listen on {admin}: the address is in use")),
+        errors.contains(&format!("cannot listen on {busy_address}: the address is in use by ")),
+        "{errors}"
+    );
+    assert!(
+        errors.contains(&format!("admin server: cannot listen on {admin}: the address is in use by ")),
         "{errors}"
     );
     assert_eq!(errors.lines().filter(|line| line.starts_with("error: ")).count(), 3, "{errors}");

@@ -301,9 +301,9 @@ fn a_port_is_shared_only_if_both_processes_allow_it() {
         assert!(error.contains(why), "{error}");
     };
     let alone = Pontoon::to(&redis.endpoint(), &authority);
-    refused(alone.address(), &["--handover"], "by one without handover");
+    refused(alone.address(), &["--handover"], "runs without handover");
     let shares = start(&redis, &authority, "127.0.0.1:0");
-    refused(shares.address(), &[], "the address is in use: stop what listens there");
+    refused(shares.address(), &[], "the address is in use by pontoon (process ");
 }
 
 #[test]

@@ -267,7 +267,8 @@ fn a_socket_file_left_by_a_crash_is_replaced_but_a_live_one_is_not() {
     let second = pontoon(&["run", "--upstream", "x", "--listen", &listen, "--admin", "off"]);
     assert_eq!(second.status.code(), Some(1));
     let error = String::from_utf8(second.stderr).unwrap();
-    assert!(error.contains("a running process listens there"), "{error}");
+    let holder = format!("the socket is in use by pontoon (process {})", running.pid());
+    assert!(error.contains(&holder), "{error}");
     Wire::unix(&path).expect(&["PING"], "+PONG\r\n");
     drop(running);
 }

@@ -510,7 +510,8 @@ fn a_reload_warns_of_what_a_start_would_warn_of() {
     let bridge = Configured::new(&route("a", &redis, &authority, ""));
     bridge.pontoon.expects("fewer open files are allowed");
     let told = bridge.reload(&route("a", &redis, &authority, "limits.max_clients = 100000000"));
-    assert!(told.contains("limits.max_clients needs (200000064)"), "{told}");
+    assert!(told.contains("route \\\"a\\\" changed\"") && !told.contains("limits.max_clients"), "{told}");
+    bridge.pontoon.wait_for_log("limits.max_clients needs (200000064)");
 }
 
 #[test]

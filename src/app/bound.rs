@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::ending::{self, ABANDON, Ending, Settings, Shutdown};
 use super::error::StartError;
 use super::memory::LatchMemory;
-use super::reload::{ConfigSource, Routes};
+use super::reload::{ConfigSource, Reloaded, Routes};
 use super::route::Prepared;
 use super::running::Running;
 use super::tasks::{StateWriter, keep_inventory, watch_certificates};
@@ -208,8 +208,10 @@ fn reload(routes: &mut Routes, source: &ConfigSource) -> Result<String, String> 
     notify::ready();
     metrics::config_reloaded(result.is_ok());
     match &result {
-        Ok(changes) => info!(%changes, "configuration reloaded"),
+        Ok(Reloaded { changes, .. }) => info!(%changes, "configuration reloaded"),
         Err(problems) => warn!(error = %problems, "configuration not reloaded, the present one stays in use"),
     }
-    result
+    result.map(|Reloaded { changes, warnings }| {
+        std::iter::once(changes).chain(warnings).collect::<Vec<_>>().join("; ")
+    })
 }

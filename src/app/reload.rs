@@ -28,6 +28,15 @@ pub(super) struct Routes {
     config: Config,
 }
 
+/// The result of a reload.
+#[derive(Debug)]
+pub(super) struct Reloaded {
+    /// What changed, in one line.
+    pub(super) changes: String,
+    /// What may not work as configured.
+    pub(super) warnings: Vec<String>,
+}
+
 impl Routes {
     pub(super) fn start(
         prepared: Vec<Prepared>,
@@ -53,8 +62,8 @@ impl Routes {
         self.live.iter().any(|live| live.settings().listener.handover)
     }
 
-    /// Loads a configuration from `source` and applies it. On failure nothing changes. Returns what changed, or every problem.
-    pub(super) fn reload(&mut self, source: &ConfigSource) -> Result<String, String> {
+    /// Loads a configuration from `source` and applies it. On failure nothing changes, and every problem is returned.
+    pub(super) fn reload(&mut self, source: &ConfigSource) -> Result<Reloaded, String> {
         let mut config = source().map_err(|problems| problems.to_string())?;
         let mut warnings = std::mem::take(&mut config.warnings);
         warnings.extend(raise_limit(&config).err().map(|too_few| too_few.to_string()));
@@ -86,8 +95,8 @@ impl Routes {
         for warning in &warnings {
             warn!(%warning, "configuration accepted with a warning");
         }
-        told.extend(warnings);
-        if told.is_empty() { Ok("nothing changed".into()) } else { Ok(told.join("; ")) }
+        let changes = if told.is_empty() { "nothing changed".into() } else { told.join("; ") };
+        Ok(Reloaded { changes, warnings })
     }
 
     /// Pairs each configured route with the running one that it replaces: by name, or else by listening address, because a default name

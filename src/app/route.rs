@@ -103,7 +103,7 @@ impl Prepared {
                     let own =
                         bound.iter().map(|listener| listener.address()).find(|own| own.overlaps(address));
                     problems.push(match own {
-                        Some(own) if matches!(source, BindError::InUse(_) | BindError::NotShared(_)) => {
+                        Some(own) if matches!(source, BindError::InUse(..) | BindError::NotShared(..)) => {
                             StartError::OwnAddress { route, address: address.clone(), own: own.clone() }
                         }
                         _ => StartError::Bind { route, source },
@@ -134,7 +134,7 @@ impl Prepared {
         let handover = settings.listener.handover;
         let live =
             LiveRoute { settings, listeners, clients, server, follower: None, accepting, sessions, handover };
-        live.begin(running, None)
+        live.begin(running, true, None)
     }
 
     /// Replaces the running route `before`.
@@ -175,7 +175,7 @@ impl Prepared {
         let left = leaving.map(|follower| follower.task);
         let accepting = sessions.part();
         LiveRoute { settings, listeners, clients, server, follower, accepting, sessions, handover }
-            .begin(running, left)
+            .begin(running, false, left)
     }
 }
 
@@ -254,9 +254,10 @@ impl LiveRoute {
         });
     }
 
-    /// Serves clients and follows the cluster, if there is one, once its predecessor (`left`) has freed its ports.
-    fn begin(mut self, running: &Running, left: Option<JoinHandle<()>>) -> Self {
-        self.announce();
+    /// Serves clients and follows the cluster, if there is one, once its predecessor (`left`) has freed its ports. `is_new`: the route did not
+    /// exist before.
+    fn begin(mut self, running: &Running, is_new: bool, left: Option<JoinHandle<()>>) -> Self {
+        self.announce(is_new);
         let RouteServer { metrics, upstream, tls, nodes, .. } = &self.server;
         let name: Arc<str> = self.settings.name.as_str().into();
         running.inventory.watch(&name);
@@ -309,14 +310,19 @@ impl LiveRoute {
         self
     }
 
-    fn announce(&self) {
+    fn announce(&self, is_new: bool) {
         let (route, server) = (&self.settings.name, &self.server);
         let upstream: Vec<String> =
             self.settings.upstream.endpoints.iter().map(ToString::to_string).collect();
         let upstream = upstream.join(", ");
         let tls = server.tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.by_name.describe());
         for listener in &self.listeners {
-            info!(route, address = %listener.address(), upstream, tls, "listening");
+            let address = listener.address();
+            if is_new {
+                info!(route, %address, upstream, tls, "listening");
+            } else {
+                info!(route, %address, upstream, tls, "listening, settings of the route changed");
+            }
         }
         if server.upstream.latch().is_some_and(|latch| !Latch::is_set(latch)) {
             warn!(route, "tls.mode is \"preferred\", traffic is in plaintext until an endpoint accepts TLS");

@@ -12,6 +12,7 @@ use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 use tokio::net;
 
 use super::handover::{Lead, lead};
+use super::holder::Holder;
 use super::inherited::Inherited;
 use super::socket_file::{self, SocketFile, is_dead};
 use crate::downstream::Accepted;
@@ -24,17 +25,17 @@ pub(super) const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process listens on the address.
-    #[error("cannot listen on {0}: the address is in use: stop what listens there, or choose another")]
-    InUse(ListenAddr),
+    #[error("cannot listen on {0}: the address is in use by {1}: stop it, or choose another address")]
+    InUse(ListenAddr, Holder),
     /// Another process listens on the address and does not share it.
     #[error(
-        "cannot listen on {0}: the address is in use by a process of another user, or by one without handover: stop what \
-         listens there, or choose another"
+        "cannot listen on {0}: the address is in use by {1}, which is another user's or runs without handover: stop it, or \
+         choose another address"
     )]
-    NotShared(ListenAddr),
+    NotShared(ListenAddr, Holder),
     /// A running process listens on the Unix socket.
-    #[error("cannot listen on {0}: a running process listens there: stop it, or choose another path")]
-    Live(ListenAddr),
+    #[error("cannot listen on {0}: the socket is in use by {1}: stop it, or choose another path")]
+    Live(ListenAddr, Holder),
     /// Two processes share the address already.
     #[error(
         "cannot listen on {0}: a running process and its successor listen there already: stop one of them"
@@ -63,9 +64,11 @@ impl BindError {
     /// appear.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::InUse(_) | Self::NotShared(_) | Self::Live(_) | Self::Followed(_) | Self::Other { .. } => {
-                true
-            }
+            Self::InUse(..)
+            | Self::NotShared(..)
+            | Self::Live(..)
+            | Self::Followed(_)
+            | Self::Other { .. } => true,
             Self::NotASocket(_) | Self::Privileged(_) => false,
         }
     }
@@ -106,7 +109,9 @@ impl ListeningSocket {
         match address {
             ListenAddr::Tcp(wanted) => {
                 let (socket, bound) = bind_tcp(*wanted, handover).map_err(|source| match source.kind() {
-                    io::ErrorKind::AddrInUse if handover => BindError::NotShared(address.clone()),
+                    io::ErrorKind::AddrInUse if handover => {
+                        BindError::NotShared(address.clone(), Holder::of(address))
+                    }
                     _ => explain(address)(source),
                 })?;
                 let port = if handover { Port::Shared } else { Port::Own };
@@ -120,7 +125,7 @@ impl ListeningSocket {
                         }
                         path.clone()
                     }
-                    Err(BindError::Live(_)) if handover => socket_file::room_for_successor(path, address)?,
+                    Err(BindError::Live(..)) if handover => socket_file::room_for_successor(path, address)?,
                     Err(error) => return Err(error),
                 };
                 let socket = bind_unix(&first, *mode).map_err(explain(address))?;
@@ -226,7 +231,7 @@ impl Acceptor {
 
 fn explain(address: &ListenAddr) -> impl Fn(io::Error) -> BindError {
     move |source| match (source.kind(), address) {
-        (io::ErrorKind::AddrInUse, _) => BindError::InUse(address.clone()),
+        (io::ErrorKind::AddrInUse, _) => BindError::InUse(address.clone(), Holder::of(address)),
         (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(_)) => BindError::Privileged(address.clone()),
         _ => BindError::Other { address: address.clone(), source },
     }
@@ -264,7 +269,11 @@ pub(super) fn is_stale(path: &Path, address: &ListenAddr) -> Result<bool, BindEr
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(address.clone()));
     }
-    if is_dead(path).map_err(explain(address))? { Ok(true) } else { Err(BindError::Live(address.clone())) }
+    if is_dead(path).map_err(explain(address))? {
+        Ok(true)
+    } else {
+        Err(BindError::Live(address.clone(), Holder::of(address)))
+    }
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
@@ -301,7 +310,7 @@ mod tests {
                 Err(error) => break assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         }
-        assert!(matches!(is_stale(&path, &address), Err(BindError::Live(_))));
+        assert!(matches!(is_stale(&path, &address), Err(BindError::Live(..))));
         drop(stopped);
         assert!(is_stale(&path, &address).unwrap());
     }

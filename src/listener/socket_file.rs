@@ -92,7 +92,7 @@ pub(super) fn room_for_successor(path: &Path, address: &ListenAddr) -> Result<Pa
             fs::remove_file(&next).map_err(|source| BindError::Other { address: address.clone(), source })?;
         }
         Ok(false) => {}
-        Err(BindError::Live(address)) => return Err(BindError::Followed(address)),
+        Err(BindError::Live(address, _)) => return Err(BindError::Followed(address)),
         Err(error) => return Err(error),
     }
     Ok(next)

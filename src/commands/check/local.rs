@@ -1,12 +1,11 @@
 //! Checks what this machine must provide: addresses, files, descriptors. Dials no server.
 
-use super::holder::Holder;
 use super::report::CheckReport;
 use crate::app::raise_limit;
 use crate::config::{Config, Route};
 use crate::credentials::Credentials;
 use crate::endpoint::ListenAddr;
-use crate::listener::{BindError, Listener};
+use crate::listener::{BindError, Holder, Listener};
 use crate::session::ClientAuth;
 use crate::state::{StateError, StateFile};
 
@@ -78,17 +77,12 @@ pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport
 
 /// Checks an address. With `offline` the configuration may be another machine's: an address in use here is no failure.
 fn listener(address: &ListenAddr, handover: bool, offline: bool, step: &str, report: &mut CheckReport) {
-    let (holder, is_expected) = match Listener::could_bind(address, handover) {
+    let holder = match Listener::could_bind(address, handover) {
         Ok(()) => return report.ok(step, None, &address.to_string()),
-        Err(BindError::InUse(_) | BindError::Live(_)) => match Holder::of(address) {
-            Holder::Expected(process) => (process, true),
-            Holder::Other(process) => (process, false),
-            Holder::Hidden { may_be_expected } => {
-                ("a process that /proc does not show".to_owned(), may_be_expected)
-            }
-        },
+        Err(BindError::InUse(_, holder) | BindError::Live(_, holder)) => holder,
         Err(error) => return report.failed(step, &error.to_string()),
     };
+    let is_expected = matches!(holder, Holder::Expected(_) | Holder::Hidden { may_be_expected: true });
     if is_expected {
         let advice = "a reload keeps it, and a second `run` needs handover = true in both";
         report.warn(step, &format!("{address} is in use by {holder}: {advice}"));

@@ -1,7 +1,6 @@
 //! `pontoon check`: validates the configuration, dials each route as `run` would, and reports each step.
 
 mod dialled;
-mod holder;
 mod local;
 mod report;
 mod steps;

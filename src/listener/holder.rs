@@ -1,6 +1,6 @@
 //! Finds the process that listens on an address.
 
-use std::fs;
+use std::{fmt, fs};
 
 use procfs::net::{TcpState, tcp, tcp6, unix};
 
@@ -8,7 +8,8 @@ use crate::clients::owners;
 use crate::endpoint::ListenAddr;
 
 /// The process that listens on an address, as far as `/proc` shows it.
-pub(super) enum Holder {
+#[derive(Debug)]
+pub enum Holder {
     /// A pontoon, or systemd, which passes its sockets on to pontoon.
     Expected(String),
     /// Another program.
@@ -37,6 +38,15 @@ impl Holder {
             Self::Expected(text)
         } else {
             Self::Other(text)
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expected(process) | Self::Other(process) => f.write_str(process),
+            Self::Hidden { .. } => f.write_str("a process that /proc does not show"),
         }
     }
 }
