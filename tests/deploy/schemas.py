@@ -8,7 +8,7 @@ import importlib.resources, json, os, subprocess, sys, tempfile
 # Versions of Kubernetes: the first with native sidecars, and the newest one that kubernetes-validate has.
 FIRST, NEWEST = "1.29", "1.37"
 # Kinds that other projects define. Only clusters that have them have their schemas.
-CUSTOM = {"PodMonitor"}
+CUSTOM = {"PodMonitor", "PrometheusRule"}
 
 
 def kubernetes(text):

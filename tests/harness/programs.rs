@@ -86,6 +86,11 @@ pub fn kubectl() -> Command {
     Command::new(installed("TEST_KUBECTL", "kubectl"))
 }
 
+/// Renders Helm's charts.
+pub fn helm() -> Command {
+    Command::new(installed("TEST_HELM", "helm"))
+}
+
 /// The first `redis-cli` of PATH that supports TLS: the engine's own may not.
 pub fn redis_cli_over_tls() -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap_or_default();
