@@ -14,7 +14,7 @@ use super::kubernetes::{
 use super::{must, said};
 use crate::harness::programs::helm;
 
-/// Where `helm package` writes and `helm dependency update` reads.
+/// The library chart.
 const CHART: &str = "config/helm/pontoon";
 
 /// The example chart with its dependency.
