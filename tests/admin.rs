@@ -299,7 +299,7 @@ fn every_output_names_a_certificate_close_to_its_expiry() {
     let authority = Authority::new();
     let redis = Redis::with(authority.issue_for_days(&["localhost"], 10), &authority, &[]);
     let bridge = Pontoon::to(&redis.endpoint(), &authority).ready();
-    bridge.expects("certificate close to its expiry");
+    bridge.expects("certificate must be renewed");
     let problem = format!("the certificate of {} expires at 20", redis.endpoint());
     bridge.wait_for_log(&problem);
     for (output, text) in all_outputs(&bridge) {

@@ -90,7 +90,7 @@ pub(super) async fn watch_certificates(shared: AdminContext, drain: Drain) {
         for (route, certificate) in shared.expiring_certificates() {
             let is_known = |(text, at): &(String, Instant)| *text == certificate && at.elapsed() < LOG_AGAIN;
             if !logged.get(&route).is_some_and(is_known) {
-                warn!(route = &*route, warning = certificate, "certificate close to its expiry");
+                warn!(route = &*route, warning = certificate, "certificate must be renewed");
                 logged.insert(route, (certificate, Instant::now()));
             }
         }

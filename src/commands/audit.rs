@@ -18,8 +18,8 @@ use crate::config::Route;
 use crate::counted::counted;
 use crate::credentials::Credentials;
 use crate::group::{
-    Asking, ListClients, NodeEvidence, SeenClients, SimilarClients, WatchEvent, WatchPace, WatchReport,
-    WatchedNode, gather, watch,
+    Asking, ListClients, NodeEvidence, PlaintextAccess, SeenClients, SimilarClients, WatchEvent, WatchPace,
+    WatchReport, WatchedNode, gather, watch,
 };
 use crate::moment::Moment;
 use crate::printable::printable;
@@ -35,7 +35,7 @@ pub struct AuditOptions {
     pub watch: Option<WatchPace>,
 }
 
-/// Asks every node. Fails unless all nodes answer and count no plaintext client.
+/// Asks every node. Fails unless all nodes answer, and count no plaintext client or refuse plaintext.
 pub fn run(route: &Route, options: AuditOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let AuditOptions { json, bridges, watch } = options;
@@ -67,9 +67,9 @@ async fn once(asking: &Asking, json: bool) -> anyhow::Result<()> {
             .map(|groups| groups.iter().map(|clients| ClientRow { clients, seen: None }).collect());
         print_clients(rows);
     }
-    if evidence.is_clean() {
+    if !evidence.nodes.is_empty() && evidence.nodes.iter().all(NodeEvidence::has_no_plaintext) {
         if !json {
-            say!("\n{}", clean(evidence.nodes.len(), 1));
+            say!("\n{}", clean(&evidence.nodes, 1));
         }
         return Ok(());
     }
@@ -96,17 +96,28 @@ async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::R
     }
     if report.is_clean() {
         if !json {
-            say!("\n{}", clean(report.nodes.len(), report.samples));
+            say!("\n{}", clean(report.nodes.iter().map(|node| &node.last), report.samples));
         }
         return Ok(());
     }
     bail!("{}", why_watched(&report, asking.settings.tls.mode));
 }
 
-/// Returns the closing line for the case that every node answered each time and counted no plaintext client.
-fn clean(nodes: usize, samples: u64) -> String {
+/// Returns the closing line for the case that every node answered each time, and none has or accepts a client in plaintext.
+fn clean<'a>(nodes: impl IntoIterator<Item = &'a NodeEvidence>, samples: u64) -> String {
+    let (counting, refusing): (Vec<_>, Vec<_>) =
+        nodes.into_iter().partition(|node| node.plaintext_clients.is_some());
     let each = if samples > 1 { format!(" in each of {samples} samples") } else { String::new() };
-    format!("{nodes} of {} answered{each}: no client is connected in plaintext", counted(nodes, "node"))
+    let all = counting.len() + refusing.len();
+    let result = match (counting.len(), refusing.len()) {
+        (_, 0) => "no client is connected in plaintext".into(),
+        (0, _) => "plaintext is refused".into(),
+        (_, refusing) => {
+            let refuse = if refusing == 1 { "node refuses" } else { "nodes refuse" };
+            format!("no client is counted in plaintext, and {refusing} {refuse} plaintext")
+        }
+    };
+    format!("{all} of {} answered{each}: {result}", counted(all, "node"))
 }
 
 fn print_report(report: &WatchReport) {
@@ -135,7 +146,7 @@ fn why_watched(WatchReport { nodes, samples, .. }: &WatchReport, mode: TlsMode) 
     let silent = nodes.iter().filter(is_silent).count();
     if nodes.is_empty() {
         "the watch ended before the first sample".into()
-    } else if last.iter().all(|node| node.problem.is_none() && node.plaintext_clients == Some(0)) {
+    } else if last.iter().all(NodeEvidence::has_no_plaintext) {
         let (nodes, samples) = (counted(nodes.len(), "node"), counted(*samples as usize, "sample"));
         format!("{silent} of {nodes} did not answer in each of {samples}")
     } else {
@@ -202,8 +213,12 @@ fn why(nodes: &[NodeEvidence], mode: TlsMode) -> String {
         return format!("{silent} of {all} did not answer{next}");
     }
     let plaintext: u64 = nodes.iter().filter_map(|node| node.plaintext_clients).sum();
-    let uncounted: Vec<_> = nodes.iter().filter(|node| node.plaintext_clients.is_none()).collect();
-    let accepting: Vec<_> = uncounted.iter().filter(|node| node.asked_in_plaintext).collect();
+    let uncounted: Vec<_> =
+        nodes.iter().filter(|node| node.plaintext_clients.is_none() && !node.has_no_plaintext()).collect();
+    let accepts = |node: &&&NodeEvidence| {
+        matches!(node.plaintext, Some(PlaintextAccess::Accepted | PlaintextAccess::OtherPort(_)))
+    };
+    let accepting: Vec<_> = uncounted.iter().filter(accepts).collect();
     let includes_audit = nodes.iter().any(|node| node.asked_in_plaintext && node.plaintext_clients.is_some());
     let ourselves = if includes_audit { ", this audit included" } else { "" };
     let do_not_count = |count: usize| if count == 1 { "does not count its" } else { "do not count their" };
@@ -253,10 +268,14 @@ fn print_nodes(nodes: &[NodeEvidence]) {
         Table::new(["NODE", "ROLE", "PLAINTEXT", "CONNECTED", "BRIDGED", "DIRECT", "UNKNOWN", "ENGINE"]);
     for node in nodes.iter().filter(|node| node.problem.is_none()) {
         let words = |words: &Option<String>| words.clone().unwrap_or_else(|| "unknown".into());
+        let plaintext = match node.plaintext {
+            Some(PlaintextAccess::Refused) => "refused".to_owned(),
+            _ => count(node.plaintext_clients),
+        };
         table.row([
             node.endpoint.clone(),
             words(&node.role),
-            count(node.plaintext_clients),
+            plaintext,
             count(node.connected_clients),
             count(node.bridged),
             count(node.direct),
@@ -274,6 +293,13 @@ fn print_nodes(nodes: &[NodeEvidence]) {
         }
         if node.asked_in_plaintext {
             say!("{endpoint}: asked in plaintext");
+        }
+        match &node.plaintext {
+            Some(PlaintextAccess::OtherPort(port)) => say!("{endpoint}: accepts plaintext on port {port}"),
+            Some(PlaintextAccess::Unknown(why)) => {
+                say!("{endpoint}: may accept plaintext: {}", printable(why));
+            }
+            Some(PlaintextAccess::Accepted | PlaintextAccess::Refused) | None => {}
         }
         if let Some(words) = &node.list_refused {
             say!("{endpoint}: CLIENT LIST is not allowed: {}", printable(words));
@@ -363,17 +389,29 @@ mod tests {
 
     #[test]
     fn the_closing_line_agrees_in_number() {
-        assert_eq!(clean(1, 1), "1 of 1 node answered: no client is connected in plaintext");
-        assert_eq!(
-            clean(2, 9),
-            "2 of 2 nodes answered in each of 9 samples: no client is connected in plaintext"
-        );
-        let node = |plaintext_clients, asked_in_plaintext| NodeEvidence {
+        let node = |plaintext_clients, accepts| NodeEvidence {
             plaintext_clients,
-            asked_in_plaintext,
+            asked_in_plaintext: accepts,
+            plaintext: plaintext_clients.is_none().then_some(if accepts {
+                PlaintextAccess::Accepted
+            } else {
+                PlaintextAccess::Unknown("not reached".into())
+            }),
             connected_clients: Some(4),
             ..serde_json::from_value(serde_json::json!({"endpoint": "a:1"})).unwrap()
         };
+        let counting = || node(Some(0), false);
+        let refusing = || NodeEvidence { plaintext: Some(PlaintextAccess::Refused), ..node(None, false) };
+        assert_eq!(clean(&[counting()], 1), "1 of 1 node answered: no client is connected in plaintext");
+        assert_eq!(
+            clean(&[counting(), counting()], 9),
+            "2 of 2 nodes answered in each of 9 samples: no client is connected in plaintext"
+        );
+        assert_eq!(clean(&[refusing()], 1), "1 of 1 node answered: plaintext is refused");
+        assert_eq!(
+            clean(&[counting(), refusing()], 1),
+            "2 of 2 nodes answered: no client is counted in plaintext, and 1 node refuses plaintext"
+        );
         let why = |nodes: &[NodeEvidence]| why(nodes, TlsMode::Preferred);
         assert_eq!(
             why(&[node(None, true)]),

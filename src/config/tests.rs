@@ -106,13 +106,21 @@ fn uncommented(source: &str) -> Config {
 }
 
 #[test]
-fn a_key_without_effect_is_refused() {
-    let text = "[[route]]\nupstream = \"rediss://x\"\ntls.mode = \"disabled\"\ntls.pins = [\"x\"]\n";
-    let problems = Config::from_toml("f", text).unwrap_err().to_string();
-    assert!(
-        problems.contains("f:4:13: tls.pins: has no effect where tls.mode is \"disabled\""),
-        "{problems}"
+fn the_way_back_to_plaintext_needs_no_other_key() {
+    let text = |mode: &str| {
+        format!(
+            "[[route]]\nupstream = \"x\"\ntls.mode = \"{mode}\"\ntls.ca_files = [\"x\"]\nevidence.interval = \"1m\"\n"
+        )
+    };
+    assert_eq!(Config::from_toml("f", &text("preferred")).unwrap().warnings, [""; 0]);
+    let back = Config::from_toml("f", &text("disabled")).unwrap();
+    assert_eq!(
+        back.warnings,
+        ["no effect while tls.mode is \"disabled\": f:5:10: evidence.interval, f:4:17: tls.ca_files"]
     );
+    assert!(back.routes[0].evidence.is_none());
+    let contradiction = text("disabled").replace("\"x\"\ntls.mode", "\"rediss://x\"\ntls.mode");
+    let problems = Config::from_toml("f", &contradiction).unwrap_err().to_string();
     assert!(problems.contains("x:6379 asks for TLS (rediss), but tls.mode is \"disabled\""), "{problems}");
 }
 

@@ -34,7 +34,7 @@ pub(super) fn validate(
     routes: &[(String, Values)],
     problems: Problems,
 ) -> Result<Config, Problems> {
-    let mut check = Check { problems };
+    let mut check = Check { problems, warnings: Vec::new() };
     let several = routes.len() > 1;
     let routes: Vec<Route> =
         routes.iter().filter_map(|(place, values)| check.route(place, values, several)).collect();
@@ -48,6 +48,8 @@ pub(super) fn validate(
 
 pub(super) struct Check {
     pub(super) problems: Problems,
+    /// What has no effect, but does no harm.
+    warnings: Vec<String>,
 }
 
 impl Check {
@@ -87,7 +89,7 @@ impl Check {
             exit_with_clients,
             state_file,
             verdict,
-            warnings: Vec::new(),
+            warnings: std::mem::take(&mut self.warnings),
         }
     }
 
@@ -156,11 +158,8 @@ impl Check {
         }
         let sampling = self.parse(values, "evidence.sampling", positive).unwrap_or(Pace::SAMPLING);
         let interval = self.parse(values, "evidence.interval", positive);
-        let evidence = interval.map(|interval| Pace { interval, sampling });
-        if tls.mode == TlsMode::Disabled && evidence.is_some() {
-            let problem = "the servers are asked over TLS, but tls.mode is \"disabled\": remove one of them";
-            self.problems.add(self::place(values, "evidence.interval"), problem);
-        }
+        let gathers = |_: &Duration| tls.mode != TlsMode::Disabled;
+        let evidence = interval.filter(gathers).map(|interval| Pace { interval, sampling });
         if self.problems.0.len() > before {
             return None;
         }
@@ -340,15 +339,17 @@ impl Check {
             ],
         );
         let mode = mode.unwrap_or_default();
+        // No errors, so that on the way back to plaintext only tls.mode must change.
         if mode == TlsMode::Disabled {
-            for (_, given) in values
-                .iter()
-                .filter(|(path, _)| path.starts_with("tls.") && !["tls.mode", "tls.upgrade"].contains(path))
-            {
-                if let Some(given) = given.first() {
-                    self.problems
-                        .add(&given.place, "has no effect where tls.mode is \"disabled\": remove it");
-                }
+            let needs_tls = |path: &str| {
+                path == "evidence.interval"
+                    || path.starts_with("tls.") && !["tls.mode", "tls.upgrade"].contains(&path)
+            };
+            let idle =
+                values.iter().filter(|(path, _)| needs_tls(path)).filter_map(|(_, given)| given.first());
+            let idle = idle.map(|given| given.place.to_string()).collect::<Vec<_>>();
+            if !idle.is_empty() {
+                self.warnings.push(format!("no effect while tls.mode is \"disabled\": {}", idle.join(", ")));
             }
         }
         let min_version =

@@ -11,7 +11,7 @@ use super::client_list::{self, ClientListEntry};
 use super::info::Info;
 use super::members::Members;
 use super::node::{ListClients, NodeReplies, global_names, plaintext_clients};
-use super::plaintext::PlaintextAccess;
+use super::plaintext::{self, PlaintextAccess};
 use super::servers::NetworkServers;
 use super::survey::{FoundNode, Round, survey};
 use crate::credentials::Credentials;
@@ -130,6 +130,13 @@ impl NodeEvidence {
             asked_in_plaintext: false,
         }
     }
+
+    /// Whether it answered, and either counts no client in plaintext or refuses plaintext. Where it does not count, connections from before
+    /// it refused plaintext may remain.
+    pub fn has_no_plaintext(&self) -> bool {
+        self.problem.is_none()
+            && (self.plaintext_clients == Some(0) || self.plaintext == Some(PlaintextAccess::Refused))
+    }
 }
 
 /// The name of a node that was not asked yet.
@@ -157,6 +164,7 @@ pub async fn gather(asking: &Asking) -> Result<Evidence, TlsError> {
     let servers = NetworkServers::by_mode(&settings, asking.credentials.as_ref())?;
     let Asking { clients, all_must_exist, bridges, .. } = asking;
     let mut round = survey(&servers, &settings.endpoints, Vec::new(), *clients, *all_must_exist).await;
+    plaintext::look(&servers, &mut round).await;
     Members::new(Duration::ZERO, Vec::new()).learn(&mut round, Instant::now());
     Ok(Evidence::without(&own_name, &round, bridges))
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::evidence::{Asking, ConnectionId, Evidence, NodeEvidence, SimilarClients, named, note_command};
 use super::members::Members;
 use super::node::{MAX_NODES, ask_node};
+use super::plaintext;
 use super::servers::{NetworkServers, Servers};
 use super::survey::{Round, survey};
 use crate::moment::Moment;
@@ -83,10 +84,10 @@ pub struct SeenClients {
 }
 
 impl WatchReport {
-    /// Whether every node answered each sample and counted no client in plaintext.
+    /// Whether every node answered each sample, and counted no client in plaintext or refused plaintext.
     pub fn is_clean(&self) -> bool {
         let is_clean = |WatchedNode { last, unanswered_samples }: &WatchedNode| {
-            *unanswered_samples == 0 && last.problem.is_none() && last.plaintext_clients == Some(0)
+            *unanswered_samples == 0 && last.has_no_plaintext()
         };
         !self.nodes.is_empty() && self.nodes.iter().all(is_clean)
     }
@@ -138,6 +139,10 @@ pub async fn watch(
                     }
                 }
             };
+            // Only once: each attempt is a connection in plaintext, which the lists of later samples might show.
+            if round.nodes.is_empty() {
+                plaintext::look(&servers, &mut found).await;
+            }
             members.learn(&mut found, Instant::now());
             round = found;
             next = Instant::now() + pace.every;
@@ -277,7 +282,10 @@ impl SeenGroup {
                 if is_silent {
                     last.problem.clone_from(&node.problem);
                 } else {
+                    let plaintext = last.plaintext.take();
                     *last = node.clone();
+                    // Only the first sample tries plaintext.
+                    last.plaintext = plaintext;
                 }
                 last.plaintext_clients = most;
                 *unanswered_samples += u64::from(is_silent);

@@ -75,12 +75,13 @@ pub(super) fn certificate(
             )
         }
         CertificateError::UnknownIssuer => {
-            let issuer = X509Certificate::from_der(leaf)
-                .map(|(_, parsed)| format!(" \"{}\"", parsed.issuer()))
-                .unwrap_or_default();
+            let parsed = X509Certificate::from_der(leaf).map(|(_, parsed)| parsed).ok();
+            let issuer =
+                parsed.as_ref().map(|parsed| format!(" \"{}\"", parsed.issuer())).unwrap_or_default();
+            let is_self_made = parsed.is_some_and(|parsed| parsed.issuer() == parsed.subject());
+            let or_pin = if is_self_made { or_pin(leaf) } else { String::new() };
             format!(
-                "issuer{issuer} unknown: pass the CA that signed it as --tls-ca-file (tls.ca_files){}",
-                or_pin(leaf)
+                "issuer{issuer} unknown: pass the CA that signed it as --tls-ca-file (tls.ca_files){or_pin}"
             )
         }
         other if is_old_version(other) => {
@@ -106,10 +107,11 @@ pub fn describe_leaf(leaf: &CertificateDer<'_>) -> String {
     format!("certificate for {names}, issued by {issuer}, until {not_after}")
 }
 
-/// The alternative for a server with a self-made certificate: a pin.
+/// The alternative for a server with a self-made certificate: a pin. It must be compared, because the certificate may be an attacker's.
 fn or_pin(leaf: &CertificateDer<'_>) -> String {
-    CertificatePin::of(leaf)
-        .map_or_else(String::new, |pin| format!("; for a server that you know by its key, --tls-pin {pin}"))
+    CertificatePin::of(leaf).map_or_else(String::new, |pin| {
+        format!("; if this is the key of your server, which you must compare there: --tls-pin {pin}")
+    })
 }
 
 /// Whether webpki refused a CA certificate as a server's. rustls passes this error on without a variant of its own.

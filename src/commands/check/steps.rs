@@ -95,6 +95,7 @@ async fn check(
     let endpoints = route.upstream.endpoints.clone();
     let is_one_of_several = endpoints.len() > 1;
     let mut reached = false;
+    let mut failures = Vec::new();
     if route.upstream.tls.mode == TlsMode::Preferred
         && let Some(latched) = memory.accepted_tls(&endpoints)
     {
@@ -130,17 +131,15 @@ async fn check(
                     topology::check(connection, &route, tls.as_ref(), &upstream, report).await;
                 }
             }
-            Err(error) => {
-                for attempt in error.attempts {
-                    report.failed(attempt.stage.label(), &attempt.to_string());
-                }
-            }
+            Err(error) => failures.extend(error.attempts),
         }
     }
     // One reachable endpoint is enough: a list may hold the names before and after TLS was enabled.
-    if reached && is_one_of_several {
-        report.failed_at = None;
-    } else if !reached && report.failed_at.is_none() {
+    for attempt in failures {
+        let (step, detail) = (attempt.stage.label(), attempt.to_string());
+        if reached { report.warn(step, &detail) } else { report.failed(step, &detail) }
+    }
+    if !reached && report.failed_at.is_none() {
         report.failed("resolve", "no name of the list exists: check their spelling in `upstream`");
     }
 }
