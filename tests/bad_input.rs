@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::harness::{Authority, pontoon};
+use crate::harness::{Authority, assert_start_explained, pontoon};
 
 /// Runs with a config file, asserts that it is refused, and returns each problem, without the file's name before it.
 #[track_caller]
@@ -359,5 +359,42 @@ fn a_mistyped_log_level_is_refused() {
         let output = pontoon(&args);
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && error.contains("is not a level"), "{level}: {error}");
+    }
+}
+
+#[test]
+fn the_errors_of_the_start_are_explained() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = held.local_addr().unwrap().to_string();
+    let remote = format!("0.0.0.0:{}", busy.port());
+    let (misspelt, empty) =
+        (file("pontoon.toml", "[[route]]\nupstream = \"x\"\nnaem = \"x\"\n"), file("ca.pem", ""));
+    let missing = directory.path().join("none/state.json");
+    let ca = authority.file();
+    let of_route = ["--upstream", "x", "--tls-ca-file", &ca, "--listen"];
+    let cases: [&[&str]; 6] = [
+        &["--config", &misspelt],
+        &[&of_route[..], &[&in_use]].concat(),
+        &[&of_route[..], &[&remote]].concat(),
+        &["--upstream", "x", "--listen", "127.0.0.1:0", "--tls-ca-file", "/no/such/ca.pem"],
+        &["--upstream", "x", "--listen", "127.0.0.1:0", "--tls-ca-file", &empty],
+        &[
+            &of_route[..],
+            &["127.0.0.1:0", "--tls-mode", "preferred", "--state-file", missing.to_str().unwrap()],
+        ]
+        .concat(),
+    ];
+    for case in cases {
+        let output = pontoon(&[&["run", "--admin", "off"], case].concat());
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{case:?}");
+        assert_start_explained(&String::from_utf8(output.stderr).unwrap());
     }
 }

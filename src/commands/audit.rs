@@ -69,7 +69,7 @@ async fn once(asking: &Asking, json: bool) -> anyhow::Result<()> {
     }
     if !evidence.nodes.is_empty() && evidence.nodes.iter().all(NodeEvidence::has_no_plaintext) {
         if !json {
-            say!("\n{}", clean(&evidence.nodes, 1));
+            say!("\n{}", clean(&evidence.nodes.iter().collect::<Vec<_>>(), 1));
         }
         return Ok(());
     }
@@ -96,7 +96,10 @@ async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::R
     }
     if report.is_clean() {
         if !json {
-            say!("\n{}", clean(report.nodes.iter().map(|node| &node.last), report.samples));
+            say!(
+                "\n{}",
+                clean(&report.nodes.iter().map(|node| &node.last).collect::<Vec<_>>(), report.samples)
+            );
         }
         return Ok(());
     }
@@ -104,12 +107,11 @@ async fn for_a_while(asking: &Asking, pace: &WatchPace, json: bool) -> anyhow::R
 }
 
 /// Returns the closing line for the case that every node answered each time, and none has or accepts a client in plaintext.
-fn clean<'a>(nodes: impl IntoIterator<Item = &'a NodeEvidence>, samples: u64) -> String {
-    let (counting, refusing): (Vec<_>, Vec<_>) =
-        nodes.into_iter().partition(|node| node.plaintext_clients.is_some());
+fn clean(nodes: &[&NodeEvidence], samples: u64) -> String {
+    let refusing = nodes.iter().filter(|node| node.plaintext_clients.is_none()).count();
     let each = if samples > 1 { format!(" in each of {samples} samples") } else { String::new() };
-    let all = counting.len() + refusing.len();
-    let result = match (counting.len(), refusing.len()) {
+    let all = nodes.len();
+    let result = match (all - refusing, refusing) {
         (_, 0) => "no client is connected in plaintext".into(),
         (0, _) => "plaintext is refused".into(),
         (_, refusing) => {
@@ -402,14 +404,14 @@ mod tests {
         };
         let counting = || node(Some(0), false);
         let refusing = || NodeEvidence { plaintext: Some(PlaintextAccess::Refused), ..node(None, false) };
-        assert_eq!(clean(&[counting()], 1), "1 of 1 node answered: no client is connected in plaintext");
+        assert_eq!(clean(&[&counting()], 1), "1 of 1 node answered: no client is connected in plaintext");
         assert_eq!(
-            clean(&[counting(), counting()], 9),
+            clean(&[&counting(), &counting()], 9),
             "2 of 2 nodes answered in each of 9 samples: no client is connected in plaintext"
         );
-        assert_eq!(clean(&[refusing()], 1), "1 of 1 node answered: plaintext is refused");
+        assert_eq!(clean(&[&refusing()], 1), "1 of 1 node answered: plaintext is refused");
         assert_eq!(
-            clean(&[counting(), refusing()], 1),
+            clean(&[&counting(), &refusing()], 1),
             "2 of 2 nodes answered: no client is counted in plaintext, and 1 node refuses plaintext"
         );
         let why = |nodes: &[NodeEvidence]| why(nodes, TlsMode::Preferred);

@@ -347,7 +347,7 @@ impl Check {
             };
             let idle =
                 values.iter().filter(|(path, _)| needs_tls(path)).filter_map(|(_, given)| given.first());
-            let idle = idle.map(|given| given.place.to_string()).collect::<Vec<_>>();
+            let idle = idle.map(|given| given.place.clone()).collect::<Vec<_>>();
             if !idle.is_empty() {
                 self.warnings.push(format!("no effect while tls.mode is \"disabled\": {}", idle.join(", ")));
             }

@@ -7,10 +7,21 @@ fn explained() -> &'static [Vec<String>] {
     static EXPLAINED: OnceLock<Vec<Vec<String>>> = OnceLock::new();
     EXPLAINED.get_or_init(|| {
         let page = std::fs::read_to_string("docs/errors.md").unwrap();
-        let spans = page.split("**`-").skip(1).map(|rest| rest.split('`').next().unwrap());
-        let unwrapped = spans.map(|span| format!("-{}", span.replace('\n', " ")));
+        let spans = page.split("**`").skip(1).map(|rest| rest.split('`').next().unwrap());
+        let unwrapped = spans.map(|span| span.replace('\n', " "));
         unwrapped.map(|span| span.split('…').map(str::to_owned).collect()).collect()
     })
+}
+
+/// Fails if one of the errors with which `pontoon run` ended is not explained by docs/errors.md.
+#[track_caller]
+pub fn assert_start_explained(stderr: &str) {
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(!errors.is_empty(), "no error: {stderr}");
+    for error in errors {
+        let is_explained = explained().iter().any(|pieces| matches(error, pieces));
+        assert!(is_explained, "docs/errors.md does not explain {error:?}");
+    }
 }
 
 /// Whether a reply is pontoon's own error.

@@ -30,7 +30,7 @@ pub use cluster::{Cluster, SLOTS, own_slots};
 pub use counting::{CountingNode, Transit};
 pub use dual::{Dual, Mood};
 pub use engine::Engine;
-pub use explained::is_pontoons_error;
+pub use explained::{assert_start_explained, is_pontoons_error};
 pub use fake::{Fake, Tls};
 pub use forwarder::Forwarder;
 pub use hosts::Hosts;
