@@ -1,6 +1,7 @@
 //! pontoon authenticates clients that cannot do so themselves, even while the secret changes.
 
 mod cluster;
+mod expiring;
 mod permissions;
 mod rotation;
 

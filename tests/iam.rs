@@ -1,4 +1,4 @@
-//! pontoon's IAM tokens equal those of AWS' own signer, to the last parameter.
+//! pontoon's IAM tokens for ElastiCache and MemoryDB equal those of AWS' own signer, to the last parameter.
 
 mod sources;
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_credential_types::Credentials;
-use pontoon::credentials::iam::{Settings, token};
+use pontoon::credentials::iam::{Service, Settings, token};
 use serde_json::json;
 
 use crate::harness::programs::{printed, python};
@@ -28,7 +28,7 @@ for case in json.loads(sys.argv[1]):
     botocore.auth.get_current_datetime = lambda *a, **k: now.replace(tzinfo=None)
     session = botocore.session.Session()
     keys = Credentials(case["key"], case["secret"], case["session"])
-    signer = RequestSigner(ServiceId("elasticache"), case["region"], "elasticache", "v4", keys, session.get_component("event_emitter"))
+    signer = RequestSigner(ServiceId(case["service"]), case["region"], case["service"], "v4", keys, session.get_component("event_emitter"))
     query = {"Action": "connect", "User": case["user"]}
     if case["serverless"]:
         query["ResourceType"] = "ServerlessCache"
@@ -50,26 +50,28 @@ fn a_token_equals_that_of_aws_own_signer() {
     let (key, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
     let mut cases = Vec::new();
     for region in ["us-east-1", "eu-central-2", "ap-northeast-1", "us-gov-west-1", "cn-north-1"] {
-        for serverless in [false, true] {
+        for (service, serverless) in
+            [(Service::ElastiCache, false), (Service::ElastiCache, true), (Service::MemoryDb, false)]
+        {
             for session in [None, Some("FwoGZXIvYXdzE/w+aDQ=="), Some("a b%20&c=d~e")] {
                 for user in ["app", "team-1.app_2", "a+b/ c"] {
-                    cases.push((region, serverless, session, user));
+                    cases.push((region, service, serverless, session, user));
                 }
             }
         }
     }
     let told: Vec<_> = cases
         .iter()
-        .map(|(region, serverless, session, user)| {
-            json!({"now": now, "key": key, "secret": secret, "session": session, "region": region,
+        .map(|(region, service, serverless, session, user)| {
+            json!({"service": service.name(), "now": now, "key": key, "secret": secret, "session": session, "region": region,
                 "cache": "sessions-1", "serverless": serverless, "user": user})
         })
         .collect();
     let expected = printed(python().args(["-c", BOTOCORE, &json!(told).to_string()]));
     assert_eq!(expected.lines().count(), cases.len());
-    for ((region, serverless, session, user), expected) in cases.into_iter().zip(expected.lines()) {
+    for ((region, service, serverless, session, user), expected) in cases.into_iter().zip(expected.lines()) {
         // Consoles show names as they were typed; the service uses lower case.
-        let cache = Settings { cache_name: "Sessions-1".into(), serverless, region: region.into() };
+        let cache = Settings { service, cache_name: "Sessions-1".into(), serverless, region: region.into() };
         let signer = Credentials::new(key, secret, session.map(str::to_owned), None, "test");
         let made = token(&cache, user, &signer, UNIX_EPOCH + Duration::from_secs(now)).unwrap();
         let made = std::str::from_utf8(made.expose()).unwrap();
@@ -80,7 +82,10 @@ fn a_token_equals_that_of_aws_own_signer() {
                 side.1.insert("User".into(), side.1["User"].replace('+', "%20"));
             }
         }
-        assert_eq!(theirs, ours, "{region}, serverless: {serverless}, session: {session:?}, user: {user}");
+        assert_eq!(
+            theirs, ours,
+            "{region}, {service:?}, serverless: {serverless}, session: {session:?}, user: {user}"
+        );
     }
 }
 
@@ -212,6 +217,21 @@ fn keys_in_the_environment_require_no_request_to_aws() {
     pontoon.client().expect(&["PING"], "+PONG\r\n");
     let seen = String::from_utf8(fake.seen()).unwrap();
     assert!(seen.contains("ResourceType=ServerlessCache") && seen.contains("AKIAENV"), "{seen}");
+}
+
+#[test]
+fn a_token_for_memorydb_is_signed_for_that_service() {
+    let authority = Authority::new();
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "s3cr3t-k3y")];
+    let variable = [&keys[..], &[("PONTOON_AUTH_IAM_SERVICE", "memorydb")]].concat();
+    for (environment, more) in [(&keys[..], &["--auth-iam-service", "memorydb"][..]), (&variable, &[])] {
+        let fake = lenient(&authority);
+        let pontoon = bridge(&fake, &authority, environment, more);
+        pontoon.client().expect(&["PING"], "+PONG\r\n");
+        let seen = String::from_utf8(fake.seen()).unwrap();
+        assert!(seen.contains("\r\nsessions/?Action=connect&User=app&"), "{seen}");
+        assert!(seen.contains("%2Feu-west-1%2Fmemorydb%2Faws4_request"), "{seen}");
+    }
 }
 
 #[test]

@@ -61,6 +61,9 @@ pub struct RouteReport {
     pub tls_mode: Box<str>,
     /// The facts about its endpoints.
     pub upstreams: Vec<EndpointFacts>,
+    /// When the password that pontoon presents expires; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_expire: Option<Moment>,
     /// Why the upstream does not count as reached; `None` if it was reached recently.
     #[serde(default)]
     pub unreached: Option<String>,
@@ -158,6 +161,10 @@ pub enum AuthRequirement {
 }
 
 impl AdminRoute {
+    fn credentials_expire(&self) -> Option<Moment> {
+        self.upstreams.own.credentials()?.expires()
+    }
+
     fn facts(&self, shared: &AdminContext, totals: Totals) -> RouteFacts {
         let Totals { active, plaintext, last_used, .. } = totals;
         RouteFacts {
@@ -224,6 +231,7 @@ impl AdminRoute {
             group: self.group.as_deref().map(Into::into),
             listeners: self.listeners.clone(),
             tls_mode: self.tls.mode.label().into(),
+            credentials_expire: self.credentials_expire(),
             sessions_active: active,
             sessions_total: sessions,
             counts,
@@ -364,5 +372,6 @@ pub(super) fn record(shared: &AdminContext) {
         route.metrics.verdict(tls_only, safe, needed);
         let next = shared.inventory.next_reauthentication(&route.name);
         route.metrics.next_reauthentication(next.map(Moment::unix));
+        route.metrics.credentials_expiry(route.credentials_expire().map(Moment::unix));
     }
 }

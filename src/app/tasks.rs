@@ -207,7 +207,13 @@ pub(super) async fn renew_credentials(
     let mut failing = false;
     loop {
         let look = tokio::select! {
-            look = async { ticks.tick().await; credentials.look().await } => look,
+            look = async {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = credentials.renewal_due() => {}
+                }
+                credentials.look().await
+            } => look,
             Ok(()) = changes.changed() => {
                 upstreams.retire_all();
                 metrics.credentials_reload("ok");

@@ -174,6 +174,7 @@ fn verdicts(route: &RouteReport) -> String {
     if !over_tls.is_empty() {
         lines.push(format!("  over TLS in this run: {}", over_tls.join(", ")));
     }
+    lines.extend(route.credentials_expire.map(|at| format!("  pontoon's credentials expire at {at}")));
     lines.extend(route.servers.as_ref().map(servers));
     lines.push(format!("{}: {still_needed}: {}", route.route, yes_or_no(needed.answer)));
     lines.extend(needed.because.iter().chain(&needed.evidence).map(|reason| format!("  - {reason}")));

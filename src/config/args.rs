@@ -36,7 +36,7 @@ pub fn audit_args() -> impl Iterator<Item = Arg> {
 }
 
 /// Keys that decide how pontoon connects to an endpoint and which credentials it presents there.
-const DIALLING: [&str; 15] = [
+const DIALLING: [&str; 16] = [
     "tls.ca_files",
     "tls.server_name",
     "tls.pins",
@@ -49,6 +49,7 @@ const DIALLING: [&str; 15] = [
     "auth.password_env",
     "auth.password_command",
     "auth.iam.cache_name",
+    "auth.iam.service",
     "auth.iam.serverless",
     "auth.iam.region",
     "limits.connect_timeout",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::validate::{Check, path, place, positive};
 use super::values::{Given, Values};
-use crate::credentials::iam::{self, is_serverless, region_of};
+use crate::credentials::iam::{self, Service, is_serverless, region_of, service_of};
 use crate::credentials::{self, Secret, SecretSource};
 use crate::endpoint::{Endpoint, UpstreamAddress};
 use crate::session::{ClientAuth, LocalPassword};
@@ -26,6 +26,9 @@ const SOURCES: [&str; 5] = [
     "auth.password",
     "auth.iam.cache_name",
 ];
+
+/// Keys that have no effect without `auth.iam.cache_name`.
+const IAM_DETAILS: [&str; 3] = ["auth.iam.service", "auth.iam.serverless", "auth.iam.region"];
 
 /// Environment variables in which AWS' own tools look for the region.
 const REGION_VARIABLES: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
@@ -110,7 +113,7 @@ impl Check {
         endpoints: &[Endpoint],
     ) -> Option<SecretSource> {
         if path != "auth.iam.cache_name" {
-            self.without(values, &["auth.iam.serverless", "auth.iam.region"], "auth.iam.cache_name");
+            self.without(values, &IAM_DETAILS, "auth.iam.cache_name");
         }
         let given = values.get(path)?;
         if path == "auth.password_command" {
@@ -140,12 +143,22 @@ impl Check {
         // An endpoint's name in place of the cache's is a mistake that AWS answers with WRONGPASS.
         if !cache_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             let problem = format!(
-                "\"{cache_name}\" is neither the id of a replication group nor the name of a serverless cache"
+                "\"{cache_name}\" is neither the id of a replication group nor the name of a serverless cache or of a MemoryDB cluster"
             );
             self.problems.add_about(place(values, path), &cache_name, problem);
             return None;
         }
+        let services = [Service::ElastiCache, Service::MemoryDb].map(|service| (service.name(), service));
+        let service = self
+            .choice(values, "auth.iam.service", &services)
+            .or_else(|| endpoints.iter().find_map(|endpoint| service_of(&endpoint.host)))
+            .unwrap_or(Service::ElastiCache);
         let serverless = self.switch(values, "auth.iam.serverless");
+        if service == Service::MemoryDb && serverless == Some(true) {
+            let problem = "MemoryDB has no serverless caches: remove this";
+            self.problems.add(place(values, "auth.iam.serverless"), problem);
+            return None;
+        }
         let region = self.text(values, "auth.iam.region");
         let variable = |name: &&str| std::env::var(name).ok().filter(|region| !region.is_empty());
         let region = region
@@ -159,7 +172,7 @@ impl Check {
         };
         let serverless =
             serverless.unwrap_or_else(|| endpoints.iter().any(|endpoint| is_serverless(&endpoint.host)));
-        Some(iam::Settings { cache_name, serverless, region })
+        Some(iam::Settings { service, cache_name, serverless, region })
     }
 
     /// The login in the upstream URLs, if all of them hold the same.
@@ -188,7 +201,7 @@ impl Check {
 
     /// Reports settings that have no effect without a source.
     fn lonely(&mut self, values: &Values) {
-        self.without(values, &["auth.iam.serverless", "auth.iam.region"], "auth.iam.cache_name");
+        self.without(values, &IAM_DETAILS, "auth.iam.cache_name");
         self.without(values, &["auth.username"], "a source of the password, such as auth.password_file");
     }
 
@@ -223,6 +236,8 @@ pub(super) fn exposed(file: &Path, routes: &[(String, Values)]) -> Option<String
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
+    #[cfg(feature = "iam")]
+    use crate::credentials::iam::Service;
     use crate::credentials::{self, SecretSource};
 
     fn load(auth: &str) -> Result<Option<credentials::Settings>, String> {
@@ -283,7 +298,34 @@ mod tests {
         let name = "master.s.abc123.apne1.cache.amazonaws.com";
         let error = load(&format!("auth.username = \"app\"\nauth.iam.cache_name = \"{name}\"")).unwrap_err();
         assert!(error.contains("is neither the id of a replication group"), "{error}");
-        let error = load("auth.password = \"x\"\nauth.iam.region = \"eu-west-1\"").unwrap_err();
-        assert!(error.contains("has no effect without auth.iam.cache_name"), "{error}");
+        for lonely in ["region = \"eu-west-1\"", "service = \"memorydb\""] {
+            let error = load(&format!("auth.password = \"x\"\nauth.iam.{lonely}")).unwrap_err();
+            assert!(error.contains("has no effect without auth.iam.cache_name"), "{error}");
+        }
+    }
+
+    #[cfg(feature = "iam")]
+    #[test]
+    fn the_service_of_iam_follows_from_the_upstreams_name_or_from_its_key() {
+        let load = |upstream: &str, more: &str| {
+            let text = format!(
+                "[[route]]\nupstream = \"{upstream}\"\nauth.username = \"app\"\nauth.iam.cache_name = \"s\"\n{more}"
+            );
+            let config = Config::from_toml("f", &text).map_err(|problems| problems.to_string())?;
+            match &config.routes[0].upstream.auth.as_ref().unwrap().source {
+                SecretSource::Iam(iam) => Ok((iam.service, iam.region.clone())),
+                other => Err(other.to_string()),
+            }
+        };
+        let memorydb = "clustercfg.s.abc123.memorydb.eu-west-1.amazonaws.com";
+        let region = "auth.iam.region = \"eu-west-1\"";
+        let chosen = "auth.iam.service = \"memorydb\"\nauth.iam.region = \"eu-west-1\"";
+        assert_eq!(load(memorydb, "").unwrap(), (Service::MemoryDb, "eu-west-1".to_owned()));
+        assert_eq!(load("db.example", region).unwrap().0, Service::ElastiCache);
+        assert_eq!(load("db.example", chosen).unwrap().0, Service::MemoryDb);
+        let error = load(memorydb, "auth.iam.service = \"memcached\"").unwrap_err();
+        assert!(error.contains("elasticache") && error.contains("memorydb"), "{error}");
+        let error = load(memorydb, "auth.iam.serverless = true").unwrap_err();
+        assert!(error.contains("auth.iam.serverless: MemoryDB has no serverless caches"), "{error}");
     }
 }

@@ -230,7 +230,8 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "FILE",
         "none",
-        "File with the password, read again when it changes. PONTOON_AUTH_PASSWORD holds the password itself",
+        "File with the password, or with a JSON object of username, password and expires_at; read again when it changes. \
+         PONTOON_AUTH_PASSWORD holds the password itself",
     ),
     key(
         "auth.password_env",
@@ -246,7 +247,8 @@ pub const ROUTE: &[SettingKey] = &[
         Words,
         "COMMAND",
         "none",
-        "Program with arguments that prints the password; run again every 5 minutes, and when the server refuses the password",
+        "Program with arguments that prints the password, or a JSON object of username, password and expires_at; run again \
+         before expires_at or every 5 minutes, and when the server refuses the password",
     ),
     key("auth.password", "auth-password", Secret, "PASSWORD", "none", "The password itself"),
     key(
@@ -255,7 +257,15 @@ pub const ROUTE: &[SettingKey] = &[
         Text,
         "NAME",
         "none",
-        "Authenticate by AWS IAM to this replication group (its id) or serverless cache; the user name is the user's id",
+        "Authenticate by AWS IAM to this replication group (its id), serverless cache or MemoryDB cluster; the user name is the user's id",
+    ),
+    key(
+        "auth.iam.service",
+        "auth-iam-service",
+        Text,
+        "SERVICE",
+        "derived from the upstream's name, else elasticache",
+        "The AWS service that verifies the tokens: elasticache or memorydb",
     ),
     key(
         "auth.iam.serverless",

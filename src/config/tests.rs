@@ -89,7 +89,7 @@ fn uncommented(source: &str) -> Config {
         if key == "local_password_file" {
             return true;
         }
-        let iam = ["cache_name", "serverless", "region"].contains(&key);
+        let iam = ["cache_name", "service", "serverless", "region"].contains(&key);
         (iam && source != "cache_name") || (key.starts_with("password") && key != source)
     };
     let text: Vec<String> = reference()

@@ -1,7 +1,7 @@
-//! Reads a secret from a command's output.
+//! Reads credentials from a command's output.
 
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::secret::Secret;
+use super::answer::{SourceAnswer, UnusableAnswer};
 use super::source::SourceError;
 use crate::printable::printable;
 
@@ -22,12 +22,16 @@ const MAX_COMMAND_OUTPUT: usize = 64 * 1024;
 /// Number of bytes of standard error that are searched for its first line.
 const COMPLAINT: usize = 1024;
 
-/// Runs `words`, a program and its arguments. The secret is what it prints.
-pub(super) async fn run(words: &[String]) -> Result<Secret, SourceError> {
-    run_within(TIMEOUT, words).await
+/// Runs `words`, a program and its arguments. It prints the credentials of the user `username`, if one is configured.
+pub(super) async fn run(words: &[String], username: Option<&str>) -> Result<SourceAnswer, SourceError> {
+    run_within(TIMEOUT, words, username).await
 }
 
-async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceError> {
+async fn run_within(
+    limit: Duration,
+    words: &[String],
+    username: Option<&str>,
+) -> Result<SourceAnswer, SourceError> {
     let (program, arguments) = words.split_first().expect("validated: a command is not empty");
     let failed = |problem: String| SourceError::Command { program: program.clone(), problem };
     let spawned = Command::new(program)
@@ -47,7 +51,7 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
         let _ = group.0.wait().await;
         return Err(failed(format!("did not end within {}", humantime::format_duration(limit))));
     };
-    let mut ended = ended.map_err(|error| failed(format!("cannot be waited for: {error}")))?;
+    let ended = ended.map_err(|error| failed(format!("cannot be waited for: {error}")))?;
     let said = if ended.complaint.is_empty() { String::new() } else { format!(": {}", ended.complaint) };
     if !ended.status.success() {
         return Err(failed(format!("failed ({}){said}", ended.status)));
@@ -55,8 +59,10 @@ async fn run_within(limit: Duration, words: &[String]) -> Result<Secret, SourceE
     if ended.printed.len() > MAX_COMMAND_OUTPUT {
         return Err(failed("printed more than 64 KiB, which is too long for a password".into()));
     }
-    Secret::without_newline(std::mem::take(&mut ended.printed))
-        .ok_or_else(|| failed(format!("printed nothing{said}")))
+    SourceAnswer::parse(ended.printed, username, SystemTime::now()).map_err(|problem| {
+        let said = if problem == UnusableAnswer::Empty { said } else { String::new() };
+        failed(format!("printed {problem}{said}"))
+    })
 }
 
 /// A child process and all that it started.
@@ -110,15 +116,15 @@ async fn beginning(from: Option<impl AsyncRead + Unpin>, most: usize) -> std::io
 mod tests {
     use super::*;
 
-    async fn shell(limit: Duration, script: &str) -> Result<Secret, String> {
+    async fn shell(limit: Duration, script: &str) -> Result<SourceAnswer, String> {
         let words = ["sh", "-c", script].map(str::to_owned);
-        run_within(limit, &words).await.map_err(|error| error.to_string())
+        run_within(limit, &words, None).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn the_output_without_its_newline_is_the_secret() {
-        assert_eq!(shell(TIMEOUT, "echo hunter2").await.unwrap().expose(), b"hunter2");
-        assert_eq!(shell(TIMEOUT, "printf ' a b '").await.unwrap().expose(), b" a b ");
+        assert_eq!(shell(TIMEOUT, "echo hunter2").await.unwrap().secret.expose(), b"hunter2");
+        assert_eq!(shell(TIMEOUT, "printf ' a b '").await.unwrap().secret.expose(), b" a b ");
     }
 
     #[tokio::test]
@@ -128,7 +134,7 @@ mod tests {
         assert_eq!(error.unwrap_err(), "the command sh failed (exit status: 3): access denied");
         let error = shell(TIMEOUT, "echo quiet >&2").await.unwrap_err();
         assert_eq!(error, "the command sh printed nothing: quiet");
-        let error = run(&["/nonexistent/secret-manager".to_owned()]).await.unwrap_err().to_string();
+        let error = run(&["/nonexistent/secret-manager".to_owned()], None).await.unwrap_err().to_string();
         assert!(error.contains("cannot be started: No such file"), "{error}");
     }
 

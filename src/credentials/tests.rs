@@ -128,3 +128,32 @@ async fn a_commands_answer_that_comes_too_late_serves_the_next_caller() {
     fs::write(&go, "").unwrap();
     assert_eq!(secrets(&credentials).await, ["secret"]);
 }
+
+#[tokio::test]
+async fn the_same_password_with_a_new_end_is_no_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    let credentials = from_file(&path);
+    let changes = credentials.changes();
+    for end in ["2999-01-01T00:00:00Z", "2999-01-02T00:00:00Z"] {
+        fs::write(&path, format!("{{\"password\": \"same\", \"expires_at\": \"{end}\"}}")).unwrap();
+        credentials.look().await;
+        assert_eq!(secrets(&credentials).await, ["same"]);
+        assert_eq!(credentials.expires().unwrap().to_string(), end);
+    }
+    assert!(!changes.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_command_whose_password_expires_is_run_again_after_growing_waits() {
+    let command = SecretSource::Command(vec!["x".into()]);
+    let expiry = |seconds| Expiry::new(std::time::SystemTime::now() + Duration::from_secs(seconds));
+    let waits = |expiry: Option<&Expiry>| -> Vec<u64> {
+        (1..=6).map(|failures| command.pause(failures, expiry).as_secs()).collect()
+    };
+    assert_eq!(waits(Some(&expiry(3600))), [1, 2, 4, 8, 10, 10]);
+    assert_eq!(waits(None), [10; 6]);
+    // After a refusal of a good password.
+    assert_eq!(command.pause(0, Some(&expiry(3600))).as_secs(), 10);
+    assert_eq!(command.pause(0, Some(&expiry(2))).as_secs(), 1);
+}

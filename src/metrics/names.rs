@@ -105,6 +105,10 @@ const GAUGES: &[(&str, &str)] = &[
         "pontoon_evidence_interval_seconds",
         "Time between two surveys of the servers, in seconds; only if evidence.interval is set",
     ),
+    (
+        "pontoon_credentials_expiry_timestamp_seconds",
+        "Time when the newest password expires, in Unix time; NaN if its source names no time",
+    ),
     ("pontoon_credentials_last_read_successful", "1 if the last attempt to read the credentials succeeded"),
     (
         "pontoon_uses_only_tls",
@@ -239,6 +243,7 @@ pontoon_cluster_nodes_over_limit gauge route
 pontoon_cluster_nodes_without_port gauge route
 pontoon_cluster_refreshes_total counter result,route
 pontoon_commands_total counter family,route
+pontoon_credentials_expiry_timestamp_seconds gauge route
 pontoon_credentials_last_read_successful gauge route
 pontoon_credentials_reloads_total counter result,route
 pontoon_downgrades_refused_total counter route
@@ -295,6 +300,7 @@ pontoon_uses_only_tls gauge route";
             route.evidence_begins(Duration::from_secs(1));
             route.reauthenticated("ok");
             route.next_reauthentication(None);
+            route.credentials_expiry(None);
             route.pool_discarded("age");
             let upstream = route.of_upstream("cache:6379");
             upstream.transit("tls");
@@ -335,6 +341,7 @@ pontoon_uses_only_tls gauge route";
             route.cluster_nodes(1, 0, 0);
             route.verdict(true, true, false);
             route.next_reauthentication(None);
+            route.credentials_expiry(None);
             route.server_plaintext_clients(Some(0), 1);
             let upstream = route.of_upstream("cache:6379");
             upstream.certificate_expiry(1);

@@ -359,6 +359,11 @@ impl RouteMetrics {
         self.know("pontoon_next_reauthentication_timestamp_seconds", at.map_or(f64::NAN, |at| at as f64));
     }
 
+    /// Notes when the newest password expires, in Unix time; `None` if that is not known.
+    pub fn credentials_expiry(&self, at: Option<u64>) {
+        self.know("pontoon_credentials_expiry_timestamp_seconds", at.map_or(f64::NAN, |at| at as f64));
+    }
+
     /// Notes whether the credentials could be read.
     pub fn credentials_read(&self, succeeded: bool) {
         self.know("pontoon_credentials_last_read_successful", f64::from(u8::from(succeeded)));

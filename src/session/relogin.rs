@@ -1,6 +1,6 @@
 //! Sends AUTH again on a connection that has a client. Pontoon does so after the client's RESET, which logs the connection out. It also
 //! does so before ElastiCache closes a connection that authenticated with IAM, which happens after 12 hours ([Authenticating with
-//! IAM](https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html)).
+//! IAM](https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html)), and before the end of a password that has one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,12 +12,15 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use super::context::RouteContext;
-use crate::credentials::{Credentials, Login, NoSecret};
+use crate::credentials::{Credentials, Expiry, Login, NoSecret};
 use crate::endpoint::Endpoint;
 use crate::upstream;
 
-/// How long to wait after a refusal, while the connection still works.
-const RELOGIN_RETRY: Duration = Duration::from_secs(60);
+/// How long to wait after a first failure, while the connection still works. The wait doubles with each further one.
+const RELOGIN_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest wait after a failure.
+const MAX_RELOGIN_RETRY: Duration = Duration::from_secs(60);
 
 type Logins = Pin<Box<dyn Future<Output = Result<Vec<Login>, NoSecret>> + Send>>;
 
@@ -27,6 +30,10 @@ pub(super) struct Relogin {
     logins: Option<Logins>,
     /// Logins to try if the server refuses the present one.
     others: Vec<Login>,
+    /// The end of the login that was sent.
+    sent: Option<Expiry>,
+    /// The wait after the next failure.
+    retry: Duration,
     /// The client's next request must wait for the login.
     urgent: bool,
     /// The login was due and could not be sent. This is counted once.
@@ -34,25 +41,39 @@ pub(super) struct Relogin {
 }
 
 impl Relogin {
-    /// `since`: when pontoon authenticated.
-    pub(super) fn new(credentials: &Arc<Credentials>, since: Option<Instant>) -> Self {
+    /// `since`: when pontoon authenticated. `expiry`: the end of that login.
+    pub(super) fn new(
+        credentials: &Arc<Credentials>,
+        since: Option<Instant>,
+        expiry: Option<Expiry>,
+    ) -> Self {
         let mut relogin = Self {
             credentials: Arc::clone(credentials),
             due: None,
             logins: None,
             others: Vec::new(),
+            sent: None,
+            retry: RELOGIN_RETRY,
             urgent: false,
             left_alone: false,
         };
-        relogin.schedule(since.unwrap_or_else(Instant::now));
+        let expires = expiry.map(|expiry| expiry.reauthentication());
+        relogin.schedule(since.unwrap_or_else(Instant::now), expires);
         relogin
     }
 
-    fn schedule(&mut self, since: Instant) {
+    /// `expires`: when the login must be replaced because it ends.
+    fn schedule(&mut self, since: Instant, expires: Option<Instant>) {
         // Spreads the logins of sessions that began together.
         let interval =
             self.credentials.renewal().map(|interval| interval.mul_f64(1.0 - fastrand::f64() / 10.0));
-        self.due = interval.map(|interval| Box::pin(sleep_until(since + interval)));
+        let due = interval.map(|interval| since + interval).into_iter().chain(expires).min();
+        self.due = due.map(|due| Box::pin(sleep_until(due)));
+    }
+
+    fn schedule_retry(&mut self) {
+        self.due = Some(Box::pin(sleep_until(Instant::now() + self.retry)));
+        self.retry = (self.retry * 2).min(MAX_RELOGIN_RETRY);
     }
 
     /// When the next login is due. `None`: it is under way, or never due.
@@ -63,10 +84,6 @@ impl Relogin {
     /// Begins a login because the client sent RESET.
     pub(super) fn after_reset(&mut self) {
         self.urgent = true;
-        self.fetch();
-    }
-
-    fn fetch(&mut self) {
         let credentials = Arc::clone(&self.credentials);
         self.logins = Some(Box::pin(async move { credentials.logins().await }));
     }
@@ -98,7 +115,8 @@ impl Relogin {
         }
         if safe {
             self.due = None;
-            self.fetch();
+            let credentials = Arc::clone(&self.credentials);
+            self.logins = Some(Box::pin(async move { credentials.renewed_logins().await }));
         }
         safe
     }
@@ -119,6 +137,7 @@ impl Relogin {
         match logins {
             Ok(mut logins) => {
                 self.others = logins.split_off(1.min(logins.len()));
+                self.sent = logins.first().and_then(|login| login.expiry);
                 logins.first().map(upstream::login_command)
             }
             Err(problem) => {
@@ -127,9 +146,10 @@ impl Relogin {
                     let route = &*route.route;
                     warn!(route, %problem, suppressed, "session not reauthenticated");
                 }
-                let mut due = Box::pin(sleep_until(Instant::now() + RELOGIN_RETRY));
-                let _ = due.as_mut().poll(cx);
-                self.due = Some(due);
+                self.schedule_retry();
+                if let Some(due) = &mut self.due {
+                    let _ = due.as_mut().poll(cx);
+                }
                 None
             }
         }
@@ -147,7 +167,11 @@ impl Relogin {
         route.metrics.reauthenticated(if accepted { "ok" } else { "refused" });
         if accepted {
             debug!(route = &*route.route, upstream = %endpoint, "session reauthenticated");
-            return self.schedule(Instant::now());
+            self.retry = RELOGIN_RETRY;
+            let now = Instant::now();
+            // The source may not have given a new login yet.
+            let expires = self.sent.map(|expiry| expiry.reauthentication().max(now + RELOGIN_RETRY));
+            return self.schedule(now, expires);
         }
         if let Some(suppressed) = route.throttle.allow("reauthentication") {
             warn!(
@@ -158,6 +182,6 @@ impl Relogin {
                 "session not reauthenticated, server refused the credentials"
             );
         }
-        self.due = Some(Box::pin(sleep_until(Instant::now() + RELOGIN_RETRY)));
+        self.schedule_retry();
     }
 }

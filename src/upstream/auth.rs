@@ -71,6 +71,7 @@ mod tests {
         let login = |username: Option<&str>| Login {
             username: username.map(str::to_owned),
             secret: Secret::new(b"a\r\nb".to_vec()),
+            expiry: None,
         };
         assert_eq!(&*command(&login(None)), b"*2\r\n$4\r\nAUTH\r\n$4\r\na\r\nb\r\n");
         assert_eq!(&*command(&login(Some("app"))), b"*3\r\n$4\r\nAUTH\r\n$3\r\napp\r\n$4\r\na\r\nb\r\n");

@@ -15,6 +15,7 @@ use super::auth::AuthOutcome;
 use super::error::Stage;
 use super::greeting::Greeted;
 use super::ids::{PassedOnId, SeenId};
+use crate::credentials::Expiry;
 use crate::endpoint::Endpoint;
 use crate::tls;
 use crate::tls::channel::{Channel, sealed_len};
@@ -36,6 +37,8 @@ pub struct Connection {
     pub auth: AuthOutcome,
     /// When the server last accepted that user.
     pub authenticated: Option<Instant>,
+    /// When the server stops accepting the login that it last accepted, if the source of the credentials says so.
+    pub login_expiry: Option<Expiry>,
     /// The parts of the server's replies to the greeting that are used later.
     pub(super) greeted: Greeted,
     /// What its client has learned of the connection's number at the server.
@@ -93,6 +96,7 @@ impl Connection {
             peer,
             auth: AuthOutcome::None,
             authenticated: None,
+            login_expiry: None,
             greeted: Greeted::default(),
             seen_id: SeenId::Unseen,
             passed_on: None,

@@ -188,7 +188,10 @@ impl Greeting {
             let again = !refused.is_empty();
             for login in logins.drain(..) {
                 match self.say(connection, std::mem::take(&mut reset), Some(&login)).await? {
-                    LoginReply::Accepted => return Ok(AuthOutcome::Accepted),
+                    LoginReply::Accepted => {
+                        connection.login_expiry = login.expiry;
+                        return Ok(AuthOutcome::Accepted);
+                    }
                     LoginReply::Unwanted => return Ok(AuthOutcome::Unwanted),
                     LoginReply::Refused(words) => {
                         first_words.get_or_insert(words);
@@ -200,7 +203,7 @@ impl Greeting {
                 logins = credentials.logins_after_refusal(&refused).await;
             }
         }
-        let (user, words) = (credentials.user().to_owned(), first_words.unwrap_or_default());
+        let (user, words) = (credentials.user(), first_words.unwrap_or_default());
         Err(Cause::AuthRefused { user, words }.into())
     }
 

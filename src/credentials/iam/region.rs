@@ -1,5 +1,6 @@
-//! Derives the region from the name of an ElastiCache endpoint.
+//! Derives the service and the region from the name of an endpoint of ElastiCache or MemoryDB.
 
+use super::settings::Service;
 use crate::endpoint::Host;
 
 /// `master.sessions.abc123.apne1.cache.amazonaws.com`, `sessions-abc123.serverless.use1.cache.amazonaws.com`, and China's
@@ -12,6 +13,9 @@ const IRREGULAR: &[(&str, &str)] =
 
 /// The region of an endpoint; `None` if its name does not show it.
 pub fn region_of(host: &Host) -> Option<String> {
+    if let Some(region) = memorydb_region(host) {
+        return Some(region);
+    }
     let code = labels(host)?.pop()?;
     if let Some((_, region)) = IRREGULAR.iter().find(|(known, _)| *known == code) {
         return Some((*region).to_owned());
@@ -39,6 +43,23 @@ pub fn region_of(host: &Host) -> Option<String> {
 /// Whether the endpoint is that of a serverless cache.
 pub fn is_serverless(host: &Host) -> bool {
     labels(host).is_some_and(|labels| labels.iter().any(|label| label == "serverless"))
+}
+
+/// The service that an endpoint belongs to; `None` if its name does not show it.
+pub fn service_of(host: &Host) -> Option<Service> {
+    if memorydb_region(host).is_some() {
+        return Some(Service::MemoryDb);
+    }
+    labels(host).map(|_| Service::ElastiCache)
+}
+
+/// MemoryDB's names spell the region out: `clustercfg.orders.abc123.memorydb.us-east-1.amazonaws.com`.
+fn memorydb_region(host: &Host) -> Option<String> {
+    let Host::Name(name) = host else { return None };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let before = name.strip_suffix(".cn").unwrap_or(&name).strip_suffix(".amazonaws.com")?;
+    let (service, region) = before.rsplit_once('.')?;
+    service.ends_with(".memorydb").then(|| region.to_owned())
 }
 
 /// The labels before ElastiCache's own domain, in lower case.
@@ -93,6 +114,19 @@ mod tests {
         ] {
             assert_eq!(of(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn the_service_is_derived_from_an_endpoints_name() {
+        let service = |name: &str| service_of(&name.parse().unwrap());
+        let memorydb = "clustercfg.orders.abc123.memorydb.ap-northeast-1.amazonaws.com";
+        assert_eq!(service(memorydb), Some(Service::MemoryDb));
+        assert_eq!(of(memorydb).as_deref(), Some("ap-northeast-1"));
+        let china = "clustercfg.orders.abc123.memorydb.cn-north-1.amazonaws.com.cn";
+        assert_eq!((service(china), of(china).as_deref()), (Some(Service::MemoryDb), Some("cn-north-1")));
+        let elasticache = "master.sessions.abc123.use1.cache.amazonaws.com";
+        assert_eq!(service(elasticache), Some(Service::ElastiCache));
+        assert_eq!((service("memorydb.us-east-1.amazonaws.com"), service("cache.example")), (None, None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::settings::Settings;
 use crate::credentials::Secret;
 
-/// ElastiCache accepts no token with a longer life.
+/// ElastiCache and MemoryDB accept no token with a longer life.
 const LIFE: Duration = Duration::from_secs(900);
 
 /// A token's minimum life, if the signing credentials are about to expire.
@@ -25,7 +25,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 pub fn token(cache: &Settings, user: &str, signer: &Credentials, now: SystemTime) -> Result<Secret, String> {
     let left = signer.expiry().map(|expiry| expiry.duration_since(now).unwrap_or_default());
     let life = left.map_or(LIFE, |left| left.min(LIFE)).max(SHORTEST_LIFE);
-    // The console keeps the name's case, but ElastiCache verifies the lower case.
+    // The console keeps the name's case, but AWS verifies the lower case.
     let mut url = format!("http://{}/?Action=connect", cache.cache_name.to_ascii_lowercase());
     if cache.serverless {
         url.push_str("&ResourceType=ServerlessCache");
@@ -38,7 +38,7 @@ pub fn token(cache: &Settings, user: &str, signer: &Credentials, now: SystemTime
     let params = v4::SigningParams::builder()
         .identity(&identity)
         .region(&cache.region)
-        .name("elasticache")
+        .name(cache.service.name())
         .time(now)
         .settings(settings)
         .build()
@@ -65,9 +65,15 @@ fn escape(text: &str) -> percent_encoding::PercentEncode<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::iam::Service;
 
     fn cache() -> Settings {
-        Settings { cache_name: "Sessions".into(), serverless: true, region: "eu-west-1".into() }
+        Settings {
+            service: Service::ElastiCache,
+            cache_name: "Sessions".into(),
+            serverless: true,
+            region: "eu-west-1".into(),
+        }
     }
 
     fn signed(expiry: Option<SystemTime>, now: SystemTime) -> String {

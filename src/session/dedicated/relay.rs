@@ -248,13 +248,10 @@ impl<'a> Relay<'a> {
     /// Prepares renewal of pontoon's own login on the upstream connection, and the guard against the client's AUTH.
     pub(super) fn authenticated(&mut self) {
         let ours = self.wire.connection.auth == AuthOutcome::Accepted;
-        self.relogin = self
-            .session
-            .route
-            .upstream
-            .credentials()
-            .filter(|_| ours)
-            .map(|credentials| Box::new(Relogin::new(credentials, self.wire.connection.authenticated)));
+        self.relogin = self.session.route.upstream.credentials().filter(|_| ours).map(|credentials| {
+            let connection = &self.wire.connection;
+            Box::new(Relogin::new(credentials, connection.authenticated, connection.login_expiry))
+        });
         if let Some(relogin) = &self.relogin {
             self.session.profile.reauthenticates(relogin.due());
         }
