@@ -1,24 +1,26 @@
 # syntax=docker/dockerfile:1
 
-FROM rust:1.95-bookworm AS build
+FROM --platform=$BUILDPLATFORM rust:1.95.0-trixie AS build
 WORKDIR /src
+ARG TARGETARCH
 # Dependencies first, in a layer that is rebuilt only when they change.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY config/release/build.sh config/release/build.sh
 RUN mkdir src tests \
     && echo 'fn main() {}' > src/main.rs && touch src/lib.rs tests/main.rs \
-    && cargo build --release --locked --no-default-features --features iam \
-    && rm -rf src tests target/release/.fingerprint/pontoon-*
+    && sh config/release/build.sh "$TARGETARCH" \
+    && rm -rf src tests dist target/*/release/.fingerprint/pontoon-*
 COPY src src
 # Shown by `pontoon --version`: docker build --build-arg SOURCE_COMMIT=$(git rev-parse --short=12 HEAD)
 ARG SOURCE_COMMIT
-RUN mkdir tests && touch tests/main.rs && cargo build --release --locked --no-default-features --features iam --bin pontoon
+RUN mkdir tests && touch tests/main.rs && sh config/release/build.sh "$TARGETARCH" && mv "dist/$TARGETARCH" dist/image
 
 # The base image has glibc, CA certificates and an unprivileged user, but no shell and no package manager.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM gcr.io/distroless/cc-debian13:nonroot
 LABEL org.opencontainers.image.title="pontoon" \
       org.opencontainers.image.description="A sidecar that carries plaintext Redis and Valkey clients over verified TLS" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-COPY --from=build /src/target/release/pontoon /usr/local/bin/pontoon
+COPY --from=build /src/dist/image/pontoon /usr/local/bin/pontoon
 USER 65532:65532
 # `docker stop` waits only 10 s by default, but runtime.drain_timeout is 25 s. Use: docker stop --time 40
 STOPSIGNAL SIGTERM

@@ -6,6 +6,7 @@ mod docker;
 mod ecs;
 mod helm;
 mod kubernetes;
+mod release;
 mod systemd;
 
 use std::io::Write as _;

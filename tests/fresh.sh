@@ -92,4 +92,5 @@ clone() {
 }
 timed "clone of ${commit:0:7}" clone
 cd "$scratch/pontoon"
+. tests/toolchain.sh
 timed "$*" fresh "$@"

@@ -5,14 +5,19 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{must, said, strings};
+use super::{must, strings};
 use crate::harness::programs::python;
+
+/// The image of this architecture, as the Dockerfile's steps make it.
+fn image(architecture: &str) -> Value {
+    let mut follow = Command::new("python3");
+    let text = must(follow.args(["tests/deploy/dockerfile.py", "--architecture", architecture]));
+    serde_json::from_str(&text).unwrap()
+}
 
 #[test]
 fn its_steps_leave_a_program_where_the_image_looks_for_it() {
-    let output = Command::new("python3").arg("tests/deploy/dockerfile.py").output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    let image: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let image = image("amd64");
     let program = "/usr/local/bin/pontoon";
     assert_eq!(strings(&image["files"]), [program], "nothing else is added to the base");
     let entry = strings(&image["ENTRYPOINT"]);
@@ -23,6 +28,43 @@ fn its_steps_leave_a_program_where_the_image_looks_for_it() {
     assert_eq!(health[0], program);
     pontoon::cli::command().try_get_matches_from(&health).unwrap();
     assert_eq!(image["USER"], "65532:65532", "numeric, because Kubernetes' runAsNonRoot cannot check a name");
+}
+
+#[test]
+fn each_architecture_is_built_without_emulation() {
+    let own = must(Command::new("dpkg").arg("--print-architecture"));
+    for (architecture, cpu) in [("amd64", "x86_64"), ("arm64", "aarch64")] {
+        let image = image(architecture);
+        assert_eq!(image["builder"]["platform"], "$BUILDPLATFORM");
+        let target = format!("{cpu}-unknown-linux-gnu");
+        let mut built = vec![target.clone()];
+        if own.trim() != architecture {
+            built.push(format!("{cpu}-linux-gnu-gcc"));
+            assert!(strings(&image["installed"]).contains(&format!("rustup target add {target}")), "{image}");
+        }
+        assert_eq!(strings(&image["program"]), built);
+    }
+}
+
+/// The text between these two in a file.
+fn between(file: &str, start: &str, end: &str) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("{file}: {start}"));
+    rest.split_once(end).unwrap().0.to_owned()
+}
+
+#[test]
+fn the_image_is_built_with_the_version_of_rust_that_the_tests_use() {
+    let tested = between("rust-toolchain.toml", "channel = \"", "\"");
+    assert_eq!(between("Cargo.toml", "rust-version = \"", "\""), tested);
+    assert_eq!(between("README.md", "with Rust ", " or later"), tested);
+    let builder = format!("rust:{tested}-trixie");
+    assert_eq!(image("amd64")["builder"]["from"], builder.as_str());
+    for file in ["config/compose/compose.yaml", ".github/workflows/checks.yml"] {
+        assert_eq!(between(file, "image: ", "\n"), builder, "{file}");
+    }
+    let running = must(Command::new("rustc").arg("--version"));
+    assert!(running.starts_with(&format!("rustc {tested} ")), "{running}");
 }
 
 #[test]

@@ -1,21 +1,29 @@
 """Executes a Dockerfile's COPY and RUN steps without Docker, in a directory, with the files that .dockerignore admits. Prints the resulting
 image's settings as JSON.
 
-    dockerfile.py [--really]
+    dockerfile.py [--architecture amd64|arm64] [--really]
 
-A script stands in for Cargo: it checks the manifest and the lock file, and creates an empty program. With --really, Cargo builds, which takes
-minutes, and the image's program is run. The check names the platform, because Cargo would otherwise need the crates of Windows and others,
-too, which a build on this machine does not download.
+The image's architecture is by default the machine's. A script stands in for Cargo: it checks the manifest and the lock file, and creates a
+program that contains its target and its linker. Other scripts stand in for the programs that install what another architecture needs. With
+--really, Cargo builds, which takes minutes, and the image's program is run. The check names the platform, because Cargo would otherwise need
+the crates of Windows and others, too, which a build on this machine does not download.
 """
-import fnmatch, json, os, re, shutil, subprocess, sys, tempfile
+import argparse, fnmatch, json, os, re, shutil, subprocess, sys, tempfile
 
 CARGO = """#!/bin/sh
 set -e
 "{cargo}" metadata --offline --locked --filter-platform host-tuple --format-version 1 >/dev/null
 test -f src/main.rs && test -f src/lib.rs
-mkdir -p target/release/.fingerprint/pontoon-0
-: >target/release/pontoon
+while [ "$1" != --target ]; do shift; done
+folder=target/$2/release
+mkdir -p "$folder/.fingerprint/pontoon-0"
+echo "$2" $(env | sed -n 's/^CARGO_TARGET_[A-Z0-9_]*_LINKER=//p') >"$folder/pontoon"
 """
+# Notes what would be installed.
+INSTALLER = """#!/bin/sh
+echo "$(basename "$0") $*" >>"{notes}"
+"""
+INSTALLERS = "rustup", "apt-get", "sudo"
 
 
 def instructions(path):
@@ -26,15 +34,17 @@ def instructions(path):
             yield line.split(None, 1)
 
 
-def context():
-    """Returns the top-level names of the build context."""
+def admitted(source):
+    """Returns whether the build context has this path: the last pattern that matches it or a folder above it decides."""
     with open(".dockerignore") as file:
         patterns = [line.strip() for line in file if line.strip() and not line.startswith("#")]
-    names = set()
+    words = source.split("/")
+    paths = ["/".join(words[:end]) for end in range(1, len(words) + 1)]
+    result = os.path.exists(source)
     for pattern in patterns:
-        matching = {name for name in os.listdir(".") if fnmatch.fnmatch(name, pattern.lstrip("!"))}
-        names = names | matching if pattern.startswith("!") else names - matching
-    return names
+        if any(fnmatch.fnmatch(path, pattern.lstrip("!")) for path in paths):
+            result = pattern.startswith("!")
+    return result
 
 
 def copy(source, target):
@@ -46,11 +56,13 @@ def copy(source, target):
 
 
 def follow(root, environment):
-    sent, stages, image = context(), {}, {}
+    stages, image = {}, {}
     for word, rest in instructions("Dockerfile"):
         if word == "FROM":
-            name = rest.split()[-1]
-            image = {"stage": os.path.join(root, re.sub(r"\W", "_", name)), "from": rest.split()[0]}
+            words = rest.split()
+            name = words[-1]
+            image = {"stage": os.path.join(root, re.sub(r"\W", "_", name)), "from": [word for word in words if not word.startswith("--")][0]}
+            image["platform"] = next((word[len("--platform="):] for word in words if word.startswith("--platform=")), None)
             stages[name] = image
         elif word == "WORKDIR":
             image["directory"] = rest
@@ -61,7 +73,7 @@ def follow(root, environment):
             *sources, target = words
             target = os.path.join(image.get("directory", "/"), target)
             for source in sources:
-                if origin is None and source not in sent:
+                if origin is None and not admitted(source):
                     sys.exit(f"COPY {source}: .dockerignore excludes it")
                 end = target if not target.endswith("/") else target + os.path.basename(source)
                 copy(origin + source if origin else source, image["stage"] + os.path.normpath(end))
@@ -73,25 +85,40 @@ def follow(root, environment):
             image[word] = json.loads(rest.split("CMD", 1)[1])
         else:
             image[word] = rest
-    return image
+    return stages
+
+
+def machine():
+    return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
-    really = "--really" in sys.argv[1:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--architecture", choices=["amd64", "arm64"], default=machine())
+    parser.add_argument("--really", action="store_true")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        environment = dict(os.environ)
+        environment = dict(os.environ, TARGETARCH=arguments.architecture)
         environment.pop("CARGO_TARGET_DIR", None)
-        if not really:
+        notes = f"{root}/installed"
+        if not arguments.really:
             os.mkdir(f"{root}/bin")
-            with open(f"{root}/bin/cargo", "w") as file:
-                file.write(CARGO.format(cargo=shutil.which("cargo")))
-            os.chmod(f"{root}/bin/cargo", 0o755)
+            scripts = {name: INSTALLER.format(notes=notes) for name in INSTALLERS}
+            for name, text in {"cargo": CARGO.format(cargo=shutil.which("cargo")), **scripts}.items():
+                with open(f"{root}/bin/{name}", "w") as file:
+                    file.write(text)
+                os.chmod(f"{root}/bin/{name}", 0o755)
             environment["PATH"] = f"{root}/bin:" + environment["PATH"]
-        image = follow(root, environment)
+        stages = follow(root, environment)
+        image = stages[list(stages)[-1]]
+        image["builder"] = {key: stages["build"][key] for key in ("from", "platform")}
         stage = image.pop("stage")
         image["files"] = [os.path.join(at, name)[len(stage):] for at, _, names in os.walk(stage) for name in names]
-        if really:
+        if arguments.really:
             program, *rest = image["ENTRYPOINT"]
             image["says"] = subprocess.run([stage + program, *rest, "--version"], capture_output=True, text=True, check=True).stdout
             image["libraries"] = subprocess.run(["ldd", stage + program], capture_output=True, text=True).stdout.split("\n")
+        else:
+            image["installed"] = open(notes).read().splitlines() if os.path.exists(notes) else []
+            image["program"] = open(stage + image["ENTRYPOINT"][0]).read().split()
         json.dump(image, sys.stdout, indent=1)

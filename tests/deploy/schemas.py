@@ -1,7 +1,7 @@
 """Reads a platform's file from standard input, checks it against the platform's own schemas, and writes it as JSON. For Kubernetes, the JSON
 is a list of the file's documents.
 
-    schemas.py kubernetes|compose|ecs
+    schemas.py kubernetes|compose|ecs|policy|terraform|workflow
 """
 import importlib.resources, json, os, subprocess, sys, tempfile
 
@@ -21,13 +21,22 @@ def kubernetes(text):
     return documents
 
 
-def compose(text):
+def vendored(text, name):
     import jsonschema, yaml
 
-    schema = importlib.resources.files("check_jsonschema.builtin_schemas.vendor") / "compose-spec.json"
-    document = yaml.safe_load(text)
+    schema = importlib.resources.files("check_jsonschema.builtin_schemas.vendor") / f"{name}.json"
+    # A workflow's key "on" is true in YAML 1.1.
+    document = {"on" if key is True else key: value for key, value in yaml.safe_load(text).items()}
     jsonschema.validate(document, json.loads(schema.read_text()))
     return document
+
+
+def compose(text):
+    return vendored(text, "compose-spec")
+
+
+def workflow(text):
+    return vendored(text, "github-workflows")
 
 
 def ecs(text):
@@ -38,14 +47,41 @@ def ecs(text):
     model = botocore.session.get_session().get_service_model("ecs").operation_model("RegisterTaskDefinition")
     if problems := botocore.validate.ParamValidator().validate(document, model.input_shape).generate_report():
         sys.exit(problems)
-    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": capitalised(document)}
+    linted("AWS::ECS::TaskDefinition", capitalised(document))
+    return document
+
+
+def policy(text):
+    """Checks a policy of AWS IAM. One with a principal says who may take a role."""
+    document = json.loads(text)
+    if "Principal" in document["Statement"][0]:
+        linted("AWS::IAM::Role", {"AssumeRolePolicyDocument": document})
+    else:
+        linted("AWS::IAM::ManagedPolicy", {"PolicyDocument": document})
+    return document
+
+
+def linted(kind, properties):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}, file)
+        json.dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"It": {"Type": kind, "Properties": properties}}}, file)
         file.flush()
         lint = subprocess.run([os.path.join(os.path.dirname(sys.executable), "cfn-lint"), file.name], capture_output=True, text=True)
     if lint.returncode:
         sys.exit(lint.stdout + lint.stderr)
-    return document
+
+
+def terraform(text):
+    """Parses Terraform's language. References and calls stay text, in the form ${…}."""
+    import hcl2
+
+    def plain(value):
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        if isinstance(value, dict):
+            return {plain(key): plain(item) for key, item in value.items() if key not in ("__is_block__", "__comments__")}
+        return json.loads(value) if isinstance(value, str) and value.startswith('"') else value
+
+    return plain(hcl2.loads(text))
 
 
 def capitalised(value):
@@ -58,4 +94,6 @@ def capitalised(value):
 
 
 if __name__ == "__main__":
-    json.dump({"kubernetes": kubernetes, "compose": compose, "ecs": ecs}[sys.argv[1]](sys.stdin.read()), sys.stdout)
+    platforms = [kubernetes, compose, ecs, policy, terraform, workflow]
+    read = {platform.__name__: platform for platform in platforms}[sys.argv[1]]
+    json.dump(read(sys.stdin.read()), sys.stdout)
