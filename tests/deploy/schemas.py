@@ -78,18 +78,23 @@ def terraform(text):
         if isinstance(value, list):
             return [plain(item) for item in value]
         if isinstance(value, dict):
-            return {plain(key): plain(item) for key, item in value.items() if key not in ("__is_block__", "__comments__")}
+            return {plain(key): plain(item) for key, item in value.items() if not key.startswith("__")}
         return json.loads(value) if isinstance(value, str) and value.startswith('"') else value
 
     return plain(hcl2.loads(text))
 
 
+# Keys that differ in more than their first letter.
+CLOUDFORMATION = {"efsVolumeConfiguration": "EFSVolumeConfiguration", "fileSystemId": "FilesystemId", "iam": "IAM"}
+
+
 def capitalised(value):
-    """Capitalizes keys, as CloudFormation does but the API does not. Does not change the options of a log driver."""
+    """Names keys as CloudFormation does. Does not change the options of a log driver."""
     if isinstance(value, list):
         return [capitalised(item) for item in value]
     if isinstance(value, dict):
-        return {key[0].upper() + key[1:]: item if key == "options" else capitalised(item) for key, item in value.items()}
+        named = {key: CLOUDFORMATION.get(key, key[0].upper() + key[1:]) for key in value}
+        return {named[key]: item if key == "options" else capitalised(item) for key, item in value.items()}
     return value
 
 
