@@ -92,5 +92,4 @@ clone() {
 }
 timed "clone of ${commit:0:7}" clone
 cd "$scratch/pontoon"
-. tests/toolchain.sh
 timed "$*" fresh "$@"

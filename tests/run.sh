@@ -19,7 +19,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/debian.sh
-. tests/toolchain.sh
 
 # The integration tests of each pass. All of them run on this machine's redis-server, with reused connections.
 #
