@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anstyle::{AnsiColor, Effects, Style};
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
@@ -34,7 +35,7 @@ pub fn command() -> Command {
         .version(version())
         .about("Carries plaintext Redis and Valkey clients over verified TLS")
         .after_help(EXIT)
-        .styles(Styles::plain())
+        .styles(Styles::plain().error(ERROR))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
@@ -327,6 +328,9 @@ fn admin_address(matches: &ArgMatches) -> Result<ListenAddr, Usage> {
 fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
+
+/// How an error begins on a terminal.
+pub const ERROR: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
 
 /// The exit code and the message for standard error.
 #[derive(Debug)]

@@ -2,10 +2,7 @@
 
 use std::process::ExitCode;
 
-use anstyle::{AnsiColor, Effects, Style};
-
-/// How an error begins on a terminal.
-const ERROR: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
+use pontoon::cli::ERROR;
 
 fn main() -> ExitCode {
     match pontoon::cli::main(std::env::args_os()) {

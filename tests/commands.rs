@@ -47,10 +47,16 @@ fn check_names_the_failing_step_of_a_route_and_exits_accordingly() {
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice(line).ok())
         .collect();
-    let last = lines.last().unwrap();
+    let [.., last, summary] = &lines[..] else { panic!("{lines:?}") };
     assert_eq!((last["step"].as_str(), last["result"].as_str()), (Some("tls"), Some("failed")), "{lines:?}");
+    let result = "0 of 1 route works: localhost failed at tls";
+    let told = |key: &str| summary[key].as_str().unwrap().to_owned();
+    assert_eq!(
+        (told("step"), told("result"), told("detail")),
+        ("summary".into(), "failed".into(), result.into())
+    );
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(error, "error: 0 of 1 route works: localhost failed at tls\n");
+    assert_eq!(error, format!("error: {result}\n"));
 }
 
 #[test]

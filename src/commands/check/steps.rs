@@ -41,15 +41,21 @@ pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
         report.print();
         routes.push((report.route, report.failed_at));
     }
-    if let Some(step) = process.failed_at {
-        bail!("pontoon would not start: {step} failed. The DETAIL column says why");
+    let would_start = process.failed_at.is_none();
+    let result = match process.failed_at.take() {
+        Some(step) => format!("pontoon would not start: {step} failed"),
+        None => conclusion(&routes, options.offline),
+    };
+    let works = would_start && routes.iter().all(|(_, failed_at)| failed_at.is_none());
+    if options.json {
+        let summary = &mut process;
+        if works { summary.ok("summary", None, &result) } else { summary.failed("summary", &result) }
     }
-    let result = conclusion(&routes, options.offline);
-    if routes.iter().any(|(_, failed_at)| failed_at.is_some()) {
-        bail!("{result}");
-    }
-    if !options.json {
-        say!("{result}");
+    match (works, would_start) {
+        (true, _) if options.json => {}
+        (true, _) => say!("{result}"),
+        (false, true) => bail!("{result}"),
+        (false, false) => bail!("{result}. The DETAIL column says why"),
     }
     Ok(())
 }
