@@ -1,5 +1,7 @@
 //! The road: plaintext until the endpoint accepts TLS, and then never again.
 
+mod clusters;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
