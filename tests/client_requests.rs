@@ -132,6 +132,87 @@ fn no_server_is_asked_to_push_its_own_addresses() {
 }
 
 #[test]
+fn no_replica_redirects_a_client_to_its_primary() {
+    let authority = Authority::new();
+    let start = || {
+        let options = ["--tls-replication", "yes", "--repl-diskless-sync-delay", "0"];
+        Redis::of(&valkey(), authority.issue(&["localhost", "127.0.0.1"]), &authority, &options)
+    };
+    let (primary, replica) = (start(), start());
+    let port = primary.tls_port.to_string();
+    replica.direct().expect(&["REPLICAOF", "127.0.0.1", &port], "+OK\r\n");
+    eventually("the replica is in step", || {
+        String::from_utf8_lossy(&replica.direct().ask(&["INFO", "replication"])).contains("link_status:up")
+    });
+    let mut direct = replica.direct();
+    direct.expect(&["CLIENT", "CAPA", "redirect"], "+OK\r\n");
+    let redirected = direct.ask(&["SET", "k", "v"]);
+    assert!(redirected.starts_with(b"-REDIRECT 127.0.0.1:"), "{}", redirected.escape_ascii());
+
+    let set = command(&["SET", "k", "v"]);
+    let conversations = conversations(&[
+        &[command(&["CLIENT", "CAPA", "redirect"]), set.clone()].concat(),
+        &[command(&["client", "capa", "other", "REDIRECT", "redirect"]), set.clone()].concat(),
+        &[&b"client capa redirect\r\n"[..], &set].concat(),
+        &[&b"\"client\" 'capa' \"\\x72edirect\"\r\n"[..], &set].concat(),
+        &[command(&["CLIENT", "REPLY", "SKIP"]), command(&["CLIENT", "CAPA", "redirect"]), set].concat(),
+    ]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for way in ways(file.path().to_str().unwrap()).iter().filter(|way| !way.contains(&"--auth-password-file"))
+    {
+        let pontoon = Pontoon::with(&replica.endpoint(), &authority, way).ready();
+        for (conversation, size) in
+            conversations.iter().flat_map(|requests| [(requests, 1), (requests, usize::MAX)])
+        {
+            let mut client = pontoon.client();
+            let replies = String::from_utf8(converse(&mut client, conversation, size)).unwrap();
+            assert!(replies.contains("READONLY"), "{way:?}: {replies}");
+            assert!(!replies.contains("REDIRECT"), "{way:?}: {replies}");
+        }
+    }
+}
+
+/// What Redis Enterprise pushes after `CLIENT MAINT_NOTIFICATIONS ON`. Source: `_parsers/base.py` of redis-py.
+const PUSHES: &str = ">4\r\n$6\r\nMOVING\r\n:1\r\n:30\r\n$14\r\n10.0.0.9:10101\r\n\
+    >4\r\n$9\r\nMIGRATING\r\n:2\r\n:30\r\n*1\r\n$1\r\n1\r\n\
+    >3\r\n$11\r\nFAILED_OVER\r\n:3\r\n*1\r\n$1\r\n1\r\n\
+    >3\r\n$9\r\nSMIGRATED\r\n:4\r\n*1\r\n*3\r\n$13\r\n10.0.0.8:6379\r\n$13\r\n10.0.0.9:6379\r\n$5\r\n1-100\r\n";
+
+#[test]
+fn no_notice_of_maintenance_reaches_a_client() {
+    let authority = Authority::new();
+    let server = Fake::tls(&authority.issue(&["localhost"]), |stream| {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            let asked = String::from_utf8_lossy(&buffer[..n]).to_uppercase();
+            let count = |word: &str| asked.matches(word).count();
+            let mut answer = "+RESET\r\n".repeat(count("RESET\r\n"))
+                + &"%1\r\n+proto\r\n:3\r\n".repeat(count("HELLO"))
+                + &"+OK\r\n".repeat(count("SETINFO") + count("SETNAME") + count("MAINT_NOTIFICATIONS"));
+            if asked.contains("\r\nON\r\n") {
+                answer += PUSHES;
+            }
+            answer += &"+PONG\r\n".repeat(count("PING"));
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    for sharing in ["dedicated", "shared"] {
+        let args = ["--sharing", sharing, "--workers", "1", "--pool-warm", "false"];
+        let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
+        let mut client = pontoon.client();
+        client.expect(&["HELLO", "3"], "%1\r\n+proto\r\n:3\r\n");
+        let on = ["CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "external-ip"];
+        client.expect(&on, "+OK\r\n");
+        client.expect(&["PING"], "+PONG\r\n");
+        client.send(&[command(&on), command(&["PING"])].concat());
+        client.expect_next("+OK\r\n");
+        client.expect_next("+PONG\r\n");
+    }
+}
+
+#[test]
 fn a_connection_is_reused_even_if_the_server_accepted_the_request() {
     let authority = Authority::new();
     // Redis Enterprise accepts it.

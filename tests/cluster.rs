@@ -1,5 +1,6 @@
 //! A cluster that accepts only TLS, and cluster clients in plaintext.
 
+mod addresses;
 mod changes;
 mod clients;
 mod mistakes;

@@ -114,6 +114,8 @@ impl Request {
     /// The same request in a line with quotes, which may hide any word except an unquoted name.
     pub(super) fn in_quotes(self, name_is_known: bool) -> Self {
         match self {
+            // The arguments do not change what the reply may name.
+            Self::Cluster(ClusterReply::Info | ClusterReply::Role) if name_is_known => self,
             // The hidden word may ask for addresses of nodes.
             Self::Cluster(_) => Self::Unknown,
             _ if !name_is_known => Self::Unknown,

@@ -358,8 +358,8 @@ impl Ledger {
         self.entries = locals.collect();
         self.outstanding = 0;
         self.own_lost |= self.count.own > 0;
-        self.addresses_lost |=
-            self.count.nodes > 0 || self.state.queue().is_some_and(|queue| !queue.nodes.is_empty());
+        let leads = |queue: &Queue| queue.nodes.iter().any(|(_, reply)| reply.leads_clients());
+        self.addresses_lost |= self.count.nodes > 0 || self.state.queue().is_some_and(leads);
         self.count = OutstandingKinds { local: self.count.local, ..OutstandingKinds::default() };
         self.is_timing = false;
     }
@@ -611,7 +611,7 @@ impl OutstandingKinds {
             }
             Request::Hello { .. } | Request::Reset => Some(&mut self.switches),
             Request::Transaction(_) => Some(&mut self.transactions),
-            Request::Cluster(_) => Some(&mut self.nodes),
+            Request::Cluster(reply) if reply.leads_clients() => Some(&mut self.nodes),
             _ => None,
         }
     }

@@ -72,6 +72,7 @@ impl Rewriting {
     /// Why this request must not be sent. `None`: it may be.
     pub(super) fn refuses(request: Request, ledger: &Ledger) -> Option<AbortReason> {
         match request {
+            Request::Cluster(reply) if !reply.leads_clients() => None,
             Request::Cluster(_) if ledger.opaque().is_some() => Some(AbortReason::Unmatched),
             Request::Cluster(_) if ledger.is_full_of_node_requests() => {
                 Some(AbortReason::TooMany(MAX_NODE_REQUESTS))

@@ -5,6 +5,7 @@
 
 mod nodes;
 mod redirect;
+mod replication;
 mod rewriter;
 mod shards;
 mod slots;

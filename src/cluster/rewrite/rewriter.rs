@@ -13,7 +13,7 @@ pub enum RewriteError {
     #[error("{0} is not a known node")]
     UnknownNode(String),
     /// The reply has an unexpected form.
-    #[error("the reply to CLUSTER {} has an unexpected form: expected {expected}", name(*.reply))]
+    #[error("the reply to {} has an unexpected form: expected {expected}", name(*.reply))]
     Shape {
         /// The kind of reply.
         reply: ClusterReply,
@@ -30,10 +30,12 @@ pub enum RewriteError {
 
 fn name(reply: ClusterReply) -> &'static str {
     match reply {
-        ClusterReply::Slots => "SLOTS",
-        ClusterReply::Shards => "SHARDS",
-        ClusterReply::Nodes => "NODES",
-        ClusterReply::Replicas => "REPLICAS",
+        ClusterReply::Slots => "CLUSTER SLOTS",
+        ClusterReply::Shards => "CLUSTER SHARDS",
+        ClusterReply::Nodes => "CLUSTER NODES",
+        ClusterReply::Replicas => "CLUSTER REPLICAS",
+        ClusterReply::Info => "INFO",
+        ClusterReply::Role => "ROLE",
     }
 }
 
@@ -127,6 +129,8 @@ impl<'a> Rewriter<'a> {
             ClusterReply::Slots => self.slots(value, splice),
             ClusterReply::Shards => self.shards(value, splice),
             ClusterReply::Nodes | ClusterReply::Replicas => self.nodes(kind, value, splice),
+            ClusterReply::Info => self.info(value, splice),
+            ClusterReply::Role => self.role(value, splice),
         }
     }
 

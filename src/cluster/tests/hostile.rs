@@ -12,8 +12,14 @@ use crate::endpoint::Endpoint;
 use crate::resp::command_table::ClusterReply;
 use crate::resp::value::Value;
 
-const REPLY_KINDS: [ClusterReply; 4] =
-    [ClusterReply::Slots, ClusterReply::Shards, ClusterReply::Nodes, ClusterReply::Replicas];
+const REPLY_KINDS: [ClusterReply; 6] = [
+    ClusterReply::Slots,
+    ClusterReply::Shards,
+    ClusterReply::Nodes,
+    ClusterReply::Replicas,
+    ClusterReply::Info,
+    ClusterReply::Role,
+];
 
 /// Returns all captured and documented replies, and those found by fuzzing.
 fn replies() -> Vec<Vec<u8>> {

@@ -166,7 +166,39 @@ fn replicas(nodes: &[(&Made, Shown)], _: bool) -> String {
     list(&nodes.iter().map(|node| bulk(&line(node))).collect::<Vec<_>>())
 }
 
+/// The parts of `INFO` of a replica of the first node, and of the primary of the others.
+fn info(nodes: &[(&Made, Shown)], resp3: bool) -> String {
+    let (first, rest) = nodes.split_first().unwrap();
+    let mut text = format!(
+        "# Server\r\ntcp_port:6379\r\n# Replication\r\nrole:slave\r\nmaster_host:{}\r\nmaster_port:{}\r\n",
+        first.1.ip, first.1.port
+    );
+    text.extend(rest.iter().enumerate().map(|(n, (_, shown))| {
+        format!("slave{n}:ip={},port={},state=online,offset=7,lag=0,type=x\r\n", shown.ip, shown.port)
+    }));
+    text += "replica_announced:1\r\n# Keyspace\r\ndb0:keys=1,expires=0\r\n";
+    if resp3 { format!("={}\r\ntxt:{text}\r\n", text.len() + 4) } else { bulk(&text) }
+}
+
+fn role_of_primary(nodes: &[(&Made, Shown)], _: bool) -> String {
+    let replica =
+        |(_, shown): &(&Made, Shown)| list(&[bulk(&shown.ip), bulk(&shown.port.to_string()), bulk("3129")]);
+    list(&[bulk("master"), number(3129), list(&nodes.iter().map(replica).collect::<Vec<_>>())])
+}
+
+fn role_of_replica(nodes: &[(&Made, Shown)], _: bool) -> String {
+    let shown = &nodes[0].1;
+    list(&[bulk("slave"), bulk(&shown.ip), number(shown.port), bulk("connected"), number(3129)])
+}
+
 type Write = fn(&[(&Made, Shown)], bool) -> String;
+
+/// Replies that name nodes by address only.
+const WRITERS_WITHOUT_IDS: [(ClusterReply, Write); 3] = [
+    (ClusterReply::Info, info),
+    (ClusterReply::Role, role_of_primary),
+    (ClusterReply::Role, role_of_replica),
+];
 
 const REPLY_WRITERS: [(ClusterReply, Write); 4] = [
     (ClusterReply::Slots, slots),
@@ -198,6 +230,14 @@ proptest! {
         for (kind, write) in REPLY_WRITERS {
             let rewritten = rewriter.reply(kind, write(&told, resp3).as_bytes()).unwrap();
             prop_assert_eq!(utf8(&rewritten), write(&expected, resp3));
+        }
+        // Two nodes may have the same address. Without CLUSTER NODES, the IP address of a node with a name is not known.
+        let distinct: std::collections::HashSet<_> = made.iter().map(|node| (&node.ip, node.port)).collect();
+        if distinct.len() == made.len() && knows_nodes {
+            for (kind, write) in WRITERS_WITHOUT_IDS {
+                let rewritten = rewriter.reply(kind, write(&told, resp3).as_bytes()).unwrap();
+                prop_assert_eq!(utf8(&rewritten), write(&expected, resp3));
+            }
         }
         for (node, shown) in &told {
             let Some(host) = &shown.host else { continue };

@@ -175,6 +175,7 @@ impl Command {
     }
 
     /// The form in which its reply holds addresses of nodes. `None`: it holds none.
+    #[inline]
     pub fn nodes(self) -> Option<ClusterReply> {
         if let ReplyKind::Nodes(reply) = self.facts().reply { Some(reply) } else { None }
     }

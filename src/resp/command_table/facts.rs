@@ -94,6 +94,19 @@ pub enum ClusterReply {
     Nodes,
     /// CLUSTER REPLICAS or CLUSTER SLAVES.
     Replicas,
+    /// INFO.
+    Info,
+    /// ROLE.
+    Role,
+}
+
+impl ClusterReply {
+    /// Whether clients use it to find nodes. Such a reply is never passed on with addresses of nodes. INFO and ROLE describe replication:
+    /// they are passed on unchanged if pontoon cannot recognize them among other replies, because a session without them is worse.
+    #[inline]
+    pub fn leads_clients(self) -> bool {
+        !matches!(self, Self::Info | Self::Role)
+    }
 }
 
 /// What a command does to its connection.

@@ -107,7 +107,11 @@ pub(super) const GROUPS: &[Group] = &[
     // They reply the same on every connection, and clients send them when they connect.
     Group { facts: PLAIN, commands: &[
         (Family::Connection, &["ECHO", "PING"]),
-        (Family::Server, &["DBSIZE", "INFO", "LASTSAVE", "LOLWUT", "MEMORY", "TIME"]),
+        (Family::Server, &["DBSIZE", "LASTSAVE", "LOLWUT", "MEMORY", "TIME"]),
+    ] },
+    // Its reply names the node's primary or replicas. On a cluster's shared connections, pontoon rewrites it for the client.
+    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Info), ..PLAIN }, commands: &[
+        (Family::Server, &["INFO"]),
     ] },
     // The first argument of COMMAND reveals the client's library.
     Group { facts: Facts { arguments: Arguments::Words, ..PLAIN }, commands: &[
@@ -173,8 +177,8 @@ pub(super) const GROUPS: &[Group] = &[
     Group { facts: pinned(PinReason::Administration), commands: &[
         (Family::HyperLogLog, &["PFSELFTEST"]),
         (Family::Server, &[
-            "BGREWRITEAOF", "BGSAVE", "COMMANDLOG", "FAILOVER", "LATENCY", "MODULE", "REPLICAOF", "ROLE", "SAVE", "SHUTDOWN",
-            "SLAVEOF", "SLOWLOG",
+            "BGREWRITEAOF", "BGSAVE", "COMMANDLOG", "FAILOVER", "LATENCY", "MODULE", "REPLICAOF", "SAVE", "SHUTDOWN", "SLAVEOF",
+            "SLOWLOG",
         ]),
     ] },
     Group { facts: Facts { writes: true, ..pinned(PinReason::Administration) }, commands: &[
@@ -205,6 +209,10 @@ pub(super) const GROUPS: &[Group] = &[
     // Its reply holds addresses of nodes.
     Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Slots), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|SLOTS"]),
+    ] },
+    // Its reply names the node's primary or replicas.
+    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Role), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Server, &["ROLE"]),
     ] },
     // It deletes the keys of a slot.
     Group { facts: Facts { writes: true, ..pinned(PinReason::Administration) }, commands: &[

@@ -125,8 +125,8 @@ impl SharedClient<'_> {
             FoundRequest::Tls => (put, LookOutcome::Next(ClientNeed::Ended(Ended::SpeaksTls))),
             FoundRequest::Setup(whole) => {
                 let (passed, what) = match whole.multiplexing() {
-                    Multiplexing::PerClient => self.set_up(cx, shared, &whole),
-                    _ => self.identify(cx, shared, &whole),
+                    Multiplexing::Dedicated(_) => self.identify(cx, shared, &whole),
+                    _ => self.set_up(cx, shared, &whole),
                 };
                 (put + passed, what)
             }
@@ -142,8 +142,14 @@ impl SharedClient<'_> {
                 Multiplexing::Dedicated(PinReason::ConnectionState)
             }
             Multiplexing::Dedicated(_) => multiplexing,
-            _ if self.may_do_all() || whole.command == Command::QUIT => multiplexing,
-            _ => Multiplexing::Dedicated(PinReason::ConnectionState),
+            _ if !self.may_do_all() && whole.command != Command::QUIT => {
+                Multiplexing::Dedicated(PinReason::ConnectionState)
+            }
+            // Each client gets its own local addresses in the reply.
+            Multiplexing::Shared if whole.command.nodes().is_some() && self.session.route.nodes.is_some() => {
+                Multiplexing::PerClient
+            }
+            _ => multiplexing,
         }
     }
 

@@ -6,15 +6,17 @@ use std::task::Context;
 use super::client::{ClientNeed, DedicatedReason, LookOutcome, SharedClient};
 use super::connection::{PutError, SharedLease};
 use super::in_flight::Recipient;
+use crate::cluster::{RewriteError, Rewriter};
 use crate::resp::arguments::{ClientInfo, MAX_CLIENT_INFO};
 use crate::resp::client_requests;
-use crate::resp::command_table::{Command, Leaves, PinReason};
+use crate::resp::command_table::{ClusterReply, Command, Leaves, PinReason};
 use crate::resp::hello::{self, Hello};
-use crate::resp::replies::{OK, encode_command, encode_secret};
+use crate::resp::replies::{OK, encode_command, encode_secret, error_reply};
 use crate::resp::request::Request;
 use crate::resp::whole::{Front, Whole};
 use crate::session::counts::RequestCounts;
 use crate::session::guard::Decision;
+use crate::session::rewriting::unknown_node;
 use crate::session::setup::SharingKey;
 use crate::session::user::ClientUser;
 use crate::upstream::SeenId;
@@ -28,6 +30,8 @@ pub(super) enum PendingSetup {
     /// The client's user, and what else the request says about it.
     User(Arc<ClientUser>, Option<ClientInfo>),
     Replica(bool),
+    /// Nothing changes, and the reply may name nodes.
+    Nodes(ClusterReply),
     Nothing,
 }
 
@@ -106,8 +110,11 @@ impl SharedClient<'_> {
                 instead = marked_or_off(whole);
                 PendingSetup::Nothing
             }
-            // The effect of other requests is unknown.
-            _ => return own(PinReason::ConnectionState),
+            command => match command.nodes() {
+                Some(reply) => PendingSetup::Nodes(reply),
+                // The effect of other requests is unknown.
+                None => return own(PinReason::ConnectionState),
+            },
         };
         self.ask(cx, shared, whole, key, instead.as_deref(), asked)
     }
@@ -176,9 +183,29 @@ impl SharedClient<'_> {
                 }
             }
             Some(PendingSetup::Replica(replica)) if accepted => self.session.profile.reads_replicas(replica),
+            Some(PendingSetup::Nodes(kind)) => {
+                let reply = self.with_local_addresses(shared, kind, reply);
+                self.writer.deliver(&reply, 0);
+                return;
+            }
             _ => {}
         }
         self.writer.deliver(&reply, 0);
+    }
+
+    /// The reply with local addresses in place of those of nodes.
+    fn with_local_addresses(&self, shared: &SharedLease, kind: ClusterReply, reply: Vec<u8>) -> Vec<u8> {
+        let route = self.session.route;
+        let (Some(nodes), Some(host)) = (&route.nodes, &self.writer.local_host) else { return reply };
+        let (kind, bytes) =
+            match Rewriter::new(&nodes.map(), host, &shared.upstream.dialled.endpoint).reply(kind, &reply) {
+                Ok(rewritten) if rewritten == reply => return reply,
+                Ok(rewritten) => ("topology", rewritten),
+                Err(RewriteError::UnknownNode(_)) => ("refused", unknown_node()),
+                Err(error) => ("refused", error_reply(&error.to_string())),
+            };
+        route.metrics.rewritten(kind);
+        bytes
     }
 
     /// Handles AUTH, or HELLO with AUTH. No reply is outstanding. Returns how many bytes are done.
