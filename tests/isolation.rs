@@ -1,7 +1,7 @@
 //! No client can find out, by any command, that another client had its connection before it, or shares it now.
 
 mod certificates;
-mod commands;
+pub mod commands;
 mod differential;
 mod ids;
 mod passwords;

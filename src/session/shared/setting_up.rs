@@ -1,4 +1,5 @@
 //! Handles the requests that set up a client's connection: pontoon keeps the state for each client, and the server still decides.
+//! Requests whose replies get the client's local addresses are handled in the same way, without state.
 
 use std::sync::Arc;
 use std::task::Context;
