@@ -77,7 +77,7 @@ impl StateFile {
     /// Reads `path`. A file that does not exist yet counts as empty.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let name = || path.display().to_string();
-        let contents = match fs::read(path) {
+        let contents = match read(path) {
             Ok(bytes) => parse(&bytes).map_err(|problem| StateError::Damaged { path: name(), problem })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Contents {
                 version: VERSION,
@@ -92,6 +92,9 @@ impl StateFile {
 
     /// Whether the file could be replaced. Nothing is written.
     pub fn could_write(path: &Path) -> io::Result<()> {
+        if fs::metadata(path).is_ok_and(|file| !file.is_file()) {
+            return Err(no_file());
+        }
         Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?)
     }
 
@@ -132,6 +135,15 @@ impl StateFile {
         let bytes = serde_json::to_vec_pretty(&*contents)?;
         replace(&self.path, &bytes)
     }
+}
+
+fn no_file() -> io::Error {
+    io::Error::other("it is not a regular file")
+}
+
+/// Reads a regular file. A directory may have been mounted in its place, and a device may have no end.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.is_file() { fs::read(path) } else { Err(no_file()) }
 }
 
 fn key(endpoint: &Endpoint) -> String {

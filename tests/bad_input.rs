@@ -62,7 +62,7 @@ fn each_route_needs_an_upstream_and_its_own_name_and_listener() {
         problems,
         [
             "route \"a\": two routes have this name: give each another name",
-            "route \"a\": listen: 127.0.0.1:7 is listed twice (also in route \"a\")"
+            "route \"a\": listen: 127.0.0.1:7 is listed twice: remove one of them"
         ]
     );
 }
@@ -185,7 +185,8 @@ fn a_flag_overrides_a_variable_which_overrides_the_file() {
         }
         let output = command.output().unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();
-        let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        // The last line is the summary.
+        let last: serde_json::Value = serde_json::from_str(stdout.lines().nth_back(1).unwrap()).unwrap();
         last["route"].as_str().unwrap().to_owned()
     };
     assert_eq!(check(&[], None), "file");

@@ -116,9 +116,9 @@ fn check_reports_what_this_machine_lacks_before_the_start() {
     for (args, wanted, line) in [
         (&["--listen", &taken][..], 0, &*in_use),
         (&["--listen", &file], 1, "the file exists and is not a socket"),
-        (&["--listen", &nowhere], 1, "No such file or directory"),
+        (&["--listen", &nowhere], 0, "No such file or directory"),
         (&["--state-file", &path("no/state.json")], 0, "cannot be written"),
-        (&["--state-file", &path("no/state.json"), "--tls-mode", "preferred"], 1, "cannot be written"),
+        (&["--state-file", &path("no/state.json"), "--tls-mode", "preferred"], 0, "cannot be written"),
         (&["--state-file", &state], 0, "is damaged"),
         (&["--max-clients", "100000000"], 0, "than limits.max_clients needs (200000064)"),
         (&["--auth-password-file", &secret], 1, "no secret for user default: cannot read"),
@@ -289,4 +289,62 @@ fn a_mistyped_variable_is_reported_with_what_is_missing() {
         error.contains("upstream is missing") && error.contains("did you mean PONTOON_UPSTREAM?"),
         "{error}"
     );
+}
+
+#[test]
+fn check_fails_where_run_would_serve_nobody() {
+    let authority = Authority::new();
+    let ca = authority.file();
+    let said = |args: &[&str]| {
+        let (code, report) = stdout(&[&CHECK[..], &["--tls-ca-file", &ca], args].concat());
+        (code, report.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+
+    // Credentials are configured, and may not be sent in plaintext.
+    let locked = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", "hunter2"]);
+    let plain = format!("localhost:{}", locked.plain_port);
+    let directory = tempfile::tempdir().unwrap();
+    let password = directory.path().join("password");
+    std::fs::write(&password, "hunter2").unwrap();
+    let password = password.to_str().unwrap();
+    let args = ["--upstream", &plain, "--tls-mode", "preferred", "--auth-password-file", password];
+    let (code, report) = said(&args);
+    assert!(code == Some(1) && report.contains("set auth.allow_plaintext"), "{report}");
+    let (code, report) = said(&[&args[..], &["--auth-allow-plaintext"]].concat());
+    assert!(code == Some(0) && report.contains("state file warn none:"), "{report}");
+
+    // A directory was mounted in place of the state file.
+    let state = directory.path().to_str().unwrap();
+    let args = ["--upstream", "localhost:1", "--tls-mode", "preferred", "--state-file", state];
+    let (code, report) = said(&args);
+    assert!(code == Some(1) && report.contains("it is not a regular file"), "{report}");
+    assert!(report.contains("plaintext is refused, because the state file cannot be used"), "{report}");
+    let run = pontoon(&[&["run", "--listen", "127.0.0.1:0", "--admin", "off"], &args[..]].concat());
+    assert_eq!(run.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("it is not a regular file"));
+}
+
+#[test]
+fn check_fails_if_the_nodes_of_a_cluster_find_no_ports() {
+    let cluster = Cluster::start();
+    let (endpoint, ca) = (cluster.endpoint(), cluster.authority().file());
+    // Seven ports in a row for six nodes. Another program has two of them.
+    let (first, _held) = loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if port < 65_000
+            && let Ok(second) = TcpListener::bind(("127.0.0.1", port + 1))
+            && (port + 2..port + 7).all(free)
+        {
+            break (port, [first, second]);
+        }
+    };
+    let range = format!("{first}-{}", first + 6);
+    let args =
+        ["--topology", "cluster", "--cluster-ports", &range, "--upstream", &endpoint, "--tls-ca-file", &ca];
+    let (code, report) = stdout(&[&CHECK[..], &args].concat());
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("has 2 ports that cannot be used, and the cluster has 6 nodes"), "{report}");
 }

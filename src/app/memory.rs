@@ -34,6 +34,11 @@ impl LatchMemory {
         Self { damaged: state.is_err(), state: state.ok().flatten().map(Arc::new), spoke: Arc::default() }
     }
 
+    /// Whether the state file cannot be used, so that every endpoint counts as one that has accepted TLS.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Sets the latch of `upstream` if one of its endpoints has accepted TLS.
     pub fn close(&self, upstream: &Upstream, endpoints: &[Endpoint]) {
         if let Some(latch) = upstream.latch()

@@ -335,7 +335,7 @@ impl LiveRoute {
         if server.tls.is_none() {
             warn!(route, "tls.mode is \"disabled\", traffic is in plaintext");
         }
-        let unverified = self.settings.upstream.tls.insecure_skip_verify;
+        let unverified = server.tls.is_some() && self.settings.upstream.tls.insecure_skip_verify;
         server.metrics.verification_disabled(unverified);
         if unverified {
             warn!(

@@ -67,6 +67,11 @@ impl PortRange {
         self.0.len()
     }
 
+    /// The ports, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + use<> {
+        self.0.clone()
+    }
+
     /// Whether the range contains this port.
     pub fn contains(&self, port: u16) -> bool {
         self.0.contains(&port)

@@ -19,8 +19,10 @@ impl Check {
             }
             for address in &listener.listen {
                 if let Some((same, other)) = before.iter().find(|(before, _)| before.overlaps(address)) {
-                    let problem = if *same == address {
-                        format!("{address} is listed twice (also in route \"{other}\")")
+                    let problem = if *same == address && other == name {
+                        format!("{address} is listed twice: remove one of them")
+                    } else if *same == address {
+                        format!("{address} is listed in route \"{other}\", too: remove one of them")
                     } else {
                         format!("{address} and {same} (in route \"{other}\") overlap: remove one of them")
                     };

@@ -160,10 +160,12 @@ fn unix(text: &str, rest: &str, default_mode: u32) -> Result<ListenAddr, Address
             return Err(AddressError::BadSocketOption(text.to_owned()));
         }
     }
-    if path.is_empty() || path.len() > LONGEST_SOCKET_PATH {
+    // Absolute, because one socket must not look like two, and because /proc lists it as it was bound.
+    let absolute = std::path::absolute(path).ok();
+    let Some(path) = absolute.filter(|path| path.as_os_str().len() <= LONGEST_SOCKET_PATH) else {
         return Err(AddressError::BadPath(text.to_owned()));
-    }
-    Ok(ListenAddr::Unix { path: path.into(), mode: mode.unwrap_or(default_mode), peers })
+    };
+    Ok(ListenAddr::Unix { path, mode: mode.unwrap_or(default_mode), peers })
 }
 
 #[cfg(test)]
@@ -174,6 +176,9 @@ mod tests {
     #[test]
     fn listeners_are_addresses_or_unix_sockets_with_their_mode() {
         let unix = "unix:/run/x.sock?mode=0600".parse::<ListenAddr>().unwrap();
+        let relative = "unix:x.sock".parse::<ListenAddr>().unwrap();
+        assert_eq!(relative, "unix:./x.sock".parse().unwrap());
+        assert!(relative.to_string().starts_with("unix:/"), "{relative}");
         assert_eq!(
             unix,
             ListenAddr::Unix { path: "/run/x.sock".into(), mode: 0o600, peers: Peers::default() }

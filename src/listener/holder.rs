@@ -10,32 +10,29 @@ use crate::endpoint::ListenAddr;
 /// The process that listens on an address, as far as `/proc` shows it.
 #[derive(Debug)]
 pub enum Holder {
-    /// A pontoon, or systemd, which passes its sockets on to pontoon.
-    Expected(String),
+    /// Another pontoon.
+    Pontoon(String),
+    /// systemd, which passes its sockets on to the service of a socket unit.
+    Systemd(String),
     /// Another program.
     Other(String),
-    /// A process that `/proc` hides.
-    Hidden {
-        /// By its user, it may be a pontoon or systemd.
-        may_be_expected: bool,
-    },
+    /// A process that `/proc` hides, usually one of another user.
+    Hidden,
 }
 
 impl Holder {
     /// Finds the listener on `address`.
     pub(super) fn of(address: &ListenAddr) -> Self {
-        let sockets = sockets(address);
-        let Some(process) = owners(sockets.iter().map(|(inode, _)| *inode)).into_values().flatten().next()
-        else {
-            let own = rustix::process::geteuid().as_raw();
-            let is_possible = |uid: Option<u32>| uid.is_none_or(|uid| uid == own || uid == 0);
-            return Self::Hidden { may_be_expected: sockets.iter().all(|(_, uid)| is_possible(*uid)) };
+        let Some(process) = owners(sockets(address).into_iter()).into_values().flatten().next() else {
+            return Self::Hidden;
         };
         let command = process.name.as_deref().unwrap_or_default();
         let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
         let text = format!("{command} (process {})", process.pid.unwrap_or_default());
-        if [own.trim_end(), "pontoon", "systemd"].contains(&command) {
-            Self::Expected(text)
+        if [own.trim_end(), "pontoon"].contains(&command) {
+            Self::Pontoon(text)
+        } else if command == "systemd" {
+            Self::Systemd(text)
         } else {
             Self::Other(text)
         }
@@ -45,14 +42,14 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Expected(process) | Self::Other(process) => f.write_str(process),
-            Self::Hidden { .. } => f.write_str("a process that /proc does not show"),
+            Self::Pontoon(process) | Self::Systemd(process) | Self::Other(process) => f.write_str(process),
+            Self::Hidden => f.write_str("a process that this user may not see (root may)"),
         }
     }
 }
 
-/// The inode of each socket that listens on `address`, and its user, if known.
-fn sockets(address: &ListenAddr) -> Vec<(u64, Option<u32>)> {
+/// The inode of each socket that listens on `address`.
+fn sockets(address: &ListenAddr) -> Vec<u64> {
     match address {
         ListenAddr::Tcp(wanted) => {
             let overlaps = |local: std::net::SocketAddr| {
@@ -64,12 +61,11 @@ fn sockets(address: &ListenAddr) -> Vec<(u64, Option<u32>)> {
             let entries = tcp().into_iter().flatten().chain(tcp6().into_iter().flatten());
             let listening =
                 entries.filter(|entry| entry.state == TcpState::Listen && overlaps(entry.local_address));
-            listening.map(|entry| (entry.inode, Some(entry.uid))).collect()
+            listening.map(|entry| entry.inode).collect()
         }
         ListenAddr::Unix { path, .. } => {
             let entries = unix().into_iter().flatten();
-            let own = entries.filter(|entry| entry.path.as_deref() == Some(path));
-            own.map(|entry| (entry.inode, None)).collect()
+            entries.filter(|entry| entry.path.as_deref() == Some(path)).map(|entry| entry.inode).collect()
         }
     }
 }

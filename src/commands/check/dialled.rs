@@ -59,6 +59,20 @@ pub(super) async fn dialled(
             match ping {
                 Answer::Text(text) => report.ok("ping", took, &text),
                 // Clients that send their own credentials are served.
+                Answer::Error(text)
+                    if text.starts_with("NOAUTH") && connection.auth == AuthOutcome::Withheld =>
+                {
+                    report.failed(
+                        "auth",
+                        &format!(
+                            "the server requires credentials, and pontoon sends none in plaintext: require TLS first, or set \
+                             auth.allow_plaintext ({text})"
+                        ),
+                    );
+                }
+                Answer::Error(text) if text.starts_with("NOPERM") => {
+                    report.warn("ping", &format!("the user may not run PING, and may run other commands ({text})"));
+                }
                 Answer::Error(text) if text.starts_with("NOAUTH") => report.warn(
                     "ping",
                     &format!("the server requires credentials: set [route.auth], or have each client send its own ({text})"),

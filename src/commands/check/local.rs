@@ -20,12 +20,12 @@ pub(super) fn process(
         report.warn("config", warning);
     }
     match &config.admin {
-        Some(admin) => listener(admin, false, offline, "admin", report),
+        Some(admin) => listener(admin, None, offline, "admin", report),
         None if config.metrics.is_some() => report.ok("admin", None, "off: no health, no status"),
         None => report.ok("admin", None, "off: no health, no metrics, no status"),
     }
     if let Some(metrics) = &config.metrics {
-        listener(metrics, false, offline, "metrics", report);
+        listener(metrics, None, offline, "metrics", report);
     }
     if let Some(path) = &config.state_file {
         let name = path.display().to_string();
@@ -34,7 +34,7 @@ pub(super) fn process(
                 let problem = format!(
                     "{name} cannot be written: {error}: create its directory, writable for this user"
                 );
-                if config.needs_state_file() {
+                if config.needs_state_file() && !offline {
                     report.failed("state file", &problem);
                 } else {
                     report.warn("state file", &problem);
@@ -43,6 +43,11 @@ pub(super) fn process(
             (_, Some(error)) => report.warn("state file", &error.to_string()),
             (Ok(()), None) => report.ok("state file", None, &name),
         }
+    } else if config.needs_state_file() {
+        report.warn(
+            "state file",
+            "none: after a restart plaintext is accepted again, until TLS is seen again. Set runtime.state_file",
+        );
     }
     match raise_limit(config) {
         Ok(needed) => {
@@ -55,7 +60,7 @@ pub(super) fn process(
 /// Checks the listeners and secrets of one route.
 pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport) {
     for address in &route.listener.listen {
-        listener(address, route.listener.handover, offline, "listen", report);
+        listener(address, Some(route.listener.handover), offline, "listen", report);
     }
     if let ClientAuth::Verify(local) = &route.session.client_auth {
         match local.check() {
@@ -75,19 +80,39 @@ pub(super) async fn route(route: &Route, offline: bool, report: &mut CheckReport
     }
 }
 
-/// Checks an address. With `offline` the configuration may be another machine's: an address in use here is no failure.
-fn listener(address: &ListenAddr, handover: bool, offline: bool, step: &str, report: &mut CheckReport) {
-    let holder = match Listener::could_bind(address, handover) {
+/// Checks an address. `handover`: whether a successor may share it; `None` where none can. With `offline` the configuration may be another
+/// machine's: a problem of this machine is no failure.
+fn listener(
+    address: &ListenAddr,
+    handover: Option<bool>,
+    offline: bool,
+    step: &str,
+    report: &mut CheckReport,
+) {
+    let (problem, is_expected) = match Listener::could_bind(address, handover == Some(true)) {
         Ok(()) => return report.ok(step, None, &address.to_string()),
-        Err(BindError::InUse(_, holder) | BindError::Live(_, holder)) => holder,
-        Err(error) => return report.failed(step, &error.to_string()),
+        Err(
+            BindError::InUse(_, holder @ Holder::Pontoon(_))
+            | BindError::Live(_, holder @ Holder::Pontoon(_)),
+        ) => {
+            let second = match handover {
+                Some(_) => "needs handover = true in both",
+                None => "needs another address",
+            };
+            (format!("{address} is in use by {holder}: a reload keeps it, and a second `run` {second}"), true)
+        }
+        Err(
+            BindError::InUse(_, holder @ Holder::Systemd(_))
+            | BindError::Live(_, holder @ Holder::Systemd(_)),
+        ) => {
+            let advice = "pontoon gets it if it is started by the socket unit";
+            (format!("{address} is in use by {holder}: {advice}"), true)
+        }
+        Err(BindError::InUse(_, holder) | BindError::Live(_, holder)) => {
+            (format!("{address} is in use by {holder}: stop it, or set another address"), false)
+        }
+        Err(error) if !error.may_pass() => return report.failed(step, &error.to_string()),
+        Err(error) => (error.to_string(), false),
     };
-    let is_expected = matches!(holder, Holder::Expected(_) | Holder::Hidden { may_be_expected: true });
-    if is_expected {
-        let advice = "a reload keeps it, and a second `run` needs handover = true in both";
-        report.warn(step, &format!("{address} is in use by {holder}: {advice}"));
-    } else {
-        let problem = format!("{address} is in use by {holder}: stop it, or set another address");
-        if offline { report.warn(step, &problem) } else { report.failed(step, &problem) }
-    }
+    if is_expected || offline { report.warn(step, &problem) } else { report.failed(step, &problem) }
 }

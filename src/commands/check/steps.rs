@@ -16,7 +16,7 @@ use crate::moment::Moment;
 use crate::resolve::ResolveError;
 use crate::state::StateFile;
 use crate::tls::TlsMode;
-use crate::upstream::{self, Cause, ConnectError, NodeTls, Unreachable, Upstream};
+use crate::upstream::{self, Cause, ConnectError, NodeTls, ObservedTransit, Unreachable, Upstream};
 
 /// Options of `pontoon check`.
 pub struct CheckOptions {
@@ -105,7 +105,11 @@ async fn check(
     if route.upstream.tls.mode == TlsMode::Preferred
         && let Some(latched) = memory.accepted_tls(&endpoints)
     {
-        let words = format!("plaintext is refused, because {latched} has accepted TLS before (state file)");
+        let words = if memory.is_damaged() {
+            "plaintext is refused, because the state file cannot be used".into()
+        } else {
+            format!("plaintext is refused, because {latched} has accepted TLS before (state file)")
+        };
         report.ok("latch", None, &words);
     }
     // Each endpoint is dialled, because the check must show that the second works before the first one fails.
@@ -117,7 +121,11 @@ async fn check(
         let connected = upstream.connect().await;
         if !connected.as_ref().is_err_and(|error| is_one_of_several && is_absent(error)) {
             for (endpoint, mode) in upstream.transit() {
-                report.ok("transit", None, &format!("{endpoint}: {}", mode.describe()));
+                let words = format!("{endpoint}: {}", mode.describe());
+                match mode {
+                    ObservedTransit::Tls | ObservedTransit::Disabled => report.ok("transit", None, &words),
+                    _ => report.warn("transit", &words),
+                }
             }
         }
         match connected {

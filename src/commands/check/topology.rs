@@ -7,9 +7,11 @@ use tokio::time::timeout;
 
 use super::dialled::dialled;
 use super::report::CheckReport;
-use crate::cluster::{Node, Role, Topology, TopologyError};
+use crate::cluster::{Node, PortRange, Role, Topology, TopologyError, node_addresses};
 use crate::config::Route;
 use crate::counted::counted;
+use crate::endpoint::ListenAddr;
+use crate::listener::{BindError, Holder, Listener};
 use crate::metrics::RouteMetrics;
 use crate::upstream::{self, Connection, Lease, NodeTls, Upstream};
 
@@ -27,7 +29,11 @@ pub(super) async fn check(
         Err(Ok(TopologyError::Refused(words))) if route.cluster.is_none() => {
             let standalone = words.contains("cluster support disabled");
             let words = format!("unknown: the server said \"{words}\"");
-            return report.ok("topology", None, if standalone { "standalone" } else { &words });
+            return if standalone {
+                report.ok("topology", None, "standalone");
+            } else {
+                report.warn("topology", &words);
+            };
         }
         Err(Ok(error)) => {
             return report
@@ -56,6 +62,9 @@ pub(super) async fn check(
             ),
         );
     }
+    if let Some(problem) = settings.ports.as_ref().and_then(|range| lacking(range, nodes.len(), route)) {
+        report.failed("ports", &problem);
+    }
     if nodes.len() > settings.max_nodes {
         let (max, nodes) = (settings.max_nodes, nodes.len());
         report.failed(
@@ -82,6 +91,32 @@ pub(super) async fn check(
             }
         }
     }
+}
+
+/// Why the nodes cannot all get a local port, because other programs have ports of the range. A pontoon that will be replaced may have them.
+fn lacking(range: &PortRange, nodes: usize, route: &Route) -> Option<String> {
+    let addresses = node_addresses(&route.listener.listen);
+    let (mut free, mut taken, mut error) = (0, 0, None);
+    for port in range.iter() {
+        let bound = addresses.iter().try_for_each(|ip| {
+            Listener::could_bind(&ListenAddr::Tcp((*ip, port).into()), route.listener.handover)
+        });
+        match bound {
+            Ok(()) | Err(BindError::InUse(_, Holder::Pontoon(_))) => free += 1,
+            Err(problem) => {
+                taken += 1;
+                error.get_or_insert(problem);
+            }
+        }
+        if free >= nodes {
+            return None;
+        }
+    }
+    let error = error?;
+    let (taken, nodes) = (counted(taken, "port"), counted(nodes, "node"));
+    Some(format!(
+        "cluster.ports = \"{range}\" has {taken} that cannot be used, and the cluster has {nodes}: {error}"
+    ))
 }
 
 /// Formats the cluster's shape: `1 primary, 2 replicas`.
