@@ -27,6 +27,10 @@ fn its_steps_leave_a_program_where_the_image_looks_for_it() {
     let health = strings(&image["HEALTHCHECK"]);
     assert_eq!(health[0], program);
     pontoon::cli::command().try_get_matches_from(&health).unwrap();
+    for volume in ["/var/lib/pontoon", "/run/pontoon"] {
+        assert!(strings(&image["VOLUME"]).contains(&volume.into()), "{volume}");
+        assert_eq!(image["owners"][volume], image["USER"], "pontoon can write to a volume of the platform");
+    }
     assert_eq!(image["USER"], "65532:65532", "numeric, because Kubernetes' runAsNonRoot cannot check a name");
 }
 

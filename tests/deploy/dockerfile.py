@@ -68,9 +68,11 @@ def follow(root, environment):
             image["directory"] = rest
             os.makedirs(image["stage"] + rest)
         elif word == "COPY":
-            words = rest.split()
-            origin = stages[words.pop(0)[len("--from="):]]["stage"] if words[0].startswith("--from=") else None
-            *sources, target = words
+            options = dict(one[2:].split("=") for one in rest.split() if one.startswith("--"))
+            origin = stages[options["from"]]["stage"] if "from" in options else None
+            *sources, target = (one for one in rest.split() if not one.startswith("--"))
+            if "chown" in options:
+                image.setdefault("owners", {})[target] = options["chown"]
             target = os.path.join(image.get("directory", "/"), target)
             for source in sources:
                 if origin is None and not admitted(source):
@@ -79,7 +81,7 @@ def follow(root, environment):
                 copy(origin + source if origin else source, image["stage"] + os.path.normpath(end))
         elif word == "RUN":
             subprocess.run(["sh", "-ec", rest], cwd=image["stage"] + image["directory"], env=environment, check=True, stdout=sys.stderr)
-        elif word in ("ENTRYPOINT", "CMD"):
+        elif word in ("ENTRYPOINT", "CMD", "VOLUME"):
             image[word] = json.loads(rest)
         elif word == "HEALTHCHECK":
             image[word] = json.loads(rest.split("CMD", 1)[1])
