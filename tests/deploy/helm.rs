@@ -163,6 +163,36 @@ fn values_change_the_image_the_variables_the_resources_and_the_networks() {
 }
 
 #[test]
+fn values_mount_files_into_pontoons_container_only() {
+    let documents = Example::new().template(&[
+        "volumes[0].name=redis,pontoon.volumes[0].secret.secretName=shop-redis",
+        "volumes[1].name=ca,pontoon.volumes[1].configMap.name=private-ca",
+        "volumeMounts[0].name=redis,pontoon.volumeMounts[0].mountPath=/run/secrets/redis",
+        "volumeMounts[1].name=ca,pontoon.volumeMounts[1].mountPath=/etc/ssl/private-ca",
+    ]);
+    for kind in ["Deployment", "Job"] {
+        let pod = pod(&documents, kind);
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        assert!(volumes.contains(&json!({ "name": "redis", "secret": { "secretName": "shop-redis" } })));
+        assert!(volumes.contains(&json!({ "name": "ca", "configMap": { "name": "private-ca" } })));
+        let mounts = |container: &Value| container["volumeMounts"].to_string();
+        assert!(mounts(sidecar(pod)).contains("/run/secrets/redis"));
+        assert!(!mounts(&pod["spec"]["containers"][0]).contains("/run/secrets/redis"));
+        assert_pontoon_accepts(pod, first(&documents, "ConfigMap"));
+    }
+}
+
+#[test]
+fn a_value_labels_what_the_prometheus_operator_selects() {
+    let labels = "prometheusLabels.release=kube-prometheus-stack";
+    let documents = Example::new().template(&["prometheusRule=true", labels]);
+    for kind in ["PodMonitor", "PrometheusRule"] {
+        let wanted = json!({ "release": "kube-prometheus-stack" });
+        assert_eq!(first(&documents, kind)["metadata"]["labels"], wanted, "{kind}");
+    }
+}
+
+#[test]
 fn a_changed_configuration_restarts_the_pods() {
     let example = Example::new();
     let annotations =
@@ -177,6 +207,7 @@ fn a_wrong_value_is_refused_by_its_name() {
     for (value, reason) in [
         ("readines=true", "readines"),
         ("socket=maybe", "socket"),
+        ("volumeMounts[0].name=redis", "mountPath"),
         ("networkPolicy.redisPorts={70000}", "redisPorts"),
         ("networkPolicy.redisNetworks={redis.example}", "redisNetworks"),
         ("metrics=false", "metrics"), // the PodMonitor needs it

@@ -42,6 +42,8 @@ the links with the files.
 {{- $_ := set . "name" (include "pontoon.name" $) -}}
 {{- end -}}
 {{- end -}}
+{{- $volumes = concat $volumes $values.volumes -}}
+{{- $_ := set $container "volumeMounts" (concat $container.volumeMounts $values.volumeMounts) -}}
 {{- $_ := set $labels "pontoon" .Release.Name -}}
 {{- dict "container" $container "volumes" $volumes "labels" $labels | toYaml -}}
 {{- end -}}
@@ -90,6 +92,9 @@ data:
 ---
 {{ $monitor := $files.Get "files/kubernetes/metrics/podmonitor.yaml" | fromYaml -}}
 {{- $_ := set $monitor.metadata "name" (include "pontoon.name" .) -}}
+{{- with $values.prometheusLabels -}}
+{{- $_ := set $monitor.metadata "labels" . -}}
+{{- end -}}
 {{- $_ := set $monitor.spec.selector "matchLabels" (dict "pontoon" .Release.Name) -}}
 {{- $monitor | toYaml }}
 {{- end }}
@@ -97,6 +102,9 @@ data:
 ---
 {{ $rule := $files.Get "files/prometheus/prometheusrule.yaml" | fromYaml -}}
 {{- $_ := set $rule.metadata "name" (include "pontoon.name" .) -}}
+{{- with $values.prometheusLabels -}}
+{{- $_ := set $rule.metadata "labels" . -}}
+{{- end -}}
 {{- $rule | toYaml }}
 {{- end }}
 {{- if $values.dashboard }}
