@@ -3,7 +3,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.47.0" # earlier versions replace the group
+      version = ">= 5.77.0" # before 5.47.0 it replaces the group, and early ones do not know restartPolicy (task.tf)
     }
   }
 }
@@ -14,7 +14,7 @@ resource "aws_elasticache_replication_group" "sessions" {
   # The group's other arguments stay as they are.
 
   transit_encryption_enabled = true
-  # The first apply. After `pontoon status` answers that TLS is safe to require, the second apply sets "required". AWS rejects both in one.
+  # The first apply. After `pontoon fleet` answers that it is safe to require TLS, the second apply sets "required". AWS rejects both in one.
   transit_encryption_mode = "preferred"
   apply_immediately       = true
 

@@ -1,4 +1,34 @@
-# The task of config/ecs/preferred.json. Uses the provider of replication_group.tf.
+# The task of config/ecs/preferred.json. Uses the provider of replication_group.tf. The cluster, the log group and the execution role
+# must exist: see "ECS" in docs/deployment.md.
+variable "region" {
+  type = string
+}
+
+variable "cluster" {
+  description = "Name of the ECS cluster."
+  type        = string
+}
+
+variable "log_group" {
+  description = "Name of the log group for both containers, such as /ecs/shop."
+  type        = string
+}
+
+variable "shop_image" {
+  description = "Image of the application, with its registry and tag."
+  type        = string
+}
+
+variable "pontoon_image" {
+  description = "Image of pontoon, with its registry and tag."
+  type        = string
+}
+
+variable "upstreams" {
+  description = "Addresses of the servers: the name that appears when TLS is turned on, and the name before that."
+  type        = list(string)
+}
+
 variable "subnet_ids" {
   type = list(string)
 }
@@ -9,25 +39,26 @@ variable "security_group_ids" {
 }
 
 variable "file_system_security_group_ids" {
-  type = list(string)
+  description = "Groups of the file system. They must admit port 2049 from the groups of the task."
+  type        = list(string)
 }
 
 variable "execution_role_arn" {
-  type = string
+  description = "Role with the managed policy AmazonECSTaskExecutionRolePolicy, to pull the images and write the logs."
+  type        = string
 }
+
+data "aws_caller_identity" "current" {}
 
 locals {
   pontoon = {
     name          = "pontoon"
-    image         = "111122223333.dkr.ecr.ap-northeast-1.amazonaws.com/pontoon:0.1.0"
+    image         = var.pontoon_image
     essential     = true
     restartPolicy = { enabled = true, restartAttemptPeriod = 60 }
     command       = ["run"]
     environment = [
-      {
-        name  = "PONTOON_UPSTREAM"
-        value = "master.sessions.abc123.apne1.cache.amazonaws.com:6379,sessions.abc123.ng.0001.apne1.cache.amazonaws.com:6379"
-      },
+      { name = "PONTOON_UPSTREAM", value = join(",", var.upstreams) },
       { name = "PONTOON_TLS_MODE", value = "preferred" },
       { name = "PONTOON_TLS_UPGRADE", value = "drain" },
       { name = "PONTOON_STATE_FILE", value = "/var/lib/pontoon/state.json" },
@@ -53,16 +84,20 @@ locals {
     memoryReservation = 64
     logConfiguration = {
       logDriver = "awslogs"
-      options   = { awslogs-group = "/ecs/shop", awslogs-region = "ap-northeast-1", awslogs-stream-prefix = "pontoon" }
+      options   = { awslogs-group = var.log_group, awslogs-region = var.region, awslogs-stream-prefix = "pontoon" }
     }
   }
   shop = {
     name        = "shop"
-    image       = "111122223333.dkr.ecr.ap-northeast-1.amazonaws.com/shop:1.0.0"
+    image       = var.shop_image
     essential   = true
     dependsOn   = [{ containerName = "pontoon", condition = "HEALTHY" }]
     environment = [{ name = "REDIS_URL", value = "redis://127.0.0.1:6379" }]
     stopTimeout = 30
+    logConfiguration = {
+      logDriver = "awslogs"
+      options   = { awslogs-group = var.log_group, awslogs-region = var.region, awslogs-stream-prefix = "shop" }
+    }
   }
 }
 
@@ -96,7 +131,7 @@ resource "aws_ecs_task_definition" "shop" {
 
 resource "aws_ecs_service" "shop" {
   name            = "shop"
-  cluster         = "shop"
+  cluster         = var.cluster
   task_definition = aws_ecs_task_definition.shop.arn
   launch_type     = "FARGATE"
   # The state file belongs to one process: one task, and the old one ends before the new one starts.
@@ -109,7 +144,7 @@ resource "aws_ecs_service" "shop" {
     security_groups = var.security_group_ids
   }
 
-  depends_on = [aws_efs_mount_target.state]
+  depends_on = [aws_efs_mount_target.state, aws_iam_role_policy.state_file]
 }
 
 resource "aws_efs_file_system" "state" {
@@ -142,8 +177,16 @@ resource "aws_efs_access_point" "state" {
 }
 
 resource "aws_iam_role" "shop" {
-  name               = "shop"
-  assume_role_policy = file("${path.module}/../iam/task-role.json")
+  name = "shop"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "ecs-tasks.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
+    }]
+  })
 }
 
 resource "aws_iam_role_policy" "state_file" {
