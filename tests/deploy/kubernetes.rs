@@ -263,6 +263,41 @@ fn what_a_newcomer_copies_from_the_page_conforms_to_the_restricted_standard() {
 }
 
 #[test]
+fn the_page_mounts_a_secret_where_the_sidecar_reads_it() {
+    let page = fs::read_to_string("docs/deployment.md").unwrap();
+    let [_, whole, patches, ..] = &page.split("```yaml\n").collect::<Vec<_>>()[..] else { panic!("{page}") };
+    let [whole, patches] = [whole, patches].map(|block| block.split("```").next().unwrap());
+    let remote = "github.com/ORGANISATION/pontoon/config/kubernetes/sidecar?ref=v0.1.0";
+    let whole = whole.replace(remote, "config/kubernetes/sidecar");
+    let documents = app_with(&example_app(), &format!("{whole}{patches}"));
+    let pod = pod(&documents, "Deployment");
+    let mount = json!({ "name": "redis", "mountPath": "/run/secrets/redis", "readOnly": true });
+    assert!(sidecar(pod)["volumeMounts"].as_array().unwrap().contains(&mount));
+    let volume = json!({ "name": "redis", "secret": { "secretName": "redis" } });
+    assert!(pod["spec"]["volumes"].as_array().unwrap().contains(&volume));
+    assert!(page.contains("password_file = \"/run/secrets/redis/"));
+    assert_pontoon_accepts(pod, first(&documents, "ConfigMap"));
+    assert_restricted(&documents);
+}
+
+#[test]
+fn a_job_checks_a_configuration_before_the_rollout() {
+    let mut kustomization: Value = serde_json::from_str(&kustomization(&[])).unwrap();
+    kustomization["resources"] = json!(["config/kubernetes/check"]);
+    let documents = app_with("", &kustomization.to_string());
+    let pod = pod(&documents, "Job");
+    let container = &pod["spec"]["containers"][0];
+    let command = [vec!["pontoon".into()], strings(&container["args"])].concat();
+    pontoon::cli::command().try_get_matches_from(&command).unwrap();
+    assert_eq!(command[1..], ["check", "--config", "/etc/pontoon/pontoon.toml"]);
+    assert_eq!(container["volumeMounts"][0]["mountPath"], "/etc/pontoon");
+    let config = &first(&documents, "ConfigMap")["metadata"]["name"];
+    assert_eq!(pod["spec"]["volumes"][0]["configMap"]["name"], *config);
+    assert_eq!(container["image"], "registry.example/pontoon:0.1.0");
+    assert_restricted(&documents);
+}
+
+#[test]
 fn the_restricted_standard_refuses_what_it_must() {
     let documents = kustomized("config/kubernetes/job");
     for (pointer, value) in [
