@@ -158,6 +158,7 @@ fn soon_after_the_start_the_log_says_whether_the_upstream_is_reachable() {
     missing.allows("tls.mode is \"preferred\"");
     missing.expects("upstream not reachable: name lookup for new.invalid:6379 failed");
     missing.wait_for_log("upstream not reachable");
+    drop(before);
     redis.kill();
     let down = Pontoon::to(&redis.endpoint(), &authority);
     down.expects("upstream connection failed: TCP connection to");
