@@ -165,6 +165,10 @@ impl AdminRoute {
         self.upstreams.own.credentials()?.expires()
     }
 
+    fn expiring_certificate(&self, settings: &verdict::Settings, now: Moment) -> Option<String> {
+        verdict::expiring_certificate(&self.upstreams.facts(), settings, now)
+    }
+
     fn facts(&self, shared: &AdminContext, totals: Totals) -> RouteFacts {
         let Totals { active, plaintext, last_used, .. } = totals;
         RouteFacts {
@@ -189,8 +193,8 @@ impl AdminRoute {
         }
     }
 
-    /// Returns current problems. `late` is why the upstream does not count as reached.
-    fn problems(&self, late: Option<String>, settings: &verdict::Settings, now: Moment) -> Vec<String> {
+    /// Returns current problems. `late` is why the upstream does not count as reached; `expiring` is a certificate that must be renewed.
+    fn problems(&self, late: Option<String>, expiring: Option<String>, now: Moment) -> Vec<String> {
         let outages = self.upstreams.outages();
         let late = late.filter(|_| outages.is_empty());
         let outages = outages.iter().take(MAX_OUTAGES).map(ToString::to_string);
@@ -206,7 +210,6 @@ impl AdminRoute {
             (now.seconds_since(last) < RECENT_REFUSAL)
                 .then(|| format!("clients refused since the start: {count}, the last at {last}: {why}"))
         });
-        let expiring = verdict::expiring_certificate(&self.upstreams.facts(), settings, now);
         late.into_iter().chain(outages).chain(recent).chain(expiring).collect()
     }
 
@@ -242,7 +245,11 @@ impl AdminRoute {
                 sessions_over_tls_ratio: rest(plaintext.sessions, connected),
                 bytes_over_tls_ratio: rest(bytes(&plaintext.counts), bytes(&counts)),
             },
-            problems: self.problems(shared.serving.late(&self.name), settings, facts.now),
+            problems: self.problems(
+                shared.serving.late(&self.name),
+                verdict::expiring_certificate(&facts.endpoints, settings, facts.now),
+                facts.now,
+            ),
             servers: facts.servers.as_ref().map(ServersReport::of),
             last_used: facts.last_used,
             uses_only_tls: verdict::uses_only_tls(&facts, settings),
@@ -338,7 +345,8 @@ pub(super) fn serving(shared: &AdminContext) -> ServingReport {
     for route in &shown.routes {
         let late = shared.serving.late(&route.name);
         report.serving &= late.is_none();
-        let problems = route.problems(late, &shown.verdict, now);
+        let expiring = route.expiring_certificate(&shown.verdict, now);
+        let problems = route.problems(late, expiring, now);
         report.problems.extend(problems.iter().map(|problem| format!("route \"{}\": {problem}", route.name)));
     }
     report
@@ -348,8 +356,7 @@ pub(super) fn serving(shared: &AdminContext) -> ServingReport {
 pub(super) fn expiring_certificates(shared: &AdminContext) -> Vec<(Arc<str>, String)> {
     let (shown, now) = (shared.shown.load(), Moment::now());
     let of_route = |route: &AdminRoute| {
-        let problem = verdict::expiring_certificate(&route.upstreams.facts(), &shown.verdict, now)?;
-        Some((Arc::clone(&route.name), problem))
+        Some((Arc::clone(&route.name), route.expiring_certificate(&shown.verdict, now)?))
     };
     shown.routes.iter().filter_map(of_route).collect()
 }

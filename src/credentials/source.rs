@@ -109,7 +109,7 @@ impl SecretSource {
         match (self, expiry) {
             (Self::Command(_), Some(expiry)) => expiry.renewal.saturating_duration_since(Instant::now()),
             (Self::Command(_), None) => COMMAND_INTERVAL,
-            // SourceAnswer these costs next to nothing.
+            // Reading these costs next to nothing.
             _ => Duration::ZERO,
         }
     }
@@ -143,7 +143,7 @@ fn read(path: &Path, username: Option<&str>) -> Result<SourceAnswer, SourceError
     let failed = |source| SourceError::Read { path: path.to_owned(), source };
     let problem = |problem: String| SourceError::File { path: path.to_owned(), problem };
     let about = fs::metadata(path).map_err(failed)?;
-    // SourceAnswer a pipe would block until its writer writes.
+    // Reading a pipe would block until its writer writes.
     if !about.is_file() {
         return Err(problem("is not a regular file".into()));
     }

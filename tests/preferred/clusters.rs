@@ -90,8 +90,17 @@ impl Group {
     }
 }
 
-/// The local port of each node.
-fn local_ports(pontoon: &Pontoon, group: &Group) -> Option<Vec<u16>> {
+/// Waits until each node has a local port, and returns these.
+fn local_ports(pontoon: &Pontoon, group: &Group) -> Vec<u16> {
+    let mut ports = None;
+    eventually("each node has a local port", || {
+        ports = known_ports(pontoon, group);
+        ports.is_some()
+    });
+    ports.unwrap()
+}
+
+fn known_ports(pontoon: &Pontoon, group: &Group) -> Option<Vec<u16>> {
     let report: Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
     let upstreams = report[0]["upstreams"].as_array()?.clone();
     let port = |front: &Dual| {
@@ -113,12 +122,7 @@ fn a_cluster_takes_the_whole_road_under_load_node_by_node() {
     let state = directory.path().join("state.json");
     let state = state.to_str().unwrap();
     let pontoon = group.bridge(state);
-    let mut ports = None;
-    eventually("each node has a local port", || {
-        ports = local_ports(&pontoon, &group);
-        ports.is_some()
-    });
-    let ports = ports.unwrap();
+    let ports = local_ports(&pontoon, &group);
     let stop = AtomicBool::new(false);
     let done: Vec<AtomicUsize> = (0..2 * NODES).map(|_| AtomicUsize::new(0)).collect();
     thread::scope(|scope| {
@@ -175,11 +179,7 @@ fn a_cluster_takes_the_whole_road_under_load_node_by_node() {
     // After a restart the latch of each node still holds, whatever the network answers.
     group.set(Mood::Accept, Mood::Accept);
     let again = group.bridge(state);
-    let mut ports = None;
-    eventually("each node has a local port again", || {
-        ports = local_ports(&again, &group);
-        ports.is_some()
-    });
+    let ports = local_ports(&again, &group);
     let bytes = group.plaintext_bytes();
     again.allows("TLS handshake with");
     again.allows("cluster nodes not known");
@@ -187,7 +187,7 @@ fn a_cluster_takes_the_whole_road_under_load_node_by_node() {
     again.allows("connection lost while a client used it");
     group.set(Mood::Accept, Mood::Reset);
     group.fronts.iter().for_each(Dual::cut);
-    for port in ports.unwrap() {
+    for port in ports {
         // A node's listener closes the connection, as a node that is down does.
         eventually("plaintext is refused", || Wire::tcp(("127.0.0.1", port)).try_ask(&["PING"]).is_none());
     }

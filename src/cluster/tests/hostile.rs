@@ -12,15 +12,6 @@ use crate::endpoint::Endpoint;
 use crate::resp::command_table::ClusterReply;
 use crate::resp::value::Value;
 
-const REPLY_KINDS: [ClusterReply; 6] = [
-    ClusterReply::Slots,
-    ClusterReply::Shards,
-    ClusterReply::Nodes,
-    ClusterReply::Replicas,
-    ClusterReply::Info,
-    ClusterReply::Role,
-];
-
 /// Returns all captured and documented replies, and those found by fuzzing.
 fn replies() -> Vec<Vec<u8>> {
     fn gather(directory: PathBuf, found: &mut Vec<PathBuf>) {
@@ -51,7 +42,7 @@ fn is_rewritten_to_one_reply_or_refused(reply: &[u8]) {
     let _ = Topology::parse(reply, reply, &asked.host);
     let local = host("::1");
     let rewriter = Rewriter::new(&map, &local, &asked);
-    let mut results: Vec<_> = REPLY_KINDS.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
+    let mut results: Vec<_> = ClusterReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
     results.push(rewriter.error(reply));
     results.push(rewriter.transaction(&[Some(ClusterReply::Slots), None, Some(ClusterReply::Nodes)], reply));
     for rewritten in results.into_iter().flatten() {
@@ -156,7 +147,7 @@ fn a_reply_without_nodes_is_unchanged() {
         for reply in
             [&b"+QUEUED\r\n"[..], b"-ERR unknown subcommand\r\n", b"_\r\n", b"*-1\r\n", b"!6\r\nERR no\r\n"]
         {
-            for kind in REPLY_KINDS {
+            for kind in ClusterReply::ALL {
                 assert_eq!(rewriter.reply(kind, reply).unwrap(), reply);
             }
         }

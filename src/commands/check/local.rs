@@ -91,25 +91,18 @@ fn listener(
 ) {
     let (problem, is_expected) = match Listener::could_bind(address, handover == Some(true)) {
         Ok(()) => return report.ok(step, None, &address.to_string()),
-        Err(
-            BindError::InUse(_, holder @ Holder::Pontoon(_))
-            | BindError::Live(_, holder @ Holder::Pontoon(_)),
-        ) => {
-            let second = match handover {
-                Some(_) => "needs handover = true in both",
-                None => "needs another address",
-            };
-            (format!("{address} is in use by {holder}: a reload keeps it, and a second `run` {second}"), true)
-        }
-        Err(
-            BindError::InUse(_, holder @ Holder::Systemd(_))
-            | BindError::Live(_, holder @ Holder::Systemd(_)),
-        ) => {
-            let advice = "pontoon gets it if it is started by the socket unit";
-            (format!("{address} is in use by {holder}: {advice}"), true)
-        }
         Err(BindError::InUse(_, holder) | BindError::Live(_, holder)) => {
-            (format!("{address} is in use by {holder}: stop it, or set another address"), false)
+            let (advice, is_expected) = match (&holder, handover) {
+                (Holder::Pontoon(_), Some(_)) => {
+                    ("a reload keeps it, and a second `run` needs handover = true in both", true)
+                }
+                (Holder::Pontoon(_), None) => {
+                    ("a reload keeps it, and a second `run` needs another address", true)
+                }
+                (Holder::Systemd(_), _) => ("pontoon gets it if it is started by the socket unit", true),
+                (Holder::Other(_) | Holder::Hidden, _) => ("stop it, or set another address", false),
+            };
+            (format!("{address} is in use by {holder}: {advice}"), is_expected)
         }
         Err(error) if !error.may_pass() => return report.failed(step, &error.to_string()),
         Err(error) => (error.to_string(), false),

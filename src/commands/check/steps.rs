@@ -41,21 +41,20 @@ pub fn run(config: Config, options: &CheckOptions) -> anyhow::Result<()> {
         report.print();
         routes.push((report.route, report.failed_at));
     }
-    let would_start = process.failed_at.is_none();
-    let result = match process.failed_at.take() {
-        Some(step) => format!("pontoon would not start: {step} failed"),
-        None => conclusion(&routes, options.offline),
-    };
-    let works = would_start && routes.iter().all(|(_, failed_at)| failed_at.is_none());
+    let not_started =
+        process.failed_at.as_ref().map(|step| format!("pontoon would not start: {step} failed"));
+    let works = not_started.is_none() && routes.iter().all(|(_, failed_at)| failed_at.is_none());
+    let result = not_started.clone().unwrap_or_else(|| conclusion(&routes, options.offline));
     if options.json {
-        let summary = &mut process;
-        if works { summary.ok("summary", None, &result) } else { summary.failed("summary", &result) }
+        if works { process.ok("summary", None, &result) } else { process.failed("summary", &result) }
+    } else if works {
+        say!("{result}");
     }
-    match (works, would_start) {
-        (true, _) if options.json => {}
-        (true, _) => say!("{result}"),
-        (false, true) => bail!("{result}"),
-        (false, false) => bail!("{result}. The DETAIL column says why"),
+    if not_started.is_some() {
+        bail!("{result}. The DETAIL column says why");
+    }
+    if !works {
+        bail!("{result}");
     }
     Ok(())
 }

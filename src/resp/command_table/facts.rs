@@ -101,6 +101,10 @@ pub enum ClusterReply {
 }
 
 impl ClusterReply {
+    /// All forms.
+    pub const ALL: [Self; 6] =
+        [Self::Slots, Self::Shards, Self::Nodes, Self::Replicas, Self::Info, Self::Role];
+
     /// Whether clients use it to find nodes. Such a reply is never passed on with addresses of nodes. INFO and ROLE describe replication:
     /// they are passed on unchanged if pontoon cannot recognize them among other replies, because a session without them is worse.
     #[inline]

@@ -14,15 +14,7 @@ libfuzzer_sys::fuzz_target!(|reply: &[u8]| {
     for topology in [from_nodes, from_slots].into_iter().flatten() {
         let nodes = NodeMap::new(topology.nodes.into_iter().zip(7000..));
         let rewriter = Rewriter::new(&nodes, &asked.host, &asked);
-        let kinds = [
-            ClusterReply::Slots,
-            ClusterReply::Shards,
-            ClusterReply::Nodes,
-            ClusterReply::Replicas,
-            ClusterReply::Info,
-            ClusterReply::Role,
-        ];
-        let rewritten = kinds.iter().map(|kind| rewriter.reply(*kind, reply)).chain([rewriter.error(reply)]);
+        let rewritten = ClusterReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)).chain([rewriter.error(reply)]);
         for rewritten in rewritten.flatten() {
             assert!(Value::parse(&rewritten).is_ok());
         }
