@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{HANGING, Mode, PROMPT, all_sessions_end, allow_timeouts, clients_info, in_each_mode, sessions};
-use crate::harness::{Authority, Fake, Pontoon, Wire, command, eventually, within};
+use crate::harness::{Authority, Dual, Fake, Mood, Pontoon, Redis, Wire, command, eventually, within};
 
 /// The connection limit in the tests that fill the bridge.
 const CLIENTS: usize = 40;
@@ -197,6 +197,9 @@ fn assert_that_a_dial_is_given_up(mode: Mode, request: &[u8], end: fn(Wire)) {
     eventually("the upstream is dialled", || fake.accepted() > 0);
     end(client);
     all_sessions_end(&pontoon, PROMPT);
+    eventually("no dial goes on", || {
+        pontoon.metric("pontoon_upstream_connections", "state=\"connecting\"") == 0
+    });
 }
 
 #[test]
@@ -209,6 +212,24 @@ fn a_client_that_reset_keeps_no_session_while_a_dial_hangs() {
     for request in [&b""[..], b"PING\r\n"] {
         in_each_mode(|mode| assert_that_a_dial_is_given_up(mode, request, Wire::reset));
     }
+}
+
+#[test]
+fn the_next_client_does_not_wait_for_a_dial_that_was_given_up() {
+    in_each_mode(|mode| {
+        let authority = Authority::new();
+        let redis = Redis::start(&authority);
+        let dual = Dual::new(&redis, Mood::Accept, Mood::Hang);
+        let args = ["--workers", "1", "--connect-timeout", "10m"];
+        let pontoon = mode.bridge(&dual.endpoint(), &authority, &args);
+        let client = pontoon.client();
+        // The other dial is that of the first look.
+        eventually("the upstream is dialled", || dual.tls_connections() == 2);
+        drop(client);
+        all_sessions_end(&pontoon, HANGING);
+        dual.set(Mood::Accept, Mood::Accept);
+        pontoon.client().expect(&["PING"], "+PONG\r\n");
+    });
 }
 
 #[test]

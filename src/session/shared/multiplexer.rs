@@ -112,7 +112,7 @@ impl Multiplexer {
         let thread = workers::current();
         loop {
             let addresses = route.upstream.addresses();
-            let (at, slot, is_ours) = {
+            let (at, opening, is_ours) = {
                 let mut all = self.all.lock();
                 let here = all.entry(thread).or_default();
                 if !here.contains_key(&key) {
@@ -129,23 +129,24 @@ impl Multiplexer {
                 }
                 // Once an endpoint accepts TLS, no client begins in plaintext.
                 let over = route.upstream.latch().is_some_and(Latch::is_set);
-                let slot = slots.get(at).filter(|slot| slot.is_alive()).cloned();
+                let slot = slots.get(at).filter(|slot| slot.is_alive());
                 let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
                 // After a failover, no client begins on a connection to the old primary.
                 let slot = slot.filter(|slot| slot.is_latest(&route.upstream));
-                let is_ours = slot.is_none();
-                let slot = slot.unwrap_or_else(|| {
+                let opening = match slot {
+                    Some(Slot::Open(shared)) => return Ok(Arc::clone(shared)),
+                    Some(Slot::Opening(opening, _)) => opening.upgrade(),
+                    None => None,
+                };
+                let is_ours = opening.is_none();
+                let opening = opening.unwrap_or_else(|| {
                     let to = slots.address_for(at, &addresses);
-                    let opening = self.open(Arc::clone(route), key.clone(), false, to);
-                    let slot = Slot::Opening(opening.boxed().shared(), to);
-                    slots.set(at, slot.clone());
-                    slot
+                    let opening = self.open(Arc::clone(route), key.clone(), false, to).boxed().shared();
+                    let waited_for = opening.downgrade().expect("it was not polled yet");
+                    slots.set(at, Slot::Opening(waited_for, to));
+                    opening
                 });
-                (at, slot, is_ours)
-            };
-            let opening = match slot {
-                Slot::Open(shared) => return Ok(shared),
-                Slot::Opening(opening, _) => opening,
+                (at, opening, is_ours)
             };
             let opened = opening.clone().await;
             let mut all = self.all.lock();
@@ -154,7 +155,7 @@ impl Multiplexer {
                 Ok(shared) => {
                     let slot = here.get_mut(&key).and_then(|slots| slots.get_mut(at));
                     if let Some(slot) = slot
-                        && matches!(slot, Slot::Opening(other, _) if other.ptr_eq(&opening))
+                        && slot.waits_for(&opening)
                     {
                         *slot = Slot::Open(Arc::clone(shared));
                     }

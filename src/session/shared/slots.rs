@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
 use super::connection::SharedConnection;
@@ -30,11 +30,15 @@ pub(super) struct ConnectionSlots {
 #[derive(Clone)]
 pub(super) enum Slot {
     Open(Arc<SharedConnection>),
-    /// A connection that is being opened to this address, if it is reachable. `None`: to any address.
-    Opening(Opening, Option<SocketAddr>),
+    /// A connection that is being opened to this address, if it is reachable. `None`: to any address. The clients that wait for it hold it,
+    /// because only they poll it: without them the attempt could not end, and would keep its turn to dial.
+    Opening(WeakShared<OpeningFuture>, Option<SocketAddr>),
 }
 
-pub(super) type Opening = Shared<BoxFuture<'static, Result<Arc<SharedConnection>, NoSharedConnection>>>;
+type OpeningFuture = BoxFuture<'static, Result<Arc<SharedConnection>, NoSharedConnection>>;
+
+/// A client's handle of a connection that is being opened.
+pub(super) type Opening = Shared<OpeningFuture>;
 
 impl ConnectionSlots {
     /// The index of the connection for one more client. `limit`: the number of connections. `None`: one for each of the `addresses`.
@@ -101,7 +105,6 @@ impl ConnectionSlots {
         if self.spread_after.is_some_and(|after| now < after) {
             return None;
         }
-        let double = Arc::clone(double);
         self.spread_after = Some(now + SPREAD_RETRY);
         Some((double, address))
     }
@@ -111,22 +114,24 @@ impl Slot {
     /// Closes a shared connection in plaintext, so that its clients continue over another one. Returns whether it was in plaintext.
     pub(super) fn ends_plaintext(&self) -> bool {
         let in_plaintext = self.opened().filter(|shared| !shared.upstream.tls);
-        if let Some(shared) = in_plaintext {
-            shared.close();
-        }
-        in_plaintext.is_some()
+        in_plaintext.inspect(|shared| shared.close()).is_some()
     }
 
     /// Whether this slot holds the connection `shared`.
     pub(super) fn is(&self, shared: &Arc<SharedConnection>) -> bool {
-        self.opened().is_some_and(|opened| Arc::ptr_eq(opened, shared))
+        self.opened().is_some_and(|opened| Arc::ptr_eq(&opened, shared))
+    }
+
+    /// Whether this slot holds the connection that `opening` opens.
+    pub(super) fn waits_for(&self, opening: &Opening) -> bool {
+        matches!(self, Self::Opening(other, _) if other.upgrade().is_some_and(|other| other.ptr_eq(opening)))
     }
 
     /// The connection, once it is open.
-    fn opened(&self) -> Option<&Arc<SharedConnection>> {
+    fn opened(&self) -> Option<Arc<SharedConnection>> {
         match self {
-            Self::Open(shared) => Some(shared),
-            Self::Opening(opening, _) => opening.peek().and_then(|opened| opened.as_ref().ok()),
+            Self::Open(shared) => Some(Arc::clone(shared)),
+            Self::Opening(opening, _) => opening.upgrade()?.peek()?.as_ref().ok().cloned(),
         }
     }
 
@@ -147,15 +152,15 @@ impl Slot {
         }
     }
 
-    /// Whether the connection is open or being opened. A slot that is not alive is opened anew.
+    /// Whether the connection is open, or being opened for a client that waits. A slot that is not alive is opened anew.
     pub(super) fn is_alive(&self) -> bool {
         match self {
             Self::Open(shared) => shared.is_open(),
-            Self::Opening(opening, _) => match opening.peek() {
+            Self::Opening(opening, _) => opening.upgrade().is_some_and(|opening| match opening.peek() {
                 None => true,
                 Some(Ok(shared)) => shared.is_open(),
                 Some(Err(_)) => false,
-            },
+            }),
         }
     }
 }
