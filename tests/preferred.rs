@@ -67,13 +67,13 @@ fn after_tls_has_been_seen_nothing_brings_plaintext_back() {
     for mood in Mood::NO_TLS {
         dual.set(Mood::Accept, mood);
         dual.cut();
-        eventually("no connection is left to give", || is_pontoons_error(&pontoon.client().ask(&["PING"])));
+        eventually("no connection is left to give", || is_pontoons_error(&pontoon.first_reply(&["PING"])));
         assert_eq!((dual.plaintext_connections(), dual.plaintext_bytes()), (connections, bytes), "{mood:?}");
     }
     assert!(pontoon.metric("pontoon_downgrades_refused_total", "") >= Mood::NO_TLS.len() as u64);
     assert!(pontoon.printed().contains("plaintext stays refused, as after any use of TLS"));
     dual.set(Mood::Reset, Mood::Accept);
-    eventually("the server is reached again", || pontoon.client().ask(&["GET", "k"]) == b"$1\r\nv\r\n");
+    eventually("the server is reached again", || pontoon.first_reply(&["GET", "k"]) == b"$1\r\nv\r\n");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn an_unverified_certificate_is_an_error_only_after_the_latch() {
     dual.lead_to(&impostor);
     dual.cut();
     eventually("the impostor is refused", || {
-        String::from_utf8_lossy(&pontoon.client().ask(&["PING"])).contains("TLS handshake")
+        String::from_utf8_lossy(&pontoon.first_reply(&["PING"])).contains("TLS handshake")
     });
     assert_eq!(dual.plaintext_connections(), connections);
 }
@@ -346,7 +346,7 @@ fn of_two_names_the_one_with_tls_wins_and_a_missing_one_is_not_logged() {
     new.set(Mood::Accept, Mood::Close);
     new.cut();
     pontoon.allows("localhost");
-    eventually("no connection is left", || is_pontoons_error(&pontoon.client().ask(&["PING"])));
+    eventually("no connection is left", || is_pontoons_error(&pontoon.first_reply(&["PING"])));
     assert_eq!(old.plaintext_connections() + new.plaintext_connections(), connections);
 }
 

@@ -4,6 +4,7 @@
 [$scenario, $port] = [$argv[1], (int) $argv[2]];
 set_error_handler(fn($level, $message) => fwrite(STDERR, "$message\n") !== false);
 $told = [];
+$redis = null;
 
 function tell($kind, $message)
 {
@@ -15,29 +16,38 @@ function tell($kind, $message)
     $told[$kind] = true;
 }
 
-/** Repeats a call until it returns a value. An application takes false for a key that does not exist. */
+/**
+ * Repeats a call until it returns a value. An application takes false for a key that does not exist.
+ *
+ * Connects again after each exception, as frameworks do. A phpredis object that finds its connection closed after it has sent a request, and
+ * before it waits for the reply, never connects again.
+ */
 function repeat($call)
 {
+    global $redis, $port;
     for (;;) {
         try {
-            $value = $call();
+            if (!$redis) {
+                $new = new Redis();
+                $new->connect('127.0.0.1', $port);
+                $redis = $new;
+            }
+            $value = $call($redis);
             if ($value !== false) {
                 return $value;
             }
-            global $redis;
             tell('other', 'false, no exception: ' . $redis->getLastError());
         } catch (RedisException $error) {
+            $redis = null;
             tell('connection', $error->getMessage());
         }
         usleep(50000);
     }
 }
 
-$redis = new Redis();
-repeat(fn() => $redis->connect('127.0.0.1', $port));
-repeat(fn() => $redis->mGet(['k']));
+repeat(fn($redis) => $redis->mGet(['k']));
 echo "up\n";
 if ($scenario === 'wait') {
-    repeat(fn() => $redis->blPop(['queue'], 0));
+    repeat(fn($redis) => $redis->blPop(['queue'], 0));
     echo "popped\n";
 }

@@ -206,6 +206,12 @@ impl Pontoon {
         Wire::tcp(self.address())
     }
 
+    /// The reply to a new client's first command. Empty if the connection ends without one, for example because the client got an upstream
+    /// connection whose end pontoon had not noticed yet.
+    pub fn first_reply(&self, words: &[&str]) -> Vec<u8> {
+        self.client().try_ask(words).unwrap_or_default()
+    }
+
     /// The admin server's address.
     pub fn admin(&self) -> SocketAddr {
         self.field("admin listening", "address")[0].parse().unwrap()
