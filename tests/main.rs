@@ -52,6 +52,7 @@ mod progress;
 mod reload;
 mod road;
 mod roads;
+mod sentinel;
 mod sessions;
 mod shared;
 mod systemd;

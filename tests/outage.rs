@@ -4,102 +4,16 @@
 //! pontoon names the cause only if that harms no client: in reply to a request that sets a connection up, or is a `PING`, and was never
 //! sent upstream. Everything else ends as a connection to a lost server does: without a reply.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
-use rustix::process::{Pid, Signal, kill_process};
+use std::process::Command;
 
 use crate::harness::programs::{go_client, node, php, printed, python, python_4, python_more, ruby};
-use crate::harness::{Pontoon, Redis, bridge, clients_share, command, eventually};
+use crate::harness::{ClientProgram, Pontoon, Redis, bridge, clients_share, command, eventually};
 
-/// A program, and the lines that it has printed.
-struct Program {
-    process: Child,
-    stderr: File,
-    said: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Program {
-    fn start(mut command: Command) -> Self {
-        let stderr = tempfile::tempfile().unwrap();
-        let mut process = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr.try_clone().unwrap())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(process.stdout.take().unwrap());
-        let said: Arc<Mutex<Vec<String>>> = Arc::default();
-        let reader = {
-            let said = Arc::clone(&said);
-            thread::spawn(move || {
-                stdout.lines().map_while(Result::ok).for_each(|line| said.lock().unwrap().push(line));
-            })
-        };
-        Self { process, stderr, said, reader: Some(reader) }
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap().clone()
-    }
-
-    fn is_running(&mut self) -> bool {
-        self.process.try_wait().unwrap().is_none()
-    }
-
-    /// Waits until the program prints this line.
-    #[track_caller]
-    fn wait_for(&mut self, line: &str) {
-        let says = |program: &Self| program.said().iter().any(|said| said == line);
-        eventually(&format!("the program says {line:?}, or ends"), || says(self) || !self.is_running());
-        if !says(self) {
-            // The program's last line may still be unread.
-            self.join_reader();
-        }
-        assert!(says(self), "the program ended: {:?}\n{}", self.said(), self.log());
-    }
-
-    fn join_reader(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-    }
-
-    /// What it wrote to standard error.
-    fn log(&mut self) -> String {
-        let mut text = Vec::new();
-        self.stderr.rewind().unwrap();
-        self.stderr.read_to_end(&mut text).unwrap();
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
-    /// Asserts that it has taken all errors for lost connections.
-    #[track_caller]
-    fn assert_lost_connections_only(&mut self) {
-        let said = self.said();
-        assert!(!said.iter().any(|line| line.starts_with("other error")), "{said:?}\n{}", self.log());
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // On SIGTERM, a worker ends its own processes.
-        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
-        for _ in 0..500 {
-            if !self.is_running() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        self.join_reader();
-    }
+/// Asserts that a program has taken all errors for lost connections.
+#[track_caller]
+fn assert_lost_connections_only(program: &mut ClientProgram) {
+    let said = program.said();
+    assert!(!said.iter().any(|line| line.starts_with("other error")), "{said:?}\n{}", program.log());
 }
 
 /// The command that runs a library's script. A scenario and a port follow.
@@ -128,10 +42,10 @@ fn redis_rb() -> Command {
     ruby
 }
 
-fn run(script: Script, scenario: &str, pontoon: &Pontoon) -> Program {
+fn run(script: Script, scenario: &str, pontoon: &Pontoon) -> ClientProgram {
     let mut command = script();
     command.args([scenario, &pontoon.address().port().to_string()]);
-    Program::start(command)
+    ClientProgram::start(command)
 }
 
 /// A bridge whose server may be killed: any log line is allowed.
@@ -168,7 +82,7 @@ fn outlasts_an_outage_at_its_beginning(script: Script) {
     });
     redis.restart();
     program.wait_for("up");
-    program.assert_lost_connections_only();
+    assert_lost_connections_only(&mut program);
 }
 
 /// The client waits for a reply as the server dies, and works once it is back.
@@ -186,7 +100,7 @@ fn outlasts_an_outage_while_it_waits(script: Script) {
     eventually("the client waits again", || blocked(&redis) || !program.is_running());
     redis.direct().expect(&["RPUSH", "queue", "element"], ":1\r\n");
     program.wait_for("popped");
-    program.assert_lost_connections_only();
+    assert_lost_connections_only(&mut program);
 }
 
 /// Defines a test of each scenario for each client.
@@ -243,7 +157,7 @@ fn worker_outlasts_an_outage(library: &str) {
         python
     };
     let done = |redis: &Redis| redis.direct().ask(&["LLEN", "done"]) == b":1\r\n";
-    let mut worker = Program::start(script("worker"));
+    let mut worker = ClientProgram::start(script("worker"));
     printed(&script("job"));
     eventually("the first job is done", || done(&redis));
     let blocked = |redis: &Redis| {

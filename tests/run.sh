@@ -29,7 +29,7 @@ mode_modules=(auth client_auth clients cluster ending failures handover inventor
 # These run on every engine, because what they test depends on a server's replies, on its commands, or on how it ends connections. The other
 # modules use nothing in which engines differ.
 engine_modules=(audit auth client_auth clients cluster command_table commands ends failover failures harness inventory isolation
-  last_words lifecycle observed passthrough pool preferred probe road sessions shared transparent)
+  last_words lifecycle observed passthrough pool preferred probe road sentinel sessions shared transparent)
 engines=(valkey-8 valkey-9 redis-8 redis-6)
 # Left out by --quick: the slowest tests, and those that depend only on the files in config/. "road::" matches two modules.
 slow_tests=(clients:: cluster::programs:: deploy:: ends::fuzzed:: isolation::differential:: matrix:: page:: road::)
@@ -132,8 +132,8 @@ run "$root"/usr/bin/ruby3* "$@"'
 # FOLDER COMPILER PACKAGE…: builds a Go program with these packages of Debian. Keeps only the program, because the compiler and the packages
 # take 390 MB.
 go_program() {
-  local source=tests/clients/matrix/go_client.go work library
-  set -- "$@" "$(sha256sum <$source)" # a changed program is built again
+  local sources=(tests/clients/matrix/*.go) work library
+  set -- "$@" "$(cat "${sources[@]}" | sha256sum)" # a changed program is built again
   complete "$@" && return
   rm -rf "$1"
   work=$PWD/$1/build
@@ -146,7 +146,7 @@ go_program() {
   mv "$library/v9" "$library/go-redis/v9"
   GO111MODULE=off GOPROXY=off GOFLAGS='' GOTOOLCHAIN=local GOTELEMETRY=off GOENV=off CGO_ENABLED=0 \
     GOPATH="$work/usr/share/gocode" GOCACHE="$work/cache" \
-    "$work/compiler/go/bin/go" build -trimpath -ldflags '-s -w' -o "$1/go_client" $source
+    "$work/compiler/go/bin/go" build -trimpath -ldflags '-s -w' -o "$1/go_client" "${sources[@]}"
   rm -rf "$work"
   completed "$@"
 }

@@ -1,4 +1,4 @@
-//! A route to a cluster: finds its nodes, and gives each a listener and an upstream with its tasks.
+//! A route to a cluster or to a Sentinel group: finds its nodes, and gives each a listener and an upstream with its tasks.
 //!
 //! A node keeps its local port as long as it exists, also when its address or role changes. It gets the port before any client learns its
 //! address. `cluster` rewrites the replies.
@@ -17,6 +17,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::running::Running;
+use super::sentinel::{PrimaryListener, PrimaryPort};
+use super::tasks::LeadsTo;
 use crate::cluster::{self, Node, NodeMap, Nodes, Ports, Role, Topology};
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, ListenAddr};
@@ -30,7 +32,7 @@ use crate::upstream::{self, Latch, NodeTls, Upstream};
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// If a node does not answer in this time, the next one is asked, too.
-const STAGGER: Duration = Duration::from_millis(500);
+pub(super) const STAGGER: Duration = Duration::from_millis(500);
 
 /// Time until the next refresh after one that failed, in seconds.
 const REFRESH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,11 +40,15 @@ const REFRESH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time, in seconds, after which a node that the topology no longer lists is dropped.
 const MISSING_NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a cluster's nodes share.
+/// What the nodes of a cluster or of a Sentinel group share.
 pub(super) struct Cluster {
     pub(super) settings: cluster::Settings,
-    /// How nodes are reached. The endpoints are those that the configuration lists.
+    /// How nodes are reached. The endpoints are not those of nodes.
     pub(super) reach: upstream::Settings,
+    /// Holds the nodes' credentials.
+    pub(super) template: Arc<Upstream>,
+    /// How nodes' connections are shared; `None`: each client has a dedicated one.
+    pub(super) multiplexer: Option<session::Multiplexer>,
     /// `None` for plaintext.
     pub(super) tls: Option<NodeTls>,
     /// For clients of the route's own listeners. Each node has a similar context.
@@ -53,11 +59,11 @@ pub(super) struct Cluster {
 }
 
 /// A node that has a local port.
-struct LiveNode {
+pub(super) struct LiveNode {
     node: Node,
     port: u16,
-    endpoint: Endpoint,
-    context: Arc<ArcSwap<session::RouteContext>>,
+    pub(super) endpoint: Endpoint,
+    pub(super) context: Arc<ArcSwap<session::RouteContext>>,
     /// Ends the tasks of the present upstream.
     upstream_leaving: Drain,
     /// Ends the listeners.
@@ -73,15 +79,19 @@ pub(super) async fn follow(
 ) {
     let cluster = Arc::clone(&changes.borrow_and_update());
     let mut followed = Followed {
-        ports: Ports::new(cluster.settings.ports.clone()),
+        ports: Ports::new(cluster.settings.ports_key(), cluster.settings.ports.clone()),
         addresses,
         live: HashMap::new(),
         portless: 0,
         over_limit: 0,
         failing: false,
         listening: TaskTracker::new(),
+        primary_port: None,
+        primary_listener: None,
+        watching: leaving.part(),
         cluster,
     };
+    followed.watch();
     let leaves = leaving.started();
     tokio::pin!(leaves);
     loop {
@@ -106,17 +116,20 @@ pub(super) async fn follow(
     for live in followed.live.values() {
         live.leave();
     }
+    if let Some(listener) = &followed.primary_listener {
+        listener.leave();
+    }
     followed.listening.close();
     followed.listening.wait().await;
 }
 
-/// The known state of a cluster.
-struct Followed {
-    cluster: Arc<Cluster>,
-    ports: Ports,
+/// The known state of a cluster or of a Sentinel group.
+pub(super) struct Followed {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) ports: Ports,
     /// The addresses of the nodes' listeners.
-    addresses: Vec<IpAddr>,
-    live: HashMap<String, LiveNode>,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) live: HashMap<String, LiveNode>,
     /// Number of nodes without a port.
     portless: usize,
     /// Number of these that exceed `cluster.max_nodes`.
@@ -124,7 +137,13 @@ struct Followed {
     /// Whether the last refresh failed.
     failing: bool,
     /// The tasks that accept clients.
-    listening: TaskTracker,
+    pub(super) listening: TaskTracker,
+    /// The primary's port, until it has a listener.
+    pub(super) primary_port: Option<PrimaryPort>,
+    /// Set once the primary of a Sentinel group is known.
+    pub(super) primary_listener: Option<PrimaryListener>,
+    /// Ends the tasks that watch sentinels.
+    watching: Drain,
 }
 
 impl Followed {
@@ -137,23 +156,36 @@ impl Followed {
         for live in self.live.values_mut() {
             live.replace(&self.cluster);
         }
+        self.watch();
         self.tell();
     }
 
-    /// Asks for the nodes and applies what has changed. Returns whether it succeeded.
+    /// Watches the sentinels, if there are any, with the present settings.
+    fn watch(&mut self) {
+        if self.cluster.settings.sentinel.is_some() {
+            let before = std::mem::replace(&mut self.watching, self.cluster.context.drain.part());
+            before.start();
+            self.watch_sentinels(&self.watching);
+        }
+    }
+
+    /// Asks for the nodes and applies what has changed. Returns whether the next time can wait.
     async fn refresh(&mut self) -> bool {
         let hint = self.cluster.nodes.refresh_begins();
-        let result = self.look_up(hint.as_deref()).await;
+        let result = match &self.cluster.settings.sentinel {
+            Some(group) => self.ask_sentinels(&group.master_name).await,
+            None => self.look_up(hint.as_deref()).await.map(|topology| (topology, true)),
+        };
         let route = &*self.cluster.context.route;
         let metrics = &self.cluster.context.metrics;
         match result {
-            Ok(topology) => {
+            Ok((topology, is_settled)) => {
                 metrics.cluster_refreshed("ok");
                 if std::mem::take(&mut self.failing) {
-                    info!(route, "cluster nodes known again");
+                    info!(route, "nodes known again");
                 }
                 self.take(topology);
-                true
+                is_settled
             }
             Err(problem) => {
                 metrics.cluster_refreshed("failed");
@@ -161,7 +193,7 @@ impl Followed {
                 self.failing = true;
                 // The errors contain times, so that no two are equal.
                 if let Some(suppressed) = self.cluster.context.throttle.allow("refresh") {
-                    warn!(route, suppressed, error = problem, "cluster nodes not known");
+                    warn!(route, suppressed, error = problem, "nodes not known");
                 }
                 false
             }
@@ -204,10 +236,18 @@ impl Followed {
         for live in self.live.values_mut() {
             live.missing_since.get_or_insert_with(Instant::now);
         }
+        if self.cluster.settings.sentinel.is_some() {
+            self.reserve_primary_port();
+        }
         self.portless = 0;
         self.over_limit = 0;
         for node in topology.nodes {
             self.take_node(node);
+        }
+        if self.cluster.settings.sentinel.is_some() {
+            // A group has one primary, and the sentinels have just named it.
+            let unlisted = self.live.values_mut().filter(|live| live.missing_since.is_some());
+            unlisted.for_each(|live| live.node.role = Some(Role::Replica));
         }
         let gone: Vec<String> = self
             .live
@@ -228,8 +268,13 @@ impl Followed {
     }
 
     /// Publishes the nodes to the sessions.
-    fn tell(&self) {
-        let map = NodeMap::new(self.live.values().map(|live| (live.node.clone(), live.port)));
+    fn tell(&mut self) {
+        if self.cluster.settings.sentinel.is_some() {
+            self.lead_to_primary();
+        }
+        let of_primary = self.primary_listener.as_ref().map(|listener| listener.port);
+        let port = |live: &LiveNode| of_primary.filter(|_| live.is_primary()).unwrap_or(live.port);
+        let map = NodeMap::new(self.live.values().map(|live| (live.node.clone(), port(live))));
         let upstreams = self.live.values().map(|live| Arc::clone(&live.context.load().upstream)).collect();
         self.cluster.nodes.refresh_ends(Some((map, upstreams)));
     }
@@ -278,7 +323,8 @@ impl Followed {
                     node = %endpoint,
                     max_nodes,
                     suppressed,
-                    "node has no local port, cluster.max_nodes is reached"
+                    limit = self.cluster.settings.max_nodes_key(),
+                    "node has no local port, the limit on nodes is reached"
                 );
             }
             return;
@@ -319,6 +365,11 @@ impl Followed {
 }
 
 impl LiveNode {
+    /// Whether the node is a primary.
+    pub(super) fn is_primary(&self) -> bool {
+        self.node.role == Some(Role::Primary)
+    }
+
     /// Logs a new role, which means that there was a failover.
     fn tell_role(&self, role: Role) {
         let context = self.context.load();
@@ -370,6 +421,14 @@ impl LiveNode {
 }
 
 impl Cluster {
+    /// An upstream to ask a server that is not known yet.
+    pub(super) fn probe_of(&self, server: &Endpoint) -> Arc<Upstream> {
+        let settings = upstream::Settings { endpoints: vec![server.clone()], ..self.reach.clone() };
+        let tls = self.tls.as_ref().map(|tls| tls.of(server));
+        let metrics = Arc::new(RouteMetrics::unrecorded());
+        Arc::new(self.template.another(&self.context.route, &settings, tls, &metrics))
+    }
+
     /// The context that the sessions of a node share, and what ends its upstream's tasks. `before`: the metrics that the new ones continue.
     fn context_of(
         &self,
@@ -385,15 +444,16 @@ impl Cluster {
             Some(before) => metrics.succeeding(before),
             None => metrics,
         });
-        let upstream = Arc::new(common.upstream.another(&common.route, &settings, tls, &metrics));
+        let upstream = Arc::new(self.template.another(&common.route, &settings, tls, &metrics));
         self.running.memory.close(&upstream, &settings.endpoints);
         if let Some(latch) = upstream.latch().filter(|_| spoke_tls) {
             latch.set();
         }
         let leaving = self.running.drain.part();
-        self.running.look_after(&common.route, &upstream, true, &metrics, &leaving);
+        self.running.look_after(&common.route, &upstream, LeadsTo::Node, &metrics, &leaving);
         let context = session::RouteContext {
-            multiplexer: common.multiplexer.as_ref().map(session::Multiplexer::for_another_node),
+            multiplexer: self.multiplexer.as_ref().map(session::Multiplexer::for_another_node),
+            sentinels_of: None,
             route: Arc::clone(&common.route),
             upstream,
             nodes: Some(Arc::clone(&self.nodes)),
@@ -410,7 +470,7 @@ impl Cluster {
 }
 
 /// Binds one port on all addresses. Port 0 lets the system choose; returns the port.
-fn bind(addresses: &[IpAddr], port: u16) -> io::Result<(Vec<Listener>, u16)> {
+pub(super) fn bind(addresses: &[IpAddr], port: u16) -> io::Result<(Vec<Listener>, u16)> {
     let mut listeners = Vec::new();
     let mut chosen = port;
     for address in addresses {

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::cluster::{self, Cluster};
 use super::error::StartError;
 use super::running::Running;
-use super::server::RouteServer;
+use super::server::{RouteServer, RouteTls};
 use crate::admin;
 use crate::cluster::node_addresses;
 use crate::config::Route;
@@ -24,7 +24,7 @@ use crate::group::Observer;
 use crate::listener::{BindError, Clients, Inherited, Listener, Terms};
 use crate::session;
 use crate::telemetry::Throttle;
-use crate::upstream::{Latch, NodeTls};
+use crate::upstream::{Latch, NodeTls, Upstream};
 
 /// A route whose fallible steps are done. Nothing runs yet.
 pub(super) struct Prepared {
@@ -37,8 +37,7 @@ pub(super) struct Prepared {
 enum ServerSide {
     /// The running one is kept.
     Kept,
-    /// A new one; `None` for plaintext.
-    New(Option<NodeTls>),
+    New(RouteTls),
 }
 
 /// A running route.
@@ -80,12 +79,13 @@ impl Prepared {
         let server = if before.is_some_and(|live| live.serves_as_well(&settings)) {
             ServerSide::Kept
         } else {
-            let tls = NodeTls::wanted(&settings.upstream)
-                .map_err(|source| StartError::Tls { route: route.clone(), source });
-            ServerSide::New(tls.unwrap_or_else(|problem| {
-                problems.push(problem);
-                None
-            }))
+            match RouteTls::load(&settings) {
+                Ok(tls) => ServerSide::New(tls),
+                Err(source) => {
+                    problems.push(StartError::Tls { route: route.clone(), source });
+                    ServerSide::Kept
+                }
+            }
         };
         let own = before.map_or(&[][..], LiveRoute::listeners);
         let mut listeners = Vec::new();
@@ -157,7 +157,7 @@ impl Prepared {
         }
         accepting.start();
         clients.change(terms(&settings));
-        let elsewhere = !old.upstream.leads_to_any(&settings.upstream.endpoints);
+        let elsewhere = !old.leads_to(&settings);
         let leaving = follower.take_if(|_| settings.cluster.is_none() || elsewhere);
         if let Some(follower) = &leaving {
             follower.following.start();
@@ -197,7 +197,7 @@ impl LiveRoute {
     pub(super) fn needs_restart(&self) -> impl Iterator<Item = &'static str> {
         let addresses = || node_addresses(&self.settings.listener.listen);
         let moved = self.follower.as_ref().is_some_and(|follower| follower.addresses != addresses());
-        let moved = moved.then_some("listen (for the cluster's nodes)");
+        let moved = moved.then_some("listen (for nodes)");
         let shared = self.handover != self.settings.listener.handover;
         moved.into_iter().chain(shared.then_some("handover"))
     }
@@ -208,6 +208,7 @@ impl LiveRoute {
             && self.settings.upstream == settings.upstream
             && self.settings.evidence == settings.evidence
             && self.settings.cluster.is_some() == settings.cluster.is_some()
+            && self.settings.sentinel() == settings.sentinel()
     }
 
     /// The route's description for the admin server.
@@ -216,7 +217,7 @@ impl LiveRoute {
             name: self.settings.name.as_str().into(),
             group: self.settings.group.as_deref().map(Into::into),
             listeners: self.listeners.iter().map(|listener| listener.address().to_string()).collect(),
-            tls: self.settings.upstream.tls.clone(),
+            tls: self.settings.servers().tls.clone(),
             upgrades: self.settings.session.upgrade == session::Upgrade::Drain,
             upstreams: self.server.upstreams(),
             observer: self.server.observer.clone(),
@@ -261,13 +262,16 @@ impl LiveRoute {
         let RouteServer { metrics, upstream, tls, nodes, .. } = &self.server;
         let name: Arc<str> = self.settings.name.as_str().into();
         running.inventory.watch(&name);
-        let sharing = self.settings.session.sharing;
+        let new = |sharing| session::Multiplexer::new(sharing, running.tasks.clone());
+        let multiplexer = self.settings.session.sharing.map(new);
+        let of_nodes = multiplexer.as_ref().map(session::Multiplexer::for_another_node);
         let context = Arc::new(session::RouteContext {
-            multiplexer: sharing.map(|sharing| session::Multiplexer::new(sharing, running.tasks.clone())),
+            multiplexer: multiplexer.filter(|_| self.settings.sentinel().is_none()),
             route: Arc::clone(&name),
             upstream: Arc::clone(upstream),
             nodes: nodes.clone(),
-            is_node: false,
+            is_node: self.settings.sentinel().is_some(),
+            sentinels_of: self.settings.master_name().cloned(),
             settings: self.settings.session.clone(),
             metrics: Arc::clone(metrics),
             inventory: Arc::clone(&running.inventory),
@@ -281,11 +285,19 @@ impl LiveRoute {
             running.accept(&name, listener, &self.clients, &now, &self.accepting);
         }
         let (Some(settings), Some(nodes)) = (&self.settings.cluster, nodes) else { return self };
-        nodes.tell(settings.advertise.clone(), self.settings.upstream.connect_timeout);
+        let port = self.listeners.iter().find_map(|listener| listener.address().port());
+        nodes.tell(settings.advertise.clone(), self.settings.upstream.connect_timeout, port);
+        let reach = self.settings.servers();
+        let template = match &settings.sentinel {
+            Some(_) => Arc::new(Upstream::new(&name, reach, None, metrics)),
+            None => Arc::clone(upstream),
+        };
         let cluster = Arc::new(Cluster {
             settings: settings.clone(),
-            reach: self.settings.upstream.clone(),
-            tls: tls.clone(),
+            reach: reach.clone(),
+            template,
+            multiplexer: of_nodes,
+            tls: tls.nodes.clone(),
             context,
             nodes: Arc::clone(nodes),
             clients: self.clients.clone(),
@@ -315,13 +327,17 @@ impl LiveRoute {
         let upstream: Vec<String> =
             self.settings.upstream.endpoints.iter().map(ToString::to_string).collect();
         let upstream = upstream.join(", ");
-        let tls = server.tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.by_name.describe());
+        let describe = |tls: &Option<NodeTls>| {
+            tls.as_ref().map_or_else(|| "disabled".to_owned(), |tls| tls.by_name.describe())
+        };
+        let tls = describe(&server.tls.nodes);
+        let sentinel_tls = self.settings.sentinel().map(|_| describe(&server.tls.own));
         for listener in &self.listeners {
             let address = listener.address();
             if is_new {
-                info!(route, %address, upstream, tls, "listening");
+                info!(route, %address, upstream, tls, sentinel_tls, "listening");
             } else {
-                info!(route, %address, upstream, tls, "listening, settings of the route changed");
+                info!(route, %address, upstream, tls, sentinel_tls, "listening, settings of the route changed");
             }
         }
         if server.upstream.latch().is_some_and(|latch| !Latch::is_set(latch)) {
@@ -332,10 +348,11 @@ impl LiveRoute {
         {
             warn!(route, error = %problem, "clients cannot authenticate for now");
         }
-        if server.tls.is_none() {
+        if server.tls.nodes.is_none() {
             warn!(route, "tls.mode is \"disabled\", traffic is in plaintext");
         }
-        let unverified = server.tls.is_some() && self.settings.upstream.tls.insecure_skip_verify;
+        let speaks_tls = server.tls.own.is_some() || server.tls.nodes.is_some();
+        let unverified = speaks_tls && self.settings.upstream.tls.insecure_skip_verify;
         server.metrics.verification_disabled(unverified);
         if unverified {
             warn!(

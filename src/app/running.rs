@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::memory::LatchMemory;
 use super::service;
-use super::tasks::{find_tls, look_after};
+use super::tasks::{LeadsTo, find_tls, look_after};
 use crate::admin::{AdminContext, Serving};
 use crate::clients::Inventory;
 use crate::drain::Drain;
@@ -50,14 +50,14 @@ impl Running {
         &self,
         route: &str,
         upstream: &Arc<Upstream>,
-        is_node: bool,
+        leads_to: LeadsTo,
         metrics: &Arc<RouteMetrics>,
         leaving: &Drain,
     ) {
         self.tasks.spawn(look_after(
             route.to_owned(),
             Arc::clone(upstream),
-            is_node,
+            leads_to,
             Arc::clone(metrics),
             Arc::clone(&self.serving),
             leaving.clone(),

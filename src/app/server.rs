@@ -3,22 +3,54 @@
 use std::sync::Arc;
 
 use super::running::Running;
-use super::tasks::{observe, reload_tls, renew_credentials};
+use super::tasks::{LeadsTo, observe, reload_tls, renew_credentials};
 use crate::cluster::{Nodes, Upstreams};
 use crate::config::Route;
+use crate::credentials::Credentials;
 use crate::drain::Drain;
 use crate::group::{Asking, ListClients, Observer};
 use crate::metrics::RouteMetrics;
 use crate::session;
+use crate::tls::{Tls, TlsError};
 use crate::upstream::{NodeTls, Upstream};
+
+/// The TLS configurations of a route; `None` for plaintext.
+#[derive(Clone)]
+pub struct RouteTls {
+    /// For the route's own endpoints.
+    pub own: Option<NodeTls>,
+    /// For nodes. Only a Sentinel group's differs from the other.
+    pub nodes: Option<NodeTls>,
+}
+
+impl RouteTls {
+    /// Loads the files that `settings` name.
+    pub fn load(settings: &Route) -> Result<Self, TlsError> {
+        let own = NodeTls::wanted(&settings.upstream)?;
+        let group = settings.cluster.as_ref().and_then(|cluster| cluster.sentinel.as_ref());
+        let nodes = group.map_or_else(|| Ok(own.clone()), |group| NodeTls::wanted(&group.servers))?;
+        Ok(Self { own, nodes })
+    }
+
+    fn all(&self) -> Vec<Arc<Tls>> {
+        let mut all: Vec<Arc<Tls>> = Vec::new();
+        for tls in self.own.iter().chain(&self.nodes).flat_map(NodeTls::all) {
+            if !all.iter().any(|known| Arc::ptr_eq(known, &tls)) {
+                all.push(tls);
+            }
+        }
+        all
+    }
+}
 
 /// A route's server side. A change of its settings replaces it as a whole.
 pub(super) struct RouteServer {
-    /// `None` for plaintext.
-    pub(super) tls: Option<NodeTls>,
+    pub(super) tls: RouteTls,
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) upstream: Arc<Upstream>,
-    /// Set where the upstream is a cluster.
+    /// The name of the group, where the upstream is its sentinels.
+    master_name: Option<Arc<str>>,
+    /// Set where the upstream is a cluster or a group's sentinels.
     pub(super) nodes: Option<Arc<Nodes>>,
     /// Set where the servers are asked for their clients in plaintext.
     pub(super) observer: Option<Arc<Observer>>,
@@ -32,7 +64,7 @@ impl RouteServer {
     /// Starts the upstream and its tasks, and ends those of `before`.
     pub(super) fn start(
         settings: &Route,
-        tls: Option<NodeTls>,
+        tls: RouteTls,
         before: Option<&Self>,
         sessions: &Drain,
         running: &Running,
@@ -43,25 +75,26 @@ impl RouteServer {
             Some(before) => metrics.succeeding(&before.metrics),
             None => metrics,
         });
-        let by_name = tls.as_ref().map(|tls| &tls.by_name);
+        let by_name = tls.own.as_ref().map(|tls| &tls.by_name);
         let upstream = match before {
             Some(before) => before.upstream.succeeded_by(name, &settings.upstream, by_name, &metrics),
             None => Upstream::new(name, &settings.upstream, by_name, &metrics),
         };
         running.memory.close(&upstream, &settings.upstream.endpoints);
-        let nodes = settings.cluster.as_ref().map(|cluster| {
+        let nodes = settings.cluster.as_ref().map(|_| {
             // Sessions that go on keep the nodes of the same cluster, and must not learn those of another.
-            let same = before.filter(|before| before.upstream.leads_to_any(&settings.upstream.endpoints));
-            let before = same.and_then(|before| before.nodes.clone());
-            let new = || Arc::new(Nodes::new(cluster.advertise.clone(), settings.upstream.connect_timeout));
-            before.unwrap_or_else(new)
+            let same = before.filter(|before| before.leads_to(settings));
+            same.and_then(|before| before.nodes.clone()).unwrap_or_default()
         });
         let endpoints = settings.upstream.endpoints.iter().map(ToString::to_string);
         let servers = std::iter::once(name.clone()).chain(endpoints).collect::<Vec<_>>().join(" ");
         let observer = settings.evidence.map(|pace| {
             let asking = Asking {
-                settings: settings.upstream.clone(),
-                credentials: upstream.credentials().cloned(),
+                settings: settings.servers().clone(),
+                credentials: match settings.sentinel() {
+                    Some(group) => group.servers.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth))),
+                    None => upstream.credentials().cloned(),
+                },
                 bridges: settings.upstream.client_name.iter().cloned().collect(),
                 clients: ListClients::WherePlaintextOrFew,
                 all_must_exist: false,
@@ -72,7 +105,17 @@ impl RouteServer {
             Arc::new(Observer::new(asking, pace, &memory))
         });
         let tending = sessions.part();
-        let server = Self { tls, metrics, upstream: Arc::new(upstream), nodes, observer, servers, tending };
+        let master_name = settings.master_name().cloned();
+        let server = Self {
+            tls,
+            metrics,
+            upstream: Arc::new(upstream),
+            master_name,
+            nodes,
+            observer,
+            servers,
+            tending,
+        };
         server.tend(name, running);
         if let Some(before) = before {
             before.tending.start();
@@ -85,23 +128,35 @@ impl RouteServer {
         server
     }
 
+    /// Whether a route with these settings leads to the same cluster or group.
+    pub(super) fn leads_to(&self, settings: &Route) -> bool {
+        self.upstream.leads_to_any(&settings.upstream.endpoints)
+            && self.master_name.as_ref() == settings.master_name()
+    }
+
     /// The upstreams of the route and of its nodes.
     pub(super) fn upstreams(&self) -> Upstreams {
-        Upstreams { own: Arc::clone(&self.upstream), nodes: self.nodes.clone() }
+        Upstreams {
+            own: Arc::clone(&self.upstream),
+            nodes: self.nodes.clone(),
+            own_is_sentinels: self.master_name.is_some(),
+        }
     }
 
     fn tend(&self, route: &str, running: &Running) {
         let Self { upstream, metrics, tending, .. } = self;
         let task = || (route.to_owned(), Arc::clone(metrics), tending.clone());
-        running.look_after(route, upstream, false, metrics, tending);
+        let leads_to = if self.master_name.is_some() { LeadsTo::Sentinels } else { LeadsTo::Servers };
+        running.look_after(route, upstream, leads_to, metrics, tending);
         if let Some(observer) = &self.observer {
             let (route, metrics, tending) = task();
             let observer = Arc::clone(observer);
             running.tasks.spawn(observe(route, observer, self.upstreams(), metrics, tending));
         }
-        if let Some(tls) = &self.tls {
+        let tls = self.tls.all();
+        if !tls.is_empty() {
             let (route, metrics, tending) = task();
-            running.tasks.spawn(reload_tls(route, tls.all(), self.upstreams(), metrics, tending));
+            running.tasks.spawn(reload_tls(route, tls, self.upstreams(), metrics, tending));
         }
         let (route, metrics, tending) = task();
         running.tasks.spawn(renew_credentials(route, self.upstreams(), metrics, tending));

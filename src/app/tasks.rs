@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use super::memory::LatchMemory;
@@ -28,6 +28,9 @@ const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// How often a source of credentials is checked. The source decides how often it is read.
 const LOOK_AT_CREDENTIALS: Duration = Duration::from_secs(2);
 
+/// How often a latch is looked at, before servers are asked over TLS.
+const LOOK_FOR_LATCH: Duration = Duration::from_secs(1);
+
 /// How often a certificate that must be renewed is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
@@ -45,19 +48,30 @@ pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: Lat
     }
 }
 
-/// Finds out whether a route's upstream can be reached, at the start and when no client connected recently. `is_node`: it is a node of the
-/// route's cluster, whose start is no news.
+/// What an upstream leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeadsTo {
+    /// The servers of a route, where it is no Sentinel group.
+    Servers,
+    /// The sentinels of a route.
+    Sentinels,
+    /// A node, whose start is no news.
+    Node,
+}
+
+/// Finds out whether a route's upstream can be reached, at the start and when no client connected recently.
 pub(super) async fn look_after(
     route: String,
     upstream: Arc<Upstream>,
-    is_node: bool,
+    leads_to: LeadsTo,
     metrics: Arc<RouteMetrics>,
     serving: Arc<Serving>,
     drain: Drain,
 ) {
     let mut ticks = interval(LOOK_AFTER);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_first = !is_node;
+    let mut is_first = leads_to != LeadsTo::Node;
+    let mut is_right = leads_to != LeadsTo::Servers;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -69,6 +83,15 @@ pub(super) async fn look_after(
         };
         if std::mem::take(&mut is_first) {
             upstream.log_first_look();
+        }
+        if !is_right && let Some(mode) = upstream.server_mode() {
+            is_right = true;
+            if mode == "sentinel" {
+                warn!(
+                    route,
+                    "upstream is a sentinel, which holds no data: set topology = \"sentinel\" and sentinel.master_name"
+                );
+            }
         }
         metrics.reachable(reached);
         if reached {
@@ -105,8 +128,15 @@ pub(super) async fn observe(
     metrics: Arc<RouteMetrics>,
     drain: Drain,
 ) {
+    let work = async {
+        // The questions are sent over TLS.
+        while !upstreams.may_be_asked_over_tls() {
+            sleep(LOOK_FOR_LATCH).await;
+        }
+        observer.run(&route, &metrics, || upstreams.survey_start(), || upstreams.dialled()).await;
+    };
     tokio::select! {
-        () = observer.run(&route, upstreams.own.latch(), &metrics, || upstreams.dialled()) => {}
+        () = work => {}
         () = drain.started() => {}
     }
 }

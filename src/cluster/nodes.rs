@@ -12,7 +12,8 @@ use super::map::NodeMap;
 use crate::endpoint::{Endpoint, Host};
 use crate::upstream::{EndpointFacts, Latch, Lease, Outage, Unreachable, Upstream};
 
-/// The nodes of a cluster.
+/// The nodes of a cluster or of a Sentinel group.
+#[derive(Default)]
 pub struct Nodes {
     map: ArcSwap<NodeMap>,
     /// One upstream for each node that can be dialled.
@@ -24,11 +25,14 @@ pub struct Nodes {
     refreshes: watch::Sender<Refreshes>,
 }
 
+#[derive(Default)]
 struct RewriteSettings {
     /// The host that replies name, in place of the address that the client connected to.
     advertise: Option<Host>,
     /// Longest time to wait for a refresh, or for a connection to any node.
     patience: Duration,
+    /// The port of the route's own TCP listener, which leads clients of a Unix socket to a sentinel.
+    sentinel_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,21 +42,14 @@ struct Refreshes {
 }
 
 impl Nodes {
-    /// Starts without nodes.
-    pub fn new(advertise: Option<Host>, patience: Duration) -> Self {
-        Self {
-            map: ArcSwap::default(),
-            upstreams: ArcSwap::default(),
-            rewrite: ArcSwap::from_pointee(RewriteSettings { advertise, patience }),
-            wanted: Notify::new(),
-            hint: Mutex::default(),
-            refreshes: watch::Sender::default(),
-        }
+    /// Changes the settings for later sessions.
+    pub fn tell(&self, advertise: Option<Host>, patience: Duration, sentinel_port: Option<u16>) {
+        self.rewrite.store(Arc::new(RewriteSettings { advertise, patience, sentinel_port }));
     }
 
-    /// Changes the settings for later sessions.
-    pub fn tell(&self, advertise: Option<Host>, patience: Duration) {
-        self.rewrite.store(Arc::new(RewriteSettings { advertise, patience }));
+    /// Returns the port that leads clients of a Unix socket to a sentinel, if there is one.
+    pub fn sentinel_port(&self) -> Option<u16> {
+        self.rewrite.load().sentinel_port
     }
 
     /// Returns the nodes that have a listener.
@@ -136,8 +133,10 @@ impl Nodes {
 pub struct Upstreams {
     /// The upstream at which clients start.
     pub own: Arc<Upstream>,
-    /// `None` if the route does not lead to a cluster.
+    /// `None` if the route leads neither to a cluster nor to a group's sentinels.
     pub nodes: Option<Arc<Nodes>>,
+    /// Whether `own` leads to sentinels, which hold no data.
+    pub own_is_sentinels: bool,
 }
 
 impl Upstreams {
@@ -160,16 +159,45 @@ impl Upstreams {
         outages
     }
 
-    /// Returns the number of TCP connections opened so far to the upstreams that exist now.
+    /// Returns the number of TCP connections opened so far to the upstreams that exist now, without those to sentinels.
     pub fn dialled(&self) -> u64 {
         let mut dialled = 0;
         self.for_each(|upstream| dialled += upstream.dialled());
-        dialled
+        if self.own_is_sentinels { dialled - self.own.dialled() } else { dialled }
+    }
+
+    /// Returns the servers with which a survey begins: the configured endpoints, or the servers that sentinels named.
+    pub fn survey_start(&self) -> Vec<Endpoint> {
+        let of = |upstream: &Upstream| {
+            upstream.endpoints().map(|endpoint| (**endpoint).clone()).collect::<Vec<_>>()
+        };
+        match &self.nodes {
+            Some(nodes) if self.own_is_sentinels => {
+                nodes.upstreams().iter().flat_map(|upstream| of(upstream)).collect()
+            }
+            _ => of(&self.own),
+        }
+    }
+
+    /// Whether a server accepts TLS, as far as `tls.mode` = `preferred` has to find out.
+    pub fn may_be_asked_over_tls(&self) -> bool {
+        let accepts = |upstream: &Upstream| upstream.latch().is_none_or(Latch::is_set);
+        match &self.nodes {
+            Some(nodes) if self.own_is_sentinels => {
+                nodes.upstreams().iter().any(|upstream| accepts(upstream))
+            }
+            _ => accepts(&self.own),
+        }
     }
 
     /// Returns the facts about each endpoint: the route's own, then the nodes by shard, primaries first, in an order that stays.
     pub fn facts(&self) -> Vec<EndpointFacts> {
         let mut facts = self.own.facts();
+        if self.own_is_sentinels {
+            for sentinel in &mut facts {
+                sentinel.role = Some("sentinel".into());
+            }
+        }
         if let Some(nodes) = &self.nodes {
             let map = nodes.map();
             let mut of_nodes = Vec::new();
@@ -182,7 +210,7 @@ impl Upstreams {
                         facts.local_port = Some(local.port);
                         facts.role = local.node.role.map(|role| role.label().into());
                         if local.node.flags.has_failed() && facts.problem.is_none() {
-                            facts.problem = Some("the cluster reports that it failed".into());
+                            facts.problem = Some("reported as failed".into());
                             facts.reached_since = None;
                         }
                     }
@@ -216,7 +244,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_during_a_refresh_waits_for_the_next_one() {
-        let nodes = Nodes::new(None, Duration::from_secs(5));
+        let nodes = Nodes::default();
+        nodes.tell(None, Duration::from_secs(5), None);
         let asked: Arc<Endpoint> = Arc::new("10.0.0.1:6379".parse().unwrap());
         nodes.refresh_begins();
         let mut refreshed = Box::pin(nodes.refreshed(&asked));
@@ -233,7 +262,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_for_a_refresh_ends() {
-        let nodes = Nodes::new(None, Duration::from_secs(5));
+        let nodes = Nodes::default();
+        nodes.tell(None, Duration::from_secs(5), None);
         let asked: Arc<Endpoint> = Arc::new("10.0.0.1:6379".parse().unwrap());
         nodes.refreshed(&asked).await;
     }

@@ -87,8 +87,10 @@ impl PortRange {
 #[derive(Debug, thiserror::Error)]
 pub enum NoPort {
     /// All ports of the range are in use, were freed recently, or cannot be bound.
-    #[error("no port of cluster.ports = \"{range}\" is free ({} in total): make the range larger", range.len())]
+    #[error("no port of {key} = \"{range}\" is free ({} in total): make the range larger", range.len())]
     Exhausted {
+        /// The key that sets the range.
+        key: &'static str,
         /// The range.
         range: PortRange,
     },
@@ -100,6 +102,8 @@ pub enum NoPort {
 /// Assigns ports.
 #[derive(Debug)]
 pub struct Ports {
+    /// The key that sets the range.
+    key: &'static str,
     /// `None` if the system chooses ports.
     range: Option<PortRange>,
     /// Freed ports, and when they were freed.
@@ -108,8 +112,8 @@ pub struct Ports {
 
 impl Ports {
     /// Uses a range; without one, ports that the system chooses.
-    pub fn new(range: Option<PortRange>) -> Self {
-        Self { range, resting: HashMap::new() }
+    pub fn new(key: &'static str, range: Option<PortRange>) -> Self {
+        Self { key, range, resting: HashMap::new() }
     }
 
     /// Changes the range. Ports in use are kept.
@@ -138,7 +142,7 @@ impl Ports {
         let free = range.0.clone().filter(|port| !self.resting.contains_key(port));
         free.into_iter()
             .find_map(|port| bind(port).ok())
-            .ok_or_else(|| NoPort::Exhausted { range: range.clone() })
+            .ok_or_else(|| NoPort::Exhausted { key: self.key, range: range.clone() })
     }
 
     /// Frees the port of a node that is gone.
@@ -167,7 +171,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_freed_port_goes_to_another_node_only_after_a_while() {
-        let mut ports = Ports::new(Some("7000-7001".parse().unwrap()));
+        let mut ports = Ports::new("cluster.ports", Some("7000-7001".parse().unwrap()));
         let mut in_use = vec![7000];
         let take = |ports: &mut Ports, in_use: &[u16]| {
             ports.take(
@@ -187,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_port_that_the_system_chooses_was_not_freed_recently() {
-        let mut ports = Ports::new(None);
+        let mut ports = Ports::new("cluster.ports", None);
         ports.give_back(40_000);
         let mut chosen = [40_000, 40_001].into_iter();
         assert_eq!(ports.take(|_| any(chosen.next().unwrap())).unwrap().1, 40_001);
@@ -195,7 +199,7 @@ mod tests {
 
     #[test]
     fn another_port_is_tried_if_one_is_in_use_on_another_address() {
-        let mut ports = Ports::new(None);
+        let mut ports = Ports::new("cluster.ports", None);
         let mut chosen = [Err(io::ErrorKind::AddrInUse.into()), any(40_001)].into_iter();
         assert_eq!(ports.take(|_| chosen.next().unwrap()).unwrap().1, 40_001);
         let error = ports.take::<()>(|_| Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();

@@ -111,6 +111,7 @@ fn heading(key: &SettingKey) -> &'static str {
         Some(("pool", _)) => "Pool",
         Some(("evidence", _)) => "Evidence",
         Some(("cluster", _)) => "Cluster",
+        Some(("sentinel", _)) => "Sentinel",
         Some(_) => "Limits",
         None => "Route",
     }

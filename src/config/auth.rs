@@ -72,6 +72,29 @@ impl Check {
         source.map(|source| credentials::Settings { username, source, allow_plaintext, renewal })
     }
 
+    /// The credentials for a group's sentinels. `None` if none are configured, or if there were problems.
+    pub(super) fn sentinel_auth(&mut self, values: &Values) -> Option<credentials::Settings> {
+        if values.get("upstream").into_iter().flatten().any(|given| has_login(&given.text)) {
+            let problem = "upstream names the sentinels: set their password with sentinel.password_file, and that of the servers with \
+                           auth.password_file";
+            self.problems.add(place(values, "upstream"), problem);
+        }
+        let username = self.text(values, "sentinel.username");
+        let file = self.text(values, "sentinel.password_file").map(|file| SecretSource::File(file.into()));
+        let variable = self.text(values, "sentinel.password_env").map(SecretSource::Variable);
+        if file.is_some() && variable.is_some() {
+            let problem = "only one source of the password is allowed, found sentinel.password_file, sentinel.password_env";
+            self.problems.add(place(values, "sentinel.password_env"), problem);
+        }
+        let Some(source) = file.or(variable) else {
+            let needed = "sentinel.password_file or sentinel.password_env";
+            self.without(values, &["sentinel.username"], needed);
+            return None;
+        };
+        let allow_plaintext = self.switch(values, "auth.allow_plaintext").unwrap_or(false);
+        Some(credentials::Settings { username, source, allow_plaintext, renewal: None })
+    }
+
     /// How a client's own AUTH is handled.
     pub(super) fn client_auth(&mut self, values: &Values, presents: bool) -> ClientAuth {
         let how = self.choice(
@@ -216,10 +239,13 @@ impl Check {
     }
 }
 
+fn has_login(upstream: &str) -> bool {
+    upstream.parse::<UpstreamAddress>().is_ok_and(|upstream| upstream.login.is_some())
+}
+
 /// A warning if a file with a password in it can be read by other users.
 pub(super) fn exposed(file: &Path, routes: &[(String, Values)]) -> Option<String> {
-    let login =
-        |given: &Given| given.text.parse::<UpstreamAddress>().is_ok_and(|upstream| upstream.login.is_some());
+    let login = |given: &Given| has_login(&given.text);
     let inline = |(_, values): &(String, Values)| {
         values.contains_key("auth.password")
             || values.get("upstream").is_some_and(|all| all.iter().any(login))

@@ -59,7 +59,8 @@ impl Check {
 
     /// Refuses a listener within the range of the nodes' ports: the port is taken, or a reload may need it.
     fn no_listener_among_nodes(&mut self, route: &Route, all: &[(&ListenAddr, String)]) {
-        let Some(ports) = route.cluster.as_ref().and_then(|cluster| cluster.ports.as_ref()) else { return };
+        let Some(cluster) = &route.cluster else { return };
+        let Some(ports) = &cluster.ports else { return };
         let own = node_addresses(&route.listener.listen);
         for (address, whose) in all {
             if let ListenAddr::Tcp(tcp) = address
@@ -69,7 +70,7 @@ impl Check {
                 let problem = format!(
                     "\"{ports}\" includes the port of {address} ({whose}): choose other ports for nodes"
                 );
-                self.problems.add(format!("route \"{}\": cluster.ports", route.name), problem);
+                self.problems.add(format!("route \"{}\": {}", route.name, cluster.ports_key()), problem);
             }
         }
     }

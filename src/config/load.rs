@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -53,16 +54,34 @@ pub struct Route {
     pub upstream: upstream::Settings,
     /// The relay between them.
     pub session: session::Settings,
-    /// Set if the upstream is a cluster.
+    /// Set if the upstream is a cluster or a group's sentinels.
     pub cluster: Option<cluster::Settings>,
     /// How often the servers are asked for their clients in plaintext; `None` for never.
     pub evidence: Option<Pace>,
 }
 
+impl Route {
+    /// How the servers are reached that hold the data: behind sentinels, or at the upstream itself.
+    pub fn servers(&self) -> &upstream::Settings {
+        self.sentinel().map_or(&self.upstream, |group| &group.servers)
+    }
+
+    /// The group of servers, if the upstream is its sentinels.
+    pub fn sentinel(&self) -> Option<&cluster::SentinelGroup> {
+        self.cluster.as_ref()?.sentinel.as_ref()
+    }
+
+    /// The name of that group.
+    pub fn master_name(&self) -> Option<&Arc<str>> {
+        self.sentinel().map(|group| &group.master_name)
+    }
+}
+
 impl Config {
     /// Whether the state file must be writable: a latch that closes in this run must hold in the next one.
     pub fn needs_state_file(&self) -> bool {
-        self.routes.iter().any(|route| route.upstream.tls.mode == TlsMode::Preferred)
+        let mut modes = self.routes.iter().flat_map(|route| [&route.upstream, route.servers()]);
+        modes.any(|settings| settings.tls.mode == TlsMode::Preferred)
     }
 
     /// Combines the command line, the environment and the file, or reports every problem.

@@ -82,8 +82,22 @@ fn every_password_source_in_the_reference_is_valid() {
     }
 }
 
-/// The reference with everything uncommented. Of the sources of a password, only this one is.
+#[test]
+fn the_keys_of_a_sentinel_group_in_the_reference_are_valid() {
+    let config = uncommented_for("sentinel", "password_file");
+    let route = &config.routes[0];
+    let group = route.sentinel().unwrap();
+    assert_eq!(&*group.master_name, "mymaster");
+    assert_eq!(route.upstream.auth.as_ref().unwrap().username.as_deref(), Some("bridge"));
+    assert_eq!(group.servers.auth.as_ref().unwrap().username.as_deref(), Some("app"));
+}
+
+/// The reference with everything uncommented, for a cluster. Of the sources of a password, only this one is.
 fn uncommented(source: &str) -> Config {
+    uncommented_for("cluster", source)
+}
+
+fn uncommented_for(topology: &str, source: &str) -> Config {
     let of_others = |key: &str| {
         // Belongs to auth.client = "verify".
         if key == "local_password_file" {
@@ -99,8 +113,11 @@ fn uncommented(source: &str) -> Config {
             _ => line.to_owned(),
         })
         .collect();
-    // Some keys need a cluster, and some need shared connections.
-    let text = text.join("\n").replace("topology = \"standalone\"", "topology = \"cluster\"");
+    // Some keys need a cluster, some need sentinels, and some need shared connections.
+    let other = if topology == "cluster" { "\n[route.sentinel]\n" } else { "\n[route.cluster]\n" };
+    let text = text.join("\n").replace("topology = \"standalone\"", &format!("topology = \"{topology}\""));
+    let (before, rest) = text.split_once(other).unwrap();
+    let text = format!("{before}{}", &rest[rest.find("\n[").unwrap()..]);
     let text = text.replace("sharing = \"dedicated\"", "sharing = \"shared\"");
     Config::from_toml("pontoon.toml", &text).unwrap()
 }

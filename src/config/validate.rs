@@ -12,13 +12,13 @@ use rustls::pki_types::ServerName;
 use super::load::{Config, Route};
 use super::problems::Problems;
 use super::values::{Given, Values};
-use crate::cluster::PortRange;
+use crate::cluster::{PortRange, SentinelGroup};
 use crate::endpoint::{Endpoint, Host, ListenAddr, UpstreamAddress};
 use crate::group::{Pace, verdict};
 use crate::session::{Accept, OutageErrors, Sharing, Upgrade};
 use crate::tls::{CertificatePin, ClientAuthFiles, MinVersion, TlsMode};
 use crate::upstream::pool;
-use crate::{cluster, listener, session, telemetry, tls, upstream};
+use crate::{cluster, credentials, listener, session, telemetry, tls, upstream};
 
 const LISTEN: &str = "127.0.0.1:6379";
 const ADMIN: &str = "127.0.0.1:9900";
@@ -51,6 +51,17 @@ pub(super) struct Check {
     /// What has no effect, but does no harm.
     warnings: Vec<String>,
 }
+
+/// What a route leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RouteTopology {
+    Standalone,
+    Cluster,
+    Sentinel,
+}
+
+const TLS_MODES: [(&str, TlsMode); 3] =
+    [("required", TlsMode::Required), ("preferred", TlsMode::Preferred), ("disabled", TlsMode::Disabled)];
 
 impl Check {
     fn global(&mut self, values: &Values, mut routes: Vec<Route>) -> Config {
@@ -110,8 +121,11 @@ impl Check {
     /// `None` if there were problems.
     fn route(&mut self, place: &str, values: &Values, several: bool) -> Option<Route> {
         let before = self.problems.0.len();
-        let tls = self.tls(values);
-        let endpoints = self.endpoints(place, values, tls.mode);
+        let topology = self.topology(values);
+        let sentinel_mode = self.choice(values, "sentinel.tls_mode", &TLS_MODES);
+        let tls = self.tls(values, sentinel_mode);
+        let upstream_tls = tls::Settings { mode: sentinel_mode.unwrap_or(tls.mode), ..tls.clone() };
+        let endpoints = self.endpoints(place, values, upstream_tls.mode);
         let auth = self.auth(values, &endpoints);
         let client_auth = self.client_auth(values, auth.is_some());
         let listen = self.listen(place, values, several);
@@ -150,12 +164,13 @@ impl Check {
             self.choice(values, "tls.upgrade", &[("keep", Upgrade::Keep), ("drain", Upgrade::Drain)]);
         let pool = self.pool(values);
         let sharing = self.sharing(values);
-        let cluster = self.cluster(values);
+        let cluster = self.cluster(values, topology);
         if cluster.is_some() && listen.iter().any(ListenAddr::has_peers) {
-            let problem = "uid and gid apply only to a Unix socket, but the nodes of a cluster get TCP listeners, which \
-                           every user of this machine can reach: remove them, or topology = \"cluster\"";
+            let problem = "uid and gid apply only to a Unix socket, but nodes get TCP listeners, which every user of this machine can \
+                           reach: remove them, or topology = \"cluster\" or \"sentinel\"";
             self.problems.add(self::place(values, "listen"), problem);
         }
+        let (master_name, sentinel_auth) = self.sentinel(place, values, topology);
         let sampling = self.parse(values, "evidence.sampling", positive).unwrap_or(Pace::SAMPLING);
         let interval = self.parse(values, "evidence.interval", positive);
         let gathers = |_: &Duration| tls.mode != TlsMode::Disabled;
@@ -164,6 +179,24 @@ impl Check {
             return None;
         }
         let name = name.unwrap_or_else(|| endpoints[0].host.to_string());
+        let mut upstream = upstream::Settings {
+            endpoints,
+            connect_timeout: connect_timeout.unwrap_or(upstream::Settings::CONNECT_TIMEOUT),
+            handshakes: handshakes.unwrap_or(upstream::Settings::HANDSHAKES),
+            client_name,
+            auth,
+            pool,
+            tls,
+        };
+        let cluster = cluster.map(|mut cluster| {
+            if let Some(master_name) = master_name {
+                let servers = upstream::Settings { endpoints: Vec::new(), ..upstream.clone() };
+                cluster.sentinel = Some(SentinelGroup { master_name: master_name.into(), servers });
+                upstream.auth = sentinel_auth;
+                upstream.tls = upstream_tls;
+            }
+            cluster
+        });
         Some(Route {
             name,
             group,
@@ -172,15 +205,7 @@ impl Check {
                 max_clients: max_clients.unwrap_or(listener::Settings::MAX_CLIENTS),
                 handover,
             },
-            upstream: upstream::Settings {
-                endpoints,
-                connect_timeout: connect_timeout.unwrap_or(upstream::Settings::CONNECT_TIMEOUT),
-                handshakes: handshakes.unwrap_or(upstream::Settings::HANDSHAKES),
-                client_name,
-                auth,
-                pool,
-                tls,
-            },
+            upstream,
             session: session::Settings {
                 idle_timeout,
                 upgrade: upgrade.unwrap_or_default(),
@@ -218,31 +243,70 @@ impl Check {
         shared.then_some(settings)
     }
 
-    /// `None` if the upstream is not a cluster.
-    fn cluster(&mut self, values: &Values) -> Option<cluster::Settings> {
-        let is_cluster =
-            self.choice(values, "topology", &[("standalone", false), ("cluster", true)]).unwrap_or(false);
-        if !is_cluster {
-            for (_, given) in values.iter().filter(|(path, _)| path.starts_with("cluster.")) {
-                if let Some(given) = given.first() {
-                    self.problems.add(
-                        &given.place,
-                        "has no effect without topology = \"cluster\": add that, or remove this",
-                    );
-                }
+    fn topology(&mut self, values: &Values) -> RouteTopology {
+        let kinds = [
+            ("standalone", RouteTopology::Standalone),
+            ("cluster", RouteTopology::Cluster),
+            ("sentinel", RouteTopology::Sentinel),
+        ];
+        let topology = self.choice(values, "topology", &kinds).unwrap_or(RouteTopology::Standalone);
+        for (needed, prefix) in [(RouteTopology::Cluster, "cluster"), (RouteTopology::Sentinel, "sentinel")] {
+            if topology == needed {
+                continue;
+            }
+            let keys = values.iter().filter(|(path, _)| path.split('.').next() == Some(prefix));
+            for given in keys.filter_map(|(_, given)| given.first()) {
+                let problem =
+                    format!("has no effect without topology = \"{prefix}\": add that, or remove this");
+                self.problems.add(&given.place, problem);
             }
         }
-        let settings = cluster::Settings {
-            ports: self.parse(values, "cluster.ports", str::parse::<PortRange>),
-            advertise: self.parse(values, "cluster.advertise", |text| {
+        topology
+    }
+
+    /// `None` if the upstream is neither a cluster nor a group's sentinels.
+    fn cluster(&mut self, values: &Values, topology: RouteTopology) -> Option<cluster::Settings> {
+        let [ports, max_nodes, advertise, refresh] = match topology {
+            RouteTopology::Standalone => return None,
+            RouteTopology::Cluster => {
+                ["cluster.ports", "cluster.max_nodes", "cluster.advertise", "cluster.refresh"]
+            }
+            RouteTopology::Sentinel => {
+                ["sentinel.ports", "sentinel.max_servers", "sentinel.advertise", "sentinel.refresh"]
+            }
+        };
+        let default_refresh = match topology {
+            RouteTopology::Sentinel => cluster::Settings::SENTINEL_REFRESH,
+            _ => cluster::Settings::REFRESH,
+        };
+        Some(cluster::Settings {
+            ports: self.parse(values, ports, str::parse::<PortRange>),
+            advertise: self.parse(values, advertise, |text| {
                 text.parse::<Host>().map_err(|error| format!("\"{text}\": {error}"))
             }),
-            max_nodes: self
-                .count(values, "cluster.max_nodes")
-                .map_or(cluster::Settings::MAX_NODES, NonZeroUsize::get),
-            refresh: self.parse(values, "cluster.refresh", positive).unwrap_or(cluster::Settings::REFRESH),
-        };
-        is_cluster.then_some(settings)
+            max_nodes: self.count(values, max_nodes).map_or(cluster::Settings::MAX_NODES, NonZeroUsize::get),
+            refresh: self.parse(values, refresh, positive).unwrap_or(default_refresh),
+            sentinel: None,
+        })
+    }
+
+    /// The name of the group, and the credentials for its sentinels.
+    fn sentinel(
+        &mut self,
+        route: &str,
+        values: &Values,
+        topology: RouteTopology,
+    ) -> (Option<String>, Option<credentials::Settings>) {
+        if topology != RouteTopology::Sentinel {
+            return (None, None);
+        }
+        let not_empty = |text: &str| if text.is_empty() { Err("is empty") } else { Ok(text.to_owned()) };
+        let master_name = self.parse(values, "sentinel.master_name", not_empty);
+        if !values.contains_key("sentinel.master_name") {
+            let problem = "sentinel.master_name is missing: set it to the name in \"sentinel monitor NAME\" of the sentinels";
+            self.problems.add(route, problem);
+        }
+        (master_name, self.sentinel_auth(values))
     }
 
     fn endpoints(&mut self, place: &str, values: &Values, mode: TlsMode) -> Vec<Endpoint> {
@@ -328,19 +392,11 @@ impl Check {
         }
     }
 
-    fn tls(&mut self, values: &Values) -> tls::Settings {
-        let mode = self.choice(
-            values,
-            "tls.mode",
-            &[
-                ("required", TlsMode::Required),
-                ("preferred", TlsMode::Preferred),
-                ("disabled", TlsMode::Disabled),
-            ],
-        );
-        let mode = mode.unwrap_or_default();
+    /// `sentinel_mode`: the mode of the sentinels, where it is set.
+    fn tls(&mut self, values: &Values, sentinel_mode: Option<TlsMode>) -> tls::Settings {
+        let mode = self.choice(values, "tls.mode", &TLS_MODES).unwrap_or_default();
         // No errors, so that on the way back to plaintext only tls.mode must change.
-        if mode == TlsMode::Disabled {
+        if mode == TlsMode::Disabled && sentinel_mode.is_none_or(|mode| mode == TlsMode::Disabled) {
             let needs_tls = |path: &str| {
                 path == "evidence.interval"
                     || path.starts_with("tls.") && !["tls.mode", "tls.upgrade"].contains(&path)

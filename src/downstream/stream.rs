@@ -44,6 +44,11 @@ impl ClientStream {
         Host::Ip(local.map_or(Ipv4Addr::LOCALHOST.into(), |local| local.ip()))
     }
 
+    /// The port that the client connected to; `None` for a client of a Unix socket.
+    pub(crate) fn local_port(&self) -> Option<u16> {
+        Some(self.as_tcp()?.local_addr().ok()?.port())
+    }
+
     /// Peeks at the first byte that the client sends, and leaves it to be read. `None`: the client closed without sending one.
     pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
         let mut first = [0];

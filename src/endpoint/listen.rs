@@ -72,6 +72,14 @@ impl ListenAddr {
         }
     }
 
+    /// The port; `None` for a Unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            Self::Unix { .. } => None,
+        }
+    }
+
     /// Whether it names one address: with port 0 the system chooses.
     pub fn is_one(&self) -> bool {
         !matches!(self, Self::Tcp(address) if address.port() == 0)

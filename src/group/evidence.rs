@@ -21,7 +21,7 @@ use crate::upstream;
 
 /// How the servers are asked.
 pub struct Asking {
-    /// How to reach nodes, and the endpoints to start with.
+    /// How to reach nodes, and the endpoints to start with. An observer gets these elsewhere.
     pub settings: upstream::Settings,
     /// Credentials: sent over verified TLS, and in plaintext where they allow that.
     pub credentials: Option<Arc<Credentials>>,

@@ -27,7 +27,6 @@ use crate::metrics::RouteMetrics;
 use crate::moment::{Moment, Quiet};
 use crate::resp::replies::Answer;
 use crate::state::ServersMemory;
-use crate::upstream::Latch;
 
 /// After this many intervals without an answer, the past is unknown.
 const MISSED: u32 = 3;
@@ -208,18 +207,15 @@ impl Observer {
         self.pace.patience()
     }
 
-    /// Asks until it is dropped. If there is a `latch`, asks no server before it is set, because the questions are sent over TLS. `dialled`
-    /// returns the number of connections that the bridge has opened to the servers so far.
+    /// Asks until it is dropped, beginning with the servers that `start` returns. `dialled` returns the number of connections that the
+    /// bridge has opened to the servers so far.
     pub async fn run(
         &self,
         route: &str,
-        latch: Option<&Latch>,
         metrics: &RouteMetrics,
+        start: impl Fn() -> Vec<Endpoint>,
         dialled: impl Fn() -> u64,
     ) {
-        if let Some(latch) = latch {
-            latch.wait().await;
-        }
         metrics.evidence_begins(self.pace.interval);
         let mut logged = None;
         let mut tell = |seen: &Observation| {
@@ -235,13 +231,14 @@ impl Observer {
         // Read the files again each time, because they may change.
         let reach =
             || NetworkServers::load(settings, credentials.as_ref()).map_err(|error| error.to_string());
-        self.watch(reach, dialled, &mut tell).await;
+        self.watch(reach, start, dialled, &mut tell).await;
     }
 
     /// Surveys all nodes at intervals, and between surveys samples those that count clients in plaintext.
     pub(super) async fn watch<S: Servers>(
         &self,
         reach: impl Fn() -> Result<S, String>,
+        start: impl Fn() -> Vec<Endpoint>,
         dialled: impl Fn() -> u64,
         tell: &mut impl FnMut(&Observation),
     ) {
@@ -251,7 +248,16 @@ impl Observer {
             let began = Instant::now();
             let mut due = began + jittered(self.pace.interval);
             match reach() {
-                Ok(servers) => self.survey(Arc::new(servers), &dialled, &mut nodes, &mut next, tell).await,
+                Ok(servers) => {
+                    let configured = start();
+                    if configured.is_empty() {
+                        tell(&self.note(Err("the sentinels have not named the servers yet".into())));
+                        due = due.min(began + UNSURE_INTERVAL);
+                    } else {
+                        let servers = Arc::new(servers);
+                        self.survey(servers, &configured, &dialled, &mut nodes, &mut next, tell).await;
+                    }
+                }
                 Err(problem) => tell(&self.note(Err(problem))),
             }
             let surveyed = self.seen.lock().plaintext_clients();
@@ -278,16 +284,16 @@ impl Observer {
     async fn survey<S: Servers>(
         &self,
         servers: Arc<S>,
+        configured: &[Endpoint],
         dialled: &impl Fn() -> u64,
         nodes: &mut Vec<SampledNode<S>>,
         next: &mut Instant,
         tell: &mut impl FnMut(&Observation),
     ) {
-        let Asking { settings, clients, all_must_exist, bridges, .. } = &self.asking;
+        let Asking { clients, all_must_exist, bridges, .. } = &self.asking;
         let remembered = self.members.lock().list();
         let survey = async {
-            let mut round =
-                survey(&*servers, &settings.endpoints, remembered, *clients, *all_must_exist).await;
+            let mut round = survey(&*servers, configured, remembered, *clients, *all_must_exist).await;
             plaintext::look(&*servers, &mut round).await;
             round
         };

@@ -483,7 +483,8 @@ impl Road {
             let longest = if self.random.bool() { 120 } else { 2000 };
             let life = self.random.u64(30..longest);
             let mut tell = |_: &Observation| {};
-            let mut watch = pin!(observer.watch(reach, || 0, &mut tell));
+            let start = asking(is_cluster).settings.endpoints;
+            let mut watch = pin!(observer.watch(reach, || start.clone(), || 0, &mut tell));
             for second in 0..life {
                 let _ = timeout(Duration::from_secs(1), &mut watch).await;
                 self.happens();
@@ -532,7 +533,8 @@ fn distant_servers_are_watched_like_others() {
             let observer = Observer::new(asking(is_cluster), PACE, &ServersMemory::default());
             let reach = || Ok(Played(Arc::clone(&world)));
             let mut tell = |_: &Observation| {};
-            let _ = timeout(QUIET_FOR * 2, observer.watch(reach, || 0, &mut tell)).await;
+            let start = asking(is_cluster).settings.endpoints;
+            let _ = timeout(QUIET_FOR * 2, observer.watch(reach, || start.clone(), || 0, &mut tell)).await;
             let settings = Settings { quiet_for: QUIET_FOR, ..Settings::default() };
             let verdict = safe_to_require_tls(&facts(&observer), &settings);
             assert!(verdict.answer, "has_section {has_section}: {verdict:?}");

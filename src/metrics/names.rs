@@ -42,7 +42,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "pontoon_upstream_discards_total",
         "Number of upstream connections discarded instead of kept ready, by reason",
     ),
-    ("pontoon_cluster_refreshes_total", "Number of refreshes of the cluster's nodes, by result"),
+    (
+        "pontoon_cluster_refreshes_total",
+        "Number of refreshes of the nodes of a cluster or Sentinel group, by result",
+    ),
     (
         "pontoon_rewritten_replies_total",
         "Number of replies in which node addresses were replaced with local ones, by kind",
@@ -122,14 +125,14 @@ const GAUGES: &[(&str, &str)] = &[
         "pontoon_bridge_needed",
         "1 if a client has used the route within verdict.unused_for, or this is not known yet; /routes gives the reasons",
     ),
-    ("pontoon_cluster_nodes", "Number of known cluster nodes"),
+    ("pontoon_cluster_nodes", "Number of known nodes of a cluster or Sentinel group"),
     (
         "pontoon_cluster_nodes_without_port",
-        "Number of cluster nodes that clients cannot reach because they have no local port",
+        "Number of nodes that clients cannot reach because they have no local port",
     ),
     (
         "pontoon_cluster_nodes_over_limit",
-        "Number of cluster nodes without a local port because cluster.max_nodes is reached",
+        "Number of nodes without a local port because cluster.max_nodes or sentinel.max_servers is reached",
     ),
     (
         "pontoon_next_reauthentication_timestamp_seconds",

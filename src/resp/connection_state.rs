@@ -2,7 +2,7 @@
 //!
 //! Replies decide this: a request that the server refuses changes nothing, except where servers are known to act before they refuse.
 
-use super::command_table::{ClusterReply, Leaves, Transaction};
+use super::command_table::{AddressReply, Leaves, Transaction};
 use super::request::Request;
 
 /// What is left on a connection. It decides whether another client may use this connection, and whether another connection may replace it.
@@ -47,7 +47,7 @@ pub struct Queue {
     /// Number of queued commands.
     pub commands: usize,
     /// The commands whose replies hold addresses of nodes, by index.
-    pub nodes: Vec<(usize, ClusterReply)>,
+    pub nodes: Vec<(usize, AddressReply)>,
 }
 
 /// What a reply says about HELLO.
@@ -85,7 +85,7 @@ impl ConnectionState {
 
     fn special(&mut self, request: Request, refused: bool, queued: bool) -> HelloReply {
         if queued && let TransactionState::Open(queue) = &mut self.transaction {
-            if let Request::Cluster(reply) = request {
+            if let Request::Addresses(reply) = request {
                 queue.nodes.push((queue.commands, reply));
             }
             queue.commands += 1;
@@ -312,14 +312,14 @@ mod tests {
     fn replies_with_node_addresses_are_found_in_a_transaction() {
         let mut state = ConnectionState::default();
         let begins = Request::Transaction(Transaction::Begins);
-        let nodes = Request::Cluster(ClusterReply::Nodes);
+        let nodes = Request::Addresses(AddressReply::Nodes);
         state.answered(nodes, false, false);
         state.answered(begins, false, false);
         for (request, refused) in [(Request::Plain, false), (begins, true), (nodes, true), (nodes, false)] {
             state.answered(request, refused, !refused);
         }
         let queue = state.queue().unwrap();
-        assert_eq!((queue.commands, &queue.nodes[..]), (2, &[(1, ClusterReply::Nodes)][..]));
+        assert_eq!((queue.commands, &queue.nodes[..]), (2, &[(1, AddressReply::Nodes)][..]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a request means for its replies and its connection: how many replies come and when, and what changes once the server accepts it.
 
 use super::command_table::{
-    ClusterReply, Command, Effect, Facts, Leaves, ReplyKind, Subscription, Transaction,
+    AddressReply, Command, Effect, Facts, Leaves, ReplyKind, Subscription, Transaction,
 };
 
 /// A request, classified by its replies.
@@ -52,8 +52,8 @@ pub enum Request {
     ReplyMode(ReplyMode),
     /// SYNC, PSYNC, REPLCONF: the replication stream follows.
     Replication,
-    /// One prompt reply, which holds addresses of a cluster's nodes.
-    Cluster(ClusterReply),
+    /// One prompt reply, which holds addresses of servers.
+    Addresses(AddressReply),
     /// One prompt reply. The command is about a transaction.
     Transaction(Transaction),
     /// The name cannot be read, because it stands in quotes.
@@ -78,7 +78,7 @@ impl Request {
             return Self::Blocking;
         }
         if let ReplyKind::Nodes(reply) = facts.reply {
-            return Self::Cluster(reply);
+            return Self::Addresses(reply);
         }
         match facts.effect {
             Effect::None => Self::Plain,
@@ -115,9 +115,9 @@ impl Request {
     pub(super) fn in_quotes(self, name_is_known: bool) -> Self {
         match self {
             // The arguments do not change what the reply may name.
-            Self::Cluster(ClusterReply::Info | ClusterReply::Role) if name_is_known => self,
+            Self::Addresses(AddressReply::Info | AddressReply::Role) if name_is_known => self,
             // The hidden word may ask for addresses of nodes.
-            Self::Cluster(_) => Self::Unknown,
+            Self::Addresses(_) => Self::Unknown,
             _ if !name_is_known => Self::Unknown,
             // It gets one reply, but what it leaves on the connection is unknown.
             Self::Plain | Self::Leaves(_) => Self::Leaves(Leaves::UntilClose),

@@ -20,12 +20,14 @@ pub struct RouteContext {
     pub route: Arc<str>,
     /// The servers of the route.
     pub upstream: Arc<Upstream>,
-    /// The nodes of the cluster, if the server is one.
+    /// The nodes of the cluster or of the Sentinel group, if the route leads to one.
     pub nodes: Option<Arc<Nodes>>,
-    /// The upstream is one node of a cluster, and no other node can stand in for it. Its clients learn of its loss from a closed
+    /// The upstream is one node, or a group's sentinels, and no other node can stand in for it. Its clients learn of its loss from a closed
     /// connection, as without a bridge. Then they look up the nodes again. They would take an error reply for the command's own, and keep
     /// asking this node.
     pub is_node: bool,
+    /// The name of the group that clients may learn about, where the upstream is its sentinels.
+    pub sentinels_of: Option<Arc<str>>,
     /// The settings of sessions.
     pub settings: Settings,
     /// The route's metrics.
@@ -43,6 +45,25 @@ pub struct RouteContext {
 }
 
 impl RouteContext {
+    /// The same server for clients whose sessions end with `drain`.
+    #[must_use]
+    pub fn for_sessions(&self, drain: Drain) -> Self {
+        Self {
+            route: Arc::clone(&self.route),
+            upstream: Arc::clone(&self.upstream),
+            nodes: self.nodes.clone(),
+            is_node: self.is_node,
+            sentinels_of: self.sentinels_of.clone(),
+            settings: self.settings.clone(),
+            metrics: Arc::clone(&self.metrics),
+            inventory: Arc::clone(&self.inventory),
+            drain,
+            throttle: Throttle::default(),
+            slow_throttle: Throttle::default(),
+            multiplexer: self.multiplexer.as_ref().map(Multiplexer::for_another_node),
+        }
+    }
+
     /// Why a new connection, shared or dedicated, is in plaintext.
     pub(super) fn plaintext_cause(&self, is_shared: bool) -> PlaintextCause {
         let Some(latch) = self.upstream.latch() else { return PlaintextCause::Disabled };
@@ -58,6 +79,9 @@ impl RouteContext {
     #[cold]
     pub(super) fn is_read_only(&self, connection: &Connection) -> bool {
         let retired = self.upstream.is_read_only(connection);
+        if let Some(nodes) = self.nodes.as_ref().filter(|_| retired) {
+            nodes.refresh(Some(&connection.endpoint));
+        }
         if retired && let Some(suppressed) = self.throttle.allow("read only") {
             info!(
                 route = &*self.route,

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::resp::arguments::ClientInfo;
-use crate::resp::command_table::{ClusterReply, Leaves, Transaction};
+use crate::resp::command_table::{AddressReply, Leaves, Transaction};
 use crate::resp::connection_state::{ConnectionState, HelloReply, Queue};
 use crate::resp::replies::OK;
 use crate::resp::request::{ReplyMode, Request};
@@ -179,7 +179,7 @@ impl ReplyOutcome {
 #[derive(Debug, Clone)]
 pub(super) enum NodeAddresses {
     /// The reply answers a request for addresses.
-    Topology(ClusterReply),
+    Topology(AddressReply),
     /// The reply answers EXEC, and these requests were queued.
     Transaction(Queue),
 }
@@ -334,7 +334,7 @@ impl Ledger {
     #[inline]
     pub(super) fn node_addresses(&self) -> Option<NodeAddresses> {
         match self.entries.front()?.expects {
-            Expects::Client(Request::Cluster(reply)) => Some(NodeAddresses::Topology(reply)),
+            Expects::Client(Request::Addresses(reply)) => Some(NodeAddresses::Topology(reply)),
             Expects::Client(Request::Transaction(Transaction::Executes)) => {
                 let queue = self.state.queue().filter(|queue| !queue.nodes.is_empty())?;
                 Some(NodeAddresses::Transaction(queue.clone()))
@@ -488,7 +488,7 @@ impl Ledger {
         }
         if let Some(last) = self.entries.back_mut()
             && let Expects::Client(
-                Request::Plain | Request::Leaves(_) | Request::Transaction(_) | Request::Cluster(_),
+                Request::Plain | Request::Leaves(_) | Request::Transaction(_) | Request::Addresses(_),
             ) = last.expects
         {
             last.timed = Some(Instant::now());
@@ -611,7 +611,7 @@ impl OutstandingKinds {
             }
             Request::Hello { .. } | Request::Reset => Some(&mut self.switches),
             Request::Transaction(_) => Some(&mut self.transactions),
-            Request::Cluster(reply) if reply.leads_clients() => Some(&mut self.nodes),
+            Request::Addresses(reply) if reply.leads_clients() => Some(&mut self.nodes),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::abort_reason::AbortReason;
 use super::ledger::{Ledger, MAX_NODE_REQUESTS, NodeAddresses};
-use crate::cluster::{Nodes, RewriteError, Rewriter, may_redirect};
+use crate::cluster::{AtSentinel, Nodes, RewriteError, Rewriter, may_redirect};
 use crate::endpoint::{Endpoint, Host};
 use crate::resp::replies;
 use crate::resp::request::Request;
@@ -28,6 +28,8 @@ pub(super) struct Rewriting {
     local_host: Host,
     /// The node that the connection leads to.
     asked: Arc<Endpoint>,
+    /// Set if that is a sentinel.
+    sentinel: Option<SentinelSession>,
     /// The reply that is being held.
     held: Vec<u8>,
     holds: Option<Held>,
@@ -37,6 +39,14 @@ pub(super) struct Rewriting {
     after: Vec<u8>,
 }
 
+/// A client's connection to a sentinel.
+pub(super) struct SentinelSession {
+    /// The name of the group.
+    pub(super) master_name: Arc<str>,
+    /// The local port that stands for every sentinel.
+    pub(super) port: u16,
+}
+
 /// Why a reply is held.
 #[derive(Debug, Clone)]
 enum Held {
@@ -44,6 +54,8 @@ enum Held {
     Addresses(NodeAddresses),
     /// It is an error, and may be a redirect.
     Error,
+    /// It may be a message that a sentinel published.
+    Message,
 }
 
 /// The result of rewriting a held reply.
@@ -60,8 +72,22 @@ pub(super) enum Rewritten {
 }
 
 impl Rewriting {
-    pub(super) fn new(nodes: Arc<Nodes>, local_host: Host, asked: Arc<Endpoint>) -> Self {
-        Self { nodes, local_host, asked, held: Vec::new(), holds: None, lookup: None, after: Vec::new() }
+    pub(super) fn new(
+        nodes: Arc<Nodes>,
+        local_host: Host,
+        asked: Arc<Endpoint>,
+        sentinel: Option<SentinelSession>,
+    ) -> Self {
+        Self {
+            nodes,
+            local_host,
+            asked,
+            sentinel,
+            held: Vec::new(),
+            holds: None,
+            lookup: None,
+            after: Vec::new(),
+        }
     }
 
     /// Notes that the connection now leads to the node `asked`.
@@ -72,9 +98,9 @@ impl Rewriting {
     /// Why this request must not be sent. `None`: it may be.
     pub(super) fn refuses(request: Request, ledger: &Ledger) -> Option<AbortReason> {
         match request {
-            Request::Cluster(reply) if !reply.leads_clients() => None,
-            Request::Cluster(_) if ledger.opaque().is_some() => Some(AbortReason::Unmatched),
-            Request::Cluster(_) if ledger.is_full_of_node_requests() => {
+            Request::Addresses(reply) if !reply.leads_clients() => None,
+            Request::Addresses(_) if ledger.opaque().is_some() => Some(AbortReason::Unmatched),
+            Request::Addresses(_) if ledger.is_full_of_node_requests() => {
                 Some(AbortReason::TooMany(MAX_NODE_REQUESTS))
             }
             Request::Unknown => Some(AbortReason::Quoted),
@@ -85,11 +111,14 @@ impl Rewriting {
     /// Notes that a frame begins with this byte.
     #[inline]
     pub(super) fn begins(&mut self, first: u8, ledger: &Ledger) {
+        let may_be_message = self.sentinel.is_some().then_some(Held::Message);
         if first == b'>' {
+            self.holds = may_be_message;
             return;
         }
         self.holds = match ledger.node_addresses() {
             Some(addresses) => Some(Held::Addresses(addresses)),
+            None if first == b'*' => may_be_message,
             // An attribute precedes a value, which may be an error.
             None => matches!(first, b'-' | b'!' | b'|').then_some(Held::Error),
         };
@@ -126,7 +155,11 @@ impl Rewriting {
     pub(super) fn rewrite(&mut self) -> Rewritten {
         let Some(held) = &self.holds else { return Rewritten::Reply { bytes: Vec::new(), kind: "none" } };
         let map = self.nodes.map();
-        let rewriter = Rewriter::new(&map, &self.local_host, &self.asked);
+        let mut rewriter = Rewriter::new(&map, &self.local_host, &self.asked);
+        if let Some(SentinelSession { master_name, port }) = &self.sentinel {
+            let is_settled = self.lookup.is_some();
+            rewriter = rewriter.at_sentinel(AtSentinel { master_name, port: *port, is_settled });
+        }
         let (result, kind) = match held {
             Held::Addresses(NodeAddresses::Topology(kind)) => (rewriter.reply(*kind, &self.held), "topology"),
             Held::Addresses(NodeAddresses::Transaction(queued)) => {
@@ -137,6 +170,7 @@ impl Rewriting {
                 (rewriter.transaction(&requests, &self.held), "transaction")
             }
             Held::Error => (rewriter.error(&self.held), "redirect"),
+            Held::Message => (rewriter.published(&self.held), "message"),
         };
         let bytes = match result {
             Ok(bytes) => {
@@ -157,6 +191,11 @@ impl Rewriting {
                 // The log has the node's address. The client must not get it.
                 debug!(node, asked = %self.asked, "reply names a node without a local port");
                 unknown_node()
+            }
+            // Only a list that is nested too deep to be a message.
+            Err(_) if matches!(held, Held::Message) => {
+                let bytes = std::mem::take(&mut self.held);
+                return self.release(bytes, "none");
             }
             Err(error) => replies::error_reply(&error.to_string()),
         };

@@ -91,7 +91,7 @@ impl SlowLog {
                 | Request::Hello { .. }
                 | Request::Reset
                 | Request::Quit
-                | Request::Cluster(_)
+                | Request::Addresses(_)
                 | Request::Transaction(_)
         );
         self.book(ledger.answered() + ledger.outstanding(), command, self.bytes, waits, None);

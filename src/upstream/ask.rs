@@ -38,9 +38,24 @@ pub struct TopologyReplies {
 
 /// Asks a node for its cluster's topology. The caller sets the deadline.
 pub async fn topology(connection: &mut Connection) -> Result<TopologyReplies, Cause> {
-    let commands =
-        [["CLUSTER", "SLOTS"], ["CLUSTER", "NODES"]].map(|command| replies::encode_command(&command));
-    connection.send(&commands.concat()).await?;
-    let slots = greeting::next_frame(connection, LONGEST_TOPOLOGY).await?;
-    Ok(TopologyReplies { slots, nodes: greeting::next_frame(connection, LONGEST_TOPOLOGY).await? })
+    let [slots, nodes] = ask_frames(connection, [&["CLUSTER", "SLOTS"], &["CLUSTER", "NODES"]]).await?;
+    Ok(TopologyReplies { slots, nodes })
+}
+
+/// Sends commands at once, and returns each reply as bytes.
+pub async fn ask_frames<const N: usize>(
+    connection: &mut Connection,
+    commands: [&[&str]; N],
+) -> Result<[Vec<u8>; N], Cause> {
+    connection.send(&commands.map(replies::encode_command).concat()).await?;
+    let mut frames = [const { Vec::new() }; N];
+    for frame in &mut frames {
+        *frame = next_frame(connection).await?;
+    }
+    Ok(frames)
+}
+
+/// Returns the next reply or message as bytes. If the caller stops waiting, nothing of it is lost.
+pub async fn next_frame(connection: &mut Connection) -> Result<Vec<u8>, Cause> {
+    greeting::next_frame(connection, LONGEST_TOPOLOGY).await
 }

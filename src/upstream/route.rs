@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{field, info, warn};
 
+use super::ask::ask_frames;
 use super::auth::AuthOutcome;
 use super::connection::Connection;
 use super::dial::{Remote, RemoteContext};
@@ -34,6 +35,7 @@ use crate::metrics::RouteMetrics;
 use crate::moment::Moment;
 use crate::resp::client_ids;
 use crate::resp::replies::encode_secret;
+use crate::resp::value::Value;
 use crate::tls::{self, Tls};
 
 /// A route's upstream: its endpoints, and the state that all sessions of the route share.
@@ -45,6 +47,7 @@ pub struct Upstream {
     /// Set where `tls.mode` is `preferred`.
     latch: Option<Latch>,
     last_reached: Mutex<Option<Instant>>,
+    server_mode: OnceLock<Option<String>>,
     heard: Arc<Heard>,
     lacking: Arc<Notify>,
     ids: Arc<Ids>,
@@ -165,12 +168,32 @@ impl Upstream {
             client_name: settings.client_name.clone(),
             latch,
             last_reached: Mutex::default(),
+            server_mode: OnceLock::new(),
             heard,
             lacking,
             ids,
             background: TaskTracker::new(),
             failover: FailoverWatch::default(),
         }
+    }
+
+    /// Returns a greeted connection to one endpoint, ready or new.
+    pub async fn connect_at(self: &Arc<Self>, endpoint: &Endpoint) -> Result<Lease, Unreachable> {
+        let Some(remote) = self.remotes.iter().find(|remote| *remote.endpoint == *endpoint) else {
+            return Err(Unreachable { attempts: Vec::new() });
+        };
+        match remote.lease(Instant::now() + self.connect_timeout, None).await {
+            Ok(connection) => {
+                self.note_reached();
+                Ok(Lease::new(connection, self))
+            }
+            Err(error) => Err(Unreachable { attempts: vec![error] }),
+        }
+    }
+
+    /// The endpoints, as configured.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.remotes.iter().map(|remote| &remote.endpoint)
     }
 
     /// Returns a greeted connection to the first endpoint that can be reached before the deadline, ready or new.
@@ -429,9 +452,13 @@ impl Upstream {
         let mut reached = self.reached_recently();
         for remote in &self.remotes {
             let dial = remote.is_failing() || !reached;
-            if dial && remote.connect(Instant::now() + self.connect_timeout).await.is_ok() {
+            if dial && let Ok(mut connection) = remote.connect(Instant::now() + self.connect_timeout).await {
                 self.note_reached();
                 reached = true;
+                if self.server_mode.get().is_none() {
+                    let mode = timeout(self.connect_timeout, server_mode(&mut connection)).await;
+                    let _ = self.server_mode.set(mode.ok().flatten());
+                }
             }
         }
         reached
@@ -456,6 +483,11 @@ impl Upstream {
         }
     }
 
+    /// What a server calls itself: `standalone`, `cluster` or `sentinel`. `None`: it was not asked yet, or did not say.
+    pub fn server_mode(&self) -> Option<&str> {
+        self.server_mode.get()?.as_deref()
+    }
+
     fn note_reached(&self) {
         *self.last_reached.lock() = Some(Instant::now());
     }
@@ -476,6 +508,14 @@ impl Upstream {
         });
         order
     }
+}
+
+/// The field `mode` in the reply to [HELLO](https://valkey.io/commands/hello/), which users may send without further permissions.
+async fn server_mode(connection: &mut Connection) -> Option<String> {
+    let [hello] = ask_frames(connection, [&["HELLO"]]).await.ok()?;
+    let hello = Value::parse(&hello).ok()?;
+    let (_, mode) = hello.pairs()?.find(|(key, _)| key.text() == Some("mode"))?;
+    mode.text().map(str::to_owned)
 }
 
 fn new_latch(settings: &Settings) -> Option<Latch> {

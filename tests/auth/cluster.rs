@@ -176,8 +176,8 @@ fn refused_credentials_hide_the_nodes_and_the_right_ones_reveal_them() {
     let pontoon = to(&guarded.0, &password, &["--auth-username", "app"]);
     let text = format!("upstream refused the credentials of user app: {WRONGPASS}");
     pontoon.expects(&text);
-    pontoon.expects("cluster nodes not known");
-    pontoon.wait_for_log("cluster nodes not known");
+    pontoon.expects("nodes not known");
+    pontoon.wait_for_log("nodes not known");
     pontoon.client().expect(&["GET", "k"], &format!("-ERR pontoon: {text}\r\n"));
     let (ok, said) = check();
     assert!(!ok && said.contains(&text) && !said.contains("wr0ng-s3cr3t"), "{said}");
@@ -185,7 +185,7 @@ fn refused_credentials_hide_the_nodes_and_the_right_ones_reveal_them() {
     for door in doors(&pontoon) {
         Wire::tcp(door).expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
     }
-    pontoon.wait_for_log("cluster nodes known again");
+    pontoon.wait_for_log("nodes known again");
     // The endpoint and each node.
     let (ok, said) = check();
     assert!(ok && said.matches("accepted: user app, password from").count() == 7, "{said}");

@@ -124,7 +124,7 @@ fn a_cluster_that_restarts_on_other_ports_is_followed() {
     eventually("all nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 6);
     let mut stage = Stage::of(cluster, pontoon);
     allow_lost_nodes(&stage.pontoon);
-    stage.pontoon.allows("cluster nodes not known");
+    stage.pontoon.allows("nodes not known");
     let before: BTreeSet<u16> = local_ports(&stage.pontoon).into_values().collect();
     stage.cluster.restart_elsewhere();
     endpoint.lead_to(stage.cluster.nodes[0].port);

@@ -10,8 +10,8 @@ fn a_single_server_configured_as_a_cluster_is_reported() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &["--topology", "cluster"]);
-    pontoon.expects("cluster nodes not known: ");
-    let record = pontoon.wait_for_log("cluster nodes not known: ");
+    pontoon.expects("nodes not known: ");
+    let record = pontoon.wait_for_log("nodes not known: ");
     let message = record["error"].as_str().unwrap();
     assert!(message.contains("This instance has cluster support disabled"), "{message}");
     let mut client = pontoon.client();

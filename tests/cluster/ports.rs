@@ -159,12 +159,12 @@ fn a_server_that_announces_many_nodes_gets_no_more_listeners_than_allowed() {
     let fake = cluster_of(200, &authority);
     let args = ["--topology", "cluster", "--cluster-max-nodes", "20", "--pool-warm", "false"];
     let pontoon = Pontoon::with(&fake.endpoint(), &authority, &args);
-    pontoon.expects("cluster.max_nodes is reached");
+    pontoon.expects("the limit on nodes is reached");
     pontoon.allows("TCP connection to ");
     eventually("nodes are known", || pontoon.metric("pontoon_cluster_nodes", "") == 200);
     assert_eq!(pontoon.metric("pontoon_cluster_nodes_without_port", ""), 180);
     assert_eq!(pontoon.metric("pontoon_cluster_nodes_over_limit", ""), 180);
-    pontoon.expect_one_line("cluster.max_nodes is reached");
+    pontoon.expect_one_line("the limit on nodes is reached");
     let open = fs::read_dir(format!("/proc/{}/fd", pontoon.pid())).unwrap().count();
     assert!(open < 100, "{open} descriptors are open");
 }

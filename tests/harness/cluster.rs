@@ -292,7 +292,7 @@ fn seen(wire: &mut Wire) -> Option<BTreeSet<Seen>> {
 }
 
 /// How much of the stream of writes a node has.
-fn offset(wire: &mut Wire) -> String {
+pub fn offset(wire: &mut Wire) -> String {
     let info = String::from_utf8(wire.ask(&["INFO", "replication"])).unwrap();
     info.lines().find(|line| line.starts_with("master_repl_offset:")).unwrap().to_owned()
 }

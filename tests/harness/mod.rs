@@ -2,6 +2,7 @@
 //! misbehave.
 
 mod authority;
+mod client_program;
 mod cluster;
 mod counting;
 mod dual;
@@ -19,6 +20,8 @@ mod pontoon;
 pub mod programs;
 mod recording;
 mod redis;
+mod sentinel;
+mod sentinel_member;
 mod sockets;
 mod wire;
 
@@ -26,6 +29,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Identity};
+pub use client_program::ClientProgram;
 pub use cluster::{Cluster, SLOTS, own_slots};
 pub use counting::{CountingNode, Transit};
 pub use dual::{Dual, Mood};
@@ -37,9 +41,13 @@ pub use hosts::Hosts;
 pub use link::Link;
 pub use load::{Failure, Load};
 pub use node::Node;
-pub use pontoon::{CHECK, Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts};
+pub use pontoon::{
+    CHECK, Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts, with_hosts,
+};
 pub use recording::{Page, Recording};
 pub use redis::{Redis, free_port, valkey};
+pub use sentinel::{MASTER_NAME, SentinelGroup, SentinelSettings};
+pub use sentinel_member::SentinelMember;
 pub use sockets::connected_to;
 pub use wire::{Wire, command};
 

@@ -7,9 +7,11 @@ mod nodes;
 mod redirect;
 mod replication;
 mod rewriter;
+mod sentinel;
 mod shards;
 mod slots;
 mod splice;
 
 pub use self::redirect::may_redirect;
 pub use self::rewriter::{RewriteError, Rewriter};
+pub use self::sentinel::AtSentinel;

@@ -3,13 +3,13 @@
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
 use crate::cluster::line::{NodeLine, NodeLineAddress};
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 use crate::resp::value::{Data, Value};
 
 impl Rewriter<'_> {
     pub(super) fn nodes(
         &self,
-        kind: ClusterReply,
+        kind: AddressReply,
         reply: &Value<'_>,
         splice: &mut Splice<'_>,
     ) -> Result<(), RewriteError> {

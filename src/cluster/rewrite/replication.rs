@@ -4,16 +4,17 @@
 
 use super::rewriter::{RewriteError, Rewriter};
 use super::splice::Splice;
-use crate::resp::command_table::ClusterReply;
-use crate::resp::value::{Data, Value};
+use crate::cluster::election;
+use crate::resp::command_table::AddressReply;
+use crate::resp::value::Value;
 
 const ROLE_SHAPE: RewriteError =
-    RewriteError::Shape { reply: ClusterReply::Role, expected: "a role and the addresses of nodes" };
+    RewriteError::Shape { reply: AddressReply::Role, expected: "a role and the addresses of nodes" };
 
 impl Rewriter<'_> {
     /// Source: [INFO](https://valkey.io/commands/info/), section `replication`.
     pub(super) fn info(&self, reply: &Value<'_>, splice: &mut Splice<'_>) -> Result<(), RewriteError> {
-        let shape = RewriteError::Shape { reply: ClusterReply::Info, expected: "a text" };
+        let shape = RewriteError::Shape { reply: AddressReply::Info, expected: "a text" };
         let text = reply.text().ok_or(shape)?;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
         let primary = field("master_host:").map(|host| {
@@ -29,6 +30,9 @@ impl Rewriter<'_> {
                     (Some(("master_port", _)), Some(port)) => format!("master_port:{port}"),
                     (Some((name, replica)), _) if replica.starts_with("ip=") => {
                         format!("{name}:{}", self.replica(replica))
+                    }
+                    (Some((name, group)), _) if group.contains(",address=") => {
+                        format!("{name}:{}", self.watched(group))
                     }
                     _ => line.to_owned(),
                 };
@@ -58,6 +62,19 @@ impl Rewriter<'_> {
         rewritten.join(",")
     }
 
+    /// Rewrites what a sentinel says of a group: `name=mymaster,status=ok,address=10.0.0.1:6379,…`.
+    fn watched(&self, fields: &str) -> String {
+        let rewritten = fields.split(',').map(|field| match field.strip_prefix("address=") {
+            Some(address) => {
+                let (host, port) = address.rsplit_once(':').unwrap_or_default();
+                let local = self.replicating(host, port.parse().unwrap_or_default());
+                format!("address={}:{local}", self.local_host)
+            }
+            None => field.to_owned(),
+        });
+        rewritten.collect::<Vec<_>>().join(",")
+    }
+
     /// Source: [ROLE](https://valkey.io/commands/role/).
     pub(super) fn role(&self, reply: &Value<'_>, splice: &mut Splice<'_>) -> Result<(), RewriteError> {
         match reply.list().ok_or(ROLE_SHAPE)? {
@@ -79,16 +96,10 @@ impl Rewriter<'_> {
         port: &Value<'_>,
         splice: &mut Splice<'_>,
     ) -> Result<(), RewriteError> {
-        let number = match port.data {
-            Data::Number(number) => u16::try_from(number).ok(),
-            _ => port.text().and_then(|port| port.parse().ok()),
-        };
-        let local = self.replicating(host.text().ok_or(ROLE_SHAPE)?, number.ok_or(ROLE_SHAPE)?);
+        let number = election::port(port).ok_or(ROLE_SHAPE)?;
+        let local = self.replicating(host.text().ok_or(ROLE_SHAPE)?, number);
         splice.text(host, &self.local_host);
-        match port.data {
-            Data::Number(_) => splice.number(port, local),
-            _ => splice.text(port, &local.to_string()),
-        }
+        splice.port(port, local);
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! Decides which replies are rewritten, and which local port replaces a node's address.
 
+use super::sentinel::AtSentinel;
 use super::splice::Splice;
 use crate::cluster::map::NodeMap;
 use crate::endpoint::{Endpoint, Host};
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 use crate::resp::value::{Data, Unreadable, Value};
 
 /// Why a reply was not rewritten. It must not reach the client unchanged.
@@ -16,7 +17,7 @@ pub enum RewriteError {
     #[error("the reply to {} has an unexpected form: expected {expected}", name(*.reply))]
     Shape {
         /// The kind of reply.
-        reply: ClusterReply,
+        reply: AddressReply,
         /// What was expected.
         expected: &'static str,
     },
@@ -28,14 +29,17 @@ pub enum RewriteError {
     Unreadable(#[from] Unreadable),
 }
 
-fn name(reply: ClusterReply) -> &'static str {
+fn name(reply: AddressReply) -> &'static str {
     match reply {
-        ClusterReply::Slots => "CLUSTER SLOTS",
-        ClusterReply::Shards => "CLUSTER SHARDS",
-        ClusterReply::Nodes => "CLUSTER NODES",
-        ClusterReply::Replicas => "CLUSTER REPLICAS",
-        ClusterReply::Info => "INFO",
-        ClusterReply::Role => "ROLE",
+        AddressReply::Slots => "CLUSTER SLOTS",
+        AddressReply::Shards => "CLUSTER SHARDS",
+        AddressReply::Nodes => "CLUSTER NODES",
+        AddressReply::Replicas => "CLUSTER REPLICAS",
+        AddressReply::Info => "INFO",
+        AddressReply::Role => "ROLE",
+        AddressReply::SentinelAddress => "SENTINEL GET-MASTER-ADDR-BY-NAME",
+        AddressReply::SentinelServers => "SENTINEL",
+        AddressReply::SentinelInfo => "SENTINEL INFO-CACHE",
     }
 }
 
@@ -45,6 +49,8 @@ pub struct Rewriter<'a> {
     pub(super) nodes: &'a NodeMap,
     pub(super) local_host: String,
     pub(super) asked: &'a Endpoint,
+    /// Set for replies of a sentinel.
+    pub(super) at_sentinel: Option<AtSentinel<'a>>,
 }
 
 /// What a reply says about a node that helps to find it.
@@ -67,12 +73,18 @@ impl<'a> Rewriter<'a> {
             // A dual-stack socket reports `::ffff:127.0.0.1` for a client that knows 127.0.0.1. Replies print IPv6 without brackets.
             Host::Ip(ip) => ip.to_canonical().to_string(),
         };
-        Self { nodes, local_host, asked }
+        Self { nodes, local_host, asked, at_sentinel: None }
+    }
+
+    /// Rewrites replies of a sentinel.
+    #[must_use]
+    pub fn at_sentinel(self, sentinel: AtSentinel<'a>) -> Self {
+        Self { at_sentinel: Some(sentinel), ..self }
     }
 
     /// Rewrites the reply to a request for addresses. A status (`+QUEUED`) and a null contain no node. An error is rewritten as for any
     /// other request.
-    pub fn reply(&self, kind: ClusterReply, reply: &[u8]) -> Result<Vec<u8>, RewriteError> {
+    pub fn reply(&self, kind: AddressReply, reply: &[u8]) -> Result<Vec<u8>, RewriteError> {
         let value = Value::parse(reply)?;
         let mut splice = Splice::new(reply);
         if let Data::Error(_) = value.data {
@@ -87,7 +99,7 @@ impl<'a> Rewriter<'a> {
     /// nodes.
     pub fn transaction(
         &self,
-        requests: &[Option<ClusterReply>],
+        requests: &[Option<AddressReply>],
         reply: &[u8],
     ) -> Result<Vec<u8>, RewriteError> {
         let value = Value::parse(reply)?;
@@ -116,9 +128,21 @@ impl<'a> Rewriter<'a> {
         Ok(splice.finish())
     }
 
+    /// Rewrites a message that a sentinel published. Other frames are unchanged.
+    pub fn published(&self, frame: &[u8]) -> Result<Vec<u8>, RewriteError> {
+        // A push is a list with another first byte.
+        let mut as_list = frame.to_vec();
+        if let Some(first) = as_list.first_mut().filter(|first| **first == b'>') {
+            *first = b'*';
+        }
+        let mut splice = Splice::new(frame);
+        self.message(&Value::parse(&as_list)?, &mut splice)?;
+        Ok(splice.finish())
+    }
+
     fn topology(
         &self,
-        kind: ClusterReply,
+        kind: AddressReply,
         value: &Value<'_>,
         splice: &mut Splice<'_>,
     ) -> Result<(), RewriteError> {
@@ -126,11 +150,14 @@ impl<'a> Rewriter<'a> {
             return Ok(());
         }
         match kind {
-            ClusterReply::Slots => self.slots(value, splice),
-            ClusterReply::Shards => self.shards(value, splice),
-            ClusterReply::Nodes | ClusterReply::Replicas => self.nodes(kind, value, splice),
-            ClusterReply::Info => self.info(value, splice),
-            ClusterReply::Role => self.role(value, splice),
+            AddressReply::Slots => self.slots(value, splice),
+            AddressReply::Shards => self.shards(value, splice),
+            AddressReply::Nodes | AddressReply::Replicas => self.nodes(kind, value, splice),
+            AddressReply::Info => self.info(value, splice),
+            AddressReply::Role => self.role(value, splice),
+            AddressReply::SentinelAddress => self.sentinel_address(value, splice),
+            AddressReply::SentinelServers => self.sentinel_servers(value, splice),
+            AddressReply::SentinelInfo => self.sentinel_info(value, splice),
         }
     }
 

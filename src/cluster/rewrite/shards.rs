@@ -3,11 +3,11 @@
 
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 use crate::resp::value::Value;
 
 const fn shape(expected: &'static str) -> RewriteError {
-    RewriteError::Shape { reply: ClusterReply::Shards, expected }
+    RewriteError::Shape { reply: AddressReply::Shards, expected }
 }
 
 impl Rewriter<'_> {

@@ -2,13 +2,13 @@
 
 use super::rewriter::{Named, RewriteError, Rewriter};
 use super::splice::Splice;
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 use crate::resp::value::{Data, Value};
 
 const NODE_SHAPE: RewriteError = shape("a node as [host, port, id, …]");
 
 const fn shape(expected: &'static str) -> RewriteError {
-    RewriteError::Shape { reply: ClusterReply::Slots, expected }
+    RewriteError::Shape { reply: AddressReply::Slots, expected }
 }
 
 impl Rewriter<'_> {

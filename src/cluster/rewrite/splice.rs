@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::resp::value::Value;
+use crate::resp::value::{Data, Value};
 
 pub(super) struct Splice<'a> {
     reply: &'a [u8],
@@ -33,6 +33,19 @@ impl<'a> Splice<'a> {
     /// Replaces a value with a number.
     pub(super) fn number(&mut self, value: &Value<'_>, number: u16) {
         self.edits.push((value.at.clone(), format!(":{number}\r\n").into_bytes()));
+    }
+
+    /// Replaces a port: with a number if it was one, else with a text.
+    pub(super) fn port(&mut self, value: &Value<'_>, port: u16) {
+        match value.data {
+            Data::Number(_) => self.number(value, port),
+            _ => self.text(value, &port.to_string()),
+        }
+    }
+
+    /// Replaces a list with null, as the protocol of the reply writes it.
+    pub(super) fn null_list(&mut self, value: &Value<'_>) {
+        self.edits.push((value.at.clone(), b"*-1\r\n".to_vec()));
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {

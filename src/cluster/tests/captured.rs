@@ -3,7 +3,7 @@
 use super::support::{bulk, data, differences, host, kind, map, utf8};
 use crate::cluster::{NodeMap, Rewriter, Role, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 use crate::resp::value::Value;
 
 const STATES: [&str; 5] = ["ip", "hostname", "unknown-endpoint", "nameless", "failed"];
@@ -165,7 +165,7 @@ fn nodes_that_were_just_met_are_not_reachable_and_show_no_address() {
     let topology = Topology::parse(b"*0\r\n", &nodes, &host("10.0.0.7")).unwrap();
     let known = NodeMap::new(topology.myself().cloned().map(|node| (node, 7000)));
     let asked = "10.0.0.7:33803".parse().unwrap();
-    let after = Rewriter::new(&known, &host("127.0.0.9"), &asked).reply(ClusterReply::Nodes, &nodes).unwrap();
+    let after = Rewriter::new(&known, &host("127.0.0.9"), &asked).reply(AddressReply::Nodes, &nodes).unwrap();
     let after = utf8(&after);
     assert_eq!(after.matches("127.0.0.9:0@").count(), 4, "{after}");
     assert_eq!(after.matches("127.0.0.9:7000@43803,127.0.0.9 myself,master").count(), 1, "{after}");

@@ -3,10 +3,10 @@
 use super::support::{data, differences, host, kind, map, utf8};
 use crate::cluster::{Rewriter, Role, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 use crate::resp::value::Value;
 
-fn rewritten(slots: &[u8], nodes: &[u8], asked: &str, kind: ClusterReply, reply: &[u8]) -> String {
+fn rewritten(slots: &[u8], nodes: &[u8], asked: &str, kind: AddressReply, reply: &[u8]) -> String {
     let asked: Endpoint = asked.parse().unwrap();
     let map = map(&Topology::parse(slots, nodes, &asked.host).unwrap());
     utf8(&Rewriter::new(&map, &host("127.0.0.9"), &asked).reply(kind, reply).unwrap())
@@ -33,7 +33,7 @@ fn fields_that_valkey_adds_to_shards_and_slots_are_kept() {
 #[test]
 fn a_line_keeps_its_auxiliary_fields() {
     let nodes = data("documented/auxiliary-nodes.resp3");
-    let after = rewritten(b"*0\r\n", &nodes, "h:1", ClusterReply::Nodes, &nodes);
+    let after = rewritten(b"*0\r\n", &nodes, "h:1", AddressReply::Nodes, &nodes);
     for (id, place) in [
         ("07c3", "127.0.0.9:7000@31004,127.0.0.9,shard-id=69bc080733d1355567173199cff4a6a039a2f024 slave"),
         ("67ed", "127.0.0.9:7001@31002,,shard-id=114f6674a35b84949fe567f5dfd41415ee776261 master,nofailover"),
@@ -77,7 +77,7 @@ fn serverless_is_one_node_and_its_reader_on_one_name() {
         assert_eq!(primary.slots, [0..=16383]);
         assert_eq!((reader.port, reader.role), (6380, Some(Role::Replica)));
         assert_eq!(reader.primary.as_ref(), Some(&primary.id));
-        let after = rewritten(slots, nodes, &asked, ClusterReply::Shards, &shards);
+        let after = rewritten(slots, nodes, &asked, AddressReply::Shards, &shards);
         assert!(!after.contains("amazonaws") && !after.contains("127.0.0.1"), "{after}");
         assert!(after.contains(":7000\r\n") && after.contains(":7001\r\n"));
     }

@@ -9,7 +9,7 @@ use proptest::sample::{Index, select};
 use super::support::{bulk, data, host, map, utf8};
 use crate::cluster::{RewriteError, Rewriter, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 use crate::resp::value::Value;
 
 /// Returns all captured and documented replies, and those found by fuzzing.
@@ -42,9 +42,9 @@ fn is_rewritten_to_one_reply_or_refused(reply: &[u8]) {
     let _ = Topology::parse(reply, reply, &asked.host);
     let local = host("::1");
     let rewriter = Rewriter::new(&map, &local, &asked);
-    let mut results: Vec<_> = ClusterReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
+    let mut results: Vec<_> = AddressReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
     results.push(rewriter.error(reply));
-    results.push(rewriter.transaction(&[Some(ClusterReply::Slots), None, Some(ClusterReply::Nodes)], reply));
+    results.push(rewriter.transaction(&[Some(AddressReply::Slots), None, Some(AddressReply::Nodes)], reply));
     for rewritten in results.into_iter().flatten() {
         assert!(Value::parse(&rewritten).is_ok(), "{}", rewritten.escape_ascii());
     }
@@ -104,12 +104,12 @@ fn the_error_for_an_unknown_node_names_it() {
         assert_eq!(rewriter.error(b"-ASK 1 2001:db8::1:6379\r\n"), unknown("2001:db8::1:6379"));
         assert_eq!(rewriter.error(b"-MOVED 1 :6379\r\n"), unknown(":6379"));
         let slots = b"*1\r\n*3\r\n:0\r\n:1\r\n*3\r\n$8\r\n10.0.0.2\r\n:6379\r\n$1\r\nb\r\n";
-        assert_eq!(rewriter.reply(ClusterReply::Slots, slots), unknown("10.0.0.2:6379"));
+        assert_eq!(rewriter.reply(AddressReply::Slots, slots), unknown("10.0.0.2:6379"));
         let line = "b 10.0.0.2:6379@16379 master - 0 0 1 link";
-        assert_eq!(rewriter.reply(ClusterReply::Nodes, bulk(line).as_bytes()), unknown("10.0.0.2:6379"));
+        assert_eq!(rewriter.reply(AddressReply::Nodes, bulk(line).as_bytes()), unknown("10.0.0.2:6379"));
         for flag in ["fail", "noaddr", "handshake"] {
             let gone = line.replace("master", flag);
-            let told = utf8(&rewriter.reply(ClusterReply::Nodes, bulk(&gone).as_bytes()).unwrap());
+            let told = utf8(&rewriter.reply(AddressReply::Nodes, bulk(&gone).as_bytes()).unwrap());
             assert_eq!(told, bulk(&format!("b 127.0.0.9:0@16379 {flag} - 0 0 1 link")));
         }
     });
@@ -119,21 +119,21 @@ fn the_error_for_an_unknown_node_names_it() {
 fn a_reply_of_an_unexpected_form_is_refused() {
     rewriter_knows_one_node(|rewriter| {
         for (kind, reply) in [
-            (ClusterReply::Slots, &b":1\r\n"[..]),
-            (ClusterReply::Slots, b"*1\r\n*1\r\n:1\r\n"),
+            (AddressReply::Slots, &b":1\r\n"[..]),
+            (AddressReply::Slots, b"*1\r\n*1\r\n:1\r\n"),
             (
-                ClusterReply::Slots,
+                AddressReply::Slots,
                 b"*1\r\n*3\r\n:0\r\n:1\r\n*3\r\n$8\r\n10.0.0.1\r\n$4\r\n6379\r\n$1\r\na\r\n",
             ),
             (
-                ClusterReply::Slots,
+                AddressReply::Slots,
                 b"*1\r\n*3\r\n:0\r\n:1\r\n*4\r\n$8\r\n10.0.0.1\r\n:6379\r\n$1\r\na\r\n*1\r\n$2\r\nip\r\n",
             ),
-            (ClusterReply::Shards, b"*1\r\n*2\r\n$5\r\nslots\r\n*0\r\n"),
-            (ClusterReply::Shards, b"*1\r\n*2\r\n$5\r\nnodes\r\n:1\r\n"),
-            (ClusterReply::Nodes, b"$1\r\na\r\n"),
-            (ClusterReply::Nodes, b":1\r\n"),
-            (ClusterReply::Replicas, b"*1\r\n*0\r\n"),
+            (AddressReply::Shards, b"*1\r\n*2\r\n$5\r\nslots\r\n*0\r\n"),
+            (AddressReply::Shards, b"*1\r\n*2\r\n$5\r\nnodes\r\n:1\r\n"),
+            (AddressReply::Nodes, b"$1\r\na\r\n"),
+            (AddressReply::Nodes, b":1\r\n"),
+            (AddressReply::Replicas, b"*1\r\n*0\r\n"),
         ] {
             let result = rewriter.reply(kind, reply);
             assert!(matches!(result, Err(RewriteError::Shape { .. })), "{kind:?} {}", reply.escape_ascii());
@@ -147,7 +147,7 @@ fn a_reply_without_nodes_is_unchanged() {
         for reply in
             [&b"+QUEUED\r\n"[..], b"-ERR unknown subcommand\r\n", b"_\r\n", b"*-1\r\n", b"!6\r\nERR no\r\n"]
         {
-            for kind in ClusterReply::ALL {
+            for kind in AddressReply::ALL {
                 assert_eq!(rewriter.reply(kind, reply).unwrap(), reply);
             }
         }
@@ -182,7 +182,7 @@ fn in_a_transaction_only_replies_that_name_nodes_are_rewritten() {
         let line = bulk("a 10.0.0.1:6379@1 master - 0 0 1 link");
         let reply = format!("*3\r\n{line}{line}-MOVED 1 10.0.0.2:6379\r\n");
         let rewritten = bulk("a 127.0.0.9:7000@1 master - 0 0 1 link");
-        let requests = [None, Some(ClusterReply::Nodes), None];
+        let requests = [None, Some(AddressReply::Nodes), None];
         assert_eq!(
             utf8(&rewriter.transaction(&requests, reply.as_bytes()).unwrap()),
             format!("*3\r\n{line}{rewritten}-MOVED 1 10.0.0.2:6379\r\n")

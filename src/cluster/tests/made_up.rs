@@ -8,7 +8,7 @@ use proptest::sample::select;
 use super::support::{bulk, host, map, utf8};
 use crate::cluster::{Rewriter, Topology};
 use crate::endpoint::Endpoint;
-use crate::resp::command_table::ClusterReply;
+use crate::resp::command_table::AddressReply;
 
 #[derive(Debug, Clone)]
 struct Made {
@@ -194,17 +194,17 @@ fn role_of_replica(nodes: &[(&Made, Shown)], _: bool) -> String {
 type Write = fn(&[(&Made, Shown)], bool) -> String;
 
 /// Replies that name nodes by address only.
-const WRITERS_WITHOUT_IDS: [(ClusterReply, Write); 3] = [
-    (ClusterReply::Info, info),
-    (ClusterReply::Role, role_of_primary),
-    (ClusterReply::Role, role_of_replica),
+const WRITERS_WITHOUT_IDS: [(AddressReply, Write); 3] = [
+    (AddressReply::Info, info),
+    (AddressReply::Role, role_of_primary),
+    (AddressReply::Role, role_of_replica),
 ];
 
-const REPLY_WRITERS: [(ClusterReply, Write); 4] = [
-    (ClusterReply::Slots, slots),
-    (ClusterReply::Shards, shards),
-    (ClusterReply::Nodes, nodes),
-    (ClusterReply::Replicas, replicas),
+const REPLY_WRITERS: [(AddressReply, Write); 4] = [
+    (AddressReply::Slots, slots),
+    (AddressReply::Shards, shards),
+    (AddressReply::Nodes, nodes),
+    (AddressReply::Replicas, replicas),
 ];
 
 proptest! {

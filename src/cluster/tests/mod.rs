@@ -4,4 +4,5 @@ mod captured;
 mod documented;
 mod hostile;
 mod made_up;
+mod sentinel;
 mod support;

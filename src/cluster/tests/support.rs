@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cluster::{NodeMap, Topology, node};
 use crate::endpoint::Host;
-use crate::resp::command_table::{ClusterReply, Command};
+use crate::resp::command_table::{AddressReply, Command};
 use crate::resp::value::{Data, Value};
 
 pub(super) fn data(path: &str) -> Vec<u8> {
@@ -21,7 +21,7 @@ pub(super) fn map(topology: &Topology) -> NodeMap {
     NodeMap::new(topology.nodes.iter().cloned().zip(7000..))
 }
 
-pub(super) fn kind(name: &str) -> ClusterReply {
+pub(super) fn kind(name: &str) -> AddressReply {
     Command::of_words(&[b"CLUSTER", name.as_bytes()]).nodes().unwrap()
 }
 

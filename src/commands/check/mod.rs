@@ -3,6 +3,7 @@
 mod dialled;
 mod local;
 mod report;
+mod sentinel;
 mod steps;
 mod topology;
 

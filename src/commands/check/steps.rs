@@ -6,8 +6,9 @@ use anyhow::bail;
 
 use super::dialled::dialled;
 use super::report::CheckReport;
-use super::{local, topology};
-use crate::app::LatchMemory;
+use super::{local, sentinel, topology};
+use crate::app::{LatchMemory, RouteTls};
+use crate::cluster::Election;
 use crate::config::{Config, Route};
 use crate::counted::counted;
 use crate::group::verdict;
@@ -16,7 +17,7 @@ use crate::moment::Moment;
 use crate::resolve::ResolveError;
 use crate::state::StateFile;
 use crate::tls::TlsMode;
-use crate::upstream::{self, Cause, ConnectError, NodeTls, ObservedTransit, Unreachable, Upstream};
+use crate::upstream::{self, Cause, ConnectError, ObservedTransit, Unreachable, Upstream};
 
 /// Options of `pontoon check`.
 pub struct CheckOptions {
@@ -85,11 +86,11 @@ async fn check(
     report: &mut CheckReport,
 ) {
     local::route(&route, offline, report).await;
-    let tls = match NodeTls::wanted(&route.upstream) {
+    let RouteTls { own: tls, nodes: node_tls } = match RouteTls::load(&route) {
         Ok(tls) => tls,
         Err(error) => return report.failed("tls files", &error.to_string()),
     };
-    if let Some(tls) = &tls {
+    if let Some(tls) = tls.as_ref().or(node_tls.as_ref()) {
         report.ok("tls files", None, &tls.by_name.describe());
     }
     if offline {
@@ -101,6 +102,7 @@ async fn check(
     let is_one_of_several = endpoints.len() > 1;
     let mut reached = false;
     let mut failures = Vec::new();
+    let mut views = Vec::new();
     if route.upstream.tls.mode == TlsMode::Preferred
         && let Some(latched) = memory.accepted_tls(&endpoints)
     {
@@ -140,12 +142,21 @@ async fn check(
                 {
                     report.warn("certificate", &problem);
                 }
-                if let Some(connection) = connection {
-                    topology::check(connection, &route, tls.as_ref(), &upstream, report).await;
+                match (connection, route.master_name()) {
+                    (None, _) => {}
+                    (Some(mut connection), Some(master_name)) => {
+                        views.extend(sentinel::ask(&mut connection, master_name, &route, report).await);
+                    }
+                    (Some(connection), None) => {
+                        topology::check(connection, &route, node_tls.as_ref(), &upstream, report).await;
+                    }
                 }
             }
             Err(error) => failures.extend(error.attempts),
         }
+    }
+    if !views.is_empty() {
+        sentinel::servers(Election::new(views), &route, node_tls.as_ref(), report).await;
     }
     // One reachable endpoint is enough: a list may hold the names before and after TLS was enabled.
     for attempt in failures {

@@ -13,6 +13,7 @@ use crate::counted::counted;
 use crate::endpoint::ListenAddr;
 use crate::listener::{BindError, Holder, Listener};
 use crate::metrics::RouteMetrics;
+use crate::resp::replies::Answer;
 use crate::upstream::{self, Connection, Lease, NodeTls, Upstream};
 
 /// Asks the server behind `connection` for its cluster, and dials every node.
@@ -27,13 +28,16 @@ pub(super) async fn check(
     let topology = match ask(&mut connection, deadline).await {
         Ok(topology) => topology,
         Err(Ok(TopologyError::Refused(words))) if route.cluster.is_none() => {
-            let standalone = words.contains("cluster support disabled");
-            let words = format!("unknown: the server said \"{words}\"");
-            return if standalone {
-                report.ok("topology", None, "standalone");
-            } else {
-                report.warn("topology", &words);
-            };
+            if words.contains("cluster support disabled") {
+                return report.ok("topology", None, "standalone");
+            }
+            if is_sentinel(&mut connection, deadline).await {
+                return report.failed("topology", A_SENTINEL);
+            }
+            return report.warn("topology", &format!("unknown: the server said \"{words}\""));
+        }
+        Err(Ok(_)) if is_sentinel(&mut connection, deadline).await => {
+            return report.failed("topology", A_SENTINEL);
         }
         Err(Ok(error)) => {
             return report
@@ -51,38 +55,57 @@ pub(super) async fn check(
     let nodes: Vec<&Node> = topology.nodes.iter().filter(|node| !node.flags.has_failed()).collect();
     let primaries = nodes.iter().filter(|node| node.role == Some(Role::Primary)).count();
     report.ok("topology", None, &shape(primaries, nodes.len() - primaries));
-    if let Some(range) = settings.ports.as_ref().filter(|range| range.len() < nodes.len()) {
-        let (ports, nodes) = (range.len(), nodes.len());
-        report.failed(
-            "ports",
-            &format!(
-                "cluster.ports = \"{range}\" has {}, and the cluster has {}",
-                counted(ports, "port"),
-                counted(nodes, "node")
-            ),
-        );
-    }
-    if let Some(problem) = settings.ports.as_ref().and_then(|range| lacking(range, nodes.len(), route)) {
-        report.failed("ports", &problem);
+    has_room(&nodes, nodes.len(), route, report);
+    dial(nodes.into_iter().take(settings.max_nodes), route, tls, own, report).await;
+}
+
+/// Reports nodes that would get no port. `ports`: the number of ports that they need.
+pub(super) fn has_room(nodes: &[&Node], ports: usize, route: &Route, report: &mut CheckReport) {
+    let Some(settings) = &route.cluster else { return };
+    let key = settings.ports_key();
+    let (size, more) = match settings.sentinel {
+        None => (format!("the cluster has {}", counted(nodes.len(), "node")), ""),
+        Some(_) => (
+            format!("the group has {}", counted(nodes.len(), "server")),
+            ", and needs one more for its primary",
+        ),
+    };
+    if let Some(range) = &settings.ports {
+        if range.len() < ports {
+            let has = counted(range.len(), "port");
+            report.failed("ports", &format!("{key} = \"{range}\" has {has}, and {size}{more}"));
+        } else if let Some((taken, error)) = lacking(range, ports, route) {
+            let taken = counted(taken, "port");
+            let problem =
+                format!("{key} = \"{range}\" has {taken} that cannot be used, and {size}{more}: {error}");
+            report.failed("ports", &problem);
+        }
     }
     if nodes.len() > settings.max_nodes {
-        let (max, nodes) = (settings.max_nodes, nodes.len());
-        report.failed(
-            "nodes",
-            &format!(
-                "the cluster has {nodes} nodes, and clients reach only {max} of them. Raise cluster.max_nodes"
-            ),
-        );
+        let max = settings.max_nodes;
+        let key = settings.max_nodes_key();
+        report.failed("nodes", &format!("{size}, and clients reach only {max} of them. Raise {key}"));
     }
+}
+
+/// Dials nodes as `run` would. `own`: holds their credentials.
+pub(super) async fn dial(
+    nodes: impl Iterator<Item = &Node>,
+    route: &Route,
+    tls: Option<&NodeTls>,
+    own: &Upstream,
+    report: &mut CheckReport,
+) {
     let who = own.credentials().map(ToString::to_string).unwrap_or_default();
-    for node in nodes.into_iter().take(settings.max_nodes) {
-        let Some(endpoint) = node.endpoint() else { continue };
+    for endpoint in nodes.filter_map(Node::endpoint) {
         let tls = tls.map(|tls| tls.of(&endpoint));
-        let settings = upstream::Settings { endpoints: vec![endpoint], ..route.upstream.clone() };
+        let settings = upstream::Settings { endpoints: vec![endpoint], ..route.servers().clone() };
         let metrics = Arc::new(RouteMetrics::unrecorded());
-        match Arc::new(own.another(&route.name, &settings, tls, &metrics)).connect().await {
+        let upstream = Arc::new(own.another(&route.name, &settings, tls, &metrics));
+        upstream.look().await;
+        match upstream.connect().await {
             Ok(connection) => {
-                dialled(connection, &who, deadline, report).await;
+                dialled(connection, &who, settings.connect_timeout, report).await;
             }
             Err(error) => {
                 for attempt in error.attempts {
@@ -93,8 +116,17 @@ pub(super) async fn check(
     }
 }
 
-/// Why the nodes cannot all get a local port, because other programs have ports of the range. A pontoon that will be replaced may have them.
-fn lacking(range: &PortRange, nodes: usize, route: &Route) -> Option<String> {
+const A_SENTINEL: &str =
+    "the server is a sentinel, which holds no data. Set topology = \"sentinel\" and sentinel.master_name";
+
+/// Whether the server says that it is a sentinel. Source: `redis_mode` in [INFO](https://valkey.io/commands/info/).
+async fn is_sentinel(connection: &mut Connection, deadline: Duration) -> bool {
+    let info = timeout(deadline, upstream::ask(connection, &["INFO", "server"])).await;
+    matches!(info, Ok(Ok(Answer::Text(info))) if info.contains("_mode:sentinel"))
+}
+
+/// The number of ports that cannot be used, and why, if too few are left. A pontoon that will be replaced may have ports.
+fn lacking(range: &PortRange, needed: usize, route: &Route) -> Option<(usize, BindError)> {
     let addresses = node_addresses(&route.listener.listen);
     let (mut free, mut taken, mut error) = (0, 0, None);
     for port in range.iter() {
@@ -108,19 +140,15 @@ fn lacking(range: &PortRange, nodes: usize, route: &Route) -> Option<String> {
                 error.get_or_insert(problem);
             }
         }
-        if free >= nodes {
+        if free >= needed {
             return None;
         }
     }
-    let error = error?;
-    let (taken, nodes) = (counted(taken, "port"), counted(nodes, "node"));
-    Some(format!(
-        "cluster.ports = \"{range}\" has {taken} that cannot be used, and the cluster has {nodes}: {error}"
-    ))
+    Some((taken, error?))
 }
 
 /// Formats the cluster's shape: `1 primary, 2 replicas`.
-fn shape(primaries: usize, replicas: usize) -> String {
+pub(super) fn shape(primaries: usize, replicas: usize) -> String {
     let primaries = if primaries == 1 { "1 primary".into() } else { format!("{primaries} primaries") };
     format!("{primaries}, {}", counted(replicas, "replica"))
 }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memchr;
 
-use super::facts::{ClusterReply, Facts, Family, ReplyKind};
+use super::facts::{AddressReply, Facts, Family, ReplyKind};
 use super::table::{GROUPS, KNOWN_MODULES};
 use crate::resp::request::Request;
 use crate::resp::words::up_to_zero;
@@ -176,7 +176,7 @@ impl Command {
 
     /// The form in which its reply holds addresses of nodes. `None`: it holds none.
     #[inline]
-    pub fn nodes(self) -> Option<ClusterReply> {
+    pub fn nodes(self) -> Option<AddressReply> {
         if let ReplyKind::Nodes(reply) = self.facts().reply { Some(reply) } else { None }
     }
 
@@ -385,11 +385,11 @@ mod tests {
     #[test]
     fn commands_whose_replies_hold_node_addresses_are_known() {
         for (first, reply) in [
-            ("SLOTS", Some(ClusterReply::Slots)),
-            ("shards", Some(ClusterReply::Shards)),
-            ("Nodes", Some(ClusterReply::Nodes)),
-            ("replicas", Some(ClusterReply::Replicas)),
-            ("SLAVES", Some(ClusterReply::Replicas)),
+            ("SLOTS", Some(AddressReply::Slots)),
+            ("shards", Some(AddressReply::Shards)),
+            ("Nodes", Some(AddressReply::Nodes)),
+            ("replicas", Some(AddressReply::Replicas)),
+            ("SLAVES", Some(AddressReply::Replicas)),
             ("INFO", None),
             ("SLOTSTATS", None),
             ("", None),

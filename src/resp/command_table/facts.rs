@@ -79,13 +79,13 @@ pub enum ReplyKind {
     Confirmations,
     /// A stream of data that no request asks for.
     Stream,
-    /// One prompt reply, which holds addresses of a cluster's nodes.
-    Nodes(ClusterReply),
+    /// One prompt reply, which holds addresses of servers.
+    Nodes(AddressReply),
 }
 
-/// A form of reply that holds addresses of a cluster's nodes.
+/// A form of reply that holds addresses of servers: of a cluster's nodes, or of the group that sentinels watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ClusterReply {
+pub enum AddressReply {
     /// CLUSTER SLOTS.
     Slots,
     /// CLUSTER SHARDS.
@@ -98,12 +98,27 @@ pub enum ClusterReply {
     Info,
     /// ROLE.
     Role,
+    /// SENTINEL GET-MASTER-ADDR-BY-NAME: the address of a group's primary.
+    SentinelAddress,
+    /// SENTINEL MASTERS, REPLICAS, SENTINELS and others: each server as a map of fields.
+    SentinelServers,
+    /// SENTINEL INFO-CACHE: replies to INFO.
+    SentinelInfo,
 }
 
-impl ClusterReply {
+impl AddressReply {
     /// All forms.
-    pub const ALL: [Self; 6] =
-        [Self::Slots, Self::Shards, Self::Nodes, Self::Replicas, Self::Info, Self::Role];
+    pub const ALL: [Self; 9] = [
+        Self::Slots,
+        Self::Shards,
+        Self::Nodes,
+        Self::Replicas,
+        Self::Info,
+        Self::Role,
+        Self::SentinelAddress,
+        Self::SentinelServers,
+        Self::SentinelInfo,
+    ];
 
     /// Whether clients use it to find nodes. Such a reply is never passed on with addresses of nodes. INFO and ROLE describe replication:
     /// they are passed on unchanged if pontoon cannot recognize them among other replies, because a session without them is worse.

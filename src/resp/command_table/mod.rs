@@ -12,6 +12,6 @@ mod table;
 pub use self::command::Command;
 pub use self::command_info::{CommandInfo, may_be_shared};
 pub use self::facts::{
-    Arguments, ClusterReply, Effect, Facts, Family, Leaves, Multiplexing, PinReason, ReplyKind, Subscription,
+    AddressReply, Arguments, Effect, Facts, Family, Leaves, Multiplexing, PinReason, ReplyKind, Subscription,
     Transaction,
 };

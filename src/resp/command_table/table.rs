@@ -4,7 +4,7 @@
 //! subcommand only if the command's own row has `Arguments::Words` or `Arguments::Client`.
 
 use super::facts::{
-    Arguments, ClusterReply, Effect, Facts, Family, Multiplexing, PinReason, ReplyKind, Subscription,
+    AddressReply, Arguments, Effect, Facts, Family, Multiplexing, PinReason, ReplyKind, Subscription,
     Transaction,
 };
 
@@ -110,7 +110,7 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::Server, &["DBSIZE", "LASTSAVE", "LOLWUT", "MEMORY", "TIME"]),
     ] },
     // Its reply names the node's primary or replicas. On a cluster's shared connections, pontoon rewrites it for the client.
-    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Info), ..PLAIN }, commands: &[
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::Info), ..PLAIN }, commands: &[
         (Family::Server, &["INFO"]),
     ] },
     // The first argument of COMMAND reveals the client's library.
@@ -195,24 +195,41 @@ pub(super) const GROUPS: &[Group] = &[
         (Family::Server, &["CONFIG"]),
     ] },
     // Its reply holds addresses of nodes.
-    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Nodes), ..pinned(PinReason::Administration) }, commands: &[
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::Nodes), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|NODES"]),
     ] },
     // Their replies hold addresses of nodes.
-    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Replicas), ..pinned(PinReason::Administration) }, commands: &[
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::Replicas), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|REPLICAS", "CLUSTER|SLAVES"]),
     ] },
     // Its reply holds addresses of nodes.
-    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Shards), ..pinned(PinReason::Administration) }, commands: &[
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::Shards), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|SHARDS"]),
     ] },
     // Its reply holds addresses of nodes.
-    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Slots), ..pinned(PinReason::Administration) }, commands: &[
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::Slots), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Cluster, &["CLUSTER|SLOTS"]),
     ] },
     // Its reply names the node's primary or replicas.
-    Group { facts: Facts { reply: ReplyKind::Nodes(ClusterReply::Role), ..pinned(PinReason::Administration) }, commands: &[
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::Role), ..pinned(PinReason::Administration) }, commands: &[
         (Family::Server, &["ROLE"]),
+    ] },
+    // Sentinels reply to them. Their replies hold addresses of servers (`sentinelCommand` in `sentinel.c`; the names with PRIMARY are those of
+    // Valkey 9).
+    Group { facts: Facts { arguments: Arguments::Words, ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Server, &["SENTINEL"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::SentinelAddress), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Server, &["SENTINEL|GET-MASTER-ADDR-BY-NAME", "SENTINEL|GET-PRIMARY-ADDR-BY-NAME"]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::SentinelServers), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Server, &[
+            "SENTINEL|CONFIG", "SENTINEL|MASTER", "SENTINEL|MASTERS", "SENTINEL|PENDING-SCRIPTS", "SENTINEL|PRIMARIES",
+            "SENTINEL|PRIMARY", "SENTINEL|REPLICAS", "SENTINEL|SENTINELS", "SENTINEL|SLAVES",
+        ]),
+    ] },
+    Group { facts: Facts { reply: ReplyKind::Nodes(AddressReply::SentinelInfo), ..pinned(PinReason::Administration) }, commands: &[
+        (Family::Server, &["SENTINEL|INFO-CACHE"]),
     ] },
     // It deletes the keys of a slot.
     Group { facts: Facts { writes: true, ..pinned(PinReason::Administration) }, commands: &[

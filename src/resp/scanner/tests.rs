@@ -6,7 +6,7 @@ use proptest::sample::Index;
 use redis_protocol::resp3::decode::complete::decode;
 
 use super::super::arguments::ClientInfo;
-use super::super::command_table::{ClusterReply, Leaves, Subscription, Transaction};
+use super::super::command_table::{AddressReply, Leaves, Subscription, Transaction};
 use super::super::request::{ReplyMode, Request};
 use super::*;
 
@@ -432,7 +432,7 @@ fn quotes_make_the_effects_of_an_inline_command_uncertain() {
     assert_eq!(request(b"CLUSTER \"SLOTS\"\r\n"), Request::Unknown);
     assert_eq!(request(b"SET k \"a b\"\r\n"), Request::Leaves(Leaves::UntilClose));
     assert_eq!(request(b"SUBSCRIBE \"a b\"\r\n"), Request::Unknown);
-    assert_eq!(request(b"INFO \"server\"\r\n"), Request::Cluster(ClusterReply::Info));
+    assert_eq!(request(b"INFO \"server\"\r\n"), Request::Addresses(AddressReply::Info));
     assert_eq!(request(b"\"INFO\" server\r\n"), Request::Unknown);
 }
 
@@ -564,7 +564,7 @@ fn a_request_says_what_it_leaves_on_its_connection() {
         (&["CLIENT", "TRACKING", "on"], Request::Leaves(UntilClose)),
         (&["WATCH", "k"], Request::Transaction(Transaction::Watches)),
         (&["UNWATCH"], Request::Transaction(Transaction::Unwatches)),
-        (&["INFO", "server"], Request::Cluster(ClusterReply::Info)),
+        (&["INFO", "server"], Request::Addresses(AddressReply::Info)),
         (&["COMMAND", "DOCS"], Request::Plain),
         (&["HSET", "h", "f", "v"], Request::Plain),
         (&["EVAL", "return 1", "0"], Request::Plain),

@@ -11,8 +11,8 @@ pub(in crate::resp) struct Word {
 }
 
 impl Word {
-    /// The length of `GEORADIUSBYMEMBER_RO`.
-    const KEPT: usize = 20;
+    /// The length of `GET-PRIMARY-ADDR-BY-NAME`, which follows `SENTINEL`.
+    const KEPT: usize = 24;
 
     #[inline]
     pub(in crate::resp) fn push(&mut self, bytes: &[u8]) {

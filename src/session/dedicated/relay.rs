@@ -23,7 +23,7 @@ use crate::session::guard::{ClientAuth, Guard};
 use crate::session::ledger::{Ledger, Opaque, OwnRequest};
 use crate::session::low_water::LowWater;
 use crate::session::relogin::Relogin;
-use crate::session::rewriting::Rewriting;
+use crate::session::rewriting::{Rewriting, SentinelSession};
 use crate::session::scratch;
 use crate::session::settings::Upgrade;
 use crate::session::setup::{ClientSetup, set_up};
@@ -147,7 +147,11 @@ impl<'a> Relay<'a> {
         };
         let rewriting = route.nodes.as_ref().map(|nodes| {
             let local_host = nodes.advertise().unwrap_or_else(|| session.client.local_host());
-            Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint)))
+            let sentinel = route.sentinels_of.as_ref().map(|master_name| SentinelSession {
+                master_name: Arc::clone(master_name),
+                port: session.client.local_port().or(nodes.sentinel_port()).unwrap_or_default(),
+            });
+            Box::new(Rewriting::new(Arc::clone(nodes), local_host, Arc::clone(&upstream.endpoint), sentinel))
         });
         let judges_ids = route.multiplexer.is_some() || upstream.is_reusable();
         session.profile.connected(route, upstream, passthrough);

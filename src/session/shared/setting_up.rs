@@ -10,7 +10,7 @@ use super::in_flight::Recipient;
 use crate::cluster::{RewriteError, Rewriter};
 use crate::resp::arguments::{ClientInfo, MAX_CLIENT_INFO};
 use crate::resp::client_requests;
-use crate::resp::command_table::{ClusterReply, Command, Leaves, PinReason};
+use crate::resp::command_table::{AddressReply, Command, Leaves, PinReason};
 use crate::resp::hello::{self, Hello};
 use crate::resp::replies::{OK, encode_command, encode_secret, error_reply};
 use crate::resp::request::Request;
@@ -32,7 +32,7 @@ pub(super) enum PendingSetup {
     User(Arc<ClientUser>, Option<ClientInfo>),
     Replica(bool),
     /// Nothing changes, and the reply may name nodes.
-    Nodes(ClusterReply),
+    Nodes(AddressReply),
     Nothing,
 }
 
@@ -195,7 +195,7 @@ impl SharedClient<'_> {
     }
 
     /// The reply with local addresses in place of those of nodes.
-    fn with_local_addresses(&self, shared: &SharedLease, kind: ClusterReply, reply: Vec<u8>) -> Vec<u8> {
+    fn with_local_addresses(&self, shared: &SharedLease, kind: AddressReply, reply: Vec<u8>) -> Vec<u8> {
         let route = self.session.route;
         let (Some(nodes), Some(host)) = (&route.nodes, &self.writer.local_host) else { return reply };
         let (kind, bytes) =

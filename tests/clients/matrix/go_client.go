@@ -1,6 +1,7 @@
 // Uses go-redis as applications do, with its default settings.
 //
 //	go_client SCENARIO PORT [cluster]
+//	go_client sentinel JSON
 package main
 
 import (
@@ -339,7 +340,7 @@ func outlast(call func() error) {
 func main() {
 	scenarios := map[string]func(){
 		"work": work, "plain": plain, "connect": connects, "stay": stay, "leftover": leftover,
-		"begin": begin, "wait": wait,
+		"begin": begin, "wait": wait, "sentinel": sentinel,
 	}
 	scenarios[os.Args[1]]()
 	fmt.Println("ok go-redis", redis.Version())

@@ -3,7 +3,7 @@
 
 use pontoon::cluster::{NodeMap, Rewriter, Topology};
 use pontoon::endpoint::Endpoint;
-use pontoon::resp::command_table::ClusterReply;
+use pontoon::resp::command_table::AddressReply;
 use pontoon::resp::value::Value;
 
 libfuzzer_sys::fuzz_target!(|reply: &[u8]| {
@@ -14,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|reply: &[u8]| {
     for topology in [from_nodes, from_slots].into_iter().flatten() {
         let nodes = NodeMap::new(topology.nodes.into_iter().zip(7000..));
         let rewriter = Rewriter::new(&nodes, &asked.host, &asked);
-        let rewritten = ClusterReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)).chain([rewriter.error(reply)]);
+        let rewritten = AddressReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)).chain([rewriter.error(reply)]);
         for rewritten in rewritten.flatten() {
             assert!(Value::parse(&rewritten).is_ok());
         }

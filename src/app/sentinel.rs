@@ -1,0 +1,301 @@
+//! A route to a Sentinel group: asks its sentinels for the servers, watches them for a failover, and gives the primary a listener of its own.
+//!
+//! Every server has a listener, as a cluster's node has. The primary's listener is one more: it keeps its port, and leads to whichever
+//! server is the primary. `cluster` counts what the sentinels say and rewrites their replies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::cluster::{Cluster, Followed, LiveNode, STAGGER, bind};
+use super::running::Running;
+use crate::cluster::{Claim, Election, Nodes, SentinelView, Topology};
+use crate::drain::Drain;
+use crate::endpoint::Endpoint;
+use crate::listener::Listener;
+use crate::resp::replies::encode_command;
+use crate::resp::value::{Data, Value};
+use crate::session::RouteContext;
+use crate::upstream::{self, Upstream};
+
+/// Longest time, in seconds, for a server to say its role when sentinels disagree.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time, in seconds, until a sentinel's messages are requested again after their connection was lost.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
+
+/// If a sentinel is silent for this time, in seconds, it is asked whether it is there.
+const WATCH_SILENCE: Duration = Duration::from_secs(10);
+
+/// Time, in seconds, for clients to finish on a primary that was replaced. Their writes there would be lost.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The events after which the servers are looked up. Source: `sentinelEvent` in `sentinel.c`.
+const EVENTS: [&str; 6] =
+    ["+switch-master", "+slave", "+sdown", "-sdown", "+reset-master", "+convert-to-slave"];
+
+/// The bound port of the primary, which gets the first port of the range.
+pub(super) type PrimaryPort = (Vec<Listener>, u16);
+
+/// The listener that leads to the primary.
+pub(super) struct PrimaryListener {
+    pub(super) port: u16,
+    /// For new clients.
+    context: Arc<ArcSwap<RouteContext>>,
+    /// The server that it leads to.
+    server: Endpoint,
+    /// Ends the sessions with that server.
+    sessions: Drain,
+    leaving: Drain,
+}
+
+impl Followed {
+    /// Asks the sentinels. Returns the servers, and whether the sentinels' choice of a primary was followed.
+    pub(super) async fn ask_sentinels(&self, master_name: &Arc<str>) -> Result<(Topology, bool), String> {
+        let election = Election::new(self.views(master_name).await?);
+        let claims = election.claims();
+        let primary = match self.primary() {
+            Some(current) => self.successor(current, &claims).await.unwrap_or_else(|| current.clone()),
+            None => self
+                .first_primary(&claims)
+                .await
+                .ok_or("the sentinels name different primaries, and none is known to the others")?,
+        };
+        let is_settled = claims.first().is_some_and(|claim| claim.primary == primary);
+        Ok((election.topology(&primary), is_settled))
+    }
+
+    /// What the sentinels say that answer. Does not wait long for a minority.
+    async fn views(&self, master_name: &Arc<str>) -> Result<Vec<SentinelView>, String> {
+        let upstream = &self.cluster.context.upstream;
+        let limit = self.cluster.reach.connect_timeout * 2;
+        let asked = |endpoint: &Arc<Endpoint>| {
+            ask_sentinel(Arc::clone(upstream), Arc::clone(endpoint), Arc::clone(master_name), limit)
+        };
+        let mut asked: FuturesUnordered<_> = upstream.endpoints().map(asked).collect();
+        let majority = asked.len() / 2 + 1;
+        let (mut views, mut problems) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                answer = asked.next() => match answer {
+                    Some((_, Ok(view))) => views.push(view),
+                    Some((endpoint, Err(problem))) => problems.push(format!("{endpoint}: {problem}")),
+                    None => break,
+                },
+                () = sleep(STAGGER), if views.len() >= majority => break,
+            }
+        }
+        if views.is_empty() {
+            return Err(problems.join("; "));
+        }
+        if !problems.is_empty()
+            && let Some(suppressed) = self.cluster.context.throttle.allow("sentinels")
+        {
+            let (route, error) = (&*self.cluster.context.route, problems.join("; "));
+            warn!(route, suppressed, error, "some sentinels gave no answer, the others decide");
+        }
+        Ok(views)
+    }
+
+    fn primary(&self) -> Option<&Endpoint> {
+        self.primary_listener.as_ref().map(|listener| &listener.server)
+    }
+
+    /// The server that takes the place of the primary. Sentinels learn of a failover one after the other. A server that few of them name is
+    /// followed if its configuration is newer, or if the old primary no longer is one. Every server must say itself that it is a primary.
+    async fn successor(&self, current: &Endpoint, claims: &[Claim]) -> Option<Endpoint> {
+        let known = claims.iter().find(|claim| claim.primary == *current).map_or(0, |claim| claim.epoch);
+        for claim in claims.iter().filter(|claim| claim.primary != *current) {
+            if self.is_primary(&claim.primary).await
+                && (claim.has_majority || claim.epoch > known || !self.is_primary(current).await)
+            {
+                return Some(claim.primary.clone());
+            }
+        }
+        None
+    }
+
+    async fn first_primary(&self, claims: &[Claim]) -> Option<Endpoint> {
+        let first = claims.first()?;
+        if !first.has_majority {
+            for claim in claims {
+                if self.is_primary(&claim.primary).await {
+                    return Some(claim.primary.clone());
+                }
+            }
+        }
+        Some(first.primary.clone())
+    }
+
+    /// Whether the server says that it is a primary.
+    async fn is_primary(&self, server: &Endpoint) -> bool {
+        let live = self.live.values().find(|live| live.endpoint == *server);
+        let upstream = match live {
+            Some(live) => Arc::clone(&live.context.load().upstream),
+            None => self.cluster.probe_of(server),
+        };
+        let work = async {
+            let mut connection = upstream.connect().await.ok()?;
+            let [role] = upstream::ask_frames(&mut connection, [&["ROLE"]]).await.ok()?;
+            connection.release(false);
+            let role = Value::parse(&role).ok()?;
+            Some(role.list()?.first()?.text()? == "master")
+        };
+        matches!(timeout(CLAIM_TIMEOUT, work).await, Ok(Some(true)))
+    }
+
+    /// Binds the primary's port, before the servers get theirs.
+    pub(super) fn reserve_primary_port(&mut self) {
+        if self.primary_listener.is_some() || self.primary_port.is_some() {
+            return;
+        }
+        let addresses = &self.addresses;
+        match self.ports.take(|port| bind(addresses, port)) {
+            Ok(bound) => self.primary_port = Some(bound),
+            Err(problem) => {
+                let context = &self.cluster.context;
+                if let Some(suppressed) = context.throttle.allow("portless primary") {
+                    error!(route = &*context.route, suppressed, error = %problem, "the primary has no local port");
+                }
+            }
+        }
+    }
+
+    /// Leads the primary's listener to the primary, and opens it if there is none.
+    pub(super) fn lead_to_primary(&mut self) {
+        let Some(live) = self.live.values().find(|live| live.is_primary()) else { return };
+        let server = live.endpoint.clone();
+        let cluster = &self.cluster;
+        let Some(listener) = &mut self.primary_listener else {
+            self.primary_listener =
+                self.primary_port.take().map(|bound| open(cluster, live, bound, &self.listening));
+            return;
+        };
+        if listener.server != server {
+            let sessions = std::mem::replace(&mut listener.sessions, cluster.context.drain.part());
+            info!(
+                route = &*cluster.context.route,
+                node = %server,
+                before = %listener.server,
+                port = listener.port,
+                "failover, the primary's port leads to another server"
+            );
+            listener.server = server;
+            cluster.running.tasks.spawn(async move {
+                sessions.start();
+                sleep(FAREWELL).await;
+                sessions.cut();
+            });
+        }
+        listener.context.store(Arc::new(of_primary(&live.context.load(), &listener.sessions)));
+    }
+
+    /// Watches every sentinel for events until `leaving` starts.
+    pub(super) fn watch_sentinels(&self, leaving: &Drain) {
+        let Cluster { context, nodes, running, .. } = &*self.cluster;
+        for endpoint in context.upstream.endpoints() {
+            let watch = watch(Arc::clone(&context.upstream), Arc::clone(endpoint), Arc::clone(nodes));
+            let leaving = leaving.clone();
+            running.tasks.spawn(async move {
+                tokio::select! {
+                    () = watch => {}
+                    () = leaving.started() => {}
+                }
+            });
+        }
+    }
+}
+
+impl PrimaryListener {
+    /// Stops accepting clients.
+    pub(super) fn leave(&self) {
+        self.leaving.start();
+    }
+}
+
+/// Serves the clients of the primary's port.
+fn open(
+    cluster: &Cluster,
+    live: &LiveNode,
+    (listeners, port): PrimaryPort,
+    listening: &TaskTracker,
+) -> PrimaryListener {
+    let route = &*cluster.context.route;
+    info!(route, node = %live.endpoint, port, "the primary's port is open");
+    let (sessions, leaving) = (cluster.context.drain.part(), cluster.running.drain.part());
+    let context = Arc::new(ArcSwap::from_pointee(of_primary(&live.context.load(), &sessions)));
+    let running = Running { listening: listening.clone(), ..cluster.running.clone() };
+    for listener in &listeners {
+        let context = Arc::clone(&context);
+        let now = move || context.load_full();
+        running.accept(route, listener, &cluster.clients, &now, &leaving);
+    }
+    PrimaryListener { port, context, server: live.endpoint.clone(), sessions, leaving }
+}
+
+/// The context of a server for the clients of the primary's listener, whose sessions end with the server's role.
+fn of_primary(server: &RouteContext, sessions: &Drain) -> RouteContext {
+    server.for_sessions(sessions.clone())
+}
+
+async fn ask_sentinel(
+    upstream: Arc<Upstream>,
+    endpoint: Arc<Endpoint>,
+    master_name: Arc<str>,
+    limit: Duration,
+) -> (Arc<Endpoint>, Result<SentinelView, String>) {
+    let work = async {
+        let mut connection = upstream.connect_at(&endpoint).await.map_err(|error| error.to_string())?;
+        let view =
+            SentinelView::ask(&mut connection, &master_name).await.map_err(|error| error.to_string())?;
+        connection.release(false);
+        Ok(view)
+    };
+    let view = timeout(limit, work).await;
+    let late = || format!("no answer within {}", humantime::format_duration(limit));
+    (Arc::clone(&endpoint), view.unwrap_or_else(|_| Err(late())))
+}
+
+/// Requests a look-up of the servers after each event of a sentinel.
+async fn watch(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, nodes: Arc<Nodes>) {
+    loop {
+        let _ = receive_events(&upstream, &endpoint, &nodes).await;
+        sleep(WATCH_AGAIN).await;
+        // What happened in the meantime was missed.
+        nodes.refresh(None);
+    }
+}
+
+/// Returns when the connection is lost, or when the sentinel no longer answers.
+async fn receive_events(upstream: &Arc<Upstream>, endpoint: &Endpoint, nodes: &Nodes) -> Option<()> {
+    let mut connection = upstream.connect_at(endpoint).await.ok()?;
+    let subscribe: Vec<&str> = ["SUBSCRIBE"].into_iter().chain(EVENTS).collect();
+    connection.send(&encode_command(&subscribe)).await.ok()?;
+    let mut is_asked = false;
+    loop {
+        match timeout(WATCH_SILENCE, upstream::next_frame(&mut connection)).await {
+            Ok(frame) => {
+                is_asked = false;
+                let frame = frame.ok()?;
+                let frame = Value::parse(&frame).ok()?;
+                match &frame.data {
+                    Data::List(words) if words.first().and_then(Value::text) == Some("message") => {
+                        nodes.refresh(None);
+                    }
+                    Data::Error(_) => return None,
+                    _ => {}
+                }
+            }
+            Err(_) if is_asked => return None,
+            Err(_) => {
+                connection.send(&encode_command(&["PING"])).await.ok()?;
+                is_asked = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A group that sentinels watch, with TLS, and clients that find its servers through the sentinels. Without pontoon, the tests show what the
+//! clients themselves do in a failover.
+
+mod load;
+
+use std::path::Path;
+
+use self::load::{Load, Target};
+use crate::harness::{MASTER_NAME, Pontoon, SentinelGroup, SentinelSettings};
+
+/// How a primary fails.
+#[derive(Debug, Clone, Copy)]
+enum Outage {
+    /// Its process ends.
+    Crash,
+    /// Its process stops, and keeps its connections.
+    Hang,
+}
+
+/// Runs all clients through a failover. Each must write to the new primary, read from a replica again, and have every write that was
+/// acknowledged to it.
+#[track_caller]
+fn clients_outlast(outage: Outage, group: &mut SentinelGroup, target: &Target) {
+    let mut loads = Load::all(target);
+    loads.iter_mut().for_each(Load::wait_until_up);
+    let old = group.primary().unwrap();
+    match outage {
+        Outage::Crash => {
+            group.hold_writes(old);
+            group.kill(old);
+        }
+        Outage::Hang => {
+            group.refuse_writes(old);
+            group.pause(old);
+        }
+    }
+    let new = group.wait_for_failover(old);
+    if let Outage::Hang = outage {
+        // Clients without a time limit wait until the old primary has become a replica, which ends their connections.
+        group.servers[old].resume();
+        group.accept_writes(old);
+    }
+    for load in &mut loads {
+        load.wait_until_it_writes_to(&group.servers[new]);
+    }
+    if let Outage::Crash = outage {
+        group.servers[old].restart();
+    }
+    group.settle();
+    if target.is_a_bridge() {
+        for load in &loads {
+            load.assert_not_connected_to(&group.ports());
+        }
+    }
+    for load in loads {
+        load.finish(&group.servers[new]);
+    }
+}
+
+fn clients_outlast_without_a_bridge(outage: Outage, settings: SentinelSettings) {
+    let mut group = SentinelGroup::start(settings);
+    let target = Target::without_a_bridge(&group);
+    clients_outlast(outage, &mut group, &target);
+}
+
+fn clients_outlast_with_a_bridge(outage: Outage, settings: SentinelSettings) {
+    let mut group = SentinelGroup::start(settings);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pontoon.toml");
+    std::fs::write(&file, configuration(&group, directory.path())).unwrap();
+    let args = ["--config", file.to_str().unwrap()];
+    let pontoon = match group.hosts() {
+        Some(hosts) => Pontoon::with_hosts(hosts, &args),
+        None => Pontoon::run(&args),
+    };
+    pontoon.allows("");
+    let target = Target::through(&pontoon);
+    clients_outlast(outage, &mut group, &target);
+}
+
+/// The configuration of a bridge to a group. The sentinels' password comes from a file in `directory`.
+fn configuration(group: &SentinelGroup, directory: &Path) -> String {
+    let (settings, ca) = (group.settings(), group.authority().file());
+    let sentinels: Vec<String> =
+        group.sentinel_endpoints().iter().map(|(host, port)| format!("\"{host}:{port}\"")).collect();
+    let mode = |tls| if tls { "required" } else { "disabled" };
+    let mut text = vec![
+        "admin.listen = \"127.0.0.1:0\"".to_owned(),
+        "[[route]]".to_owned(),
+        "topology = \"sentinel\"".to_owned(),
+        format!("upstream = [{}]", sentinels.join(", ")),
+        "listen = [\"127.0.0.1:0\"]".to_owned(),
+        "limits.max_clients = 100".to_owned(),
+        format!("tls.mode = \"{}\"", mode(settings.server_tls)),
+        format!("tls.ca_files = [\"{ca}\"]"),
+    ];
+    text.extend(settings.server_password.map(|password| format!("auth.password = \"{password}\"")));
+    text.push("[route.sentinel]".to_owned());
+    text.push(format!("master_name = \"{MASTER_NAME}\""));
+    text.push(format!("tls_mode = \"{}\"", mode(settings.sentinel_tls)));
+    if let Some(password) = settings.sentinel_password {
+        let file = directory.join("password");
+        std::fs::write(&file, password).unwrap();
+        text.push(format!("password_file = \"{}\"", file.display()));
+    }
+    text.join("\n") + "\n"
+}
+
+/// Servers and sentinels with names, and with different passwords.
+fn named_with_passwords() -> SentinelSettings {
+    SentinelSettings {
+        server_password: Some("of-the-servers"),
+        sentinel_password: Some("of-the-sentinels"),
+        named: true,
+        ..SentinelSettings::tls()
+    }
+}
+
+#[test]
+fn clients_without_a_bridge_outlast_a_crash() {
+    clients_outlast_without_a_bridge(Outage::Crash, SentinelSettings::tls());
+}
+
+#[test]
+fn clients_without_a_bridge_outlast_a_primary_that_hangs() {
+    clients_outlast_without_a_bridge(Outage::Hang, SentinelSettings::tls());
+}
+
+#[test]
+fn clients_without_a_bridge_follow_names_and_use_passwords() {
+    clients_outlast_without_a_bridge(Outage::Crash, named_with_passwords());
+}
+
+#[test]
+fn clients_outlast_a_crash() {
+    clients_outlast_with_a_bridge(Outage::Crash, SentinelSettings::tls());
+}
+
+#[test]
+fn clients_outlast_a_primary_that_hangs() {
+    clients_outlast_with_a_bridge(Outage::Hang, SentinelSettings::tls());
+}
+
+#[test]
+fn clients_need_no_names_and_no_passwords() {
+    clients_outlast_with_a_bridge(Outage::Crash, named_with_passwords());
+}
+
+#[test]
+fn clients_outlast_a_crash_with_sentinels_in_plaintext() {
+    let settings = SentinelSettings { sentinel_tls: false, ..SentinelSettings::tls() };
+    clients_outlast_with_a_bridge(Outage::Crash, settings);
+}
