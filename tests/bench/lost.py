@@ -15,7 +15,7 @@ The second form measures running bridges: elements are pushed and counted at the
 import argparse, asyncio, multiprocessing, os, shutil, signal, socket, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from run import ROOT, certificates, comes_up, free_port, processes, start
+from run import ROOT, certificates, comes_up, free_port, processes, server, start
 
 MODES = {"pontoon, dedicated": ["--sharing", "dedicated", "--pool-reuse", "false"],
          "pontoon, reused": ["--sharing", "dedicated", "--pool-reuse", "true"],
@@ -188,12 +188,7 @@ def main():
         return measure("As they are", Server(*arguments.server), {"direct": arguments.server, **targets}, arguments)
     with tempfile.TemporaryDirectory() as directory:
         certificates(directory)
-        plain, tls = free_port(), free_port()
-        start("redis-server", "--port", str(plain), "--tls-port", str(tls), "--tls-cert-file", f"{directory}/server.crt", "--tls-key-file",
-              f"{directory}/server.key", "--tls-ca-cert-file", f"{directory}/ca.crt", "--tls-auth-clients", "no", "--save", "",
-              "--dir", directory)
-        if not comes_up("redis-server", plain):
-            sys.exit(1)
+        plain, tls = server(directory)
         try:
             for round_trip in arguments.round_trips:
                 ports = {"direct": linked(plain, round_trip / 1000), **bridges(arguments.program, directory, linked(tls, round_trip / 1000))}

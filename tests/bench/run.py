@@ -9,10 +9,11 @@ Every round visits every target, in a rotating order, so that slow drift of a no
 their range; ratios are taken within a round. The CPU time of a proxy is that of its process tree, per request that redis counted: the fairest
 figure on a shared machine. Memory is the proportional set size that the open connections added.
 """
-import argparse, json, os, platform, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, json, os, platform, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 from collections import namedtuple
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+PROGRAM = f"{ROOT}/target/release/pontoon"
 Load = namedtuple("Load", "title clients pipeline keepalive size")
 SCENARIOS = {
     "get": Load("50 clients", 50, 1, 1, 64),
@@ -25,7 +26,7 @@ SCENARIOS = {
     "idle": None,
 }
 IDLE = 1000, 5000
-DIRECT = "TLS, direct"
+PLAIN, DIRECT = "plaintext, direct", "TLS, direct"
 processes = []
 
 
@@ -55,20 +56,54 @@ def certificates(d):
     def openssl(*args):
         subprocess.run(["openssl", *args], check=True, stderr=subprocess.DEVNULL, cwd=d)
     with open(f"{d}/san", "w") as f:
-        f.write("subjectAltName=DNS:localhost\n")
+        f.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=bench CA", "-keyout", "ca.key", "-out", "ca.crt")
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san", "-out", "server.crt")
 
 
+def server(d, plain=None, tls=None):
+    """Starts a redis-server, on free ports unless they are given. Returns its ports for plaintext and for TLS."""
+    plain, tls = plain or free_port(), tls or free_port()
+    start("redis-server", "--port", str(plain), "--tls-port", str(tls), "--tls-cert-file", f"{d}/server.crt", "--tls-key-file", f"{d}/server.key",
+          "--tls-ca-cert-file", f"{d}/ca.crt", "--tls-auth-clients", "no", "--save", "", "--appendonly", "no", "--maxclients", "12000",
+          "--tcp-backlog", "4096", "--dir", d)
+    comes_up("redis-server", plain) or sys.exit(1)
+    return plain, tls
+
+
+@contextlib.contextmanager
+def workplace():
+    """Provides a folder with certificates. At the end, stops all that was started."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not os.path.exists(PROGRAM):
+        sys.exit("build it first: cargo build --release")
+    with tempfile.TemporaryDirectory() as d:
+        try:
+            certificates(d)
+            yield d
+        finally:
+            for process in reversed(processes):
+                process.terminate()
+            for process in processes:
+                process.wait()
+
+
+def machine(plain):
+    model = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
+    return f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}, Linux {platform.release()}, {redis(plain, 'INFO', 'server').splitlines()[1].replace(':', ' ')}"
+
+
 def targets(d, plain, tls):
     """Starts the targets. Returns, by name, the port, the proxy's pid and extra flags of redis-benchmark."""
-    found = {"plaintext, direct": (plain, None, []),
+    found = {PLAIN: (plain, None, []),
              DIRECT: (tls, None, ["--tls", "--cacert", f"{d}/ca.crt", "--sni", "localhost"])}
     for name, sharing in (("pontoon", "dedicated"), ("pontoon, shared", "shared")):
         port = free_port()
-        found[name] = (port, start(f"{ROOT}/target/release/pontoon", "run", "--upstream", f"localhost:{tls}", "--listen", f"127.0.0.1:{port}",
-                                   "--tls-ca-file", f"{d}/ca.crt", "--sharing", sharing, "--admin", "off", "--log-level", "error"), [])
+        found[name] = (port, start(PROGRAM, "run", "--upstream", f"localhost:{tls}", "--listen", f"127.0.0.1:{port}",
+                                   "--listen", f"unix:{d}/{sharing}.sock", "--tls-ca-file", f"{d}/ca.crt", "--sharing", sharing, "--admin", "off", "--log-level", "error"), [])
 
     def peer(name, program, file, text, *arguments):
         if program:
@@ -247,44 +282,26 @@ def main():
     picked = a.scenarios or list(SCENARIOS)
     if unknown := set(picked) - set(SCENARIOS):
         p.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if not os.path.exists(f"{ROOT}/target/release/pontoon"):
-        sys.exit("build it first: cargo build --release")
-    with tempfile.TemporaryDirectory() as d:
-        try:
-            certificates(d)
-            plain, tls = free_port(), free_port()
-            start("redis-server", "--port", str(plain), "--tls-port", str(tls), "--tls-cert-file", f"{d}/server.crt", "--tls-key-file", f"{d}/server.key",
-                  "--tls-ca-cert-file", f"{d}/ca.crt", "--tls-auth-clients", "no", "--save", "", "--appendonly", "no", "--maxclients", "12000",
-                  "--tcp-backlog", "4096", "--dir", d)
-            comes_up("redis-server", plain) or sys.exit(1)
-            found = targets(d, plain, tls)
-            only = set(filter(None, a.only.split(",")))
-            names = [name for name in found if not only or name in only | {DIRECT}]
-            model = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())
-            print(f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}, Linux {platform.release()}, {redis(plain, 'INFO', 'server').splitlines()[1].replace(':', ' ')}; "
-                  f"{a.rounds} rounds of {a.seconds} s: median (least–most).")
-            # Memory first, while the processes are fresh.
-            empty = {name: memory(found[name][1]) for name in names if found[name][1]}
-            memories = {(name, count): idle(found[name], count, empty[name]) for count in IDLE for name in empty} if "idle" in picked else {}
-            results = {}
-            for key in picked:
-                if key == "idle":
-                    continue
-                load, measure = SCENARIOS[key], latency if key == "latency" else throughput
-                redis(plain, "EVAL", "return redis.call('SET', KEYS[1], string.rep('x', ARGV[1]))", "1", "key:__rand_int__", str(load.size))
-                results[key] = []
-                for r in range(a.rounds):
-                    order = names[r % len(names):] + names[:r % len(names)]
-                    results[key].append({name: measure(plain, found[name], load, a.seconds) for name in order})
-            report(names, found, picked, results, memories)
-        finally:
-            for process in reversed(processes):
-                process.terminate()
-            for process in processes:
-                process.wait()
+    with workplace() as d:
+        plain, tls = server(d)
+        found = targets(d, plain, tls)
+        only = set(filter(None, a.only.split(",")))
+        names = [name for name in found if not only or name in only | {DIRECT}]
+        print(f"{machine(plain)}; {a.rounds} rounds of {a.seconds} s: median (least–most).")
+        # Memory first, while the processes are fresh.
+        empty = {name: memory(found[name][1]) for name in names if found[name][1]}
+        memories = {(name, count): idle(found[name], count, empty[name]) for count in IDLE for name in empty} if "idle" in picked else {}
+        results = {}
+        for key in picked:
+            if key == "idle":
+                continue
+            load, measure = SCENARIOS[key], latency if key == "latency" else throughput
+            redis(plain, "EVAL", "return redis.call('SET', KEYS[1], string.rep('x', ARGV[1]))", "1", "key:__rand_int__", str(load.size))
+            results[key] = []
+            for r in range(a.rounds):
+                order = names[r % len(names):] + names[:r % len(names)]
+                results[key].append({name: measure(plain, found[name], load, a.seconds) for name in order})
+        report(names, found, picked, results, memories)
 
 
 if __name__ == "__main__":
