@@ -15,7 +15,7 @@ a CA for TLS or an empty word. They print a JSON line: requests, seconds, own CP
 """
 import argparse, json, os, subprocess, sys
 
-from run import DIRECT, PLAIN, ROOT, comes_up, free_port, machine, redis, server, spread, start, table, targets, workplace
+from run import DIRECT, ROOT, comes_up, free_port, machine, redis, server, spread, start, table, targets, workplace
 
 PROGRAMS = f"{ROOT}/tests/bench/applications"
 LIBRARIES = {

@@ -26,7 +26,7 @@ SCENARIOS = {
     "idle": None,
 }
 IDLE = 1000, 5000
-PLAIN, DIRECT = "plaintext, direct", "TLS, direct"
+DIRECT = "TLS, direct"
 processes = []
 
 
@@ -99,7 +99,7 @@ def machine(plain):
 
 def targets(d, plain, tls):
     """Starts the targets. Returns, by name, the port, the proxy's pid and extra flags of redis-benchmark."""
-    found = {PLAIN: (plain, None, []),
+    found = {"plaintext, direct": (plain, None, []),
              DIRECT: (tls, None, ["--tls", "--cacert", f"{d}/ca.crt", "--sni", "localhost"])}
     for name, sharing in (("pontoon", "dedicated"), ("pontoon, shared", "shared")):
         port = free_port()
@@ -218,9 +218,9 @@ def latency(_, target, load, seconds):
     return float(row[head.index("p50_latency_ms")]) / 1000, 0.0
 
 
-def idle(target, count, empty):
-    """Returns the KiB that each idle client adds to the process without clients. Each client has had one reply."""
-    port, pid, _ = target
+@contextlib.contextmanager
+def idle_clients(port, count):
+    """Keeps idle clients connected. Each has had one reply."""
     clients = []
     try:
         for _ in range(count):
@@ -228,14 +228,21 @@ def idle(target, count, empty):
             clients[-1].sendall(b"PING\r\n")
             assert clients[-1].recv(64) == b"+PONG\r\n"
         time.sleep(1)
-        return (memory(pid) - empty) / count
+        yield
     finally:
         for client in clients:
             client.close()
 
 
+def idle(target, count, empty):
+    """Returns the KiB that each idle client adds to the process without clients."""
+    port, pid, _ = target
+    with idle_clients(port, count):
+        return (memory(pid) - empty) / count
+
+
 def figure(x):
-    return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}" if x >= 0.1 else f"{x:.3f}"
+    return f"{x:,.0f}" if x >= 100 or x == 0 else f"{x:.1f}" if x >= 10 else f"{x:.2f}" if x >= 0.1 else f"{x:.3f}"
 
 
 def spread(values):
