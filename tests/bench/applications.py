@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what applications gain or lose: client libraries at their defaults, with their own TLS and through pontoon and other proxies.
 
-    cargo build --release && python3 tests/bench/applications.py [--rounds N] [--seconds S] [--only LIBRARY,...] [--targets NAME,...]
+    cargo build --release && python3 tests/bench/applications.py [--rounds N] [--seconds S] [--only LIBRARY,...] [--targets NAME;...]
                                                                  [--scenarios NAME,...] [--views as-is,pinned] [--delay MS,...]
 
 The libraries are those that tests/run.sh installs. The servers and proxies are those of run.py, and pontoon also listens on Unix sockets. Every
@@ -36,12 +36,12 @@ def application(library, scenario, seconds, address, authority, core=None):
     """Runs an application, and returns what it printed."""
     pinned = ["taskset", "-c", str(core)] if core is not None else []
     environment = {**os.environ, "NODE_PATH": f"{ROOT}/target/node/node_modules"}
-    out = subprocess.run([*pinned, *LIBRARIES[library], scenario, str(seconds), str(address), authority],
-                         stdout=subprocess.PIPE, text=True, env=environment, timeout=30 + 10 * seconds)
-    if out.returncode:
-        print(f"{library}, {scenario}: failed at {address}", file=sys.stderr)
+    command = [*pinned, *LIBRARIES[library], scenario, str(seconds), str(address), authority]
+    try:
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment, timeout=30 + 10 * seconds).stdout)
+    except subprocess.SubprocessError as error:
+        print(f"{library}, {scenario}, left out: {error}", file=sys.stderr)
         return None
-    return json.loads(out.stdout)
 
 
 def relayed(port, delay):
@@ -58,9 +58,8 @@ def relayed(port, delay):
 def addresses(d, plain, tls):
     """Starts the targets. Returns, by name, the port or the path, and the CA if the application itself uses TLS."""
     found = {name: (port, f"{d}/ca.crt" if name == DIRECT else "") for name, (port, _, _) in targets(d, plain, tls).items()}
-    found["pontoon, Unix socket"] = f"{d}/dedicated.sock", ""
-    found["pontoon, shared, Unix socket"] = f"{d}/shared.sock", ""
-    return found
+    sockets = {"pontoon": "dedicated", "pontoon, shared": "shared"}
+    return found | {f"{name}, Unix socket": (f"{d}/{sharing}.sock", "") for name, sharing in sockets.items() if name in found}
 
 
 def measure(a, found, core):
@@ -124,7 +123,8 @@ def main():
     p.add_argument("--delay", type=lambda text: [float(n) for n in text.split(",")], default=[0.25, 1], help="milliseconds in each direction")
     a = p.parse_args()
     cores = os.sched_getaffinity(0)
-    for view, delay in [("as it is", None)] * ("as-is" in a.views) + [("pinned", delay) for delay in a.delay if "pinned" in a.views]:
+    views = [("as it is", None)] * ("as-is" in a.views) + [(f"pinned, {n} ms each way", n) for n in a.delay if "pinned" in a.views]
+    for view, delay in views:
         # Servers and proxies inherit it.
         os.sched_setaffinity(0, cores if delay is None else {1})
         with workplace() as d:
@@ -133,7 +133,7 @@ def main():
             found = {name: found[name] for name in found if name == DIRECT or not a.targets or name in a.targets}
             for key, size in (("small", 64), ("large", 1 << 16)):
                 redis(plain, "SET", key, "x" * size)
-            print(f"\n{view}{f', {delay} ms each way' if delay else ''}: {machine(plain)}; {a.rounds} rounds of {a.seconds} s: median (least–most).")
+            print(f"\n{view}: {machine(plain)}; {a.rounds} rounds of {a.seconds} s: median (least–most).")
             report(a, view, list(found), measure(a, found, None if delay is None else 0))
 
 
