@@ -11,8 +11,9 @@
 
 Storms report the time until the last client is served (in "failover" from the time when the server is back), the errors that clients saw,
 and the connections that the server accepted, each of them a TLS handshake. A client that sees an error connects again after 50 ms. Clients
-wait up to --deadline seconds, so that the bridge's own deadlines apply first. A bridge has reusable connections from the step before. Rounds visit the targets in a rotating order; figures are
-medians with their range. The clients share the machine, and with direct TLS they pay for their handshakes, too.
+wait up to --deadline seconds, so that the bridge's own deadlines apply first. A bridge has reusable connections from the step before.
+Rounds visit the targets in a rotating order; figures are medians with their range. The clients share the machine, and with direct TLS they
+pay for their handshakes, too.
 """
 import argparse, asyncio, os, re, resource, ssl, subprocess, sys, time
 
