@@ -337,6 +337,15 @@ panics() {
   ' "$1"
 }
 
+# LOG: prints the name of each failed test with the start of its panic, for readers who see only the last lines of a run.
+failed_names() {
+  awk '
+    /^---- .* stdout ----$/ { name = $2; left = 0 }
+    /^thread .* panicked at / && name { print "failed: " name; name = ""; left = 4; next }
+    left-- > 0 && NF { print "  " substr($0, 1, 400) }
+  ' "$1"
+}
+
 # ENGINE MODULE…: runs integration tests on another engine, or all of them if no module is given.
 run_on_engine() {
   local path
@@ -365,7 +374,7 @@ report_failures() {
   for ((n = 0; n < ${#failed[@]}; n += 2)); do
     printf '\n== Failed: %s (%s)\n' "${failed[n]}" "${failed[n + 1]}"
     panics "${failed[n + 1]}"
-    sed -n 's/^test \(.*\) \.\.\. FAILED$/failed: \1/p' "${failed[n + 1]}"
+    failed_names "${failed[n + 1]}"
   done
   exit 1
 }

@@ -86,6 +86,7 @@ pub(super) async fn follow(
         over_limit: 0,
         failing: false,
         listening: TaskTracker::new(),
+        unsettled: 0,
         primary_port: None,
         primary_listener: None,
         watching: leaving.part(),
@@ -119,6 +120,7 @@ pub(super) async fn follow(
     if let Some(listener) = &followed.primary_listener {
         listener.leave();
     }
+    followed.watching.start();
     followed.listening.close();
     followed.listening.wait().await;
 }
@@ -138,6 +140,8 @@ pub(super) struct Followed {
     failing: bool,
     /// The tasks that accept clients.
     pub(super) listening: TaskTracker,
+    /// Number of look-ups in a row in which the sentinels' choice of a primary was not followed.
+    pub(super) unsettled: u32,
     /// The primary's port, until it has a listener.
     pub(super) primary_port: Option<PrimaryPort>,
     /// Set once the primary of a Sentinel group is known.
@@ -185,6 +189,7 @@ impl Followed {
                     info!(route, "nodes known again");
                 }
                 self.take(topology);
+                self.note_choice(is_settled);
                 is_settled
             }
             Err(problem) => {

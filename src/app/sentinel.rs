@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{error, field, info, warn};
 
 use super::cluster::{Cluster, Followed, LiveNode, STAGGER, bind};
 use super::running::Running;
@@ -35,6 +35,9 @@ const WATCH_SILENCE: Duration = Duration::from_secs(10);
 /// Time, in seconds, for clients to finish on a primary that was replaced. Their writes there would be lost.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// After this number of look-ups in a row, one each second, sentinels that name another primary are logged.
+const MAX_UNSETTLED: u32 = 10;
+
 /// The events after which the servers are looked up. Source: `sentinelEvent` in `sentinel.c`.
 const EVENTS: [&str; 6] =
     ["+switch-master", "+slave", "+sdown", "-sdown", "+reset-master", "+convert-to-slave"];
@@ -57,8 +60,14 @@ pub(super) struct PrimaryListener {
 impl Followed {
     /// Asks the sentinels. Returns the servers, and whether the sentinels' choice of a primary was followed.
     pub(super) async fn ask_sentinels(&self, master_name: &Arc<str>) -> Result<(Topology, bool), String> {
-        let election = Election::new(self.views(master_name).await?);
-        let claims = election.claims();
+        let views = self.views(master_name).await?;
+        let is_minority = views.len() * 2 <= self.cluster.context.upstream.endpoints().count();
+        let election = Election::new(views);
+        let mut claims = election.claims();
+        if is_minority && self.primary().is_some() {
+            // Few sentinels cannot bring in a server that nobody else has named before.
+            claims.retain(|claim| self.live.values().any(|live| live.endpoint == claim.primary));
+        }
         let primary = match self.primary() {
             Some(current) => self.successor(current, &claims).await.unwrap_or_else(|| current.clone()),
             None => self
@@ -100,6 +109,18 @@ impl Followed {
             warn!(route, suppressed, error, "some sentinels gave no answer, the others decide");
         }
         Ok(views)
+    }
+
+    /// Counts the look-ups in which the sentinels' choice was not followed. In a failover there are a few.
+    pub(super) fn note_choice(&mut self, is_settled: bool) {
+        self.unsettled = if is_settled { 0 } else { self.unsettled.saturating_add(1) };
+        if self.unsettled == MAX_UNSETTLED {
+            warn!(
+                route = &*self.cluster.context.route,
+                node = self.primary().map(field::display),
+                "the primary that most sentinels name does not say that it is one, the primary's port leads to another server"
+            );
+        }
     }
 
     fn primary(&self) -> Option<&Endpoint> {
@@ -266,8 +287,6 @@ async fn watch(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, nodes: Arc<Node
     loop {
         let _ = receive_events(&upstream, &endpoint, &nodes).await;
         sleep(WATCH_AGAIN).await;
-        // What happened in the meantime was missed.
-        nodes.refresh(None);
     }
 }
 
@@ -284,7 +303,10 @@ async fn receive_events(upstream: &Arc<Upstream>, endpoint: &Endpoint, nodes: &N
                 let frame = frame.ok()?;
                 let frame = Value::parse(&frame).ok()?;
                 match &frame.data {
-                    Data::List(words) if words.first().and_then(Value::text) == Some("message") => {
+                    // After a subscription begins, too: what happened before was missed.
+                    Data::List(words)
+                        if matches!(words.first().and_then(Value::text), Some("message" | "subscribe")) =>
+                    {
                         nodes.refresh(None);
                     }
                     Data::Error(_) => return None,

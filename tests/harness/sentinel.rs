@@ -157,7 +157,7 @@ impl SentinelGroup {
     /// Ends [`refuse_writes`](Self::refuse_writes) once the server is a replica.
     pub fn accept_writes(&self, server: usize) {
         let server = &self.servers[server];
-        eventually("the old primary is a replica", || !server.is_primary());
+        eventually("the old primary is a replica", || server.has_role("slave"));
         // Its new role ends connections.
         eventually("the old primary accepts writes from its primary", || {
             let reply = server.wire().try_ask(&["ACL", "SETUSER", "default", "+@write"]);

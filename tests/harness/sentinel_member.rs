@@ -113,10 +113,16 @@ impl SentinelMember {
         String::from_utf8(self.wire().ask(words)).unwrap()
     }
 
-    /// Whether it reports that it is a primary. A server that changes its role ends connections.
+    /// Whether it reports that it is a primary.
     pub fn is_primary(&self) -> bool {
-        let role = || self.wire().try_ask(&["ROLE"]);
-        self.is_running() && role().is_some_and(|role| String::from_utf8_lossy(&role).contains("master\r\n"))
+        self.has_role("master")
+    }
+
+    /// Whether it reports this role. A server that changes its role ends connections.
+    pub fn has_role(&self, role: &str) -> bool {
+        let reply = || self.wire().try_ask(&["ROLE"]);
+        let line = format!("{role}\r\n");
+        self.is_running() && reply().is_some_and(|reply| String::from_utf8_lossy(&reply).contains(&line))
     }
 
     /// Ends it, as a crash would.
