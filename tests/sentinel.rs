@@ -6,7 +6,7 @@ mod load;
 use std::path::Path;
 
 use self::load::{Load, Target};
-use crate::harness::{MASTER_NAME, Pontoon, SentinelGroup, SentinelSettings};
+use crate::harness::{MASTER_NAME, Pontoon, SentinelGroup, SentinelSettings, Wire, eventually};
 
 /// How a primary fails.
 #[derive(Debug, Clone, Copy)]
@@ -150,4 +150,39 @@ fn clients_need_no_names_and_no_passwords() {
 fn clients_outlast_a_crash_with_sentinels_in_plaintext() {
     let settings = SentinelSettings { sentinel_tls: false, ..SentinelSettings::tls() };
     clients_outlast_with_a_bridge(Outage::Crash, settings);
+}
+
+#[test]
+fn a_failover_is_followed_where_servers_tell_pontoon_nothing() {
+    let password = "of-the-servers";
+    let group =
+        SentinelGroup::start(SentinelSettings { server_password: Some(password), ..SentinelSettings::tls() });
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pontoon.toml");
+    let configuration = configuration(&group, directory.path());
+    // Clients authenticate themselves.
+    let own: String = configuration
+        .lines()
+        .filter(|line| !line.starts_with("auth."))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&file, own).unwrap();
+    let pontoon = Pontoon::run(&["--config", file.to_str().unwrap()]);
+    pontoon.allows("");
+    let address = || {
+        let reply = pontoon.client().ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME]);
+        let port = String::from_utf8(reply).unwrap().lines().nth(4).unwrap_or("0").parse::<u16>().unwrap();
+        std::net::SocketAddr::from(([127, 0, 0, 1], port))
+    };
+    let writes = |value: &str| {
+        let mut client = Wire::tcp(address());
+        client.try_ask(&["AUTH", password]);
+        client.try_ask(&["SET", "key", value]) == Some(b"+OK\r\n".to_vec())
+    };
+    eventually("the servers are known", || address().port() != 0);
+    eventually("the primary takes writes", || writes("before"));
+    let before = address();
+    group.fail_over();
+    eventually("the new primary takes writes", || writes("after"));
+    assert_eq!(address(), before);
 }

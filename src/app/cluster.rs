@@ -87,6 +87,7 @@ pub(super) async fn follow(
         failing: false,
         listening: TaskTracker::new(),
         unsettled: 0,
+        epoch: 0,
         primary_port: None,
         primary_listener: None,
         watching: leaving.part(),
@@ -142,6 +143,8 @@ pub(super) struct Followed {
     pub(super) listening: TaskTracker,
     /// Number of look-ups in a row in which the sentinels' choice of a primary was not followed.
     pub(super) unsettled: u32,
+    /// The number of the configuration that was followed: each failover gets a higher one.
+    pub(super) epoch: u64,
     /// The primary's port, until it has a listener.
     pub(super) primary_port: Option<PrimaryPort>,
     /// Set once the primary of a Sentinel group is known.
@@ -176,8 +179,9 @@ impl Followed {
     /// Asks for the nodes and applies what has changed. Returns whether the next time can wait.
     async fn refresh(&mut self) -> bool {
         let hint = self.cluster.nodes.refresh_begins();
-        let result = match &self.cluster.settings.sentinel {
-            Some(group) => self.ask_sentinels(&group.master_name).await,
+        let group = self.cluster.settings.sentinel.as_ref().map(|group| Arc::clone(&group.master_name));
+        let result = match group {
+            Some(master_name) => self.ask_sentinels(&master_name).await,
             None => self.look_up(hint.as_deref()).await.map(|topology| (topology, true)),
         };
         let route = &*self.cluster.context.route;
@@ -244,7 +248,8 @@ impl Followed {
         if self.cluster.settings.sentinel.is_some() {
             self.reserve_primary_port();
         }
-        self.portless = 0;
+        // A primary without a port of its own.
+        self.portless = self.live.values().filter(|live| live.port == 0).count();
         self.over_limit = 0;
         for node in topology.nodes {
             self.take_node(node);
@@ -265,7 +270,9 @@ impl Followed {
         for live in gone.iter().filter_map(|id| self.live.remove(id)) {
             info!(route = &*self.cluster.context.route, node = %live.endpoint, port = live.port, "node gone");
             live.leave();
-            self.ports.give_back(live.port);
+            if live.port != 0 {
+                self.ports.give_back(live.port);
+            }
         }
         let known = self.live.len() + self.portless;
         self.cluster.context.metrics.cluster_nodes(known, self.portless, self.over_limit);
@@ -319,7 +326,8 @@ impl Followed {
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
         let route = &*self.cluster.context.route;
         let max_nodes = self.cluster.settings.max_nodes;
-        if self.live.len() >= max_nodes {
+        let leads = self.cluster.settings.sentinel.is_some() && node.role == Some(Role::Primary);
+        if self.live.len() >= max_nodes && !leads {
             self.portless += 1;
             self.over_limit += 1;
             if let Some(suppressed) = self.cluster.context.throttle.allow("too many nodes") {
@@ -337,6 +345,11 @@ impl Followed {
         let addresses = &self.addresses;
         let (listeners, port) = match self.ports.take(|port| bind(addresses, port)) {
             Ok(bound) => bound,
+            // Clients reach it by the primary's port.
+            Err(_) if leads => {
+                self.portless += 1;
+                (Vec::new(), 0)
+            }
             Err(problem) => {
                 self.portless += 1;
                 if let Some(suppressed) = self.cluster.context.throttle.allow("portless") {

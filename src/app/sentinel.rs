@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,9 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time, in seconds, until a sentinel's messages are requested again after their connection was lost.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest such time, for a sentinel that cannot be reached.
+const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(30);
 
 /// If a sentinel is silent for this time, in seconds, it is asked whether it is there.
 const WATCH_SILENCE: Duration = Duration::from_secs(10);
@@ -52,16 +56,30 @@ pub(super) struct PrimaryListener {
     context: Arc<ArcSwap<RouteContext>>,
     /// The server that it leads to.
     server: Endpoint,
+    /// The context of that server's own listener.
+    source: Arc<RouteContext>,
     /// Ends the sessions with that server.
     sessions: Drain,
     leaving: Drain,
 }
 
+/// What a server says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SaidRole {
+    Primary,
+    Replica,
+    /// It refuses to say.
+    Nothing,
+    /// It does not answer.
+    Unreached,
+}
+
 impl Followed {
     /// Asks the sentinels. Returns the servers, and whether the sentinels' choice of a primary was followed.
-    pub(super) async fn ask_sentinels(&self, master_name: &Arc<str>) -> Result<(Topology, bool), String> {
+    pub(super) async fn ask_sentinels(&mut self, master_name: &Arc<str>) -> Result<(Topology, bool), String> {
         let views = self.views(master_name).await?;
-        let is_minority = views.len() * 2 <= self.cluster.context.upstream.endpoints().count();
+        let configured = self.cluster.context.upstream.endpoints().count();
+        let is_minority = views.len() * 2 <= configured;
         let election = Election::new(views);
         let mut claims = election.claims();
         if is_minority && self.primary().is_some() {
@@ -69,12 +87,18 @@ impl Followed {
             claims.retain(|claim| self.live.values().any(|live| live.endpoint == claim.primary));
         }
         let primary = match self.primary() {
-            Some(current) => self.successor(current, &claims).await.unwrap_or_else(|| current.clone()),
+            Some(current) => {
+                self.successor(current, &claims, configured).await.unwrap_or_else(|| current.clone())
+            }
             None => self
                 .first_primary(&claims)
                 .await
                 .ok_or("the sentinels name different primaries, and none is known to the others")?,
         };
+        if let Some(claim) = claims.iter().find(|claim| claim.primary == primary) {
+            let changes = self.primary() != Some(&primary);
+            self.epoch = if changes { claim.epoch } else { self.epoch.max(claim.epoch) };
+        }
         let is_settled = claims.first().is_some_and(|claim| claim.primary == primary);
         Ok((election.topology(&primary), is_settled))
     }
@@ -82,7 +106,7 @@ impl Followed {
     /// What the sentinels say that answer. Does not wait long for a minority.
     async fn views(&self, master_name: &Arc<str>) -> Result<Vec<SentinelView>, String> {
         let upstream = &self.cluster.context.upstream;
-        let limit = self.cluster.reach.connect_timeout * 2;
+        let limit = self.cluster.reach.connect_timeout;
         let asked = |endpoint: &Arc<Endpoint>| {
             ask_sentinel(Arc::clone(upstream), Arc::clone(endpoint), Arc::clone(master_name), limit)
         };
@@ -127,14 +151,22 @@ impl Followed {
         self.primary_listener.as_ref().map(|listener| &listener.server)
     }
 
-    /// The server that takes the place of the primary. Sentinels learn of a failover one after the other. A server that few of them name is
-    /// followed if its configuration is newer, or if the old primary no longer is one. Every server must say itself that it is a primary.
-    async fn successor(&self, current: &Endpoint, claims: &[Claim]) -> Option<Endpoint> {
-        let known = claims.iter().find(|claim| claim.primary == *current).map_or(0, |claim| claim.epoch);
+    /// The server that takes the place of the primary. Sentinels learn of a failover one after the other, so a server that few of them name
+    /// is followed if it says that it is a primary, and if its configuration is newer, or as new while the old primary no longer says so.
+    /// Most of all sentinels can choose any server that does not call itself a replica.
+    async fn successor(&self, current: &Endpoint, claims: &[Claim], configured: usize) -> Option<Endpoint> {
         for claim in claims.iter().filter(|claim| claim.primary != *current) {
-            if self.is_primary(&claim.primary).await
-                && (claim.has_majority || claim.epoch > known || !self.is_primary(current).await)
-            {
+            let (role, of_current) = join(self.role(&claim.primary), self.role(current)).await;
+            let is_chosen = claim.votes * 2 > configured;
+            let is_newer = claim.epoch > self.epoch
+                || (claim.epoch == self.epoch
+                    && !matches!(of_current, SaidRole::Primary | SaidRole::Nothing));
+            let follows = match role {
+                SaidRole::Primary => is_chosen || is_newer,
+                SaidRole::Nothing => is_chosen,
+                SaidRole::Replica | SaidRole::Unreached => false,
+            };
+            if follows {
                 return Some(claim.primary.clone());
             }
         }
@@ -143,9 +175,9 @@ impl Followed {
 
     async fn first_primary(&self, claims: &[Claim]) -> Option<Endpoint> {
         let first = claims.first()?;
-        if !first.has_majority {
+        if claims.len() > 1 {
             for claim in claims {
-                if self.is_primary(&claim.primary).await {
+                if self.role(&claim.primary).await == SaidRole::Primary {
                     return Some(claim.primary.clone());
                 }
             }
@@ -153,8 +185,8 @@ impl Followed {
         Some(first.primary.clone())
     }
 
-    /// Whether the server says that it is a primary.
-    async fn is_primary(&self, server: &Endpoint) -> bool {
+    /// What a server says that it is, in its reply to HELLO. ROLE and INFO need more permissions, which clients of sentinels do not need.
+    async fn role(&self, server: &Endpoint) -> SaidRole {
         let live = self.live.values().find(|live| live.endpoint == *server);
         let upstream = match live {
             Some(live) => Arc::clone(&live.context.load().upstream),
@@ -162,12 +194,18 @@ impl Followed {
         };
         let work = async {
             let mut connection = upstream.connect().await.ok()?;
-            let [role] = upstream::ask_frames(&mut connection, [&["ROLE"]]).await.ok()?;
+            let [hello] = upstream::ask_frames(&mut connection, [&["HELLO"]]).await.ok()?;
             connection.release(false);
-            let role = Value::parse(&role).ok()?;
-            Some(role.list()?.first()?.text()? == "master")
+            let hello = Value::parse(&hello).ok()?;
+            let role =
+                hello.pairs().and_then(|mut fields| fields.find(|(key, _)| key.text() == Some("role")));
+            Some(match role.and_then(|(_, role)| role.text()) {
+                Some("master") => SaidRole::Primary,
+                Some(_) => SaidRole::Replica,
+                None => SaidRole::Nothing,
+            })
         };
-        matches!(timeout(CLAIM_TIMEOUT, work).await, Ok(Some(true)))
+        timeout(CLAIM_TIMEOUT, work).await.ok().flatten().unwrap_or(SaidRole::Unreached)
     }
 
     /// Binds the primary's port, before the servers get theirs.
@@ -197,6 +235,10 @@ impl Followed {
                 self.primary_port.take().map(|bound| open(cluster, live, bound, &self.listening));
             return;
         };
+        let source = live.context.load_full();
+        if Arc::ptr_eq(&listener.source, &source) {
+            return;
+        }
         if listener.server != server {
             let sessions = std::mem::replace(&mut listener.sessions, cluster.context.drain.part());
             info!(
@@ -213,7 +255,8 @@ impl Followed {
                 sessions.cut();
             });
         }
-        listener.context.store(Arc::new(of_primary(&live.context.load(), &listener.sessions)));
+        listener.context.store(Arc::new(source.for_sessions(listener.sessions.clone())));
+        listener.source = source;
     }
 
     /// Watches every sentinel for events until `leaving` starts.
@@ -249,19 +292,16 @@ fn open(
     let route = &*cluster.context.route;
     info!(route, node = %live.endpoint, port, "the primary's port is open");
     let (sessions, leaving) = (cluster.context.drain.part(), cluster.running.drain.part());
-    let context = Arc::new(ArcSwap::from_pointee(of_primary(&live.context.load(), &sessions)));
+    let source = live.context.load_full();
+    // Sessions end with the server's role.
+    let context = Arc::new(ArcSwap::from_pointee(source.for_sessions(sessions.clone())));
     let running = Running { listening: listening.clone(), ..cluster.running.clone() };
     for listener in &listeners {
         let context = Arc::clone(&context);
         let now = move || context.load_full();
         running.accept(route, listener, &cluster.clients, &now, &leaving);
     }
-    PrimaryListener { port, context, server: live.endpoint.clone(), sessions, leaving }
-}
-
-/// The context of a server for the clients of the primary's listener, whose sessions end with the server's role.
-fn of_primary(server: &RouteContext, sessions: &Drain) -> RouteContext {
-    server.for_sessions(sessions.clone())
+    PrimaryListener { port, context, server: live.endpoint.clone(), source, sessions, leaving }
 }
 
 async fn ask_sentinel(
@@ -284,40 +324,44 @@ async fn ask_sentinel(
 
 /// Requests a look-up of the servers after each event of a sentinel.
 async fn watch(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, nodes: Arc<Nodes>) {
+    let mut pause = WATCH_AGAIN;
     loop {
-        let _ = receive_events(&upstream, &endpoint, &nodes).await;
-        sleep(WATCH_AGAIN).await;
+        let subscribed = receive_events(&upstream, &endpoint, &nodes).await;
+        pause = if subscribed { WATCH_AGAIN } else { (pause * 2).min(LONGEST_WATCH_PAUSE) };
+        sleep(pause).await;
     }
 }
 
-/// Returns when the connection is lost, or when the sentinel no longer answers.
-async fn receive_events(upstream: &Arc<Upstream>, endpoint: &Endpoint, nodes: &Nodes) -> Option<()> {
-    let mut connection = upstream.connect_at(endpoint).await.ok()?;
+/// Returns when the connection is lost, or when the sentinel no longer answers: whether it had subscribed.
+async fn receive_events(upstream: &Arc<Upstream>, endpoint: &Endpoint, nodes: &Nodes) -> bool {
+    let mut subscribed = false;
+    let Ok(mut connection) = upstream.connect_at(endpoint).await else { return false };
     let subscribe: Vec<&str> = ["SUBSCRIBE"].into_iter().chain(EVENTS).collect();
-    connection.send(&encode_command(&subscribe)).await.ok()?;
+    let mut is_sent = connection.send(&encode_command(&subscribe)).await.is_ok();
     let mut is_asked = false;
-    loop {
+    while is_sent {
         match timeout(WATCH_SILENCE, upstream::next_frame(&mut connection)).await {
-            Ok(frame) => {
+            Ok(Ok(frame)) => {
                 is_asked = false;
-                let frame = frame.ok()?;
-                let frame = Value::parse(&frame).ok()?;
-                match &frame.data {
+                match Value::parse(&frame).as_ref().map(|frame| &frame.data) {
                     // After a subscription begins, too: what happened before was missed.
-                    Data::List(words)
+                    Ok(Data::List(words))
                         if matches!(words.first().and_then(Value::text), Some("message" | "subscribe")) =>
                     {
+                        subscribed = true;
                         nodes.refresh(None);
                     }
-                    Data::Error(_) => return None,
+                    Ok(Data::Error(_)) | Err(_) => break,
                     _ => {}
                 }
             }
-            Err(_) if is_asked => return None,
+            Ok(Err(_)) => break,
+            Err(_) if is_asked => break,
             Err(_) => {
-                connection.send(&encode_command(&["PING"])).await.ok()?;
+                is_sent = connection.send(&encode_command(&["PING"])).await.is_ok();
                 is_asked = true;
             }
         }
     }
+    subscribed
 }

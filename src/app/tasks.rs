@@ -94,7 +94,8 @@ pub(super) async fn look_after(
             }
         }
         metrics.reachable(reached);
-        if reached {
+        // Sentinels alone serve no client.
+        if reached && leads_to != LeadsTo::Sentinels {
             serving.reached(&route);
         }
     }

@@ -154,8 +154,8 @@ pub struct Election {
 pub struct Claim {
     /// The server.
     pub primary: Endpoint,
-    /// Whether more than half of the sentinels that answered name it.
-    pub has_majority: bool,
+    /// Number of sentinels that name it.
+    pub votes: usize,
     /// The highest number of the configurations in which it is the primary.
     pub epoch: u64,
 }
@@ -168,22 +168,19 @@ impl Election {
 
     /// The servers that sentinels name as the primary and that belong to the group, by falling number of votes.
     pub fn claims(&self) -> Vec<Claim> {
-        let mut claims: Vec<(usize, Claim)> = Vec::new();
+        let mut claims: Vec<Claim> = Vec::new();
         for SentinelView { primary, epoch, .. } in &self.views {
-            match claims.iter_mut().find(|(_, claim)| claim.primary == *primary) {
-                Some((votes, claim)) => {
-                    *votes += 1;
+            match claims.iter_mut().find(|claim| claim.primary == *primary) {
+                Some(claim) => {
+                    claim.votes += 1;
                     claim.epoch = claim.epoch.max(*epoch);
                 }
-                None => {
-                    claims.push((1, Claim { primary: primary.clone(), has_majority: false, epoch: *epoch }));
-                }
+                None => claims.push(Claim { primary: primary.clone(), votes: 1, epoch: *epoch }),
             }
         }
-        claims.retain(|(_, claim)| self.has_majority(|view| view.lists(&claim.primary)));
-        claims.sort_by_key(|(votes, _)| Reverse(*votes));
-        let of = |(votes, claim)| Claim { has_majority: votes * 2 > self.views.len(), ..claim };
-        claims.into_iter().map(of).collect()
+        claims.retain(|claim| self.has_majority(|view| view.lists(&claim.primary)));
+        claims.sort_by_key(|claim| Reverse(claim.votes));
+        claims
     }
 
     /// The servers of the group, with `primary` as their primary.
@@ -233,9 +230,9 @@ mod tests {
         SentinelView { primary: endpoint(primary), epoch: 1, replicas }
     }
 
-    fn claims(views: &[SentinelView]) -> Vec<(String, bool)> {
+    fn claims(views: &[SentinelView]) -> Vec<(String, usize)> {
         let claims = Election::new(views.to_vec()).claims();
-        claims.into_iter().map(|claim| (claim.primary.to_string(), claim.has_majority)).collect()
+        claims.into_iter().map(|claim| (claim.primary.to_string(), claim.votes)).collect()
     }
 
     const A: &str = "10.0.0.1:6379";
@@ -249,18 +246,18 @@ mod tests {
 
     #[test]
     fn the_majority_names_the_primary() {
-        assert_eq!(claims(&[honest(), honest(), honest()]), [(A.into(), true)]);
+        assert_eq!(claims(&[honest(), honest(), honest()]), [(A.into(), 3)]);
         let ahead = view(B, &[(A, true), (C, false)]);
-        assert_eq!(claims(&[ahead.clone(), honest(), honest()]), [(A.into(), true), (B.into(), false)]);
-        assert_eq!(claims(&[honest(), ahead.clone()]), [(A.into(), false), (B.into(), false)]);
-        assert_eq!(claims(&[ahead]), [(B.into(), true)]);
+        assert_eq!(claims(&[ahead.clone(), honest(), honest()]), [(A.into(), 2), (B.into(), 1)]);
+        assert_eq!(claims(&[honest(), ahead.clone()]), [(A.into(), 1), (B.into(), 1)]);
+        assert_eq!(claims(&[ahead]), [(B.into(), 1)]);
     }
 
     #[test]
     fn a_lone_sentinel_cannot_add_a_server() {
         let lies = view(EVIL, &[(A, false), (EVIL, false)]);
         let views = [lies, honest(), honest()];
-        assert_eq!(claims(&views), [(A.into(), true)]);
+        assert_eq!(claims(&views), [(A.into(), 2)]);
         let servers = Election::new(views.to_vec()).topology(&endpoint(A)).nodes;
         let ids: Vec<_> = servers.iter().map(|node| node.id.as_str()).collect();
         assert_eq!(ids, [A, B, C]);

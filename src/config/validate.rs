@@ -194,6 +194,8 @@ impl Check {
                 cluster.sentinel = Some(SentinelGroup { master_name: master_name.into(), servers });
                 upstream.auth = sentinel_auth;
                 upstream.tls = upstream_tls;
+                // Clients seldom ask sentinels. A new connection shows at once whether a sentinel is alive.
+                (upstream.pool.warm, upstream.pool.reuse) = (false, false);
             }
             cluster
         });

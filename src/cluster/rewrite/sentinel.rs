@@ -35,7 +35,7 @@ const FIELDS_SHAPE: RewriteError = shape(AddressReply::SentinelServers, "servers
 #[derive(Default)]
 struct SentinelFields<'v, 'a> {
     name: Option<&'v Value<'a>>,
-    flags: &'a str,
+    flags: Option<&'v Value<'a>>,
     /// Pairs of host and port.
     own: [Option<&'v Value<'a>>; 2],
     primary: [Option<&'v Value<'a>>; 2],
@@ -49,7 +49,7 @@ impl<'v, 'a> SentinelFields<'v, 'a> {
         for (key, value) in entry.pairs()? {
             match key.text()? {
                 "name" => fields.name = Some(value),
-                "flags" => fields.flags = value.text().unwrap_or_default(),
+                "flags" => fields.flags = Some(value),
                 "ip" => fields.own[0] = Some(value),
                 "port" => fields.own[1] = Some(value),
                 "master-host" | "primary-host" => fields.primary[0] = Some(value),
@@ -64,7 +64,8 @@ impl<'v, 'a> SentinelFields<'v, 'a> {
     }
 
     fn has_flag(&self, names: &[&str]) -> bool {
-        self.flags.split(',').any(|flag| names.contains(&flag))
+        let flags = self.flags.and_then(Value::text).unwrap_or_default();
+        flags.split(',').any(|flag| names.contains(&flag))
     }
 }
 
@@ -108,6 +109,10 @@ impl Rewriter<'_> {
         if let [Some(host), Some(number)] = fields.own {
             let (text, port) = (host.text().ok_or(FIELDS_SHAPE)?, port(number).ok_or(FIELDS_SHAPE)?);
             let name = fields.name.and_then(Value::text).unwrap_or_default();
+            // What is said of another server does not hold for the primary that takes its place.
+            let is_other = self.is_group(name)
+                && fields.has_flag(&["master"])
+                && self.named(text, port).is_none_or(|local| local.node.role != Some(Role::Primary));
             let local = if fields.has_flag(&["sentinel"]) {
                 self.sentinel_port()
             } else if fields.has_flag(&["master", "primary"]) {
@@ -117,6 +122,9 @@ impl Rewriter<'_> {
             };
             splice.text(host, &self.local_host);
             splice.port(number, local);
+            if let Some(flags) = fields.flags.filter(|_| is_other) {
+                splice.text(flags, "master");
+            }
             // A replica's name is its address, and so is that of a sentinel in old versions.
             if let (Some(name), Some(_)) = (fields.name, split(name)) {
                 splice.text(name, &self.joined(local));
@@ -172,8 +180,8 @@ impl Rewriter<'_> {
             Some([kind, _, channel, payload]) if kind.text() == Some("pmessage") => (channel, payload),
             _ => return Ok(()),
         };
-        if let Some(text) = payload.text() {
-            let rewritten = self.event(channel.text().unwrap_or_default(), text)?;
+        if let Some(text) = payload.bytes().map(String::from_utf8_lossy) {
+            let rewritten = self.event(channel.text().unwrap_or_default(), &text)?;
             if rewritten != text {
                 splice.text(payload, &rewritten);
             }
