@@ -249,7 +249,7 @@ run_fuzz_targets() {
   [ "$(cargo fuzz --version 2>/dev/null)" = "cargo-fuzz 0.13.2" ] ||
     cargo install --quiet cargo-fuzz --version 0.13.2 --locked
   check_fuzz_lock
-  for target in cluster replies requests; do
+  for target in cluster replies requests sentinel; do
     mkdir -p "tests/fuzz/corpus/$target"
     # Coverage needs an unstable flag, which RUSTC_BOOTSTRAP=1 allows on the stable compiler. Code without `unsafe` needs no sanitizer. A
     # release build takes many minutes, mostly for dependencies that no target runs; tests/fuzz/Cargo.toml says what --dev optimizes.

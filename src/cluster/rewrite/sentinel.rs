@@ -145,10 +145,18 @@ impl Rewriter<'_> {
                 splice.port(number, self.sentinel_port());
             }
         }
-        // A script's arguments: its path, the group, roles, and addresses.
-        for pair in fields.argv.and_then(Value::list).unwrap_or_default().windows(2) {
+        self.script(fields.argv.and_then(Value::list).unwrap_or_default(), splice)
+    }
+
+    /// Rewrites a script's arguments: its path, the group, roles, and two addresses; or its path, an event's channel and its text.
+    fn script(&self, argv: &[Value<'_>], splice: &mut Splice<'_>) -> Result<(), RewriteError> {
+        if let [_, channel, text] = argv {
+            return self.payload(channel, text, splice);
+        }
+        for (at, pair) in argv.windows(2).enumerate() {
+            let is_address = argv.len() == 8 && matches!(at, 4 | 6);
             if let (Some(text), Some(port)) = (pair[0].text(), port(&pair[1]))
-                && self.may_be_host(text)
+                && (is_address || self.may_be_host(text))
             {
                 splice.text(&pair[0], &self.local_host);
                 splice.port(&pair[1], self.server_port(text, port, true)?);
@@ -180,6 +188,15 @@ impl Rewriter<'_> {
             Some([kind, _, channel, payload]) if kind.text() == Some("pmessage") => (channel, payload),
             _ => return Ok(()),
         };
+        self.payload(channel, payload, splice)
+    }
+
+    fn payload(
+        &self,
+        channel: &Value<'_>,
+        payload: &Value<'_>,
+        splice: &mut Splice<'_>,
+    ) -> Result<(), RewriteError> {
         if let Some(text) = payload.bytes().map(String::from_utf8_lossy) {
             let rewritten = self.event(channel.text().unwrap_or_default(), &text)?;
             if rewritten != text {
@@ -189,21 +206,31 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    /// Rewrites the words of an event: `host port` and `host:port`.
+    /// Rewrites the words of an event: `host port`, `ip host port port` and `host:port`. A host name that is not known is one if it stands
+    /// where the event has a host.
     fn event(&self, channel: &str, text: &str) -> Result<String, RewriteError> {
         // Sentinels greet each other with values in a list: `host,port,runid,…`.
         let is_greeting = channel == "__sentinel__:hello";
         let separator = if is_greeting { ',' } else { ' ' };
         let words: Vec<&str> = text.split(separator).collect();
-        let switches = channel.starts_with("+switch-") && words.len() == 5 && self.is_group(words[0]);
+        // A server or a sentinel: its kind, its name, its host and its port. `@` and its group may follow, in the same form.
+        let is_member = matches!(words[..], ["master" | "primary" | "slave" | "replica" | "sentinel", ..]);
+        let switches = channel.starts_with("+switch-") && words.len() == 5;
         let mut rewritten: Vec<String> = Vec::with_capacity(words.len());
         let mut at = 0;
         while let Some(word) = words.get(at) {
             let before = |back: usize| at.checked_sub(back).and_then(|at| words.get(at)).copied();
-            let is_sentinel = before(2) == Some("sentinel") || (is_greeting && at == 0);
-            let is_new_primary = switches && at == 3;
-            let next = words.get(at + 1).and_then(|next| next.parse::<u16>().ok());
-            if let Some(port) = next.filter(|_| self.may_be_host(word) || is_sentinel || is_new_primary) {
+            let after = |ahead: usize| words.get(at + ahead).and_then(|word| word.parse::<u16>().ok());
+            // Only `+sentinel-address-switch` has it.
+            let is_labelled = before(1) == Some("ip") && words.get(at + 1) == Some(&"port");
+            let is_sentinel =
+                is_labelled || if is_greeting { at == 0 } else { before(2) == Some("sentinel") };
+            let is_new_primary = switches && at == 3 && self.is_group(words[0]);
+            let is_host = is_sentinel
+                || if is_greeting { at == 5 } else { is_member && (at == 2 || before(2) == Some("@")) }
+                || (switches && matches!(at, 1 | 3))
+                || self.may_be_host(word);
+            if let Some(port) = after(if is_labelled { 2 } else { 1 }).filter(|_| is_host) {
                 let local = if is_sentinel {
                     self.sentinel_port()
                 } else if is_new_primary {
@@ -211,11 +238,16 @@ impl Rewriter<'_> {
                 } else {
                     self.server_port(word, port, false)?
                 };
-                rewritten.extend([self.local_host.clone(), local.to_string()]);
+                rewritten.push(self.local_host.clone());
+                if is_labelled {
+                    rewritten.push("port".to_owned());
+                    at += 1;
+                }
+                rewritten.push(local.to_string());
                 at += 2;
                 continue;
             }
-            let named = split(word).filter(|(host, _)| self.may_be_host(host));
+            let named = split(word).filter(|(host, _)| (is_member && at == 1) || self.may_be_host(host));
             rewritten.push(match named {
                 Some((host, port)) => self.joined(self.server_port(host, port, false)?),
                 None => (*word).to_owned(),

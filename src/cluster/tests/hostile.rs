@@ -1,18 +1,21 @@
 //! Replies that no engine sends.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::support::{bulk, data, host, map, utf8};
-use crate::cluster::{RewriteError, Rewriter, Topology};
+use super::support::{bulk, data, file, frames, host, map, utf8};
+use crate::cluster::{AtSentinel, Election, NodeMap, RewriteError, Rewriter, SentinelView, Topology};
 use crate::endpoint::Endpoint;
 use crate::resp::command_table::AddressReply;
 use crate::resp::value::Value;
 
-/// Returns all captured and documented replies, and those found by fuzzing.
+/// All captured and documented replies and messages, and those found by fuzzing.
+static REPLIES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(replies);
+
 fn replies() -> Vec<Vec<u8>> {
     fn gather(directory: PathBuf, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(directory).unwrap() {
@@ -25,12 +28,23 @@ fn replies() -> Vec<Vec<u8>> {
         }
     }
     let mut found = Vec::new();
-    for directory in ["tests/data/cluster", "tests/fuzz/seeds/cluster"] {
+    for directory in
+        ["tests/data/cluster", "tests/data/sentinel", "tests/fuzz/seeds/cluster", "tests/fuzz/seeds/sentinel"]
+    {
         gather(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(directory), &mut found);
     }
     found.sort();
     assert!(found.len() > 50);
-    found.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    let mut replies = Vec::new();
+    for sent in found.iter().map(|path| std::fs::read(path).unwrap()) {
+        let frames = frames(&sent);
+        // What fuzzing found may be no whole frame.
+        let is_whole = frames.iter().map(|frame| frame.len()).sum::<usize>() == sent.len();
+        replies.extend(if is_whole { frames } else { vec![&sent[..]] }.into_iter().map(<[u8]>::to_vec));
+    }
+    replies.sort();
+    replies.dedup();
+    replies
 }
 
 /// The result must be exactly one reply, so that the client stays in step.
@@ -45,15 +59,40 @@ fn is_rewritten_to_one_reply_or_refused(reply: &[u8]) {
     let mut results: Vec<_> = AddressReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)).collect();
     results.push(rewriter.error(reply));
     results.push(rewriter.transaction(&[Some(AddressReply::Slots), None, Some(AddressReply::Nodes)], reply));
+    let group = group(reply);
+    for is_settled in [false, true] {
+        let sentinel = AtSentinel { master_name: "mymaster", port: 26379, is_settled };
+        let rewriter = Rewriter::new(&group, &local, &asked).at_sentinel(sentinel);
+        results.extend(AddressReply::ALL.iter().map(|kind| rewriter.reply(*kind, reply)));
+        results.push(rewriter.published(reply));
+    }
     for rewritten in results.into_iter().flatten() {
+        // A push is a list with another first byte.
+        let as_list = rewritten.strip_prefix(b">").map(|rest| [b"*", rest].concat());
+        let rewritten = as_list.unwrap_or(rewritten);
         assert!(Value::parse(&rewritten).is_ok(), "{}", rewritten.escape_ascii());
     }
 }
 
+/// The servers of which a group consists if a sentinel gives this reply in place of one of its replies.
+fn group(reply: &[u8]) -> NodeMap {
+    let known = ["get-master-addr-by-name", "master", "replicas"]
+        .map(|name| file(&format!("tests/data/sentinel/valkey-9/{name}.resp3")));
+    let views = (0..3).filter_map(|replaced| {
+        let mut replies = known.each_ref().map(Vec::as_slice);
+        replies[replaced] = reply;
+        SentinelView::parse(replies[0], replies[1], replies[2]).ok()
+    });
+    let election = Election::new(views.collect());
+    let primary = election.claims().first().map(|claim| claim.primary.clone());
+    let nodes = primary.map(|primary| election.topology(&primary).nodes);
+    NodeMap::new(nodes.unwrap_or_default().into_iter().zip(7000..))
+}
+
 #[test]
 fn every_known_reply_is_refused_or_rewritten_for_any_request() {
-    for reply in replies() {
-        is_rewritten_to_one_reply_or_refused(&reply);
+    for reply in REPLIES.iter() {
+        is_rewritten_to_one_reply_or_refused(reply);
     }
 }
 
@@ -67,7 +106,7 @@ proptest! {
     fn any_bytes_that_look_like_replies_are_refused_or_rewritten(
         words in vec(select(vec![
             "*", "%", "$", ":", "=", "-", "+", "~", "_\r\n", "\r\n", "1", "2", "3", "4", "0", "-1", "ip", "port", "nodes",
-            "tls-port", "$2\r\nip\r\n", "*3\r\n:0\r\n:1\r\n", "$1\r\n?\r\n", "MOVED 1 ", "a b:1@2 c - 0", ":6379", ",", "\n",
+            "master mymaster 10.0.0.1 6379", "message", "flags", " ", "@", "sentinel", "+switch-master", "tls-port", "$2\r\nip\r\n", "*3\r\n:0\r\n:1\r\n", "$1\r\n?\r\n", "MOVED 1 ", "a b:1@2 c - 0", ":6379", ",", "\n",
         ]), 0..30)
     ) {
         is_rewritten_to_one_reply_or_refused(words.concat().as_bytes());
@@ -77,7 +116,7 @@ proptest! {
     fn modified_replies_are_refused_or_rewritten(
         which: Index, changes in vec((any::<Index>(), any::<u8>()), 0..4), cut: Option<Index>
     ) {
-        let mut reply = which.get(&replies()).clone();
+        let mut reply = which.get(&REPLIES).clone();
         for (at, byte) in changes {
             let at = at.index(reply.len());
             reply[at] = byte;

@@ -144,6 +144,12 @@ fn the_arguments_of_a_pending_script_have_no_address() {
     let local =
         list(&["/x/reconfig.sh", "mymaster", "leader", "start", "127.0.0.9", "7000", "127.0.0.9", "7001"]);
     assert_eq!(reply(AddressReply::SentinelServers, &script(&argv)), script(&local));
+    let unknown = argv.replace("$8\r\n10.0.0.2", "$9\r\nd.example");
+    let local = local.replace("$4\r\n7001", "$1\r\n0");
+    assert_eq!(reply(AddressReply::SentinelServers, &script(&unknown)), script(&local));
+    let notified = |address| list(&["/x/notify.sh", "+sdown", &format!("master mymaster {address}")]);
+    let local = script(&notified("127.0.0.9 7000"));
+    assert_eq!(reply(AddressReply::SentinelServers, &script(&notified("10.0.0.1 6379"))), local);
 }
 
 #[test]
@@ -184,10 +190,43 @@ fn messages_name_local_addresses() {
             "10.0.0.8,26379,4d6e,12,mymaster,10.0.0.1,6379,12",
             "127.0.0.9,26000,4d6e,12,mymaster,127.0.0.9,7000,12",
         ),
+        (
+            "+sentinel-address-switch",
+            "master mymaster 10.0.0.1 6379 ip s.example port 26379 for 4d6e",
+            "master mymaster 127.0.0.9 7000 ip 127.0.0.9 port 26000 for 4d6e",
+        ),
         ("+vote-for-leader", "4d6e 12", "4d6e 12"),
         ("+tilt", "#tilt mode entered", "#tilt mode entered"),
     ] {
         assert_eq!(published(channel, text), local, "{channel}");
+    }
+}
+
+#[test]
+fn a_host_name_that_is_not_known_is_looked_up_and_does_not_reach_clients() {
+    for (channel, text, local) in [
+        (
+            "+slave",
+            "slave d.example:6380 d.example 6380 @ mymaster 10.0.0.1 6379",
+            "slave 127.0.0.9:0 127.0.0.9 0 @ mymaster 127.0.0.9 7000",
+        ),
+        (
+            "+slave",
+            "slave 10.0.0.2:6379 10.0.0.2 6379 @ mymaster d.example 6380",
+            "slave 127.0.0.9:7001 127.0.0.9 7001 @ mymaster 127.0.0.9 0",
+        ),
+        ("+monitor", "master other d.example 6380 quorum 2", "master other 127.0.0.9 0 quorum 2"),
+        ("+switch-master", "other d.example 6380 e.example 6381", "other 127.0.0.9 0 127.0.0.9 0"),
+        (
+            "__sentinel__:hello",
+            "s.example,26379,4d6e,12,other,d.example,6380,12",
+            "127.0.0.9,26000,4d6e,12,other,127.0.0.9,0,12",
+        ),
+    ] {
+        assert_eq!(published(channel, text), local, "{channel}");
+        let frame = list(&["message", channel, text]);
+        let unknown = rewrite(false, |rewriter| rewriter.published(frame.as_bytes()));
+        assert!(matches!(unknown, Err(RewriteError::UnknownNode(_))), "{channel}");
     }
 }
 

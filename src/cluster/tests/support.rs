@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use crate::cluster::{NodeMap, Topology, node};
 use crate::endpoint::Host;
 use crate::resp::command_table::{AddressReply, Command};
+use crate::resp::scanner::{Event, ReplyScanner};
 use crate::resp::value::{Data, Value};
 
 pub(super) fn data(path: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/cluster").join(path);
+    file(&format!("tests/data/cluster/{path}"))
+}
+
+pub(super) fn file(path: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -19,6 +24,17 @@ pub(super) fn host(text: &str) -> Host {
 /// Gives each node a local port, from 7000 on.
 pub(super) fn map(topology: &Topology) -> NodeMap {
     NodeMap::new(topology.nodes.iter().cloned().zip(7000..))
+}
+
+/// Splits what a server sent into its frames.
+pub(super) fn frames(mut sent: &[u8]) -> Vec<&[u8]> {
+    let mut frames = Vec::new();
+    while let (length, Event::Frame) = ReplyScanner::default().next(sent) {
+        let (frame, after) = sent.split_at(length);
+        frames.push(frame);
+        sent = after;
+    }
+    frames
 }
 
 pub(super) fn kind(name: &str) -> AddressReply {
