@@ -60,7 +60,7 @@ fn naming_nodes() -> &'static [&'static str] {
 }
 
 /// The local port of each node by its endpoint, from `/routes`.
-fn local_ports(pontoon: &Pontoon) -> BTreeMap<String, u16> {
+pub fn local_ports(pontoon: &Pontoon) -> BTreeMap<String, u16> {
     let routes: Value = serde_json::from_str(&pontoon.get("/routes").1).unwrap();
     let upstreams = routes[0]["upstreams"].as_array().unwrap();
     let nodes = upstreams.iter().filter_map(|upstream| {

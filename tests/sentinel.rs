@@ -1,7 +1,10 @@
 //! A group that sentinels watch, with TLS, and clients that find its servers through the sentinels. Without pontoon, the tests show what the
 //! clients themselves do in a failover.
 
+mod addresses;
+mod election;
 mod load;
+mod mistakes;
 
 use std::path::Path;
 
@@ -66,16 +69,38 @@ fn clients_outlast_without_a_bridge(outage: Outage, settings: SentinelSettings) 
 fn clients_outlast_with_a_bridge(outage: Outage, settings: SentinelSettings) {
     let mut group = SentinelGroup::start(settings);
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("pontoon.toml");
-    std::fs::write(&file, configuration(&group, directory.path())).unwrap();
-    let args = ["--config", file.to_str().unwrap()];
-    let pontoon = match group.hosts() {
-        Some(hosts) => Pontoon::with_hosts(hosts, &args),
-        None => Pontoon::run(&args),
-    };
+    let pontoon = bridge(&group, directory.path());
     pontoon.allows("");
     let target = Target::through(&pontoon);
     clients_outlast(outage, &mut group, &target);
+}
+
+/// A bridge to a group, once it knows all servers. Its files are in `directory`.
+fn bridge(group: &SentinelGroup, directory: &Path) -> Pontoon {
+    let pontoon = bridge_with(&configuration(group, directory), group, directory);
+    let servers = u64::try_from(group.servers.len()).unwrap();
+    eventually("all servers are known", || pontoon.metric("pontoon_cluster_nodes", "") == servers);
+    pontoon
+}
+
+/// A bridge with this configuration.
+fn bridge_with(configuration: &str, group: &SentinelGroup, directory: &Path) -> Pontoon {
+    let file = directory.join("pontoon.toml");
+    std::fs::write(&file, configuration).unwrap();
+    let args = ["--config", file.to_str().unwrap()];
+    match group.hosts() {
+        Some(hosts) => Pontoon::with_hosts(hosts, &args),
+        None => Pontoon::run(&args),
+    }
+}
+
+/// The local port of the primary, as clients learn it from a sentinel.
+#[track_caller]
+fn primary_port(client: &mut Wire) -> u16 {
+    let reply = String::from_utf8(client.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME])).unwrap();
+    let lines: Vec<&str> = reply.lines().collect();
+    let ["*2", _, "127.0.0.1", _, port] = lines[..] else { panic!("no address: {reply}") };
+    port.parse().unwrap()
 }
 
 /// The configuration of a bridge to a group. The sentinels' password comes from a file in `directory`.

@@ -22,7 +22,7 @@ use crate::listener::Listener;
 use crate::resp::replies::encode_command;
 use crate::resp::value::{Data, Value};
 use crate::session::RouteContext;
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, Unreachable, Upstream};
 
 /// Longest time, in seconds, for a server to say its role when sentinels disagree.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -311,7 +311,11 @@ async fn ask_sentinel(
     limit: Duration,
 ) -> (Arc<Endpoint>, Result<SentinelView, String>) {
     let work = async {
-        let mut connection = upstream.connect_at(&endpoint).await.map_err(|error| error.to_string())?;
+        let problem = |error: &Unreachable| {
+            let attempts = error.attempts.iter().map(|attempt| attempt.of_sentinel());
+            attempts.collect::<Vec<_>>().join("; ")
+        };
+        let mut connection = upstream.connect_at(&endpoint).await.map_err(|error| problem(&error))?;
         let view =
             SentinelView::ask(&mut connection, &master_name).await.map_err(|error| error.to_string())?;
         connection.release(false);

@@ -31,10 +31,13 @@ pub enum SentinelError {
     )]
     NoSentinel,
     /// The sentinel watches no group of this name.
-    #[error(
-        "the sentinel knows no group of this name: check sentinel.master_name against \"sentinel monitor\" in sentinel.conf"
-    )]
+    #[error("the sentinel knows no group of this name")]
     UnknownGroup,
+    /// The sentinel requires a password, and none was sent.
+    #[error(
+        "the sentinel requires a password: set sentinel.password_file, and sentinel.username for an ACL user"
+    )]
+    NoPassword,
     /// The sentinel's own error.
     #[error("the sentinel refused SENTINEL: {0}")]
     Refused(String),
@@ -49,9 +52,14 @@ pub enum AskSentinelError {
     /// It did not answer.
     #[error(transparent)]
     Silent(#[from] Cause),
+    /// It watches no group of this name.
+    #[error(
+        "the sentinel knows no group \"{0}\": check sentinel.master_name against \"sentinel monitor\" in sentinel.conf"
+    )]
+    UnknownGroup(String),
     /// Its answer has no use.
     #[error(transparent)]
-    Said(#[from] SentinelError),
+    Said(SentinelError),
 }
 
 impl SentinelError {
@@ -63,6 +71,8 @@ impl SentinelError {
             Self::NoSentinel
         } else if lower.contains("no such master") || lower.contains("no such primary") {
             Self::UnknownGroup
+        } else if lower.starts_with("noauth") {
+            Self::NoPassword
         } else {
             Self::Refused(words)
         }
@@ -99,7 +109,10 @@ impl SentinelView {
             &["SENTINEL", "REPLICAS", master_name],
         ];
         let [primary, group, replicas] = ask_frames(connection, commands).await?;
-        Ok(Self::parse(&primary, &group, &replicas)?)
+        Self::parse(&primary, &group, &replicas).map_err(|error| match error {
+            SentinelError::UnknownGroup => AskSentinelError::UnknownGroup(master_name.to_owned()),
+            error => AskSentinelError::Said(error),
+        })
     }
 
     /// Describes what the sentinel says: `primary 10.0.0.1:6379, 2 replicas, 1 of them down`.
@@ -288,10 +301,8 @@ mod tests {
             ("-ERR unknown command 'SENTINEL', with args beginning with: \r\n", SentinelError::NoSentinel),
             ("*-1\r\n", SentinelError::UnknownGroup),
             ("-ERR No such master with that name\r\n", SentinelError::UnknownGroup),
-            (
-                "-NOAUTH Authentication required.\r\n",
-                SentinelError::Refused("NOAUTH Authentication required.".into()),
-            ),
+            ("-NOAUTH Authentication required.\r\n", SentinelError::NoPassword),
+            ("-NOPERM no\r\n", SentinelError::Refused("NOPERM no".into())),
             ("+OK\r\n", SentinelError::Unreadable),
             ("*1\r\n$1\r\n", SentinelError::Unreadable),
         ] {

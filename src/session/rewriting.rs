@@ -13,8 +13,10 @@ use super::abort_reason::AbortReason;
 use super::ledger::{Ledger, MAX_NODE_REQUESTS, NodeAddresses};
 use crate::cluster::{AtSentinel, Nodes, RewriteError, Rewriter, may_redirect};
 use crate::endpoint::{Endpoint, Host};
+use crate::resp::command_table::AddressReply;
 use crate::resp::replies;
 use crate::resp::request::Request;
+use crate::resp::scanner::RequestScanner;
 
 /// Longer replies are not held. The reply of a cluster of 500 nodes has some 100 KiB. Parsing takes at most twenty times that memory.
 const MAX_HELD_REPLY: usize = 4 * 1024 * 1024;
@@ -93,6 +95,20 @@ impl Rewriting {
     /// Notes that the connection now leads to the node `asked`.
     pub(super) fn asks(&mut self, asked: Arc<Endpoint>) {
         self.asked = asked;
+    }
+
+    /// The request that ended last. One for the address of a primary is one for the route's own group if it names that.
+    #[inline]
+    pub(super) fn request(&self, requests: &RequestScanner) -> Request {
+        match (requests.request(), &self.sentinel) {
+            (
+                Request::Addresses(AddressReply::SentinelAddress),
+                Some(SentinelSession { master_name, .. }),
+            ) if master_name.as_bytes() == requests.second_argument() => {
+                Request::Addresses(AddressReply::PrimaryAddress)
+            }
+            (request, _) => request,
+        }
     }
 
     /// Why this request must not be sent. `None`: it may be.

@@ -127,6 +127,18 @@ pub enum Cause {
     },
 }
 
+impl ConnectError {
+    /// Formats the error of a connection to a sentinel, whose credentials have keys of their own.
+    pub fn of_sentinel(&self) -> String {
+        match self.source {
+            Cause::AuthRefused { .. } => {
+                format!("{}: {self}. Check sentinel.username and sentinel.password_file", self.endpoint)
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl Cause {
     /// Whether the failure can end without a change to the configuration or the server.
     fn is_outage(&self) -> bool {

@@ -1,16 +1,8 @@
-//! All replies about servers: none gives a client the address of a node, except where [`EXCEPTIONS`] says so.
+//! All replies about servers: none gives a client the address of a node, except where the harness makes an exception.
 
 use super::{bridge, local_port};
-use crate::harness::{Cluster, Engine, Pontoon, Wire, command};
+use crate::harness::{Cluster, Engine, Pontoon, Wire, assert_reveals_no_address, command};
 use crate::isolation::commands::{self, Said, Written};
-
-/// Fields of replies that show a server's address, by the text that they begin with. No client library connects to it.
-/// docs/clusters.md says why, and lists the commands that are not asked here.
-const EXCEPTIONS: [&str; 3] = [
-    // CLIENT LIST, CLIENT INFO: the two ends of a connection. A replica also lists its connection to its primary.
-    "addr=", "laddr=", // INFO: where the server itself listens.
-    "listener",
-];
 
 /// Subcommands of CLUSTER that change something.
 const CHANGES: [&str; 18] = [
@@ -97,24 +89,8 @@ fn requests(cluster: &Cluster) -> Vec<Vec<String>> {
 /// Asserts that `reply` names no node's address.
 #[track_caller]
 fn assert_no_address(request: &[String], reply: &[u8], cluster: &Cluster) {
-    let reply = String::from_utf8_lossy(reply);
-    let fields =
-        reply.split([' ', '\n']).filter(|field| !EXCEPTIONS.iter().any(|begin| field.starts_with(begin)));
-    let text = fields.collect::<Vec<_>>().join(" ");
-    assert!(!text.contains(".cluster.test"), "{request:?}: {reply}");
-    let is_digit = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
-    for node in &cluster.nodes {
-        let port = node.port.to_string();
-        for (at, _) in text.match_indices(&port) {
-            // A host stands shortly before its port, and other numbers may be equal to a port.
-            let before = &text.as_bytes()[at.saturating_sub(48)..at];
-            let is_number = !is_digit(at.wrapping_sub(1)) && !is_digit(at + port.len());
-            let follows_host = [&b"127.0.0.1"[..], b"?", b"host"]
-                .iter()
-                .any(|host| before.windows(host.len()).any(|part| part == *host));
-            assert!(!(is_number && follows_host), "{request:?}: port {port}: {reply}");
-        }
-    }
+    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.port).collect();
+    assert_reveals_no_address(request, reply, ".cluster.test", &ports);
 }
 
 fn assert_all_are_local(cluster: &Cluster, pontoon: &Pontoon) {

@@ -20,6 +20,7 @@ mod pontoon;
 pub mod programs;
 mod recording;
 mod redis;
+mod revealed;
 mod sentinel;
 mod sentinel_member;
 mod sockets;
@@ -46,6 +47,7 @@ pub use pontoon::{
 };
 pub use recording::{Page, Recording};
 pub use redis::{Redis, free_port, valkey};
+pub use revealed::assert_reveals_no_address;
 pub use sentinel::{MASTER_NAME, SentinelGroup, SentinelSettings};
 pub use sentinel_member::SentinelMember;
 pub use sockets::connected_to;

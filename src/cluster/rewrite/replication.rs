@@ -75,9 +75,10 @@ impl Rewriter<'_> {
         rewritten.collect::<Vec<_>>().join(",")
     }
 
-    /// Source: [ROLE](https://valkey.io/commands/role/).
+    /// Source: [ROLE](https://valkey.io/commands/role/). A sentinel lists only names of groups.
     pub(super) fn role(&self, reply: &Value<'_>, splice: &mut Splice<'_>) -> Result<(), RewriteError> {
         match reply.list().ok_or(ROLE_SHAPE)? {
+            [kind, _] if kind.text() == Some("sentinel") => Ok(()),
             [_, _, replicas] => {
                 for replica in replicas.list().ok_or(ROLE_SHAPE)? {
                     let Some([host, port, ..]) = replica.list() else { return Err(ROLE_SHAPE) };

@@ -37,7 +37,7 @@ fn name(reply: AddressReply) -> &'static str {
         AddressReply::Replicas => "CLUSTER REPLICAS",
         AddressReply::Info => "INFO",
         AddressReply::Role => "ROLE",
-        AddressReply::SentinelAddress => "SENTINEL GET-MASTER-ADDR-BY-NAME",
+        AddressReply::SentinelAddress | AddressReply::PrimaryAddress => "SENTINEL GET-MASTER-ADDR-BY-NAME",
         AddressReply::SentinelServers => "SENTINEL",
         AddressReply::SentinelInfo => "SENTINEL INFO-CACHE",
     }
@@ -155,7 +155,8 @@ impl<'a> Rewriter<'a> {
             AddressReply::Nodes | AddressReply::Replicas => self.nodes(kind, value, splice),
             AddressReply::Info => self.info(value, splice),
             AddressReply::Role => self.role(value, splice),
-            AddressReply::SentinelAddress => self.sentinel_address(value, splice),
+            AddressReply::SentinelAddress => self.sentinel_address(false, value, splice),
+            AddressReply::PrimaryAddress => self.sentinel_address(true, value, splice),
             AddressReply::SentinelServers => self.sentinel_servers(value, splice),
             AddressReply::SentinelInfo => self.sentinel_info(value, splice),
         }

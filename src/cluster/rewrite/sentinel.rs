@@ -70,17 +70,19 @@ impl<'v, 'a> SentinelFields<'v, 'a> {
 }
 
 impl Rewriter<'_> {
-    /// Rewrites the address of the primary. Null, which means that the group is unknown, takes the place of a server that does not belong
-    /// to the group.
+    /// Rewrites the address of a primary. Null, which means that the group is unknown, takes the place of a server that does not belong to
+    /// the group, unless the client asked for this group (`is_own`): then the sentinel is wrong.
     pub(super) fn sentinel_address(
         &self,
+        is_own: bool,
         reply: &Value<'_>,
         splice: &mut Splice<'_>,
     ) -> Result<(), RewriteError> {
         let Some([host, number]) = reply.list() else { return Err(ADDRESS_SHAPE) };
         let text = host.text().ok_or(ADDRESS_SHAPE)?;
         let port = port(number).ok_or(ADDRESS_SHAPE)?;
-        if self.named(text, port).is_none() && self.at_sentinel.is_some_and(|sentinel| sentinel.is_settled) {
+        let is_known = self.named(text, port).is_some() || (is_own && self.primary().is_some());
+        if !is_known && self.at_sentinel.is_some_and(|sentinel| sentinel.is_settled) {
             splice.null_list(reply);
             return Ok(());
         }
@@ -273,6 +275,10 @@ impl Rewriter<'_> {
         }
     }
 
+    fn primary(&self) -> Option<&LocalNode> {
+        self.nodes.iter().find(|local| local.node.role == Some(Role::Primary))
+    }
+
     fn named(&self, text: &str, port: u16) -> Option<&LocalNode> {
         self.nodes.by_address(&host(text)?, port)
     }
@@ -288,7 +294,7 @@ impl Rewriter<'_> {
     /// The local port of the primary. An error if the sentinel names another server, unless the servers were just looked up: then most
     /// sentinels disagree with this one.
     fn primary_port(&self, text: &str, port: u16) -> Result<u16, RewriteError> {
-        let primary = self.nodes.iter().find(|local| local.node.role == Some(Role::Primary));
+        let primary = self.primary();
         let is_it = |local: &&LocalNode| host(text).is_some_and(|host| local.node.is_at(&host, port));
         match primary.filter(is_it) {
             Some(local) => Ok(local.port),

@@ -7,7 +7,7 @@ use crate::resp::command_table::{AddressReply, Command};
 use crate::resp::value::Value;
 
 const ENGINES: [&str; 5] = ["redis-6", "redis-7.0", "redis-8", "valkey-8", "valkey-9"];
-const STATES: [&str; 4] = ["", "failed-over/", "named/", "named/failed-over/"];
+const SENTINEL_STATES: [&str; 4] = ["", "failed-over/", "named/", "named/failed-over/"];
 
 /// Files that every state has, and what the sentinel was asked for.
 const REPLIES: [(&str, &[&str]); 5] = [
@@ -19,7 +19,8 @@ const REPLIES: [(&str, &[&str]); 5] = [
 ];
 
 /// Files of the first state.
-const MORE_REPLIES: [(&str, &[&str]); 4] = [
+const MORE_REPLIES: [(&str, &[&str]); 5] = [
+    ("role", &["ROLE"]),
     ("master", &["SENTINEL", "MASTER"]),
     ("info", &["INFO"]),
     ("info-cache", &["SENTINEL", "INFO-CACHE"]),
@@ -38,7 +39,7 @@ struct State {
 impl State {
     fn all() -> impl Iterator<Item = Self> {
         ENGINES.into_iter().flat_map(|engine| {
-            STATES.map(|name| Self { folder: format!("tests/data/sentinel/{engine}/{name}"), name })
+            SENTINEL_STATES.map(|name| Self { folder: format!("tests/data/sentinel/{engine}/{name}"), name })
         })
     }
 

@@ -14,7 +14,7 @@ use crate::resp::command_table::AddressReply;
 use crate::resp::value::Value;
 
 /// All captured and documented replies and messages, and those found by fuzzing.
-static REPLIES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(replies);
+static KNOWN_REPLIES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(replies);
 
 fn replies() -> Vec<Vec<u8>> {
     fn gather(directory: PathBuf, found: &mut Vec<PathBuf>) {
@@ -91,7 +91,7 @@ fn group(reply: &[u8]) -> NodeMap {
 
 #[test]
 fn every_known_reply_is_refused_or_rewritten_for_any_request() {
-    for reply in REPLIES.iter() {
+    for reply in KNOWN_REPLIES.iter() {
         is_rewritten_to_one_reply_or_refused(reply);
     }
 }
@@ -116,7 +116,7 @@ proptest! {
     fn modified_replies_are_refused_or_rewritten(
         which: Index, changes in vec((any::<Index>(), any::<u8>()), 0..4), cut: Option<Index>
     ) {
-        let mut reply = which.get(&REPLIES).clone();
+        let mut reply = which.get(&KNOWN_REPLIES).clone();
         for (at, byte) in changes {
             let at = at.index(reply.len());
             reply[at] = byte;

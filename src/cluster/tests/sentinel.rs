@@ -56,6 +56,9 @@ fn the_primarys_address_is_that_of_its_own_listener() {
     // A server of another group.
     assert_eq!(address("10.6.6.6", "6379"), "*-1\r\n");
     assert_eq!(reply(AddressReply::SentinelAddress, "*-1\r\n"), "*-1\r\n");
+    // A sentinel that names a foreign server as the primary of this group.
+    let own = reply(AddressReply::PrimaryAddress, &list(&["10.6.6.6", "6379"]));
+    assert_eq!(own, list(&["127.0.0.9", "7000"]));
 }
 
 #[test]

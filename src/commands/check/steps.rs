@@ -160,7 +160,9 @@ async fn check(
     }
     // One reachable endpoint is enough: a list may hold the names before and after TLS was enabled.
     for attempt in failures {
-        let (step, detail) = (attempt.stage.label(), attempt.to_string());
+        let is_sentinel = route.master_name().is_some();
+        let detail = if is_sentinel { attempt.of_sentinel() } else { attempt.to_string() };
+        let step = attempt.stage.label();
         if reached { report.warn(step, &detail) } else { report.failed(step, &detail) }
     }
     if !reached && report.failed_at.is_none() {

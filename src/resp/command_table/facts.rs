@@ -98,8 +98,10 @@ pub enum AddressReply {
     Info,
     /// ROLE.
     Role,
-    /// SENTINEL GET-MASTER-ADDR-BY-NAME: the address of a group's primary.
+    /// SENTINEL GET-MASTER-ADDR-BY-NAME: the address of any group's primary.
     SentinelAddress,
+    /// The same about the group that the route leads to.
+    PrimaryAddress,
     /// SENTINEL MASTERS, REPLICAS, SENTINELS and others: each server as a map of fields.
     SentinelServers,
     /// SENTINEL INFO-CACHE: replies to INFO.
@@ -108,7 +110,7 @@ pub enum AddressReply {
 
 impl AddressReply {
     /// All forms.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Slots,
         Self::Shards,
         Self::Nodes,
@@ -116,6 +118,7 @@ impl AddressReply {
         Self::Info,
         Self::Role,
         Self::SentinelAddress,
+        Self::PrimaryAddress,
         Self::SentinelServers,
         Self::SentinelInfo,
     ];

@@ -233,6 +233,11 @@ impl RequestScanner {
         Some(([self.name.get(), first, second], self.seen))
     }
 
+    /// The second argument of the request that ended last, if its command reads two. Empty if it is longer than any name that matters.
+    pub fn second_argument(&self) -> &[u8] {
+        self.arguments.first_words()[1]
+    }
+
     /// Whether [`client_info`](Self::client_info) may return something.
     #[inline]
     pub fn reads_arguments(&self) -> bool {

@@ -79,7 +79,11 @@ impl Relay<'_> {
                             break;
                         }
                     }
-                    if !self.book(self.requests.request()) {
+                    let request = match &self.rewriting {
+                        Some(rewriting) => rewriting.request(&self.requests),
+                        None => self.requests.request(),
+                    };
+                    if !self.book(request) {
                         passed -= n;
                         break;
                     }
