@@ -1,6 +1,7 @@
 //! The road: plaintext until the endpoint accepts TLS, and then never again.
 
 mod clusters;
+mod sentinels;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

@@ -18,8 +18,8 @@ const RELOADED: &str = "configuration reloaded";
 const REFUSED: &str = "configuration not reloaded, the present one stays in use";
 
 /// A pontoon with a configuration file.
-struct Configured {
-    pontoon: Pontoon,
+pub struct Configured {
+    pub pontoon: Pontoon,
     directory: TempDir,
     /// The part of the file before the routes.
     head: String,
@@ -30,7 +30,7 @@ impl Configured {
         Self::with("[admin]\nlisten = \"127.0.0.1:0\"\n", routes)
     }
 
-    fn with(head: &str, routes: &str) -> Self {
+    pub fn with(head: &str, routes: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pontoon.toml");
         fs::write(&file, format!("{head}{routes}")).unwrap();
@@ -43,7 +43,7 @@ impl Configured {
     }
 
     /// Replaces the routes and reloads. Returns what pontoon logs about that.
-    fn reload(&self, routes: &str) -> String {
+    pub fn reload(&self, routes: &str) -> String {
         self.write(&format!("{}{routes}", self.head));
         self.hang_up(RELOADED)
     }

@@ -3,9 +3,12 @@
 
 mod addresses;
 mod election;
+mod evidence;
 mod load;
 mod mistakes;
+mod reload;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use self::load::{Load, Target};
@@ -66,10 +69,11 @@ fn clients_outlast_without_a_bridge(outage: Outage, settings: SentinelSettings) 
     clients_outlast(outage, &mut group, &target);
 }
 
-fn clients_outlast_with_a_bridge(outage: Outage, settings: SentinelSettings) {
+fn clients_outlast_with_a_bridge(outage: Outage, settings: SentinelSettings, more: &str) {
     let mut group = SentinelGroup::start(settings);
     let directory = tempfile::tempdir().unwrap();
-    let pontoon = bridge(&group, directory.path());
+    let pontoon =
+        bridge_with(&configuration_with(&group, directory.path(), more, ""), &group, directory.path());
     pontoon.allows("");
     let target = Target::through(&pontoon);
     clients_outlast(outage, &mut group, &target);
@@ -103,32 +107,41 @@ fn primary_port(client: &mut Wire) -> u16 {
     port.parse().unwrap()
 }
 
+/// The part of a configuration before the routes.
+const HEAD: &str = "admin.listen = \"127.0.0.1:0\"\n";
+
 /// The configuration of a bridge to a group. The sentinels' password comes from a file in `directory`.
 fn configuration(group: &SentinelGroup, directory: &Path) -> String {
+    configuration_with(group, directory, "", "")
+}
+
+/// As [`configuration`], with `more` keys of the route, and some of its table `sentinel`.
+fn configuration_with(group: &SentinelGroup, directory: &Path, more: &str, of_sentinel: &str) -> String {
+    let password_file = group.settings().sentinel_password.map(|password| {
+        let file = directory.join("password");
+        std::fs::write(&file, password).unwrap();
+        format!("password_file = \"{}\"\n", file.display())
+    });
+    let of_sentinel = password_file.unwrap_or_default() + of_sentinel;
+    HEAD.to_owned() + &route(group, more, &of_sentinel)
+}
+
+/// A route to a group, with `more` keys of the route, and some of its table `sentinel`.
+fn route(group: &SentinelGroup, more: &str, of_sentinel: &str) -> String {
     let (settings, ca) = (group.settings(), group.authority().file());
     let sentinels: Vec<String> =
         group.sentinel_endpoints().iter().map(|(host, port)| format!("\"{host}:{port}\"")).collect();
     let mode = |tls| if tls { "required" } else { "disabled" };
-    let mut text = vec![
-        "admin.listen = \"127.0.0.1:0\"".to_owned(),
-        "[[route]]".to_owned(),
-        "topology = \"sentinel\"".to_owned(),
-        format!("upstream = [{}]", sentinels.join(", ")),
-        "listen = [\"127.0.0.1:0\"]".to_owned(),
-        "limits.max_clients = 100".to_owned(),
-        format!("tls.mode = \"{}\"", mode(settings.server_tls)),
-        format!("tls.ca_files = [\"{ca}\"]"),
-    ];
-    text.extend(settings.server_password.map(|password| format!("auth.password = \"{password}\"")));
-    text.push("[route.sentinel]".to_owned());
-    text.push(format!("master_name = \"{MASTER_NAME}\""));
-    text.push(format!("tls_mode = \"{}\"", mode(settings.sentinel_tls)));
-    if let Some(password) = settings.sentinel_password {
-        let file = directory.join("password");
-        std::fs::write(&file, password).unwrap();
-        text.push(format!("password_file = \"{}\"", file.display()));
-    }
-    text.join("\n") + "\n"
+    let password = settings.server_password.map(|password| format!("auth.password = \"{password}\""));
+    format!(
+        "[[route]]\ntopology = \"sentinel\"\nupstream = [{}]\nlisten = [\"127.0.0.1:0\"]\n\
+         limits.max_clients = 100\ntls.mode = \"{}\"\ntls.ca_files = [\"{ca}\"]\n{}\n{more}\n\
+         [route.sentinel]\nmaster_name = \"{MASTER_NAME}\"\ntls_mode = \"{}\"\n{of_sentinel}\n",
+        sentinels.join(", "),
+        mode(settings.server_tls),
+        password.unwrap_or_default(),
+        mode(settings.sentinel_tls),
+    )
 }
 
 /// Servers and sentinels with names, and with different passwords.
@@ -158,23 +171,63 @@ fn clients_without_a_bridge_follow_names_and_use_passwords() {
 
 #[test]
 fn clients_outlast_a_crash() {
-    clients_outlast_with_a_bridge(Outage::Crash, SentinelSettings::tls());
+    clients_outlast_with_a_bridge(Outage::Crash, SentinelSettings::tls(), "");
 }
 
 #[test]
 fn clients_outlast_a_primary_that_hangs() {
-    clients_outlast_with_a_bridge(Outage::Hang, SentinelSettings::tls());
+    clients_outlast_with_a_bridge(Outage::Hang, SentinelSettings::tls(), "");
 }
 
 #[test]
 fn clients_need_no_names_and_no_passwords() {
-    clients_outlast_with_a_bridge(Outage::Crash, named_with_passwords());
+    clients_outlast_with_a_bridge(Outage::Crash, named_with_passwords(), "");
 }
 
 #[test]
 fn clients_outlast_a_crash_with_sentinels_in_plaintext() {
     let settings = SentinelSettings { sentinel_tls: false, ..SentinelSettings::tls() };
-    clients_outlast_with_a_bridge(Outage::Crash, settings);
+    clients_outlast_with_a_bridge(Outage::Crash, settings, "");
+}
+
+#[test]
+fn clients_that_share_connections_outlast_a_crash() {
+    clients_outlast_with_a_bridge(Outage::Crash, SentinelSettings::tls(), "sharing = \"shared\"");
+}
+
+#[test]
+fn clients_of_a_unix_socket_follow_a_failover() {
+    let mut group = SentinelGroup::start(SentinelSettings::tls());
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("sentinel.sock");
+    let listen = format!("listen = [\"unix:{}\", \"127.0.0.1:0\"]", socket.display());
+    let text = configuration(&group, directory.path()).replace("listen = [\"127.0.0.1:0\"]", &listen);
+    let file = directory.path().join("pontoon.toml");
+    std::fs::write(&file, text).unwrap();
+    let pontoon = Pontoon::run(&["--config", file.to_str().unwrap()]);
+    pontoon.allows("");
+    let tcp: SocketAddr = pontoon.addresses()[1].parse().unwrap();
+    let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME];
+    let ask = |words: &[&str]| String::from_utf8(Wire::unix(&socket).ask(words)).unwrap();
+    let port = || ask(&words).lines().nth(4).and_then(|port| port.parse::<u16>().ok());
+    eventually("the primary has a local port", || port().is_some_and(|port| port != 0));
+    let primary = port().unwrap();
+    assert!(ask(&["SENTINEL", "SENTINELS", MASTER_NAME]).contains(&format!("\r\n{}\r\n", tcp.port())));
+    Wire::tcp(("127.0.0.1", primary)).expect(&["SET", "k", "1"], "+OK\r\n");
+    let mut subscriber = Wire::unix(&socket);
+    assert!(subscriber.ask(&["SUBSCRIBE", "+switch-master"]).starts_with(b"*3"));
+    group.hold_writes(0);
+    group.kill(0);
+    let new = group.wait_for_failover(0);
+    // The message comes once pontoon has followed the failover.
+    let message = String::from_utf8(subscriber.reply()).unwrap();
+    assert!(message.contains(&format!(" 127.0.0.1 {primary}\r\n")), "{message}");
+    assert_eq!(
+        (port(), String::from_utf8(Wire::tcp(tcp).ask(&words)).unwrap()),
+        (Some(primary), ask(&words))
+    );
+    Wire::tcp(("127.0.0.1", primary)).expect(&["INCR", "k"], ":2\r\n");
+    group.servers[new].wire().expect(&["GET", "k"], "$1\r\n2\r\n");
 }
 
 #[test]
@@ -186,18 +239,14 @@ fn a_failover_is_followed_where_servers_tell_pontoon_nothing() {
     let file = directory.path().join("pontoon.toml");
     let configuration = configuration(&group, directory.path());
     // Clients authenticate themselves.
-    let own: String = configuration
-        .lines()
-        .filter(|line| !line.starts_with("auth."))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    std::fs::write(&file, own).unwrap();
+    let own: Vec<&str> = configuration.lines().filter(|line| !line.starts_with("auth.")).collect();
+    std::fs::write(&file, own.join("\n")).unwrap();
     let pontoon = Pontoon::run(&["--config", file.to_str().unwrap()]);
     pontoon.allows("");
     let address = || {
         let reply = pontoon.client().ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME]);
         let port = String::from_utf8(reply).unwrap().lines().nth(4).unwrap_or("0").parse::<u16>().unwrap();
-        std::net::SocketAddr::from(([127, 0, 0, 1], port))
+        SocketAddr::from(([127, 0, 0, 1], port))
     };
     let writes = |value: &str| {
         let mut client = Wire::tcp(address());

@@ -444,7 +444,9 @@ impl Cluster {
         let settings = upstream::Settings { endpoints: vec![server.clone()], ..self.reach.clone() };
         let tls = self.tls.as_ref().map(|tls| tls.of(server));
         let metrics = Arc::new(RouteMetrics::unrecorded());
-        Arc::new(self.template.another(&self.context.route, &settings, tls, &metrics))
+        let upstream = Arc::new(self.template.another(&self.context.route, &settings, tls, &metrics));
+        self.running.memory.close(&upstream, &settings.endpoints);
+        upstream
     }
 
     /// The context that the sessions of a node share, and what ends its upstream's tasks. `before`: the metrics that the new ones continue.

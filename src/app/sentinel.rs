@@ -22,7 +22,7 @@ use crate::listener::Listener;
 use crate::resp::replies::encode_command;
 use crate::resp::value::{Data, Value};
 use crate::session::RouteContext;
-use crate::upstream::{self, Unreachable, Upstream};
+use crate::upstream::{self, Connection, Unreachable, Upstream};
 
 /// Longest time, in seconds, for a server to say its role when sentinels disagree.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time, in seconds, until a sentinel's messages are requested again after their connection was lost.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
 
-/// The longest such time, for a sentinel that cannot be reached.
+/// The longest such time, in seconds, while a sentinel is down.
 const LONGEST_WATCH_PAUSE: Duration = Duration::from_secs(30);
 
 /// If a sentinel is silent for this time, in seconds, it is asked whether it is there.
@@ -63,7 +63,7 @@ pub(super) struct PrimaryListener {
     leaving: Drain,
 }
 
-/// What a server says that it is.
+/// The role that a server reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SaidRole {
     Primary,
@@ -83,7 +83,7 @@ impl Followed {
         let election = Election::new(views);
         let mut claims = election.claims();
         if is_minority && self.primary().is_some() {
-            // Few sentinels cannot bring in a server that nobody else has named before.
+            // Few sentinels cannot add a server that was not known before.
             claims.retain(|claim| self.live.values().any(|live| live.endpoint == claim.primary));
         }
         let primary = match self.primary() {
@@ -193,6 +193,10 @@ impl Followed {
             None => self.cluster.probe_of(server),
         };
         let work = async {
+            if live.is_none() && upstream.latch().is_some_and(|latch| !latch.is_set()) {
+                // No task looks for TLS at a server that is not known yet.
+                upstream.look().await;
+            }
             let mut connection = upstream.connect().await.ok()?;
             let [hello] = upstream::ask_frames(&mut connection, [&["HELLO"]]).await.ok()?;
             connection.release(false);
@@ -336,15 +340,28 @@ async fn watch(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, nodes: Arc<Node
     }
 }
 
-/// Returns when the connection is lost, or when the sentinel no longer answers: whether it had subscribed.
+/// Returns when the connection is lost, when the sentinel no longer answers, or when plaintext is no longer allowed: whether it had subscribed.
 async fn receive_events(upstream: &Arc<Upstream>, endpoint: &Endpoint, nodes: &Nodes) -> bool {
-    let mut subscribed = false;
+    let latch = upstream.latch().filter(|latch| !latch.is_set());
     let Ok(mut connection) = upstream.connect_at(endpoint).await else { return false };
+    let received = receive_from(&mut connection, nodes);
+    match latch {
+        // The connection may be in plaintext.
+        Some(latch) => tokio::select! {
+            subscribed = received => subscribed,
+            () = latch.wait() => true,
+        },
+        None => received.await,
+    }
+}
+
+async fn receive_from(connection: &mut Connection, nodes: &Nodes) -> bool {
+    let mut subscribed = false;
     let subscribe: Vec<&str> = ["SUBSCRIBE"].into_iter().chain(EVENTS).collect();
     let mut is_sent = connection.send(&encode_command(&subscribe)).await.is_ok();
     let mut is_asked = false;
     while is_sent {
-        match timeout(WATCH_SILENCE, upstream::next_frame(&mut connection)).await {
+        match timeout(WATCH_SILENCE, upstream::next_frame(connection)).await {
             Ok(Ok(frame)) => {
                 is_asked = false;
                 match Value::parse(&frame).as_ref().map(|frame| &frame.data) {

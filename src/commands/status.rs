@@ -126,11 +126,13 @@ fn routes_table(routes: &[RouteReport]) -> String {
     table.to_string()
 }
 
-/// Formats an endpoint with its mode and its certificate's expiry, if known.
+/// Formats an endpoint with its role, its local port, its mode and its certificate's expiry, if known.
 fn endpoint(facts: &EndpointFacts) -> String {
+    let role = facts.role.as_ref().map(ToString::to_string);
+    let port = facts.local_port.map(|port| format!("local port {port}"));
     let seen = facts.seen.map(|mode| mode.describe().to_owned());
     let expires = facts.certificate_expires.map(|at| format!("certificate until {at}"));
-    let known: Vec<String> = seen.into_iter().chain(expires).collect();
+    let known: Vec<String> = role.into_iter().chain(port).chain(seen).chain(expires).collect();
     if known.is_empty() {
         return facts.endpoint.clone();
     }

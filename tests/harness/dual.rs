@@ -9,6 +9,9 @@ use std::thread::{self, JoinHandle};
 
 use super::Redis;
 
+/// The address from which servers and sentinels connect to each other in plaintext. Connections from other addresses are those of clients.
+pub const MEMBERS: &str = "127.0.0.2";
+
 /// What happens to a connection of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
@@ -64,11 +67,16 @@ const TLS: usize = 1;
 impl Dual {
     /// A port in front of `redis`.
     pub fn new(redis: &Redis, plaintext: Mood, tls: Mood) -> Self {
+        Self::between([redis.plain_port, redis.tls_port], plaintext, tls)
+    }
+
+    /// A port in front of a port for plaintext and one for TLS.
+    pub fn between(ports: [u16; 2], plaintext: Mood, tls: Mood) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             moods: Mutex::new([plaintext, tls]),
-            ports: Mutex::new([redis.plain_port, redis.tls_port]),
+            ports: Mutex::new(ports),
             connections: Default::default(),
             plaintext_bytes: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
@@ -157,6 +165,10 @@ impl Shared {
         // A stream no longer has this address after it has ended.
         let own = near.peer_addr().ok();
         near.set_nodelay(true).unwrap();
+        if own.is_some_and(|own| own.ip().to_string() == MEMBERS) {
+            self.join(near);
+            return;
+        }
         self.streams.lock().unwrap().push(near.try_clone().unwrap());
         let mut first = [0];
         if !matches!(near.peek(&mut first), Ok(1)) {
@@ -194,19 +206,34 @@ impl Shared {
     fn swallow(&self, mut near: &TcpStream, kind: usize) {
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = near.read(&mut buffer) {
-            self.count(kind, n);
+            if kind == PLAINTEXT {
+                self.plaintext_bytes.fetch_add(n, Ordering::SeqCst);
+            }
         }
     }
 
     fn carry(&self, near: &TcpStream, kind: usize, port: u16) {
         let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { return };
-        far.set_nodelay(true).unwrap();
         self.streams.lock().unwrap().push(far.try_clone().unwrap());
+        self.pump(near, &far, kind == PLAINTEXT);
+    }
+
+    /// Connects two members of a group, whatever happens to clients.
+    fn join(&self, near: &TcpStream) {
+        let port = self.ports.lock().unwrap()[PLAINTEXT];
+        if let Ok(far) = TcpStream::connect(("127.0.0.1", port)) {
+            self.pump(near, &far, false);
+        }
+    }
+
+    /// Forwards everything in both directions until both have ended, and counts what the client sends if that is `counted`.
+    fn pump(&self, near: &TcpStream, far: &TcpStream, counted: bool) {
+        far.set_nodelay(true).unwrap();
         let pump = |mut from: &TcpStream, mut to: &TcpStream, counted: bool| {
             let mut buffer = [0; 16 * 1024];
             while let Ok(n @ 1..) = from.read(&mut buffer) {
                 if counted {
-                    self.count(kind, n);
+                    self.plaintext_bytes.fetch_add(n, Ordering::SeqCst);
                 }
                 if to.write_all(&buffer[..n]).is_err() {
                     break;
@@ -215,16 +242,10 @@ impl Shared {
             let _ = to.shutdown(Shutdown::Write);
         };
         thread::scope(|scope| {
-            scope.spawn(|| pump(near, &far, true));
-            pump(&far, near, false);
+            scope.spawn(|| pump(near, far, counted));
+            pump(far, near, false);
         });
         let _ = near.shutdown(Shutdown::Both);
-    }
-
-    fn count(&self, kind: usize, bytes: usize) {
-        if kind == PLAINTEXT {
-            self.plaintext_bytes.fetch_add(bytes, Ordering::SeqCst);
-        }
     }
 }
 

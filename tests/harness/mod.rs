@@ -49,7 +49,7 @@ pub use recording::{Page, Recording};
 pub use redis::{Redis, free_port, valkey};
 pub use revealed::assert_reveals_no_address;
 pub use sentinel::{MASTER_NAME, SentinelGroup, SentinelSettings};
-pub use sentinel_member::SentinelMember;
+pub use sentinel_member::{Entrance, MemberSettings, SentinelMember};
 pub use sockets::connected_to;
 pub use wire::{Wire, command};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::offset;
 use super::node::Name;
-use super::sentinel_member::{MemberSettings, SentinelMember};
+use super::sentinel_member::{Entrance, MemberSettings, SentinelMember};
 use super::{Authority, Engine, Hosts, PATIENCE, Wire, eventually, within};
 
 /// The name by which sentinels know the primary.
@@ -34,6 +34,7 @@ pub struct SentinelSettings {
     /// Servers and sentinels announce `server-1.sentinel.test` or `sentinel-1.sentinel.test` and so on, which [`SentinelGroup::hosts`]
     /// resolves. Sentinels name servers to clients by these.
     pub named: bool,
+    pub entrance: Entrance,
 }
 
 impl SentinelSettings {
@@ -248,9 +249,10 @@ impl SentinelGroup {
             Name { host, hosts: hosts.path() }
         });
         let settings = MemberSettings {
+            entrance: self.settings.entrance,
             sentinel: name.starts_with("sentinel"),
             name: announced,
-            client_tls,
+            client_tls: client_tls || self.settings.entrance == Entrance::Dual,
             link_tls: self.settings.server_tls,
             password,
         };

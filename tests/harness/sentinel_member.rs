@@ -10,12 +10,24 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustls::{ClientConfig, ServerConfig};
 use tempfile::TempDir;
 
+use super::dual::MEMBERS;
 use super::engine::SERVER;
 use super::front::Front;
 use super::node::Name;
 use super::pontoon::with_hosts;
 use super::redis::free_port;
-use super::{Authority, Engine, Identity, Wire, eventually};
+use super::{Authority, Dual, Engine, Identity, Mood, Wire, eventually};
+
+/// Where clients and other members reach a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Entrance {
+    /// At its port for plaintext, or at that for TLS.
+    #[default]
+    Own,
+    /// At one port in front of both, which [`SentinelMember::dual`] changes for clients. At first they are served in plaintext only. Needs
+    /// Redis 7.0 or newer, or Valkey.
+    Dual,
+}
 
 pub struct MemberSettings {
     /// Whether it is a sentinel.
@@ -26,6 +38,7 @@ pub struct MemberSettings {
     pub client_tls: bool,
     /// Whether the other members of the group use TLS.
     pub link_tls: bool,
+    pub entrance: Entrance,
     pub password: Option<&'static str>,
 }
 
@@ -40,6 +53,7 @@ pub struct SentinelMember {
     /// The front's configuration, for an engine without TLS.
     front_config: Option<Arc<ServerConfig>>,
     front: Option<Front>,
+    dual: Option<Dual>,
     plain_port: u16,
     tls_port: u16,
 }
@@ -62,12 +76,16 @@ impl SentinelMember {
             settings,
             front_config,
             front: None,
+            dual: None,
             plain_port: 0,
             tls_port: 0,
         };
         // Another process may take a free port before the member does.
         for _ in 0..20 {
             (member.plain_port, member.tls_port) = (free_port(), free_port());
+            let ports = [member.plain_port, member.tls_port];
+            member.dual = (member.settings.entrance == Entrance::Dual)
+                .then(|| Dual::between(ports, Mood::Accept, Mood::Reset));
             member.configure(lines);
             member.process = Some(member.spawn());
             if member.is_up() {
@@ -90,12 +108,23 @@ impl SentinelMember {
 
     /// The port that it announces, which the other members use.
     pub fn port(&self) -> u16 {
+        if let Some(dual) = &self.dual {
+            return dual.port();
+        }
         if self.settings.link_tls { self.tls_port } else { self.plain_port }
     }
 
     /// The port for clients: that of the other members, unless only one of the two uses TLS.
     pub fn client_port(&self) -> u16 {
+        if let Some(dual) = &self.dual {
+            return dual.port();
+        }
         if self.settings.client_tls { self.tls_port } else { self.plain_port }
+    }
+
+    /// The port in front of its two.
+    pub fn dual(&self) -> &Dual {
+        self.dual.as_ref().expect("the settings ask for it")
     }
 
     /// Whether its process exists, even if it is paused.
@@ -120,7 +149,7 @@ impl SentinelMember {
 
     /// Whether it reports this role. A server that changes its role ends connections.
     pub fn has_role(&self, role: &str) -> bool {
-        let reply = || self.wire().try_ask(&["ROLE"]);
+        let reply = || self.try_wire()?.try_ask(&["ROLE"]);
         let line = format!("{role}\r\n");
         self.is_running() && reply().is_some_and(|reply| String::from_utf8_lossy(&reply).contains(&line))
     }
@@ -210,6 +239,9 @@ impl SentinelMember {
         // A sentinel obeys this option, too: it uses TLS to servers and to other sentinels, or to neither.
         if engine.tls && settings.link_tls {
             text.push("tls-replication yes".to_owned());
+        }
+        if self.dual.is_some() {
+            text.push(format!("bind-source-addr {MEMBERS}"));
         }
         text.extend_from_slice(lines);
         let announce = if settings.sentinel { "sentinel announce" } else { "replica-announce" };

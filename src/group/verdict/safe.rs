@@ -187,6 +187,10 @@ fn servers(facts: &RouteFacts, settings: &Settings) -> Result<String, Vec<String
         );
     };
     let Some(asked) = seen.asked else {
+        let is_sentinel = |endpoint: &EndpointFacts| endpoint.role.as_deref() == Some("sentinel");
+        if !facts.endpoints.is_empty() && facts.endpoints.iter().all(is_sentinel) {
+            return one("the servers were not asked yet: the sentinels have not named them; run `pontoon check` to see why".into());
+        }
         return one("the servers were not asked yet: wait for the first survey, which starts once this bridge has seen TLS".into());
     };
     if let Some(problem) = &seen.problem {

@@ -170,6 +170,17 @@ fn each_obstacle_is_reported_and_is_the_only_reason() {
             RouteFacts { plaintext: in_plaintext(0, Some(Moment::at(NOW - DAY + 1))), ..facts() },
         ),
         ("set evidence.interval", RouteFacts { servers: None, ..facts() }),
+        (
+            "the sentinels have not named them",
+            RouteFacts {
+                endpoints: vec![EndpointFacts {
+                    role: Some("sentinel".into()),
+                    ..facts().endpoints.remove(0)
+                }],
+                servers: Some(Observation::default()),
+                ..facts()
+            },
+        ),
         ("not asked yet", RouteFacts { servers: Some(Observation::default()), ..facts() }),
         (
             "could not be asked: no CA",
