@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
@@ -20,7 +21,8 @@ const ANSWERS: usize = 4;
 /// How long a slowly read response keeps its permit while others wait for it.
 const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After a response was built, none is built for this many times as long.
+/// After a response was built, none is built for this many times the CPU time that it took. The time on the clock would include what other
+/// programs took, and a machine that stalls for seconds would have no metrics for a minute.
 const REST_FACTOR: u32 = 9;
 
 /// Builds responses, one at a time.
@@ -51,9 +53,9 @@ impl Costly {
         let mut turn = Arc::clone(&self.turn).lock_owned().await;
         sleep_until((*turn).into()).await;
         let made = spawn_blocking(move || {
-            let began = Instant::now();
+            let began = thread_cpu_time();
             let text = make();
-            *turn = Instant::now() + began.elapsed() * REST_FACTOR;
+            *turn = Instant::now() + thread_cpu_time().saturating_sub(began) * REST_FACTOR;
             text
         });
         match made.await {
@@ -66,6 +68,11 @@ impl Costly {
             }
         }
     }
+}
+
+/// The CPU time of this thread.
+fn thread_cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// A response, which keeps its permit until it is read.
@@ -90,13 +97,27 @@ mod tests {
         let (cut, took, began) = (CancellationToken::new(), Duration::from_millis(2), Instant::now());
         let one = async || {
             let slow = move || {
-                std::thread::sleep(took);
+                let began = thread_cpu_time();
+                while thread_cpu_time().saturating_sub(began) < took {}
                 String::new()
             };
             costly.answer(&cut, "text/plain", slow).await
         };
         tokio::join!(one(), one(), one());
         assert!(began.elapsed() >= took * (1 + 10 + 10));
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_stalls_delays_no_later_response() {
+        let costly = Costly::new();
+        let cut = CancellationToken::new();
+        let stalled = || {
+            std::thread::sleep(Duration::from_millis(200));
+            String::new()
+        };
+        costly.answer(&cut, "text/plain", stalled).await;
+        let rest = costly.turn.lock().await.saturating_duration_since(Instant::now());
+        assert!(rest < Duration::from_millis(200), "{rest:?}");
     }
 
     #[tokio::test(start_paused = true)]
