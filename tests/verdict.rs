@@ -293,6 +293,7 @@ fn what_is_not_verified_or_expires_soon_is_not_safe() {
     ];
     let pontoon = Pontoon::with(&server.endpoint(), &authority, &args);
     pontoon.expects("any certificate is accepted");
+    pontoon.allows("certificate must be renewed");
     eventually("the server was asked", || !route(&pontoon)["servers"]["asked"].is_null());
     let reasons = because(&route(&pontoon)["safe_to_require_tls"]);
     assert!(
