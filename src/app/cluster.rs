@@ -362,12 +362,7 @@ impl Followed {
         let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false, None);
         let context = Arc::new(ArcSwap::new(context));
         let listeners_leaving = self.cluster.running.drain.part();
-        let running = Running { listening: self.listening.clone(), ..self.cluster.running.clone() };
-        for listener in &listeners {
-            let context = Arc::clone(&context);
-            let now = move || context.load_full();
-            running.accept(route, listener, &self.cluster.clients, &now, &listeners_leaving);
-        }
+        self.cluster.accept(&listeners, &context, &self.listening, &listeners_leaving);
         let live = LiveNode {
             port,
             endpoint,
@@ -439,6 +434,22 @@ impl LiveNode {
 }
 
 impl Cluster {
+    /// Accepts the clients of a node's listeners until `leaving` starts. Each gets the context of the moment. `listening` tracks the tasks.
+    pub(super) fn accept(
+        &self,
+        listeners: &[Listener],
+        context: &Arc<ArcSwap<session::RouteContext>>,
+        listening: &TaskTracker,
+        leaving: &Drain,
+    ) {
+        let running = Running { listening: listening.clone(), ..self.running.clone() };
+        for listener in listeners {
+            let context = Arc::clone(context);
+            let now = move || context.load_full();
+            running.accept(&self.context.route, listener, &self.clients, &now, leaving);
+        }
+    }
+
     /// An upstream to ask a server that is not known yet.
     pub(super) fn probe_of(&self, server: &Endpoint) -> Arc<Upstream> {
         let settings = upstream::Settings { endpoints: vec![server.clone()], ..self.reach.clone() };

@@ -14,7 +14,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, field, info, warn};
 
 use super::cluster::{Cluster, Followed, LiveNode, STAGGER, bind};
-use super::running::Running;
 use crate::cluster::{Claim, Election, Nodes, SentinelView, Topology};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
@@ -198,12 +197,9 @@ impl Followed {
                 upstream.look().await;
             }
             let mut connection = upstream.connect().await.ok()?;
-            let [hello] = upstream::ask_frames(&mut connection, [&["HELLO"]]).await.ok()?;
+            let role = upstream::hello_field(&mut connection, "role").await.ok()?;
             connection.release(false);
-            let hello = Value::parse(&hello).ok()?;
-            let role =
-                hello.pairs().and_then(|mut fields| fields.find(|(key, _)| key.text() == Some("role")));
-            Some(match role.and_then(|(_, role)| role.text()) {
+            Some(match role.as_deref() {
                 Some("master") => SaidRole::Primary,
                 Some(_) => SaidRole::Replica,
                 None => SaidRole::Nothing,
@@ -299,12 +295,7 @@ fn open(
     let source = live.context.load_full();
     // Sessions end with the server's role.
     let context = Arc::new(ArcSwap::from_pointee(source.for_sessions(sessions.clone())));
-    let running = Running { listening: listening.clone(), ..cluster.running.clone() };
-    for listener in &listeners {
-        let context = Arc::clone(&context);
-        let now = move || context.load_full();
-        running.accept(route, listener, &cluster.clients, &now, &leaving);
-    }
+    cluster.accept(&listeners, &context, listening, &leaving);
     PrimaryListener { port, context, server: live.endpoint.clone(), source, sessions, leaving }
 }
 

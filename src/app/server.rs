@@ -27,8 +27,8 @@ impl RouteTls {
     /// Loads the files that `settings` name.
     pub fn load(settings: &Route) -> Result<Self, TlsError> {
         let own = NodeTls::wanted(&settings.upstream)?;
-        let group = settings.cluster.as_ref().and_then(|cluster| cluster.sentinel.as_ref());
-        let nodes = group.map_or_else(|| Ok(own.clone()), |group| NodeTls::wanted(&group.servers))?;
+        let nodes =
+            settings.sentinel().map_or_else(|| Ok(own.clone()), |group| NodeTls::wanted(&group.servers))?;
         Ok(Self { own, nodes })
     }
 

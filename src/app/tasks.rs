@@ -78,7 +78,7 @@ pub(super) async fn look_after(
             () = drain.started() => return,
         }
         let reached = tokio::select! {
-            reached = upstream.look_after() => reached,
+            reached = upstream.look_after(!is_right) => reached,
             () = drain.started() => return,
         };
         if std::mem::take(&mut is_first) {

@@ -90,7 +90,7 @@ impl SentinelView {
             _ => None,
         };
         let group = read(group)?;
-        let epoch = field(&group, "config-epoch").and_then(|epoch| epoch.text()?.parse().ok());
+        let epoch = group.field("config-epoch").and_then(|epoch| epoch.text()?.parse().ok());
         let replicas = read(replicas)?;
         let entries = replicas.list().ok_or(SentinelError::Unreadable)?;
         let replicas = entries.iter().map(|entry| replica(entry).ok_or(SentinelError::Unreadable));
@@ -133,12 +133,8 @@ fn read(reply: &[u8]) -> Result<Value<'_>, SentinelError> {
 }
 
 fn replica(entry: &Value<'_>) -> Option<(Endpoint, bool)> {
-    let is_down = field(entry, "flags")?.text()?.split(',').any(|flag| DOWN.contains(&flag));
-    Some((address(field(entry, "ip")?, field(entry, "port")?)?, is_down))
-}
-
-fn field<'v, 'a>(entry: &'v Value<'a>, name: &str) -> Option<&'v Value<'a>> {
-    entry.pairs()?.find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value)
+    let is_down = entry.field("flags")?.text()?.split(',').any(|flag| DOWN.contains(&flag));
+    Some((address(entry.field("ip")?, entry.field("port")?)?, is_down))
 }
 
 /// Flags of servers that sentinels cannot reach. Source: `addReplySentinelRedisInstance` in `sentinel.c`.

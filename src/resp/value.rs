@@ -87,6 +87,11 @@ impl<'a> Value<'a> {
             _ => None,
         }
     }
+
+    /// The value of this key, in a map or in a list that stands for one.
+    pub fn field(&self, name: &str) -> Option<&Self> {
+        self.pairs()?.find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value)
+    }
 }
 
 struct Reader<'a> {

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use super::error::Cause;
 use super::greeting;
 use crate::resp::replies::{self, Answer};
+use crate::resp::value::Value;
 
 /// Size limit of a topology reply. A line of CLUSTER NODES can take several KiB where slots are scattered; a cluster has at most 1,000
 /// nodes.
@@ -40,6 +41,14 @@ pub struct TopologyReplies {
 pub async fn topology(connection: &mut Connection) -> Result<TopologyReplies, Cause> {
     let [slots, nodes] = ask_frames(connection, [&["CLUSTER", "SLOTS"], &["CLUSTER", "NODES"]]).await?;
     Ok(TopologyReplies { slots, nodes })
+}
+
+/// Asks for a field of the reply to [HELLO](https://valkey.io/commands/hello/), which users may send without further permissions. `None`: the
+/// server does not say.
+pub async fn hello_field(connection: &mut Connection, name: &str) -> Result<Option<String>, Cause> {
+    let [hello] = ask_frames(connection, [&["HELLO"]]).await?;
+    let hello = Value::parse(&hello).map_err(|unreadable| Cause::NotRedis(unreadable.to_string()))?;
+    Ok(hello.field(name).and_then(Value::text).map(str::to_owned))
 }
 
 /// Sends commands at once, and returns each reply as bytes.

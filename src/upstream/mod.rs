@@ -23,7 +23,9 @@ mod share;
 mod spread;
 mod transit;
 
-pub use self::ask::{TopologyReplies, ask, ask_encoded, ask_frame, ask_frames, next_frame, topology};
+pub use self::ask::{
+    TopologyReplies, ask, ask_encoded, ask_frame, ask_frames, hello_field, next_frame, topology,
+};
 pub(crate) use self::auth::present;
 pub use self::auth::{AuthOutcome, command as login_command};
 pub use self::connection::{Connection, Dialled};

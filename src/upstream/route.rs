@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{field, info, warn};
 
-use super::ask::ask_frames;
+use super::ask::hello_field;
 use super::auth::AuthOutcome;
 use super::connection::Connection;
 use super::dial::{Remote, RemoteContext};
@@ -35,7 +35,6 @@ use crate::metrics::RouteMetrics;
 use crate::moment::Moment;
 use crate::resp::client_ids;
 use crate::resp::replies::encode_secret;
-use crate::resp::value::Value;
 use crate::tls::{self, Tls};
 
 /// A route's upstream: its endpoints, and the state that all sessions of the route share.
@@ -447,17 +446,17 @@ impl Upstream {
     }
 
     /// Finds out whether the upstream can be reached, without a client waiting. Dials the endpoints that failed last and, if no client
-    /// connected recently, the first one that did not fail.
-    pub async fn look_after(&self) -> bool {
+    /// connected recently, the first one that did not fail. `wants_mode`: asks the server once for its [`server_mode`](Self::server_mode).
+    pub async fn look_after(&self, wants_mode: bool) -> bool {
         let mut reached = self.reached_recently();
         for remote in &self.remotes {
             let dial = remote.is_failing() || !reached;
             if dial && let Ok(mut connection) = remote.connect(Instant::now() + self.connect_timeout).await {
                 self.note_reached();
                 reached = true;
-                if self.server_mode.get().is_none() {
-                    let mode = timeout(self.connect_timeout, server_mode(&mut connection)).await;
-                    let _ = self.server_mode.set(mode.ok().flatten());
+                if wants_mode && self.server_mode.get().is_none() {
+                    let mode = timeout(self.connect_timeout, hello_field(&mut connection, "mode")).await;
+                    let _ = self.server_mode.set(mode.ok().and_then(Result::ok).flatten());
                 }
             }
         }
@@ -508,14 +507,6 @@ impl Upstream {
         });
         order
     }
-}
-
-/// The field `mode` in the reply to [HELLO](https://valkey.io/commands/hello/), which users may send without further permissions.
-async fn server_mode(connection: &mut Connection) -> Option<String> {
-    let [hello] = ask_frames(connection, [&["HELLO"]]).await.ok()?;
-    let hello = Value::parse(&hello).ok()?;
-    let (_, mode) = hello.pairs()?.find(|(key, _)| key.text() == Some("mode"))?;
-    mode.text().map(str::to_owned)
 }
 
 fn new_latch(settings: &Settings) -> Option<Latch> {
