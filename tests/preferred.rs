@@ -263,8 +263,9 @@ fn a_session_is_served_in_plaintext_while_connecting_over_tls_is_slow() {
         // In shared mode the connection is replaced by one with TLS: no session is moved.
         return;
     }
-    let (_authority, _redis, dual, pontoon) =
-        road(Mood::Accept, Mood::Reset, &["--tls-upgrade", "drain", "--connect-timeout", "60s"]);
+    // No connection is ready.
+    let args = ["--tls-upgrade", "drain", "--connect-timeout", "60s", "--pool-warm", "false"];
+    let (_authority, _redis, dual, pontoon) = road(Mood::Accept, Mood::Reset, &args);
     pontoon.allows("transit encryption observed: plaintext only");
     pontoon.allows("TLS handshake with");
     let mut client = pontoon.client();

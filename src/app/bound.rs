@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -14,7 +13,7 @@ use super::memory::LatchMemory;
 use super::reload::{ConfigSource, Reloaded, Routes};
 use super::route::Prepared;
 use super::running::Running;
-use super::tasks::{StateWriter, keep_inventory, watch_certificates};
+use super::tasks::{StateWriter, look_up_processes, watch_certificates, write_state};
 use super::{last_client, service};
 use crate::admin::{self, Admin, AdminCommand, MetricsServer, Serving};
 use crate::clients::Inventory;
@@ -140,8 +139,11 @@ impl App {
             commands,
         };
         let state = memory.state;
-        let state_writer =
-            Arc::new(StateWriter { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state });
+        let state_writer = Arc::new(StateWriter {
+            inventory: Arc::clone(&inventory),
+            observers: watch::Sender::default(),
+            state,
+        });
         let mut routes =
             Routes::start(routes, config, running.clone(), shared.clone(), Arc::clone(&state_writer));
         let told = shared.clone();
@@ -154,7 +156,10 @@ impl App {
             info!(address = %admin.address(), "admin listening");
             running.tasks.spawn(admin.run(shared, metrics_at, admin_stop.clone()));
         }
-        running.tasks.spawn(keep_inventory(Arc::clone(&state_writer), drain.clone()));
+        running.tasks.spawn(look_up_processes(Arc::clone(&inventory), drain.clone()));
+        if state_writer.state.is_some() {
+            running.tasks.spawn(write_state(Arc::clone(&state_writer), drain.clone()));
+        }
         running.tasks.spawn(watch_certificates(told.clone(), drain.clone()));
         info!(version = env!("CARGO_PKG_VERSION"), "started");
         running.tell_service_manager(told, &admin_stop);

@@ -201,9 +201,7 @@ impl Routes {
     fn show(&self) {
         let routes = self.live.iter().map(LiveRoute::describe).collect();
         self.shared.shown.store(Arc::new(AdminView { routes, verdict: self.config.verdict.clone() }));
-        self.state_writer
-            .observers
-            .store(Arc::new(self.live.iter().filter_map(LiveRoute::observer).collect()));
+        self.state_writer.observers.send_replace(self.live.iter().filter_map(LiveRoute::observer).collect());
     }
 }
 
@@ -212,7 +210,7 @@ mod tests {
     use std::sync::Weak;
     use std::time::Duration;
 
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, watch};
     use tokio::time::{sleep, timeout};
     use tokio_util::task::TaskTracker;
 
@@ -253,7 +251,7 @@ mod tests {
         };
         let inventory = Arc::clone(&running.inventory);
         let state_writer =
-            Arc::new(StateWriter { inventory, observers: arc_swap::ArcSwap::default(), state: None });
+            Arc::new(StateWriter { inventory, observers: watch::Sender::default(), state: None });
         let prepared = std::mem::take(&mut first.routes).into_iter();
         let prepared =
             prepared.map(|route| Prepared::new(route, None, &[], &running.inherited).ok().unwrap());

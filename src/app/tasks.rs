@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
@@ -34,11 +34,14 @@ const LOOK_FOR_LATCH: Duration = Duration::from_secs(1);
 /// How often a certificate that must be renewed is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
-/// Seconds between two look-ups of clients' processes.
-const LOOK_UP: u64 = 5;
+/// Time from a new session to the look-up of its client's process.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
-/// Seconds between two writes of the state file.
-const WRITE: u64 = 60;
+/// Longest time between two writes of the state file.
+const WRITE: Duration = Duration::from_secs(60);
+
+/// How soon a client in plaintext is written to the state file.
+const LOOK_AT_OBSERVERS: Duration = Duration::from_secs(1);
 
 /// Looks for TLS where `tls.mode` is `preferred`, and remembers the endpoints that accept it.
 pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: LatchMemory, drain: Drain) {
@@ -145,7 +148,7 @@ pub(super) async fn observe(
 /// Writes the state file: the inventory, and what the observer of each route knows.
 pub(super) struct StateWriter {
     pub(super) inventory: Arc<Inventory>,
-    pub(super) observers: ArcSwap<Vec<(String, Arc<Observer>)>>,
+    pub(super) observers: watch::Sender<Vec<(String, Arc<Observer>)>>,
     pub(super) state: Option<Arc<StateFile>>,
 }
 
@@ -153,36 +156,47 @@ impl StateWriter {
     /// Writes the state file, if there is one.
     pub(super) fn write(&self) {
         let Some(state) = &self.state else { return };
-        let observers = self.observers.load();
-        let servers = observers.iter().map(|(route, observer)| (route.clone(), observer.memory())).collect();
+        let observers = self.observers.borrow().clone();
+        let servers = observers.into_iter().map(|(route, observer)| (route, observer.memory())).collect();
         if let Err(error) = state.keep(self.inventory.history(), servers) {
             warn!(%error, "state file cannot be written, a restart will lose the newest inventory and evidence");
         }
     }
 }
 
-/// Advances the inventory's clock, looks up the processes of clients from time to time, and writes the state file.
-pub(super) async fn keep_inventory(state_writer: Arc<StateWriter>, drain: Drain) {
-    let inventory = &state_writer.inventory;
-    let mut seconds = interval(Duration::from_secs(1));
-    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let draining = drain.started();
-    tokio::pin!(draining);
-    for second in 0_u64.. {
-        tokio::select! {
-            _ = seconds.tick() => inventory.tick(),
-            () = &mut draining => return,
-        }
-        if second % LOOK_UP == 0 {
-            let inventory = Arc::clone(inventory);
+/// Looks up the processes of new clients.
+pub(super) async fn look_up_processes(inventory: Arc<Inventory>, drain: Drain) {
+    let work = async {
+        loop {
+            inventory.entered().await;
+            sleep(LOOK_UP).await;
+            let inventory = Arc::clone(&inventory);
             // Reading /proc takes time and must not block an event loop.
             let _ = spawn_blocking(move || inventory.look_up()).await;
         }
-        // A client seen in plaintext must not be forgotten after a crash.
-        let is_urgent = state_writer.observers.load().iter().any(|(_, observer)| observer.has_ended_quiet());
-        if is_urgent || second % WRITE == WRITE - 1 {
+    };
+    tokio::select! {
+        () = work => {}
+        () = drain.started() => {}
+    }
+}
+
+/// Writes the state file from time to time, and soon after a client in plaintext was seen: it must not be forgotten after a crash.
+pub(super) async fn write_state(state_writer: Arc<StateWriter>, drain: Drain) {
+    let mut observers = state_writer.observers.subscribe();
+    let mut written = Instant::now();
+    loop {
+        let pause = if observers.borrow_and_update().is_empty() { WRITE } else { LOOK_AT_OBSERVERS };
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = observers.changed() => {}
+            () = drain.started() => return,
+        }
+        let is_urgent = observers.borrow().iter().any(|(_, observer)| observer.has_ended_quiet());
+        if is_urgent || written.elapsed() >= WRITE {
             let state_writer = Arc::clone(&state_writer);
             let _ = spawn_blocking(move || state_writer.write()).await;
+            written = Instant::now();
         }
     }
 }
@@ -284,9 +298,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_clients_process_is_looked_up_without_a_request() {
         let (inventory, drain) = (Inventory::new(), Drain::new());
-        let state_writer =
-            StateWriter { inventory: Arc::clone(&inventory), observers: ArcSwap::default(), state: None };
-        let keeping = keep_inventory(Arc::new(state_writer), drain.clone());
+        let keeping = look_up_processes(Arc::clone(&inventory), drain.clone());
         tokio::pin!(keeping);
         let mut pass = async || {
             tokio::select! {

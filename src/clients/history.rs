@@ -324,11 +324,13 @@ mod tests {
         let mut memory = PastClients::default();
         for (number, since, end) in [(1, 10, 20), (2, 5, 12), (3, 30, 31)] {
             let session = session(number, "app", since);
-            session.sent(10, 2, since);
+            Moment::set(since);
+            session.sent(10, 2);
             memory.ended(&session, Moment::at(end));
         }
         let live = session(4, "app", 40);
-        live.sent(10, 1, 50);
+        Moment::set(50);
+        live.sent(10, 1);
         let live = [live, session(5, "other", 1)].map(Arc::new);
         let (clients, _) = memory.with_live(&live).into_clients(10);
         assert_eq!(clients.len(), 2);

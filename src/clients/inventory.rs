@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::history::{ClientHistory, MAX_REMEMBERED_CLIENTS, PastClients};
 use super::process::{self, Process};
@@ -25,9 +26,9 @@ const LOOKUP_SHARE: u32 = 50;
 #[derive(Default)]
 pub struct Inventory {
     numbers: AtomicU64,
-    /// Unix time, set by [`tick`](Self::tick). Sessions read this instead of the system's clock.
-    clock: AtomicU64,
     live: Mutex<BTreeMap<u64, Arc<SessionRecord>>>,
+    /// A session was entered.
+    entered: Notify,
     past: Mutex<PastSessions>,
     /// When `/proc` may be searched again; `None` for immediately.
     next_lookup: Mutex<Option<Instant>>,
@@ -48,8 +49,7 @@ impl Inventory {
     /// Creates an empty inventory.
     pub fn new() -> Arc<Self> {
         let inventory = Self::default();
-        inventory.tick();
-        inventory.past.lock().since = Moment::at(inventory.now());
+        inventory.past.lock().since = Moment::now();
         Arc::new(inventory)
     }
 
@@ -60,13 +60,13 @@ impl Inventory {
 
     /// Starts to watch a route, if it is not watched already.
     pub fn watch(&self, route: &Arc<str>) {
-        let now = Moment::at(self.now());
+        let now = Moment::now();
         self.past.lock().watched.entry(Arc::clone(route)).or_insert(now);
     }
 
     /// Returns since when a route is watched, in this run or an earlier one.
     pub fn watched_since(&self, route: &str) -> Moment {
-        self.past.lock().watched.get(route).copied().unwrap_or(Moment::at(self.now()))
+        self.past.lock().watched.get(route).copied().unwrap_or(Moment::now())
     }
 
     /// Renames routes, all at once: from the first name of each pair to the second. Their clients stay the same.
@@ -87,17 +87,18 @@ impl Inventory {
         }
     }
 
-    /// Updates the clock that sessions read. Must be called every second.
-    pub fn tick(&self) {
-        self.clock.store(Moment::now().unix(), Ordering::Relaxed);
-    }
-
     /// Enters a new session.
     pub fn enter(self: &Arc<Self>, route: &Arc<str>, peer: Peer) -> InventoryEntry {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        let session = Arc::new(SessionRecord::new(number, Arc::clone(route), peer, Moment::at(self.now())));
+        let session = Arc::new(SessionRecord::new(number, Arc::clone(route), peer, Moment::now()));
         self.live.lock().insert(number, Arc::clone(&session));
+        self.entered.notify_one();
         InventoryEntry { session, inventory: Arc::clone(self) }
+    }
+
+    /// Waits for a new session since the last call.
+    pub async fn entered(&self) {
+        self.entered.notified().await;
     }
 
     /// Returns the number of live sessions over all routes.
@@ -113,7 +114,7 @@ impl Inventory {
     /// Returns the totals of a route.
     pub fn totals(&self, route: &str) -> Totals {
         let mut totals = self.past.lock().routes.get(route).copied().unwrap_or_default();
-        let now = Moment::at(self.now());
+        let now = Moment::now();
         for session in self.live().iter().filter(|session| &*session.route() == route) {
             totals.add(session, true, now);
         }
@@ -142,8 +143,7 @@ impl Inventory {
 
     /// Returns a report of at most `limit` sessions and `limit` clients.
     pub fn report(&self, limit: usize) -> InventoryReport {
-        self.tick();
-        let now = Moment::at(self.now());
+        let now = Moment::now();
         let live = self.live();
         let memory = self.past.lock().memory.clone().with_live(&live).merged();
         let clients_total = memory.len();
@@ -161,7 +161,7 @@ impl Inventory {
     /// Returns all clients, including those with live sessions, for the state file.
     pub fn history(&self) -> ClientHistory {
         let live = self.live();
-        let now = Moment::at(self.now());
+        let now = Moment::now();
         let (memory, mut routes, since, watched) = {
             let past = self.past.lock();
             (past.memory.clone(), past.routes.clone(), past.since, past.watched.clone())
@@ -238,11 +238,6 @@ impl Inventory {
         *next = Some(Instant::now() + LOOKUP_PAUSE.max(began.elapsed() * LOOKUP_SHARE));
     }
 
-    #[inline]
-    fn now(&self) -> u64 {
-        self.clock.load(Ordering::Relaxed)
-    }
-
     fn live(&self) -> Vec<Arc<SessionRecord>> {
         self.live.lock().values().cloned().collect()
     }
@@ -257,24 +252,24 @@ pub struct InventoryEntry {
 impl InventoryEntry {
     /// Notes that the session has an upstream connection, its first or another one.
     pub fn connected(&self, upstream: SessionUpstream) {
-        self.session.connected(upstream, Moment::at(self.inventory.now()));
+        self.session.connected(upstream, Moment::now());
     }
 
     /// Returns a counter for tasks that send to the session's client.
     pub fn counter(&self) -> Counter {
-        Counter { session: Arc::clone(&self.session), inventory: Arc::clone(&self.inventory) }
+        Counter { session: Arc::clone(&self.session) }
     }
 
     /// Counts bytes and commands sent upstream.
     #[inline]
     pub fn sent(&self, bytes: usize, commands: u64) {
-        self.session.sent(bytes as u64, commands, self.inventory.now());
+        self.session.sent(bytes as u64, commands);
     }
 
     /// Counts bytes sent to the client.
     #[inline]
     pub fn received(&self, bytes: usize) {
-        self.session.received(bytes as u64, self.inventory.now());
+        self.session.received(bytes as u64);
     }
 }
 
@@ -282,7 +277,6 @@ impl InventoryEntry {
 #[derive(Clone)]
 pub struct Counter {
     session: Arc<SessionRecord>,
-    inventory: Arc<Inventory>,
 }
 
 impl Counter {
@@ -294,7 +288,7 @@ impl Counter {
     /// Counts bytes sent to the client.
     #[inline]
     pub fn received(&self, bytes: usize) {
-        self.session.received(bytes as u64, self.inventory.now());
+        self.session.received(bytes as u64);
     }
 }
 
@@ -308,7 +302,7 @@ impl Deref for InventoryEntry {
 
 impl Drop for InventoryEntry {
     fn drop(&mut self) {
-        let now = Moment::at(self.inventory.now());
+        let now = Moment::now();
         let mut past = self.inventory.past.lock();
         self.inventory.live.lock().remove(&self.session.number);
         past.memory.ended(&self.session, now);

@@ -13,6 +13,7 @@ use super::auth::AuthOutcome;
 use super::connection::Connection;
 use super::dial::Remote;
 use super::error::{Cause, ConnectError, Stage};
+use super::generation::Generation;
 use super::race::Race;
 use super::share::share;
 use crate::credentials::Credentials;
@@ -49,7 +50,7 @@ pub(super) struct Dial<'a> {
     pub(super) only: Option<SocketAddr>,
     pub(super) began: Instant,
     pub(super) deadline: Instant,
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     pub(super) timings: Vec<(Stage, Duration)>,
 }
 
@@ -128,7 +129,7 @@ impl<'a> Dial<'a> {
         }
         let mut connection = Connection {
             expires: Instant::now() + remote.lifetime(),
-            generation: self.generation,
+            generation: self.generation.clone(),
             ..Connection::new(stream, channel, unread, Arc::clone(&remote.endpoint), peer)
         };
         if !matches!(self.speaks, Speaks::Nothing) && !self.is_over() {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::auth::AuthOutcome;
 use super::error::Stage;
+use super::generation::Generation;
 use super::greeting::Greeted;
 use super::ids::{PassedOnId, SeenId};
 use crate::credentials::Expiry;
@@ -52,9 +53,9 @@ pub struct Connection {
     /// The connection has served a client before.
     pub(super) used: bool,
     /// The connection serves no further client after this time.
-    pub(super) expires: Instant,
+    pub expires: Instant,
     /// The pool's generation when the connection was dialled.
-    pub(super) generation: u64,
+    pub generation: Generation,
     /// The thread whose event loop it is bound to.
     pub(super) worker: Option<usize>,
 }
@@ -65,14 +66,14 @@ pub struct Dialled {
     /// The endpoint as configured or announced.
     pub endpoint: Arc<Endpoint>,
     /// The pool's generation when the connection was dialled.
-    pub(super) generation: u64,
+    pub generation: Generation,
 }
 
 #[cfg(test)]
 impl Dialled {
-    /// A connection to this endpoint from the pool's first generation.
+    /// A connection to this endpoint that is not retired.
     pub fn first(endpoint: &Endpoint) -> Self {
-        Self { endpoint: Arc::new(endpoint.clone()), generation: 0 }
+        Self { endpoint: Arc::new(endpoint.clone()), generation: Generation::default() }
     }
 }
 
@@ -104,7 +105,7 @@ impl Connection {
             warm: false,
             used: false,
             expires: Instant::now(),
-            generation: 0,
+            generation: Generation::default(),
             worker: workers::current(),
         }
     }
@@ -124,7 +125,7 @@ impl Connection {
 
     /// Identifies the connection in reports of its loss or of a failover.
     pub fn dialled(&self) -> Dialled {
-        Dialled { endpoint: Arc::clone(&self.endpoint), generation: self.generation }
+        Dialled { endpoint: Arc::clone(&self.endpoint), generation: self.generation.clone() }
     }
 
     /// Where it comes from, as a metric label.

@@ -76,6 +76,12 @@ impl Demand {
         unneeded.div_ceil(2)
     }
 
+    /// Whether the ends of further seconds change nothing if no client comes or leaves and `idle` connections stay ready.
+    pub(super) fn is_settled(&self, idle: usize) -> bool {
+        let none_moved = self.leased == 0 && self.returned == 0 && self.returning == 0;
+        none_moved && self.target == self.min as u64 * SCALE && idle <= self.target()
+    }
+
     fn target(&self) -> usize {
         self.target.div_ceil(SCALE) as usize
     }
@@ -107,6 +113,26 @@ mod tests {
             demand.second(0);
         }
         assert_eq!(demand.wanted(), 2);
+    }
+
+    #[test]
+    fn demand_settles_some_time_after_the_last_client() {
+        let mut demand = Demand::new(1, 40);
+        assert!(demand.is_settled(1) && !demand.is_settled(2), "a second one is surplus");
+        for _ in 0..10 {
+            demand.leased();
+            assert!(!demand.is_settled(1));
+        }
+        demand.second(10);
+        demand.returned();
+        assert!(!demand.is_settled(1));
+        let mut idle = 20;
+        let seconds = (1..600).find(|_| {
+            idle -= demand.second(idle);
+            demand.is_settled(idle)
+        });
+        assert!(seconds.is_some());
+        assert_eq!((demand.wanted(), idle), (1, 1));
     }
 
     #[test]

@@ -172,11 +172,11 @@ impl Remote {
             if fresh || proves(&mut connection, deadline).await {
                 return Ok(connection);
             }
-            let generation = connection.generation;
+            let generation = connection.generation.clone();
             self.pool.discard(connection, Discard::Unanswered);
             // Connections of the same generation most likely went dead with this one: discard them at once, so that no client has to wait
             // for each.
-            self.pool.retire_with(generation, Discard::Unanswered);
+            self.pool.retire_with(&generation, Discard::Unanswered);
         }
         let began = Instant::now();
         if to.is_some() {

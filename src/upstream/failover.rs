@@ -110,14 +110,9 @@ impl Upstream {
         }
     }
 
-    /// Whether no connection to the endpoint was reported lost or demoted since this one was made.
-    pub fn is_latest(&self, dialled: &Dialled) -> bool {
-        self.remote(&dialled.endpoint).is_none_or(|remote| remote.pool.generation() == dialled.generation)
-    }
-
     /// Retires connections to this endpoint that are of this generation. Returns whether they were not retired before.
     fn retire(&self, Dialled { endpoint, generation }: &Dialled) -> bool {
-        self.remote(endpoint).is_some_and(|remote| remote.pool.retire_with(*generation, Discard::Retired))
+        self.remote(endpoint).is_some_and(|remote| remote.pool.retire_with(generation, Discard::Retired))
     }
 
     /// Finds out where new connections lead. `from`: the server that replied READONLY.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::demand::Demand;
+use super::generation::Generation;
 use crate::metrics::{GaugeGuard, RouteMetrics};
 use crate::workers;
 
@@ -83,8 +84,8 @@ pub(super) struct Pool {
     metrics: Arc<RouteMetrics>,
     /// Wakes the task that calls [`sweep`](Self::sweep).
     heard: Waker,
-    /// Wakes the task that dials missing connections.
-    lacking: Arc<Notify>,
+    /// Wakes the task that tends the pool: connections are missing, or a client came or left after a rest.
+    stirred: Arc<Notify>,
     state: Mutex<PoolState>,
 }
 
@@ -96,10 +97,17 @@ struct PoolState {
     has_leased: bool,
     /// Clients for which a connection is being dialled. They come after those in `waiting`.
     dialling: VecDeque<oneshot::Sender<Connection>>,
-    /// Connections of an older generation are not kept.
-    generation: u64,
+    /// Only connections of this generation are kept.
+    generation: Generation,
     closed: bool,
     demand: Demand,
+}
+
+impl PoolState {
+    /// Whether neither the demand nor the number of ready connections changes by itself.
+    fn is_settled(&self) -> bool {
+        self.demand.is_settled(self.idle.len())
+    }
 }
 
 struct IdleConnection {
@@ -120,7 +128,7 @@ impl Pool {
     pub(super) fn new(
         settings: Settings,
         heard: Waker,
-        lacking: Arc<Notify>,
+        stirred: Arc<Notify>,
         metrics: Arc<RouteMetrics>,
     ) -> Self {
         let min = if settings.warm { settings.warm_min } else { 0 };
@@ -130,22 +138,26 @@ impl Pool {
             waiting: VecDeque::new(),
             dialling: VecDeque::new(),
             has_leased: false,
-            generation: 0,
+            generation: Generation::default(),
             closed: false,
             demand,
         };
         let dials_ahead = settings.warm.into();
-        Self { settings, dials_ahead, metrics, heard, lacking, state: Mutex::new(state) }
+        Self { settings, dials_ahead, metrics, heard, stirred, state: Mutex::new(state) }
     }
 
     /// The generation of a connection that is dialled now.
-    pub(super) fn generation(&self) -> u64 {
-        self.state.lock().generation
+    pub(super) fn generation(&self) -> Generation {
+        self.state.lock().generation.clone()
     }
 
     /// Takes a ready connection and binds it to this thread. Prefers one that this thread used last. `to`: the only address to accept.
     pub(super) fn take(&self, to: Option<SocketAddr>) -> Option<PooledConnection> {
-        self.state.lock().demand.leased();
+        {
+            let mut state = self.state.lock();
+            self.stir(&state);
+            state.demand.leased();
+        }
         while let Some(IdleConnection { mut connection, since, .. }) = self.pop(to) {
             // These are system calls, made without the lock.
             let now = Instant::now();
@@ -173,7 +185,7 @@ impl Pool {
         let left = state.idle.len();
         state.demand.left(left);
         if self.dials_ahead() && left < state.demand.wanted() {
-            self.lacking.notify_one();
+            self.stirred.notify_one();
         }
         idle
     }
@@ -187,14 +199,13 @@ impl Pool {
         if room { Ok(()) } else { Err(Discard::Surplus) }
     }
 
-    /// Whether a connection is of the present generation and not expired.
-    pub(super) fn is_current(&self, connection: &Connection) -> bool {
-        Self::judge(&self.state.lock(), connection).is_ok()
-    }
-
     /// Keeps a clean connection that a client left, or gives it to the client that has waited longest.
     pub(super) fn put_back(&self, connection: Connection) {
-        self.state.lock().demand.returned();
+        {
+            let mut state = self.state.lock();
+            self.stir(&state);
+            state.demand.returned();
+        }
         self.put(connection);
     }
 
@@ -255,10 +266,11 @@ impl Pool {
 
     /// Retires all connections if this news is about one of the present generation. Returns `false` for news about an older one, because
     /// newer connections may be good.
-    pub(super) fn retire_with(&self, generation: u64, reason: Discard) -> bool {
-        let is_news = generation == self.generation();
+    pub(super) fn retire_with(&self, generation: &Generation, reason: Discard) -> bool {
+        let mut state = self.state.lock();
+        let is_news = !generation.is_retired();
         if is_news {
-            self.retire(reason);
+            self.begin_generation(&mut state, reason);
         }
         is_news
     }
@@ -270,9 +282,7 @@ impl Pool {
 
     /// Closes ready connections, and keeps none of those that clients hold now.
     pub(super) fn retire(&self, reason: Discard) {
-        let mut state = self.state.lock();
-        state.generation += 1;
-        self.discard_all(&mut state, reason);
+        self.begin_generation(&mut self.state.lock(), reason);
     }
 
     /// Closes all ready connections, and keeps none from now on.
@@ -287,6 +297,25 @@ impl Pool {
         // Without reuse, connections are dialled ahead only if `pool.warm` asks for it.
         if self.settings.reuse {
             self.dials_ahead.store(true, Ordering::Relaxed);
+            self.stirred.notify_one();
+        }
+    }
+
+    /// When [`second`](Self::second) has something to do: at the end of this second, or, if no client came or left for a while, when the
+    /// first ready connection expires. `None`: not before a client comes.
+    pub(super) fn due(&self, end_of_second: Instant) -> Option<Instant> {
+        let state = self.state.lock();
+        if state.is_settled() {
+            state.idle.iter().map(|idle| idle.connection.expires).min()
+        } else {
+            Some(end_of_second)
+        }
+    }
+
+    /// Wakes the task that calls [`second`](Self::second) if it rests.
+    fn stir(&self, state: &PoolState) {
+        if state.is_settled() {
+            self.stirred.notify_one();
         }
     }
 
@@ -351,7 +380,7 @@ impl Pool {
     }
 
     fn judge(state: &PoolState, connection: &Connection) -> Result<(), Discard> {
-        if state.closed || connection.generation != state.generation {
+        if state.closed || connection.generation.is_retired() {
             Err(Discard::Retired)
         } else if Instant::now() >= connection.expires {
             Err(Discard::Age)
@@ -360,7 +389,9 @@ impl Pool {
         }
     }
 
-    fn discard_all(&self, state: &mut PoolState, reason: Discard) {
+    fn begin_generation(&self, state: &mut PoolState, reason: Discard) {
+        std::mem::take(&mut state.generation).retire();
+        self.stirred.notify_one();
         for idle in state.idle.drain(..) {
             self.discard(idle.connection, reason);
         }
@@ -439,6 +470,37 @@ mod tests {
         };
         assert_eq!(clients(true).await, 1);
         assert_eq!(clients(false).await, 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_without_clients_needs_attention_only_when_a_connection_expires() {
+        let settings =
+            Settings { warm: true, warm_min: 1, warm_max: 8, reuse: true, max_age: Settings::MAX_AGE };
+        let pool = pool(settings);
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = server.local_addr().unwrap();
+        let endpoint = Arc::new(peer.to_string().parse::<Endpoint>().unwrap());
+        let end_of_second = Instant::now() + Duration::from_secs(1);
+        let stirred = || pool.stirred.notified().now_or_never().is_some();
+        assert_eq!(pool.due(end_of_second), None);
+        let expires = Instant::now() + Settings::MAX_AGE;
+        let stream = TcpStream::connect(peer).await.unwrap();
+        pool.put(Connection { expires, ..Connection::new(stream, None, Vec::new(), endpoint, peer) });
+        assert_eq!(pool.due(end_of_second), Some(expires));
+        assert!(!stirred());
+        let taken = pool.take(None).unwrap().connection;
+        assert!(stirred());
+        assert_eq!(pool.due(end_of_second), Some(end_of_second));
+        pool.second();
+        pool.put_back(taken);
+        assert_eq!(pool.due(end_of_second), Some(end_of_second));
+        let seconds = (1..600).find(|_| {
+            pool.second();
+            pool.due(end_of_second) == Some(expires)
+        });
+        assert!(seconds.is_some());
+        pool.retire(Discard::Retired);
+        assert!(stirred(), "another connection must be dialled");
     }
 
     #[test]

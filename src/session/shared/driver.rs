@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{debug, info};
 
 use super::connection::SharedConnection;
@@ -32,7 +33,7 @@ use crate::upstream::Lease;
 /// Number of reads in one wake-up. Then other tasks have their turn.
 const DRIVER_ROUNDS: usize = 8;
 
-/// How often the driver checks whether the connection is still needed.
+/// How often the driver checks whether the connection still answers, and whether it is still needed.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Number of ticks without a client after which the connection is given back.
@@ -70,6 +71,10 @@ pub(super) struct Driver {
     /// Set while the server is not read because of this client.
     pub(super) stalled: Option<Stall>,
     pub(super) tick: Pin<Box<Sleep>>,
+    /// The tick is far away, because the connection has clients and all of them are idle.
+    pub(super) rests: bool,
+    /// Completes when connections to the endpoint are retired. `None` once it has.
+    pub(super) retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Number of ticks without a client.
     pub(super) unused: u32,
     /// The server replied READONLY. Its clients continue over another connection.
@@ -94,6 +99,7 @@ impl Driver {
         key: SharingKey,
         transactions: Arc<AtomicBool>,
     ) -> Self {
+        let retired = Some(Box::pin(connection.generation.retired()));
         Self {
             shared: Arc::clone(shared),
             wire: Wire::new(connection),
@@ -110,6 +116,8 @@ impl Driver {
             heir: None,
             stalled: None,
             tick: Box::pin(sleep(TICK)),
+            rests: false,
+            retired,
             unused: 0,
             read_only: false,
         }
@@ -163,6 +171,14 @@ impl Driver {
                 return Poll::Ready(());
             }
             if !moved {
+                self.hear_of_retirement(cx);
+                if self.is_over() {
+                    return Poll::Ready(());
+                }
+                if self.rests && self.has_work() {
+                    self.tick.as_mut().reset(Instant::now() + TICK);
+                    self.rests = false;
+                }
                 while self.tick.as_mut().poll(cx).is_ready() {
                     self.look();
                     if self.heir.is_some() {
@@ -171,7 +187,10 @@ impl Driver {
                     if self.heir.is_some() || self.is_over() {
                         return Poll::Ready(());
                     }
-                    self.tick.as_mut().reset(Instant::now() + TICK);
+                    self.rests = !self.has_work();
+                    let next = Instant::now() + TICK;
+                    let next = if self.rests { next.max(self.wire.connection.expires) } else { next };
+                    self.tick.as_mut().reset(next);
                 }
                 return Poll::Pending;
             }
@@ -184,6 +203,25 @@ impl Driver {
         let state = self.shared.state.lock();
         (state.is_closed() && state.is_idle())
             || (state.is_unused() && (self.unused >= MAX_UNUSED_TICKS || self.route.drain.is_draining()))
+    }
+
+    /// Whether the connection has outstanding replies, a client that does not read, or no client.
+    fn has_work(&self) -> bool {
+        let state = self.shared.state.lock();
+        self.stalled.is_some() || !state.is_idle() || state.is_unused()
+    }
+
+    /// Closes the connection once connections to its endpoint are retired. Clients continue over another one without noticing. During a
+    /// drain this one will do.
+    fn hear_of_retirement(&mut self, cx: &mut Context<'_>) {
+        if let Some(retired) = &mut self.retired
+            && retired.as_mut().poll(cx).is_ready()
+        {
+            self.retired = None;
+            if !self.route.drain.is_draining() {
+                self.shared.close();
+            }
+        }
     }
 
     /// Runs once a tick.
@@ -213,8 +251,7 @@ impl Driver {
                 );
             }
         }
-        // Clients continue over another connection without noticing. During a drain this one will do.
-        if !self.route.drain.is_draining() && !self.route.upstream.is_current(&self.wire.connection) {
+        if !self.route.drain.is_draining() && self.wire.connection.expires <= Instant::now() {
             self.shared.close();
         }
     }

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::connection::SharedConnection;
 use super::multiplexer::NoSharedConnection;
-use crate::upstream::Upstream;
 
 /// The largest number of shared connections of a thread to the addresses of a name, if `pool.shared` is not configured. On ElastiCache a
 /// primary has at most five replicas, and Route 53 returns at most eight addresses of a name.
@@ -145,9 +144,9 @@ impl Slot {
     }
 
     /// Whether connections to its endpoint have not been retired since it was opened.
-    pub(super) fn is_latest(&self, upstream: &Upstream) -> bool {
+    pub(super) fn is_latest(&self) -> bool {
         match self {
-            Self::Open(shared) => upstream.is_latest(&shared.upstream.dialled),
+            Self::Open(shared) => !shared.upstream.dialled.generation.is_retired(),
             Self::Opening(..) => true,
         }
     }
