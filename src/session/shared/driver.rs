@@ -73,7 +73,7 @@ pub(super) struct Driver {
     pub(super) tick: Pin<Box<Sleep>>,
     /// The tick is far away, because the connection has clients and all of them are idle.
     pub(super) rests: bool,
-    /// Completes when connections to the endpoint are retired. `None` once it has.
+    /// Completes when connections to the endpoint are retired, and is `None` from then on.
     pub(super) retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Number of ticks without a client.
     pub(super) unused: u32,
