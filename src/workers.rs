@@ -15,8 +15,9 @@ use tokio_util::task::TaskTracker;
 /// deadlines.
 const MAX_LOOKUP_THREADS: usize = 16;
 
-/// Number of tasks that [`Workers::gather`] puts on one thread before it uses the next.
-const GATHERED: usize = 1024;
+/// Number of tasks that [`Workers::gather`] puts on one thread before it uses the next. Measured: 50 clients on two threads instead of one
+/// cost half as much CPU time again for each request, and 1,000 clients on two threads about the same as on one.
+const GATHERED: usize = 128;
 
 /// The worker threads. Dropping them without [`join`](Workers::join) ends them at once.
 pub struct Workers {

@@ -1,7 +1,7 @@
-//! How many connections to keep ready, computed from how clients come and go. It has no clock: the caller reports the end of each second.
+//! How many connections to keep ready, computed from how clients come and go. It has no clock: the caller reports how time passes.
 
 /// Number of seconds over which the smallest number of idle connections shows how many no client needed.
-const DEMAND_WINDOW: u32 = 10;
+pub(super) const DEMAND_WINDOW: u64 = 10;
 
 /// A hundredth of the target is forgotten each second, half of it in about a minute.
 const FORGOTTEN: u64 = 100;
@@ -22,7 +22,18 @@ pub(super) struct Demand {
     returning: usize,
     /// The smallest number of idle connections in this window.
     low_water: usize,
-    seconds: u32,
+    seconds: u64,
+}
+
+/// How the demand goes on while no client comes or leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trend {
+    /// Clients came or left a moment ago.
+    Moving,
+    /// It falls slowly, or more connections are ready than needed.
+    Fading,
+    /// It stays the same.
+    Settled,
 }
 
 impl Demand {
@@ -59,15 +70,17 @@ impl Demand {
         self.returned += 1;
     }
 
-    /// Ends a second. Returns how many of the `idle` connections to close: half of those that no client needed in the window, because a
-    /// lull may be short.
-    pub(super) fn second(&mut self, idle: usize) -> usize {
+    /// Ends a second, or several in which no client came or left. Returns how many of the `idle` connections to close: half of those that no
+    /// client needed in the window, because a lull may be short.
+    pub(super) fn pass(&mut self, seconds: u64, idle: usize) -> usize {
         self.returning = std::mem::take(&mut self.returned);
         let came = std::mem::take(&mut self.leased).saturating_sub(self.returning);
         let came = came.clamp(self.min, self.max) as u64 * SCALE;
-        self.target = (self.target - self.target.div_ceil(FORGOTTEN)).max(came);
+        for _ in 0..seconds {
+            self.target = (self.target - self.target.div_ceil(FORGOTTEN)).max(came);
+        }
         self.low_water = self.low_water.min(idle);
-        self.seconds += 1;
+        self.seconds += seconds;
         if self.seconds < DEMAND_WINDOW {
             return 0;
         }
@@ -76,10 +89,15 @@ impl Demand {
         unneeded.div_ceil(2)
     }
 
-    /// Whether the ends of further seconds change nothing if no client comes or leaves and `idle` connections stay ready.
-    pub(super) fn is_settled(&self, idle: usize) -> bool {
-        let none_moved = self.leased == 0 && self.returned == 0 && self.returning == 0;
-        none_moved && self.target == self.min as u64 * SCALE && idle <= self.target()
+    /// How the demand goes on while `idle` connections are ready and no client comes or leaves.
+    pub(super) fn trend(&self, idle: usize) -> Trend {
+        if self.leased > 0 || self.returned > 0 || self.returning > 0 {
+            Trend::Moving
+        } else if self.target > self.min as u64 * SCALE || idle > self.target() {
+            Trend::Fading
+        } else {
+            Trend::Settled
+        }
     }
 
     fn target(&self) -> usize {
@@ -98,19 +116,19 @@ mod tests {
         for _ in 0..10 {
             demand.leased();
         }
-        demand.second(0);
+        demand.pass(1, 0);
         assert_eq!(demand.wanted(), 10);
         for _ in 0..60 {
-            demand.second(0);
+            demand.pass(1, 0);
         }
         assert_eq!(demand.wanted(), 6);
         for _ in 0..1000 {
             demand.leased();
         }
-        demand.second(0);
+        demand.pass(1, 0);
         assert_eq!(demand.wanted(), 40);
         for _ in 0..1000 {
-            demand.second(0);
+            demand.pass(1, 0);
         }
         assert_eq!(demand.wanted(), 2);
     }
@@ -118,20 +136,23 @@ mod tests {
     #[test]
     fn demand_settles_some_time_after_the_last_client() {
         let mut demand = Demand::new(1, 40);
-        assert!(demand.is_settled(1) && !demand.is_settled(2), "a second one is surplus");
+        assert_eq!((demand.trend(1), demand.trend(2)), (Trend::Settled, Trend::Fading));
         for _ in 0..10 {
             demand.leased();
-            assert!(!demand.is_settled(1));
+            assert_eq!(demand.trend(1), Trend::Moving);
         }
-        demand.second(10);
+        demand.pass(1, 10);
         demand.returned();
-        assert!(!demand.is_settled(1));
+        assert_eq!(demand.trend(1), Trend::Moving);
         let mut idle = 20;
-        let seconds = (1..600).find(|_| {
-            idle -= demand.second(idle);
-            demand.is_settled(idle)
+        demand.pass(1, idle);
+        demand.pass(1, idle);
+        assert_eq!(demand.trend(1), Trend::Fading);
+        let windows = (1..60).find(|_| {
+            idle -= demand.pass(DEMAND_WINDOW, idle);
+            demand.trend(idle) == Trend::Settled
         });
-        assert!(seconds.is_some());
+        assert!(windows.is_some());
         assert_eq!((demand.wanted(), idle), (1, 1));
     }
 
@@ -141,10 +162,10 @@ mod tests {
         for _ in 0..10 {
             demand.leased();
         }
-        demand.second(0);
+        demand.pass(1, 0);
         assert_eq!(demand.wanted(), 10);
         let seconds = (1..600).find(|_| {
-            demand.second(0);
+            demand.pass(1, 0);
             demand.wanted() == 0
         });
         assert!(seconds.is_some());
@@ -158,7 +179,7 @@ mod tests {
             demand.left(3);
             demand.returned();
         }
-        demand.second(4);
+        demand.pass(1, 4);
         assert_eq!(demand.wanted(), 1);
     }
 
@@ -172,7 +193,7 @@ mod tests {
                     demand.left(idle);
                 }
             }
-            let surplus = demand.second(16);
+            let surplus = demand.pass(1, 16);
             assert_eq!(surplus, if second % 10 == 9 { 2 } else { 0 }, "second {second}");
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::demand::Demand;
+use super::demand::{DEMAND_WINDOW, Demand, Trend};
 use super::generation::Generation;
 use crate::metrics::{GaugeGuard, RouteMetrics};
 use crate::workers;
@@ -104,9 +104,8 @@ struct PoolState {
 }
 
 impl PoolState {
-    /// Whether neither the demand nor the number of ready connections changes by itself.
-    fn is_settled(&self) -> bool {
-        self.demand.is_settled(self.idle.len())
+    fn trend(&self) -> Trend {
+        self.demand.trend(self.idle.len())
     }
 }
 
@@ -301,20 +300,20 @@ impl Pool {
         }
     }
 
-    /// When [`second`](Self::second) has something to do: at the end of this second, or, if no client came or left for a while, when the
-    /// first ready connection expires. `None`: not before a client comes.
+    /// When [`pass`](Self::pass) has something to do: at the end of this second, or later if no client came or left for a while. `None`: not
+    /// before a client comes.
     pub(super) fn due(&self, end_of_second: Instant) -> Option<Instant> {
         let state = self.state.lock();
-        if state.is_settled() {
-            state.idle.iter().map(|idle| idle.connection.expires).min()
-        } else {
-            Some(end_of_second)
+        match state.trend() {
+            Trend::Moving => Some(end_of_second),
+            Trend::Fading => Some(end_of_second + Duration::from_secs(DEMAND_WINDOW - 1)),
+            Trend::Settled => state.idle.iter().map(|idle| idle.connection.expires).min(),
         }
     }
 
-    /// Wakes the task that calls [`second`](Self::second) if it rests.
+    /// Wakes the task that calls [`pass`](Self::pass) if it rests.
     fn stir(&self, state: &PoolState) {
-        if state.is_settled() {
+        if state.trend() != Trend::Moving {
             self.stirred.notify_one();
         }
     }
@@ -349,8 +348,8 @@ impl Pool {
         }
     }
 
-    /// Ends a second: closes connections that have expired, and those that no client needs.
-    pub(super) fn second(&self) {
+    /// Ends a time of whole seconds: closes connections that have expired, and those that no client needs.
+    pub(super) fn pass(&self, seconds: u64) {
         let now = Instant::now();
         let mut state = self.state.lock();
         let all = std::mem::take(&mut state.idle);
@@ -362,7 +361,7 @@ impl Pool {
             }
         }
         let idle = state.idle.len();
-        for _ in 0..state.demand.second(idle) {
+        for _ in 0..state.demand.pass(seconds, idle) {
             // The front was used least recently.
             if let Some(idle) = state.idle.pop_front() {
                 self.discard(idle.connection, Discard::Surplus);
@@ -439,25 +438,34 @@ mod tests {
         Pool::new(settings, Waker::noop().clone(), Arc::default(), metrics)
     }
 
+    async fn connection(server: &TcpListener) -> Connection {
+        let peer = server.local_addr().unwrap();
+        let endpoint: Endpoint = peer.to_string().parse().unwrap();
+        Connection {
+            expires: Instant::now() + Settings::MAX_AGE,
+            ..Connection::new(
+                TcpStream::connect(peer).await.unwrap(),
+                None,
+                Vec::new(),
+                Arc::new(endpoint),
+                peer,
+            )
+        }
+    }
+
     #[tokio::test]
     async fn only_connections_that_clients_leave_lower_the_demand() {
         let settings =
             Settings { warm: true, warm_min: 1, warm_max: 8, reuse: true, max_age: Settings::MAX_AGE };
         let pool = pool(settings);
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peer = server.local_addr().unwrap();
-        let endpoint = Arc::new(peer.to_string().parse::<Endpoint>().unwrap());
         let clients = async |leave: bool| {
             for _ in 0..8 {
                 assert!(pool.take(None).is_none());
                 let waiting = pool.returned(false);
                 tokio::pin!(waiting);
                 assert!(waiting.as_mut().now_or_never().is_none());
-                let stream = TcpStream::connect(peer).await.unwrap();
-                let connection = Connection {
-                    expires: Instant::now() + Settings::MAX_AGE,
-                    ..Connection::new(stream, None, Vec::new(), Arc::clone(&endpoint), peer)
-                };
+                let connection = connection(&server).await;
                 if leave {
                     pool.put_back(connection);
                 } else {
@@ -465,7 +473,7 @@ mod tests {
                 }
                 assert!(waiting.now_or_never().is_some());
             }
-            pool.second();
+            pool.pass(1);
             pool.lacks(0)
         };
         assert_eq!(clients(true).await, 1);
@@ -478,24 +486,23 @@ mod tests {
             Settings { warm: true, warm_min: 1, warm_max: 8, reuse: true, max_age: Settings::MAX_AGE };
         let pool = pool(settings);
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peer = server.local_addr().unwrap();
-        let endpoint = Arc::new(peer.to_string().parse::<Endpoint>().unwrap());
         let end_of_second = Instant::now() + Duration::from_secs(1);
         let stirred = || pool.stirred.notified().now_or_never().is_some();
         assert_eq!(pool.due(end_of_second), None);
-        let expires = Instant::now() + Settings::MAX_AGE;
-        let stream = TcpStream::connect(peer).await.unwrap();
-        pool.put(Connection { expires, ..Connection::new(stream, None, Vec::new(), endpoint, peer) });
+        let connection = connection(&server).await;
+        let expires = connection.expires;
+        pool.put(connection);
         assert_eq!(pool.due(end_of_second), Some(expires));
         assert!(!stirred());
         let taken = pool.take(None).unwrap().connection;
         assert!(stirred());
         assert_eq!(pool.due(end_of_second), Some(end_of_second));
-        pool.second();
+        pool.pass(1);
         pool.put_back(taken);
         assert_eq!(pool.due(end_of_second), Some(end_of_second));
+        pool.pass(1);
         let seconds = (1..600).find(|_| {
-            pool.second();
+            pool.pass(1);
             pool.due(end_of_second) == Some(expires)
         });
         assert!(seconds.is_some());

@@ -104,6 +104,9 @@ impl Wake for Heard {
 /// The demand for ready connections is counted for each second.
 const SECOND: Duration = Duration::from_secs(1);
 
+/// After this number of seconds without a client, no demand is left.
+const LONGEST_PASS: u64 = 3600;
+
 /// Time, in seconds, for which a client's connection proves that the upstream is reachable, so that no probe is dialled.
 const RECENT_LEASE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -327,7 +330,8 @@ impl Upstream {
 
     /// Keeps connections ready until draining starts.
     pub async fn tend(&self, drain: &Drain) {
-        let mut end_of_second = Instant::now();
+        let mut passed = Instant::now();
+        let mut end_of_second = passed;
         let mut lacks = true;
         let mut dials = FuturesUnordered::new();
         let draining = drain.started();
@@ -338,8 +342,11 @@ impl Upstream {
             let due = if lacks { Some(end_of_second) } else { due };
             tokio::select! {
                 () = sleep_until(due.unwrap_or(end_of_second)), if due.is_some() => {
-                    self.remotes.iter().for_each(|remote| remote.pool.second());
-                    end_of_second = Instant::now() + SECOND;
+                    // Rounded, and at least 1: a timer may be late.
+                    let seconds = (passed.elapsed() + SECOND / 2).as_secs().clamp(1, LONGEST_PASS);
+                    self.remotes.iter().for_each(|remote| remote.pool.pass(seconds));
+                    passed = Instant::now();
+                    end_of_second = passed + SECOND;
                 }
                 () = self.stirred.notified() => {}
                 () = self.heard.0.notified() => self.remotes.iter().for_each(|remote| remote.pool.sweep()),

@@ -171,10 +171,15 @@ class Cluster:
                     raise Fault(f"no failover: {reply}")
 
     async def primary_of(self, key):
-        """Returns the primary that has the key's slot. Other nodes answer MOVED."""
-        for server in await self.primaries():
-            if not isinstance(await server.ask("EXISTS", key), Exception):
-                return server
+        """Returns the primary that has the key's slot. Other nodes answer MOVED, and all of them an error for a moment after a kill."""
+        found = []
+
+        async def look():
+            found[:] = [server for server in await self.primaries() if not isinstance(await server.ask("EXISTS", key), Exception)]
+            return found
+
+        await eventually("a primary answers for the key", look)
+        return found[0]
 
 
 class Stage:

@@ -24,6 +24,7 @@ DEFAULT = [DIRECT, "pontoon", "pontoon, shared"]
 PAUSE = 0.5  # seconds between two requests of an active client
 STORMS = {"new": 2500, "restart": 500, "failover": 1000}
 IDLE = 10_000
+SETTLES = 20  # seconds after which a bridge has got used to its number of clients
 
 
 class Client:
@@ -160,17 +161,18 @@ def busy(a, d, found):
 
 
 def wakeups(pid, seconds):
-    """Returns how often a second the threads of a process tree begin to wait."""
-    def count():
-        total = 0
+    """Returns how often a second the threads of a process tree wake up. Threads that end meanwhile do not count."""
+    def counts():
+        found = {}
         for p in tree(pid):
             for thread in os.listdir(f"/proc/{p}/task"):
                 with open(f"/proc/{p}/task/{thread}/status") as f:
-                    total += int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", f.read(), re.M)[1])
-        return total
-    before = count()
+                    found[thread] = int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", f.read(), re.M)[1])
+        return found
+    before = counts()
     time.sleep(seconds)
-    return (count() - before) / seconds
+    after = counts()
+    return sum(after[thread] - before[thread] for thread in before.keys() & after.keys()) / seconds
 
 
 def idle(a, found):
@@ -179,10 +181,12 @@ def idle(a, found):
     for name, (port, pid, _) in found.items():
         if pid is None:
             continue
-        quiet, empty = wakeups(pid, a.seconds), memory(pid)
+        time.sleep(SETTLES)
+        quiet, empty = wakeups(pid, a.idle_seconds), memory(pid)
         with idle_clients(port, count):
             full = memory(pid)
-            rows.append((name, [figure(x) for x in (empty / 1024, full / 1024, (full - empty) / count, quiet, wakeups(pid, a.seconds))]))
+            time.sleep(SETTLES)
+            rows.append((name, [figure(x) for x in (empty / 1024, full / 1024, (full - empty) / count, quiet, wakeups(pid, a.idle_seconds))]))
     table(f"idle: {count:,} clients", ["MiB without clients", "MiB with them", "KiB for each", "wake-ups/s without", "wake-ups/s with them"], rows)
 
 
@@ -192,7 +196,8 @@ def main():
     p.add_argument("scenarios", nargs="*", help="any of " + ", ".join(known) + " (default: all)")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--scale", type=float, default=1, help="factor for the numbers of clients")
-    p.add_argument("--seconds", type=float, default=10, help='seconds of each measurement in "busy" and "idle"')
+    p.add_argument("--seconds", type=float, default=10, help='seconds of each measurement in "busy"')
+    p.add_argument("--idle-seconds", type=float, default=60, help='seconds of each measurement in "idle"')
     p.add_argument("--deadline", type=float, default=30)
     p.add_argument("--targets", type=lambda text: text.split(";"), default=DEFAULT, help="targets of run.py, separated by semicolons")
     a = p.parse_args()
