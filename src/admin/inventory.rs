@@ -40,7 +40,7 @@ pub(super) async fn clients(
 /// Finds the clients' processes, unless that takes too long.
 pub(super) async fn look_up(state: &AdminState) {
     let inventory = Arc::clone(&state.shared.inventory);
-    state.looking.wait_for(move || inventory.look_up()).await;
+    state.looking.wait_for(move || _ = inventory.look_up()).await;
 }
 
 /// Runs a lookup on one thread, however many requests wait for it. A request that stops waiting does not stop the lookup.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::memory::LatchMemory;
@@ -169,10 +169,13 @@ pub(super) async fn look_up_processes(inventory: Arc<Inventory>, drain: Drain) {
     let work = async {
         loop {
             inventory.entered().await;
-            sleep(LOOK_UP).await;
-            let inventory = Arc::clone(&inventory);
-            // Reading /proc takes time and must not block an event loop.
-            let _ = spawn_blocking(move || inventory.look_up()).await;
+            let mut due = Some(Instant::now() + LOOK_UP);
+            while let Some(at) = due {
+                sleep_until(at).await;
+                let inventory = Arc::clone(&inventory);
+                // Reading /proc takes time and must not block an event loop.
+                due = spawn_blocking(move || inventory.look_up()).await.ok().flatten().map(Instant::from_std);
+            }
         }
     };
     tokio::select! {
@@ -307,14 +310,22 @@ mod tests {
             }
         };
         pass().await;
-        let peer = Peer::Unix { pid: Some(std::process::id()), uid: None };
-        let entry = inventory.enter(&"route".into(), peer);
-        let known = || inventory.history().clients[0].process.is_some();
-        assert!(!known());
-        while !known() {
+        let enter = |pid| inventory.enter(&"route".into(), Peer::Unix { pid: Some(pid), uid: None });
+        let entry = enter(std::process::id());
+        let known = |n: usize| {
+            let clients = inventory.history().clients;
+            clients.len() == n && clients.iter().all(|client| client.process.is_some())
+        };
+        assert!(!known(1));
+        while !known(1) {
             pass().await;
         }
-        drop(entry);
+        // The look-up that came a moment before delays this one, and no further client is needed.
+        let other = enter(1);
+        while !known(2) {
+            pass().await;
+        }
+        drop((entry, other));
         drain.start();
         keeping.await;
     }

@@ -202,14 +202,14 @@ impl Inventory {
         }
     }
 
-    /// Finds the processes of sessions for which they are not known yet. Reads `/proc`, which blocks. Does nothing if that was done a
-    /// moment ago.
-    pub fn look_up(&self) {
+    /// Finds the processes of sessions for which they are not known yet. Reads `/proc`, which blocks. If that was done a moment ago, does
+    /// nothing, and returns when to call it again.
+    pub fn look_up(&self) -> Option<Instant> {
         // Held until the end, so that two calls do not do the same work.
         let mut next = self.next_lookup.lock();
         let began = Instant::now();
         if next.is_some_and(|next| began < next) {
-            return;
+            return *next;
         }
         let unknown: Vec<(Arc<SessionRecord>, Lookup)> = self
             .live()
@@ -217,7 +217,7 @@ impl Inventory {
             .filter_map(|session| session.unknown_process().map(|lookup| (session, lookup)))
             .collect();
         if unknown.is_empty() {
-            return;
+            return None;
         }
         let ends: Vec<_> = unknown
             .iter()
@@ -236,6 +236,7 @@ impl Inventory {
             session.facts.lock().process = Some(process);
         }
         *next = Some(Instant::now() + LOOKUP_PAUSE.max(began.elapsed() * LOOKUP_SHARE));
+        None
     }
 
     fn live(&self) -> Vec<Arc<SessionRecord>> {
@@ -393,10 +394,10 @@ mod tests {
         let first = inventory.enter(&route, peer());
         let name = |session: &SessionRecord| session.who().process;
         assert_eq!(name(&first), None);
-        inventory.look_up();
+        assert_eq!(inventory.look_up(), None);
         assert!(name(&first).is_some());
         let second = inventory.enter(&route, peer());
-        inventory.look_up();
-        assert_eq!(name(&second), None, "a moment ago");
+        assert!(inventory.look_up().is_some(), "a moment ago");
+        assert_eq!(name(&second), None);
     }
 }
