@@ -362,7 +362,7 @@ impl Remote {
         if self.wants_auth.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.pool.retire(Discard::Retired);
+        self.pool.distrust();
         if let Some(suppressed) = self.throttle.allow("auth required") {
             info!(
                 route = self.route,

@@ -1,23 +1,47 @@
 //! Which connections are retired together.
 
+use std::mem;
+
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// The connections of a pool that were dialled between two retirements. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Generation(CancellationToken);
+#[derive(Debug, Clone)]
+pub struct Generation {
+    outdated: CancellationToken,
+    /// A child of `outdated`.
+    retired: CancellationToken,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        let outdated = CancellationToken::new();
+        Self { retired: outdated.child_token(), outdated }
+    }
+}
 
 impl Generation {
-    pub(super) fn retire(&self) {
-        self.0.cancel();
+    /// Begins the next generation. Connections of this one may lead to the wrong server, or use an old secret.
+    pub(super) fn retire(&mut self) {
+        mem::take(self).outdated.cancel();
     }
 
-    /// Whether its connections serve no further client, because they may lead to the wrong server or use an old secret.
-    pub fn is_retired(&self) -> bool {
-        self.0.is_cancelled()
+    /// Begins the next generation. The server trusts connections of this one that did not authenticate, and would not trust them today.
+    pub(super) fn distrust(&mut self) {
+        let next = self.outdated.child_token();
+        mem::replace(&mut self.retired, next).cancel();
     }
 
-    /// Completes when its connections are retired.
-    pub fn retired(&self) -> WaitForCancellationFutureOwned {
-        self.0.clone().cancelled_owned()
+    /// Whether its connections serve no further client. `authenticated`: only those on which clients have authenticated themselves.
+    pub fn is_retired(&self, authenticated: bool) -> bool {
+        self.end(authenticated).is_cancelled()
+    }
+
+    /// Completes when its connections serve no further client. `authenticated`: as in [`is_retired`](Self::is_retired).
+    pub fn retired(&self, authenticated: bool) -> WaitForCancellationFutureOwned {
+        self.end(authenticated).clone().cancelled_owned()
+    }
+
+    fn end(&self, authenticated: bool) -> &CancellationToken {
+        if authenticated { &self.outdated } else { &self.retired }
     }
 }

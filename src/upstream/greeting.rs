@@ -290,18 +290,13 @@ impl Greeting {
             let Some(answer) = next_answer(connection).await? else {
                 return Err(last_words.map_or(Cause::Closed, Cause::Refused));
             };
+            greeted.wants_auth.get_or_insert(false);
             if part.is_none() {
                 greeted.identity = Some(answer.clone());
             }
-            let Answer::Error(words) = answer else {
-                greeted.wants_auth.get_or_insert(false);
-                continue;
-            };
-            // Servers answer an unknown command alike before and after a login.
+            let Answer::Error(words) = answer else { continue };
             if words.starts_with("NOAUTH") {
                 greeted.wants_auth = Some(true);
-            } else if words.starts_with("NOPERM") {
-                greeted.wants_auth.get_or_insert(false);
             }
             match (part, configured) {
                 // Checked first, because before 7.0 its text also contains "subcommand".

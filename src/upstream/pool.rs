@@ -267,9 +267,10 @@ impl Pool {
     /// newer connections may be good.
     pub(super) fn retire_with(&self, generation: &Generation, reason: Discard) -> bool {
         let mut state = self.state.lock();
-        let is_news = !generation.is_retired();
+        let is_news = !generation.is_retired(false);
         if is_news {
-            self.begin_generation(&mut state, reason);
+            state.generation.retire();
+            self.discard_all(&mut state, reason);
         }
         is_news
     }
@@ -281,7 +282,16 @@ impl Pool {
 
     /// Closes ready connections, and keeps none of those that clients hold now.
     pub(super) fn retire(&self, reason: Discard) {
-        self.begin_generation(&mut self.state.lock(), reason);
+        let mut state = self.state.lock();
+        state.generation.retire();
+        self.discard_all(&mut state, reason);
+    }
+
+    /// Does what [`retire`](Self::retire) does, except for shared connections on which clients have authenticated themselves.
+    pub(super) fn distrust(&self) {
+        let mut state = self.state.lock();
+        state.generation.distrust();
+        self.discard_all(&mut state, Discard::Retired);
     }
 
     /// Closes all ready connections, and keeps none from now on.
@@ -379,7 +389,7 @@ impl Pool {
     }
 
     fn judge(state: &PoolState, connection: &Connection) -> Result<(), Discard> {
-        if state.closed || connection.generation.is_retired() {
+        if state.closed || connection.generation.is_retired(false) {
             Err(Discard::Retired)
         } else if Instant::now() >= connection.expires {
             Err(Discard::Age)
@@ -388,8 +398,7 @@ impl Pool {
         }
     }
 
-    fn begin_generation(&self, state: &mut PoolState, reason: Discard) {
-        std::mem::take(&mut state.generation).retire();
+    fn discard_all(&self, state: &mut PoolState, reason: Discard) {
         self.stirred.notify_one();
         for idle in state.idle.drain(..) {
             self.discard(idle.connection, reason);

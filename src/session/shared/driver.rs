@@ -73,7 +73,7 @@ pub(super) struct Driver {
     pub(super) tick: Pin<Box<Sleep>>,
     /// The tick is far away, because the connection has clients and all of them are idle.
     pub(super) rests: bool,
-    /// Completes when connections to the endpoint are retired, and is `None` from then on.
+    /// Completes when the connection must serve no client any longer, and is `None` from then on.
     pub(super) retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Number of ticks without a client.
     pub(super) unused: u32,
@@ -99,7 +99,7 @@ impl Driver {
         key: SharingKey,
         transactions: Arc<AtomicBool>,
     ) -> Self {
-        let retired = Some(Box::pin(connection.generation.retired()));
+        let retired = Some(Box::pin(connection.generation.retired(key.user.is_some())));
         Self {
             shared: Arc::clone(shared),
             wire: Wire::new(connection),
@@ -211,7 +211,7 @@ impl Driver {
         self.stalled.is_some() || !state.is_idle() || state.is_unused()
     }
 
-    /// Closes the connection once connections to its endpoint are retired. Clients continue over another one without noticing. During a
+    /// Closes the connection once it must serve no client any longer. Clients continue over another one without noticing. During a
     /// drain this one will do.
     fn hear_of_retirement(&mut self, cx: &mut Context<'_>) {
         if let Some(retired) = &mut self.retired

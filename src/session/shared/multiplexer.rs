@@ -132,7 +132,7 @@ impl Multiplexer {
                 let slot = slots.get(at).filter(|slot| slot.is_alive());
                 let slot = slot.filter(|slot| !over || !slot.ends_plaintext());
                 // After a failover, no client begins on a connection to the old primary.
-                let slot = slot.filter(|slot| slot.is_latest());
+                let slot = slot.filter(|slot| slot.is_latest(key.user.is_some()));
                 let opening = match slot {
                     Some(Slot::Open(shared)) => return Ok(Arc::clone(shared)),
                     Some(Slot::Opening(opening, _)) => opening.upgrade(),

@@ -143,10 +143,11 @@ impl Slot {
         }
     }
 
-    /// Whether connections to its endpoint have not been retired since it was opened.
-    pub(super) fn is_latest(&self) -> bool {
+    /// Whether connections to its endpoint have not been retired since it was opened. `authenticated`: those on which clients have
+    /// authenticated themselves.
+    pub(super) fn is_latest(&self, authenticated: bool) -> bool {
         match self {
-            Self::Open(shared) => !shared.upstream.dialled.generation.is_retired(),
+            Self::Open(shared) => !shared.upstream.dialled.generation.is_retired(authenticated),
             Self::Opening(..) => true,
         }
     }
