@@ -45,3 +45,29 @@ impl Generation {
         if authenticated { &self.outdated } else { &self.retired }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn users_keep_distrusted_connections_until_they_are_outdated() {
+        let mut now = Generation::default();
+        let first = now.clone();
+        now.distrust();
+        assert_eq!(
+            (first.is_retired(false), first.is_retired(true), now.is_retired(false)),
+            (true, false, false)
+        );
+        assert!(first.retired(true).now_or_never().is_none());
+        let second = now.clone();
+        now.retire();
+        for old in [first, second] {
+            assert!(old.is_retired(false) && old.is_retired(true));
+            assert!(old.retired(true).now_or_never().is_some());
+        }
+        assert!(!now.is_retired(false) && !now.is_retired(true));
+    }
+}

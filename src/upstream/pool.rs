@@ -267,7 +267,8 @@ impl Pool {
     /// newer connections may be good.
     pub(super) fn retire_with(&self, generation: &Generation, reason: Discard) -> bool {
         let mut state = self.state.lock();
-        let is_news = !generation.is_retired(false);
+        // Of distrusted connections, users' shared ones are still in use.
+        let is_news = !generation.is_retired(true);
         if is_news {
             state.generation.retire();
             self.discard_all(&mut state, reason);
@@ -517,6 +518,17 @@ mod tests {
         assert!(seconds.is_some());
         pool.retire(Discard::Retired);
         assert!(stirred(), "another connection must be dialled");
+    }
+
+    #[test]
+    fn news_of_a_failover_on_a_distrusted_connection_counts_once() {
+        let settings =
+            Settings { warm: false, warm_min: 0, warm_max: 1, reuse: true, max_age: Settings::MAX_AGE };
+        let pool = pool(settings);
+        let distrusted = pool.generation();
+        pool.distrust();
+        assert!(pool.retire_with(&distrusted, Discard::Retired));
+        assert!(!pool.retire_with(&distrusted, Discard::Retired));
     }
 
     #[test]
