@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::history::{ClientHistory, MAX_REMEMBERED_CLIENTS, PastClients};
 use super::process::{self, Process};
 use super::report::{InventoryReport, SessionReport, libraries};
-use super::session::{Lookup, Peer, SessionRecord, SessionUpstream};
+use super::session::{Lookup, Peer, SessionRecord};
 use super::totals::Totals;
 use crate::moment::Moment;
 
@@ -251,45 +251,9 @@ pub struct InventoryEntry {
 }
 
 impl InventoryEntry {
-    /// Notes that the session has an upstream connection, its first or another one.
-    pub fn connected(&self, upstream: SessionUpstream) {
-        self.session.connected(upstream, Moment::now());
-    }
-
-    /// Returns a counter for tasks that send to the session's client.
-    pub fn counter(&self) -> Counter {
-        Counter { session: Arc::clone(&self.session) }
-    }
-
-    /// Counts bytes and commands sent upstream.
-    #[inline]
-    pub fn sent(&self, bytes: usize, commands: u64) {
-        self.session.sent(bytes as u64, commands);
-    }
-
-    /// Counts bytes sent to the client.
-    #[inline]
-    pub fn received(&self, bytes: usize) {
-        self.session.received(bytes as u64);
-    }
-}
-
-/// Counts what a session's client receives from other tasks than its own. These run on the same thread.
-#[derive(Clone)]
-pub struct Counter {
-    session: Arc<SessionRecord>,
-}
-
-impl Counter {
-    /// Returns the session's record.
-    pub fn session(&self) -> &Arc<SessionRecord> {
-        &self.session
-    }
-
-    /// Counts bytes sent to the client.
-    #[inline]
-    pub fn received(&self, bytes: usize) {
-        self.session.received(bytes as u64);
+    /// Returns the session's record, for other tasks of its thread that send to its client.
+    pub fn record(&self) -> Arc<SessionRecord> {
+        Arc::clone(&self.session)
     }
 }
 

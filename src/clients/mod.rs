@@ -22,7 +22,7 @@ mod totals;
 pub use self::advice::{Advice, advice};
 pub use self::guess::Guess;
 pub use self::history::{ClientHistory, ClientRecord, MAX_REMEMBERED_CLIENTS};
-pub use self::inventory::{Counter, Inventory, InventoryEntry};
+pub use self::inventory::{Inventory, InventoryEntry};
 pub use self::process::{Process, owners};
 pub use self::report::{InventoryReport, SessionReport, UpstreamReport};
 pub use self::session::{Library, Peer, SessionRecord, SessionUpstream, TrafficCounts};

@@ -128,25 +128,25 @@ impl SessionRecord {
 
     /// Counts bytes and commands sent upstream.
     #[inline]
-    pub(super) fn sent(&self, bytes: u64, commands: u64) {
-        add(&self.to_upstream, bytes);
+    pub fn sent(&self, bytes: usize, commands: u64) {
+        add(&self.to_upstream, bytes as u64);
         add(&self.commands, commands);
         self.last.store(Moment::now().unix(), Ordering::Relaxed);
     }
 
     /// Counts bytes sent to the client.
     #[inline]
-    pub(super) fn received(&self, bytes: u64) {
-        add(&self.to_client, bytes);
+    pub fn received(&self, bytes: usize) {
+        add(&self.to_client, bytes as u64);
         self.last.store(Moment::now().unix(), Ordering::Relaxed);
     }
 
     /// Notes an upstream connection, the first or another one.
-    pub(super) fn connected(&self, upstream: SessionUpstream, now: Moment) {
+    pub fn connected(&self, upstream: SessionUpstream) {
         let mut facts = self.facts.lock();
         let was_plaintext = facts.upstream.as_ref().is_some_and(|before| before.plaintext.is_some());
         if upstream.plaintext.is_none() && was_plaintext {
-            facts.moved = Some((self.counts(), now));
+            facts.moved = Some((self.counts(), Moment::now()));
         }
         facts.upstream = Some(upstream);
         facts.hold = None;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::context::RouteContext;
 use super::setup::ClientSetup;
 use super::user::ClientUser;
-use crate::clients::{self, Counter, Guess, InventoryEntry};
+use crate::clients::{self, Guess, InventoryEntry, SessionRecord};
 use crate::endpoint::Endpoint;
 use crate::moment::Moment;
 use crate::resp::arguments::ClientInfo;
@@ -187,9 +187,9 @@ impl ClientProfile {
         self.entry.pinned(reason);
     }
 
-    /// A counter for bytes that go to the client.
-    pub(super) fn counter(&self) -> Counter {
-        self.entry.counter()
+    /// The session's record, for other tasks of its thread that send to the client.
+    pub(super) fn record(&self) -> Arc<SessionRecord> {
+        self.entry.record()
     }
 
     /// Whether the client's first commands may still show which library it uses.

@@ -116,7 +116,7 @@ impl<'a> SharedClient<'a> {
     pub(super) fn new(mut session: Session<'a>, multiplexer: &'a Multiplexer) -> Self {
         let nodes = session.route.nodes.as_ref();
         let local_host = nodes.map(|nodes| nodes.advertise().unwrap_or_else(|| session.client.local_host()));
-        let writer = Arc::new(ClientWriter::new(session.profile.counter(), local_host, session.may_idle()));
+        let writer = Arc::new(ClientWriter::new(session.profile.record(), local_host, session.may_idle()));
         writer.sit(session.client.clone(), std::mem::take(&mut session.to_client));
         Self { session, multiplexer, writer, on: SharingKey::default(), asked: None }
     }

@@ -254,8 +254,8 @@ mod tests {
 
     fn writer() -> Arc<ClientWriter> {
         let peer = Peer::Unix { pid: None, uid: None };
-        let counter = Inventory::new().enter(&"route".into(), peer).counter();
-        Arc::new(ClientWriter::new(counter, None, false))
+        let record = Inventory::new().enter(&"route".into(), peer).record();
+        Arc::new(ClientWriter::new(record, None, false))
     }
 
     fn connection() -> SharedConnection {

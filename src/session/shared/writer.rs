@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::hand_off::HandOff;
 
-use crate::clients::{Counter, SessionRecord};
+use crate::clients::SessionRecord;
 use crate::downstream::ClientStream;
 use crate::endpoint::Host;
 use crate::session::outbox::Outbox;
@@ -28,7 +28,7 @@ pub(super) const HEAVY_OUTPUT: usize = 256 * 1024;
 
 /// The writing side of one client.
 pub(super) struct ClientWriter {
-    counter: Counter,
+    client: Arc<SessionRecord>,
     /// The host that stands for every node of a cluster in this client's replies.
     pub(super) local_host: Option<Host>,
     state: Mutex<WriterState>,
@@ -78,14 +78,14 @@ pub(super) struct WriterStatus {
 }
 
 impl ClientWriter {
-    pub(super) fn new(counter: Counter, local_host: Option<Host>, idles: bool) -> Self {
+    pub(super) fn new(client: Arc<SessionRecord>, local_host: Option<Host>, idles: bool) -> Self {
         let state = WriterState { last: idles.then(Instant::now), ..WriterState::default() };
-        Self { counter, local_host, state: Mutex::new(state) }
+        Self { client, local_host, state: Mutex::new(state) }
     }
 
     /// The client's record in the inventory.
     pub(super) fn client(&self) -> &Arc<SessionRecord> {
-        self.counter.session()
+        &self.client
     }
 
     /// Starts writing to this client, after the output that waits.
@@ -167,7 +167,7 @@ impl ClientWriter {
 
     /// Sends bytes in which `replies` replies end. Returns how many bytes wait.
     pub(super) fn deliver(&self, bytes: &[u8], replies: u64) -> usize {
-        self.counter.received(bytes.len());
+        self.client.received(bytes.len());
         let mut state = self.state.lock();
         state.passed += bytes.len();
         // The average size, if several replies end.
