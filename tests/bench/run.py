@@ -97,14 +97,18 @@ def machine(plain):
     return f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}, Linux {platform.release()}, {redis(plain, 'INFO', 'server').splitlines()[1].replace(':', ' ')}"
 
 
-def targets(d, plain, tls):
-    """Starts the targets. Returns, by name, the port, the proxy's pid and extra flags of redis-benchmark."""
+def targets(d, plain, tls, admins=None):
+    """Starts the targets. Returns, by name, the port, the proxy's pid and extra flags of redis-benchmark. `admins`: pontoon gets an admin server,
+    whose port is noted here by name."""
     found = {"plaintext, direct": (plain, None, []),
              DIRECT: (tls, None, ["--tls", "--cacert", f"{d}/ca.crt", "--sni", "localhost"])}
     for name, sharing in (("pontoon", "dedicated"), ("pontoon, shared", "shared")):
-        port = free_port()
+        port, admin = free_port(), "off"
+        if admins is not None:
+            admins[name] = free_port()
+            admin = f"127.0.0.1:{admins[name]}"
         found[name] = (port, start(PROGRAM, "run", "--upstream", f"localhost:{tls}", "--listen", f"127.0.0.1:{port}",
-                                   "--listen", f"unix:{d}/{sharing}.sock", "--tls-ca-file", f"{d}/ca.crt", "--sharing", sharing, "--admin", "off", "--log-level", "error"), [])
+                                   "--listen", f"unix:{d}/{sharing}.sock", "--tls-ca-file", f"{d}/ca.crt", "--sharing", sharing, "--admin", admin, "--log-level", "error"), [])
 
     def peer(name, program, file, text, *arguments):
         if program:

@@ -5,24 +5,28 @@
 
     new        2,500 clients connect at once
     restart    500 active clients are replaced, 50 at a time
-    failover   the server of 1,000 active clients is killed and started again
+    kill       the server of 1,000 active clients is killed and started again
+    failover   the primary of 1,000 active clients is killed, and its replica promoted
+    planned    the primary of 1,000 active clients becomes a replica, and its replica the primary; both keep their connections
     busy       latency of redis-py 8 while a loop keeps each core busy (needs tests/run.sh's packages)
     idle       memory and wake-ups with 10,000 idle clients, or as many as the limit of file descriptors allows
 
-Storms report the time until the last client is served (in "failover" from the time when the server is back), the errors that clients saw,
-and the connections that the server accepted, each of them a TLS handshake. A client that sees an error connects again after 50 ms. Clients
-wait up to --deadline seconds, so that the bridge's own deadlines apply first. A bridge has reusable connections from the step before.
+Storms report the time until the last client is served (after "kill", "failover" and "planned" from the time when the endpoint leads to a
+primary again), the errors that clients saw, the connections that the server accepted, and the TLS handshakes as far as they are known. Active
+clients write, so an error is also a reply of a server that takes no writes. A client that sees an error connects again after 50 ms. Clients
+wait up to --deadline seconds, so that the bridge's own deadlines apply first. A bridge has reusable connections from the step before. In a
+failover the new primary takes over the ports of the old one: to clients, that is the same as a name that leads to another address.
 Rounds visit the targets in a rotating order; figures are medians with their range. The clients share the machine, and with direct TLS they
 pay for their handshakes, too.
 """
-import argparse, asyncio, os, re, resource, ssl, subprocess, sys, time
+import argparse, asyncio, os, re, resource, ssl, subprocess, sys, time, urllib.request
 
 from applications import LATENCIES, application
-from run import DIRECT, figure, idle_clients, machine, memory, processes, redis, server, spread, table, targets, tree, workplace
+from run import DIRECT, figure, free_port, idle_clients, machine, memory, processes, redis, server, spread, table, targets, tree, workplace
 
 DEFAULT = [DIRECT, "pontoon", "pontoon, shared"]
 PAUSE = 0.5  # seconds between two requests of an active client
-STORMS = {"new": 2500, "restart": 500, "failover": 1000}
+STORMS = {"new": 2500, "restart": 500, "kill": 1000, "failover": 1000, "planned": 1000}
 IDLE = 10_000
 SETTLES = 20  # seconds after which a bridge has got used to its number of clients
 
@@ -33,6 +37,7 @@ class Client:
     def __init__(self, a, port, context, active):
         self.a, self.port, self.context, self.active = a, port, context, active
         self.errors, self.served, self.writer = 0, 0, None
+        self.handshakes = {False: 0, True: 0}  # by whether the session was resumed
         self.task = asyncio.ensure_future(self.run())
 
     async def run(self):
@@ -51,11 +56,13 @@ class Client:
 
     async def connect(self):
         reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.context)
+        if self.context:
+            self.handshakes[self.writer.get_extra_info("ssl_object").session_reused] += 1
         return reader
 
     async def ask(self, reader):
-        self.writer.write(b"PING\r\n")
-        if await asyncio.wait_for(reader.readline(), self.a.deadline) != b"+PONG\r\n":
+        self.writer.write(b"SET storm 1\r\n")
+        if await asyncio.wait_for(reader.readline(), self.a.deadline) != b"+OK\r\n":
             raise EOFError
         self.served = time.monotonic()
 
@@ -78,11 +85,87 @@ async def served(clients, since=0):
 
 
 def info(plain, key):
-    return int(re.search(rf"^{key}:(\d+)", redis(plain, "INFO"), re.M)[1])
+    return re.search(rf"^{key}:(\S*)", redis(plain, "INFO"), re.M)[1]
 
 
-async def storm(a, scenario, port, context, plain, again):
-    """Returns the seconds until the last client was served, the number of errors, and that of the connections at the server."""
+def accepted(plain):
+    return int(info(plain, "total_connections_received"))
+
+
+def comes_true(what, condition):
+    give_up = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > give_up:
+            sys.exit(f"{what}: not in 60 s")
+        time.sleep(0.02)
+
+
+class Primary:
+    """The server behind the endpoint, and its replica. The primary's ports stay the same."""
+
+    def __init__(self, d):
+        self.d, self.at = d, len(processes)
+        self.plain, self.tls = server(d)
+        self.replica = None
+
+    def replicate(self):
+        """Starts a replica, unless there is one."""
+        if not self.replica:
+            self.replica_at = len(processes)
+            self.replica = server(self.d)
+            redis(self.replica[0], "REPLICAOF", "127.0.0.1", str(self.plain))
+        comes_true("the replica is in step", lambda: info(self.replica[0], "master_link_status") == "up")
+
+    # The steps. Each returns the time when the endpoint leads to a primary again, and how many connections that had accepted before.
+
+    def kill(self):
+        self.end()
+        server(self.d, self.plain, self.tls)
+        processes[self.at] = processes.pop()
+        return time.monotonic(), 1  # the connection that tried whether it is up
+
+    def failover(self):
+        self.end()
+        redis(self.replica[0], "REPLICAOF", "NO", "ONE")
+        done = self.promoted()
+        processes[self.at], processes[self.replica_at] = processes[self.replica_at], processes[self.at]
+        self.replica = None
+        return done
+
+    def planned(self):
+        redis(self.plain, "FAILOVER")
+        comes_true("the replica is the primary", lambda: info(self.replica[0], "role") == "master")
+        elsewhere = free_port(), free_port()
+        redis(self.plain, "CONFIG", "SET", "tls-port", str(elsewhere[1]), "port", str(elsewhere[0]))
+        done = self.promoted()
+        processes[self.at], processes[self.replica_at] = processes[self.replica_at], processes[self.at]
+        # It replicates from the port that the new primary had before.
+        redis(elsewhere[0], "REPLICAOF", "127.0.0.1", str(self.plain))
+        self.replica = elsewhere
+        return done
+
+    def promoted(self):
+        """Gives the endpoint's ports to the new primary."""
+        before = accepted(self.replica[0])
+        redis(self.replica[0], "CONFIG", "SET", "tls-port", str(self.tls), "port", str(self.plain))
+        return time.monotonic(), before + 1
+
+    def end(self):
+        processes[self.at].kill()
+        processes[self.at].wait()
+
+
+def bridge_handshakes(admin):
+    """Returns how many full and how many resumed handshakes a pontoon has made."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics") as answer:
+        text = answer.read().decode()
+    return [sum(map(float, re.findall(rf'^pontoon_tls_handshakes_total{{.*resumed="{resumed}".*}} (.*)$', text, re.M)))
+            for resumed in ("false", "true")]
+
+
+async def storm(a, scenario, port, context, primary, admin):
+    """Returns the seconds until the last client was served, and the numbers of errors, of connections at the server, and of full and resumed
+    handshakes (`None`: not known)."""
     count, clients = max(1, int(STORMS[scenario] * a.scale)), []
 
     async def create(number, active=True):
@@ -93,11 +176,19 @@ async def storm(a, scenario, port, context, plain, again):
     def batches():
         return (min(50, count - n) for n in range(0, count, 50))
 
+    async def handshakes():
+        if admin:
+            return await asyncio.to_thread(bridge_handshakes, admin)
+        return [sum(client.handshakes[resumed] for client in clients) for resumed in (False, True)]
+
     try:
         if scenario != "new":
             for number in batches():
                 await create(number)
-        before, began = info(plain, "total_connections_received"), time.monotonic()
+        if scenario in ("failover", "planned"):
+            await asyncio.to_thread(primary.replicate)
+        made = await handshakes()
+        before, began = accepted(primary.plain), time.monotonic()
         if scenario == "new":
             await create(count, active=False)
         elif scenario == "restart":
@@ -106,46 +197,39 @@ async def storm(a, scenario, port, context, plain, again):
                     client.stop()
                 await create(number)
         else:
-            # The new server has counted the connection that tried whether it is up.
-            before, began = 1, await asyncio.to_thread(again)
+            began, before = await asyncio.to_thread(getattr(primary, scenario))
             await served(clients, began)
         seconds = time.monotonic() - began
+        made = [now - then for now, then in zip(await handshakes(), made)] if context or admin else [None, None]
         # INFO's own connection is counted, too.
-        return seconds, sum(client.errors for client in clients), info(plain, "total_connections_received") - before - 1
+        return seconds, sum(client.errors for client in clients), accepted(primary.plain) - before - 1, *made
     finally:
         for client in clients:
             client.stop()
         await asyncio.gather(*(client.task for client in clients), return_exceptions=True)
 
 
-def storms(a, d, found):
+def storms(a, d, primary, found, admins):
     """Measures the storms."""
     context = ssl.create_default_context(cafile=f"{d}/ca.crt")
-
-    def again():
-        processes[a.server].kill()
-        processes[a.server].wait()
-        server(d, a.plain, a.tls)
-        processes[a.server] = processes.pop()
-        return time.monotonic()
-
     for scenario in (key for key in STORMS if key in a.scenarios):
         rows = {name: [] for name in found}
         for n in range(a.rounds):
             names = list(found)
             for name in names[n % len(names):] + names[:n % len(names)]:
-                rows[name].append(asyncio.run(storm(a, scenario, found[name][0], context if name == DIRECT else None, a.plain, again)))
+                own = context if name == DIRECT else None
+                rows[name].append(asyncio.run(storm(a, scenario, found[name][0], own, primary, admins.get(name))))
                 # The bridges keep some connections, but those of the clients end.
                 give_up = time.monotonic() + 30
-                while info(a.plain, "connected_clients") > 64 * len(found) and time.monotonic() < give_up:
+                while int(info(primary.plain, "connected_clients")) > 64 * len(found) and time.monotonic() < give_up:
                     time.sleep(0.1)
-        table(f"{scenario}: {int(STORMS[scenario] * a.scale):,} clients", ["seconds until the last is served", "errors", "connections at the server"],
-              [(name, [spread(column) for column in zip(*rows[name])]) for name in found])
+        heads = ["seconds until the last is served", "errors", "connections at the server", "full handshakes", "resumed handshakes"]
+        table(f"{scenario}: {int(STORMS[scenario] * a.scale):,} clients", heads,
+              [(name, ["–" if None in column else spread(column) for column in zip(*rows[name])]) for name in found])
 
 
 def busy(a, d, found):
     """The latency of an application, alone and beside a loop on each core."""
-    redis(a.plain, "SET", "small", "x" * 64)
     found = {name: (port, f"{d}/ca.crt" if name == DIRECT else "") for name, (port, _, _) in found.items()}
     for title in "alone", "with a busy loop on each core":
         loops = [subprocess.Popen(["taskset", "-c", str(core), "python3", "-c", "while True: pass"])
@@ -204,16 +288,21 @@ def main():
     a.scenarios = a.scenarios or known
     if unknown := set(a.scenarios) - set(known):
         p.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(known)}")
+    def chosen(d, primary, admins=None):
+        return {name: target for name, target in targets(d, primary.plain, primary.tls, admins).items() if name in a.targets}
+
+    if "idle" in a.scenarios:
+        with workplace() as d:
+            idle(a, chosen(d, Primary(d)))
+    if set(a.scenarios) == {"idle"}:
+        return
     with workplace() as d:
-        a.server = len(processes)
-        a.plain, a.tls = server(d)
-        found = {name: target for name, target in targets(d, a.plain, a.tls).items() if name in a.targets}
-        print(f"{machine(a.plain)}; {a.rounds} rounds: median (least–most).")
-        # Memory first, while the processes are fresh.
-        if "idle" in a.scenarios:
-            idle(a, found)
-        storms(a, d, found)
+        primary, admins = Primary(d), {}
+        found = chosen(d, primary, admins)
+        print(f"{machine(primary.plain)}; {a.rounds} rounds: median (least–most).")
+        storms(a, d, primary, found, admins)
         if "busy" in a.scenarios:
+            redis(primary.plain, "SET", "small", "x" * 64)
             busy(a, d, found)
 
 
