@@ -1,7 +1,7 @@
 //! The state file, which keeps across a restart: the endpoints that have accepted TLS, so that plaintext to them stays refused; the
 //! inventory; and each group's servers, with the time for which no server counted a client in plaintext.
 //!
-//! The file belongs to one process. It is replaced as a whole, so that a crash leaves the old file or the new one. A file that cannot be
+//! The file belongs to one process, except during a handover: what either process learns about TLS is kept. It is replaced as a whole, so that a crash leaves the old file or the new one. A file that cannot be
 //! read or parsed is never treated as empty; the caller decides what to do.
 
 use std::collections::BTreeMap;
@@ -132,6 +132,14 @@ impl StateFile {
     fn change(&self, change: impl FnOnce(&mut Contents)) -> io::Result<()> {
         let mut contents = self.contents.lock();
         change(&mut contents);
+        // During a handover two processes write the file.
+        if let Ok(theirs) =
+            read(&self.path).map_err(|error| error.to_string()).and_then(|bytes| parse(&bytes))
+        {
+            for (endpoint, since) in theirs.tls_since {
+                contents.tls_since.entry(endpoint).or_insert(since);
+            }
+        }
         let bytes = serde_json::to_vec_pretty(&*contents)?;
         replace(&self.path, &bytes)
     }
@@ -191,6 +199,20 @@ mod tests {
         assert!(state.speaks_tls(&"CACHE.example:6379".parse().unwrap()));
         assert!(!state.speaks_tls(&unknown));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left aside");
+    }
+
+    #[test]
+    fn what_either_of_two_processes_learns_about_tls_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let (old, new) = (StateFile::open(&path).unwrap(), StateFile::open(&path).unwrap());
+        let endpoints: [Endpoint; 2] = ["one:6379".parse().unwrap(), "two:6379".parse().unwrap()];
+        new.note_tls(&endpoints[0]).unwrap();
+        old.note_tls(&endpoints[1]).unwrap();
+        let after = StateFile::open(&path).unwrap();
+        for endpoint in &endpoints {
+            assert!(after.speaks_tls(endpoint), "{endpoint}");
+        }
     }
 
     #[test]

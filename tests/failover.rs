@@ -69,6 +69,31 @@ fn a_client_that_reconnects_after_readonly_reaches_the_new_primary() {
     }
 }
 
+/// Names change only after the failover.
+#[test]
+fn once_the_name_leads_to_the_new_primary_no_client_meets_the_old_one_again() {
+    let pair = Pair::start();
+    for mode in MODES {
+        let pontoon = pair.bridge(mode);
+        let mut client = used(&pontoon);
+        pair.primary.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
+        for _ in 0..20 {
+            client.expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
+            client = pontoon.client();
+        }
+        pontoon.client().expect(&["GET", "k"], "$1\r\nv\r\n");
+        pair.name.lead_to(pair.replica.tls_port);
+        pontoon.wait_for_log("new primary found after READONLY, ready connections retired");
+        if mode == MODES[2] {
+            client.expect(&["SET", "k", "v"], "+OK\r\n");
+        }
+        for _ in 0..3 {
+            pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
+        }
+        pair.fail_back();
+    }
+}
+
 /// READONLY within another reply is a hint: pontoon asks ROLE, here on a ready connection. The name has one address for both servers, so a
 /// new connection could not show the failover.
 fn finds_failover(words: &[&[&str]]) {

@@ -78,7 +78,7 @@ impl RouteContext {
     /// Handles a READONLY reply: after a failover, ready connections lead to the wrong server. Returns whether they were retired.
     #[cold]
     pub(super) fn is_read_only(&self, connection: &Connection) -> bool {
-        let retired = self.upstream.is_read_only(connection);
+        let retired = self.upstream.is_read_only(&self.route, connection);
         if let Some(nodes) = self.nodes.as_ref().filter(|_| retired) {
             nodes.refresh(Some(&connection.endpoint));
         }

@@ -530,6 +530,11 @@ impl Ledger {
         let refused = reply == Reply::Error;
         let mut answer = ReplyOutcome::NOTHING;
         match first.expects {
+            // EXEC will reply with more elements than it announces, if there are several channels.
+            Expects::Client(Request::Subscribe { .. } | Request::Unsubscribe { .. }) if queued => {
+                self.become_opaque(Opaque::Subscribed);
+                return answer;
+            }
             Expects::Client(request) => {
                 answer.hello = self.state.answered(request, refused, queued);
                 if let Some(count) = self.count.of(request) {
@@ -700,6 +705,17 @@ mod tests {
         ledger.request(Request::Reset, None);
         ledger.reply(Reply::Other, false);
         ledger.request(subscribe(1), None);
+        assert_eq!(ledger.opaque(), Some(Opaque::Subscribed));
+    }
+
+    #[test]
+    fn a_subscription_that_exec_will_run_makes_opaque() {
+        let mut ledger = resp3();
+        ledger.request(Request::Transaction(Transaction::Begins), None);
+        ledger.reply(Reply::Other, false);
+        ledger.request(subscribe(2), None);
+        assert_eq!(ledger.opaque(), None);
+        ledger.reply(Reply::Other, true);
         assert_eq!(ledger.opaque(), Some(Opaque::Subscribed));
     }
 

@@ -4,17 +4,22 @@
 //! signs. READONLY as a whole reply is acted on at once. READONLY inside another reply may be a script's own, and UNBLOCKED and REDIRECT
 //! are only hints, so pontoon asks for ROLE first. A lost connection proves nothing about the others: each must answer before a client gets
 //! it.
+//!
+//! The endpoint may lead to the old primary for a while: its name changes only after the failover. Until new connections lead to a primary,
+//! pontoon looks again and again, so that no client stays with the old one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::info;
 
 use super::ask::ask_frame;
 use super::connection::{Connection, Dialled};
+use super::error::Unreachable;
+use super::lease::Lease;
 use super::pool::Discard;
 use super::route::Upstream;
 use crate::resp::replies::encode_command;
@@ -29,6 +34,13 @@ const ROLE_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_READ_ONLY_PAUSE: Duration = Duration::from_secs(4);
 
+/// How long to wait before looking for a new primary again. The wait doubles each time, up to [`MAX_LOOK_PAUSE`].
+const FIRST_LOOK_PAUSE: Duration = Duration::from_millis(100);
+const MAX_LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long to look for a new primary. A later READONLY begins another search.
+const SEARCH_TIME: Duration = Duration::from_secs(60);
+
 /// When failovers were last looked for.
 #[derive(Default)]
 pub(super) struct FailoverWatch(Mutex<WatchState>);
@@ -40,6 +52,8 @@ struct WatchState {
     /// READONLY is ignored until this time.
     paused_until: Option<Instant>,
     pause: Duration,
+    /// A new primary is being looked for.
+    is_searching: bool,
 }
 
 /// The role that a server reports.
@@ -65,12 +79,12 @@ impl ServerRole {
 impl Upstream {
     /// The server replied READONLY, so it is no longer the primary. Retires ready connections, unless new ones lead to a replica, too.
     /// Returns whether connections were retired.
-    pub fn is_read_only(self: &Arc<Self>, connection: &Connection) -> bool {
+    pub fn is_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection) -> bool {
         if !self.failover.may_act() || !self.retire(&connection.dialled()) {
             return false;
         }
-        let (upstream, peer) = (Arc::clone(self), connection.peer);
-        self.background.spawn(async move { upstream.look_for_primary(peer).await });
+        let (upstream, route, peer) = (Arc::clone(self), Arc::clone(route), connection.peer);
+        self.background.spawn(async move { upstream.look_for_primary(&route, peer).await });
         true
     }
 
@@ -80,8 +94,7 @@ impl Upstream {
         let now = Instant::now();
         {
             let mut watch = self.failover.0.lock();
-            let is_paused = watch.paused_until.is_some_and(|until| now < until);
-            if is_paused || watch.last_hint.is_some_and(|last| now - last < HINT_INTERVAL) {
+            if watch.is_paused(now) || watch.last_hint.is_some_and(|last| now - last < HINT_INTERVAL) {
                 return;
             }
             watch.last_hint = Some(now);
@@ -89,7 +102,7 @@ impl Upstream {
         let (upstream, route) = (Arc::clone(self), Arc::clone(route));
         let (dialled, peer) = (connection.dialled(), connection.peer);
         self.background.spawn(async move {
-            let Some((asked, role)) = upstream.ask_role().await else { return };
+            let Some((asked, role)) = upstream.ask_role(upstream.connect().await).await else { return };
             // If the new connection leads to another server that is the primary, this one is not.
             let is_demoted = role == ServerRole::Replica || (role == ServerRole::Primary && asked != peer);
             if is_demoted && upstream.failover.may_act() && upstream.retire(&dialled) {
@@ -98,7 +111,7 @@ impl Upstream {
                     upstream = %dialled.endpoint,
                     "failover found by READONLY in a reply and by ROLE, ready connections retired"
                 );
-                upstream.look_for_primary(peer).await;
+                upstream.look_for_primary(&route, peer).await;
             }
         });
     }
@@ -115,16 +128,40 @@ impl Upstream {
         self.remote(endpoint).is_some_and(|remote| remote.pool.retire_with(generation, Discard::Retired))
     }
 
-    /// Finds out where new connections lead. `from`: the server that replied READONLY.
-    async fn look_for_primary(self: &Arc<Self>, from: SocketAddr) {
-        if matches!(self.ask_role().await, Some((peer, ServerRole::Primary)) if peer != from) {
-            self.failover.found();
+    /// Looks for the new primary: finds out where new connections lead, until that is a primary. `from`: the server that replied READONLY.
+    async fn look_for_primary(self: &Arc<Self>, route: &Arc<str>, from: SocketAddr) {
+        if !self.failover.begins_search() {
+            return;
+        }
+        let (began, mut pause, mut led_to_replica) = (Instant::now(), FIRST_LOOK_PAUSE, false);
+        let has_failed_over = loop {
+            match self.ask_role(self.connect_anew().await).await {
+                // If the same server is a primary after all, a script returned READONLY.
+                Some((peer, ServerRole::Primary)) => break led_to_replica || peer != from,
+                Some((_, ServerRole::Unknown)) => break false,
+                Some((_, ServerRole::Replica)) => led_to_replica = true,
+                None => {}
+            }
+            if began.elapsed() >= SEARCH_TIME {
+                break false;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_LOOK_PAUSE);
+        };
+        self.failover.ends_search(has_failed_over);
+        if led_to_replica && has_failed_over {
+            // Clients have connected to the old primary in the meantime.
+            self.retire_all();
+            info!(route = &**route, "new primary found after READONLY, ready connections retired");
         }
     }
 
-    /// The role and the address of the server that new connections lead to.
-    async fn ask_role(self: &Arc<Self>) -> Option<(SocketAddr, ServerRole)> {
-        let mut connection = self.connect().await.ok()?;
+    /// The role and the address of the server that this connection leads to. `None`: there is no connection, or no answer.
+    async fn ask_role(
+        self: &Arc<Self>,
+        connection: Result<Lease, Unreachable>,
+    ) -> Option<(SocketAddr, ServerRole)> {
+        let mut connection = connection.ok()?;
         let asked = timeout(ROLE_TIMEOUT, ask_frame(&mut connection, &encode_command(&["ROLE"]))).await;
         let role = ServerRole::of(&asked.ok()?.ok()?);
         if role == ServerRole::Primary {
@@ -134,13 +171,20 @@ impl Upstream {
     }
 }
 
+impl WatchState {
+    /// Whether READONLY is ignored.
+    fn is_paused(&self, now: Instant) -> bool {
+        self.is_searching || self.paused_until.is_some_and(|until| now < until)
+    }
+}
+
 impl FailoverWatch {
     /// Whether to act on READONLY now. If so, the next is ignored for a while, and each time for longer, until a new primary is found: the
     /// name may still lead to replicas, or a script may return READONLY.
     fn may_act(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.0.lock();
-        if watch.paused_until.is_some_and(|until| now < until) {
+        if watch.is_paused(now) {
             return false;
         }
         let is_calm = watch.paused_until.is_none_or(|until| now - until > MAX_READ_ONLY_PAUSE);
@@ -150,10 +194,18 @@ impl FailoverWatch {
         true
     }
 
-    /// New connections lead to a new primary: ends the pause.
-    fn found(&self) {
+    /// Notes that a search begins. `false`: there is one already.
+    fn begins_search(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock().is_searching, true)
+    }
+
+    /// Ends the search, and the pause if new connections lead to a new primary.
+    fn ends_search(&self, has_failed_over: bool) {
         let mut watch = self.0.lock();
-        *watch = WatchState { last_hint: watch.last_hint, ..WatchState::default() };
+        watch.is_searching = false;
+        if has_failed_over {
+            *watch = WatchState { last_hint: watch.last_hint, ..WatchState::default() };
+        }
     }
 }
 

@@ -219,6 +219,12 @@ impl Upstream {
         opened.map(|connection| Lease::new(connection, self))
     }
 
+    /// Returns a new greeted connection to the first endpoint that can be reached before the deadline.
+    pub(super) async fn connect_anew(self: &Arc<Self>) -> Result<Lease, Unreachable> {
+        let connected = self.first(|remote, deadline| Box::pin(remote.connect(deadline))).await;
+        connected.map(|connection| Lease::new(connection, self))
+    }
+
     /// Starts to keep connections ready. Called when clients that share connections turn out to need dedicated ones, too.
     pub fn dial_ahead(&self) {
         self.remotes.iter().for_each(|remote| remote.pool.dial_ahead());

@@ -52,6 +52,30 @@ fn addresses_asked_for_in_a_transaction_lead_to_the_bridge() {
 }
 
 #[test]
+fn in_resp3_exec_confirms_subscriptions_within_its_reply() {
+    let shared = shared();
+    let requests = [
+        &["MULTI"][..],
+        &["SUBSCRIBE", "one", "two"],
+        &["PING"],
+        &["EXEC"],
+        &["ECHO", "one"],
+        &["MULTI"],
+        &["UNSUBSCRIBE"],
+        &["EXEC"],
+        &["QUIT"],
+    ];
+    let run = |mut wire: Wire| {
+        wire.ask(&["HELLO", "3"]);
+        wire.send(&requests.map(command).concat());
+        text(wire.rest())
+    };
+    let direct = run(shared.cluster.nodes[0].wire());
+    assert!(direct.contains(">3\r\n$9\r\nsubscribe\r\n"), "{direct}");
+    assert_eq!(run(shared.pontoon.client()), direct);
+}
+
+#[test]
 fn a_failed_transaction_gets_redis_own_error() {
     let shared = shared();
     let first = local_port(&shared.pontoon, &shared.cluster, 0);

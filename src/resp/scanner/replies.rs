@@ -332,9 +332,8 @@ impl ReplyScanner {
         self.state = match kind {
             b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => ReplyScanState::Line { carriage_return: false },
             b'$' | b'!' | b'=' => ReplyScanState::BulkLength,
-            b'*' | b'%' | b'~' | b'|' => ReplyScanState::AggregateLength { kind },
-            // A push is never part of another frame.
-            b'>' if self.depth == 0 => ReplyScanState::AggregateLength { kind },
+            // Within another frame, a push is what EXEC replies for a subscription.
+            b'*' | b'%' | b'~' | b'|' | b'>' => ReplyScanState::AggregateLength { kind },
             b'.' if self.depth > 0 && self.top.left == Left::UntilEnd => {
                 // The end mark is a line, and counts as the last of one element.
                 self.top.left = Left::Elements(1);
@@ -364,10 +363,10 @@ impl ReplyScanner {
             return Ok(self.element_ended());
         }
         // An aggregate that ends with the enclosing one takes its level.
-        let is_last =
-            self.depth > 0 && !attribute && !self.top.attribute && self.top.left == Left::Elements(1);
+        let within = self.depth > 0;
+        let is_last = within && !attribute && !self.top.attribute && self.top.left == Left::Elements(1);
         if !is_last {
-            if self.depth > 0 {
+            if within {
                 if self.depth == MAX_DEPTH {
                     return Err(());
                 }
@@ -377,7 +376,7 @@ impl ReplyScanner {
         }
         self.top = Level { left, attribute };
         self.state = ReplyScanState::Type;
-        if kind == b'>' {
+        if kind == b'>' && !within {
             self.naming = true;
             self.name = Word::default();
         } else {

@@ -106,6 +106,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let value = leaf.prop_recursive(4, 60, 5, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..5).prop_map(|all| aggregate(b'~', all.len(), &all)),
+            vec(inner.clone(), 1..4).prop_map(|all| aggregate(b'>', all.len(), &all)),
             vec(inner.clone(), 0..5).prop_map(|all| [b"*?\r\n", &all.concat()[..], b".\r\n"].concat()),
             (vec(inner.clone(), 0..3), inner).prop_map(|(all, value)| {
                 let pairs: Vec<Vec<u8>> = all.iter().map(|value| [b"+a\r\n", &value[..]].concat()).collect();
@@ -457,15 +458,9 @@ fn input_that_is_not_resp_stays_malformed() {
     ] {
         assert!(request_ends(stream, &[]).1, "{stream:?}");
     }
-    for stream in [
-        &b"HTTP/1.1 200 OK\r\n"[..],
-        b"$-2\r\n",
-        b"$1x\r\n",
-        b".\r\n",
-        b"*1\r\n.\r\n",
-        b"*1\r\n>1\r\n",
-        b"$?\r\n+x\r\n",
-    ] {
+    for stream in
+        [&b"HTTP/1.1 200 OK\r\n"[..], b"$-2\r\n", b"$1x\r\n", b".\r\n", b"*1\r\n.\r\n", b"$?\r\n+x\r\n"]
+    {
         assert!(reply_ends(stream, &[]).1, "{stream:?}");
     }
     let mut scanner = ReplyScanner::default();
@@ -511,6 +506,8 @@ fn pushes_differ_from_replies_and_name_what_they_confirm() {
     assert_eq!(last(b">2\r\n$7\r\nmessage\r\n$1\r\nx\r\n"), Reply::Push(None));
     let confirmed = Confirmed::Subscribe(Subscription::Pattern);
     assert_eq!(last(b">3\r\n$10\r\npsubscribe\r\n$1\r\nx\r\n:1\r\n"), Reply::Push(Some(confirmed)));
+    let within = last(b"*2\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n+OK\r\n");
+    assert_eq!(within, Reply::Other, "EXEC ran SUBSCRIBE");
     let confirmed = Confirmed::Unsubscribe(Subscription::Shard);
     assert_eq!(last(b">3\r\n+sunsubscribe\r\n_\r\n:0\r\n"), Reply::Push(Some(confirmed)));
 }

@@ -75,6 +75,8 @@ pub(super) enum NoSharedConnection {
     TooMany,
     /// The client is gone.
     ClientGone,
+    /// Pontoon drains, and the deadline has passed.
+    Drained,
 }
 
 impl Multiplexer {

@@ -92,12 +92,9 @@ async fn begin<'a>(mut session: Box<Session<'a>>, multiplexer: &'a Multiplexer) 
             outage::unreachable(session.client, &[], context, &error).await;
             Err(End::Failed)
         }
-        Err(NoSharedConnection::TooMany) if context.is_node => {
-            farewell::close(session.client).await;
-            Err(End::Failed)
-        }
-        // A drain ended the wait. `Denied` cannot occur, because the client has not authenticated.
-        Err(NoSharedConnection::TooMany | NoSharedConnection::Denied(_)) => Err(End::Drained),
+        Err(NoSharedConnection::Drained) => Err(End::Drained),
+        // Cannot occur: a new client has no key of its own.
+        Err(NoSharedConnection::TooMany | NoSharedConnection::Denied(_)) => Err(End::Failed),
     }
 }
 
@@ -118,6 +115,7 @@ async fn provide(
                     return Ok((client, new));
                 }
                 Err(NoSharedConnection::ClientGone) => return Err(End::ClientClosed),
+                Err(NoSharedConnection::Drained) => return Err(End::Drained),
                 // The user has not changed. The server still accepts requests on the old connection, but refuses a new login.
                 Err(NoSharedConnection::Denied(_)) if client.key().user == key.user => {
                     return Err(Box::pin(unreachable(*client, &NoUpstream::lasting(PASSWORD_DENIED))).await);
@@ -224,6 +222,7 @@ async fn serve_pinned<'a>(
                 return Ok((client, shared));
             }
             Err(NoSharedConnection::ClientGone) => return Err(End::ClientClosed),
+            Err(NoSharedConnection::Drained) => return Err(End::Drained),
             Err(NoSharedConnection::TooMany) => {
                 reason = DedicatedReason::Key;
                 continue;
@@ -341,7 +340,7 @@ async fn shared_connection(
     tokio::select! {
         biased;
         shared = multiplexer.connection(context, key) => shared.map(|shared| SharedLease::on(&shared)),
-        () = context.drain.cut_off() => Err(NoSharedConnection::TooMany),
+        () = context.drain.cut_off() => Err(NoSharedConnection::Drained),
         () = gone => Err(NoSharedConnection::ClientGone),
     }
 }
