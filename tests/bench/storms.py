@@ -36,16 +36,17 @@ class Client:
 
     def __init__(self, a, port, context, active):
         self.a, self.port, self.context, self.active = a, port, context, active
-        self.errors, self.served, self.writer = 0, 0, None
+        self.errors, self.served, self.writer, self.stopped = 0, 0, None, False
         self.handshakes = {False: 0, True: 0}  # by whether the session was resumed
         self.task = asyncio.ensure_future(self.run())
 
     async def run(self):
-        while True:
+        # Before Python 3.12, wait_for() loses a cancellation that comes together with a result.
+        while not self.stopped:
             try:
                 reader = await asyncio.wait_for(self.connect(), self.a.deadline)
                 await self.ask(reader)
-                while self.active:
+                while self.active and not self.stopped:
                     await asyncio.sleep(PAUSE)
                     await self.ask(reader)
                 return
@@ -71,6 +72,7 @@ class Client:
             self.writer.transport.abort()
 
     def stop(self):
+        self.stopped = True
         self.task.cancel()
         self.close()
 
