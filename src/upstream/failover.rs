@@ -142,7 +142,7 @@ impl Upstream {
                 Some((_, ServerRole::Replica)) => led_to_replica = true,
                 None => {}
             }
-            if began.elapsed() >= SEARCH_TIME {
+            if began.elapsed() >= SEARCH_TIME || self.is_closed() {
                 break false;
             }
             sleep(pause).await;

@@ -295,6 +295,11 @@ impl Pool {
         self.discard_all(&mut state, Discard::Retired);
     }
 
+    /// Whether it was [closed](Self::close).
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Closes all ready connections, and keeps none from now on.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();

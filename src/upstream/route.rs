@@ -334,6 +334,11 @@ impl Upstream {
         }
     }
 
+    /// Whether connections are kept no longer, because the route drains or has other settings.
+    pub(super) fn is_closed(&self) -> bool {
+        self.remotes.iter().all(|remote| remote.pool.is_closed())
+    }
+
     /// Keeps connections ready until draining starts.
     pub async fn tend(&self, drain: &Drain) {
         let mut passed = Instant::now();
