@@ -1,8 +1,9 @@
 //! The state file, which keeps across a restart: the endpoints that have accepted TLS, so that plaintext to them stays refused; the
 //! inventory; and each group's servers, with the time for which no server counted a client in plaintext.
 //!
-//! The file belongs to one process, except during a handover: what either process learns about TLS is kept. It is replaced as a whole, so that a crash leaves the old file or the new one. A file that cannot be
-//! read or parsed is never treated as empty; the caller decides what to do.
+//! The file belongs to one process, except during a handover: what either process learns about TLS is kept. It is replaced as a whole, so
+//! that a crash leaves the old file or the new one. At the start, a file that cannot be read or parsed is never treated as empty; the caller
+//! decides what to do.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

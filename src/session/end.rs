@@ -13,15 +13,15 @@ use crate::upstream::Dialled;
 pub enum End {
     /// The client closed the connection.
     ClientClosed,
-    /// Pontoon drained: no reply was outstanding, or the deadline had passed.
+    /// The upstream closed the connection.
     UpstreamClosed,
-    /// No bytes passed for `limits.idle_timeout`.
+    /// Pontoon drained: no reply was outstanding, or the deadline had passed.
     Drained,
-    /// The client did not read, and other clients waited for it. See `limits.client_output`.
+    /// No bytes passed for `limits.idle_timeout`.
     Idle,
-    /// The clients of the route did not read, and this one had much output waiting. See `limits.route_output`.
+    /// The client did not read, and other clients waited for it. See `limits.client_output`.
     Overrun,
-    /// There was no upstream connection, or it failed.
+    /// The clients of the route did not read, and this one had much output waiting. See `limits.route_output`.
     RouteOverrun,
     /// There was no upstream connection, or it failed.
     Failed,

@@ -129,7 +129,7 @@ impl Upstream {
     }
 
     /// Looks for the new primary: finds out where new connections lead, until that is a primary. `from`: the server that replied READONLY.
-    async fn look_for_primary(self: &Arc<Self>, route: &Arc<str>, from: SocketAddr) {
+    async fn look_for_primary(self: &Arc<Self>, route: &str, from: SocketAddr) {
         if !self.failover.begins_search() {
             return;
         }
@@ -152,7 +152,7 @@ impl Upstream {
         if led_to_replica && has_failed_over {
             // Clients have connected to the old primary in the meantime.
             self.retire_all();
-            info!(route = &**route, "new primary found after READONLY, ready connections retired");
+            info!(route, "new primary found after READONLY, ready connections retired");
         }
     }
 

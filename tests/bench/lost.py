@@ -12,10 +12,10 @@ hands out elements that are pushed before: "direct" loses these elements, too.
 
 The second form measures running bridges: elements are pushed and counted at the server, in plaintext.
 """
-import argparse, asyncio, multiprocessing, os, shutil, signal, socket, subprocess, sys, tempfile, time
+import argparse, asyncio, multiprocessing, os, shutil, signal, socket, sys, tempfile, time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from run import ROOT, certificates, comes_up, free_port, processes, server, start
+from run import ROOT, certificates, comes_up, eventually, free_port, processes, server, start
 
 MODES = {"pontoon, dedicated": ["--sharing", "dedicated", "--pool-reuse", "false"],
          "pontoon, reused": ["--sharing", "dedicated", "--pool-reuse", "true"],
@@ -46,14 +46,6 @@ class Server:
 
 def command(*words):
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)
-
-
-def eventually(what, condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit(f"did not happen in time: {what}")
-        time.sleep(0.005)
 
 
 def lost(server, address, tries, gap, end):

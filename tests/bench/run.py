@@ -52,6 +52,15 @@ def comes_up(name, port):
     return False
 
 
+def eventually(what, condition):
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"did not happen in time: {what}")
+        time.sleep(0.005)
+
+
 def certificates(d):
     def openssl(*args):
         subprocess.run(["openssl", *args], check=True, stderr=subprocess.DEVNULL, cwd=d)

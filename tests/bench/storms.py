@@ -22,7 +22,7 @@ pay for their handshakes, too.
 import argparse, asyncio, os, re, resource, ssl, subprocess, sys, time, urllib.request
 
 from applications import LATENCIES, application
-from run import DIRECT, figure, free_port, idle_clients, machine, memory, processes, redis, server, spread, table, targets, tree, workplace
+from run import DIRECT, eventually, figure, free_port, idle_clients, machine, memory, processes, redis, server, spread, table, targets, tree, workplace
 
 DEFAULT = [DIRECT, "pontoon", "pontoon, shared"]
 PAUSE = 0.5  # seconds between two requests of an active client
@@ -94,67 +94,58 @@ def accepted(plain):
     return int(info(plain, "total_connections_received"))
 
 
-def comes_true(what, condition):
-    give_up = time.monotonic() + 60
-    while not condition():
-        if time.monotonic() > give_up:
-            sys.exit(f"{what}: not in 60 s")
-        time.sleep(0.02)
-
-
 class Primary:
     """The server behind the endpoint, and its replica. The primary's ports stay the same."""
 
     def __init__(self, d):
-        self.d, self.at = d, len(processes)
+        self.d = d
         self.plain, self.tls = server(d)
-        self.replica = None
+        self.process, self.replica = processes[-1], None
 
     def replicate(self):
         """Starts a replica, unless there is one."""
         if not self.replica:
-            self.replica_at = len(processes)
-            self.replica = server(self.d)
-            redis(self.replica[0], "REPLICAOF", "127.0.0.1", str(self.plain))
-        comes_true("the replica is in step", lambda: info(self.replica[0], "master_link_status") == "up")
+            self.replica, _ = server(self.d)
+            self.replica_process = processes[-1]
+            redis(self.replica, "REPLICAOF", "127.0.0.1", str(self.plain))
+        eventually("the replica is in step", lambda: info(self.replica, "master_link_status") == "up")
 
     # The steps. Each returns the time when the endpoint leads to a primary again, and how many connections that had accepted before.
 
     def kill(self):
         self.end()
         server(self.d, self.plain, self.tls)
-        processes[self.at] = processes.pop()
+        self.process = processes[-1]
         return time.monotonic(), 1  # the connection that tried whether it is up
 
     def failover(self):
         self.end()
-        redis(self.replica[0], "REPLICAOF", "NO", "ONE")
+        redis(self.replica, "REPLICAOF", "NO", "ONE")
         done = self.promoted()
-        processes[self.at], processes[self.replica_at] = processes[self.replica_at], processes[self.at]
         self.replica = None
         return done
 
     def planned(self):
         redis(self.plain, "FAILOVER")
-        comes_true("the replica is the primary", lambda: info(self.replica[0], "role") == "master")
-        elsewhere = free_port(), free_port()
-        redis(self.plain, "CONFIG", "SET", "tls-port", str(elsewhere[1]), "port", str(elsewhere[0]))
+        eventually("the replica is the primary", lambda: info(self.replica, "role") == "master")
+        elsewhere = free_port()
+        redis(self.plain, "CONFIG", "SET", "tls-port", str(free_port()), "port", str(elsewhere))
         done = self.promoted()
-        processes[self.at], processes[self.replica_at] = processes[self.replica_at], processes[self.at]
         # It replicates from the port that the new primary had before.
-        redis(elsewhere[0], "REPLICAOF", "127.0.0.1", str(self.plain))
+        redis(elsewhere, "REPLICAOF", "127.0.0.1", str(self.plain))
         self.replica = elsewhere
         return done
 
     def promoted(self):
         """Gives the endpoint's ports to the new primary."""
-        before = accepted(self.replica[0])
-        redis(self.replica[0], "CONFIG", "SET", "tls-port", str(self.tls), "port", str(self.plain))
+        before = accepted(self.replica)
+        redis(self.replica, "CONFIG", "SET", "tls-port", str(self.tls), "port", str(self.plain))
+        self.process, self.replica_process = self.replica_process, self.process
         return time.monotonic(), before + 1
 
     def end(self):
-        processes[self.at].kill()
-        processes[self.at].wait()
+        self.process.kill()
+        self.process.wait()
 
 
 def bridge_handshakes(admin):
@@ -290,6 +281,7 @@ def main():
     a.scenarios = a.scenarios or known
     if unknown := set(a.scenarios) - set(known):
         p.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(known)}")
+
     def chosen(d, primary, admins=None):
         return {name: target for name, target in targets(d, primary.plain, primary.tls, admins).items() if name in a.targets}
 
