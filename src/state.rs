@@ -2,18 +2,18 @@
 //! inventory; and each group's servers, with the time for which no server counted a client in plaintext.
 //!
 //! The file belongs to one process, except during a handover: what either process learns about TLS is kept. It is replaced as a whole, so
-//! that a crash leaves the old file or the new one. At the start, a file that cannot be read or parsed is never treated as empty; the caller
-//! decides what to do.
+//! that a crash leaves the old file or the new one. A file that cannot be read or parsed is never treated as empty: at the start the caller
+//! decides what to do, and later the file is not replaced.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::clients::ClientHistory;
 use crate::endpoint::Endpoint;
@@ -134,12 +134,16 @@ impl StateFile {
         let mut contents = self.contents.lock();
         change(&mut contents);
         // During a handover two processes write the file.
-        if let Ok(theirs) =
-            read(&self.path).map_err(|error| error.to_string()).and_then(|bytes| parse(&bytes))
-        {
-            for (endpoint, since) in theirs.tls_since {
-                contents.tls_since.entry(endpoint).or_insert(since);
+        match read(&self.path) {
+            Ok(bytes) => {
+                let theirs =
+                    parse(&bytes).map_err(|problem| io::Error::other(format!("it is damaged: {problem}")))?;
+                for (endpoint, since) in theirs.tls_since {
+                    contents.tls_since.entry(endpoint).or_insert(since);
+                }
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let bytes = serde_json::to_vec_pretty(&*contents)?;
         replace(&self.path, &bytes)
@@ -169,14 +173,14 @@ fn parse(bytes: &[u8]) -> Result<Contents, String> {
 
 /// Replaces the file at `path`, so that a crash leaves the old one or the new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
+    let directory = directory(path);
+    // Its name is unique, because another process may replace the file, too.
+    let mut aside = NamedTempFile::new_in(directory)?;
+    aside.write_all(bytes)?;
+    aside.as_file().sync_all()?;
+    aside.persist(path)?;
     // The rename is durable only once the directory is synced.
-    File::open(directory(path))?.sync_all()
+    File::open(directory)?.sync_all()
 }
 
 fn directory(path: &Path) -> &Path {
@@ -214,6 +218,23 @@ mod tests {
         for endpoint in &endpoints {
             assert!(after.speaks_tls(endpoint), "{endpoint}");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_damaged_later_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let state = StateFile::open(&path).unwrap();
+        let endpoints: [Endpoint; 2] = ["one:6379".parse().unwrap(), "two:6379".parse().unwrap()];
+        state.note_tls(&endpoints[0]).unwrap();
+        let before = fs::read(&path).unwrap();
+        fs::write(&path, "{").unwrap();
+        assert!(state.note_tls(&endpoints[1]).unwrap_err().to_string().starts_with("it is damaged"));
+        assert_eq!(fs::read(&path).unwrap(), b"{");
+        fs::write(&path, before).unwrap();
+        state.note_tls(&endpoints[1]).unwrap();
+        let after = StateFile::open(&path).unwrap();
+        assert!(endpoints.iter().all(|endpoint| after.speaks_tls(endpoint)));
     }
 
     #[test]

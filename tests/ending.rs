@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 
-use crate::harness::{Authority, Pontoon, Redis, Wire, bridge, command, eventually};
+use crate::harness::{Authority, Forwarder, Pontoon, Redis, Wire, bridge, command, eventually};
 
 /// A bridge with a client that blocks.
 fn with_blocked_client(args: &[&str]) -> (Redis, Pontoon, Wire) {
@@ -88,6 +88,41 @@ fn a_cut_session_is_reported_and_is_no_failure() {
     let record = pontoon.wait_for_log("sessions cut after runtime.drain_timeout");
     assert_eq!(record["sessions"], 1);
     assert_eq!(pontoon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_cut_client_that_waits_for_a_connection_is_no_failure() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    for sharing in ["dedicated", "shared"] {
+        let name = Forwarder::to(redis.tls_port);
+        let args = [
+            "--sharing",
+            sharing,
+            "--pool-reuse",
+            "false",
+            "--connect-timeout",
+            "1h",
+            "--drain-timeout",
+            "100ms",
+        ];
+        let mut pontoon = Pontoon::with(&name.endpoint(), &authority, &args).ready();
+        pontoon.expects("sessions cut after runtime.drain_timeout");
+        name.hold_new();
+        let mut client = pontoon.client();
+        client.send(&command(&["GET", "k"]));
+        eventually("the client waits", || {
+            pontoon.metric("pontoon_upstream_connections", "state=\"connecting\"") == 1
+        });
+        pontoon.post("/drain");
+        client.expect_end();
+        let ended = |end: &str| pontoon.metric("pontoon_sessions_total", &format!("end=\"{end}\""));
+        eventually("the end is counted", || ended("drained") == 1);
+        assert_eq!(ended("failed"), 0, "{sharing}");
+        name.release();
+        pontoon.post("/quit");
+        assert_eq!(pontoon.wait().code(), Some(0));
+    }
 }
 
 #[test]

@@ -260,3 +260,23 @@ fn a_failover_is_followed_where_servers_tell_pontoon_nothing() {
     eventually("the new primary takes writes", || writes("after"));
     assert_eq!(address(), before);
 }
+
+/// Only the sentinels can say where the primary is.
+#[test]
+fn a_write_to_a_replica_makes_pontoon_dial_no_server_again_and_again() {
+    let group = SentinelGroup::start(SentinelSettings::tls());
+    let directory = tempfile::tempdir().unwrap();
+    let pontoon = bridge(&group, directory.path());
+    let replicas = String::from_utf8(pontoon.client().ask(&["SENTINEL", "REPLICAS", MASTER_NAME])).unwrap();
+    let mut lines = replicas.lines().skip_while(|line| *line != "port").skip(2);
+    let port: u16 = lines.next().unwrap().parse().unwrap();
+    let mut client = Wire::tcp(("127.0.0.1", port));
+    client.expect(&["PING"], "+PONG\r\n");
+    let before = pontoon.metric("pontoon_tls_handshakes_total", "");
+    client.expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
+    for _ in 0..6 {
+        client.expect(&["XREAD", "BLOCK", "200", "STREAMS", "stream", "0"], "*-1\r\n");
+    }
+    let dialled = pontoon.metric("pontoon_tls_handshakes_total", "") - before;
+    assert!(dialled <= 2, "{dialled} connections");
+}

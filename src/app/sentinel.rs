@@ -21,7 +21,7 @@ use crate::listener::Listener;
 use crate::resp::replies::encode_command;
 use crate::resp::value::{Data, Value};
 use crate::session::RouteContext;
-use crate::upstream::{self, Connection, Unreachable, Upstream};
+use crate::upstream::{self, Connection, ServerRole, Unreachable, Upstream};
 
 /// Longest time, in seconds, for a server to say its role when sentinels disagree.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,17 +60,6 @@ pub(super) struct PrimaryListener {
     /// Ends the sessions with that server.
     sessions: Drain,
     leaving: Drain,
-}
-
-/// The role that a server reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SaidRole {
-    Primary,
-    Replica,
-    /// It refuses to say.
-    Nothing,
-    /// It does not answer.
-    Unreached,
 }
 
 impl Followed {
@@ -159,11 +148,11 @@ impl Followed {
             let is_chosen = claim.votes * 2 > configured;
             let is_newer = claim.epoch > self.epoch
                 || (claim.epoch == self.epoch
-                    && !matches!(of_current, SaidRole::Primary | SaidRole::Nothing));
+                    && !matches!(of_current, Some(ServerRole::Primary | ServerRole::Unknown)));
             let follows = match role {
-                SaidRole::Primary => is_chosen || is_newer,
-                SaidRole::Nothing => is_chosen,
-                SaidRole::Replica | SaidRole::Unreached => false,
+                Some(ServerRole::Primary) => is_chosen || is_newer,
+                Some(ServerRole::Unknown) => is_chosen,
+                Some(ServerRole::Replica) | None => false,
             };
             if follows {
                 return Some(claim.primary.clone());
@@ -176,7 +165,7 @@ impl Followed {
         let first = claims.first()?;
         if claims.len() > 1 {
             for claim in claims {
-                if self.role(&claim.primary).await == SaidRole::Primary {
+                if self.role(&claim.primary).await == Some(ServerRole::Primary) {
                     return Some(claim.primary.clone());
                 }
             }
@@ -184,8 +173,8 @@ impl Followed {
         Some(first.primary.clone())
     }
 
-    /// What a server says that it is, in its reply to HELLO. ROLE and INFO need more permissions, which clients of sentinels do not need.
-    async fn role(&self, server: &Endpoint) -> SaidRole {
+    /// Asks a server for its role. Returns `None` if it does not answer.
+    async fn role(&self, server: &Endpoint) -> Option<ServerRole> {
         let live = self.live.values().find(|live| live.endpoint == *server);
         let upstream = match live {
             Some(live) => Arc::clone(&live.context.load().upstream),
@@ -197,15 +186,11 @@ impl Followed {
                 upstream.look().await;
             }
             let mut connection = upstream.connect().await.ok()?;
-            let role = upstream::hello_field(&mut connection, "role").await.ok()?;
+            let role = upstream::role(&mut connection).await.ok()?;
             connection.release(false);
-            Some(match role.as_deref() {
-                Some("master") => SaidRole::Primary,
-                Some(_) => SaidRole::Replica,
-                None => SaidRole::Nothing,
-            })
+            Some(role)
         };
-        timeout(CLAIM_TIMEOUT, work).await.ok().flatten().unwrap_or(SaidRole::Unreached)
+        timeout(CLAIM_TIMEOUT, work).await.ok().flatten()
     }
 
     /// Binds the primary's port, before the servers get theirs.

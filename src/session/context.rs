@@ -78,7 +78,7 @@ impl RouteContext {
     /// Handles a READONLY reply: after a failover, ready connections lead to the wrong server. Returns whether they were retired.
     #[cold]
     pub(super) fn is_read_only(&self, connection: &Connection) -> bool {
-        let retired = self.upstream.is_read_only(&self.route, connection);
+        let retired = self.upstream.is_read_only(&self.route, connection, self.is_node);
         if let Some(nodes) = self.nodes.as_ref().filter(|_| retired) {
             nodes.refresh(Some(&connection.endpoint));
         }
@@ -91,6 +91,12 @@ impl RouteContext {
             );
         }
         retired
+    }
+
+    /// Handles a reply that hints that its server is no longer the primary.
+    #[cold]
+    pub(super) fn may_be_read_only(&self, connection: &Connection) {
+        self.upstream.may_be_read_only(&self.route, connection, self.is_node);
     }
 
     /// Handles the loss of a connection in use, with the error if there was one. Ready connections may be dead, too.

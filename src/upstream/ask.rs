@@ -51,6 +51,35 @@ pub async fn hello_field(connection: &mut Connection, name: &str) -> Result<Opti
     Ok(hello.field(name).and_then(Value::text).map(str::to_owned))
 }
 
+/// The role that a server reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerRole {
+    /// It accepts writes.
+    Primary,
+    /// It copies another server.
+    Replica,
+    /// It refuses to say.
+    Unknown,
+}
+
+/// Asks a server for its role. HELLO needs no permission; only servers before Redis 6 are asked by ROLE.
+pub async fn role(connection: &mut Connection) -> Result<ServerRole, Cause> {
+    Ok(match hello_field(connection, "role").await?.as_deref() {
+        Some("master") => ServerRole::Primary,
+        Some(_) => ServerRole::Replica,
+        // The role follows the header of the array and its own length.
+        None => match ask_frame(connection, &replies::encode_command(&["ROLE"]))
+            .await?
+            .split(|byte| *byte == b'\n')
+            .nth(2)
+        {
+            Some(b"master\r") => ServerRole::Primary,
+            Some(b"slave\r") => ServerRole::Replica,
+            _ => ServerRole::Unknown,
+        },
+    })
+}
+
 /// Sends commands at once, and returns each reply as bytes.
 pub async fn ask_frames<const N: usize>(
     connection: &mut Connection,

@@ -25,7 +25,7 @@ mod spread;
 mod transit;
 
 pub use self::ask::{
-    TopologyReplies, ask, ask_encoded, ask_frame, ask_frames, hello_field, next_frame, topology,
+    ServerRole, TopologyReplies, ask, ask_encoded, ask_frame, ask_frames, next_frame, role, topology,
 };
 pub(crate) use self::auth::present;
 pub use self::auth::{AuthOutcome, command as login_command};

@@ -61,8 +61,7 @@ impl Relay<'_> {
     /// Handles a reply that hints at a failover.
     #[cold]
     fn note_hint(&self) {
-        let route = self.session.route;
-        route.upstream.may_be_read_only(&route.route, &self.wire.connection);
+        self.session.route.may_be_read_only(&self.wire.connection);
     }
 
     #[cold]

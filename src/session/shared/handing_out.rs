@@ -101,7 +101,7 @@ impl Driver {
     #[cold]
     fn note_hint(&self) {
         if !self.key.replica {
-            self.route.upstream.may_be_read_only(&self.route.route, &self.wire.connection);
+            self.route.may_be_read_only(&self.wire.connection);
         }
     }
 
