@@ -11,8 +11,8 @@ const LOCAL: &str = "l0cal-s3cr3t-of-the-test";
 const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
 
-/// A server with a password, and a bridge that has it.
-fn bridge(args: &[&str]) -> (Redis, Pontoon, tempfile::TempDir) {
+/// A server with a password, and a bridge that has it. The folder has the bridge's files, and must be dropped last.
+fn bridge(args: &[&str]) -> (tempfile::TempDir, Redis, Pontoon) {
     let authority = Authority::new();
     let mut redis = Redis::with(authority.issue(&["localhost"]), &authority, &["--requirepass", SECRET]);
     let directory = tempfile::tempdir().unwrap();
@@ -29,7 +29,7 @@ fn bridge(args: &[&str]) -> (Redis, Pontoon, tempfile::TempDir) {
     all.extend(args);
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &all);
     redis.keep(authority);
-    (redis, pontoon, directory)
+    (directory, redis, pontoon)
 }
 
 fn text(reply: Vec<u8>) -> String {
@@ -52,7 +52,7 @@ fn push_once_blocked(redis: &Redis) {
 
 #[test]
 fn a_password_still_configured_in_a_client_does_no_harm() {
-    let (_redis, pontoon, _directory) = bridge(&[]);
+    let (_directory, _redis, pontoon) = bridge(&[]);
     let mut client = pontoon.client();
     client.expect(&["AUTH", "left over"], "+OK\r\n");
     client.expect(&["AUTH", "user", "left over"], "+OK\r\n");
@@ -67,7 +67,7 @@ fn a_password_still_configured_in_a_client_does_no_harm() {
 
 #[test]
 fn replies_of_the_bridge_keep_their_order() {
-    let (_redis, pontoon, _directory) = bridge(&[]);
+    let (_directory, _redis, pontoon) = bridge(&[]);
     let mut client = pontoon.client();
     let mut pipeline = Vec::new();
     let mut expected = String::new();
@@ -125,7 +125,7 @@ for protocol in (2, 3):
 #[test]
 fn redis_py_gets_the_configured_auth_mode() {
     for mode in ["accept", "verify", "reject", "forward"] {
-        let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);
+        let (_directory, _redis, pontoon) = bridge(&["--auth-client", mode]);
         let port = pontoon.address().port().to_string();
         printed(python().args(["-c", REDIS_PY, mode, &port, LOCAL]));
     }
@@ -133,7 +133,7 @@ fn redis_py_gets_the_configured_auth_mode() {
 
 #[test]
 fn a_tls_client_at_a_plaintext_listener_reaches_no_server() {
-    let (redis, pontoon, _directory) = bridge(&[]);
+    let (_directory, redis, pontoon) = bridge(&[]);
     pontoon.expects("it speaks TLS to a listener for plaintext");
     let mut admin = redis.direct();
     admin.expect(&["AUTH", SECRET], "+OK\r\n");
@@ -146,7 +146,7 @@ fn a_tls_client_at_a_plaintext_listener_reaches_no_server() {
 
 #[test]
 fn a_reply_of_the_bridge_does_not_split_a_message_that_arrives() {
-    let (redis, pontoon, _directory) = bridge(&["--auth-reauthenticate", "200ms"]);
+    let (_directory, redis, pontoon) = bridge(&["--auth-reauthenticate", "200ms"]);
     let mut publisher = redis.direct();
     publisher.expect(&["AUTH", SECRET], "+OK\r\n");
     let mut client = pontoon.client();
@@ -168,7 +168,7 @@ fn a_reply_of_the_bridge_does_not_split_a_message_that_arrives() {
 
 #[test]
 fn a_pipeline_after_reset_is_not_confused_by_the_bridges_auth() {
-    let (_redis, pontoon, _directory) = bridge(&[]);
+    let (_directory, _redis, pontoon) = bridge(&[]);
     for _ in 0..50 {
         let mut client = pontoon.client();
         client.send(&[command(&["RESET"]), command(&["SUBSCRIBE", "channel"])].concat());
@@ -180,7 +180,7 @@ fn a_pipeline_after_reset_is_not_confused_by_the_bridges_auth() {
 
 #[test]
 fn a_reply_of_the_bridge_keeps_its_place_before_a_subscription() {
-    let (redis, pontoon, _directory) = bridge(&[]);
+    let (_directory, redis, pontoon) = bridge(&[]);
     let mut client = pontoon.client();
     let pipeline =
         [command(&["BLPOP", "queue", "0"]), command(&["AUTH", "x"]), command(&["SUBSCRIBE", "channel"])]
@@ -194,7 +194,7 @@ fn a_reply_of_the_bridge_keeps_its_place_before_a_subscription() {
 
 #[test]
 fn a_reply_of_the_bridge_keeps_its_place_after_an_unsubscription() {
-    let (_redis, pontoon, _directory) = bridge(&["--auth-client", "accept"]);
+    let (_directory, _redis, pontoon) = bridge(&["--auth-client", "accept"]);
     for (words, confirmed) in [
         (&["PUNSUBSCRIBE"][..], "*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n"),
         (&["UNSUBSCRIBE", "a"], "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"),
@@ -209,7 +209,7 @@ fn a_reply_of_the_bridge_keeps_its_place_after_an_unsubscription() {
 
 #[test]
 fn a_client_that_does_not_read_fills_no_memory() {
-    let (_redis, pontoon, _directory) = bridge(&["--auth-client", "verify"]);
+    let (_directory, _redis, pontoon) = bridge(&["--auth-client", "verify"]);
     let stranger = pontoon.client();
     let mut writer = stranger.writer();
     writer.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
@@ -227,7 +227,7 @@ fn a_client_that_does_not_read_fills_no_memory() {
 
 #[test]
 fn a_blocked_client_gets_its_reply_before_the_bridges_own() {
-    let (redis, pontoon, _directory) = bridge(&[]);
+    let (_directory, redis, pontoon) = bridge(&[]);
     let mut client = pontoon.client();
     client.send(&[command(&["BLPOP", "queue", "0"]), command(&["AUTH", "x"])].concat());
     push_once_blocked(&redis);
@@ -237,7 +237,7 @@ fn a_blocked_client_gets_its_reply_before_the_bridges_own() {
 
 #[test]
 fn a_local_password_keeps_other_clients_out() {
-    let (redis, pontoon, directory) = bridge(&["--auth-client", "verify"]);
+    let (directory, redis, pontoon) = bridge(&["--auth-client", "verify"]);
     let mut stranger = pontoon.client();
     stranger.expect(&["GET", "k"], NOAUTH);
     stranger.expect(&["AUTH", SECRET], WRONGPASS);
@@ -309,7 +309,7 @@ fn check_and_the_start_report_a_local_password_that_is_missing() {
 
 #[test]
 fn auth_can_be_refused_or_left_to_the_client() {
-    let (_redis, pontoon, _directory) = bridge(&["--auth-client", "reject"]);
+    let (_directory, _redis, pontoon) = bridge(&["--auth-client", "reject"]);
     let mut client = pontoon.client();
     for request in [&["AUTH", "x"][..], &["HELLO", "3", "AUTH", "default", "x"]] {
         let reply = text(client.ask(request));
@@ -318,7 +318,7 @@ fn auth_can_be_refused_or_left_to_the_client() {
     assert!(text(client.ask(&["HELLO", "3"])).starts_with('%'));
     works(&mut client);
 
-    let (redis, pontoon, _directory) = bridge(&["--auth-client", "forward"]);
+    let (_directory, redis, pontoon) = bridge(&["--auth-client", "forward"]);
     let mut direct = redis.direct();
     direct.expect(&["AUTH", SECRET], "+OK\r\n");
     direct.expect(&["ACL", "SETUSER", "own", "on", ">own", "+@all", "~*"], "+OK\r\n");
@@ -342,7 +342,7 @@ const OTHER: &str = "0ther-s3cr3t-of-the-test";
 fn where_auth_stays(test: impl Fn(&str, &dyn Fn() -> Wire)) {
     for mode in ["accept", "reject", "verify"] {
         for sharing in ["dedicated", "shared"] {
-            let (redis, pontoon, _directory) = bridge(&["--auth-client", mode, "--sharing", sharing]);
+            let (_directory, redis, pontoon) = bridge(&["--auth-client", mode, "--sharing", sharing]);
             let mut direct = redis.direct();
             direct.expect(&["AUTH", SECRET], "+OK\r\n");
             let other = ["ACL", "SETUSER", "other", "on", &format!(">{OTHER}"), "+@all", "~*"];
@@ -499,7 +499,7 @@ fn unbalanced_quotes_end_the_connection_as_they_do_on_a_server() {
 #[test]
 fn a_client_that_quotes_must_authenticate_like_any_other() {
     for sharing in ["dedicated", "shared"] {
-        let (_redis, pontoon, _directory) = bridge(&["--auth-client", "verify", "--sharing", sharing]);
+        let (_directory, _redis, pontoon) = bridge(&["--auth-client", "verify", "--sharing", sharing]);
         for line in ["\"GET\" k\r\n", "\"AUTH", "'SET' k v\r\n"] {
             let mut stranger = pontoon.client();
             stranger.send(line.as_bytes());
@@ -518,7 +518,7 @@ fn a_client_that_quotes_must_authenticate_like_any_other() {
 #[test]
 fn after_reset_the_client_is_pontoons_user_again() {
     for mode in ["accept", "forward"] {
-        let (_redis, pontoon, _directory) = bridge(&["--auth-client", mode]);
+        let (_directory, _redis, pontoon) = bridge(&["--auth-client", mode]);
         let mut client = pontoon.client();
         client.send(
             &[
@@ -543,7 +543,7 @@ fn a_long_session_authenticates_again_and_its_client_sees_nothing_of_it() {
         // In shared mode a connection is replaced, and never authenticates again.
         return;
     }
-    let (redis, pontoon, _directory) = bridge(&["--auth-reauthenticate", "300ms", "--pool-reuse", "false"]);
+    let (_directory, redis, pontoon) = bridge(&["--auth-reauthenticate", "300ms", "--pool-reuse", "false"]);
     let mut admin = redis.direct();
     admin.expect(&["AUTH", SECRET], "+OK\r\n");
     let again = || pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
@@ -579,7 +579,7 @@ fn sessions_that_reauthenticate_follow_a_rotation_and_others_are_counted() {
         // In shared mode a connection is replaced, and never authenticates again.
         return;
     }
-    let (redis, pontoon, directory) = bridge(&["--auth-reauthenticate", "200ms", "--pool-reuse", "false"]);
+    let (directory, redis, pontoon) = bridge(&["--auth-reauthenticate", "200ms", "--pool-reuse", "false"]);
     let mut admin = redis.direct();
     admin.expect(&["AUTH", SECRET], "+OK\r\n");
     let mut client = pontoon.client();

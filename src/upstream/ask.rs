@@ -64,19 +64,18 @@ pub enum ServerRole {
 
 /// Asks a server for its role. HELLO needs no permission; only servers before Redis 6 are asked by ROLE.
 pub async fn role(connection: &mut Connection) -> Result<ServerRole, Cause> {
-    Ok(match hello_field(connection, "role").await?.as_deref() {
-        Some("master") => ServerRole::Primary,
-        Some(_) => ServerRole::Replica,
+    let role = if let Some(role) = hello_field(connection, "role").await? {
+        role
+    } else {
+        let reply = ask_frame(connection, &replies::encode_command(&["ROLE"])).await?;
         // The role follows the header of the array and its own length.
-        None => match ask_frame(connection, &replies::encode_command(&["ROLE"]))
-            .await?
-            .split(|byte| *byte == b'\n')
-            .nth(2)
-        {
-            Some(b"master\r") => ServerRole::Primary,
-            Some(b"slave\r") => ServerRole::Replica,
-            _ => ServerRole::Unknown,
-        },
+        let role = reply.split(|byte| *byte == b'\n').nth(2).unwrap_or_default();
+        String::from_utf8_lossy(role.trim_ascii_end()).into_owned()
+    };
+    Ok(match role.as_str() {
+        "master" => ServerRole::Primary,
+        "replica" | "slave" => ServerRole::Replica,
+        _ => ServerRole::Unknown,
     })
 }
 

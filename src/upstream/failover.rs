@@ -6,10 +6,10 @@
 //! client gets it.
 //!
 //! The endpoint may lead to the old primary for a while: its name changes only after the failover. Until new connections lead to a primary,
-//! pontoon looks again and again, so that no client stays with the old one. A node of a group is one server for good: only its group can say
+//! pontoon looks again and again, so that no client stays with the old one. What clients receive on connections that were retired before is
+//! no news, and changes nothing. A node of a group is one server for good: only its group can say
 //! where the primary is.
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use super::ask::{ServerRole, role};
 use super::connection::{Connection, Dialled};
 use super::pool::Discard;
 use super::route::Upstream;
+use crate::telemetry::Throttle;
 
 /// The role is asked for a hint at most once in this time.
 const HINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,10 +34,6 @@ const ROLE_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_READ_ONLY_PAUSE: Duration = Duration::from_secs(4);
 
-/// A new primary is news at most once in this time. A name that leads to primaries and replicas in turn leads to another primary all the
-/// time.
-const NEWS_INTERVAL: Duration = Duration::from_secs(30);
-
 /// The pauses between looks for a new primary are an eighth of the time that the search has taken, within these limits.
 const LOOK_PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(4);
 
@@ -45,7 +42,10 @@ const SEARCH_TIME: Duration = Duration::from_secs(60);
 
 /// When failovers were last looked for.
 #[derive(Default)]
-pub(super) struct FailoverWatch(Mutex<WatchState>);
+pub(super) struct FailoverWatch {
+    state: Mutex<WatchState>,
+    throttle: Throttle,
+}
 
 #[derive(Default)]
 struct WatchState {
@@ -54,22 +54,23 @@ struct WatchState {
     /// READONLY is ignored until this time.
     paused_until: Option<Instant>,
     pause: Duration,
-    /// While a new primary is being looked for: when a server last replied READONLY.
+    /// While a new primary is being looked for: when a server last replied READONLY, or hinted at it.
     search: Option<Instant>,
-    /// When a new primary was last news.
-    found: Option<Instant>,
 }
 
 impl Upstream {
     /// The server replied READONLY, so it is no longer the primary. Retires ready connections, unless new ones lead to a replica, too.
     /// Returns whether connections were retired. `is_fixed`: new connections lead to the same server.
     pub fn is_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection, is_fixed: bool) -> bool {
-        if !self.failover.may_act() || !self.retire(&connection.dialled()) {
+        if connection.generation.is_retired(true)
+            || !self.failover.may_act()
+            || !self.retire(&connection.dialled())
+        {
             return false;
         }
         if !is_fixed {
-            let (upstream, route, peer) = (Arc::clone(self), Arc::clone(route), connection.peer);
-            self.background.spawn(async move { upstream.look_for_primary(&route, peer).await });
+            let (upstream, route) = (Arc::clone(self), Arc::clone(route));
+            self.background.spawn(async move { upstream.look_for_primary(&route).await });
         }
         true
     }
@@ -77,13 +78,8 @@ impl Upstream {
     /// A reply on this connection hints that its server is no longer the primary; a script can cause such a reply at will. Asks for the
     /// role, and retires ready connections if the server was demoted.
     pub fn may_be_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection, is_fixed: bool) {
-        let now = Instant::now();
-        {
-            let mut watch = self.failover.0.lock();
-            if watch.is_paused(now) || watch.last_hint.is_some_and(|last| now - last < HINT_INTERVAL) {
-                return;
-            }
-            watch.last_hint = Some(now);
+        if connection.generation.is_retired(true) || !self.failover.may_ask() {
+            return;
         }
         let (upstream, route) = (Arc::clone(self), Arc::clone(route));
         let (dialled, peer) = (connection.dialled(), connection.peer);
@@ -102,7 +98,7 @@ impl Upstream {
                     "failover found by READONLY in a reply and by the server's role, ready connections retired"
                 );
                 if !is_fixed {
-                    upstream.look_for_primary(&route, peer).await;
+                    upstream.look_for_primary(&route).await;
                 }
             }
         });
@@ -120,37 +116,35 @@ impl Upstream {
         self.remote(endpoint).is_some_and(|remote| remote.pool.retire_with(generation, Discard::Retired))
     }
 
-    /// Looks for the new primary: finds out where new connections lead, until that is a primary. `from`: the server that replied READONLY.
-    async fn look_for_primary(self: &Arc<Self>, route: &str, from: SocketAddr) {
+    /// Looks for the new primary: asks new connections for the role of their server, until one leads to a primary.
+    async fn look_for_primary(self: &Arc<Self>, route: &str) {
         if !self.failover.begins_search() {
             return;
         }
         let began = Instant::now();
-        let mut is_first = true;
-        let has_failed_over = loop {
+        let mut led_elsewhere = false;
+        let is_found = loop {
             if let Ok(mut connection) = self.connect_anew().await {
                 match ask_role(&mut connection).await {
-                    // If the same server is a primary after all, a script returned READONLY.
-                    Some(ServerRole::Primary) => break !is_first || connection.peer != from,
-                    Some(ServerRole::Unknown) => break connection.peer != from,
+                    Some(ServerRole::Primary) => break true,
+                    Some(ServerRole::Unknown) => break false,
                     Some(ServerRole::Replica) | None => {}
                 }
             }
-            is_first = false;
+            led_elsewhere = true;
             if !self.failover.goes_on() || self.is_closed() {
                 break false;
             }
             sleep(look_pause(began.elapsed())).await;
         };
-        // Clients may have connected to the old primary in the meantime, unless new connections led to the new one at once.
-        let is_news = has_failed_over && self.failover.is_news();
-        if has_failed_over && !is_first {
+        if is_found && led_elsewhere {
+            // Clients may have connected to the old primary in the meantime.
             self.retire_all();
-            if is_news {
-                info!(route, "new primary found after READONLY, ready connections retired");
+            if let Some(suppressed) = self.failover.throttle.allow("found") {
+                info!(route, suppressed, "new primary found after READONLY, ready connections retired");
             }
         }
-        self.failover.ends_search(is_news);
+        self.failover.ends_search();
     }
 }
 
@@ -165,22 +159,22 @@ fn look_pause(searched: Duration) -> Duration {
 }
 
 impl WatchState {
-    /// Whether READONLY is ignored.
-    fn is_paused(&self, now: Instant) -> bool {
+    /// Notes READONLY, or a hint. Returns whether it is ignored.
+    fn ignores(&mut self, now: Instant) -> bool {
+        if let Some(last) = &mut self.search {
+            *last = now;
+        }
         self.search.is_some() || self.paused_until.is_some_and(|until| now < until)
     }
 }
 
 impl FailoverWatch {
-    /// Whether to act on READONLY now. If so, the next is ignored for a while, and each time for longer, until a new primary is found: the
-    /// name may still lead to replicas, or a script may return READONLY.
+    /// Whether to act on READONLY now. If so, the next is ignored for a while, and each time for longer: the name may lead to
+    /// replicas, always or in turn, or a script may return READONLY.
     fn may_act(&self) -> bool {
         let now = Instant::now();
-        let mut watch = self.0.lock();
-        if let Some(last) = &mut watch.search {
-            *last = now;
-        }
-        if watch.is_paused(now) {
+        let mut watch = self.state.lock();
+        if watch.ignores(now) {
             return false;
         }
         let is_calm = watch.paused_until.is_none_or(|until| now - until > MAX_READ_ONLY_PAUSE);
@@ -190,40 +184,66 @@ impl FailoverWatch {
         true
     }
 
+    /// Whether to ask for the role after a hint.
+    fn may_ask(&self) -> bool {
+        let now = Instant::now();
+        let mut watch = self.state.lock();
+        let may = !watch.ignores(now) && watch.last_hint.is_none_or(|last| now - last >= HINT_INTERVAL);
+        if may {
+            watch.last_hint = Some(now);
+        }
+        may
+    }
+
     /// Notes that a search begins. `false`: there is one already.
     fn begins_search(&self) -> bool {
-        self.0.lock().search.replace(Instant::now()).is_none()
+        self.state.lock().search.replace(Instant::now()).is_none()
     }
 
     /// Whether clients have received READONLY lately.
     fn goes_on(&self) -> bool {
-        self.0.lock().search.is_some_and(|last| last.elapsed() < SEARCH_TIME)
+        self.state.lock().search.is_some_and(|last| last.elapsed() < SEARCH_TIME)
     }
 
-    /// Whether it is news that there is a new primary.
-    fn is_news(&self) -> bool {
-        let now = Instant::now();
-        let mut watch = self.0.lock();
-        let is_news = watch.found.is_none_or(|last| now - last > NEWS_INTERVAL);
-        if is_news {
-            watch.found = Some(now);
-        }
-        is_news
-    }
-
-    /// Ends the search, and the pause if new connections lead to a new primary.
-    fn ends_search(&self, is_news: bool) {
-        let mut watch = self.0.lock();
-        watch.search = None;
-        if is_news {
-            watch.paused_until = None;
-        }
+    fn ends_search(&self) {
+        self.state.lock().search = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn readonly_without_end_is_acted_on_more_and_more_rarely() {
+        let watch = FailoverWatch::default();
+        let mut acts = 0;
+        for _ in 0..60_000 {
+            if watch.may_act() {
+                acts += 1;
+                // A name that leads to a primary and to replicas in turn ends each search at once.
+                assert!(watch.begins_search());
+                watch.ends_search();
+            }
+            advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(acts, 18);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_search_ends_only_when_clients_receive_readonly_no_longer() {
+        let watch = FailoverWatch::default();
+        assert!(watch.begins_search());
+        for _ in 0..10 {
+            advance(SEARCH_TIME * 3 / 4).await;
+            assert!(watch.goes_on());
+            assert!(!watch.may_act());
+        }
+        advance(SEARCH_TIME).await;
+        assert!(!watch.goes_on());
+    }
 
     #[test]
     fn a_short_failover_is_noticed_soon_and_a_long_one_costs_few_connections() {

@@ -1,9 +1,8 @@
 //! The network between pontoon and a server. It can be made to drop connections silently.
 
-use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -15,8 +14,8 @@ pub struct Forwarder {
 
 #[derive(Default)]
 struct Network {
-    /// The port of the server, or those that new connections lead to in turn.
-    ports: Mutex<VecDeque<u16>>,
+    /// The server's port.
+    port: AtomicU16,
     /// Incremented to silence every connection that began before.
     era: AtomicU64,
     stopped: AtomicBool,
@@ -35,7 +34,7 @@ impl Forwarder {
     pub fn at(address: SocketAddr, port: u16) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
-        let network = Arc::new(Network { ports: Mutex::new([port].into()), ..Network::default() });
+        let network = Arc::new(Network { port: port.into(), ..Network::default() });
         let thread = {
             let network = Arc::clone(&network);
             thread::spawn(move || {
@@ -61,12 +60,7 @@ impl Forwarder {
 
     /// Leads new connections to another server.
     pub fn lead_to(&self, port: u16) {
-        self.lead_in_turn(&[port]);
-    }
-
-    /// Leads new connections to these servers in turn.
-    pub fn lead_in_turn(&self, ports: &[u16]) {
-        *self.network.ports.lock().unwrap() = ports.iter().copied().collect();
+        self.network.port.store(port, Ordering::SeqCst);
     }
 
     /// Silently stops forwarding on all current connections.
@@ -90,7 +84,7 @@ impl Network {
         let era = self.era.load(Ordering::SeqCst);
         let held = self.held.lock().unwrap();
         drop(self.released.wait_while(held, |held| *held).unwrap());
-        let Ok(far) = TcpStream::connect(("127.0.0.1", self.next_port())) else { return };
+        let Ok(far) = TcpStream::connect(("127.0.0.1", self.port.load(Ordering::SeqCst))) else { return };
         for stream in [near, &far] {
             stream.set_nodelay(true).unwrap();
             self.streams.lock().unwrap().push(stream.try_clone().unwrap());
@@ -99,12 +93,6 @@ impl Network {
             scope.spawn(|| self.pump(near, &far, era));
             self.pump(&far, near, era);
         });
-    }
-
-    fn next_port(&self) -> u16 {
-        let mut ports = self.ports.lock().unwrap();
-        ports.rotate_left(1);
-        *ports.back().unwrap()
     }
 
     fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, era: u64) {
