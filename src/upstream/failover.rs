@@ -30,9 +30,13 @@ const HINT_INTERVAL: Duration = Duration::from_secs(1);
 /// The role of a server that does not say it in this time is unknown.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After READONLY was acted on, it is ignored for this time. The pause doubles each time, up to [`MAX_READ_ONLY_PAUSE`].
+/// After READONLY was acted on, it is ignored for this time, if more of it follows. The pause doubles each time, up to
+/// [`MAX_READ_ONLY_PAUSE`].
 const FIRST_READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_READ_ONLY_PAUSE: Duration = Duration::from_secs(4);
+
+/// Without READONLY for this time, the next is the sign of another failover.
+const CALM: Duration = Duration::from_secs(1);
 
 /// The pauses between looks for a new primary are an eighth of the time that the search has taken, within these limits.
 const LOOK_PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(4);
@@ -51,11 +55,13 @@ pub(super) struct FailoverWatch {
 struct WatchState {
     /// When the role was last asked for a hint.
     last_hint: Option<Instant>,
+    /// When a server last replied READONLY. During a search, also the last hint.
+    last_read_only: Option<Instant>,
     /// READONLY is ignored until this time.
     paused_until: Option<Instant>,
     pause: Duration,
-    /// While a new primary is being looked for: when a server last replied READONLY, or hinted at it.
-    search: Option<Instant>,
+    /// A new primary is being looked for.
+    is_searching: bool,
 }
 
 impl Upstream {
@@ -159,27 +165,24 @@ fn look_pause(searched: Duration) -> Duration {
 }
 
 impl WatchState {
-    /// Notes READONLY, or a hint. Returns whether it is ignored.
-    fn ignores(&mut self, now: Instant) -> bool {
-        if let Some(last) = &mut self.search {
-            *last = now;
-        }
-        self.search.is_some() || self.paused_until.is_some_and(|until| now < until)
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
     }
 }
 
 impl FailoverWatch {
-    /// Whether to act on READONLY now. If so, the next is ignored for a while, and each time for longer: the name may lead to
-    /// replicas, always or in turn, or a script may return READONLY.
+    /// Whether to act on READONLY now. If so, the next is ignored for a while, and each time for longer, unless there is calm in between:
+    /// the name may lead to replicas, always or in turn, or a script may return READONLY.
     fn may_act(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.state.lock();
-        if watch.ignores(now) {
+        let last = watch.last_read_only.replace(now);
+        let is_calm = last.is_none_or(|last| now - last >= CALM);
+        if watch.is_searching || (watch.is_paused(now) && !is_calm) {
             return false;
         }
-        let is_calm = watch.paused_until.is_none_or(|until| now - until > MAX_READ_ONLY_PAUSE);
-        watch.pause =
-            if is_calm { FIRST_READ_ONLY_PAUSE } else { (watch.pause * 2).min(MAX_READ_ONLY_PAUSE) };
+        let longer = if is_calm { Duration::ZERO } else { watch.pause * 2 };
+        watch.pause = longer.clamp(FIRST_READ_ONLY_PAUSE, MAX_READ_ONLY_PAUSE);
         watch.paused_until = Some(now + watch.pause);
         true
     }
@@ -188,7 +191,11 @@ impl FailoverWatch {
     fn may_ask(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.state.lock();
-        let may = !watch.ignores(now) && watch.last_hint.is_none_or(|last| now - last >= HINT_INTERVAL);
+        if watch.is_searching {
+            watch.last_read_only = Some(now);
+            return false;
+        }
+        let may = !watch.is_paused(now) && watch.last_hint.is_none_or(|last| now - last >= HINT_INTERVAL);
         if may {
             watch.last_hint = Some(now);
         }
@@ -197,16 +204,16 @@ impl FailoverWatch {
 
     /// Notes that a search begins. `false`: there is one already.
     fn begins_search(&self) -> bool {
-        self.state.lock().search.replace(Instant::now()).is_none()
+        !std::mem::replace(&mut self.state.lock().is_searching, true)
     }
 
     /// Whether clients have received READONLY lately.
     fn goes_on(&self) -> bool {
-        self.state.lock().search.is_some_and(|last| last.elapsed() < SEARCH_TIME)
+        self.state.lock().last_read_only.is_some_and(|last| last.elapsed() < SEARCH_TIME)
     }
 
     fn ends_search(&self) {
-        self.state.lock().search = None;
+        self.state.lock().is_searching = false;
     }
 }
 
@@ -230,11 +237,18 @@ mod tests {
             advance(Duration::from_millis(1)).await;
         }
         assert_eq!(acts, 18);
+        advance(CALM).await;
+        for _ in 0..2 {
+            assert!(watch.may_act(), "another failover");
+            assert!(!watch.may_act());
+            advance(CALM).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_search_ends_only_when_clients_receive_readonly_no_longer() {
         let watch = FailoverWatch::default();
+        assert!(watch.may_act());
         assert!(watch.begins_search());
         for _ in 0..10 {
             advance(SEARCH_TIME * 3 / 4).await;
