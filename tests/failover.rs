@@ -34,6 +34,7 @@ impl Pair {
         self.name.lead_to(self.replica.tls_port);
     }
 
+    /// Leads the name to the first server, which is a primary again.
     fn fail_back(&self) {
         self.primary.direct().expect(&["REPLICAOF", "NO", "ONE"], "+OK\r\n");
         self.name.lead_to(self.primary.tls_port);
@@ -116,6 +117,32 @@ fn a_client_that_stays_does_not_hide_the_next_failover() {
     client.expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
     drop(client);
     pontoon.client().expect(&["SET", "k", "v"], "+OK\r\n");
+}
+
+#[test]
+fn each_of_several_failovers_is_found() {
+    let pair = Pair::start();
+    for mode in [MODES[0], MODES[2]] {
+        let pontoon = pair.bridge(mode);
+        for failover in 0..4 {
+            let others: Vec<Wire> = (0..4).map(|_| used(&pontoon)).collect();
+            let mut client = used(&pontoon);
+            drop(others);
+            if failover % 2 == 0 {
+                pair.fail_over();
+            } else {
+                pair.replica.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
+                pair.fail_back();
+            }
+            client.expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
+            drop(client);
+            let mut next = pontoon.client();
+            next.expect(&["SET", "k", "v"], "+OK\r\n");
+            // After a second without READONLY, the next is the sign of another failover.
+            next.expect(&["XREAD", "BLOCK", "1100", "STREAMS", "stream", "$"], "*-1\r\n");
+            pair.replica.direct().expect(&["REPLICAOF", "NO", "ONE"], "+OK\r\n");
+        }
+    }
 }
 
 /// READONLY within another reply is a hint: pontoon asks for the role, here on a ready connection. The name has one address for both servers, so a
