@@ -145,8 +145,8 @@ fn each_of_several_failovers_is_found() {
     }
 }
 
-/// READONLY within another reply is a hint: pontoon asks for the role, here on a ready connection. The name has one address for both servers, so a
-/// new connection could not show the failover.
+/// READONLY within another reply is a hint: pontoon asks for the role, here on a ready connection. The name has one address for both
+/// servers, so a new connection could not show the failover.
 fn finds_failover(words: &[&[&str]]) {
     let pair = Pair::start();
     for mode in MODES {
@@ -202,18 +202,21 @@ fn a_script_that_returns_readonly_on_a_primary_retires_no_connection() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for mode in MODES {
-        redis.direct().expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
         let pontoon = Pontoon::with(&redis.endpoint(), &authority, mode);
         let mut client = used(&pontoon);
-        for _ in 0..100 {
-            client.ask(&["EVAL", "return {redis.error_reply('READONLY not true'), 1}", "0"]);
-            client.ask(&["EVAL", "return redis.error_reply('ERR said READONLY')", "0"]);
-        }
+        // At the start pontoon asks what kind of server this is.
+        pontoon.wait_for_log("upstream reachable");
+        redis.direct().expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
         let asked = || {
             let stats = String::from_utf8(redis.direct().ask(&["INFO", "commandstats"])).unwrap();
             let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hello:calls="));
             line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
         };
+        assert_eq!(asked(), 0);
+        for _ in 0..100 {
+            client.ask(&["EVAL", "return {redis.error_reply('READONLY not true'), 1}", "0"]);
+            client.ask(&["EVAL", "return redis.error_reply('ERR said READONLY')", "0"]);
+        }
         eventually("the role was asked for", || asked() > 0);
         assert!(asked() < 20, "{} times", asked());
         client.expect(&["GET", "k"], "$1\r\nv\r\n");

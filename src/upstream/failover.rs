@@ -7,8 +7,7 @@
 //!
 //! The endpoint may lead to the old primary for a while: its name changes only after the failover. Until new connections lead to a primary,
 //! pontoon looks again and again, so that no client stays with the old one. What clients receive on connections that were retired before is
-//! no news, and changes nothing. A node of a group is one server for good: only its group can say
-//! where the primary is.
+//! no news, and changes nothing. A node of a group is one server for good: only its group can say where the primary is.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -65,8 +64,9 @@ struct WatchState {
 }
 
 impl Upstream {
-    /// The server replied READONLY, so it is no longer the primary. Retires ready connections, unless new ones lead to a replica, too.
-    /// Returns whether connections were retired. `is_fixed`: new connections lead to the same server.
+    /// The server replied READONLY, so it is no longer the primary. Retires ready connections and looks for the new primary, unless
+    /// that was done for READONLY a moment ago. Returns whether connections were retired. `is_fixed`: new connections lead to the same
+    /// server, so there is nothing to look for.
     pub fn is_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection, is_fixed: bool) -> bool {
         if connection.generation.is_retired(true)
             || !self.failover.may_act()
@@ -82,7 +82,7 @@ impl Upstream {
     }
 
     /// A reply on this connection hints that its server is no longer the primary; a script can cause such a reply at will. Asks for the
-    /// role, and retires ready connections if the server was demoted.
+    /// role, and if the server was demoted, does what [`is_read_only`](Self::is_read_only) does.
     pub fn may_be_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection, is_fixed: bool) {
         if connection.generation.is_retired(true) || !self.failover.may_ask() {
             return;
