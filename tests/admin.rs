@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Authority, CHECK, Pontoon, Redis, bridge, eventually, http, pontoon};
+use crate::harness::{Authority, CHECK, Pontoon, Redis, StopOnDrop, bridge, eventually, http, pontoon};
 
 #[test]
 fn a_post_to_quit_ends_pontoon_as_a_signal_does() {
@@ -134,6 +134,7 @@ fn a_scraper_is_answered_while_others_flood_the_admin_port() {
     let done = AtomicBool::new(false);
     let rounds = AtomicUsize::new(0);
     thread::scope(|scope| {
+        let _end = StopOnDrop(&done);
         for path in ["GET /", "GET /clients"] {
             for _ in 0..30 {
                 scope.spawn(|| {
@@ -148,7 +149,6 @@ fn a_scraper_is_answered_while_others_flood_the_admin_port() {
         eventually("the flood has begun", || rounds.load(Ordering::Relaxed) > 60);
         let scrape = http::request("GET /metrics", &[]);
         let answered = (0..20).filter(|_| http::send(address, scrape.as_bytes()).is_some()).count();
-        done.store(true, Ordering::Relaxed);
         assert_eq!(answered, 20);
     });
 }

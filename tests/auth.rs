@@ -13,7 +13,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, CHECK, Dual, Mood, Pontoon, Redis, Wire, clients_share, eventually, pontoon,
+    Authority, CHECK, Dual, Mood, Pontoon, Redis, StopOnDrop, Wire, clients_share, eventually, pontoon,
 };
 
 const OLD: &str = "0ld-s3cr3t-of-the-test";
@@ -142,6 +142,7 @@ fn clients_do_not_notice_a_secret_that_changes_under_load() {
     let stop = AtomicBool::new(false);
     let address = pontoon.address();
     let served: usize = thread::scope(|scope| {
+        let end = StopOnDrop(&stop);
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
@@ -169,7 +170,7 @@ fn clients_do_not_notice_a_secret_that_changes_under_load() {
         password.replace(NEW);
         admin.expect(&["ACL", "SETUSER", "app", &format!("<{OLD}"), &format!(">{NEW}")], "+OK\r\n");
         eventually("the new secret is noticed", || pontoon.log_count("credentials changed") == 3);
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
     assert!(served > 0);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Authority, Pontoon, Redis, Wire, eventually, pontoon};
+use crate::harness::{Authority, Pontoon, Redis, StopOnDrop, Wire, eventually, pontoon};
 
 /// Clients that connect for each command or two, as PHP's do, until they are stopped.
 struct Crowd {
@@ -143,15 +143,6 @@ fn a_successor_on_the_same_unix_socket_takes_over_and_no_client_fails() {
     assert_eq!(socket.files(), 0, "no file is left");
 }
 
-/// Stops the thread that watches this flag, however the test ends.
-struct EndOf<'a>(&'a AtomicBool);
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn a_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
     let authority = Authority::new();
@@ -161,7 +152,7 @@ fn a_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
     let over = AtomicBool::new(false);
     let runs = AtomicUsize::new(0);
     thread::scope(|scope| {
-        let end = EndOf(&over);
+        let stop = StopOnDrop(&over);
         let client = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 let port = address.port().to_string();
@@ -181,7 +172,7 @@ fn a_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
         old.signal(Signal::TERM);
         assert_eq!(old.wait().code(), Some(0));
         more("the new one serves");
-        drop(end);
+        drop(stop);
         client.join().unwrap();
         drop(new);
     });

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::harness::{
-    Authority, CHECK, Dual, Hosts, Identity, Mood, Pontoon, Redis, Wire, clients_share, command, eventually,
-    is_pontoons_error, pontoon,
+    Authority, CHECK, Dual, Hosts, Identity, Mood, Pontoon, Redis, StopOnDrop, Wire, clients_share, command,
+    eventually, is_pontoons_error, pontoon,
 };
 
 const LOUD: &str = "traffic is in plaintext until an endpoint accepts TLS";
@@ -389,6 +389,7 @@ fn the_whole_road_under_load() {
     pontoon.allows("transit encryption observed: plaintext only");
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
+        let _end = StopOnDrop(&stop);
         let load = |number: usize, each: bool| {
             let (stop, done, address) = (&stop, &done, pontoon.address());
             scope.spawn(move || {
@@ -429,7 +430,6 @@ fn the_whole_road_under_load() {
         hosts.set(&["new.cache.test"]);
         progress("clients are served by the group that requires TLS");
         assert_eq!(group.plaintext_bytes(), bytes, "not one byte in plaintext after the latch");
-        stop.store(true, Ordering::SeqCst);
     });
     eventually("the state file exists", || state.exists());
     drop(pontoon);

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, Cluster, Dual, Load, Mood, Node, Pontoon, Redis, Wire, command, connected_to, eventually,
-    is_pontoons_error,
+    Authority, Cluster, Dual, Load, Mood, Node, Pontoon, Redis, StopOnDrop, Wire, command, connected_to,
+    eventually, is_pontoons_error,
 };
 
 const RELOADED: &str = "configuration reloaded";
@@ -288,6 +288,7 @@ fn no_client_is_refused_while_routes_change_and_are_renamed() {
     let bridge = Configured::new(&named("a", 1000));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let end = StopOnDrop(&over);
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
@@ -308,7 +309,7 @@ fn no_client_is_refused_while_routes_change_and_are_renamed() {
             bridge.reload(&named(if round % 2 == 0 { "b" } else { "a" }, 1000));
             bridge.reload(&named(if round % 2 == 0 { "b" } else { "a" }, 2000 + round));
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         for client in clients {
             assert!(client.join().unwrap() > 0);
         }

@@ -337,9 +337,11 @@ panics() {
   ' "$1"
 }
 
-# LOG: prints the name of each failed test with the start of its panic, for readers who see only the last lines of a run.
+# LOG: prints the name of each failed test with the start of its panic, and of a test that did not end, for readers who see only the last
+# lines of a run.
 failed_names() {
   awk '
+    /^error: .* still runs after / { print }
     /^---- .* stdout ----$/ { name = $2; left = 0 }
     /^thread .* panicked at / && name { print "failed: " name; name = ""; left = 4; next }
     left-- > 0 && NF { print "  " substr($0, 1, 400) }

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{NEW, OLD, Password, WRONGPASS};
 use crate::harness::programs::{printed, python};
-use crate::harness::{CHECK, Cluster, Engine, Pontoon, Wire, eventually, pontoon};
+use crate::harness::{CHECK, Cluster, Engine, Pontoon, StopOnDrop, Wire, eventually, pontoon};
 
 /// A cluster on which only the user `app` may do anything, with the old password.
 struct Guarded(Cluster);
@@ -122,6 +122,7 @@ fn clients_do_not_notice_nodes_that_learn_a_secret_one_by_one() {
     }
     let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
+        let end = StopOnDrop(&stop);
         let clients = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 for door in &doors {
@@ -145,7 +146,7 @@ fn clients_do_not_notice_nodes_that_learn_a_secret_one_by_one() {
             guarded.set_user(node, &[&new, &old]);
             round();
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         clients.join().unwrap();
     });
     for client in &mut lasting {

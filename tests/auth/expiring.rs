@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{NEW, OLD, Password, guarded, pontoon};
 use crate::harness::{
-    Authority, Fake, PATIENCE, Pontoon, Redis, Wire, clients_share, eventually, valkey, within,
+    Authority, Fake, PATIENCE, Pontoon, Redis, StopOnDrop, Wire, clients_share, eventually, valkey, within,
 };
 
 /// A time from now, as sources write it.
@@ -83,6 +83,7 @@ fn ten_lives(engine: &Path, sharing: &str) {
     let stop = AtomicBool::new(false);
     let address = pontoon.address();
     thread::scope(|scope| {
+        let _end = StopOnDrop(&stop);
         for client in 0..3 {
             let stop = &stop;
             scope.spawn(move || {
@@ -98,10 +99,7 @@ fn ten_lives(engine: &Path, sharing: &str) {
                 }
             });
         }
-        within(3 * PATIENCE, "ten lives", || {
-            stop.store(issuer.accepted() > 10, Ordering::Relaxed);
-            stop.load(Ordering::Relaxed)
-        });
+        within(3 * PATIENCE, "ten lives", || issuer.accepted() > 10);
     });
     idle.expect(&["PING"], "+PONG\r\n");
     selected.expect(&["SET", "k", "v"], "+OK\r\n");

@@ -11,11 +11,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
-/// A certificate authority, and a directory with its certificate.
+use super::limit::Limit;
+
+/// A certificate authority, and a directory with its certificate. Almost every test has one, so it also limits the test's time.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
     pub name: String,
+    _limit: Limit,
 }
 
 /// A certificate with its key, in its own directory.
@@ -49,7 +52,7 @@ impl Authority {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { issuer, directory, name }
+        Self { issuer, directory, name, _limit: Limit::start() }
     }
 
     /// The certificate, for `--tls-ca-file`.

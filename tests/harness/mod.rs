@@ -13,6 +13,7 @@ mod forwarder;
 mod front;
 mod hosts;
 pub mod http;
+mod limit;
 mod link;
 mod load;
 mod node;
@@ -24,6 +25,7 @@ mod revealed;
 mod sentinel;
 mod sentinel_member;
 mod sockets;
+mod stop;
 mod wire;
 
 use std::io;
@@ -51,6 +53,7 @@ pub use revealed::assert_reveals_no_address;
 pub use sentinel::{MASTER_NAME, SentinelGroup, SentinelSettings};
 pub use sentinel_member::{Entrance, MemberSettings, SentinelMember};
 pub use sockets::connected_to;
+pub use stop::StopOnDrop;
 pub use wire::{Wire, command};
 
 /// What takes longer than this on loopback is taken never to happen.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{LOUD, transit};
 use crate::harness::{
-    Authority, Dual, Engine, Mood, Pontoon, Redis, SLOTS, Wire, eventually, free_port, own_slots,
+    Authority, Dual, Engine, Mood, Pontoon, Redis, SLOTS, StopOnDrop, Wire, eventually, free_port, own_slots,
 };
 
 const NODES: usize = 3;
@@ -126,6 +126,7 @@ fn a_cluster_takes_the_whole_road_under_load_node_by_node() {
     let stop = AtomicBool::new(false);
     let done: Vec<AtomicUsize> = (0..2 * NODES).map(|_| AtomicUsize::new(0)).collect();
     thread::scope(|scope| {
+        let _end = StopOnDrop(&stop);
         // At each node a client that stays and one that comes again for each request.
         for (number, done) in done.iter().enumerate() {
             let (stop, node) = (&stop, number / 2);
@@ -172,7 +173,6 @@ fn a_cluster_takes_the_whole_road_under_load_node_by_node() {
         let bytes = group.plaintext_bytes();
         progress("clients are served by the group that requires TLS");
         assert_eq!(group.plaintext_bytes(), bytes);
-        stop.store(true, Ordering::SeqCst);
     });
     drop(pontoon);
 

@@ -8,7 +8,7 @@ use std::thread;
 use super::transit;
 use crate::harness::{
     Authority, Dual, Engine, Entrance, MASTER_NAME, Mood, Pontoon, Redis, SentinelGroup, SentinelMember,
-    SentinelSettings, Wire, command, eventually,
+    SentinelSettings, StopOnDrop, Wire, command, eventually,
 };
 
 /// A client at work, and what it knows of its writes.
@@ -99,8 +99,8 @@ fn under_load(pontoon: &Pontoon, clients: &[Client], work: impl FnOnce(&dyn Fn(&
         for client in clients {
             scope.spawn(|| client.run(pontoon.address(), &stop));
         }
+        let _end = StopOnDrop(&stop);
         work(&progress);
-        stop.store(true, Ordering::SeqCst);
     });
 }
 

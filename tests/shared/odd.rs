@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{SHARED, pinned};
-use crate::harness::{Authority, Pontoon, Redis, Wire, command, eventually, valkey};
+use crate::harness::{Authority, Pontoon, Redis, StopOnDrop, Wire, command, eventually, valkey};
 
 /// Number of other clients.
 const OTHERS: usize = 20;
@@ -125,15 +125,6 @@ fn counts(mut client: Wire, key: &str, stop: &AtomicBool) -> Result<u64, String>
         }
     }
     Ok(n)
-}
-
-/// Stops the counting clients, even if the test fails.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn bridge_to(engine: &Path) -> (Redis, Pontoon) {
