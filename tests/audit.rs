@@ -489,7 +489,7 @@ fn reset_stats(redis: &Redis) {
     authenticated(redis).expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
 }
 
-/// A running `pontoon audit --watch 1h --json`.
+/// A running `pontoon audit --watch 90s --json`.
 struct Watching {
     process: Child,
     errors: Lines<BufReader<ChildStderr>>,
@@ -498,7 +498,7 @@ struct Watching {
 impl Watching {
     fn start(endpoint: &str, args: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_pontoon"))
-            .args(["audit", endpoint, "--json", "--watch", "1h", "--every", "20ms"])
+            .args(["audit", endpoint, "--json", "--watch", "90s", "--every", "20ms"])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::harness::{Authority, assert_start_explained, pontoon};
+use crate::harness::{Authority, assert_start_explained, pontoon, pontoon_command};
 
 /// Runs with a config file, asserts that it is refused, and returns each problem, without the file's name before it.
 #[track_caller]
@@ -69,7 +69,7 @@ fn each_route_needs_an_upstream_and_its_own_name_and_listener() {
 
 #[test]
 fn flags_are_checked_like_keys_and_errors_name_them_as_given() {
-    let output = Command::new(env!("CARGO_BIN_EXE_pontoon"))
+    let output = pontoon_command()
         .args([
             "run",
             "--listen",
@@ -132,7 +132,7 @@ fn no_error_repeats_a_misplaced_password() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pontoon.toml");
     let said = |args: &[&str], variables: &[(&str, &str)], what: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        let mut command = pontoon_command();
         let output = command.args(args).envs(variables.iter().copied()).output().unwrap();
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!said.contains("hunter2"), "{args:?} {variables:?} {what}: {said}");
@@ -178,7 +178,7 @@ fn a_flag_overrides_a_variable_which_overrides_the_file() {
     std::fs::write(&path, "[[route]]\nname = \"file\"\nupstream = \"x\"\nlisten = \"127.0.0.1:1\"\n")
         .unwrap();
     let check = |args: &[&str], variable: Option<&str>| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        let mut command = pontoon_command();
         command.args(["check", "--offline", "--json", "--config"]).arg(&path).args(args);
         if let Some(name) = variable {
             command.env("PONTOON_NAME", name);
@@ -293,12 +293,19 @@ fn a_privileged_port_is_reported_as_such() {
     };
     let output = if rustix::process::geteuid().is_root() {
         let copy = readable_copy();
-        let mut command = Command::new("setpriv");
-        command.args(["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]);
+        let mut command = Command::new("timeout");
+        command.args([
+            "60",
+            "setpriv",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--reuid=65534",
+            "--clear-groups",
+        ]);
         command.arg(copy.path().join("pontoon"));
         unprivileged(command)
     } else {
-        unprivileged(Command::new(env!("CARGO_BIN_EXE_pontoon")))
+        unprivileged(pontoon_command())
     };
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
     let error = String::from_utf8(output.stderr).unwrap();

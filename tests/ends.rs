@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use crate::harness::{Authority, Link, Pontoon, Redis, Wire, within};
 
-/// The time that a session may take to end if its client is gone and its upstream hangs: 6 s, and the rest for a busy machine.
-const HANGING: Duration = Duration::from_secs(8);
+/// The time that a session may take to end if its client is gone and its upstream hangs: 6 s, and the rest for a machine that stalls.
+const HANGING: Duration = Duration::from_secs(20);
 
-/// The time that a session may take to end if the upstream answers: 1 s, or at once after RST.
-const PROMPT: Duration = Duration::from_secs(2);
+/// The time that a session may take to end if the upstream answers: 1 s, or at once after RST. It is shorter than the time with an
+/// upstream that hangs.
+const PROMPT: Duration = Duration::from_secs(5);
 
 /// How a client gets its upstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +97,11 @@ impl End {
 /// Runs a test in all modes at once, and fails with the names of those in which it failed.
 #[track_caller]
 fn in_each_mode(test: impl Fn(Mode) + Sync) {
+    let name = thread::current().name().unwrap_or_default().to_owned();
     let failed: Vec<Mode> = thread::scope(|scope| {
         let test = &test;
         let threads = Mode::ALL.map(|mode| {
-            let thread = thread::Builder::new().name(format!("{mode:?}"));
+            let thread = thread::Builder::new().name(format!("{name} ({mode:?})"));
             (mode, thread.spawn_scoped(scope, move || test(mode)).unwrap())
         });
         threads.into_iter().filter_map(|(mode, thread)| thread.join().is_err().then_some(mode)).collect()

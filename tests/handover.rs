@@ -156,8 +156,22 @@ fn a_client_that_connects_for_each_command_sees_no_error_of_a_handover() {
         let client = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 let port = address.port().to_string();
-                let mut benchmark = Command::new("redis-benchmark");
-                benchmark.args(["-p", &port, "-k", "0", "-c", "5", "-n", "500", "-q", "INCR", "visits"]);
+                let mut benchmark = Command::new("timeout");
+                benchmark.args([
+                    "60",
+                    "redis-benchmark",
+                    "-p",
+                    &port,
+                    "-k",
+                    "0",
+                    "-c",
+                    "5",
+                    "-n",
+                    "500",
+                    "-q",
+                    "INCR",
+                    "visits",
+                ]);
                 let output = benchmark.output().unwrap();
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
                 runs.fetch_add(1, Ordering::Relaxed);

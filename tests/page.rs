@@ -5,9 +5,10 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::harness::programs::node;
-use crate::harness::{Authority, Cluster, Dual, Mood, Pontoon, Redis, Wire, command, eventually};
+use crate::harness::{Authority, Cluster, Dual, Mood, PATIENCE, Pontoon, Redis, Wire, command, eventually};
 
 /// A browser that looks at a page: `tests/browser/page.cjs`.
 struct Browser {
@@ -41,6 +42,11 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // It ends by itself once its standard input is closed, and ends Chromium as well.
         drop(self.process.stdin.take());
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }

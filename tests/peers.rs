@@ -64,8 +64,8 @@ fn a_client_of_another_user_is_recognised() {
     let (pontoon, path, _directory) = on_socket(&redis, &authority, "mode=0666&uid=0&uid=33&gid=1000");
     pontoon.expects("this socket is not for uid 34, gid 33");
     let said_to = |uid: &str, gid: &str| {
-        let client = ["--reuid", uid, "--regid", gid, "--clear-groups", "redis-cli", "-s"];
-        let output = Command::new("setpriv").args(client).arg(&path).arg("PING").output().unwrap();
+        let client = ["60", "setpriv", "--reuid", uid, "--regid", gid, "--clear-groups", "redis-cli", "-s"];
+        let output = Command::new("timeout").args(client).arg(&path).arg("PING").output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     assert_eq!(said_to("33", "33"), "PONG");

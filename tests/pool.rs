@@ -541,7 +541,7 @@ fn a_storm_of_clients_causes_no_storm_of_handshakes_and_no_failure() {
         for _ in 0..20 {
             scope.spawn(move || {
                 // All connect before the first is served.
-                let mut clients: Vec<_> = (0..100).map(|_| Wire::tcp(address)).collect();
+                let mut clients: Vec<_> = (0..50).map(|_| Wire::tcp(address)).collect();
                 for client in &mut clients {
                     client.send(&command(&["PING"]));
                 }

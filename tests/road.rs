@@ -59,7 +59,7 @@ impl Road {
         let (listen, state) = (self.address.to_string(), self.state.path().join("state.json"));
         let args = [
             &["--upstream", &new, "--upstream", &old, "--tls-ca-file", &ca, "--listen", &listen][..],
-            &["--tls-mode", mode, "--tls-upgrade", self.upgrade, "--connect-timeout", "1s"],
+            &["--tls-mode", mode, "--tls-upgrade", self.upgrade, "--connect-timeout", "3s"],
             &["--state-file", state.to_str().unwrap()],
         ]
         .concat();

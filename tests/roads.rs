@@ -186,8 +186,8 @@ impl Road {
     fn begin_job(&mut self, at: usize) {
         let member = &self.members[at];
         let mut client = Wire::tcp(member.node.address());
-        let began = Instant::now();
         client.expect(&["CLIENT", "SETNAME", "job"], "+OK\r\n");
+        let began = Instant::now();
         let watched = [Some(member.changed), Some(self.born), member.named]
             .iter()
             .all(|since| since.is_some_and(|since| since + FOUND <= began));

@@ -82,9 +82,13 @@ fn clients_outlast_with_a_bridge(outage: Outage, settings: SentinelSettings, mor
 /// A bridge to a group, once it knows all servers. Its files are in `directory`.
 fn bridge(group: &SentinelGroup, directory: &Path) -> Pontoon {
     let pontoon = bridge_with(&configuration(group, directory), group, directory);
+    wait_until_known(group, &pontoon);
+    pontoon
+}
+
+fn wait_until_known(group: &SentinelGroup, pontoon: &Pontoon) {
     let servers = u64::try_from(group.servers.len()).unwrap();
     eventually("all servers are known", || pontoon.metric("pontoon_cluster_nodes", "") == servers);
-    pontoon
 }
 
 /// A bridge with this configuration.

@@ -704,7 +704,7 @@ fn a_protocol_chosen_within_a_pipeline_is_used_from_then_on() {
 fn serves_a_new_client(pontoon: &Pontoon) -> bool {
     let mut client = pontoon.client();
     client.send(&command(&["PING"]));
-    !client.is_silent(Duration::from_millis(500)) && client.reply() == b"+PONG\r\n"
+    !client.is_silent(Duration::from_secs(5)) && client.reply() == b"+PONG\r\n"
 }
 
 #[test]

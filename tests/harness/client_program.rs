@@ -101,8 +101,8 @@ impl Drop for ClientProgram {
             }
             thread::sleep(Duration::from_millis(10));
         }
+        // Its reader ends with the last process that has its standard output.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        self.join_reader();
     }
 }

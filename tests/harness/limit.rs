@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use procfs::process::Process;
+use procfs::process::all_processes;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// No test takes this long, even on a busy machine. `TEST_LIMIT` changes it, in seconds.
@@ -36,16 +36,21 @@ impl Limit {
     }
 }
 
-/// Ends this program, and what it started.
+/// Ends this program, and the processes that descend from it.
 fn end(test: &str, limit: Duration) -> ! {
-    for task in Process::myself().unwrap().tasks().unwrap().flatten() {
-        for child in task.children().unwrap_or_default() {
-            let pid = Pid::from_raw(child.cast_signed()).expect("a process's number");
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
     // Not `eprintln!`: what a test prints would be shown only after its end.
     let _ = writeln!(std::io::stderr(), "error: {test} still runs after {limit:?}, so the test program ends");
+    let stats = all_processes().unwrap().flatten().filter_map(|process| process.stat().ok());
+    let parents: Vec<(i32, i32)> = stats.map(|stat| (stat.pid, stat.ppid)).collect();
+    let mut family = vec![std::process::id().cast_signed()];
+    let mut at = 0;
+    while let Some(&parent) = family.get(at) {
+        family.extend(parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    for pid in family.into_iter().skip(1).filter_map(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
     std::process::exit(TIMED_OUT);
 }
 
@@ -67,6 +72,9 @@ fn a_test_that_waits_without_end_is_named_and_ended_with_its_processes() {
 #[ignore = "waits without end"]
 fn waits_without_end() {
     let _limit = Limit::start();
-    // It inherits the pipes to the test above, which waits until they are closed.
-    Command::new("sleep").arg("infinity").status().unwrap();
+    // They inherit the pipes to the test above, which waits until all are closed.
+    let _ = Command::new("sh").args(["-c", "sleep infinity & wait"]).status();
+    loop {
+        thread::park();
+    }
 }

@@ -45,7 +45,8 @@ pub use link::Link;
 pub use load::{Failure, Load};
 pub use node::Node;
 pub use pontoon::{
-    CHECK, Pontoon, clients_share, pontoon, pontoon_activated, pontoon_with_hosts, with_hosts,
+    CHECK, Pontoon, clients_share, pontoon, pontoon_activated, pontoon_command, pontoon_with_hosts,
+    with_hosts,
 };
 pub use recording::{Page, Recording};
 pub use redis::{Redis, free_port, valkey};

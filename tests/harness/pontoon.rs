@@ -18,8 +18,14 @@ pub const CHECK: [&str; 5] = ["check", "--listen", "127.0.0.1:0", "--admin", "12
 
 /// Runs a command to its end: one that is still running after a minute fails with 124.
 pub fn pontoon(args: &[&str]) -> Output {
+    pontoon_command().args(args).output().unwrap()
+}
+
+/// The program, ended after a minute.
+pub fn pontoon_command() -> Command {
     let mut command = clean(Command::new("timeout"));
-    command.args(["60", env!("CARGO_BIN_EXE_pontoon")]).args(args).stdin(Stdio::null()).output().unwrap()
+    command.args(["60", env!("CARGO_BIN_EXE_pontoon")]).stdin(Stdio::null());
+    command
 }
 
 /// As [`pontoon`], with these names of this machine.

@@ -43,7 +43,7 @@ const operations = {
   async pubsub(key) {
     const message = await client.incr(key);
     let sent = false;
-    for (const deadline = Date.now() + 2000; heard !== message;) {
+    for (const deadline = Date.now() + 10000; heard !== message;) {
       if (Date.now() > deadline) throw new Error('a message was lost');
       // The subscriber may be reconnecting.
       sent = sent || await client.publish('ioredis', message) > 0;

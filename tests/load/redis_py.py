@@ -36,7 +36,7 @@ def transaction(key):
 def pubsub(key):
     if not subscriber.subscribed:
         subscriber.subscribe(channel)
-    message, deadline = client.incr(key), time.monotonic() + 2
+    message, deadline = client.incr(key), time.monotonic() + 10
     sent = False
     while time.monotonic() < deadline:
         # The subscriber may not be connected yet at the first time.

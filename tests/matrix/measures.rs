@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Clients that retry for a long time do not notice that the server was down for this time.
 const DOWN_TIME: Duration = Duration::from_secs(3);
 
-/// A session that has not moved to TLS after this is taken never to move.
-const MOVE_TIME: Duration = Duration::from_secs(5);
+/// A session that has not moved to TLS after this is taken never to move. pontoon tries again after five seconds.
+const MOVE_TIME: Duration = Duration::from_secs(15);
 
 /// pontoon in a mode, and the server or cluster behind it.
 pub struct Bridge {

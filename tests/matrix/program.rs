@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Client;
 
 /// The time limit of a scenario, in seconds.
-const PATIENCE: &str = "60";
+const PATIENCE: &str = "120";
 
 fn command(client: &Client, scenario: &str, port: u16, cluster: bool) -> Command {
     let program = (client.program)();

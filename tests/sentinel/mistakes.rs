@@ -16,9 +16,9 @@ fn check(configuration: &str, directory: &Path) -> (bool, String) {
     (output.status.success(), words.join(" "))
 }
 
-/// Asserts that `pontoon check` fails, and that it and the log have these texts.
+/// Asserts that `pontoon check` fails, and that it and the log have these texts. Returns the running bridge.
 #[track_caller]
-fn assert_reported(text: &str, group: &SentinelGroup, in_check: &[&str], in_log: &[&str]) {
+fn assert_reported(text: &str, group: &SentinelGroup, in_check: &[&str], in_log: &[&str]) -> Pontoon {
     let directory = tempfile::tempdir().unwrap();
     let (works, printed) = check(text, directory.path());
     assert!(!works, "{printed}");
@@ -30,6 +30,7 @@ fn assert_reported(text: &str, group: &SentinelGroup, in_check: &[&str], in_log:
     for part in in_log {
         pontoon.wait_for_log(part);
     }
+    pontoon
 }
 
 fn group() -> SentinelGroup {
@@ -67,7 +68,8 @@ fn an_unknown_group_is_reported() {
     let group = group();
     let text = with(&right(&group), "master_name", "master_name = \"misspelt\"");
     let parts = ["misspelt", "check sentinel.master_name"];
-    assert_reported(&text, &group, &parts, &parts);
+    let pontoon = assert_reported(&text, &group, &parts, &parts);
+    assert_eq!(pontoon.get("/readyz").0, 503, "no client can be served");
 }
 
 #[test]

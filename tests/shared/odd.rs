@@ -141,13 +141,13 @@ fn odd_requests_hurt_none_but_their_senders(engine: &Path) {
     let stop = AtomicBool::new(false);
     redis.direct().expect(&["SET", "k", "v"], "+OK\r\n");
     let (differences, counted) = thread::scope(|scope| {
+        let end = StopOnDrop(&stop);
         let others: Vec<_> = (0..OTHERS)
             .map(|number| {
                 let (client, stop) = (pontoon.client(), &stop);
                 scope.spawn(move || counts(client, &format!("n{number}"), stop))
             })
             .collect();
-        let stop = StopOnDrop(&stop);
         let mut differences = Vec::new();
         for form in odd() {
             let expected = answers(redis.direct(), &form, false);
@@ -159,7 +159,7 @@ fn odd_requests_hurt_none_but_their_senders(engine: &Path) {
                 differences.push(format!("{form}: {}x {got:?} in place of {expected:?}", different.len()));
             }
         }
-        drop(stop);
+        drop(end);
         let counted: Vec<_> = others.into_iter().map(|other| other.join().unwrap()).collect();
         (differences, counted)
     });
