@@ -3,6 +3,7 @@
 mod clusters;
 mod sentinels;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -135,6 +136,65 @@ fn a_restart_remembers_the_latch_if_there_is_a_state_file() {
     dual.set(Mood::Accept, Mood::Accept);
     eventually("TLS works", || after.client().ask(&["PING"]) == b"+PONG\r\n");
     assert_eq!(dual.plaintext_connections(), connections);
+}
+
+/// Whether the state file names this endpoint.
+fn remembers(file: &Path, dual: &Dual) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("\"{}\"", dual.endpoint())))
+}
+
+/// Asserts that a bridge which prefers TLS sends nothing in plaintext while something on the path blocks TLS.
+#[track_caller]
+fn assert_refuses_plaintext(dual: &Dual, authority: &Authority, args: &[&str]) {
+    dual.set(Mood::Accept, Mood::Reset);
+    dual.cut();
+    let connections = dual.plaintext_connections();
+    let pontoon = prefer(dual, authority, args);
+    pontoon.allows("TLS handshake with");
+    assert!(is_pontoons_error(&pontoon.client().ask(&["PING"])));
+    assert_eq!(dual.plaintext_connections(), connections);
+}
+
+#[test]
+fn a_restart_remembers_tls_from_the_time_in_which_it_was_required() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    let args = ["--state-file", file.to_str().unwrap(), "--connect-timeout", "2s"];
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+    let required = Pontoon::with(&dual.endpoint(), &authority, &args);
+    required.client().expect(&["PING"], "+PONG\r\n");
+    eventually("the state file names the endpoint", || remembers(&file, &dual));
+    drop(required);
+    assert_refuses_plaintext(&dual, &authority, &args);
+}
+
+#[test]
+fn a_restart_remembers_each_name_that_was_reached_over_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    let args = ["--state-file", file.to_str().unwrap(), "--connect-timeout", "2s"];
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let names = [Mood::Accept, Mood::Reset].map(|tls| Dual::new(&redis, Mood::Accept, tls));
+    let second = names[1].endpoint();
+    let both = [&args[..], &["--upstream", &second]].concat();
+    let pontoon = prefer(&names[0], &authority, &both);
+    pontoon.allows("transit encryption observed: plaintext only");
+    pontoon.allows("upstream connection failed");
+    pontoon.allows("TLS handshake with");
+    eventually("the first name accepts TLS", || remembers(&file, &names[0]));
+    // The second name takes over.
+    names[1].set(Mood::Reset, Mood::Accept);
+    names[0].set(Mood::Close, Mood::Close);
+    names[0].cut();
+    eventually("the state file names both", || {
+        pontoon.first_reply(&["PING"]);
+        remembers(&file, &names[1])
+    });
+    drop(pontoon);
+    assert_refuses_plaintext(&names[1], &authority, &args);
 }
 
 #[test]

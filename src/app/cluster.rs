@@ -26,7 +26,7 @@ use crate::listener::{Clients, Listener};
 use crate::metrics::RouteMetrics;
 use crate::session;
 use crate::telemetry::Throttle;
-use crate::upstream::{self, Latch, NodeTls, Upstream};
+use crate::upstream::{self, NodeTls, Upstream};
 
 /// Minimum time between two refreshes, in milliseconds, for any number of redirects.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(250);
@@ -359,7 +359,7 @@ impl Followed {
             }
         };
         info!(route, node = %endpoint, port, role = node.role.map(Role::label), "node found");
-        let (context, upstream_leaving) = self.cluster.context_of(&endpoint, false, None);
+        let (context, upstream_leaving) = self.cluster.context_of(&endpoint, None);
         let context = Arc::new(ArcSwap::new(context));
         let listeners_leaving = self.cluster.running.drain.part();
         self.cluster.accept(&listeners, &context, &self.listening, &listeners_leaving);
@@ -425,8 +425,7 @@ impl LiveNode {
         let before = self.context.load_full();
         self.upstream_leaving.start();
         self.forget();
-        let spoke_tls = before.upstream.latch().is_some_and(Latch::is_set);
-        let (context, leaving) = cluster.context_of(&self.endpoint, spoke_tls, Some(&before.metrics));
+        let (context, leaving) = cluster.context_of(&self.endpoint, Some(&before));
         self.context.store(context);
         self.upstream_leaving = leaving;
         self.expect();
@@ -455,31 +454,28 @@ impl Cluster {
         let settings = upstream::Settings { endpoints: vec![server.clone()], ..self.reach.clone() };
         let tls = self.tls.as_ref().map(|tls| tls.of(server));
         let metrics = Arc::new(RouteMetrics::unrecorded());
-        let upstream = Arc::new(self.template.another(&self.context.route, &settings, tls, &metrics));
+        let upstream = Arc::new(self.template.another(&self.context.route, &settings, tls, &metrics, None));
         self.running.memory.close(&upstream, &settings.endpoints);
         upstream
     }
 
-    /// The context that the sessions of a node share, and what ends its upstream's tasks. `before`: the metrics that the new ones continue.
+    /// The context that the sessions of a node share, and what ends its upstream's tasks. `before`: the context that it replaces.
     fn context_of(
         &self,
         endpoint: &Endpoint,
-        spoke_tls: bool,
-        before: Option<&RouteMetrics>,
+        before: Option<&session::RouteContext>,
     ) -> (Arc<session::RouteContext>, Drain) {
         let common = &self.context;
         let tls = self.tls.as_ref().map(|tls| tls.of(endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint.clone()], ..self.reach.clone() };
         let metrics = RouteMetrics::of_node(&common.route, &endpoint.to_string(), &session::End::LABELS);
         let metrics = Arc::new(match before {
-            Some(before) => metrics.succeeding(before),
+            Some(before) => metrics.succeeding(&before.metrics),
             None => metrics,
         });
-        let upstream = Arc::new(self.template.another(&common.route, &settings, tls, &metrics));
+        let before = before.map(|before| &*before.upstream);
+        let upstream = Arc::new(self.template.another(&common.route, &settings, tls, &metrics, before));
         self.running.memory.close(&upstream, &settings.endpoints);
-        if let Some(latch) = upstream.latch().filter(|_| spoke_tls) {
-            latch.set();
-        }
         let leaving = self.running.drain.part();
         self.running.look_after(&common.route, &upstream, LeadsTo::Node, &metrics, &leaving);
         let context = session::RouteContext {

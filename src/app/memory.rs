@@ -58,15 +58,14 @@ impl LatchMemory {
         })
     }
 
-    /// Remembers for this run that `endpoint` has accepted TLS.
-    pub(super) fn note(&self, endpoint: &Endpoint) {
-        self.spoke.lock().insert(key(endpoint));
+    /// Remembers the endpoints of `upstream` that have accepted TLS under any `tls.mode`: for this run, and in the state file for later ones.
+    pub(super) fn keep(&self, route: &str, upstream: &Upstream) {
+        upstream.spoke_tls().for_each(|endpoint| self.keep_endpoint(route, endpoint));
     }
 
-    /// Does what [`note`](Self::note) does, and remembers it in the state file for later runs.
-    pub(super) fn keep(&self, route: &str, endpoint: &Endpoint) {
-        self.note(endpoint);
-        let Some(state) = &self.state else { return };
+    fn keep_endpoint(&self, route: &str, endpoint: &Endpoint) {
+        self.spoke.lock().insert(key(endpoint));
+        let Some(state) = self.state.as_ref().filter(|state| !state.speaks_tls(endpoint)) else { return };
         if let Err(error) = state.note_tls(endpoint) {
             warn!(
                 route,

@@ -232,7 +232,7 @@ impl LiveRoute {
 
     /// Remembers which endpoints have accepted TLS, because the latches must outlive the route.
     pub(super) fn remember(&self, running: &Running) {
-        self.server.remember(running);
+        self.server.remember(&self.settings.name, running);
     }
 
     /// Stops accepting clients, and ends the sessions within `patience`.

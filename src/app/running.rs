@@ -60,6 +60,7 @@ impl Running {
             leads_to,
             Arc::clone(metrics),
             Arc::clone(&self.serving),
+            self.memory.clone(),
             leaving.clone(),
         ));
         let memory = self.memory.clone();

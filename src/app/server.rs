@@ -163,10 +163,8 @@ impl RouteServer {
     }
 
     /// Remembers the endpoints that have accepted TLS, so that plaintext to them stays refused under any `tls.mode` before or after.
-    pub(super) fn remember(&self, running: &Running) {
-        self.upstreams().for_each(|upstream| {
-            upstream.spoke_tls().for_each(|endpoint| running.memory.note(endpoint));
-        });
+    pub(super) fn remember(&self, route: &str, running: &Running) {
+        self.upstreams().for_each(|upstream| running.memory.keep(route, upstream));
     }
 
     /// Removes the route from the metrics.

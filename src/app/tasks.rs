@@ -20,7 +20,7 @@ use crate::group::Observer;
 use crate::metrics::RouteMetrics;
 use crate::state::StateFile;
 use crate::tls::{Reload, Tls};
-use crate::upstream::{ObservedTransit, Upstream};
+use crate::upstream::Upstream;
 
 /// How often each route's upstream is checked.
 const LOOK_AFTER: Duration = Duration::from_secs(10);
@@ -46,9 +46,7 @@ const LOOK_AT_OBSERVERS: Duration = Duration::from_secs(1);
 /// Looks for TLS where `tls.mode` is `preferred`, and remembers the endpoints that accept it.
 pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: LatchMemory, drain: Drain) {
     upstream.find_tls(&drain).await;
-    for (endpoint, _) in upstream.transit().filter(|(_, seen)| *seen == ObservedTransit::Tls) {
-        memory.keep(&route, endpoint);
-    }
+    memory.keep(&route, &upstream);
 }
 
 /// What an upstream leads to.
@@ -62,13 +60,15 @@ pub(super) enum LeadsTo {
     Node,
 }
 
-/// Finds out whether a route's upstream can be reached, at the start and when no client connected recently.
+/// Finds out whether a route's upstream can be reached, at the start and when no client connected recently, and remembers the endpoints that
+/// have accepted TLS.
 pub(super) async fn look_after(
     route: String,
     upstream: Arc<Upstream>,
     leads_to: LeadsTo,
     metrics: Arc<RouteMetrics>,
     serving: Arc<Serving>,
+    memory: LatchMemory,
     drain: Drain,
 ) {
     let mut ticks = interval(LOOK_AFTER);
@@ -84,6 +84,7 @@ pub(super) async fn look_after(
             reached = upstream.look_after(!is_right) => reached,
             () = drain.started() => return,
         };
+        memory.keep(&route, &upstream);
         if std::mem::take(&mut is_first) {
             upstream.log_first_look();
         }

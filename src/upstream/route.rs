@@ -118,7 +118,7 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        Self::with(route, settings, tls, new_latch(settings), new_credentials(settings), metrics)
+        Self::with(route, settings, tls, latch_after(None, settings), new_credentials(settings), metrics)
     }
 
     /// Prepares an upstream that replaces this one. If both lead to the same servers, they share the latch.
@@ -130,13 +130,12 @@ impl Upstream {
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
     ) -> Self {
-        let same = self.leads_to_any(&settings.endpoints);
-        let ours = || self.latch.clone().filter(|_| same);
-        let latch = new_latch(settings).map(|latch| ours().unwrap_or(latch));
-        Self::with(route, settings, tls, latch, new_credentials(settings), metrics)
+        let same = Some(self).filter(|before| before.leads_to_any(&settings.endpoints));
+        Self::with(route, settings, tls, latch_after(same, settings), new_credentials(settings), metrics)
     }
 
-    /// Prepares another upstream with the same credentials, which are read once for all.
+    /// Prepares another upstream with the same credentials, which are read once for all. `before`: the upstream that it replaces, whose
+    /// latch it shares, because sessions go on there.
     #[must_use]
     pub fn another(
         &self,
@@ -144,8 +143,9 @@ impl Upstream {
         settings: &Settings,
         tls: Option<&Arc<Tls>>,
         metrics: &Arc<RouteMetrics>,
+        before: Option<&Self>,
     ) -> Self {
-        Self::with(route, settings, tls, new_latch(settings), self.credentials.clone(), metrics)
+        Self::with(route, settings, tls, latch_after(before, settings), self.credentials.clone(), metrics)
     }
 
     fn with(
@@ -536,8 +536,10 @@ impl Upstream {
     }
 }
 
-fn new_latch(settings: &Settings) -> Option<Latch> {
-    (settings.tls.mode == tls::TlsMode::Preferred).then(Latch::default)
+/// The latch of an upstream with these settings that replaces `before`.
+fn latch_after(before: Option<&Upstream>, settings: &Settings) -> Option<Latch> {
+    let shared = || before.and_then(|before| before.latch.clone()).unwrap_or_default();
+    (settings.tls.mode == tls::TlsMode::Preferred).then(shared)
 }
 
 fn new_credentials(settings: &Settings) -> Option<Arc<Credentials>> {

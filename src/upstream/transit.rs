@@ -104,10 +104,11 @@ impl Transit {
 
     /// Remembers what was seen, and sets the latch if that was TLS. Returns the earlier value if it differs.
     pub(super) fn note(&self, mode: ObservedTransit) -> Option<ObservedTransit> {
+        let before = self.seen.send_replace(mode);
+        // Whoever waits for the latch then finds the endpoint that set it.
         if mode == ObservedTransit::Tls {
             self.latch.set();
         }
-        let before = self.seen.send_replace(mode);
         self.ready.send_replace(true);
         (before != mode).then_some(before)
     }

@@ -9,6 +9,7 @@ use super::{LOUD, transit};
 use crate::harness::{
     Authority, Dual, Engine, Mood, Pontoon, Redis, SLOTS, StopOnDrop, Wire, eventually, free_port, own_slots,
 };
+use crate::reload::Configured;
 
 const NODES: usize = 3;
 
@@ -192,4 +193,41 @@ fn a_cluster_takes_the_whole_road_under_load_node_by_node() {
         eventually("plaintext is refused", || Wire::tcp(("127.0.0.1", port)).try_ask(&["PING"]).is_none());
     }
     assert_eq!(group.plaintext_bytes(), bytes);
+}
+
+/// The nodes keep their latches, so sessions that go on learn of TLS.
+#[test]
+fn sessions_of_a_node_move_to_tls_though_their_route_was_changed_since() {
+    if Engine::here().is_before_7() {
+        // CONFIG SET cannot change the ports that a node announces.
+        return;
+    }
+    for sharing in ["dedicated", "shared"] {
+        let group = Group::start();
+        let with = |timeout: &str| {
+            format!(
+                "[[route]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\ntopology = \"cluster\"\nupstream = \"{}\"\n\
+                 tls = {{ ca_files = \"{}\", mode = \"preferred\", upgrade = \"drain\" }}\nsharing = \"{sharing}\"\n\
+                 limits = {{ max_clients = 100, connect_timeout = \"{timeout}\" }}\n",
+                group.fronts[0].endpoint(),
+                group.authority.file()
+            )
+        };
+        let bridge = Configured::new(&with("4s"));
+        bridge.pontoon.allows(LOUD);
+        bridge.pontoon.allows("transit encryption observed: plaintext only");
+        let (front, key) = (&group.fronts[0], &group.keys[0]);
+        let mut client = Wire::tcp(("127.0.0.1", local_ports(&bridge.pontoon, &group)[0]));
+        client.expect(&["INCR", key], ":1\r\n");
+        bridge.reload(&with("5s"));
+        client.expect(&["INCR", key], ":2\r\n");
+        front.set(Mood::Accept, Mood::Accept);
+        eventually("nothing is sent to the node in plaintext", || front.open_in_plaintext() == 0);
+        let connections = front.plaintext_connections();
+        client.expect(&["INCR", key], ":3\r\n");
+        // This needs a dedicated connection.
+        client.expect(&["WATCH", key], "+OK\r\n");
+        client.expect(&["INCR", key], ":4\r\n");
+        assert_eq!(front.plaintext_connections(), connections, "{sharing}");
+    }
 }

@@ -101,7 +101,7 @@ pub(super) async fn dial(
         let tls = tls.map(|tls| tls.of(&endpoint));
         let settings = upstream::Settings { endpoints: vec![endpoint], ..route.servers().clone() };
         let metrics = Arc::new(RouteMetrics::unrecorded());
-        let upstream = Arc::new(own.another(&route.name, &settings, tls, &metrics));
+        let upstream = Arc::new(own.another(&route.name, &settings, tls, &metrics, None));
         upstream.look().await;
         match upstream.connect().await {
             Ok(connection) => {

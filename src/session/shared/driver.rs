@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{debug, info};
 
 use super::connection::SharedConnection;
@@ -28,7 +28,7 @@ use crate::session::output::RouteOutput;
 use crate::session::scratch::{self, Scratch};
 use crate::session::setup::SharingKey;
 use crate::session::wire::Wire;
-use crate::upstream::Lease;
+use crate::upstream::{Latch, Lease};
 
 /// Number of reads in one wake-up. Then other tasks have their turn.
 const DRIVER_ROUNDS: usize = 8;
@@ -74,7 +74,7 @@ pub(super) struct Driver {
     /// The tick is far away, because the connection has clients and all of them are idle.
     pub(super) rests: bool,
     /// Completes when the connection must serve no client any longer, and is `None` from then on.
-    pub(super) retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    pub(super) retired: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Number of ticks without a client.
     pub(super) unused: u32,
     /// The server replied READONLY. Its clients continue over another connection.
@@ -99,7 +99,15 @@ impl Driver {
         key: SharingKey,
         transactions: Arc<AtomicBool>,
     ) -> Self {
-        let retired = Some(Box::pin(connection.generation.retired(key.user.is_some())));
+        let retired = connection.generation.retired(key.user.is_some());
+        let latch = route.upstream.latch().filter(|_| connection.channel.is_none());
+        let latched = OptionFuture::from(latch.map(Latch::wait));
+        let retired = Box::pin(async move {
+            tokio::select! {
+                () = retired => {}
+                Some(()) = latched => {}
+            }
+        });
         Self {
             shared: Arc::clone(shared),
             wire: Wire::new(connection),
@@ -117,7 +125,7 @@ impl Driver {
             stalled: None,
             tick: Box::pin(sleep(TICK)),
             rests: false,
-            retired,
+            retired: Some(retired),
             unused: 0,
             read_only: false,
         }
