@@ -1,9 +1,9 @@
 //! The state file, which keeps across a restart: the endpoints that have accepted TLS, so that plaintext to them stays refused; the
 //! inventory; and each group's servers, with the time for which no server counted a client in plaintext.
 //!
-//! The file belongs to one process, except during a handover: what either process learns about TLS is kept. It is replaced as a whole, so
-//! that a crash leaves the old file or the new one. A file that cannot be read or parsed is never treated as empty: at the start the caller
-//! decides what to do, and later the file is not replaced.
+//! The file belongs to one process, except during a handover: what either process learns about TLS is kept, and otherwise what the successor
+//! has written. It is replaced as a whole, so that a crash leaves the old file or the new one. A file that cannot be read or parsed is never
+//! treated as empty: at the start the caller decides what to do, and later the file is not replaced.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,12 +25,17 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
+    /// The number of this run: one more than that of the run whose file it found.
+    run: u64,
     contents: Mutex<Contents>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Contents {
     version: u32,
+    /// The newest run that has written the file.
+    #[serde(default)]
+    run: u64,
     /// By endpoint: since when it is known to accept TLS, in RFC 3339.
     tls_since: BTreeMap<String, Moment>,
     #[serde(default)]
@@ -82,13 +87,14 @@ impl StateFile {
             Ok(bytes) => parse(&bytes).map_err(|problem| StateError::Damaged { path: name(), problem })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Contents {
                 version: VERSION,
+                run: 0,
                 tls_since: BTreeMap::new(),
                 inventory: None,
                 servers: BTreeMap::new(),
             },
             Err(source) => return Err(StateError::Read { path: name(), source }),
         };
-        Ok(Self { path: path.to_owned(), contents: Mutex::new(contents) })
+        Ok(Self { path: path.to_owned(), run: contents.run + 1, contents: Mutex::new(contents) })
     }
 
     /// Whether the file could be replaced. Nothing is written.
@@ -133,13 +139,17 @@ impl StateFile {
     fn change(&self, change: impl FnOnce(&mut Contents)) -> io::Result<()> {
         let mut contents = self.contents.lock();
         change(&mut contents);
-        // During a handover two processes write the file.
+        contents.run = self.run;
+        // During a handover two processes write the file. The successor knows the clients that come, and what the servers say of them.
         match read(&self.path) {
             Ok(bytes) => {
                 let theirs =
                     parse(&bytes).map_err(|problem| io::Error::other(format!("it is damaged: {problem}")))?;
                 for (endpoint, since) in theirs.tls_since {
                     contents.tls_since.entry(endpoint).or_insert(since);
+                }
+                if theirs.run > self.run {
+                    *contents = Contents { tls_since: std::mem::take(&mut contents.tls_since), ..theirs };
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -218,6 +228,29 @@ mod tests {
         for endpoint in &endpoints {
             assert!(after.speaks_tls(endpoint), "{endpoint}");
         }
+    }
+
+    #[test]
+    fn a_process_that_was_replaced_changes_nothing_that_its_successor_has_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let of = |node: &str| {
+            let memory = ServersMemory { nodes: vec![node.to_owned()], ..ServersMemory::default() };
+            BTreeMap::from([("route".to_owned(), memory)])
+        };
+        let old = StateFile::open(&path).unwrap();
+        old.keep(ClientHistory::default(), of("before")).unwrap();
+        let new = StateFile::open(&path).unwrap();
+        old.keep(ClientHistory::default(), of("still")).unwrap();
+        new.keep(ClientHistory::default(), of("newer")).unwrap();
+        old.keep(ClientHistory::default(), of("older")).unwrap();
+        let endpoint: Endpoint = "one:6379".parse().unwrap();
+        old.note_tls(&endpoint).unwrap();
+        let after = StateFile::open(&path).unwrap();
+        assert_eq!(after.servers("route").unwrap().nodes, ["newer"]);
+        assert!(after.speaks_tls(&endpoint));
+        new.keep(ClientHistory::default(), of("newest")).unwrap();
+        assert_eq!(StateFile::open(&path).unwrap().servers("route").unwrap().nodes, ["newest"]);
     }
 
     #[test]
