@@ -15,8 +15,8 @@ use super::pontoon::with_hosts;
 use super::redis::free_port;
 use super::{Authority, Engine, Identity, Wire, eventually};
 
-/// The time without an answer after which the other nodes give a node up. A machine may stall for a second or two.
-const NODE_TIMEOUT_MS: &str = "4000";
+/// The time without an answer after which the other nodes give a node up.
+const NODE_TIMEOUT_MS: &str = "1500";
 
 /// How clients know a node.
 pub struct Name {
