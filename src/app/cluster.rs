@@ -342,6 +342,10 @@ impl Followed {
             }
             return;
         }
+        if self.cluster.settings.sentinel.is_some() {
+            // A port that has become free is the primary's first.
+            self.reserve_primary_port();
+        }
         let addresses = &self.addresses;
         let (listeners, port) = match self.ports.take(|port| bind(addresses, port)) {
             Ok(bound) => bound,
