@@ -12,29 +12,31 @@ use std::thread;
 
 use tempfile::TempDir;
 
+pub use self::expiring::after;
+
 use crate::harness::{
     Authority, CHECK, Dual, Mood, Pontoon, Redis, StopOnDrop, Wire, clients_share, eventually, pontoon,
 };
 
-const OLD: &str = "0ld-s3cr3t-of-the-test";
-const NEW: &str = "n3w-s3cr3t-of-the-test";
+pub const OLD: &str = "0ld-s3cr3t-of-the-test";
+pub const NEW: &str = "n3w-s3cr3t-of-the-test";
 const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 /// A password file that is replaced atomically, as Kubernetes does it.
-struct Password(TempDir);
+pub struct Password(TempDir);
 
 impl Password {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let password = Self(tempfile::tempdir().unwrap());
         password.replace(text);
         password
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.0.path().join("password")
     }
 
-    fn replace(&self, text: &str) {
+    pub fn replace(&self, text: &str) {
         let next = self.0.path().join("next");
         fs::write(&next, format!("{text}\n")).unwrap();
         fs::rename(next, self.path()).unwrap();

@@ -2,6 +2,7 @@
 //! clients themselves do in a failover.
 
 mod addresses;
+mod credentials;
 mod election;
 mod evidence;
 mod load;

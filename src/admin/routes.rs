@@ -61,7 +61,7 @@ pub struct RouteReport {
     pub tls_mode: Box<str>,
     /// The facts about its endpoints.
     pub upstreams: Vec<EndpointFacts>,
-    /// When the password that pontoon presents expires; `None` if that is not known.
+    /// When the password that pontoon presents expires, or the first of a Sentinel group's two; `None` if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_expire: Option<Moment>,
     /// Why the upstream does not count as reached; `None` if it was reached recently.
@@ -162,7 +162,7 @@ pub enum AuthRequirement {
 
 impl AdminRoute {
     fn credentials_expire(&self) -> Option<Moment> {
-        self.upstreams.own.credentials()?.expires()
+        self.upstreams.credentials().filter_map(|(_, credentials)| credentials.expires()).min()
     }
 
     fn expiring_certificate(&self, settings: &verdict::Settings, now: Moment) -> Option<String> {

@@ -24,7 +24,7 @@ use crate::group::Observer;
 use crate::listener::{BindError, Clients, Inherited, Listener, Terms};
 use crate::session;
 use crate::telemetry::Throttle;
-use crate::upstream::{Latch, NodeTls, Upstream};
+use crate::upstream::{Latch, NodeTls};
 
 /// A route whose fallible steps are done. Nothing runs yet.
 pub(super) struct Prepared {
@@ -259,7 +259,7 @@ impl LiveRoute {
     /// exist before.
     fn begin(mut self, running: &Running, is_new: bool, left: Option<JoinHandle<()>>) -> Self {
         self.announce(is_new);
-        let RouteServer { metrics, upstream, tls, nodes, .. } = &self.server;
+        let RouteServer { metrics, upstream, template, tls, nodes, .. } = &self.server;
         let name: Arc<str> = self.settings.name.as_str().into();
         running.inventory.watch(&name);
         let new = |sharing| session::Multiplexer::new(sharing, running.tasks.clone());
@@ -287,15 +287,10 @@ impl LiveRoute {
         let (Some(settings), Some(nodes)) = (&self.settings.cluster, nodes) else { return self };
         let port = self.listeners.iter().find_map(|listener| listener.address().port());
         nodes.tell(settings.advertise.clone(), self.settings.upstream.connect_timeout, port);
-        let reach = self.settings.servers();
-        let template = match &settings.sentinel {
-            Some(_) => Arc::new(Upstream::new(&name, reach, None, metrics)),
-            None => Arc::clone(upstream),
-        };
         let cluster = Arc::new(Cluster {
             settings: settings.clone(),
-            reach: reach.clone(),
-            template,
+            reach: self.settings.servers().clone(),
+            template: Arc::clone(template),
             multiplexer: of_nodes,
             tls: tls.nodes.clone(),
             context,

@@ -6,7 +6,6 @@ use super::running::Running;
 use super::tasks::{LeadsTo, observe, reload_tls, renew_credentials};
 use crate::cluster::{Nodes, Upstreams};
 use crate::config::Route;
-use crate::credentials::Credentials;
 use crate::drain::Drain;
 use crate::group::{Asking, ListClients, Observer};
 use crate::metrics::RouteMetrics;
@@ -48,6 +47,8 @@ pub(super) struct RouteServer {
     pub(super) tls: RouteTls,
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) upstream: Arc<Upstream>,
+    /// Holds the servers' credentials. It is `upstream`, unless that leads to sentinels.
+    pub(super) template: Arc<Upstream>,
     /// The name of the group, where the upstream is its sentinels.
     master_name: Option<Arc<str>>,
     /// Set where the upstream is a cluster or a group's sentinels.
@@ -81,6 +82,11 @@ impl RouteServer {
             None => Upstream::new(name, &settings.upstream, by_name, &metrics),
         };
         running.memory.close(&upstream, &settings.upstream.endpoints);
+        let upstream = Arc::new(upstream);
+        let template = match settings.sentinel() {
+            Some(group) => Arc::new(Upstream::new(name, &group.servers, None, &metrics)),
+            None => Arc::clone(&upstream),
+        };
         let nodes = settings.cluster.as_ref().map(|_| {
             // Sessions that go on keep the nodes of the same cluster, and must not learn those of another.
             let same = before.filter(|before| before.leads_to(settings));
@@ -91,10 +97,7 @@ impl RouteServer {
         let observer = settings.evidence.map(|pace| {
             let asking = Asking {
                 settings: settings.servers().clone(),
-                credentials: match settings.sentinel() {
-                    Some(group) => group.servers.auth.as_ref().map(|auth| Arc::new(Credentials::new(auth))),
-                    None => upstream.credentials().cloned(),
-                },
+                credentials: template.credentials().cloned(),
                 bridges: settings.upstream.client_name.iter().cloned().collect(),
                 clients: ListClients::WherePlaintextOrFew,
                 all_must_exist: false,
@@ -106,16 +109,8 @@ impl RouteServer {
         });
         let tending = sessions.part();
         let master_name = settings.master_name().cloned();
-        let server = Self {
-            tls,
-            metrics,
-            upstream: Arc::new(upstream),
-            master_name,
-            nodes,
-            observer,
-            servers,
-            tending,
-        };
+        let server =
+            Self { tls, metrics, upstream, template, master_name, nodes, observer, servers, tending };
         server.tend(name, running);
         if let Some(before) = before {
             before.tending.start();
@@ -138,6 +133,7 @@ impl RouteServer {
     pub(super) fn upstreams(&self) -> Upstreams {
         Upstreams {
             own: Arc::clone(&self.upstream),
+            template: Arc::clone(&self.template),
             nodes: self.nodes.clone(),
             own_is_sentinels: self.master_name.is_some(),
         }

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -14,7 +16,7 @@ use super::memory::LatchMemory;
 use crate::admin::{AdminContext, Serving};
 use crate::clients::Inventory;
 use crate::cluster::Upstreams;
-use crate::credentials::SecretRefresh;
+use crate::credentials::{Credentials, SecretRefresh};
 use crate::drain::Drain;
 use crate::group::Observer;
 use crate::metrics::RouteMetrics;
@@ -249,45 +251,68 @@ pub(super) async fn renew_credentials(
     metrics: Arc<RouteMetrics>,
     drain: Drain,
 ) {
-    let Some(credentials) = upstreams.own.credentials() else { return };
-    let mut changes = credentials.changes();
-    let mut ticks = interval(LOOK_AT_CREDENTIALS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        let look = tokio::select! {
-            look = async {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    () = credentials.renewal_due() => {}
+    let renewal = Renewal { route, upstreams, metrics, failing: AtomicUsize::new(0) };
+    let all = renewal.upstreams.credentials().map(|(to, credentials)| renewal.renew(to, credentials));
+    tokio::select! {
+        _ = join_all(all) => {}
+        () = drain.started() => {}
+    }
+}
+
+/// The renewal of all credentials of a route.
+struct Renewal {
+    route: String,
+    upstreams: Upstreams,
+    metrics: Arc<RouteMetrics>,
+    /// Number of credentials that could not be read at the last attempt.
+    failing: AtomicUsize,
+}
+
+impl Renewal {
+    /// Renews credentials without end. `presented_to`: a part of a Sentinel group, for the log.
+    async fn renew(&self, presented_to: Option<&str>, credentials: &Arc<Credentials>) {
+        let Self { route, upstreams, metrics, failing: all_failing } = self;
+        let mut changes = credentials.changes();
+        let mut ticks = interval(LOOK_AT_CREDENTIALS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            let look = tokio::select! {
+                look = async {
+                    tokio::select! {
+                        _ = ticks.tick() => {}
+                        () = credentials.renewal_due() => {}
+                    }
+                    credentials.look().await
+                } => look,
+                Ok(()) = changes.changed() => {
+                    upstreams.retire_users_of(credentials);
+                    metrics.credentials_reload("ok");
+                    let user = credentials.user();
+                    info!(route, user, presented_to, "credentials changed, new connections use the new ones");
+                    continue;
                 }
-                credentials.look().await
-            } => look,
-            Ok(()) = changes.changed() => {
-                upstreams.retire_all();
-                metrics.credentials_reload("ok");
-                info!(route, user = credentials.user(), "credentials changed, new connections use the new ones");
-                continue;
-            }
-            () = drain.started() => return,
-        };
-        metrics.credentials_read(!matches!(look, SecretRefresh::Failed(_)));
-        match look {
-            SecretRefresh::Good if std::mem::take(&mut failing) => {
-                info!(route, "credentials available again");
-            }
-            SecretRefresh::Good => {}
-            SecretRefresh::Failed(error) => {
-                if !failing {
-                    metrics.credentials_reload("failed");
-                    warn!(
-                        route,
-                        %error,
-                        "credentials not available, the last good ones, if any, stay in use"
-                    );
+            };
+            match look {
+                SecretRefresh::Good if std::mem::take(&mut failing) => {
+                    all_failing.fetch_sub(1, Ordering::Relaxed);
+                    info!(route, presented_to, "credentials available again");
                 }
-                failing = true;
+                SecretRefresh::Good => {}
+                SecretRefresh::Failed(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        all_failing.fetch_add(1, Ordering::Relaxed);
+                        metrics.credentials_reload("failed");
+                        warn!(
+                            route,
+                            presented_to,
+                            %error,
+                            "credentials not available, the last good ones, if any, stay in use"
+                        );
+                    }
+                }
             }
+            metrics.credentials_read(all_failing.load(Ordering::Relaxed) == 0);
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::map::NodeMap;
+use crate::credentials::Credentials;
 use crate::endpoint::{Endpoint, Host};
 use crate::upstream::{EndpointFacts, Latch, Lease, Outage, Unreachable, Upstream};
 
@@ -133,6 +134,8 @@ impl Nodes {
 pub struct Upstreams {
     /// The upstream at which clients start.
     pub own: Arc<Upstream>,
+    /// Holds the servers' credentials. It is `own`, unless that leads to sentinels.
+    pub template: Arc<Upstream>,
     /// `None` if the route leads neither to a cluster nor to a group's sentinels.
     pub nodes: Option<Arc<Nodes>>,
     /// Whether `own` leads to sentinels, which hold no data.
@@ -143,6 +146,26 @@ impl Upstreams {
     /// Keeps connections that were made with old TLS files from serving further clients.
     pub fn retire_all(&self) {
         self.for_each(Upstream::retire_all);
+    }
+
+    /// Keeps connections that authenticated with an old secret of `credentials` from serving further clients.
+    pub fn retire_users_of(&self, credentials: &Arc<Credentials>) {
+        let uses =
+            |upstream: &Upstream| upstream.credentials().is_some_and(|own| Arc::ptr_eq(own, credentials));
+        self.for_each(|upstream| {
+            if uses(upstream) {
+                upstream.retire_all();
+            }
+        });
+    }
+
+    /// Returns all credentials that are presented, each with the part of a Sentinel group that it is presented to: `sentinels` or `servers`.
+    pub fn credentials(&self) -> impl Iterator<Item = (Option<&'static str>, &Arc<Credentials>)> {
+        let to_sentinels = self.own.credentials().filter(|_| self.own_is_sentinels);
+        let to_servers = self.template.credentials();
+        let servers = self.own_is_sentinels.then_some("servers");
+        let sentinels = to_sentinels.map(|credentials| (Some("sentinels"), credentials));
+        sentinels.into_iter().chain(to_servers.map(move |credentials| (servers, credentials)))
     }
 
     /// Whether every upstream that has a latch has set it.

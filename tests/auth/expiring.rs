@@ -17,7 +17,7 @@ use crate::harness::{
 };
 
 /// A time from now, as sources write it.
-fn after(time: Duration) -> String {
+pub fn after(time: Duration) -> String {
     humantime::format_rfc3339_millis(SystemTime::now() + time).to_string()
 }
 
