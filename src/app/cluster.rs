@@ -324,6 +324,10 @@ impl Followed {
         let failed = node.flags.has_failed() && node.slots.is_empty();
         let out = failed || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
+        if self.cluster.settings.sentinel.is_some() {
+            // A port that has become free meanwhile is the primary's first.
+            self.reserve_primary_port();
+        }
         let route = &*self.cluster.context.route;
         let max_nodes = self.cluster.settings.max_nodes;
         let leads = self.cluster.settings.sentinel.is_some() && node.role == Some(Role::Primary);
@@ -341,10 +345,6 @@ impl Followed {
                 );
             }
             return;
-        }
-        if self.cluster.settings.sentinel.is_some() {
-            // A port that has become free is the primary's first.
-            self.reserve_primary_port();
         }
         let addresses = &self.addresses;
         let (listeners, port) = match self.ports.take(|port| bind(addresses, port)) {
