@@ -1,6 +1,8 @@
 //! A primary that is demoted and lives on: clients reach the new one with their next connection, as they do without pontoon.
 
-use crate::harness::{Authority, Engine, Forwarder, Pontoon, Redis, Wire, eventually};
+use std::time::Instant;
+
+use crate::harness::{Authority, Engine, Forwarder, Hosts, Pontoon, Redis, Wire, eventually};
 
 const MODES: [&[&str]; 3] = [
     &["--sharing", "dedicated", "--pool-reuse", "true"],
@@ -197,31 +199,71 @@ fn readonly_in_the_error_of_a_script_is_found() {
     });
 }
 
+/// Asserts that pontoon asks for the role after hints, and retires no connection.
+fn hints_retire_nothing(redis: &Redis, pontoon: &Pontoon) {
+    let mut clients: Vec<Wire> = (0..4).map(|_| pontoon.client()).collect();
+    for client in &mut clients {
+        client.expect(&["GET", "k"], "$-1\r\n");
+    }
+    // At the start pontoon asks what kind of server this is.
+    pontoon.wait_for_log("upstream reachable");
+    redis.direct().expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
+    let asked = || {
+        let stats = String::from_utf8(redis.direct().ask(&["INFO", "commandstats"])).unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hello:calls="));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    };
+    assert_eq!(asked(), 0);
+    for client in &mut clients {
+        for _ in 0..25 {
+            client.ask(&["EVAL", "return {redis.error_reply('READONLY not true'), 1}", "0"]);
+            client.ask(&["EVAL", "return redis.error_reply('ERR said READONLY')", "0"]);
+        }
+        let before = asked();
+        eventually("the role was asked for", || {
+            client.ask(&["EVAL", "return {redis.error_reply('READONLY not true'), 1}", "0"]);
+            asked() > before
+        });
+    }
+    assert!(asked() < 20, "{} times", asked());
+    clients[0].expect(&["GET", "k"], "$-1\r\n");
+    assert_eq!(retired(pontoon), 0);
+    assert_eq!(pontoon.log_count("failover found"), 0);
+}
+
 #[test]
 fn a_script_that_returns_readonly_on_a_primary_retires_no_connection() {
     let authority = Authority::new();
     let redis = Redis::start(&authority);
     for mode in MODES {
-        let pontoon = Pontoon::with(&redis.endpoint(), &authority, mode);
-        let mut client = used(&pontoon);
-        // At the start pontoon asks what kind of server this is.
-        pontoon.wait_for_log("upstream reachable");
-        redis.direct().expect(&["CONFIG", "RESETSTAT"], "+OK\r\n");
-        let asked = || {
-            let stats = String::from_utf8(redis.direct().ask(&["INFO", "commandstats"])).unwrap();
-            let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_hello:calls="));
-            line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
-        };
-        assert_eq!(asked(), 0);
-        for _ in 0..100 {
-            client.ask(&["EVAL", "return {redis.error_reply('READONLY not true'), 1}", "0"]);
-            client.ask(&["EVAL", "return redis.error_reply('ERR said READONLY')", "0"]);
-        }
-        eventually("the role was asked for", || asked() > 0);
-        assert!(asked() < 20, "{} times", asked());
-        client.expect(&["GET", "k"], "$1\r\nv\r\n");
-        assert_eq!(retired(&pontoon), 0, "{mode:?}");
-        assert_eq!(pontoon.log_count("failover found"), 0, "{mode:?}");
+        hints_retire_nothing(&redis, &Pontoon::with(&redis.endpoint(), &authority, mode));
+    }
+}
+
+#[test]
+fn a_script_that_returns_readonly_on_a_replica_retires_no_connection() {
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    redis.direct().expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
+    for mode in MODES {
+        hints_retire_nothing(&redis, &Pontoon::with(&redis.endpoint(), &authority, mode));
+    }
+}
+
+/// A load balancer has an address in each zone, and all of them lead to the same server.
+#[test]
+fn a_script_that_returns_readonly_behind_several_addresses_retires_no_connection() {
+    let authority = Authority::new();
+    let redis = Redis::with(authority.issue(&["primary.test"]), &authority, &[]);
+    let first = Forwarder::to(redis.tls_port);
+    let port = first.address().port();
+    let second = Forwarder::at(([127, 0, 0, 2], port).into(), redis.tls_port);
+    let hosts = Hosts::new(&[]);
+    hosts.set_addresses("primary.test", &[first.address(), second.address()]);
+    let (upstream, ca) = (format!("primary.test:{port}"), authority.file());
+    for mode in MODES {
+        let all = ["--upstream", &upstream, "--tls-ca-file", &ca, "--listen", "127.0.0.1:0"];
+        hints_retire_nothing(&redis, &Pontoon::with_hosts(&hosts, &[&all, mode].concat()));
     }
 }
 
@@ -238,6 +280,31 @@ fn writes_to_replicas_prevent_reuse_of_connections_only_briefly() {
     }
     let dialled = pontoon.metric("pontoon_tls_handshakes_total", "");
     assert!(dialled < 250, "{dialled} connections for 500 clients");
+}
+
+/// Where clients bring their own passwords, pontoon cannot look for the primary, so it retires the connections again at the next READONLY.
+#[test]
+fn a_client_that_writes_to_a_replica_each_second_rarely_prevents_reuse() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let redis = Redis::with(identity, &authority, &["--requirepass", "secret", "--replicaof", "127.0.0.1 1"]);
+    let pontoon = Pontoon::with(&redis.endpoint(), &authority, MODES[0]);
+    let client = || {
+        let mut client = pontoon.client();
+        client.expect(&["AUTH", "secret"], "+OK\r\n");
+        client
+    };
+    let handshakes = || pontoon.metric("pontoon_tls_handshakes_total", "");
+    let mut waits = client();
+    let (began, before) = (Instant::now(), handshakes());
+    for _ in 0..14 {
+        waits.expect(&["XREAD", "BLOCK", "1100", "STREAMS", "stream", "$"], "*-1\r\n");
+        client().expect(&["SET", "k", "v"], "-READONLY You can't write against a read only replica.\r\n");
+    }
+    let dialled = handshakes() - before;
+    // Four times at first, and once in four seconds: a look at the role, and a new connection for the next client.
+    let allowed = 2 * (5 + began.elapsed().as_secs() / 4);
+    assert!(dialled <= allowed, "{dialled} connections, at most {allowed}");
 }
 
 #[test]

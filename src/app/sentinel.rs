@@ -88,6 +88,9 @@ impl Followed {
             self.epoch = if changes { claim.epoch } else { self.epoch.max(claim.epoch) };
         }
         let is_settled = claims.first().is_some_and(|claim| claim.primary == primary);
+        if !is_settled && self.unsettled + 1 == MAX_UNSETTLED {
+            self.report_unsettled(claims.first(), &primary).await;
+        }
         Ok((election.topology(&primary), is_settled))
     }
 
@@ -125,14 +128,31 @@ impl Followed {
 
     /// Counts the look-ups in which the sentinels' choice was not followed. In a failover there are a few.
     pub(super) fn note_choice(&mut self, is_settled: bool) {
-        self.unsettled = if is_settled { 0 } else { self.unsettled.saturating_add(1) };
-        if self.unsettled == MAX_UNSETTLED {
-            warn!(
-                route = &*self.cluster.context.route,
-                node = self.primary().map(field::display),
-                "the primary that most sentinels name does not say that it is one, the primary's port leads to another server"
-            );
-        }
+        self.unsettled = if is_settled { 0 } else { (self.unsettled + 1).min(MAX_UNSETTLED) };
+    }
+
+    /// Logs why the server that most sentinels name is not followed. `choice`: `None` if most of them do not list it.
+    async fn report_unsettled(&self, choice: Option<&Claim>, followed: &Endpoint) {
+        let reason = match choice {
+            None => "most sentinels do not list it".to_owned(),
+            Some(claim) => match self.role(&claim.primary).await {
+                Ok(ServerRole::Primary) => {
+                    "too few sentinels name it, and its configuration is not newer".to_owned()
+                }
+                Ok(ServerRole::Replica) => "it says that it is a replica".to_owned(),
+                Ok(ServerRole::Unknown) => {
+                    "too few sentinels name it, and it does not say its role".to_owned()
+                }
+                Err(problem) => problem,
+            },
+        };
+        warn!(
+            route = &*self.cluster.context.route,
+            node = choice.map(|claim| field::display(&claim.primary)),
+            %followed,
+            reason,
+            "the primary that most sentinels name is not followed, the primary's port leads to another server"
+        );
     }
 
     fn primary(&self) -> Option<&Endpoint> {
@@ -148,11 +168,11 @@ impl Followed {
             let is_chosen = claim.votes * 2 > configured;
             let is_newer = claim.epoch > self.epoch
                 || (claim.epoch == self.epoch
-                    && !matches!(of_current, Some(ServerRole::Primary | ServerRole::Unknown)));
+                    && !matches!(of_current, Ok(ServerRole::Primary | ServerRole::Unknown)));
             let follows = match role {
-                Some(ServerRole::Primary) => is_chosen || is_newer,
-                Some(ServerRole::Unknown) => is_chosen,
-                Some(ServerRole::Replica) | None => false,
+                Ok(ServerRole::Primary) => is_chosen || is_newer,
+                Ok(ServerRole::Unknown) => is_chosen,
+                Ok(ServerRole::Replica) | Err(_) => false,
             };
             if follows {
                 return Some(claim.primary.clone());
@@ -165,7 +185,7 @@ impl Followed {
         let first = claims.first()?;
         if claims.len() > 1 {
             for claim in claims {
-                if self.role(&claim.primary).await == Some(ServerRole::Primary) {
+                if self.role(&claim.primary).await == Ok(ServerRole::Primary) {
                     return Some(claim.primary.clone());
                 }
             }
@@ -173,8 +193,8 @@ impl Followed {
         Some(first.primary.clone())
     }
 
-    /// Asks a server for its role. Returns `None` if it does not answer.
-    async fn role(&self, server: &Endpoint) -> Option<ServerRole> {
+    /// Asks a server for its role. Returns why if it does not answer.
+    async fn role(&self, server: &Endpoint) -> Result<ServerRole, String> {
         let live = self.live.values().find(|live| live.endpoint == *server);
         let upstream = match live {
             Some(live) => Arc::clone(&live.context.load().upstream),
@@ -185,12 +205,15 @@ impl Followed {
                 // No task looks for TLS at a server that is not known yet.
                 upstream.look().await;
             }
-            let mut connection = upstream.connect().await.ok()?;
-            let role = upstream::role(&mut connection).await.ok()?;
+            let mut connection = upstream.connect().await.map_err(|error| error.to_string())?;
+            let role = upstream::role(&mut connection).await.map_err(|cause| cause.to_string())?;
             connection.release(false);
-            Some(role)
+            Ok(role)
         };
-        timeout(CLAIM_TIMEOUT, work).await.ok().flatten()
+        timeout(CLAIM_TIMEOUT, work).await.unwrap_or_else(|_| {
+            // After failed attempts, the next one waits.
+            Err(upstream.outage().map_or_else(|| late(CLAIM_TIMEOUT), |outage| outage.why.to_string()))
+        })
     }
 
     /// Binds the primary's port, before the servers get theirs.
@@ -302,8 +325,11 @@ async fn ask_sentinel(
         Ok(view)
     };
     let view = timeout(limit, work).await;
-    let late = || format!("no answer within {}", humantime::format_duration(limit));
-    (Arc::clone(&endpoint), view.unwrap_or_else(|_| Err(late())))
+    (Arc::clone(&endpoint), view.unwrap_or_else(|_| Err(late(limit))))
+}
+
+fn late(limit: Duration) -> String {
+    format!("no answer within {}", humantime::format_duration(limit))
 }
 
 /// Requests a look-up of the servers after each event of a sentinel.

@@ -93,10 +93,12 @@ impl RouteContext {
         retired
     }
 
-    /// Handles a reply that hints that its server is no longer the primary.
+    /// Handles a reply that hints that its server is no longer the primary. New connections to a node lead to the same server.
     #[cold]
     pub(super) fn may_be_read_only(&self, connection: &Connection) {
-        self.upstream.may_be_read_only(&self.route, connection, self.is_node);
+        if !self.is_node {
+            self.upstream.may_be_read_only(&self.route, connection);
+        }
     }
 
     /// Handles the loss of a connection in use, with the error if there was one. Ready connections may be dead, too.

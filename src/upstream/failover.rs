@@ -2,13 +2,14 @@
 //!
 //! Signs have different weight. `note_error` in `session::dedicated::replies` and in `session::shared::handing_out` says which replies are
 //! signs. READONLY as a whole reply is acted on at once. READONLY inside another reply may be a script's own, and UNBLOCKED and REDIRECT
-//! are only hints, so pontoon asks for the server's role first. A lost connection proves nothing about the others: each must answer before a
+//! are only hints, so pontoon asks for roles first. A lost connection proves nothing about the others: each must answer before a
 //! client gets it.
 //!
 //! The endpoint may lead to the old primary for a while: its name changes only after the failover. Until new connections lead to a primary,
 //! pontoon looks again and again, so that no client stays with the old one. What clients receive on connections that were retired before is
 //! no news, and changes nothing. A node of a group is one server for good: only its group can say where the primary is.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +30,14 @@ const HINT_INTERVAL: Duration = Duration::from_secs(1);
 /// The role of a server that does not say it in this time is unknown.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After READONLY was acted on, it is ignored for this time, if more of it follows. The pause doubles each time, up to
-/// [`MAX_READ_ONLY_PAUSE`].
-const FIRST_READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
-const MAX_READ_ONLY_PAUSE: Duration = Duration::from_secs(4);
+/// After READONLY was acted on, it is ignored for this time.
+const MIN_READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Without READONLY for this time, the next is the sign of another failover.
-const CALM: Duration = Duration::from_secs(1);
+/// READONLY is acted on at most once in this time, on average.
+const READ_ONLY_INTERVAL: Duration = Duration::from_secs(4);
+
+/// Number of times that READONLY is acted on before the average counts, because one failover may follow another.
+const READ_ONLY_BURST: u32 = 4;
 
 /// The pauses between looks for a new primary are an eighth of the time that the search has taken, within these limits.
 const LOOK_PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(4);
@@ -54,11 +56,12 @@ pub(super) struct FailoverWatch {
 struct WatchState {
     /// When the role was last asked for a hint.
     last_hint: Option<Instant>,
-    /// When a server last replied READONLY. During a search, also the last hint.
+    /// When a server last replied READONLY.
     last_read_only: Option<Instant>,
     /// READONLY is ignored until this time.
     paused_until: Option<Instant>,
-    pause: Duration,
+    /// Later than now if READONLY was acted on more often than the average allows: each time adds [`READ_ONLY_INTERVAL`].
+    paid_until: Option<Instant>,
     /// A new primary is being looked for.
     is_searching: bool,
 }
@@ -82,32 +85,41 @@ impl Upstream {
     }
 
     /// A reply on this connection hints that its server is no longer the primary; a script can cause such a reply at will. Asks for the
-    /// role, and if the server was demoted, does what [`is_read_only`](Self::is_read_only) does.
-    pub fn may_be_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection, is_fixed: bool) {
+    /// role, and retires ready connections if the server is a replica and new connections lead to a primary.
+    pub fn may_be_read_only(self: &Arc<Self>, route: &Arc<str>, connection: &Connection) {
         if connection.generation.is_retired(true) || !self.failover.may_ask() {
             return;
         }
         let (upstream, route) = (Arc::clone(self), Arc::clone(route));
         let (dialled, peer) = (connection.dialled(), connection.peer);
         self.background.spawn(async move {
-            let Ok(mut other) = upstream.connect().await else { return };
-            let Some(role) = ask_role(&mut other).await else { return };
-            if role == ServerRole::Primary {
-                other.release(false);
-            }
-            // If the new connection leads to another server that is the primary, this one is not.
-            let is_demoted = role == ServerRole::Replica || (role == ServerRole::Primary && other.peer != peer);
-            if is_demoted && upstream.failover.may_act() && upstream.retire(&dialled) {
+            if upstream.is_replaced(peer).await && upstream.failover.may_act() && upstream.retire(&dialled) {
                 info!(
                     route = &*route,
                     upstream = %dialled.endpoint,
                     "failover found by READONLY in a reply and by the server's role, ready connections retired"
                 );
-                if !is_fixed {
-                    upstream.look_for_primary(&route).await;
-                }
             }
         });
+    }
+
+    /// Whether the server at this address is no longer the primary, and new connections lead to a new primary.
+    async fn is_replaced(self: &Arc<Self>, peer: SocketAddr) -> bool {
+        let Ok(mut same) = self.connect_to(Some(peer)).await else { return false };
+        let role = ask_role(&mut same).await;
+        if role.is_some() {
+            same.release(false);
+        }
+        match role {
+            // The name no longer has the address, or its server is down.
+            Some(ServerRole::Primary) => same.peer != peer,
+            // A name for reading always leads to replicas.
+            Some(ServerRole::Replica) => {
+                let Ok(mut new) = self.connect_anew().await else { return false };
+                ask_role(&mut new).await == Some(ServerRole::Primary)
+            }
+            Some(ServerRole::Unknown) | None => false,
+        }
     }
 
     /// A connection was lost, or a shared one with outstanding replies. Ready connections must now answer before a client gets them.
@@ -171,19 +183,19 @@ impl WatchState {
 }
 
 impl FailoverWatch {
-    /// Whether to act on READONLY now. If so, the next is ignored for a while, and each time for longer, unless there is calm in between:
-    /// the name may lead to replicas, always or in turn, or a script may return READONLY.
+    /// Whether to act on READONLY now. It may come without end: the name may lead to replicas, always or in turn, or a script may return it.
     fn may_act(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.state.lock();
-        let last = watch.last_read_only.replace(now);
-        let is_calm = last.is_none_or(|last| now - last >= CALM);
-        if watch.is_searching || (watch.is_paused(now) && !is_calm) {
+        watch.last_read_only = Some(now);
+        if watch.is_searching || watch.is_paused(now) {
             return false;
         }
-        let longer = if is_calm { Duration::ZERO } else { watch.pause * 2 };
-        watch.pause = longer.clamp(FIRST_READ_ONLY_PAUSE, MAX_READ_ONLY_PAUSE);
-        watch.paused_until = Some(now + watch.pause);
+        let ahead = watch.paid_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let paid = ahead + READ_ONLY_INTERVAL;
+        let pause = paid.saturating_sub(READ_ONLY_INTERVAL * (READ_ONLY_BURST - 1)).max(MIN_READ_ONLY_PAUSE);
+        watch.paid_until = Some(now + paid);
+        watch.paused_until = Some(now + pause);
         true
     }
 
@@ -191,11 +203,9 @@ impl FailoverWatch {
     fn may_ask(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.state.lock();
-        if watch.is_searching {
-            watch.last_read_only = Some(now);
-            return false;
-        }
-        let may = !watch.is_paused(now) && watch.last_hint.is_none_or(|last| now - last >= HINT_INTERVAL);
+        let may = !watch.is_searching
+            && !watch.is_paused(now)
+            && watch.last_hint.is_none_or(|last| now - last >= HINT_INTERVAL);
         if may {
             watch.last_hint = Some(now);
         }
@@ -223,25 +233,41 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn readonly_without_end_is_acted_on_more_and_more_rarely() {
-        let watch = FailoverWatch::default();
+    /// How often READONLY is acted on that comes each `interval` for `time`. Each search ends at once, as where the name leads to a primary
+    /// and to replicas in turn.
+    async fn acts(watch: &FailoverWatch, interval: Duration, time: Duration) -> u32 {
+        let end = Instant::now() + time;
         let mut acts = 0;
-        for _ in 0..60_000 {
+        while Instant::now() < end {
             if watch.may_act() {
                 acts += 1;
-                // A name that leads to a primary and to replicas in turn ends each search at once.
                 assert!(watch.begins_search());
                 watch.ends_search();
             }
-            advance(Duration::from_millis(1)).await;
+            advance(interval).await;
         }
-        assert_eq!(acts, 18);
-        advance(CALM).await;
+        acts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readonly_without_end_is_acted_on_rarely_at_any_interval() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        for interval in [10, 400, 1000, 1100, 2500, 3900].map(Duration::from_millis) {
+            let watch = FailoverWatch::default();
+            let acts = acts(&watch, interval, HOUR).await;
+            assert!((700..=903).contains(&acts), "{acts} times, {interval:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_failovers_in_a_row_are_found_soon() {
+        let watch = FailoverWatch::default();
         for _ in 0..2 {
-            assert!(watch.may_act(), "another failover");
+            for failover in 0..READ_ONLY_BURST {
+                assert_eq!(acts(&watch, MIN_READ_ONLY_PAUSE / 5, MIN_READ_ONLY_PAUSE).await, 1, "{failover}");
+            }
             assert!(!watch.may_act());
-            advance(CALM).await;
+            advance(READ_ONLY_INTERVAL * READ_ONLY_BURST).await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use super::{bridge, bridge_with, configuration, configuration_with, primary_port, wait_until_known};
 use crate::harness::{
-    Forwarder, MASTER_NAME, Pontoon, Redis, SentinelGroup, SentinelMember, SentinelSettings, Wire,
+    Authority, Forwarder, MASTER_NAME, Pontoon, Redis, SentinelGroup, SentinelMember, SentinelSettings, Wire,
     eventually, free_port,
 };
 
@@ -19,13 +19,14 @@ fn wait_for_look_ups(pontoon: &Pontoon) {
     eventually("the servers are looked up", || done() >= before + 3);
 }
 
-/// Makes the first sentinel name another server as the primary.
-fn lie(group: &SentinelGroup, port: u16) {
-    let liar = &group.sentinels[0];
-    assert_eq!(liar.text(&["SENTINEL", "REMOVE", MASTER_NAME]), "+OK\r\n");
-    // A quorum that is never reached: it starts no failover.
-    let words = ["SENTINEL", "MONITOR", MASTER_NAME, "127.0.0.1", &port.to_string(), "9"];
-    assert_eq!(liar.text(&words), "+OK\r\n");
+/// Makes sentinels name another server as the primary.
+fn lie(liars: &[SentinelMember], port: u16) {
+    for liar in liars {
+        assert_eq!(liar.text(&["SENTINEL", "REMOVE", MASTER_NAME]), "+OK\r\n");
+        // A quorum that is never reached: it starts no failover.
+        let words = ["SENTINEL", "MONITOR", MASTER_NAME, "127.0.0.1", &port.to_string(), "9"];
+        assert_eq!(liar.text(&words), "+OK\r\n");
+    }
 }
 
 /// Asserts that clients write to this server.
@@ -42,7 +43,7 @@ fn assert_leads_to(server: &SentinelMember, pontoon: &Pontoon) {
 #[test]
 fn a_sentinel_that_names_a_replica_leads_no_client_there() {
     let group = SentinelGroup::start(SentinelSettings::tls());
-    lie(&group, group.servers[1].port());
+    lie(&group.sentinels[..1], group.servers[1].port());
     let directory = tempfile::tempdir().unwrap();
     let pontoon = bridge(&group, directory.path());
     assert_leads_to(&group.servers[0], &pontoon);
@@ -55,12 +56,42 @@ fn a_sentinel_that_names_a_foreign_server_leads_no_client_there() {
     let directory = tempfile::tempdir().unwrap();
     let pontoon = bridge(&group, directory.path());
     assert_leads_to(&group.servers[0], &pontoon);
-    lie(&group, foreign.tls_port);
+    lie(&group.sentinels[..1], foreign.tls_port);
     assert_leads_to(&group.servers[0], &pontoon);
     // The same from the start.
     drop(pontoon);
     let pontoon = bridge(&group, directory.path());
     assert_leads_to(&group.servers[0], &pontoon);
+}
+
+/// Asserts that the log names the server with this port, which all sentinels name as the primary, and says why it is not followed.
+#[track_caller]
+fn assert_not_followed(group: &SentinelGroup, port: u16, reason: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let pontoon =
+        bridge_with(&configuration_with(group, directory.path(), "", SOON), group, directory.path());
+    pontoon.allows("");
+    wait_until_known(group, &pontoon);
+    lie(&group.sentinels, port);
+    let record = pontoon.wait_for_log("the primary that most sentinels name is not followed");
+    assert_eq!(record["node"], format!("127.0.0.1:{port}"), "{record}");
+    assert_eq!(record["followed"], format!("127.0.0.1:{}", group.servers[0].port()), "{record}");
+    assert!(record["reason"].as_str().unwrap().contains(reason), "{record}");
+    assert_eq!(pontoon.log_count(FOLLOWED), 0);
+}
+
+#[test]
+fn the_log_names_a_replica_that_the_sentinels_take_for_the_primary() {
+    let group = SentinelGroup::start(SentinelSettings::tls());
+    assert_not_followed(&group, group.servers[1].port(), "it says that it is a replica");
+}
+
+#[test]
+fn the_log_names_a_primary_whose_certificate_is_not_trusted() {
+    let group = SentinelGroup::start(SentinelSettings::tls());
+    let authority = Authority::new();
+    let foreign = Redis::start(&authority);
+    assert_not_followed(&group, foreign.tls_port, "TLS handshake with 127.0.0.1");
 }
 
 #[test]
@@ -108,7 +139,7 @@ fn an_older_configuration_is_not_followed_while_the_primary_is_down() {
         bridge_with(&configuration_with(&group, directory.path(), "", SOON), &group, directory.path());
     pontoon.allows("");
     wait_until_known(&group, &pontoon);
-    lie(&group, foreign.tls_port);
+    lie(&group.sentinels[..1], foreign.tls_port);
     // No sentinel gives it up during the test.
     group.servers[primary].kill();
     wait_for_look_ups(&pontoon);
