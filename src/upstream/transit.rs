@@ -105,7 +105,7 @@ impl Transit {
     /// Remembers what was seen, and sets the latch if that was TLS. Returns the earlier value if it differs.
     pub(super) fn note(&self, mode: ObservedTransit) -> Option<ObservedTransit> {
         let before = self.seen.send_replace(mode);
-        // Whoever waits for the latch then finds the endpoint that set it.
+        // What waits for the latch then finds the endpoint that set it.
         if mode == ObservedTransit::Tls {
             self.latch.set();
         }
