@@ -33,7 +33,7 @@ pub struct StateFile {
 #[derive(Debug, Serialize, Deserialize)]
 struct Contents {
     version: u32,
-    /// The newest run that has written the file.
+    /// The run that has written the file last.
     #[serde(default)]
     run: u64,
     /// By endpoint: since when it is known to accept TLS, in RFC 3339.
@@ -111,10 +111,12 @@ impl StateFile {
         contents.tls_since.contains_key(&key(endpoint))
     }
 
-    /// Remembers that `endpoint` accepts TLS.
-    pub fn note_tls(&self, endpoint: &Endpoint) -> io::Result<()> {
-        self.change(|contents| {
-            contents.tls_since.entry(key(endpoint)).or_insert_with(Moment::now);
+    /// Remembers that these endpoints accept TLS.
+    pub fn note_tls(&self, endpoints: &[Endpoint]) -> io::Result<()> {
+        self.change(false, |contents| {
+            for endpoint in endpoints {
+                contents.tls_since.entry(key(endpoint)).or_insert_with(Moment::now);
+            }
         })
     }
 
@@ -128,19 +130,24 @@ impl StateFile {
         self.contents.lock().servers.get(servers).cloned()
     }
 
-    /// Keeps the inventory, and what each route's observer knows.
-    pub fn keep(&self, inventory: ClientHistory, servers: BTreeMap<String, ServersMemory>) -> io::Result<()> {
-        self.change(|contents| {
+    /// Keeps the inventory, and what each route's observer knows. `is_last`: the process ends, so what a successor has written stays.
+    pub fn keep(
+        &self,
+        inventory: ClientHistory,
+        servers: BTreeMap<String, ServersMemory>,
+        is_last: bool,
+    ) -> io::Result<()> {
+        self.change(is_last, |contents| {
             contents.inventory = Some(inventory);
             contents.servers = servers;
         })
     }
 
-    fn change(&self, change: impl FnOnce(&mut Contents)) -> io::Result<()> {
+    fn change(&self, is_last: bool, change: impl FnOnce(&mut Contents)) -> io::Result<()> {
         let mut contents = self.contents.lock();
         change(&mut contents);
         contents.run = self.run;
-        // During a handover two processes write the file. The successor knows the clients that come, and what the servers say of them.
+        // During a handover two processes write the file.
         match read(&self.path) {
             Ok(bytes) => {
                 let theirs =
@@ -148,7 +155,8 @@ impl StateFile {
                 for (endpoint, since) in theirs.tls_since {
                     contents.tls_since.entry(endpoint).or_insert(since);
                 }
-                if theirs.run > self.run {
+                if is_last && theirs.run > self.run {
+                    // The successor's inventory and evidence are newer.
                     *contents = Contents { tls_since: std::mem::take(&mut contents.tls_since), ..theirs };
                 }
             }
@@ -209,7 +217,7 @@ mod tests {
             ("cache.example:6379".parse().unwrap(), "other.example:6379".parse().unwrap());
         let state = StateFile::open(&path).unwrap();
         assert!(!state.speaks_tls(&known));
-        state.note_tls(&known).unwrap();
+        state.note_tls(std::slice::from_ref(&known)).unwrap();
         let state = StateFile::open(&path).unwrap();
         assert!(state.speaks_tls(&"CACHE.example:6379".parse().unwrap()));
         assert!(!state.speaks_tls(&unknown));
@@ -222,8 +230,8 @@ mod tests {
         let path = directory.path().join("state.json");
         let (old, new) = (StateFile::open(&path).unwrap(), StateFile::open(&path).unwrap());
         let endpoints: [Endpoint; 2] = ["one:6379".parse().unwrap(), "two:6379".parse().unwrap()];
-        new.note_tls(&endpoints[0]).unwrap();
-        old.note_tls(&endpoints[1]).unwrap();
+        new.note_tls(&endpoints[..1]).unwrap();
+        old.note_tls(&endpoints[1..]).unwrap();
         let after = StateFile::open(&path).unwrap();
         for endpoint in &endpoints {
             assert!(after.speaks_tls(endpoint), "{endpoint}");
@@ -231,26 +239,26 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_replaced_changes_nothing_that_its_successor_has_written() {
+    fn a_process_that_ends_changes_nothing_that_its_successor_has_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         let of = |node: &str| {
             let memory = ServersMemory { nodes: vec![node.to_owned()], ..ServersMemory::default() };
             BTreeMap::from([("route".to_owned(), memory)])
         };
+        let keep = |state: &StateFile, node: &str, is_last: bool| {
+            state.keep(ClientHistory::default(), of(node), is_last).unwrap();
+            StateFile::open(&path).unwrap().servers("route").unwrap().nodes.concat()
+        };
         let old = StateFile::open(&path).unwrap();
-        old.keep(ClientHistory::default(), of("before")).unwrap();
+        assert_eq!(keep(&old, "old", false), "old");
         let new = StateFile::open(&path).unwrap();
-        old.keep(ClientHistory::default(), of("still")).unwrap();
-        new.keep(ClientHistory::default(), of("newer")).unwrap();
-        old.keep(ClientHistory::default(), of("older")).unwrap();
-        let endpoint: Endpoint = "one:6379".parse().unwrap();
-        old.note_tls(&endpoint).unwrap();
-        let after = StateFile::open(&path).unwrap();
-        assert_eq!(after.servers("route").unwrap().nodes, ["newer"]);
-        assert!(after.speaks_tls(&endpoint));
-        new.keep(ClientHistory::default(), of("newest")).unwrap();
-        assert_eq!(StateFile::open(&path).unwrap().servers("route").unwrap().nodes, ["newest"]);
+        assert_eq!(keep(&new, "new", false), "new");
+        assert_eq!(keep(&old, "old", true), "new");
+        // A successor that failed takes nothing from a process that goes on.
+        assert_eq!(keep(&new, "new", true), "new");
+        assert_eq!(keep(&old, "old goes on", false), "old goes on");
+        assert_eq!(keep(&old, "old ends", true), "old ends");
     }
 
     #[test]
@@ -259,13 +267,13 @@ mod tests {
         let path = directory.path().join("state.json");
         let state = StateFile::open(&path).unwrap();
         let endpoints: [Endpoint; 2] = ["one:6379".parse().unwrap(), "two:6379".parse().unwrap()];
-        state.note_tls(&endpoints[0]).unwrap();
+        state.note_tls(&endpoints[..1]).unwrap();
         let before = fs::read(&path).unwrap();
         fs::write(&path, "{").unwrap();
-        assert!(state.note_tls(&endpoints[1]).unwrap_err().to_string().starts_with("it is damaged"));
+        assert!(state.note_tls(&endpoints[1..]).unwrap_err().to_string().starts_with("it is damaged"));
         assert_eq!(fs::read(&path).unwrap(), b"{");
         fs::write(&path, before).unwrap();
-        state.note_tls(&endpoints[1]).unwrap();
+        state.note_tls(&endpoints[1..]).unwrap();
         let after = StateFile::open(&path).unwrap();
         assert!(endpoints.iter().all(|endpoint| after.speaks_tls(endpoint)));
     }

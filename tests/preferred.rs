@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use rustix::process::Signal;
+
 use crate::harness::{
     Authority, CHECK, Dual, Hosts, Identity, Mood, Pontoon, Redis, StopOnDrop, Wire, clients_share, command,
     eventually, is_pontoons_error, pontoon,
@@ -168,6 +170,22 @@ fn a_restart_remembers_tls_from_the_time_in_which_it_was_required() {
     eventually("the state file names the endpoint", || remembers(&file, &dual));
     drop(required);
     assert_refuses_plaintext(&dual, &authority, &args);
+}
+
+#[test]
+fn tls_that_was_not_verified_is_not_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state.json");
+    let authority = Authority::new();
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+    let args = ["--tls-insecure-skip-verify", "--state-file", file.to_str().unwrap()];
+    let mut pontoon = Pontoon::with(&dual.endpoint(), &authority, &args).ready();
+    pontoon.expects("tls.insecure_skip_verify is set, any certificate is accepted");
+    pontoon.client().expect(&["PING"], "+PONG\r\n");
+    pontoon.signal(Signal::TERM);
+    assert_eq!(pontoon.wait().code(), Some(0));
+    assert!(file.exists() && !remembers(&file, &dual));
 }
 
 #[test]

@@ -435,6 +435,29 @@ fn plaintext_sessions_move_to_tls_though_their_route_was_changed_since() {
     }
 }
 
+/// With the settings of before the reload, TLS never succeeds.
+#[test]
+fn clients_of_a_shared_connection_keep_it_if_only_new_settings_make_tls_possible() {
+    let (authority, wrong) = (Authority::new(), Authority::new());
+    let redis = Redis::start(&authority);
+    let dual = Dual::new(&redis, Mood::Accept, Mood::Accept);
+    let with = |authority: &Authority| {
+        let more = "sharing = \"shared\"\ntls.mode = \"preferred\"\ntls.upgrade = \"drain\"";
+        route("a", &redis, authority, more).replace(&redis.endpoint(), &dual.endpoint())
+    };
+    let bridge = Configured::new(&with(&wrong));
+    bridge.pontoon.allows("in plaintext until an endpoint accepts TLS");
+    bridge.pontoon.allows("transit encryption observed: plaintext, and TLS that cannot be trusted");
+    let mut client = bridge.client("a");
+    client.expect(&["PING"], "+PONG\r\n");
+    bridge.pontoon.expects("upstream connection failed");
+    bridge.reload(&with(&authority));
+    bridge.pontoon.wait_for_log("upstream connection failed");
+    client.expect(&["PING"], "+PONG\r\n");
+    bridge.client("a").expect(&["PING"], "+PONG\r\n");
+    assert_eq!(dual.open_in_plaintext(), 1);
+}
+
 #[test]
 fn nodes_of_a_cluster_keep_their_ports_and_use_the_new_settings() {
     let cluster = Cluster::start();

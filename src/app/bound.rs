@@ -198,7 +198,7 @@ impl App {
         admin_stop.cancel();
         tasks.close();
         let _ = tokio::time::timeout(ABANDON, tasks.wait()).await;
-        state_writer.write();
+        state_writer.write(true);
         if let Some(workers) = Arc::into_inner(workers) {
             workers.join();
         }

@@ -325,7 +325,7 @@ impl Followed {
         let out = failed || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
         if self.cluster.settings.sentinel.is_some() {
-            // A port that has become free meanwhile is the primary's first.
+            // The primary gets a freed port before other servers do.
             self.reserve_primary_port();
         }
         let route = &*self.cluster.context.route;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use crate::endpoint::Endpoint;
@@ -59,17 +60,36 @@ impl LatchMemory {
     }
 
     /// Remembers the endpoints of `upstream` that have accepted TLS under any `tls.mode`: for this run, and in the state file for later ones.
-    pub(super) fn keep(&self, route: &str, upstream: &Upstream) {
-        upstream.spoke_tls().for_each(|endpoint| self.keep_endpoint(route, endpoint));
+    pub(super) async fn keep(&self, route: &str, upstream: &Upstream) {
+        let news = self.news(upstream);
+        if !news.is_empty() {
+            let (memory, route) = (self.clone(), route.to_owned());
+            // The file may be on a network, which must not block an event loop.
+            let _ = spawn_blocking(move || memory.write(&route, &news)).await;
+        }
     }
 
-    fn keep_endpoint(&self, route: &str, endpoint: &Endpoint) {
-        self.spoke.lock().insert(key(endpoint));
-        let Some(state) = self.state.as_ref().filter(|state| !state.speaks_tls(endpoint)) else { return };
-        if let Err(error) = state.note_tls(endpoint) {
+    /// Does what [`keep`](Self::keep) does, and waits for the file.
+    pub(super) fn keep_at_once(&self, route: &str, upstream: &Upstream) {
+        self.write(route, &self.news(upstream));
+    }
+
+    /// Returns the endpoints of `upstream` that were not yet known to have accepted TLS, and marks them as known.
+    fn news(&self, upstream: &Upstream) -> Vec<Endpoint> {
+        let mut spoke = self.spoke.lock();
+        upstream.spoke_tls().filter(|endpoint| spoke.insert(key(endpoint))).cloned().collect()
+    }
+
+    fn write(&self, route: &str, news: &[Endpoint]) {
+        let Some(state) = &self.state else { return };
+        let news: Vec<Endpoint> =
+            news.iter().filter(|endpoint| !state.speaks_tls(endpoint)).cloned().collect();
+        if !news.is_empty()
+            && let Err(error) = state.note_tls(&news)
+        {
             warn!(
                 route,
-                upstream = %endpoint,
+                upstream = news.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
                 %error,
                 "state file cannot be written, a restart will not remember that the endpoint accepts TLS"
             );

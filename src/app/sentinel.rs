@@ -134,7 +134,7 @@ impl Followed {
     /// Logs why the server that most sentinels name is not followed. `choice`: `None` if most of them do not list it.
     async fn report_unsettled(&self, choice: Option<&Claim>, followed: &Endpoint) {
         let reason = match choice {
-            None => "most sentinels do not list it".to_owned(),
+            None => "too few sentinels answer, or most of them do not list it".to_owned(),
             Some(claim) => match self.role(&claim.primary).await {
                 Ok(ServerRole::Primary) => {
                     "too few sentinels name it, and its configuration is not newer".to_owned()

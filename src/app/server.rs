@@ -160,7 +160,7 @@ impl RouteServer {
 
     /// Remembers the endpoints that have accepted TLS, so that plaintext to them stays refused under any `tls.mode` before or after.
     pub(super) fn remember(&self, route: &str, running: &Running) {
-        self.upstreams().for_each(|upstream| running.memory.keep(route, upstream));
+        self.upstreams().for_each(|upstream| running.memory.keep_at_once(route, upstream));
     }
 
     /// Removes the route from the metrics.

@@ -48,7 +48,7 @@ const LOOK_AT_OBSERVERS: Duration = Duration::from_secs(1);
 /// Looks for TLS where `tls.mode` is `preferred`, and remembers the endpoints that accept it.
 pub(super) async fn find_tls(route: String, upstream: Arc<Upstream>, memory: LatchMemory, drain: Drain) {
     upstream.find_tls(&drain).await;
-    memory.keep(&route, &upstream);
+    memory.keep(&route, &upstream).await;
 }
 
 /// What an upstream leads to.
@@ -86,7 +86,7 @@ pub(super) async fn look_after(
             reached = upstream.look_after(!is_right) => reached,
             () = drain.started() => return,
         };
-        memory.keep(&route, &upstream);
+        memory.keep(&route, &upstream).await;
         if std::mem::take(&mut is_first) {
             upstream.log_first_look();
         }
@@ -156,12 +156,12 @@ pub(super) struct StateWriter {
 }
 
 impl StateWriter {
-    /// Writes the state file, if there is one.
-    pub(super) fn write(&self) {
+    /// Writes the state file, if there is one. `is_last`: the process ends.
+    pub(super) fn write(&self, is_last: bool) {
         let Some(state) = &self.state else { return };
         let observers = self.observers.borrow().clone();
         let servers = observers.into_iter().map(|(route, observer)| (route, observer.memory())).collect();
-        if let Err(error) = state.keep(self.inventory.history(), servers) {
+        if let Err(error) = state.keep(self.inventory.history(), servers, is_last) {
             warn!(%error, "state file cannot be written, a restart will lose the newest inventory and evidence");
         }
     }
@@ -201,7 +201,7 @@ pub(super) async fn write_state(state_writer: Arc<StateWriter>, drain: Drain) {
         let is_urgent = observers.borrow().iter().any(|(_, observer)| observer.has_ended_quiet());
         if is_urgent || written.elapsed() >= WRITE {
             let state_writer = Arc::clone(&state_writer);
-            let _ = spawn_blocking(move || state_writer.write()).await;
+            let _ = spawn_blocking(move || state_writer.write(false)).await;
             written = Instant::now();
         }
     }

@@ -359,7 +359,7 @@ impl RouteMetrics {
         self.know("pontoon_next_reauthentication_timestamp_seconds", at.map_or(f64::NAN, |at| at as f64));
     }
 
-    /// Notes when the newest password expires, in Unix time; `None` if that is not known.
+    /// Notes when the first password to expire does so, in Unix time; `None` if that is not known.
     pub fn credentials_expiry(&self, at: Option<u64>) {
         self.know("pontoon_credentials_expiry_timestamp_seconds", at.map_or(f64::NAN, |at| at as f64));
     }

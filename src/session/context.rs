@@ -93,7 +93,8 @@ impl RouteContext {
         retired
     }
 
-    /// Handles a reply that hints that its server is no longer the primary. New connections to a node lead to the same server.
+    /// Handles a reply that hints that its server is no longer the primary. Ignored for nodes: new connections to a node lead to the same
+    /// server.
     #[cold]
     pub(super) fn may_be_read_only(&self, connection: &Connection) {
         if !self.is_node {

@@ -45,6 +45,8 @@ pub struct Upstream {
     client_name: Option<String>,
     /// Set where `tls.mode` is `preferred`.
     latch: Option<Latch>,
+    /// Whether certificates are verified.
+    verifies: bool,
     last_reached: Mutex<Option<Instant>>,
     server_mode: OnceLock<Option<String>>,
     heard: Arc<Heard>,
@@ -172,6 +174,7 @@ impl Upstream {
             credentials,
             client_name: settings.client_name.clone(),
             latch,
+            verifies: !settings.tls.insecure_skip_verify,
             last_reached: Mutex::default(),
             server_mode: OnceLock::new(),
             heard,
@@ -403,12 +406,13 @@ impl Upstream {
         self.remotes.iter().map(facts).collect()
     }
 
-    /// The endpoints that have accepted TLS.
+    /// The endpoints that have accepted TLS. A certificate that was not verified does not count.
     pub fn spoke_tls(&self) -> impl Iterator<Item = &Endpoint> {
         let seen = |remote: &&Remote| {
             remote.transit.as_ref().is_some_and(|transit| transit.seen() == ObservedTransit::Tls)
         };
-        let spoke = move |remote: &&Remote| seen(remote) || remote.certificate_expiry().is_some();
+        let spoke =
+            move |remote: &&Remote| seen(remote) || (self.verifies && remote.certificate_expiry().is_some());
         self.remotes.iter().filter(spoke).map(|remote| &*remote.endpoint)
     }
 

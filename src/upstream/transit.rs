@@ -105,7 +105,7 @@ impl Transit {
     /// Remembers what was seen, and sets the latch if that was TLS. Returns the earlier value if it differs.
     pub(super) fn note(&self, mode: ObservedTransit) -> Option<ObservedTransit> {
         let before = self.seen.send_replace(mode);
-        // What waits for the latch then finds the endpoint that set it.
+        // `find_tls` wakes at the latch, and reads what was seen.
         if mode == ObservedTransit::Tls {
             self.latch.set();
         }

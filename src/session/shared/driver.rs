@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{debug, info};
 
 use super::connection::SharedConnection;
@@ -23,12 +23,13 @@ use crate::metrics::{GaugeGuard, Relayed};
 use crate::resp::replies;
 use crate::resp::scanner::ReplyScanner;
 use crate::session::context::RouteContext;
+use crate::session::dedicated::MOVE_AGAIN;
 use crate::session::outage;
 use crate::session::output::RouteOutput;
 use crate::session::scratch::{self, Scratch};
 use crate::session::setup::SharingKey;
 use crate::session::wire::Wire;
-use crate::upstream::{Latch, Lease};
+use crate::upstream::Lease;
 
 /// Number of reads in one wake-up. Then other tasks have their turn.
 const DRIVER_ROUNDS: usize = 8;
@@ -74,7 +75,9 @@ pub(super) struct Driver {
     /// The tick is far away, because the connection has clients and all of them are idle.
     pub(super) rests: bool,
     /// Completes when the connection must serve no client any longer, and is `None` from then on.
-    pub(super) retired: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub(super) retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Completes when the connection, which is in plaintext, is to be replaced by one with TLS.
+    pub(super) upgrade: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Number of ticks without a client.
     pub(super) unused: u32,
     /// The server replied READONLY. Its clients continue over another connection.
@@ -99,15 +102,9 @@ impl Driver {
         key: SharingKey,
         transactions: Arc<AtomicBool>,
     ) -> Self {
-        let retired = connection.generation.retired(key.user.is_some());
+        let retired = Some(Box::pin(connection.generation.retired(key.user.is_some())));
         let latch = route.upstream.latch().filter(|_| connection.channel.is_none());
-        let latched = OptionFuture::from(latch.map(Latch::wait));
-        let retired = Box::pin(async move {
-            tokio::select! {
-                () = retired => {}
-                Some(()) = latched => {}
-            }
-        });
+        let upgrade = latch.map(|latch| Box::pin(latch.wait()) as Pin<Box<_>>);
         Self {
             shared: Arc::clone(shared),
             wire: Wire::new(connection),
@@ -125,7 +122,8 @@ impl Driver {
             stalled: None,
             tick: Box::pin(sleep(TICK)),
             rests: false,
-            retired: Some(retired),
+            retired,
+            upgrade,
             unused: 0,
             read_only: false,
         }
@@ -180,6 +178,7 @@ impl Driver {
             }
             if !moved {
                 self.hear_of_retirement(cx);
+                self.hear_of_tls(cx);
                 if self.is_over() {
                     return Poll::Ready(());
                 }
@@ -228,6 +227,22 @@ impl Driver {
             self.retired = None;
             if !self.route.drain.is_draining() {
                 self.shared.close();
+            }
+        }
+    }
+
+    /// Once the endpoint accepts TLS, replaces the connection in plaintext, also if its route was changed meanwhile: with the settings of
+    /// that time, TLS may never succeed.
+    fn hear_of_tls(&mut self, cx: &mut Context<'_>) {
+        while let Some(upgrade) = &mut self.upgrade
+            && upgrade.as_mut().poll(cx).is_ready()
+        {
+            let ends = !self.shared.is_open() || self.route.drain.is_draining();
+            if !ends && let Some(multiplexer) = &self.route.multiplexer {
+                multiplexer.upgrade(&self.route, &self.key, &self.shared);
+                self.upgrade = Some(Box::pin(sleep(MOVE_AGAIN)));
+            } else {
+                self.upgrade = None;
             }
         }
     }

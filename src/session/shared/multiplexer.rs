@@ -213,6 +213,27 @@ impl Multiplexer {
         });
     }
 
+    /// Opens a connection with TLS, because the endpoint accepts it, and then closes the one in plaintext. Its clients continue over the new
+    /// one.
+    pub(super) fn upgrade(
+        &self,
+        route: &Arc<RouteContext>,
+        key: &SharingKey,
+        plaintext: &Arc<SharedConnection>,
+    ) {
+        let opening = self.open(Arc::clone(route), key.clone(), true, None);
+        let (thread, key) = (workers::current(), key.clone());
+        let (route, plaintext) = (Arc::clone(route), Arc::clone(plaintext));
+        self.tasks.spawn(async move {
+            if let (Ok(opened), Some(multiplexer)) = (opening.await, &route.multiplexer) {
+                if !multiplexer.replace(thread, &key, &plaintext, &opened) {
+                    opened.close();
+                }
+                plaintext.close();
+            }
+        });
+    }
+
     /// Gives new clients the connection `new` in place of `old`. `false`: they no longer got `old`.
     fn replace(
         &self,
