@@ -246,7 +246,7 @@ impl Followed {
             live.missing_since.get_or_insert_with(Instant::now);
         }
         if self.cluster.settings.sentinel.is_some() {
-            self.reserve_primary_port();
+            let _ = self.reserve_primary_port();
         }
         // A primary without a port of its own.
         self.portless = self.live.values().filter(|live| live.port == 0).count();
@@ -324,10 +324,11 @@ impl Followed {
         let failed = node.flags.has_failed() && node.slots.is_empty();
         let out = failed || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
-        if self.cluster.settings.sentinel.is_some() {
-            // The primary gets a freed port before other servers do.
-            self.reserve_primary_port();
-        }
+        // A server gets a port only after the primary, also if a port becomes free meanwhile.
+        let primary_first = match self.cluster.settings.sentinel {
+            Some(_) => self.reserve_primary_port(),
+            None => Ok(()),
+        };
         let route = &*self.cluster.context.route;
         let max_nodes = self.cluster.settings.max_nodes;
         let leads = self.cluster.settings.sentinel.is_some() && node.role == Some(Role::Primary);
@@ -347,7 +348,8 @@ impl Followed {
             return;
         }
         let addresses = &self.addresses;
-        let (listeners, port) = match self.ports.take(|port| bind(addresses, port)) {
+        let ports = &mut self.ports;
+        let (listeners, port) = match primary_first.and_then(|()| ports.take(|port| bind(addresses, port))) {
             Ok(bound) => bound,
             // Clients reach it by the primary's port.
             Err(_) if leads => {

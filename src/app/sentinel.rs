@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, field, info, warn};
 
 use super::cluster::{Cluster, Followed, LiveNode, STAGGER, bind};
-use crate::cluster::{Claim, Election, Nodes, SentinelView, Topology};
+use crate::cluster::{Claim, Election, NoPort, Nodes, SentinelView, Topology};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::listener::Listener;
@@ -216,21 +216,20 @@ impl Followed {
         })
     }
 
-    /// Binds the primary's port, before the servers get theirs.
-    pub(super) fn reserve_primary_port(&mut self) {
+    /// Binds the primary's port, before the servers get theirs. Fails while there is none.
+    pub(super) fn reserve_primary_port(&mut self) -> Result<(), NoPort> {
         if self.primary_listener.is_some() || self.primary_port.is_some() {
-            return;
+            return Ok(());
         }
         let addresses = &self.addresses;
-        match self.ports.take(|port| bind(addresses, port)) {
-            Ok(bound) => self.primary_port = Some(bound),
-            Err(problem) => {
-                let context = &self.cluster.context;
-                if let Some(suppressed) = context.throttle.allow("portless primary") {
-                    error!(route = &*context.route, suppressed, error = %problem, "the primary has no local port");
-                }
+        let bound = self.ports.take(|port| bind(addresses, port)).inspect_err(|problem| {
+            let context = &self.cluster.context;
+            if let Some(suppressed) = context.throttle.allow("portless primary") {
+                error!(route = &*context.route, suppressed, error = %problem, "the primary has no local port");
             }
-        }
+        })?;
+        self.primary_port = Some(bound);
+        Ok(())
     }
 
     /// Leads the primary's listener to the primary, and opens it if there is none.
