@@ -286,8 +286,10 @@ fn writes_to_replicas_prevent_reuse_of_connections_only_briefly() {
 #[test]
 fn a_client_that_writes_to_a_replica_each_second_rarely_prevents_reuse() {
     let authority = Authority::new();
-    let identity = authority.issue(&["localhost"]);
-    let redis = Redis::with(identity, &authority, &["--requirepass", "secret", "--replicaof", "127.0.0.1 1"]);
+    let redis = Redis::start(&authority);
+    let mut direct = redis.direct();
+    direct.expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
+    direct.expect(&["CONFIG", "SET", "requirepass", "secret"], "+OK\r\n");
     let pontoon = Pontoon::with(&redis.endpoint(), &authority, MODES[0]);
     let client = || {
         let mut client = pontoon.client();

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use crate::audit::group;
 use crate::cluster::{bridge, local_port};
-use crate::harness::{Authority, Cluster, Fake, Forwarder, Pontoon, Redis, Tls, Wire, command, eventually};
+use crate::harness::{
+    Authority, Cluster, Fake, Forwarder, PATIENCE, Pontoon, Redis, Tls, Wire, command, eventually,
+};
 
 /// All clients share one connection.
 const SHARED: [&str; 4] = ["--sharing", "shared", "--workers", "1"];
@@ -700,11 +702,11 @@ fn a_protocol_chosen_within_a_pipeline_is_used_from_then_on() {
     assert_eq!(bridged, direct);
 }
 
-/// Whether a new client is served, at once or soon.
-fn serves_a_new_client(pontoon: &Pontoon) -> bool {
+/// Whether a new client is served within `time`.
+fn serves_a_new_client(pontoon: &Pontoon, time: Duration) -> bool {
     let mut client = pontoon.client();
     client.send(&command(&["PING"]));
-    !client.is_silent(Duration::from_secs(5)) && client.reply() == b"+PONG\r\n"
+    !client.is_silent(time) && client.reply() == b"+PONG\r\n"
 }
 
 #[test]
@@ -717,9 +719,9 @@ fn new_clients_are_served_while_the_shared_connection_hangs() {
     waiting.expect(&["PING"], "+PONG\r\n");
     network.forget();
     waiting.send(&command(&["GET", "k"]));
-    eventually("a new client is served", || serves_a_new_client(&pontoon));
+    eventually("a new client is served", || serves_a_new_client(&pontoon, Duration::from_millis(500)));
     assert!(waiting.is_silent(Duration::from_millis(100)), "whether its request was executed is not known");
-    assert!(serves_a_new_client(&pontoon));
+    assert!(serves_a_new_client(&pontoon, PATIENCE));
 }
 
 #[test]
