@@ -245,9 +245,7 @@ impl Followed {
         for live in self.live.values_mut() {
             live.missing_since.get_or_insert_with(Instant::now);
         }
-        if self.cluster.settings.sentinel.is_some() {
-            let _ = self.reserve_primary_port();
-        }
+        let _ = self.reserve_primary_port();
         // A primary without a port of its own.
         self.portless = self.live.values().filter(|live| live.port == 0).count();
         self.over_limit = 0;
@@ -325,10 +323,7 @@ impl Followed {
         let out = failed || node.flags.has_no_address() || node.flags.is_being_met();
         let Some(endpoint) = node.endpoint().filter(|_| !out) else { return };
         // A server gets a port only after the primary, also if a port becomes free meanwhile.
-        let primary_first = match self.cluster.settings.sentinel {
-            Some(_) => self.reserve_primary_port(),
-            None => Ok(()),
-        };
+        let primary_first = self.reserve_primary_port();
         let route = &*self.cluster.context.route;
         let max_nodes = self.cluster.settings.max_nodes;
         let leads = self.cluster.settings.sentinel.is_some() && node.role == Some(Role::Primary);

@@ -69,7 +69,7 @@ impl LatchMemory {
         }
     }
 
-    /// Does what [`keep`](Self::keep) does, and waits for the file.
+    /// Does what [`keep`](Self::keep) does, and blocks the thread while the file is written.
     pub(super) fn keep_at_once(&self, route: &str, upstream: &Upstream) {
         self.write(route, &self.news(upstream));
     }

@@ -216,9 +216,10 @@ impl Followed {
         })
     }
 
-    /// Binds the primary's port, before the servers get theirs. Fails while there is none.
+    /// Binds the primary's port, before the servers of a Sentinel group get theirs. Fails while there is none. A cluster needs none.
     pub(super) fn reserve_primary_port(&mut self) -> Result<(), NoPort> {
-        if self.primary_listener.is_some() || self.primary_port.is_some() {
+        let is_needed = self.cluster.settings.sentinel.is_some();
+        if !is_needed || self.primary_listener.is_some() || self.primary_port.is_some() {
             return Ok(());
         }
         let addresses = &self.addresses;
